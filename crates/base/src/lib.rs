@@ -1,0 +1,6 @@
+//! What every component needs and none owns: supervised tasks, readiness, logs, metrics.
+
+pub mod logging;
+pub mod metrics;
+pub mod readiness;
+pub mod tasks;

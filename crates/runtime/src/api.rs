@@ -1,0 +1,441 @@
+//! What the kubelet asks of a container runtime, in the shape of the Container Runtime Interface (CRI v1).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+
+/// Why a runtime operation failed. The variants are those a user sees as a waiting reason or an event.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No such sandbox, container or image.
+    #[error("{0} not found")]
+    NotFound(String),
+    /// The image reference is not one.
+    #[error("{0}")]
+    InvalidImageName(String),
+    /// The image could not be pulled (ErrImagePull); says what the registry said.
+    #[error("{0}")]
+    ImagePull(String),
+    /// The registry could not be reached.
+    #[error("{0}")]
+    RegistryUnavailable(String),
+    /// The container could not be created (CreateContainerError).
+    #[error("{0}")]
+    Create(String),
+    /// The process could not be started: no such command, not executable (RunContainerError; exit code 128 like runc).
+    #[error("{0}")]
+    Start(String),
+    /// The operation did not end in time.
+    #[error("timed out: {0}")]
+    Timeout(String),
+    /// The runtime or the kernel does not offer this.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Anything else.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Result of a runtime operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where a namespace of a container comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    /// Shared by the containers of the pod.
+    #[default]
+    Pod,
+    /// Private to each container (the default for pid).
+    Container,
+    /// The host's.
+    Node,
+}
+
+/// Identity of a pod sandbox; also the labels by which it is found again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodIdentity {
+    /// Pod name.
+    pub name: String,
+    /// Pod namespace.
+    pub namespace: String,
+    /// Pod UID.
+    pub uid: String,
+}
+
+/// A port on the host that leads to the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
+    /// Port in the pod.
+    pub container_port: u16,
+    /// Port on the host.
+    pub host_port: u16,
+    /// Host address, all when none.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// What a sandbox is made from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// Whose sandbox it is.
+    pub pod: PodIdentity,
+    /// How often the sandbox of this pod was made anew.
+    pub attempt: u32,
+    /// The pod's host name.
+    pub hostname: String,
+    /// Directory of the pod's log files, `/var/log/pods/NAMESPACE_NAME_UID` by convention.
+    pub log_directory: PathBuf,
+    /// Contents of the pod's /etc/resolv.conf; none leaves the image's.
+    pub resolv_conf: Option<String>,
+    /// Host network: no network namespace of its own.
+    pub host_network: bool,
+    /// Host ports that lead to the pod.
+    pub host_ports: Vec<HostPort>,
+    /// Where the pid namespace comes from.
+    pub pid: NamespaceMode,
+    /// Where the ipc namespace comes from.
+    pub ipc: NamespaceMode,
+    /// Namespaced sysctls.
+    pub sysctls: BTreeMap<String, String>,
+    /// Cgroup of the pod, relative to the runtime's root, such as `kubepods/burstable/podUID`. Its limits are `resources`.
+    pub cgroup_parent: String,
+    /// Limits of the pod's cgroup.
+    pub resources: Resources,
+    /// Name of the OCI runtime: empty for the built-in one, else a program such as `runc`.
+    pub runtime_handler: String,
+    /// Pod labels.
+    pub labels: BTreeMap<String, String>,
+    /// Pod annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Whether a sandbox serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxState {
+    /// Its namespaces are held.
+    Ready,
+    /// It was stopped or its shim is gone.
+    NotReady,
+}
+
+/// A sandbox as the runtime sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Runtime-wide identifier.
+    pub id: String,
+    /// Whose it is.
+    pub pod: PodIdentity,
+    /// See [`SandboxConfig::attempt`].
+    pub attempt: u32,
+    /// State.
+    pub state: SandboxState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Pod addresses, the first is the primary one. Empty on the host network.
+    pub ips: Vec<IpAddr>,
+    /// Path of the network namespace, none on the host network.
+    pub netns: Option<PathBuf>,
+    /// See [`SandboxConfig::runtime_handler`].
+    pub runtime_handler: String,
+}
+
+/// Limits of a container or pod; none or 0 is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPU time per period, microseconds.
+    pub cpu_quota: Option<i64>,
+    /// Period, microseconds.
+    pub cpu_period: Option<u64>,
+    /// Relative weight, cgroup v1 scale (2 to 262144).
+    pub cpu_shares: Option<u64>,
+    /// Bytes of memory.
+    pub memory_limit: Option<i64>,
+    /// Most processes and threads.
+    pub pids_limit: Option<i64>,
+    /// -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Mount propagation, as in the Pod API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// None.
+    #[default]
+    Private,
+    /// Mounts of the host appear in the container.
+    HostToContainer,
+    /// And the other way round.
+    Bidirectional,
+}
+
+/// A file or directory of the host, seen in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// On the host. It exists.
+    pub host_path: PathBuf,
+    /// In the container.
+    pub container_path: PathBuf,
+    /// Read-only.
+    pub readonly: bool,
+    /// Propagation.
+    pub propagation: Propagation,
+}
+
+/// Who the process is and what it may do; names as in the Pod API's SecurityContext.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityContext {
+    /// All capabilities, devices and host views.
+    pub privileged: bool,
+    /// Capabilities to add, without `CAP_`; `ALL` for all.
+    pub add_capabilities: Vec<String>,
+    /// Capabilities to drop.
+    pub drop_capabilities: Vec<String>,
+    /// User; none is the image's.
+    pub run_as_user: Option<i64>,
+    /// Group; none is the image's.
+    pub run_as_group: Option<i64>,
+    /// Supplemental groups (fsGroup included).
+    pub supplemental_groups: Vec<i64>,
+    /// The root file system cannot be written.
+    pub readonly_rootfs: bool,
+    /// Sets no_new_privs.
+    pub no_new_privs: bool,
+    /// Seccomp: none for the default of the kubelet (unconfined).
+    pub seccomp: Option<String>,
+    /// /proc is not masked.
+    pub unmasked_proc: bool,
+}
+
+/// What a container is made from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// Name in the pod.
+    pub name: String,
+    /// Restart count.
+    pub attempt: u32,
+    /// Image identifier, as [`Image::id`].
+    pub image: String,
+    /// Image reference as the user wrote it.
+    pub image_reference: String,
+    /// Replaces the image's entrypoint when not empty.
+    pub command: Vec<String>,
+    /// Replaces the image's cmd when not empty (or when `command` is given).
+    pub args: Vec<String>,
+    /// Working directory; empty is the image's.
+    pub working_dir: String,
+    /// Environment, over the image's.
+    pub env: Vec<(String, String)>,
+    /// Mounts, in order.
+    pub mounts: Vec<Mount>,
+    /// Log file, relative to the sandbox's log directory, `NAME/ATTEMPT.log` by convention.
+    pub log_path: PathBuf,
+    /// Keep standard input open for attach.
+    pub stdin: bool,
+    /// Close standard input after the first attach ends.
+    pub stdin_once: bool,
+    /// A terminal.
+    pub tty: bool,
+    /// Limits.
+    pub resources: Resources,
+    /// Security.
+    pub security: SecurityContext,
+    /// Labels and annotations that the kubelet wants back.
+    pub annotations: BTreeMap<String, String>,
+    /// Most bytes of a log file before it is rotated, and how many files are kept.
+    pub log_limit: Option<(u64, u32)>,
+}
+
+/// The state of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Runs.
+    Running,
+    /// Ended.
+    Exited,
+}
+
+/// A container as the runtime sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// Runtime-wide identifier.
+    pub id: String,
+    /// Its sandbox.
+    pub sandbox: String,
+    /// Name in the pod.
+    pub name: String,
+    /// See [`ContainerConfig::attempt`].
+    pub attempt: u32,
+    /// State.
+    pub state: ContainerState,
+    /// When made.
+    pub created: Timestamp,
+    /// When started.
+    pub started: Option<Timestamp>,
+    /// When ended.
+    pub finished: Option<Timestamp>,
+    /// Exit code, 128 + signal when killed.
+    pub exit_code: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`...
+    pub reason: String,
+    /// Detail for people.
+    pub message: String,
+    /// Image identifier.
+    pub image: String,
+    /// Image reference as the user wrote it.
+    pub image_reference: String,
+    /// Absolute path of the log file.
+    pub log_path: PathBuf,
+    /// See [`ContainerConfig::annotations`].
+    pub annotations: BTreeMap<String, String>,
+    /// Process id of the container's init on the host, while it runs.
+    pub pid: Option<u32>,
+}
+
+/// An image on this node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest of its configuration, `sha256:...`.
+    pub id: String,
+    /// `repository:tag` names.
+    pub tags: Vec<String>,
+    /// `repository@digest` names.
+    pub digests: Vec<String>,
+    /// Bytes on disk.
+    pub size: u64,
+    /// The image's user: uid, or name when it is not numeric.
+    pub user: Option<String>,
+    /// Pinned images are never collected.
+    pub pinned: bool,
+}
+
+/// Credentials for one registry.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+/// Standard streams of an exec or attach session. Dropping it detaches.
+pub struct Streams {
+    /// Writes to standard input.
+    pub stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    /// Reads standard output (everything, with a terminal).
+    pub stdout: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// Reads standard error.
+    pub stderr: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// Terminal sizes, (columns, rows).
+    pub resize: mpsc::Sender<(u16, u16)>,
+    /// The exit code, 128 + signal when killed. Resolves with an error when the session was cut off. For an attach: when the container ends.
+    pub exit: oneshot::Receiver<Result<i32>>,
+}
+
+/// What to execute in a running container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Command and arguments.
+    pub command: Vec<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// Wants standard input.
+    pub stdin: bool,
+    /// Wants standard output.
+    pub stdout: bool,
+    /// Wants standard error.
+    pub stderr: bool,
+}
+
+/// Output of a command that ran to its end. At most 16 MiB of each stream is kept.
+#[derive(Clone, Debug, Default)]
+pub struct ExecOutput {
+    /// Exit code.
+    pub exit_code: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Something happened to a container or sandbox: look again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeEvent {
+    /// UID of the pod that it concerns.
+    pub pod_uid: String,
+}
+
+/// A container runtime.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Name and version, for `Node.status.nodeInfo.containerRuntimeVersion`, such as `knarr://0.1.0`.
+    fn version(&self) -> String;
+
+    /// Whether the handler (`spec.runtimeClassName`'s handler) is there; the error says what to install.
+    async fn check_handler(&self, handler: &str) -> Result<()>;
+
+    /// Makes a sandbox with its namespaces and network. Repeating it with the same pod and attempt gives the same one.
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox>;
+    /// Kills what is left of its containers and releases the network. Idempotent.
+    async fn stop_sandbox(&self, id: &str) -> Result<()>;
+    /// Removes a stopped sandbox and its containers. Idempotent.
+    async fn remove_sandbox(&self, id: &str) -> Result<()>;
+    /// All sandboxes, also of pods that are long gone.
+    async fn sandboxes(&self) -> Result<Vec<Sandbox>>;
+
+    /// Makes a container.
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container>;
+    /// Starts it.
+    async fn start_container(&self, id: &str) -> Result<()>;
+    /// Sends the image's stop signal (or `signal`), after `grace` SIGKILL; returns when the container has ended. Idempotent.
+    async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()>;
+    /// Removes an ended container. Idempotent.
+    async fn remove_container(&self, id: &str) -> Result<()>;
+    /// One container.
+    async fn container(&self, id: &str) -> Result<Container>;
+    /// The containers of one sandbox, or of all.
+    async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>>;
+
+    /// Runs a command to its end, for probes and hooks. On timeout it is killed.
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput>;
+    /// Runs a command with its streams.
+    async fn exec(&self, id: &str, request: ExecRequest) -> Result<Streams>;
+    /// Attaches to the running container's streams.
+    async fn attach(&self, id: &str, request: ExecRequest) -> Result<Streams>;
+    /// A TCP connection to `port` on the pod's loopback address.
+    async fn dial(&self, sandbox: &str, port: u16) -> Result<tokio::net::TcpStream>;
+
+    /// Pulls an image and returns it. Layers already here are not fetched again; pulls of one digest are shared.
+    async fn pull_image(&self, reference: &str, credentials: &[Credentials]) -> Result<Image>;
+    /// An image by reference, digest or identifier; none when it is not here.
+    async fn image(&self, reference: &str) -> Result<Option<Image>>;
+    /// All images.
+    async fn images(&self) -> Result<Vec<Image>>;
+    /// Removes an image. Fails while a container uses it.
+    async fn remove_image(&self, id: &str) -> Result<()>;
+
+    /// Container and sandbox changes from now on. A slow reader is told of the pods that it missed, it never blocks the runtime.
+    fn events(&self) -> BoxStream<'static, RuntimeEvent>;
+}
+
+/// Connects sandboxes to the pod network; the built-in runtime calls it.
+#[async_trait]
+pub trait PodNetwork: Send + Sync {
+    /// Sets up interfaces, addresses, routes and host ports in the namespace at `netns`. Idempotent for one `sandbox`.
+    async fn attach(&self, sandbox: &str, netns: &Path, pod: &PodIdentity, host_ports: &[HostPort]) -> Result<Vec<IpAddr>>;
+    /// Releases everything of `sandbox`, also when the namespace is gone. Idempotent.
+    async fn detach(&self, sandbox: &str) -> Result<()>;
+}

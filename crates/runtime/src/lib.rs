@@ -1,0 +1,3 @@
+//! The container runtime: a CRI-shaped trait and the built-in engine behind it.
+
+pub mod api;

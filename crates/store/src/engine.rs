@@ -1,0 +1,169 @@
+//! The engine trait that every storage backend implements, and its vocabulary.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// A store revision: one per commit, rising by one, never reused. 0 is before the first commit.
+pub type Revision = u64;
+
+/// A key's current value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The key.
+    pub key: Bytes,
+    /// The value as it was written.
+    pub value: Bytes,
+    /// The revision of the commit that wrote it.
+    pub revision: Revision,
+}
+
+/// What must be true of the key's current state for a commit to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The key does not exist.
+    Absent,
+    /// The key exists and was last written at this revision.
+    At(Revision),
+    /// Nothing is asked.
+    Anything,
+}
+
+/// Where a key lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Current state, with history for watches.
+    #[default]
+    Durable,
+    /// Outside history, with an optional time to live (Events, Leases). A watch of it can start from the current revision only.
+    Ephemeral,
+}
+
+/// What happens to the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Write this value.
+    Put(Bytes),
+    /// Remove the key. It must exist.
+    Delete,
+}
+
+/// A note that the writer attaches to a commit for the sinks of this process, such as the decoded form of the
+/// value. It is never stored: an event without a note means that the value must be decoded.
+pub type Note = Arc<dyn Any + Send + Sync>;
+
+/// One conditional write.
+#[derive(Clone)]
+pub struct Write {
+    /// The key.
+    pub key: Bytes,
+    /// What must be true.
+    pub expect: Expect,
+    /// What to do.
+    pub change: Change,
+    /// Where the key lives.
+    pub lane: Lane,
+    /// Time to live; the engine deletes the key, as a commit of its own, some time after. Ephemeral lane only.
+    pub ttl: Option<Duration>,
+    /// Handed to the sinks with the event.
+    pub note: Option<Note>,
+}
+
+/// One committed change.
+#[derive(Clone)]
+pub struct Event {
+    /// The revision of the commit.
+    pub revision: Revision,
+    /// The key.
+    pub key: Bytes,
+    /// The new value, none for a deletion.
+    pub value: Option<Bytes>,
+    /// The value before, none for a creation.
+    pub previous: Option<Record>,
+    /// The lane of the key.
+    pub lane: Lane,
+    /// The writer's note, if the writer was this process.
+    pub note: Option<Note>,
+}
+
+/// Why a write did not happen.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The expectation does not hold; the current record, none when the key does not exist.
+    #[error("the key's state is not what the write expects")]
+    Conflict(Option<Record>),
+    /// The revision asked for is no longer kept; the oldest that is.
+    #[error("revision is compacted, the oldest kept is {0}")]
+    Compacted(Revision),
+    /// The revision asked for is not there yet; the current one.
+    #[error("revision is in the future, the current one is {0}")]
+    Future(Revision),
+    /// No room on disk: nothing was written, reads go on, writes work again when there is room.
+    #[error("no space left in the data directory: free some space, writes resume by themselves")]
+    NoSpace,
+    /// The data directory was written by a newer version.
+    #[error(
+        "the data directory has format {found}, this version reads up to {supported}: run the newer version again or restore a snapshot"
+    )]
+    NewerFormat {
+        /// What the directory says.
+        found: u32,
+        /// What this build reads.
+        supported: u32,
+    },
+    /// Another process has the directory open.
+    #[error("the data directory is in use by another process")]
+    Locked,
+    /// The engine is closed or has failed; the cause.
+    #[error("storage failed: {0}")]
+    Failed(String),
+}
+
+/// A page of a range.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// In key order.
+    pub records: Vec<Record>,
+    /// The revision that the page shows.
+    pub revision: Revision,
+    /// Whether more keys follow.
+    pub more: bool,
+}
+
+/// Sees every commit, in order, before it is acknowledged. Called on the writer's thread: it must not block.
+pub trait Sink: Send + Sync {
+    /// `events` are of whole commits, in revision order.
+    fn apply(&self, events: &[Event]);
+}
+
+/// A storage backend.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The current revision.
+    fn revision(&self) -> Revision;
+
+    /// The oldest revision from which a watch or a range in the past can start.
+    fn compacted(&self) -> Revision;
+
+    /// One key, now.
+    async fn get(&self, key: &[u8]) -> Result<Option<Record>, Error>;
+
+    /// Keys from `start` (inclusive) to `end` (exclusive), now or at a kept revision, at most `limit` (0 is no limit).
+    async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error>;
+
+    /// Commits one write durably and returns its revision, after every sink has seen it.
+    async fn commit(&self, write: Write) -> Result<Revision, Error>;
+
+    /// The durable lane's events under `prefix` after revision `after`, then live ones. A watcher that does not keep up ends.
+    async fn watch(&self, prefix: &[u8], after: Revision) -> Result<BoxStream<'static, Event>, Error>;
+
+    /// Adds a sink, which sees every commit after the returned revision.
+    fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision;
+
+    /// Forgets history up to and including `revision`, without stopping writers.
+    async fn compact(&self, revision: Revision) -> Result<(), Error>;
+}

@@ -1,0 +1,8 @@
+//! A revisioned key-value store with watch: what etcd offers, small. It knows nothing of Kubernetes.
+//!
+//! Every commit gets the next revision. A commit is acknowledged after it is on disk, and after every
+//! [`Sink`] has seen it, so a reader of a sink's state sees its own writes.
+
+mod engine;
+
+pub use engine::*;
