@@ -1,0 +1,186 @@
+//! One layer: verify, decompress and unpack a stream, in that order of trust and all at once.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+/// Why a layer is not usable.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayerError {
+    #[error("digest mismatch: expected {expected}, the data has {actual}")]
+    Digest { expected: String, actual: String },
+    #[error("diff ID mismatch: the image configuration says {expected}, the layer has {actual}")]
+    DiffId { expected: String, actual: String },
+    #[error("no space left on device: free some space below {0} or remove images")]
+    Full(String),
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+/// Unpacks the layer `source` (gzip, zstd, xz or plain tar, told by its first bytes) into the empty directory `target`.
+/// `digest` is that of `source`, `diff_id` that of the uncompressed stream. Gives the bytes of its files.
+pub(crate) fn unpack_layer(source: impl Read, digest: &str, diff_id: &str, target: &Path) -> Result<u64, LayerError> {
+    let mut hashed = Hashing::new(source);
+    let (result, actual_diff) = {
+        let mut plain = match decompress(&mut hashed) {
+            Ok(decoder) => Hashing::new(decoder),
+            Err(error) => return Err(LayerError::Io(error)),
+        };
+        let result = super::unpack::unpack(&mut plain, target).and_then(|size| {
+            io::copy(&mut plain, &mut io::sink())?;
+            Ok(size)
+        });
+        (result, plain.digest())
+    };
+    if let Err(error) = &result
+        && error.kind() == io::ErrorKind::StorageFull
+    {
+        return Err(LayerError::Full(target.display().to_string()));
+    }
+    // Data that is not what was asked for explains every other failure: read on to know.
+    io::copy(&mut hashed, &mut io::sink()).map_err(LayerError::Io)?;
+    let actual = hashed.digest();
+    if actual != digest {
+        return Err(LayerError::Digest { expected: digest.to_owned(), actual });
+    }
+    let size = result.map_err(LayerError::Io)?;
+    if actual_diff != diff_id {
+        return Err(LayerError::DiffId { expected: diff_id.to_owned(), actual: actual_diff });
+    }
+    Ok(size)
+}
+
+/// Decompresses by the magic number of the stream.
+pub(crate) fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut source = BufReader::with_capacity(64 << 10, source);
+    let magic = source.fill_buf()?;
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(source)),
+        _ => Box::new(source),
+    })
+}
+
+/// The `sha256:...` digest of `data`.
+pub(crate) fn digest_of(data: &[u8]) -> String {
+    format_digest(Sha256::new_with_prefix(data))
+}
+
+pub(super) fn format_digest(hash: Sha256) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(71);
+    text.push_str("sha256:");
+    for byte in hash.finalize() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Hashes what is read through it.
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Hashing<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, hash: Sha256::new() }
+    }
+
+    fn digest(self) -> String {
+        format_digest(self.hash)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// A piece of a download on its way to the thread that unpacks it.
+pub(crate) enum Piece {
+    Data(Bytes),
+    /// The whole of it was sent. A channel that closes without it was cut off.
+    End,
+    Failed(String),
+}
+
+/// Reads the pieces of a download, blocking.
+pub(crate) struct PieceReader {
+    pieces: mpsc::Receiver<Piece>,
+    current: Bytes,
+    ended: bool,
+    failure: Option<String>,
+}
+
+impl PieceReader {
+    pub(crate) fn new(pieces: mpsc::Receiver<Piece>) -> Self {
+        Self { pieces, current: Bytes::new(), ended: false, failure: None }
+    }
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            if let Some(text) = &self.failure {
+                return Err(io::Error::other(text.clone()));
+            }
+            match self.pieces.blocking_recv() {
+                Some(Piece::Data(data)) => self.current = data,
+                Some(Piece::End) => self.ended = true,
+                Some(Piece::Failed(text)) => self.failure = Some(text),
+                None => self.failure = Some("the download was cut off".to_owned()),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Write;
+
+    fn check(encode: impl Fn(&[u8]) -> Vec<u8>) {
+        let text = b"some tar".repeat(1000);
+        let mut out = Vec::new();
+        decompress(&encode(&text)[..]).unwrap().read_to_end(&mut out).unwrap();
+        assert_eq!(out, text);
+    }
+
+    #[test]
+    fn every_compression_is_recognised() {
+        check(|data| data.to_vec());
+        check(|data| zstd::encode_all(data, 1).unwrap());
+        check(|data| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        });
+        check(|data| {
+            let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        });
+    }
+
+    #[test]
+    fn wrong_data_is_named_by_both_digests() {
+        let target = tempfile::tempdir().unwrap();
+        let expected = digest_of(b"other");
+        match unpack_layer(&b"\x1f\x8bgarbage"[..], &expected, &expected, target.path()) {
+            Err(LayerError::Digest { expected: e, actual }) => assert_eq!((e, actual), (expected, digest_of(b"\x1f\x8bgarbage"))),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The JSON documents of an image (OCI image specification; Docker's schema 2 has the same shape).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::api::{Error, Result};
+
+/// Media types of manifests and indexes that a pull accepts.
+pub(crate) const ACCEPT: &[&str] = &[
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
+/// A reference to a blob or manifest.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Descriptor {
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+    pub(crate) size: u64,
+    pub(crate) platform: Option<Platform>,
+    #[serde(deserialize_with = "null")]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// What a manifest of an index is for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Platform {
+    pub(crate) os: String,
+    pub(crate) architecture: String,
+}
+
+/// A manifest or an index, whichever was served.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Manifest {
+    pub(crate) schema_version: u32,
+    pub(crate) config: Option<Descriptor>,
+    #[serde(deserialize_with = "null")]
+    pub(crate) layers: Vec<Descriptor>,
+    #[serde(deserialize_with = "null")]
+    pub(crate) manifests: Vec<Descriptor>,
+}
+
+/// The image configuration document.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConfigFile {
+    #[serde(deserialize_with = "null")]
+    pub(crate) config: ImageConfig,
+    #[serde(deserialize_with = "null")]
+    pub(crate) rootfs: RootFs,
+}
+
+/// The layers of an image, lowest first.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RootFs {
+    #[serde(deserialize_with = "null")]
+    pub(crate) diff_ids: Vec<String>,
+}
+
+/// How a container of the image runs when nobody says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ImageConfig {
+    #[serde(deserialize_with = "null")]
+    pub(crate) user: String,
+    #[serde(deserialize_with = "null")]
+    pub(crate) env: Vec<String>,
+    #[serde(deserialize_with = "null")]
+    pub(crate) entrypoint: Vec<String>,
+    #[serde(deserialize_with = "null")]
+    pub(crate) cmd: Vec<String>,
+    #[serde(deserialize_with = "null")]
+    pub(crate) working_dir: String,
+    #[serde(deserialize_with = "null")]
+    pub(crate) stop_signal: String,
+}
+
+/// Builders write `null` where they mean empty.
+fn null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> std::result::Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Manifest {
+    /// Decodes the manifest or index in `bytes`.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|error| Error::ImagePull(format!("the manifest is not valid: {error}")))?;
+        if manifest.schema_version != 2 {
+            let version = manifest.schema_version;
+            return Err(Error::ImagePull(format!("manifest schema version {version} is not supported: rebuild the image")));
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest of an index that fits this machine.
+    pub(crate) fn for_this_machine(&self) -> Result<&Descriptor> {
+        let wanted = architecture();
+        let fits = |entry: &&Descriptor| match &entry.platform {
+            Some(platform) => platform.os == "linux" && platform.architecture == wanted,
+            // Indexes of a layout name no platform; attestations say "unknown".
+            None => true,
+        };
+        self.manifests.iter().find(fits).ok_or_else(|| {
+            let offered: Vec<String> =
+                self.manifests.iter().flat_map(|m| &m.platform).map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+            Error::ImagePull(format!("no match for platform linux/{wanted} in the image index: it has {}", offered.join(", ")))
+        })
+    }
+}
+
+impl ConfigFile {
+    /// Decodes the configuration; `layers` is the number of layers of its manifest.
+    pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Self> {
+        let file: Self = serde_json::from_slice(bytes)
+            .map_err(|error| Error::ImagePull(format!("the image configuration is not valid: {error}")))?;
+        let ids = &file.rootfs.diff_ids;
+        if ids.len() != layers {
+            let text = format!("the image configuration names {} layers, the manifest {layers}", ids.len());
+            return Err(Error::ImagePull(text));
+        }
+        ids.iter().try_for_each(|id| check_digest(id))?;
+        Ok(file)
+    }
+}
+
+/// A digest names a file, so it must be nothing else than one.
+pub(crate) fn check_digest(digest: &str) -> Result<()> {
+    match digest.strip_prefix("sha256:") {
+        Some(hex) if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => Ok(()),
+        _ => Err(Error::ImagePull(format!("unsupported digest {digest:?}: only sha256 is"))),
+    }
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_platform_of_this_machine_is_chosen() {
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[
+                {{"digest":"a","platform":{{"os":"windows","architecture":"{0}"}}}},
+                {{"digest":"b","platform":{{"os":"linux","architecture":"{0}"}}}}]}}"#,
+            architecture()
+        );
+        assert_eq!(Manifest::parse(index.as_bytes()).unwrap().for_this_machine().unwrap().digest, "b");
+        let other = br#"{"schemaVersion":2,"manifests":[{"digest":"a","platform":{"os":"linux","architecture":"vax"}}]}"#;
+        let error = Manifest::parse(other).unwrap().for_this_machine().unwrap_err().to_string();
+        assert!(error.contains("it has linux/vax"), "{error}");
+    }
+
+    #[test]
+    fn nulls_are_empty_and_digests_are_checked() {
+        let config = br#"{"config":{"Cmd":null,"Env":["A=b"]},"rootfs":{"diff_ids":null}}"#;
+        assert_eq!(ConfigFile::parse(config, 0).unwrap().config.env, ["A=b"]);
+        assert!(ConfigFile::parse(config, 1).is_err());
+        assert!(check_digest("sha256:../../x").is_err());
+        assert!(check_digest(&format!("sha256:{}", "a".repeat(64))).is_ok());
+    }
+}

@@ -1,0 +1,226 @@
+//! Images: pulled from registries or imported from files, unpacked once per layer.
+
+mod import;
+mod layer;
+pub(crate) mod manifest;
+pub mod registry;
+pub(crate) mod store;
+mod tree;
+mod unpack;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use oci_client::Reference;
+use oci_client::manifest::OciDescriptor;
+use tokio::sync::mpsc;
+
+use self::layer::{LayerError, Piece, PieceReader, digest_of, unpack_layer};
+use self::manifest::{ACCEPT, ConfigFile, Descriptor, Manifest, check_digest};
+use self::registry::{Endpoint, Registries, explain};
+use self::store::{Record, Store};
+use crate::api::{Credentials, Error, Image, Result};
+use crate::keyed::Keyed;
+
+/// Layers of one pull that are unpacked at the same time.
+const PARALLEL_LAYERS: usize = 3;
+/// Image configurations are small; a larger one is hostile.
+const CONFIG_LIMIT: u64 = 8 << 20;
+/// Pieces of a download that wait for the disk, each some tens of KiB.
+const PIECES: usize = 32;
+
+/// The images of this node.
+pub(crate) struct Images {
+    store: Arc<Store>,
+    registries: Registries,
+    /// One pull of a reference, and one unpacking of a layer, at a time: the others wait and find it there.
+    busy: Keyed,
+}
+
+impl Images {
+    /// Opens the image store in `dir`. Blocking.
+    pub(crate) fn open(dir: &Path, registries: Registries) -> Result<Self> {
+        // Already installed when another part of the process was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let store = Store::open(dir).map_err(|error| Error::Internal(format!("image store {}: {error}", dir.display())))?;
+        Ok(Self { store: Arc::new(store), registries, busy: Keyed::default() })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// See [`crate::api::Runtime::pull_image`].
+    pub(crate) async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image> {
+        let reference = registry::parse(reference)?;
+        let _one = self.busy.lock(&reference.whole()).await;
+        let mut failures: Vec<Error> = Vec::new();
+        for endpoint in self.registries.endpoints(&reference, credentials)? {
+            match self.pull_from(&reference, &endpoint).await {
+                Ok(image) => return Ok(image),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(join(failures))
+    }
+
+    async fn pull_from(&self, reference: &Reference, endpoint: &Endpoint) -> Result<Image> {
+        let failed = |error| explain(&endpoint.reference, &error);
+        let (bytes, digest) =
+            endpoint.client.pull_manifest_raw(&endpoint.reference, &endpoint.auth, ACCEPT).await.map_err(failed)?;
+        let mut manifest = Manifest::parse(&bytes)?;
+        if !manifest.manifests.is_empty() {
+            let chosen = manifest.for_this_machine()?.digest.clone();
+            check_digest(&chosen)?;
+            let child = endpoint.reference.clone_with_digest(chosen);
+            let (bytes, _) = endpoint.client.pull_manifest_raw(&child, &endpoint.auth, ACCEPT).await.map_err(failed)?;
+            manifest = Manifest::parse(&bytes)?;
+        }
+        let Some(config) = &manifest.config else {
+            return Err(Error::ImagePull(format!("{}: the manifest has no configuration", reference.whole())));
+        };
+        let file = ConfigFile::parse(&self.config(endpoint, config).await?, manifest.layers.len())?;
+        let _pins = self.store.pin(&file.rootfs.diff_ids);
+        let sizes: Vec<u64> = futures::stream::iter(manifest.layers.iter().zip(&file.rootfs.diff_ids))
+            .map(|(layer, diff_id)| self.layer(endpoint, layer, diff_id))
+            .buffer_unordered(PARALLEL_LAYERS)
+            .try_collect()
+            .await?;
+        let name = format!("{}/{}", reference.registry(), reference.repository());
+        let tags = reference.tag().filter(|_| reference.digest().is_none()).map(|tag| format!("{name}:{tag}"));
+        self.put(Record {
+            id: config.digest.clone(),
+            tags: tags.into_iter().collect(),
+            digests: vec![format!("{name}@{digest}")],
+            layers: file.rootfs.diff_ids,
+            size: sizes.iter().sum(),
+            config: file.config,
+            pulled: Timestamp::now(),
+        })
+        .await
+    }
+
+    async fn put(&self, record: Record) -> Result<Image> {
+        let store = self.store.clone();
+        let stored = blocking(move || store.put(record)).await?;
+        stored.map(|record| record.image()).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))
+    }
+
+    async fn config(&self, endpoint: &Endpoint, config: &Descriptor) -> Result<Bytes> {
+        check_digest(&config.digest)?;
+        let mut stream = endpoint
+            .client
+            .pull_blob_stream(&endpoint.reference, &descriptor(config))
+            .await
+            .map_err(|error| explain(&endpoint.reference, &error))?;
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|error| Error::ImagePull(format!("image configuration {}: {error}", config.digest)))?;
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > CONFIG_LIMIT {
+                return Err(Error::ImagePull(format!(
+                    "image configuration {} is larger than {CONFIG_LIMIT} bytes",
+                    config.digest
+                )));
+            }
+        }
+        let actual = digest_of(&bytes);
+        if actual != config.digest {
+            return Err(Error::ImagePull(format!(
+                "image configuration: digest mismatch: expected {}, the data has {actual}",
+                config.digest
+            )));
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Downloads and unpacks one layer unless it is here; gives its size.
+    async fn layer(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str) -> Result<u64> {
+        check_digest(&layer.digest)?;
+        let _one = self.busy.lock(diff_id).await;
+        if let Some(size) = self.store.layer_size(diff_id) {
+            return Ok(size);
+        }
+        let mut stream = endpoint
+            .client
+            .pull_blob_stream(&endpoint.reference, &descriptor(layer))
+            .await
+            .map_err(|error| explain(&endpoint.reference, &error))?;
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let store = self.store.clone();
+        let (digest, diff) = (layer.digest.clone(), diff_id.to_owned());
+        let unpacking = tokio::task::spawn_blocking(move || {
+            store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), &digest, &diff, target))
+        });
+        loop {
+            let piece = match stream.next().await {
+                Some(Ok(data)) => Piece::Data(data),
+                Some(Err(error)) => Piece::Failed(error.to_string()),
+                None => Piece::End,
+            };
+            let last = !matches!(piece, Piece::Data(_));
+            // A reader that is gone has an answer already.
+            if sender.send(piece).await.is_err() || last {
+                break;
+            }
+        }
+        let result = unpacking.await.map_err(|error| Error::ImagePull(format!("layer {}: {error}", layer.digest)))?;
+        result.map_err(|error| layer_error(&layer.digest, &error))
+    }
+
+    /// All images.
+    pub(crate) fn list(&self) -> Vec<Image> {
+        self.store.list().iter().map(|record| record.image()).collect()
+    }
+
+    /// See [`crate::api::Runtime::image`].
+    pub(crate) fn find(&self, reference: &str) -> Result<Option<Image>> {
+        Ok(self.store.find(reference)?.map(|record| record.image()))
+    }
+
+    /// Imports every image of an OCI layout or `docker save` archive, compressed or not.
+    pub(crate) async fn import(&self, file: &Path) -> Result<Vec<Image>> {
+        let (store, file) = (self.store.clone(), file.to_owned());
+        blocking(move || import::import(&store, &file)).await?
+    }
+}
+
+fn layer_error(digest: &str, error: &LayerError) -> Error {
+    Error::ImagePull(format!("layer {digest}: {error}"))
+}
+
+impl From<std::io::Error> for LayerError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Self::Full("the image store".to_owned());
+        }
+        Self::Io(error)
+    }
+}
+
+fn descriptor(from: &Descriptor) -> OciDescriptor {
+    OciDescriptor {
+        digest: from.digest.clone(),
+        size: from.size as i64,
+        media_type: from.media_type.clone(),
+        ..Default::default()
+    }
+}
+
+/// One error out of those of all endpoints; a registry's answer says more than silence.
+fn join(mut failures: Vec<Error>) -> Error {
+    failures.dedup_by_key(|error| error.to_string());
+    let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match failures.iter().any(|error| matches!(error, Error::ImagePull(_))) {
+        true => Error::ImagePull(text),
+        false => Error::RegistryUnavailable(text),
+    }
+}
+
+/// Runs blocking work off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(format!("a blocking task failed: {error}")))
+}

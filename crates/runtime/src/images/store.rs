@@ -1,0 +1,351 @@
+//! Images and unpacked layers on disk.
+//!
+//! `records/HEX.json` describes an image; `layers/HEX/fs` is one unpacked layer (HEX: the first 32 digits of its diff ID,
+//! so that many fit into the one page that mount options may take). A layer is made below `tmp` and renamed when it is
+//! whole and on disk, so what has its name is complete. `tmp` is emptied at start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::manifest::ImageConfig;
+use crate::api::{Error, Image, Result};
+
+/// What is kept of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) digests: Vec<String>,
+    /// Diff IDs, lowest first.
+    pub(crate) layers: Vec<String>,
+    pub(crate) size: u64,
+    pub(crate) config: ImageConfig,
+    pub(crate) pulled: Timestamp,
+}
+
+impl Record {
+    pub(crate) fn image(&self) -> Image {
+        let user = self.config.user.split(':').next().unwrap_or_default();
+        Image {
+            id: self.id.clone(),
+            tags: self.tags.clone(),
+            digests: self.digests.clone(),
+            size: self.size,
+            user: (!user.is_empty()).then(|| user.to_owned()),
+            pinned: false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<String, Arc<Record>>,
+    /// Layers that a running pull relies on, by count.
+    pinned: HashMap<String, usize>,
+}
+
+/// The image store below one directory.
+pub(crate) struct Store {
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+impl Store {
+    /// Opens the store at `dir` and removes what an interrupted pull or removal left.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let _ = fs::remove_dir_all(dir.join("tmp"));
+        for name in ["tmp", "layers", "records"] {
+            fs::create_dir_all(dir.join(name))?;
+        }
+        let mut records: Vec<Record> = Vec::new();
+        for entry in fs::read_dir(dir.join("records"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                records.push(serde_json::from_slice(&fs::read(&path)?)?);
+            } else {
+                fs::remove_file(path)?;
+            }
+        }
+        // A crash between the two writes of a tag that moved leaves it in both: the later pull has it.
+        records.sort_by_key(|record| record.pulled);
+        let mut state = State::default();
+        for record in records {
+            for other in state.records.values_mut() {
+                Arc::make_mut(other).tags.retain(|tag| !record.tags.contains(tag));
+            }
+            state.records.insert(record.id.clone(), Arc::new(record));
+        }
+        let store = Self { dir: dir.to_owned(), state: Mutex::new(state) };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// The directory that relative layer paths start from.
+    pub(crate) fn layers_dir(&self) -> PathBuf {
+        self.dir.join("layers")
+    }
+
+    /// The layer's root, relative to [`Store::layers_dir`].
+    pub(crate) fn layer_path(diff_id: &str) -> String {
+        format!("{}/fs", short(diff_id))
+    }
+
+    /// The size of an unpacked layer, none when it is not here.
+    pub(crate) fn layer_size(&self, diff_id: &str) -> Option<u64> {
+        fs::read_to_string(self.layers_dir().join(short(diff_id)).join("size")).ok()?.parse().ok()
+    }
+
+    /// Runs `unpack` on a new directory and makes the result the layer `diff_id`. Blocking.
+    pub(crate) fn add_layer<E: From<io::Error>>(
+        &self,
+        diff_id: &str,
+        unpack: impl FnOnce(&Path) -> std::result::Result<u64, E>,
+    ) -> std::result::Result<u64, E> {
+        let temporary = tempfile::Builder::new().prefix("layer-").tempdir_in(self.dir.join("tmp"))?;
+        let root = temporary.path().join("fs");
+        fs::create_dir(&root)?;
+        set_mode(&root, 0o755)?;
+        set_mode(temporary.path(), 0o700)?;
+        let size = unpack(&root)?;
+        fs::write(temporary.path().join("size"), size.to_string())?;
+        // One flush for all of its files.
+        nix::unistd::syncfs(fs::File::open(&root)?.as_raw_fd()).map_err(io::Error::from)?;
+        let target = self.layers_dir().join(short(diff_id));
+        match fs::rename(temporary.path(), &target) {
+            Ok(()) => drop(temporary.keep()),
+            // Somebody else was faster; theirs is the same.
+            Err(_) if target.exists() => {}
+            Err(error) => return Err(error.into()),
+        }
+        sync_dir(&self.layers_dir())?;
+        Ok(size)
+    }
+
+    /// Keeps layers from being removed until the guard is dropped.
+    pub(crate) fn pin(self: &Arc<Self>, layers: &[String]) -> Pins {
+        let mut state = self.state.lock();
+        for layer in layers {
+            *state.pinned.entry(layer.clone()).or_default() += 1;
+        }
+        Pins { store: self.clone(), layers: layers.to_vec() }
+    }
+
+    /// Stores the image, or adds tags and digests to the one that is there. Its tags leave other images. Blocking.
+    pub(crate) fn put(&self, mut record: Record) -> io::Result<Arc<Record>> {
+        let mut state = self.state.lock();
+        if let Some(known) = state.records.get(&record.id) {
+            merge(&mut record.tags, &known.tags);
+            merge(&mut record.digests, &known.digests);
+        }
+        self.write(&record)?;
+        let record = Arc::new(record);
+        let losers: Vec<Arc<Record>> = state
+            .records
+            .values()
+            .filter(|other| other.id != record.id && other.tags.iter().any(|tag| record.tags.contains(tag)))
+            .cloned()
+            .collect();
+        for loser in losers {
+            let mut loser = Record::clone(&loser);
+            loser.tags.retain(|tag| !record.tags.contains(tag));
+            self.write(&loser)?;
+            state.records.insert(loser.id.clone(), Arc::new(loser));
+        }
+        state.records.insert(record.id.clone(), record.clone());
+        Ok(record)
+    }
+
+    fn write(&self, record: &Record) -> io::Result<()> {
+        write_durably(&self.record_path(&record.id), &serde_json::to_vec(record)?)
+    }
+
+    fn record_path(&self, id: &str) -> PathBuf {
+        self.dir.join("records").join(format!("{}.json", id.trim_start_matches("sha256:")))
+    }
+
+    /// By identifier.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Record>> {
+        self.state.lock().records.get(id).cloned()
+    }
+
+    /// By identifier, tag or digest.
+    pub(crate) fn find(&self, reference: &str) -> Result<Option<Arc<Record>>> {
+        if let Some(record) = self.get(reference) {
+            return Ok(Some(record));
+        }
+        if reference.starts_with("sha256:") {
+            return Ok(None);
+        }
+        let parsed = super::registry::parse(reference)?;
+        let state = self.state.lock();
+        let wanted = match parsed.digest() {
+            Some(digest) => format!("{}/{}@{digest}", parsed.registry(), parsed.repository()),
+            None => parsed.whole(),
+        };
+        Ok(state.records.values().find(|r| r.tags.contains(&wanted) || r.digests.contains(&wanted)).cloned())
+    }
+
+    /// All images.
+    pub(crate) fn list(&self) -> Vec<Arc<Record>> {
+        self.state.lock().records.values().cloned().collect()
+    }
+
+    /// Removes the image and the layers that only it has; `users` tells who uses it. Blocking.
+    pub(crate) fn remove(&self, reference: &str, users: impl FnOnce(&str) -> Option<String>) -> Result<()> {
+        let Some(record) = self.find(reference)? else { return Err(Error::NotFound(format!("image {reference}"))) };
+        {
+            let mut state = self.state.lock();
+            if let Some(user) = users(&record.id) {
+                return Err(Error::Internal(format!("image {reference} is in use by container {user}: remove that first")));
+            }
+            fs::remove_file(self.record_path(&record.id)).map_err(internal)?;
+            state.records.remove(&record.id);
+        }
+        self.sweep().map_err(internal)
+    }
+
+    /// Removes layers that no image and no pull needs.
+    fn sweep(&self) -> io::Result<()> {
+        let trash = tempfile::Builder::new().prefix("trash-").tempdir_in(self.dir.join("tmp"))?;
+        {
+            let state = self.state.lock();
+            let kept: std::collections::HashSet<&str> = state
+                .records
+                .values()
+                .flat_map(|record| &record.layers)
+                .chain(state.pinned.keys())
+                .map(|layer| short(layer))
+                .collect();
+            for entry in fs::read_dir(self.layers_dir())? {
+                let entry = entry?;
+                if !entry.file_name().to_str().is_some_and(|name| kept.contains(name)) {
+                    fs::rename(entry.path(), trash.path().join(entry.file_name()))?;
+                }
+            }
+        }
+        trash.close()
+    }
+}
+
+/// See [`Store::pin`].
+pub(crate) struct Pins {
+    store: Arc<Store>,
+    layers: Vec<String>,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut state = self.store.state.lock();
+        for layer in &self.layers {
+            if let Some(count) = state.pinned.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pinned.remove(layer);
+                }
+            }
+        }
+    }
+}
+
+/// Writes the file so that after a crash it has either the old or the new content.
+pub(crate) fn write_durably(path: &Path, data: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(data)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+fn short(diff_id: &str) -> &str {
+    let hex = diff_id.strip_prefix("sha256:").unwrap_or(diff_id);
+    hex.get(..32).unwrap_or(hex)
+}
+
+fn merge(into: &mut Vec<String>, from: &[String]) {
+    for value in from {
+        if !into.contains(value) {
+            into.push(value.clone());
+        }
+    }
+}
+
+fn internal(error: io::Error) -> Error {
+    Error::Internal(format!("image store: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn record(id: char, tags: &[&str], layers: &[&str]) -> Record {
+        Record {
+            id: format!("sha256:{}", id.to_string().repeat(64)),
+            tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            digests: vec![],
+            layers: layers.iter().map(|l| (*l).to_owned()).collect(),
+            size: 1,
+            config: ImageConfig { user: "10:20".to_owned(), ..ImageConfig::default() },
+            pulled: Timestamp::now(),
+        }
+    }
+
+    fn layer(store: &Store, id: &str) {
+        store.add_layer::<io::Error>(id, |path| fs::write(path.join("f"), id).map(|()| 7)).unwrap();
+    }
+
+    #[test]
+    fn tags_move_and_layers_go_with_their_last_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path()).unwrap());
+        let pins = store.pin(&["l1".to_owned(), "l2".to_owned()]);
+        layer(&store, "l1");
+        layer(&store, "l2");
+        let tag = "docker.io/library/x:1";
+        store.put(record('a', &[tag], &["l1"])).unwrap();
+        store.put(record('b', &[tag], &["l1", "l2"])).unwrap();
+        drop(pins);
+        assert_eq!(store.find("x:1").unwrap().unwrap().id, record('b', &[], &[]).id);
+        assert_eq!(store.get(&record('a', &[], &[]).id).unwrap().tags.len(), 0);
+        assert_eq!(store.find("x:1").unwrap().unwrap().image().user.as_deref(), Some("10"));
+
+        assert!(store.remove("x:1", |_| Some("c1".to_owned())).unwrap_err().to_string().contains("in use by container c1"));
+        store.remove("x:1", |_| None).unwrap();
+        assert_eq!((store.layer_size("l1"), store.layer_size("l2")), (Some(7), None));
+
+        let again = Store::open(dir.path()).unwrap();
+        assert_eq!(again.list().len(), 1);
+        assert_eq!(again.layer_size("l1"), Some(7));
+        assert!(matches!(again.remove("nothing", |_| None), Err(Error::NotFound(_))));
+    }
+
+    #[test]
+    fn leftovers_are_cleaned_at_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        layer(&store, "orphan");
+        fs::create_dir_all(dir.path().join("tmp/layer-x/fs")).unwrap();
+        fs::write(dir.path().join("records/x.tmp"), "half").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.layer_size("orphan"), None);
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join("records")).unwrap().count(), 0);
+    }
+}
