@@ -1,6 +1,7 @@
-//! What every component needs and none owns: supervised tasks, readiness, logs, metrics.
+//! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS.
 
 pub mod logging;
 pub mod metrics;
 pub mod readiness;
 pub mod tasks;
+pub mod tls;

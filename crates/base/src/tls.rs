@@ -1,0 +1,39 @@
+//! The cluster's certificates: its authority, the identities that it issues, and the TLS configurations made of them.
+//!
+//! Nothing renews on a timer. A [`Resolver`] looks at its certificate when a handshake asks for it: it reads the
+//! files again when they have changed and issues a new certificate when two thirds of the lifetime have passed.
+
+mod authority;
+mod config;
+mod peer;
+mod resolver;
+
+pub use authority::{Authority, Identity, Request};
+pub use config::{client, roots, server};
+pub use peer::{Peer, Verifier};
+pub use resolver::Resolver;
+
+/// Why a certificate could not be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the PKI directory could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A certificate could not be generated.
+    #[error("cannot issue a certificate: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// A PEM or DER text is not what it should be.
+    #[error("cannot read {0}")]
+    Parse(String),
+    /// rustls refuses the configuration.
+    #[error("TLS configuration: {0}")]
+    Config(#[from] rustls::Error),
+    /// The client verifier could not be built.
+    #[error("TLS client verification: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}

@@ -1,0 +1,310 @@
+//! The cluster's certificate authority and what it issues.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::Error;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How far back certificates are valid, for machines whose clocks differ.
+const BACKDATE: Duration = Duration::from_secs(3600);
+
+/// A certificate authority with its key, ECDSA P-256.
+pub struct Authority {
+    bundle: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The chain, leaf first.
+    pub certificate: String,
+    /// The private key (PKCS #8).
+    pub key: String,
+}
+
+/// What a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A server that answers to these DNS names and IP addresses.
+    Server {
+        /// Common name.
+        name: String,
+        /// Subject alternative names.
+        sans: Vec<String>,
+    },
+    /// A client: a user in groups.
+    Client {
+        /// Common name.
+        user: String,
+        /// Organizations.
+        groups: Vec<String>,
+    },
+    /// Both, as a kubelet has it: `CN=user`, `O=groups`, and the names that it serves.
+    Both {
+        /// Common name.
+        user: String,
+        /// Organizations.
+        groups: Vec<String>,
+        /// Subject alternative names.
+        sans: Vec<String>,
+    },
+}
+
+impl Authority {
+    /// Reads `NAME.crt` and `NAME.key` under `dir`, or makes them (mode 0600) with `common_name`.
+    pub fn load_or_create(dir: &Path, name: &str, common_name: &str) -> Result<Self, Error> {
+        let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        if let Some(identity) = Identity::load(&certificate, &key)? {
+            return Self::from_pem(&identity.certificate, &identity.key);
+        }
+        let identity = Self::generate(common_name)?;
+        identity.store(&certificate, &key)?;
+        Self::from_pem(&identity.certificate, &identity.key)
+    }
+
+    /// An authority that lives in memory only.
+    pub fn in_memory(common_name: &str) -> Result<Self, Error> {
+        let identity = Self::generate(common_name)?;
+        Self::from_pem(&identity.certificate, &identity.key)
+    }
+
+    fn generate(common_name: &str) -> Result<Identity, Error> {
+        let mut params = params(subject(common_name, &[])?, CA_LIFETIME);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate()?;
+        Ok(Identity { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    }
+
+    fn from_pem(bundle: &str, key: &str) -> Result<Self, Error> {
+        let issuer = Issuer::from_ca_cert_pem(bundle, KeyPair::from_pem(key)?)?;
+        Ok(Self { bundle: bundle.to_owned(), issuer })
+    }
+
+    /// The certificates that others must trust, PEM.
+    pub fn bundle(&self) -> &str {
+        &self.bundle
+    }
+
+    /// Issues a certificate for a year.
+    pub fn issue(&self, request: &Request) -> Result<Identity, Error> {
+        self.issue_for(request, LEAF_LIFETIME)
+    }
+
+    /// Issues a certificate with a lifetime of the caller's.
+    pub fn issue_for(&self, request: &Request, lifetime: Duration) -> Result<Identity, Error> {
+        let (name, organizations, sans, usages) = match request {
+            Request::Server { name, sans } => (name, &[][..], sans.as_slice(), vec![ExtendedKeyUsagePurpose::ServerAuth]),
+            Request::Client { user, groups } => (user, groups.as_slice(), &[][..], vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            Request::Both { user, groups, sans } => (
+                user,
+                groups.as_slice(),
+                sans.as_slice(),
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            ),
+        };
+        let mut params = params(subject(name, organizations)?, lifetime);
+        params.subject_alt_names = CertificateParams::new(sans.to_vec())?.subject_alt_names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = usages;
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        Ok(Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// The identity of `NAME.crt` and `NAME.key` under `dir`, issued anew when it is missing, when it does not fit the
+    /// request or when two thirds of its lifetime have passed.
+    pub fn load_or_issue(&self, dir: &Path, name: &str, request: &Request) -> Result<Identity, Error> {
+        let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        if let Some(identity) = Identity::load(&certificate, &key)?
+            && identity.fits(request)
+            && !identity.is_due(SystemTime::now())
+            && self.signed(&identity)
+        {
+            return Ok(identity);
+        }
+        let identity = self.issue(request)?;
+        identity.store(&certificate, &key)?;
+        Ok(identity)
+    }
+
+    /// Whether the identity names this authority as its issuer, so that a replaced authority replaces what it issued.
+    fn signed(&self, identity: &Identity) -> bool {
+        let key_id = |pem: &str, own: bool| -> Option<Vec<u8>> {
+            use x509_parser::prelude::*;
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+            let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+            certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) if own => Some(id.0.to_vec()),
+                ParsedExtension::AuthorityKeyIdentifier(id) if !own => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+                _ => None,
+            })
+        };
+        key_id(&self.bundle, true) == key_id(&identity.certificate, false)
+    }
+}
+
+impl Identity {
+    /// Reads both files; none when the certificate does not exist.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Option<Self>, Error> {
+        let read = |path: &Path| fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source });
+        match read(certificate) {
+            Ok(certificate) => Ok(Some(Self { certificate, key: read(key)? })),
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes both files with mode 0600, the key first, each replaced atomically.
+    pub fn store(&self, certificate: &Path, key: &Path) -> Result<(), Error> {
+        write_private(key, self.key.as_bytes())?;
+        write_private(certificate, self.certificate.as_bytes())
+    }
+
+    /// As rustls wants it.
+    pub fn certified(&self) -> Result<Arc<CertifiedKey>, Error> {
+        let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::Parse(format!("certificate: {error}")))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| Error::Parse(format!("private key: {error}")))?;
+        let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+        Ok(Arc::new(CertifiedKey::new(chain, key)))
+    }
+
+    /// When the leaf starts and ends to be valid.
+    pub fn validity(&self) -> Result<(SystemTime, SystemTime), Error> {
+        self.with_leaf(|leaf| {
+            let at = |time: x509_parser::time::ASN1Time| {
+                UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
+            };
+            (at(leaf.validity().not_before), at(leaf.validity().not_after))
+        })
+    }
+
+    /// Whether two thirds of the lifetime have passed. What cannot be read is due.
+    pub fn is_due(&self, now: SystemTime) -> bool {
+        let Ok((start, end)) = self.validity() else { return true };
+        let lifetime = end.duration_since(start).unwrap_or_default();
+        now >= start + lifetime * 2 / 3
+    }
+
+    /// Whether the leaf has the names that the request asks for.
+    fn fits(&self, request: &Request) -> bool {
+        let wanted: &[String] = match request {
+            Request::Server { sans, .. } | Request::Both { sans, .. } => sans,
+            Request::Client { .. } => return true,
+        };
+        self.with_leaf(|leaf| {
+            let have = super::peer::alternative_names(leaf);
+            wanted.iter().all(|name| have.contains(name))
+        })
+        .unwrap_or(false)
+    }
+
+    fn with_leaf<T>(&self, read: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> T) -> Result<T, Error> {
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes())
+            .map_err(|error| Error::Parse(format!("certificate: {error}")))?;
+        let (_, leaf) =
+            x509_parser::parse_x509_certificate(&der).map_err(|error| Error::Parse(format!("certificate: {error}")))?;
+        Ok(read(&leaf))
+    }
+}
+
+/// A distinguished name keeps one value per attribute type; the organization's object identifier, spelled out, is a
+/// second type, and no identity of the cluster needs a third group.
+fn subject(name: &str, organizations: &[String]) -> Result<DistinguishedName, Error> {
+    let types = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
+    if organizations.len() > types.len() {
+        return Err(Error::Parse(format!("the groups of {name}: a certificate carries at most two")));
+    }
+    let mut subject = DistinguishedName::new();
+    for (kind, organization) in types.into_iter().zip(organizations) {
+        subject.push(kind, organization.as_str());
+    }
+    subject.push(DnType::CommonName, name);
+    Ok(subject)
+}
+
+fn params(subject: DistinguishedName, lifetime: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    params.distinguished_name = subject;
+    params.not_before = (now - BACKDATE.min(lifetime)).into();
+    params.not_after = (now + lifetime.max(Duration::from_secs(1)).min(CA_LIFETIME + DAY)).into();
+    params
+}
+
+/// Replaces a file atomically; only the owner can read it. Directories are made with mode 0700.
+pub(super) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::File { path: path.into(), source };
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&temporary, path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn files_are_private_and_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        let first = Authority::load_or_create(&pki, "ca", "test-ca").unwrap();
+        let second = Authority::load_or_create(&pki, "ca", "test-ca").unwrap();
+        assert_eq!(first.bundle(), second.bundle());
+        let mode = |name: &str| fs::metadata(pki.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("ca.key"), mode("ca.crt")), (0o600, 0o600));
+        let request = Request::Server { name: "api".into(), sans: vec!["localhost".into(), "127.0.0.1".into()] };
+        let issued = second.load_or_issue(&pki, "api", &request).unwrap();
+        assert_eq!(second.load_or_issue(&pki, "api", &request).unwrap().certificate, issued.certificate);
+        let wider = Request::Server { name: "api".into(), sans: vec!["localhost".into(), "10.0.0.1".into()] };
+        assert_ne!(second.load_or_issue(&pki, "api", &wider).unwrap().certificate, issued.certificate);
+        let other = Authority::in_memory("test-ca").unwrap();
+        assert!(!other.signed(&issued), "another key under the same name");
+    }
+
+    #[test]
+    fn renewal_is_due_after_two_thirds() {
+        let authority = Authority::in_memory("test-ca").unwrap();
+        let request = Request::Client { user: "u".into(), groups: vec![] };
+        let hours = |n: u64| Duration::from_secs(3600 * n);
+        // Valid from an hour ago for five hours more: due three hours from now.
+        let identity = authority.issue_for(&request, hours(5)).unwrap();
+        let now = SystemTime::now();
+        assert!(!identity.is_due(now + hours(2)));
+        assert!(identity.is_due(now + hours(4)));
+    }
+
+    #[test]
+    fn a_third_group_is_refused() {
+        let authority = Authority::in_memory("test-ca").unwrap();
+        let groups = |n: usize| (0..n).map(|i| format!("g{i}")).collect();
+        assert!(authority.issue(&Request::Client { user: "u".into(), groups: groups(2) }).is_ok());
+        assert!(authority.issue(&Request::Client { user: "u".into(), groups: groups(3) }).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! rustls configurations, all with the ring provider.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::{Error, Resolver, Verifier};
+
+/// The certificates of a PEM bundle as trust anchors.
+pub fn roots(bundle: &str) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(certificate.map_err(|error| Error::Parse(format!("certificate authority: {error}")))?)?;
+    }
+    if roots.is_empty() {
+        return Err(Error::Parse("certificate authority: no certificate in the bundle".into()));
+    }
+    Ok(roots)
+}
+
+/// A server that speaks HTTP/2 and HTTP/1.1, with the resolver's certificate. With a verifier it asks clients for theirs.
+pub fn server(resolver: Arc<Resolver>, verifier: Option<Arc<Verifier>>) -> Result<Arc<ServerConfig>, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts `bundle` and presents the resolver's certificate, if there is one. It offers HTTP/1.1 only:
+/// the protocol that upgrades need; set `alpn_protocols` for more.
+pub fn client(bundle: &str, resolver: Option<Arc<Resolver>>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(bundle)?);
+    let mut config = match resolver {
+        Some(resolver) => builder.with_client_cert_resolver(resolver),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::tls::{Authority, Peer, Request};
+    use rustls::pki_types::ServerName;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    async fn check(client_authority: &Arc<Authority>, authority: &Arc<Authority>, groups: Option<&[&str]>) -> Peer {
+        let request = Request::Server { name: "s".into(), sans: vec!["localhost".into()] };
+        let server_identity = Resolver::memory(authority.clone(), request).unwrap();
+        let verifier = Verifier::new(authority.bundle()).unwrap();
+        let acceptor = TlsAcceptor::from(server(server_identity, Some(verifier.clone())).unwrap());
+        let identity = groups.map(|groups| {
+            let groups = groups.iter().map(|&g| g.to_owned()).collect();
+            Resolver::memory(client_authority.clone(), Request::Client { user: "jane".into(), groups }).unwrap()
+        });
+        let connector = TlsConnector::from(Arc::new(client(authority.bundle(), identity).unwrap()));
+        let (a, b) = tokio::io::duplex(64 << 10);
+        let name = ServerName::try_from("localhost").unwrap();
+        let (served, connected) = tokio::join!(acceptor.accept(a), connector.connect(name, b));
+        connected.unwrap();
+        verifier.peer(served.unwrap().get_ref().1.peer_certificates())
+    }
+
+    #[tokio::test]
+    async fn peers() {
+        let authority = Arc::new(Authority::in_memory("cluster").unwrap());
+        let stranger = Arc::new(Authority::in_memory("cluster").unwrap());
+        assert_eq!(check(&authority, &authority, None).await, Peer::Anonymous);
+        let Peer::User { name, groups, .. } = check(&authority, &authority, Some(&["system:masters", "b"])).await else {
+            panic!("a certificate of the cluster");
+        };
+        assert_eq!((name.as_str(), groups), ("jane", vec!["system:masters".to_owned(), "b".to_owned()]));
+        assert!(matches!(check(&stranger, &authority, Some(&["system:masters"])).await, Peer::Invalid(_)));
+    }
+}
