@@ -1,1 +1,21 @@
-//! client
+//! How components talk to the API: a [`Client`] over whatever transport the composition chose, shared informers
+//! and events.
+//!
+//! The same code runs in the server's process, where the transport is the API server's own service, and on another
+//! machine, where it is HTTPS.
+
+pub mod changes;
+pub mod events;
+pub mod fake;
+mod informer;
+mod informers;
+mod key;
+pub mod resource_version;
+mod store;
+
+pub use changes::{Change, Changes};
+pub use informer::{Informer, Object};
+pub use informers::Informers;
+pub use key::Key;
+pub use kube;
+pub use kube::Client;

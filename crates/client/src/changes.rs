@@ -1,0 +1,135 @@
+//! Subscriptions to an informer.
+//!
+//! A subscription holds at most one pending change per object: a slow reader sees fewer, larger steps and never
+//! makes the cache wait or grow beyond the number of objects.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::Key;
+
+/// One step of one object, from what the subscriber saw last to what is there now.
+#[derive(Debug)]
+pub struct Change<K> {
+    /// The object's key.
+    pub key: Key,
+    /// What the subscriber was told last. None when the object is new to it.
+    pub old: Option<Arc<K>>,
+    /// What is there now. None when the object is gone.
+    pub new: Option<Arc<K>>,
+}
+
+impl<K> Change<K> {
+    /// The object as it is, or as it was last seen when it is gone.
+    pub fn object(&self) -> Option<&Arc<K>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
+/// A subscription; starts with all objects that are present. Dropping it ends it.
+pub struct Changes<K> {
+    pub(crate) queue: Arc<Queue<K>>,
+}
+
+struct Pending<K> {
+    old: Option<Arc<K>>,
+    new: Option<Arc<K>>,
+}
+
+struct State<K> {
+    order: VecDeque<Key>,
+    pending: HashMap<Key, Pending<K>>,
+}
+
+pub(crate) struct Queue<K> {
+    state: Mutex<State<K>>,
+    wake: Notify,
+}
+
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { order: VecDeque::new(), pending: HashMap::new() }), wake: Notify::new() }
+    }
+}
+
+impl<K> Queue<K> {
+    pub(crate) fn push(&self, key: &Key, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+        let state = &mut *self.state.lock();
+        match state.pending.get_mut(key) {
+            Some(pending) if pending.old.is_none() && new.is_none() => {
+                // Came and went unseen. Its place in the order is skipped by `pop`.
+                state.pending.remove(key);
+                if state.order.len() > 2 * state.pending.len() + 64 {
+                    state.order.retain(|key| state.pending.contains_key(key));
+                }
+            }
+            Some(pending) => pending.new = new.cloned(),
+            None => {
+                state.pending.insert(key.clone(), Pending { old: old.cloned(), new: new.cloned() });
+                state.order.push_back(key.clone());
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn pop(&self) -> Option<Change<K>> {
+        let state = &mut *self.state.lock();
+        while let Some(key) = state.order.pop_front() {
+            if let Some(Pending { old, new }) = state.pending.remove(&key) {
+                return Some(Change { key, old, new });
+            }
+        }
+        None
+    }
+}
+
+impl<K> Changes<K> {
+    /// The next change. Waits for one; safe to drop and call again.
+    pub async fn next(&mut self) -> Change<K> {
+        loop {
+            if let Some(change) = self.queue.pop() {
+                return change;
+            }
+            self.queue.wake.notified().await;
+        }
+    }
+
+    /// The next change when there is one now.
+    pub fn try_next(&mut self) -> Option<Change<K>> {
+        self.queue.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(steps: &[(&str, Option<u32>, Option<u32>)], expected: &[(&str, Option<u32>, Option<u32>)]) {
+        let queue = Arc::new(Queue::default());
+        for (name, old, new) in steps {
+            queue.push(&Key::cluster(*name), old.map(Arc::new).as_ref(), new.map(Arc::new).as_ref());
+        }
+        let mut changes = Changes { queue };
+        let mut seen = Vec::new();
+        while let Some(change) = changes.try_next() {
+            seen.push((change.key.name.clone(), change.old.as_deref().copied(), change.new.as_deref().copied()));
+        }
+        let expected: Vec<_> = expected.iter().map(|(name, old, new)| (name.to_string(), *old, *new)).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn coalesces_per_object() {
+        check(
+            &[("a", None, Some(1)), ("b", None, Some(9)), ("a", Some(1), Some(2))],
+            &[("a", None, Some(2)), ("b", None, Some(9))],
+        );
+        check(&[("a", Some(1), Some(2)), ("a", Some(2), None)], &[("a", Some(1), None)]);
+        check(&[("a", Some(1), None), ("a", None, Some(3))], &[("a", Some(1), Some(3))]);
+        check(&[("a", None, Some(1)), ("a", Some(1), None)], &[]);
+        check(&[("a", None, Some(1)), ("a", Some(1), None), ("a", None, Some(2))], &[("a", None, Some(2))]);
+    }
+}
