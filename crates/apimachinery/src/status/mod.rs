@@ -1,0 +1,285 @@
+//! `metav1.Status`: the one error type of the API, on both sides of the wire.
+
+mod constructors;
+
+pub use constructors::OPTIMISTIC_LOCK_MESSAGE;
+use serde_json::{Map, Value, json};
+use std::fmt;
+
+/// A failure as a client sees it. Its text is the message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// HTTP status code.
+    pub code: u16,
+    /// Machine-readable reason.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+    /// About what. Boxed to keep results small.
+    pub details: Option<Box<Details>>,
+}
+
+macro_rules! reasons {
+    ($($name:ident),+ $(,)?) => {
+        /// Machine-readable reasons (`metav1.StatusReason`).
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Reason { $($name,)+ /** One that this version does not know; empty for none. */ Other(Box<str>) }
+        impl Reason {
+            /// As on the wire.
+            pub fn as_str(&self) -> &str {
+                match self { $(Self::$name => stringify!($name),)+ Self::Other(s) => s }
+            }
+        }
+        impl From<&str> for Reason {
+            fn from(s: &str) -> Self {
+                match s { $(stringify!($name) => Self::$name,)+ other => Self::Other(other.into()) }
+            }
+        }
+    };
+}
+
+reasons!(
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    Gone,
+    Invalid,
+    ServerTimeout,
+    StorageReadError,
+    Timeout,
+    TooManyRequests,
+    BadRequest,
+    MethodNotAllowed,
+    NotAcceptable,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+    InternalError,
+    Expired,
+    ServiceUnavailable,
+);
+
+/// What a Status is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// Name of the object.
+    pub name: String,
+    /// API group, empty for the legacy one.
+    pub group: String,
+    /// The resource (or the kind, for invalid objects), as upstream fills it.
+    pub kind: String,
+    /// UID of the object.
+    pub uid: String,
+    /// One per field or manager.
+    pub causes: Vec<Cause>,
+    /// Seconds after which a retry makes sense; 0 for none.
+    pub retry_after_seconds: i32,
+}
+
+/// One of several causes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// Such as `FieldValueInvalid`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Path of the field, if any.
+    pub field: String,
+}
+
+impl Status {
+    /// A failure without details.
+    pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None }
+    }
+
+    /// As a `v1` Status object.
+    pub fn to_value(&self) -> Value {
+        let mut out = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"});
+        insert(&mut out, "message", &self.message);
+        insert(&mut out, "reason", self.reason.as_str());
+        if let Some(details) = &self.details {
+            out["details"] = details.to_value();
+        }
+        out["code"] = self.code.into();
+        out
+    }
+
+    /// As the text of a `v1` Status object.
+    pub fn to_json(&self) -> String {
+        self.to_value().to_string()
+    }
+
+    /// The `v1` Status of a successful deletion and the like.
+    pub fn success(details: &Details) -> Value {
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_value()})
+    }
+
+    /// Reads a Status object that says `Failure`; `None` for anything else.
+    pub fn from_value(value: &Value) -> Option<Self> {
+        let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("kind") != "Status" || !matches!(text("apiVersion"), "v1" | "meta.k8s.io/v1") || text("status") == "Success" {
+            return None;
+        }
+        Some(Self {
+            code: value.get("code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).unwrap_or(500),
+            reason: text("reason").into(),
+            message: text("message").to_owned(),
+            details: value.get("details").filter(|d| d.is_object()).map(|d| Box::new(Details::from_value(d))),
+        })
+    }
+
+    /// Reads the body of a failed response. What is not a Status becomes one with the body as its message.
+    pub fn from_response(code: u16, body: &[u8]) -> Self {
+        let parsed = serde_json::from_slice(body).ok().and_then(|v| Self::from_value(&v));
+        parsed.unwrap_or_else(|| {
+            let message = String::from_utf8_lossy(body).trim().to_owned();
+            let reason = reason_of_code(code);
+            if message.is_empty() {
+                let text = format!("the server responded with the status code {code} but did not return more information");
+                return Self::new(code, reason, text);
+            }
+            Self::new(code, reason, message)
+        })
+    }
+
+    /// Whether the reason is this one.
+    pub fn is(&self, reason: Reason) -> bool {
+        self.reason == reason
+    }
+
+    /// Sets the seconds after which to retry.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: i32) -> Self {
+        self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
+    /// The cause with this reason, if there is one.
+    pub fn cause(&self, reason: &str) -> Option<&Cause> {
+        self.details.as_ref()?.causes.iter().find(|c| c.reason == reason)
+    }
+}
+
+/// The reason that goes with a code that came without one.
+fn reason_of_code(code: u16) -> Reason {
+    match code {
+        400 => Reason::BadRequest,
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        405 => Reason::MethodNotAllowed,
+        406 => Reason::NotAcceptable,
+        409 => Reason::Conflict,
+        410 => Reason::Expired,
+        413 => Reason::RequestEntityTooLarge,
+        415 => Reason::UnsupportedMediaType,
+        422 => Reason::Invalid,
+        429 => Reason::TooManyRequests,
+        503 => Reason::ServiceUnavailable,
+        504 => Reason::Timeout,
+        500.. => Reason::InternalError,
+        _ => Reason::Other("".into()),
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Status {}
+
+impl Details {
+    fn to_value(&self) -> Value {
+        let mut out = Value::Object(Map::new());
+        insert(&mut out, "name", &self.name);
+        insert(&mut out, "group", &self.group);
+        insert(&mut out, "kind", &self.kind);
+        insert(&mut out, "uid", &self.uid);
+        if !self.causes.is_empty() {
+            out["causes"] = self.causes.iter().map(Cause::to_value).collect();
+        }
+        if self.retry_after_seconds != 0 {
+            out["retryAfterSeconds"] = self.retry_after_seconds.into();
+        }
+        out
+    }
+
+    fn from_value(value: &Value) -> Self {
+        let text = |key| string(value, key);
+        let causes = value.get("causes").and_then(Value::as_array);
+        Self {
+            name: text("name"),
+            group: text("group"),
+            kind: text("kind"),
+            uid: text("uid"),
+            causes: causes.into_iter().flatten().map(Cause::from_value).collect(),
+            retry_after_seconds: value.get("retryAfterSeconds").and_then(Value::as_i64).unwrap_or(0) as i32,
+        }
+    }
+}
+
+impl Cause {
+    fn to_value(&self) -> Value {
+        let mut out = Value::Object(Map::new());
+        insert(&mut out, "reason", &self.reason);
+        insert(&mut out, "message", &self.message);
+        insert(&mut out, "field", &self.field);
+        out
+    }
+
+    fn from_value(value: &Value) -> Self {
+        let text = |key| string(value, key);
+        Self { reason: text("reason"), message: text("message"), field: text("field") }
+    }
+}
+
+fn string(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn insert(object: &mut Value, key: &str, text: &str) {
+    if !text.is_empty() {
+        object[key] = text.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::GroupResource;
+
+    #[test]
+    fn round_trip() {
+        let mut status = Status::not_found(&GroupResource::new("apps", "deployments"), "web").retry_after(3);
+        let details = status.details.as_mut().unwrap();
+        details.causes = vec![Cause { reason: "FieldValueInvalid".into(), message: "m".into(), field: "spec.x".into() }];
+        details.uid = "u".into();
+        assert_eq!(Status::from_value(&status.to_value()), Some(status));
+    }
+
+    #[test]
+    fn wire_form() {
+        let status = Status::not_found(&GroupResource::new("", "pods"), "a");
+        let expected = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "pods \"a\" not found", "reason": "NotFound", "details": {"name": "a", "kind": "pods"}, "code": 404});
+        assert_eq!(status.to_value(), expected);
+    }
+
+    #[test]
+    fn responses_that_are_not_a_status() {
+        let check = |code, body: &str, reason: Reason, message: &str| {
+            let status = Status::from_response(code, body.as_bytes());
+            assert_eq!((status.reason, status.message.as_str()), (reason, message));
+        };
+        check(404, "404 page not found\n", Reason::NotFound, "404 page not found");
+        let none = "the server responded with the status code 502 but did not return more information";
+        check(502, "", Reason::InternalError, none);
+        check(403, r#"{"kind":"Status","apiVersion":"v1","message":"m","reason":"Odd"}"#, Reason::Other("Odd".into()), "m");
+    }
+}

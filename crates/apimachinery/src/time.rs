@@ -1,0 +1,54 @@
+//! Times as the API writes them: `metav1.Time` in whole seconds and `metav1.MicroTime`, both in UTC.
+
+use jiff::Timestamp;
+
+/// Now as `metav1.Time`: RFC 3339 in whole seconds, such as `2026-01-31T08:00:00Z`.
+pub fn now() -> String {
+    format(Timestamp::now())
+}
+
+/// Now as `metav1.MicroTime`, such as `2026-01-31T08:00:00.123456Z`.
+pub fn now_micro() -> String {
+    format_micro(Timestamp::now())
+}
+
+/// As `metav1.Time`; fractions of a second are cut off.
+pub fn format(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// As `metav1.MicroTime`; fractions of a microsecond are cut off.
+pub fn format_micro(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+/// Parses an RFC 3339 time; `None` when it is malformed.
+pub fn parse(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}
+
+/// Whole seconds from `then` to `now`; negative when `then` lies ahead.
+pub fn seconds_between(then: Timestamp, now: Timestamp) -> i64 {
+    (now.as_nanosecond() - then.as_nanosecond()).div_euclid(1_000_000_000) as i64
+}
+
+/// Whole seconds since an RFC 3339 time; `None` when it is malformed.
+pub fn seconds_since(text: &str, now: Timestamp) -> Option<i64> {
+    Some(seconds_between(parse(text)?, now))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let t = parse("2026-01-31T08:00:00.123456789Z").unwrap();
+        assert_eq!(format(t), "2026-01-31T08:00:00Z");
+        assert_eq!(format_micro(t), "2026-01-31T08:00:00.123456Z");
+        assert_eq!(parse("2026-01-31T09:00:00+01:00").map(format), Some("2026-01-31T08:00:00Z".into()));
+        assert_eq!(parse("yesterday"), None);
+        assert_eq!(seconds_since("2026-01-31T07:59:00Z", t), Some(60));
+    }
+}
