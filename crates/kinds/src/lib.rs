@@ -1,1 +1,26 @@
-//! kinds
+//! The built-in kinds: one file per kind, and [`KINDS`], the one list of them.
+//!
+//! Routing, discovery, OpenAPI, RBAC tables, storage and table columns derive from the list. A plain kind is a
+//! constant [`KindDef`] and nothing else; a kind with rules of its own overrides functions of [`Kind`]. Everything here is
+//! pure: no clock, no I/O.
+
+mod columns;
+mod def;
+mod strategy;
+mod typed;
+pub mod util;
+
+mod cluster;
+mod config;
+mod events;
+mod list;
+mod network;
+mod plain;
+mod pod;
+mod workloads;
+
+pub use columns::{Column, NAME_DESCRIPTION};
+pub use def::{GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
+pub use list::KINDS;
+pub use strategy::{Fields, Strategy};
+pub use typed::{Kind, Typed};

@@ -1,0 +1,163 @@
+//! Namespace and Node.
+
+use apimachinery::field::{Error, Errors, Path};
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeAddress};
+use serde_json::{Value, json};
+
+use crate::columns::Column;
+use crate::def::{KindDef, NameRule, Sub};
+use crate::typed::Kind;
+use crate::util::{child_object, each, or_none, remove, set_default, text};
+
+const NAMESPACE: (&str, &str, &str) = ("", "v1", "Namespace");
+const NODE: (&str, &str, &str) = ("", "v1", "Node");
+
+impl Kind for Namespace {
+    const DEF: KindDef = KindDef::new("", "v1", "Namespace", "namespaces", "namespace")
+        .short(&["ns"])
+        .cluster()
+        .name(NameRule::Label)
+        .subresources(&[
+            Sub { name: "finalize", kind: NAMESPACE, verbs: &["update"] },
+            Sub { name: "status", kind: NAMESPACE, verbs: &["get", "patch", "update"] },
+        ]);
+    const SELECTABLE: &'static [&'static str] = &["status.phase"];
+
+    fn field(object: &Value, _name: &'static str) -> String {
+        text(object, "/status/phase").to_owned()
+    }
+
+    /// Every namespace carries its name as a label (KEP-2161).
+    fn apply_defaults(object: &mut Value) {
+        let name = text(object, "/metadata/name").to_owned();
+        if !name.is_empty() {
+            child_object(child_object(object, "metadata"), "labels")["kubernetes.io/metadata.name"] = name.into();
+        }
+    }
+
+    /// The `kubernetes` finalizer keeps a namespace until its content is gone.
+    fn prepare_create(object: &mut Value) {
+        object["status"] = json!({"phase": "Active"});
+        let finalizers = child_object(object, "spec").as_object_mut().map(|spec| spec.entry("finalizers").or_insert(json!([])));
+        if let Some(Value::Array(list)) = finalizers
+            && !list.iter().any(|name| name == "kubernetes")
+        {
+            list.push("kubernetes".into());
+        }
+    }
+
+    /// Finalizers change through the finalize subresource only.
+    fn prepare_update(object: &mut Value, old: &Value) {
+        crate::util::carry_over(object, old, "spec");
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const { &[Column::new("Status", "The status of the namespace", |namespace, _| {
+            namespace.status.as_ref().and_then(|status| status.phase.clone()).into()
+        })] }
+    }
+}
+
+impl Kind for Node {
+    const DEF: KindDef = KindDef::new("", "v1", "Node", "nodes", "node").short(&["no"]).cluster().subresources(&[
+        Sub { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
+        Sub { name: "status", kind: NODE, verbs: &["get", "patch", "update"] },
+    ]);
+    const SELECTABLE: &'static [&'static str] = &["spec.unschedulable"];
+
+    fn field(object: &Value, _name: &'static str) -> String {
+        object.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or(false).to_string()
+    }
+
+    fn apply_defaults(object: &mut Value) {
+        let Some(status) = object.get_mut("status") else { return };
+        if let (None, Some(capacity)) = (status.get("allocatable"), status.get("capacity").cloned()) {
+            set_default(status, "allocatable", capacity);
+        }
+        for address in each(status, "addresses") {
+            set_default(address, "type", "InternalIP");
+        }
+    }
+
+    fn prepare_create(object: &mut Value) {
+        if object.pointer("/spec/configSource").is_some() {
+            remove(&mut object["spec"], "configSource");
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let Some(spec) = &self.spec else { return };
+        let path = Path::new("spec").child("taints");
+        for (index, taint) in spec.taints.iter().flatten().enumerate() {
+            let path = path.index(index);
+            errors.invalid_each(&path.child("key"), &taint.key, apimachinery::names::qualified_name(&taint.key));
+            if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str()) {
+                errors.push(Error::not_supported(&path.child("effect"), taint.effect.as_str(), &["NoExecute", "NoSchedule", "PreferNoSchedule"]));
+            }
+            let same = |other: &&k8s_openapi::api::core::v1::Taint| other.key == taint.key && other.effect == taint.effect;
+            if spec.taints.iter().flatten().take(index).any(|other| same(&other)) {
+                errors.push(Error::duplicate(&path, taint.key.as_str()));
+            }
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let cidrs = |node: &Self| node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+        if !cidrs(old).is_empty() && cidrs(old) != cidrs(self) {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(Error::forbidden(&Path::new("spec").child("podCIDRs"), detail));
+        }
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const { &[
+            Column::new("Status", "The status of the node", |node, _| ready(node).into()),
+            Column::new("Roles", "The roles of the node", |node, _| or_none(roles(node))),
+            Column::new("Version", "Kubelet Version reported by the node.", |node, _| info(node, |info| &info.kubelet_version)),
+            Column::new("Internal-IP", "Address of the node inside the cluster.", |node, _| or_none(address(node, "InternalIP"))).wide(),
+            Column::new("External-IP", "Address of the node outside the cluster.", |node, _| or_none(address(node, "ExternalIP"))).wide(),
+            Column::new("OS-Image", "OS Image reported by the node from /etc/os-release.", |node, _| info(node, |info| &info.os_image)).wide(),
+            Column::new("Kernel-Version", "Kernel Version reported by the node.", |node, _| info(node, |info| &info.kernel_version)).wide(),
+            Column::new("Container-Runtime", "ContainerRuntime Version reported by the node.", |node, _| {
+                info(node, |info| &info.container_runtime_version)
+            }).wide(),
+        ] }
+    }
+}
+
+fn ready(node: &Node) -> String {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.and_then(|all| all.iter().find(|condition| condition.type_ == "Ready"));
+    let mut words = vec![match ready.map(|condition| condition.status.as_str()) {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }];
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        words.push("SchedulingDisabled");
+    }
+    words.join(",")
+}
+
+fn roles(node: &Node) -> String {
+    let mut roles = Vec::new();
+    for (key, value) in node.metadata.labels.iter().flatten() {
+        match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) if !role.is_empty() => roles.push(role),
+            _ if key == "kubernetes.io/role" && !value.is_empty() => roles.push(value),
+            _ => {}
+        }
+    }
+    roles.join(",")
+}
+
+fn address(node: &Node, kind: &str) -> String {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let found = addresses.and_then(|all| all.iter().find(|address: &&NodeAddress| address.type_ == kind));
+    found.map(|address| address.address.clone()).unwrap_or_default()
+}
+
+fn info(node: &Node, pick: fn(&k8s_openapi::api::core::v1::NodeSystemInfo) -> &String) -> Value {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    info.map_or_else(|| "<unknown>".into(), |info| pick(info).clone().into())
+}

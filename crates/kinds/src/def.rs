@@ -1,0 +1,201 @@
+//! What is constant about a kind.
+
+use apimachinery::names;
+
+/// `(group, version, kind)`.
+pub type GroupVersionKindRef = (&'static str, &'static str, &'static str);
+
+/// A subresource and the kind of its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Sub {
+    /// Name in the path.
+    pub name: &'static str,
+    /// Kind of the body.
+    pub kind: GroupVersionKindRef,
+    /// API verbs that it takes, as discovery lists them.
+    pub verbs: &'static [&'static str],
+}
+
+/// Where the parts of `autoscaling/v1 Scale` are found, as JSON pointers.
+#[derive(Clone, Copy, Debug)]
+pub struct ScalePaths {
+    /// Desired count.
+    pub replicas: &'static str,
+    /// Observed count.
+    pub status_replicas: &'static str,
+    /// Label selector: an object or, for ReplicationControllers, a map.
+    pub selector: &'static str,
+}
+
+/// What names of a kind look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, the usual one.
+    Subdomain,
+    /// RFC 1123 label.
+    Label,
+    /// RFC 1035 label (Services).
+    Label1035,
+    /// Anything that is one path segment (RBAC).
+    PathSegment,
+}
+
+impl NameRule {
+    /// What is wrong with `name`; `prefix` when it is a generateName.
+    pub fn check(self, name: &str, prefix: bool) -> Vec<String> {
+        match self {
+            Self::Subdomain => names::name_is_subdomain(name, prefix),
+            Self::Label => names::name_is_label(name, prefix),
+            Self::Label1035 => names::name_is_1035_label(name, prefix),
+            Self::PathSegment => names::name_is_path_segment(name, prefix),
+        }
+    }
+}
+
+/// Constant facts of a kind. Built by [`KindDef::new`] and the chained setters.
+#[derive(Clone, Copy, Debug)]
+pub struct KindDef {
+    /// API group, empty for the core group.
+    pub group: &'static str,
+    /// API version.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Resource name in paths.
+    pub plural: &'static str,
+    /// Lower-case kind.
+    pub singular: &'static str,
+    /// Short names for the command line.
+    pub short_names: &'static [&'static str],
+    /// Categories, such as `all`.
+    pub categories: &'static [&'static str],
+    /// Lives in a namespace.
+    pub namespaced: bool,
+    /// False for review kinds, which are answered and never kept.
+    pub stored: bool,
+    /// Kept outside history (Events, Leases).
+    pub ephemeral: bool,
+    /// Seconds after which an object goes by itself.
+    pub ttl_seconds: Option<u64>,
+    /// `metadata.generation` counts changes of everything but metadata and status.
+    pub generation: bool,
+    /// PUT of a missing object creates it.
+    pub create_on_update: bool,
+    /// Rule for names.
+    pub name: NameRule,
+    /// Subresources.
+    pub subresources: &'static [Sub],
+    /// Paths of the scale subresource.
+    pub scale: Option<ScalePaths>,
+}
+
+impl KindDef {
+    /// A namespaced, stored kind without subresources. `singular` is the kind in lower case.
+    pub const fn new(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        singular: &'static str,
+    ) -> Self {
+        Self {
+            group,
+            version,
+            kind,
+            plural,
+            singular,
+            short_names: &[],
+            categories: &[],
+            namespaced: true,
+            stored: true,
+            ephemeral: false,
+            ttl_seconds: None,
+            generation: false,
+            create_on_update: false,
+            name: NameRule::Subdomain,
+            subresources: &[],
+            scale: None,
+        }
+    }
+
+    /// Sets the short names.
+    pub const fn short(mut self, names: &'static [&'static str]) -> Self {
+        self.short_names = names;
+        self
+    }
+
+    /// Member of the category `all`.
+    pub const fn in_all(mut self) -> Self {
+        self.categories = &["all"];
+        self
+    }
+
+    /// Cluster scoped.
+    pub const fn cluster(mut self) -> Self {
+        self.namespaced = false;
+        self
+    }
+
+    /// Answered, never kept; only `create` is served.
+    pub const fn review(mut self) -> Self {
+        self.stored = false;
+        self
+    }
+
+    /// Kept outside history; objects go after `ttl_seconds` when given.
+    pub const fn ephemeral(mut self, ttl_seconds: Option<u64>) -> Self {
+        self.ephemeral = true;
+        self.ttl_seconds = ttl_seconds;
+        self
+    }
+
+    /// Counts generations.
+    pub const fn generation(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    /// PUT creates.
+    pub const fn create_on_update(mut self) -> Self {
+        self.create_on_update = true;
+        self
+    }
+
+    /// Sets the rule for names.
+    pub const fn name(mut self, rule: NameRule) -> Self {
+        self.name = rule;
+        self
+    }
+
+    /// Sets the subresources.
+    pub const fn subresources(mut self, subresources: &'static [Sub]) -> Self {
+        self.subresources = subresources;
+        self
+    }
+
+    /// Sets the paths of the scale subresource.
+    pub const fn scale(mut self, paths: ScalePaths) -> Self {
+        self.scale = Some(paths);
+        self
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        apimachinery::gvk::api_version(self.group, self.version)
+    }
+
+    /// The kind of a list of these.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Sub> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// Whether it has a status that only the status subresource writes.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+}

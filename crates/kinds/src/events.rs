@@ -1,0 +1,88 @@
+//! Event (core/v1). Events go by themselves after an hour, as upstream's default is.
+
+use apimachinery::field::{Error, Errors, Path};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use serde_json::Value;
+
+use crate::columns::Column;
+use crate::def::KindDef;
+use crate::typed::Kind;
+use crate::util::{age_of, text};
+
+/// Seconds for which an event is kept.
+const TTL_SECONDS: u64 = 3600;
+
+impl Kind for Event {
+    const DEF: KindDef =
+        KindDef::new("", "v1", "Event", "events", "event").short(&["ev"]).ephemeral(Some(TTL_SECONDS)).create_on_update();
+    const SELECTABLE: &'static [&'static str] = &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ];
+
+    fn field(object: &Value, name: &'static str) -> String {
+        match name {
+            "source" => match text(object, "/source/component") {
+                "" => text(object, "/reportingComponent").to_owned(),
+                component => component.to_owned(),
+            },
+            _ => text(object, &format!("/{}", name.replace('.', "/"))).to_owned(),
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let involved = self.involved_object.namespace.as_deref().unwrap_or_default();
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        let cluster_scoped = involved.is_empty() && ["", "default", "kube-system"].contains(&namespace);
+        if involved != namespace && !cluster_scoped {
+            let detail = "does not match event.namespace";
+            errors.push(Error::invalid(&Path::new("involvedObject").child("namespace"), involved, detail));
+        }
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const { &[
+            Column::new("Last Seen", "Time when this event was last observed.", |event, now| last_seen(event, now).into()),
+            Column::new("Type", "Type of this event (Normal, Warning), new types could be added in the future", |event, _| event.type_.clone().into()),
+            Column::new("Reason", "This should be a short, machine understandable string that gives the reason for the transition into the object's current status.", |event, _| {
+                event.reason.clone().into()
+            }),
+            Column::new("Object", "The object that this event is about.", |event, _| object(&event.involved_object).into()),
+            Column::new("Subobject", "The part of the object.", |event, _| event.involved_object.field_path.clone().into()).wide(),
+            Column::new("Source", "The component reporting this event.", |event, _| source(event).into()).wide(),
+            Column::new("Message", "A human-readable description of the status of this operation.", |event, _| {
+                event.message.as_deref().unwrap_or_default().trim().into()
+            }),
+            Column::new("First Seen", "The time at which the event was first recorded.", |event, now| {
+                age_of(event.first_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0)), now).into()
+            }).wide(),
+            Column::integer("Count", "The number of times this event has occurred.", |event, _| event.count.unwrap_or(1).into()).wide(),
+        ] }
+    }
+}
+
+fn last_seen(event: &Event, now: jiff::Timestamp) -> String {
+    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+    let last = event.last_timestamp.as_ref().or(event.first_timestamp.as_ref()).map(|time| time.0);
+    age_of(series.or(last).or(event.event_time.as_ref().map(|time| time.0)), now)
+}
+
+fn object(reference: &ObjectReference) -> String {
+    let kind = reference.kind.as_deref().unwrap_or_default().to_lowercase();
+    format!("{kind}/{}", reference.name.as_deref().unwrap_or_default())
+}
+
+fn source(event: &Event) -> String {
+    let EventSource { component, host } = event.source.clone().unwrap_or_default();
+    let component = component.or(event.reporting_component.clone()).unwrap_or_default();
+    [component, host.unwrap_or_default()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,141 @@
+//! How `kubectl get pods` shows a pod.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use serde_json::Value;
+
+use crate::columns::Column;
+use crate::util::{age_of, or_none};
+
+pub(super) const COLUMNS: &[Column<Pod>] = &[
+    Column::new("Ready", "The aggregate readiness state of this pod for accepting traffic.", |pod, _| ready(pod).into()),
+    Column::new("Status", "The aggregate status of the containers in this pod.", |pod, _| reason(pod).into()),
+    Column::new("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.", |pod, now| {
+        restarts(pod, now).into()
+    }),
+    Column::new("IP", "Address of the pod.", |pod, _| status(pod, |status| status.pod_ip.clone())).wide(),
+    Column::new("Node", "Node that the pod is bound to.", |pod, _| {
+        or_none(pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default())
+    }).wide(),
+    Column::new("Nominated Node", "Node on which the scheduler makes room.", |pod, _| status(pod, |status| status.nominated_node_name.clone())).wide(),
+    Column::new("Readiness Gates", "How many of the pod's readiness gates are met.", |pod, _| gates(pod)).wide(),
+];
+
+fn status(pod: &Pod, pick: fn(&PodStatus) -> Option<String>) -> Value {
+    or_none(pod.status.as_ref().and_then(pick).unwrap_or_default())
+}
+
+fn statuses(pod: &Pod) -> &[ContainerStatus] {
+    pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default()
+}
+
+fn init_statuses(pod: &Pod) -> &[ContainerStatus] {
+    pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
+}
+
+/// Whether the init container of that name is a sidecar (KEP-753).
+fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    containers.into_iter().any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
+}
+
+fn ready(pod: &Pod) -> String {
+    let sidecars = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always")).count();
+    let total = pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) + sidecars;
+    let ready_sidecars = init_statuses(pod).iter().filter(|status| status.ready && is_sidecar(pod, &status.name)).count();
+    let ready = statuses(pod).iter().filter(|status| status.ready && running(status)).count() + ready_sidecars;
+    format!("{ready}/{total}")
+}
+
+fn running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}
+
+fn reason(pod: &Pod) -> String {
+    let pod_status = pod.status.clone().unwrap_or_default();
+    let phase = pod_status.phase.clone().unwrap_or_default();
+    let gated = pod_status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("SchedulingGated")
+    });
+    let first = if gated { "SchedulingGated".to_owned() } else { pod_status.reason.clone().filter(|reason| !reason.is_empty()).unwrap_or(phase.clone()) };
+    let shown = init_reason(pod).unwrap_or_else(|| container_reason(pod, first));
+    if pod.metadata.deletion_timestamp.is_none() {
+        return shown;
+    }
+    match pod_status.reason.as_deref() {
+        Some("NodeLost") => "Unknown".to_owned(),
+        _ if phase == "Succeeded" || phase == "Failed" => shown,
+        _ => "Terminating".to_owned(),
+    }
+}
+
+/// The state of init containers, while they are not done.
+fn init_reason(pod: &Pod) -> Option<String> {
+    let total = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref()).map_or(0, Vec::len);
+    for (index, container) in init_statuses(pod).iter().enumerate() {
+        let state = container.state.clone().unwrap_or_default();
+        let sidecar_up = is_sidecar(pod, &container.name) && container.started == Some(true);
+        if state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0) || sidecar_up {
+            continue;
+        }
+        if let Some(ended) = state.terminated {
+            let reason = ended.reason.filter(|reason| !reason.is_empty());
+            return Some(format!("Init:{}", reason.unwrap_or_else(|| exit_reason(ended.signal, ended.exit_code))));
+        }
+        let waiting = state.waiting.and_then(|waiting| waiting.reason).filter(|reason| !reason.is_empty() && reason != "PodInitializing");
+        return Some(waiting.map_or_else(|| format!("Init:{index}/{total}"), |reason| format!("Init:{reason}")));
+    }
+    None
+}
+
+fn exit_reason(signal: Option<i32>, code: i32) -> String {
+    match signal.filter(|signal| *signal != 0) {
+        Some(signal) => format!("Signal:{signal}"),
+        None => format!("ExitCode:{code}"),
+    }
+}
+
+fn container_reason(pod: &Pod, mut reason: String) -> String {
+    let mut has_running = false;
+    for container in statuses(pod).iter().rev() {
+        let ContainerState { waiting, terminated, running } = container.state.clone().unwrap_or_default();
+        if let Some(waiting) = waiting.and_then(|waiting| waiting.reason).filter(|reason| !reason.is_empty()) {
+            reason = waiting;
+        } else if let Some(ended) = terminated {
+            let said = ended.reason.filter(|reason| !reason.is_empty());
+            reason = said.unwrap_or_else(|| exit_reason(ended.signal, ended.exit_code));
+        } else if container.ready && running.is_some() {
+            has_running = true;
+        }
+    }
+    if reason == "Completed" && has_running {
+        let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        return if ready { "Running" } else { "NotReady" }.to_owned();
+    }
+    reason
+}
+
+fn restarts(pod: &Pod, now: Timestamp) -> String {
+    let inits = init_statuses(pod);
+    let done = init_reason(pod).is_none();
+    let counted = inits.iter().filter(|status| !done || is_sidecar(pod, &status.name));
+    let all: Vec<_> = if done { counted.chain(statuses(pod)).collect() } else { counted.collect() };
+    let count: i32 = all.iter().map(|status| status.restart_count).sum();
+    let last = all.iter().filter_map(|status| status.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).map(|time| time.0).max();
+    match last {
+        Some(last) if count > 0 => format!("{count} ({} ago)", age_of(Some(last), now)),
+        _ => count.to_string(),
+    }
+}
+
+fn gates(pod: &Pod) -> Value {
+    let gates: Vec<_> = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten()).collect();
+    if gates.is_empty() {
+        return "<none>".into();
+    }
+    let conditions = || pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let met = gates.iter().filter(|gate| conditions().any(|condition| condition.type_ == gate.condition_type && condition.status == "True"));
+    format!("{}/{}", met.count(), gates.len()).into()
+}

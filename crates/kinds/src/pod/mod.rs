@@ -1,0 +1,109 @@
+//! Pod, the kind that everything else is about.
+
+mod columns;
+mod defaults;
+mod validate;
+
+use apimachinery::field::Errors;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+pub(crate) use defaults::default_template;
+pub(crate) use validate::validate_template;
+
+use crate::columns::Column;
+use crate::def::{GroupVersionKindRef, KindDef, Sub};
+use crate::typed::Kind;
+use crate::util::text;
+
+const POD: GroupVersionKindRef = ("", "v1", "Pod");
+const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+const UPDATE: &[&str] = &["get", "patch", "update"];
+
+impl Kind for Pod {
+    const DEF: KindDef =
+        KindDef::new("", "v1", "Pod", "pods", "pod").short(&["po"]).in_all().generation().subresources(&[
+            Sub { name: "attach", kind: ("", "v1", "PodAttachOptions"), verbs: CONNECT },
+            Sub { name: "binding", kind: ("", "v1", "Binding"), verbs: &["create"] },
+            Sub { name: "ephemeralcontainers", kind: POD, verbs: UPDATE },
+            Sub { name: "eviction", kind: ("policy", "v1", "Eviction"), verbs: &["create"] },
+            Sub { name: "exec", kind: ("", "v1", "PodExecOptions"), verbs: CONNECT },
+            Sub { name: "log", kind: POD, verbs: &["get"] },
+            Sub { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
+            Sub { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
+            Sub { name: "status", kind: POD, verbs: UPDATE },
+        ]);
+    const SELECTABLE: &'static [&'static str] = &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.podIPs",
+        "status.nominatedNodeName",
+    ];
+
+    fn field(object: &Value, name: &'static str) -> String {
+        match name {
+            "spec.hostNetwork" => object.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false).to_string(),
+            "status.podIPs" => text(object, "/status/podIP").to_owned(),
+            _ => text(object, &format!("/{}", name.replace('.', "/"))).to_owned(),
+        }
+    }
+
+    fn apply_defaults(object: &mut Value) {
+        defaults::default_pod(object);
+    }
+
+    fn prepare_create(object: &mut Value) {
+        let class = qos_class(object);
+        object["status"] = json!({"phase": "Pending", "qosClass": class});
+        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("ephemeralContainers");
+        }
+    }
+
+    fn prepare_update(object: &mut Value, old: &Value) {
+        let Some(ephemeral) = old.pointer("/spec/ephemeralContainers").cloned() else { return };
+        if let Some(spec) = object.get_mut("spec") {
+            spec["ephemeralContainers"] = ephemeral;
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        validate::validate_pod(self, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        validate::validate_pod_update(self, old, errors);
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        columns::COLUMNS
+    }
+}
+
+/// Quality of service class: Guaranteed, Burstable or BestEffort.
+fn qos_class(object: &Value) -> &'static str {
+    let list = |key: &str| object.pointer(&format!("/spec/{key}")).and_then(Value::as_array).into_iter().flatten();
+    let value = |container: &Value, which: &str, resource: &str| {
+        let quantity = container.pointer(&format!("/resources/{which}/{resource}")).and_then(Value::as_str);
+        quantity.filter(|text| !["0", "0m"].contains(text)).map(str::to_owned)
+    };
+    let (mut any, mut all) = (false, true);
+    for container in list("containers").chain(list("initContainers")) {
+        for resource in ["cpu", "memory"] {
+            let (request, limit) = (value(container, "requests", resource), value(container, "limits", resource));
+            any |= request.is_some() || limit.is_some();
+            all &= limit.is_some() && request == limit;
+        }
+    }
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

@@ -1,0 +1,49 @@
+//! What the registry asks of any kind, built-in or defined by a user.
+
+use std::borrow::Cow;
+
+use apimachinery::field::Errors;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::columns::ColumnDef;
+use crate::def::KindDef;
+
+/// Field selector values of an object: label such as `spec.nodeName`, and its value.
+pub type Fields = Vec<(&'static str, String)>;
+
+/// An object-safe view of a kind. Objects are in their JSON form and schema-decoded.
+pub trait Strategy: Send + Sync {
+    /// Constant facts.
+    fn def(&self) -> &'static KindDef;
+
+    /// Fills in what the user left out.
+    fn apply_defaults(&self, object: &mut Value);
+
+    /// Clears what a creator may not set, beyond status.
+    fn prepare_create(&self, object: &mut Value);
+
+    /// Carries over what an update may not change silently, beyond status.
+    fn prepare_update(&self, object: &mut Value, old: &Value);
+
+    /// Rules for a new object, beyond those for metadata.
+    fn validate(&self, object: &Value) -> Errors;
+
+    /// Rules for a changed object, beyond those for metadata.
+    fn validate_update(&self, object: &Value, old: &Value) -> Errors;
+
+    /// Rules for an update of a subresource.
+    fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors;
+
+    /// Selectable fields beyond `metadata.name` and `metadata.namespace`: their names.
+    fn selectable(&self) -> &'static [&'static str];
+
+    /// Their values, in the order of [`Strategy::selectable`].
+    fn fields(&self, object: &Value) -> Fields;
+
+    /// Columns of the table form.
+    fn columns(&self) -> Cow<'static, [ColumnDef]>;
+
+    /// One row of the table form.
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}

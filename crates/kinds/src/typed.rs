@@ -1,0 +1,148 @@
+//! From typed kinds to the object-safe [`Strategy`].
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use apimachinery::field::{Error, Errors, Path};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::columns::{Column, ColumnDef};
+use crate::def::KindDef;
+use crate::strategy::{Fields, Strategy};
+
+/// A built-in kind. Every function has a default that does nothing, so that a plain kind is one constant.
+pub trait Kind: DeserializeOwned + 'static {
+    /// Constant facts.
+    const DEF: KindDef;
+
+    /// Selectable fields beyond `metadata.name` and `metadata.namespace`.
+    const SELECTABLE: &'static [&'static str] = &[];
+
+    /// Fills in what the user left out.
+    fn apply_defaults(_object: &mut Value) {}
+
+    /// Clears what a creator may not set, beyond status.
+    fn prepare_create(_object: &mut Value) {}
+
+    /// Carries over what an update may not change silently, beyond status.
+    fn prepare_update(_object: &mut Value, _old: &Value) {}
+
+    /// Rules for a new object, beyond metadata.
+    fn validate(&self, _errors: &mut Errors) {}
+
+    /// Rules for a changed object, beyond metadata and those of [`Kind::validate`], which run too.
+    fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
+
+    /// Rules for an update through a subresource.
+    fn validate_sub(&self, _sub: &str, _old: &Self, _errors: &mut Errors) {}
+
+    /// Values of [`Kind::SELECTABLE`], from the JSON form: this runs on every write and needs no decoding.
+    fn field(_object: &Value, _name: &'static str) -> String {
+        String::new()
+    }
+
+    /// Columns between Name and Age.
+    fn columns() -> &'static [Column<Self>] {
+        &[]
+    }
+}
+
+/// Adapts a [`Kind`].
+pub struct Typed<K>(PhantomData<fn() -> K>);
+
+impl<K> Typed<K> {
+    /// The adapter, for the list of kinds.
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K> Default for Typed<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Decodes an object that the schema has accepted; a failure here is a defect of the schema table and is reported, not hidden.
+fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) -> Option<K> {
+    match K::deserialize(object) {
+        Ok(typed) => Some(typed),
+        Err(error) => {
+            errors.push(Error::internal(&Path::root(), error.to_string()));
+            None
+        }
+    }
+}
+
+impl<K: Kind> Strategy for Typed<K> {
+    fn def(&self) -> &'static KindDef {
+        const { &K::DEF }
+    }
+
+    fn apply_defaults(&self, object: &mut Value) {
+        K::apply_defaults(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        K::prepare_create(object);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        K::prepare_update(object, old);
+    }
+
+    fn validate(&self, object: &Value) -> Errors {
+        let mut errors = Errors::new();
+        if let Some(typed) = typed::<K>(object, &mut errors) {
+            typed.validate(&mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        if let (Some(new), Some(old)) = (typed::<K>(object, &mut errors), typed::<K>(old, &mut errors)) {
+            new.validate(&mut errors);
+            new.validate_update(&old, &mut errors);
+        }
+        errors
+    }
+
+    fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        if let (Some(new), Some(old)) = (typed::<K>(object, &mut errors), typed::<K>(old, &mut errors)) {
+            new.validate_sub(sub, &old, &mut errors);
+        }
+        errors
+    }
+
+    fn selectable(&self) -> &'static [&'static str] {
+        K::SELECTABLE
+    }
+
+    fn fields(&self, object: &Value) -> Fields {
+        K::SELECTABLE.iter().map(|name| (*name, K::field(object, name))).collect()
+    }
+
+    fn columns(&self) -> Cow<'static, [ColumnDef]> {
+        let own = K::columns().iter().map(|column| column.def);
+        let (narrow, wide): (Vec<_>, Vec<_>) = own.partition(|column| column.priority == 0);
+        std::iter::once(ColumnDef::NAME).chain(narrow).chain([ColumnDef::AGE]).chain(wide).collect()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let metadata = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
+        let age = crate::util::age(metadata("creationTimestamp"), now);
+        let cells = |wide: bool| {
+            let typed = K::deserialize(object).ok();
+            K::columns()
+                .iter()
+                .filter(move |column| (column.def.priority > 0) == wide)
+                .map(move |column| typed.as_ref().map_or(Value::Null, |typed| (column.cell)(typed, now)))
+                .collect::<Vec<_>>()
+        };
+        std::iter::once(metadata("name").into()).chain(cells(false)).chain([age.into()]).chain(cells(true)).collect()
+    }
+}

@@ -1,0 +1,77 @@
+//! Small helpers for defaults and columns over JSON objects.
+
+use apimachinery::{table, time};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+/// Sets `key` when it is absent.
+pub fn set_default(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(map) = object.as_object_mut()
+        && !map.contains_key(key)
+    {
+        map.insert(key.to_owned(), value.into());
+    }
+}
+
+/// The object at `key`, made when it is absent.
+pub fn child<'a>(object: &'a mut Value, key: &str) -> &'a mut Value {
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    &mut object[key]
+}
+
+/// Like [`child`], an object for certain.
+pub fn child_object<'a>(object: &'a mut Value, key: &str) -> &'a mut Value {
+    let child = child(object, key);
+    if child.is_null() {
+        *child = Value::Object(Map::new());
+    }
+    child
+}
+
+/// The elements of the list at `key`, none when there is no list.
+pub fn each<'a>(object: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// The text at a JSON pointer, empty when absent.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The whole number at a JSON pointer.
+pub fn integer(object: &Value, pointer: &str) -> Option<i64> {
+    object.pointer(pointer).and_then(Value::as_i64)
+}
+
+/// Removes a field of an object.
+pub fn remove(object: &mut Value, key: &str) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove(key);
+    }
+}
+
+/// Copies the field `key` from `old`, or removes it where `old` has none.
+pub fn carry_over(object: &mut Value, old: &Value, key: &str) {
+    match old.get(key) {
+        Some(value) => object[key] = value.clone(),
+        None => remove(object, key),
+    }
+}
+
+/// Time since an RFC 3339 timestamp, as a person reads it; `<unknown>` when there is none.
+pub fn age(since: &str, now: Timestamp) -> String {
+    time::seconds_since(since, now).map_or_else(|| "<unknown>".to_owned(), table::human_duration)
+}
+
+/// Time since a typed timestamp.
+pub fn age_of(since: Option<Timestamp>, now: Timestamp) -> String {
+    since.map_or_else(|| "<unknown>".to_owned(), |since| table::human_duration(now.as_second() - since.as_second()))
+}
+
+/// `text`, or `<none>` when it is empty.
+pub fn or_none(text: impl Into<String>) -> Value {
+    let text = text.into();
+    if text.is_empty() { "<none>".into() } else { text.into() }
+}
