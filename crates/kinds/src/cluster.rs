@@ -52,9 +52,11 @@ impl Kind for Namespace {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[Column::new("Status", "The status of the namespace", |namespace, _| {
-            namespace.status.as_ref().and_then(|status| status.phase.clone()).into()
-        })] }
+        const {
+            &[Column::new("Status", "The status of the namespace", |namespace, _| {
+                namespace.status.as_ref().and_then(|status| status.phase.clone()).into()
+            })]
+        }
     }
 }
 
@@ -92,7 +94,11 @@ impl Kind for Node {
             let path = path.index(index);
             errors.invalid_each(&path.child("key"), &taint.key, apimachinery::names::qualified_name(&taint.key));
             if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str()) {
-                errors.push(Error::not_supported(&path.child("effect"), taint.effect.as_str(), &["NoExecute", "NoSchedule", "PreferNoSchedule"]));
+                errors.push(Error::not_supported(
+                    &path.child("effect"),
+                    taint.effect.as_str(),
+                    &["NoExecute", "NoSchedule", "PreferNoSchedule"],
+                ));
             }
             let same = |other: &&k8s_openapi::api::core::v1::Taint| other.key == taint.key && other.effect == taint.effect;
             if spec.taints.iter().flatten().take(index).any(|other| same(&other)) {
@@ -110,18 +116,30 @@ impl Kind for Node {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::new("Status", "The status of the node", |node, _| ready(node).into()),
-            Column::new("Roles", "The roles of the node", |node, _| or_none(roles(node))),
-            Column::new("Version", "Kubelet Version reported by the node.", |node, _| info(node, |info| &info.kubelet_version)),
-            Column::new("Internal-IP", "Address of the node inside the cluster.", |node, _| or_none(address(node, "InternalIP"))).wide(),
-            Column::new("External-IP", "Address of the node outside the cluster.", |node, _| or_none(address(node, "ExternalIP"))).wide(),
-            Column::new("OS-Image", "OS Image reported by the node from /etc/os-release.", |node, _| info(node, |info| &info.os_image)).wide(),
-            Column::new("Kernel-Version", "Kernel Version reported by the node.", |node, _| info(node, |info| &info.kernel_version)).wide(),
-            Column::new("Container-Runtime", "ContainerRuntime Version reported by the node.", |node, _| {
-                info(node, |info| &info.container_runtime_version)
-            }).wide(),
-        ] }
+        const {
+            &[
+                Column::new("Status", "The status of the node", |node, _| ready(node).into()),
+                Column::new("Roles", "The roles of the node", |node, _| or_none(roles(node))),
+                Column::new("Version", "Kubelet Version reported by the node.", |node, _| {
+                    info(node, |info| &info.kubelet_version)
+                }),
+                Column::wide("Internal-IP", "Address of the node inside the cluster.", |node, _| {
+                    or_none(address(node, "InternalIP"))
+                }),
+                Column::wide("External-IP", "Address of the node outside the cluster.", |node, _| {
+                    or_none(address(node, "ExternalIP"))
+                }),
+                Column::wide("OS-Image", "OS Image reported by the node from /etc/os-release.", |node, _| {
+                    info(node, |info| &info.os_image)
+                }),
+                Column::wide("Kernel-Version", "Kernel Version reported by the node.", |node, _| {
+                    info(node, |info| &info.kernel_version)
+                }),
+                Column::wide("Container-Runtime", "ContainerRuntime Version reported by the node.", |node, _| {
+                    info(node, |info| &info.container_runtime_version)
+                }),
+            ]
+        }
     }
 }
 

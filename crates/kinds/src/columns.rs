@@ -47,9 +47,8 @@ impl<K> Column<K> {
         Self { def: ColumnDef { name, kind: "integer", format: "", description, priority: 0 }, cell }
     }
 
-    /// Shown in wide output only.
-    pub const fn wide(mut self) -> Self {
-        self.def.priority = 1;
-        self
+    /// A text column that is shown in wide output only.
+    pub const fn wide(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
+        Self { def: ColumnDef { name, kind: "string", format: "", description, priority: 1 }, cell }
     }
 }

@@ -55,7 +55,9 @@ impl Kind for ConfigMap {
 
     fn validate(&self, errors: &mut Errors) {
         let (text, binary) = (sizes(&self.data, String::len), sizes(&self.binary_data, |bytes: &ByteString| bytes.0.len()));
-        if let Some((key, _)) = text.iter().find(|(key, _)| self.binary_data.as_ref().is_some_and(|other| other.contains_key(*key))) {
+        if let Some((key, _)) =
+            text.iter().find(|(key, _)| self.binary_data.as_ref().is_some_and(|other| other.contains_key(*key)))
+        {
             let detail = format!("duplicate of key present in binaryData: {key}");
             errors.push(Error::invalid(&Path::new("data").key(key), key.as_str(), detail));
         }
@@ -68,9 +70,11 @@ impl Kind for ConfigMap {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[Column::integer("Data", "Data contains the configuration data.", |map, _| {
-            (map.data.as_ref().map_or(0, BTreeMap::len) + map.binary_data.as_ref().map_or(0, BTreeMap::len)).into()
-        })] }
+        const {
+            &[Column::integer("Data", "Data contains the configuration data.", |map, _| {
+                (map.data.as_ref().map_or(0, BTreeMap::len) + map.binary_data.as_ref().map_or(0, BTreeMap::len)).into()
+            })]
+        }
     }
 }
 
@@ -118,10 +122,16 @@ impl Kind for Secret {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::new("Type", "Used to facilitate programmatic handling of secret data.", |secret, _| secret.type_.clone().into()),
-            Column::integer("Data", "Data contains the secret data.", |secret, _| secret.data.as_ref().map_or(0, BTreeMap::len).into()),
-        ] }
+        const {
+            &[
+                Column::new("Type", "Used to facilitate programmatic handling of secret data.", |secret, _| {
+                    secret.type_.clone().into()
+                }),
+                Column::integer("Data", "Data contains the secret data.", |secret, _| {
+                    secret.data.as_ref().map_or(0, BTreeMap::len).into()
+                }),
+            ]
+        }
     }
 }
 
@@ -154,10 +164,12 @@ impl Kind for PriorityClass {
         if name.starts_with("system-") && !["system-node-critical", "system-cluster-critical"].contains(&name) {
             let detail = "priority class names with 'system-' prefix are reserved for system use only. error: only system priority classes can have the prefix";
             errors.push(Error::forbidden(&Path::new("metadata").child("name"), detail));
-        } else if !name.starts_with("system-") && self.value > 1_000_000_000 {
+        } else if !name.starts_with("system-") && self.value.unwrap_or(0) > 1_000_000_000 {
             errors.push(Error::forbidden(&Path::new("value"), "maximum allowed value of a user defined priority is 1000000000"));
         }
-        if let Some(policy) = self.preemption_policy.as_deref().filter(|policy| !["PreemptLowerPriority", "Never"].contains(policy)) {
+        if let Some(policy) =
+            self.preemption_policy.as_deref().filter(|policy| !["PreemptLowerPriority", "Never"].contains(policy))
+        {
             errors.push(Error::not_supported(&Path::new("preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]));
         }
     }
@@ -172,11 +184,19 @@ impl Kind for PriorityClass {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::integer("Value", "value represents the integer value of this priority class.", |class, _| class.value.into()),
-            Column::new("Global-Default", "Whether pods without a class get this one.", |class, _| class.global_default.unwrap_or(false).into()),
-            Column::new("PreemptionPolicy", "Whether pods of this class preempt others.", |class, _| class.preemption_policy.clone().into()),
-        ] }
+        const {
+            &[
+                Column::integer("Value", "value represents the integer value of this priority class.", |class, _| {
+                    class.value.into()
+                }),
+                Column::new("Global-Default", "Whether pods without a class get this one.", |class, _| {
+                    class.global_default.unwrap_or(false).into()
+                }),
+                Column::new("PreemptionPolicy", "Whether pods of this class preempt others.", |class, _| {
+                    class.preemption_policy.clone().into()
+                }),
+            ]
+        }
     }
 }
 

@@ -50,23 +50,35 @@ impl Kind for Event {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::new("Last Seen", "Time when this event was last observed.", |event, now| last_seen(event, now).into()),
-            Column::new("Type", "Type of this event (Normal, Warning), new types could be added in the future", |event, _| event.type_.clone().into()),
-            Column::new("Reason", "This should be a short, machine understandable string that gives the reason for the transition into the object's current status.", |event, _| {
-                event.reason.clone().into()
-            }),
-            Column::new("Object", "The object that this event is about.", |event, _| object(&event.involved_object).into()),
-            Column::new("Subobject", "The part of the object.", |event, _| event.involved_object.field_path.clone().into()).wide(),
-            Column::new("Source", "The component reporting this event.", |event, _| source(event).into()).wide(),
-            Column::new("Message", "A human-readable description of the status of this operation.", |event, _| {
-                event.message.as_deref().unwrap_or_default().trim().into()
-            }),
-            Column::new("First Seen", "The time at which the event was first recorded.", |event, now| {
-                age_of(event.first_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0)), now).into()
-            }).wide(),
-            Column::integer("Count", "The number of times this event has occurred.", |event, _| event.count.unwrap_or(1).into()).wide(),
-        ] }
+        const {
+            &[
+                Column::new("Last Seen", "Time when this event was last observed.", |event, now| last_seen(event, now).into()),
+                Column::new(
+                    "Type",
+                    "Type of this event (Normal, Warning), new types could be added in the future",
+                    |event, _| event.type_.clone().into(),
+                ),
+                Column::new(
+                    "Reason",
+                    "This should be a short, machine understandable string that gives the reason for the transition into the object's current status.",
+                    |event, _| event.reason.clone().into(),
+                ),
+                Column::new("Object", "The object that this event is about.", |event, _| object(&event.involved_object).into()),
+                Column::wide("Subobject", "The part of the object.", |event, _| event.involved_object.field_path.clone().into()),
+                Column::wide("Source", "The component reporting this event.", |event, _| source(event).into()),
+                Column::new("Message", "A human-readable description of the status of this operation.", |event, _| {
+                    event.message.as_deref().unwrap_or_default().trim().into()
+                }),
+                Column::wide("First Seen", "The time at which the event was first recorded.", |event, now| {
+                    age_of(
+                        event.first_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0)),
+                        now,
+                    )
+                    .into()
+                }),
+                Column::wide("Count", "The number of times this event has occurred.", |event, _| event.count.unwrap_or(1).into()),
+            ]
+        }
     }
 }
 

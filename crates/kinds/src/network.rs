@@ -19,7 +19,11 @@ impl Kind for Service {
         .name(NameRule::Label1035)
         .create_on_update()
         .subresources(&[
-            Sub { name: "proxy", kind: ("", "v1", "ServiceProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
+            Sub {
+                name: "proxy",
+                kind: ("", "v1", "ServiceProxyOptions"),
+                verbs: &["create", "delete", "get", "patch", "update"],
+            },
             Sub { name: "status", kind: ("", "v1", "Service"), verbs: &["get", "patch", "update"] },
         ]);
     const SELECTABLE: &'static [&'static str] = &["spec.clusterIP", "spec.type"];
@@ -59,7 +63,11 @@ impl Kind for Service {
         let path = Path::new("spec");
         let kind = spec.type_.as_deref().unwrap_or_default();
         if !["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"].contains(&kind) {
-            errors.push(Error::not_supported(&path.child("type"), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]));
+            errors.push(Error::not_supported(
+                &path.child("type"),
+                kind,
+                &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+            ));
         }
         if kind == "ExternalName" {
             let name = spec.external_name.as_deref().unwrap_or_default().trim_end_matches('.');
@@ -73,7 +81,11 @@ impl Kind for Service {
             errors.push(Error::required(&path.child("ports"), ""));
         }
         if headless && (kind == "NodePort" || kind == "LoadBalancer") {
-            errors.push(Error::invalid(&path.child("clusterIPs").index(0), "None", format!("may not be set to 'None' for {kind} services")));
+            errors.push(Error::invalid(
+                &path.child("clusterIPs").index(0),
+                "None",
+                format!("may not be set to 'None' for {kind} services"),
+            ));
         }
         validate_ports(spec, &path.child("ports"), errors);
         let affinity = spec.session_affinity.as_deref().unwrap_or_default();
@@ -93,18 +105,22 @@ impl Kind for Service {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::new("Type", "Type of the service.", |service, _| service.spec.as_ref().and_then(|spec| spec.type_.clone()).into()),
-            Column::new("Cluster-IP", "Address of the service inside the cluster.", |service, _| {
-                or_none(service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()).unwrap_or_default())
-            }),
-            Column::new("External-IP", "Addresses of the service outside the cluster.", |service, _| external_ip(service)),
-            Column::new("Port(s)", "Ports of the service.", |service, _| or_none(ports(service))),
-            Column::new("Selector", "Labels of the pods behind the service.", |service, _| {
-                let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-                or_none(selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
-            }).wide(),
-        ] }
+        const {
+            &[
+                Column::new("Type", "Type of the service.", |service, _| {
+                    service.spec.as_ref().and_then(|spec| spec.type_.clone()).into()
+                }),
+                Column::new("Cluster-IP", "Address of the service inside the cluster.", |service, _| {
+                    or_none(service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()).unwrap_or_default())
+                }),
+                Column::new("External-IP", "Addresses of the service outside the cluster.", |service, _| external_ip(service)),
+                Column::new("Port(s)", "Ports of the service.", |service, _| or_none(ports(service))),
+                Column::wide("Selector", "Labels of the pods behind the service.", |service, _| {
+                    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+                    or_none(selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
+                }),
+            ]
+        }
     }
 }
 
@@ -151,7 +167,8 @@ fn external_ip(service: &Service) -> Value {
     match spec.type_.as_deref() {
         Some("ExternalName") => return spec.external_name.clone().into(),
         Some("LoadBalancer") => {
-            let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()).and_then(|lb| lb.ingress.clone());
+            let ingress =
+                service.status.as_ref().and_then(|status| status.load_balancer.as_ref()).and_then(|lb| lb.ingress.clone());
             addresses.extend(ingress.unwrap_or_default().into_iter().filter_map(|point| point.ip.or(point.hostname)));
             if addresses.is_empty() {
                 return "<pending>".into();
@@ -193,25 +210,28 @@ impl Kind for Endpoints {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[Column::new("Endpoints", "Addresses and ports behind the service.", |endpoints, _| {
-            let mut shown = Vec::new();
-            for subset in endpoints.subsets.iter().flatten() {
-                for address in subset.addresses.iter().flatten() {
-                    let ports = subset.ports.as_deref().unwrap_or_default();
-                    shown.extend(ports.iter().map(|port| format!("{}:{}", address.ip, port.port)));
-                    if ports.is_empty() {
-                        shown.push(address.ip.clone());
+        const {
+            &[Column::new("Endpoints", "Addresses and ports behind the service.", |endpoints, _| {
+                let mut shown = Vec::new();
+                for subset in endpoints.subsets.iter().flatten() {
+                    for address in subset.addresses.iter().flatten() {
+                        let ports = subset.ports.as_deref().unwrap_or_default();
+                        shown.extend(ports.iter().map(|port| format!("{}:{}", address.ip, port.port)));
+                        if ports.is_empty() {
+                            shown.push(address.ip.clone());
+                        }
                     }
                 }
-            }
-            or_none(first_three(shown))
-        })] }
+                or_none(first_three(shown))
+            })]
+        }
     }
 }
 
 impl Kind for EndpointSlice {
-    const DEF: KindDef =
-        KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice").create_on_update().generation();
+    const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
+        .create_on_update()
+        .generation();
 
     fn apply_defaults(object: &mut Value) {
         for port in each(object, "ports") {
@@ -224,8 +244,9 @@ impl Kind for EndpointSlice {
         if !["IPv4", "IPv6", "FQDN"].contains(&self.address_type.as_str()) {
             errors.push(Error::not_supported(&Path::new("addressType"), self.address_type.as_str(), &["FQDN", "IPv4", "IPv6"]));
         }
-        if self.endpoints.len() > 1000 {
-            errors.push(Error::too_many(&Path::new("endpoints"), self.endpoints.len(), 1000));
+        let endpoints = self.endpoints.as_ref().map_or(0, Vec::len);
+        if endpoints > 1000 {
+            errors.push(Error::too_many(&Path::new("endpoints"), endpoints, 1000));
         }
     }
 
@@ -236,17 +257,25 @@ impl Kind for EndpointSlice {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::new("AddressType", "Family of the addresses.", |slice, _| slice.address_type.clone().into()),
-            Column::new("Ports", "Ports of the endpoints.", |slice, _| {
-                let ports = slice.ports.iter().flatten().map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
-                let ports = first_three(ports.collect());
-                if ports.is_empty() { "<unset>".into() } else { ports.into() }
-            }),
-            Column::new("Endpoints", "Addresses of the endpoints.", |slice, _| {
-                let addresses = slice.endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().cloned()).collect::<Vec<_>>();
-                if addresses.is_empty() { "<unset>".into() } else { first_three(addresses).into() }
-            }),
-        ] }
+        const {
+            &[
+                Column::new("AddressType", "Family of the addresses.", |slice, _| slice.address_type.clone().into()),
+                Column::new("Ports", "Ports of the endpoints.", |slice, _| {
+                    let ports =
+                        slice.ports.iter().flatten().map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
+                    let ports = first_three(ports.collect());
+                    if ports.is_empty() { "<unset>".into() } else { ports.into() }
+                }),
+                Column::new("Endpoints", "Addresses of the endpoints.", |slice, _| {
+                    let addresses = slice
+                        .endpoints
+                        .iter()
+                        .flatten()
+                        .flat_map(|endpoint| endpoint.addresses.iter().cloned())
+                        .collect::<Vec<_>>();
+                    if addresses.is_empty() { "<unset>".into() } else { first_three(addresses).into() }
+                }),
+            ]
+        }
     }
 }

@@ -22,7 +22,10 @@ impl Kind for Deployment {
         .in_all()
         .generation()
         .scale(SCALE)
-        .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("apps", "v1", "Deployment"), verbs: &["get", "patch", "update"] }]);
+        .subresources(&[
+            SCALE_SUB,
+            Sub { name: "status", kind: ("apps", "v1", "Deployment"), verbs: &["get", "patch", "update"] },
+        ]);
 
     fn apply_defaults(object: &mut Value) {
         let spec = child_object(object, "spec");
@@ -59,21 +62,33 @@ impl Kind for Deployment {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::new("Ready", "Number of the pod with ready state", |deployment, _| {
-                let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-                format!("{ready}/{}", deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0)).into()
-            }),
-            Column::new("Up-to-date", "Total number of non-terminated pods targeted by this deployment that have the desired template spec.", |deployment, _| {
-                deployment.status.as_ref().and_then(|status| status.updated_replicas).unwrap_or(0).into()
-            }),
-            Column::new("Available", "Total number of available pods (ready for at least minReadySeconds) targeted by this deployment.", |deployment, _| {
-                deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).into()
-            }),
-            Column::new("Containers", "Names of each container in the template.", |deployment, _| containers(deployment.spec.as_ref().map(|spec| &spec.template), |c| c.name.clone())).wide(),
-            Column::new("Images", "Images referenced by each container in the template.", |deployment, _| containers(deployment.spec.as_ref().map(|spec| &spec.template), |c| c.image.clone().unwrap_or_default())).wide(),
-            Column::new("Selector", "Label selector for pods.", |deployment, _| selector(deployment.spec.as_ref().map(|spec| &spec.selector))).wide(),
-        ] }
+        const {
+            &[
+                Column::new("Ready", "Number of the pod with ready state", |deployment, _| {
+                    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+                    format!("{ready}/{}", deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0)).into()
+                }),
+                Column::new(
+                    "Up-to-date",
+                    "Total number of non-terminated pods targeted by this deployment that have the desired template spec.",
+                    |deployment, _| deployment.status.as_ref().and_then(|status| status.updated_replicas).unwrap_or(0).into(),
+                ),
+                Column::new(
+                    "Available",
+                    "Total number of available pods (ready for at least minReadySeconds) targeted by this deployment.",
+                    |deployment, _| deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).into(),
+                ),
+                Column::wide("Containers", "Names of each container in the template.", |deployment, _| {
+                    containers(deployment.spec.as_ref().map(|spec| &spec.template), |c| c.name.clone())
+                }),
+                Column::wide("Images", "Images referenced by each container in the template.", |deployment, _| {
+                    containers(deployment.spec.as_ref().map(|spec| &spec.template), |c| c.image.clone().unwrap_or_default())
+                }),
+                Column::wide("Selector", "Label selector for pods.", |deployment, _| {
+                    selector(deployment.spec.as_ref().map(|spec| &spec.selector))
+                }),
+            ]
+        }
     }
 }
 
@@ -83,7 +98,10 @@ impl Kind for ReplicaSet {
         .in_all()
         .generation()
         .scale(SCALE)
-        .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("apps", "v1", "ReplicaSet"), verbs: &["get", "patch", "update"] }]);
+        .subresources(&[
+            SCALE_SUB,
+            Sub { name: "status", kind: ("apps", "v1", "ReplicaSet"), verbs: &["get", "patch", "update"] },
+        ]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 
     fn field(object: &Value, _name: &'static str) -> String {
@@ -116,14 +134,28 @@ impl Kind for ReplicaSet {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const { &[
-            Column::integer("Desired", "Number of desired pods.", |set, _| set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0).into()),
-            Column::integer("Current", "Number of pods observed.", |set, _| set.status.as_ref().map_or(0, |status| status.replicas).into()),
-            Column::integer("Ready", "Number of ready pods.", |set, _| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0).into()),
-            Column::new("Containers", "Names of each container in the template.", |set, _| containers(set.spec.as_ref().and_then(|spec| spec.template.as_ref()), |c| c.name.clone())).wide(),
-            Column::new("Images", "Images referenced by each container in the template.", |set, _| containers(set.spec.as_ref().and_then(|spec| spec.template.as_ref()), |c| c.image.clone().unwrap_or_default())).wide(),
-            Column::new("Selector", "Label selector for pods.", |set, _| selector(set.spec.as_ref().map(|spec| &spec.selector))).wide(),
-        ] }
+        const {
+            &[
+                Column::integer("Desired", "Number of desired pods.", |set, _| {
+                    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0).into()
+                }),
+                Column::integer("Current", "Number of pods observed.", |set, _| {
+                    set.status.as_ref().map_or(0, |status| status.replicas).into()
+                }),
+                Column::integer("Ready", "Number of ready pods.", |set, _| {
+                    set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0).into()
+                }),
+                Column::wide("Containers", "Names of each container in the template.", |set, _| {
+                    containers(set.spec.as_ref().and_then(|spec| spec.template.as_ref()), |c| c.name.clone())
+                }),
+                Column::wide("Images", "Images referenced by each container in the template.", |set, _| {
+                    containers(set.spec.as_ref().and_then(|spec| spec.template.as_ref()), |c| c.image.clone().unwrap_or_default())
+                }),
+                Column::wide("Selector", "Label selector for pods.", |set, _| {
+                    selector(set.spec.as_ref().map(|spec| &spec.selector))
+                }),
+            ]
+        }
     }
 }
 
@@ -147,7 +179,7 @@ fn validate_template(path: &Path, selector: &LabelSelector, template: &PodTempla
         errors.push(Error::invalid(&at, json!(selector), "empty selector is invalid for deployment"));
     }
     let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
-    match apimachinery::labels::Selector::from_label_selector(selector) {
+    match apimachinery::labels::Selector::from_label_selector(Some(selector)) {
         Ok(parsed) if !empty && !parsed.matches(&labels) => {
             let path = path.child("template").child("metadata").child("labels");
             errors.push(Error::invalid(&path, json!(labels), "`selector` does not match template `labels`"));
@@ -176,10 +208,16 @@ fn validate_strategy(spec: &k8s_openapi::api::apps::v1::DeploymentSpec, path: &P
             let path = path.child("rollingUpdate");
             let zero = |value: &Option<_>| value.as_ref().is_some_and(is_zero);
             if zero(&rolling.max_unavailable) && zero(&rolling.max_surge) {
-                errors.push(Error::invalid(&path.child("maxUnavailable"), json!(rolling.max_unavailable), "may not be 0 when `maxSurge` is 0"));
+                errors.push(Error::invalid(
+                    &path.child("maxUnavailable"),
+                    json!(rolling.max_unavailable),
+                    "may not be 0 when `maxSurge` is 0",
+                ));
             }
         }
-        other => errors.push(Error::not_supported(&path.child("type"), other.unwrap_or_default(), &["Recreate", "RollingUpdate"])),
+        other => {
+            errors.push(Error::not_supported(&path.child("type"), other.unwrap_or_default(), &["Recreate", "RollingUpdate"]))
+        }
     }
 }
 
@@ -195,11 +233,12 @@ fn immutable_selector(new: Option<LabelSelector>, old: Option<LabelSelector>, er
 }
 
 fn containers(template: Option<&PodTemplateSpec>, pick: fn(&k8s_openapi::api::core::v1::Container) -> String) -> Value {
-    let containers = template.and_then(|template| template.spec.as_ref()).map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let containers =
+        template.and_then(|template| template.spec.as_ref()).map(|spec| spec.containers.as_slice()).unwrap_or_default();
     containers.iter().map(pick).collect::<Vec<_>>().join(",").into()
 }
 
 fn selector(selector: Option<&LabelSelector>) -> Value {
-    let parsed = selector.and_then(|selector| apimachinery::labels::Selector::from_label_selector(selector).ok());
+    let parsed = apimachinery::labels::Selector::from_label_selector(selector).ok();
     or_none(parsed.map(|parsed| parsed.to_string()).unwrap_or_default())
 }

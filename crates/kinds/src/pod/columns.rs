@@ -10,15 +10,19 @@ use crate::util::{age_of, or_none};
 pub(super) const COLUMNS: &[Column<Pod>] = &[
     Column::new("Ready", "The aggregate readiness state of this pod for accepting traffic.", |pod, _| ready(pod).into()),
     Column::new("Status", "The aggregate status of the containers in this pod.", |pod, _| reason(pod).into()),
-    Column::new("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.", |pod, now| {
-        restarts(pod, now).into()
-    }),
-    Column::new("IP", "Address of the pod.", |pod, _| status(pod, |status| status.pod_ip.clone())).wide(),
-    Column::new("Node", "Node that the pod is bound to.", |pod, _| {
+    Column::new(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+        |pod, now| restarts(pod, now).into(),
+    ),
+    Column::wide("IP", "Address of the pod.", |pod, _| status(pod, |status| status.pod_ip.clone())),
+    Column::wide("Node", "Node that the pod is bound to.", |pod, _| {
         or_none(pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default())
-    }).wide(),
-    Column::new("Nominated Node", "Node on which the scheduler makes room.", |pod, _| status(pod, |status| status.nominated_node_name.clone())).wide(),
-    Column::new("Readiness Gates", "How many of the pod's readiness gates are met.", |pod, _| gates(pod)).wide(),
+    }),
+    Column::wide("Nominated Node", "Node on which the scheduler makes room.", |pod, _| {
+        status(pod, |status| status.nominated_node_name.clone())
+    }),
+    Column::wide("Readiness Gates", "How many of the pod's readiness gates are met.", |pod, _| gates(pod)),
 ];
 
 fn status(pod: &Pod, pick: fn(&PodStatus) -> Option<String>) -> Value {
@@ -55,10 +59,16 @@ fn running(status: &ContainerStatus) -> bool {
 fn reason(pod: &Pod) -> String {
     let pod_status = pod.status.clone().unwrap_or_default();
     let phase = pod_status.phase.clone().unwrap_or_default();
-    let gated = pod_status.conditions.iter().flatten().any(|condition| {
-        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("SchedulingGated")
-    });
-    let first = if gated { "SchedulingGated".to_owned() } else { pod_status.reason.clone().filter(|reason| !reason.is_empty()).unwrap_or(phase.clone()) };
+    let gated = pod_status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("SchedulingGated"));
+    let first = if gated {
+        "SchedulingGated".to_owned()
+    } else {
+        pod_status.reason.clone().filter(|reason| !reason.is_empty()).unwrap_or(phase.clone())
+    };
     let shown = init_reason(pod).unwrap_or_else(|| container_reason(pod, first));
     if pod.metadata.deletion_timestamp.is_none() {
         return shown;
@@ -83,7 +93,8 @@ fn init_reason(pod: &Pod) -> Option<String> {
             let reason = ended.reason.filter(|reason| !reason.is_empty());
             return Some(format!("Init:{}", reason.unwrap_or_else(|| exit_reason(ended.signal, ended.exit_code))));
         }
-        let waiting = state.waiting.and_then(|waiting| waiting.reason).filter(|reason| !reason.is_empty() && reason != "PodInitializing");
+        let waiting =
+            state.waiting.and_then(|waiting| waiting.reason).filter(|reason| !reason.is_empty() && reason != "PodInitializing");
         return Some(waiting.map_or_else(|| format!("Init:{index}/{total}"), |reason| format!("Init:{reason}")));
     }
     None
@@ -123,7 +134,11 @@ fn restarts(pod: &Pod, now: Timestamp) -> String {
     let counted = inits.iter().filter(|status| !done || is_sidecar(pod, &status.name));
     let all: Vec<_> = if done { counted.chain(statuses(pod)).collect() } else { counted.collect() };
     let count: i32 = all.iter().map(|status| status.restart_count).sum();
-    let last = all.iter().filter_map(|status| status.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).map(|time| time.0).max();
+    let last = all
+        .iter()
+        .filter_map(|status| status.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref())
+        .map(|time| time.0)
+        .max();
     match last {
         Some(last) if count > 0 => format!("{count} ({} ago)", age_of(Some(last), now)),
         _ => count.to_string(),
@@ -136,6 +151,8 @@ fn gates(pod: &Pod) -> Value {
         return "<none>".into();
     }
     let conditions = || pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let met = gates.iter().filter(|gate| conditions().any(|condition| condition.type_ == gate.condition_type && condition.status == "True"));
+    let met = gates
+        .iter()
+        .filter(|gate| conditions().any(|condition| condition.type_ == gate.condition_type && condition.status == "True"));
     format!("{}/{}", met.count(), gates.len()).into()
 }

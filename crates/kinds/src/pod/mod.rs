@@ -22,18 +22,17 @@ const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 const UPDATE: &[&str] = &["get", "patch", "update"];
 
 impl Kind for Pod {
-    const DEF: KindDef =
-        KindDef::new("", "v1", "Pod", "pods", "pod").short(&["po"]).in_all().generation().subresources(&[
-            Sub { name: "attach", kind: ("", "v1", "PodAttachOptions"), verbs: CONNECT },
-            Sub { name: "binding", kind: ("", "v1", "Binding"), verbs: &["create"] },
-            Sub { name: "ephemeralcontainers", kind: POD, verbs: UPDATE },
-            Sub { name: "eviction", kind: ("policy", "v1", "Eviction"), verbs: &["create"] },
-            Sub { name: "exec", kind: ("", "v1", "PodExecOptions"), verbs: CONNECT },
-            Sub { name: "log", kind: POD, verbs: &["get"] },
-            Sub { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
-            Sub { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
-            Sub { name: "status", kind: POD, verbs: UPDATE },
-        ]);
+    const DEF: KindDef = KindDef::new("", "v1", "Pod", "pods", "pod").short(&["po"]).in_all().generation().subresources(&[
+        Sub { name: "attach", kind: ("", "v1", "PodAttachOptions"), verbs: CONNECT },
+        Sub { name: "binding", kind: ("", "v1", "Binding"), verbs: &["create"] },
+        Sub { name: "ephemeralcontainers", kind: POD, verbs: UPDATE },
+        Sub { name: "eviction", kind: ("policy", "v1", "Eviction"), verbs: &["create"] },
+        Sub { name: "exec", kind: ("", "v1", "PodExecOptions"), verbs: CONNECT },
+        Sub { name: "log", kind: POD, verbs: &["get"] },
+        Sub { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
+        Sub { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
+        Sub { name: "status", kind: POD, verbs: UPDATE },
+    ]);
     const SELECTABLE: &'static [&'static str] = &[
         "spec.nodeName",
         "spec.restartPolicy",

@@ -49,7 +49,9 @@ fn validate_spec(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         errors.push(Error::required(&path.child("containers"), ""));
     }
     let mut seen = BTreeSet::new();
-    for (list, containers) in [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)] {
+    for (list, containers) in
+        [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)]
+    {
         for (index, container) in containers.iter().enumerate() {
             let path = path.child(list).index(index);
             validate_container(container, &volumes, &path, errors);
@@ -59,7 +61,12 @@ fn validate_spec(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         }
     }
     one_of(&path.child("restartPolicy"), spec.restart_policy.as_deref(), &["Always", "Never", "OnFailure"], errors);
-    one_of(&path.child("dnsPolicy"), spec.dns_policy.as_deref(), &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    one_of(
+        &path.child("dnsPolicy"),
+        spec.dns_policy.as_deref(),
+        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        errors,
+    );
     subdomain(&path.child("serviceAccountName"), spec.service_account_name.as_deref(), errors);
     subdomain(&path.child("nodeName"), spec.node_name.as_deref(), errors);
     for (name, value) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
@@ -68,7 +75,11 @@ fn validate_spec(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         }
     }
     if let Some(deadline) = spec.active_deadline_seconds.filter(|seconds| !(1..=i64::from(i32::MAX)).contains(seconds)) {
-        errors.push(Error::invalid(&path.child("activeDeadlineSeconds"), deadline, "must be between 1 and 2147483647, inclusive"));
+        errors.push(Error::invalid(
+            &path.child("activeDeadlineSeconds"),
+            deadline,
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
 }
 
@@ -127,7 +138,12 @@ fn validate_container(container: &Container, volumes: &BTreeSet<&str>, path: &Pa
         errors.push(Error::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));
     }
     one_of(&path.child("imagePullPolicy"), container.image_pull_policy.as_deref(), &["Always", "IfNotPresent", "Never"], errors);
-    one_of(&path.child("terminationMessagePolicy"), container.termination_message_policy.as_deref(), &["FallbackToLogsOnError", "File"], errors);
+    one_of(
+        &path.child("terminationMessagePolicy"),
+        container.termination_message_policy.as_deref(),
+        &["FallbackToLogsOnError", "File"],
+        errors,
+    );
     validate_ports(container, &path.child("ports"), errors);
     validate_env(container, &path.child("env"), errors);
     validate_mounts(container, volumes, &path.child("volumeMounts"), errors);
@@ -153,7 +169,9 @@ fn validate_ports(container: &Container, path: &Path, errors: &mut Errors) {
                 errors.push(Error::duplicate(&path.child("name"), name));
             }
         }
-        for (field, number) in [("containerPort", Some(port.container_port)), ("hostPort", port.host_port.filter(|port| *port != 0))] {
+        for (field, number) in
+            [("containerPort", Some(port.container_port)), ("hostPort", port.host_port.filter(|port| *port != 0))]
+        {
             for message in number.into_iter().flat_map(|number| names::port_number(number.into())) {
                 errors.push(Error::invalid(&path.child(field), number, message));
             }
@@ -173,7 +191,11 @@ fn validate_env(container: &Container, path: &Path, errors: &mut Errors) {
         let Some(source) = &variable.value_from else { continue };
         let path = path.child("valueFrom");
         match json!(source).as_object().map_or(0, serde_json::Map::len) {
-            0 => errors.push(Error::invalid(&path, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`")),
+            0 => errors.push(Error::invalid(
+                &path,
+                "",
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+            )),
             1 if variable.value.as_deref().is_some_and(|value| !value.is_empty()) => {
                 errors.push(Error::invalid(&path, "", "may not be specified when `value` is not empty"));
             }
@@ -221,7 +243,9 @@ fn validate_resources(container: &Container, path: &Path, errors: &mut Errors) {
         }
     }
     let all = [("limits", &resources.limits), ("requests", &resources.requests)];
-    for (which, name, value) in all.into_iter().flat_map(|(which, list)| list.iter().flatten().map(move |(name, value)| (which, name, value))) {
+    for (which, name, value) in
+        all.into_iter().flat_map(|(which, list)| list.iter().flatten().map(move |(name, value)| (which, name, value)))
+    {
         if value.0.starts_with('-') {
             errors.push(Error::invalid(&path.child(which).key(name), value.0.as_str(), "must be greater than or equal to 0"));
         }
