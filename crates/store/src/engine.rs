@@ -152,7 +152,8 @@ pub trait Engine: Send + Sync {
     /// One key, now.
     async fn get(&self, key: &[u8]) -> Result<Option<Record>, Error>;
 
-    /// Keys from `start` (inclusive) to `end` (exclusive), now or at a kept revision, at most `limit` (0 is no limit).
+    /// Keys from `start` (inclusive) to `end` (exclusive, empty for no end), now or at a kept revision, at most `limit` (0 is no
+    /// limit). The ephemeral lane has no past: its keys are always shown as they are now.
     async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error>;
 
     /// Commits one write durably and returns its revision, after every sink has seen it.

@@ -2,7 +2,14 @@
 //!
 //! Every commit gets the next revision. A commit is acknowledged after it is on disk, and after every
 //! [`Sink`] has seen it, so a reader of a sink's state sees its own writes.
+//!
+//! [`Fjall`] is the embedded engine.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod engine;
+mod fjall;
+mod metrics;
 
+pub use self::fjall::{Fjall, History, Options};
 pub use engine::*;

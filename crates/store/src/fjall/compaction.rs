@@ -1,0 +1,150 @@
+//! Keeps history bounded, in small steps on a thread of its own: writers wait for one step at most.
+
+use std::sync::Arc;
+
+use super::encoding::{Entry, Head, Tail, encode_u64};
+use super::stage::{Op, Table};
+use super::{History, Shared, TAIL};
+use crate::{Error, Revision};
+
+/// Entries that leave history in one step.
+const STEP: usize = 256;
+
+/// Runs until the engine is closed.
+pub(super) fn run(shared: &Arc<Shared>) {
+    while shared.work.wait() {
+        loop {
+            match step(shared) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    // The writer meets the same cause and deals with it; the next commit wakes us again.
+                    tracing::warn!(%error, "history was not compacted");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether history is over its bounds by enough to be worth a step.
+pub(super) fn is_due(head: Head, tail: Tail, history: &History) -> bool {
+    let (entries, bytes) = window(head, tail);
+    entries > history.entries + (history.entries / 8).min(STEP as u64) || bytes > history.bytes + history.bytes / 8
+}
+
+/// One step; false when nothing is left to do.
+fn step(shared: &Shared) -> Result<bool, Error> {
+    let head = shared.head();
+    let plan = shared.read(|database| {
+        let tail = database.tail()?;
+        let wanted = shared.compacted();
+        let entries = database.entries(tail.compacted + 1, head.revision).take(STEP);
+        Ok(plan(head, tail, wanted, &shared.history, entries.collect::<Result<Vec<_>, _>>()?))
+    })?;
+    let Some(plan) = plan else { return Ok(false) };
+    // First the bound, then the deletions: a reader checks the bound after it has read.
+    shared.compact(plan.tail.compacted);
+    shared.trimmed(plan.tail);
+    let write = |database: &super::database::Database| {
+        database.write(&plan.ops, false).map_err(|error| match error {
+            super::database::WriteError::Poisoned => Error::NoSpace,
+            super::database::WriteError::Unknown(error) => error,
+        })
+    };
+    shared.read(write)?;
+    Ok(true)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    tail: Tail,
+    ops: Vec<Op>,
+}
+
+/// Lets the oldest entries leave history: up to `wanted`, and as many as the bounds ask for. What an entry replaced goes
+/// with it, because no revision that can still be read shows it; so does the entry of a deletion itself.
+fn plan(head: Head, tail: Tail, wanted: Revision, history: &History, entries: Vec<Entry>) -> Option<Plan> {
+    let mut next = tail;
+    let mut ops = Vec::new();
+    let all = entries.len() < STEP;
+    let mut left = false;
+    for entry in entries {
+        let (count, bytes) = window(head, next);
+        if entry.revision > wanted && count <= history.entries && bytes <= history.bytes {
+            left = true;
+            break;
+        }
+        let size = entry.encoded_len();
+        next.compacted = entry.revision;
+        next.entries += 1;
+        next.bytes += size;
+        if entry.previous != 0 {
+            ops.push(remove(entry.previous));
+        }
+        if entry.value.is_none() {
+            ops.push(remove(entry.revision));
+            next.deleted += size;
+        }
+    }
+    if all || left {
+        next.compacted = next.compacted.max(wanted.min(head.revision));
+    }
+    if next == tail {
+        return None;
+    }
+    ops.push(Op { table: Table::Meta, key: TAIL, value: Some(next.encode()) });
+    Some(Plan { tail: next, ops })
+}
+
+fn remove(revision: Revision) -> Op {
+    Op { table: Table::Log, key: encode_u64(revision), value: None }
+}
+
+/// Entries and bytes in history.
+fn window(head: Head, tail: Tail) -> (u64, u64) {
+    (head.entries.saturating_sub(tail.entries), head.bytes.saturating_sub(tail.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(revision: Revision, previous: Revision, value: Option<&'static str>) -> Entry {
+        Entry { revision, previous, key: "k".into(), value: value.map(Into::into) }
+    }
+
+    /// Create, update, (an ephemeral commit,) delete, create: revisions 1, 2, 4, 5.
+    fn check(wanted: Revision, max: u64, compacted: Revision, removed: &[Revision]) {
+        let entries = vec![entry(1, 0, Some("a")), entry(2, 1, Some("b")), entry(4, 2, None), entry(5, 0, Some("c"))];
+        let bytes = entries.iter().map(Entry::encoded_len).sum();
+        let head = Head { revision: 6, entries: 4, bytes };
+        let plan = plan(head, Tail::default(), wanted, &History { entries: max, bytes: u64::MAX }, entries);
+        let (tail, ops) = plan.map_or((Tail::default(), Vec::new()), |plan| (plan.tail, plan.ops));
+        assert_eq!(tail.compacted, compacted);
+        let log: Vec<_> = ops.into_iter().filter(|op| op.table == Table::Log).collect();
+        assert_eq!(log, removed.iter().copied().map(remove).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_leaves_history_takes_along_what_it_replaced() {
+        check(0, 4, 0, &[]);
+        check(1, 4, 1, &[]);
+        check(2, 4, 2, &[1]);
+        check(3, 4, 3, &[1]);
+        check(4, 4, 4, &[1, 2, 4]);
+        check(6, 4, 6, &[1, 2, 4]);
+        check(100, 4, 6, &[1, 2, 4]);
+        check(0, 3, 1, &[]);
+        check(0, 1, 4, &[1, 2, 4]);
+        check(0, 0, 5, &[1, 2, 4]);
+    }
+
+    #[test]
+    fn bytes_bound_history_too() {
+        let head = Head { revision: 9, entries: 9, bytes: 1000 };
+        let history = History { entries: 100, bytes: 800 };
+        assert!(is_due(head, Tail::default(), &history));
+        assert!(!is_due(head, Tail { bytes: 150, ..Tail::default() }, &history));
+    }
+}

@@ -1,0 +1,195 @@
+//! The embedded engine, on fjall.
+//!
+//! One thread writes: it takes everything that is queued, decides in memory which writes happen ([`stage`]), commits them as
+//! one atomic batch with one disk synchronisation, tells the sinks and watchers ([`hub`]) and answers. While it waits for the
+//! disk, the next batch queues up.
+//!
+//! A durable value is written once, into the log, under its revision; the index says which revision of a key is current. An
+//! entry names the revision that it replaced, so the past is read by undoing ([`read`]), and compaction ([`compaction`])
+//! deletes what an entry replaced when the entry leaves history. The ephemeral lane has a table of its own and no history.
+//!
+//! A full disk is met before it is full ([`directory::has_room`]). fjall takes no writes after a failed one, so the writer
+//! then opens the database again, which shows what reached the disk.
+
+mod compaction;
+mod database;
+mod directory;
+mod encoding;
+mod expiry;
+mod hub;
+mod read;
+mod shared;
+mod stage;
+mod watch;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use base::tasks::{OnFailure, Tasks};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Engine, Error, Event, Page, Record, Revision, Sink, Write};
+use directory::Directory;
+use shared::Shared;
+use writer::{Request, Writer};
+
+const HEAD: Bytes = Bytes::from_static(b"head");
+const TAIL: Bytes = Bytes::from_static(b"tail");
+
+/// Writes that may wait for the writer; more wait in their callers.
+const QUEUE: usize = 1024;
+
+/// How much history is kept. It is compacted when it is over either bound.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Events.
+    pub entries: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+}
+
+/// How to open the engine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory, made private to this user.
+    pub dir: PathBuf,
+    /// How much history is kept.
+    pub history: History,
+    /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
+    pub reserve: u64,
+}
+
+impl Options {
+    /// The defaults: 50,000 events and 32 MiB of history, 128 MiB kept free.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let history = History { entries: 50_000, bytes: 32 << 20 };
+        Self { dir: dir.into(), history, reserve: 128 << 20 }
+    }
+}
+
+/// The embedded engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Fjall(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Fjall {
+    /// Opens the directory, creating it if needed. The engine runs until [`Fjall::close`]; its failure ends the process by way
+    /// of `tasks`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has it, [`Error::NewerFormat`] when a newer version wrote it.
+    pub async fn open(options: Options, tasks: &Tasks) -> Result<Self, Error> {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let (opened, opening) = oneshot::channel();
+        let (ended, ending) = oneshot::channel();
+        let writer = spawn("store-writer", move || {
+            directory::private_umask();
+            match start(&options) {
+                Err(error) => drop(opened.send(Err(error))),
+                Ok((shared, directory)) => {
+                    let writer = Writer::new(shared.clone(), directory, requests, options.reserve);
+                    drop(opened.send(Ok(shared)));
+                    drop(ended.send(writer.run()));
+                }
+            }
+        })?;
+        let gone = |_| Error::Failed("the store's thread ended while opening".into());
+        let shared = opening.await.map_err(gone)??;
+        let compactor = shared.clone();
+        let compactor = spawn("store-compact", move || compaction::run(&compactor))?;
+        supervise(tasks, ending);
+        let expiry = expiry::run(shared.clone(), queue.downgrade());
+        tasks.spawn_until_cancelled("store-expiry", OnFailure::Shutdown, expiry);
+        Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compactor]) })))
+    }
+
+    /// Answers what is queued, ends the watches and lets go of the directory. Later calls fail.
+    pub async fn close(&self) {
+        // A full queue is waited for, a closed one is what we want.
+        let _ = self.0.queue.send(Request::Close).await;
+        let threads = std::mem::take(&mut *self.0.threads.lock());
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        if let Err(error) = tokio::task::spawn_blocking(join).await {
+            tracing::warn!(%error, "the store's threads were not joined");
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<(Arc<Shared>, Directory), Error> {
+    let directory = Directory::open(&options.dir)?;
+    let shared = Shared::open(&directory, options.history)?;
+    directory.mark()?;
+    Ok((Arc::new(shared), directory))
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    thread::Builder::new().name(name.into()).spawn(run).map_err(|error| Error::Failed(error.to_string()))
+}
+
+/// Ends the process when the writer fails or panics.
+fn supervise(tasks: &Tasks, ending: oneshot::Receiver<Result<(), Error>>) {
+    let panicked = |_| Err(Error::Failed("the store's writer panicked".into()));
+    let watch = async move { ending.await.unwrap_or_else(panicked) };
+    tasks.spawn_until_cancelled("store-writer", OnFailure::Shutdown, watch);
+}
+
+fn closed() -> Error {
+    Error::Failed("the store is closed".into())
+}
+
+#[async_trait]
+impl Engine for Fjall {
+    fn revision(&self) -> Revision {
+        self.0.shared.hub.revision()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.0.shared.compacted()
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Record>, Error> {
+        self.0.shared.read(|database| read::get(database, key))
+    }
+
+    async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error> {
+        let (shared, start, end) = (self.0.shared.clone(), start.to_vec(), end.to_vec());
+        let read = move || shared.range(&read::Query { start: &start, end: &end, at, limit });
+        tokio::task::spawn_blocking(read).await.map_err(|error| Error::Failed(error.to_string()))?
+    }
+
+    async fn commit(&self, write: Write) -> Result<Revision, Error> {
+        expiry::submit(&self.0.queue, write).await
+    }
+
+    async fn watch(&self, prefix: &[u8], after: Revision) -> Result<BoxStream<'static, Event>, Error> {
+        watch::open(&self.0.shared, prefix, after)
+    }
+
+    fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision {
+        self.0.shared.hub.subscribe(sink)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        let current = self.revision();
+        if revision > current {
+            return Err(Error::Future(current));
+        }
+        self.0.shared.compact(revision);
+        self.0.shared.work.wake();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

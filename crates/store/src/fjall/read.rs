@@ -1,0 +1,147 @@
+//! get and range, now and at a revision of the past.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::fjall::{Guard, Keyspace, Readable, Snapshot};
+use bytes::Bytes;
+
+use super::HEAD;
+use super::database::{Database, record_at, storage};
+use super::encoding::{Entry, Head, Stored, decode_u64, encode_u64};
+use crate::{Error, Page, Record, Revision};
+
+/// Where the record of a key is.
+enum Source {
+    Log(Revision),
+    Here(Record),
+}
+
+type Row = Result<(Bytes, Source), Error>;
+type Rows = Peekable<Box<dyn Iterator<Item = Row>>>;
+
+/// What to read.
+pub(super) struct Query<'a> {
+    pub(super) start: &'a [u8],
+    /// Empty for no end.
+    pub(super) end: &'a [u8],
+    pub(super) at: Option<Revision>,
+    pub(super) limit: usize,
+}
+
+/// The current record of a key, in either lane.
+pub(super) fn get(database: &Database, key: &[u8]) -> Result<Option<Record>, Error> {
+    let snapshot = database.snapshot();
+    if let Some(revision) = snapshot.get(&database.index, key).map_err(storage)? {
+        return record_at(database, &snapshot, decode_u64(&revision)?).map(Some);
+    }
+    let Some(bytes) = snapshot.get(&database.ephemeral, key).map_err(storage)? else { return Ok(None) };
+    Stored::decode(Bytes::copy_from_slice(key), &bytes.into()).map(|stored| Some(stored.record))
+}
+
+/// A page of both lanes. The ephemeral lane has no past: its records are always shown as they are now.
+pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU64) -> Result<Page, Error> {
+    let snapshot = database.snapshot();
+    let head = snapshot.get(&database.meta, HEAD).map_err(storage)?;
+    let head = head.map_or(Ok(Head::default()), |bytes| Head::decode(&bytes))?;
+    let revision = query.at.unwrap_or(head.revision);
+    // Read after the snapshot: what it lacks was compacted before.
+    let oldest = compacted.load(Ordering::Acquire);
+    if revision > head.revision {
+        return Err(Error::Future(head.revision));
+    }
+    if revision < oldest {
+        return Err(Error::Compacted(oldest));
+    }
+    let mut page = Page { records: Vec::new(), revision, more: false };
+    if !query.end.is_empty() && query.start >= query.end {
+        return Ok(page);
+    }
+    let undone = undo(database, &snapshot, query, revision, head.revision)?;
+    let mut sources = [ephemeral(database, &snapshot, query), durable(database, &snapshot, query, undone)];
+    while let Some(row) = next(&mut sources) {
+        let (_, source) = row?;
+        if query.limit != 0 && page.records.len() == query.limit {
+            page.more = true;
+            break;
+        }
+        page.records.push(match source {
+            Source::Here(record) => record,
+            Source::Log(revision) => record_at(database, &snapshot, revision)?,
+        });
+    }
+    Ok(page)
+}
+
+/// For each key that changed after `revision`, the revision that it had then, 0 for none.
+fn undo(
+    database: &Database,
+    snapshot: &Snapshot,
+    query: &Query<'_>,
+    revision: Revision,
+    head: Revision,
+) -> Result<BTreeMap<Bytes, Revision>, Error> {
+    let mut undone = BTreeMap::new();
+    if revision == head {
+        return Ok(undone);
+    }
+    for row in snapshot.range(&database.log, encode_u64(revision + 1)..=encode_u64(head)) {
+        let (key, value) = row.into_inner().map_err(storage)?;
+        let entry = Entry::decode(decode_u64(&key)?, &value.into())?;
+        if &entry.key[..] >= query.start && (query.end.is_empty() || &entry.key[..] < query.end) {
+            // A copy, so that the map does not keep the values alive.
+            undone.entry(Bytes::copy_from_slice(&entry.key)).or_insert(entry.previous);
+        }
+    }
+    Ok(undone)
+}
+
+fn durable(database: &Database, snapshot: &Snapshot, query: &Query<'_>, undone: BTreeMap<Bytes, Revision>) -> Rows {
+    let restored = undone.clone().into_iter().filter(|(_, revision)| *revision != 0);
+    let restored: Box<dyn Iterator<Item = Row>> = Box::new(restored.map(|(key, revision)| Ok((key, Source::Log(revision)))));
+    let unchanged: Box<dyn Iterator<Item = Row>> = Box::new(scan(&database.index, snapshot, query).filter_map(move |row| {
+        let row = pair(row).and_then(|(key, value)| Ok((key, decode_u64(&value)?)));
+        match row {
+            Ok((key, _)) if undone.contains_key(&key) => None,
+            Ok((key, revision)) => Some(Ok((key, Source::Log(revision)))),
+            Err(error) => Some(Err(error)),
+        }
+    }));
+    let mut sources = [restored.peekable(), unchanged.peekable()];
+    let merged: Box<dyn Iterator<Item = Row>> = Box::new(std::iter::from_fn(move || next(&mut sources)));
+    merged.peekable()
+}
+
+fn ephemeral(database: &Database, snapshot: &Snapshot, query: &Query<'_>) -> Rows {
+    let rows: Box<dyn Iterator<Item = Row>> = Box::new(scan(&database.ephemeral, snapshot, query).map(|row| {
+        let (key, value) = pair(row)?;
+        Stored::decode(key.clone(), &value).map(|stored| (key, Source::Here(stored.record)))
+    }));
+    rows.peekable()
+}
+
+fn scan(table: &Keyspace, snapshot: &Snapshot, query: &Query<'_>) -> ::fjall::Iter {
+    let end = if query.end.is_empty() { Bound::Unbounded } else { Bound::Excluded(query.end) };
+    snapshot.range::<&[u8], _>(table, (Bound::Included(query.start), end))
+}
+
+fn pair(row: Guard) -> Result<(Bytes, Bytes), Error> {
+    let (key, value) = row.into_inner().map_err(storage)?;
+    Ok((key.into(), value.into()))
+}
+
+/// The row with the smallest key of all sources; an error comes first.
+fn next(sources: &mut [Rows]) -> Option<Row> {
+    let mut best: Option<(usize, Bytes)> = None;
+    for (at, source) in sources.iter_mut().enumerate() {
+        match source.peek() {
+            None => {}
+            Some(Err(_)) => return source.next(),
+            Some(Ok((key, _))) if best.as_ref().is_none_or(|(_, least)| key < least) => best = Some((at, key.clone())),
+            Some(Ok(_)) => {}
+        }
+    }
+    sources[best?.0].next()
+}

@@ -1,0 +1,154 @@
+//! What the engine's threads and callers share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::database::Database;
+use super::directory::Directory;
+use super::encoding::{Head, Tail};
+use super::hub::Hub;
+use super::{History, compaction, read};
+use crate::{Error, Page, Revision};
+
+/// The state of an open engine.
+pub(super) struct Shared {
+    /// None when closed. Held for writing only while the database is opened again.
+    database: RwLock<Option<Database>>,
+    /// Head of the last commit, and tail of history.
+    ends: Mutex<(Head, Tail)>,
+    /// Reads and watches start here at the earliest. Ahead of the tail while compaction works.
+    compacted: AtomicU64,
+    /// When the expiry task looks next, milliseconds since 1970. Writes that expire before wake it.
+    next_expiry: AtomicU64,
+    pub(super) history: History,
+    pub(super) hub: Hub,
+    /// Wakes compaction.
+    pub(super) work: Signal,
+    /// Wakes expiry.
+    pub(super) expiry: Notify,
+}
+
+impl Shared {
+    pub(super) fn open(directory: &Directory, history: History) -> Result<Self, Error> {
+        let database = Database::open(&directory.database())?;
+        let (head, tail) = (database.head()?, database.tail()?);
+        let shared = Self {
+            database: RwLock::new(Some(database)),
+            ends: Mutex::new((head, tail)),
+            compacted: AtomicU64::new(tail.compacted),
+            next_expiry: AtomicU64::new(u64::MAX),
+            history,
+            hub: Hub::default(),
+            work: Signal::default(),
+            expiry: Notify::new(),
+        };
+        shared.hub.publish(&[], head.revision);
+        shared.wake_compaction();
+        Ok(shared)
+    }
+
+    /// Reads, or writes, the open database.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
+        match &*self.database.read() {
+            Some(database) => read(database),
+            None => Err(super::closed()),
+        }
+    }
+
+    pub(super) fn range(&self, query: &read::Query<'_>) -> Result<Page, Error> {
+        self.read(|database| read::range(database, query, &self.compacted))
+    }
+
+    /// Opens the database again and returns where it ends. Readers wait meanwhile.
+    pub(super) fn reopen(&self, directory: &Directory) -> Result<Head, Error> {
+        let mut slot = self.database.write();
+        // The old one lets go of its files first.
+        drop(slot.take());
+        let database = Database::open(&directory.database())?;
+        let head = database.head()?;
+        *slot = Some(database);
+        Ok(head)
+    }
+
+    pub(super) fn close(&self) {
+        drop(self.database.write().take());
+        self.hub.close();
+        self.work.close();
+        self.expiry.notify_one();
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.ends.lock().0
+    }
+
+    /// A batch is on disk.
+    pub(super) fn committed(&self, head: Head, expires: Option<u64>) {
+        self.ends.lock().0 = head;
+        self.wake_compaction();
+        if expires.is_some_and(|expires| self.expect_expiry(expires) > expires) {
+            self.expiry.notify_one();
+        }
+    }
+
+    /// History is shorter now.
+    pub(super) fn trimmed(&self, tail: Tail) {
+        self.ends.lock().1 = tail;
+    }
+
+    fn wake_compaction(&self) {
+        let (head, tail) = *self.ends.lock();
+        if compaction::is_due(head, tail, &self.history) {
+            self.work.wake();
+        }
+    }
+
+    pub(super) fn compacted(&self) -> Revision {
+        self.compacted.load(Ordering::Acquire)
+    }
+
+    /// From now on nothing older than `revision` can be read.
+    pub(super) fn compact(&self, revision: Revision) {
+        self.compacted.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// The expiry task looks at `expires` at the latest. Returns when it meant to look before.
+    pub(super) fn expect_expiry(&self, expires: u64) -> u64 {
+        self.next_expiry.fetch_min(expires, Ordering::AcqRel)
+    }
+
+    /// The expiry task looks now: every write from here on wakes it. Returns when it meant to look.
+    pub(super) fn take_expiry(&self) -> u64 {
+        self.next_expiry.swap(u64::MAX, Ordering::AcqRel)
+    }
+}
+
+/// Wakes one thread; several wakes while it works are one.
+#[derive(Default)]
+pub(super) struct Signal {
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Signal {
+    pub(super) fn wake(&self) {
+        self.state.lock().0 = true;
+        self.changed.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.state.lock().1 = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for a wake; false when closed.
+    pub(super) fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.0 && !state.1 {
+            self.changed.wait(&mut state);
+        }
+        state.0 = false;
+        !state.1
+    }
+}

@@ -1,0 +1,148 @@
+//! The decision of the writer, without I/O: which writes of a batch happen, and what they change on disk.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::encoding::{Entry, Head, Stored, encode_u64, expiry_key};
+use crate::{Change, Error, Event, Expect, Lane, Record, Revision, Write};
+
+/// Longer keys are refused, as are values that no reader would take.
+const MAX_KEY: usize = 4 << 10;
+const MAX_VALUE: usize = 64 << 20;
+
+/// The tables of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    /// Revision to entry: history, and the current values of the durable lane.
+    Log,
+    /// Key to the revision of its current value.
+    Index,
+    /// Key to record.
+    Ephemeral,
+    /// Time and key to revision.
+    Expiry,
+    /// Head and tail.
+    Meta,
+}
+
+/// One change of one table. A value of none removes the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Op {
+    pub(super) table: Table,
+    pub(super) key: Bytes,
+    pub(super) value: Option<Bytes>,
+}
+
+/// The state before the batch.
+pub(super) trait View {
+    /// The key's current record in the lane.
+    fn current(&self, lane: Lane, key: &Bytes) -> Result<Option<Stored>, Error>;
+}
+
+/// A batch in the making: later writes see the earlier ones.
+pub(super) struct Stage<'a, V> {
+    view: &'a V,
+    overlay: HashMap<(Lane, Bytes), Option<Stored>>,
+    now: u64,
+    /// The head after the batch.
+    pub(super) head: Head,
+    /// What to write.
+    pub(super) ops: Vec<Op>,
+    /// What the sinks will see.
+    pub(super) events: Vec<Event>,
+    /// The earliest expiry of the batch.
+    pub(super) expires: Option<u64>,
+}
+
+impl<'a, V: View> Stage<'a, V> {
+    /// `now` is in milliseconds since 1970.
+    pub(super) fn new(view: &'a V, head: Head, now: u64) -> Self {
+        Self { view, overlay: HashMap::new(), now, head, ops: Vec::new(), events: Vec::new(), expires: None }
+    }
+
+    /// Adds a write and returns its revision, or says why it does not happen; the batch is as before then.
+    pub(super) fn add(&mut self, write: Write) -> Result<Revision, Error> {
+        check_size(&write)?;
+        let id = (write.lane, write.key.clone());
+        let before = match self.overlay.get(&id) {
+            Some(stored) => stored.clone(),
+            None => self.view.current(write.lane, &write.key)?,
+        };
+        check_expectation(&write, before.as_ref())?;
+        let revision = self.head.revision + 1;
+        let value = match write.change {
+            Change::Put(value) => Some(value),
+            Change::Delete => None,
+        };
+        let after = value.as_ref().map(|value| Stored {
+            record: Record { key: write.key.clone(), value: value.clone(), revision },
+            expires: write.ttl.map_or(0, |ttl| self.now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))),
+        });
+        match write.lane {
+            Lane::Durable => self.durable(revision, &write.key, value.clone(), before.as_ref()),
+            Lane::Ephemeral => self.ephemeral(&write.key, after.as_ref(), before.as_ref()),
+        }
+        self.head.revision = revision;
+        self.overlay.insert(id, after);
+        let previous = before.map(|stored| stored.record);
+        self.events.push(Event { revision, key: write.key, value, previous, lane: write.lane, note: write.note });
+        Ok(revision)
+    }
+
+    /// The batch's changes with the new head.
+    pub(super) fn finish(&mut self) {
+        self.put(Table::Meta, super::HEAD, Some(self.head.encode()));
+    }
+
+    fn durable(&mut self, revision: Revision, key: &Bytes, value: Option<Bytes>, before: Option<&Stored>) {
+        let index = value.is_some().then(|| encode_u64(revision));
+        let previous = before.map_or(0, |stored| stored.record.revision);
+        let entry = Entry { revision, previous, key: key.clone(), value }.encode();
+        self.head.entries += 1;
+        self.head.bytes += entry.len() as u64;
+        self.put(Table::Log, encode_u64(revision), Some(entry));
+        self.put(Table::Index, key.clone(), index);
+    }
+
+    fn ephemeral(&mut self, key: &Bytes, after: Option<&Stored>, before: Option<&Stored>) {
+        if let Some(old) = before.filter(|stored| stored.expires != 0) {
+            self.put(Table::Expiry, expiry_key(old.expires, key), None);
+        }
+        if let Some(new) = after.filter(|stored| stored.expires != 0) {
+            self.put(Table::Expiry, expiry_key(new.expires, key), Some(encode_u64(new.record.revision)));
+            self.expires = Some(self.expires.map_or(new.expires, |earliest| earliest.min(new.expires)));
+        }
+        self.put(Table::Ephemeral, key.clone(), after.map(Stored::encode));
+    }
+
+    fn put(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
+        self.ops.push(Op { table, key, value });
+    }
+}
+
+fn check_size(write: &Write) -> Result<(), Error> {
+    let refuse = |why: &str| Err(Error::Failed(why.into()));
+    match &write.change {
+        _ if write.key.is_empty() => refuse("a key must not be empty"),
+        _ if write.key.len() > MAX_KEY => refuse("a key is at most 4 KiB long"),
+        _ if write.ttl.is_some() && write.lane == Lane::Durable => refuse("a time to live needs the ephemeral lane"),
+        Change::Put(value) if value.len() > MAX_VALUE => refuse("a value is at most 64 MiB long"),
+        _ => Ok(()),
+    }
+}
+
+fn check_expectation(write: &Write, before: Option<&Stored>) -> Result<(), Error> {
+    let revision = before.map(|stored| stored.record.revision);
+    let holds = match write.expect {
+        Expect::Absent => revision.is_none(),
+        Expect::At(expected) => revision == Some(expected),
+        Expect::Anything => true,
+    };
+    let possible = revision.is_some() || write.change != Change::Delete;
+    if holds && possible { Ok(()) } else { Err(Error::Conflict(before.map(|stored| stored.record.clone()))) }
+}
+
+#[cfg(test)]
+#[path = "stage_tests.rs"]
+mod tests;

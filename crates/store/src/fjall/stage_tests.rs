@@ -1,0 +1,117 @@
+#![allow(clippy::unwrap_used)]
+use std::time::Duration;
+
+use super::*;
+use crate::fjall::encoding::expiry_key;
+
+struct Fixed(Vec<(Lane, Stored)>);
+
+impl View for Fixed {
+    fn current(&self, lane: Lane, key: &Bytes) -> Result<Option<Stored>, Error> {
+        Ok(self.0.iter().find(|(at, stored)| *at == lane && stored.record.key == key).map(|(_, stored)| stored.clone()))
+    }
+}
+
+fn stored(key: &'static str, value: &'static str, revision: Revision, expires: u64) -> Stored {
+    Stored { record: Record { key: key.into(), value: value.into(), revision }, expires }
+}
+
+/// `a` is durable at revision 3, `l` ephemeral at revision 5, expiring at 2,000. The head is at 10, it is 1,000.
+fn view() -> Fixed {
+    Fixed(vec![(Lane::Durable, stored("a", "old", 3, 0)), (Lane::Ephemeral, stored("l", "lease", 5, 2_000))])
+}
+
+fn write(key: &'static str, expect: Expect, value: Option<&'static str>) -> Write {
+    let change = value.map_or(Change::Delete, |value| Change::Put(value.into()));
+    let lane = if key.starts_with('l') { Lane::Ephemeral } else { Lane::Durable };
+    Write { key: key.into(), expect, change, lane, ttl: None, note: None }
+}
+
+/// Runs the writes as one batch; `expected` has the revision, or the revision of the record that conflicts.
+fn check(writes: Vec<Write>, expected: &[Result<Revision, Option<Revision>>]) {
+    let view = view();
+    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, 1_000);
+    let results: Vec<_> = writes
+        .into_iter()
+        .map(|write| {
+            stage.add(write).map_err(|error| match error {
+                Error::Conflict(record) => record.map(|record| record.revision),
+                other => panic!("{other}"),
+            })
+        })
+        .collect();
+    assert_eq!(results, expected);
+    let committed: Vec<Revision> = expected.iter().copied().flatten().collect();
+    assert_eq!(stage.events.iter().map(|event| event.revision).collect::<Vec<_>>(), committed);
+    assert_eq!(stage.head.revision, 10 + committed.len() as u64);
+}
+
+#[test]
+fn expectations_hold_against_the_state_before() {
+    check(vec![write("new", Expect::Absent, Some("v"))], &[Ok(11)]);
+    check(vec![write("a", Expect::Absent, Some("v"))], &[Err(Some(3))]);
+    check(vec![write("a", Expect::At(3), Some("v"))], &[Ok(11)]);
+    check(vec![write("a", Expect::At(2), Some("v"))], &[Err(Some(3))]);
+    check(vec![write("new", Expect::At(2), Some("v"))], &[Err(None)]);
+    check(vec![write("new", Expect::Anything, Some("v"))], &[Ok(11)]);
+    check(vec![write("a", Expect::At(3), None)], &[Ok(11)]);
+    check(vec![write("new", Expect::Anything, None)], &[Err(None)]);
+    check(vec![write("new", Expect::Absent, None)], &[Err(None)]);
+    check(vec![write("l", Expect::At(5), None)], &[Ok(11)]);
+}
+
+#[test]
+fn a_batch_sees_its_own_writes_and_conflicts_take_no_revision() {
+    check(
+        vec![
+            write("new", Expect::Absent, Some("1")),
+            write("new", Expect::Absent, Some("2")),
+            write("new", Expect::At(11), Some("3")),
+            write("new", Expect::At(12), None),
+            write("new", Expect::At(12), None),
+            write("new", Expect::Absent, Some("4")),
+        ],
+        &[Ok(11), Err(Some(11)), Ok(12), Ok(13), Err(None), Ok(14)],
+    );
+}
+
+#[test]
+fn an_update_keeps_the_previous_record() {
+    let view = view();
+    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, 1_000);
+    stage.add(write("a", Expect::At(3), Some("new"))).unwrap();
+    stage.add(write("a", Expect::At(11), None)).unwrap();
+    assert_eq!(stage.events[0].previous, Some(stored("a", "old", 3, 0).record));
+    assert_eq!(stage.events[1].previous, Some(stored("a", "new", 11, 0).record));
+    let index: Vec<_> = stage.ops.iter().filter(|op| op.table == Table::Index).map(|op| op.value.is_some()).collect();
+    assert_eq!(index, [true, false]);
+    let log = stage.ops.iter().rfind(|op| op.table == Table::Log).unwrap();
+    assert_eq!(Entry::decode(12, log.value.as_ref().unwrap()).unwrap().previous, 11);
+    assert_eq!(stage.head.entries, 2);
+}
+
+#[test]
+fn the_expiry_index_follows_the_record() {
+    let view = view();
+    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, 1_000);
+    let renewal = Write { ttl: Some(Duration::from_secs(5)), ..write("l", Expect::At(5), Some("again")) };
+    stage.add(renewal).unwrap();
+    let expiry: Vec<_> = stage.ops.iter().filter(|op| op.table == Table::Expiry).cloned().collect();
+    let op = |expires, value| Op { table: Table::Expiry, key: expiry_key(expires, b"l"), value };
+    assert_eq!(expiry, [op(2_000, None), op(6_000, Some(encode_u64(11)))]);
+    assert_eq!(stage.expires, Some(6_000));
+    assert_eq!(stage.head.entries, 0, "the ephemeral lane has no history");
+}
+
+#[test]
+fn impossible_writes_are_refused() {
+    let view = view();
+    let mut stage = Stage::new(&view, Head::default(), 0);
+    let empty = write("", Expect::Anything, Some("v"));
+    let long = Write { key: vec![b'k'; MAX_KEY + 1].into(), ..write("k", Expect::Anything, Some("v")) };
+    let ttl = Write { ttl: Some(Duration::from_secs(1)), ..write("a", Expect::Anything, Some("v")) };
+    for write in [empty, long, ttl] {
+        assert!(matches!(stage.add(write), Err(Error::Failed(_))));
+    }
+    assert!(stage.ops.is_empty() && stage.events.is_empty());
+}

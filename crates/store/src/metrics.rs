@@ -1,0 +1,26 @@
+//! The store's figures in the process-wide registry.
+
+use std::sync::LazyLock;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+pub(crate) struct Metrics {
+    pub(crate) commits: Counter,
+    pub(crate) batch_size: Histogram,
+    pub(crate) sync_seconds: Histogram,
+}
+
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    commits: base::metrics::register("knarr_store_commits", "Committed writes", Counter::default()),
+    batch_size: base::metrics::register(
+        "knarr_store_batch_size",
+        "Writes that shared one disk synchronisation",
+        Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+    ),
+    sync_seconds: base::metrics::register(
+        "knarr_store_sync_seconds",
+        "Time to write one batch to disk and synchronise it",
+        Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
+    ),
+});
