@@ -3,7 +3,14 @@
 //! [`Schema::builtin`] is read from a table made from the upstream Go sources by `cargo xtask schema`. Objects themselves are
 //! plain `serde_json::Value`s in Kubernetes' JSON form; nothing here knows a particular kind.
 
+mod decode;
+mod path;
+pub mod quantity;
+mod strict;
 mod table;
+mod time;
 mod types;
 
+pub use decode::{TypeError, check, decode};
+pub use strict::parse_strict;
 pub use types::{Field, ListKind, Patch, Schema, Type, TypeDef, TypeId};
