@@ -1,1 +1,12 @@
-//! kubelet
+//! The kubelet.
+pub mod backoff;
+pub mod dns;
+pub mod env;
+pub mod expand;
+pub mod fields;
+pub mod hosts;
+pub mod pod;
+pub mod resources;
+pub mod security;
+pub mod spec;
+pub mod units;

@@ -1,0 +1,243 @@
+//! The environment of a container: services, `envFrom`, `env`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Secret, Service};
+
+use crate::expand::expand;
+use crate::fields::{self, Facts};
+use crate::spec::Model;
+
+/// The ConfigMaps and Secrets that a pod refers to, as far as they exist.
+pub trait Objects {
+    /// The ConfigMap of that name in the pod's namespace.
+    fn config_map(&self, name: &str) -> Option<std::sync::Arc<ConfigMap>>;
+    /// The Secret of that name in the pod's namespace.
+    fn secret(&self, name: &str) -> Option<std::sync::Arc<Secret>>;
+}
+
+/// Why the environment cannot be made (CreateContainerConfigError).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// A ConfigMap or Secret is missing.
+    #[error("{kind} \"{name}\" not found")]
+    NotFound {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A key is missing.
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    NoKey {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A value is no text.
+    #[error("key {key} in Secret {name} is not UTF-8 text and cannot be an environment variable")]
+    NotText {
+        /// The Secret.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A downward API reference is wrong.
+    #[error(transparent)]
+    Field(#[from] fields::Error),
+    /// Something that this kubelet does not offer.
+    #[error("environment variable {0} uses fileKeyRef, which this kubelet does not support")]
+    FileKey(String),
+}
+
+/// An environment and the keys of `envFrom` sources that are no variable names (event InvalidEnvironmentVariableNames).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// In order of definition, each name once.
+    pub variables: Vec<(String, String)>,
+    /// `(kind, name, keys)`.
+    pub skipped: Vec<(&'static str, String, Vec<String>)>,
+}
+
+#[derive(Default)]
+struct Builder {
+    order: Vec<String>,
+    values: HashMap<String, String>,
+}
+
+impl Builder {
+    fn set(&mut self, name: String, value: String) {
+        if !self.values.contains_key(&name) {
+            self.order.push(name.clone());
+        }
+        self.values.insert(name, value);
+    }
+}
+
+/// Builds the environment of `container`. `services` are the variables of [`service_variables`].
+pub fn build(
+    model: &Model,
+    container: &Container,
+    services: &[(String, String)],
+    objects: &dyn Objects,
+    facts: &Facts,
+) -> Result<Environment, Error> {
+    let mut skipped = Vec::new();
+    let mut own = Builder::default();
+    for source in container.env_from.iter().flatten() {
+        let prefix = source.prefix.as_deref().unwrap_or_default();
+        let (kind, name, data) = if let Some(r) = &source.config_map_ref {
+            let data = objects.config_map(&r.name).map(|map| map.data.clone().unwrap_or_default());
+            ("ConfigMap", &r.name, require(data, "configmap", &r.name, r.optional)?)
+        } else if let Some(r) = &source.secret_ref {
+            let data = objects.secret(&r.name).map(|secret| secret_text(&secret)).transpose()?;
+            ("Secret", &r.name, require(data, "secret", &r.name, r.optional)?)
+        } else {
+            continue;
+        };
+        let mut invalid = Vec::new();
+        for (key, value) in data {
+            let variable = format!("{prefix}{key}");
+            if is_variable_name(&variable) { own.set(variable, value) } else { invalid.push(key) }
+        }
+        if !invalid.is_empty() {
+            skipped.push((kind, name.clone(), invalid));
+        }
+    }
+    let services: BTreeMap<_, _> = services.iter().cloned().collect();
+    for variable in container.env.iter().flatten() {
+        let value = match &variable.value_from {
+            Some(source) => from_source(model, container, &variable.name, source, objects, facts)?,
+            None => {
+                let text = variable.value.as_deref().unwrap_or_default();
+                Some(expand(text, |name| own.values.get(name).or_else(|| services.get(name)).cloned()))
+            }
+        };
+        if let Some(value) = value {
+            own.set(variable.name.clone(), value);
+        }
+    }
+    let mut variables: Vec<_> = services.into_iter().filter(|(name, _)| !own.values.contains_key(name)).collect();
+    let Builder { order, mut values } = own;
+    variables.extend(order.into_iter().filter_map(|name| values.remove_entry(&name)));
+    Ok(Environment { variables, skipped })
+}
+
+fn require<T: Default>(data: Option<T>, kind: &'static str, name: &str, optional: Option<bool>) -> Result<T, Error> {
+    match data {
+        Some(data) => Ok(data),
+        None if optional == Some(true) => Ok(T::default()),
+        None => Err(Error::NotFound { kind, name: name.to_owned() }),
+    }
+}
+
+fn secret_text(secret: &Secret) -> Result<BTreeMap<String, String>, Error> {
+    let name = secret.metadata.name.clone().unwrap_or_default();
+    let text = |(key, bytes): (&String, &k8s_openapi::ByteString)| {
+        let value = String::from_utf8(bytes.0.clone()).map_err(|_| Error::NotText { name: name.clone(), key: key.clone() })?;
+        Ok((key.clone(), value))
+    };
+    secret.data.iter().flatten().map(text).collect()
+}
+
+fn from_source(
+    model: &Model,
+    container: &Container,
+    variable: &str,
+    source: &EnvVarSource,
+    objects: &dyn Objects,
+    facts: &Facts,
+) -> Result<Option<String>, Error> {
+    let missing = |kind: &'static str, name: &str, key: &str| Error::NoKey {
+        kind,
+        namespace: model.namespace().to_owned(),
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
+    if let Some(r) = &source.field_ref {
+        Ok(Some(fields::field(model, &r.field_path, facts)?))
+    } else if let Some(r) = &source.resource_field_ref {
+        Ok(Some(fields::resource(model, Some(container), r, facts)?))
+    } else if let Some(r) = &source.config_map_key_ref {
+        let optional = r.optional == Some(true);
+        match objects.config_map(&r.name) {
+            None if optional => Ok(None),
+            None => Err(Error::NotFound { kind: "configmap", name: r.name.clone() }),
+            Some(map) => match map.data.as_ref().and_then(|data| data.get(&r.key)) {
+                None if optional => Ok(None),
+                found => found.cloned().map(Some).ok_or_else(|| missing("ConfigMap", &r.name, &r.key)),
+            },
+        }
+    } else if let Some(r) = &source.secret_key_ref {
+        let optional = r.optional == Some(true);
+        match objects.secret(&r.name) {
+            None if optional => Ok(None),
+            None => Err(Error::NotFound { kind: "secret", name: r.name.clone() }),
+            Some(secret) => match secret.data.as_ref().and_then(|data| data.get(&r.key)) {
+                None if optional => Ok(None),
+                None => Err(missing("Secret", &r.name, &r.key)),
+                Some(bytes) => match String::from_utf8(bytes.0.clone()) {
+                    Ok(text) => Ok(Some(text)),
+                    Err(_) => Err(Error::NotText { name: r.name.clone(), key: r.key.clone() }),
+                },
+            },
+        }
+    } else {
+        Err(Error::FileKey(variable.to_owned()))
+    }
+}
+
+/// The API's rule for names of environment variables: printable ASCII without `=`.
+fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| (0x20..=0x7e).contains(&b) && b != b'=')
+}
+
+/// The `NAME_SERVICE_HOST` family of variables: services of the pod's namespace, and the API server's service in any case.
+pub fn service_variables<'a>(model: &Model, services: impl IntoIterator<Item = &'a Service>) -> Vec<(String, String)> {
+    let links = model.spec().enable_service_links.unwrap_or(true);
+    let mut variables = Vec::new();
+    for service in services {
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+        let is_master = namespace == "default" && name == "kubernetes";
+        let Some(ip) = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) else { continue };
+        if (is_master || (links && namespace == model.namespace())) && !matches!(ip, "" | "None") {
+            one_service(name, ip, service, &mut variables);
+        }
+    }
+    variables
+}
+
+fn one_service(name: &str, ip: &str, service: &Service, variables: &mut Vec<(String, String)>) {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let Some(first) = ports.first() else { return };
+    let upper = |text: &str| text.to_uppercase().replace('-', "_");
+    let prefix = upper(name);
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    let mut add = |name: String, value: String| variables.push((name, value));
+    add(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
+    add(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
+    for port in ports.iter().filter(|port| port.name.as_deref().is_some_and(|name| !name.is_empty())) {
+        add(format!("{prefix}_SERVICE_PORT_{}", upper(port.name.as_deref().unwrap_or_default())), port.port.to_string());
+    }
+    for (index, port) in ports.iter().enumerate() {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let url = format!("{}://{host}:{}", protocol.to_lowercase(), port.port);
+        if index == 0 {
+            add(format!("{prefix}_PORT"), url.clone());
+        }
+        let base = format!("{prefix}_PORT_{}_{protocol}", port.port);
+        add(base.clone(), url);
+        add(format!("{base}_PROTO"), protocol.to_lowercase());
+        add(format!("{base}_PORT"), port.port.to_string());
+        add(format!("{base}_ADDR"), ip.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+use super::*;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+struct Fixed;
+
+impl Objects for Fixed {
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
+        let map = json!({"metadata": {"name": "m"}, "data": {"k": "v", "bad=name": "x"}});
+        (name == "m").then(|| Arc::new(serde_json::from_value(map).unwrap()))
+    }
+
+    fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        let secret = json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}});
+        (name == "s").then(|| Arc::new(serde_json::from_value(secret).unwrap()))
+    }
+}
+
+fn environment(container: Value) -> Result<Environment, Error> {
+    let mut container = container;
+    container["name"] = json!("c");
+    let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}});
+    let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+    let services = [("SVC_HOST".to_owned(), "10.0.0.1".to_owned())];
+    build(&model, &model.members[0].spec, &services, &Fixed, &Facts::default())
+}
+
+#[track_caller]
+fn check(container: Value, expected: Result<&[(&str, &str)], &str>) {
+    let actual = environment(container).map(|e| e.variables).map_err(|e| e.to_string());
+    let expected = expected
+        .map(|list| list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>())
+        .map_err(str::to_owned);
+    assert_eq!(actual, expected);
+}
+
+#[test]
+fn values_and_expansion() {
+    let service = ("SVC_HOST", "10.0.0.1");
+    let env = json!([
+        {"name": "A", "value": "$(SVC_HOST):80"}, {"name": "B", "value": "<$(A)> $(LATER)"},
+        {"name": "A", "value": "again"}, {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    let expected = [service, ("A", "again"), ("B", "<10.0.0.1:80> $(LATER)"), ("N", "p")];
+    check(json!({"env": env}), Ok(&expected));
+    let overrides = json!([{"name": "SVC_HOST", "value": "mine"}]);
+    check(json!({"env": overrides}), Ok(&[("SVC_HOST", "mine")]));
+}
+
+#[test]
+fn sources() {
+    let service = ("SVC_HOST", "10.0.0.1");
+    let key = |name: &str, key: &str, optional: bool| json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]});
+    check(key("m", "k", false), Ok(&[service, ("A", "v")]));
+    check(key("m", "x", true), Ok(&[service]));
+    check(key("m", "x", false), Err("couldn't find key x in ConfigMap n/m"));
+    check(key("none", "k", false), Err("configmap \"none\" not found"));
+    check(key("none", "k", true), Ok(&[service]));
+    let secret = json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}]});
+    check(secret, Ok(&[service, ("A", "secret")]));
+    let from = json!({"envFrom": [{"prefix": "X_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}]});
+    check(from.clone(), Ok(&[service, ("X_k", "v"), ("p", "secret")]));
+    assert_eq!(environment(from).unwrap().skipped, [("ConfigMap", "m".to_owned(), vec!["bad=name".to_owned()])]);
+    check(json!({"envFrom": [{"secretRef": {"name": "none"}}]}), Err("secret \"none\" not found"));
+}
+
+#[test]
+fn service_links() {
+    let pod = json!({"metadata": {"namespace": "n"}, "spec": {"containers": []}});
+    let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+    let services: Vec<Service> = serde_json::from_value(json!([
+        {"metadata": {"name": "my-db", "namespace": "n"}, "spec": {"clusterIP": "10.0.0.9", "ports": [{"name": "sql", "port": 5432}]}},
+        {"metadata": {"name": "headless", "namespace": "n"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}},
+        {"metadata": {"name": "other", "namespace": "x"}, "spec": {"clusterIP": "10.0.0.8", "ports": [{"port": 1}]}}
+    ]))
+    .unwrap();
+    let names: Vec<String> = service_variables(&model, &services).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let expected = [
+        "MY_DB_SERVICE_HOST=10.0.0.9",
+        "MY_DB_SERVICE_PORT=5432",
+        "MY_DB_SERVICE_PORT_SQL=5432",
+        "MY_DB_PORT=tcp://10.0.0.9:5432",
+        "MY_DB_PORT_5432_TCP=tcp://10.0.0.9:5432",
+        "MY_DB_PORT_5432_TCP_PROTO=tcp",
+        "MY_DB_PORT_5432_TCP_PORT=5432",
+        "MY_DB_PORT_5432_TCP_ADDR=10.0.0.9",
+    ];
+    assert_eq!(names, expected);
+}

@@ -1,0 +1,108 @@
+//! The conditions of a pod.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+
+use super::state::{Slot, State};
+use super::status::seconds;
+use crate::spec::{Model, Role};
+
+/// Status, reason and message of a condition.
+type Verdict = (bool, &'static str, String);
+
+/// The kubelet's own conditions, after the ones of others that `old` holds.
+pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
+    let ready = containers_ready(model, new);
+    let own: [(&str, Verdict); 5] = [
+        ("PodReadyToStartContainers", (state.sandbox.done().is_some(), "", String::new())),
+        ("Initialized", initialized_verdict(model, state, new)),
+        ("Ready", pod_ready(model, &ready, old)),
+        ("ContainersReady", ready),
+        ("PodScheduled", (true, "", String::new())),
+    ];
+    let before = old.conditions.as_deref().unwrap_or_default();
+    let mut conditions: Vec<_> = before.iter().filter(|c| !own.iter().any(|(name, _)| *name == c.type_)).cloned().collect();
+    for (name, (holds, reason, message)) in own {
+        let status = if holds { "True" } else { "False" };
+        let previous = before.iter().find(|condition| condition.type_ == name);
+        let kept = previous.filter(|p| p.status == status).and_then(|p| p.last_transition_time.clone());
+        conditions.push(PodCondition {
+            type_: name.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
+            message: Some(message).filter(|message| !message.is_empty()),
+            last_probe_time: None,
+            last_transition_time: Some(kept.unwrap_or_else(|| seconds(now))),
+            observed_generation: model.pod.metadata.generation,
+        });
+    }
+    conditions
+}
+
+/// Whether all init containers are through and all sidecars have started, or some container has run already.
+pub fn initialized(model: &Model, state: &State) -> bool {
+    let slot = |name: &str| state.slots.get(name);
+    let ran = |slot: Option<&Slot>| slot.is_some_and(|s| s.current.is_some());
+    if model.members.iter().any(|m| m.role == Role::App && ran(slot(&m.spec.name))) {
+        return true;
+    }
+    model.members.iter().all(|member| match member.role {
+        Role::Init => slot(&member.spec.name).and_then(Slot::exited).is_some_and(|c| c.exit_code == Some(0)),
+        Role::Sidecar => slot(&member.spec.name).is_some_and(|s| s.running() && s.started),
+        Role::App | Role::Ephemeral => true,
+    })
+}
+
+fn initialized_verdict(model: &Model, state: &State, new: &PodStatus) -> Verdict {
+    if new.phase.as_deref() == Some("Succeeded") {
+        return (true, "PodCompleted", String::new());
+    }
+    if initialized(model, state) {
+        return (true, "", String::new());
+    }
+    let statuses = new.init_container_statuses.as_deref().unwrap_or_default();
+    let incomplete = |status: &&ContainerStatus| {
+        let sidecar = model.member(&status.name).is_some_and(|member| member.role == Role::Sidecar);
+        if sidecar { status.started != Some(true) } else { !status.ready }
+    };
+    let names = go_list(statuses.iter().filter(incomplete));
+    (false, "ContainersNotInitialized", format!("containers with incomplete status: {names}"))
+}
+
+/// `[a b]`, as Go prints a list.
+fn go_list<'a>(statuses: impl Iterator<Item = &'a ContainerStatus>) -> String {
+    format!("[{}]", statuses.map(|status| status.name.as_str()).collect::<Vec<_>>().join(" "))
+}
+
+fn containers_ready(model: &Model, new: &PodStatus) -> Verdict {
+    match new.phase.as_deref() {
+        Some("Succeeded") => return (false, "PodCompleted", String::new()),
+        Some("Failed") => return (false, "PodFailed", String::new()),
+        _ => {}
+    }
+    let sidecars = new.init_container_statuses.iter().flatten();
+    let sidecars = sidecars.filter(|status| model.member(&status.name).is_some_and(|member| member.role == Role::Sidecar));
+    let mut unready = sidecars.chain(new.container_statuses.iter().flatten()).filter(|status| !status.ready).peekable();
+    if unready.peek().is_none() {
+        return (true, "", String::new());
+    }
+    (false, "ContainersNotReady", format!("containers with unready status: {}", go_list(unready)))
+}
+
+fn pod_ready(model: &Model, containers: &Verdict, old: &PodStatus) -> Verdict {
+    if !containers.0 {
+        return containers.clone();
+    }
+    let mut unmet = Vec::new();
+    for gate in model.spec().readiness_gates.iter().flatten() {
+        let name = &gate.condition_type;
+        match old.conditions.iter().flatten().find(|condition| condition.type_ == *name) {
+            None => unmet.push(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+            Some(condition) if condition.status != "True" => {
+                unmet.push(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", condition.status));
+            }
+            Some(_) => {}
+        }
+    }
+    if unmet.is_empty() { (true, "", String::new()) } else { (false, "ReadinessGatesNotReady", unmet.join(", ")) }
+}

@@ -1,0 +1,77 @@
+//! The end of a pod: containers first, sidecars last and in reverse order, then sandbox, volumes, status, object.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::plan::{Action, Plan};
+use super::state::{Cause, Ending, State, Step};
+use crate::backoff::signed;
+use crate::spec::{Member, Model, Role};
+
+/// Default of `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE: i64 = 30;
+
+/// The grace period that applies now: that of the deletion where there is one. At least a second.
+pub fn grace(model: &Model) -> Duration {
+    let spec = model.spec().termination_grace_period_seconds;
+    let seconds = model.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(DEFAULT_GRACE);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1))
+}
+
+/// Next steps of a pod that ends.
+pub fn plan(model: &Model, state: &State, ending: &Ending, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if state.any_alive() {
+        stop_containers(&mut plan, model, state, ending, now);
+        return plan;
+    }
+    if matches!(state.sandbox, Step::Busy) || matches!(state.volumes, Step::Busy) || state.removing {
+        return plan;
+    }
+    match (&state.sandbox, &state.lost) {
+        (Step::Done(sandbox), _) | (_, Some(sandbox)) if ending.sandbox != Step::Done(()) => {
+            plan.when_due(&ending.sandbox, now, Action::StopSandbox(sandbox.id.clone()));
+            return plan;
+        }
+        _ => {}
+    }
+    if ending.volumes != Step::Done(()) {
+        plan.when_due(&ending.volumes, now, Action::Unmount);
+        return plan;
+    }
+    if ending.reported && model.pod.metadata.deletion_timestamp.is_some() && ending.cause != Cause::Removed {
+        plan.when_due(&ending.deleted, now, Action::Delete);
+    }
+    plan
+}
+
+/// Whether nothing of the pod is left on the node but its dead sandbox and its logs.
+pub fn settled(state: &State) -> bool {
+    state.ending.as_ref().is_some_and(|ending| ending.volumes == Step::Done(()))
+}
+
+fn stop_containers(plan: &mut Plan, model: &Model, state: &State, ending: &Ending, now: Timestamp) {
+    let alive = |member: &&Member| state.slots.get(&member.spec.name).is_some_and(|slot| slot.running() || slot.starting);
+    let others: Vec<_> = model.members.iter().filter(|m| m.role != Role::Sidecar).filter(alive).collect();
+    let last_sidecar = model.members.iter().rev().filter(|m| m.role == Role::Sidecar).find(alive);
+    let turn = if others.is_empty() { last_sidecar.into_iter().collect() } else { others };
+    let left = Duration::try_from(ending.deadline.duration_since(now)).unwrap_or(Duration::ZERO);
+    for member in turn {
+        let name = &member.spec.name;
+        let Some(slot) = state.slots.get(name).filter(|slot| slot.running()) else { continue };
+        let stop = |hook| Action::Stop { name: name.clone(), grace: left, message: format!("Stopping container {name}"), hook };
+        match slot.stopping {
+            None => plan.actions.push(stop(true)),
+            // The deletion was repeated with a shorter grace period.
+            Some(kill_at) if kill_at > ending.deadline.saturating_add(signed(Duration::from_millis(500))).unwrap_or(kill_at) => {
+                plan.actions.push(stop(false));
+            }
+            Some(_) => {}
+        }
+    }
+    // Sidecars that are still there when the time is over get no more of it.
+    if now < ending.deadline && plan.actions.is_empty() {
+        plan.wake_at(ending.deadline);
+    }
+}

@@ -1,0 +1,283 @@
+//! What to do next for a pod: a function of its specification, of what is known of it and of the time.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::ending;
+use super::state::{Cause, Ending, Slot, State, Step};
+use crate::backoff::signed;
+use crate::spec::{Member, Model, Role};
+
+/// Something to do. The worker marks it as begun and hands its outcome back to the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the sandbox with this number.
+    RunSandbox(u32),
+    /// Remove a sandbox that no longer serves.
+    RemoveLost(String),
+    /// Mount the volumes.
+    MountVolumes,
+    /// See that the image of a container is here, by its pull policy.
+    EnsureImage(String),
+    /// Make and start a container.
+    Start(String),
+    /// Run the postStart hook.
+    PostStart(String),
+    /// Stop a container.
+    Stop {
+        /// Its name.
+        name: String,
+        /// Time it has to end, its preStop hook included.
+        grace: Duration,
+        /// For the event.
+        message: String,
+        /// Run its preStop hook first. Not when a running stop is only shortened.
+        hook: bool,
+    },
+    /// Stop the sandbox for good.
+    StopSandbox(String),
+    /// Unmount and remove the volumes.
+    Unmount,
+    /// Delete the API object.
+    Delete,
+}
+
+/// Actions for now, and when to look again if nothing happens before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In no order: they run side by side.
+    pub actions: Vec<Action>,
+    /// Earliest time at which the plan may change by itself.
+    pub wake: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Looks again at `time` at the latest.
+    pub fn wake_at(&mut self, time: Timestamp) {
+        self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+    }
+
+    /// Adds `action` when `step` is due.
+    pub fn when_due<T>(&mut self, step: &Step<T>, now: Timestamp, action: Action) {
+        match step.due(now) {
+            Ok(true) => self.actions.push(action),
+            Ok(false) => {}
+            Err(time) => self.wake_at(time),
+        }
+    }
+}
+
+/// How long a failed pull is shown as such before it is shown as backing off.
+pub const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
+
+/// Decides whether the pod must end, and why; call before [`plan`].
+pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
+    let grace = ending::grace(model);
+    let metadata = &model.pod.metadata;
+    let wanted = if removed {
+        Some(Cause::Removed)
+    } else if metadata.deletion_timestamp.is_some() {
+        Some(Cause::Deleted)
+    } else if deadline(model, state).is_some_and(|deadline| deadline <= now) {
+        let message = "Pod was active on the node longer than the specified deadline";
+        Some(Cause::Failed("DeadlineExceeded".to_owned(), message.to_owned()))
+    } else {
+        finished(model, state).map(|_| Cause::Completed)
+    };
+    let Some(cause) = wanted else { return };
+    let deadline = now.saturating_add(signed(grace)).unwrap_or(now);
+    match &mut state.ending {
+        None => {
+            let (sandbox, volumes, deleted) = Default::default();
+            state.ending = Some(Ending { cause, deadline, sandbox, volumes, deleted, reported: false });
+        }
+        Some(ending) if matches!(cause, Cause::Deleted | Cause::Removed) => {
+            // A failure that was found before the deletion stays the pod's status.
+            if !matches!(ending.cause, Cause::Failed(..)) || cause == Cause::Removed {
+                ending.cause = cause;
+            }
+            ending.deadline = ending.deadline.min(deadline);
+        }
+        Some(_) => {}
+    }
+}
+
+/// When `activeDeadlineSeconds` is over.
+fn deadline(model: &Model, state: &State) -> Option<Timestamp> {
+    let seconds = model.spec().active_deadline_seconds?;
+    state.start_time?.saturating_add(jiff::SignedDuration::from_secs(seconds)).ok()
+}
+
+/// `Some(succeeded)` when no container will ever run again.
+pub fn finished(model: &Model, state: &State) -> Option<bool> {
+    let policy = model.restart_policy();
+    // The exit code of a container that ended for good.
+    let final_code = |member: &Member| {
+        let slot = state.slots.get(&member.spec.name)?;
+        let code = slot.exited()?.exit_code.unwrap_or(0);
+        (!slot.starting && !member.restarts(policy, code)).then_some(code)
+    };
+    let of = |role: Role| model.members.iter().filter(move |member| member.role == role);
+    if of(Role::Init).any(|member| final_code(member).is_some_and(|code| code != 0)) {
+        return Some(false);
+    }
+    let codes: Option<Vec<i32>> = of(Role::App).map(final_code).collect();
+    codes.filter(|codes| !codes.is_empty()).map(|codes| codes.iter().all(|code| *code == 0))
+}
+
+/// What to do now.
+pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
+    if let Some(ending) = &state.ending {
+        return ending::plan(model, state, ending, now);
+    }
+    let mut plan = Plan::default();
+    if let Some(deadline) = deadline(model, state) {
+        plan.wake_at(deadline);
+    }
+    match &state.lost {
+        Some(lost) if !state.removing => plan.actions.push(Action::RemoveLost(lost.id.clone())),
+        Some(_) => {}
+        None => plan.when_due(&state.sandbox, now, Action::RunSandbox(state.attempt)),
+    }
+    plan.when_due(&state.volumes, now, Action::MountVolumes);
+    let can_start = state.sandbox.done().is_some() && state.volumes.done().is_some();
+    for member in eligible(model, state) {
+        start(&mut plan, member, state.slots.get(&member.spec.name), can_start, now);
+    }
+    for member in &model.members {
+        if let Some(slot) = state.slots.get(&member.spec.name).filter(|slot| slot.running()) {
+            tend(&mut plan, model, member, slot, now);
+        }
+    }
+    plan
+}
+
+/// Containers whose turn it is: init containers one after the other, sidecars once started do not hold up the next.
+pub fn eligible<'a>(model: &'a Model, state: &State) -> Vec<&'a Member> {
+    let empty = Slot::default();
+    let slot = |member: &Member| state.slots.get(&member.spec.name).unwrap_or(&empty);
+    let of = |role: Role| model.members.iter().filter(move |member| member.role == role);
+    let mut turn = Vec::new();
+    let initialized = of(Role::App).any(|member| slot(member).current.is_some());
+    if initialized {
+        turn.extend(of(Role::Sidecar));
+    } else {
+        for member in model.members.iter().filter(|m| matches!(m.role, Role::Init | Role::Sidecar)) {
+            let slot = slot(member);
+            let complete = match member.role {
+                Role::Init => slot.exited().is_some_and(|c| c.exit_code == Some(0)),
+                _ => slot.running() && slot.started,
+            };
+            if complete && member.role == Role::Init {
+                continue;
+            }
+            turn.push(member);
+            if !complete {
+                turn.extend(of(Role::Ephemeral));
+                return turn;
+            }
+        }
+    }
+    turn.extend(of(Role::App));
+    turn.extend(of(Role::Ephemeral));
+    turn.retain(|member| {
+        let ended = slot(member).exited().map(|c| c.exit_code.unwrap_or(0));
+        ended.is_none_or(|code| member.restarts(model.restart_policy(), code))
+    });
+    turn
+}
+
+/// Brings a container that does not run one step forward.
+fn start(plan: &mut Plan, member: &Member, slot: Option<&Slot>, can_start: bool, now: Timestamp) {
+    let empty = Slot::default();
+    let slot = slot.unwrap_or(&empty);
+    let name = &member.spec.name;
+    if slot.running() || slot.starting {
+        return;
+    }
+    if let Some((until, _)) = slot.crash_backoff(now) {
+        return plan.wake_at(until);
+    }
+    if let Some(failure) = slot.failure.as_ref().filter(|failure| failure.retry > now) {
+        return plan.wake_at(failure.retry);
+    }
+    match &slot.image {
+        Step::Done(_) if can_start => plan.actions.push(Action::Start(name.clone())),
+        Step::Failed(failure) => {
+            let shown = failure.at.saturating_add(signed(PULL_ERROR_SHOWN)).unwrap_or(now);
+            if shown > now {
+                plan.wake_at(shown);
+            }
+            plan.when_due(&slot.image, now, Action::EnsureImage(name.clone()));
+        }
+        image => plan.when_due(image, now, Action::EnsureImage(name.clone())),
+    }
+}
+
+/// Looks after a container that runs: its hook, its health, a changed image.
+fn tend(plan: &mut Plan, model: &Model, member: &Member, slot: &Slot, now: Timestamp) {
+    let name = &member.spec.name;
+    if slot.hook == Step::Idle {
+        plan.actions.push(Action::PostStart(name.clone()));
+    }
+    if slot.stopping.is_some() {
+        return;
+    }
+    let changed = slot.current.as_ref().is_some_and(|c| Some(&c.image_reference) != member.spec.image.as_ref());
+    let mut grace = ending::grace(model);
+    let message = match slot.unhealthy {
+        Some(("postStart", _)) => "FailedPostStartHook".to_owned(),
+        Some((probe, own)) => {
+            if let Some(seconds) = own {
+                grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+            }
+            format!("Container {name} failed {probe} probe, will be restarted")
+        }
+        None if changed && member.role != Role::Ephemeral => format!("Container {name} definition changed, will be restarted"),
+        None => return,
+    };
+    let _ = now;
+    plan.actions.push(Action::Stop { name: name.clone(), grace, message, hook: true });
+}
+
+/// Marks the actions as begun, so that no later plan begins them again.
+pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
+    for action in actions {
+        match action {
+            Action::RunSandbox(_) => state.sandbox = Step::Busy,
+            Action::RemoveLost(_) => state.removing = true,
+            Action::MountVolumes => state.volumes = Step::Busy,
+            Action::EnsureImage(name) => state.slot(name).image = Step::Busy,
+            Action::Start(name) => begin_start(state.slot(name)),
+            Action::PostStart(name) => state.slot(name).hook = Step::Busy,
+            Action::Stop { name, grace, .. } => {
+                state.slot(name).stopping = Some(now.saturating_add(signed(*grace)).unwrap_or(now));
+            }
+            Action::StopSandbox(_) => begin_ending(state, |ending| &mut ending.sandbox),
+            Action::Unmount => begin_ending(state, |ending| &mut ending.volumes),
+            Action::Delete => begin_ending(state, |ending| &mut ending.deleted),
+        }
+    }
+}
+
+fn begin_ending(state: &mut State, step: impl FnOnce(&mut Ending) -> &mut Step<()>) {
+    if let Some(ending) = &mut state.ending {
+        *step(ending) = Step::Busy;
+    }
+}
+
+fn begin_start(slot: &mut Slot) {
+    if let Some(finished) = slot.exited().map(|ended| ended.finished.unwrap_or(ended.created)) {
+        // A failed start has moved the back-off already.
+        if slot.failure.is_none() {
+            slot.restarts.next(finished);
+        }
+    }
+    slot.failure = None;
+    slot.starting = true;
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+use super::*;
+use crate::pod::testing::{at, container, ended, model, sandbox};
+use runtime::api::ContainerState::{Exited, Running};
+use runtime::api::{Container, Image};
+use serde_json::{Value, json};
+
+/// A pod whose sandbox, volumes and images are there and whose containers are as given.
+fn state(model: &Model, containers: Vec<Container>) -> State {
+    let mut state =
+        State { sandbox: Step::Done(sandbox()), volumes: Step::Done(()), start_time: Some(at(0)), ..Default::default() };
+    for container in containers {
+        let slot = state.slot(&container.name.clone());
+        slot.observe(container);
+        slot.hook = Step::Done(());
+        slot.started = slot.running();
+    }
+    for member in &model.members {
+        state.slot(&member.spec.name).image = Step::Done(Image::default());
+    }
+    state
+}
+
+/// The plan at second 100 for these containers, in words.
+#[track_caller]
+fn check(spec: Value, containers: Vec<Container>, expected: &[&str]) {
+    let model = model(spec);
+    let mut state = state(&model, containers);
+    advance(&model, &mut state, false, at(100));
+    let words: Vec<String> = plan(&model, &state, at(100)).actions.iter().map(words).collect();
+    assert_eq!(words, expected);
+}
+
+fn words(action: &Action) -> String {
+    match action {
+        Action::Start(name) => format!("start {name}"),
+        Action::Stop { name, grace, .. } => format!("stop {name} {}s", grace.as_secs()),
+        Action::EnsureImage(name) => format!("image {name}"),
+        Action::PostStart(name) => format!("hook {name}"),
+        other => format!("{other:?}").split(['(', '{']).next().unwrap().trim().to_owned(),
+    }
+}
+
+#[test]
+fn everything_begins_at_once() {
+    let model = model(json!({"containers": [{"name": "a", "image": "img"}, {"name": "b", "image": "img"}]}));
+    let mut state = State::default();
+    let first = plan(&model, &state, at(0)).actions;
+    assert_eq!(first.iter().map(words).collect::<Vec<_>>(), ["RunSandbox", "MountVolumes", "image a", "image b"]);
+    begin(&mut state, &first, at(0));
+    assert_eq!(plan(&model, &state, at(0)), Plan::default());
+}
+
+#[test]
+fn init_containers_run_in_order() {
+    let spec = json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i", "image": "img"}, {"name": "s", "image": "img", "restartPolicy": "Always"}, {"name": "j", "image": "img"}],
+        "containers": [{"name": "a", "image": "img"}]});
+    check(spec.clone(), vec![], &["start i"]);
+    check(spec.clone(), vec![container("1", "i", 0, Running)], &[]);
+    check(spec.clone(), vec![ended("1", "i", 0, 0)], &["start s"]);
+    check(spec.clone(), vec![ended("1", "i", 0, 0), container("2", "s", 0, Running)], &["start j"]);
+    let done = vec![ended("1", "i", 0, 0), container("2", "s", 0, Running), ended("3", "j", 0, 0)];
+    check(spec.clone(), done, &["start a"]);
+    check(spec.clone(), vec![ended("1", "i", 0, 1)], &["StopSandbox"]);
+    let finished = vec![container("2", "s", 0, Running), ended("4", "a", 0, 0)];
+    check(spec, finished, &["stop s 30s"]);
+}
+
+#[test]
+fn containers_restart_by_policy() {
+    let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]});
+    check(spec("Always"), vec![ended("1", "a", 0, 0)], &["start a"]);
+    check(spec("OnFailure"), vec![ended("1", "a", 0, 1)], &["start a"]);
+    check(spec("OnFailure"), vec![ended("1", "a", 0, 0)], &["StopSandbox"]);
+    check(spec("Never"), vec![ended("1", "a", 0, 1)], &["StopSandbox"]);
+}
+
+#[test]
+fn crash_loops_wait() {
+    let model = model(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let mut state = state(&model, vec![ended("1", "a", 0, 1)]);
+    let first = plan(&model, &state, at(4));
+    assert_eq!(first.actions, [Action::Start("a".to_owned())]);
+    begin(&mut state, &first.actions, at(4));
+    let slot = state.slot("a");
+    slot.starting = false;
+    slot.observe(ended("2", "a", 1, 1));
+    assert_eq!(plan(&model, &state, at(5)), Plan { actions: vec![], wake: Some(at(13)) });
+    assert_eq!(plan(&model, &state, at(13)).actions, [Action::EnsureImage("a".to_owned())]);
+}
+
+#[test]
+fn unhealthy_and_changed_containers_are_stopped() {
+    let spec = json!({"terminationGracePeriodSeconds": 7, "containers": [{"name": "a", "image": "img2"}]});
+    check(spec, vec![container("1", "a", 0, Running)], &["stop a 7s"]);
+    let model = model(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let mut state = state(&model, vec![container("1", "a", 0, Running)]);
+    state.slot("a").unhealthy = Some(("liveness", Some(3)));
+    let actions = plan(&model, &state, at(5)).actions;
+    assert_eq!(actions.iter().map(words).collect::<Vec<_>>(), ["stop a 3s"]);
+    begin(&mut state, &actions, at(5));
+    assert_eq!(plan(&model, &state, at(5)).actions, []);
+}
+
+fn deleted(grace: i64) -> Model {
+    let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "deletionGracePeriodSeconds": grace}, "spec": {"containers": [{"name": "a", "image": "img"}]}});
+    Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()))
+}
+
+#[test]
+fn deletion_runs_to_its_end() {
+    let model = deleted(20);
+    let mut state = state(&model, vec![container("1", "a", 0, Running)]);
+    let step = |second: i64, state: &mut State| {
+        advance(&model, state, false, at(second));
+        let actions = plan(&model, state, at(second)).actions;
+        begin(state, &actions, at(second));
+        actions.iter().map(words).collect::<Vec<_>>()
+    };
+    assert_eq!(step(10, &mut state), ["stop a 20s"]);
+    assert!(step(11, &mut state).is_empty());
+    state.slot("a").observe(container("1", "a", 0, Exited));
+    assert_eq!(step(12, &mut state), ["StopSandbox"]);
+    state.ending.as_mut().unwrap().sandbox = Step::Done(());
+    assert_eq!(step(12, &mut state), ["Unmount"]);
+    state.ending.as_mut().unwrap().volumes = Step::Done(());
+    assert!(step(12, &mut state).is_empty());
+    state.ending.as_mut().unwrap().reported = true;
+    assert_eq!(step(12, &mut state), ["Delete"]);
+    assert!(step(12, &mut state).is_empty());
+}
+
+#[test]
+fn a_shorter_grace_period_wins() {
+    let mut state = state(&deleted(20), vec![container("1", "a", 0, Running)]);
+    for (model, expected) in [(deleted(20), "stop a 20s"), (deleted(2), "stop a 2s")] {
+        advance(&model, &mut state, false, at(10));
+        let actions = plan(&model, &state, at(10)).actions;
+        assert_eq!(actions.iter().map(words).collect::<Vec<_>>(), [expected]);
+        begin(&mut state, &actions, at(10));
+    }
+}
+
+#[test]
+fn the_deadline_fails_the_pod() {
+    let model = model(json!({"activeDeadlineSeconds": 50, "containers": [{"name": "a", "image": "img"}]}));
+    let mut state = state(&model, vec![container("1", "a", 0, Running)]);
+    assert_eq!(plan(&model, &state, at(10)).wake, Some(at(50)));
+    advance(&model, &mut state, false, at(50));
+    assert!(matches!(&state.ending.as_ref().unwrap().cause, Cause::Failed(reason, _) if reason == "DeadlineExceeded"));
+}

@@ -1,0 +1,244 @@
+//! `status` of a pod, from what is known of it. Pure.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use runtime::api::{Container, ContainerState};
+
+use super::conditions;
+use super::plan::{PULL_ERROR_SHOWN, finished};
+use super::state::{Cause, Slot, State, Step};
+use crate::backoff::signed;
+use crate::resources;
+use crate::spec::{Member, Model, Role};
+
+/// Scheme of container identifiers in the API.
+pub const SCHEME: &str = "knarr://";
+
+/// API times have whole seconds.
+pub fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+/// The status to report. `old` is the one that the API has: conditions of others and transition times come from it.
+pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {
+    let of = |roles: &[Role]| -> Vec<ContainerStatus> {
+        let members = model.members.iter().filter(|member| roles.contains(&member.role));
+        members.map(|member| container_status(model, state, member, now)).collect()
+    };
+    let list = |statuses: Vec<ContainerStatus>| (!statuses.is_empty()).then_some(statuses);
+    let phase = phase(model, state, old);
+    let pod_ips = pod_ips(model, state, old, host_ips);
+    let (reason, message) = match state.ending.as_ref().map(|ending| &ending.cause) {
+        Some(Cause::Failed(reason, message)) => (Some(reason.clone()), Some(message.clone())),
+        _ => (old.reason.clone(), old.message.clone()),
+    };
+    let mut status = PodStatus {
+        phase: Some(phase.to_owned()),
+        reason,
+        message,
+        observed_generation: model.pod.metadata.generation,
+        host_ip: host_ips.first().map(IpAddr::to_string),
+        host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
+        pod_ip: pod_ips.first().cloned(),
+        pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        start_time: old.start_time.clone().or_else(|| state.start_time.map(seconds)),
+        qos_class: old.qos_class.clone().or_else(|| Some(resources::qos(model).name().to_owned())),
+        init_container_statuses: list(of(&[Role::Init, Role::Sidecar])),
+        container_statuses: list(of(&[Role::App])),
+        ephemeral_container_statuses: list(of(&[Role::Ephemeral])),
+        nominated_node_name: old.nominated_node_name.clone(),
+        resource_claim_statuses: old.resource_claim_statuses.clone(),
+        ..PodStatus::default()
+    };
+    status.conditions = Some(conditions::generate(model, state, &status, old, now));
+    status
+}
+
+fn pod_ips(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr]) -> Vec<String> {
+    match &state.sandbox {
+        Step::Done(_) if model.host_network() => host_ips.iter().map(IpAddr::to_string).collect(),
+        Step::Done(sandbox) => sandbox.ips.iter().map(IpAddr::to_string).collect(),
+        // A pod that has ended keeps its last addresses for who reads about it.
+        _ if state.ending.is_some() => old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The phase. A final one is shown when no container runs any more.
+fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
+    match old.phase.as_deref() {
+        Some("Failed") => return "Failed",
+        Some("Succeeded") => return "Succeeded",
+        _ => {}
+    }
+    let of = |role: Role| model.members.iter().filter(move |m| m.role == role).map(|m| state.slots.get(&m.spec.name));
+    let ran = |slot: Option<&Slot>| {
+        slot.is_some_and(|s| s.current.is_some() || s.previous.is_some() || s.inherited.as_ref().is_some_and(began))
+    };
+    if let Some(ending) = state.ending.as_ref().filter(|_| !state.any_alive()) {
+        if matches!(ending.cause, Cause::Failed(..)) {
+            return "Failed";
+        }
+        let succeeded = finished(model, state).unwrap_or_else(|| {
+            of(Role::App).all(|slot| slot.and_then(Slot::exited).is_some_and(|ended| ended.exit_code == Some(0)))
+        });
+        return if succeeded { "Succeeded" } else { "Failed" };
+    }
+    let all_ran = of(Role::App).all(ran);
+    let any_ran = of(Role::App).any(ran);
+    let initialized = any_ran || conditions::initialized(model, state);
+    if initialized && all_ran { "Running" } else { "Pending" }
+}
+
+fn began(status: &ContainerStatus) -> bool {
+    let told = |state: &Option<ApiState>| state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    told(&status.state) || told(&status.last_state)
+}
+
+/// Status of one container.
+pub fn container_status(model: &Model, state: &State, member: &Member, now: Timestamp) -> ContainerStatus {
+    let empty = Slot::default();
+    let slot = state.slots.get(&member.spec.name).unwrap_or(&empty);
+    let newest = slot.current.as_ref().or(slot.previous.as_ref());
+    let (shown, last) = shown_states(model, state, member, slot, now);
+    let running = shown.running.is_some();
+    let inherited = slot.inherited.as_ref().filter(|_| newest.is_none());
+    let ready = match member.role {
+        Role::Init => shown.terminated.as_ref().is_some_and(|t| t.exit_code == 0),
+        Role::Ephemeral => false,
+        Role::Sidecar | Role::App => running && slot.started && slot.ready,
+    };
+    let shown_container = match (&shown.waiting, newest) {
+        (Some(_), Some(container)) => Some(container),
+        (_, container) => container,
+    };
+    ContainerStatus {
+        name: member.spec.name.clone(),
+        image: member.spec.image.clone().unwrap_or_default(),
+        image_id: shown_container.map(|c| c.image.clone()).or_else(|| inherited.map(|s| s.image_id.clone())).unwrap_or_default(),
+        container_id: shown_container
+            .map(|c| format!("{SCHEME}{}", c.id))
+            .or_else(|| inherited.and_then(|s| s.container_id.clone())),
+        ready,
+        started: Some(running && slot.started && member.role != Role::Ephemeral),
+        restart_count: restart_count(slot),
+        state: Some(shown),
+        last_state: Some(last.unwrap_or_default()),
+        allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
+        resources: member.spec.resources.clone().filter(|_| running),
+        ..ContainerStatus::default()
+    }
+}
+
+fn restart_count(slot: &Slot) -> i32 {
+    let newest = slot.current.as_ref().or(slot.previous.as_ref());
+    let own = newest.map(|container| i32::try_from(container.attempt).unwrap_or(i32::MAX));
+    own.or(slot.inherited.as_ref().map(|status| status.restart_count)).unwrap_or(0)
+}
+
+/// The state and last state to show.
+fn shown_states(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> (ApiState, Option<ApiState>) {
+    let before = slot.previous.as_ref().map(terminated).or_else(|| {
+        let inherited = slot.inherited.as_ref()?;
+        let told = inherited.state.clone().filter(|s| s.terminated.is_some()).or_else(|| inherited.last_state.clone());
+        told.filter(|state| state.terminated.is_some())
+    });
+    match &slot.current {
+        // Until its hook is done, a container is still being created.
+        Some(current) if current.state == ContainerState::Running => match slot.hook {
+            Step::Done(()) => (running(current), before),
+            _ if slot.stopping.is_some() => (running(current), before),
+            _ => (waiting(model, state, member, slot, now), before),
+        },
+        Some(current) if current.state == ContainerState::Exited => {
+            let again = state.ending.is_none()
+                && member.restarts(model.restart_policy(), current.exit_code.unwrap_or(0))
+                && !(member.role == Role::Init && current.exit_code == Some(0));
+            let waits = slot.crash_backoff(now).is_some() || slot.failure.is_some() || matches!(slot.image, Step::Failed(_));
+            if again && waits {
+                (waiting(model, state, member, slot, now), Some(terminated(current)))
+            } else {
+                (terminated(current), before)
+            }
+        }
+        _ => {
+            // A pod that ended before this kubelet knew it keeps what the API says.
+            let told = slot.inherited.as_ref().filter(|_| slot.previous.is_none() && state.ending.is_some());
+            match told.and_then(|status| status.state.clone()).filter(|state| state.terminated.is_some()) {
+                Some(state) => (state, told.and_then(|status| status.last_state.clone())),
+                None => (waiting(model, state, member, slot, now), before),
+            }
+        }
+    }
+}
+
+fn running(container: &Container) -> ApiState {
+    let started_at = container.started.map(seconds);
+    ApiState { running: Some(ContainerStateRunning { started_at }), ..ApiState::default() }
+}
+
+fn terminated(container: &Container) -> ApiState {
+    let exit_code = container.exit_code.unwrap_or(255);
+    let reason = match container.reason.as_str() {
+        "" if exit_code == 0 => "Completed",
+        "" => "Error",
+        reason => reason,
+    };
+    let terminated = ContainerStateTerminated {
+        container_id: Some(format!("{SCHEME}{}", container.id)),
+        exit_code,
+        finished_at: container.finished.map(seconds),
+        message: Some(container.message.clone()).filter(|message| !message.is_empty()),
+        reason: Some(reason.to_owned()),
+        signal: container.signal.filter(|signal| *signal != 0),
+        started_at: container.started.or(Some(container.created)).map(seconds),
+    };
+    ApiState { terminated: Some(terminated), ..ApiState::default() }
+}
+
+fn waiting(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> ApiState {
+    let (reason, message) = waiting_reason(model, state, member, slot, now);
+    let waiting = ContainerStateWaiting { reason: Some(reason), message: message.filter(|message| !message.is_empty()) };
+    ApiState { waiting: Some(waiting), ..ApiState::default() }
+}
+
+fn waiting_reason(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> (String, Option<String>) {
+    if let Step::Failed(failure) = &slot.image {
+        let pulling = matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable");
+        if pulling && failure.at.saturating_add(signed(PULL_ERROR_SHOWN)).is_ok_and(|shown| shown <= now) {
+            let image = member.spec.image.as_deref().unwrap_or_default();
+            let message = format!("Back-off pulling image {image:?}: {}: {}", failure.reason, failure.message);
+            return ("ImagePullBackOff".to_owned(), Some(message));
+        }
+        return (failure.reason.clone(), Some(failure.message.clone()));
+    }
+    if let Some(failure) = &slot.failure {
+        return (failure.reason.clone(), Some(failure.message.clone()));
+    }
+    if let Some((_, delay)) = slot.crash_backoff(now) {
+        let name = &member.spec.name;
+        let delay = go_duration(delay);
+        let message = format!("back-off {delay} restarting failed container={name} pod={}", model.title());
+        return ("CrashLoopBackOff".to_owned(), Some(message));
+    }
+    let has_init = model.members.iter().any(|m| matches!(m.role, Role::Init | Role::Sidecar));
+    let initializing = has_init && !conditions::initialized(model, state) && member.role == Role::App;
+    let pending_init = has_init && member.role == Role::Init;
+    if initializing || pending_init { ("PodInitializing".to_owned(), None) } else { ("ContainerCreating".to_owned(), None) }
+}
+
+/// Whole seconds as Go prints a duration: `40s`, `2m40s`, `5m0s`.
+fn go_duration(duration: std::time::Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

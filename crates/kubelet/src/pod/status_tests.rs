@@ -1,0 +1,109 @@
+use super::*;
+use crate::pod::plan::advance;
+use crate::pod::testing::{at, container, ended, model, sandbox};
+use runtime::api::ContainerState::Running;
+use serde_json::{Value, json};
+
+fn state(containers: Vec<Container>) -> State {
+    let mut state =
+        State { sandbox: Step::Done(sandbox()), volumes: Step::Done(()), start_time: Some(at(0)), ..Default::default() };
+    for container in containers {
+        let slot = state.slot(&container.name.clone());
+        slot.observe(container);
+        (slot.hook, slot.started, slot.ready) = (Step::Done(()), slot.running(), slot.running());
+    }
+    state
+}
+
+/// `PHASE container=STATE... Ready=STATUS reason`.
+fn summary(status: &PodStatus) -> String {
+    let mut words = vec![status.phase.clone().unwrap()];
+    for container in status.init_container_statuses.iter().chain(&status.container_statuses).flatten() {
+        let state = container.state.clone().unwrap();
+        let told =
+            state.waiting.and_then(|w| w.reason).or(state.terminated.and_then(|t| t.reason)).unwrap_or("running".to_owned());
+        words.push(format!("{}={told}/{}", container.name, container.restart_count));
+    }
+    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap();
+    words.push(format!("{} {}", ready.status, ready.reason.clone().unwrap_or_default()));
+    words.join(" ").trim().to_owned()
+}
+
+#[track_caller]
+fn check(spec: Value, containers: Vec<Container>, expected: &str) {
+    let model = model(spec);
+    let mut state = state(containers);
+    advance(&model, &mut state, false, at(4));
+    let status = generate(&model, &state, &PodStatus::default(), &["10.1.0.1".parse().unwrap()], at(4));
+    assert_eq!(summary(&status), expected);
+}
+
+fn one(policy: &str) -> Value {
+    json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]})
+}
+
+#[test]
+fn phases_and_states() {
+    check(one("Always"), vec![], "Pending a=ContainerCreating/0 False ContainersNotReady");
+    check(one("Always"), vec![container("1", "a", 0, Running)], "Running a=running/0 True");
+    check(one("Always"), vec![ended("1", "a", 0, 1)], "Running a=Error/0 False ContainersNotReady");
+    check(one("Never"), vec![ended("1", "a", 0, 0)], "Succeeded a=Completed/0 False PodCompleted");
+    check(one("Never"), vec![ended("1", "a", 0, 3)], "Failed a=Error/0 False PodFailed");
+}
+
+#[test]
+fn init_containers() {
+    let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "img"}],
+        "containers": [{"name": "a", "image": "img"}]});
+    let not_ready = "a=PodInitializing/0 False ContainersNotReady";
+    check(spec.clone(), vec![], &format!("Pending i=PodInitializing/0 {not_ready}"));
+    check(spec.clone(), vec![container("1", "i", 0, Running)], &format!("Pending i=running/0 {not_ready}"));
+    check(spec.clone(), vec![ended("1", "i", 0, 1)], "Failed i=Error/0 a=PodInitializing/0 False PodFailed");
+    check(spec, vec![ended("1", "i", 0, 0), container("2", "a", 0, Running)], "Running i=Completed/0 a=running/0 True");
+}
+
+#[test]
+fn a_crash_loop_shows_its_delay_and_the_last_end() {
+    let model = model(one("Always"));
+    let mut state = state(vec![ended("1", "a", 0, 1)]);
+    let slot = state.slot("a");
+    slot.restarts.next(at(2));
+    slot.observe(ended("2", "a", 1, 7));
+    let status = generate(&model, &state, &PodStatus::default(), &[], at(4));
+    let container = &status.container_statuses.unwrap()[0];
+    let waiting = container.state.clone().unwrap().waiting.unwrap();
+    assert_eq!(waiting.message.unwrap(), "back-off 10s restarting failed container=a pod=p_n(u)");
+    assert_eq!(container.last_state.clone().unwrap().terminated.unwrap().exit_code, 7);
+    assert_eq!(container.restart_count, 1);
+}
+
+#[test]
+fn gates_and_foreign_conditions() {
+    let gated = json!({"readinessGates": [{"conditionType": "x/y"}], "containers": [{"name": "a", "image": "img"}]});
+    let model = model(gated);
+    let state = state(vec![container("1", "a", 0, Running)]);
+    let mut old = PodStatus::default();
+    for (gate, expected) in [(None, "False"), (Some("False"), "False"), (Some("True"), "True")] {
+        old.conditions = gate.map(|status| serde_json::from_value(json!([{"type": "x/y", "status": status}])).unwrap());
+        let status = generate(&model, &state, &old, &[], at(4));
+        assert_eq!(status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap().status, expected);
+        assert_eq!(status.conditions.iter().flatten().any(|c| c.type_ == "x/y"), gate.is_some());
+    }
+}
+
+#[test]
+fn transition_times_stay_while_nothing_changes() {
+    let model = model(one("Always"));
+    let state = state(vec![container("1", "a", 0, Running)]);
+    let first = generate(&model, &state, &PodStatus::default(), &[], at(10));
+    let second = generate(&model, &state, &first, &[], at(20));
+    assert_eq!(first, second);
+}
+
+#[test]
+fn go_durations() {
+    let check = |seconds, expected: &str| assert_eq!(go_duration(std::time::Duration::from_secs(seconds)), expected);
+    check(40, "40s");
+    check(160, "2m40s");
+    check(300, "5m0s");
+}

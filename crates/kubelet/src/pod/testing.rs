@@ -1,0 +1,66 @@
+//! Builders for tests of the pod's pure core.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use runtime::api::{Container, ContainerState, PodIdentity, Sandbox, SandboxState};
+use serde_json::{Value, json};
+
+use crate::spec::Model;
+
+/// A pod `p` in namespace `n` with this specification.
+pub(crate) fn model(spec: Value) -> Model {
+    let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1}, "spec": spec});
+    Model::new(Arc::new(serde_json::from_value(pod).unwrap()))
+}
+
+/// A second of the test's clock.
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A sandbox that serves.
+pub(crate) fn sandbox() -> Sandbox {
+    Sandbox {
+        id: "sandbox".to_owned(),
+        pod: PodIdentity::default(),
+        attempt: 0,
+        state: SandboxState::Ready,
+        created: at(0),
+        ips: vec!["10.0.0.2".parse().unwrap()],
+        netns: None,
+        runtime_handler: String::new(),
+    }
+}
+
+/// A container made at second 1, started at 2, ended at 3 with code 0.
+pub(crate) fn container(id: &str, name: &str, attempt: u32, state: ContainerState) -> Container {
+    let exited = state == ContainerState::Exited;
+    Container {
+        id: id.to_owned(),
+        sandbox: "sandbox".to_owned(),
+        name: name.to_owned(),
+        attempt,
+        state,
+        created: at(1),
+        started: (state != ContainerState::Created).then(|| at(2)),
+        finished: exited.then(|| at(3)),
+        exit_code: exited.then_some(0),
+        signal: None,
+        reason: if exited { "Completed".to_owned() } else { String::new() },
+        message: String::new(),
+        image: "sha256:1".to_owned(),
+        image_reference: "img".to_owned(),
+        log_path: PathBuf::new(),
+        annotations: Default::default(),
+        pid: None,
+    }
+}
+
+/// Like [`container`], ended with `code`.
+pub(crate) fn ended(id: &str, name: &str, attempt: u32, code: i32) -> Container {
+    let reason = if code == 0 { "Completed" } else { "Error" };
+    let container = container(id, name, attempt, ContainerState::Exited);
+    Container { exit_code: Some(code), reason: reason.to_owned(), ..container }
+}

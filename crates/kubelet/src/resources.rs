@@ -1,0 +1,220 @@
+//! Quality of service, cgroup values and the out-of-memory score, as upstream computes them.
+
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use runtime::api::Resources;
+
+use crate::spec::{Model, Role};
+use crate::units::{self, ResourceList};
+
+/// Scheduling period of CPU quotas, microseconds.
+const PERIOD: i64 = 100_000;
+const MIN_SHARES: u64 = 2;
+const MAX_SHARES: u64 = 262_144;
+const MIN_QUOTA: i64 = 1000;
+
+/// The quality of service class of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// Every container has equal requests and limits of CPU and memory.
+    Guaranteed,
+    /// Some container asks for something.
+    Burstable,
+    /// Nobody asks for anything.
+    BestEffort,
+}
+
+impl Qos {
+    /// As in `status.qosClass`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+fn requirements(container: &Container) -> (Option<&ResourceList>, Option<&ResourceList>) {
+    split(container.resources.as_ref())
+}
+
+fn split(resources: Option<&ResourceRequirements>) -> (Option<&ResourceList>, Option<&ResourceList>) {
+    (resources.and_then(|r| r.requests.as_ref()), resources.and_then(|r| r.limits.as_ref()))
+}
+
+/// The class of a pod by its containers, or by its pod-level resources where it has them (KEP-2837).
+pub fn qos(model: &Model) -> Qos {
+    let pod_level = model.spec().resources.as_ref();
+    let sources: Vec<_> = if pod_level.is_some() {
+        vec![split(pod_level)]
+    } else {
+        model.members.iter().filter(|m| m.role != Role::Ephemeral).map(|m| requirements(&m.spec)).collect()
+    };
+    let asks = |(requests, limits): &(Option<&ResourceList>, Option<&ResourceList>)| {
+        ["cpu", "memory"].iter().any(|name| units::milli_of(*requests, name) > 0 || units::milli_of(*limits, name) > 0)
+    };
+    if !sources.iter().any(asks) {
+        return Qos::BestEffort;
+    }
+    let guaranteed = sources.iter().all(|(requests, limits)| {
+        ["cpu", "memory"].iter().all(|name| {
+            let limit = units::milli_of(*limits, name);
+            let request = requests.and_then(|r| r.get(*name)).map_or(limit, units::milli);
+            limit > 0 && limit == request
+        })
+    });
+    if guaranteed { Qos::Guaranteed } else { Qos::Burstable }
+}
+
+/// The pod's cgroup, relative to the runtime's root.
+pub fn cgroup_parent(model: &Model) -> String {
+    match qos(model) {
+        Qos::Guaranteed => format!("kubepods/pod{}", model.uid()),
+        Qos::Burstable => format!("kubepods/burstable/pod{}", model.uid()),
+        Qos::BestEffort => format!("kubepods/besteffort/pod{}", model.uid()),
+    }
+}
+
+fn shares(milli_cpu: i64) -> u64 {
+    let shares = u64::try_from(milli_cpu).unwrap_or(0) * 1024 / 1000;
+    shares.clamp(MIN_SHARES, MAX_SHARES)
+}
+
+fn quota(milli_cpu: i64) -> Option<i64> {
+    (milli_cpu > 0).then(|| (milli_cpu * PERIOD / 1000).max(MIN_QUOTA))
+}
+
+/// How ready the kernel is to kill a container of this pod when memory is short, -1000 to 1000.
+pub fn oom_score_adj(model: &Model, container: &Container, memory_capacity: i64) -> i32 {
+    // system-cluster-critical and above are kept as long as guaranteed pods.
+    if model.spec().priority.unwrap_or(0) >= 2_000_000_000 {
+        return -997;
+    }
+    match qos(model) {
+        Qos::Guaranteed => -997,
+        Qos::BestEffort => 1000,
+        Qos::Burstable => {
+            let request = units::whole_of(requirements(container).0, "memory");
+            let adjust = 1000 - 1000i128 * i128::from(request) / i128::from(memory_capacity.max(1));
+            i32::try_from(adjust.clamp(2, 999)).unwrap_or(999)
+        }
+    }
+}
+
+/// Cgroup values of one container.
+pub fn container(model: &Model, container: &Container, memory_capacity: i64) -> Resources {
+    let (requests, limits) = requirements(container);
+    let cpu_limit = units::milli_of(limits, "cpu");
+    let cpu_request = requests.and_then(|r| r.get("cpu")).map_or(cpu_limit, units::milli);
+    let memory_limit = units::whole_of(limits, "memory");
+    Resources {
+        cpu_quota: quota(cpu_limit),
+        cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
+        cpu_shares: Some(shares(cpu_request)),
+        memory_limit: (memory_limit > 0).then_some(memory_limit),
+        pids_limit: None,
+        oom_score_adj: Some(oom_score_adj(model, container, memory_capacity)),
+    }
+}
+
+/// What a pod takes of resource `name`, in thousandths: the larger of its steady state and of each step of its
+/// initialization, sidecars counted where they already run (KEP-753), and its overhead.
+pub fn pod_request(model: &Model, name: &str) -> i64 {
+    pod_total(model, name, |container| {
+        let (requests, limits) = requirements(container);
+        requests.and_then(|r| r.get(name)).or_else(|| limits.and_then(|l| l.get(name))).map_or(0, units::milli)
+    })
+}
+
+fn pod_total(model: &Model, name: &str, value: impl Fn(&Container) -> i64) -> i64 {
+    let overhead = units::milli_of(model.spec().overhead.as_ref(), name);
+    if let Some(quantity) = split(model.spec().resources.as_ref()).0.and_then(|r| r.get(name)) {
+        return units::milli(quantity) + overhead;
+    }
+    let (mut sidecars, mut init_peak, mut apps) = (0, 0, 0);
+    for member in &model.members {
+        let value = value(&member.spec);
+        match member.role {
+            Role::Init => init_peak = init_peak.max(sidecars + value),
+            Role::Sidecar => {
+                sidecars += value;
+                init_peak = init_peak.max(sidecars);
+            }
+            Role::App => apps += value,
+            Role::Ephemeral => {}
+        }
+    }
+    (apps + sidecars).max(init_peak) + overhead
+}
+
+/// Limits of the pod's own cgroup: CPU and memory only where every container has a limit.
+pub fn pod(model: &Model) -> Resources {
+    let limit_of = |name: &str| {
+        let pod_level = split(model.spec().resources.as_ref()).1.and_then(|l| l.get(name)).map(units::milli);
+        let of = |container: &Container| units::milli_of(requirements(container).1, name);
+        let all = model.members.iter().filter(|m| m.role != Role::Ephemeral).all(|m| of(&m.spec) > 0);
+        pod_level.or_else(|| all.then(|| pod_total(model, name, of)))
+    };
+    let cpu_limit = limit_of("cpu").unwrap_or(0);
+    Resources {
+        cpu_quota: quota(cpu_limit),
+        cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
+        cpu_shares: Some(shares(pod_request(model, "cpu"))),
+        memory_limit: limit_of("memory").map(|milli| milli / 1000).filter(|limit| *limit > 0),
+        pids_limit: None,
+        oom_score_adj: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn model(containers: Value) -> Model {
+        let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}});
+        Model::new(Arc::new(serde_json::from_value(pod).unwrap()))
+    }
+
+    #[track_caller]
+    fn check(containers: Value, class: Qos, parent: &str, score: i32) {
+        let model = model(containers);
+        assert_eq!(qos(&model), class);
+        assert_eq!(cgroup_parent(&model), parent);
+        assert_eq!(oom_score_adj(&model, &model.members[0].spec, 16 << 30), score);
+    }
+
+    #[test]
+    fn classes() {
+        check(json!([{"name": "a"}]), Qos::BestEffort, "kubepods/besteffort/podu", 1000);
+        let all = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        check(json!([{"name": "a", "resources": all}]), Qos::Guaranteed, "kubepods/podu", -997);
+        let some = json!({"requests": {"memory": "4Gi"}});
+        check(json!([{"name": "a", "resources": some}]), Qos::Burstable, "kubepods/burstable/podu", 750);
+        check(json!([{"name": "a", "resources": all}, {"name": "b"}]), Qos::Burstable, "kubepods/burstable/podu", 999);
+    }
+
+    #[test]
+    fn cgroup_values() {
+        let model = model(json!([{"name": "a", "resources": {
+            "requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}}]));
+        let values = container(&model, &model.members[0].spec, 1 << 34);
+        assert_eq!((values.cpu_shares, values.cpu_quota, values.cpu_period), (Some(102), Some(50_000), Some(100_000)));
+        assert_eq!(values.memory_limit, Some(64 << 20));
+        let pod = pod(&model);
+        assert_eq!((pod.cpu_quota, pod.memory_limit), (Some(50_000), Some(64 << 20)));
+    }
+
+    #[test]
+    fn sidecars_count_beside_later_init_containers() {
+        let cpu = |value: &str| json!({"requests": {"cpu": value}});
+        let pod = json!({"spec": {
+            "initContainers": [
+                {"name": "s", "restartPolicy": "Always", "resources": cpu("1")},
+                {"name": "i", "resources": cpu("3")}],
+            "containers": [{"name": "a", "resources": cpu("2")}]}});
+        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+        assert_eq!(pod_request(&model, "cpu"), 4000);
+    }
+}

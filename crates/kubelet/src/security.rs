@@ -1,0 +1,126 @@
+//! The security context of a container: its own fields over those of its pod.
+
+use k8s_openapi::api::core::v1::SeccompProfile;
+use runtime::api::{Image, SecurityContext};
+
+use crate::spec::{Member, Model};
+
+/// Why a container must not run as the user it would run as (CreateContainerConfigError).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The effective user is root.
+    #[error("container's runAsUser breaks non-root policy (pod: \"{0}\", container: {1})")]
+    RunsAsRoot(String, String),
+    /// The image's user is root.
+    #[error("container has runAsNonRoot and image will run as root (pod: \"{0}\", container: {1})")]
+    ImageRunsAsRoot(String, String),
+    /// The image names its user and nobody can know its uid.
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({2}), cannot verify user is non-root (pod: \"{0}\", container: {1})"
+    )]
+    UserHasNoNumber(String, String, String),
+    /// The profile is of a kind that this node cannot load.
+    #[error("seccomp profile {0} is not available on this node: use RuntimeDefault or Unconfined")]
+    Seccomp(String),
+}
+
+/// Merges the pod's and the container's security context and checks `runAsNonRoot` against the image.
+pub fn effective(model: &Model, member: &Member, image: &Image) -> Result<SecurityContext, Error> {
+    let pod = model.spec().security_context.clone().unwrap_or_default();
+    let own = member.spec.security_context.clone().unwrap_or_default();
+    let run_as_user = own.run_as_user.or(pod.run_as_user);
+    if own.run_as_non_root.or(pod.run_as_non_root).unwrap_or(false) {
+        verify_non_root(model, member, run_as_user, image)?;
+    }
+    let privileged = own.privileged.unwrap_or(false);
+    let capabilities = own.capabilities.unwrap_or_default();
+    let adds_sys_admin = capabilities.add.iter().flatten().any(|name| matches!(name.as_str(), "SYS_ADMIN" | "CAP_SYS_ADMIN"));
+    let mut groups: Vec<i64> = pod.supplemental_groups.clone().unwrap_or_default();
+    groups.extend(pod.fs_group);
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(SecurityContext {
+        privileged,
+        add_capabilities: capabilities.add.into_iter().flatten().map(plain_capability).collect(),
+        drop_capabilities: capabilities.drop.into_iter().flatten().map(plain_capability).collect(),
+        run_as_user,
+        run_as_group: own.run_as_group.or(pod.run_as_group),
+        supplemental_groups: groups,
+        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
+        no_new_privs: own.allow_privilege_escalation == Some(false) && !privileged && !adds_sys_admin,
+        seccomp: seccomp(own.seccomp_profile.or(pod.seccomp_profile), privileged)?,
+        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+    })
+}
+
+fn plain_capability(name: String) -> String {
+    name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
+}
+
+fn seccomp(profile: Option<SeccompProfile>, privileged: bool) -> Result<Option<String>, Error> {
+    let Some(profile) = profile.filter(|_| !privileged) else { return Ok(None) };
+    match profile.type_.as_str() {
+        "RuntimeDefault" => Ok(Some("RuntimeDefault".to_owned())),
+        "Localhost" => Err(Error::Seccomp(profile.localhost_profile.unwrap_or_default())),
+        _ => Ok(None),
+    }
+}
+
+fn verify_non_root(model: &Model, member: &Member, user: Option<i64>, image: &Image) -> Result<(), Error> {
+    let (pod, container) = (model.title(), member.spec.name.clone());
+    match user {
+        Some(0) => return Err(Error::RunsAsRoot(pod, container)),
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    let image_user = image.user.as_deref().unwrap_or_default();
+    let image_user = image_user.split(':').next().unwrap_or_default();
+    match image_user {
+        "" | "0" => Err(Error::ImageRunsAsRoot(pod, container)),
+        numeric if numeric.parse::<i64>().is_ok() => Ok(()),
+        name => Err(Error::UserHasNoNumber(pod, container, name.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn merge(pod: Value, own: Value, user: Option<&str>) -> Result<SecurityContext, Error> {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
+            "securityContext": pod, "containers": [{"name": "c", "securityContext": own}]}});
+        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+        let image = Image { user: user.map(str::to_owned), ..Default::default() };
+        effective(&model, &model.members[0], &image)
+    }
+
+    #[track_caller]
+    fn check(pod: Value, own: Value, user: Option<&str>, error: Option<&str>) {
+        let error = error.map(|text| format!("{text} (pod: \"p_n(u)\", container: c)"));
+        assert_eq!(merge(pod, own, user).err().map(|e| e.to_string()), error);
+    }
+
+    #[test]
+    fn non_root() {
+        let strict = json!({"runAsNonRoot": true});
+        check(strict.clone(), json!({"runAsUser": 5}), None, None);
+        check(strict.clone(), json!({}), Some("1000:5"), None);
+        check(strict.clone(), json!({"runAsNonRoot": false}), None, None);
+        check(strict.clone(), json!({"runAsUser": 0}), None, Some("container's runAsUser breaks non-root policy"));
+        check(strict.clone(), json!({}), None, Some("container has runAsNonRoot and image will run as root"));
+        let text = "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root";
+        check(strict, json!({}), Some("web"), Some(text));
+    }
+
+    #[test]
+    fn merges_container_over_pod() {
+        let pod = json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [9, 3]});
+        let own = json!({"runAsUser": 7, "allowPrivilegeEscalation": false, "capabilities": {"add": ["CAP_NET_ADMIN"], "drop": ["ALL"]}});
+        let merged = merge(pod, own, None).unwrap();
+        assert_eq!((merged.run_as_user, merged.run_as_group, merged.no_new_privs), (Some(7), Some(2), true));
+        assert_eq!(merged.supplemental_groups, [3, 9]);
+        assert_eq!((merged.add_capabilities, merged.drop_capabilities), (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()]));
+    }
+}

@@ -1,0 +1,183 @@
+//! A pod with its containers in one list, whatever field they come from.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+
+/// What part a container plays in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// A restartable init container: started in order, runs beside the others (KEP-753).
+    Sidecar,
+    /// A container of `spec.containers`.
+    App,
+    /// Added later for debugging, never restarted (KEP-277).
+    Ephemeral,
+}
+
+/// One container of a pod.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its part.
+    pub role: Role,
+    /// Its specification; that of an ephemeral container has the same fields.
+    pub spec: Container,
+    /// Name of the container whose process namespace an ephemeral container joins.
+    pub target: Option<String>,
+}
+
+/// A pod, prepared for planning.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// As the API has it.
+    pub pod: Arc<Pod>,
+    /// Init and sidecar containers in order, containers, ephemeral containers.
+    pub members: Vec<Member>,
+}
+
+impl Model {
+    /// Lists the containers of `pod`.
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let init = spec.init_containers.into_iter().flatten().map(|spec| {
+            let role = if spec.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
+            Member { role, spec, target: None }
+        });
+        let app = spec.containers.into_iter().map(|spec| Member { role: Role::App, spec, target: None });
+        let ephemeral = spec.ephemeral_containers.into_iter().flatten().map(ephemeral);
+        let members = init.chain(app).chain(ephemeral).collect();
+        Self { pod, members }
+    }
+
+    /// The specification.
+    pub fn spec(&self) -> &PodSpec {
+        static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        self.pod.spec.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// The container called `name`.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.spec.name == name)
+    }
+
+    /// `metadata.uid`.
+    pub fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.namespace`.
+    pub fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// `NAME_NAMESPACE(UID)`, as upstream's messages name a pod.
+    pub fn title(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid())
+    }
+
+    /// `spec.restartPolicy`.
+    pub fn restart_policy(&self) -> &str {
+        self.spec().restart_policy.as_deref().unwrap_or("Always")
+    }
+
+    /// Whether the pod uses the host's network.
+    pub fn host_network(&self) -> bool {
+        self.spec().host_network.unwrap_or(false)
+    }
+}
+
+impl Member {
+    /// Whether the container is started again after it ended with `exit_code`, under the pod's restart policy.
+    pub fn restarts(&self, pod_policy: &str, exit_code: i32) -> bool {
+        match self.role {
+            Role::Ephemeral => return false,
+            Role::Sidecar => return true,
+            Role::Init | Role::App => {}
+        }
+        let own = self.spec.restart_policy.as_deref();
+        if own.is_some() {
+            let rules = self.spec.restart_policy_rules.as_deref().unwrap_or_default();
+            let matched = rules.iter().any(|rule| {
+                rule.exit_codes.as_ref().is_some_and(|codes| {
+                    let listed = codes.values.as_deref().unwrap_or_default().contains(&exit_code);
+                    if codes.operator == "NotIn" { !listed } else { listed }
+                })
+            });
+            if matched {
+                return true;
+            }
+        }
+        match own.unwrap_or(pod_policy) {
+            "Never" => false,
+            "OnFailure" => exit_code != 0,
+            _ => self.role == Role::App || exit_code != 0,
+        }
+    }
+
+    /// `spec.containers{NAME}`, where events point to.
+    pub fn field_path(&self) -> String {
+        let list = match self.role {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::App => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        };
+        format!("spec.{list}{{{}}}", self.spec.name)
+    }
+}
+
+fn ephemeral(container: EphemeralContainer) -> Member {
+    let target = container.target_container_name.clone().filter(|name| !name.is_empty());
+    // The two types have the same fields but for the target's name, which the other type ignores.
+    let spec = serde_json::to_value(&container).and_then(serde_json::from_value).unwrap_or_default();
+    Member { role: Role::Ephemeral, spec, target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(role: Role, own: Option<&str>, pod_policy: &str, exit_code: i32, restarts: bool) {
+        let spec = Container { restart_policy: own.map(str::to_owned), ..Default::default() };
+        let member = Member { role, spec, target: None };
+        assert_eq!(member.restarts(pod_policy, exit_code), restarts, "{role:?} {own:?} {pod_policy} {exit_code}");
+    }
+
+    #[test]
+    fn restart_policies() {
+        check(Role::App, None, "Always", 0, true);
+        check(Role::App, None, "OnFailure", 0, false);
+        check(Role::App, None, "OnFailure", 1, true);
+        check(Role::App, None, "Never", 1, false);
+        check(Role::App, Some("Never"), "Always", 1, false);
+        check(Role::Init, None, "Always", 0, false);
+        check(Role::Init, None, "Always", 1, true);
+        check(Role::Init, None, "Never", 1, false);
+        check(Role::Sidecar, Some("Always"), "Never", 0, true);
+        check(Role::Ephemeral, None, "Always", 1, false);
+    }
+
+    #[test]
+    fn lists_ephemeral_containers_last() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "spec": {
+                "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+                "containers": [{"name": "a"}],
+                "ephemeralContainers": [{"name": "e", "image": "x", "targetContainerName": "a"}],
+            }
+        }))
+        .unwrap();
+        let model = Model::new(Arc::new(pod));
+        let roles: Vec<_> = model.members.iter().map(|m| (m.spec.name.as_str(), m.role)).collect();
+        assert_eq!(roles, [("i", Role::Init), ("s", Role::Sidecar), ("a", Role::App), ("e", Role::Ephemeral)]);
+        assert_eq!(model.members[3].target.as_deref(), Some("a"));
+        assert_eq!(model.members[3].field_path(), "spec.ephemeralContainers{e}");
+    }
+}
