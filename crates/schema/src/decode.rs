@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::path::{Path, Segment};
 use crate::types::{Field, Schema, Type, TypeDef, TypeId};
 use error::Target;
-pub(crate) use zero::fill;
+pub(crate) use zero::{fill, of as zero};
 
 /// Checks the types of an object as Go's JSON decoder does, and brings it into the form in which Go would write it again:
 /// unknown fields and nulls are dropped, empty `omitempty` fields too, fields that Go always writes are added (`resources: {}`,
@@ -92,7 +92,7 @@ impl<'s> Decoder<'s> {
     /// An element of a list or a map: null stands for the zero value there.
     fn element(&mut self, ty: &Type, value: &mut Value, target: &Target<'_>, path: &Path<'_>) -> Result<(), TypeError> {
         if value.is_null() {
-            *value = zero::of(self.schema, ty);
+            *value = zero(self.schema, ty);
             return Ok(());
         }
         self.value(ty, value, target, path)

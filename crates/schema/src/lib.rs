@@ -5,6 +5,7 @@
 
 mod decode;
 mod path;
+pub mod protobuf;
 pub mod quantity;
 mod strict;
 mod table;

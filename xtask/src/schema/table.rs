@@ -41,7 +41,8 @@ pub(crate) fn types(source: &Source) -> Result<Vec<Type>> {
     for (dir, package) in &source.packages {
         for ty in &package.types {
             let Ok(fields) = source.fields(dir, &ty.name) else { continue };
-            let kind = fields.iter().any(|field| field.name.is_empty() && field.ty.ends_with("TypeMeta"));
+            // A watch event is registered as a kind, though it has no type of its own in JSON.
+            let kind = ty.name == "WatchEvent" || fields.iter().any(|field| field.name.is_empty() && field.ty.ends_with("TypeMeta"));
             all.push((dir.clone(), ty.name.clone(), kind));
         }
     }

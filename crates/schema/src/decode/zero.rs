@@ -20,7 +20,7 @@ fn of_field(schema: &Schema, field: &Field) -> Value {
 
 /// The zero value of a type as JSON. Nil lists, maps and bytes are null. Structs cannot contain themselves without a pointer,
 /// so this ends.
-pub(super) fn of(schema: &Schema, ty: &Type) -> Value {
+pub(crate) fn of(schema: &Schema, ty: &Type) -> Value {
     match ty {
         Type::Bool => Value::Bool(false),
         Type::Int32 | Type::Int64 | Type::Float64 | Type::IntOrString => Value::from(0),
