@@ -1,1 +1,48 @@
-//! streaming
+//! The server's end of `kubectl exec`, `attach`, `port-forward` and of logs over WebSocket.
+//!
+//! Two transports carry several byte streams over one upgraded connection: WebSocket with a channel byte per message
+//! (KEP-4006) and SPDY/3.1 with a SYN_STREAM per stream, which can itself travel inside WebSocket messages. What comes
+//! out is the same for all of them: a [`exec::Session`] or [`portforward::Connection`]s made of in-memory pipes.
+
+pub mod exec;
+pub mod logs;
+pub mod portforward;
+mod resize;
+mod spdy;
+mod upgrade;
+mod websocket;
+
+pub use upgrade::{Refusal, is_upgrade, is_websocket};
+
+/// One byte stream of a session: a pipe to the task that drives the connection. Shutting it down, or dropping it,
+/// ends the stream at the client.
+pub type Stream = tokio::io::DuplexStream;
+
+/// Bytes that a pipe holds before its writer waits.
+const PIPE: usize = 64 << 10;
+
+/// How long a client may take to open the streams that it asked for.
+const OPEN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long the connection stays after the last byte, for the client to close it.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Why a streaming connection ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection could not be taken over from HTTP.
+    #[error("upgrade: {0}")]
+    Upgrade(#[from] hyper::Error),
+    /// The transport failed.
+    #[error("connection: {0}")]
+    Io(#[from] std::io::Error),
+    /// The WebSocket peer broke the protocol or went away.
+    #[error("websocket: {0}")]
+    WebSocket(#[from] tokio_tungstenite::tungstenite::Error),
+    /// The client did not open its streams in time.
+    #[error("timed out waiting for the client to create its streams")]
+    Timeout,
+    /// The connection ended before the session could start.
+    #[error("the client closed the connection")]
+    Closed,
+}

@@ -1,0 +1,56 @@
+//! A response body over WebSocket: `binary.k8s.io` or `base64.binary.k8s.io`, one message per chunk.
+
+use base64::Engine;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::upgrade::{self, Refusal};
+use crate::{Error, LINGER};
+
+const BINARY: &str = "binary.k8s.io";
+const BASE64: &str = "base64.binary.k8s.io";
+
+/// Accepts the upgrade. The future sends the body that it is given, to its end or until the client goes away.
+pub fn accept<B, D>(
+    request: &mut Request<B>,
+) -> Result<(Response<()>, impl FnOnce(D) -> futures::future::BoxFuture<'static, Result<(), Error>> + use<B, D>), Refusal>
+where
+    D: Body<Data = Bytes> + Send + Unpin + 'static,
+    D::Error: std::fmt::Display + Send,
+{
+    let accepted = upgrade::negotiate(request, &[BINARY, BASE64, ""], &[])?;
+    let base64 = accepted.protocol == BASE64;
+    let copy = move |body: D| -> futures::future::BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            let socket = upgrade::websocket(upgrade::socket(accepted.upgrade).await?).await;
+            let (mut sink, mut source) = socket.split();
+            let sending = async {
+                let mut body = body;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let Ok(data) = frame.into_data() else { continue };
+                    sink.send(message(data, base64)).await?;
+                }
+                sink.close().await?;
+                tokio::time::sleep(LINGER).await;
+                Ok(())
+            };
+            let receiving = async { while let Some(Ok(_)) = source.next().await {} };
+            tokio::select! {
+                result = sending => result,
+                () = receiving => Ok(()),
+            }
+        })
+    };
+    Ok((accepted.response, copy))
+}
+
+fn message(data: Bytes, base64: bool) -> Message {
+    match base64 {
+        true => Message::Text(base64::engine::general_purpose::STANDARD.encode(&data).into()),
+        false => Message::Binary(data),
+    }
+}

@@ -1,0 +1,111 @@
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::*;
+use crate::spdy::{Frame, Head, Reader, Writer};
+
+/// Echoes one forwarded connection.
+async fn echo(mut connections: mpsc::Receiver<Connection>) -> u16 {
+    let connection = connections.recv().await.unwrap();
+    let (mut read, mut write) = tokio::io::split(connection.data);
+    tokio::io::copy(&mut read, &mut write).await.unwrap();
+    write.shutdown().await.unwrap();
+    connection.port
+}
+
+async fn client<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> Vec<u8> {
+    let (read, write) = tokio::io::split(io);
+    let (mut reader, mut writer) = (Reader::new(read), Writer::new(write).unwrap());
+    for (stream, kind) in [(1, "error"), (3, "data")] {
+        let headers = vec![("streamtype", kind.to_owned()), ("port", "8080".to_owned()), ("requestid", "0".to_owned())];
+        writer.write(Frame::Open { stream, headers }).await.unwrap();
+    }
+    // More than a window of 64 KiB, without ever sending a window update.
+    let sending = async {
+        for fin in [false, false, true] {
+            let data = Bytes::from(vec![7; 60_000]);
+            writer.write(Frame::Data { stream: 3, fin, data }).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+    };
+    let receiving = async {
+        let mut received = Vec::new();
+        loop {
+            match reader.next().await.unwrap().unwrap() {
+                Head::Data { stream: 3, fin, mut length } => {
+                    let mut buffer = [0; 4096];
+                    while length > 0 {
+                        let got = reader.data(&mut buffer, length).await.unwrap();
+                        received.extend_from_slice(&buffer[..got]);
+                        length -= got;
+                    }
+                    if fin {
+                        return received;
+                    }
+                }
+                Head::Data { stream: 1, length: 0, .. } | Head::Reply { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    tokio::join!(sending, receiving).1
+}
+
+async fn check<N, F>(near: N, far: F)
+where
+    N: AsyncRead + AsyncWrite + Unpin,
+    F: AsyncRead + AsyncWrite + Unpin,
+{
+    let (sender, connections) = mpsc::channel(1);
+    let (served, port, received) = tokio::join!(over_spdy(near, sender), echo(connections), client(far));
+    served.unwrap();
+    assert_eq!((port, received), (8080, vec![7; 180_000]));
+}
+
+#[tokio::test]
+async fn spdy() {
+    let (near, far) = tokio::io::duplex(4096);
+    check(near, far).await;
+}
+
+#[tokio::test]
+async fn spdy_inside_websocket() {
+    let (near, far) = tokio::io::duplex(4096);
+    let near = ByteStream::new(upgrade::websocket(near).await);
+    check(near, ByteStream::new(WebSocketStream::<DuplexStream>::from_raw_socket(far, Role::Client, None).await)).await;
+}
+
+#[tokio::test]
+async fn channels_start_with_their_port() {
+    let (near, far) = tokio::io::duplex(4096);
+    let (sender, mut connections) = mpsc::channel::<Connection>(1);
+    let client = async {
+        let mut socket = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        let mut bytes = Vec::new();
+        while let Some(Ok(message)) = futures::StreamExt::next(&mut socket).await {
+            bytes.extend_from_slice(&message.into_data());
+        }
+        bytes
+    };
+    let pod = async {
+        let mut connection = connections.recv().await.unwrap();
+        connection.data.shutdown().await.unwrap();
+        drop(connection.error);
+        let mut rest = Vec::new();
+        connection.data.read_to_end(&mut rest).await.unwrap();
+    };
+    let (served, (), received) = tokio::join!(over_channels(near, &[80], V4, sender), pod, client);
+    served.unwrap();
+    assert!(received.starts_with(&[0, 80, 0, 1, 80, 0]) || received.starts_with(&[1, 80, 0, 0, 80, 0]), "{received:?}");
+}
+
+#[test]
+fn port_queries() {
+    assert_eq!(ports("ports=80&ports=81"), [80, 81]);
+    assert_eq!(ports("port=80,81&x=1"), [80, 81]);
+    assert!(ports("ports=99999").is_empty());
+}

@@ -1,0 +1,164 @@
+//! One SPDY connection: frames in, frames out, a pipe per stream.
+
+use std::collections::HashMap;
+use std::io;
+
+use bytes::BytesMut;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+
+use super::frame::{Frame, Head, Reader, Writer};
+use super::headers::Headers;
+use crate::{PIPE, Stream};
+
+const MAX_STREAMS: usize = 4096;
+const CHUNK: usize = 16 << 10;
+const REFUSED_STREAM: u32 = 3;
+const INVALID_STREAM: u32 = 2;
+
+/// A stream that the client has opened.
+pub(crate) struct Opened {
+    pub(crate) id: u32,
+    pub(crate) headers: Headers,
+    pub(crate) stream: Stream,
+}
+
+impl Opened {
+    /// A header's value, empty when absent. `name` in lower case.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+    }
+}
+
+type Outgoing = (u32, ReadHalf<Stream>);
+
+/// Drives the connection until the client closes it.
+pub(crate) async fn serve<S>(io: S, opened: mpsc::Sender<Opened>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (read, write) = tokio::io::split(io);
+    let (frames, sending) = mpsc::channel(32);
+    let (pumps, new_pumps) = mpsc::channel(16);
+    let receiver = Receiver { reader: Reader::new(read), streams: HashMap::new(), opened, frames: frames.clone(), pumps };
+    tokio::select! {
+        result = receiver.run() => result,
+        result = send(Writer::new(write)?, sending) => result,
+        () = pump_all(new_pumps, frames) => Ok(()),
+    }
+}
+
+struct Receiver<R> {
+    reader: Reader<R>,
+    streams: HashMap<u32, WriteHalf<Stream>>,
+    opened: mpsc::Sender<Opened>,
+    frames: mpsc::Sender<Frame>,
+    pumps: mpsc::Sender<Outgoing>,
+}
+
+impl<R: AsyncRead + Unpin> Receiver<R> {
+    async fn run(mut self) -> io::Result<()> {
+        while let Some(head) = self.reader.next().await? {
+            match head {
+                Head::Open { stream, fin, headers } => self.open(stream, fin, headers).await?,
+                Head::Data { stream, fin, length } => self.data(stream, fin, length).await?,
+                Head::Ping(id) => self.send(Frame::Ping(id)).await?,
+                Head::Reset { stream } | Head::Ignored { fin: Some(stream) } => self.end(stream).await,
+                Head::GoAway | Head::Reply { .. } | Head::Ignored { fin: None } => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, frame: Frame) -> io::Result<()> {
+        self.frames.send(frame).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> io::Result<()> {
+        if id % 2 == 0 || self.streams.len() >= MAX_STREAMS || self.streams.contains_key(&id) {
+            return self.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await;
+        }
+        let (near, far) = tokio::io::duplex(PIPE);
+        let (read, mut write) = tokio::io::split(near);
+        self.send(Frame::Reply { stream: id }).await?;
+        if fin {
+            write.shutdown().await?;
+        } else {
+            self.streams.insert(id, write);
+        }
+        self.pumps.send((id, read)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        if self.opened.send(Opened { id, headers, stream: far }).await.is_err() {
+            self.end(id).await;
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, id: u32, fin: bool, length: usize) -> io::Result<()> {
+        let mut left = length;
+        let mut buffer = [0; CHUNK];
+        let mut stream = self.streams.get_mut(&id);
+        if stream.is_none() && length > 0 {
+            let reset = Frame::Reset { stream: id, status: INVALID_STREAM };
+            self.frames.send(reset).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        while left > 0 {
+            let got = self.reader.data(&mut buffer, left).await?;
+            left -= got;
+            // A session that stopped reading this stream does not stop the others: the rest is thrown away.
+            if let Some(writer) = &mut stream
+                && writer.write_all(&buffer[..got]).await.is_err()
+            {
+                stream = None;
+            }
+        }
+        if fin {
+            self.end(id).await;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, id: u32) {
+        if let Some(mut writer) = self.streams.remove(&id) {
+            // Fails when the session has dropped the stream already.
+            let _ = writer.shutdown().await;
+        }
+    }
+}
+
+async fn send<W: AsyncWrite + Unpin>(mut writer: Writer<W>, mut frames: mpsc::Receiver<Frame>) -> io::Result<()> {
+    while let Some(frame) = frames.recv().await {
+        writer.write(frame).await?;
+        while let Ok(frame) = frames.try_recv() {
+            writer.write(frame).await?;
+        }
+        writer.flush().await?;
+    }
+    Ok(())
+}
+
+/// Carries what sessions write to the connection, all streams side by side.
+async fn pump_all(mut new: mpsc::Receiver<Outgoing>, frames: mpsc::Sender<Frame>) {
+    let mut pumps = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            outgoing = new.recv() => match outgoing {
+                Some((id, stream)) => pumps.push(pump(id, stream, frames.clone())),
+                None => return,
+            },
+            Some(()) = pumps.next(), if !pumps.is_empty() => {}
+        }
+    }
+}
+
+async fn pump(id: u32, mut stream: ReadHalf<Stream>, frames: mpsc::Sender<Frame>) {
+    loop {
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let fin = !matches!(stream.read_buf(&mut buffer).await, Ok(1..));
+        let frame = Frame::Data { stream: id, fin, data: buffer.freeze() };
+        if frames.send(frame).await.is_err() || fin {
+            return;
+        }
+    }
+}

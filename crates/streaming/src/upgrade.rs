@@ -1,0 +1,174 @@
+//! From an HTTP request to a raw connection: which protocol the client speaks, and the 101 that accepts it.
+
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::Error;
+
+pub(crate) const SPDY: &str = "SPDY/3.1";
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// Larger than any message that kubectl sends; a peer cannot make us buffer more.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// A request that is not one of the upgrades served here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// 400 or 403.
+    pub status: StatusCode,
+    /// For people.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+/// How the streams travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    WebSocket,
+    Spdy,
+}
+
+/// An accepted upgrade.
+pub(crate) struct Accepted {
+    pub(crate) transport: Transport,
+    /// The negotiated subprotocol; empty when a WebSocket client offered none.
+    pub(crate) protocol: &'static str,
+    pub(crate) response: Response<()>,
+    pub(crate) upgrade: hyper::upgrade::OnUpgrade,
+}
+
+/// Whether the request asks for any protocol switch.
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE) && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Whether the request asks for WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    is_upgrade(headers) && tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case("websocket"))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Negotiates the transport and the subprotocol: the client's first one that is served.
+pub(crate) fn negotiate<B>(
+    request: &mut Request<B>,
+    websocket: &[&'static str],
+    spdy: &[&'static str],
+) -> Result<Accepted, Refusal> {
+    let headers = request.headers();
+    if !is_upgrade(headers) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "Upgrade request required"));
+    }
+    let (transport, protocol, response) = if is_websocket(headers) {
+        let offered: Vec<_> = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
+        let protocol = if offered.is_empty() && websocket.contains(&"") { Some("") } else { choose(&offered, websocket) };
+        let protocol = protocol.ok_or_else(|| unsupported(&offered, websocket))?;
+        (Transport::WebSocket, protocol, websocket_response(headers, protocol)?)
+    } else if tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case(SPDY)) {
+        let offered: Vec<_> = tokens(headers, &STREAM_PROTOCOL).collect();
+        let protocol = choose(&offered, spdy).ok_or_else(|| unsupported(&offered, spdy))?;
+        (Transport::Spdy, protocol, spdy_response(protocol))
+    } else {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "unable to upgrade: the protocol is not WebSocket or SPDY/3.1"));
+    };
+    Ok(Accepted { transport, protocol, response, upgrade: hyper::upgrade::on(request) })
+}
+
+fn choose(offered: &[&str], served: &[&'static str]) -> Option<&'static str> {
+    offered.iter().find_map(|name| served.iter().find(|served| *served == name).copied())
+}
+
+fn unsupported(offered: &[&str], served: &[&str]) -> Refusal {
+    let message = format!("unable to negotiate protocol: client supports {offered:?}, server accepts {served:?}");
+    Refusal::new(StatusCode::FORBIDDEN, message)
+}
+
+fn websocket_response(headers: &HeaderMap, protocol: &'static str) -> Result<Response<()>, Refusal> {
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key header is missing"))?;
+    let mut response = switching("websocket");
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key header is not valid"))?;
+    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if !protocol.is_empty() {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    Ok(response)
+}
+
+fn spdy_response(protocol: &'static str) -> Response<()> {
+    let mut response = switching(SPDY);
+    response.headers_mut().insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
+    response
+}
+
+fn switching(protocol: &'static str) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+    response
+}
+
+pub(crate) type Socket = TokioIo<Upgraded>;
+
+/// Waits for the connection behind the 101.
+pub(crate) async fn socket(upgrade: hyper::upgrade::OnUpgrade) -> Result<Socket, Error> {
+    Ok(TokioIo::new(upgrade.await?))
+}
+
+/// The server's end of a WebSocket over an upgraded connection.
+pub(crate) async fn websocket<S>(io: S) -> WebSocketStream<S>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE)).write_buffer_size(0);
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(headers: &[(&str, &str)], expected: Result<(Transport, &str), StatusCode>) {
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let accepted = negotiate(&mut request, &["v5.channel.k8s.io", "v4.channel.k8s.io", ""], &["v4.channel.k8s.io"]);
+        let got = accepted.map(|a| (a.transport, a.protocol)).map_err(|refusal| refusal.status);
+        assert_eq!(got, expected, "{headers:?}");
+    }
+
+    #[test]
+    fn negotiation() {
+        let ws = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+        let with = |extra: (&'static str, &'static str)| [ws.as_slice(), &[extra]].concat();
+        check(&ws, Ok((Transport::WebSocket, "")));
+        let offer = with(("sec-websocket-protocol", "v4.channel.k8s.io, v5.channel.k8s.io"));
+        check(&offer, Ok((Transport::WebSocket, "v4.channel.k8s.io")));
+        check(&with(("sec-websocket-protocol", "v9")), Err(StatusCode::FORBIDDEN));
+        check(&ws[..2], Err(StatusCode::BAD_REQUEST));
+        check(&ws[..1], Err(StatusCode::BAD_REQUEST));
+        let spdy = [("connection", "keep-alive, upgrade"), ("upgrade", "SPDY/3.1")];
+        check(&spdy, Err(StatusCode::FORBIDDEN));
+        let offer = ("x-stream-protocol-version", "v4.channel.k8s.io");
+        check(&[spdy[0], spdy[1], ("x-stream-protocol-version", "v9"), offer], Ok((Transport::Spdy, offer.1)));
+    }
+}

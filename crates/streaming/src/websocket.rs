@@ -1,0 +1,235 @@
+//! Several byte streams over one WebSocket: the first byte of a message names the channel. And one byte stream over
+//! a WebSocket: its binary messages put together.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Buf, Bytes};
+use futures::stream::{FuturesUnordered, SplitSink, SplitStream};
+use futures::{Sink, SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use crate::{Error, Stream};
+
+/// Says that no more comes on the channel named by the next byte (v5).
+const CLOSE: u8 = 255;
+const CHUNK: usize = 32 << 10;
+
+/// How channel messages look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// Binary messages that start with the channel's number.
+    Binary,
+    /// Text messages that start with the channel's digit, the rest base64.
+    Base64,
+}
+
+/// One channel of a connection.
+pub(crate) struct Channel {
+    pub(crate) id: u8,
+    pub(crate) stream: Stream,
+    /// Whether what the session writes goes to the client.
+    pub(crate) outgoing: bool,
+}
+
+/// Drives the connection until the client closes it. Closes it itself when every outgoing channel has ended.
+pub(crate) async fn serve<S>(socket: WebSocketStream<S>, channels: Vec<Channel>, encoding: Encoding) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (sink, source) = socket.split();
+    let (messages, outgoing) = mpsc::channel(8);
+    let mut incoming = Vec::new();
+    let pumps = FuturesUnordered::new();
+    for channel in channels {
+        let (read, write) = tokio::io::split(channel.stream);
+        incoming.push((channel.id, Some(write)));
+        if channel.outgoing {
+            pumps.push(pump(channel.id, read, messages.clone(), encoding));
+        }
+    }
+    drop(messages);
+    let sending = async {
+        tokio::join!(pumps.collect::<()>(), write(sink, outgoing)).1?;
+        // Everything is sent, close frame included: the client closes the connection, or we do after a while.
+        tokio::time::sleep(crate::LINGER).await;
+        Ok(())
+    };
+    tokio::select! {
+        result = receive(source, incoming, encoding) => result,
+        result = sending => result,
+    }
+}
+
+async fn pump(id: u8, mut stream: ReadHalf<Stream>, messages: mpsc::Sender<Message>, encoding: Encoding) {
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        if messages.send(encode(id, &buffer[..length], encoding)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write<S>(mut sink: SplitSink<WebSocketStream<S>, Message>, mut outgoing: mpsc::Receiver<Message>) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = outgoing.recv().await {
+        sink.send(message).await?;
+    }
+    match sink.close().await {
+        Ok(()) | Err(WsError::ConnectionClosed) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn receive<S>(
+    mut source: SplitStream<WebSocketStream<S>>,
+    mut channels: Vec<(u8, Option<WriteHalf<Stream>>)>,
+    encoding: Encoding,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = source.next().await {
+        let (id, data) = match message {
+            Ok(Message::Close(_)) => return Ok(()),
+            Err(error) if is_end(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(message) => match decode(message, encoding) {
+                Some(decoded) => decoded,
+                None => continue,
+            },
+        };
+        let (id, ends) = if id == CLOSE { (data.first().copied().unwrap_or(CLOSE), true) } else { (id, false) };
+        let Some((_, stream)) = channels.iter_mut().find(|(channel, _)| *channel == id) else { continue };
+        let Some(writer) = stream else { continue };
+        // A session that no longer reads this stream is no reason to end the others.
+        if ends {
+            let _ = writer.shutdown().await;
+            *stream = None;
+        } else if writer.write_all(&data).await.is_err() {
+            *stream = None;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn encode(id: u8, data: &[u8], encoding: Encoding) -> Message {
+    match encoding {
+        Encoding::Binary => {
+            let mut message = Vec::with_capacity(data.len() + 1);
+            message.push(id);
+            message.extend_from_slice(data);
+            Message::Binary(message.into())
+        }
+        Encoding::Base64 => {
+            let mut message = String::with_capacity(data.len() * 4 / 3 + 5);
+            message.push(char::from(b'0' + id));
+            BASE64.encode_string(data, &mut message);
+            Message::Text(message.into())
+        }
+    }
+}
+
+fn decode(message: Message, encoding: Encoding) -> Option<(u8, Bytes)> {
+    let mut data = match message {
+        Message::Binary(data) => data,
+        Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+        _ => return None,
+    };
+    if data.is_empty() {
+        return None;
+    }
+    match encoding {
+        Encoding::Binary => Some((data.get_u8(), data)),
+        Encoding::Base64 => {
+            let id = data.get_u8().checked_sub(b'0')?;
+            Some((id, BASE64.decode(&data).ok()?.into()))
+        }
+    }
+}
+
+/// A WebSocket as a byte stream: SPDY travels in it (KEP-4006, port-forward).
+pub(crate) struct ByteStream<S> {
+    socket: WebSocketStream<S>,
+    pending: Bytes,
+}
+
+impl<S> ByteStream<S> {
+    pub(crate) fn new(socket: WebSocketStream<S>) -> Self {
+        Self { socket, pending: Bytes::new() }
+    }
+}
+
+/// Clients that just close the connection have ended it too.
+fn is_end(error: &WsError) -> bool {
+    use WsError::{AlreadyClosed, ConnectionClosed, Protocol};
+    matches!(error, ConnectionClosed | AlreadyClosed | Protocol(ProtocolError::ResetWithoutClosingHandshake))
+}
+
+fn broken(error: WsError) -> io::Error {
+    match error {
+        WsError::Io(error) => error,
+        other => io::Error::new(io::ErrorKind::BrokenPipe, other),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.pending.is_empty() {
+            match ready!(self.socket.poll_next_unpin(cx)) {
+                Some(Ok(Message::Binary(data))) => self.pending = data,
+                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
+                Some(Ok(_)) => {}
+                Some(Err(error)) if is_end(&error) => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            }
+        }
+        let length = buffer.remaining().min(self.pending.len());
+        buffer.put_slice(&self.pending.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let mut socket = Pin::new(&mut self.socket);
+        ready!(socket.as_mut().poll_ready(cx)).map_err(broken)?;
+        let length = data.len().min(CHUNK);
+        socket.start_send(Message::Binary(Bytes::copy_from_slice(&data[..length]))).map_err(broken)?;
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_close(cx).map_err(broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_messages() {
+        for encoding in [Encoding::Binary, Encoding::Base64] {
+            let message = encode(2, b"abc", encoding);
+            assert_eq!(decode(message, encoding), Some((2, Bytes::from_static(b"abc"))));
+            assert_eq!(decode(encode(1, b"", encoding), encoding), Some((1, Bytes::new())));
+        }
+        assert_eq!(encode(1, b"hi", Encoding::Base64), Message::Text("1aGk=".into()));
+        assert_eq!(decode(Message::Text("!".into()), Encoding::Base64), None);
+        assert_eq!(decode(Message::Ping(Bytes::new()), Encoding::Binary), None);
+    }
+}
