@@ -1,0 +1,229 @@
+//! Encoding of table changes as one nfnetlink batch, which the kernel applies completely or not at all.
+
+use crate::netlink::{ACK, APPEND, Buffer, CREATE, EXCL};
+
+use super::Family;
+use super::expr::{Expr, Verdict, data, encode_verdict};
+
+const SUBSYS: u16 = 10 << 8;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = SUBSYS;
+const DEL_TABLE: u16 = SUBSYS | 2;
+const NEW_CHAIN: u16 = SUBSYS | 3;
+const DEL_CHAIN: u16 = SUBSYS | 5;
+const NEW_RULE: u16 = SUBSYS | 6;
+const DEL_RULE: u16 = SUBSYS | 8;
+const NEW_SET: u16 = SUBSYS | 9;
+const NEW_ELEMENT: u16 = SUBSYS | 12;
+const DEL_ELEMENT: u16 = SUBSYS | 14;
+
+/// More elements in one message would overflow the 16-bit length of the attribute that holds them.
+const ELEMENTS_PER_MESSAGE: usize = 400;
+
+/// Hook of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hook {
+    /// "nat" or "filter".
+    pub(crate) kind: &'static str,
+    /// NF_INET_PRE_ROUTING 0, LOCAL_IN 1, FORWARD 2, LOCAL_OUT 3, POST_ROUTING 4.
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+}
+
+/// What a set maps its keys to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    Nothing,
+    Verdicts,
+    Data(Vec<Field>),
+}
+
+/// A field of a key or value: the type number of the nft program (so that it can list the table) and bytes, padded to four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) kind: u32,
+    pub(crate) len: u32,
+}
+
+/// A set or map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    pub(crate) key: Vec<Field>,
+    pub(crate) values: Values,
+    /// Elements are added by rules and expire; the most elements.
+    pub(crate) dynamic: Option<u32>,
+}
+
+/// The value of an element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    None,
+    Data(Box<[u8]>),
+    Verdict(Verdict),
+}
+
+/// A key and its value.
+pub(crate) type Pair = (Box<[u8]>, Value);
+
+/// One change of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    NewTable { comment: Vec<u8> },
+    DelTable,
+    NewChain { name: String, hook: Option<Hook> },
+    FlushChain { name: String },
+    DelChain { name: String },
+    NewRule { chain: String, exprs: Vec<Expr> },
+    NewSet(Set),
+    Add { set: &'static str, elements: Vec<Pair> },
+    Remove { set: &'static str, keys: Vec<Box<[u8]>> },
+}
+
+/// Encodes `ops` for the table `table` in each family. The messages of the n-th operation have sequence number n; the
+/// one with sequence number `last` is acknowledged.
+pub(crate) fn encode(table: &str, ops: &[(Family, Vec<Op>)], last: u32) -> Buffer {
+    let mut encoder = Encoder { table, buffer: Buffer::default(), set_id: 0, seq: 0 };
+    let begin = [0, 0, 0, 10]; // AF_UNSPEC, version 0, NFNL_SUBSYS_NFTABLES in network order
+    encoder.buffer.message(BATCH_BEGIN, 0, 0, &begin, |_| ());
+    for (family, ops) in ops {
+        for op in ops {
+            encoder.op(*family, op);
+            encoder.seq += 1;
+        }
+    }
+    // An acknowledged no-op: creating a table that exists. Kernels before 6.10 do not acknowledge the end of a batch.
+    if let Some((family, _)) = ops.iter().rev().find(|(_, ops)| !matches!(ops.as_slice(), [] | [.., Op::DelTable])) {
+        encoder.buffer.message(NEW_TABLE, CREATE | ACK, last, &fixed(*family), |b| b.string(1, table));
+    } else if let Some((family, _)) = ops.first() {
+        // Only deletions: acknowledge the re-deletion of a table made for it.
+        encoder.buffer.message(NEW_TABLE, CREATE, 0, &fixed(*family), |b| b.string(1, table));
+        encoder.buffer.message(DEL_TABLE, ACK, last, &fixed(*family), |b| b.string(1, table));
+    }
+    encoder.buffer.message(BATCH_END, 0, 0, &begin, |_| ());
+    encoder.buffer
+}
+
+fn fixed(family: Family) -> [u8; 4] {
+    [family.protocol(), 0, 0, 0]
+}
+
+struct Encoder<'a> {
+    table: &'a str,
+    buffer: Buffer,
+    set_id: u32,
+    seq: u32,
+}
+
+impl Encoder<'_> {
+    fn message(&mut self, kind: u16, flags: u16, family: Family, body: impl FnOnce(&mut Buffer)) {
+        let table = self.table;
+        self.buffer.message(kind, flags, self.seq, &fixed(family), |b| {
+            b.string(1, table);
+            body(b);
+        });
+    }
+
+    fn op(&mut self, family: Family, op: &Op) {
+        match op {
+            Op::NewTable { comment } => self.message(NEW_TABLE, CREATE, family, |b| {
+                if !comment.is_empty() {
+                    b.attr(6, comment);
+                }
+            }),
+            Op::DelTable => self.message(DEL_TABLE, 0, family, |_| ()),
+            Op::NewChain { name, hook } => self.message(NEW_CHAIN, CREATE, family, |b| encode_chain(b, name, *hook)),
+            Op::FlushChain { name } => self.message(DEL_RULE, 0, family, |b| b.string(2, name)),
+            Op::DelChain { name } => self.message(DEL_CHAIN, 0, family, |b| b.string(3, name)),
+            Op::NewRule { chain, exprs } => self.message(NEW_RULE, CREATE | APPEND, family, |b| {
+                b.string(2, chain);
+                b.nested(4, |b| exprs.iter().for_each(|expr| expr.encode(family, b)));
+            }),
+            Op::NewSet(set) => {
+                self.set_id += 1;
+                let id = self.set_id;
+                self.message(NEW_SET, CREATE, family, |b| encode_set(b, set, id));
+            }
+            Op::Add { set, elements } => {
+                for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
+                    self.message(NEW_ELEMENT, CREATE | EXCL, family, |b| encode_elements(b, set, chunk.iter()));
+                }
+            }
+            Op::Remove { set, keys } => {
+                for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
+                    let pairs: Vec<Pair> = chunk.iter().map(|key| (key.clone(), Value::None)).collect();
+                    self.message(DEL_ELEMENT, 0, family, |b| encode_elements(b, set, pairs.iter()));
+                }
+            }
+        }
+    }
+}
+
+fn encode_chain(b: &mut Buffer, name: &str, hook: Option<Hook>) {
+    b.string(3, name);
+    if let Some(hook) = hook {
+        b.nested(4, |b| {
+            b.be32(1, hook.number);
+            b.be32(2, hook.priority.cast_unsigned());
+        });
+        b.be32(5, 1); // policy accept
+        b.string(7, hook.kind);
+    }
+}
+
+fn encode_set(b: &mut Buffer, set: &Set, id: u32) {
+    const MAP: u32 = 0x8;
+    const TIMEOUT: u32 = 0x10;
+    const EVAL: u32 = 0x20;
+    let mut flags = 0;
+    if set.values != Values::Nothing {
+        flags |= MAP;
+    }
+    if set.dynamic.is_some() {
+        flags |= TIMEOUT | EVAL;
+    }
+    let (key_type, key_len) = concatenated(&set.key);
+    b.string(2, set.name);
+    b.be32(3, flags);
+    b.be32(4, key_type);
+    b.be32(5, key_len);
+    match &set.values {
+        Values::Nothing => (),
+        Values::Verdicts => b.be32(6, 0xffff_ff00),
+        Values::Data(fields) => {
+            let (data_type, data_len) = concatenated(fields);
+            b.be32(6, data_type);
+            b.be32(7, data_len);
+        }
+    }
+    if let Some(size) = set.dynamic {
+        b.nested(9, |b| b.be32(1, size));
+    }
+    b.be32(10, id);
+}
+
+/// Type (six bits per field, as the nft program does) and length of a concatenation.
+fn concatenated(fields: &[Field]) -> (u32, u32) {
+    let kind = fields.iter().fold(0, |kind, field| kind << 6 | field.kind);
+    match fields {
+        [one] => (kind, one.len),
+        many => (kind, many.iter().map(|field| field.len.next_multiple_of(4)).sum()),
+    }
+}
+
+fn encode_elements<'a>(b: &mut Buffer, set: &str, elements: impl Iterator<Item = &'a Pair>) {
+    b.string(2, set);
+    b.nested(3, |b| {
+        for (key, value) in elements {
+            b.nested(1, |b| {
+                data(b, 1, key);
+                match value {
+                    Value::None => (),
+                    Value::Data(bytes) => data(b, 2, bytes),
+                    Value::Verdict(verdict) => b.nested(2, |b| encode_verdict(b, verdict)),
+                }
+            });
+        }
+    });
+}

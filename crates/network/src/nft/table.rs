@@ -1,0 +1,243 @@
+//! The table in the kernel and the state that it holds.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::batch::{self, Op};
+use super::ruleset::{Delta, Element, Ruleset};
+use super::skeleton::{self, Config};
+use super::{Family, expr::Expr};
+use crate::netlink::{self, Socket};
+
+/// The rules could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The netfilter netlink socket cannot be opened.
+    #[error("cannot open a netfilter netlink socket: {0}; the kernel needs CONFIG_NF_TABLES and the process CAP_NET_ADMIN")]
+    Open(#[source] io::Error),
+    /// A part of nf_tables is missing.
+    #[error("the kernel refuses a rule with {feature}: enable {option} (as a module or built in): {source}")]
+    Missing {
+        /// What was tried.
+        feature: &'static str,
+        /// The kernel configuration option.
+        option: &'static str,
+        /// The kernel's answer.
+        source: netlink::Error,
+    },
+    /// A batch was refused.
+    #[error("table {table}: {source}")]
+    Batch {
+        /// The table's name.
+        table: String,
+        /// The kernel's answer.
+        source: netlink::Error,
+    },
+}
+
+struct Metrics {
+    changes: Counter,
+    replacements: Counter,
+    elements: Gauge,
+    microseconds: Counter,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    changes: base::metrics::register("knarr_network_nft_element_changes", "Map elements added or removed", Counter::default()),
+    replacements: base::metrics::register("knarr_network_nft_replacements", "Whole-table replacements", Counter::default()),
+    elements: base::metrics::register("knarr_network_nft_elements", "Map elements in the table", Gauge::default()),
+    microseconds: base::metrics::register(
+        "knarr_network_nft_commit_microseconds",
+        "Time spent in netlink batches",
+        Counter::default(),
+    ),
+});
+
+/// The cluster's table on this node, in the network namespace in which it was opened. Cheap to clone. Calls block for
+/// some milliseconds.
+#[derive(Clone)]
+pub struct Table(Arc<Mutex<Inner>>);
+
+struct Inner {
+    name: String,
+    config: Config,
+    families: Vec<Family>,
+    socket: Socket,
+    ruleset: Ruleset,
+    /// The kernel holds exactly `ruleset`.
+    clean: bool,
+    /// A table of an earlier process still serves; it is replaced when all that it served is known again.
+    held: bool,
+}
+
+impl Table {
+    /// Opens the table `name` for the families of the pod ranges. With `hold`, a table that an earlier process left
+    /// keeps serving until [`Table::release`]; otherwise it is replaced at once.
+    pub fn open(name: &str, config: Config, hold: bool) -> Result<Self, Error> {
+        let mut families: Vec<Family> = config.pod_cidrs.iter().map(|cidr| Family::of(cidr.addr())).collect();
+        families.sort_unstable();
+        families.dedup();
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(Error::Open)?;
+        let ruleset = Ruleset::default();
+        let mut inner = Inner { name: name.to_owned(), config, families, socket, ruleset, clean: false, held: false };
+        inner.probe()?;
+        inner.held = hold && inner.exists()?;
+        inner.flush()?;
+        Ok(Self(Arc::new(Mutex::new(inner))))
+    }
+
+    /// Replaces the elements of each owner. When this fails, the wanted state is kept and the next call tries again.
+    pub fn replace(&self, changes: impl IntoIterator<Item = (String, Vec<Element>)>) -> Result<(), Error> {
+        let mut inner = self.0.lock();
+        let deltas = inner.ruleset.replace(changes);
+        inner.apply(deltas)
+    }
+
+    /// Lets go of a held table: from now on the kernel holds what the owners want.
+    pub fn release(&self) -> Result<(), Error> {
+        let mut inner = self.0.lock();
+        inner.held = false;
+        inner.flush()
+    }
+
+    /// The families that have a table.
+    pub fn families(&self) -> Vec<Family> {
+        self.0.lock().families.clone()
+    }
+}
+
+/// Deletes the table `name` of every family. No error when there is none.
+pub fn delete(name: &str) -> Result<(), Error> {
+    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(Error::Open)?;
+    for family in [Family::V4, Family::V6] {
+        match send(&mut socket, name, &[(family, vec![Op::DelTable])]) {
+            Err(source) if source.errno() != Some(Errno::ENOENT) => return Err(Error::Batch { table: name.to_owned(), source }),
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) -> Result<(), netlink::Error> {
+    let last = u32::MAX;
+    let buffer = batch::encode(table, ops, last);
+    let started = Instant::now();
+    let result = socket.exchange("nf_tables batch", &buffer, last, |_| ());
+    METRICS.microseconds.inc_by(started.elapsed().as_micros() as u64);
+    if let Err(netlink::Error::Kernel { seq, errno, .. }) = &result {
+        let refused = ops.iter().flat_map(|(_, ops)| ops).nth(*seq as usize);
+        tracing::debug!(table, %errno, ?refused, "nf_tables batch refused");
+    }
+    result
+}
+
+impl Inner {
+    fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {
+        if !self.clean || self.held {
+            return self.flush();
+        }
+        let changed: usize = deltas.values().map(Delta::len).sum();
+        let ops: Vec<_> = deltas
+            .into_iter()
+            .filter(|(family, delta)| self.families.contains(family) && !delta.is_empty())
+            .map(|(family, delta)| (family, skeleton::update(family, delta)))
+            .collect();
+        if ops.is_empty() {
+            return Ok(());
+        }
+        METRICS.changes.inc_by(changed as u64);
+        METRICS.elements.set(self.ruleset.len() as i64);
+        if let Err(error) = send(&mut self.socket, &self.name, &ops) {
+            // Somebody else changed our table, or flushed the rule set: put back what belongs there.
+            tracing::warn!(table = %self.name, %error, "the table in the kernel is not as we left it, replacing it");
+            self.clean = false;
+            return self.flush();
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel hold the wanted state, by one batch that replaces the table.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.held || self.clean {
+            return Ok(());
+        }
+        let mut contents = self.ruleset.everything();
+        let comment = || comment("Knarr pod network and services");
+        let ops: Vec<_> = self
+            .families
+            .iter()
+            .map(|family| {
+                let mut ops = vec![Op::NewTable { comment: comment() }, Op::DelTable, Op::NewTable { comment: comment() }];
+                ops.extend(skeleton::create(&self.config, *family));
+                ops.extend(skeleton::update(*family, contents.remove(family).unwrap_or_default()));
+                (*family, ops)
+            })
+            .collect();
+        METRICS.replacements.inc();
+        METRICS.elements.set(self.ruleset.len() as i64);
+        send(&mut self.socket, &self.name, &ops).map_err(|source| Error::Batch { table: self.name.clone(), source })?;
+        self.clean = true;
+        Ok(())
+    }
+
+    /// Whether the kernel has the table in every family.
+    fn exists(&mut self) -> Result<bool, Error> {
+        for family in &self.families {
+            let fixed = [family.protocol(), 0, 0, 0];
+            let request = (10 << 8 | 1, 0); // NFT_MSG_GETTABLE
+            match self.socket.request("look for the table", request, &fixed, |b| b.string(1, &self.name)) {
+                Ok(()) => (),
+                Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(false),
+                Err(source) => return Err(Error::Batch { table: self.name.clone(), source }),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tries every kind of expression in a table that is deleted by the same batch, to name what the kernel lacks.
+    fn probe(&mut self) -> Result<(), Error> {
+        let name = format!("{}-probe", self.name);
+        for family in self.families.clone() {
+            let whole = skeleton::probe(&self.config, family);
+            let attempt = |socket: &mut Socket, ops: Vec<Op>| {
+                let ops = [vec![Op::NewTable { comment: Vec::new() }], ops, vec![Op::DelTable]].concat();
+                send(socket, &name, &[(family, ops)])
+            };
+            let Err(error) = attempt(&mut self.socket, whole) else { continue };
+            for (feature, option, exprs) in features() {
+                let chain = "probe".to_owned();
+                let new_chain = Op::NewChain { name: chain.clone(), hook: None };
+                let ops = vec![new_chain, Op::NewRule { chain, exprs }];
+                if let Err(source) = attempt(&mut self.socket, ops) {
+                    return Err(Error::Missing { feature, option, source });
+                }
+            }
+            return Err(Error::Batch { table: name, source: error });
+        }
+        Ok(())
+    }
+}
+
+/// Expressions that a kernel may lack, each with the option that brings it.
+fn features() -> Vec<(&'static str, &'static str, Vec<Expr>)> {
+    use super::expr::Refusal;
+    vec![
+        ("numgen", "CONFIG_NFT_NUMGEN", vec![Expr::Random { reg: 0, modulus: 2, offset: 0 }]),
+        ("fib", "CONFIG_NFT_FIB_IPV4 and CONFIG_NFT_FIB_IPV6", vec![Expr::AddressType { source: true, reg: 0 }]),
+        ("ct", "CONFIG_NFT_CT", vec![Expr::ConnectionStatus { reg: 0 }]),
+        ("reject", "CONFIG_NFT_REJECT", vec![Expr::Reject(Refusal::TcpReset)]),
+    ]
+}
+
+/// A table comment as the nft program stores it: type 0, length, text with its zero.
+fn comment(text: &str) -> Vec<u8> {
+    [&[0, text.len() as u8 + 1], text.as_bytes(), &[0]].concat()
+}

@@ -1,0 +1,372 @@
+//! The pod network of one node: a bridge, an address and a veth pair for each sandbox, host ports.
+//!
+//! A pod's address has the full prefix length and its only route leads to the bridge's address. So also packets
+//! between pods of one node pass the host's IP layer, where services are translated in both directions, whether or
+//! not the kernel passes bridged packets to netfilter.
+//!
+//! Cluster addresses that the node serves itself ([`Options::local_addresses`], the cluster DNS address) are put on
+//! the bridge: pods and host processes reach them before any Service or endpoint exists.
+
+mod ipam;
+mod rtnl;
+mod sysctl;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+pub use ipam::{Error as IpamError, Lease, gateway};
+pub use sysctl::Error as SysctlError;
+
+use crate::netlink;
+use crate::nft::Family;
+use crate::nft::ruleset::{Element, Endpoint, Key, Protocol};
+use crate::nft::skeleton::Config;
+use crate::nft::table::{self, Table};
+use ipam::Ipam;
+use rtnl::{Links, Mac, Veth};
+
+/// The network of a sandbox or of the node could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Options that cannot work.
+    #[error("{0}")]
+    Options(String),
+    /// Addresses.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// Links, addresses, routes.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// Kernel settings.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// Host ports.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// The network namespace cannot be entered.
+    #[error("network namespace {}: {source}", path.display())]
+    Namespace {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The bridge vanished.
+    #[error("bridge {0} is gone: restart the node agent to set it up again")]
+    NoBridge(String),
+    /// The process stops.
+    #[error("the process is shutting down")]
+    Stopped,
+}
+
+/// How the pod network of a node looks.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the bridge, at most 15 characters.
+    pub bridge: String,
+    /// Name of the nf_tables table.
+    pub table: String,
+    /// This node's pod ranges, one of each family (`Node.spec.podCIDRs`).
+    pub pod_cidrs: Vec<IpNet>,
+    /// Pod ranges of the whole cluster.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Service ranges.
+    pub service_cidrs: Vec<IpNet>,
+    /// Service addresses that the node itself serves, such as the cluster DNS address.
+    pub local_addresses: Vec<IpAddr>,
+    /// Largest packet, bytes; none takes that of the default route's link.
+    pub mtu: Option<u32>,
+    /// Hide pods behind the node's address when they talk to the outside.
+    pub masquerade: bool,
+    /// A service proxy will run: a table that an earlier process left serves until the proxy knows all services.
+    pub proxy: bool,
+    /// Where leases are kept, `DIR/network`.
+    pub directory: PathBuf,
+}
+
+impl Options {
+    /// The usual names, with these pod and service ranges.
+    pub fn new(directory: impl Into<PathBuf>, pod_cidrs: Vec<IpNet>, service_cidrs: Vec<IpNet>) -> Self {
+        Self {
+            bridge: "knarr0".to_owned(),
+            table: "knarr".to_owned(),
+            cluster_cidrs: pod_cidrs.clone(),
+            pod_cidrs,
+            service_cidrs,
+            local_addresses: Vec::new(),
+            mtu: None,
+            masquerade: true,
+            proxy: true,
+            directory: directory.into(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error::Options(message));
+        if self.bridge.is_empty() || self.bridge.len() > 15 || self.bridge.contains(['/', ' ', ':']) {
+            return wrong(format!("bridge name {:?} must have 1 to 15 characters without '/', ':' and space", self.bridge));
+        }
+        if self.pod_cidrs.is_empty() {
+            return wrong("the node has no pod CIDR yet: wait for spec.podCIDRs".to_owned());
+        }
+        match self.pod_cidrs.iter().find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 2) {
+            Some(cidr) => wrong(format!("pod CIDR {cidr} is too small: it must have room for a gateway and a pod")),
+            None => Ok(()),
+        }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            bridge: self.bridge.clone(),
+            pod_cidrs: self.pod_cidrs.clone(),
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            service_cidrs: self.service_cidrs.clone(),
+            masquerade: self.masquerade,
+        }
+    }
+}
+
+/// A port on the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port in the pod.
+    pub container_port: u16,
+    /// Port on the node.
+    pub host_port: u16,
+    /// Address on the node, all when none or unspecified.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// The pod network of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct PodNetwork(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    mtu: u32,
+    bridge_mac: Mac,
+    table: Table,
+    ipam: Mutex<Ipam>,
+}
+
+impl PodNetwork {
+    /// Sets up bridge, addresses, kernel settings and the table; takes over what an earlier process left.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        blocking(move || Self::start_blocking(options)).await
+    }
+
+    /// The table, for the service proxy.
+    pub fn table(&self) -> &Table {
+        &self.0.table
+    }
+
+    /// The options with which it was started.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Connects the network namespace at `netns` and returns the pod's addresses, one of each family. Idempotent.
+    pub async fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<Vec<IpAddr>, Error> {
+        let (inner, sandbox, netns, ports) = (self.0.clone(), sandbox.to_owned(), netns.to_owned(), ports.to_vec());
+        blocking(move || inner.attach(&sandbox, &netns, &ports)).await
+    }
+
+    /// Releases everything that the sandbox has, also when its namespace is gone. Idempotent.
+    pub async fn detach(&self, sandbox: &str) -> Result<(), Error> {
+        let (inner, sandbox) = (self.0.clone(), sandbox.to_owned());
+        blocking(move || inner.detach(&sandbox)).await
+    }
+
+    /// Releases what sandboxes have that are no longer there. Returns how many there were.
+    pub async fn reconcile(&self, live: &BTreeSet<String>) -> Result<usize, Error> {
+        let gone: Vec<String> = self.0.ipam.lock().leases().keys().filter(|id| !live.contains(*id)).cloned().collect();
+        for sandbox in &gone {
+            tracing::info!(%sandbox, "releasing the addresses of a sandbox that is gone");
+            self.detach(sandbox).await?;
+        }
+        Ok(gone.len())
+    }
+
+    /// The lease of each sandbox.
+    pub fn leases(&self) -> std::collections::BTreeMap<String, Lease> {
+        self.0.ipam.lock().leases().clone()
+    }
+
+    fn start_blocking(options: Options) -> Result<Self, Error> {
+        options.check()?;
+        let ipam = Ipam::load(&options.directory.join("leases"), &options.pod_cidrs)?;
+        let mut links = open_links()?;
+        let mtu = match options.mtu {
+            Some(mtu) => mtu,
+            None => links.default_mtu()?.unwrap_or(1500),
+        };
+        set_up_bridge(&options, &mut links, mtu)?;
+        let table = Table::open(&options.table, options.config(), options.proxy)?;
+        let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), host_port_elements(lease)));
+        table.replace(ports)?;
+        let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));
+        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam) })))
+    }
+}
+
+/// Deletes the bridge, the veth pairs on it, the table and the leases of this cluster. Idempotent.
+pub async fn teardown(options: Options) -> Result<(), Error> {
+    blocking(move || {
+        table::delete(&options.table)?;
+        let mut links = open_links()?;
+        let all = links.links()?;
+        if let Some(bridge) = all.iter().find(|link| link.name == options.bridge) {
+            for port in all.iter().filter(|link| link.master == Some(bridge.index)) {
+                links.delete(&port.name)?;
+            }
+        }
+        links.delete(&options.bridge)?;
+        let leases = options.directory.join("leases");
+        match std::fs::remove_dir_all(&leases) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IpamError::File { path: leases, source }.into()),
+            _ => Ok(()),
+        }
+    })
+    .await
+}
+
+impl Inner {
+    fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<Vec<IpAddr>, Error> {
+        let lease = self.ipam.lock().acquire(sandbox, ports)?;
+        let mut links = open_links()?;
+        let name = veth_name(sandbox);
+        let all = links.links()?;
+        if lease.attached && all.iter().any(|link| link.name == name) {
+            return Ok(lease.addresses);
+        }
+        let bridge = all.iter().find(|link| link.name == self.options.bridge);
+        let bridge = bridge.ok_or_else(|| Error::NoBridge(self.options.bridge.clone()))?.index;
+        links.delete(&name)?;
+        let namespace_error = |source| Error::Namespace { path: netns.to_owned(), source };
+        let file = std::fs::File::open(netns).map_err(namespace_error)?;
+        let mac = lease.addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 1], |address| mac_of(*address));
+        links.make_veth(&Veth { name: &name, alias: sandbox, bridge, netns: file.as_fd(), mac, mtu: self.mtu })?;
+        for address in &lease.addresses {
+            links.add_neighbour(bridge, *address, mac)?;
+        }
+        let mut inside = Links::open_in(netns).map_err(namespace_error)?;
+        self.set_up_pod(&mut inside, &lease.addresses)?;
+        if !lease.ports.is_empty() {
+            self.table.replace([(owner(sandbox), host_port_elements(&lease))])?;
+        }
+        self.ipam.lock().set_attached(sandbox)?;
+        Ok(lease.addresses)
+    }
+
+    fn set_up_pod(&self, inside: &mut Links, addresses: &[IpAddr]) -> Result<(), Error> {
+        inside.up("lo")?;
+        inside.up("eth0")?;
+        let eth0 = inside.link("eth0")?.ok_or_else(|| Error::Options("eth0 is gone from the pod".to_owned()))?;
+        for address in addresses {
+            let Some(range) = self.options.pod_cidrs.iter().find(|range| range.contains(address)) else { continue };
+            let gateway = gateway(*range);
+            inside.add_neighbour(eth0.index, gateway, self.bridge_mac)?;
+            inside.add_address(eth0.index, *address, range.max_prefix_len())?;
+            inside.add_route(eth0.index, IpNet::from(gateway), None, None)?;
+            inside.add_route(eth0.index, IpNet::new_assert(Family::of(gateway).unspecified(), 0), Some(gateway), None)?;
+        }
+        Ok(())
+    }
+
+    fn detach(&self, sandbox: &str) -> Result<(), Error> {
+        self.table.replace([(owner(sandbox), Vec::new())])?;
+        let mut links = open_links()?;
+        links.delete(&veth_name(sandbox))?;
+        let addresses = self.ipam.lock().leases().get(sandbox).map(|lease| lease.addresses.clone()).unwrap_or_default();
+        if let Some(bridge) = links.link(&self.options.bridge)? {
+            for address in addresses {
+                links.delete_neighbour(bridge.index, address)?;
+            }
+        }
+        // Last: as long as the lease is there, a crash leaves something to reconcile.
+        self.ipam.lock().release(sandbox)?;
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+}
+
+fn open_links() -> Result<Links, Error> {
+    Links::open().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })
+}
+
+fn set_up_bridge(options: &Options, links: &mut Links, mtu: u32) -> Result<(), Error> {
+    let bridge = &options.bridge;
+    let gateways: Vec<IpAddr> = options.pod_cidrs.iter().map(|range| gateway(*range)).collect();
+    links.make_bridge(bridge, mac_of(gateways[0]), mtu)?;
+    let index = links.link(bridge)?.ok_or_else(|| Error::NoBridge(bridge.clone()))?.index;
+    for (range, gateway) in options.pod_cidrs.iter().zip(&gateways) {
+        links.add_address(index, *gateway, range.prefix_len())?;
+    }
+    for address in &options.local_addresses {
+        links.add_address(index, *address, IpNet::from(*address).prefix_len())?;
+    }
+    let has = |family| options.pod_cidrs.iter().any(|range| Family::of(range.addr()) == family);
+    if has(Family::V4) {
+        sysctl::set("net/ipv4/ip_forward".to_owned(), "1")?;
+        sysctl::set(format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+        // Pods of one node must keep talking through the host; a redirect would tell them not to.
+        sysctl::set("net/ipv4/conf/all/send_redirects".to_owned(), "0")?;
+        sysctl::set(format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
+    }
+    if has(Family::V6) {
+        sysctl::set("net/ipv6/conf/all/forwarding".to_owned(), "1")?;
+    }
+    for range in &options.service_cidrs {
+        // Without a default route the host would not even try; with this one it uses an address that pods can answer.
+        let source = gateways.iter().find(|gateway| gateway.is_ipv4() == range.addr().is_ipv4()).copied();
+        if source.is_some() {
+            links.add_route(index, *range, None, source)?;
+        }
+    }
+    Ok(())
+}
+
+fn owner(sandbox: &str) -> String {
+    format!("pod:{sandbox}")
+}
+
+/// A pod whose address is used again must not be reached at its predecessor's hardware address: derive it.
+fn mac_of(address: IpAddr) -> Mac {
+    let octets = crate::nft::octets(address);
+    let [a, b, c, d] = [4, 3, 2, 1].map(|back| octets[octets.len() - back]);
+    [0x0a, 0x58, a, b, c, d]
+}
+
+/// Name of the host's end, from the sandbox id by FNV-1a.
+fn veth_name(sandbox: &str) -> String {
+    let hash =
+        sandbox.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("knv{:012x}", hash & 0xffff_ffff_ffff)
+}
+
+fn host_port_elements(lease: &Lease) -> Vec<Element> {
+    let mut elements = Vec::new();
+    for port in &lease.ports {
+        let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
+        for pod in lease.addresses.iter().filter(|pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4())) {
+            let address = host_ip.unwrap_or(Family::of(*pod).unspecified());
+            let key = Key { address, protocol: port.protocol, port: port.host_port };
+            elements.push(Element::host_port(key, Endpoint { address: *pod, port: port.container_port }));
+            elements.push(Element::hairpin(*pod));
+        }
+    }
+    elements
+}

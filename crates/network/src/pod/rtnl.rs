@@ -1,0 +1,232 @@
+//! Links, addresses and routes.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use crate::netlink::{self, Buffer, CREATE, EXCL, Error, REPLACE, Socket, attribute};
+use crate::nft::octets;
+
+const NEW_LINK: u16 = libc::RTM_NEWLINK;
+const DEL_LINK: u16 = libc::RTM_DELLINK;
+const GET_LINK: u16 = libc::RTM_GETLINK;
+const NEW_ADDR: u16 = libc::RTM_NEWADDR;
+const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
+const GET_ROUTE: u16 = libc::RTM_GETROUTE;
+const UP: u32 = libc::IFF_UP as u32;
+
+/// A hardware address.
+pub(crate) type Mac = [u8; 6];
+
+/// A link as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) master: Option<u32>,
+}
+
+/// A veth pair: one end on the bridge, the other as `eth0` in the pod.
+pub(crate) struct Veth<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) alias: &'a str,
+    pub(crate) bridge: u32,
+    pub(crate) netns: BorrowedFd<'a>,
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+}
+
+/// Routing sockets of one network namespace.
+pub(crate) struct Links(Socket);
+
+impl Links {
+    /// In the calling thread's namespace.
+    pub(crate) fn open() -> std::io::Result<Self> {
+        Socket::open(SockProtocol::NetlinkRoute).map(Self)
+    }
+
+    /// In the namespace at `path`.
+    pub(crate) fn open_in(path: &Path) -> std::io::Result<Self> {
+        Socket::open_in(path, SockProtocol::NetlinkRoute).map(Self)
+    }
+
+    /// Makes a bridge, without complaint when it is there.
+    pub(crate) fn make_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
+        let made = self.0.request("make the bridge", (NEW_LINK, CREATE | EXCL), &link_header(0, UP), |b| {
+            b.string(libc::IFLA_IFNAME, name);
+            b.attr(libc::IFLA_ADDRESS, &mac);
+            b.u32(libc::IFLA_MTU, mtu);
+            b.nested(libc::IFLA_LINKINFO, |b| b.string(1, "bridge"));
+        });
+        unless(Errno::EEXIST, made)
+    }
+
+    /// Makes a veth pair with its far end in another namespace.
+    pub(crate) fn make_veth(&mut self, veth: &Veth<'_>) -> Result<(), Error> {
+        self.0.request("make the veth pair", (NEW_LINK, CREATE | EXCL), &link_header(0, UP), |b| {
+            b.string(libc::IFLA_IFNAME, veth.name);
+            b.u32(libc::IFLA_MTU, veth.mtu);
+            b.u32(libc::IFLA_MASTER, veth.bridge);
+            b.nested(libc::IFLA_LINKINFO, |b| {
+                b.string(1, "veth");
+                b.nested(2, |b| b.nested(1, |b| peer(b, veth)));
+            });
+        })?;
+        self.0.request("set up the bridge port", (NEW_LINK, 0), &link_header(0, 0), |b| {
+            b.string(libc::IFLA_IFNAME, veth.name);
+            b.string(libc::IFLA_IFALIAS, veth.alias);
+            // Where bridged packets pass netfilter, a pod that reaches itself through a service comes back by its own port.
+            b.nested(libc::IFLA_LINKINFO, |b| {
+                b.string(4, "bridge");
+                b.nested(5, |b| b.attr(4, &[1]));
+            });
+        })
+    }
+
+    /// Switches a link on.
+    pub(crate) fn up(&mut self, name: &str) -> Result<(), Error> {
+        self.0.request("switch the link on", (NEW_LINK, 0), &link_header(0, UP), |b| b.string(libc::IFLA_IFNAME, name))
+    }
+
+    /// Deletes a link. No error when there is none.
+    pub(crate) fn delete(&mut self, name: &str) -> Result<(), Error> {
+        let deleted = self.0.request("delete the link", (DEL_LINK, 0), &link_header(0, 0), |b| b.string(libc::IFLA_IFNAME, name));
+        unless(Errno::ENODEV, deleted)
+    }
+
+    /// The link of this name.
+    pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        Ok(self.links()?.into_iter().find(|link| link.name == name))
+    }
+
+    /// All links of the namespace.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, Error> {
+        let mut links = Vec::new();
+        self.0.dump("list links", GET_LINK, &link_header(0, 0), |_| (), |reply| links.extend(parse_link(reply.payload)))?;
+        Ok(links)
+    }
+
+    /// Gives the link an address; no error when it has it. Duplicate address detection is off: we hand the addresses out.
+    pub(crate) fn add_address(&mut self, link: u32, address: IpAddr, prefix: u8) -> Result<(), Error> {
+        let mut header = vec![family(address), prefix, 0, 0];
+        header.extend_from_slice(&link.to_ne_bytes());
+        self.0.request("add the address", (NEW_ADDR, CREATE | REPLACE), &header, |b| {
+            b.attr(libc::IFA_LOCAL, &octets(address));
+            b.attr(libc::IFA_ADDRESS, &octets(address));
+            b.u32(libc::IFA_FLAGS, libc::IFA_F_NODAD);
+        })
+    }
+
+    /// A route to `to` over the link: through `gateway`, or direct, then optionally with `source` as own address.
+    pub(crate) fn add_route(
+        &mut self,
+        link: u32,
+        to: IpNet,
+        gateway: Option<IpAddr>,
+        source: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        let scope = if gateway.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };
+        let mut header = vec![family(to.addr()), to.prefix_len(), 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope];
+        header.extend_from_slice(&[libc::RTN_UNICAST, 0, 0, 0, 0]);
+        self.0.request("add the route", (NEW_ROUTE, CREATE | REPLACE), &header, |b| {
+            if to.prefix_len() > 0 {
+                b.attr(libc::RTA_DST, &octets(to.network()));
+            }
+            b.u32(libc::RTA_OIF, link);
+            if let Some(gateway) = gateway {
+                b.attr(libc::RTA_GATEWAY, &octets(gateway));
+            }
+            if let Some(source) = source {
+                b.attr(libc::RTA_PREFSRC, &octets(source));
+            }
+        })
+    }
+
+    /// Pins the hardware address of a neighbour, so that nothing has to be resolved.
+    pub(crate) fn add_neighbour(&mut self, link: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
+        let request = (libc::RTM_NEWNEIGH, CREATE | REPLACE);
+        self.0.request("pin the neighbour", request, &neighbour_header(link, address), |b| {
+            b.attr(libc::NDA_DST, &octets(address));
+            b.attr(libc::NDA_LLADDR, &mac);
+        })
+    }
+
+    /// Forgets a neighbour. No error when it is not known.
+    pub(crate) fn delete_neighbour(&mut self, link: u32, address: IpAddr) -> Result<(), Error> {
+        let request = (libc::RTM_DELNEIGH, 0);
+        let deleted = self.0.request("forget the neighbour", request, &neighbour_header(link, address), |b| {
+            b.attr(libc::NDA_DST, &octets(address));
+        });
+        unless(Errno::ENOENT, deleted)
+    }
+
+    /// The MTU of the link of the default route.
+    pub(crate) fn default_mtu(&mut self) -> Result<Option<u32>, Error> {
+        let mut link = None;
+        let header = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.0.dump(
+            "list routes",
+            GET_ROUTE,
+            &header,
+            |_| (),
+            |reply| {
+                // rtm_dst_len 0 in the main table
+                if let Some([_, 0, _, _, libc::RT_TABLE_MAIN, ..]) = reply.payload.get(..12) {
+                    link = link.or(attribute(&reply.payload[12..], libc::RTA_OIF).and_then(number));
+                }
+            },
+        )?;
+        Ok(self.links()?.into_iter().find(|candidate| Some(candidate.index) == link).map(|link| link.mtu))
+    }
+}
+
+fn unless(harmless: Errno, result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.errno() == Some(harmless) => Ok(()),
+        other => other,
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
+}
+
+/// struct ifinfomsg
+fn link_header(index: u32, flags: u32) -> Vec<u8> {
+    [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), flags.to_ne_bytes()].concat()
+}
+
+/// struct ndmsg
+fn neighbour_header(link: u32, address: IpAddr) -> Vec<u8> {
+    let state = libc::NUD_PERMANENT.to_ne_bytes();
+    [&[family(address), 0, 0, 0], &link.to_ne_bytes()[..], &state, &[0, 0]].concat()
+}
+
+fn peer(b: &mut Buffer, veth: &Veth<'_>) {
+    // Not up yet: the kernel refuses that until both ends exist.
+    b.raw(&link_header(0, 0));
+    b.string(libc::IFLA_IFNAME, "eth0");
+    b.attr(libc::IFLA_ADDRESS, &veth.mac);
+    b.u32(libc::IFLA_MTU, veth.mtu);
+    b.u32(libc::IFLA_NET_NS_FD, veth.netns.as_raw_fd().cast_unsigned());
+}
+
+fn parse_link(payload: &[u8]) -> Option<Link> {
+    let attrs = payload.get(16..)?;
+    let name = attribute(attrs, libc::IFLA_IFNAME)?;
+    Some(Link {
+        index: number(payload.get(4..8)?)?,
+        name: String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(),
+        mtu: netlink::attribute(attrs, libc::IFLA_MTU).and_then(number)?,
+        master: netlink::attribute(attrs, libc::IFLA_MASTER).and_then(number),
+    })
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}

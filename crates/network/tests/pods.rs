@@ -1,0 +1,74 @@
+//! The pod network on the real kernel.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::{Netns, isolate, sh, tcp};
+use network::nft::ruleset::Protocol;
+use network::{HostPort, Options, PodNetwork, teardown};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn options(directory: &std::path::Path) -> Options {
+    let mut options = Options::new(
+        directory,
+        vec!["10.42.0.0/24".parse().unwrap(), "fd42::/64".parse().unwrap()],
+        vec!["10.43.0.0/16".parse().unwrap(), "fd43::/112".parse().unwrap()],
+    );
+    options.local_addresses = vec!["10.43.0.10".parse().unwrap()];
+    options.proxy = false;
+    options
+}
+
+#[test]
+fn pods_reach_each_other_and_leave_nothing_behind() {
+    if !isolate() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let before = sh("ip -o link; nft list ruleset");
+    runtime().block_on(async {
+        let network = PodNetwork::start(options(directory.path())).await.unwrap();
+        let (a, b) = (Netns::new(), Netns::new());
+        let port = HostPort { protocol: Protocol::Tcp, container_port: 80, host_port: 8080, host_ip: None };
+        let a_ips = network.attach("a", &a.path(), std::slice::from_ref(&port)).await.unwrap();
+        let started = Instant::now();
+        let b_ips = network.attach("b", &b.path(), &[]).await.unwrap();
+        eprintln!("attach took {:?}", started.elapsed());
+        assert_eq!(network.attach("b", &b.path(), &[]).await.unwrap(), b_ips);
+        for (a_ip, b_ip) in a_ips.iter().copied().zip(b_ips.iter().copied()) {
+            a.serve(a_ip, 80, "a");
+            assert_eq!(b.run(move || tcp((a_ip, 80))), Ok(format!("a {b_ip}")));
+            assert!(tcp((a_ip, 80)).is_ok(), "the host reaches the pod");
+        }
+        let local = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for address in ["127.0.0.1:8080", "10.42.0.1:8080", "[fd42::1]:8080"] {
+            assert!(tcp(local(address)).is_ok_and(|text| text.starts_with("a ")), "host port at {address}");
+        }
+        assert_eq!(b.run(move || tcp(local("10.42.0.1:8080"))), Ok(format!("a {}", b_ips[0])));
+        assert!(a.run(move || tcp(local("10.42.0.1:8080"))).is_ok(), "a pod reaches itself through its host port");
+        assert_eq!(b.run(move || tcp(local("127.0.0.1:8080"))), Err(std::io::ErrorKind::ConnectionRefused));
+
+        // A new process takes over: host ports and addresses are still there, and what is gone is released.
+        drop(network);
+        let network = PodNetwork::start(options(directory.path())).await.unwrap();
+        assert_eq!(network.attach("a", &a.path(), &[port]).await.unwrap(), a_ips);
+        assert!(tcp(local("127.0.0.1:8080")).is_ok());
+        assert_eq!(network.reconcile(&BTreeSet::from(["b".to_owned()])).await.unwrap(), 1);
+        assert!(tcp(local("127.0.0.1:8080")).is_err());
+        let started = Instant::now();
+        network.detach("b").await.unwrap();
+        eprintln!("detach took {:?}", started.elapsed());
+        network.detach("b").await.unwrap();
+        assert!(network.leases().is_empty());
+        teardown(options(directory.path())).await.unwrap();
+        teardown(options(directory.path())).await.unwrap();
+    });
+    assert_eq!(sh("ip -o link; nft list ruleset"), before);
+}
