@@ -1,1 +1,28 @@
-//! registry
+//! The one path per verb, for every kind.
+//!
+//! [`Registry`] holds one [`Resource`] per kind of [`kinds::KINDS`]: its strategy, its schema type and its watch cache, which the store's own
+//! commits feed. Reads are served from the cache; writes go decode, default, admit, validate, encode, commit, the same
+//! way for all. A kind with behaviour of its own says so in its strategy or registers a [`Hook`].
+
+mod admission;
+mod cache;
+mod context;
+mod entry;
+mod hooks;
+mod open;
+mod options;
+mod pipeline;
+mod resource;
+mod services;
+mod shim;
+mod sub;
+mod verbs;
+
+pub use admission::{Admission, Attributes, Operation};
+pub use cache::{Event, EventType, Watch};
+pub use context::{Context, FieldValidation, User, Warnings};
+pub use entry::Entry;
+pub use open::{OpenError, Options, Registry, TokenSigner};
+pub use options::{DeleteOptions, Deleted, List, ListOptions, Patch, Written};
+pub use resource::Resource;
+pub use sub::TokenSubject;

@@ -42,7 +42,8 @@ pub(crate) fn types(source: &Source) -> Result<Vec<Type>> {
         for ty in &package.types {
             let Ok(fields) = source.fields(dir, &ty.name) else { continue };
             // A watch event is registered as a kind, though it has no type of its own in JSON.
-            let kind = ty.name == "WatchEvent" || fields.iter().any(|field| field.name.is_empty() && field.ty.ends_with("TypeMeta"));
+            let kind =
+                ty.name == "WatchEvent" || fields.iter().any(|field| field.name.is_empty() && field.ty.ends_with("TypeMeta"));
             all.push((dir.clone(), ty.name.clone(), kind));
         }
     }

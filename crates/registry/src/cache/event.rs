@@ -1,0 +1,125 @@
+//! Changes, and the events that watchers see of them.
+
+use std::sync::{Arc, OnceLock};
+
+use apimachinery::Status;
+use bytes::Bytes;
+
+use crate::Entry;
+
+/// The type of a watch event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// New, or newly selected.
+    Added,
+    /// Changed.
+    Modified,
+    /// Gone, or no longer selected.
+    Deleted,
+    /// Nothing happened up to this revision.
+    Bookmark,
+    /// The watch ends for this reason.
+    Error,
+}
+
+impl EventType {
+    /// As on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+            Self::Bookmark => "BOOKMARK",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// One committed change, shared by all watchers.
+pub(crate) struct Change {
+    kind: EventType,
+    /// The new object, or the last state of a deleted one under the revision of the deletion.
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) previous: Option<Arc<Entry>>,
+    frame: Arc<OnceLock<Bytes>>,
+}
+
+impl Change {
+    pub(crate) fn put(entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
+        let kind = if previous.is_some() { EventType::Modified } else { EventType::Added };
+        Self { kind, entry, previous, frame: Arc::default() }
+    }
+
+    pub(crate) fn delete(entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
+        Self { kind: EventType::Deleted, entry, previous, frame: Arc::default() }
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.entry.revision
+    }
+
+    pub(crate) fn weight(&self) -> usize {
+        self.entry.json.len() + 256
+    }
+
+    /// What a watcher with this selection sees, if anything.
+    pub(crate) fn seen(&self, selects: impl Fn(&Entry) -> bool, restamp: impl Fn(&Entry) -> Entry) -> Option<Event> {
+        let now = self.kind != EventType::Deleted && selects(&self.entry);
+        let before = self.previous.as_ref().is_some_and(|previous| selects(previous));
+        let kind = match (before, now) {
+            (false, true) => EventType::Added,
+            (true, true) => EventType::Modified,
+            (true, false) => EventType::Deleted,
+            (false, false) => return None,
+        };
+        if kind == self.kind {
+            return Some(Event { kind, entry: self.entry.clone(), status: None, frame: self.frame.clone() });
+        }
+        let entry = match (&self.previous, kind) {
+            (Some(previous), EventType::Deleted) => Arc::new(restamp(previous)),
+            _ => self.entry.clone(),
+        };
+        Some(Event { kind, entry, status: None, frame: Arc::default() })
+    }
+}
+
+/// A watch event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Type.
+    pub kind: EventType,
+    /// The object; for a bookmark one with a resource version only.
+    pub entry: Arc<Entry>,
+    /// For an error.
+    pub status: Option<Status>,
+    frame: Arc<OnceLock<Bytes>>,
+}
+
+impl Event {
+    pub(crate) fn new(kind: EventType, entry: Arc<Entry>) -> Self {
+        Self { kind, entry, status: None, frame: Arc::default() }
+    }
+
+    pub(crate) fn error(entry: Arc<Entry>, status: Status) -> Self {
+        Self { kind: EventType::Error, entry, status: Some(status), frame: Arc::default() }
+    }
+
+    /// The event as a line of JSON, encoded once for all watchers that see it alike.
+    pub fn frame(&self) -> Bytes {
+        let encode = || {
+            let object = match &self.status {
+                Some(status) => Bytes::from(status.to_json()),
+                None => self.entry.json.clone(),
+            };
+            let kind = self.kind.as_str();
+            let mut out = Vec::with_capacity(object.len() + kind.len() + 24);
+            out.extend_from_slice(b"{\"type\":\"");
+            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(b"\",\"object\":");
+            out.extend_from_slice(&object);
+            out.extend_from_slice(b"}\n");
+            out.into()
+        };
+        self.frame.get_or_init(encode).clone()
+    }
+}

@@ -1,0 +1,131 @@
+//! The watch cache of one kind: its present objects, and its recent changes for watchers.
+//!
+//! The store's writer feeds it in commit order, before the commit is acknowledged, so reading it is reading your own writes. Watchers
+//! share one ring of changes and each keep a position in it: there is no queue per watcher, and who falls out of the
+//! ring is cut off and lists again.
+
+mod event;
+mod list;
+mod watch;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use apimachinery::meta;
+use bytes::Bytes;
+use kinds::Strategy;
+use parking_lot::RwLock;
+
+pub use event::{Event, EventType};
+pub use watch::Watch;
+
+use crate::entry::{Encoding, Entry, Index};
+pub(crate) use event::Change;
+
+/// Most changes kept for watchers of one kind.
+const RING_EVENTS: usize = 8192;
+/// Most bytes that they keep alive.
+const RING_BYTES: usize = 8 << 20;
+
+pub(crate) struct Cache {
+    strategy: &'static dyn Strategy,
+    encoding: Encoding,
+    state: RwLock<State>,
+    /// Position behind the newest change; watchers wait on it.
+    end: tokio::sync::watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    items: BTreeMap<Arc<str>, Arc<Entry>>,
+    ring: VecDeque<Arc<Change>>,
+    /// Position of the first change in the ring.
+    start: u64,
+    bytes: usize,
+    /// Revision of the newest change.
+    revision: u64,
+    /// Every change after this revision is in the ring.
+    complete_after: u64,
+}
+
+impl Cache {
+    pub(crate) fn new(strategy: &'static dyn Strategy, encoding: Encoding) -> Self {
+        Self { strategy, encoding, state: RwLock::default(), end: tokio::sync::watch::Sender::new(0) }
+    }
+
+    /// An entry from stored bytes; decodes them when the index is not at hand.
+    pub(crate) fn entry(&self, stored: &[u8], revision: u64, index: Option<Arc<Index>>) -> Entry {
+        let index = index.unwrap_or_else(|| {
+            let value = serde_json::from_slice(stored).unwrap_or_default();
+            Arc::new(Index::of(self.strategy, &value))
+        });
+        Entry { index, revision, json: self.encoding.stamp(stored, revision) }
+    }
+
+    /// Takes in an object as it was when the process started.
+    pub(crate) fn load(&self, path: &str, stored: &Bytes, revision: u64) {
+        let entry = Arc::new(self.entry(stored, revision, None));
+        self.state.write().items.insert(path.into(), entry);
+    }
+
+    /// Says that everything up to `revision` is loaded.
+    pub(crate) fn loaded(&self, revision: u64) {
+        let mut state = self.state.write();
+        state.complete_after = state.complete_after.max(revision);
+    }
+
+    /// Takes in one committed change.
+    pub(crate) fn apply(&self, path: &str, event: &store::Event) {
+        let index = event.note.clone().and_then(|note| note.downcast::<Index>().ok());
+        let new = event.value.as_ref().map(|value| Arc::new(self.entry(value, event.revision, index)));
+        let mut state = self.state.write();
+        let previous = match &new {
+            Some(entry) => state.items.insert(path.into(), entry.clone()),
+            None => state.items.remove(path),
+        };
+        let entry = match (new, &previous) {
+            (Some(entry), _) => Change::put(entry, previous),
+            (None, Some(last)) => Change::delete(Arc::new(self.encoding.restamp(last, event.revision)), previous),
+            (None, None) => return,
+        };
+        state.push(Arc::new(entry));
+        let end = state.start + state.ring.len() as u64;
+        drop(state);
+        self.end.send_replace(end);
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<Arc<Entry>> {
+        self.state.read().items.get(path).cloned()
+    }
+
+    /// Every object of a namespace, or all, at this moment.
+    pub(crate) fn all(&self, namespace: Option<&str>) -> Vec<Arc<Entry>> {
+        list::select(&self.state.read().items, namespace, None, |_| true)
+    }
+
+    /// The same object under another revision.
+    pub(crate) fn restamp(&self, entry: &Entry, revision: u64) -> Entry {
+        self.encoding.restamp(entry, revision)
+    }
+
+    /// The encoded form of an object that is not stored (dry run).
+    pub(crate) fn unstored(&self, object: &serde_json::Value) -> Entry {
+        let json = serde_json::to_vec(object).unwrap_or_default().into();
+        let revision = meta::resource_version(object).parse().unwrap_or(0);
+        Entry { index: Arc::new(Index::of(self.strategy, object)), revision, json }
+    }
+}
+
+impl State {
+    fn push(&mut self, change: Arc<Change>) {
+        self.revision = change.revision();
+        self.bytes += change.weight();
+        self.ring.push_back(change);
+        while self.ring.len() > RING_EVENTS || self.bytes > RING_BYTES && self.ring.len() > 1 {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.bytes -= oldest.weight();
+            self.start += 1;
+            self.complete_after = oldest.revision();
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Who asks, and how the request wants to be treated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// An authenticated user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// Unique identifier, may be empty.
+    pub uid: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// Further attributes.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// What happens to unknown and duplicate fields (`fieldValidation`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Dropped in silence.
+    Ignore,
+    /// Dropped, with a warning each.
+    #[default]
+    Warn,
+    /// The request is refused.
+    Strict,
+}
+
+/// Collects warnings for the response's `Warning` headers. Cheap to clone, bounded.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Most warnings of one response.
+    const LIMIT: usize = 100;
+
+    /// Adds a warning, once.
+    pub fn push(&self, text: impl Into<String>) {
+        let (mut list, text) = (self.0.lock(), text.into());
+        if list.len() < Self::LIMIT && !list.contains(&text) {
+            list.push(text);
+        }
+    }
+
+    /// All warnings so far.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+/// The circumstances of a write.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Who.
+    pub user: User,
+    /// Field manager: the parameter, or the user agent up to its first slash.
+    pub manager: String,
+    /// Do everything but the write.
+    pub dry_run: bool,
+    /// Server-side apply takes over fields of other managers.
+    pub force: bool,
+    /// Treatment of unknown fields.
+    pub field_validation: FieldValidation,
+    /// Warnings for the client.
+    pub warnings: Warnings,
+}

@@ -1,0 +1,175 @@
+//! Encoded objects.
+//!
+//! An object is encoded once. The stored bytes start with a head that is the same for all objects of a kind,
+//! `{"apiVersion":"v1","kind":"ConfigMap","metadata":{`, and lack the resource version, which the store assigns at the
+//! commit; [`Encoding::stamp`] writes it in right behind the head. The stamped bytes are what gets, lists and watchers share.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use apimachinery::labels::Labels;
+use apimachinery::meta;
+use bytes::Bytes;
+use kinds::{KindDef, Strategy};
+use serde_json::Value;
+
+/// What selectors need of an object, attached to its commit so that nobody decodes it again.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    pub(crate) namespace: Box<str>,
+    pub(crate) name: Box<str>,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    fields: Box<[(&'static str, Box<str>)]>,
+}
+
+impl Index {
+    pub(crate) fn of(strategy: &dyn Strategy, object: &Value) -> Self {
+        let labels = meta::labels(object).into_iter().flatten();
+        let fields = strategy.fields(object).into_iter().filter(|(_, value)| !value.is_empty());
+        Self {
+            namespace: meta::namespace(object).into(),
+            name: meta::name(object).into(),
+            labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into())).collect(),
+            fields: fields.map(|(name, value)| (name, value.into())).collect(),
+        }
+    }
+}
+
+/// An object in its encoded form, with what selectors need.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(crate) index: Arc<Index>,
+    /// The revision of its last write, for tombstones of its deletion.
+    pub revision: u64,
+    /// The complete object as JSON.
+    pub json: Bytes,
+}
+
+impl Entry {
+    /// Namespace, empty for cluster-scoped objects.
+    pub fn namespace(&self) -> &str {
+        &self.index.namespace
+    }
+
+    /// Name.
+    pub fn name(&self) -> &str {
+        &self.index.name
+    }
+
+    /// Decodes the object.
+    pub fn value(&self) -> Value {
+        // The bytes are what this process encoded or has decoded before.
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+
+    /// The value of a field for field selectors, empty when it has none.
+    pub fn field(&self, name: &str) -> &str {
+        match name {
+            "metadata.name" => &self.index.name,
+            "metadata.namespace" => &self.index.namespace,
+            _ => self.index.fields.iter().find(|(field, _)| *field == name).map_or("", |(_, value)| value),
+        }
+    }
+}
+
+impl Labels for Entry {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.index.labels.iter().find(|(label, _)| **label == *key).map(|(_, value)| &**value)
+    }
+}
+
+/// How objects of one kind are encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoding {
+    head: Box<str>,
+}
+
+impl Encoding {
+    pub(crate) fn new(def: &KindDef) -> Self {
+        let head = format!(r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"#, def.api_version(), def.kind);
+        Self { head: head.into() }
+    }
+
+    /// The bytes to store. `metadata` is never empty: it has at least a name.
+    pub(crate) fn encode(&self, object: &Value) -> Result<Bytes, serde_json::Error> {
+        let mut out = Vec::with_capacity(1024);
+        out.extend_from_slice(self.head.as_bytes());
+        let metadata = meta::metadata(object).into_iter().flatten().filter(|(key, _)| *key != "resourceVersion");
+        write_fields(&mut out, metadata, false)?;
+        out.push(b'}');
+        let rest = object.as_object().into_iter().flatten();
+        write_fields(&mut out, rest.filter(|(key, _)| !["apiVersion", "kind", "metadata"].contains(&key.as_str())), true)?;
+        out.push(b'}');
+        Ok(out.into())
+    }
+
+    /// The complete object.
+    pub(crate) fn stamp(&self, stored: &[u8], revision: u64) -> Bytes {
+        let at = self.head.len().min(stored.len());
+        let mut out = Vec::with_capacity(stored.len() + 44);
+        out.extend_from_slice(&stored[..at]);
+        push_version(&mut out, revision);
+        out.extend_from_slice(&stored[at..]);
+        out.into()
+    }
+
+    /// The same object with another resource version.
+    pub(crate) fn restamp(&self, entry: &Entry, revision: u64) -> Entry {
+        let mut version = Vec::with_capacity(44);
+        push_version(&mut version, entry.revision);
+        let at = self.head.len();
+        let mut out = Vec::with_capacity(entry.json.len() + 4);
+        out.extend_from_slice(&entry.json[..at]);
+        push_version(&mut out, revision);
+        out.extend_from_slice(&entry.json[at + version.len()..]);
+        Entry { index: entry.index.clone(), revision, json: out.into() }
+    }
+}
+
+fn push_version(out: &mut Vec<u8>, revision: u64) {
+    let mut text = String::with_capacity(44);
+    // Writing to a String cannot fail.
+    let _ = write!(text, r#""resourceVersion":"{revision}","#);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn write_fields<'a>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+    mut comma: bool,
+) -> Result<(), serde_json::Error> {
+    for (key, value) in fields {
+        if comma {
+            out.push(b',');
+        }
+        comma = true;
+        serde_json::to_writer(&mut *out, key)?;
+        out.push(b':');
+        serde_json::to_writer(&mut *out, value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_object_survives_encoding_and_gets_its_version() {
+        let strategy = kinds::KINDS.iter().find(|strategy| strategy.def().kind == "ConfigMap").unwrap();
+        let encoding = Encoding::new(strategy.def());
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"},
+            "metadata": {"name": "m", "namespace": "n", "resourceVersion": "5", "labels": {"x": "y"}}});
+        let stored = encoding.encode(&object).unwrap();
+        let index = Arc::new(Index::of(*strategy, &object));
+        let entry = Entry { index, revision: 42, json: encoding.stamp(&stored, 42) };
+        let mut expected = object;
+        expected["metadata"]["resourceVersion"] = "42".into();
+        assert_eq!(entry.value(), expected);
+        assert_eq!((entry.label("x"), entry.field("metadata.name")), (Some("y"), "m"));
+        expected["metadata"]["resourceVersion"] = "1007".into();
+        assert_eq!(encoding.restamp(&entry, 1007).value(), expected);
+    }
+}

@@ -1,0 +1,214 @@
+//! The steps that every write goes through, whatever its verb.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::field::{Errors, Path};
+use apimachinery::{Status, meta, names, time};
+use bytes::Bytes;
+use serde_json::Value;
+use store::{Change, Expect, Lane, Write};
+
+use crate::context::Context;
+use crate::entry::{Entry, Index};
+use crate::resource::object_path;
+use crate::{Attributes, Operation, Registry, Resource};
+
+/// One write on its way: to which object, by whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub cx: &'a Context,
+    pub res: &'a Resource,
+    pub sub: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+impl Target<'_> {
+    pub(crate) fn path(&self) -> String {
+        object_path(self.namespace, self.name)
+    }
+
+    pub(crate) fn not_found(&self) -> Status {
+        Status::not_found(&self.res.group_resource, self.name)
+    }
+
+    pub(crate) fn modified(&self) -> Status {
+        Status::conflict_modified(&self.res.group_resource, self.name)
+    }
+
+    pub(crate) fn invalid(&self, errors: &Errors) -> Result<(), Status> {
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(self.res.def.group, self.res.def.kind, self.name, errors)) }
+    }
+}
+
+/// A store failure as a client sees it. Conflicts are handled where they mean something.
+pub(crate) fn storage_error(error: store::Error) -> Status {
+    match error {
+        store::Error::NoSpace => Status::new(507, apimachinery::Reason::InternalError, error.to_string()),
+        store::Error::Compacted(_) => Status::expired(),
+        other => Status::internal(other),
+    }
+}
+
+impl Registry {
+    /// Runs the mutating plugins in order, and hands the object back.
+    pub(crate) async fn mutate(
+        &self,
+        target: Target<'_>,
+        operation: Operation,
+        object: Value,
+        old: Option<&Value>,
+    ) -> Result<Value, Status> {
+        let mut attributes = self.attributes(target, operation, Some(object), old);
+        for plugin in &self.admission {
+            plugin.mutate(&mut attributes).await?;
+        }
+        Ok(attributes.object.unwrap_or_default())
+    }
+
+    /// Runs the validating plugins in order.
+    pub(crate) async fn admit(
+        &self,
+        target: Target<'_>,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<&Value>,
+    ) -> Result<Option<Value>, Status> {
+        let attributes = self.attributes(target, operation, object, old);
+        for plugin in &self.admission {
+            plugin.validate(&attributes).await?;
+        }
+        Ok(attributes.object)
+    }
+
+    fn attributes<'a>(
+        &'a self,
+        target: Target<'a>,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<&'a Value>,
+    ) -> Attributes<'a> {
+        Attributes {
+            registry: self,
+            operation,
+            resource: target.res,
+            subresource: target.sub,
+            namespace: target.namespace,
+            name: target.name,
+            object,
+            old,
+            user: &target.cx.user,
+            dry_run: target.cx.dry_run,
+        }
+    }
+
+    /// Admission for a connection (exec, proxy...), which writes nothing.
+    pub async fn connect(&self, cx: &Context, res: &Resource, sub: &str, namespace: &str, name: &str) -> Result<(), Status> {
+        let target = Target { cx, res, sub, namespace, name };
+        self.mutate(target, Operation::Connect, Value::Null, None).await?;
+        self.admit(target, Operation::Connect, None, None).await.map(|_| ())
+    }
+
+    /// Commits an object and returns it as every reader now sees it.
+    pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
+        let res = target.res;
+        let stored = res.encoding.encode(object).map_err(|error| store::Error::Failed(error.to_string()))?;
+        if target.cx.dry_run {
+            return self.rehearse(target, object, expect);
+        }
+        let index = Arc::new(Index::of(res.strategy, object));
+        let key = res.key(&index.namespace, &index.name);
+        let revision = self.engine.commit(self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()))).await?;
+        let path = object_path(&index.namespace, &index.name);
+        // The cache has it already, unless somebody was quicker to write it again.
+        let cached = res.cache.get(&path).filter(|entry| entry.revision == revision);
+        Ok(cached.unwrap_or_else(|| Arc::new(res.cache.entry(&stored, revision, Some(index)))))
+    }
+
+    /// Commits a deletion and returns the last state.
+    pub(crate) async fn remove(&self, target: Target<'_>, last: &Arc<Entry>) -> Result<Arc<Entry>, store::Error> {
+        if target.cx.dry_run {
+            return Ok(last.clone());
+        }
+        let key = target.res.key(last.namespace(), last.name());
+        let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
+        let revision = self.engine.commit(write).await?;
+        Ok(Arc::new(target.res.cache.restamp(last, revision)))
+    }
+
+    fn write(&self, res: &Resource, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {
+        let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
+        let ttl = res.def.ttl_seconds.map(Duration::from_secs);
+        Write { key, expect, change, lane, ttl, note: index.map(|index| index as store::Note) }
+    }
+
+    /// What a dry run answers: the object as it would be, under its present revision.
+    fn rehearse(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
+        let path = object_path(meta::namespace(object), meta::name(object));
+        if expect == Expect::Absent && target.res.cache.get(&path).is_some() {
+            return Err(store::Error::Conflict(None));
+        }
+        let mut object = object.clone();
+        if let Expect::At(revision) = expect {
+            meta::set_resource_version(&mut object, revision.to_string());
+        }
+        Ok(Arc::new(target.res.cache.unstored(&object)))
+    }
+}
+
+/// Metadata of a new object, before its name is generated.
+pub(crate) fn prepare_metadata(object: &mut Value, namespace: &str) {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+        meta::remove(object, key);
+    }
+    if namespace.is_empty() {
+        meta::remove(object, "namespace");
+    } else {
+        meta::set_namespace(object, namespace);
+    }
+    meta::set(object, "uid", names::new_uid());
+    meta::set(object, "creationTimestamp", time::now());
+}
+
+/// Metadata of a changed object: what only the server sets stays as it was.
+pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
+    for key in
+        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName", "selfLink"]
+    {
+        match meta::metadata(old).and_then(|metadata| metadata.get(key)) {
+            Some(value) => meta::set(object, key, value.clone()),
+            None => drop(meta::remove(object, key)),
+        }
+    }
+}
+
+/// Rules for a new object.
+pub(crate) fn validate_new(res: &Resource, object: &Value) -> Errors {
+    let rule = name_rule(res);
+    let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
+    errors.0.extend(res.strategy.validate(object).0);
+    errors
+}
+
+/// The generation counts changes of what the user asks for: everything but metadata and status.
+pub(crate) fn count_generation(object: &mut Value, old: &Value) {
+    if !wanted(object).eq(wanted(old)) {
+        meta::set_generation(object, meta::generation(old) + 1);
+    }
+}
+
+fn wanted(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let fields = object.as_object().into_iter().flatten();
+    fields.filter(|(key, _)| !["metadata", "status", "apiVersion", "kind"].contains(&key.as_str()))
+}
+
+/// The name check of a kind in the form that metadata validation takes.
+fn name_rule(res: &Resource) -> names::NameFn {
+    match res.def.name {
+        kinds::NameRule::Subdomain => names::name_is_subdomain,
+        kinds::NameRule::Label => names::name_is_label,
+        kinds::NameRule::Label1035 => names::name_is_1035_label,
+        kinds::NameRule::PathSegment => names::name_is_path_segment,
+    }
+}

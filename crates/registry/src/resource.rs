@@ -1,0 +1,137 @@
+//! One kind as the registry serves it.
+
+use std::sync::Arc;
+
+use apimachinery::{GroupResource, Status, gvk};
+use bytes::Bytes;
+use kinds::{KindDef, Strategy};
+use schema::{Schema, TypeId};
+use serde_json::Value;
+
+use crate::cache::Cache;
+use crate::context::{Context, FieldValidation};
+use crate::entry::Encoding;
+
+/// A kind with its schema and its cache.
+pub struct Resource {
+    /// Constant facts.
+    pub def: &'static KindDef,
+    /// Rules.
+    pub strategy: &'static dyn Strategy,
+    /// Group and resource, for messages.
+    pub group_resource: GroupResource,
+    pub(crate) ty: TypeId,
+    pub(crate) encoding: Encoding,
+    pub(crate) prefix: String,
+    pub(crate) cache: Arc<Cache>,
+}
+
+impl Resource {
+    pub(crate) fn new(strategy: &'static dyn Strategy) -> Result<Self, String> {
+        let def = strategy.def();
+        let ty = Schema::builtin()
+            .kind(def.group, def.version, def.kind)
+            .ok_or_else(|| format!("no schema for {} {}", def.api_version(), def.kind))?;
+        let group = if def.group.is_empty() { "core" } else { def.group };
+        let encoding = Encoding::new(def);
+        Ok(Self {
+            def,
+            strategy,
+            group_resource: GroupResource::new(def.group, def.plural),
+            ty,
+            cache: Arc::new(Cache::new(strategy, encoding.clone())),
+            encoding,
+            prefix: format!("/registry/{group}/{}/", def.plural),
+        })
+    }
+
+    /// The store's key of an object.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Bytes {
+        let path = object_path(namespace, name);
+        format!("{}{path}", self.prefix).into()
+    }
+
+    /// The object's type in the schema.
+    pub fn schema_type(&self) -> TypeId {
+        self.ty
+    }
+
+    /// The type of a body for the object or one of its subresources.
+    pub fn body_type(&self, sub: &str) -> Option<TypeId> {
+        match self.def.subresource(sub) {
+            Some(sub) => Schema::builtin().kind(sub.kind.0, sub.kind.1, sub.kind.2),
+            None => Some(self.ty),
+        }
+    }
+
+    /// Decodes a body against the schema: type errors are refused, unknown and duplicate fields by `cx.field_validation`.
+    pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
+        let expected = match self.def.subresource(sub) {
+            Some(sub) => sub.kind,
+            None => (self.def.group, self.def.version, self.def.kind),
+        };
+        let ty = self.body_type(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
+        check_kind(value, expected)?;
+        let unknown = schema::decode(Schema::builtin(), ty, value).map_err(|error| {
+            let api_version = gvk::api_version(expected.0, expected.1);
+            let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
+            Status::bad_request(format!("{} in version \"{version}\" cannot be handled as a {}: {error}", expected.2, expected.2))
+        })?;
+        apimachinery::meta::set_type(value, &gvk::api_version(expected.0, expected.1), expected.2);
+        let texts = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
+        strict(cx, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).chain(texts).collect(), expected)
+    }
+}
+
+/// `namespace/name`, or `name` alone.
+pub(crate) fn object_path(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// The body's kind is the path's kind, or is left out.
+fn check_kind(value: &Value, (group, version, kind): kinds::GroupVersionKindRef) -> Result<(), Status> {
+    if !value.is_object() {
+        let detail = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            json_type(value)
+        );
+        return Err(Status::bad_request(detail));
+    }
+    let (given_version, given_kind) = (apimachinery::meta::api_version(value), apimachinery::meta::kind(value));
+    let expected = gvk::api_version(group, version);
+    if !given_version.is_empty() && given_version != expected {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({given_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if !given_kind.is_empty() && given_kind != kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({given_kind}) does not match the expected kind ({kind})"
+        )));
+    }
+    Ok(())
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null | Value::Object(_) => "object",
+    }
+}
+
+fn strict(cx: &Context, problems: Vec<String>, (_, version, kind): kinds::GroupVersionKindRef) -> Result<(), Status> {
+    match cx.field_validation {
+        FieldValidation::Strict if !problems.is_empty() => Err(Status::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
+            problems.join(", ")
+        ))),
+        FieldValidation::Warn => {
+            problems.into_iter().for_each(|problem| cx.warnings.push(problem));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}

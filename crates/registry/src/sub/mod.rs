@@ -1,0 +1,48 @@
+//! Subresources with a body of their own kind.
+
+mod pods;
+mod scale;
+mod token;
+
+use apimachinery::Status;
+use serde_json::Value;
+
+use crate::resource::object_path;
+use crate::{Context, Registry, Resource};
+
+pub use token::TokenSubject;
+
+impl Registry {
+    /// Reads a subresource.
+    pub async fn get_sub(&self, res: &Resource, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
+        let entry = self.get(res, namespace, name, None).await?;
+        match (sub, res.def.scale) {
+            ("scale", Some(paths)) => scale::read(&entry.value(), &paths),
+            _ => Ok(entry.value()),
+        }
+    }
+
+    /// Posts to a subresource that acts.
+    pub async fn create_sub(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        sub: &str,
+        namespace: &str,
+        name: &str,
+        object: Value,
+    ) -> Result<Value, Status> {
+        match (res.def.kind, sub) {
+            ("Pod", "binding") => self.bind(cx, res, namespace, name, &object).await,
+            ("Pod", "eviction") => self.evict(cx, res, namespace, name, &object).await,
+            ("ServiceAccount", "token") => self.issue_token(cx, res, namespace, name, object).await,
+            _ => Err(Status::method_not_supported(&res.group_resource, "create")),
+        }
+    }
+
+    /// The decoded object at that path.
+    pub(crate) fn stored(&self, res: &Resource, namespace: &str, name: &str) -> Result<Value, Status> {
+        let entry = res.cache.get(&object_path(namespace, name));
+        entry.map(|entry| entry.value()).ok_or_else(|| Status::not_found(&res.group_resource, name))
+    }
+}

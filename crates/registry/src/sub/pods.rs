@@ -1,0 +1,102 @@
+//! Binding and eviction of pods.
+
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::{Status, meta, time};
+use serde_json::{Value, json};
+use store::Expect;
+
+use crate::pipeline::{Target, storage_error};
+use crate::verbs::CONFLICT_ATTEMPTS;
+use crate::{Context, DeleteOptions, Operation, Registry, Resource};
+
+impl Registry {
+    /// Binds a pod to a node, once.
+    pub(super) async fn bind(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        binding: &Value,
+    ) -> Result<Value, Status> {
+        let target = Target { cx, res, sub: "binding", namespace, name };
+        let node = validate_binding(binding)?;
+        let binding = self.mutate(target, Operation::Create, binding.clone(), None).await?;
+        self.admit(target, Operation::Create, Some(binding.clone()), None).await?;
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let current = res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let pod = bound(target, current.value(), &binding, &node)?;
+            match self.put(target, &pod, Expect::At(current.revision)).await {
+                Err(store::Error::Conflict(_)) => {}
+                Err(error) => return Err(storage_error(error)),
+                Ok(_) => {
+                    return Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}));
+                }
+            }
+        }
+        Err(target.modified())
+    }
+
+    /// Deletes a pod with the options that the eviction carries. Disruption budgets are not served yet, so none forbids it.
+    pub(super) async fn evict(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        eviction: &Value,
+    ) -> Result<Value, Status> {
+        let options = &eviction["deleteOptions"];
+        let text = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let options = DeleteOptions {
+            grace_seconds: options["gracePeriodSeconds"].as_i64(),
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+            propagation: text("/propagationPolicy"),
+            orphan_dependents: options["orphanDependents"].as_bool(),
+        };
+        self.delete(cx, res, namespace, name, options).await?;
+        Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    }
+}
+
+/// The name of the node that a binding names.
+fn validate_binding(binding: &Value) -> Result<String, Status> {
+    let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or_default();
+    let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
+    let (path, mut errors) = (Path::new("target"), Errors::new());
+    if !["", "Node"].contains(&kind) {
+        errors.push(Error::not_supported(&path.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    if node.is_empty() {
+        errors.push(Error::required(&path.child("name"), ""));
+    }
+    if errors.is_empty() { Ok(node.to_owned()) } else { Err(Status::invalid("", "Binding", meta::name(binding), &errors)) }
+}
+
+/// The pod with its node, the annotations of the binding and the condition that it is scheduled.
+fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Result<Value, Status> {
+    let refuse = |why: String| Err(Status::conflict(&target.res.group_resource, target.name, why));
+    if meta::is_deleting(&pod) {
+        return refuse(format!("pod {} is being deleted, cannot be assigned to a host", target.name));
+    }
+    let assigned = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+    if !assigned.is_empty() {
+        return refuse(format!("pod {} is already assigned to node {assigned:?}", target.name));
+    }
+    let uid = meta::uid(binding);
+    if !uid.is_empty() && uid != meta::uid(&pod) {
+        return Err(Status::uid_precondition(&target.res.group_resource, target.name, uid, meta::uid(&pod)));
+    }
+    pod["spec"]["nodeName"] = node.into();
+    for (key, value) in meta::annotations(binding).into_iter().flatten() {
+        meta::set_annotation(&mut pod, key, value.as_str().unwrap_or_default());
+    }
+    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": time::now()});
+    let conditions = pod["status"].as_object_mut().map(|status| status.entry("conditions").or_insert_with(|| json!([])));
+    if let Some(Value::Array(list)) = conditions {
+        list.retain(|condition| condition["type"] != "PodScheduled");
+        list.push(condition);
+    }
+    Ok(pod)
+}

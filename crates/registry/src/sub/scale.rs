@@ -1,0 +1,124 @@
+//! The scale subresource: `autoscaling/v1 Scale` as a view of replicas.
+
+use std::sync::Arc;
+
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::labels::Selector;
+use apimachinery::{Status, meta};
+use kinds::ScalePaths;
+use schema::Schema;
+use serde_json::{Value, json};
+
+use crate::pipeline::Target;
+use crate::verbs::{CONFLICT_ATTEMPTS, apply_patch};
+use crate::{Context, Entry, Patch, Registry, Resource, Written};
+
+/// The Scale of an object.
+pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let selector = object.pointer(paths.selector).map(Selector::from_value).transpose();
+    let selector = selector.map_err(Status::internal)?.map(|selector| selector.to_string()).unwrap_or_default();
+    let metadata = meta::metadata(object).into_iter().flatten();
+    let keep = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
+    let metadata: serde_json::Map<_, _> =
+        metadata.filter(|(key, _)| keep.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {}, "status": {"replicas": number(paths.status_replicas)},
+    });
+    // Zero is left out, as Go's omitempty does.
+    if number(paths.replicas) != 0 {
+        scale["spec"]["replicas"] = number(paths.replicas).into();
+    }
+    if !selector.is_empty() {
+        scale["status"]["selector"] = selector.into();
+    }
+    Ok(scale)
+}
+
+impl Registry {
+    pub(crate) async fn update_scale(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        scale: &Value,
+    ) -> Result<Written, Status> {
+        self.change_scale(cx, res, namespace, name, |_| Ok(scale.clone())).await
+    }
+
+    pub(crate) async fn patch_scale(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        patch: &Patch,
+    ) -> Result<Written, Status> {
+        let ty = Schema::builtin().kind("autoscaling", "v1", "Scale").ok_or_else(|| Status::internal("no schema for Scale"))?;
+        self.change_scale(cx, res, namespace, name, |current| {
+            let mut scale = match patch {
+                Patch::Apply(config) => apply_patch(ty, &current, &Patch::Merge(config.clone()))?,
+                patch => apply_patch(ty, &current, patch)?,
+            };
+            res.decode(cx, "scale", &mut scale, Vec::new())?;
+            Ok(scale)
+        })
+        .await
+    }
+
+    async fn change_scale(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        change: impl Fn(Value) -> Result<Value, Status> + Send,
+    ) -> Result<Written, Status> {
+        let target = Target { cx, res, sub: "scale", namespace, name };
+        let paths = res.def.scale.ok_or_else(|| target.not_found())?;
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let current = res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let before = current.value();
+            let shown = read(&before, &paths)?;
+            let scale = change(shown.clone())?;
+            let pinned =
+                meta::resource_version(&scale) != meta::resource_version(&shown) && !meta::resource_version(&scale).is_empty();
+            match self.set_replicas(target, &current, before, &scale, &paths).await {
+                Err(status) if status == target.modified() && !pinned => {}
+                Err(status) => return Err(status),
+                Ok(entry) => {
+                    let object = Some(read(&entry.value(), &paths)?);
+                    return Ok(Written { entry, created: false, object });
+                }
+            }
+        }
+        Err(target.modified())
+    }
+
+    async fn set_replicas(
+        &self,
+        target: Target<'_>,
+        current: &Arc<Entry>,
+        mut object: Value,
+        scale: &Value,
+        paths: &ScalePaths,
+    ) -> Result<Arc<Entry>, Status> {
+        let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+        if replicas < 0 {
+            let mut errors = Errors::new();
+            let path = Path::new("spec").child("replicas");
+            errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
+            return Err(Status::invalid("autoscaling", "Scale", target.name, &errors));
+        }
+        let version = meta::resource_version(scale);
+        if !version.is_empty() {
+            meta::set_resource_version(&mut object, version);
+        }
+        if let Some(slot) = object.pointer_mut(paths.replicas) {
+            *slot = replicas.into();
+        }
+        self.replace(target, current, object, true).await
+    }
+}

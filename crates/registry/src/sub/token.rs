@@ -1,0 +1,123 @@
+//! TokenRequest: tokens of a ServiceAccount, bound to a pod, node or secret (KEP-1205).
+
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::{Status, meta};
+use serde_json::{Value, json};
+
+use crate::pipeline::Target;
+use crate::{Context, Operation, Registry, Resource};
+
+/// Seconds of life of a token when the request says nothing.
+const DEFAULT_SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+
+/// What a token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenSubject {
+    /// Namespace of the account.
+    pub namespace: String,
+    /// Name of the account.
+    pub service_account: String,
+    /// UID of the account.
+    pub uid: String,
+    /// Audiences; empty for the API server's own.
+    pub audiences: Vec<String>,
+    /// Seconds of life.
+    pub seconds: i64,
+    /// The object whose end ends the token: kind, name and UID.
+    pub bound_to: Option<(String, String, String)>,
+    /// The node of the pod that it is bound to: name and UID.
+    pub node: Option<(String, String)>,
+}
+
+impl Registry {
+    pub(super) async fn issue_token(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        request: Value,
+    ) -> Result<Value, Status> {
+        let target = Target { cx, res, sub: "token", namespace, name };
+        let signer = self.options.tokens.as_ref().ok_or_else(|| Status::internal("no key to sign tokens with"))?;
+        let account = self.stored(res, namespace, name)?;
+        let request = self.mutate(target, Operation::Create, request, None).await?;
+        let mut request = self.admit(target, Operation::Create, Some(request), None).await?.unwrap_or_default();
+        let mut subject = subject(target, &account, &request)?;
+        self.bind_subject(&mut subject, &request)?;
+        let (token, expires) = signer.sign(&subject)?;
+        request["spec"]["expirationSeconds"] = subject.seconds.into();
+        request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
+        meta::set_name(&mut request, name);
+        meta::set_namespace(&mut request, namespace);
+        Ok(request)
+    }
+
+    /// Finds the object that the token is bound to.
+    fn bind_subject(&self, subject: &mut TokenSubject, request: &Value) -> Result<(), Status> {
+        let Some(reference) = request.pointer("/spec/boundObjectRef").filter(|reference| reference.is_object()) else {
+            return Ok(());
+        };
+        let text = |key: &str| reference[key].as_str().unwrap_or_default().to_owned();
+        let (kind, name, uid) = (text("kind"), text("name"), text("uid"));
+        let (plural, namespace) = match kind.as_str() {
+            "Pod" => ("pods", subject.namespace.as_str()),
+            "Secret" => ("secrets", subject.namespace.as_str()),
+            "Node" => ("nodes", ""),
+            _ => {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount \"{}\" to object type {kind}",
+                    subject.service_account
+                )));
+            }
+        };
+        let resource = self.builtin("", plural)?;
+        let object = self.stored(resource, namespace, &name)?;
+        if !uid.is_empty() && uid != meta::uid(&object) {
+            let why = format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+            );
+            return Err(Status::conflict(&resource.group_resource, &name, why));
+        }
+        if kind == "Pod" {
+            let account = object.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
+            if account != subject.service_account {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
+                    subject.service_account
+                )));
+            }
+            let node = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            let found = self.builtin("", "nodes").and_then(|nodes| self.stored(nodes, "", node));
+            subject.node = found.ok().map(|found| (node.to_owned(), meta::uid(&found).to_owned()));
+        }
+        subject.bound_to = Some((kind, name, meta::uid(&object).to_owned()));
+        Ok(())
+    }
+}
+
+/// Reads and checks the spec of a request.
+fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<TokenSubject, Status> {
+    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
+    let (path, mut errors) = (Path::new("spec").child("expirationSeconds"), Errors::new());
+    if seconds < MIN_SECONDS {
+        errors.push(Error::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+    }
+    if seconds > MAX_SECONDS {
+        errors.push(Error::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", meta::name(request), &errors));
+    }
+    let audiences = request.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
+    Ok(TokenSubject {
+        namespace: target.namespace.to_owned(),
+        service_account: target.name.to_owned(),
+        uid: meta::uid(account).to_owned(),
+        audiences: audiences.filter_map(|audience| audience.as_str().map(str::to_owned)).collect(),
+        seconds,
+        ..TokenSubject::default()
+    })
+}

@@ -1,0 +1,131 @@
+//! create
+
+use std::sync::Arc;
+
+use crate::shim::apply;
+use apimachinery::{Status, meta, names};
+use schema::Schema;
+use serde_json::{Value, json};
+use store::Expect;
+
+use crate::pipeline::{Target, prepare_metadata, storage_error, validate_new};
+use crate::{Context, Entry, Operation, Registry, Resource};
+
+/// How often a generated name is tried before the client is asked to try again.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Where a new object comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// From a client's POST or PUT: the manager owns what is set.
+    Sent,
+    /// From server-side apply, which has tracked ownership itself.
+    Applied,
+}
+
+impl Registry {
+    /// Creates an object. `name_in_url` is given when the path names it (PUT, apply).
+    pub async fn create(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name_in_url: Option<&str>,
+        object: Value,
+    ) -> Result<Arc<Entry>, Status> {
+        self.create_from(cx, res, namespace, name_in_url, object, Created::Sent).await
+    }
+
+    pub(crate) async fn create_from(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name_in_url: Option<&str>,
+        mut object: Value,
+        from: Created,
+    ) -> Result<Arc<Entry>, Status> {
+        check_identity(&mut object, namespace, name_in_url)?;
+        if !meta::resource_version(&object).is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let name = meta::name(&object).to_owned();
+        let target = Target { cx, res, sub: "", namespace, name: &name };
+        res.strategy.apply_defaults(&mut object);
+        let mut object = self.mutate(target, Operation::Create, object, None).await?;
+        prepare_metadata(&mut object, namespace);
+        if from == Created::Sent {
+            track(cx, res, None, &mut object, "");
+        }
+        if res.def.has_status() {
+            object["status"] = json!({});
+        }
+        res.strategy.prepare_create(&mut object);
+        if res.def.generation {
+            meta::set_generation(&mut object, 1);
+        }
+        self.insert(target, object).await
+    }
+
+    /// Names, validates and commits a new object; a generated name that is taken is generated again.
+    async fn insert(&self, target: Target<'_>, mut object: Value) -> Result<Arc<Entry>, Status> {
+        let base = meta::generate_name(&object).to_owned();
+        let generated = meta::name(&object).is_empty() && !base.is_empty();
+        for attempt in 1.. {
+            if generated {
+                meta::set_name(&mut object, names::generate(&base));
+            }
+            let name = meta::name(&object).to_owned();
+            let target = Target { name: &name, ..target };
+            if attempt == 1 {
+                // The namespace label repeats the name; other defaults do not depend on it and are in place.
+                target.res.strategy.apply_defaults(&mut object);
+                target.invalid(&validate_new(target.res, &object))?;
+            }
+            let held = match self.hook(target.res) {
+                Some(hook) => hook.before_write(self, &mut object, None).await?,
+                None => None,
+            };
+            object = self.admit(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
+            let result = self.put(target, &object, Expect::Absent).await;
+            drop(held);
+            match result {
+                Ok(entry) => return Ok(entry),
+                Err(store::Error::Conflict(_)) if generated && attempt < NAME_ATTEMPTS => {}
+                Err(store::Error::Conflict(_)) if generated => {
+                    return Err(Status::generate_name_conflict(&target.res.group_resource, &name, 1));
+                }
+                Err(store::Error::Conflict(_)) => return Err(Status::already_exists(&target.res.group_resource, &name)),
+                Err(error) => return Err(storage_error(error)),
+            }
+        }
+        Err(Status::internal("no name was generated"))
+    }
+}
+
+/// Notes in managedFields who set what.
+pub(crate) fn track(cx: &Context, res: &Resource, live: Option<&Value>, object: &mut Value, sub: &str) {
+    apply::update(Schema::builtin(), res.ty, live, object, &cx.manager, sub, &apimachinery::time::now());
+}
+
+/// The body says the namespace and name of the path, or leaves them out.
+pub(crate) fn check_identity(object: &mut Value, namespace: &str, name_in_url: Option<&str>) -> Result<(), Status> {
+    let given = meta::namespace(object);
+    if !given.is_empty() && given != namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    let Some(wanted) = name_in_url else { return Ok(()) };
+    let given = meta::name(object).to_owned();
+    if given.is_empty() {
+        meta::set_name(object, wanted);
+    } else if given != wanted {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({wanted})"
+        )));
+    }
+    if !namespace.is_empty() {
+        meta::set_namespace(object, namespace);
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! delete and deletecollection
+
+use std::sync::Arc;
+
+use apimachinery::{Status, meta, time};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use store::Expect;
+
+use crate::pipeline::{Target, storage_error};
+use crate::verbs::update::CONFLICT_ATTEMPTS;
+use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation, Registry, Resource};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What a deletion does to the stored object.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// Nothing keeps it.
+    Remove,
+    /// It is marked, and goes later.
+    Mark(Value),
+    /// It is marked already.
+    Nothing,
+}
+
+impl Registry {
+    /// Deletes an object: at once, or by marking it when it has finalizers or a grace period.
+    pub async fn delete(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: &str,
+        name: &str,
+        options: DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        let target = Target { cx, res, sub: "", namespace, name };
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let current = res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            match self.delete_once(target, &current, &options).await {
+                Err(store::Error::Conflict(_)) => {}
+                Ok(result) => return result,
+                Err(error) => return Err(storage_error(error)),
+            }
+        }
+        Err(target.modified())
+    }
+
+    async fn delete_once(
+        &self,
+        target: Target<'_>,
+        current: &Arc<Entry>,
+        options: &DeleteOptions,
+    ) -> Result<Result<Deleted, Status>, store::Error> {
+        let old = current.value();
+        let checked = match check_preconditions(target, current, &old, options) {
+            Ok(()) => self.admit(target, Operation::Delete, None, Some(&old)).await.map(|_| ()),
+            refused => refused,
+        };
+        if let Err(status) = checked {
+            return Ok(Err(status));
+        }
+        Ok(Ok(match plan(target.res, &old, options, Timestamp::now()) {
+            Step::Remove => Deleted::Now(self.remove(target, current).await?),
+            Step::Nothing => Deleted::Later(current.clone()),
+            Step::Mark(object) => Deleted::Later(self.put(target, &object, Expect::At(current.revision)).await?),
+        }))
+    }
+
+    /// Deletes every object that `list` selects, each as [`Registry::delete`] does.
+    pub async fn delete_collection(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        namespace: Option<&str>,
+        list: &ListOptions,
+        options: DeleteOptions,
+    ) -> Result<List, Status> {
+        let selected = self.list(res, namespace, list).await?;
+        for entry in &selected.entries {
+            match self.delete(cx, res, entry.namespace(), entry.name(), options.clone()).await {
+                Err(status) if !status.is(apimachinery::Reason::NotFound) => return Err(status),
+                _ => {}
+            }
+        }
+        Ok(selected)
+    }
+}
+
+fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let gr = &target.res.group_resource;
+    if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta::uid(old)) {
+        return Err(Status::delete_uid_precondition(gr, target.name, uid, meta::uid(old)));
+    }
+    let actual = current.revision.to_string();
+    match options.resource_version.as_deref() {
+        Some(wanted) if wanted != actual => Err(Status::delete_resource_version_precondition(gr, target.name, wanted, &actual)),
+        _ => Ok(()),
+    }
+}
+
+/// Decides what a deletion does. Pure.
+fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
+    let mut object = old.clone();
+    let finalizers_changed = set_propagation(&mut object, options);
+    let grace = grace_seconds(res, old, options);
+    let kept = meta::finalizers(&object).next().is_some() || is_kept_namespace(res, old);
+    if let Some(deadline) = meta::deletion_timestamp(old) {
+        let before = meta::deletion_grace_period_seconds(old).unwrap_or(0);
+        if grace == 0 && !kept {
+            return Step::Remove;
+        }
+        if grace >= before && !finalizers_changed {
+            return Step::Nothing;
+        }
+        if grace < before {
+            // The clock started when the object was marked first.
+            let start = time::parse(deadline).map_or(now, |deadline| deadline - SignedDuration::from_secs(before));
+            mark(&mut object, start, grace);
+        }
+        return Step::Mark(object);
+    }
+    if grace == 0 && !kept {
+        return Step::Remove;
+    }
+    mark(&mut object, now, grace);
+    if meta::generation(&object) > 0 {
+        let next = meta::generation(&object) + 1;
+        meta::set_generation(&mut object, next);
+    }
+    if is_kept_namespace(res, old) {
+        object["status"]["phase"] = "Terminating".into();
+    }
+    Step::Mark(object)
+}
+
+fn mark(object: &mut Value, start: Timestamp, grace: i64) {
+    meta::set_deletion_timestamp(object, time::format(start + SignedDuration::from_secs(grace)));
+    meta::set_deletion_grace_period_seconds(object, Some(grace));
+}
+
+/// A namespace is kept until its content is gone.
+fn is_kept_namespace(res: &Resource, object: &Value) -> bool {
+    let finalizers = object.pointer("/spec/finalizers").and_then(Value::as_array);
+    res.def.group.is_empty() && res.def.kind == "Namespace" && finalizers.is_some_and(|list| !list.is_empty())
+}
+
+/// Only pods have a grace period: what their spec says unless the options say otherwise, none when nothing runs.
+fn grace_seconds(res: &Resource, object: &Value, options: &DeleteOptions) -> i64 {
+    if !(res.def.group.is_empty() && res.def.kind == "Pod") {
+        return 0;
+    }
+    let phase = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
+    let unbound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().is_empty();
+    if unbound || phase == "Succeeded" || phase == "Failed" {
+        return 0;
+    }
+    let spec = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
+    let grace = options.grace_seconds.unwrap_or(spec);
+    // A negative period has always meant the shortest one.
+    if grace < 0 { 1 } else { grace }
+}
+
+/// Finalizers that make the garbage collector treat dependents as asked. Says whether they changed.
+fn set_propagation(object: &mut Value, options: &DeleteOptions) -> bool {
+    let policy = match (options.propagation.as_deref(), options.orphan_dependents) {
+        (Some(policy), _) => policy,
+        (None, Some(true)) => "Orphan",
+        (None, Some(false)) => "Background",
+        (None, None) => return false,
+    };
+    let orphan = if policy == "Orphan" { meta::add_finalizer(object, ORPHAN) } else { meta::remove_finalizer(object, ORPHAN) };
+    let foreground =
+        if policy == "Foreground" { meta::add_finalizer(object, FOREGROUND) } else { meta::remove_finalizer(object, FOREGROUND) };
+    orphan || foreground
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn resource(kind: &str) -> Resource {
+        Resource::new(*kinds::KINDS.iter().find(|strategy| strategy.def().kind == kind).unwrap()).unwrap()
+    }
+
+    fn check(kind: &str, object: Value, options: DeleteOptions, expected: &str) {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let step = match plan(&resource(kind), &object, &options, now) {
+            Step::Remove => "remove".to_owned(),
+            Step::Nothing => "nothing".to_owned(),
+            Step::Mark(object) => {
+                let grace = meta::deletion_grace_period_seconds(&object).unwrap_or(-1);
+                let finalizers = meta::finalizers(&object).collect::<Vec<_>>().join(",");
+                format!("{} {grace} {finalizers}", meta::deletion_timestamp(&object).unwrap_or_default())
+            }
+        };
+        assert_eq!(step.trim(), expected, "{object} {options:?}");
+    }
+
+    #[test]
+    fn deletions() {
+        let none = DeleteOptions::default;
+        let now = DeleteOptions { grace_seconds: Some(0), ..none() };
+        let foreground = DeleteOptions { propagation: Some("Foreground".into()), ..none() };
+        check("ConfigMap", json!({"metadata": {"name": "a"}}), none(), "remove");
+        check("ConfigMap", json!({"metadata": {"name": "a", "finalizers": ["x/y"]}}), none(), "2026-01-01T00:00:00Z 0 x/y");
+        check("ConfigMap", json!({"metadata": {"name": "a"}}), foreground, "2026-01-01T00:00:00Z 0 foregroundDeletion");
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}});
+        check("Pod", pod.clone(), none(), "2026-01-01T00:00:05Z 5");
+        check("Pod", pod.clone(), now.clone(), "remove");
+        check("Pod", json!({"metadata": {"name": "a"}, "spec": {}}), none(), "remove");
+        let mut marked = pod;
+        marked["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:05Z".into();
+        marked["metadata"]["deletionGracePeriodSeconds"] = 5.into();
+        check("Pod", marked.clone(), none(), "nothing");
+        check("Pod", marked.clone(), DeleteOptions { grace_seconds: Some(2), ..none() }, "2026-01-01T00:00:02Z 2");
+        check("Pod", marked, now, "remove");
+        let kept = json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}});
+        check("Namespace", kept, none(), "2026-01-01T00:00:00Z 0");
+    }
+}

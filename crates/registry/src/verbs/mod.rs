@@ -1,0 +1,12 @@
+//! The verbs, each once.
+
+mod create;
+mod delete;
+mod list;
+mod patch;
+mod update;
+mod watch;
+
+pub(crate) use create::Created;
+pub(crate) use patch::apply_patch;
+pub(crate) use update::CONFLICT_ATTEMPTS;

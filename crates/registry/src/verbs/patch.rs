@@ -1,0 +1,127 @@
+//! patch, of all four types
+
+use std::sync::Arc;
+
+use crate::shim::{apply, patch};
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::{Status, meta};
+use schema::Schema;
+use serde_json::Value;
+
+use crate::pipeline::Target;
+use crate::verbs::Created;
+use crate::verbs::update::CONFLICT_ATTEMPTS;
+use crate::{Context, Entry, Patch, Registry, Resource, Written};
+
+impl Registry {
+    /// Changes an object, or the part of it that `sub` names, by a patch.
+    pub async fn patch(
+        &self,
+        cx: &Context,
+        res: &Resource,
+        sub: &str,
+        namespace: &str,
+        name: &str,
+        patch: Patch,
+    ) -> Result<Written, Status> {
+        if sub == "scale" {
+            return self.patch_scale(cx, res, namespace, name, &patch).await;
+        }
+        let target = Target { cx, res, sub, namespace, name };
+        let mut conflict = None;
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let current = res.cache.get(&target.path());
+            let result = match (&patch, current) {
+                (Patch::Apply(config), current) => self.apply(target, config, current).await,
+                (_, None) => return Err(target.not_found()),
+                (_, Some(current)) => self.patch_once(target, &patch, &current).await,
+            };
+            match result {
+                Err(status) if status == target.modified() && !pins_version(&patch) => conflict = Some(status),
+                other => return other,
+            }
+        }
+        Err(conflict.unwrap_or_else(|| target.modified()))
+    }
+
+    async fn patch_once(&self, target: Target<'_>, patch: &Patch, current: &Arc<Entry>) -> Result<Written, Status> {
+        let old = current.value();
+        let mut object = apply_patch(target.res.ty, &old, patch)?;
+        check_unchanged_identity(target, &object, &old)?;
+        target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
+        let entry = self.replace(target, current, object, true).await?;
+        Ok(Written { entry, created: false, object: None })
+    }
+
+    /// Server-side apply (KEP-555): creates what is missing.
+    async fn apply(&self, target: Target<'_>, config: &Value, current: Option<Arc<Entry>>) -> Result<Written, Status> {
+        let Target { cx, res, sub, namespace, name } = target;
+        let mut config = config.clone();
+        super::create::check_identity(&mut config, namespace, Some(name))?;
+        let now = apimachinery::time::now();
+        let old = current.as_ref().map(|entry| entry.value());
+        let merged = apply::apply(Schema::builtin(), res.ty, old.as_ref(), &config, &cx.manager, cx.force, sub, &now)?;
+        match current {
+            Some(current) => {
+                let entry = self.replace(target, &current, merged, false).await?;
+                Ok(Written { entry, created: false, object: None })
+            }
+            None if sub.is_empty() => {
+                if !meta::uid(&config).is_empty() {
+                    return Err(Status::uid_precondition(&res.group_resource, name, meta::uid(&config), ""));
+                }
+                match self.create_from(cx, res, namespace, Some(name), merged, Created::Applied).await {
+                    // Somebody created it meanwhile: apply to that one.
+                    Err(status) if status.is(apimachinery::Reason::AlreadyExists) => Err(target.modified()),
+                    other => other.map(|entry| Written { entry, created: true, object: None }),
+                }
+            }
+            None => Err(target.not_found()),
+        }
+    }
+}
+
+/// The patched object.
+pub(crate) fn apply_patch(ty: schema::TypeId, old: &Value, patch: &Patch) -> Result<Value, Status> {
+    match patch {
+        Patch::Json(operations) => patch::json(old, operations),
+        Patch::Merge(change) => patch::merge(old, change),
+        Patch::Strategic(change) => patch::strategic(Schema::builtin(), ty, old, change),
+        Patch::Apply(_) => Err(Status::internal("apply is not a patch of the object alone")),
+    }
+}
+
+/// Whether the patch names the version that it is meant for: then a conflict is the answer.
+fn pins_version(patch: &Patch) -> bool {
+    match patch {
+        Patch::Json(operations) => {
+            operations.as_array().into_iter().flatten().any(|operation| operation["path"] == "/metadata/resourceVersion")
+        }
+        Patch::Merge(change) | Patch::Strategic(change) | Patch::Apply(change) => !meta::resource_version(change).is_empty(),
+    }
+}
+
+/// A patch cannot make an object another one.
+fn check_unchanged_identity(target: Target<'_>, object: &Value, old: &Value) -> Result<(), Status> {
+    let mut errors = Errors::new();
+    for key in ["name", "namespace"] {
+        if meta::get(object, key) != meta::get(old, key) {
+            errors.push(Error::invalid(&Path::new("metadata").child(key), meta::get(object, key), "field is immutable"));
+        }
+    }
+    if meta::kind(object) != meta::kind(old) || meta::api_version(object) != meta::api_version(old) {
+        return Err(Status::bad_request("a patch cannot change apiVersion or kind"));
+    }
+    target.invalid(&errors)
+}
+
+/// A patch that makes the object unreadable is a semantic error (422), an unknown field stays a bad request.
+fn unprocessable(target: Target<'_>, status: &Status) -> Status {
+    if status.message.contains("strict decoding error") {
+        return status.clone();
+    }
+    let mut errors = Errors::new();
+    let text = status.message.split_once(": ").map_or(status.message.as_str(), |(_, cause)| cause);
+    errors.push(Error::invalid(&Path::new("patch"), text, text));
+    Status::invalid(target.res.def.group, target.res.def.kind, target.name, &errors)
+}
