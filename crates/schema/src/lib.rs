@@ -4,6 +4,7 @@
 //! plain `serde_json::Value`s in Kubernetes' JSON form; nothing here knows a particular kind.
 
 mod decode;
+pub mod openapi;
 mod path;
 pub mod protobuf;
 pub mod quantity;

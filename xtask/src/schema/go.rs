@@ -32,6 +32,7 @@ pub(crate) struct GoType {
 /// A typed string constant: `PullAlways PullPolicy = "Always"`.
 #[derive(Debug, Clone)]
 pub(crate) struct GoConst {
+    pub(crate) name: String,
     pub(crate) ty: String,
     pub(crate) value: String,
     pub(crate) comments: Vec<String>,
@@ -113,8 +114,8 @@ impl GoPackage {
     fn read_const(&mut self, line: &str, comments: &[String]) {
         let Some((left, right)) = line.split_once('=') else { return };
         let mut words = left.split_whitespace();
-        if let (Some(_), Some(ty), Some(value)) = (words.next(), words.next(), unquote(right.trim())) {
-            self.consts.push(GoConst { ty: ty.to_owned(), value, comments: comments.to_vec() });
+        if let (Some(name), Some(ty), Some(value)) = (words.next(), words.next(), unquote(right.trim())) {
+            self.consts.push(GoConst { name: name.to_owned(), ty: ty.to_owned(), value, comments: comments.to_vec() });
         }
     }
 

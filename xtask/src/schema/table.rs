@@ -124,7 +124,15 @@ fn row(source: &Source, dir: &str, name: &str, field: &GoField, json: &str, numb
     }
     flag(true, &format!("go={}", resolved.go.replace("interface {}", "interface{}")));
     if let Some(default) = markers(&field.comments, "default").next() {
-        flag(true, &format!("def={default}"));
+        let constant = default.strip_prefix("ref(").and_then(|name| name.strip_suffix(')'));
+        let value = match constant {
+            Some(name) => {
+                let constant = source.package(dir)?.consts.iter().find(|constant| constant.name == name);
+                format!("\"{}\"", constant.with_context(|| format!("no constant {name}"))?.value)
+            }
+            None => default.to_owned(),
+        };
+        flag(true, &format!("def={value}"));
     }
     let owner = (dir.to_owned(), name.to_owned());
     Ok(Row { json, number, via: Vec::new(), ty: resolved.table, flags, owner, named: resolved.named, list })
