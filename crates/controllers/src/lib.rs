@@ -1,1 +1,80 @@
-//! controllers
+//! The controllers: each one file or directory, all on one loop.
+//!
+//! A controller is a [`controller::Controller`]: a key comes in, a pure plan decides, changes go out through the API.
+//! The list of controllers is [`CONTROLLERS`]; a new one is a file and a line there.
+
+mod adopt;
+mod controller;
+mod deployment;
+mod discovery;
+mod expectations;
+mod meta;
+mod namespace;
+mod pods;
+mod queue;
+mod replicas;
+mod root_ca;
+mod service_account;
+#[cfg(test)]
+mod testing;
+mod worker;
+
+use std::sync::Arc;
+
+use base::tasks::Tasks;
+use client::events::Recorder;
+use client::{Client, Informers};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
+
+use controller::{Controller, Cx};
+
+/// What the controllers need from the composition.
+#[derive(Clone)]
+pub struct Options {
+    /// Shared caches; they read as `system:kube-controller-manager`.
+    pub informers: Informers,
+    /// A client with the identity of a service account in `kube-system`: every controller writes as its own.
+    pub clients: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    /// The certificates that clients in pods trust the API server by, PEM. Published as `kube-root-ca.crt`.
+    pub root_ca: String,
+}
+
+/// One line of the list.
+pub struct Entry {
+    /// The controller's name.
+    pub name: &'static str,
+    /// The service account in `kube-system` that it writes as.
+    pub account: &'static str,
+    start: fn(&Options, &Tasks),
+}
+
+const fn entry<C: Controller>(start: fn(&Options, &Tasks)) -> Entry {
+    Entry { name: C::NAME, account: C::ACCOUNT, start }
+}
+
+/// Every controller.
+pub const CONTROLLERS: &[Entry] = &[
+    entry::<namespace::Namespaces>(|o, t| launch(namespace::Namespaces::new(&o.informers), o, t)),
+    entry::<service_account::ServiceAccounts>(|o, t| launch(service_account::ServiceAccounts::new(&o.informers), o, t)),
+    entry::<root_ca::RootCa>(|o, t| launch(root_ca::RootCa::new(&o.informers, o.root_ca.clone()), o, t)),
+    entry::<deployment::Deployments>(|o, t| launch(deployment::Deployments::new(&o.informers), o, t)),
+    entry::<replicas::Replicas<ReplicaSet>>(|o, t| launch(replicas::Replicas::<ReplicaSet>::new(&o.informers), o, t)),
+    entry::<replicas::Replicas<ReplicationController>>(|o, t| {
+        launch(replicas::Replicas::<ReplicationController>::new(&o.informers), o, t)
+    }),
+];
+
+/// Starts every controller under `tasks`; they end with it.
+pub fn run(options: &Options, tasks: &Tasks) {
+    for entry in CONTROLLERS {
+        (entry.start)(options, tasks);
+    }
+}
+
+fn launch<C: Controller>(controller: C, options: &Options, tasks: &Tasks) {
+    let client = (options.clients)(C::ACCOUNT);
+    let events = Recorder::new(client.clone(), C::ACCOUNT, "", tasks);
+    let cx = Cx { client, events };
+    worker::start(controller, cx, tasks);
+}

@@ -1,0 +1,123 @@
+//! Which objects belong to an owner: by controller reference, and by selector where nobody has claimed them.
+
+use std::sync::Arc;
+
+use apimachinery::labels::Selector;
+use client::kube::api::{Patch, PatchParams};
+use client::kube::core::NamespaceResourceScope;
+use client::kube::{self, Api, Resource, ResourceExt};
+use client::{Change, Informer, Key, Object};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::json;
+
+use crate::controller::{Cx, Error};
+use crate::meta;
+use crate::queue::Queue;
+
+/// A namespaced kind.
+pub(crate) trait Owned: Object + Resource<Scope = NamespaceResourceScope> {}
+impl<K: Object + Resource<Scope = NamespaceResourceScope>> Owned for K {}
+
+/// The objects of `owner`, after adopting those that match and letting go of those that no longer do.
+pub(crate) async fn claim<O: Owned, C: Owned>(
+    cx: &Cx,
+    owner: &O,
+    selector: &Selector,
+    cache: &Informer<C>,
+) -> Result<Vec<Arc<C>>, Error> {
+    let namespace = meta::namespace(owner);
+    let api: Api<C> = Api::namespaced(cx.client.clone(), namespace);
+    let mut claimed = Vec::new();
+    for object in cache.owned_by(meta::uid(owner)) {
+        if meta::namespace(object.as_ref()) != namespace {
+            continue;
+        }
+        if selector.matches(&object.meta().labels) || meta::ends(owner) {
+            claimed.push(object);
+        } else {
+            release(&api, object.as_ref(), meta::uid(owner)).await?;
+        }
+    }
+    if meta::ends(owner) {
+        return Ok(claimed);
+    }
+    let adoptable = |object: &Arc<C>| {
+        meta::namespace(object.as_ref()) == namespace && !meta::ends(object.as_ref()) && selector.matches(&object.meta().labels)
+    };
+    let orphans: Vec<Arc<C>> = cache.orphans().into_iter().filter(adoptable).collect();
+    if orphans.is_empty() {
+        return Ok(claimed);
+    }
+    confirm_alive(cx, owner).await?;
+    for object in orphans {
+        if let Some(adopted) = adopt(&api, object.as_ref(), owner).await? {
+            claimed.push(Arc::new(adopted));
+        }
+    }
+    Ok(claimed)
+}
+
+/// A cache may be behind: an owner that is being deleted must not adopt what its deletion orphans.
+async fn confirm_alive<O: Owned>(cx: &Cx, owner: &O) -> Result<(), Error> {
+    let api: Api<O> = Api::namespaced(cx.client.clone(), meta::namespace(owner));
+    let live = api.get(meta::name(owner)).await?;
+    if live.meta().uid != owner.meta().uid || meta::ends(&live) {
+        return Err(Error::Other(format!("{} was deleted meanwhile", meta::name(owner))));
+    }
+    Ok(())
+}
+
+async fn adopt<O: Owned, C: Owned>(api: &Api<C>, object: &C, owner: &O) -> Result<Option<C>, Error> {
+    let mut owners = object.owner_references().to_vec();
+    owners.retain(|reference| reference.uid != meta::uid(owner));
+    owners.push(meta::controller_ref(owner));
+    set_owners(api, object, owners).await
+}
+
+async fn release<C: Owned>(api: &Api<C>, object: &C, uid: &str) -> Result<(), Error> {
+    let mut owners = object.owner_references().to_vec();
+    owners.retain(|reference| reference.uid != uid);
+    set_owners(api, object, owners).await.map(|_| ())
+}
+
+/// None when the object is gone or another.
+async fn set_owners<C: Owned>(api: &Api<C>, object: &C, owners: Vec<OwnerReference>) -> Result<Option<C>, Error> {
+    let meta = object.meta();
+    let patch = json!({"metadata": {
+        "ownerReferences": owners,
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+    }});
+    match api.patch(meta::name(object), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(changed) => Ok(Some(changed)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Enqueues the owners that a change of an owned object concerns: its controller before and after, and for an object
+/// without controller every owner whose selector matches it.
+pub(crate) fn owners<O: Object, C: Object>(
+    change: &Change<C>,
+    owners: &Informer<O>,
+    kind: &str,
+    selector: impl Fn(&O) -> Option<Selector>,
+    queue: &Queue,
+) {
+    let namespace = &change.key.namespace;
+    for object in [&change.old, &change.new].into_iter().flatten() {
+        if let Some(owner) = meta::controller_of(object.as_ref()).filter(|owner| owner.kind == kind) {
+            queue.add(Key { namespace: namespace.clone(), name: owner.name.clone() });
+        }
+    }
+    let Some(new) = &change.new else { return };
+    if meta::controller_of(new.as_ref()).is_some() || meta::ends(new.as_ref()) {
+        return;
+    }
+    for owner in owners.in_namespace(namespace.as_deref().unwrap_or_default()) {
+        let matches = |selector: Selector| !selector.is_everything() && selector.matches(&new.meta().labels);
+        if selector(&owner).is_some_and(matches) {
+            queue.add(Key::of(owner.as_ref()));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a controller is.
+
+use std::future::Future;
+use std::time::Duration;
+
+use client::events::Recorder;
+use client::{Change, Client, Informer, Key, changes::Changes, kube};
+use futures::future::BoxFuture;
+
+use crate::queue::Queue;
+
+/// Brings the world of one key nearer to what is wanted.
+///
+/// `reconcile` gets a key, never an event: it reads the caches, decides by a pure function and applies the changes.
+/// It may be called at any time, any number of times.
+pub(crate) trait Controller: Send + Sync + Sized + 'static {
+    /// For logs and metrics.
+    const NAME: &'static str;
+    /// The service account in `kube-system` whose rights it has. Upstream's names, so that upstream's roles apply.
+    const ACCOUNT: &'static str;
+    /// How many keys it works on at the same time.
+    const CONCURRENCY: usize = 5;
+
+    /// What makes it look at which key.
+    fn sources(&self) -> Vec<Source>;
+
+    /// Looks at one key. An error means: again, later and later.
+    fn reconcile(&self, cx: &Cx, key: &Key) -> impl Future<Output = Result<Action, Error>> + Send;
+}
+
+/// What a controller works with.
+#[derive(Clone)]
+pub(crate) struct Cx {
+    /// Writes with the controller's identity.
+    pub(crate) client: Client,
+    /// Tells users.
+    pub(crate) events: Recorder,
+}
+
+/// What follows a reconciliation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Nothing, until something changes.
+    Done,
+    /// Another look after this time.
+    After(Duration),
+}
+
+impl Action {
+    /// Another look after `delay`, if there is one.
+    pub(crate) fn after(delay: Option<Duration>) -> Self {
+        delay.map_or(Action::Done, Action::After)
+    }
+}
+
+/// Why a reconciliation did not finish.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// The HTTP status of the API's answer, if there was one.
+    pub(crate) fn code(&self) -> Option<u16> {
+        match self {
+            Error::Api(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
+/// Something that makes a controller look at keys.
+pub(crate) struct Source {
+    /// Resolves when the source has delivered what was there at the start.
+    pub(crate) synced: BoxFuture<'static, ()>,
+    /// Puts keys into the queue, for ever.
+    pub(crate) feed: Box<dyn FnOnce(Queue) -> BoxFuture<'static, ()> + Send>,
+}
+
+impl Source {
+    /// The objects of an informer, each by its own key.
+    pub(crate) fn own<K: client::Object>(informer: &Informer<K>) -> Self {
+        Self::mapped(informer, |change, queue| queue.add(change.key.clone()))
+    }
+
+    /// The changes of an informer; `map` adds the keys that each concerns.
+    pub(crate) fn mapped<K: client::Object>(informer: &Informer<K>, map: impl Fn(&Change<K>, &Queue) + Send + 'static) -> Self {
+        let mut changes = informer.changes();
+        let informer = informer.clone();
+        Self {
+            synced: Box::pin(async move { informer.synced().await }),
+            feed: Box::new(move |queue| Box::pin(async move { feed(&mut changes, &queue, map).await })),
+        }
+    }
+}
+
+async fn feed<K>(changes: &mut Changes<K>, queue: &Queue, map: impl Fn(&Change<K>, &Queue)) {
+    loop {
+        let change = changes.next().await;
+        map(&change, queue);
+    }
+}

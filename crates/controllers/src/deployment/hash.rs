@@ -1,0 +1,56 @@
+//! The hash that tells a deployment's replica sets apart.
+//!
+//! Upstream hashes a dump of Go structures; this hashes the JSON of the template. The values differ, which nobody can
+//! see: replica sets are found by their template, and the hash only has to be stable and distinct.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+
+/// No vowels and nothing that looks like another character, as upstream encodes.
+const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The value of the label `pod-template-hash`.
+pub(super) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
+    let mut hash = Fnv::default();
+    // Maps are sorted and writing to memory cannot fail: the same template gives the same bytes.
+    hash.write(&serde_json::to_vec(template).unwrap_or_default());
+    if collisions > 0 {
+        hash.write(&collisions.to_le_bytes());
+    }
+    hash.0.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+}
+
+/// FNV-1a, 32 bits.
+struct Fnv(u32);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0x811c_9dc5)
+    }
+}
+
+impl Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn is_stable_and_tells_templates_and_collisions_apart() {
+        let template = |image: &str| -> PodTemplateSpec {
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "image": image}]}})).unwrap()
+        };
+        let a = template_hash(&template("a"), 0);
+        assert_eq!(a, template_hash(&template("a"), 0));
+        assert!(a.len() <= 10 && a.bytes().all(|byte| ALPHABET.contains(&byte)));
+        assert_ne!(a, template_hash(&template("b"), 0));
+        assert_ne!(a, template_hash(&template("a"), 1));
+    }
+}

@@ -1,0 +1,36 @@
+#![allow(clippy::unwrap_used)]
+
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::*;
+use crate::testing::{World, object};
+
+#[tokio::test]
+async fn a_namespace_gets_its_basics_and_goes_with_all_it_has() {
+    let world = World::new();
+    world.fake.put::<Namespace>(&object(json!({
+        "metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+    })));
+    world.start(&["namespace", "serviceaccount", "root-ca"]);
+    world.fake.until::<ServiceAccount>(|accounts| accounts.len() == 1).await;
+    world.fake.until::<ConfigMap>(|maps| maps.len() == 1 && maps[0].data.as_ref().unwrap()["ca.crt"] == "PEM").await;
+
+    let pods: Api<Pod> = Api::namespaced(world.fake.client(), "a");
+    let held = object(json!({"metadata": {"name": "held", "finalizers": ["example.com/x"]}, "spec": {"containers": []}}));
+    pods.create(&PostParams::default(), &held).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(world.fake.client());
+    namespaces.delete("a", &DeleteParams::default()).await.unwrap();
+    let waits = |namespaces: &[Namespace]| {
+        let conditions = namespaces[0].status.as_ref().unwrap().conditions.iter().flatten();
+        conditions.into_iter().any(|one| one.type_ == "NamespaceFinalizersRemaining" && one.status == "True")
+    };
+    world.fake.until::<Namespace>(waits).await;
+    // Pods go first: the rest waits for them.
+    assert_eq!(world.fake.all::<ConfigMap>().len(), 1);
+    let free = json!({"metadata": {"finalizers": null}});
+    pods.patch("held", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
+    world.fake.until::<Namespace>(<[Namespace]>::is_empty).await;
+    assert!(world.fake.all::<ConfigMap>().is_empty());
+}

@@ -1,0 +1,195 @@
+//! ReplicaSets and ReplicationControllers: a number of equal pods.
+
+mod kind;
+mod plan;
+mod rank;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use client::events::Type;
+use client::kube::api::{DeleteParams, PostParams, Preconditions};
+use client::kube::{self, Api};
+use client::{Informer, Informers, Key};
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::adopt;
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::expectations::Expectations;
+use crate::{meta, pods};
+use kind::Replicated;
+use plan::{Failure, Step};
+
+pub(crate) struct Replicas<K> {
+    owners: Informer<K>,
+    pods: Informer<Pod>,
+    expectations: Expectations,
+}
+
+impl<K: Replicated> Replicas<K> {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { owners: informers.of(), pods: informers.of(), expectations: Expectations::default() }
+    }
+}
+
+impl<K: Replicated> Controller for Replicas<K> {
+    const NAME: &'static str = K::NAME;
+    const ACCOUNT: &'static str = K::ACCOUNT;
+
+    fn sources(&self) -> Vec<Source> {
+        let owners = self.owners.clone();
+        let of_pod = Source::mapped(&self.pods, move |change, queue| adopt::owners(change, &owners, K::KIND, K::selector, queue));
+        vec![Source::own(&self.owners), of_pod]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(owner) = self.owners.by_key(key) else {
+            self.expectations.forget(key);
+            return Ok(Action::Done);
+        };
+        let Some(selector) = owner.selector().filter(|selector| !selector.is_everything()) else {
+            return Ok(Action::Done);
+        };
+        let seen = self.expectations.seen(key, &self.pods);
+        let pods = adopt::claim(cx, owner.as_ref(), &selector, &self.pods).await?;
+        let result = if seen { self.act(cx, key, owner.as_ref(), &pods).await } else { Ok(()) };
+        let failure = result.as_ref().err().map(|(failure, _)| failure.clone());
+        let now = Timestamp::now();
+        let status = plan::status(owner.as_ref(), &pods, failure, now);
+        write_status(cx, key, owner.as_ref(), status).await?;
+        match result {
+            Ok(()) => Ok(Action::after(plan::next_available(owner.as_ref(), &pods, now))),
+            Err((_, error)) => Err(error.into()),
+        }
+    }
+}
+
+impl<K: Replicated> Replicas<K> {
+    async fn act(&self, cx: &Cx, key: &Key, owner: &K, pods: &[Arc<Pod>]) -> Result<(), (Failure, kube::Error)> {
+        let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
+        let family = if active.len() > usize::try_from(owner.replicas()).unwrap_or(0) { self.family(owner) } else { Vec::new() };
+        let neighbours = |node: &str| family.iter().filter(|pod| pods::node(pod) == node).count();
+        match plan::step(owner, &active, neighbours, Timestamp::now()) {
+            Step::Keep => Ok(()),
+            Step::Create(number) => self.create(cx, key, owner, number).await,
+            Step::Delete(pods) => self.delete(cx, key, owner, pods).await,
+        }
+    }
+
+    /// The active pods of all owners that share this one's controller, such as the sets of one deployment.
+    fn family(&self, owner: &K) -> Vec<Arc<Pod>> {
+        let mut uids = vec![meta::uid(owner).to_owned()];
+        if let Some(controller) = meta::controller_of(owner) {
+            uids = self.owners.owned_by(&controller.uid).iter().map(|one| meta::uid(one.as_ref()).to_owned()).collect();
+        }
+        let pods = uids.iter().flat_map(|uid| self.pods.owned_by(uid));
+        pods.filter(|pod| pods::is_active(pod)).collect()
+    }
+
+    /// Creates in batches of one, two, four...: when every creation fails, few are tried.
+    async fn create(&self, cx: &Cx, key: &Key, owner: &K, number: usize) -> Result<(), (Failure, kube::Error)> {
+        let Some(template) = owner.template() else { return Ok(()) };
+        let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
+        let pod = pod_of(owner, template);
+        let (mut left, mut batch) = (number, 1);
+        while left > 0 {
+            let size = batch.min(left);
+            let results = join_all((0..size).map(|_| api.create(&POST, &pod))).await;
+            for result in results {
+                match result {
+                    Ok(pod) => {
+                        self.expectations.created(key, &pod);
+                        let message = format!("Created pod: {}", meta::name(&pod));
+                        cx.events.about(owner, Type::Normal, "SuccessfulCreate", message);
+                    }
+                    // The namespace is going: there is nothing to keep up.
+                    Err(error) if namespace_ends(&error) => return Ok(()),
+                    Err(error) => return Err(failed(cx, owner, "FailedCreate", "creating", error)),
+                }
+            }
+            left -= size;
+            batch *= 2;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, cx: &Cx, key: &Key, owner: &K, pods: Vec<Arc<Pod>>) -> Result<(), (Failure, kube::Error)> {
+        let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
+        let delete = |pod: Arc<Pod>| {
+            let api = api.clone();
+            async move {
+                let uid = pod.metadata.uid.clone();
+                let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
+                (api.delete(meta::name(pod.as_ref()), &params).await.map(|_| ()), pod)
+            }
+        };
+        let mut outcome = Ok(());
+        for (result, pod) in join_all(pods.into_iter().map(delete)).await {
+            match result {
+                Ok(()) => {
+                    self.expectations.deleted(key, Key::of(pod.as_ref()), meta::uid(pod.as_ref()));
+                    let message = format!("Deleted pod: {}", meta::name(pod.as_ref()));
+                    cx.events.about(owner, Type::Normal, "SuccessfulDelete", message);
+                }
+                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+                Err(error) => outcome = Err(failed(cx, owner, "FailedDelete", "deleting", error)),
+            }
+        }
+        outcome
+    }
+}
+
+const POST: PostParams = PostParams { dry_run: false, field_manager: None };
+
+fn failed<K: Replicated>(cx: &Cx, owner: &K, reason: &'static str, verb: &str, error: kube::Error) -> (Failure, kube::Error) {
+    let message = match &error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    };
+    cx.events.about(owner, Type::Warning, reason, format!("Error {verb}: {message}"));
+    ((reason, message), error)
+}
+
+fn namespace_ends(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+fn pod_of<K: Replicated>(owner: &K, template: &PodTemplateSpec) -> Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", meta::name(owner))),
+            namespace: owner.meta().namespace.clone(),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![meta::controller_ref(owner)]),
+            ..Default::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+async fn write_status<K: Replicated>(
+    cx: &Cx,
+    key: &Key,
+    owner: &K,
+    status: k8s_openapi::api::apps::v1::ReplicaSetStatus,
+) -> Result<(), Error> {
+    let mut next = owner.clone();
+    next.set_status(status);
+    // Compared in the kind's own form, which may hold less.
+    if next.status() == owner.status() {
+        return Ok(());
+    }
+    let api: Api<K> = Api::namespaced(cx.client.clone(), key.ns());
+    api.replace_status(&key.name, &POST, &next).await?;
+    Ok(())
+}

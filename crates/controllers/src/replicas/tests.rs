@@ -1,0 +1,87 @@
+#![allow(clippy::unwrap_used)]
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::*;
+use crate::testing::{World, object};
+
+fn set(replicas: i32) -> ReplicaSet {
+    object(json!({
+        "metadata": {"namespace": "a", "name": "web", "uid": "web-uid", "generation": 1},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+                 "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    }))
+}
+
+fn pod(name: &str, phase: &str, ready: bool) -> Arc<Pod> {
+    let status = if ready { "True" } else { "False" };
+    Arc::new(object(json!({
+        "metadata": {"namespace": "a", "name": name, "uid": name, "labels": {"app": "web"}},
+        "spec": {"nodeName": "n", "containers": []},
+        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+    })))
+}
+
+#[test]
+fn steps_towards_the_wanted_number() {
+    let check = |replicas, pods: &[Arc<Pod>], expected: &str| {
+        let shown = match plan::step(&set(replicas), pods, |_| 1, Timestamp::now()) {
+            Step::Keep => "keep".to_owned(),
+            Step::Create(number) => format!("create {number}"),
+            Step::Delete(pods) => {
+                let names: Vec<&str> = pods.iter().map(|pod| meta::name(pod.as_ref())).collect();
+                format!("delete {}", names.join(" "))
+            }
+        };
+        assert_eq!(shown, expected);
+    };
+    check(2, &[], "create 2");
+    check(1000, &[], "create 500");
+    check(1, &[pod("p", "Running", true)], "keep");
+    check(1, &[pod("ready", "Running", true), pod("not", "Running", false)], "delete not");
+    check(0, &[pod("ready", "Running", true)], "delete ready");
+}
+
+#[test]
+fn the_status_counts_pods() {
+    let pods = [pod("a", "Running", true), pod("b", "Running", false), pod("c", "Failed", false)];
+    let status = plan::status(&set(2), &pods, Some(("FailedCreate", "quota".into())), Timestamp::now());
+    assert_eq!((status.replicas, status.ready_replicas, status.available_replicas), (2, Some(1), Some(1)));
+    assert_eq!(status.fully_labeled_replicas, Some(2));
+    assert_eq!(status.conditions.unwrap()[0].reason.as_deref(), Some("FailedCreate"));
+}
+
+#[test]
+fn a_pod_is_available_after_its_time() {
+    let mut set = set(1);
+    set.spec.as_mut().unwrap().min_ready_seconds = Some(60);
+    let at = |second: &str| format!("2026-01-01T00:00:{second}Z").parse::<Timestamp>().unwrap();
+    let pods = [pod("a", "Running", true)];
+    assert_eq!(plan::next_available(&set, &pods, at("20")), Some(std::time::Duration::from_secs(40)));
+    assert_eq!(plan::status(&set, &pods, None, at("20")).available_replicas, None);
+}
+
+#[tokio::test]
+async fn creates_adopts_releases_and_deletes() {
+    let world = World::new();
+    let orphan = json!({"metadata": {"namespace": "a", "name": "orphan", "labels": {"app": "web"}}, "spec": {"containers": []}});
+    world.fake.put::<Pod>(&object(orphan));
+    world.fake.put(&set(3));
+    world.start(&["replicaset"]);
+    let owned = |pods: &[Pod]| pods.iter().filter(|pod| meta::controller_of(*pod).is_some()).count();
+    world.fake.until::<Pod>(|pods| owned(pods) == 3 && pods.len() == 3).await;
+    world.fake.until::<ReplicaSet>(|sets| sets[0].status.as_ref().is_some_and(|status| status.replicas == 3)).await;
+
+    let pods: Api<Pod> = Api::namespaced(world.fake.client(), "a");
+    let relabel = json!({"metadata": {"labels": {"app": "other"}}});
+    pods.patch("orphan", &PatchParams::default(), &Patch::Merge(relabel)).await.unwrap();
+    world.fake.until::<Pod>(|pods| owned(pods) == 3 && pods.len() == 4).await;
+
+    let sets: Api<ReplicaSet> = Api::namespaced(world.fake.client(), "a");
+    let smaller = json!({"spec": {"replicas": 1}});
+    sets.patch("web", &PatchParams::default(), &Patch::Merge(smaller)).await.unwrap();
+    world.fake.until::<Pod>(|pods| owned(pods) == 1 && pods.len() == 2).await;
+}

@@ -1,0 +1,81 @@
+//! A cluster in memory for tests of controllers.
+
+use std::sync::Arc;
+
+use base::tasks::{Failures, Tasks};
+use client::Informers;
+use client::fake::Fake;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Options;
+
+/// An object from JSON.
+pub(crate) fn object<K: DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("test object")
+}
+
+/// An API in memory with the named controllers running on it.
+pub(crate) struct World {
+    pub(crate) fake: Fake,
+    pub(crate) tasks: Tasks,
+    _failures: Failures,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let fake = Fake::default();
+        for (group, version, plural, kind, namespaced) in [
+            ("", "v1", "pods", "Pod", true),
+            ("", "v1", "configmaps", "ConfigMap", true),
+            ("", "v1", "namespaces", "Namespace", false),
+            ("", "v1", "services", "Service", true),
+            ("apps", "v1", "deployments", "Deployment", true),
+            ("apps", "v1", "replicasets", "ReplicaSet", true),
+        ] {
+            fake.serve(group, version, plural, kind, namespaced);
+        }
+        let (tasks, failures) = Tasks::root();
+        Self { fake, tasks, _failures: failures }
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        let fake = self.fake.clone();
+        Options {
+            informers: Informers::new(self.fake.client(), self.tasks.clone()),
+            clients: Arc::new(move |_| fake.client()),
+            root_ca: "PEM".to_owned(),
+        }
+    }
+
+    /// Starts the controllers of these names.
+    pub(crate) fn start(&self, names: &[&str]) {
+        let options = self.options();
+        for entry in crate::CONTROLLERS.iter().filter(|entry| names.contains(&entry.name)) {
+            (entry.start)(&options, &self.tasks);
+        }
+    }
+}
+
+/// Stands in for kubelets: every pod becomes ready.
+pub(crate) async fn make_pods_ready(world: &World) {
+    use client::kube::Api;
+    use client::kube::api::PostParams;
+    use k8s_openapi::api::core::v1::Pod;
+
+    let mut changes = world.options().informers.of::<Pod>().changes();
+    loop {
+        let Some(pod) = changes.next().await.new else { continue };
+        if crate::pods::is_ready(&pod) {
+            continue;
+        }
+        let mut pod = pod.as_ref().clone();
+        pod.status = Some(object(serde_json::json!({
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        })));
+        let api: Api<Pod> = Api::namespaced(world.fake.client(), crate::meta::namespace(&pod));
+        // A conflict or a deleted pod: the next change tells.
+        let _ = api.replace_status(crate::meta::name(&pod), &PostParams::default(), &pod).await;
+    }
+}
