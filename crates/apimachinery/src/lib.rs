@@ -15,6 +15,7 @@
 //! | [`apply`] | managed fields and server-side apply |
 //! | [`table`] | `meta.k8s.io/v1` tables |
 
+pub mod apply;
 pub mod field;
 pub mod fields;
 pub mod gvk;

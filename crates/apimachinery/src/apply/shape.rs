@@ -1,0 +1,246 @@
+//! What a value means to server-side apply: a leaf, a map of fields, a set, or a list of keyed items.
+//!
+//! The answer comes from the built-in type table, from the structural schema of a custom resource, or from the value itself.
+
+use schema::{Field, ListKind, Schema, Type, TypeDef, TypeId};
+use serde_json::Value;
+
+/// Where the types of an object come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Types<'s> {
+    /// A kind of the built-in API.
+    Builtin(&'s Schema, TypeId),
+    /// A custom resource: the `openAPIV3Schema` of its version.
+    Structural(&'s Value),
+    /// Nothing is known: objects are merged field by field, lists are replaced.
+    Untyped,
+}
+
+impl<'s> Types<'s> {
+    pub(crate) fn root(self) -> Ref<'s> {
+        match self {
+            Self::Builtin(schema, id) => Ref::Struct(schema, id),
+            Self::Structural(schema) => Ref::Resource(schema),
+            Self::Untyped => Ref::Deduced,
+        }
+    }
+}
+
+/// The type of a value, not yet looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Ref<'s> {
+    Struct(&'s Schema, TypeId),
+    Field(&'s Schema, &'s Field),
+    Element(&'s Schema, &'s Type),
+    /// A structural schema.
+    Json(&'s Value),
+    /// The structural schema of an object with `apiVersion`, `kind` and `metadata`.
+    Resource(&'s Value),
+    Scalar,
+    Deduced,
+}
+
+/// What a value of a type is.
+pub(crate) enum Shape<'s> {
+    /// A scalar, or something that is only replaced as a whole.
+    Leaf,
+    Map(Fields<'s>),
+    /// A list of scalars, each of which is there or not.
+    Set,
+    List(Keys<'s>, Ref<'s>),
+}
+
+/// The fields of an object.
+#[derive(Clone, Copy)]
+pub(crate) enum Fields<'s> {
+    Struct(&'s Schema, &'s TypeDef),
+    /// Any keys, all of one type.
+    Same(&'s Schema, &'s Type),
+    Json(&'s Value),
+    Resource(&'s Value),
+    Deduced,
+}
+
+/// The fields by which items of a list are told apart, with the types of the items.
+#[derive(Clone, Copy)]
+pub(crate) enum Keys<'s> {
+    Builtin(&'s [&'static str], Option<(&'s Schema, &'s TypeDef)>),
+    Json(&'s [Value], &'s Value),
+}
+
+impl<'s> Ref<'s> {
+    pub(crate) fn shape(self, value: &Value) -> Shape<'s> {
+        match self {
+            Self::Scalar => Shape::Leaf,
+            Self::Deduced => match value {
+                Value::Object(_) => Shape::Map(Fields::Deduced),
+                _ => Shape::Leaf,
+            },
+            Self::Struct(schema, id) => structure(schema, id),
+            Self::Field(_, field) if field.atomic => Shape::Leaf,
+            Self::Field(schema, field) => typed(schema, &field.ty, &field.list),
+            Self::Element(schema, ty) => typed(schema, ty, &ListKind::Atomic),
+            Self::Json(schema) => structural(schema, value),
+            Self::Resource(schema) => Shape::Map(Fields::Resource(schema)),
+        }
+    }
+}
+
+fn structure(schema: &Schema, id: TypeId) -> Shape<'_> {
+    let def = schema.get(id);
+    if def.atomic { Shape::Leaf } else { Shape::Map(Fields::Struct(schema, def)) }
+}
+
+fn typed<'s>(schema: &'s Schema, ty: &'s Type, list: &'s ListKind) -> Shape<'s> {
+    match (ty, list) {
+        (Type::Struct(id), _) => structure(schema, *id),
+        (Type::Map(element), _) => Shape::Map(Fields::Same(schema, element)),
+        (Type::List(_), ListKind::Set) => Shape::Set,
+        (Type::List(element), ListKind::Map(keys)) => {
+            let def = match &**element {
+                Type::Struct(id) => Some((schema, schema.get(*id))),
+                _ => None,
+            };
+            Shape::List(Keys::Builtin(keys, def), Ref::Element(schema, element))
+        }
+        _ => Shape::Leaf,
+    }
+}
+
+fn flag(schema: &Value, name: &str) -> bool {
+    schema.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn text<'a>(schema: &'a Value, name: &str) -> &'a str {
+    schema.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn structural<'s>(schema: &'s Value, value: &Value) -> Shape<'s> {
+    if flag(schema, "x-kubernetes-int-or-string") {
+        return Shape::Leaf;
+    }
+    match text(schema, "type") {
+        "object" if text(schema, "x-kubernetes-map-type") == "atomic" => Shape::Leaf,
+        "object" if flag(schema, "x-kubernetes-embedded-resource") => Shape::Map(Fields::Resource(schema)),
+        "object" => Shape::Map(Fields::Json(schema)),
+        "array" => match (text(schema, "x-kubernetes-list-type"), schema.get("items")) {
+            ("set", _) => Shape::Set,
+            ("map", Some(items)) => {
+                let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+                Shape::List(Keys::Json(keys.map_or(&[], Vec::as_slice), items), Ref::Json(items))
+            }
+            _ => Shape::Leaf,
+        },
+        "" => Ref::Deduced.shape(value),
+        _ => Shape::Leaf,
+    }
+}
+
+impl<'s> Fields<'s> {
+    /// The type of a field; `None` when it is not declared.
+    pub(crate) fn declared(self, name: &str) -> Option<Ref<'s>> {
+        match self {
+            Self::Struct(schema, def) => def.field(name).map(|f| Ref::Field(schema, f)),
+            Self::Same(schema, ty) => Some(Ref::Element(schema, ty)),
+            Self::Deduced => Some(Ref::Deduced),
+            Self::Resource(schema) => match name {
+                "apiVersion" | "kind" => Some(Ref::Scalar),
+                "metadata" => Some(object_meta()),
+                _ => Self::Json(schema).declared(name),
+            },
+            Self::Json(schema) => {
+                if let Some(property) = schema.get("properties").and_then(|p| p.get(name)) {
+                    return Some(Ref::Json(property));
+                }
+                match schema.get("additionalProperties") {
+                    Some(additional @ Value::Object(_)) => Some(Ref::Json(additional)),
+                    Some(Value::Bool(true)) => Some(Ref::Deduced),
+                    _ if flag(schema, "x-kubernetes-preserve-unknown-fields") => Some(Ref::Deduced),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// The type of a field, deduced when it is not declared.
+    pub(crate) fn get(self, name: &str) -> Ref<'s> {
+        self.declared(name).unwrap_or(Ref::Deduced)
+    }
+
+    /// Whether the field is one of a struct, which is owned through its own fields, rather than a key of a map.
+    pub(crate) fn is_named(self, name: &str) -> bool {
+        match self {
+            Self::Struct(_, def) => def.field(name).is_some(),
+            Self::Same(..) | Self::Deduced => false,
+            Self::Resource(schema) => matches!(name, "apiVersion" | "kind" | "metadata") || Self::Json(schema).is_named(name),
+            Self::Json(schema) => schema.get("properties").and_then(|p| p.get(name)).is_some(),
+        }
+    }
+}
+
+fn object_meta() -> Ref<'static> {
+    let schema = Schema::builtin();
+    schema.named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").map_or(Ref::Deduced, |id| Ref::Struct(schema, id))
+}
+
+impl<'s> Keys<'s> {
+    /// Names of the keys, sorted.
+    fn names(self) -> Vec<&'s str> {
+        let mut names: Vec<&str> = match self {
+            Self::Builtin(keys, _) => keys.to_vec(),
+            Self::Json(keys, _) => keys.iter().filter_map(Value::as_str).collect(),
+        };
+        names.sort_unstable();
+        names
+    }
+
+    /// The value that stands for a key that an item lacks.
+    fn default(self, name: &str) -> Option<Value> {
+        match self {
+            Self::Builtin(_, def) => serde_json::from_str(def?.1.field(name)?.default?).ok(),
+            Self::Json(_, items) => items.get("properties")?.get(name)?.get("default").cloned(),
+        }
+    }
+
+    /// The path element of an item, `k:{"name":"x"}`; else the key that it lacks.
+    pub(crate) fn element(self, item: &Value) -> Result<String, &'s str> {
+        let mut out = String::from("k:{");
+        for (i, name) in self.names().into_iter().enumerate() {
+            if i > 0 {
+                out.push(',');
+            }
+            push_json(&mut out, name);
+            out.push(':');
+            match item.get(name) {
+                Some(Value::String(s)) => push_json(&mut out, s),
+                Some(value) => out.push_str(&value.to_string()),
+                None => out.push_str(&self.default(name).ok_or(name)?.to_string()),
+            }
+        }
+        out.push('}');
+        Ok(out)
+    }
+}
+
+fn push_json(out: &mut String, text: &str) {
+    if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&Value::from(text).to_string());
+    }
+}
+
+/// The path element of a member of a set, `v:"x"`.
+pub(crate) fn set_element(item: &Value) -> String {
+    format!("v:{item}")
+}
+
+/// The path element of a field, `f:x`.
+pub(crate) fn field_element(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 2);
+    out.push_str("f:");
+    out.push_str(name);
+    out
+}

@@ -1,0 +1,355 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+fn builtin(kind: &str) -> Types<'static> {
+    let schema = Schema::builtin();
+    let group = if matches!(kind, "Deployment" | "StatefulSet") { "apps" } else { "" };
+    Types::Builtin(schema, schema.kind(group, "v1", kind).unwrap())
+}
+
+fn canonical(types: Types<'_>, mut object: Value) -> Value {
+    if let Types::Builtin(schema, id) = types {
+        assert_eq!(schema::decode(schema, id, &mut object).unwrap(), Vec::<String>::new());
+    }
+    object
+}
+
+/// A cluster of one object: each step is a request, time is the number of the step.
+struct Story<'s> {
+    types: Types<'s>,
+    live: Option<Value>,
+    step: u32,
+}
+
+impl<'s> Story<'s> {
+    fn new(types: Types<'s>) -> Self {
+        Self { types, live: None, step: 0 }
+    }
+
+    fn now(&mut self) -> String {
+        self.step += 1;
+        format!("2026-01-01T00:00:{:02}Z", self.step)
+    }
+
+    fn put(&mut self, manager: &str, object: Value) -> &mut Self {
+        let mut new = canonical(self.types, object);
+        let now = self.now();
+        let by = By { manager, subresource: "", now: &now, reset: &[] };
+        update(self.types, self.live.as_ref(), &mut new, &by);
+        self.live = Some(new);
+        self
+    }
+
+    fn try_apply(&mut self, manager: &str, patch: Value, force: bool) -> Result<(), Status> {
+        let now = self.now();
+        let by = By { manager, subresource: "", now: &now, reset: &[] };
+        let got = apply(self.types, self.live.as_ref(), &patch, &by, force)?;
+        let mut got = canonical(self.types, got);
+        if let Some(live) = &self.live {
+            keep_times(live, &mut got);
+        }
+        self.live = Some(got);
+        Ok(())
+    }
+
+    fn apply(&mut self, manager: &str, patch: Value) -> &mut Self {
+        self.try_apply(manager, patch, false).unwrap();
+        self
+    }
+
+    fn change(&mut self, manager: &str, change: impl FnOnce(&mut Value)) -> &mut Self {
+        let mut object = self.live.clone().unwrap();
+        change(&mut object);
+        self.put(manager, object)
+    }
+
+    /// Fields by manager and operation, such as `kubectl/Apply`.
+    #[track_caller]
+    fn owns(&mut self, expected: Value) -> &mut Self {
+        let live = self.live.as_ref().unwrap();
+        let text = |e: &Value, k: &str| e[k].as_str().unwrap().to_owned();
+        let got: Map<String, Value> = meta::managed_fields(live)
+            .iter()
+            .map(|e| (format!("{}/{}", text(e, "manager"), text(e, "operation")), e["fieldsV1"].clone()))
+            .collect();
+        assert_eq!(Value::Object(got), expected);
+        self
+    }
+
+    #[track_caller]
+    fn holds(&mut self, pointer: &str, expected: Value) -> &mut Self {
+        assert_eq!(self.live.as_ref().unwrap().pointer(pointer).cloned().unwrap_or(Value::Null), expected);
+        self
+    }
+
+    #[track_caller]
+    fn conflicts(&mut self, manager: &str, patch: Value, message: &str) -> &mut Self {
+        assert_eq!(self.try_apply(manager, patch, false).unwrap_err().message, message);
+        self
+    }
+}
+
+fn config_map(labels: Value, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm", "namespace": "n", "labels": labels}, "data": data})
+}
+
+#[test]
+fn create_records_everything_set() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.put("curl", config_map(json!({"a": "1"}), json!({"k": "v"})));
+    let expected = json!([{"manager": "curl", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:01Z", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:data": {".": {}, "f:k": {}}}}]);
+    story.holds("/metadata/managedFields", expected);
+}
+
+#[test]
+fn updates_move_ownership() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.put("a", config_map(json!({}), json!({"x": "1", "y": "1"})));
+    story.change("b", |o| o["data"]["x"] = "2".into());
+    story.owns(json!({"a/Update": {"f:data": {".": {}, "f:y": {}}}, "b/Update": {"f:data": {"f:x": {}}}}));
+    story.holds("/metadata/managedFields/1/time", json!("2026-01-01T00:00:02Z"));
+    story.change("b", |_| ()).holds("/metadata/managedFields/1/time", json!("2026-01-01T00:00:02Z"));
+    story.change("b", |o| drop(o["data"].as_object_mut().unwrap().remove("y")));
+    story.owns(json!({"a/Update": {"f:data": {}}, "b/Update": {"f:data": {"f:x": {}}}}));
+    story.change("c", |o| drop(o.as_object_mut().unwrap().remove("data"))).owns(json!({}));
+    story.change("d", |o| o["data"] = json!({"z": ""})).owns(json!({}));
+}
+
+#[test]
+fn sent_entries_count_unless_reset() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.put("a", config_map(json!({}), json!({"x": "1"})));
+    story.change("b", |o| drop(meta::remove(o, "managedFields"))).owns(json!({"a/Update": {"f:data": {".": {}, "f:x": {}}}}));
+    story.change("b", |o| o["metadata"]["managedFields"][0]["manager"] = "renamed".into());
+    story.owns(json!({"renamed/Update": {"f:data": {".": {}, "f:x": {}}}}));
+    story.change("b", |o| o["metadata"]["managedFields"] = json!([{}])).owns(json!({}));
+}
+
+fn deployment() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "n"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}]}],
+                "volumes": [{"name": "e", "emptyDir": {}}]}}}})
+}
+
+#[test]
+fn create_of_nested_structs() {
+    let mut story = Story::new(builtin("Deployment"));
+    let container = json!({".": {}, "f:image": {}, "f:name": {}, "f:resources": {},
+        "f:ports": {".": {}, "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}, "f:protocol": {}}}});
+    story.put("kubectl-create", deployment()).owns(json!({"kubectl-create/Update": {"f:spec": {
+        "f:replicas": {}, "f:selector": {}, "f:strategy": {"f:rollingUpdate": {".": {}, "f:maxSurge": {}}, "f:type": {}},
+        "f:template": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"c\"}": container}, "f:volumes": {".": {}, "k:{\"name\":\"e\"}": {".": {}, "f:emptyDir": {}, "f:name": {}}}}}}}}));
+}
+
+fn replicas(n: u32) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "n"}, "spec": {"replicas": n}})
+}
+
+#[test]
+fn conflicts_and_force() {
+    let mut story = Story::new(builtin("Deployment"));
+    story.put("kubectl-client-side-apply", deployment());
+    let one = r#"Apply failed with 1 conflict: conflict with "kubectl-client-side-apply" using apps/v1: .spec.replicas"#;
+    story.conflicts("me", replicas(5), one);
+    story.apply("me", replicas(3));
+    story.conflicts(
+        "you",
+        replicas(4),
+        "Apply failed with 2 conflicts: conflicts with \"kubectl-client-side-apply\" using apps/v1:\n- .spec.replicas\nconflicts with \"me\":\n- .spec.replicas",
+    );
+    story.try_apply("you", replicas(4), true).unwrap();
+    story.holds("/spec/replicas", json!(4));
+    let managers: Vec<_> = meta::managed_fields(story.live.as_ref().unwrap()).iter().map(|e| e["manager"].clone()).collect();
+    assert_eq!(managers, ["you", "kubectl-client-side-apply"]);
+    let status = story.try_apply("me", replicas(5), false).unwrap_err();
+    assert_eq!((status.code, status.cause("FieldManagerConflict").unwrap().field.as_str()), (409, ".spec.replicas"));
+}
+
+#[test]
+fn fields_no_longer_applied_go_away() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.apply("me", config_map(json!({"l": "1"}), json!({"a": "1", "b": "1"})));
+    story.owns(json!({"me/Apply": {"f:metadata": {"f:labels": {"f:l": {}}}, "f:data": {"f:a": {}, "f:b": {}}}}));
+    story.apply("other", data(&[("b".to_owned(), "1".to_owned())].into()));
+    story.change("patch", |o| o["data"]["c"] = "1".into());
+    story.apply("me", data(&BTreeMap::new()));
+    story.holds("/data", json!({"b": "1", "c": "1"})).holds("/metadata/labels", Value::Null).holds("/metadata/name", json!("cm"));
+    story.owns(json!({"other/Apply": {"f:data": {"f:b": {}}}, "patch/Update": {"f:data": {"f:c": {}}}}));
+}
+
+#[test]
+fn keyed_lists() {
+    let containers =
+        |items: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": items}});
+    let mut story = Story::new(builtin("Pod"));
+    story.apply("a", containers(json!([{"name": "x", "image": "1"}, {"name": "y", "image": "1"}])));
+    story.apply("b", containers(json!([{"name": "z", "image": "1"}, {"name": "y", "imagePullPolicy": "Never"}])));
+    story.holds("/spec/containers/0/name", json!("x")).holds("/spec/containers/1/name", json!("z"));
+    story.apply("a", containers(json!([{"name": "x", "image": "1"}])));
+    story.holds("/spec/containers/2", json!({"name": "y", "imagePullPolicy": "Never", "resources": {}}));
+    story.apply("b", containers(json!([{"name": "z", "image": "1"}])));
+    story.holds("/spec/containers/2", Value::Null);
+    story.owns(json!({
+        "a/Apply": {"f:spec": {"f:containers": {"k:{\"name\":\"x\"}": {".": {}, "f:image": {}, "f:name": {}}}}},
+        "b/Apply": {"f:spec": {"f:containers": {"k:{\"name\":\"z\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
+}
+
+#[test]
+fn defaults_of_keys() {
+    let port = json!([{"name": "c", "ports": [{"containerPort": 80}]}]);
+    let patch = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": port}});
+    let mut story = Story::new(builtin("Pod"));
+    let ports = json!({"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}});
+    let containers = json!({"k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:ports": ports}});
+    story.apply("me", patch).owns(json!({"me/Apply": {"f:spec": {"f:containers": containers}}}));
+}
+
+#[test]
+fn first_apply_after_untracked_writes() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.put("a", config_map(json!({}), json!({"x": "1"}))).change("a", |o| o["metadata"]["managedFields"] = json!([{}]));
+    let message = r#"Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .data.x"#;
+    story.conflicts("me", config_map(json!({}), json!({"x": "2"})), message);
+    story.apply("me", config_map(json!({"l": "1"}), json!({})));
+    story.owns(json!({"before-first-apply/Update": {"f:data": {".": {}, "f:x": {}}},
+        "me/Apply": {"f:metadata": {"f:labels": {"f:l": {}}}, "f:data": {}}}));
+}
+
+#[test]
+fn kubectl_takes_over_from_client_side_apply() {
+    let mut object = config_map(json!({}), json!({"x": "1"}));
+    let annotation = format!("{object}\n");
+    meta::set_annotation(&mut object, LAST_APPLIED, annotation);
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.put("kubectl-client-side-apply", object).apply("kubectl", config_map(json!({}), json!({"x": "2"})));
+    story.holds("/data/x", json!("2"));
+    let last: Value = serde_json::from_str(meta::annotation(story.live.as_ref().unwrap(), LAST_APPLIED).unwrap()).unwrap();
+    assert_eq!(last["data"]["x"], "2");
+    story.change("edit", |o| o["data"]["x"] = "3".into());
+    let message = r#"Apply failed with 1 conflict: conflict with "edit" using v1: .data.x"#;
+    story.conflicts("kubectl", config_map(json!({}), json!({"x": "4"})), message);
+}
+
+#[test]
+fn subresources_and_reset_fields() {
+    let types = builtin("Pod");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
+    let mut new = canonical(types, pod.clone());
+    update(types, None, &mut new, &By { manager: "m", subresource: "", now: "t", reset: &[&["status"]] });
+    assert_eq!(new["metadata"]["managedFields"][0]["fieldsV1"], json!({"f:spec": {"f:nodeName": {}}}));
+    let live = new.clone();
+    new["status"]["phase"] = "Failed".into();
+    new["metadata"]["managedFields"] = json!([]);
+    update(types, Some(&live), &mut new, &By { manager: "m", subresource: "status", now: "u", reset: &[&["spec"]] });
+    let entry = &new["metadata"]["managedFields"][1];
+    assert_eq!((&entry["subresource"], &entry["fieldsV1"]), (&json!("status"), &json!({"f:status": {"f:phase": {}}})));
+}
+
+#[test]
+fn custom_resources() {
+    let item = json!({"type": "object", "properties": {"id": {"type": "integer"}, "v": {"type": "string"}}});
+    let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"], "items": item});
+    let set = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    let free = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let spec = json!({"type": "object", "properties": {"list": list, "set": set, "free": free, "plain": {"type": "array", "items": {"type": "string"}}}});
+    let schema = json!({"type": "object", "properties": {"spec": spec}});
+    let object = |spec: Value| json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "o"}, "spec": spec});
+    let mut story = Story::new(Types::Structural(&schema));
+    story.apply("a", object(json!({"list": [{"id": 1, "v": "a"}], "set": ["x", "y"], "free": {"k": {"n": 1}}, "plain": ["p"]})));
+    story.owns(json!({"a/Apply": {"f:spec": {"f:list": {"k:{\"id\":1}": {".": {}, "f:id": {}, "f:v": {}}},
+        "f:set": {"v:\"x\"": {}, "v:\"y\"": {}}, "f:free": {"f:k": {".": {}, "f:n": {}}}, "f:plain": {}}}}));
+    story.apply("b", object(json!({"list": [{"id": 2}], "set": ["y", "z"]})));
+    story.holds("/spec/set", json!(["x", "y", "z"]));
+    story.apply("a", object(json!({"set": ["x"]})));
+    story.holds("/spec", json!({"list": [{"id": 2}], "set": ["x", "y", "z"]}));
+    let untyped = |spec: Value| extract::extract(Types::Untyped.root(), &json!({"spec": spec}));
+    assert_eq!(
+        Value::Object(untyped(json!({"a": [1], "b": {"c": 1}}))),
+        json!({"f:spec": {".": {}, "f:a": {}, "f:b": {".": {}, "f:c": {}}}})
+    );
+}
+
+#[test]
+fn refuses_what_cannot_be_applied() {
+    let check = |patch: Value, expected: &str| {
+        let got = Story::new(builtin("Pod")).try_apply("me", patch, false).unwrap_err();
+        assert!(got.message.ends_with(expected), "{got}");
+    };
+    let pod = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"}, "spec": spec});
+    check(
+        pod(json!({"foo": 1})),
+        "failed to create typed patch object (n/p; /v1, Kind=Pod): .spec.foo: field not declared in schema",
+    );
+    check(
+        pod(json!({"containers": [{"name": "a"}, {"name": "a"}]})),
+        r#".spec.containers: duplicate entries for key [name="a"]"#,
+    );
+    check(
+        pod(json!({"containers": [{}]})),
+        r#"element 0: associative list with keys has an element that omits key field "name" (and doesn't have default value)"#,
+    );
+    check(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"managedFields": []}}), "metadata.managedFields must be nil");
+    let mut story = Story::new(builtin("Pod"));
+    story.put("a", pod(json!({})));
+    story.conflicts("me", json!({"apiVersion": "v2", "kind": "Pod"}), "invalid object type: /v2, Kind=Pod");
+}
+
+#[test]
+fn old_updates_are_merged() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    story.put("m0", config_map(json!({}), json!({"k0": ""})));
+    for i in 1..12 {
+        story.change(&format!("m{i}"), |o| o["data"][format!("k{i}")] = "".into());
+    }
+    let entries = meta::managed_fields(story.live.as_ref().unwrap());
+    assert_eq!(entries.len(), 10);
+    let ancient = entries.iter().find(|e| e["manager"] == "ancient-changes").unwrap();
+    assert_eq!(ancient["fieldsV1"], json!({"f:data": {".": {}, "f:k0": {}, "f:k1": {}, "f:k2": {}}}));
+}
+
+/// A configuration of some data, or of none at all.
+fn data(data: &BTreeMap<String, String>) -> Value {
+    let mut out = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm", "namespace": "n"}});
+    if !data.is_empty() {
+        out["data"] = json!(data);
+    }
+    out
+}
+
+fn maps() -> impl Strategy<Value = BTreeMap<String, String>> {
+    proptest::collection::btree_map("[a-d]", "[12]", 0..4)
+}
+
+proptest! {
+    /// Applying the same twice changes nothing, and what was applied is there until nobody applies it.
+    #[test]
+    fn applying_is_idempotent(first in maps(), second in maps()) {
+        let mut story = Story::new(builtin("ConfigMap"));
+        story.apply("a", data(&first));
+        story.try_apply("b", data(&second), true).unwrap();
+        let once = story.live.clone();
+        story.try_apply("b", data(&second), true).unwrap();
+        prop_assert_eq!(&story.live, &once);
+        let mut expected = first.clone();
+        expected.extend(second.clone());
+        prop_assert_eq!(meta_free(&once.unwrap()), data(&expected));
+        story.apply("b", data(&BTreeMap::new()));
+        let kept: BTreeMap<_, _> = first.clone().into_iter().filter(|(k, v)| second.get(k).is_none_or(|w| w == v)).collect();
+        prop_assert_eq!(meta_free(story.live.as_ref().unwrap()), data(&kept));
+        story.apply("a", data(&BTreeMap::new()));
+        prop_assert_eq!(meta_free(story.live.as_ref().unwrap()), data(&BTreeMap::new()));
+    }
+}
+
+fn meta_free(object: &Value) -> Value {
+    let mut out = object.clone();
+    meta::remove(&mut out, "managedFields");
+    out
+}
