@@ -9,7 +9,7 @@ pub use error::TypeError;
 use serde_json::{Map, Value};
 
 use crate::path::{Path, Segment};
-use crate::types::{Field, Schema, Type, TypeDef, TypeId};
+use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId};
 use error::Target;
 pub(crate) use zero::{fill, of as zero};
 
@@ -84,9 +84,36 @@ impl<'s> Decoder<'s> {
                 let target = target.inner();
                 map.iter_mut().try_for_each(|(key, item)| self.element(inner, item, &target, &path.join(Segment::Key(key))))
             }
+            (Type::SchemaOr(alternative, id), _) => self.schema_or(*alternative, *id, value, target, path),
             (Type::Struct(_) | Type::List(_) | Type::Map(_), _) => Err(target.mismatch(value, path)),
             _ => scalar::check(ty, value, target, path),
         }
+    }
+
+    /// A JSON schema or its alternative. Go decodes these apart, so unknown fields in them are dropped without notice.
+    fn schema_or(
+        &mut self,
+        alternative: Alternative,
+        id: TypeId,
+        value: &mut Value,
+        target: &Target<'_>,
+        path: &Path<'_>,
+    ) -> Result<(), TypeError> {
+        let known = self.unknown.len();
+        match (alternative, &mut *value) {
+            (_, Value::Object(map)) => self.structure(id, map, path)?,
+            (Alternative::Bool, Value::Bool(_)) => {}
+            (Alternative::Bool, _) => return Err(TypeError::Text("boolean or JSON schema expected".to_owned())),
+            (Alternative::List, Value::Array(items)) if !items.is_empty() => {
+                items.iter_mut().try_for_each(|item| self.element(&Type::Struct(id), item, target, path))?;
+            }
+            (Alternative::Strings, Value::Array(items)) if !items.is_empty() => {
+                items.iter_mut().try_for_each(|item| self.element(&Type::String, item, target, path))?;
+            }
+            _ => *value = Value::Null,
+        }
+        self.unknown.truncate(known);
+        Ok(())
     }
 
     /// An element of a list or a map: null stands for the zero value there.

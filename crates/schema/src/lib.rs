@@ -15,4 +15,4 @@ mod types;
 
 pub use decode::{TypeError, check, decode};
 pub use strict::parse_strict;
-pub use types::{Field, ListKind, Patch, Schema, Type, TypeDef, TypeId};
+pub use types::{Alternative, Field, ListKind, Patch, Schema, Type, TypeDef, TypeId};

@@ -135,7 +135,7 @@ impl Builder<'_> {
             Type::Float64 => simple("number", "double"),
             Type::String => simple("string", ""),
             Type::Bytes => simple("string", "byte"),
-            Type::Json => simple("object", ""),
+            Type::Any => simple("object", ""),
             Type::Struct(id) => {
                 uses.structs.push(*id);
                 self.reference(self.schema.get(*id).name)
@@ -143,6 +143,9 @@ impl Builder<'_> {
             Type::List(inner) => self.container("array", "items", inner, uses),
             Type::Map(inner) => self.container("object", "additionalProperties", inner, uses),
             special => {
+                if let Type::SchemaOr(_, id) = special {
+                    uses.structs.push(*id);
+                }
                 let (name, schema) = special::definition(special, self.dialect);
                 uses.specials.insert(name, schema);
                 self.reference(name)

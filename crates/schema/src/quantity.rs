@@ -68,7 +68,8 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
         Format::Binary => false,
         _ => {
             let scale = exponent - parts.denom.len() as i64;
-            let zeros = parts.num == "0" || [parts.num, parts.denom].concat().ends_with("000");
+            let tail = parts.num.bytes().chain(parts.denom.bytes()).rev().take(3);
+            let zeros = parts.num == "0" || (digits >= 3 && tail.into_iter().all(|digit| digit == b'0'));
             digits <= 18 && scale >= NANO && scale % 3 == 0 && !zeros
         }
     };

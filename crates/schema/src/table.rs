@@ -2,20 +2,25 @@
 //!
 //! A line `@OPENAPI-NAME GO-NAME [kind=GROUP/VERSION] [atomic]` starts a struct; each line after it is a field,
 //! `JSON-NAME PROTOBUF-NUMBER TYPE FLAG...`. A type is a scalar's name, a struct's OpenAPI name, `[]TYPE` or `{}TYPE` (a map with
-//! string keys). The flags are named in [`flag`]; `def=` takes the rest of the line.
+//! string keys); `?bool:TYPE`, `?list:TYPE` and `?strings:TYPE` are a JSON schema or its alternative. The flags are named in [`flag`]; `def=` takes the rest of the line.
 
 use std::collections::HashMap;
 
-use crate::types::{Field, ListKind, Patch, Schema, Type, TypeDef, TypeId, Wire};
+use crate::types::{Alternative, Field, ListKind, Patch, Schema, Type, TypeDef, TypeId, Wire};
 
-/// Types of the Go packages `k8s.io/api` and `k8s.io/apimachinery`, version 0.36.
-const TABLE: &str = include_str!("../data/v1.36.table");
+/// Types of the Go packages `k8s.io/api`, `k8s.io/apimachinery` and `k8s.io/apiextensions-apiserver`, version 0.36, and those of the
+/// aggregation layer, which are written by hand.
+const TABLES: [&str; 2] = [include_str!("../data/v1.36.table"), include_str!("../data/apiregistration.table")];
+
+fn lines() -> impl Iterator<Item = &'static str> {
+    TABLES.into_iter().flat_map(str::lines)
+}
 
 pub(crate) fn builtin() -> Schema {
     let mut schema = Schema::default();
-    let heads = TABLE.lines().filter(|line| line.starts_with('@'));
+    let heads = lines().filter(|line| line.starts_with('@'));
     schema.names = heads.zip(0..).map(|(line, id)| (line[1..].split(' ').next().unwrap_or_default(), TypeId(id))).collect();
-    for line in TABLE.lines() {
+    for line in lines() {
         match line.strip_prefix('@') {
             Some(head) => {
                 let ty = type_head(head);
@@ -112,6 +117,13 @@ fn type_of(text: &'static str, names: &HashMap<&'static str, TypeId>) -> Type {
     if let Some(inner) = text.strip_prefix("{}") {
         return Type::Map(Box::new(type_of(inner, names)));
     }
+    for (prefix, alternative) in
+        [("?bool:", Alternative::Bool), ("?list:", Alternative::List), ("?strings:", Alternative::Strings)]
+    {
+        if let Some(name) = text.strip_prefix(prefix) {
+            return Type::SchemaOr(alternative, struct_id(name, names));
+        }
+    }
     match text {
         "bool" => Type::Bool,
         "int32" => Type::Int32,
@@ -126,16 +138,21 @@ fn type_of(text: &'static str, names: &HashMap<&'static str, TypeId>) -> Type {
         "duration" => Type::Duration,
         "raw" => Type::RawExtension,
         "fieldsv1" => Type::FieldsV1,
+        "any" => Type::Any,
         "json" => Type::Json,
-        _ => Type::Struct(*names.get(text).unwrap_or_else(|| panic!("unknown type {text} in the type table"))),
+        _ => Type::Struct(struct_id(text, names)),
     }
+}
+
+fn struct_id(name: &str, names: &HashMap<&'static str, TypeId>) -> TypeId {
+    *names.get(name).unwrap_or_else(|| panic!("unknown type {name} in the type table"))
 }
 
 /// Builds the indices of a type.
 fn finish(ty: &mut TypeDef) {
     let indices = 0..ty.fields.len() as u16;
-    ty.by_name = indices.clone().collect();
-    ty.by_name.sort_by_key(|index| ty.fields[*index as usize].name);
+    ty.by_name = ty.fields.iter().map(|field| field.name).zip(indices.clone()).collect();
+    ty.by_name.sort_by_key(|(name, _)| (name.len(), *name));
     ty.always = indices.filter(|index| ty.fields[*index as usize].always_written()).collect();
     for (index, field) in ty.fields.iter().enumerate().filter(|(_, field)| field.number != 0) {
         let mut level = &mut ty.wire;

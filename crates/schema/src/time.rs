@@ -20,6 +20,9 @@ pub(crate) enum Precision {
 
 /// The canonical form of an RFC 3339 time, UTC; `None` for Go's zero time. The error is Go's message.
 pub(crate) fn canonical(text: &str, precision: Precision) -> Result<Option<Cow<'_, str>>, String> {
+    if precision == Precision::Seconds && is_canonical(text.as_bytes()) {
+        return Ok(Some(Cow::Borrowed(text)));
+    }
     let time = parse(text)?;
     let canonical = format(time, precision);
     Ok(match canonical {
@@ -27,6 +30,23 @@ pub(crate) fn canonical(text: &str, precision: Precision) -> Result<Option<Cow<'
         same if same == text => Some(Cow::Borrowed(text)),
         other => Some(Cow::Owned(other)),
     })
+}
+
+/// Whether a text surely is canonical: the shape that nearly every time has. Days 29 to 31 are left to the calendar.
+fn is_canonical(text: &[u8]) -> bool {
+    let shape = text.len() == 20
+        && text
+            .iter()
+            .zip(b"0000-00-00T00:00:00Z")
+            .all(|(byte, like)| if *like == b'0' { byte.is_ascii_digit() } else { byte == like });
+    let within = |at: usize, low: u8, high: u8| (low..=high).contains(&((text[at] - b'0') * 10 + text[at + 1] - b'0'));
+    shape
+        && text[0] != b'0'
+        && within(5, 1, 12)
+        && within(8, 1, 28)
+        && within(11, 0, 23)
+        && within(14, 0, 59)
+        && within(17, 0, 59)
 }
 
 /// Writes a time: `2006-01-02T15:04:05Z`, or with six digits after the second.

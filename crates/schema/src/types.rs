@@ -28,8 +28,8 @@ pub struct TypeDef {
     pub atomic: bool,
     /// Group and version when the type is a kind of its own (has `apiVersion` and `kind`).
     pub kind: Option<(&'static str, &'static str)>,
-    /// Indices of `fields`, sorted by JSON name.
-    pub(crate) by_name: Vec<u16>,
+    /// JSON names and indices of `fields`, sorted by length and name: comparing lengths first makes the search cheap.
+    pub(crate) by_name: Vec<(&'static str, u16)>,
     /// Indices of the fields that Go writes even when nothing was given.
     pub(crate) always: Vec<u16>,
     /// Protobuf layout, sorted by field number.
@@ -85,7 +85,7 @@ pub struct Field {
     pub go: Option<&'static str>,
     /// `+listType` was declared, and does not only follow from the patch strategy.
     pub list_declared: bool,
-    /// `+mapType` was declared.
+    /// `+mapType` or `+structType` was declared: without `atomic` the field is granular, even if its struct type is atomic.
     pub map_declared: bool,
 }
 
@@ -111,12 +111,27 @@ pub enum Type {
     RawExtension,
     /// A managed-fields set, kept as JSON bytes in protobuf.
     FieldsV1,
-    /// Any JSON value.
+    /// Any JSON value; not in protobuf.
+    Any,
+    /// Any JSON value, kept as JSON bytes in protobuf (`apiextensions.JSON`).
     Json,
+    /// A JSON schema (the type) or something simpler in its place.
+    SchemaOr(Alternative, TypeId),
     Struct(TypeId),
     List(Box<Type>),
     /// String keys.
     Map(Box<Type>),
+}
+
+/// What may stand in the place of a JSON schema in a CustomResourceDefinition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alternative {
+    /// `additionalProperties: true`.
+    Bool,
+    /// `items: [SCHEMA, ...]`.
+    List,
+    /// `dependencies: {a: [b, c]}`.
+    Strings,
 }
 
 /// How server-side apply merges a list. Only lists have something else than `Atomic`.
@@ -187,8 +202,8 @@ impl TypeDef {
     }
 
     pub(crate) fn field_index(&self, name: &str) -> Option<usize> {
-        let at = self.by_name.binary_search_by(|index| self.fields[*index as usize].name.cmp(name)).ok()?;
-        Some(self.by_name[at] as usize)
+        let order = |(known, _): &(&str, u16)| (known.len(), *known).cmp(&(name.len(), name));
+        self.by_name.binary_search_by(order).ok().map(|at| self.by_name[at].1 as usize)
     }
 }
 

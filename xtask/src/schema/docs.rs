@@ -13,10 +13,12 @@ pub(crate) fn write(source: &Source, types: &[Type]) -> Result<String> {
     let mut out = String::new();
     for ty in types {
         let docs = &source.package(&ty.dir)?.docs;
-        writeln!(out, "@{}\t{}", ty.name, escape(docs.get(&ty.go).and_then(|docs| docs.get("")).map_or("", String::as_str)))?;
+        let comments = source.find(&ty.dir, &ty.go).map_or(&[][..], |ty| &ty.comments);
+        let description = docs.get(&ty.go).and_then(|docs| docs.get("")).cloned().unwrap_or_else(|| paragraphs(comments));
+        writeln!(out, "@{}\t{}", ty.name, escape(&description))?;
         for row in &ty.rows {
             let owner = source.package(&row.owner.0)?.docs.get(&row.owner.1);
-            let mut text = owner.and_then(|docs| docs.get(&row.json)).cloned().unwrap_or_default();
+            let mut text = owner.and_then(|docs| docs.get(&row.json)).cloned().unwrap_or_else(|| paragraphs(&row.comments));
             let values = enumeration(source, row)?;
             if !values.is_empty() {
                 let mut lines: Vec<_> = values.iter().map(|value| line(value)).collect();
@@ -51,6 +53,22 @@ fn line(value: &GoConst) -> String {
     let comment = value.comments.iter().filter(|line| !line.starts_with('+')).cloned().collect::<Vec<_>>().join(" ");
     let comment = comment.trim().trim_start_matches(&value.name).split_whitespace().collect::<Vec<_>>().join(" ");
     format!(" - `\"{}\"` {comment}", value.value).trim_end().to_owned()
+}
+
+/// A comment as running text, for packages without generated descriptions: markers, notes to developers and what follows `---` are
+/// left out, blank lines separate paragraphs.
+fn paragraphs(comments: &[String]) -> String {
+    let lines = comments.iter().map(|line| line.trim()).take_while(|line| *line != "---");
+    let mut out = String::new();
+    for line in lines.filter(|line| !line.starts_with('+') && !line.starts_with("TODO")) {
+        match line {
+            "" => out.push_str("\n\n"),
+            line if out.is_empty() || out.ends_with('\n') => out.push_str(line),
+            line if line.starts_with("- ") => out.extend(["\n", line]),
+            line => out.extend([" ", line]),
+        }
+    }
+    out.trim().to_owned()
 }
 
 fn escape(text: &str) -> String {

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-const PACKAGES: [&str; 3] = ["golang-k8s-api-dev", "golang-k8s-apimachinery-dev", "golang-k8s-client-go-dev"];
+const PACKAGES: [&str; 4] =
+    ["golang-k8s-api-dev", "golang-k8s-apimachinery-dev", "golang-k8s-apiextensions-apiserver-dev", "golang-k8s-client-go-dev"];
 const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
 
 /// Downloads and unpacks the packages into `dir`. Returns the `k8s.io` directory.

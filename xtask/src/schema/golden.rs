@@ -19,7 +19,9 @@ pub(crate) fn collect(root: &Path, source: &Source, types: &[Type]) -> Result<St
         let group = &source.package(&ty.dir)?.group;
         let version = ty.dir.rsplit('/').next().unwrap_or_default();
         let dir = if group.is_empty() { "core" } else { group };
-        let stem = root.join("api/testdata/HEAD").join(format!("{dir}.{version}.{}", ty.go));
+        let home =
+            if ty.dir.starts_with("api/") { "api/testdata/HEAD" } else { "apiextensions-apiserver/pkg/apis/testdata/HEAD" };
+        let stem = root.join(home).join(format!("{dir}.{version}.{}", ty.go));
         let (json, pb) = (stem.with_extension(format!("{}.json", ty.go)), stem.with_extension(format!("{}.pb", ty.go)));
         if !json.exists() {
             continue;

@@ -1,7 +1,7 @@
 //! `cargo xtask schema`: makes the tables of `crates/schema/data` from the Go sources of the Kubernetes API.
 //!
-//! The sources are the Debian packages `golang-k8s-api-dev`, `golang-k8s-apimachinery-dev` and `golang-k8s-client-go-dev`. The
-//! output is committed; run this again for a new version of the API only.
+//! The sources are the Debian packages `golang-k8s-api-dev`, `golang-k8s-apimachinery-dev`,
+//! `golang-k8s-apiextensions-apiserver-dev` and `golang-k8s-client-go-dev`. The output is committed; run this again for a new version of the API only.
 
 mod crosscheck;
 mod docs;

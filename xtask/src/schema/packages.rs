@@ -32,9 +32,11 @@ const PACKAGES: &[&str] = &[
     "api/resource/v1",
     "api/scheduling/v1",
     "api/storage/v1",
+    "apiextensions-apiserver/pkg/apis/apiextensions/v1",
     "apimachinery/pkg/apis/meta/v1",
 ];
 
+const EXTENSIONS: &str = "apiextensions-apiserver/pkg/apis/apiextensions/v1";
 pub(crate) const META: &str = "apimachinery/pkg/apis/meta/v1";
 
 /// All packages by directory.
@@ -131,7 +133,7 @@ impl Source {
         match expr {
             "string" | "bool" | "int32" | "int64" | "float64" => return Ok(plain(expr, expr)),
             "int" => return Ok(plain("int64", "int")),
-            "interface{}" | "any" => return Ok(plain("json", "interface {}")),
+            "interface{}" | "any" => return Ok(plain("any", "interface {}")),
             _ => {}
         }
         let (at, name) = self.locate(dir, expr)?;
@@ -149,8 +151,15 @@ impl Source {
             (META, "MicroTime") => "microtime",
             (META, "Duration") => "duration",
             (META, "FieldsV1") => "fieldsv1",
+            (EXTENSIONS, "JSON") => "json",
+            (EXTENSIONS, "JSONSchemaPropsOrBool") => "?bool:",
+            (EXTENSIONS, "JSONSchemaPropsOrArray") => "?list:",
+            (EXTENSIONS, "JSONSchemaPropsOrStringArray") => "?strings:",
             _ => "",
         };
+        if special.starts_with('?') {
+            return Ok(plain(&format!("{special}{}", open_api_name(EXTENSIONS, "JSONSchemaProps")), &go));
+        }
         if !special.is_empty() {
             return Ok(plain(special, &go));
         }

@@ -24,6 +24,7 @@ pub(crate) struct Row {
     pub(crate) named: Option<(String, String)>,
     /// `set`, `map=key,key` or empty (atomic), for the cross-check.
     pub(crate) list: String,
+    pub(crate) comments: Vec<String>,
 }
 
 pub(crate) struct Type {
@@ -48,7 +49,8 @@ pub(crate) fn types(source: &Source) -> Result<Vec<Type>> {
         }
     }
     let mut reached = BTreeSet::new();
-    let mut queue: Vec<_> = all.iter().filter(|ty| ty.2).map(|ty| (ty.0.clone(), ty.1.clone())).collect();
+    // The body of a patch has a definition in OpenAPI, but nothing refers to it.
+    let mut queue: Vec<_> = all.iter().filter(|ty| ty.2 || ty.1 == "Patch").map(|ty| (ty.0.clone(), ty.1.clone())).collect();
     while let Some((dir, name)) = queue.pop() {
         if !reached.insert((dir.clone(), name.clone())) {
             continue;
@@ -114,7 +116,7 @@ fn row(source: &Source, dir: &str, name: &str, field: &GoField, json: &str, numb
     flag(atomic, "atomic");
     let declared = markers(&field.comments, "listType").next();
     flag(declared.is_some(), "listtype");
-    flag(markers(&field.comments, "mapType").next().is_some(), "maptype");
+    flag(["mapType", "structType"].iter().any(|key| markers(&field.comments, key).next().is_some()), "maptype");
     let strategy = struct_tag(&field.tag, "patchStrategy").unwrap_or_default();
     for (part, text) in [("merge", "merge"), ("retainKeys", "retain"), ("replace", "replace")] {
         flag(strategy.split(',').any(|item| item == part), text);
@@ -135,7 +137,17 @@ fn row(source: &Source, dir: &str, name: &str, field: &GoField, json: &str, numb
         flag(true, &format!("def={value}"));
     }
     let owner = (dir.to_owned(), name.to_owned());
-    Ok(Row { json, number, via: Vec::new(), ty: resolved.table, flags, owner, named: resolved.named, list })
+    Ok(Row {
+        json,
+        number,
+        via: Vec::new(),
+        ty: resolved.table,
+        flags,
+        owner,
+        named: resolved.named,
+        list,
+        comments: field.comments.clone(),
+    })
 }
 
 /// As the OpenAPI generator decides: the markers win, and without them a field that may be omitted is optional.
@@ -207,7 +219,11 @@ fn implied_go(ty: &str) -> String {
         "duration" => "v1.Duration".to_owned(),
         "raw" => "runtime.RawExtension".to_owned(),
         "fieldsv1" => "v1.FieldsV1".to_owned(),
-        "json" => "interface{}".to_owned(),
+        "any" => "interface{}".to_owned(),
+        "json" => "v1.JSON".to_owned(),
+        _ if ty.starts_with("?bool:") => "v1.JSONSchemaPropsOrBool".to_owned(),
+        _ if ty.starts_with("?list:") => "v1.JSONSchemaPropsOrArray".to_owned(),
+        _ if ty.starts_with("?strings:") => "v1.JSONSchemaPropsOrStringArray".to_owned(),
         _ => ty.rsplitn(3, '.').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("."),
     }
 }

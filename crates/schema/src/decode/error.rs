@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::package;
 use crate::path::Path;
-use crate::types::{Field, Schema, Type, TypeDef};
+use crate::types::{Alternative, Field, Schema, Type, TypeDef};
 
 /// A value of the wrong type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +102,11 @@ pub(super) fn implied_go(schema: &Schema, ty: &Type) -> String {
         Type::Duration => "v1.Duration".to_owned(),
         Type::RawExtension => "runtime.RawExtension".to_owned(),
         Type::FieldsV1 => "v1.FieldsV1".to_owned(),
-        Type::Json => "interface {}".to_owned(),
+        Type::Any => "interface {}".to_owned(),
+        Type::Json => "v1.JSON".to_owned(),
+        Type::SchemaOr(Alternative::Bool, _) => "v1.JSONSchemaPropsOrBool".to_owned(),
+        Type::SchemaOr(Alternative::List, _) => "v1.JSONSchemaPropsOrArray".to_owned(),
+        Type::SchemaOr(Alternative::Strings, _) => "v1.JSONSchemaPropsOrStringArray".to_owned(),
         Type::Struct(id) => format!("{}.{}", package(schema.get(*id)), schema.get(*id).go),
         Type::List(inner) => format!("[]{}", implied_go(schema, inner)),
         Type::Map(inner) => format!("map[string]{}", implied_go(schema, inner)),

@@ -30,8 +30,8 @@ pub(super) fn check(ty: &Type, value: &mut Value, target: &Target<'_>, path: &Pa
             *value = Value::String(time::format_duration(nanos));
             Ok(())
         }
-        Type::RawExtension | Type::FieldsV1 | Type::Json => Ok(()),
-        Type::Struct(_) | Type::List(_) | Type::Map(_) => Err(target.mismatch(value, path)),
+        Type::RawExtension | Type::FieldsV1 | Type::Json | Type::Any => Ok(()),
+        Type::SchemaOr(..) | Type::Struct(_) | Type::List(_) | Type::Map(_) => Err(target.mismatch(value, path)),
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn of(schema: &Schema, ty: &Type) -> Value {
             fill(schema, schema.get(*id), &mut map);
             Value::Object(map)
         }
-        Type::Bytes | Type::Time | Type::MicroTime | Type::RawExtension | Type::FieldsV1 | Type::Json => Value::Null,
-        Type::List(_) | Type::Map(_) => Value::Null,
+        Type::Bytes | Type::Time | Type::MicroTime | Type::RawExtension | Type::FieldsV1 => Value::Null,
+        Type::Any | Type::Json | Type::SchemaOr(..) | Type::List(_) | Type::Map(_) => Value::Null,
     }
 }

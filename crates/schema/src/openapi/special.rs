@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Dialect;
-use crate::types::Type;
+use crate::types::{Alternative, Type};
 
 /// The OpenAPI name and the definition of a special type.
 pub(super) fn definition(ty: &Type, dialect: Dialect) -> (&'static str, Value) {
@@ -48,6 +48,22 @@ pub(super) fn definition(ty: &Type, dialect: Dialect) -> (&'static str, Value) {
                                 'v:<value>' for an element of a set, 'i:<index>' for one by position, or '.' for the parent itself.",
                 "type": "object"
             }),
+        ),
+        Type::Json => (
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
+            json!({"description": "Any JSON value: a boolean, a number, a string, a list, an object or null."}),
+        ),
+        Type::SchemaOr(Alternative::Bool, _) => (
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool",
+            json!({"description": "A JSON schema, or a boolean: whether anything is allowed."}),
+        ),
+        Type::SchemaOr(Alternative::List, _) => (
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray",
+            json!({"description": "A JSON schema, or a list of them. Mainly for the elements of lists."}),
+        ),
+        Type::SchemaOr(Alternative::Strings, _) => (
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
+            json!({"description": "A JSON schema, or a list of strings."}),
         ),
         _ => (
             "io.k8s.apimachinery.pkg.runtime.RawExtension",

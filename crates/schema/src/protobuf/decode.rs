@@ -11,7 +11,7 @@ use super::{Error, MAX_DEPTH};
 use crate::decode::{fill, left_out};
 use crate::quantity;
 use crate::time::{self, Precision};
-use crate::types::{Field, Schema, Type, TypeDef, TypeId, Wire};
+use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId, Wire};
 
 /// Seconds of Go's zero time, 1 January of the year 1, which JSON shows as null.
 const ZERO_TIME: i64 = -62_135_596_800;
@@ -143,12 +143,34 @@ impl Decoder<'_> {
                 self.structure(self.schema.get(*id), bytes, &mut map, depth + 1)?;
                 Value::Object(map)
             }
+            (Type::SchemaOr(alternative, id), Raw::Bytes(body)) => self.schema_or(field, *alternative, *id, body, depth)?,
             (Type::RawExtension | Type::FieldsV1 | Type::Json, Raw::Bytes(bytes)) => self.embedded_json(field, bytes, depth)?,
             (Type::Quantity | Type::IntOrString | Type::Time | Type::MicroTime | Type::Duration, Raw::Bytes(bytes)) => {
                 special(field, ty, bytes)?
             }
             (_, raw) => return Err(Error::WireType { field: field.name, wire: raw.wire() }),
         })
+    }
+
+    /// A JSON schema or its alternative: a message with a field for each.
+    fn schema_or(&self, field: &Field, alternative: Alternative, id: TypeId, body: &[u8], depth: usize) -> Result<Value, Error> {
+        let (mut schema, mut other) = (Value::Null, Value::Null);
+        if alternative == Alternative::Bool {
+            other = Value::Bool(false);
+        }
+        let mut reader = Reader(body);
+        while let Some((number, raw)) = reader.next()? {
+            match (alternative, number) {
+                (Alternative::Bool, 1) => other = self.value(field, &Type::Bool, raw, Value::Null, depth)?,
+                (Alternative::Bool, 2) | (Alternative::List | Alternative::Strings, 1) => {
+                    schema = self.value(field, &Type::Struct(id), raw, schema, depth)?;
+                }
+                (Alternative::List, 2) => other = self.element(field, &Type::Struct(id), raw, other, depth)?,
+                (Alternative::Strings, 2) => other = self.element(field, &Type::String, raw, other, depth)?,
+                _ => {}
+            }
+        }
+        Ok(if schema.is_null() || other.is_array() { other } else { schema })
     }
 
     /// Bytes under number 1: JSON, or an object in an envelope, as clients that speak protobuf put it into a list.

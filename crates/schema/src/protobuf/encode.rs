@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::wire::{FIXED64, VARINT, put_bytes, put_nested, put_tag, put_varint};
 use super::{Error, MAX_DEPTH};
 use crate::time;
-use crate::types::{Field, Schema, Type, TypeDef, TypeId, Wire};
+use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId, Wire};
 
 /// Encodes an object. It must be in the form that [`crate::decode`] leaves, otherwise fields are refused or written as they are.
 ///
@@ -99,6 +99,32 @@ impl Encoder<'_> {
         })
     }
 
+    /// A JSON schema or its alternative: a message with a field for each.
+    fn schema_or(
+        &self,
+        alternative: Alternative,
+        id: TypeId,
+        value: Option<&Value>,
+        out: &mut Vec<u8>,
+        at: At<'_>,
+    ) -> Result<(), Error> {
+        let schema = value.filter(|value| value.is_object());
+        let mut number = 1;
+        if alternative == Alternative::Bool {
+            let allows = schema.is_some() || value.and_then(Value::as_bool).unwrap_or(false);
+            put_number(out, 1, u64::from(allows));
+            number = 2;
+        }
+        if schema.is_some() {
+            self.value(number, &Type::Struct(id), schema, out, at)?;
+        }
+        match (alternative, value) {
+            (Alternative::List, Some(list @ Value::Array(_))) => self.list(2, &Type::Struct(id), list, out, at),
+            (Alternative::Strings, Some(list @ Value::Array(_))) => self.list(2, &Type::String, list, out, at),
+            _ => Ok(()),
+        }
+    }
+
     /// A value that is written even when it is absent, then as zero.
     fn value(&self, number: u32, ty: &Type, value: Option<&Value>, out: &mut Vec<u8>, at: At<'_>) -> Result<(), Error> {
         match ty {
@@ -119,6 +145,7 @@ impl Encoder<'_> {
                 let ty = self.schema.get(*id);
                 put_nested(out, number, |out| self.message(ty, &ty.wire, map, out, at.depth + 1))?;
             }
+            Type::SchemaOr(alternative, id) => put_nested(out, number, |out| self.schema_or(*alternative, *id, value, out, at))?,
             Type::List(_) | Type::Map(_) => return Err(at.wrong()),
             _ => put_nested(out, number, |out| special(ty, value, out, at))?,
         }
