@@ -244,8 +244,9 @@ fn loosen(value: Value) -> Value {
 fn any_field_may_be_absent_or_odd() {
     let odd =
         [json!(null), json!(""), json!(0), json!(-1), json!(false), json!([]), json!({}), json!([null]), json!({"a": null})];
-    for (name, (ty, json, _)) in golden() {
-        for at in 1.. {
+    // Kinds share most of their types, so every 23rd position of each is enough, starting elsewhere each time.
+    for (start, (name, (ty, json, _))) in (1..).zip(golden()) {
+        for at in (start % 23 + 1..).step_by(23) {
             let mut value = json.clone();
             if replace(&mut value, at, &odd[at % odd.len()]).is_some() {
                 break;
