@@ -11,7 +11,6 @@ mod informer;
 mod informers;
 mod key;
 pub mod resource_version;
-mod services;
 mod store;
 
 pub use changes::{Change, Changes};
@@ -20,4 +19,3 @@ pub use informers::Informers;
 pub use key::Key;
 pub use kube;
 pub use kube::Client;
-pub use services::ServiceWatch;

@@ -1,12 +1,44 @@
-//! The kubelet.
+//! The kubelet: makes the pods that are bound to a node run there, and tells the API how they are.
+//!
+//! One task per pod ([`pod::worker`]) waits for changes of the pod, of what it refers to and of its containers, for
+//! probes and for timers; nothing is polled. What to do is decided by a pure function ([`pod::plan`]), what to report
+//! by another ([`pod::status`]).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`options`], [`kubelet`] | configuration, composition of the parts |
+//! | [`manager`], [`admission`] | a task for every pod; which pods fit |
+//! | [`pod`] | one pod: state, plan, status, effects, task |
+//! | [`probes`], [`hooks`] | probes and lifecycle hooks |
+//! | [`volumes`], [`refs`] | volumes; watches on what pods refer to |
+//! | [`images`] | pull policies and credentials |
+//! | [`env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
+//! | [`node`] | the Node object and its lease |
+
+pub mod admission;
 pub mod backoff;
+pub mod context;
 pub mod dns;
 pub mod env;
 pub mod expand;
 pub mod fields;
+pub mod hooks;
 pub mod hosts;
+pub mod images;
+pub mod kubelet;
+pub mod manager;
+pub mod node;
+pub mod options;
 pub mod pod;
+pub mod probes;
+pub mod refs;
 pub mod resources;
 pub mod security;
 pub mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod units;
+pub mod volumes;
+
+pub use kubelet::{Error, start};
+pub use options::{Options, Server};

@@ -8,4 +8,3 @@ pub mod nft;
 pub mod pod;
 
 pub use pod::{HostPort, Options, PodNetwork, teardown};
-pub mod proxy;

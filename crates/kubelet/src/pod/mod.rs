@@ -1,9 +1,16 @@
 //! One pod: what is known of it, what to do next, what to report, and the task that does it.
 
+pub mod cleanup;
 pub mod conditions;
+pub mod effects;
 pub mod ending;
+pub mod last_words;
+pub mod patch;
 pub mod plan;
+pub mod report;
+pub mod start;
 pub mod state;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod worker;

@@ -18,6 +18,8 @@ pub enum Action {
     RemoveLost(String),
     /// Mount the volumes.
     MountVolumes,
+    /// Bring mounted volumes up to date.
+    RefreshVolumes,
     /// See that the image of a container is here, by its pull policy.
     EnsureImage(String),
     /// Make and start a container.
@@ -89,12 +91,11 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
     let deadline = now.saturating_add(signed(grace)).unwrap_or(now);
     match &mut state.ending {
         None => {
-            let (sandbox, volumes, deleted) = Default::default();
-            state.ending = Some(Ending { cause, deadline, sandbox, volumes, deleted, reported: false });
+            state.ending = Some(Ending::new(cause, deadline));
         }
         Some(ending) if matches!(cause, Cause::Deleted | Cause::Removed) => {
             // A failure that was found before the deletion stays the pod's status.
-            if !matches!(ending.cause, Cause::Failed(..)) || cause == Cause::Removed {
+            if !matches!(ending.cause, Cause::Failed(..) | Cause::Rejected(..)) || cause == Cause::Removed {
                 ending.cause = cause;
             }
             ending.deadline = ending.deadline.min(deadline);
@@ -141,6 +142,11 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
         None => plan.when_due(&state.sandbox, now, Action::RunSandbox(state.attempt)),
     }
     plan.when_due(&state.volumes, now, Action::MountVolumes);
+    match state.refresh.filter(|_| state.volumes.done().is_some()) {
+        Some(due) if due <= now => plan.actions.push(Action::RefreshVolumes),
+        Some(due) => plan.wake_at(due),
+        None => {}
+    }
     let can_start = state.sandbox.done().is_some() && state.volumes.done().is_some();
     for member in eligible(model, state) {
         start(&mut plan, member, state.slots.get(&member.spec.name), can_start, now);
@@ -247,7 +253,11 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
         match action {
             Action::RunSandbox(_) => state.sandbox = Step::Busy,
             Action::RemoveLost(_) => state.removing = true,
-            Action::MountVolumes => state.volumes = Step::Busy,
+            Action::MountVolumes => {
+                state.volumes = Step::Busy;
+                state.refresh = None;
+            }
+            Action::RefreshVolumes => state.refresh = None,
             Action::EnsureImage(name) => state.slot(name).image = Step::Busy,
             Action::Start(name) => begin_start(state.slot(name)),
             Action::PostStart(name) => state.slot(name).hook = Step::Busy,

@@ -125,7 +125,8 @@ impl Slot {
         };
         match &self.current {
             Some(current) if current.id == seen.id => {
-                if rank(seen.state) < rank(current.state) || current.state == ContainerState::Exited {
+                let older = rank(seen.state) < rank(current.state) || current.state == ContainerState::Exited;
+                if older {
                     return;
                 }
             }
@@ -158,6 +159,8 @@ pub enum Cause {
     Completed,
     /// Ended by the node: status reason and message.
     Failed(String, String),
+    /// Never admitted to the node: status reason and message.
+    Rejected(String, String),
 }
 
 /// A pod on its way out.
@@ -177,6 +180,13 @@ pub struct Ending {
     pub reported: bool,
 }
 
+impl Ending {
+    /// The end of a pod, by `deadline`.
+    pub fn new(cause: Cause, deadline: Timestamp) -> Self {
+        Self { cause, deadline, sandbox: Step::Idle, volumes: Step::Idle, deleted: Step::Idle, reported: false }
+    }
+}
+
 /// All that is known of one pod.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -192,6 +202,8 @@ pub struct State {
     pub sandbox_failures: u32,
     /// The volumes.
     pub volumes: Step<()>,
+    /// When mounted volumes must be brought up to date; none while that is under way or nothing is due.
+    pub refresh: Option<Timestamp>,
     /// Failures to mount in a row.
     pub volume_failures: u32,
     /// Containers by name.
@@ -209,8 +221,10 @@ pub enum Outcome {
     Sandbox(Result<Sandbox, String>),
     /// A lost sandbox is gone, or why not.
     Removed(Result<(), String>),
-    /// Volumes are mounted, or why not.
-    Volumes(Result<(), String>),
+    /// Nothing new.
+    Nothing,
+    /// Volumes are mounted and current until the given time, or why not.
+    Volumes(Result<Option<Timestamp>, String>),
     /// A container's image is here, or the reason and message.
     Image(String, Result<Image, (String, String)>),
     /// A container runs, or the reason and message. A container that was made but did not start comes along.
@@ -274,14 +288,8 @@ impl State {
                 self.lost = None;
                 self.removing = false;
             }
-            Outcome::Volumes(Ok(())) => {
-                self.volume_failures = 0;
-                self.volumes = Step::Done(());
-            }
-            Outcome::Volumes(Err(message)) => {
-                self.volumes = Step::Failed(failed("FailedMount", message, self.volume_failures, now));
-                self.volume_failures += 1;
-            }
+            Outcome::Nothing => {}
+            Outcome::Volumes(result) => self.volumes_result(result, now),
             Outcome::Image(name, result) => self.slot(&name).image_result(result, now),
             Outcome::Started(name, result) => self.slot(&name).start_result(result, now),
             Outcome::Hook(name, result) => {
@@ -302,6 +310,29 @@ impl State {
             Outcome::Unmounted(result) => self.ending_step(|ending| &mut ending.volumes, result, now),
             Outcome::Deleted(result) => self.ending_step(|ending| &mut ending.deleted, result, now),
             Outcome::Observed(containers, sandbox) => self.observed(containers, sandbox),
+        }
+    }
+
+    /// A refresh that fails leaves the volumes as they are and is tried again.
+    fn volumes_result(&mut self, result: Result<Option<Timestamp>, String>, now: Timestamp) {
+        match result {
+            Ok(refresh) => {
+                self.volume_failures = 0;
+                self.volumes = Step::Done(());
+                self.refresh = match (self.refresh, refresh) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+            Err(message) => {
+                let failure = failed("FailedMount", message, self.volume_failures, now);
+                self.volume_failures += 1;
+                if self.volumes == Step::Done(()) {
+                    self.refresh = Some(failure.retry);
+                } else {
+                    self.volumes = Step::Failed(failure);
+                }
+            }
         }
     }
 
@@ -340,9 +371,12 @@ impl State {
     }
 
     /// Something that the pod refers to has changed: what failed for want of it is tried at once.
-    pub fn references_changed(&mut self) {
-        if matches!(self.volumes, Step::Failed(_)) {
-            self.volumes = Step::Idle;
+    pub fn references_changed(&mut self, now: Timestamp) {
+        match self.volumes {
+            Step::Failed(_) => self.volumes = Step::Idle,
+            // While they are being made, what was read may be old by now.
+            Step::Done(()) | Step::Busy => self.refresh = Some(now),
+            Step::Idle => {}
         }
         for slot in self.slots.values_mut() {
             if slot.failure.as_ref().is_some_and(|failure| failure.reason == "CreateContainerConfigError") {

@@ -27,6 +27,9 @@ pub fn seconds(time: Timestamp) -> Time {
 
 /// The status to report. `old` is the one that the API has: conditions of others and transition times come from it.
 pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {
+    if let Some(Cause::Rejected(reason, message)) = state.ending.as_ref().map(|ending| &ending.cause) {
+        return rejected(model, state, old, reason, message);
+    }
     let of = |roles: &[Role]| -> Vec<ContainerStatus> {
         let members = model.members.iter().filter(|member| roles.contains(&member.role));
         members.map(|member| container_status(model, state, member, now)).collect()
@@ -58,6 +61,20 @@ pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAdd
     };
     status.conditions = Some(conditions::generate(model, state, &status, old, now));
     status
+}
+
+/// A pod that was not admitted has a reason and nothing else.
+fn rejected(model: &Model, state: &State, old: &PodStatus, reason: &str, message: &str) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        start_time: old.start_time.clone().or_else(|| state.start_time.map(seconds)),
+        qos_class: old.qos_class.clone().or_else(|| Some(resources::qos(model).name().to_owned())),
+        observed_generation: model.pod.metadata.generation,
+        conditions: old.conditions.clone(),
+        ..PodStatus::default()
+    }
 }
 
 fn pod_ips(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr]) -> Vec<String> {

@@ -1,0 +1,149 @@
+//! Whether a pod that was bound to this node fits it. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
+
+use crate::pod::effects::host_ports;
+use crate::resources;
+use crate::spec::Model;
+use crate::units::{self, ResourceList};
+
+/// The node as admission sees it.
+pub struct Room<'a> {
+    /// Name of the node.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// What pods may take.
+    pub allocatable: &'a ResourceList,
+}
+
+/// Checks `pod` against the node and the pods that run there. The error is the status reason and message.
+pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (String, String)> {
+    let capacity = units::whole_of(Some(room.allocatable), "pods");
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if count + 1 > capacity {
+        return Err(out_of("pods", 1, count, capacity));
+    }
+    for (name, quantity) in room.allocatable.iter().filter(|(name, _)| *name != "pods") {
+        let (requested, available) = (resources::pod_request(pod, name), units::milli(quantity));
+        let used: i64 = others.iter().map(|other| resources::pod_request(other, name)).sum();
+        if requested > 0 && used.saturating_add(requested) > available {
+            let unit = if name == "cpu" { 1 } else { 1000 };
+            return Err(out_of(name, requested / unit, used / unit, available / unit));
+        }
+    }
+    if !matches_node(pod, room) {
+        return Err(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+    }
+    let taken: Vec<_> = others.iter().flat_map(host_ports).collect();
+    let clash = host_ports(pod).iter().any(|port| {
+        taken.iter().any(|other| {
+            let same_address = port.host_ip == other.host_ip || port.host_ip.is_none() || other.host_ip.is_none();
+            port.host_port == other.host_port && port.protocol == other.protocol && same_address
+        })
+    });
+    if clash {
+        return Err(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
+    }
+    Ok(())
+}
+
+fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> (String, String) {
+    let message = format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}");
+    (format!("OutOf{name}"), message)
+}
+
+fn predicate(name: &str, why: &str) -> (String, String) {
+    (name.to_owned(), format!("Predicate {name} failed: {why}"))
+}
+
+fn matches_node(pod: &Model, room: &Room<'_>) -> bool {
+    let spec = pod.spec();
+    if spec.node_selector.iter().flatten().any(|(key, value)| room.labels.get(key) != Some(value)) {
+        return false;
+    }
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, room)))
+}
+
+fn matches_term(term: &NodeSelectorTerm, room: &Room<'_>) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let field = |requirement: &NodeSelectorRequirement| {
+        let value = (requirement.key == "metadata.name").then_some(room.name);
+        matches_requirement(requirement, value)
+    };
+    let label = |requirement: &NodeSelectorRequirement| {
+        matches_requirement(requirement, room.labels.get(&requirement.key).map(String::as_str))
+    };
+    expressions.iter().all(label) && fields.iter().all(field)
+}
+
+fn matches_requirement(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let listed = value.is_some_and(|value| values.iter().any(|listed| listed == value));
+    let numbers = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
+    match requirement.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => numbers().is_some_and(|(own, bound)| own > bound),
+        "Lt" => numbers().is_some_and(|(own, bound)| own < bound),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::testing::model;
+    use crate::units::quantity;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(spec: Value, reason: Option<&str>) {
+        let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned()), ("size".to_owned(), "5".to_owned())]);
+        let allocatable = ResourceList::from([
+            ("cpu".to_owned(), quantity("2")),
+            ("memory".to_owned(), quantity("1Gi")),
+            ("pods".to_owned(), quantity("2")),
+        ]);
+        let other = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
+            "resources": {"requests": {"cpu": "1500m"}}}]});
+        let room = Room { name: "n", labels: &labels, allocatable: &allocatable };
+        let refused = admit(&model(spec), &[model(other)], &room).err();
+        assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
+    }
+
+    #[test]
+    fn fits_or_says_why_not() {
+        let cpu = |value: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": value}}}]});
+        check(cpu("500m"), None);
+        check(cpu("501m"), Some("OutOfcpu"));
+        let port =
+            |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
+        check(port("127.0.0.1"), Some("NodePorts"));
+        check(json!({"nodeSelector": {"zone": "a"}, "containers": []}), None);
+        check(json!({"nodeSelector": {"zone": "b"}, "containers": []}), Some("NodeAffinity"));
+        let affinity = |operator: &str, values: Value| {
+            json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "size", "operator": operator, "values": values}]}]}}}})
+        };
+        check(affinity("Gt", json!(["4"])), None);
+        check(affinity("Lt", json!(["4"])), Some("NodeAffinity"));
+        check(affinity("Exists", json!([])), None);
+    }
+
+    #[test]
+    fn the_message_has_the_figures() {
+        let (_, message) = out_of("cpu", 501, 1500, 2000);
+        assert_eq!(message, "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000");
+    }
+}

@@ -1,0 +1,82 @@
+//! What all parts of one kubelet share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::tasks::Tasks;
+use client::Informer;
+use client::events::{Recorder, Type};
+use k8s_openapi::api::core::v1::Service;
+use kube::Resource;
+use runtime::api::Runtime;
+
+use crate::dns::Resolv;
+use crate::fields::Facts;
+use crate::node::machine::Machine;
+use crate::options::Options;
+use crate::refs::References;
+use crate::spec::{Member, Model};
+
+/// Shared by every pod's task.
+pub struct Context {
+    /// Configuration.
+    pub options: Options,
+    /// Where everything of this kubelet runs.
+    pub tasks: Tasks,
+    /// Records events as `kubelet`.
+    pub recorder: Recorder,
+    /// Watches on the ConfigMaps and Secrets that pods refer to.
+    pub references: References,
+    /// For service environment variables.
+    pub services: Informer<Service>,
+    /// The machine's capacity.
+    pub machine: Machine,
+    /// The host's resolver configuration at start.
+    pub host_resolv: Resolv,
+}
+
+impl Context {
+    /// The container runtime.
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.options.runtime
+    }
+
+    /// Directory of everything that belongs to a pod.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.options.data_dir.join("pods").join(uid)
+    }
+
+    /// Directory of a pod's logs.
+    pub fn log_dir(&self, model: &Model) -> PathBuf {
+        let name = format!("{}_{}_{}", model.namespace(), model.name(), model.uid());
+        self.options.pod_logs_dir.join(name)
+    }
+
+    /// File that a container writes its last words to.
+    pub fn termination_log(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
+        self.pod_dir(uid).join("containers").join(container).join(attempt.to_string())
+    }
+
+    /// Facts for the downward API, with the pod's addresses where they are known.
+    pub fn facts(&self, pod_ips: Vec<std::net::IpAddr>) -> Facts {
+        Facts {
+            pod_ips,
+            host_ips: self.options.node_ips.clone(),
+            allocatable_milli_cpu: self.machine.milli_cpu(),
+            allocatable_memory: self.machine.memory_bytes,
+            allocatable_storage: self.machine.storage_bytes,
+        }
+    }
+
+    /// Records an event about a pod.
+    pub fn pod_event(&self, model: &Model, kind: Type, reason: &str, message: impl Into<String>) {
+        self.recorder.event(&model.pod.object_ref(&()), kind, reason, message);
+    }
+
+    /// Records an event about a container.
+    pub fn container_event(&self, model: &Model, member: &Member, kind: Type, reason: &str, message: impl Into<String>) {
+        let mut object = model.pod.object_ref(&());
+        object.field_path = Some(member.field_path());
+        self.recorder.event(&object, kind, reason, message);
+    }
+}

@@ -1,0 +1,213 @@
+//! Seeing that a container's image is here, by its pull policy, with credentials from the pod's secrets.
+
+use std::time::Instant;
+
+use base64::Engine;
+use client::events::Type;
+use k8s_openapi::api::core::v1::Secret;
+use runtime::api::{Credentials, Error, Image};
+use serde::Deserialize;
+
+use crate::context::Context;
+use crate::env::Objects;
+use crate::refs::PodReferences;
+use crate::spec::{Member, Model};
+
+/// The image, or the waiting reason and message.
+pub async fn ensure(cx: &Context, model: &Model, member: &Member, refs: &PodReferences) -> Result<Image, (String, String)> {
+    let reference = member.spec.image.as_deref().unwrap_or_default();
+    let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
+    let present = match cx.runtime().image(reference).await {
+        Ok(image) => image,
+        Err(Error::InvalidImageName(why)) => {
+            let message = format!("Failed to apply default image tag {reference:?}: {why}");
+            event(Type::Warning, "InspectFailed", &message);
+            return Err(("InvalidImageName".to_owned(), message));
+        }
+        Err(error) => {
+            let message = format!("Failed to inspect image {reference:?}: {error}");
+            event(Type::Warning, "InspectFailed", &message);
+            return Err(("ImageInspectError".to_owned(), message));
+        }
+    };
+    match (pull_policy(member), present) {
+        ("Never", None) => {
+            let message = format!("Container image {reference:?} is not present with pull policy of Never");
+            event(Type::Warning, "ErrImageNeverPull", &message);
+            Err(("ErrImageNeverPull".to_owned(), message))
+        }
+        ("Always", _) | (_, None) => pull(cx, model, member, refs, reference).await,
+        (_, Some(image)) => {
+            let message = format!("Container image {reference:?} already present on machine and can be accessed by the pod");
+            event(Type::Normal, "Pulled", &message);
+            Ok(image)
+        }
+    }
+}
+
+/// The policy, by default `Always` for the tag `latest`.
+fn pull_policy(member: &Member) -> &str {
+    let image = member.spec.image.as_deref().unwrap_or_default();
+    let name = image.rsplit('/').next().unwrap_or_default();
+    let latest = !name.contains(':') || name.ends_with(":latest");
+    let default = if latest && !image.contains('@') { "Always" } else { "IfNotPresent" };
+    member.spec.image_pull_policy.as_deref().unwrap_or(default)
+}
+
+async fn pull(
+    cx: &Context,
+    model: &Model,
+    member: &Member,
+    refs: &PodReferences,
+    reference: &str,
+) -> Result<Image, (String, String)> {
+    let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
+    event(Type::Normal, "Pulling", &format!("Pulling image {reference:?}"));
+    if let Err(error) = refs.known().await {
+        tracing::debug!(pod = model.title(), %error, "pulling without all secrets");
+    }
+    let secrets = model.spec().image_pull_secrets.iter().flatten().filter_map(|r| refs.secret(&r.name));
+    let credentials: Vec<_> = secrets.flat_map(|secret| from_secret(&secret, reference)).collect();
+    let begun = Instant::now();
+    match cx.runtime().pull_image(reference, &credentials).await {
+        Ok(image) => {
+            let took = go_duration(begun.elapsed());
+            let size = image.size;
+            event(
+                Type::Normal,
+                "Pulled",
+                &format!(
+                    "Successfully pulled image {reference:?} in {took} ({took} including waiting). Image size: {size} bytes."
+                ),
+            );
+            Ok(image)
+        }
+        Err(error) => {
+            event(Type::Warning, "Failed", &format!("Failed to pull image {reference:?}: {error}"));
+            let reason = match error {
+                Error::InvalidImageName(_) => "InvalidImageName",
+                Error::RegistryUnavailable(_) => "RegistryUnavailable",
+                _ => "ErrImagePull",
+            };
+            event(Type::Warning, "Failed", &format!("Error: {reason}"));
+            Err((reason.to_owned(), error.to_string()))
+        }
+    }
+}
+
+/// As Go prints a duration, to the millisecond: `312ms`, `1.5s`.
+fn go_duration(duration: std::time::Duration) -> String {
+    if duration.as_secs() == 0 {
+        format!("{}ms", duration.as_millis())
+    } else {
+        format!("{}s", duration.as_millis() as f64 / 1000.0)
+    }
+}
+
+#[derive(Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: std::collections::BTreeMap<String, Auth>,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    username: Option<String>,
+    password: Option<String>,
+    auth: Option<String>,
+}
+
+impl Auth {
+    fn credentials(self) -> Option<Credentials> {
+        if let (Some(username), Some(password)) = (self.username, self.password) {
+            return Some(Credentials { username, password });
+        }
+        let text = base64::engine::general_purpose::STANDARD.decode(self.auth?).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        let (username, password) = text.split_once(':')?;
+        Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+    }
+}
+
+/// Credentials for `image` in a `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg` secret, the longest match first.
+fn from_secret(secret: &Secret, image: &str) -> Vec<Credentials> {
+    let data = secret.data.as_ref();
+    let field = |name: &str| data.and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
+    let auths = match (field(".dockerconfigjson"), field(".dockercfg")) {
+        (Some(json), _) => serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths).unwrap_or_default(),
+        (None, Some(json)) => serde_json::from_slice(json).unwrap_or_default(),
+        (None, None) => return Vec::new(),
+    };
+    let mut matching: Vec<_> = auths.into_iter().filter(|(registry, _)| covers(registry, image)).collect();
+    matching.sort_by_key(|(registry, _)| std::cmp::Reverse(registry.len()));
+    matching.into_iter().filter_map(|(_, auth)| auth.credentials()).collect()
+}
+
+/// Registry host and path of an image, docker.io where it names none.
+fn location(image: &str) -> String {
+    let image = image.split('@').next().unwrap_or_default();
+    match image.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => format!("{host}/{path}"),
+        Some(_) => format!("docker.io/{image}"),
+        None => format!("docker.io/library/{image}"),
+    }
+}
+
+fn covers(registry: &str, image: &str) -> bool {
+    let registry = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let (host, path) = registry.split_once('/').unwrap_or((registry, ""));
+    let (host, path) = if matches!(host, "index.docker.io" | "registry-1.docker.io") { ("docker.io", "") } else { (host, path) };
+    let location = location(image);
+    let (image_host, image_path) = location.split_once('/').unwrap_or((&location, ""));
+    let parts = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (pattern, actual) = (parts(host), parts(image_host));
+    let host_fits = pattern.len() == actual.len() && pattern.iter().zip(&actual).all(|(p, a)| p == "*" || p == a);
+    host_fits && (matches!(path, "" | "v1" | "v2") || image_path.starts_with(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Role;
+    use k8s_openapi::api::core::v1::Container;
+
+    #[test]
+    fn registries() {
+        let check =
+            |registry: &str, image: &str, expected: bool| assert_eq!(covers(registry, image), expected, "{registry} {image}");
+        check("https://index.docker.io/v1/", "nginx:1", true);
+        check("docker.io", "library/nginx", true);
+        check("registry.example.com", "registry.example.com/a/b:1", true);
+        check("registry.example.com/a", "registry.example.com/a/b@sha256:1", true);
+        check("registry.example.com/x", "registry.example.com/a/b", false);
+        check("*.example.com", "r.example.com/a", true);
+        check("*.example.com", "example.com/a", false);
+        check("localhost:5000", "localhost:5000/a", true);
+        check("other", "nginx", false);
+    }
+
+    #[test]
+    fn policies() {
+        let check = |image: &str, own: Option<&str>, expected: &str| {
+            let spec =
+                Container { image: Some(image.to_owned()), image_pull_policy: own.map(str::to_owned), ..Default::default() };
+            assert_eq!(pull_policy(&Member { role: Role::App, spec, target: None }), expected);
+        };
+        check("a", None, "Always");
+        check("h:5000/a", None, "Always");
+        check("a:1", None, "IfNotPresent");
+        check("a@sha256:1", None, "IfNotPresent");
+        check("a:latest", Some("Never"), "Never");
+    }
+
+    #[test]
+    fn secrets() {
+        let json = serde_json::json!({"auths": {"r.io": {"auth": base64::engine::general_purpose::STANDARD.encode("u:p:q")}}});
+        let secret: Secret = serde_json::from_value(serde_json::json!({"data": {
+            ".dockerconfigjson": base64::engine::general_purpose::STANDARD.encode(json.to_string())}}))
+        .unwrap();
+        let found = from_secret(&secret, "r.io/x");
+        assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("u", "p:q"));
+        assert!(from_secret(&secret, "x").is_empty());
+    }
+}

@@ -1,0 +1,232 @@
+use super::*;
+use crate::dns::Cluster;
+use crate::testing::FakeRuntime;
+use base::readiness::Readiness;
+use client::Informers;
+use client::fake::Fake;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+struct Cell {
+    fake: Fake,
+    runtime: FakeRuntime,
+    tasks: Tasks,
+    _failures: base::tasks::Failures,
+    directory: tempfile::TempDir,
+}
+
+impl Cell {
+    fn new() -> Self {
+        let (tasks, failures) = Tasks::root();
+        let directory = tempfile::tempdir().unwrap();
+        Self { fake: Fake::default(), runtime: FakeRuntime::new(&["img"]), tasks, _failures: failures, directory }
+    }
+
+    async fn start(&self) {
+        let readiness = Readiness::default();
+        let options = Options {
+            node_name: "n1".to_owned(),
+            node_ips: vec!["10.1.0.1".parse().unwrap()],
+            data_dir: self.directory.path().join("kubelet"),
+            pod_logs_dir: self.directory.path().join("logs"),
+            client: self.fake.client(),
+            informers: Informers::new(self.fake.client(), self.tasks.clone()),
+            runtime: Arc::new(self.runtime.clone()),
+            cluster_dns: Cluster { servers: vec!["10.43.0.10".parse().unwrap()], domain: "cluster.local".to_owned() },
+            resolv_conf: "/dev/null".into(),
+            version: "v1.36.0".to_owned(),
+            max_pods: 110,
+            labels: Default::default(),
+            taints: Vec::new(),
+            server: None,
+        };
+        start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
+        let ready = tokio::time::timeout(Duration::from_secs(10), readiness.wait(&["kubelet"])).await;
+        assert!(ready.is_ok(), "not ready: {:?}", readiness.snapshot());
+    }
+
+    fn put(&self, name: &str, spec: Value) {
+        let mut spec = spec;
+        spec["nodeName"] = json!("n1");
+        for container in spec["containers"].as_array_mut().unwrap() {
+            container["image"] = container.get("image").cloned().unwrap_or(json!("img"));
+            container["imagePullPolicy"] = json!("IfNotPresent");
+        }
+        let metadata = json!({"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z"});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+        self.fake.put(&pod);
+    }
+
+    /// Waits until the pod's status satisfies `condition`.
+    async fn until(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut seen = Value::Null;
+        let found = self.fake.until::<Pod>(|pods| {
+            let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name));
+            seen = pod.map(|pod| serde_json::to_value(&pod.status).unwrap()).unwrap_or(Value::Null);
+            condition(&seen)
+        });
+        tokio::time::timeout(Duration::from_secs(10), found).await.expect("the pod did not get there");
+        seen
+    }
+
+    async fn ready(&self, name: &str) -> Value {
+        self.until(name, |status| condition(status, "Ready") == "True").await
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.fake.client(), "ns")
+    }
+}
+
+fn condition(status: &Value, name: &str) -> String {
+    let all = status["conditions"].as_array().cloned().unwrap_or_default();
+    let found = all.iter().find(|condition| condition["type"] == name);
+    found.and_then(|condition| condition["status"].as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_node_registers_and_leases() {
+    let cell = Cell::new();
+    cell.start().await;
+    let node = cell.fake.all::<Node>().remove(0);
+    let status = node.status.unwrap();
+    assert_eq!(node.metadata.labels.unwrap()["kubernetes.io/hostname"], "n1");
+    assert_eq!(status.conditions.unwrap().last().unwrap().reason.as_deref(), Some("KubeletReady"));
+    assert_eq!(status.node_info.unwrap().kubelet_version, "v1.36.0");
+    cell.fake.until::<Lease>(|leases| leases.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_pod_runs_and_is_deleted() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"containers": [{"name": "a"}, {"name": "b"}], "terminationGracePeriodSeconds": 3}));
+    let status = cell.ready("p").await;
+    assert_eq!(
+        (status["phase"].as_str(), status["podIP"].as_str(), status["qosClass"].as_str()),
+        (Some("Running"), Some("10.0.0.7"), Some("BestEffort"))
+    );
+    assert_eq!(status["containerStatuses"][0]["started"], true);
+    let directory = cell.directory.path().join("kubelet/pods/uid-p");
+    assert!(directory.join("etc-hosts").exists());
+
+    let deletion = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:09Z", "deletionGracePeriodSeconds": 3}});
+    cell.pods().patch("p", &PatchParams::default(), &Patch::Merge(deletion)).await.unwrap();
+    let gone = cell.fake.until::<Pod>(|pods| pods.is_empty());
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the pod stays");
+    cell.runtime.until(|world| world.sandboxes.is_empty()).await;
+    let calls = cell.runtime.world.lock().calls.clone();
+    assert!(calls.contains(&"stop a 3s".to_owned()) && calls.contains(&"stop b 3s".to_owned()), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_pod_that_ends_has_its_phase_and_last_words() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    cell.ready("p").await;
+    let log = cell.directory.path().join("kubelet/pods/uid-p/containers/a/0");
+    std::fs::write(log, "so long").unwrap();
+    cell.runtime.end("a", 4);
+    let status = cell.until("p", |status| status["phase"] == "Failed").await;
+    let ended = &status["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((ended["exitCode"].as_i64(), ended["message"].as_str()), (Some(4), Some("so long")));
+    cell.runtime.until(|world| world.calls.contains(&"stop sandbox".to_owned())).await;
+}
+
+#[tokio::test]
+async fn a_container_restarts_and_then_backs_off() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"restartPolicy": "Always", "containers": [{"name": "a", "command": ["exit", "1"]}]}));
+    let waits = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+    let status = cell.until("p", waits).await;
+    assert_eq!(status["containerStatuses"][0]["restartCount"], 1);
+    assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
+    let told = |events: &[Event]| events.iter().any(|event| event.reason.as_deref() == Some("BackOff"));
+    tokio::time::timeout(Duration::from_secs(10), cell.fake.until::<Event>(told)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_config_map_holds_a_pod_until_it_comes() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"containers": [{"name": "a", "envFrom": [{"configMapRef": {"name": "m"}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v", "configMap": {"name": "m", "optional": true}}]}));
+    let reason = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().map(str::to_owned);
+    let status = cell.until("p", |status| reason(status).as_deref() == Some("CreateContainerConfigError")).await;
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["message"], "configmap \"m\" not found");
+    let map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "m", "namespace": "ns"}, "data": {"K": "v1"}})).unwrap();
+    cell.fake.put(&map);
+    cell.ready("p").await;
+    let env = cell.runtime.world.lock().configs.values().next().unwrap().env.clone();
+    assert_eq!(env, [("K".to_owned(), "v1".to_owned())]);
+
+    let change = Patch::Merge(json!({"data": {"K": "v2"}}));
+    let maps = Api::<ConfigMap>::namespaced(cell.fake.client(), "ns");
+    maps.patch("m", &PatchParams::default(), &change).await.unwrap();
+    let file = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/v/K");
+    let updated = async {
+        while std::fs::read_to_string(&file).ok().as_deref() != Some("v2") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), updated).await.expect("the file is not updated");
+}
+
+#[tokio::test]
+async fn a_restarted_kubelet_adopts_and_removes_orphans() {
+    let mut cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"containers": [{"name": "a"}]}));
+    cell.put("q", json!({"containers": [{"name": "b"}]}));
+    cell.ready("p").await;
+    cell.ready("q").await;
+    assert!(cell.tasks.drain(Duration::from_secs(5)).await);
+    cell.pods().delete("q", &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await.unwrap();
+    let calls = std::mem::take(&mut cell.runtime.world.lock().calls);
+    assert!(calls.contains(&"start a".to_owned()));
+
+    let (tasks, failures) = Tasks::root();
+    (cell.tasks, cell._failures) = (tasks, failures);
+    cell.start().await;
+    cell.runtime.until(|world| world.sandboxes.len() == 1).await;
+    cell.runtime.end("a", 1);
+    cell.until("p", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    let calls = cell.runtime.world.lock().calls.clone();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("start")).count(), 1, "{calls:?}");
+}
+
+#[tokio::test]
+async fn probes_decide() {
+    let cell = Cell::new();
+    cell.runtime.world.lock().commands.insert("sick".to_owned(), 1);
+    cell.start().await;
+    let probe = |command: &str| json!({"exec": {"command": [command]}, "periodSeconds": 1, "failureThreshold": 1});
+    cell.put("p", json!({"containers": [{"name": "a", "startupProbe": probe("up"), "readinessProbe": probe("well")}]}));
+    cell.put("q", json!({"containers": [{"name": "b", "livenessProbe": probe("sick")}]}));
+    cell.ready("p").await;
+    cell.until("q", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    let calls = cell.runtime.world.lock().calls.clone();
+    let at = |call: &str| calls.iter().position(|known| known == call).unwrap();
+    assert!(at("exec up") < at("exec well"));
+}
+
+#[tokio::test]
+async fn pulls_fail_and_pods_are_refused() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"containers": [{"name": "a", "image": "broken"}]}));
+    let status = cell.until("p", |status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImagePull").await;
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["message"], "manifest unknown");
+    cell.put("q", json!({"nodeSelector": {"no": "where"}, "containers": [{"name": "b"}]}));
+    let status = cell.until("q", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "NodeAffinity");
+    assert!(!cell.runtime.world.lock().calls.contains(&"create b".to_owned()));
+}

@@ -1,0 +1,220 @@
+//! Gives every pod of this node its task, and tells the tasks of changes.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::OnFailure;
+use client::{Change, Key};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::admission::{Room, admit};
+use crate::context::Context;
+use crate::pod::cleanup;
+use crate::pod::worker::{Desired, Found, Worker, ended};
+use crate::spec::Model;
+
+/// Pause before the task of a pod that died is begun anew.
+const REVIVE: Duration = Duration::from_secs(5);
+
+struct Handle {
+    desired: watch::Sender<Desired>,
+    runtime_changed: Arc<Notify>,
+    rejected: bool,
+}
+
+/// Tasks that have ended, by pod UID.
+#[derive(Default)]
+struct Finished {
+    uids: Mutex<Vec<String>>,
+    notify: Notify,
+}
+
+/// Tells of a task's end, whatever ended it.
+struct TellEnd(Arc<Finished>, String);
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        self.0.uids.lock().push(std::mem::take(&mut self.1));
+        self.0.notify.notify_one();
+    }
+}
+
+/// All pods of the node.
+pub struct Manager {
+    cx: Arc<Context>,
+    handles: HashMap<String, Handle>,
+    uids: HashMap<Key, String>,
+    found: HashMap<String, Found>,
+    finished: Arc<Finished>,
+    nodes: client::Informer<Node>,
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+impl Manager {
+    /// For this kubelet.
+    pub fn new(cx: Arc<Context>) -> Self {
+        let nodes = cx.options.informers.of_selected(&format!("metadata.name={}", cx.options.node_name));
+        Self { cx, handles: HashMap::new(), uids: HashMap::new(), found: HashMap::new(), finished: Arc::default(), nodes }
+    }
+
+    /// Runs until cancelled. Fails when the runtime cannot say what it runs, as then nothing could be adopted.
+    pub async fn run(mut self) -> Result<(), runtime::api::Error> {
+        let cx = self.cx.clone();
+        let pods = cx.options.informers.of_selected::<Pod>(&format!("spec.nodeName={}", cx.options.node_name));
+        let mut events = cx.runtime().events();
+        let (_, _, _, inventory) = tokio::join!(pods.synced(), cx.services.synced(), self.nodes.synced(), inventory(&cx));
+        self.found = inventory?;
+        let mut changes = pods.changes();
+        let mut first: Vec<Change<Pod>> = std::iter::from_fn(|| changes.try_next()).collect();
+        // Pods are admitted in the order of their creation.
+        first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
+        first.into_iter().for_each(|change| self.changed(change));
+        self.remove_orphans();
+        loop {
+            tokio::select! {
+                change = changes.next() => self.changed(change),
+                Some(event) = events.next() => {
+                    if let Some(handle) = self.handles.get(&event.pod_uid) {
+                        handle.runtime_changed.notify_one();
+                    }
+                }
+                () = async { self.finished.notify.notified().await } => self.reap(),
+            }
+        }
+    }
+
+    fn changed(&mut self, change: Change<Pod>) {
+        let Change { key, new, .. } = change;
+        let known = self.uids.get(&key).cloned();
+        if let Some(known) = known.filter(|known| new.as_ref().is_none_or(|pod| uid(pod) != known)) {
+            self.uids.remove(&key);
+            if let Some(handle) = self.handles.get(&known) {
+                handle.desired.send_modify(|desired| desired.removed = true);
+            }
+        }
+        let Some(pod) = new else { return };
+        match self.handles.get(uid(&pod)) {
+            Some(handle) => drop(handle.desired.send_replace(Desired { pod, removed: false })),
+            None => {
+                self.uids.insert(key, uid(&pod).to_owned());
+                self.begin(pod, Duration::ZERO);
+            }
+        }
+    }
+
+    fn begin(&mut self, pod: Arc<Pod>, pause: Duration) {
+        let uid = uid(&pod).to_owned();
+        let found = self.found.remove(&uid).unwrap_or_default();
+        let rejected = self.rejection(&pod, &found);
+        let model = Model::new(pod.clone());
+        let (desired, receiver) = watch::channel(Desired { pod, removed: false });
+        let runtime_changed = Arc::new(Notify::new());
+        let handle = Handle { desired, runtime_changed: runtime_changed.clone(), rejected: rejected.is_some() };
+        self.handles.insert(uid.clone(), handle);
+        let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid));
+        self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
+            let _end = end;
+            tokio::time::sleep(pause).await;
+            Worker::new(cx, receiver, runtime_changed, found, rejected).run().await;
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    /// Why a pod must not run here. What the node took on before is not asked again.
+    fn rejection(&self, pod: &Arc<Pod>, found: &Found) -> Option<(String, String)> {
+        let status = pod.status.clone().unwrap_or_default();
+        if status.start_time.is_some() || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
+            return None;
+        }
+        let active = self.handles.values().filter(|handle| !handle.rejected).filter_map(|handle| {
+            let desired = handle.desired.borrow();
+            let over = desired.removed || desired.pod.status.as_ref().is_some_and(ended);
+            (!over).then(|| Model::new(desired.pod.clone()))
+        });
+        let node = self.nodes.get(None, &self.cx.options.node_name);
+        let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
+        let allocatable = self.cx.machine.capacity(self.cx.options.max_pods);
+        let room = Room { name: &self.cx.options.node_name, labels: &labels, allocatable: &allocatable };
+        admit(&Model::new(pod.clone()), &active.collect::<Vec<_>>(), &room).err()
+    }
+
+    /// Forgets tasks that have done their work, and begins those anew that have not.
+    fn reap(&mut self) {
+        let ended = std::mem::take(&mut *self.finished.uids.lock());
+        for uid in ended {
+            let Some(handle) = self.handles.remove(&uid) else { continue };
+            let Desired { pod, removed } = handle.desired.borrow().clone();
+            if removed || self.cx.tasks.token().is_cancelled() {
+                continue;
+            }
+            tracing::error!(pod = Model::new(pod.clone()).title(), "the pod's task died, it is begun anew");
+            self.revive(pod);
+        }
+    }
+
+    /// A new task must learn what runs: without that it would start everything a second time.
+    fn revive(&mut self, pod: Arc<Pod>) {
+        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false });
+        let runtime_changed = Arc::new(Notify::new());
+        let uid = uid(&pod).to_owned();
+        self.handles.insert(uid.clone(), Handle { desired, runtime_changed: runtime_changed.clone(), rejected: false });
+        let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid.clone()));
+        self.cx.tasks.spawn(format!("pod {}", Model::new(pod).title()), OnFailure::Log, async move {
+            let _end = end;
+            tokio::time::sleep(REVIVE).await;
+            let found = inventory(&cx).await?.remove(&uid).unwrap_or_default();
+            Worker::new(cx, receiver, runtime_changed, found, None).run().await;
+            Ok::<_, runtime::api::Error>(())
+        });
+    }
+
+    /// Ends what runs for pods that were deleted while the kubelet was away.
+    fn remove_orphans(&mut self) {
+        let mut orphans: HashMap<String, String> = HashMap::new();
+        for (uid, found) in self.found.drain() {
+            let pod = found.sandboxes.first().map(|sandbox| &sandbox.pod);
+            let logs = pod.map(|pod| format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)).unwrap_or_default();
+            orphans.insert(uid, logs);
+        }
+        let known: HashSet<&String> = self.handles.keys().collect();
+        let directories = std::fs::read_dir(self.cx.options.data_dir.join("pods")).into_iter().flatten().flatten();
+        for entry in directories {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            if !known.contains(&uid) {
+                orphans.entry(uid).or_default();
+            }
+        }
+        for (uid, logs) in orphans {
+            let cx = self.cx.clone();
+            // Without a known name there are no logs to remove: their place is below the pod's own directory then.
+            let logs = if logs.is_empty() { cx.pod_dir(&uid) } else { cx.options.pod_logs_dir.join(logs) };
+            self.cx.tasks.spawn_until_cancelled(format!("orphaned pod {uid}"), OnFailure::Log, async move {
+                cleanup::remove_pod(&cx, &uid, &logs).await
+            });
+        }
+    }
+}
+
+/// What the runtime holds, by pod.
+async fn inventory(cx: &Context) -> Result<HashMap<String, Found>, runtime::api::Error> {
+    let (sandboxes, containers) = tokio::try_join!(cx.runtime().sandboxes(), cx.runtime().containers(None))?;
+    let pods: HashMap<String, String> = sandboxes.iter().map(|sandbox| (sandbox.id.clone(), sandbox.pod.uid.clone())).collect();
+    let mut found: HashMap<String, Found> = HashMap::new();
+    for sandbox in sandboxes {
+        found.entry(sandbox.pod.uid.clone()).or_default().sandboxes.push(sandbox);
+    }
+    for container in containers {
+        if let Some(uid) = pods.get(&container.sandbox) {
+            found.entry(uid.clone()).or_default().containers.push(container);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,199 @@
+//! Registers the node and keeps its status and its lease current.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::readiness::Gate;
+use client::events::Type;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::machine;
+use super::status::{self, Health};
+use crate::context::Context;
+
+/// Namespace of node leases.
+const LEASES: &str = "kube-node-lease";
+/// Life of a lease, seconds; it is renewed four times in that.
+const LEASE_SECONDS: i32 = 40;
+const RENEW: Duration = Duration::from_secs(10);
+/// How often the status is sent when nothing changes.
+const REPORT: Duration = Duration::from_secs(300);
+/// Delay before a failed call is repeated, doubling up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
+
+/// The node's own tasks.
+pub struct Agent {
+    cx: Arc<Context>,
+    nodes: Api<Node>,
+    /// Something happened that may change the status.
+    pub changed: Arc<Notify>,
+}
+
+impl Agent {
+    /// For this kubelet's node.
+    pub fn new(cx: Arc<Context>) -> Self {
+        let nodes = Api::all(cx.options.client.clone());
+        Self { cx, nodes, changed: Arc::new(Notify::new()) }
+    }
+
+    async fn health(&self) -> Health {
+        let runtime = self.cx.runtime();
+        let images = runtime.images().await;
+        Health {
+            runtime_error: images.as_ref().err().map(ToString::to_string),
+            available_memory: machine::available_memory(),
+            storage: machine::storage(&self.cx.options.data_dir),
+            processes: machine::processes(),
+            images: images.unwrap_or_default(),
+        }
+    }
+
+    /// Creates the Node, or brings the one that is there up to date; repeats until the API server takes it.
+    pub async fn register(&self) -> Node {
+        let mut delay = RETRY.0;
+        loop {
+            match self.try_register().await {
+                Ok(node) => return node,
+                Err(error) => tracing::warn!(%error, "cannot register the node yet"),
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(RETRY.1);
+        }
+    }
+
+    async fn try_register(&self) -> Result<Node, kube::Error> {
+        let cx = &self.cx;
+        let health = self.health().await;
+        let status = status::status(&cx.options, &cx.machine, &health, &NodeStatus::default(), Timestamp::now());
+        let node = status::node(&cx.options, status);
+        match self.nodes.create(&PostParams::default(), &node).await {
+            Err(kube::Error::Api(error)) if error.code == 409 => {}
+            other => return other,
+        }
+        let name = &cx.options.node_name;
+        let present = self.nodes.get(name).await?;
+        let missing = node
+            .metadata
+            .labels
+            .iter()
+            .flatten()
+            .filter(|(key, value)| present.metadata.labels.as_ref().and_then(|labels| labels.get(*key)) != Some(value));
+        let labels: serde_json::Map<String, Value> = missing.map(|(key, value)| (key.clone(), json!(value))).collect();
+        if !labels.is_empty() {
+            let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+            self.nodes.patch(name, &PatchParams::default(), &patch).await?;
+        }
+        let old = present.status.unwrap_or_default();
+        let status = status::status(&cx.options, &cx.machine, &health, &old, Timestamp::now());
+        self.send(&status).await
+    }
+
+    async fn send(&self, status: &NodeStatus) -> Result<Node, kube::Error> {
+        let mut body = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+        // Two addresses of one type would merge into one.
+        if let Some(addresses) = body.get_mut("addresses").and_then(Value::as_array_mut) {
+            addresses.insert(0, json!({"$patch": "replace"}));
+        }
+        let patch = Patch::Strategic(json!({"status": body}));
+        self.nodes.patch_status(&self.cx.options.node_name, &PatchParams::default(), &patch).await
+    }
+
+    /// Reports the status: once `registered`, on change, and every five minutes.
+    pub async fn report(self: Arc<Self>, registered: Node, gate: Gate) -> Result<(), Infallible> {
+        self.started(&registered);
+        gate.ready();
+        let mut known = registered.status.unwrap_or_default();
+        let mut sent = tokio::time::Instant::now();
+        let mut retry = None;
+        loop {
+            let next = retry.take().unwrap_or(sent + REPORT);
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = self.changed.notified() => {}
+            }
+            let status = status::status(&self.cx.options, &self.cx.machine, &self.health().await, &known, Timestamp::now());
+            if status::same(&status, &known) && sent.elapsed() < REPORT {
+                continue;
+            }
+            match self.send(&status).await {
+                Ok(_) => {
+                    known = status;
+                    sent = tokio::time::Instant::now();
+                }
+                Err(kube::Error::Api(error)) if error.code == 404 => {
+                    tracing::warn!("the Node object is gone, registering again");
+                    known = self.register().await.status.unwrap_or_default();
+                    sent = tokio::time::Instant::now();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "node status not reported, trying again");
+                    retry = Some(tokio::time::Instant::now() + RETRY.1);
+                }
+            }
+        }
+    }
+
+    fn started(&self, node: &Node) {
+        let name = &self.cx.options.node_name;
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(name.clone()),
+            uid: node.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let event = |reason: &str, message: String| self.cx.recorder.event(&reference, Type::Normal, reason, message);
+        event("Starting", "Starting kubelet.".to_owned());
+        event("NodeReady", format!("Node {name} status is now: NodeReady"));
+    }
+
+    /// Renews the lease every 10 s.
+    pub async fn lease(self: Arc<Self>, node: Node) -> Result<(), Infallible> {
+        let leases = Api::<Lease>::namespaced(self.cx.options.client.clone(), LEASES);
+        let name = self.cx.options.node_name.clone();
+        let mut ticks = tokio::time::interval(RENEW);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut delay = RETRY.0;
+            while let Err(error) = renew(&leases, &name, &node).await {
+                tracing::warn!(%error, "node lease not renewed, trying again");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+/// Renews the lease, or makes it.
+async fn renew(leases: &Api<Lease>, name: &str, node: &Node) -> Result<(), kube::Error> {
+    let now = MicroTime(Timestamp::now());
+    let patch = json!({"spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
+    match leases.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Err(kube::Error::Api(error)) if error.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.to_owned(),
+        uid: node.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    };
+    let spec = LeaseSpec {
+        holder_identity: Some(name.to_owned()),
+        lease_duration_seconds: Some(LEASE_SECONDS),
+        renew_time: Some(now),
+        ..LeaseSpec::default()
+    };
+    let metadata = ObjectMeta { name: Some(name.to_owned()), owner_references: Some(vec![owner]), ..ObjectMeta::default() };
+    leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await.map(drop)
+}

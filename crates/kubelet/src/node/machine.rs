@@ -1,0 +1,159 @@
+//! What the machine is and has, read once at start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+
+use crate::units::{ResourceList, quantity};
+
+/// Capacity and identity of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, bytes.
+    pub memory_bytes: i64,
+    /// Size of the file system with the pods' data, bytes.
+    pub storage_bytes: i64,
+    /// Huge pages by resource name, bytes.
+    pub huge_pages: BTreeMap<String, i64>,
+    /// Identity for `nodeInfo`, without versions of ours.
+    pub info: NodeSystemInfo,
+    /// The kernel's host name.
+    pub hostname: String,
+}
+
+impl Machine {
+    /// Reads /proc, /sys and /etc.
+    pub fn read(data_dir: &Path) -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let uname = nix::sys::utsname::uname().ok();
+        let of_uname = |field: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+            uname.as_ref().map(|uname| field(uname).to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let machine_id = text("/etc/machine-id");
+        let system_uuid = Some(text("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty());
+        let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        Self {
+            cpus,
+            memory_bytes: memory(&text("/proc/meminfo")),
+            storage_bytes: storage(data_dir).map_or(0, |(total, _)| total),
+            huge_pages: huge_pages(),
+            info: NodeSystemInfo {
+                architecture: architecture(std::env::consts::ARCH).to_owned(),
+                boot_id: text("/proc/sys/kernel/random/boot_id"),
+                kernel_version: of_uname(|uname| uname.release()),
+                system_uuid: system_uuid.unwrap_or_else(|| machine_id.clone()),
+                machine_id,
+                operating_system: "linux".to_owned(),
+                os_image: os_image(&text("/etc/os-release")),
+                ..NodeSystemInfo::default()
+            },
+            hostname: of_uname(|uname| uname.nodename()),
+        }
+    }
+
+    /// CPU in thousandths.
+    pub fn milli_cpu(&self) -> i64 {
+        i64::from(self.cpus) * 1000
+    }
+
+    /// As `status.capacity`; nothing is reserved, so also as `status.allocatable`.
+    pub fn capacity(&self, max_pods: u32) -> ResourceList {
+        let mut list = ResourceList::from([
+            ("cpu".to_owned(), quantity(self.cpus)),
+            ("memory".to_owned(), quantity(format!("{}Ki", self.memory_bytes / 1024))),
+            ("ephemeral-storage".to_owned(), quantity(format!("{}Ki", self.storage_bytes / 1024))),
+            ("pods".to_owned(), quantity(max_pods)),
+        ]);
+        list.extend(self.huge_pages.iter().map(|(name, bytes)| (name.clone(), quantity(bytes))));
+        list
+    }
+}
+
+/// Total and available bytes of the file system at `path`.
+pub fn storage(path: &Path) -> Option<(i64, i64)> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX);
+    Some((bytes(stat.blocks()), bytes(stat.blocks_available())))
+}
+
+fn meminfo(text: &str, name: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: i64 = line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn memory(text: &str) -> i64 {
+    meminfo(text, "MemTotal").unwrap_or(0)
+}
+
+/// Memory that can be had without swapping, bytes.
+pub fn available_memory() -> Option<i64> {
+    meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
+}
+
+/// Processes and threads, and the most that there can be.
+pub fn processes() -> Option<(i64, i64)> {
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    let used = load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()?;
+    let most = fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
+    Some((used, most))
+}
+
+fn huge_pages() -> BTreeMap<String, i64> {
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let kib: i64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let count: i64 = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+        let size = if kib % (1 << 20) == 0 {
+            format!("{}Gi", kib >> 20)
+        } else if kib % 1024 == 0 {
+            format!("{}Mi", kib >> 10)
+        } else {
+            format!("{kib}Ki")
+        };
+        Some((format!("hugepages-{size}"), count * kib * 1024))
+    });
+    sizes.collect()
+}
+
+/// Go's name of an architecture.
+fn architecture(rust: &str) -> &str {
+    match rust {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+fn os_image(os_release: &str) -> String {
+    let value = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    value.map(|value| value.trim_matches('"').to_owned()).unwrap_or_else(|| "Linux".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses() {
+        let check = |text: &str, expected: &str| assert_eq!(os_image(text), expected);
+        check("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n", "Debian GNU/Linux 13 (trixie)");
+        check("", "Linux");
+        assert_eq!(memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"), 16384 * 1024);
+        assert_eq!(architecture("x86_64"), "amd64");
+    }
+
+    #[test]
+    fn reads_this_machine() {
+        let machine = Machine::read(Path::new("/"));
+        assert!(machine.cpus > 0 && machine.memory_bytes > 0 && machine.storage_bytes > 0);
+        assert!(!machine.info.kernel_version.is_empty());
+    }
+}

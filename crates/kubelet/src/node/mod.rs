@@ -1,0 +1,5 @@
+//! The node itself: what the machine is, and the Node object and Lease that say so.
+
+pub mod agent;
+pub mod machine;
+pub mod status;

@@ -1,0 +1,64 @@
+//! What the composition tells the kubelet.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::Informers;
+use k8s_openapi::api::core::v1::Taint;
+use runtime::api::Runtime;
+use rustls_pki_types::CertificateDer;
+
+use crate::dns::Cluster;
+
+/// Configuration of one node's kubelet.
+#[derive(Clone)]
+pub struct Options {
+    /// The node's name.
+    pub node_name: String,
+    /// The node's addresses, primary first; one or one of each family.
+    pub node_ips: Vec<IpAddr>,
+    /// State of pods: volumes, /etc/hosts files, termination messages.
+    pub data_dir: PathBuf,
+    /// Container logs; `/var/log/pods` by convention.
+    pub pod_logs_dir: PathBuf,
+    /// A client with the identity `system:node:NAME`.
+    pub client: kube::Client,
+    /// Informers over that client.
+    pub informers: Informers,
+    /// The container runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// The cluster's DNS.
+    pub cluster_dns: Cluster,
+    /// The host's resolver configuration, `/etc/resolv.conf` by convention.
+    pub resolv_conf: PathBuf,
+    /// `nodeInfo.kubeletVersion`, such as `v1.36.4+knarr`.
+    pub version: String,
+    /// Most pods.
+    pub max_pods: u32,
+    /// Labels to register the node with.
+    pub labels: BTreeMap<String, String>,
+    /// Taints to register the node with.
+    pub taints: Vec<Taint>,
+    /// The HTTPS endpoint; none does not serve.
+    pub server: Option<Server>,
+}
+
+/// The kubelet's HTTPS endpoint.
+#[derive(Clone)]
+pub struct Server {
+    /// Where to listen, port 10250 by convention.
+    pub listen: SocketAddr,
+    /// Certificate and client verification: it must require a client certificate of the cluster's CA.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Whether the bearer of a verified certificate is the API server.
+    pub authorize: Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>,
+}
+
+impl Options {
+    /// The port that the node announces.
+    pub fn port(&self) -> u16 {
+        self.server.as_ref().map_or(10250, |server| server.listen.port())
+    }
+}

@@ -1,0 +1,41 @@
+//! Removing everything of a pod that the API no longer has.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::join_all;
+use runtime::api::ContainerState;
+
+use crate::context::Context;
+use crate::volumes;
+
+/// Time for the containers of a pod that nobody knows any more.
+const ORPHAN_GRACE: Duration = Duration::from_secs(2);
+
+/// Stops and removes the pod's sandboxes, then its volumes, directory and logs. Idempotent.
+pub async fn remove_pod(cx: &Context, uid: &str, logs: &Path) -> Result<(), String> {
+    let runtime = cx.runtime();
+    let sandboxes = runtime.sandboxes().await.map_err(|error| error.to_string())?;
+    for sandbox in sandboxes.iter().filter(|sandbox| sandbox.pod.uid == uid) {
+        let removed = async {
+            let containers = runtime.containers(Some(&sandbox.id)).await?;
+            let running = containers.iter().filter(|container| container.state == ContainerState::Running);
+            join_all(running.map(|container| runtime.stop_container(&container.id, ORPHAN_GRACE, None))).await;
+            runtime.stop_sandbox(&sandbox.id).await?;
+            runtime.remove_sandbox(&sandbox.id).await
+        };
+        removed.await.map_err(|error| error.to_string())?;
+    }
+    let directory = cx.pod_dir(uid);
+    volumes::remove(directory.clone()).await?;
+    for path in [directory.as_path(), logs] {
+        match tokio::fs::remove_dir_all(path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("cannot remove {}: {error}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Carries out the actions of a plan. Each effect owns what it needs and ends in an [`Outcome`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::events::Type;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::{DeleteParams, Preconditions};
+use runtime::api::{HostPort, NamespaceMode, PodIdentity, SandboxConfig};
+
+use super::last_words;
+use super::plan::Action;
+use super::start::{Start, start};
+use super::state::{Outcome, State};
+use crate::context::Context;
+use crate::refs::PodReferences;
+use crate::spec::Model;
+use crate::volumes::Volumes;
+use crate::{dns, hooks, hosts, images, resources};
+
+/// Longest that a postStart hook may take before its container is given up.
+const HOOK_LIMIT: Duration = Duration::from_secs(600);
+
+/// What effects on one pod share.
+#[derive(Clone)]
+pub struct Effects {
+    /// The kubelet.
+    pub cx: Arc<Context>,
+    /// The pod's volumes.
+    pub volumes: Arc<Volumes>,
+    /// The pod's references.
+    pub refs: Arc<PodReferences>,
+}
+
+impl Effects {
+    /// The future that does `action`.
+    pub fn of(&self, action: Action, model: &Model, state: &State) -> BoxFuture<'static, Outcome> {
+        let (this, model) = (self.clone(), model.clone());
+        match action {
+            Action::RunSandbox(attempt) => Box::pin(async move { Outcome::Sandbox(this.run_sandbox(&model, attempt).await) }),
+            Action::RemoveLost(id) => Box::pin(async move { Outcome::Removed(this.remove_sandbox(&model, &id).await) }),
+            Action::MountVolumes | Action::RefreshVolumes => Box::pin(async move {
+                let result = this.volumes.sync(&model, &this.refs).await;
+                if let Err(message) = &result {
+                    this.cx.pod_event(&model, Type::Warning, "FailedMount", message.clone());
+                }
+                Outcome::Volumes(result)
+            }),
+            Action::EnsureImage(name) => Box::pin(async move {
+                let Some(member) = model.member(&name) else { return gone(name) };
+                Outcome::Image(name.clone(), images::ensure(&this.cx, &model, member, &this.refs).await)
+            }),
+            Action::Start(name) => self.start(name, model, state),
+            Action::PostStart(name) => {
+                let id = current_id(state, &name);
+                let ip = pod_ip(&self.cx, &model, state);
+                Box::pin(async move { Outcome::Hook(name.clone(), this.post_start(&model, &name, &id, ip).await) })
+            }
+            Action::Stop { name, grace, message, hook } => {
+                let id = current_id(state, &name);
+                let ip = pod_ip(&self.cx, &model, state);
+                Box::pin(async move {
+                    let stopped = this.stop(&model, &name, &id, ip, grace, message, hook).await;
+                    Outcome::Stopped(name, stopped)
+                })
+            }
+            Action::StopSandbox(id) => Box::pin(async move {
+                let stopped = this.cx.runtime().stop_sandbox(&id).await;
+                Outcome::SandboxStopped(stopped.map_err(|error| error.to_string()))
+            }),
+            Action::Unmount => Box::pin(async move { Outcome::Unmounted(this.volumes.remove(model.uid()).await) }),
+            Action::Delete => Box::pin(async move { Outcome::Deleted(this.delete(&model).await) }),
+        }
+    }
+
+    fn start(&self, name: String, model: Model, state: &State) -> BoxFuture<'static, Outcome> {
+        let slot = state.slots.get(&name);
+        let image = slot.and_then(|slot| slot.image.done()).cloned();
+        let attempt = slot.map_or(0, |slot| slot.attempt);
+        let parts = (model.member(&name).cloned(), image, state.sandbox.done().cloned());
+        let this = self.clone();
+        Box::pin(async move {
+            let (Some(member), Some(image), Some(sandbox)) = parts else { return gone(name) };
+            let request = Start { model, member, image, sandbox, attempt, refs: this.refs.clone() };
+            Outcome::Started(name, start(&this.cx, request).await)
+        })
+    }
+
+    async fn run_sandbox(&self, model: &Model, attempt: u32) -> Result<runtime::api::Sandbox, String> {
+        let cx = &self.cx;
+        let failed = |message: String| {
+            cx.pod_event(model, Type::Warning, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
+            message
+        };
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            cx.pod_event(model, Type::Normal, "SandboxChanged", message);
+        }
+        let mut config = sandbox_config(cx, model, attempt);
+        if let Some(class) = model.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
+            config.runtime_handler = self.handler(class).await.map_err(&failed)?;
+        }
+        cx.runtime().run_sandbox(config).await.map_err(|error| failed(error.to_string()))
+    }
+
+    /// The handler of a RuntimeClass, if this node has it.
+    async fn handler(&self, class: &str) -> Result<String, String> {
+        let classes = self.cx.options.informers.of::<RuntimeClass>();
+        classes.synced().await;
+        let class = classes.get(None, class).ok_or_else(|| format!("RuntimeClass {class:?} not found"))?;
+        self.cx.runtime().check_handler(&class.handler).await.map_err(|error| error.to_string())?;
+        Ok(class.handler.clone())
+    }
+
+    async fn remove_sandbox(&self, model: &Model, id: &str) -> Result<(), String> {
+        let runtime = self.cx.runtime();
+        let removed = async {
+            runtime.stop_sandbox(id).await?;
+            runtime.remove_sandbox(id).await
+        };
+        removed.await.map_err(|error| {
+            tracing::warn!(pod = model.title(), sandbox = id, %error, "cannot remove a sandbox that no longer serves");
+            error.to_string()
+        })
+    }
+
+    async fn post_start(&self, model: &Model, name: &str, id: &str, ip: Option<IpAddr>) -> Result<(), String> {
+        let Some(member) = model.member(name) else { return Ok(()) };
+        let Some(handler) = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let result = hooks::run(&self.cx, member, id, ip, handler, HOOK_LIMIT).await;
+        result.inspect_err(|error| {
+            tracing::info!(pod = model.title(), container = name, error, "postStart hook failed");
+            self.cx.container_event(model, member, Type::Warning, "FailedPostStartHook", "PostStartHook failed");
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // One per part of the action.
+    async fn stop(
+        &self,
+        model: &Model,
+        name: &str,
+        id: &str,
+        ip: Option<IpAddr>,
+        grace: Duration,
+        message: String,
+        hook: bool,
+    ) -> Result<(), String> {
+        let member = model.member(name);
+        let begun = Instant::now();
+        if let Some(member) = member.filter(|_| hook) {
+            self.cx.container_event(model, member, Type::Normal, "Killing", message);
+            let handler = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+            if let Some(handler) = handler
+                && let Err(error) = hooks::run(&self.cx, member, id, ip, handler, grace).await
+            {
+                tracing::info!(pod = model.title(), container = name, error, "preStop hook failed");
+                self.cx.container_event(model, member, Type::Warning, "FailedPreStopHook", "PreStopHook failed");
+            }
+        }
+        // As upstream, a container gets two seconds after its hook in any case.
+        let least = if hook { Duration::from_secs(2).min(grace) } else { Duration::ZERO };
+        let left = grace.saturating_sub(begun.elapsed()).max(least);
+        let signal =
+            member.and_then(|member| member.spec.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+        self.cx.runtime().stop_container(id, left, signal).await.map_err(|error| error.to_string())
+    }
+
+    /// Deletes the API object for good, if it still is this pod.
+    async fn delete(&self, model: &Model) -> Result<(), String> {
+        let api = kube::Api::<Pod>::namespaced(self.cx.options.client.clone(), model.namespace());
+        let preconditions = Preconditions { uid: Some(model.uid().to_owned()), resource_version: None };
+        let params =
+            DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+        match api.delete(model.name(), &params).await {
+            Ok(_) => Ok(()),
+            // Gone, or another pod of that name is there by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What the runtime says of the pod.
+    pub fn observe(&self, model: &Model, state: &State) -> BoxFuture<'static, Outcome> {
+        let (cx, model) = (self.cx.clone(), model.clone());
+        let sandbox = state.sandbox.done().map(|sandbox| sandbox.id.clone());
+        let mut known = state.slots.values().filter_map(|slot| slot.exited().map(|c| c.id.clone())).collect::<Vec<_>>();
+        known.sort_unstable();
+        Box::pin(async move {
+            let Some(id) = sandbox else { return Outcome::Nothing };
+            let (containers, sandboxes) = tokio::join!(cx.runtime().containers(Some(&id)), cx.runtime().sandboxes());
+            let (Ok(mut containers), Ok(sandboxes)) = (containers, sandboxes) else { return Outcome::Nothing };
+            containers.retain(|container| known.binary_search(&container.id).is_err());
+            for container in &mut containers {
+                last_words::add(&cx, &model, container).await;
+            }
+            let state = sandboxes.iter().find(|sandbox| sandbox.id == id).map(|sandbox| sandbox.state);
+            Outcome::Observed(containers, state)
+        })
+    }
+}
+
+/// A container that is no longer in the specification has nothing to be done for.
+fn gone(name: String) -> Outcome {
+    Outcome::Stopped(name, Ok(()))
+}
+
+fn current_id(state: &State, name: &str) -> String {
+    state.slots.get(name).and_then(|slot| slot.current.as_ref()).map(|c| c.id.clone()).unwrap_or_default()
+}
+
+/// The pod's primary address.
+pub fn pod_ip(cx: &Context, model: &Model, state: &State) -> Option<IpAddr> {
+    if model.host_network() {
+        return cx.options.node_ips.first().copied();
+    }
+    state.sandbox.done().and_then(|sandbox| sandbox.ips.first().copied())
+}
+
+fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
+    let spec = model.spec();
+    let (resolv, warning) = dns::pod_resolv(model, &cx.options.cluster_dns, &cx.host_resolv);
+    if let Some(warning) = warning {
+        cx.pod_event(model, Type::Warning, "DNSConfigForming", warning);
+    }
+    let mode = |host: Option<bool>, shared: bool| match (host, shared) {
+        (Some(true), _) => NamespaceMode::Node,
+        (_, true) => NamespaceMode::Pod,
+        _ => NamespaceMode::Container,
+    };
+    let sysctls = spec.security_context.iter().flat_map(|security| security.sysctls.iter().flatten());
+    SandboxConfig {
+        pod: PodIdentity { name: model.name().to_owned(), namespace: model.namespace().to_owned(), uid: model.uid().to_owned() },
+        attempt,
+        hostname: hosts::kernel_hostname(model, &cx.options.cluster_dns.domain, &cx.machine.hostname),
+        log_directory: cx.log_dir(model),
+        resolv_conf: Some(resolv.text()),
+        host_network: model.host_network(),
+        host_ports: host_ports(model),
+        pid: mode(spec.host_pid, spec.share_process_namespace == Some(true)),
+        ipc: mode(spec.host_ipc, true),
+        sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        cgroup_parent: resources::cgroup_parent(model),
+        resources: resources::pod(model),
+        runtime_handler: String::new(),
+        labels: model.pod.metadata.labels.clone().unwrap_or_default(),
+        annotations: model.pod.metadata.annotations.clone().unwrap_or_default(),
+    }
+}
+
+/// Ports that the node forwards; on the host network the containers open them themselves.
+pub fn host_ports(model: &Model) -> Vec<HostPort> {
+    if model.host_network() {
+        return Vec::new();
+    }
+    let ports = model.members.iter().flat_map(|member| member.spec.ports.iter().flatten());
+    let ports = ports.filter_map(|port| {
+        Some(HostPort {
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            container_port: u16::try_from(port.container_port).ok()?,
+            host_port: u16::try_from(port.host_port?).ok().filter(|port| *port > 0)?,
+            host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|ip: &IpAddr| !ip.is_unspecified()),
+        })
+    });
+    ports.collect()
+}

@@ -1,0 +1,73 @@
+//! What a container that ended says of itself: its termination message file, or the end of its log.
+
+use std::io::SeekFrom;
+
+use runtime::api::{Container, ContainerState};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use crate::context::Context;
+use crate::spec::Model;
+
+/// Most of a termination message, bytes.
+const MESSAGE: u64 = 4096;
+/// Most of a log that stands in for it.
+const LOG_BYTES: u64 = 2048;
+const LOG_LINES: usize = 80;
+
+/// Adds the message to containers that ended.
+pub async fn add(cx: &Context, model: &Model, container: &mut Container) {
+    if container.state != ContainerState::Exited {
+        return;
+    }
+    let Some(member) = model.member(&container.name) else { return };
+    let file = cx.termination_log(model.uid(), &container.name, container.attempt);
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(&file).await {
+        // What cannot be read is as good as not written.
+        let _ = file.take(MESSAGE).read_to_end(&mut text).await;
+    }
+    let fallback = member.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    if text.is_empty() && fallback && container.exit_code != Some(0) {
+        text = tail(container).await.unwrap_or_default();
+    }
+    if !text.is_empty() {
+        container.message = String::from_utf8_lossy(&text).into_owned();
+    }
+}
+
+async fn tail(container: &Container) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(&container.log_path).await?;
+    // The log has a prefix on every line: read more than will be kept.
+    let start = file.metadata().await?.len().saturating_sub(LOG_BYTES * 8);
+    file.seek(SeekFrom::Start(start)).await?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).await?;
+    Ok(last_lines(&String::from_utf8_lossy(&text), start > 0))
+}
+
+/// The contents of the last log lines, without their prefix of time, stream and tag.
+fn last_lines(text: &str, cut: bool) -> Vec<u8> {
+    let lines: Vec<&str> = text.lines().skip(usize::from(cut)).filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let lines = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    let mut text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+    let mut start = text.len().saturating_sub(LOG_BYTES as usize);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.split_off(start).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_last_lines() {
+        let line = |n: usize| format!("2026-01-01T00:00:00Z stderr F line {n}\n");
+        let text: String = (0..100).map(line).collect();
+        let kept = String::from_utf8(last_lines(&text, false)).unwrap();
+        assert!(kept.starts_with("line 20\n") && kept.ends_with("line 99\n"));
+        assert_eq!(last_lines("half a line\n2026 stdout F whole\n", true), b"whole\n");
+    }
+}

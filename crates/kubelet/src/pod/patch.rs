@@ -1,0 +1,80 @@
+//! The strategic merge patch that brings the API's status of a pod to ours. Pure.
+
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+use serde_json::{Map, Value, json};
+
+/// Lists that a strategic merge patch would merge by key, where we mean the whole list.
+const REPLACED: [&str; 2] = ["podIPs", "hostIPs"];
+
+/// The patch from `old` to `new`; none when they are equal.
+pub fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
+    if old == new {
+        return None;
+    }
+    let (before, after) = (object(old), object(new));
+    let mut status = Map::new();
+    for key in before.keys().chain(after.keys()) {
+        if key == "conditions" || status.contains_key(key) || before.get(key) == after.get(key) {
+            continue;
+        }
+        status.insert(key.clone(), field(key, before.get(key), after.get(key)));
+    }
+    let conditions = changed_conditions(old, new);
+    if !conditions.is_empty() {
+        status.insert("conditions".to_owned(), json!(conditions));
+    }
+    (!status.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": status}))
+}
+
+fn object(status: &PodStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+fn field(key: &str, before: Option<&Value>, after: Option<&Value>) -> Value {
+    match after {
+        None => Value::Null,
+        Some(Value::Array(items)) if REPLACED.contains(&key) && before.is_some() => {
+            let directive = std::iter::once(json!({"$patch": "replace"}));
+            directive.chain(items.iter().cloned()).collect()
+        }
+        Some(value) => value.clone(),
+    }
+}
+
+/// Conditions merge by type: only those that change are sent, so that nobody else's is overwritten.
+fn changed_conditions<'a>(old: &PodStatus, new: &'a PodStatus) -> Vec<&'a PodCondition> {
+    let before = old.conditions.as_deref().unwrap_or_default();
+    new.conditions.iter().flatten().filter(|condition| !before.contains(condition)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(old: Value, new: Value, expected: Option<Value>) {
+        let status = |value| serde_json::from_value::<PodStatus>(value).unwrap();
+        let patch = patch("u", &status(old), &status(new));
+        assert_eq!(patch.map(|patch| patch["status"].clone()), expected);
+    }
+
+    #[test]
+    fn sends_what_differs() {
+        check(json!({"phase": "Pending"}), json!({"phase": "Pending"}), None);
+        check(
+            json!({"phase": "Pending", "podIP": "a"}),
+            json!({"phase": "Running"}),
+            Some(json!({"phase": "Running", "podIP": null})),
+        );
+        let ips = |ip: &str| json!({"podIPs": [{"ip": ip}]});
+        check(json!({}), ips("a"), Some(ips("a")));
+        check(ips("a"), ips("b"), Some(json!({"podIPs": [{"$patch": "replace"}, {"ip": "b"}]})));
+        let conditions =
+            |ready: &str| json!({"conditions": [{"type": "x", "status": "True"}, {"type": "Ready", "status": ready}]});
+        let changed = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        check(conditions("False"), conditions("True"), Some(changed));
+    }
+}

@@ -1,0 +1,162 @@
+//! Making and starting a container: everything from its specification to the runtime's configuration.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use client::events::Type;
+use runtime::api::{Container, ContainerConfig, Error, Image, Mount, Propagation, Sandbox};
+
+use crate::context::Context;
+use crate::env::{self, Environment};
+use crate::expand::expand;
+use crate::refs::PodReferences;
+use crate::spec::{Member, Model};
+use crate::volumes::mounts;
+use crate::{hosts, resources, security};
+
+/// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
+const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
+
+/// What a start needs beside the shared context.
+pub struct Start {
+    /// The pod.
+    pub model: Model,
+    /// The container.
+    pub member: Member,
+    /// Its image.
+    pub image: Image,
+    /// The pod's sandbox.
+    pub sandbox: Sandbox,
+    /// Number of this container.
+    pub attempt: u32,
+    /// Its references.
+    pub refs: Arc<PodReferences>,
+}
+
+/// Waiting reason and message, and the container that was made but did not start.
+pub type Failed = (String, String, Option<Box<Container>>);
+
+/// Makes and starts the container.
+pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed> {
+    let (model, member) = (&start.model, &start.member);
+    let config = match configure(cx, &start).await {
+        Ok(config) => config,
+        Err(message) => {
+            cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {message}"));
+            return Err(("CreateContainerConfigError".to_owned(), message, None));
+        }
+    };
+    let made = match cx.runtime().create_container(&start.sandbox.id, config).await {
+        Ok(made) => made,
+        Err(error) => {
+            cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
+            return Err(("CreateContainerError".to_owned(), error.to_string(), None));
+        }
+    };
+    cx.container_event(model, member, Type::Normal, "Created", "Container created");
+    if let Err(error) = cx.runtime().start_container(&made.id).await {
+        cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
+        let made = cx.runtime().container(&made.id).await.unwrap_or(made);
+        let reason = if matches!(error, Error::Start(_)) { "RunContainerError" } else { "StartError" };
+        return Err((reason.to_owned(), error.to_string(), Some(Box::new(made))));
+    }
+    cx.container_event(model, member, Type::Normal, "Started", "Container started");
+    match cx.runtime().container(&made.id).await {
+        Ok(container) => Ok(container),
+        Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made)))),
+    }
+}
+
+/// The runtime's configuration; the error says what is wrong with the specification or its references.
+async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, String> {
+    start.refs.known().await?;
+    let environment = environment(cx, start)?;
+    let security = security::effective(&start.model, &start.member, &start.image).map_err(|error| error.to_string())?;
+    let mounts = prepare_mounts(cx, start, environment.variables.clone()).await?;
+    let spec = &start.member.spec;
+    let value = |name: &str| environment.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
+    Ok(ContainerConfig {
+        name: spec.name.clone(),
+        attempt: start.attempt,
+        image: start.image.id.clone(),
+        image_reference: spec.image.clone().unwrap_or_default(),
+        command: words(&spec.command),
+        args: words(&spec.args),
+        working_dir: spec.working_dir.clone().unwrap_or_default(),
+        mounts,
+        log_path: Path::new(&spec.name).join(format!("{}.log", start.attempt)),
+        stdin: spec.stdin.unwrap_or(false),
+        stdin_once: spec.stdin_once.unwrap_or(false),
+        tty: spec.tty.unwrap_or(false),
+        resources: resources::container(&start.model, spec, cx.machine.memory_bytes),
+        security,
+        annotations: annotations(start),
+        log_limit: Some(LOG_LIMIT),
+        env: environment.variables,
+    })
+}
+
+fn annotations(start: &Start) -> BTreeMap<String, String> {
+    let target = start.member.target.clone().map(|target| ("knarr.io/target-container".to_owned(), target));
+    target.into_iter().collect()
+}
+
+fn environment(cx: &Context, start: &Start) -> Result<Environment, String> {
+    let (model, member) = (&start.model, &start.member);
+    let services = cx.services.in_namespace(model.namespace());
+    let master = cx.services.get(Some("default"), "kubernetes").filter(|_| model.namespace() != "default");
+    let services: Vec<_> = services.into_iter().chain(master).collect();
+    let variables = env::service_variables(model, services.iter().map(Arc::as_ref));
+    let ips = if model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };
+    let facts = cx.facts(ips);
+    let built = env::build(model, &member.spec, &variables, start.refs.as_ref(), &facts).map_err(|error| error.to_string())?;
+    for (kind, name, keys) in &built.skipped {
+        let keys = keys.join(", ");
+        let message = format!(
+            "Keys [{keys}] from the EnvFrom {kind} {}/{name} were skipped since they are considered invalid environment variable names.",
+            model.namespace()
+        );
+        cx.container_event(model, member, Type::Warning, "InvalidEnvironmentVariableNames", message);
+    }
+    Ok(built)
+}
+
+/// The container's volumes, its /etc/hosts and the file for its last words.
+async fn prepare_mounts(cx: &Arc<Context>, start: &Start, env: Vec<(String, String)>) -> Result<Vec<Mount>, String> {
+    let ips = if start.model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };
+    let (cx, model, spec, attempt) = (cx.clone(), start.model.clone(), start.member.spec.clone(), start.attempt);
+    let work = move || {
+        let pod_dir = cx.pod_dir(model.uid());
+        let mut mounts = mounts::of_container(&pod_dir, &model, &spec, &env)?;
+        let io = |error: io::Error| error.to_string();
+        if !mounts.iter().any(|mount| mount.container_path == Path::new("/etc/hosts")) {
+            let host_file = fs::read_to_string("/etc/hosts").unwrap_or_default();
+            let text = hosts::managed_text(&model, &cx.options.cluster_dns.domain, &ips, &host_file);
+            mounts.push(file(pod_dir.join("etc-hosts"), &text, 0o644, "/etc/hosts").map_err(io)?);
+        }
+        let path = spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+        if !path.is_empty() {
+            let log = cx.termination_log(model.uid(), &spec.name, attempt);
+            mounts.push(file(log, "", 0o666, path).map_err(io)?);
+        }
+        Ok(mounts)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+/// Writes a file of ours in place (a container may have it mounted) and mounts it at `inside`.
+fn file(at: PathBuf, text: &str, mode: u32, inside: &str) -> io::Result<Mount> {
+    if let Some(parent) = at.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if fs::read_to_string(&at).ok().as_deref() != Some(text) {
+        fs::write(&at, text)?;
+        fs::set_permissions(&at, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(Mount { host_path: at, container_path: PathBuf::from(inside), readonly: false, propagation: Propagation::Private })
+}

@@ -1,0 +1,359 @@
+//! The task of one pod: waits for whatever may change its plan, and carries the plan out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::events::Type;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use runtime::api::{Container, Sandbox, SandboxState};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::effects::{Effects, pod_ip};
+use super::plan::{self, Plan};
+use super::report::Reporter;
+use super::state::{Cause, Ending, Outcome, State, Step};
+use super::{ending, last_words, status};
+use crate::context::Context;
+use crate::probes::{Kind, Probes, Target, Verdict};
+use crate::spec::{Model, Role};
+use crate::volumes::Volumes;
+
+/// What the API wants of the pod.
+#[derive(Clone)]
+pub struct Desired {
+    /// The newest object.
+    pub pod: Arc<Pod>,
+    /// The object is gone.
+    pub removed: bool,
+}
+
+/// What the runtime holds of a pod when its worker starts.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Its sandboxes.
+    pub sandboxes: Vec<Sandbox>,
+    /// Its containers.
+    pub containers: Vec<Container>,
+}
+
+/// One pod's task.
+pub struct Worker {
+    cx: Arc<Context>,
+    model: Model,
+    desired: watch::Receiver<Desired>,
+    runtime_changed: Arc<Notify>,
+    references_changed: Arc<Notify>,
+    effects: Effects,
+    state: State,
+    running: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    observing: bool,
+    probes: Probes,
+    verdicts: mpsc::Receiver<Verdict>,
+    reporter: Reporter,
+}
+
+impl Worker {
+    /// A worker for the pod in `desired`. A rejected pod gets the reason and message and never runs.
+    pub fn new(
+        cx: Arc<Context>,
+        desired: watch::Receiver<Desired>,
+        runtime_changed: Arc<Notify>,
+        found: Found,
+        rejected: Option<(String, String)>,
+    ) -> Self {
+        let Desired { pod, removed } = desired.borrow().clone();
+        let model = Model::new(pod);
+        let references_changed = Arc::new(Notify::new());
+        let refs = cx.references.of_pod(&model, &references_changed);
+        let effects = Effects { cx: cx.clone(), volumes: Arc::new(Volumes::new(cx.clone())), refs: Arc::new(refs) };
+        let (sender, verdicts) = mpsc::channel(16);
+        let reporter = Reporter::new(cx.options.client.clone(), &model);
+        let mut state = adopt(&model, found, Timestamp::now());
+        if let Some((reason, message)) = rejected {
+            let message = format!("Pod was rejected: {message}");
+            cx.pod_event(&model, Type::Warning, &reason, message.clone());
+            state.ending = Some(Ending::new(Cause::Rejected(reason, message), Timestamp::now()));
+        }
+        plan::advance(&model, &mut state, removed, Timestamp::now());
+        let probes = Probes::new(cx.clone(), sender);
+        let running = FuturesUnordered::new();
+        Self {
+            cx,
+            model,
+            desired,
+            runtime_changed,
+            references_changed,
+            effects,
+            state,
+            running,
+            observing: false,
+            probes,
+            verdicts,
+            reporter,
+        }
+    }
+
+    /// Runs until the pod is gone from the API and from the node, or the kubelet stops; then containers stay.
+    pub async fn run(mut self) {
+        for container in self.state.slots.values_mut().filter_map(|slot| slot.current.as_mut()) {
+            last_words::add(&self.cx, &self.model, container).await;
+        }
+        loop {
+            let wake = self.step();
+            if self.gone() {
+                break;
+            }
+            if !self.wait(wake).await {
+                return;
+            }
+        }
+        self.clean_up().await;
+    }
+
+    /// Plans and begins what is planned. Returns when to look again.
+    fn step(&mut self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        plan::advance(&self.model, &mut self.state, self.desired.borrow().removed, now);
+        let Plan { actions, wake } = plan::plan(&self.model, &self.state, now);
+        plan::begin(&mut self.state, &actions, now);
+        for action in actions {
+            tracing::debug!(pod = self.model.title(), ?action);
+            let effect = self.effects.of(action, &self.model, &self.state);
+            self.running.push(effect);
+        }
+        self.settle_health();
+        self.probes.sync(self.probe_targets());
+        let reported = self.report(now);
+        [wake, reported, self.shown_until(now)].into_iter().flatten().min()
+    }
+
+    /// When a back-off that the status shows ends without any action.
+    fn shown_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.state.slots.values().filter_map(|slot| slot.crash_backoff(now).map(|(until, _)| until)).min()
+    }
+
+    fn report(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.desired.borrow().removed || self.reporter.frozen() {
+            self.mark_reported(true);
+            return None;
+        }
+        let wanted = status::generate(&self.model, &self.state, self.reporter.base(), &self.cx.options.node_ips, now);
+        for (container, reason, message) in self.reporter.new_waits(&wanted) {
+            let Some(member) = self.model.member(&container) else { continue };
+            let (kind, text) = match reason.as_str() {
+                "CrashLoopBackOff" => {
+                    (Type::Warning, format!("Back-off restarting failed container {container} in pod {}", self.model.title()))
+                }
+                "ImagePullBackOff" => {
+                    self.cx.container_event(&self.model, member, Type::Warning, "Failed", "Error: ImagePullBackOff");
+                    let image = member.spec.image.as_deref().unwrap_or_default();
+                    (Type::Normal, format!("Back-off pulling image {image:?}"))
+                }
+                _ => continue,
+            };
+            tracing::debug!(container, message);
+            self.cx.container_event(&self.model, member, kind, "BackOff", text);
+        }
+        let retry = self.reporter.want(&self.model, wanted, now);
+        let accepted = self.reporter.accepted() && ending::settled(&self.state);
+        self.mark_reported(accepted);
+        retry
+    }
+
+    /// Once the final status is with the API server, the object may go: look again for that.
+    fn mark_reported(&mut self, accepted: bool) {
+        if let Some(ending) = self.state.ending.as_mut().filter(|ending| accepted && !ending.reported) {
+            ending.reported = true;
+            self.references_changed.notify_one();
+        }
+    }
+
+    /// Containers without a probe are healthy as soon as they run and their hook is done.
+    fn settle_health(&mut self) {
+        for member in &self.model.members {
+            let Some(slot) = self.state.slots.get_mut(&member.spec.name) else { continue };
+            if !slot.running() || slot.hook != Step::Done(()) {
+                continue;
+            }
+            if member.spec.startup_probe.is_none() {
+                slot.started = true;
+            }
+            if member.spec.readiness_probe.is_none() {
+                slot.ready = true;
+            }
+        }
+    }
+
+    fn probe_targets(&self) -> Vec<Target> {
+        let mut targets = Vec::new();
+        let ip = pod_ip(&self.cx, &self.model, &self.state);
+        for member in self.model.members.iter().filter(|member| matches!(member.role, Role::App | Role::Sidecar)) {
+            let Some(slot) = self.state.slots.get(&member.spec.name) else { continue };
+            let Some(current) = slot.current.as_ref().filter(|_| slot.running() && slot.hook == Step::Done(())) else { continue };
+            let ends = self.state.ending.is_some() || slot.stopping.is_some();
+            let kinds = match (slot.started, ends) {
+                (true, false) => &[Kind::Liveness, Kind::Readiness][..],
+                (true, true) => &[Kind::Readiness],
+                (false, false) => &[Kind::Startup],
+                (false, true) => &[],
+            };
+            for kind in kinds.iter().copied().filter(|kind| kind.of(member).is_some()) {
+                let started = current.started.unwrap_or(current.created);
+                targets.push(Target {
+                    model: self.model.clone(),
+                    member: member.clone(),
+                    id: current.id.clone(),
+                    started,
+                    ip,
+                    kind,
+                });
+            }
+        }
+        targets
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        let member = self.model.member(&verdict.container).cloned();
+        let (Some(member), Some(slot)) = (member, self.state.slots.get_mut(&verdict.container)) else { return };
+        if slot.current.as_ref().is_none_or(|current| current.id != verdict.id) {
+            return;
+        }
+        match (verdict.kind, verdict.healthy) {
+            (Kind::Readiness, healthy) => slot.ready = healthy,
+            (Kind::Startup, true) => slot.started = true,
+            (Kind::Liveness, true) => {}
+            (Kind::Startup | Kind::Liveness, false) => {
+                let own = verdict.kind.of(&member).and_then(|probe| probe.termination_grace_period_seconds);
+                slot.unhealthy = Some((verdict.kind.name(), own));
+            }
+        }
+    }
+
+    fn observe(&mut self) {
+        if !self.observing {
+            self.observing = true;
+            self.running.push(self.effects.observe(&self.model, &self.state));
+        } else {
+            // Look again when the present look is over.
+            self.runtime_changed.notify_one();
+        }
+    }
+
+    /// Waits for something that may change the plan. False when the kubelet stops.
+    async fn wait(&mut self, wake: Option<Timestamp>) -> bool {
+        let token = self.cx.tasks.token();
+        let wait = wake.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        tokio::select! {
+            () = token.cancelled() => return false,
+            changed = self.desired.changed() => {
+                if changed.is_err() {
+                    return false;
+                }
+                self.updated();
+            }
+            () = self.runtime_changed.notified(), if !self.observing => self.observe(),
+            () = self.references_changed.notified() => self.state.references_changed(Timestamp::now()),
+            Some(outcome) = self.running.next(), if !self.running.is_empty() => self.apply(outcome),
+            Some(verdict) = self.verdicts.recv() => self.judge(verdict),
+            () = self.reporter.sent() => {}
+            () = async { tokio::time::sleep(wait.unwrap_or_default()).await }, if wait.is_some() => {}
+        }
+        true
+    }
+
+    fn apply(&mut self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Observed(..) | Outcome::Nothing) {
+            self.observing = false;
+        }
+        // The runtime tells of the end of what it stopped; looking at once saves the way through its events.
+        let look = matches!(outcome, Outcome::Stopped(..));
+        self.state.apply(outcome, Timestamp::now());
+        if look {
+            self.observe();
+        }
+    }
+
+    fn updated(&mut self) {
+        let pod = self.desired.borrow_and_update().pod.clone();
+        let old_refs = crate::refs::names(&self.model);
+        self.model = Model::new(pod);
+        if crate::refs::names(&self.model) != old_refs {
+            let refs = self.cx.references.of_pod(&self.model, &self.references_changed);
+            self.effects.refs = Arc::new(refs);
+        }
+        // Labels and annotations are in downward API volumes.
+        if self.state.volumes == Step::Done(()) {
+            self.state.refresh = Some(Timestamp::now());
+        }
+        self.reporter.updated(&self.model);
+    }
+
+    fn gone(&self) -> bool {
+        self.desired.borrow().removed && ending::settled(&self.state) && !self.state.any_alive()
+    }
+
+    /// Removes what is left of a pod that the API no longer has.
+    async fn clean_up(self) {
+        if let Err(error) = super::cleanup::remove_pod(&self.cx, self.model.uid(), &self.cx.log_dir(&self.model)).await {
+            tracing::warn!(
+                pod = self.model.title(),
+                error,
+                "cannot remove all of a pod; the next start of the kubelet tries again"
+            );
+        }
+    }
+}
+
+/// The state of a pod that may have run before this kubelet started: nothing that runs is touched.
+fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
+    let status = model.pod.status.clone().unwrap_or_default();
+    let mut state = State { start_time: Some(status.start_time.as_ref().map_or(now, |time| time.0)), ..State::default() };
+    let Found { mut sandboxes, mut containers } = found;
+    sandboxes.sort_by_key(|sandbox| sandbox.attempt);
+    state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
+    let ready = sandboxes.pop();
+    containers.sort_by_key(|container| container.attempt);
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    for told in lists.into_iter().flatten().flatten() {
+        let slot = state.slot(&told.name);
+        slot.inherited = Some(told.clone());
+        let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
+        slot.attempt = u32::try_from(told.restart_count).unwrap_or(0) + u32::from(ran);
+    }
+    for container in containers {
+        let in_newest = ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
+        let slot = state.slot(&container.name.clone());
+        if in_newest {
+            slot.observe(container);
+        } else {
+            slot.attempt = slot.attempt.max(container.attempt + 1);
+            slot.previous = Some(container);
+        }
+        if slot.running() {
+            // Its hook has run, and until a probe says otherwise it is what it was.
+            slot.hook = Step::Done(());
+            slot.started = slot.inherited.as_ref().is_some_and(|told| told.started == Some(true));
+            slot.ready = slot.inherited.as_ref().is_some_and(|told| told.ready);
+        }
+    }
+    if let Some(sandbox) = ready {
+        let serves = sandbox.state == SandboxState::Ready;
+        state.sandbox = Step::Done(sandbox);
+        if !serves && !ended(&status) {
+            state.lose_sandbox();
+        }
+    }
+    if ended(&status) {
+        state.ending = Some(Ending::new(Cause::Completed, now));
+    }
+    state
+}
+
+/// Whether the API has the pod's final phase.
+pub fn ended(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}

@@ -1,0 +1,266 @@
+//! HTTP requests of probes and hooks: one connection each, no certificate checks, redirects only on the same host.
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+
+/// Most of a body that is read for a message.
+const BODY: usize = 10 * 1024;
+const REDIRECTS: usize = 10;
+
+/// Port number of a reference by number or by name in `container`.
+pub fn port(reference: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match reference {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => match container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name)) {
+            Some(port) => port.container_port,
+            None => name.parse().map_err(|_| format!("couldn't find port: {name:?}"))?,
+        },
+    };
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
+}
+
+/// A request of a probe or hook.
+#[derive(Clone, Debug)]
+pub struct Get {
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Get {
+    /// Prepares the request of `action`, to the pod's address where it names no host.
+    pub fn new(action: &HTTPGetAction, container: &Container, pod_ip: Option<IpAddr>) -> Result<Self, String> {
+        let host = match action.host.clone().filter(|host| !host.is_empty()) {
+            Some(host) => host,
+            None => pod_ip.ok_or("the pod has no address")?.to_string(),
+        };
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+        let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
+        let port = port(&action.port, container)?;
+        let path = action.path.as_deref().unwrap_or("/");
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let uri = format!("{scheme}://{host}:{port}{slash}{path}");
+        let uri = uri.parse().map_err(|error| format!("{uri:?} is no URL: {error}"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-probe/1.36"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        for own in action.http_headers.iter().flatten() {
+            let name: HeaderName = own.name.parse().map_err(|_| format!("{:?} is no header name", own.name))?;
+            let value: HeaderValue = own.value.parse().map_err(|_| format!("invalid value of header {:?}", own.name))?;
+            // An empty value takes a default header away.
+            let default = matches!(name, header::USER_AGENT | header::ACCEPT);
+            match (default, own.value.is_empty()) {
+                (true, true) => drop(headers.remove(&name)),
+                (true, false) => drop(headers.insert(name, value)),
+                _ => drop(headers.append(name, value)),
+            }
+        }
+        Ok(Self { uri, headers })
+    }
+
+    /// Sends it, follows redirects on the same host, and returns the status code and the beginning of the body.
+    /// A redirect to another host is not followed and counts as an answer.
+    pub async fn send(&self, timeout: Duration) -> Result<(u16, String), String> {
+        let late = || format!("Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", self.uri);
+        let answer = tokio::time::timeout(timeout, self.follow()).await.map_err(|_| late())?;
+        answer.map_err(|error| format!("Get \"{}\": {error}", self.uri))
+    }
+
+    async fn follow(&self) -> Result<(u16, String), String> {
+        let mut uri = self.uri.clone();
+        for _ in 0..REDIRECTS {
+            let answer = request(&uri, &self.headers).await?;
+            let location = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status));
+            match location.and_then(|location| redirect(&uri, location)) {
+                Some(next) if next.host() == self.uri.host() => uri = next,
+                _ => return Ok((answer.status, answer.body)),
+            }
+        }
+        Err(format!("stopped after {REDIRECTS} redirects"))
+    }
+}
+
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    body: String,
+}
+
+/// Where a redirect leads.
+fn redirect(from: &Uri, location: &str) -> Option<Uri> {
+    if location.contains("://") {
+        return location.parse().ok();
+    }
+    let origin = format!("{}://{}", from.scheme_str()?, from.authority()?);
+    if location.starts_with('/') {
+        return format!("{origin}{location}").parse().ok();
+    }
+    let (directory, _) = from.path().rsplit_once('/')?;
+    format!("{origin}{directory}/{location}").parse().ok()
+}
+
+async fn beginning(response: Response<Incoming>) -> String {
+    let mut body = Limited::new(response.into_body(), BODY);
+    let mut text = Vec::new();
+    // A body that is cut short or too long still says something.
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            text.extend_from_slice(data);
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, String> {
+    let host = uri.host().unwrap_or_default();
+    let secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let stream = connect(host, port).await?;
+    let mut request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()));
+    if let Some(own) = request.headers_mut() {
+        own.extend(headers.clone());
+        if !own.contains_key(header::HOST) {
+            let host = uri.authority().and_then(|authority| authority.as_str().parse().ok());
+            host.map(|host| own.insert(header::HOST, host));
+        }
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    if !secure {
+        return exchange(TokioIo::new(stream), request).await;
+    }
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
+    let stream = tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await.map_err(|error| error.to_string())?;
+    exchange(TokioIo::new(stream), request).await
+}
+
+/// Connects as a probe does; the error reads as upstream's.
+pub async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let target = format!("{host}:{port}");
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+    stream.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("dial tcp {target}: connect: connection refused"),
+        std::io::ErrorKind::HostUnreachable => format!("dial tcp {target}: connect: no route to host"),
+        _ => format!("dial tcp {target}: {error}"),
+    })
+}
+
+async fn exchange<S>(io: TokioIo<S>, request: Request<Empty<Bytes>>) -> Result<Answer, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
+    let work = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
+        Ok(Answer { status: response.status().as_u16(), location, body: beginning(response).await })
+    };
+    beside(connection, work).await
+}
+
+/// Drives a client connection while `work` uses it. What the connection has to say, `work` hears by itself.
+pub(super) async fn beside<T>(connection: impl Future<Output = Result<(), hyper::Error>>, work: impl Future<Output = T>) -> T {
+    let (mut connection, mut work) = (std::pin::pin!(connection), std::pin::pin!(work));
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => return result,
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
+
+static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(AnyCertificate(provider.clone()));
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+    let builder =
+        builder.with_protocol_versions(&versions).unwrap_or_else(|error| unreachable!("ring offers TLS 1.2 and 1.3: {error}"));
+    Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+});
+
+/// Probes ask whether somebody answers, not who.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(action: Value, expected: Result<&str, &str>) {
+        let container = serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap();
+        let action = serde_json::from_value(action).unwrap();
+        let get = Get::new(&action, &container, Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(get.map(|get| get.uri.to_string()), expected.map(str::to_owned).map_err(str::to_owned));
+    }
+
+    #[test]
+    fn urls() {
+        check(json!({"port": 80}), Ok("http://10.0.0.2:80/"));
+        check(json!({"port": "web", "path": "health?x=1", "scheme": "HTTPS"}), Ok("https://10.0.0.2:8080/health?x=1"));
+        check(json!({"port": 80, "host": "::1"}), Ok("http://[::1]:80/"));
+        check(json!({"port": "other"}), Err("couldn't find port: \"other\""));
+        check(json!({"port": 0}), Err("invalid port number: 0"));
+    }
+
+    #[test]
+    fn redirects() {
+        let from: Uri = "http://a:1/x/y".parse().unwrap();
+        let check = |location: &str, expected: &str| assert_eq!(redirect(&from, location).unwrap().to_string(), expected);
+        check("/z", "http://a:1/z");
+        check("z", "http://a:1/x/z");
+        check("https://b/z", "https://b/z");
+    }
+}

@@ -1,0 +1,260 @@
+//! Probes: one task per probe of a running container, whose verdicts go to the pod's task.
+
+pub mod grpc;
+pub mod http;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::OnFailure;
+use client::events::Type;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Probe;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::spec::{Member, Model};
+
+/// What a probe decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Whether the container has started; the others wait for it.
+    Startup,
+    /// Whether it must be restarted.
+    Liveness,
+    /// Whether it gets traffic.
+    Readiness,
+}
+
+impl Kind {
+    /// As in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Liveness => "liveness",
+            Self::Readiness => "readiness",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+
+    /// The container's probe of this kind.
+    pub fn of(self, member: &Member) -> Option<&Probe> {
+        match self {
+            Self::Startup => member.spec.startup_probe.as_ref(),
+            Self::Liveness => member.spec.liveness_probe.as_ref(),
+            Self::Readiness => member.spec.readiness_probe.as_ref(),
+        }
+    }
+}
+
+/// A verdict: so many results of one sort in a row that it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Name of the container.
+    pub container: String,
+    /// Its runtime identifier; a verdict on an older one is void.
+    pub id: String,
+    /// Which probe.
+    pub kind: Kind,
+    /// What it found.
+    pub healthy: bool,
+}
+
+/// Counts results in a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    last: Option<bool>,
+    run: i32,
+}
+
+impl Tally {
+    /// The verdict, once the threshold is reached.
+    fn count(&mut self, healthy: bool, probe: &Probe) -> Option<bool> {
+        self.run = if self.last == Some(healthy) { self.run.saturating_add(1) } else { 1 };
+        self.last = Some(healthy);
+        let threshold = if healthy { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        (self.run >= threshold).then_some(healthy)
+    }
+}
+
+/// A probe of one running container.
+#[derive(Clone)]
+pub struct Target {
+    /// The pod.
+    pub model: Model,
+    /// The container.
+    pub member: Member,
+    /// Its runtime identifier.
+    pub id: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// The pod's address.
+    pub ip: Option<IpAddr>,
+    /// Which probe.
+    pub kind: Kind,
+}
+
+/// The running probes of one pod.
+pub struct Probes {
+    cx: Arc<Context>,
+    verdicts: mpsc::Sender<Verdict>,
+    running: HashMap<(String, Kind), CancellationToken>,
+}
+
+impl Probes {
+    /// No probes yet; verdicts go to `verdicts`.
+    pub fn new(cx: Arc<Context>, verdicts: mpsc::Sender<Verdict>) -> Self {
+        Self { cx, verdicts, running: HashMap::new() }
+    }
+
+    /// Starts the probes of `targets` that do not run, and ends all others.
+    pub fn sync(&mut self, targets: Vec<Target>) {
+        let wanted: std::collections::HashSet<_> = targets.iter().map(|t| (t.id.clone(), t.kind)).collect();
+        self.running.retain(|key, token| {
+            let keep = wanted.contains(key);
+            if !keep {
+                token.cancel();
+            }
+            keep
+        });
+        for target in targets {
+            let key = (target.id.clone(), target.kind);
+            if self.running.contains_key(&key) {
+                continue;
+            }
+            let token = self.cx.tasks.token().child_token();
+            self.running.insert(key, token.clone());
+            let title = format!("{} probe of {} in {}", target.kind.name(), target.member.spec.name, target.model.title());
+            let task = follow(self.cx.clone(), target, self.verdicts.clone());
+            self.cx.tasks.spawn(title, OnFailure::Log, async move {
+                token.run_until_cancelled(task).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.running.values().for_each(CancellationToken::cancel);
+    }
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default))
+}
+
+/// Probes until the verdict that ends it: a passed startup probe, a failed startup or liveness probe.
+async fn follow(cx: Arc<Context>, target: Target, verdicts: mpsc::Sender<Verdict>) {
+    let Some(probe) = target.kind.of(&target.member).cloned() else { return };
+    let delay = seconds(probe.initial_delay_seconds, 0);
+    let age = Duration::try_from(Timestamp::now().duration_since(target.started)).unwrap_or_default();
+    tokio::time::sleep(delay.saturating_sub(age)).await;
+    let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut tally = Tally::default();
+    loop {
+        ticks.tick().await;
+        let healthy = match once(&cx, &target, &probe).await {
+            Ok(()) => true,
+            Err(Trouble::Failed(output)) => {
+                let message = format!("{} probe failed: {output}", target.kind.title());
+                cx.container_event(&target.model, &target.member, Type::Warning, "Unhealthy", message);
+                false
+            }
+            Err(Trouble::Unknown(error)) => {
+                let message = format!("{} probe errored: {error}", target.kind.title());
+                cx.container_event(&target.model, &target.member, Type::Warning, "Unhealthy", message);
+                continue;
+            }
+        };
+        let Some(healthy) = tally.count(healthy, &probe) else { continue };
+        let verdict = Verdict { container: target.member.spec.name.clone(), id: target.id.clone(), kind: target.kind, healthy };
+        let last = target.kind == Kind::Startup || (target.kind == Kind::Liveness && !healthy);
+        if verdicts.send(verdict).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Why a probe did not pass.
+#[derive(Debug)]
+enum Trouble {
+    /// It found the container unhealthy.
+    Failed(String),
+    /// It could not find out; this counts for nothing.
+    Unknown(String),
+}
+
+async fn once(cx: &Context, target: &Target, probe: &Probe) -> Result<(), Trouble> {
+    let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
+    let host = || target.ip.map(|ip| ip.to_string()).ok_or_else(|| Trouble::Unknown("the pod has no address".to_owned()));
+    if let Some(action) = &probe.exec {
+        return exec(cx, target, action.command.as_deref().unwrap_or_default(), timeout).await;
+    }
+    if let Some(action) = &probe.http_get {
+        let get = http::Get::new(action, &target.member.spec, target.ip).map_err(Trouble::Unknown)?;
+        let (status, _) = get.send(timeout).await.map_err(Trouble::Failed)?;
+        if (200..400).contains(&status) {
+            return Ok(());
+        }
+        return Err(Trouble::Failed(format!("HTTP probe failed with statuscode: {status}")));
+    }
+    if let Some(action) = &probe.tcp_socket {
+        let port = http::port(&action.port, &target.member.spec).map_err(Trouble::Unknown)?;
+        let host = action.host.clone().filter(|host| !host.is_empty()).map_or_else(host, Ok)?;
+        let late = |_| Trouble::Failed(format!("dial tcp {host}:{port}: i/o timeout"));
+        return tokio::time::timeout(timeout, http::connect(&host, port)).await.map_err(late)?.map(drop).map_err(Trouble::Failed);
+    }
+    if let Some(action) = &probe.grpc {
+        let port = u16::try_from(action.port).map_err(|_| Trouble::Unknown(format!("invalid port number: {}", action.port)))?;
+        let service = action.service.as_deref().unwrap_or_default();
+        return grpc::check(&host()?, port, service, timeout).await.map_err(Trouble::Failed);
+    }
+    Err(Trouble::Unknown("missing probe handler".to_owned()))
+}
+
+async fn exec(cx: &Context, target: &Target, command: &[String], timeout: Duration) -> Result<(), Trouble> {
+    match cx.runtime().exec_sync(&target.id, command, timeout).await {
+        Ok(output) if output.exit_code == 0 => Ok(()),
+        Ok(output) => {
+            let text = [output.stdout, output.stderr].concat();
+            Err(Trouble::Failed(String::from_utf8_lossy(&text).into_owned()))
+        }
+        Err(runtime::api::Error::Timeout(_)) => {
+            let command = command.join(" ");
+            Err(Trouble::Failed(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs())))
+        }
+        Err(error) => Err(Trouble::Unknown(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(results: &[bool], success: i32, failure: i32, verdicts: &[Option<bool>]) {
+        let probe = Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Default::default() };
+        let mut tally = Tally::default();
+        let seen: Vec<_> = results.iter().map(|healthy| tally.count(*healthy, &probe)).collect();
+        assert_eq!(seen, verdicts);
+    }
+
+    #[test]
+    fn thresholds() {
+        check(&[true], 1, 3, &[Some(true)]);
+        check(&[false, false, false, true], 1, 3, &[None, None, Some(false), Some(true)]);
+        check(&[true, false, true, true], 2, 1, &[None, Some(false), None, Some(true)]);
+    }
+}

@@ -1,0 +1,231 @@
+//! Watches on single ConfigMaps and Secrets, shared by the pods that refer to them.
+//!
+//! A node may read only what its pods refer to, so nothing is listed: each reference is a watch on one name, which
+//! lives as long as some pod holds it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+
+use base::tasks::{OnFailure, Tasks};
+use client::Object;
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Volume};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::env::Objects;
+use crate::spec::Model;
+
+/// What is known of a referenced object.
+#[derive(Debug)]
+pub enum View<K> {
+    /// Nothing yet; the text says why when it could not be read.
+    Unknown(Option<String>),
+    /// It does not exist.
+    Absent,
+    /// It exists.
+    Present(Arc<K>),
+}
+
+struct Entry<K> {
+    view: watch::Sender<View<K>>,
+    listeners: Mutex<Vec<Weak<Notify>>>,
+    token: CancellationToken,
+}
+
+impl<K> Drop for Entry<K> {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+impl<K> Entry<K> {
+    fn set(&self, view: View<K>) {
+        self.view.send_replace(view);
+        self.listeners.lock().retain(|listener| {
+            listener.upgrade().is_some_and(|notify| {
+                notify.notify_one();
+                true
+            })
+        });
+    }
+
+    fn present(&self) -> Option<Arc<K>> {
+        match &*self.view.borrow() {
+            View::Present(object) => Some(object.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits until the object was read, or could not be.
+    async fn known(&self) -> Result<(), String> {
+        let mut receiver = self.view.subscribe();
+        let view = receiver.wait_for(|view| !matches!(view, View::Unknown(None))).await;
+        match view.as_deref() {
+            Ok(View::Unknown(Some(error))) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+type Shared<K> = Arc<Mutex<HashMap<(String, String), Weak<Entry<K>>>>>;
+
+/// All watches of one kubelet.
+#[derive(Clone)]
+pub struct References {
+    client: kube::Client,
+    tasks: Tasks,
+    config_maps: Shared<ConfigMap>,
+    secrets: Shared<Secret>,
+}
+
+impl References {
+    /// Watches with `client`, under `tasks`.
+    pub fn new(client: kube::Client, tasks: Tasks) -> Self {
+        Self { client, tasks, config_maps: Arc::default(), secrets: Arc::default() }
+    }
+
+    /// The references of one pod. `changed` is notified when one of them changes.
+    pub fn of_pod(&self, model: &Model, changed: &Arc<Notify>) -> PodReferences {
+        let (config_maps, secrets) = names(model);
+        let namespace = model.namespace();
+        let maps = config_maps.into_iter().map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed)));
+        let secrets = secrets.into_iter().map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed)));
+        PodReferences { config_maps: maps.collect(), secrets: secrets.collect() }
+    }
+
+    fn entry<K>(&self, shared: &Shared<K>, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>>
+    where
+        K: Object + kube::Resource<Scope = NamespaceResourceScope>,
+    {
+        let mut entries = shared.lock();
+        entries.retain(|_, entry| entry.strong_count() > 0);
+        let key = (namespace.to_owned(), name.to_owned());
+        let entry = entries.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let token = self.tasks.token().child_token();
+            let entry = Arc::new(Entry {
+                view: watch::Sender::new(View::Unknown(None)),
+                listeners: Mutex::default(),
+                token: token.clone(),
+            });
+            entries.insert(key, Arc::downgrade(&entry));
+            let api = kube::Api::<K>::namespaced(self.client.clone(), namespace);
+            let task = follow(api, name.to_owned(), Arc::downgrade(&entry));
+            let title = format!("watch of {} {namespace}/{name}", K::kind(&()));
+            self.tasks.spawn(title, OnFailure::Log, async move {
+                token.run_until_cancelled(task).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+            entry
+        });
+        entry.listeners.lock().push(Arc::downgrade(changed));
+        entry
+    }
+}
+
+async fn follow<K: Object>(api: kube::Api<K>, name: String, entry: Weak<Entry<K>>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    let mut found = None;
+    while let Some(event) = events.next().await {
+        let Some(entry) = entry.upgrade() else { return };
+        match event {
+            Ok(Event::Init) => found = None,
+            Ok(Event::InitApply(object)) => found = Some(Arc::new(object)),
+            Ok(Event::InitDone) => entry.set(found.take().map_or(View::Absent, View::Present)),
+            Ok(Event::Apply(object)) => entry.set(View::Present(Arc::new(object))),
+            Ok(Event::Delete(_)) => entry.set(View::Absent),
+            Err(error) => {
+                // An object that was read stays readable while the API is away.
+                if matches!(&*entry.view.borrow(), View::Present(_) | View::Absent) {
+                    continue;
+                }
+                entry.set(View::Unknown(Some(format!("cannot read {} {name:?}: {error}", K::kind(&())))));
+            }
+        }
+    }
+}
+
+/// The ConfigMaps and Secrets of one pod.
+#[derive(Default)]
+pub struct PodReferences {
+    config_maps: BTreeMap<String, Arc<Entry<ConfigMap>>>,
+    secrets: BTreeMap<String, Arc<Entry<Secret>>>,
+}
+
+impl PodReferences {
+    /// Returns when all of them have been read, or says why one cannot be.
+    pub async fn known(&self) -> Result<(), String> {
+        for entry in self.config_maps.values() {
+            entry.known().await?;
+        }
+        for entry in self.secrets.values() {
+            entry.known().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Objects for PodReferences {
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
+        self.config_maps.get(name)?.present()
+    }
+
+    fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        self.secrets.get(name)?.present()
+    }
+}
+
+/// Names of the ConfigMaps and Secrets that a pod refers to.
+pub fn names(model: &Model) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+    for member in &model.members {
+        for source in member.spec.env_from.iter().flatten() {
+            maps.extend(source.config_map_ref.as_ref().map(|r| r.name.clone()));
+            secrets.extend(source.secret_ref.as_ref().map(|r| r.name.clone()));
+        }
+        for source in member.spec.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+            maps.extend(source.config_map_key_ref.as_ref().map(|r| r.name.clone()));
+            secrets.extend(source.secret_key_ref.as_ref().map(|r| r.name.clone()));
+        }
+    }
+    for volume in model.spec().volumes.iter().flatten() {
+        volume_names(volume, &mut maps, &mut secrets);
+    }
+    secrets.extend(model.spec().image_pull_secrets.iter().flatten().map(|r| r.name.clone()));
+    maps.remove("");
+    secrets.remove("");
+    (maps, secrets)
+}
+
+fn volume_names(volume: &Volume, maps: &mut BTreeSet<String>, secrets: &mut BTreeSet<String>) {
+    maps.extend(volume.config_map.as_ref().map(|source| source.name.clone()));
+    secrets.extend(volume.secret.as_ref().and_then(|source| source.secret_name.clone()));
+    for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+        maps.extend(source.config_map.as_ref().map(|r| r.name.clone()));
+        secrets.extend(source.secret.as_ref().map(|r| r.name.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn finds_every_reference() {
+        let pod = json!({"spec": {
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "m1"}}, {"secret": {"name": "s1"}}]}},
+                {"name": "w", "secret": {"secretName": "s2"}}],
+            "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "m2"}}],
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}}]}]}});
+        let (maps, secrets) = names(&Model::new(Arc::new(serde_json::from_value(pod).unwrap())));
+        assert_eq!(maps.into_iter().collect::<Vec<_>>(), ["m1", "m2"]);
+        assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["pull", "s1", "s2", "s3"]);
+    }
+}

@@ -1,0 +1,269 @@
+//! A container runtime in memory, for tests of whole pods.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use runtime::api::*;
+use tokio::sync::{Notify, broadcast};
+
+/// What the fake runtime holds.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) sandboxes: BTreeMap<String, Sandbox>,
+    pub(crate) containers: BTreeMap<String, Container>,
+    pub(crate) configs: BTreeMap<String, ContainerConfig>,
+    /// Calls in order, such as `start c`.
+    pub(crate) calls: Vec<String>,
+    /// Exit code of commands, by their first word; 0 for others.
+    pub(crate) commands: BTreeMap<String, i32>,
+    /// References that are here.
+    pub(crate) images: Vec<String>,
+    next: u32,
+}
+
+/// The fake; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct FakeRuntime {
+    pub(crate) world: Arc<Mutex<World>>,
+    events: broadcast::Sender<RuntimeEvent>,
+    changed: Arc<Notify>,
+}
+
+impl FakeRuntime {
+    pub(crate) fn new(images: &[&str]) -> Self {
+        let world = World { images: images.iter().map(|image| (*image).to_owned()).collect(), ..World::default() };
+        Self { world: Arc::new(Mutex::new(world)), events: broadcast::channel(64).0, changed: Arc::default() }
+    }
+
+    fn tell(&self, sandbox: &str) {
+        let uid = self.world.lock().sandboxes.get(sandbox).map(|sandbox| sandbox.pod.uid.clone());
+        if let Some(pod_uid) = uid {
+            // Nobody listens in some tests.
+            let _ = self.events.send(RuntimeEvent { pod_uid });
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Ends the newest running container of that name.
+    pub(crate) fn end(&self, name: &str, code: i32) {
+        let sandbox = {
+            let mut world = self.world.lock();
+            let running = world.containers.values_mut().filter(|c| c.name == name && c.state == ContainerState::Running);
+            let container = running.last().unwrap();
+            finish(container, code);
+            container.sandbox.clone()
+        };
+        self.tell(&sandbox);
+    }
+
+    /// Waits until `condition` holds of the world.
+    pub(crate) async fn until(&self, condition: impl Fn(&World) -> bool) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if condition(&self.world.lock()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+        assert!(waited.is_ok(), "did not come to pass; calls: {:?}", self.world.lock().calls);
+    }
+
+    fn call(&self, words: String) {
+        self.world.lock().calls.push(words);
+        self.changed.notify_waiters();
+    }
+}
+
+fn finish(container: &mut Container, code: i32) {
+    container.state = ContainerState::Exited;
+    container.finished = Some(Timestamp::now());
+    container.exit_code = Some(code);
+    container.reason = if code == 0 { "Completed".to_owned() } else { "Error".to_owned() };
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    fn version(&self) -> String {
+        "fake://1".to_owned()
+    }
+
+    async fn check_handler(&self, handler: &str) -> Result<()> {
+        if handler.is_empty() { Ok(()) } else { Err(Error::Unsupported(format!("no runtime {handler:?}"))) }
+    }
+
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox> {
+        let sandbox = Sandbox {
+            id: format!("{}-{}", config.pod.uid, config.attempt),
+            pod: config.pod,
+            attempt: config.attempt,
+            state: SandboxState::Ready,
+            created: Timestamp::now(),
+            ips: vec!["10.0.0.7".parse().unwrap()],
+            netns: None,
+            runtime_handler: config.runtime_handler,
+        };
+        self.world.lock().sandboxes.insert(sandbox.id.clone(), sandbox.clone());
+        self.call(format!("sandbox {}", sandbox.attempt));
+        Ok(sandbox)
+    }
+
+    async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        if let Some(sandbox) = self.world.lock().sandboxes.get_mut(id) {
+            sandbox.state = SandboxState::NotReady;
+        }
+        self.call("stop sandbox".to_owned());
+        Ok(())
+    }
+
+    async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let mut world = self.world.lock();
+        world.sandboxes.remove(id);
+        world.containers.retain(|_, container| container.sandbox != id);
+        drop(world);
+        self.call("remove sandbox".to_owned());
+        Ok(())
+    }
+
+    async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
+        Ok(self.world.lock().sandboxes.values().cloned().collect())
+    }
+
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container> {
+        let container = {
+            let mut world = self.world.lock();
+            world.next += 1;
+            let container = Container {
+                id: format!("c{}", world.next),
+                sandbox: sandbox.to_owned(),
+                name: config.name.clone(),
+                attempt: config.attempt,
+                state: ContainerState::Created,
+                created: Timestamp::now(),
+                started: None,
+                finished: None,
+                exit_code: None,
+                signal: None,
+                reason: String::new(),
+                message: String::new(),
+                image: config.image.clone(),
+                image_reference: config.image_reference.clone(),
+                log_path: config.log_path.clone(),
+                annotations: BTreeMap::new(),
+                pid: None,
+            };
+            world.containers.insert(container.id.clone(), container.clone());
+            world.configs.insert(container.id.clone(), config);
+            container
+        };
+        self.call(format!("create {}", container.name));
+        Ok(container)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        let (name, sandbox, command) = {
+            let mut world = self.world.lock();
+            let command = world.configs[id].command.clone();
+            let container = world.containers.get_mut(id).unwrap();
+            if command.first().is_some_and(|word| word == "/missing") {
+                return Err(Error::Start("exec: \"/missing\": no such file or directory".to_owned()));
+            }
+            container.state = ContainerState::Running;
+            container.started = Some(Timestamp::now());
+            (container.name.clone(), container.sandbox.clone(), command)
+        };
+        self.call(format!("start {name}"));
+        if command.first().is_some_and(|word| word == "exit") {
+            self.end(&name, command[1].parse().unwrap());
+        }
+        self.tell(&sandbox);
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration, _signal: Option<&str>) -> Result<()> {
+        let (name, sandbox) = {
+            let mut world = self.world.lock();
+            let Some(container) = world.containers.get_mut(id) else { return Ok(()) };
+            if container.state == ContainerState::Running {
+                finish(container, 143);
+            }
+            (container.name.clone(), container.sandbox.clone())
+        };
+        self.call(format!("stop {name} {}s", grace.as_secs_f64().round()));
+        self.tell(&sandbox);
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<()> {
+        self.world.lock().containers.remove(id);
+        Ok(())
+    }
+
+    async fn container(&self, id: &str) -> Result<Container> {
+        self.world.lock().containers.get(id).cloned().ok_or_else(|| Error::NotFound(id.to_owned()))
+    }
+
+    async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>> {
+        let world = self.world.lock();
+        let wanted = world.containers.values().filter(|container| sandbox.is_none_or(|id| container.sandbox == id));
+        Ok(wanted.cloned().collect())
+    }
+
+    async fn exec_sync(&self, _id: &str, command: &[String], _timeout: Duration) -> Result<ExecOutput> {
+        let word = command.first().cloned().unwrap_or_default();
+        self.call(format!("exec {word}"));
+        let exit_code = self.world.lock().commands.get(&word).copied().unwrap_or(0);
+        Ok(ExecOutput { exit_code, ..ExecOutput::default() })
+    }
+
+    async fn exec(&self, _id: &str, _request: ExecRequest) -> Result<Streams> {
+        Err(Error::Unsupported("the fake executes nothing".to_owned()))
+    }
+
+    async fn attach(&self, _id: &str, _request: ExecRequest) -> Result<Streams> {
+        Err(Error::Unsupported("the fake attaches to nothing".to_owned()))
+    }
+
+    async fn dial(&self, _sandbox: &str, _port: u16) -> Result<tokio::net::TcpStream> {
+        Err(Error::Unsupported("the fake has no network".to_owned()))
+    }
+
+    async fn pull_image(&self, reference: &str, _credentials: &[Credentials]) -> Result<Image> {
+        self.call(format!("pull {reference}"));
+        if reference.contains("broken") {
+            return Err(Error::ImagePull("manifest unknown".to_owned()));
+        }
+        self.world.lock().images.push(reference.to_owned());
+        Ok(Image { id: "sha256:1".to_owned(), ..Image::default() })
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        let here = self.world.lock().images.iter().any(|image| image == reference);
+        Ok(here.then(|| Image { id: "sha256:1".to_owned(), ..Image::default() }))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_image(&self, _id: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        let receiver = self.events.subscribe();
+        futures::stream::unfold(receiver, |mut receiver| async move {
+            let event = receiver.recv().await.ok()?;
+            Some((event, receiver))
+        })
+        .boxed()
+    }
+}

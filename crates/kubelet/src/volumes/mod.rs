@@ -1,0 +1,175 @@
+//! Volumes of a pod: made before its containers, kept current while they run, removed after them.
+
+pub mod atomic;
+pub mod host_path;
+pub mod mounts;
+pub mod payload;
+pub mod sub_path;
+pub mod tokens;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
+use nix::mount::{MsFlags, mount};
+use tokio::sync::Mutex;
+
+use crate::context::Context;
+use crate::refs::PodReferences;
+use crate::spec::Model;
+use crate::units;
+use payload::Sources;
+use tokens::Tokens;
+
+/// Makes and updates the volumes of one pod.
+pub struct Volumes {
+    cx: Arc<Context>,
+    tokens: Mutex<Tokens>,
+}
+
+/// Where a volume is, as seen from the host.
+pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
+    let plugin = if let Some(source) = &volume.host_path {
+        return PathBuf::from(&source.path);
+    } else if volume.empty_dir.is_some() {
+        "kubernetes.io~empty-dir"
+    } else if volume.config_map.is_some() {
+        "kubernetes.io~configmap"
+    } else if volume.secret.is_some() {
+        "kubernetes.io~secret"
+    } else if volume.downward_api.is_some() {
+        "kubernetes.io~downward-api"
+    } else {
+        "kubernetes.io~projected"
+    };
+    pod_dir.join("volumes").join(plugin).join(&volume.name)
+}
+
+/// The kind of a volume that this kubelet does not offer.
+fn unsupported(volume: &Volume) -> Option<&'static str> {
+    let checks = [
+        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
+        (volume.ephemeral.is_some(), "ephemeral"),
+        (volume.csi.is_some(), "csi"),
+        (volume.nfs.is_some(), "nfs"),
+        (volume.image.is_some(), "image"),
+        (volume.iscsi.is_some(), "iscsi"),
+        (volume.fc.is_some(), "fc"),
+        (volume.git_repo.is_some(), "gitRepo"),
+    ];
+    let known = volume.empty_dir.is_some()
+        || volume.host_path.is_some()
+        || volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some();
+    checks.iter().find(|(there, _)| *there).map(|(_, kind)| *kind).or((!known).then_some("this kind"))
+}
+
+impl Volumes {
+    /// For one pod.
+    pub fn new(cx: Arc<Context>) -> Self {
+        Self { cx, tokens: Mutex::default() }
+    }
+
+    /// Makes what is missing and updates what has changed; says when a token must be renewed. Idempotent.
+    pub async fn sync(&self, model: &Model, refs: &Arc<PodReferences>) -> Result<Option<Timestamp>, String> {
+        if let Some((volume, kind)) = model.spec().volumes.iter().flatten().find_map(|v| unsupported(v).map(|kind| (v, kind))) {
+            return Err(format!(
+                "MountVolume.SetUp failed for volume {:?} : volumes of type {kind} are not supported by this kubelet",
+                volume.name
+            ));
+        }
+        let mut tokens = self.tokens.lock().await;
+        let (known, fetched) = tokio::join!(refs.known(), tokens.refresh(&self.cx.options.client, model));
+        known.and(fetched).map_err(|error| format!("MountVolume.SetUp failed: {error}"))?;
+        let (texts, due) = (tokens.texts(), tokens.due());
+        let (cx, model, refs) = (self.cx.clone(), model.clone(), refs.clone());
+        let work = move || {
+            let facts = cx.facts(Vec::new());
+            let sources = Sources { model: &model, objects: refs.as_ref(), facts: &facts, tokens: &texts };
+            make_all(&cx.pod_dir(model.uid()), &sources)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
+        Ok(due)
+    }
+
+    /// Unmounts and removes everything in the pod's directory but its containers' last words. Idempotent.
+    pub async fn remove(&self, uid: &str) -> Result<(), String> {
+        remove(self.cx.pod_dir(uid)).await
+    }
+}
+
+/// Unmounts and removes a pod's volumes; see [`Volumes::remove`].
+pub async fn remove(pod_dir: PathBuf) -> Result<(), String> {
+    let work = move || -> io::Result<()> {
+        unmount_below(&pod_dir)?;
+        for part in ["volumes", "volume-subpaths"] {
+            match fs::remove_dir_all(pod_dir.join(part)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|error| format!("cannot remove volumes: {error}"))
+}
+
+/// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
+fn unmount_below(directory: &Path) -> io::Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(point.replace("\\040", " ")));
+    let mut points: Vec<_> = points.filter(|point| point.starts_with(directory)).collect();
+    points.sort_unstable();
+    points.iter().rev().try_for_each(|point| sub_path::unmount(point))
+}
+
+fn make_all(pod_dir: &Path, sources: &Sources<'_>) -> Result<(), String> {
+    let group = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
+    for volume in sources.model.spec().volumes.iter().flatten() {
+        let failed = |error: String| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
+        let at = path(pod_dir, volume);
+        if let Some(files) = sources.files(volume) {
+            let files = files.map_err(failed)?;
+            atomic::write(&at, &files, group).map_err(|error| failed(error.to_string()))?;
+        } else if let Some(source) = &volume.host_path {
+            host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
+        } else if let Some(source) = &volume.empty_dir {
+            empty_dir(&at, source, sources.model, group).map_err(|error| failed(error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// An emptyDir is made once and belongs to the containers from then on.
+fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, model: &Model, group: Option<u32>) -> io::Result<()> {
+    if at.exists() {
+        return Ok(());
+    }
+    let memory = match source.medium.as_deref().unwrap_or_default() {
+        "" => false,
+        "Memory" => true,
+        other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
+    };
+    fs::create_dir_all(at)?;
+    if memory {
+        let limit = source.size_limit.as_ref().map(units::whole).filter(|bytes| *bytes > 0);
+        let size = limit.or(crate::resources::pod(model).memory_limit);
+        let options = size.map(|bytes| format!("size={bytes}")).unwrap_or_default();
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str())).inspect_err(
+            |_| {
+                // The next try begins anew.
+                let _ = fs::remove_dir(at);
+            },
+        )?;
+    }
+    if group.is_some() {
+        chown(at, None, group)?;
+    }
+    let setgid = if group.is_some() { 0o2000 } else { 0 };
+    fs::set_permissions(at, fs::Permissions::from_mode(0o777 | setgid))
+}

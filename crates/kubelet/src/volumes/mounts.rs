@@ -1,0 +1,107 @@
+//! What a container sees of its pod's volumes.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use runtime::api::{Mount, Propagation};
+
+use super::{path, sub_path};
+use crate::expand::expand;
+use crate::spec::Model;
+
+/// The mounts of `container`, sub paths bound. `env` is its environment, for `subPathExpr`. Blocking.
+pub fn of_container(
+    pod_dir: &Path,
+    model: &Model,
+    container: &Container,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, String> {
+    let mounts = container.volume_mounts.iter().flatten().enumerate();
+    mounts.map(|(index, mount)| one(pod_dir, model, container, index, mount, env)).collect()
+}
+
+fn one(
+    pod_dir: &Path,
+    model: &Model,
+    container: &Container,
+    index: usize,
+    mount: &VolumeMount,
+    env: &[(String, String)],
+) -> Result<Mount, String> {
+    let volume = model.spec().volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    let volume =
+        volume.ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+    let root = path(pod_dir, volume);
+    let host_path = match sub(mount, env)? {
+        None => root,
+        Some(sub) => {
+            let target = pod_dir.join("volume-subpaths").join(&volume.name).join(&container.name).join(index.to_string());
+            let failed = |error| {
+                format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {error}", mount.name, container.name)
+            };
+            sub_path::bind(&root, &sub, &target).map_err(failed)?;
+            target
+        }
+    };
+    // Files that the kubelet writes are not for the container to change.
+    let managed =
+        volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
+    Ok(Mount {
+        host_path,
+        container_path: absolute(&mount.mount_path),
+        readonly: mount.read_only == Some(true) || managed,
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::Private,
+        },
+    })
+}
+
+/// The part of the volume to mount, all of it when none.
+fn sub(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
+    let literal = mount.sub_path.clone().filter(|path| !path.is_empty());
+    let Some(expression) = mount.sub_path_expr.as_deref().filter(|path| !path.is_empty()) else { return Ok(literal) };
+    let value = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let missing = crate::expand::references(expression).into_iter().find(|name| value(name).is_none());
+    match missing {
+        Some(name) => Err(format!("failed to expand subPath for volumeMount {:?}: missing value for {name:?}", mount.name)),
+        None => Ok(Some(expand(expression, value))),
+    }
+}
+
+fn absolute(path: &str) -> PathBuf {
+    if path.starts_with('/') { PathBuf::from(path) } else { Path::new("/").join(path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::testing::model;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(mount: Value, expected: Result<(&str, &str, bool), &str>) {
+        let model = model(json!({
+            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "configMap": {"name": "x"}}, {"name": "h", "hostPath": {"path": "/srv"}}],
+            "containers": [{"name": "c", "volumeMounts": [mount]}]}));
+        let mounts = of_container(Path::new("/pod"), &model, &model.members[0].spec, &[]);
+        let seen = mounts.map(|list| {
+            let mount = &list[0];
+            (mount.host_path.display().to_string(), mount.container_path.display().to_string(), mount.readonly)
+        });
+        let expected = expected.map(|(host, inside, readonly)| (host.to_owned(), inside.to_owned(), readonly));
+        assert_eq!(seen, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn whole_volumes() {
+        let volume = |name: &str| json!({"name": name, "mountPath": "/x"});
+        check(volume("e"), Ok(("/pod/volumes/kubernetes.io~empty-dir/e", "/x", false)));
+        check(volume("m"), Ok(("/pod/volumes/kubernetes.io~configmap/m", "/x", true)));
+        check(volume("h"), Ok(("/srv", "/x", false)));
+        check(volume("none"), Err("cannot find volume \"none\" to mount into container \"c\""));
+        let unknown = json!({"name": "e", "mountPath": "x", "subPathExpr": "$(POD)"});
+        check(unknown, Err("failed to expand subPath for volumeMount \"e\": missing value for \"POD\""));
+    }
+}

@@ -1,0 +1,147 @@
+//! The files of configMap, secret, downwardAPI and projected volumes. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume};
+
+use super::atomic::{File, Payload};
+use crate::env::Objects;
+use crate::fields::{self, Facts};
+use crate::spec::Model;
+
+/// Default of `defaultMode`.
+const MODE: i32 = 0o644;
+
+/// What files are made from.
+pub struct Sources<'a> {
+    /// The pod.
+    pub model: &'a Model,
+    /// Its ConfigMaps and Secrets.
+    pub objects: &'a dyn Objects,
+    /// For the downward API.
+    pub facts: &'a Facts,
+    /// Service account tokens by volume and path.
+    pub tokens: &'a BTreeMap<(String, String), String>,
+}
+
+type Data = BTreeMap<String, Vec<u8>>;
+
+impl Sources<'_> {
+    /// The files of `volume`; none when it is not made of files. The error is what an event says.
+    pub fn files(&self, volume: &Volume) -> Option<Result<Payload, String>> {
+        if let Some(source) = &volume.config_map {
+            let optional = source.optional == Some(true);
+            return Some(self.config_map(&source.name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE)));
+        }
+        if let Some(source) = &volume.secret {
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            let optional = source.optional == Some(true);
+            return Some(self.secret(name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE)));
+        }
+        if let Some(source) = &volume.downward_api {
+            return Some(self.downward(source.items.as_deref().unwrap_or_default(), source.default_mode.unwrap_or(MODE)));
+        }
+        volume.projected.as_ref().map(|source| self.projected(&volume.name, source))
+    }
+
+    fn config_map(&self, name: &str, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
+        let Some(map) = self.objects.config_map(name) else {
+            return if optional { Ok(Payload::new()) } else { Err(format!("configmap {name:?} not found")) };
+        };
+        let mut data: Data = map.data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes())).collect();
+        data.extend(map.binary_data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())));
+        self.pick("configmap", name, data, items, optional, mode)
+    }
+
+    fn secret(&self, name: &str, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
+        let Some(secret) = self.objects.secret(name) else {
+            return if optional { Ok(Payload::new()) } else { Err(format!("secret {name:?} not found")) };
+        };
+        let data = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())).collect();
+        self.pick("secret", name, data, items, optional, mode)
+    }
+
+    fn pick(
+        &self,
+        kind: &str,
+        name: &str,
+        data: Data,
+        items: Option<&[KeyToPath]>,
+        optional: bool,
+        mode: i32,
+    ) -> Result<Payload, String> {
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return Ok(data.into_iter().map(|(key, data)| (key, file(data, mode))).collect());
+        };
+        let mut files = Payload::new();
+        for item in items {
+            match data.get(&item.key) {
+                Some(data) => drop(files.insert(item.path.clone(), file(data.clone(), item.mode.unwrap_or(mode)))),
+                None if optional => {}
+                None => return Err(format!("{kind} references non-existent {kind} key: {} (in {:?})", item.key, name)),
+            }
+        }
+        Ok(files)
+    }
+
+    fn downward(&self, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Payload, String> {
+        let mut files = Payload::new();
+        for item in items {
+            let text = if let Some(field) = &item.field_ref {
+                fields::field(self.model, &field.field_path, self.facts)
+            } else if let Some(resource) = &item.resource_field_ref {
+                fields::resource(self.model, None, resource, self.facts)
+            } else {
+                continue;
+            };
+            let text = text.map_err(|error| error.to_string())?;
+            files.insert(item.path.clone(), file(text.into_bytes(), item.mode.unwrap_or(mode)));
+        }
+        Ok(files)
+    }
+
+    fn projected(&self, volume: &str, projected: &ProjectedVolumeSource) -> Result<Payload, String> {
+        let mode = projected.default_mode.unwrap_or(MODE);
+        let mut files = Payload::new();
+        for source in projected.sources.iter().flatten() {
+            if let Some(map) = &source.config_map {
+                files.extend(self.config_map(&map.name, map.items.as_deref(), map.optional == Some(true), mode)?);
+            } else if let Some(secret) = &source.secret {
+                files.extend(self.secret(&secret.name, secret.items.as_deref(), secret.optional == Some(true), mode)?);
+            } else if let Some(downward) = &source.downward_api {
+                files.extend(self.downward(downward.items.as_deref().unwrap_or_default(), mode)?);
+            } else if let Some(token) = &source.service_account_token {
+                let text = self.tokens.get(&(volume.to_owned(), token.path.clone()));
+                let text = text.ok_or_else(|| format!("no token for {}", token.path))?;
+                files.insert(token.path.clone(), token_file(self.model, text, mode));
+            } else {
+                return Err("a projected source is of a kind that this kubelet does not support".to_owned());
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn file(data: Vec<u8>, mode: i32) -> File {
+    File { data, mode: u32::try_from(mode).unwrap_or(0o644) & 0o777, uid: None }
+}
+
+/// A token is for nobody else: its group reads it where there is an fsGroup, its user where all containers have the same.
+fn token_file(model: &Model, text: &str, mode: i32) -> File {
+    let data = text.as_bytes().to_vec();
+    let pod = model.spec().security_context.clone().unwrap_or_default();
+    if pod.fs_group.is_some() {
+        return File { data, mode: 0o600, uid: None };
+    }
+    let user =
+        |member: &crate::spec::Member| member.spec.security_context.as_ref().and_then(|c| c.run_as_user).or(pod.run_as_user);
+    let mut users = model.members.iter().map(user);
+    match users.next().flatten() {
+        Some(first) if users.all(|user| user == Some(first)) => File { data, mode: 0o600, uid: u32::try_from(first).ok() },
+        _ => file(data, mode),
+    }
+}
+
+#[cfg(test)]
+#[path = "payload_tests.rs"]
+mod tests;

@@ -1,0 +1,63 @@
+use super::*;
+use crate::pod::testing::model;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+struct Fixed;
+
+impl Objects for Fixed {
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
+        let map = json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "Aw=="}});
+        (name == "m").then(|| Arc::new(serde_json::from_value(map).unwrap()))
+    }
+
+    fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        (name == "s").then(|| Arc::new(serde_json::from_value(json!({"data": {"k": "dg=="}})).unwrap()))
+    }
+}
+
+/// `path=text(mode)` of each file, or the error.
+#[track_caller]
+fn check(source: Value, expected: Result<&[&str], &str>) {
+    let mut volume = source;
+    volume["name"] = json!("v");
+    let volume: Volume = serde_json::from_value(volume).unwrap();
+    let model = model(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
+    let tokens = BTreeMap::from([(("v".to_owned(), "token".to_owned()), "jwt".to_owned())]);
+    let sources = Sources { model: &model, objects: &Fixed, facts: &Facts::default(), tokens: &tokens };
+    let files = sources.files(&volume).unwrap().map(|files| {
+        let show = |(path, file): (&String, &File)| format!("{path}={}({:o})", String::from_utf8_lossy(&file.data), file.mode);
+        files.iter().map(show).collect::<Vec<_>>()
+    });
+    let expected = expected.map(|list| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).map_err(str::to_owned);
+    assert_eq!(files, expected);
+}
+
+#[test]
+fn config_maps_and_secrets() {
+    check(json!({"configMap": {"name": "m"}}), Ok(&["a=1(644)", "b=2(644)", "c=\u{3}(644)"]));
+    let items = json!([{"key": "b", "path": "x/y", "mode": 0o400}]);
+    check(json!({"configMap": {"name": "m", "items": items}}), Ok(&["x/y=2(400)"]));
+    check(json!({"configMap": {"name": "none"}}), Err("configmap \"none\" not found"));
+    check(json!({"configMap": {"name": "none", "optional": true}}), Ok(&[]));
+    let missing = json!([{"key": "z", "path": "z"}]);
+    let error = "configmap references non-existent configmap key: z (in \"m\")";
+    check(json!({"configMap": {"name": "m", "items": missing}}), Err(error));
+    check(json!({"secret": {"secretName": "s", "defaultMode": 0o600}}), Ok(&["k=v(600)"]));
+}
+
+#[test]
+fn projections() {
+    let sources = json!([
+        {"serviceAccountToken": {"path": "token"}},
+        {"configMap": {"name": "m", "items": [{"key": "a", "path": "ca"}]}},
+        {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}},
+            {"path": "cpu", "resourceFieldRef": {"containerName": "c", "resource": "requests.cpu"}}]}}]);
+    check(json!({"projected": {"sources": sources}}), Ok(&["ca=1(644)", "cpu=1(644)", "ns=n(644)", "token=jwt(644)"]));
+    let unsupported = json!([{"clusterTrustBundle": {"path": "x"}}]);
+    check(
+        json!({"projected": {"sources": unsupported}}),
+        Err("a projected source is of a kind that this kubelet does not support"),
+    );
+}

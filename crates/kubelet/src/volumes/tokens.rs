@@ -1,0 +1,119 @@
+//! Service account tokens for projected volumes, bound to their pod and renewed at 80 % of their life.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
+use kube::api::PostParams;
+
+use crate::spec::Model;
+
+/// A token is renewed after a day at the latest.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
+/// A token and when to renew it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    text: String,
+    expires: Timestamp,
+    renew: Timestamp,
+}
+
+/// The tokens of one pod, by volume and path.
+#[derive(Debug, Default)]
+pub struct Tokens(BTreeMap<(String, String), Token>);
+
+/// Projections of service account tokens in a pod, with their volume's name.
+fn projections(model: &Model) -> impl Iterator<Item = (&str, &ServiceAccountTokenProjection)> {
+    model.spec().volumes.iter().flatten().flat_map(|volume| {
+        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        sources.filter_map(|source| source.service_account_token.as_ref().map(|token| (volume.name.as_str(), token)))
+    })
+}
+
+impl Tokens {
+    /// Requests the tokens that are missing or due. A token that cannot be renewed serves until it expires.
+    pub async fn refresh(&mut self, client: &kube::Client, model: &Model) -> Result<(), String> {
+        for (volume, projection) in projections(model) {
+            let key = (volume.to_owned(), projection.path.clone());
+            let now = Timestamp::now();
+            if self.0.get(&key).is_some_and(|token| token.renew > now) {
+                continue;
+            }
+            match request(client, model, projection, now).await {
+                Ok(token) => drop(self.0.insert(key, token)),
+                Err(error) => match self.0.get_mut(&key) {
+                    Some(token) if token.expires > now => {
+                        token.renew = now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now)
+                    }
+                    _ => return Err(format!("failed to fetch token: {error}")),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Texts by volume and path.
+    pub fn texts(&self) -> BTreeMap<(String, String), String> {
+        self.0.iter().map(|(key, token)| (key.clone(), token.text.clone())).collect()
+    }
+
+    /// When the first one is to be renewed.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.0.values().map(|token| token.renew).min()
+    }
+}
+
+/// When a token that was issued at `now` and ends at `expires` is renewed.
+fn renewal(now: Timestamp, expires: Timestamp) -> Timestamp {
+    let life = expires.duration_since(now);
+    let wait = (life * 4 / 5).min(LONGEST);
+    now.saturating_add(wait).unwrap_or(expires)
+}
+
+async fn request(
+    client: &kube::Client,
+    model: &Model,
+    projection: &ServiceAccountTokenProjection,
+    now: Timestamp,
+) -> Result<Token, String> {
+    let account = model.spec().service_account_name.clone().unwrap_or_else(|| "default".to_owned());
+    let bound = BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(model.name().to_owned()),
+        uid: Some(model.uid().to_owned()),
+    };
+    let spec = TokenRequestSpec {
+        audiences: projection.audience.clone().filter(|audience| !audience.is_empty()).map(|audience| vec![audience]),
+        bound_object_ref: Some(bound),
+        expiration_seconds: projection.expiration_seconds.or(Some(3600)),
+    };
+    let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    let api = kube::Api::<ServiceAccount>::namespaced(client.clone(), model.namespace());
+    let answer = api.create_token_request(&account, &PostParams::default(), &request).await.map_err(|e| e.to_string())?;
+    let status = answer.status.ok_or("the API server sent no token")?;
+    let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
+        return Err("the API server sent a token without its end".to_owned());
+    };
+    Ok(Token { text, expires: expires.0, renew: renewal(now, expires.0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(life: i64, wait: i64) {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(renewal(at(1000), at(1000 + life)), at(1000 + wait));
+    }
+
+    #[test]
+    fn renewed_at_four_fifths() {
+        check(3600, 2880);
+        check(600, 480);
+        check(365 * 86_400, 86_400);
+    }
+}

@@ -1,9 +1,0 @@
-//! Containers: their root file system, their OCI configuration and the process that makes them.
-
-pub(crate) mod caps;
-pub(crate) mod cgroup;
-mod devices;
-pub(crate) mod helper;
-pub(crate) mod rootfs;
-pub(crate) mod spec;
-pub(crate) mod user;
