@@ -78,6 +78,10 @@ impl<'s> Ref<'s> {
             },
             Self::Struct(schema, id) => structure(schema, id),
             Self::Field(_, field) if field.atomic => Shape::Leaf,
+            Self::Field(schema, Field { ty: Type::Struct(id), map_declared: true, .. }) => {
+                // Granular here although the type is atomic elsewhere: a volume's claimRef.
+                Shape::Map(Fields::Struct(schema, schema.get(*id)))
+            }
             Self::Field(schema, field) => typed(schema, &field.ty, &field.list),
             Self::Element(schema, ty) => typed(schema, ty, &ListKind::Atomic),
             Self::Json(schema) => structural(schema, value),

@@ -211,6 +211,14 @@ fn defaults_of_keys() {
     story.apply("me", patch).owns(json!({"me/Apply": {"f:spec": {"f:containers": containers}}}));
 }
 
+/// A claimRef is granular, while other fields of its type are atomic.
+#[test]
+fn atomic_types_may_be_granular_fields() {
+    let patch = |name: &str| json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "a"}, "spec": {"claimRef": {"name": name}}});
+    let mut story = Story::new(builtin("PersistentVolume"));
+    story.apply("me", patch("b")).owns(json!({"me/Apply": {"f:spec": {"f:claimRef": {"f:name": {}}}}}));
+}
+
 #[test]
 fn first_apply_after_untracked_writes() {
     let mut story = Story::new(builtin("ConfigMap"));
