@@ -23,8 +23,10 @@ pub mod intstr;
 pub mod labels;
 pub mod meta;
 pub mod names;
+pub mod patch;
 pub mod quantity;
 pub mod status;
+pub mod table;
 pub mod text;
 pub mod time;
 

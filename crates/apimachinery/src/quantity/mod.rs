@@ -2,12 +2,15 @@
 //!
 //! A quantity is held in nanounits in 128 bits: exact for everything between 1n and about 1.7e29. Finer amounts are rounded away from
 //! zero to a nanounit, as upstream does; larger ones are refused, where upstream would keep an arbitrary-precision number.
+//!
+//! The text in which the API stores a quantity is `schema::quantity::canonical`, which keeps some texts as they came; here is
+//! arithmetic.
 
 mod format;
 mod parse;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-pub use parse::{ParseError, canonicalize};
+pub use parse::ParseError;
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::iter::Sum;
@@ -40,7 +43,7 @@ impl Quantity {
 
     /// Parses text such as `100m`, `1.5Gi`, `2e3`.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        parse::parse(text).map(|p| p.quantity)
+        parse::parse(text)
     }
 
     /// Reads JSON: a string, or a number as clients may send it.
@@ -260,7 +263,7 @@ mod tests {
 
         #[test]
         fn never_panics_on_near_quantities(text in "[+-]?[0-9.]{0,45}[eEinumkKMGTP]{0,2}[+-]?[0-9]{0,12}") {
-            let _ = canonicalize(&text);
+            let _ = Quantity::parse(&text);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Parsing of quantities.
 
 use super::{Format, NANO, Quantity};
-use std::borrow::Cow;
 
 /// Why text is not a quantity. The texts are upstream's where upstream has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,18 +14,6 @@ pub enum ParseError {
     /// More than about 1.7e29.
     #[error("quantity is too large: the largest supported amount is about 1.7e29")]
     TooLarge,
-}
-
-pub(super) struct Parsed {
-    pub(super) quantity: Quantity,
-    /// Upstream keeps the text as it came instead of the canonical one.
-    verbatim: bool,
-}
-
-/// The text that upstream stores for a quantity: canonical, except that some texts that are nearly so are kept as they came.
-pub fn canonicalize(text: &str) -> Result<Cow<'_, str>, ParseError> {
-    let parsed = parse(text)?;
-    Ok(if parsed.verbatim { Cow::Borrowed(text) } else { Cow::Owned(parsed.quantity.to_string()) })
 }
 
 /// The parts of a quantity's text.
@@ -89,7 +76,7 @@ fn interpret(suffix: &str) -> Option<(u32, i32, Format)> {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Parsed, ParseError> {
+pub(super) fn parse(text: &str) -> Result<Quantity, ParseError> {
     let parts = split(text)?;
     let (base, exponent, mut format) = interpret(parts.suffix).ok_or(ParseError::Suffix)?;
     let mut nanos = match base {
@@ -102,8 +89,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ParseError> {
     if parts.negative {
         nanos = -nanos;
     }
-    let verbatim = nanos != 0 && is_verbatim(&parts, exponent, format);
-    Ok(Parsed { quantity: Quantity { nanos, format }, verbatim })
+    Ok(Quantity { nanos, format })
 }
 
 /// All digits as one number.
@@ -142,32 +128,6 @@ fn binary_nanos(parts: &Parts<'_>, exponent: u32) -> Result<i128, ParseError> {
     Ok(capped(Some(product / power + i128::from(product % power != 0))))
 }
 
-/// Whether upstream's fast path keeps the text: few digits, and a scale that is a multiple of three.
-fn is_verbatim(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
-    let whole = if parts.whole.is_empty() { "0" } else { parts.whole };
-    let (count, places) = ((whole.len() + parts.fraction.len()) as i32, parts.fraction.len() as i32);
-    let shifted = || whole.bytes().chain(parts.fraction.bytes());
-    if format == Format::BinarySi {
-        let precision = 15 - count - (exponent * 3 / 10) - 1;
-        // Multiples of eight might be multiples of 1024.
-        let value: i64 = parts.whole.parse().unwrap_or(0);
-        return precision >= 0 && places == 0 && value & 7 != 0;
-    }
-    let scale = exponent - places;
-    let thousands = count >= 3 && shifted().rev_ends_with_three_zeros();
-    18 - count >= 0 && scale >= -9 && scale % 3 == 0 && !thousands && shifted().next() != Some(b'0')
-}
-
-trait EndsWithZeros {
-    fn rev_ends_with_three_zeros(self) -> bool;
-}
-
-impl<I: DoubleEndedIterator<Item = u8>> EndsWithZeros for I {
-    fn rev_ends_with_three_zeros(self) -> bool {
-        self.rev().take(3).eq(*b"000")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,9 +135,9 @@ mod tests {
     #[test]
     fn canonical_texts() {
         let check = |input: &str, expected: Result<&str, ParseError>| {
-            assert_eq!(canonicalize(input).as_deref().map_err(|e| *e), expected, "{input}");
+            assert_eq!(parse(input).map(|q| q.to_string()), expected.map(str::to_owned), "{input}");
         };
-        for same in ["0", "1", "100m", "1Ki", "1025", "3Mi", "12e3", "5E", "-1", "1.123", "250u"] {
+        for same in ["0", "1", "100m", "1Ki", "1025", "3Mi", "12e3", "5E", "-1", "250u"] {
             check(same, Ok(same));
         }
         check("0.1", Ok("100m"));
@@ -193,7 +153,8 @@ mod tests {
         check("-0.0000000001", Ok("-1n"));
         check("00", Ok("0"));
         check("0Ki", Ok("0"));
-        check("1.", Ok("1."));
+        check("1.", Ok("1"));
+        check("1.123", Ok("1123m"));
         check("1e3", Ok("1e3"));
         check("1000e3", Ok("1e6"));
         check("100e-3", Ok("100e-3"));
