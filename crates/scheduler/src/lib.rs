@@ -1,1 +1,45 @@
-//! scheduler
+//! Gives pods their nodes.
+//!
+//! One task owns the whole picture of the cluster and changes it in place: no snapshots, no locks. A decision is a pure
+//! function of a pod and that picture ([`cycle`]); the rules are the plugins of one list ([`plugins`]). A pod that found no
+//! node waits for an event that one of the plugins which refused it says may help.
+//!
+//! Deliberately not here yet: preemption. The messages do not speak of it.
+
+mod api;
+mod cluster;
+mod cycle;
+mod framework;
+mod groups;
+mod plugins;
+mod pod;
+mod queue;
+mod resources;
+mod selectors;
+mod service;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use base::tasks::{OnFailure, Tasks};
+use client::events::Recorder;
+use client::{Client, Informers};
+
+/// What the scheduler needs from the composition.
+#[derive(Clone)]
+pub struct Options {
+    /// Shared caches.
+    pub informers: Informers,
+    /// Writes as `system:kube-scheduler`.
+    pub client: Client,
+    /// Which pods are ours: `spec.schedulerName`, usually `default-scheduler`.
+    pub name: String,
+}
+
+/// Starts the scheduler under `tasks`; it ends with it.
+pub fn run(options: &Options, tasks: &Tasks) {
+    let events = Recorder::new(options.client.clone(), &options.name, "", tasks);
+    let scheduler = service::Scheduler::new(options, events);
+    tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, scheduler.run(options.informers.clone()));
+}

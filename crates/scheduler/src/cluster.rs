@@ -1,0 +1,255 @@
+//! The cluster as the scheduler knows it: nodes with the pods on them, changed in place by what the informers tell and by
+//! what the scheduler assumes. One task owns it, so it is never copied.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use apimachinery::labels::Selector;
+use k8s_openapi::api::core::v1::{Node, Taint};
+
+use crate::groups::Groups;
+use crate::pod::{HostPort, PodInfo};
+use crate::resources::{Resources, pods_in};
+use crate::selectors::Labels;
+
+/// A node and what is on it.
+#[derive(Debug)]
+pub(crate) struct NodeInfo {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    /// Taints that keep pods from being scheduled here.
+    pub(crate) hard_taints: Vec<Taint>,
+    /// Taints that make pods prefer other nodes.
+    pub(crate) soft_taints: Vec<Taint>,
+    pub(crate) unschedulable: bool,
+    pub(crate) allocatable: Resources,
+    pub(crate) max_pods: usize,
+    pub(crate) requested: Resources,
+    /// With small amounts for containers that ask for nothing.
+    pub(crate) assumed_requested: Resources,
+    pub(crate) pods: Vec<Arc<PodInfo>>,
+    pub(crate) ports: Vec<HostPort>,
+    /// Sizes of the images that are there, by name.
+    pub(crate) images: HashMap<String, i64>,
+    /// False while only pods are known that say they are on it.
+    present: bool,
+}
+
+impl NodeInfo {
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            labels: None,
+            hard_taints: Vec::new(),
+            soft_taints: Vec::new(),
+            unschedulable: false,
+            allocatable: Resources::default(),
+            max_pods: 0,
+            requested: Resources::default(),
+            assumed_requested: Resources::default(),
+            pods: Vec::new(),
+            ports: Vec::new(),
+            images: HashMap::new(),
+            present: false,
+        }
+    }
+
+    fn update(&mut self, node: &Node) {
+        let spec = node.spec.clone().unwrap_or_default();
+        let (mut hard, mut soft) = (Vec::new(), Vec::new());
+        for taint in spec.taints.into_iter().flatten() {
+            match taint.effect.as_str() {
+                "PreferNoSchedule" => soft.push(taint),
+                _ => hard.push(taint),
+            }
+        }
+        self.labels = node.metadata.labels.clone();
+        (self.hard_taints, self.soft_taints) = (hard, soft);
+        self.unschedulable = spec.unschedulable.unwrap_or(false);
+        let none = BTreeMap::new();
+        let status = node.status.as_ref();
+        let allocatable = status.and_then(|status| status.allocatable.as_ref()).unwrap_or(&none);
+        self.allocatable = Resources::from_list(allocatable);
+        self.max_pods = pods_in(allocatable);
+        self.images.clear();
+        for image in status.and_then(|status| status.images.as_ref()).into_iter().flatten() {
+            for name in image.names.iter().flatten() {
+                self.images.insert(name.clone(), image.size_bytes.unwrap_or(0));
+            }
+        }
+        self.present = true;
+    }
+
+    fn add(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.request);
+        self.assumed_requested.add(&pod.assumed_request);
+        self.ports.extend(pod.ports.iter().cloned());
+        self.pods.push(pod);
+    }
+
+    fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let index = self.pods.iter().position(|pod| pod.uid() == uid)?;
+        let pod = self.pods.swap_remove(index);
+        self.requested.subtract(&pod.request);
+        self.assumed_requested.subtract(&pod.assumed_request);
+        for port in &pod.ports {
+            if let Some(index) = self.ports.iter().position(|own| own == port) {
+                self.ports.swap_remove(index);
+            }
+        }
+        Some(pod)
+    }
+}
+
+/// Nodes, and where each pod is.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    nodes: Vec<NodeInfo>,
+    by_name: HashMap<String, usize>,
+    /// Node name by the pod's uid.
+    placed: HashMap<String, String>,
+    pub(crate) namespaces: HashMap<String, Labels>,
+    /// How many nodes have an image.
+    pub(crate) image_nodes: HashMap<String, usize>,
+    /// Pods that have terms about other pods. While zero, nobody needs to look.
+    pub(crate) with_affinity: usize,
+    pub(crate) with_anti_affinity: usize,
+    pub(crate) groups: Groups,
+}
+
+impl Cluster {
+    /// Nodes that exist.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.iter().filter(|node| node.present)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes().count()
+    }
+
+    /// All slots, also of nodes that are known by their pods only. For walking round from any start.
+    pub(crate) fn slots(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    pub(crate) fn is_present(&self, slot: usize) -> bool {
+        self.nodes[slot].present
+    }
+
+    #[cfg(test)]
+    pub(crate) fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.by_name.get(name).map(|slot| &self.nodes[*slot])
+    }
+
+    pub(crate) fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
+    }
+
+    /// What selects the pods that `pod` should spread from.
+    pub(crate) fn group_of(&self, pod: &PodInfo) -> Option<Selector> {
+        self.groups.of(pod)
+    }
+
+    fn slot(&mut self, name: &str) -> usize {
+        if let Some(slot) = self.by_name.get(name) {
+            return *slot;
+        }
+        self.nodes.push(NodeInfo::new(name));
+        self.by_name.insert(name.to_owned(), self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    fn count_images(&mut self, slot: usize, add: bool) {
+        for name in self.nodes[slot].images.keys() {
+            let count = self.image_nodes.entry(name.clone()).or_default();
+            *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        }
+    }
+
+    pub(crate) fn set_node(&mut self, node: &Node) {
+        let slot = self.slot(node.metadata.name.as_deref().unwrap_or_default());
+        self.count_images(slot, false);
+        self.nodes[slot].update(node);
+        self.count_images(slot, true);
+    }
+
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        let Some(slot) = self.by_name.get(name).copied() else { return };
+        self.count_images(slot, false);
+        self.image_nodes.retain(|_, count| *count > 0);
+        self.nodes[slot].images.clear();
+        self.nodes[slot].present = false;
+        self.drop_if_empty(slot);
+    }
+
+    /// Forgets a node that is gone and has no pods left.
+    fn drop_if_empty(&mut self, slot: usize) {
+        if self.nodes[slot].present || !self.nodes[slot].pods.is_empty() {
+            return;
+        }
+        let node = self.nodes.swap_remove(slot);
+        self.by_name.remove(&node.name);
+        if let Some(moved) = self.nodes.get(slot) {
+            self.by_name.insert(moved.name.clone(), slot);
+        }
+    }
+
+    /// Puts a pod on a node: as the API says, or as the scheduler assumes until it does.
+    pub(crate) fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.remove_pod(pod.uid());
+        self.placed.insert(pod.uid().to_owned(), node.to_owned());
+        self.with_affinity += usize::from(pod.has_affinity());
+        self.with_anti_affinity += usize::from(!pod.anti_affinity.required.is_empty());
+        let slot = self.slot(node);
+        self.nodes[slot].add(pod);
+    }
+
+    /// Whether the pod was there.
+    pub(crate) fn remove_pod(&mut self, uid: &str) -> bool {
+        let Some(slot) = self.placed.remove(uid).and_then(|node| self.by_name.get(&node).copied()) else { return false };
+        if let Some(pod) = self.nodes[slot].remove(uid) {
+            self.with_affinity -= usize::from(pod.has_affinity());
+            self.with_anti_affinity -= usize::from(!pod.anti_affinity.required.is_empty());
+        }
+        self.drop_if_empty(slot);
+        true
+    }
+
+    pub(crate) fn node_of(&self, uid: &str) -> Option<&str> {
+        self.placed.get(uid).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{node, pod};
+    use serde_json::json;
+
+    #[test]
+    fn counts_what_comes_and_goes() {
+        let mut cluster = Cluster::default();
+        cluster.set_node(&node("a", json!({})));
+        let info = |name: &str| {
+            Arc::new(PodInfo::new(Arc::new(pod(
+                name,
+                json!({"containers": [{"name": "c",
+            "ports": [{"containerPort": 80, "hostPort": 80}], "resources": {"requests": {"cpu": "1"}}}]}),
+            ))))
+        };
+        cluster.place(info("p"), "a");
+        cluster.place(info("p"), "a");
+        cluster.place(info("q"), "unknown");
+        let shown = |cluster: &Cluster| cluster.node("a").map(|node| (node.requested.milli_cpu, node.ports.len()));
+        assert_eq!((shown(&cluster), cluster.len()), (Some((1000, 1)), 1));
+        assert!(cluster.remove_pod("p") && !cluster.remove_pod("p"));
+        assert_eq!(shown(&cluster), Some((0, 0)));
+        cluster.remove_node("a");
+        assert!(cluster.remove_pod("q"));
+        assert_eq!((cluster.len(), cluster.slots().len()), (0, 0));
+    }
+}

@@ -1,0 +1,150 @@
+//! One scheduling decision: filter the nodes, score those that are left, choose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+
+use crate::cluster::{Cluster, NodeInfo};
+use crate::framework::{Filter, Reason};
+use crate::plugins::PLUGINS;
+use crate::pod::PodInfo;
+use crate::queue::PluginSet;
+
+/// Below this many nodes all are looked at, and never fewer are.
+const MIN_NODES: usize = 100;
+
+/// Why no node will do.
+#[derive(Debug, Default)]
+pub(crate) struct FitError {
+    nodes: usize,
+    /// How many nodes each reason keeps out.
+    reasons: BTreeMap<Reason, usize>,
+    /// Who gave them.
+    pub(crate) plugins: PluginSet,
+}
+
+impl fmt::Display for FitError {
+    /// In upstream's words: people and tools match on them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes == 0 {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        write!(f, "0/{} nodes are available", self.nodes)?;
+        // Sorted as texts, numbers included.
+        let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        texts.sort();
+        write!(f, ": {}.", texts.join(", "))
+    }
+}
+
+impl FitError {
+    /// The names of the plugins that kept nodes out.
+    pub(crate) fn plugin_names(&self) -> Vec<&'static str> {
+        let named = PLUGINS.iter().enumerate().filter(|(index, _)| self.plugins & 1 << index != 0);
+        named.map(|(_, plugin)| plugin.name()).collect()
+    }
+}
+
+/// Chooses nodes; remembers where it stopped, so that all nodes get their turn when not all are looked at.
+pub(crate) struct Chooser {
+    start: usize,
+    random: u64,
+}
+
+impl Default for Chooser {
+    fn default() -> Self {
+        // Xorshift must not start at zero.
+        Self { start: 0, random: RandomState::new().hash_one(0) | 1 }
+    }
+}
+
+/// How many nodes that will do are enough: from all of them in small clusters down to a twentieth.
+fn enough(nodes: usize) -> usize {
+    if nodes <= MIN_NODES {
+        return nodes;
+    }
+    let percent = 50_usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percent / 100).max(MIN_NODES)
+}
+
+impl Chooser {
+    /// The name of the node for `pod`.
+    pub(crate) fn choose(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<String, FitError> {
+        let feasible = self.feasible(pod, cluster)?;
+        let node = match feasible.as_slice() {
+            [only] => only,
+            nodes => self.best(pod, cluster, nodes),
+        };
+        Ok(node.name.clone())
+    }
+
+    fn feasible<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Vec<&'a NodeInfo>, FitError> {
+        let prepared = PLUGINS.iter().enumerate().filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster)?)));
+        let filters: Vec<(usize, Box<dyn Filter + 'a>)> = prepared.collect();
+        let mut error = FitError { nodes: cluster.len(), ..FitError::default() };
+        let (slots, limit) = (cluster.slots(), enough(error.nodes));
+        let mut feasible = Vec::with_capacity(limit);
+        let mut reasons = Vec::new();
+        let mut seen = 0;
+        while seen < slots.len() && feasible.len() < limit {
+            let slot = (self.start + seen) % slots.len();
+            seen += 1;
+            if !cluster.is_present(slot) {
+                continue;
+            }
+            match filters.iter().find(|(_, filter)| !filter.check(&slots[slot], &mut reasons)) {
+                None => feasible.push(&slots[slot]),
+                Some((plugin, _)) => {
+                    error.plugins |= 1 << plugin;
+                    for reason in reasons.drain(..) {
+                        *error.reasons.entry(reason).or_default() += 1;
+                    }
+                }
+            }
+        }
+        self.start = if slots.is_empty() { 0 } else { (self.start + seen) % slots.len() };
+        if feasible.is_empty() {
+            // A cluster without nodes is helped by a node.
+            error.plugins |= if error.nodes == 0 { PluginSet::MAX } else { 0 };
+            return Err(error);
+        }
+        Ok(feasible)
+    }
+
+    fn best<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> &'a NodeInfo {
+        let mut totals = vec![0_i64; nodes.len()];
+        let mut scores = Vec::with_capacity(nodes.len());
+        for plugin in PLUGINS {
+            let Some(score) = plugin.score(pod, cluster, nodes) else { continue };
+            scores.clear();
+            scores.extend(nodes.iter().map(|node| score.score(node)));
+            score.normalize(&mut scores);
+            for (total, score) in totals.iter_mut().zip(&scores) {
+                *total += score * plugin.weight();
+            }
+        }
+        let highest = totals.iter().copied().max().unwrap_or(0);
+        let best: Vec<usize> = (0..nodes.len()).filter(|index| totals[*index] == highest).collect();
+        nodes[best[self.draw(best.len())]]
+    }
+
+    /// A number below `limit`, which is not zero.
+    fn draw(&mut self, limit: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % limit as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_fewer_of_many() {
+        for (nodes, expected) in [(5, 5), (100, 100), (150, 100), (1000, 420), (5000, 500), (20000, 1000)] {
+            assert_eq!(enough(nodes), expected, "{nodes}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a plugin is.
+
+use std::borrow::Cow;
+
+use crate::cluster::{Cluster, NodeInfo};
+use crate::pod::PodInfo;
+
+/// The highest score of a node.
+pub(crate) const MAX_SCORE: i64 = 100;
+
+/// Why a node will not do, in the words that users read.
+pub(crate) type Reason = Cow<'static, str>;
+
+/// What happened in the cluster, as far as it may let a pod be scheduled that could not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A node came, or changed in a way that matters.
+    Node,
+    /// A pod came to a node, or its labels changed.
+    PodPlaced,
+    /// A pod left a node.
+    PodRemoved,
+    /// A namespace's labels changed.
+    Namespace,
+}
+
+/// One scheduling rule. All methods have defaults: a plugin says only what it has an opinion on.
+pub(crate) trait Plugin: Sync {
+    /// Upstream's name of it.
+    fn name(&self) -> &'static str;
+
+    /// How much its scores count.
+    fn weight(&self) -> i64 {
+        1
+    }
+
+    /// The nodes that will do for `pod`. None: all.
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let _ = (pod, cluster);
+        None
+    }
+
+    /// How well the nodes do that will do. None: all the same.
+    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        let _ = (pod, cluster, nodes);
+        None
+    }
+
+    /// Whether `event` may help a pod that this plugin found no node for.
+    fn helped_by(&self, event: Event) -> bool {
+        event == Event::Node
+    }
+}
+
+/// A filter prepared for one pod.
+pub(crate) trait Filter {
+    /// Whether the node will do; the reasons if not.
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool;
+}
+
+/// A score prepared for one pod.
+pub(crate) trait Score {
+    /// The raw score of a node.
+    fn score(&self, node: &NodeInfo) -> i64;
+
+    /// Brings the scores of all nodes to 0 to [`MAX_SCORE`].
+    fn normalize(&self, scores: &mut [i64]) {
+        let _ = scores;
+    }
+}
+
+/// A filter that gives one reason.
+pub(crate) struct FilterFn<F> {
+    pub(crate) test: F,
+    pub(crate) reason: &'static str,
+}
+
+impl<F: Fn(&NodeInfo) -> bool> Filter for FilterFn<F> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
+        let fine = (self.test)(node);
+        if !fine {
+            reasons.push(Cow::Borrowed(self.reason));
+        }
+        fine
+    }
+}
+
+/// A filter from a test and a reason.
+pub(crate) fn filter<'a>(reason: &'static str, test: impl Fn(&NodeInfo) -> bool + 'a) -> Option<Box<dyn Filter + 'a>> {
+    Some(Box::new(FilterFn { test, reason }))
+}
+
+/// Scales scores so that the highest becomes [`MAX_SCORE`]; with `reverse` the lowest wins.
+pub(crate) fn scale(scores: &mut [i64], reverse: bool) {
+    let max = scores.iter().copied().max().unwrap_or(0);
+    for score in scores {
+        let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
+        *score = if reverse { MAX_SCORE - scaled } else { scaled };
+    }
+}

@@ -1,0 +1,58 @@
+//! Prefers nodes that have the pod's images, the larger the better, but not so that all pods run after one image.
+
+use crate::cluster::{Cluster, NodeInfo};
+use crate::framework::{MAX_SCORE, Plugin, Score};
+use crate::pod::PodInfo;
+
+const MB: i64 = 1024 * 1024;
+/// Below this nothing is gained; above it, for each container, nothing more.
+const MIN: i64 = 23 * MB;
+const MAX_PER_CONTAINER: i64 = 1000 * MB;
+
+pub(super) struct ImageLocality;
+
+impl Plugin for ImageLocality {
+    fn name(&self) -> &'static str {
+        "ImageLocality"
+    }
+
+    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        if nodes.len() < 2 {
+            return None;
+        }
+        let spec = pod.pod.spec.as_ref()?;
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let images: Vec<String> = containers.filter_map(|one| one.image.as_deref()).map(normalized).collect();
+        let total = cluster.len().max(1);
+        let known: Vec<(String, f64)> = images
+            .iter()
+            .filter_map(|name| {
+                let nodes = *cluster.image_nodes.get(name)?;
+                Some((name.clone(), nodes as f64 / total as f64))
+            })
+            .collect();
+        let containers = i64::try_from(images.len()).unwrap_or(1);
+        (!known.is_empty()).then(|| Box::new(Images { known, containers }) as Box<dyn Score>)
+    }
+}
+
+struct Images {
+    /// With the share of nodes that have it.
+    known: Vec<(String, f64)>,
+    containers: i64,
+}
+
+impl Score for Images {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let sizes = self.known.iter().filter_map(|(name, share)| Some(*node.images.get(name)? as f64 * share));
+        let max = MAX_PER_CONTAINER * self.containers;
+        let sum = (sizes.sum::<f64>() as i64).clamp(MIN, max);
+        MAX_SCORE * (sum - MIN) / (max - MIN)
+    }
+}
+
+/// With the tag that an image without one has.
+fn normalized(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains(':') || name.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+}

@@ -1,0 +1,25 @@
+//! The plugins, in the order in which they filter.
+
+mod affinity;
+mod images;
+mod node;
+mod resources;
+mod spread;
+#[cfg(test)]
+mod tests;
+
+use crate::framework::Plugin;
+
+/// Every plugin.
+pub(crate) static PLUGINS: &[&dyn Plugin] = &[
+    &node::NodeUnschedulable,
+    &node::NodeName,
+    &node::TaintToleration,
+    &node::NodeAffinity,
+    &node::NodePorts,
+    &resources::NodeResourcesFit,
+    &resources::NodeResourcesBalancedAllocation,
+    &spread::PodTopologySpread,
+    &affinity::InterPodAffinity,
+    &images::ImageLocality,
+];

@@ -1,0 +1,177 @@
+//! Plugins that look at the node alone.
+
+use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
+
+use crate::cluster::{Cluster, NodeInfo};
+use crate::framework::{Event, Filter, Plugin, Score, filter, scale};
+use crate::pod::PodInfo;
+
+fn spec(pod: &PodInfo) -> Option<&PodSpec> {
+    pod.pod.spec.as_ref()
+}
+
+fn tolerations(pod: &PodInfo) -> &[Toleration] {
+    spec(pod).and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
+}
+
+/// Whether a toleration covers a taint.
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    if !effect.is_empty() && effect != taint.effect {
+        return false;
+    }
+    let key = toleration.key.as_deref().unwrap_or_default();
+    if !key.is_empty() && key != taint.key {
+        return false;
+    }
+    let (own, taints) = (toleration.value.as_deref().unwrap_or_default(), taint.value.as_deref().unwrap_or_default());
+    let number = |text: &str| text.parse::<i64>();
+    match toleration.operator.as_deref().unwrap_or_default() {
+        "Exists" => true,
+        "" | "Equal" => own == taints,
+        "Gt" => matches!((number(taints), number(own)), (Ok(taint), Ok(own)) if taint > own),
+        "Lt" => matches!((number(taints), number(own)), (Ok(taint), Ok(own)) if taint < own),
+        _ => false,
+    }
+}
+
+pub(super) fn tolerates_all(pod: &PodInfo, node: &NodeInfo) -> bool {
+    let tolerations = tolerations(pod);
+    node.hard_taints.iter().all(|taint| tolerations.iter().any(|one| tolerates(one, taint)))
+}
+
+pub(super) struct NodeUnschedulable;
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let taint =
+            Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        if tolerations(pod).iter().any(|one| tolerates(one, &taint)) {
+            return None;
+        }
+        filter("node(s) were unschedulable", |node| !node.unschedulable)
+    }
+}
+
+pub(super) struct NodeName;
+
+impl Plugin for NodeName {
+    fn name(&self) -> &'static str {
+        "NodeName"
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let name = pod.node();
+        if name.is_empty() {
+            return None;
+        }
+        filter("node(s) didn't match the requested node name", move |node| node.name == name)
+    }
+}
+
+pub(super) struct TaintToleration;
+
+impl Plugin for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+
+    fn weight(&self) -> i64 {
+        3
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        filter("node(s) had untolerated taint(s)", move |node| tolerates_all(pod, node))
+    }
+
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        nodes.iter().any(|node| !node.soft_taints.is_empty()).then(|| Box::new(SoftTaints { pod }) as Box<dyn Score>)
+    }
+}
+
+struct SoftTaints<'a> {
+    pod: &'a PodInfo,
+}
+
+impl Score for SoftTaints<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let tolerations = tolerations(self.pod);
+        let untolerated = node.soft_taints.iter().filter(|taint| !tolerations.iter().any(|one| tolerates(one, taint)));
+        i64::try_from(untolerated.count()).unwrap_or(i64::MAX)
+    }
+
+    fn normalize(&self, scores: &mut [i64]) {
+        scale(scores, true);
+    }
+}
+
+pub(super) struct NodeAffinity;
+
+/// Whether the node has what the pod's node selector and required node affinity ask for.
+pub(super) fn selects_node(pod: &PodInfo, node: &NodeInfo) -> bool {
+    let wanted = spec(pod).and_then(|spec| spec.node_selector.as_ref()).into_iter().flatten();
+    let selected = wanted.into_iter().all(|(key, value)| node.label(key) == Some(value));
+    selected && pod.node_terms.as_ref().is_none_or(|terms| terms.matches(&node.name, &node.labels))
+}
+
+impl Plugin for NodeAffinity {
+    fn name(&self) -> &'static str {
+        "NodeAffinity"
+    }
+
+    fn weight(&self) -> i64 {
+        2
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let selector = spec(pod).and_then(|spec| spec.node_selector.as_ref());
+        if selector.is_none_or(|selector| selector.is_empty()) && pod.node_terms.is_none() {
+            return None;
+        }
+        filter("node(s) didn't match Pod's node affinity/selector", move |node| selects_node(pod, node))
+    }
+
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        (!pod.preferred_nodes.is_empty()).then(|| Box::new(PreferredNodes { pod }) as Box<dyn Score>)
+    }
+}
+
+struct PreferredNodes<'a> {
+    pod: &'a PodInfo,
+}
+
+impl Score for PreferredNodes<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let terms = self.pod.preferred_nodes.iter();
+        terms.filter(|(_, term)| term.matches(&node.name, &node.labels)).map(|(weight, _)| weight).sum()
+    }
+
+    fn normalize(&self, scores: &mut [i64]) {
+        scale(scores, false);
+    }
+}
+
+pub(super) struct NodePorts;
+
+impl Plugin for NodePorts {
+    fn name(&self) -> &'static str {
+        "NodePorts"
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        if pod.ports.is_empty() {
+            return None;
+        }
+        filter("node(s) didn't have free ports for the requested pod ports", move |node| {
+            !pod.ports.iter().any(|wanted| node.ports.iter().any(|used| used.conflicts(wanted)))
+        })
+    }
+
+    fn helped_by(&self, event: Event) -> bool {
+        matches!(event, Event::Node | Event::PodRemoved)
+    }
+}

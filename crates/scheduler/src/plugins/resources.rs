@@ -1,0 +1,109 @@
+//! Plugins that look at what is left of a node.
+
+use std::borrow::Cow;
+
+use crate::cluster::{Cluster, NodeInfo};
+use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score};
+use crate::pod::PodInfo;
+
+pub(super) struct NodeResourcesFit;
+
+impl Plugin for NodeResourcesFit {
+    fn name(&self) -> &'static str {
+        "NodeResourcesFit"
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        Some(Box::new(Fit { pod }))
+    }
+
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        Some(Box::new(LeastAllocated { pod }))
+    }
+
+    fn helped_by(&self, event: Event) -> bool {
+        matches!(event, Event::Node | Event::PodRemoved)
+    }
+}
+
+struct Fit<'a> {
+    pod: &'a PodInfo,
+}
+
+impl Filter for Fit<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
+        let before = reasons.len();
+        if node.pods.len() + 1 > node.max_pods {
+            reasons.push(Cow::Borrowed("Too many pods"));
+        }
+        let (wanted, used, all) = (&self.pod.request, &node.requested, &node.allocatable);
+        if wanted.milli_cpu > 0 && wanted.milli_cpu > all.milli_cpu - used.milli_cpu {
+            reasons.push(Cow::Borrowed("Insufficient cpu"));
+        }
+        if wanted.memory > 0 && wanted.memory > all.memory - used.memory {
+            reasons.push(Cow::Borrowed("Insufficient memory"));
+        }
+        if wanted.ephemeral_storage > 0 && wanted.ephemeral_storage > all.ephemeral_storage - used.ephemeral_storage {
+            reasons.push(Cow::Borrowed("Insufficient ephemeral-storage"));
+        }
+        for (name, amount) in &wanted.others {
+            if *amount > 0 && *amount > all.other(name) - used.other(name) {
+                reasons.push(Cow::Owned(format!("Insufficient {name}")));
+            }
+        }
+        reasons.len() == before
+    }
+}
+
+/// Used after the pod came, and allocatable: CPU, then memory.
+fn usage(pod: &PodInfo, node: &NodeInfo) -> [(i64, i64); 2] {
+    let (wanted, used, all) = (&pod.assumed_request, &node.assumed_requested, &node.allocatable);
+    [(used.milli_cpu + wanted.milli_cpu, all.milli_cpu), (used.memory + wanted.memory, all.memory)]
+}
+
+struct LeastAllocated<'a> {
+    pod: &'a PodInfo,
+}
+
+impl Score for LeastAllocated<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let (mut sum, mut number) = (0, 0);
+        for (used, all) in usage(self.pod, node) {
+            if all > 0 {
+                sum += if used > all { 0 } else { (i128::from(all - used) * i128::from(MAX_SCORE) / i128::from(all)) as i64 };
+                number += 1;
+            }
+        }
+        if number == 0 { 0 } else { sum / number }
+    }
+}
+
+pub(super) struct NodeResourcesBalancedAllocation;
+
+impl Plugin for NodeResourcesBalancedAllocation {
+    fn name(&self) -> &'static str {
+        "NodeResourcesBalancedAllocation"
+    }
+
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        // A pod that asks for nothing unbalances nothing.
+        let asks = pod.request.milli_cpu > 0 || pod.request.memory > 0;
+        asks.then(|| Box::new(Balanced { pod }) as Box<dyn Score>)
+    }
+}
+
+struct Balanced<'a> {
+    pod: &'a PodInfo,
+}
+
+impl Score for Balanced<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let (wanted, used, all) = (&self.pod.request, &node.requested, &node.allocatable);
+        let fraction = |amount: i64, all: i64| if all > 0 { (amount as f64 / all as f64).min(1.0) } else { 1.0 };
+        let cpu = fraction(used.milli_cpu + wanted.milli_cpu, all.milli_cpu);
+        let memory = fraction(used.memory + wanted.memory, all.memory);
+        // The standard deviation of two numbers is half their distance.
+        let deviation = (cpu - memory).abs() / 2.0;
+        ((1.0 - deviation) * MAX_SCORE as f64) as i64
+    }
+}

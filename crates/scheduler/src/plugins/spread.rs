@@ -1,0 +1,176 @@
+//! Pods spread over nodes, zones or any other label.
+//!
+//! A pod without constraints of its own that belongs to a service or a controller spreads over hosts and zones softly.
+
+use std::collections::{HashMap, HashSet};
+
+use apimachinery::labels::Selector;
+
+use super::node::{selects_node, tolerates_all};
+use crate::cluster::{Cluster, NodeInfo};
+use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score};
+use crate::pod::{PodInfo, Spread};
+
+const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
+const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
+const HOST: &str = "kubernetes.io/hostname";
+/// Key and greatest skew.
+const DEFAULTS: [(&str, i32); 2] = [(HOST, 3), ("topology.kubernetes.io/zone", 5)];
+
+pub(super) struct PodTopologySpread;
+
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
+    }
+
+    fn weight(&self) -> i64 {
+        2
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let hard: Vec<&Spread> = pod.spread.iter().filter(|one| one.required).collect();
+        if hard.is_empty() {
+            return None;
+        }
+        Some(Box::new(Required::count(pod, hard, cluster)))
+    }
+
+    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        if nodes.len() < 2 {
+            return None;
+        }
+        let soft: Vec<Soft<'a>> = if pod.spread.is_empty() {
+            let group = cluster.group_of(pod)?;
+            DEFAULTS.iter().map(|(key, max_skew)| Soft { key, max_skew: *max_skew, selector: group.clone() }).collect()
+        } else {
+            let soft = pod.spread.iter().filter(|one| !one.required);
+            soft.map(|one| Soft { key: &one.key, max_skew: one.max_skew, selector: one.selector.clone() }).collect()
+        };
+        if soft.is_empty() {
+            return None;
+        }
+        Some(Box::new(Preferred::count(pod, soft, cluster, nodes)))
+    }
+
+    fn helped_by(&self, _: Event) -> bool {
+        true
+    }
+}
+
+/// Pods on `node` that a constraint counts.
+fn count_on(node: &NodeInfo, namespace: &str, selector: &Selector) -> i64 {
+    let counted = |pod: &&std::sync::Arc<PodInfo>| {
+        pod.namespace() == namespace && pod.pod.metadata.deletion_timestamp.is_none() && selector.matches(pod.labels())
+    };
+    i64::try_from(node.pods.iter().filter(counted).count()).unwrap_or(i64::MAX)
+}
+
+struct Domain<'a> {
+    constraint: &'a Spread,
+    counts: HashMap<&'a str, i64>,
+    least: i64,
+    own: i64,
+}
+
+struct Required<'a> {
+    domains: Vec<Domain<'a>>,
+}
+
+impl<'a> Required<'a> {
+    fn count(pod: &'a PodInfo, hard: Vec<&'a Spread>, cluster: &'a Cluster) -> Self {
+        let keys: Vec<&str> = hard.iter().map(|one| one.key.as_str()).collect();
+        let eligible: Vec<&NodeInfo> = cluster.nodes().filter(|node| keys.iter().all(|key| node.label(key).is_some())).collect();
+        let domain = |constraint: &'a Spread| {
+            let mut counts: HashMap<&str, i64> = HashMap::new();
+            for node in &eligible {
+                let affine = !constraint.honour_affinity || selects_node(pod, node);
+                let tolerated = !constraint.honour_taints || tolerates_all(pod, node);
+                if let Some(value) = node.label(&constraint.key).filter(|_| affine && tolerated) {
+                    *counts.entry(value).or_default() += count_on(node, pod.namespace(), &constraint.selector);
+                }
+            }
+            let least = if counts.len() < constraint.min_domains { 0 } else { counts.values().copied().min().unwrap_or(0) };
+            let own = i64::from(constraint.selector.matches(pod.labels()));
+            Domain { constraint, counts, least, own }
+        };
+        Self { domains: hard.into_iter().map(domain).collect() }
+    }
+}
+
+impl Filter for Required<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
+        for domain in &self.domains {
+            let Some(value) = node.label(&domain.constraint.key) else {
+                reasons.push(Reason::Borrowed(NO_LABEL));
+                return false;
+            };
+            let here = domain.counts.get(value).copied().unwrap_or(0);
+            if here + domain.own - domain.least > i64::from(domain.constraint.max_skew) {
+                reasons.push(Reason::Borrowed(SKEWED));
+                return false;
+            }
+        }
+        true
+    }
+}
+
+struct Soft<'a> {
+    key: &'a str,
+    max_skew: i32,
+    selector: Selector,
+}
+
+struct Preferred<'a> {
+    namespace: &'a str,
+    soft: Vec<Soft<'a>>,
+    /// By constraint: pods by value, but for hosts, which are counted when asked.
+    counts: Vec<HashMap<&'a str, i64>>,
+    /// More values weigh more.
+    weights: Vec<f64>,
+}
+
+impl<'a> Preferred<'a> {
+    fn count(pod: &'a PodInfo, soft: Vec<Soft<'a>>, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Self {
+        let (mut counts, mut weights) = (Vec::new(), Vec::new());
+        for constraint in &soft {
+            let values: HashSet<&str> = nodes.iter().filter_map(|node| node.label(constraint.key)).collect();
+            let size = if constraint.key == HOST { nodes.len() } else { values.len() };
+            weights.push((size as f64 + 2.0).ln());
+            let mut count: HashMap<&str, i64> = values.into_iter().map(|value| (value, 0)).collect();
+            if constraint.key != HOST {
+                for node in cluster.nodes().filter(|node| selects_node(pod, node)) {
+                    if let Some(number) = node.label(constraint.key).and_then(|value| count.get_mut(value)) {
+                        *number += count_on(node, pod.namespace(), &constraint.selector);
+                    }
+                }
+            }
+            counts.push(count);
+        }
+        Self { namespace: pod.namespace(), soft, counts, weights }
+    }
+}
+
+impl Score for Preferred<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let mut sum = 0.0;
+        for ((constraint, counts), weight) in self.soft.iter().zip(&self.counts).zip(&self.weights) {
+            let Some(value) = node.label(constraint.key) else { continue };
+            let count = if constraint.key == HOST {
+                count_on(node, self.namespace, &constraint.selector)
+            } else {
+                counts.get(value).copied().unwrap_or(0)
+            };
+            sum += count as f64 * weight + f64::from(constraint.max_skew - 1);
+        }
+        sum.round() as i64
+    }
+
+    fn normalize(&self, scores: &mut [i64]) {
+        let min = scores.iter().copied().min().unwrap_or(0);
+        let max = scores.iter().copied().max().unwrap_or(0);
+        for score in scores {
+            *score = if max == 0 { MAX_SCORE } else { MAX_SCORE * (max + min - *score) / max };
+        }
+    }
+}

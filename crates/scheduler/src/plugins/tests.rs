@@ -1,0 +1,173 @@
+//! Decisions over small clusters.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::cycle::Chooser;
+use crate::pod::PodInfo;
+use crate::testing::{labelled_pod, node};
+
+fn info(name: &str, labels: Value, spec: Value) -> PodInfo {
+    PodInfo::new(Arc::new(labelled_pod(name, labels, spec)))
+}
+
+/// Nodes a and b in zone x, c in zone y, with what `more` gives them.
+fn cluster(more: [Value; 3]) -> Cluster {
+    let mut cluster = Cluster::default();
+    for ((name, zone), mut more) in [("a", "x"), ("b", "x"), ("c", "y")].into_iter().zip(more) {
+        more["labels"]["zone"] = json!(zone);
+        cluster.set_node(&node(name, more));
+    }
+    cluster
+}
+
+fn plain() -> Cluster {
+    cluster([json!({}), json!({}), json!({})])
+}
+
+fn place(cluster: &mut Cluster, name: &str, labels: Value, spec: Value, node: &str) {
+    cluster.place(Arc::new(info(name, labels, spec)), node);
+}
+
+/// The nodes that are chosen in some of many tries, or the error.
+#[track_caller]
+fn check(cluster: &Cluster, labels: Value, spec: Value, expected: &str) {
+    let pod = info("new", labels, spec);
+    let mut chooser = Chooser::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..64 {
+        seen.insert(chooser.choose(&pod, cluster).unwrap_or_else(|error| error.to_string()));
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>().join(" "), expected);
+}
+
+fn requests(cpu: &str, memory: &str) -> Value {
+    json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu, "memory": memory}}}])
+}
+
+#[test]
+fn says_why_no_node_will_do() {
+    check(&Cluster::default(), json!({}), json!({}), "no nodes available to schedule pods");
+    let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+    let cordoned = json!({"spec": {"unschedulable": true}});
+    let mixed = cluster([taint.clone(), cordoned, json!({})]);
+    check(
+        &mixed,
+        json!({}),
+        json!({"containers": requests("8", "64Gi")}),
+        "0/3 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, 1 node(s) had untolerated taint(s), \
+         1 node(s) were unschedulable.",
+    );
+    check(&mixed, json!({}), json!({"nodeSelector": {"zone": "x"}, "tolerations": [{"operator": "Exists"}]}), "a b");
+    check(&mixed, json!({}), json!({"nodeSelector": {"zone": "z"}, "tolerations": [{"operator": "Exists"}]}), {
+        "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+    });
+    let gpu = json!([{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]);
+    check(&plain(), json!({}), json!({"containers": gpu}), "0/3 nodes are available: 3 Insufficient example.com/gpu.");
+}
+
+#[test]
+fn node_affinity_selects_and_prefers() {
+    let terms = |expressions: Value| json!({"nodeSelectorTerms": [{"matchExpressions": expressions}]});
+    let required = |term: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+    check(&plain(), json!({}), required(terms(json!([{"key": "zone", "operator": "NotIn", "values": ["x"]}]))), "c");
+    let field = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]});
+    check(&plain(), json!({}), required(field), "b");
+    let preference =
+        json!([{"weight": 5, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["y"]}]}}]);
+    let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preference}}});
+    check(&plain(), json!({}), preferred, "c");
+}
+
+#[test]
+fn prefers_empty_nodes_and_tolerates_soft_taints_last() {
+    let mut busy = plain();
+    place(&mut busy, "p", json!({}), json!({"containers": requests("2", "4Gi")}), "a");
+    place(&mut busy, "q", json!({}), json!({"containers": requests("2", "4Gi")}), "b");
+    check(&busy, json!({}), json!({"containers": requests("1", "2Gi")}), "c");
+    let soft = json!({"spec": {"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}});
+    check(&cluster([soft.clone(), json!({}), soft]), json!({}), json!({}), "b");
+}
+
+#[test]
+fn host_ports_are_used_once() {
+    let port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": ip}]}]});
+    let mut used = plain();
+    for (pod, node) in [("p", "a"), ("q", "b"), ("r", "c")] {
+        place(&mut used, pod, json!({}), port("127.0.0.1"), node);
+    }
+    check(&used, json!({}), port(""), "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports.");
+    check(&used, json!({}), port("127.0.0.2"), "a b c");
+}
+
+fn term(app: &str, key: &str) -> Value {
+    json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": app}}})
+}
+
+fn required_terms(kind: &str, app: &str, key: &str) -> Value {
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term(app, key)]}}})
+}
+
+#[test]
+fn pods_stay_near_or_far() {
+    let web = || json!({"app": "web"});
+    let mut one = plain();
+    place(&mut one, "p", web(), json!({}), "a");
+    check(&one, json!({}), required_terms("podAffinity", "web", "zone"), "b");
+    check(&one, json!({}), required_terms("podAntiAffinity", "web", "zone"), "c");
+    check(&one, json!({}), required_terms("podAffinity", "db", "zone"), {
+        "0/3 nodes are available: 3 node(s) didn't match pod affinity rules."
+    });
+    // The first of a group may go anywhere.
+    check(&plain(), web(), required_terms("podAffinity", "web", "zone"), "a b c");
+    let mut guarded = plain();
+    place(&mut guarded, "p", json!({}), required_terms("podAntiAffinity", "web", "zone"), "a");
+    check(&guarded, web(), json!({}), "c");
+    let preferred = json!([{"weight": 100, "podAffinityTerm": term("web", "kubernetes.io/hostname")}]);
+    check(
+        &one,
+        json!({}),
+        json!({"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}}),
+        "a",
+    );
+}
+
+#[test]
+fn pods_spread() {
+    let web = || json!({"app": "web"});
+    let spread = |key: &str, when: &str| {
+        json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": when,
+               "labelSelector": {"matchLabels": {"app": "web"}}}]})
+    };
+    let mut skewed = plain();
+    place(&mut skewed, "p", web(), json!({}), "a");
+    check(&skewed, web(), spread("zone", "DoNotSchedule"), "c");
+    check(&skewed, web(), spread("kubernetes.io/hostname", "DoNotSchedule"), "b c");
+    check(&skewed, web(), spread("rack", "DoNotSchedule"), {
+        "0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints (missing required label)."
+    });
+    check(&skewed, web(), spread("zone", "ScheduleAnyway"), "c");
+}
+
+#[test]
+fn pods_of_a_service_spread_by_default() {
+    let mut one = plain();
+    let selector = serde_json::from_value(json!({"app": "web"})).ok();
+    one.groups.set_service(&client::Key::namespaced("a", "web"), selector);
+    place(&mut one, "p", json!({"app": "web"}), json!({}), "a");
+    place(&mut one, "q", json!({"app": "other"}), json!({}), "b");
+    place(&mut one, "r", json!({"app": "web"}), json!({}), "c");
+    check(&one, json!({"app": "web"}), json!({}), "b");
+}
+
+#[test]
+fn images_that_are_there_attract() {
+    let image = |name: &str| {
+        json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+        "images": [{"names": [name], "sizeBytes": 900_000_000}]}})
+    };
+    let nodes = cluster([json!({}), image("registry/app:latest"), image("other:1")]);
+    check(&nodes, json!({}), json!({"containers": [{"name": "c", "image": "registry/app"}]}), "b");
+}

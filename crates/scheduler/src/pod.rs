@@ -1,0 +1,161 @@
+//! A pod as scheduling sees it: everything that is asked for each node is computed once.
+
+use std::sync::Arc;
+
+use apimachinery::labels::Selector;
+use client::Key;
+use k8s_openapi::api::core::v1::{Affinity, ContainerPort, Pod, PodSpec, TopologySpreadConstraint};
+
+use crate::resources::{Resources, pod_request};
+use crate::selectors::{Labels, NodeTerm, NodeTerms, PodTerm, with_own_labels};
+
+/// A port on the node's own addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    ip: String,
+    protocol: String,
+    port: i32,
+}
+
+/// Of how many pods each value of a label may have more than the value with the fewest.
+#[derive(Debug)]
+pub(crate) struct Spread {
+    pub(crate) key: String,
+    pub(crate) max_skew: i32,
+    pub(crate) min_domains: usize,
+    pub(crate) required: bool,
+    pub(crate) selector: Selector,
+    pub(crate) honour_affinity: bool,
+    pub(crate) honour_taints: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PodTerms {
+    pub(crate) required: Vec<PodTerm>,
+    pub(crate) preferred: Vec<(i64, PodTerm)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PodInfo {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) priority: i32,
+    pub(crate) request: Resources,
+    /// With small amounts for containers that ask for nothing.
+    pub(crate) assumed_request: Resources,
+    pub(crate) ports: Vec<HostPort>,
+    pub(crate) node_terms: Option<NodeTerms>,
+    pub(crate) preferred_nodes: Vec<(i64, NodeTerm)>,
+    pub(crate) affinity: PodTerms,
+    pub(crate) anti_affinity: PodTerms,
+    pub(crate) spread: Vec<Spread>,
+}
+
+impl PodInfo {
+    pub(crate) fn new(pod: Arc<Pod>) -> Self {
+        let none = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&none);
+        let labels = &pod.metadata.labels;
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let affinity = spec.affinity.as_ref();
+        let (near, far) = pod_terms(affinity, namespace, labels);
+        let nodes = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+        let required = nodes.and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
+        let preferred = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let preferred = preferred.into_iter().flatten();
+        Self {
+            priority: spec.priority.unwrap_or(0),
+            request: pod_request(spec, false),
+            assumed_request: pod_request(spec, true),
+            ports: host_ports(spec),
+            node_terms: required.map(NodeTerms::new),
+            preferred_nodes: preferred.map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference))).collect(),
+            affinity: near,
+            anti_affinity: far,
+            spread: spec.topology_spread_constraints.iter().flatten().map(|one| spread(one, labels)).collect(),
+            pod,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key::of(self.pod.as_ref())
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.pod.metadata.labels
+    }
+
+    /// The node's name, empty when the pod has none.
+    pub(crate) fn node(&self) -> &str {
+        node_of(&self.pod)
+    }
+
+    /// Whether other pods must be looked at for the sake of this one.
+    pub(crate) fn has_affinity(&self) -> bool {
+        let any = |terms: &PodTerms| !terms.required.is_empty() || !terms.preferred.is_empty();
+        any(&self.affinity) || any(&self.anti_affinity)
+    }
+}
+
+pub(crate) fn node_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+fn pod_terms(affinity: Option<&Affinity>, namespace: &str, labels: &Labels) -> (PodTerms, PodTerms) {
+    let compile = |term| PodTerm::new(term, namespace, labels);
+    let (mut near, mut far) = (PodTerms::default(), PodTerms::default());
+    if let Some(affinity) = affinity.and_then(|affinity| affinity.pod_affinity.as_ref()) {
+        let required = affinity.required_during_scheduling_ignored_during_execution.iter().flatten();
+        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+        near.required = required.map(compile).collect();
+        near.preferred = preferred.map(|term| (i64::from(term.weight), compile(&term.pod_affinity_term))).collect();
+    }
+    if let Some(affinity) = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref()) {
+        let required = affinity.required_during_scheduling_ignored_during_execution.iter().flatten();
+        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+        far.required = required.map(compile).collect();
+        far.preferred = preferred.map(|term| (i64::from(term.weight), compile(&term.pod_affinity_term))).collect();
+    }
+    (near, far)
+}
+
+fn spread(constraint: &TopologySpreadConstraint, labels: &Labels) -> Spread {
+    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
+    Spread {
+        key: constraint.topology_key.clone(),
+        max_skew: constraint.max_skew,
+        min_domains: constraint.min_domains.and_then(|number| usize::try_from(number).ok()).unwrap_or(1),
+        required: constraint.when_unsatisfiable != "ScheduleAnyway",
+        selector: with_own_labels(constraint.label_selector.as_ref(), labels, keys, &[]),
+        honour_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+        honour_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+    }
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    ports.filter_map(host_port).collect()
+}
+
+fn host_port(port: &ContainerPort) -> Option<HostPort> {
+    let number = port.host_port.filter(|number| *number > 0)?;
+    let ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+    let protocol = port.protocol.as_deref().unwrap_or("TCP");
+    Some(HostPort { ip: ip.to_owned(), protocol: protocol.to_owned(), port: number })
+}
+
+impl HostPort {
+    /// Whether both cannot be on one node. `0.0.0.0` means all addresses.
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        let any = |port: &Self| port.ip == "0.0.0.0" || port.ip == "::";
+        self.port == other.port && self.protocol == other.protocol && (any(self) || any(other) || self.ip == other.ip)
+    }
+}

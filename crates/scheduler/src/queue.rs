@@ -1,0 +1,251 @@
+//! Pods that wait: to be tried, for their back-off to pass, or for something to happen that may help them. Pure; the
+//! caller brings the time.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Key;
+use tokio::time::Instant;
+
+use crate::framework::Event;
+use crate::plugins::PLUGINS;
+use crate::pod::PodInfo;
+
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Bit n: the plugin of that index in [`PLUGINS`].
+pub(crate) type PluginSet = u32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Active,
+    Backoff(Instant, u64),
+    Unschedulable,
+    /// A worker has it: it is being tried or bound.
+    Trying,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pod: Arc<PodInfo>,
+    place: Place,
+    attempts: u32,
+    /// When its last attempt ended.
+    failed: Option<Instant>,
+    rejected_by: PluginSet,
+    /// Something happened while it was being tried.
+    missed: PluginSet,
+    number: u64,
+}
+
+/// Higher priority first, then who waits longer.
+#[derive(Debug, PartialEq, Eq)]
+struct Ready {
+    priority: i32,
+    number: Reverse<u64>,
+    key: Key,
+}
+
+impl Ord for Ready {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.priority.cmp(&other.priority).then_with(|| self.number.cmp(&other.number))
+    }
+}
+
+impl PartialOrd for Ready {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    entries: HashMap<Key, Entry>,
+    active: BinaryHeap<Ready>,
+    backoff: BTreeMap<(Instant, u64), Key>,
+    count: u64,
+}
+
+impl Queue {
+    /// A pod is new or has changed. A change makes a pod that found no node try again.
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
+        let key = pod.key();
+        self.count += 1;
+        let number = self.count;
+        match self.entries.get_mut(&key) {
+            Some(entry) if entry.pod.uid() == pod.uid() => {
+                entry.pod = pod;
+                match entry.place {
+                    Place::Unschedulable => self.wake(&key),
+                    Place::Trying => entry.missed = PluginSet::MAX,
+                    Place::Active | Place::Backoff(..) => {}
+                }
+            }
+            _ => {
+                self.remove(&key);
+                let entry = Entry { pod, place: Place::Active, attempts: 0, failed: None, rejected_by: 0, missed: 0, number };
+                self.entries.insert(key.clone(), entry);
+                self.activate(key);
+            }
+        }
+    }
+
+    /// A pod is gone, or has a node.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        if let Some(Entry { place: Place::Backoff(due, number), .. }) = self.entries.remove(key) {
+            self.backoff.remove(&(due, number));
+        }
+    }
+
+    /// The pod as the queue knows it.
+    pub(crate) fn get(&self, key: &Key) -> Option<&Arc<PodInfo>> {
+        self.entries.get(key).map(|entry| &entry.pod)
+    }
+
+    /// The next pod to try. [`Queue::failed`] or [`Queue::remove`] must follow.
+    pub(crate) fn pop(&mut self) -> Option<Arc<PodInfo>> {
+        while let Some(ready) = self.active.pop() {
+            // Removed and overtaken ones are skipped here.
+            if let Some(entry) = self.entries.get_mut(&ready.key)
+                && entry.place == Place::Active
+                && entry.number == ready.number.0
+            {
+                entry.place = Place::Trying;
+                entry.attempts += 1;
+                entry.missed = 0;
+                return Some(entry.pod.clone());
+            }
+        }
+        None
+    }
+
+    pub(crate) fn has_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+
+    /// A try ended without a node. `rejected_by` is empty when the reason was not the cluster's state, such as a failed
+    /// binding: then only the back-off counts.
+    pub(crate) fn failed(&mut self, key: &Key, rejected_by: PluginSet, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.failed = Some(now);
+        entry.rejected_by = rejected_by;
+        entry.place = Place::Unschedulable;
+        if rejected_by == 0 || entry.missed & rejected_by != 0 {
+            self.wake(key);
+        }
+    }
+
+    /// Something happened: pods that it may help are tried again after their back-off.
+    pub(crate) fn happened(&mut self, event: Event) {
+        let helped = PLUGINS.iter().enumerate().filter(|(_, plugin)| plugin.helped_by(event));
+        let helped: PluginSet = helped.fold(0, |set, (index, _)| set | 1 << index);
+        let mut wake = Vec::new();
+        for (key, entry) in &mut self.entries {
+            match entry.place {
+                Place::Unschedulable if entry.rejected_by & helped != 0 => wake.push(key.clone()),
+                Place::Trying => entry.missed |= helped,
+                _ => {}
+            }
+        }
+        for key in wake {
+            self.wake(&key);
+        }
+    }
+
+    fn wake(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let due = entry.failed.map(|failed| failed + backoff(entry.attempts));
+        match due {
+            Some(due) if due > Instant::now() => {
+                entry.place = Place::Backoff(due, entry.number);
+                self.backoff.insert((due, entry.number), key.clone());
+            }
+            _ => {
+                entry.place = Place::Active;
+                self.activate(key.clone());
+            }
+        }
+    }
+
+    fn activate(&mut self, key: Key) {
+        if let Some(entry) = self.entries.get(&key) {
+            self.active.push(Ready { priority: entry.pod.priority, number: Reverse(entry.number), key });
+        }
+    }
+
+    /// Moves pods whose back-off has passed; when the next one's does.
+    pub(crate) fn ripen(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(((due, _), _)) = self.backoff.first_key_value() {
+            if *due > now {
+                return Some(*due);
+            }
+            if let Some((_, key)) = self.backoff.pop_first() {
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.place = Place::Active;
+                }
+                self.activate(key);
+            }
+        }
+        None
+    }
+
+    #[cfg(test)]
+    /// How many pods are ready to be tried, wait for their back-off, and wait for something to happen.
+    pub(crate) fn lengths(&self) -> (usize, usize, usize) {
+        let waiting = self.entries.values().filter(|entry| entry.place == Place::Unschedulable).count();
+        (self.active.len(), self.backoff.len(), waiting)
+    }
+}
+
+/// 1 s, doubled up to 10 s.
+fn backoff(attempts: u32) -> Duration {
+    BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(BACKOFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pod;
+    use serde_json::json;
+
+    fn info(name: &str, priority: i32) -> Arc<PodInfo> {
+        Arc::new(PodInfo::new(Arc::new(pod(name, json!({"priority": priority})))))
+    }
+
+    fn popped(queue: &mut Queue) -> String {
+        std::iter::from_fn(|| queue.pop()).map(|pod| pod.uid().to_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn orders_by_priority_then_age() {
+        let mut queue = Queue::default();
+        for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
+            queue.add(info(name, priority));
+        }
+        queue.remove(&Key::namespaced("a", "c"));
+        assert_eq!(popped(&mut queue), "b d a");
+    }
+
+    #[test]
+    fn waits_for_what_may_help() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(info("a", 0));
+        queue.pop();
+        let ports = PLUGINS.iter().position(|plugin| plugin.name() == "NodePorts").map_or(0, |index| 1 << index);
+        queue.failed(&Key::namespaced("a", "a"), ports, now);
+        queue.happened(Event::PodPlaced);
+        assert_eq!((queue.lengths(), queue.ripen(now + BACKOFF_MIN)), ((0, 0, 1), None));
+        queue.happened(Event::PodRemoved);
+        assert_eq!(queue.ripen(now), Some(now + BACKOFF_MIN));
+        assert_eq!(queue.ripen(now + BACKOFF_MIN), None);
+        assert_eq!(popped(&mut queue), "a");
+        // What happens during a try is not lost.
+        queue.happened(Event::Node);
+        queue.failed(&Key::namespaced("a", "a"), ports, now);
+        assert_eq!(queue.lengths(), (0, 1, 0));
+        assert_eq!(queue.ripen(now), Some(now + 2 * BACKOFF_MIN));
+    }
+}

@@ -1,0 +1,283 @@
+//! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
+
+use std::convert::Infallible;
+use std::sync::{Arc, LazyLock};
+
+use apimachinery::labels::Selector;
+use client::events::{Recorder, Type};
+use client::{Change, Changes, Informers, Key};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::time::Instant;
+
+use crate::Options;
+use crate::api::{Api, Written};
+use crate::cluster::Cluster;
+use crate::cycle::Chooser;
+use crate::framework::Event;
+use crate::pod::{PodInfo, node_of};
+use crate::queue::Queue;
+
+/// Writes under way. While as many are, no decision is made.
+const WRITES: usize = 256;
+
+struct Metrics {
+    scheduled: Counter,
+    unschedulable: Counter,
+    seconds: Histogram,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    scheduled: base::metrics::register("scheduler_scheduled", "Pods that got a node", Counter::default()),
+    unschedulable: base::metrics::register("scheduler_unschedulable", "Tries that found no node", Counter::default()),
+    seconds: base::metrics::register(
+        "scheduler_decision_seconds",
+        "Time of one decision",
+        Histogram::new(exponential_buckets(0.00001, 4.0, 8)),
+    ),
+});
+
+struct Sources {
+    pods: Changes<Pod>,
+    nodes: Changes<Node>,
+    namespaces: Changes<Namespace>,
+    services: Changes<Service>,
+    sets: Changes<ReplicaSet>,
+    controllers: Changes<ReplicationController>,
+    stateful: Changes<StatefulSet>,
+}
+
+impl Sources {
+    async fn new(informers: &Informers) -> Self {
+        let sources = Self {
+            pods: informers.of().changes(),
+            nodes: informers.of().changes(),
+            namespaces: informers.of().changes(),
+            services: informers.of().changes(),
+            sets: informers.of().changes(),
+            controllers: informers.of().changes(),
+            stateful: informers.of().changes(),
+        };
+        tokio::join!(async { informers.of::<Pod>().synced().await }, async { informers.of::<Node>().synced().await }, async {
+            informers.of::<Namespace>().synced().await
+        },);
+        sources
+    }
+}
+
+pub(crate) struct Scheduler {
+    name: String,
+    api: Api,
+    events: Recorder,
+    cluster: Cluster,
+    queue: Queue,
+    chooser: Chooser,
+    writes: FuturesUnordered<BoxFuture<'static, Written>>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(options: &Options, events: Recorder) -> Self {
+        Self {
+            name: options.name.clone(),
+            api: Api::new(options.client.clone()),
+            events,
+            cluster: Cluster::default(),
+            queue: Queue::default(),
+            chooser: Chooser::default(),
+            writes: FuturesUnordered::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, informers: Informers) -> Result<(), Infallible> {
+        let mut sources = Sources::new(&informers).await;
+        loop {
+            let due = self.queue.ripen(Instant::now());
+            tokio::select! {
+                biased;
+                change = sources.nodes.next() => self.node_changed(&change),
+                change = sources.namespaces.next() => self.namespace_changed(&change),
+                change = sources.services.next() => {
+                    let selector = change.new.as_ref().and_then(|service| service.spec.as_ref()?.selector.clone());
+                    self.cluster.groups.set_service(&change.key, selector);
+                }
+                change = sources.sets.next() => self.owner_changed(&change, |set| {
+                    Selector::from_label_selector(Some(&set.spec.as_ref()?.selector)).ok()
+                }),
+                change = sources.stateful.next() => self.owner_changed(&change, |set| {
+                    Selector::from_label_selector(Some(&set.spec.as_ref()?.selector)).ok()
+                }),
+                change = sources.controllers.next() => self.owner_changed(&change, |owner| {
+                    let labels = owner.spec.as_ref()?.selector.as_ref()?;
+                    Some(Selector::from_set(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
+                }),
+                change = sources.pods.next() => self.pod_changed(change),
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
+                () = std::future::ready(()), if self.queue.has_active() && self.writes.len() < WRITES => self.schedule_one(),
+                () = until(due) => {}
+            }
+        }
+    }
+
+    fn node_changed(&mut self, change: &Change<Node>) {
+        match (&change.old, &change.new) {
+            (_, None) => self.cluster.remove_node(&change.key.name),
+            (Some(old), Some(new)) if same_node(old, new) => {}
+            (_, Some(node)) => {
+                self.cluster.set_node(node);
+                self.queue.happened(Event::Node);
+            }
+        }
+    }
+
+    fn namespace_changed(&mut self, change: &Change<Namespace>) {
+        let name = &change.key.name;
+        match &change.new {
+            None => {
+                self.cluster.namespaces.remove(name);
+            }
+            Some(namespace) => {
+                let labels = namespace.metadata.labels.clone();
+                if self.cluster.namespaces.insert(name.clone(), labels.clone()) != Some(labels) {
+                    self.queue.happened(Event::Namespace);
+                }
+            }
+        }
+    }
+
+    fn owner_changed<K: client::Object>(&mut self, change: &Change<K>, selector: impl Fn(&K) -> Option<Selector>) {
+        let uid = |object: &Arc<K>| object.meta().uid.clone().unwrap_or_default();
+        if let Some(old) = &change.old {
+            self.cluster.groups.set_owner(&uid(old), None);
+        }
+        if let Some(new) = &change.new {
+            self.cluster.groups.set_owner(&uid(new), selector(new));
+        }
+    }
+
+    fn pod_changed(&mut self, change: Change<Pod>) {
+        let Change { key, old, new } = change;
+        let uid = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
+        let replaced = match (&old, &new) {
+            (Some(old), Some(new)) => uid(old) != uid(new),
+            (Some(_), None) => true,
+            _ => false,
+        };
+        if let Some(old) = old.as_ref().filter(|_| replaced) {
+            self.forget(&key, &uid(old));
+        }
+        let Some(pod) = new else { return };
+        if is_finished(&pod) {
+            self.forget(&key, &uid(&pod));
+        } else if node_of(&pod).is_empty() {
+            self.pending(&key, pod, old.filter(|_| !replaced));
+        } else {
+            self.queue.remove(&key);
+            let before = self.cluster.node_of(&uid(&pod)).map(str::to_owned);
+            let known = before.as_deref() == Some(node_of(&pod));
+            let same = old.as_ref().is_some_and(|old| same_placed(old, &pod));
+            if !known || !same {
+                let info = Arc::new(PodInfo::new(pod));
+                let node = info.node().to_owned();
+                self.cluster.place(info, &node);
+                self.queue.happened(Event::PodPlaced);
+            }
+        }
+    }
+
+    fn pending(&mut self, key: &Key, pod: Arc<Pod>, old: Option<Arc<Pod>>) {
+        let spec = pod.spec.as_ref();
+        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler") == self.name;
+        let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+        if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
+            self.queue.remove(key);
+            return;
+        }
+        let assumed = self.cluster.node_of(pod.metadata.uid.as_deref().unwrap_or_default()).is_some();
+        // Our own report of failure is no reason to try again.
+        let same = old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
+        let waits = same && self.queue.get(key).is_some();
+        if !assumed && !waits {
+            self.queue.add(Arc::new(PodInfo::new(pod)));
+        }
+    }
+
+    fn forget(&mut self, key: &Key, uid: &str) {
+        if self.queue.get(key).is_some_and(|pod| pod.uid() == uid) {
+            self.queue.remove(key);
+        }
+        if self.cluster.remove_pod(uid) {
+            self.queue.happened(Event::PodRemoved);
+        }
+    }
+
+    fn schedule_one(&mut self) {
+        let Some(pod) = self.queue.pop() else { return };
+        let start = Instant::now();
+        let choice = self.chooser.choose(&pod, &self.cluster);
+        METRICS.seconds.observe(start.elapsed().as_secs_f64());
+        match choice {
+            Ok(node) => {
+                self.cluster.place(pod.clone(), &node);
+                self.writes.push(self.api.bind(pod, node));
+            }
+            Err(error) => {
+                METRICS.unschedulable.inc();
+                let message = error.to_string();
+                tracing::debug!(pod = %pod.key(), refused_by = ?error.plugin_names(), message, "no node");
+                self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message.as_str());
+                self.queue.failed(&pod.key(), error.plugins, Instant::now());
+                self.writes.extend(self.api.report(&pod, message));
+            }
+        }
+    }
+
+    fn written(&mut self, written: Written) {
+        let Written::Bound { pod, node, result } = written else { return };
+        match result {
+            Ok(()) => {
+                METRICS.scheduled.inc();
+                let message = format!("Successfully assigned {} to {node}", pod.key());
+                self.events.about(pod.pod.as_ref(), Type::Normal, "Scheduled", message);
+                self.queue.remove(&pod.key());
+            }
+            Err(error) => {
+                tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
+                let message = format!("binding rejected: {error}");
+                self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message);
+                self.cluster.remove_pod(pod.uid());
+                self.queue.failed(&pod.key(), 0, Instant::now());
+                self.queue.happened(Event::PodRemoved);
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether nothing changed that scheduling looks at. Heartbeats change a node all the time.
+fn same_node(old: &Node, new: &Node) -> bool {
+    let status = |node: &Node| node.status.as_ref().map(|status| (status.allocatable.clone(), status.images.clone()));
+    old.metadata.labels == new.metadata.labels && old.spec == new.spec && status(old) == status(new)
+}
+
+/// Whether nothing changed that other pods look at, or that takes resources.
+fn same_placed(old: &Pod, new: &Pod) -> bool {
+    old.spec == new.spec
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.deletion_timestamp.is_some() == new.metadata.deletion_timestamp.is_some()
+}
