@@ -1,0 +1,90 @@
+//! What several commands need: the machine's packages, programs and this workspace's directories.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// Cargo's target directory.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Where these commands keep what they make.
+pub fn work_dir() -> PathBuf {
+    target_dir().join("xtask")
+}
+
+/// Cargo, as it started this program.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// Runs a command with this program's output; a failure names the command.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it printed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} ended with {}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Installs the Debian packages that are missing.
+pub fn install(packages: &[&str]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", missing.iter().map(|package| **package).collect::<Vec<_>>().join(" "));
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        // Packages that start a service must not do so here.
+        apt.env("RUNLEVEL", "1");
+        apt
+    };
+    run(apt().args(["update", "-q"]))?;
+    run(apt().args(["install", "-q", "-y", "--no-install-recommends"]).args(missing))
+}
+
+fn installed(package: &str) -> bool {
+    let query = Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).stderr(Stdio::null()).output();
+    query.is_ok_and(|output| output.stdout.ends_with(b"install ok installed"))
+}
+
+/// Ends a process that these commands started, if it still is the program that they started.
+pub fn terminate(pid: &str, program: &str) -> Result<()> {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if !String::from_utf8_lossy(&command).contains(program) {
+        return Ok(());
+    }
+    run(Command::new("kill").arg(pid))?;
+    let start = std::time::Instant::now();
+    while Path::new(&format!("/proc/{pid}")).exists() && start.elapsed() < Duration::from_secs(15) {
+        pause();
+    }
+    Ok(())
+}
+
+/// A short wait between two looks at another program's state, which tells nobody when it changes.
+#[allow(clippy::disallowed_methods)]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
