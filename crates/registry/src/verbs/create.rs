@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::shim::apply;
+use apimachinery::apply::{self, By, Types};
 use apimachinery::{Status, meta, names};
 use schema::Schema;
 use serde_json::{Value, json};
@@ -105,7 +105,23 @@ impl Registry {
 
 /// Notes in managedFields who set what.
 pub(crate) fn track(cx: &Context, res: &Resource, live: Option<&Value>, object: &mut Value, sub: &str) {
-    apply::update(Schema::builtin(), res.ty, live, object, &cx.manager, sub, &apimachinery::time::now());
+    let now = apimachinery::time::now();
+    apply::update(types(res), live, object, &by(cx, res, sub, &now));
+}
+
+/// The kind's shape, for managed fields.
+pub(crate) fn types(res: &Resource) -> Types<'static> {
+    Types::Builtin(Schema::builtin(), res.ty)
+}
+
+/// Who writes through which part of the object; what that part resets is never owned through it.
+pub(crate) fn by<'a>(cx: &'a Context, res: &Resource, sub: &'a str, now: &'a str) -> By<'a> {
+    let reset: &[&[&str]] = match sub {
+        "" if res.def.has_status() => &[&["status"]],
+        "status" => &[&["spec"]],
+        _ => &[],
+    };
+    By { manager: &cx.manager, subresource: sub, now, reset }
 }
 
 /// The body says the namespace and name of the path, or leaves them out.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::shim::{apply, patch};
+use crate::shim::patch;
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::{Status, meta};
+use apimachinery::{Status, apply, meta};
 use schema::Schema;
 use serde_json::Value;
 
 use crate::pipeline::Target;
 use crate::verbs::Created;
+use crate::verbs::create::{by, types};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
 use crate::{Context, Entry, Patch, Registry, Resource, Written};
 
@@ -60,7 +61,8 @@ impl Registry {
         super::create::check_identity(&mut config, namespace, Some(name))?;
         let now = apimachinery::time::now();
         let old = current.as_ref().map(|entry| entry.value());
-        let merged = apply::apply(Schema::builtin(), res.ty, old.as_ref(), &config, &cx.manager, cx.force, sub, &now)?;
+        let mut merged = apply::apply(types(res), old.as_ref(), &config, &by(cx, res, sub, &now), cx.force)?;
+        res.decode(cx, sub, &mut merged, Vec::new())?;
         match current {
             Some(current) => {
                 let entry = self.replace(target, &current, merged, false).await?;

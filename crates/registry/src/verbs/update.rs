@@ -81,7 +81,8 @@ impl Registry {
             Some(hook) if sub.is_empty() => hook.before_write(self, &mut object, Some(&old)).await?,
             _ => None,
         };
-        let object = self.admit(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
+        let mut object = self.admit(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
+        apimachinery::apply::keep_times(&old, &mut object);
         if object == old {
             return Ok(current.clone());
         }

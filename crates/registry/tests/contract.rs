@@ -1,0 +1,152 @@
+//! Every stored kind through every verb, on the embedded engine.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use apimachinery::{Reason, meta};
+use base::tasks::Tasks;
+use registry::{Context, DeleteOptions, Deleted, EventType, ListOptions, Options, Patch, Registry, Resource};
+use serde_json::{Value, json};
+
+async fn open(dir: &std::path::Path) -> (Arc<Registry>, store::Fjall) {
+    let (tasks, _failures) = Tasks::root();
+    let engine = store::Fjall::open(store::Options::new(dir), &tasks).await.unwrap();
+    let options = Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None };
+    (Registry::open(Arc::new(engine.clone()), Vec::new(), options).await.unwrap(), engine)
+}
+
+/// The smallest valid object of a kind.
+fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
+    let def = res.def;
+    let mut object = json!({"apiVersion": def.api_version(), "kind": def.kind, "metadata": {"name": name}});
+    if def.namespaced {
+        object["metadata"]["namespace"] = namespace.into();
+    }
+    let containers = json!([{"name": "c", "image": "image:1"}]);
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
+    let extra = match def.kind {
+        "Pod" => json!({"spec": {"containers": containers}}),
+        "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
+        "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "Event" => json!({"involvedObject": {"namespace": namespace, "name": "x", "kind": "Pod"}}),
+        "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
+        "RuntimeClass" => json!({"handler": "runc"}),
+        "RoleBinding" | "ClusterRoleBinding" => json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x"}}),
+        "ControllerRevision" => json!({"revision": 1}),
+        "PriorityClass" => json!({"value": 1}),
+        _ => json!({}),
+    };
+    for (key, value) in extra.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    object
+}
+
+fn context(manager: &str) -> Context {
+    Context { manager: manager.into(), ..Context::default() }
+}
+
+async fn decoded(res: &Resource, cx: &Context, mut object: Value) -> Value {
+    res.decode(cx, "", &mut object, Vec::new()).unwrap();
+    object
+}
+
+async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
+    let namespace = if res.def.namespaced { "ns" } else { "" };
+    let kind = res.def.kind;
+    let cx = context("tester");
+    let object = decoded(res, &cx, minimal(res, "ns", "one")).await;
+    let created = registry.create(&cx, res, namespace, None, object.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
+    let value = created.value();
+    assert_eq!(meta::resource_version(&value), created.revision.to_string(), "{kind}");
+    assert!(!meta::uid(&value).is_empty() && !meta::managed_fields(&value).is_empty(), "{kind}: {value}");
+
+    let again = registry.create(&cx, res, namespace, None, object).await.unwrap_err();
+    assert!(again.is(Reason::AlreadyExists), "{kind}: {again}");
+    assert_eq!(registry.get(res, namespace, "one", None).await.unwrap().json, created.json, "{kind}");
+
+    let mut watch = registry.watch(res, None, &ListOptions { resource_version: Some(created.revision.to_string()), ..ListOptions::default() }).await.unwrap();
+    let merge = Patch::Merge(json!({"metadata": {"labels": {"x": "y"}}}));
+    let patched = registry.patch(&cx, res, "", namespace, "one", merge.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
+    assert_eq!(meta::label(&patched.entry.value(), "x"), Some("y"), "{kind}");
+    let same = registry.patch(&cx, res, "", namespace, "one", merge).await.unwrap();
+    assert_eq!(same.entry.revision, patched.entry.revision, "{kind}: a patch that changes nothing writes nothing");
+
+    let stale = registry.update(&cx, res, "", namespace, "one", value).await.unwrap_err();
+    assert!(stale.is(Reason::Conflict), "{kind}: {stale}");
+    let mut fresh = patched.entry.value();
+    meta::set_annotation(&mut fresh, "k", "v");
+    let updated = registry.update(&cx, res, "", namespace, "one", fresh).await.unwrap();
+
+    let selector = ListOptions { labels: Some(apimachinery::labels::Selector::parse("x=y").unwrap()), ..ListOptions::default() };
+    assert_eq!(registry.list(res, None, &selector).await.unwrap().entries.len(), 1, "{kind}");
+
+    registry.delete(&cx, res, namespace, "one", DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() }).await.unwrap_err();
+    let deleted = registry.delete(&cx, res, namespace, "one", DeleteOptions::default()).await.unwrap();
+    let kept = kind == "Namespace";
+    assert_eq!(matches!(deleted, Deleted::Later(_)), kept, "{kind}");
+    if !kept {
+        assert!(registry.get(res, namespace, "one", None).await.unwrap_err().is(Reason::NotFound), "{kind}");
+    }
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let event = watch.next().await.unwrap();
+        seen.push((event.kind, event.entry.revision));
+    }
+    let last = if kept { EventType::Modified } else { EventType::Deleted };
+    assert_eq!(seen[0], (EventType::Modified, patched.entry.revision), "{kind}");
+    assert_eq!(seen[1], (EventType::Modified, updated.entry.revision), "{kind}");
+    assert_eq!(seen[2].0, last, "{kind}");
+}
+
+#[tokio::test]
+async fn every_kind_through_every_verb() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    for res in registry.resources().filter(|res| res.def.stored) {
+        check_kind(&registry, res).await;
+    }
+}
+
+#[tokio::test]
+async fn apply_creates_owns_and_conflicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let res = registry.resource("", "v1", "configmaps").unwrap();
+    let config = |value: &str| Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}}));
+    let first = registry.patch(&context("one"), res, "", "ns", "a", config("1")).await.unwrap();
+    assert!(first.created);
+    let conflict = registry.patch(&context("two"), res, "", "ns", "a", config("2")).await.unwrap_err();
+    assert_eq!(conflict.message, "Apply failed with 1 conflict: conflict with \"one\": .data.k");
+    let forced = registry.patch(&Context { force: true, ..context("two") }, res, "", "ns", "a", config("2")).await.unwrap();
+    assert_eq!(forced.entry.value()["data"]["k"], "2");
+}
+
+#[tokio::test]
+async fn pages_are_consistent_and_watches_resume_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, engine) = open(dir.path()).await;
+    let res = registry.resource("", "v1", "configmaps").unwrap();
+    for index in 0..5 {
+        let object = decoded(res, &context("t"), minimal(res, "ns", &format!("c{index}"))).await;
+        registry.create(&context("t"), res, "ns", None, object).await.unwrap();
+    }
+    let first = registry.list(res, Some("ns"), &ListOptions { limit: 2, ..ListOptions::default() }).await.unwrap();
+    assert_eq!((first.entries.len(), first.remaining), (2, Some(3)));
+    registry.delete(&context("t"), res, "ns", "c3", DeleteOptions::default()).await.unwrap();
+    let rest = ListOptions { continue_token: first.continue_token.clone(), ..ListOptions::default() };
+    let rest = registry.list(res, Some("ns"), &rest).await.unwrap();
+    let names: Vec<_> = rest.entries.iter().map(|entry| entry.name().to_owned()).collect();
+    assert_eq!(names, ["c2", "c3", "c4"], "the second page shows the state of the first");
+    assert_eq!(rest.revision, first.revision);
+
+    drop(registry);
+    engine.close().await;
+    drop(engine);
+    let (registry, _engine) = open(dir.path()).await;
+    let res = registry.resource("", "v1", "configmaps").unwrap();
+    let from = ListOptions { resource_version: Some(first.revision.to_string()), ..ListOptions::default() };
+    let mut watch = registry.watch(res, None, &from).await.unwrap();
+    let event = watch.next().await.unwrap();
+    assert_eq!((event.kind, event.entry.name()), (EventType::Deleted, "c3"));
+}
