@@ -1,10 +1,9 @@
 //! Table columns, as `kubectl get` shows them.
 
+use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// What upstream says of the name column.
-pub const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
 const AGE_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.";
 
 /// Definition of one column.
@@ -23,9 +22,13 @@ pub struct ColumnDef {
 }
 
 impl ColumnDef {
-    pub(crate) const NAME: Self =
-        Self { name: "Name", kind: "string", format: "name", description: NAME_DESCRIPTION, priority: 0 };
     pub(crate) const AGE: Self = Self { name: "Age", kind: "string", format: "", description: AGE_DESCRIPTION, priority: 0 };
+
+    /// In the form that tables are made of.
+    pub(crate) fn definition(&self) -> ColumnDefinition {
+        let text = ColumnDefinition::text(self.name, self.priority, self.description);
+        ColumnDefinition { ty: self.kind.to_owned(), format: self.format.to_owned(), ..text }
+    }
 }
 
 /// A column of a typed kind, with the function that fills its cell.

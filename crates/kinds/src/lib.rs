@@ -19,7 +19,7 @@ mod plain;
 mod pod;
 mod workloads;
 
-pub use columns::{Column, NAME_DESCRIPTION};
+pub use columns::Column;
 pub use def::{GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};

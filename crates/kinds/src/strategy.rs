@@ -1,12 +1,10 @@
 //! What the registry asks of any kind, built-in or defined by a user.
 
-use std::borrow::Cow;
-
 use apimachinery::field::Errors;
+use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::columns::ColumnDef;
 use crate::def::KindDef;
 
 /// Field selector values of an object: label such as `spec.nodeName`, and its value.
@@ -42,7 +40,7 @@ pub trait Strategy: Send + Sync {
     fn fields(&self, object: &Value) -> Fields;
 
     /// Columns of the table form.
-    fn columns(&self) -> Cow<'static, [ColumnDef]>;
+    fn columns(&self) -> Vec<ColumnDefinition>;
 
     /// One row of the table form.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;

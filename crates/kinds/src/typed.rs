@@ -1,9 +1,9 @@
 //! From typed kinds to the object-safe [`Strategy`].
 
-use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -126,22 +126,20 @@ impl<K: Kind> Strategy for Typed<K> {
         K::SELECTABLE.iter().map(|name| (*name, K::field(object, name))).collect()
     }
 
-    fn columns(&self) -> Cow<'static, [ColumnDef]> {
+    fn columns(&self) -> Vec<ColumnDefinition> {
         let own = K::columns().iter().map(|column| column.def);
         let (narrow, wide): (Vec<_>, Vec<_>) = own.partition(|column| column.priority == 0);
-        std::iter::once(ColumnDef::NAME).chain(narrow).chain([ColumnDef::AGE]).chain(wide).collect()
+        let rest = narrow.into_iter().chain([ColumnDef::AGE]).chain(wide);
+        std::iter::once(ColumnDefinition::name_column()).chain(rest.map(|column| column.definition())).collect()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let metadata = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
-        let age = crate::util::age(metadata("creationTimestamp"), now);
+        let age = apimachinery::table::age(metadata("creationTimestamp"), now);
+        let typed = K::deserialize(object).ok();
         let cells = |wide: bool| {
-            let typed = K::deserialize(object).ok();
-            K::columns()
-                .iter()
-                .filter(move |column| (column.def.priority > 0) == wide)
-                .map(move |column| typed.as_ref().map_or(Value::Null, |typed| (column.cell)(typed, now)))
-                .collect::<Vec<_>>()
+            let columns = K::columns().iter().filter(move |column| (column.def.priority > 0) == wide);
+            columns.map(|column| typed.as_ref().map_or(Value::Null, |typed| (column.cell)(typed, now))).collect::<Vec<_>>()
         };
         std::iter::once(metadata("name").into()).chain(cells(false)).chain([age.into()]).chain(cells(true)).collect()
     }

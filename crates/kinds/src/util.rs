@@ -1,6 +1,5 @@
 //! Small helpers for defaults and columns over JSON objects.
 
-use apimachinery::time;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -60,22 +59,13 @@ pub fn carry_over(object: &mut Value, old: &Value, key: &str) {
     }
 }
 
-/// Time since an RFC 3339 timestamp, as a person reads it; `<unknown>` when there is none.
-pub fn age(since: &str, now: Timestamp) -> String {
-    time::seconds_since(since, now).map_or_else(|| "<unknown>".to_owned(), human_duration)
-}
-
 /// Time since a typed timestamp.
 pub fn age_of(since: Option<Timestamp>, now: Timestamp) -> String {
-    since.map_or_else(|| "<unknown>".to_owned(), |since| human_duration(now.as_second() - since.as_second()))
+    since.map_or_else(|| "<unknown>".to_owned(), |since| apimachinery::table::human_duration(now.as_second() - since.as_second()))
 }
 
 /// `text`, or `<none>` when it is empty.
 pub fn or_none(text: impl Into<String>) -> Value {
     let text = text.into();
     if text.is_empty() { "<none>".into() } else { text.into() }
-}
-
-fn human_duration(_s: i64) -> String {
-    String::new()
 }

@@ -14,7 +14,6 @@ mod options;
 mod pipeline;
 mod resource;
 mod services;
-mod shim;
 mod sub;
 mod verbs;
 

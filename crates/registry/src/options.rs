@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{fields, labels};
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::Entry;
@@ -44,15 +45,15 @@ pub struct List {
     pub remaining: Option<i64>,
 }
 
-/// A patch and its type.
+/// A patch and its type; the first three as the JSON text that was sent.
 #[derive(Clone, Debug)]
 pub enum Patch {
     /// RFC 6902.
-    Json(Value),
+    Json(Bytes),
     /// RFC 7386.
-    Merge(Value),
+    Merge(Bytes),
     /// Strategic merge patch.
-    Strategic(Value),
+    Strategic(Bytes),
     /// Server-side apply.
     Apply(Value),
 }

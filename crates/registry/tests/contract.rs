@@ -18,7 +18,8 @@ async fn open(dir: &std::path::Path) -> (Arc<Registry>, store::Fjall) {
 /// The smallest valid object of a kind.
 fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
     let def = res.def;
-    let mut object = json!({"apiVersion": def.api_version(), "kind": def.kind, "metadata": {"name": name}});
+    let mut object =
+        json!({"apiVersion": def.api_version(), "kind": def.kind, "metadata": {"name": name, "labels": {"minimal": "yes"}}});
     if def.namespaced {
         object["metadata"]["namespace"] = namespace.into();
     }
@@ -31,7 +32,9 @@ fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
         "Event" => json!({"involvedObject": {"namespace": namespace, "name": "x", "kind": "Pod"}}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
         "RuntimeClass" => json!({"handler": "runc"}),
-        "RoleBinding" | "ClusterRoleBinding" => json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x"}}),
+        "RoleBinding" | "ClusterRoleBinding" => {
+            json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x"}})
+        }
         "ControllerRevision" => json!({"revision": 1}),
         "PriorityClass" => json!({"value": 1}),
         _ => json!({}),
@@ -56,7 +59,8 @@ async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
     let kind = res.def.kind;
     let cx = context("tester");
     let object = decoded(res, &cx, minimal(res, "ns", "one")).await;
-    let created = registry.create(&cx, res, namespace, None, object.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
+    let created =
+        registry.create(&cx, res, namespace, None, object.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
     let value = created.value();
     assert_eq!(meta::resource_version(&value), created.revision.to_string(), "{kind}");
     assert!(!meta::uid(&value).is_empty() && !meta::managed_fields(&value).is_empty(), "{kind}: {value}");
@@ -65,9 +69,13 @@ async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
     assert!(again.is(Reason::AlreadyExists), "{kind}: {again}");
     assert_eq!(registry.get(res, namespace, "one", None).await.unwrap().json, created.json, "{kind}");
 
-    let mut watch = registry.watch(res, None, &ListOptions { resource_version: Some(created.revision.to_string()), ..ListOptions::default() }).await.unwrap();
-    let merge = Patch::Merge(json!({"metadata": {"labels": {"x": "y"}}}));
-    let patched = registry.patch(&cx, res, "", namespace, "one", merge.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
+    let mut watch = registry
+        .watch(res, None, &ListOptions { resource_version: Some(created.revision.to_string()), ..ListOptions::default() })
+        .await
+        .unwrap();
+    let merge = Patch::Merge(r#"{"metadata": {"labels": {"x": "y"}}}"#.into());
+    let patched =
+        registry.patch(&cx, res, "", namespace, "one", merge.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
     assert_eq!(meta::label(&patched.entry.value(), "x"), Some("y"), "{kind}");
     let same = registry.patch(&cx, res, "", namespace, "one", merge).await.unwrap();
     assert_eq!(same.entry.revision, patched.entry.revision, "{kind}: a patch that changes nothing writes nothing");
@@ -81,7 +89,10 @@ async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
     let selector = ListOptions { labels: Some(apimachinery::labels::Selector::parse("x=y").unwrap()), ..ListOptions::default() };
     assert_eq!(registry.list(res, None, &selector).await.unwrap().entries.len(), 1, "{kind}");
 
-    registry.delete(&cx, res, namespace, "one", DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() }).await.unwrap_err();
+    registry
+        .delete(&cx, res, namespace, "one", DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() })
+        .await
+        .unwrap_err();
     let deleted = registry.delete(&cx, res, namespace, "one", DeleteOptions::default()).await.unwrap();
     let kept = kind == "Namespace";
     assert_eq!(matches!(deleted, Deleted::Later(_)), kept, "{kind}");
@@ -113,7 +124,9 @@ async fn apply_creates_owns_and_conflicts() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, _engine) = open(dir.path()).await;
     let res = registry.resource("", "v1", "configmaps").unwrap();
-    let config = |value: &str| Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}}));
+    let config = |value: &str| {
+        Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}}))
+    };
     let first = registry.patch(&context("one"), res, "", "ns", "a", config("1")).await.unwrap();
     assert!(first.created);
     let conflict = registry.patch(&context("two"), res, "", "ns", "a", config("2")).await.unwrap_err();

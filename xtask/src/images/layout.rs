@@ -40,7 +40,12 @@ pub fn write(out: &Path, recipe: &Recipe) -> Result<()> {
         // Last: a layout with an index is a complete one.
         fs::write(root.join("index.json"), serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [manifest]}))?)?;
     }
-    eprintln!("image {:<10} {:>6.1} MB  {}", recipe.name, layers.iter().map(Vec::len).sum::<usize>() as f64 / 1e6, recipe.tags.join(" "));
+    eprintln!(
+        "image {:<10} {:>6.1} MB  {}",
+        recipe.name,
+        layers.iter().map(Vec::len).sum::<usize>() as f64 / 1e6,
+        recipe.tags.join(" ")
+    );
     Ok(())
 }
 

@@ -17,8 +17,7 @@ pub use registry::{ADDRESS, Registry};
 use crate::tools;
 
 /// Debian packages that the images are made from, and the tools that serve them.
-const PACKAGES: &[&str] =
-    &["busybox-static", "nginx-light", "redis-server", "redis-tools", "docker-registry", "skopeo"];
+const PACKAGES: &[&str] = &["busybox-static", "nginx-light", "redis-server", "redis-tools", "docker-registry", "skopeo"];
 
 /// Options of `cargo xtask images`.
 #[derive(Args)]

@@ -33,9 +33,7 @@ pub const RECIPES: &[Recipe] = &[
         name: "redis",
         tags: &["7"],
         layers: &[busybox, redis],
-        config: || {
-            json!({"Cmd": ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data"], "ExposedPorts": {"6379/tcp": {}}})
-        },
+        config: || json!({"Cmd": ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data"], "ExposedPorts": {"6379/tcp": {}}}),
     },
     Recipe {
         name: "journal-api",

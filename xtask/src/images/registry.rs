@@ -83,7 +83,8 @@ fn push(layouts: &Path) -> Result<()> {
     for recipe in RECIPES {
         for tag in recipe.tags {
             let target = format!("docker://{ADDRESS}/{}:{tag}", recipe.name);
-            let there = Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &target]).output().context("skopeo")?;
+            let there =
+                Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &target]).output().context("skopeo")?;
             if there.status.success() {
                 continue;
             }

@@ -59,7 +59,7 @@ impl Registry {
         let ty = Schema::builtin().kind("autoscaling", "v1", "Scale").ok_or_else(|| Status::internal("no schema for Scale"))?;
         self.change_scale(cx, res, namespace, name, |current| {
             let mut scale = match patch {
-                Patch::Apply(config) => apply_patch(ty, &current, &Patch::Merge(config.clone()))?,
+                Patch::Apply(config) => apply_patch(ty, &current, &Patch::Merge(config.to_string().into()))?,
                 patch => apply_patch(ty, &current, patch)?,
             };
             res.decode(cx, "scale", &mut scale, Vec::new())?;

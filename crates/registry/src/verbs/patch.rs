@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::shim::patch;
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::{Status, apply, meta};
+use apimachinery::{Status, apply, meta, patch};
 use schema::Schema;
 use serde_json::Value;
 
@@ -86,20 +85,22 @@ impl Registry {
 /// The patched object.
 pub(crate) fn apply_patch(ty: schema::TypeId, old: &Value, patch: &Patch) -> Result<Value, Status> {
     match patch {
-        Patch::Json(operations) => patch::json(old, operations),
-        Patch::Merge(change) => patch::merge(old, change),
-        Patch::Strategic(change) => patch::strategic(Schema::builtin(), ty, old, change),
+        Patch::Json(operations) => patch::json_patch(old, operations),
+        Patch::Merge(change) => patch::merge_patch(old, change),
+        Patch::Strategic(change) => patch::strategic_merge_patch(Schema::builtin(), ty, old, change),
         Patch::Apply(_) => Err(Status::internal("apply is not a patch of the object alone")),
     }
 }
 
 /// Whether the patch names the version that it is meant for: then a conflict is the answer.
 fn pins_version(patch: &Patch) -> bool {
+    let decode = |bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
     match patch {
-        Patch::Json(operations) => {
-            operations.as_array().into_iter().flatten().any(|operation| operation["path"] == "/metadata/resourceVersion")
+        Patch::Json(bytes) => {
+            decode(bytes).as_array().into_iter().flatten().any(|operation| operation["path"] == "/metadata/resourceVersion")
         }
-        Patch::Merge(change) | Patch::Strategic(change) | Patch::Apply(change) => !meta::resource_version(change).is_empty(),
+        Patch::Merge(bytes) | Patch::Strategic(bytes) => !meta::resource_version(&decode(bytes)).is_empty(),
+        Patch::Apply(config) => !meta::resource_version(config).is_empty(),
     }
 }
 
