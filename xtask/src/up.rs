@@ -44,7 +44,9 @@ pub fn up(options: &Options) -> Result<()> {
     phase("start the cluster", &mut times, || start(&binary, &options.data_dir))?;
     let kubeconfig = options.data_dir.join("kubeconfig");
     let run = |arguments: &[&str]| tools::run(Command::new(&kubectl).arg("--kubeconfig").arg(&kubeconfig).args(arguments));
-    phase("apply examples/journal", &mut times, || run(&["apply", "-f", &tools::root().join("examples/journal").to_string_lossy()]))?;
+    phase("apply examples/journal", &mut times, || {
+        run(&["apply", "-f", &tools::root().join("examples/journal").to_string_lossy()])
+    })?;
     phase("wait for the journal", &mut times, || {
         for name in ["redis", "api", "front"] {
             run(&["-n", "journal", "rollout", "status", "--timeout=120s", &format!("deployment/{name}")])?;
@@ -98,7 +100,8 @@ fn start(binary: &Path, data_dir: &Path) -> Result<()> {
         command.arg("status").arg("--data-dir").arg(data_dir).args(["--wait", "--timeout", wait]);
         command
     };
-    let running = data_dir.join("kubeconfig").exists() && status("1s").stderr(Stdio::null()).stdout(Stdio::null()).status()?.success();
+    let running =
+        data_dir.join("kubeconfig").exists() && status("1s").stderr(Stdio::null()).stdout(Stdio::null()).status()?.success();
     if running {
         return Ok(());
     }

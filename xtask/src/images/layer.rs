@@ -58,22 +58,6 @@ impl Layer {
         Ok(self)
     }
 
-    /// Every file below a directory of this machine, at its own path.
-    pub fn tree(&mut self, root: &str) -> Result<&mut Self> {
-        let mut pending = vec![Path::new(root).to_owned()];
-        while let Some(directory) = pending.pop() {
-            for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
-                let path = entry?.path();
-                if path.is_dir() && !path.is_symlink() {
-                    pending.push(path);
-                } else if path.is_file() {
-                    self.copy(&path, &path.to_string_lossy())?;
-                }
-            }
-        }
-        Ok(self)
-    }
-
     fn copy(&mut self, from: &Path, to: &str) -> Result<()> {
         let source = fs::canonicalize(from).with_context(|| from.display().to_string())?;
         let mode = fs::metadata(&source)?.permissions().mode() & 0o777;

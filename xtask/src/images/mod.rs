@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-pub use registry::{ADDRESS, Registry};
+pub use registry::Registry;
 
 use crate::tools;
 

@@ -12,7 +12,7 @@ use super::recipes::RECIPES;
 use crate::tools;
 
 /// Where the registry listens.
-pub const ADDRESS: &str = "127.0.0.1:5000";
+const ADDRESS: &str = "127.0.0.1:5000";
 
 /// A running registry. It goes on running until [`Registry::stop`].
 pub struct Registry {
