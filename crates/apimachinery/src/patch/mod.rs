@@ -1,7 +1,7 @@
 //! Patches of objects in JSON form.
 //!
 //! [`json`], [`merge`] and [`strategic`] take the stored object and a parsed patch and return the patched object, which still has to
-//! be decoded, defaulted and validated. [`parse_operations`] and [`parse_object`] read the body of the request; [`json_patch`],
+//! be decoded, defaulted and validated. [`parse_operations`] and [`parse_object`] read the body of the request; [`json_patch()`],
 //! [`merge_patch`] and [`strategic_merge_patch`] do both at once. Server-side apply is in [`crate::apply`].
 
 mod lists;
