@@ -5,10 +5,11 @@ mod typed;
 
 use crate::field::{Error, Errors, Path};
 use crate::names;
+pub use parse::ParseError;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-pub use typed::validate_label_selector;
+pub use typed::{SelectorError, validate_label_selector};
 
 /// Where a requirement finds a label.
 pub trait Labels {
