@@ -1,5 +1,27 @@
 //! The container runtime: a CRI-shaped trait and the built-in engine behind it.
+//!
+//! The binary is three programs: the server with the engine, one shim per pod, and the OCI helper, which makes one
+//! container and ends. [`dispatch`] tells which one this process is.
 
 pub mod api;
+mod container;
+mod engine;
 pub mod images;
 mod keyed;
+mod shim;
+
+pub use engine::{Engine, Options};
+pub use images::registry::Registries;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Runs the shim or the OCI helper when `args` (with the program's name first) ask for one; gives the exit code.
+/// To be called before anything else in `main`: these processes are small and have one thread.
+pub fn dispatch(args: &[OsString]) -> Option<i32> {
+    match (args.get(1)?.to_str()?, args.get(2)) {
+        ("shim", Some(dir)) => Some(shim::main(Path::new(dir))),
+        ("oci-helper", Some(request)) => Some(container::helper::main(request.to_str().unwrap_or_default())),
+        _ => None,
+    }
+}

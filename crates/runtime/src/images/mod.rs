@@ -5,7 +5,7 @@ mod layer;
 pub(crate) mod manifest;
 pub mod registry;
 pub(crate) mod store;
-mod tree;
+pub(crate) mod tree;
 mod unpack;
 
 use std::path::Path;
@@ -84,11 +84,9 @@ impl Images {
         };
         let file = ConfigFile::parse(&self.config(endpoint, config).await?, manifest.layers.len())?;
         let _pins = self.store.pin(&file.rootfs.diff_ids);
-        let sizes: Vec<u64> = futures::stream::iter(manifest.layers.iter().zip(&file.rootfs.diff_ids))
-            .map(|(layer, diff_id)| self.layer(endpoint, layer, diff_id))
-            .buffer_unordered(PARALLEL_LAYERS)
-            .try_collect()
-            .await?;
+        let layers: Vec<_> =
+            manifest.layers.iter().zip(&file.rootfs.diff_ids).map(|(l, id)| self.layer(endpoint, l, id)).collect();
+        let sizes: Vec<u64> = futures::stream::iter(layers).buffer_unordered(PARALLEL_LAYERS).try_collect().await?;
         let name = format!("{}/{}", reference.registry(), reference.repository());
         let tags = reference.tag().filter(|_| reference.digest().is_none()).map(|tag| format!("{name}:{tag}"));
         self.put(Record {

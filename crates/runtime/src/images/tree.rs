@@ -39,7 +39,7 @@ impl Tree {
 
     /// The directory `path`, made with its parents when it is missing.
     pub(crate) fn directory(&mut self, path: &Path) -> io::Result<RawFd> {
-        if !self.recent.as_ref().is_some_and(|(recent, _)| recent == path) {
+        if self.recent.as_ref().is_none_or(|(recent, _)| recent != path) {
             let fd = self.make(path)?;
             self.recent = Some((path.to_owned(), fd));
         }

@@ -1,0 +1,282 @@
+//! Control groups: version 2, or version 1 (also beside an empty version 2).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::api::Resources;
+
+/// The hierarchies of this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Cgroups {
+    unified: bool,
+    /// Mount points with what they control; one with version 2.
+    hierarchies: Vec<Hierarchy>,
+}
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    pub(crate) mount: PathBuf,
+    controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+}
+
+impl Cgroups {
+    /// Finds the hierarchies.
+    pub(crate) fn detect() -> io::Result<Self> {
+        let found = Self::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+        if found.hierarchies.is_empty() {
+            return Err(io::Error::other("no cgroup file system is mounted below /sys/fs/cgroup"));
+        }
+        Ok(found)
+    }
+
+    /// Reads mountinfo (proc(5)). Version 1 wins when both are there: then it has the controllers.
+    fn parse(mountinfo: &str) -> Self {
+        let (mut v1, mut v2) = (Vec::<Hierarchy>::new(), Vec::new());
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let mut right = right.split(' ');
+            let (kind, options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
+            if !mount.starts_with("/sys/fs/cgroup") {
+                continue;
+            }
+            let controllers = options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "xattr")).map(str::to_owned).collect();
+            match kind {
+                "cgroup" if !v1.iter().any(|h| h.mount == mount) => v1.push(Hierarchy { mount, controllers }),
+                "cgroup2" => v2.push(Hierarchy { mount, controllers }),
+                _ => {}
+            }
+        }
+        match v1.iter().any(|hierarchy| hierarchy.has("memory") || hierarchy.has("cpu")) {
+            true => Self { unified: false, hierarchies: v1 },
+            false => Self { unified: true, hierarchies: v2.into_iter().take(1).collect() },
+        }
+    }
+
+    /// Whether this is version 2.
+    pub(crate) fn unified(&self) -> bool {
+        self.unified
+    }
+
+    /// The mounted hierarchies.
+    pub(crate) fn hierarchies(&self) -> &[Hierarchy] {
+        &self.hierarchies
+    }
+
+    fn dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
+        let hierarchy = self.hierarchies.iter().find(|h| self.unified || h.has(controller))?;
+        Some(hierarchy.mount.join(group))
+    }
+
+    /// Makes the group everywhere and sets its limits.
+    pub(crate) fn create(&self, group: &str, limits: &Resources) -> io::Result<()> {
+        for hierarchy in &self.hierarchies {
+            fs::create_dir_all(hierarchy.mount.join(group))?;
+            if self.unified {
+                delegate(&hierarchy.mount, group)?;
+            }
+        }
+        for (controller, file, value) in self.settings(limits) {
+            let Some(dir) = self.dir(controller, group) else { continue };
+            if let Err(error) = fs::write(dir.join(file), &value) {
+                tracing::warn!(group, file, value, %error, "a limit of the pod could not be set");
+            }
+        }
+        Ok(())
+    }
+
+    fn settings(&self, limits: &Resources) -> Vec<(&'static str, &'static str, String)> {
+        let mut settings = Vec::new();
+        let period = limits.cpu_period.filter(|p| *p > 0).unwrap_or(100_000);
+        let quota = limits.cpu_quota.filter(|q| *q > 0);
+        let memory = limits.memory_limit.filter(|m| *m > 0);
+        let pids = limits.pids_limit.filter(|p| *p > 0);
+        let shares = limits.cpu_shares.filter(|s| *s > 0);
+        if self.unified {
+            settings.extend(quota.map(|q| ("cpu", "cpu.max", format!("{q} {period}"))));
+            settings.extend(shares.map(|s| ("cpu", "cpu.weight", weight(s).to_string())));
+            settings.extend(memory.map(|m| ("memory", "memory.max", m.to_string())));
+        } else {
+            if let Some(quota) = quota {
+                settings.push(("cpu", "cpu.cfs_period_us", period.to_string()));
+                settings.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
+            }
+            settings.extend(shares.map(|s| ("cpu", "cpu.shares", s.to_string())));
+            settings.extend(memory.map(|m| ("memory", "memory.limit_in_bytes", m.to_string())));
+        }
+        settings.extend(pids.map(|p| ("pids", "pids.max", p.to_string())));
+        settings
+    }
+
+    /// Whether swap can be limited.
+    pub(crate) fn limits_swap(&self) -> bool {
+        match self.unified {
+            true => Path::new("/sys/fs/cgroup/memory.swap.max").exists() || Path::new("/proc/swaps").exists(),
+            false => self.dir("memory", "memory.memsw.limit_in_bytes").is_some_and(|file| file.exists()),
+        }
+    }
+
+    /// The processes of the group and of those below it.
+    pub(crate) fn processes(&self, group: &str) -> Vec<i32> {
+        let mut pids = Vec::new();
+        for hierarchy in &self.hierarchies {
+            collect(&hierarchy.mount.join(group), &mut pids);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// How often the kernel's OOM killer struck in the group. On version 1 the file is read rather than its event awaited:
+    /// the event fires before the count rises.
+    pub(crate) fn oom_kills(&self, group: &str) -> u64 {
+        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
+        let text = self.dir("memory", group).and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Kills everything in the group and waits until it is dead. Blocking.
+    pub(crate) fn kill(&self, group: &str) {
+        // A process may fork while the list is read: until none is left, but not for ever.
+        for _ in 0..100 {
+            let pids = self.processes(group);
+            if pids.is_empty() {
+                return;
+            }
+            let handles: Vec<_> = pids.iter().filter_map(|pid| pidfd(*pid)).collect();
+            for pid in pids {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+            for handle in handles {
+                wait_readable(&handle, Duration::from_secs(2));
+            }
+        }
+        tracing::warn!(group, "processes of the cgroup do not die");
+    }
+
+    /// Removes the group, unless there is something in it.
+    pub(crate) fn remove_if_empty(&self, group: &str) {
+        for hierarchy in &self.hierarchies {
+            let _ = fs::remove_dir(hierarchy.mount.join(group));
+        }
+    }
+
+    /// Removes the group with all below it. Its processes are dead.
+    pub(crate) fn remove(&self, group: &str) -> io::Result<()> {
+        let mut result = Ok(());
+        for hierarchy in &self.hierarchies {
+            result = result.and(remove_tree(&hierarchy.mount.join(group)));
+        }
+        result
+    }
+}
+
+/// Version 2: the controllers must be handed down at every level.
+fn delegate(mount: &Path, group: &str) -> io::Result<()> {
+    let available = fs::read_to_string(mount.join("cgroup.controllers"))?;
+    let mut dir = mount.to_owned();
+    for part in Path::new(group) {
+        for controller in ["cpu", "cpuset", "memory", "pids", "io"] {
+            if available.split_whitespace().any(|name| name == controller) {
+                // Refused where processes sit in a group that is not a leaf; the limit that needs it says so later.
+                let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        dir.push(part);
+    }
+    Ok(())
+}
+
+/// Shares of version 1 (2 to 262144) as a weight of version 2 (1 to 10000); KEP-2254.
+pub(crate) fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn collect(dir: &Path, pids: &mut Vec<i32>) {
+    if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    }
+    for child in children(dir) {
+        collect(&child, pids);
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    for child in children(dir) {
+        remove_tree(&child)?;
+    }
+    let mut attempts = 0;
+    loop {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // The kernel lets go of a dead process a moment after it is seen dead, and there is no event for that.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempts < 200 => {
+                attempts += 1;
+                // SAFETY: no descriptors are passed; this only waits a millisecond.
+                unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A descriptor that becomes readable when the process ends.
+pub(crate) fn pidfd(pid: i32) -> Option<std::os::fd::OwnedFd> {
+    // SAFETY: pidfd_open takes a pid and flags and gives a new descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    (fd >= 0).then(|| crate::images::tree::owned(fd as i32))
+}
+
+/// Waits until `fd` is readable.
+pub(crate) fn wait_readable(fd: &std::os::fd::OwnedFd, timeout: Duration) {
+    use std::os::fd::AsRawFd;
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd.
+    unsafe { libc::poll(&mut entry, 1, timeout.as_millis() as i32) };
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn version_one_wins_in_a_hybrid() {
+        let hybrid = "26 25 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+                      27 25 0:24 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      28 25 0:25 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found = Cgroups::parse(hybrid);
+        assert!(!found.unified);
+        assert_eq!(found.dir("cpuacct", "a/b").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
+        assert_eq!(found.dir("pids", "a"), None);
+        let unified = Cgroups::parse("25 1 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert!(unified.unified);
+        assert_eq!(unified.dir("pids", "a").unwrap(), Path::new("/sys/fs/cgroup/a"));
+    }
+
+    #[test]
+    fn limits_become_settings() {
+        let limits =
+            Resources { cpu_quota: Some(50_000), memory_limit: Some(1 << 20), cpu_shares: Some(2), ..Default::default() };
+        let two = Cgroups { unified: true, hierarchies: vec![] }.settings(&limits);
+        assert_eq!(two[0], ("cpu", "cpu.max", "50000 100000".to_owned()));
+        assert_eq!(two[1].2, "1");
+        let one = Cgroups { unified: false, hierarchies: vec![] }.settings(&limits);
+        assert_eq!(one.last().unwrap(), &("memory", "memory.limit_in_bytes", "1048576".to_owned()));
+        assert_eq!((weight(2), weight(262_144), weight(1024)), (1, 10_000, 39));
+    }
+}

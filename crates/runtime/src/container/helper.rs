@@ -1,0 +1,349 @@
+//! The OCI helper: a process of one thread that makes a container or executes a command in one, and ends.
+//!
+//! libcontainer changes its process (not dumpable, OOM score) and runs Rust after a raw clone, so it never runs in the
+//! server. The helper's standard streams are the container's. What happened is left in a result file: everything else
+//! that the helper has open is inherited by the container.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::shim::protocol::{Failure, HelperResult};
+
+/// What the helper shall do; its only argument, as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HelperRequest {
+    pub(crate) id: String,
+    /// The OCI bundle.
+    pub(crate) bundle: PathBuf,
+    /// An OCI process document: execute it in the running container rather than make one.
+    pub(crate) process: Option<PathBuf>,
+    /// A unix socket that takes the terminal.
+    pub(crate) console: Option<PathBuf>,
+    pub(crate) oci_root: PathBuf,
+    /// Another OCI runtime.
+    pub(crate) runtime: Option<PathBuf>,
+    pub(crate) result: PathBuf,
+}
+
+/// Marks a report as the failure to execute the command, rather than to set up its surroundings.
+const START: &str = "START ";
+/// Where reports go, also from the container's init, which has another root by then.
+static REPORT: AtomicI32 = AtomicI32::new(-1);
+
+/// Runs the helper; gives its exit code.
+pub(crate) fn main(argument: &str) -> i32 {
+    let request: HelperRequest = match serde_json::from_str(argument) {
+        Ok(request) => request,
+        Err(error) => {
+            eprintln!("oci-helper: {error}");
+            return 2;
+        }
+    };
+    let result = match &request.runtime {
+        None => built_in(&request),
+        Some(program) => external(program, &request),
+    };
+    let result = result.unwrap_or_else(|(kind, message)| HelperResult::Failed { kind, message });
+    let bytes = serde_json::to_vec(&result).unwrap_or_default();
+    i32::from(fs::write(&request.result, bytes).is_err())
+}
+
+type Outcome = Result<HelperResult, (Failure, String)>;
+
+fn built_in(request: &HelperRequest) -> Outcome {
+    let failed = |error: std::io::Error| (Failure::Other, error.to_string());
+    // Closed by the kernel when the command is executed: its end says that this succeeded.
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| failed(error.into()))?;
+    // Reports are small; a full pipe must not block the container's init.
+    let _ = nix::fcntl::fcntl(write.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+    REPORT.store(write.as_raw_fd(), Ordering::Relaxed);
+    let _ = tracing::subscriber::set_global_default(Reporter);
+    let outcome = match &request.process {
+        None => create(request),
+        Some(process) => execute(request, process),
+    };
+    REPORT.store(-1, Ordering::Relaxed);
+    drop(write);
+    let reports = read_reports(read);
+    match outcome {
+        Ok(pid) => match start_failure(&reports) {
+            Some(message) => Err((Failure::Start, message)),
+            None => Ok(HelperResult::Running { pid }),
+        },
+        Err(error) => match start_failure(&reports).or_else(|| directory_failure(&reports)) {
+            Some(message) => Err((Failure::Start, message)),
+            None => Err((Failure::Create, explain(&error, &reports))),
+        },
+    }
+}
+
+fn read_reports(read: OwnedFd) -> String {
+    let mut bytes = Vec::new();
+    let _ = File::from(read).take(64 << 10).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn start_failure(reports: &str) -> Option<String> {
+    reports.lines().find_map(|line| line.strip_prefix(START)).map(str::to_owned)
+}
+
+/// A working directory that cannot be entered is the user's error, like a missing command.
+fn directory_failure(reports: &str) -> Option<String> {
+    reports.lines().find(|line| line.contains("failed to chdir")).map(|line| format!("chdir to the working directory: {line}"))
+}
+
+/// The error with the first report, which is nearest to the cause.
+fn explain(error: &str, reports: &str) -> String {
+    match reports.lines().next() {
+        Some(cause) if !error.contains(cause) => format!("{error}: {cause}"),
+        _ => error.to_owned(),
+    }
+}
+
+fn builder(request: &HelperRequest) -> Result<ContainerBuilder, String> {
+    Ok(ContainerBuilder::new(request.id.clone(), SyscallType::default())
+        .with_root_path(&request.oci_root)
+        .map_err(|error| chain(&error))?
+        .with_executor(Exec)
+        .with_console_socket(request.console.clone()))
+}
+
+fn create(request: &HelperRequest) -> Result<i32, String> {
+    let mut container = builder(request)?
+        .as_init(&request.bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|error| chain(&error))?;
+    container.start().map_err(|error| chain(&error))?;
+    container.pid().map(|pid| pid.as_raw()).ok_or_else(|| "the container has no process".to_owned())
+}
+
+fn execute(request: &HelperRequest, process: &Path) -> Result<i32, String> {
+    let builder = builder(request)?.as_tenant().with_process(Some(process)).with_detach(true);
+    builder.build().map(|pid| pid.as_raw()).map_err(|error| chain(&error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn report(line: &str) {
+    let fd = REPORT.load(Ordering::Relaxed);
+    if fd >= 0 {
+        let line = format!("{}\n", line.replace('\n', " "));
+        // SAFETY: writes a valid buffer to a descriptor that is open while REPORT names it.
+        unsafe { libc::write(fd, line.as_ptr().cast(), line.len()) };
+    }
+}
+
+/// Executes the container's command, and says why when that fails.
+#[derive(Clone)]
+struct Exec;
+
+impl Executor for Exec {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let (program, args) = command(spec).map_err(ExecutorError::Other)?;
+        let to_c = |text: &str| std::ffi::CString::new(text).map_err(|_| ExecutorError::InvalidArg);
+        let args = args.iter().map(|arg| to_c(arg)).collect::<Result<Vec<_>, _>>()?;
+        let path = to_c(&program)?;
+        if let Some(kept) = spec.annotations().as_ref().and_then(|annotations| annotations.get(super::spec::CONFINED)) {
+            let kept: Vec<String> = kept.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            if let Err(error) = super::seccomp::confine(&kept) {
+                report(&format!("{START}loading the seccomp filter: {error}"));
+                return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));
+            }
+        }
+        // The environment was set by `setup_envs`. The Rust runtime ignores SIGPIPE, and that would be inherited.
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let Err(error) = nix::unistd::execv(&path, &args);
+        report(&format!("{START}exec {program:?}: {}", describe(error)));
+        Err(ExecutorError::Other(format!("exec {program:?}: {}", error.desc())))
+    }
+
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        match command(spec) {
+            Ok(_) => Ok(()),
+            Err(message) => {
+                report(&format!("{START}{message}"));
+                Err(ExecutorValidationError::ArgValidationError(message))
+            }
+        }
+    }
+}
+
+/// The path of the program and its arguments, or the error in the words that users know from runc.
+fn command(spec: &Spec) -> Result<(String, Vec<String>), String> {
+    let process = spec.process().as_ref().ok_or("no process")?;
+    let args = process.args().clone().unwrap_or_default();
+    let name = args.first().filter(|name| !name.is_empty()).ok_or("no command specified")?;
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => Ok((name.clone(), args)),
+            Err(text @ ("permission denied" | "is a directory")) => Err(format!("exec: {name:?}: {text}")),
+            Err(text) => Err(format!("exec: {name:?}: stat {name}: {text}")),
+        };
+    }
+    let env = process.env().clone().unwrap_or_default();
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let mut denied = false;
+    for dir in path.split(':').filter(|dir| !dir.is_empty()) {
+        let candidate = Path::new(dir).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok((candidate.to_string_lossy().into_owned(), args)),
+            Err(text) => denied |= text == "permission denied",
+        }
+    }
+    let text = if denied { "permission denied" } else { "executable file not found in $PATH" };
+    Err(format!("exec: {name:?}: {text}"))
+}
+
+fn executable(path: &Path) -> Result<(), &'static str> {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "permission denied",
+        _ => "no such file or directory",
+    })?;
+    if metadata.is_dir() {
+        return Err("is a directory");
+    }
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).map_err(|_| "permission denied")
+}
+
+fn describe(error: nix::errno::Errno) -> String {
+    match error {
+        nix::errno::Errno::ENOEXEC => "exec format error".to_owned(),
+        nix::errno::Errno::EACCES => "permission denied".to_owned(),
+        nix::errno::Errno::ENOENT => "no such file or directory".to_owned(),
+        other => other.desc().to_lowercase(),
+    }
+}
+
+/// Writes libcontainer's ERROR events to the report pipe: its own errors hide the cause.
+struct Reporter;
+
+impl tracing::Subscriber for Reporter {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        report(text.0.trim());
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+struct Text(String);
+
+impl tracing::field::Visit for Text {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        use std::fmt::Write as _;
+        let _ = match field.name() {
+            "message" => write!(self.0, "{value:?} "),
+            name => write!(self.0, "{name}={value:?} "),
+        };
+    }
+}
+
+/// Makes or enters a container with another OCI runtime, whose command line is runc's.
+fn external(program: &Path, request: &HelperRequest) -> Outcome {
+    let pid_file = request.result.with_extension("pid");
+    let mut first = Command::new(program);
+    let log = request.result.with_extension("log");
+    first.arg("--log").arg(&log).arg("--root").arg(&request.oci_root);
+    match &request.process {
+        None => first.arg("create").arg("--bundle").arg(&request.bundle),
+        Some(process) => first.args(["exec", "--detach"]).arg("--process").arg(process),
+    };
+    first.arg("--pid-file").arg(&pid_file);
+    if let Some(console) = &request.console {
+        first.arg("--console-socket").arg(console);
+    }
+    let outcome = run(first.arg(&request.id), &log);
+    let outcome = outcome.and_then(|()| match &request.process {
+        None => run(
+            Command::new(program).arg("--log").arg(&log).arg("--root").arg(&request.oci_root).args(["start", &request.id]),
+            &log,
+        ),
+        Some(_) => Ok(()),
+    });
+    let pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
+    let _ = fs::remove_file(&pid_file);
+    let _ = fs::remove_file(&log);
+    match (outcome, pid) {
+        (Ok(()), Some(pid)) => Ok(HelperResult::Running { pid }),
+        (Ok(()), None) => Err((Failure::Create, format!("{} left no pid file", program.display()))),
+        (Err(message), _) => {
+            let kind = if message.contains("exec: ") || message.contains("exec /") { Failure::Start } else { Failure::Create };
+            Err((kind, message))
+        }
+    }
+}
+
+fn run(command: &mut Command, log: &Path) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let message = text
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once("msg=").map(|(_, message)| message.trim_matches('"').replace("\\\"", "\"")));
+    Err(message.unwrap_or_else(|| format!("{:?}: {status}", command.get_program())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use oci_spec::runtime::{ProcessBuilder, SpecBuilder};
+
+    fn check(args: &[&str], expected: Result<&str, &str>) {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let process = ProcessBuilder::default().args(args).env(vec!["PATH=/nowhere:/bin".to_owned()]).build().unwrap();
+        let spec = SpecBuilder::default().process(process).build().unwrap();
+        let result = command(&spec);
+        assert_eq!(result.as_ref().map(|(path, _)| path.as_str()).map_err(String::as_str), expected);
+    }
+
+    #[test]
+    fn commands_are_found_or_explained() {
+        check(&["sh", "-c"], Ok("/bin/sh"));
+        check(&["/bin/sh"], Ok("/bin/sh"));
+        check(&["nosuch"], Err("exec: \"nosuch\": executable file not found in $PATH"));
+        check(&["/nosuch"], Err("exec: \"/nosuch\": stat /nosuch: no such file or directory"));
+        check(&["/etc"], Err("exec: \"/etc\": is a directory"));
+        check(&["/etc/passwd"], Err("exec: \"/etc/passwd\": permission denied"));
+        check(&[], Err("no command specified"));
+    }
+}

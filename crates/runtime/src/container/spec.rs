@@ -1,0 +1,304 @@
+//! The OCI configuration of a container (OCI runtime specification, config.md and config-linux.md).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::caps::{self, Available};
+use super::cgroup::{Cgroups, Hierarchy};
+use super::user::User;
+use crate::api::{ContainerConfig, Error, Mount, NamespaceMode, Propagation, Result, SandboxConfig};
+use crate::images::manifest::ImageConfig;
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Annotation for the helper: load the default seccomp filter and keep these capabilities.
+pub(crate) const CONFINED: &str = "knarr.runtime/confined";
+
+/// Kernel files that containers do not see.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Kernel files that containers cannot change.
+const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Everything that a configuration depends on.
+pub(crate) struct Input<'a> {
+    pub(crate) config: &'a ContainerConfig,
+    pub(crate) image: &'a ImageConfig,
+    pub(crate) sandbox: &'a SandboxConfig,
+    pub(crate) user: &'a User,
+    /// The container's cgroup, relative to the root of every hierarchy.
+    pub(crate) cgroup: &'a str,
+    pub(crate) cgroups: &'a Cgroups,
+    pub(crate) available: Available,
+    /// Directory of the pod's own files: `shm`, `hostname`, `resolv.conf`.
+    pub(crate) sandbox_dir: &'a Path,
+    /// The process that holds the pod's namespaces, and the init of its pid namespace.
+    pub(crate) shim: u32,
+    pub(crate) pod_init: Option<u32>,
+    /// Lowest OOM score adjustment that may be set.
+    pub(crate) oom_floor: Option<i32>,
+}
+
+impl Input<'_> {
+    /// The whole document.
+    pub(crate) fn spec(&self) -> Result<Value> {
+        let shared = self.config.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional);
+        let slave = self.config.mounts.iter().any(|mount| mount.propagation == Propagation::HostToContainer);
+        let mut linux = json!({
+            "namespaces": self.namespaces(),
+            "cgroupsPath": format!("/{}", self.cgroup),
+            "resources": self.resources(),
+        });
+        if shared || slave {
+            linux["rootfsPropagation"] = json!(if shared { "shared" } else { "slave" });
+        }
+        let security = &self.config.security;
+        if !security.privileged && !security.unmasked_proc {
+            linux["maskedPaths"] = json!(MASKED);
+            linux["readonlyPaths"] = json!(READONLY);
+        }
+        if security.privileged {
+            linux["devices"] = json!(super::devices::host_devices());
+        }
+        let mut annotations = json!({});
+        if self.confined() {
+            let kept = caps::for_container(security, self.available);
+            annotations[CONFINED] = json!(kept.join(","));
+        }
+        Ok(json!({
+            "ociVersion": "1.0.2",
+            "annotations": annotations,
+            "process": self.process(self.args()?, self.config.tty),
+            "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
+            "mounts": self.mounts(),
+            "linux": linux,
+        }))
+    }
+
+    /// The process document of the container's init, or of a command executed beside it.
+    pub(crate) fn process(&self, args: Vec<String>, terminal: bool) -> Value {
+        let mut capabilities = caps::for_container(&self.config.security, self.available);
+        if self.confined() && !self.config.security.no_new_privs {
+            // To load the filter; the helper gives them up with it.
+            let needed = ["SYS_ADMIN", "SETPCAP"].into_iter().filter(|name| self.available.has(name));
+            capabilities
+                .extend(needed.map(|name| format!("CAP_{name}")).filter(|name| !capabilities.contains(name)).collect::<Vec<_>>());
+        }
+        let mut process = json!({
+            "terminal": terminal,
+            "user": {"uid": self.user.uid, "gid": self.user.gid, "additionalGids": self.user.groups},
+            "args": args,
+            "env": self.env(terminal),
+            "cwd": self.working_dir(),
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+                "inheritable": [], "ambient": [],
+            },
+        });
+        // `false` makes the runtime refuse some filters: absent is the same to the kernel.
+        if self.config.security.no_new_privs && !self.config.security.privileged {
+            process["noNewPrivileges"] = json!(true);
+        }
+        if let Some(wanted) = self.config.resources.oom_score_adj {
+            let value = self.oom_floor.map_or(wanted, |floor| wanted.max(floor));
+            if value != wanted {
+                tracing::info!(wanted, value, "oom_score_adj is raised: CAP_SYS_RESOURCE is missing");
+            }
+            process["oomScoreAdj"] = json!(value);
+        }
+        process
+    }
+
+    /// Whether the helper shall load the default seccomp filter. Other OCI runtimes have no such helper.
+    fn confined(&self) -> bool {
+        let default = matches!(self.config.security.seccomp.as_deref(), Some("RuntimeDefault" | "runtime/default"));
+        let built_in = matches!(self.sandbox.runtime_handler.as_str(), "" | "knarr");
+        if default && !built_in {
+            tracing::warn!(handler = self.sandbox.runtime_handler, "RuntimeDefault seccomp is not passed to this runtime");
+        }
+        default && built_in && !self.config.security.privileged
+    }
+
+    /// Entrypoint and command of image and pod, by the rules of the Pod API.
+    fn args(&self) -> Result<Vec<String>> {
+        let (config, image) = (self.config, self.image);
+        let mut args = if config.command.is_empty() { image.entrypoint.clone() } else { config.command.clone() };
+        match config.args.is_empty() {
+            false => args.extend(config.args.iter().cloned()),
+            true if config.command.is_empty() => args.extend(image.cmd.iter().cloned()),
+            true => {}
+        }
+        if args.is_empty() {
+            return Err(Error::Create("no command specified: neither the image nor the container has one".to_owned()));
+        }
+        Ok(args)
+    }
+
+    fn env(&self, terminal: bool) -> Vec<String> {
+        let mut env: Vec<String> = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", self.sandbox.hostname)];
+        if terminal {
+            env.push("TERM=xterm".to_owned());
+        }
+        let pod = self.config.env.iter().map(|(name, value)| format!("{name}={value}"));
+        for entry in self.image.env.iter().cloned().chain(pod) {
+            let name = entry.split('=').next().unwrap_or_default().len();
+            match env.iter_mut().find(|known| known.split('=').next() == entry.get(..name)) {
+                Some(known) => *known = entry,
+                None => env.push(entry),
+            }
+        }
+        env
+    }
+
+    /// The working directory.
+    pub(crate) fn working_dir(&self) -> String {
+        let dir = [&self.config.working_dir, &self.image.working_dir].into_iter().find(|dir| !dir.is_empty());
+        match dir {
+            Some(dir) if dir.starts_with('/') => dir.clone(),
+            Some(dir) => format!("/{dir}"),
+            None => "/".to_owned(),
+        }
+    }
+
+    fn namespaces(&self) -> Value {
+        let shim = |name: &str| json!({"type": kind_of(name), "path": format!("/proc/{}/ns/{name}", self.shim)});
+        let mut namespaces = vec![json!({"type": "mount"})];
+        if !self.sandbox.host_network {
+            namespaces.push(shim("net"));
+            namespaces.push(shim("uts"));
+        }
+        if self.sandbox.ipc != NamespaceMode::Node {
+            namespaces.push(shim("ipc"));
+        }
+        match (self.sandbox.pid, self.pod_init) {
+            (NamespaceMode::Node, _) => {}
+            (NamespaceMode::Pod, Some(init)) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{init}/ns/pid")})),
+            _ => namespaces.push(json!({"type": "pid"})),
+        }
+        if self.cgroups.unified() && !self.config.security.privileged {
+            namespaces.push(json!({"type": "cgroup"}));
+        }
+        Value::Array(namespaces)
+    }
+
+    fn resources(&self) -> Value {
+        let limits = &self.config.resources;
+        let mut resources = json!({"devices": [{"allow": self.config.security.privileged, "access": "rwm"}]});
+        let mut cpu = serde_json::Map::new();
+        let mut set = |name: &str, value: Option<i64>| {
+            if let Some(value) = value.filter(|value| *value > 0) {
+                cpu.insert(name.to_owned(), json!(value));
+            }
+        };
+        set("quota", limits.cpu_quota);
+        set("period", limits.cpu_period.and_then(|period| i64::try_from(period).ok()));
+        set("shares", limits.cpu_shares.and_then(|shares| i64::try_from(shares).ok()));
+        if !cpu.is_empty() {
+            resources["cpu"] = Value::Object(cpu);
+        }
+        if let Some(memory) = limits.memory_limit.filter(|memory| *memory > 0) {
+            resources["memory"] = json!({"limit": memory});
+            if self.cgroups.limits_swap() {
+                resources["memory"]["swap"] = json!(memory);
+            }
+        }
+        if let Some(pids) = limits.pids_limit.filter(|pids| *pids > 0) {
+            resources["pids"] = json!({"limit": pids});
+        }
+        resources
+    }
+
+    fn mounts(&self) -> Vec<Value> {
+        let privileged = self.config.security.privileged;
+        let sys = if privileged { "rw" } else { "ro" };
+        let mut defaults = vec![
+            special("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            special("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            special("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            special("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
+        ];
+        defaults.extend(self.cgroup_mounts());
+        let shm = match self.sandbox.ipc {
+            NamespaceMode::Node => PathBuf::from("/dev/shm"),
+            _ => self.sandbox_dir.join("shm"),
+        };
+        defaults.push(bind(&shm, "/dev/shm", &["nosuid", "noexec", "nodev", "rw"]));
+        let files = if self.config.security.readonly_rootfs { "ro" } else { "rw" };
+        defaults.push(bind(&self.sandbox_dir.join("hostname"), "/etc/hostname", &[files]));
+        if self.sandbox.resolv_conf.is_some() {
+            defaults.push(bind(&self.sandbox_dir.join("resolv.conf"), "/etc/resolv.conf", &[files]));
+        }
+        // The pod's own mounts replace ours, with what is below them.
+        let replaced = |value: &Value| {
+            let path = value["destination"].as_str().unwrap_or_default();
+            self.config.mounts.iter().any(|mount| Path::new(path).starts_with(&mount.container_path))
+        };
+        defaults.retain(|value| !replaced(value));
+        let mut own: Vec<&Mount> = self.config.mounts.iter().collect();
+        own.sort_by_key(|mount| mount.container_path.components().count());
+        defaults.extend(own.into_iter().map(pod_mount));
+        defaults
+    }
+
+    /// The container's own cgroup, by bind mounts: a mount of type cgroup ends up writable.
+    fn cgroup_mounts(&self) -> Vec<Value> {
+        let mode = if self.config.security.privileged { "rw" } else { "ro" };
+        let options = ["nosuid", "noexec", "nodev", mode];
+        let source = |hierarchy: &Hierarchy| match self.config.security.privileged {
+            true => hierarchy.mount.clone(),
+            false => hierarchy.mount.join(self.cgroup),
+        };
+        if self.cgroups.unified() {
+            return self.cgroups.hierarchies().iter().map(|h| bind(&source(h), "/sys/fs/cgroup", &options)).collect();
+        }
+        let mut mounts = vec![special("/sys/fs/cgroup", "tmpfs", &["nosuid", "noexec", "nodev", "mode=755", "size=64k"])];
+        for hierarchy in self.cgroups.hierarchies() {
+            mounts.push(bind(&source(hierarchy), &hierarchy.mount.to_string_lossy(), &options));
+        }
+        mounts
+    }
+}
+
+fn kind_of(name: &str) -> &str {
+    if name == "net" { "network" } else { name }
+}
+
+fn special(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": kind, "options": options})
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+    let options: Vec<&str> = ["bind"].iter().chain(options).copied().collect();
+    json!({"destination": destination, "type": "bind", "source": source, "options": options})
+}
+
+fn pod_mount(mount: &Mount) -> Value {
+    let propagation = match mount.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let mode = if mount.readonly { "ro" } else { "rw" };
+    json!({
+        "destination": mount.container_path, "type": "bind", "source": mount.host_path,
+        "options": ["rbind", propagation, mode],
+    })
+}
+
+#[cfg(test)]
+mod tests;

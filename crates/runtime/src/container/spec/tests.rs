@@ -1,0 +1,104 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::api::{Resources, SecurityContext};
+
+fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) -> Result<Value> {
+    let (user, cgroups) = (User::default(), Cgroups::detect().unwrap());
+    Input {
+        config,
+        image,
+        sandbox,
+        user: &user,
+        cgroup: "k/pod/c",
+        cgroups: &cgroups,
+        available: Available(u64::MAX),
+        sandbox_dir: Path::new("/run/sb"),
+        shim: 7,
+        pod_init: Some(8),
+        oom_floor: Some(0),
+    }
+    .spec()
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|s| (*s).to_owned()).collect()
+}
+
+fn check_args(entrypoint: &[&str], cmd: &[&str], command: &[&str], args: &[&str], expected: Option<&[&str]>) {
+    let image = ImageConfig { entrypoint: strings(entrypoint), cmd: strings(cmd), ..Default::default() };
+    let config = ContainerConfig { command: strings(command), args: strings(args), ..Default::default() };
+    let spec = spec(&config, &image, &SandboxConfig::default()).ok();
+    assert_eq!(spec.map(|spec| spec["process"]["args"].clone()), expected.map(|list| json!(list)), "{command:?} {args:?}");
+}
+
+#[test]
+fn command_and_args_follow_the_pod_api() {
+    check_args(&["e"], &["c"], &[], &[], Some(&["e", "c"]));
+    check_args(&["e"], &["c"], &[], &["a"], Some(&["e", "a"]));
+    check_args(&["e"], &["c"], &["x"], &[], Some(&["x"]));
+    check_args(&["e"], &["c"], &["x"], &["a"], Some(&["x", "a"]));
+    check_args(&[], &["c"], &[], &[], Some(&["c"]));
+    check_args(&[], &[], &[], &[], None);
+}
+
+fn simple() -> ContainerConfig {
+    ContainerConfig { command: strings(&["x"]), ..Default::default() }
+}
+
+#[test]
+fn the_pods_environment_wins() {
+    let image = ImageConfig { env: strings(&["A=image", "PATH=/img"]), ..Default::default() };
+    let config = ContainerConfig { env: vec![("A".into(), "pod".into()), ("B".into(), "x=y".into())], ..simple() };
+    let spec = spec(&config, &image, &SandboxConfig { hostname: "h".into(), ..Default::default() }).unwrap();
+    assert_eq!(spec["process"]["env"], json!(["PATH=/img", "HOSTNAME=h", "A=pod", "B=x=y"]));
+}
+
+fn namespace_types(sandbox: &SandboxConfig) -> Vec<String> {
+    let spec = spec(&simple(), &ImageConfig::default(), sandbox).unwrap();
+    let list = spec["linux"]["namespaces"].as_array().unwrap();
+    let name = |n: &Value| format!("{}{}", n["type"].as_str().unwrap(), n["path"].as_str().unwrap_or_default());
+    list.iter().map(name).filter(|n| n != "cgroup").collect()
+}
+
+#[test]
+fn namespaces_are_the_pods() {
+    let private = SandboxConfig { pid: NamespaceMode::Container, ..Default::default() };
+    assert_eq!(namespace_types(&private), ["mount", "network/proc/7/ns/net", "uts/proc/7/ns/uts", "ipc/proc/7/ns/ipc", "pid"]);
+    assert_eq!(namespace_types(&SandboxConfig::default()).last().unwrap(), "pid/proc/8/ns/pid");
+    let host = SandboxConfig { host_network: true, pid: NamespaceMode::Node, ipc: NamespaceMode::Node, ..Default::default() };
+    assert_eq!(namespace_types(&host), ["mount"]);
+}
+
+#[test]
+fn limits_privileges_and_scores_are_carried() {
+    let resources = Resources { memory_limit: Some(5), cpu_quota: Some(0), oom_score_adj: Some(-5), ..Default::default() };
+    let config = ContainerConfig { resources, ..simple() };
+    let spec_of = |config: &ContainerConfig| spec(config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
+    let spec = spec_of(&config);
+    assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 5);
+    assert_eq!(spec["linux"]["resources"]["cpu"], Value::Null);
+    assert_eq!(spec["process"]["oomScoreAdj"], 0);
+    assert_eq!(spec["process"]["noNewPrivileges"], Value::Null);
+    let privileged = ContainerConfig { security: SecurityContext { privileged: true, ..Default::default() }, ..simple() };
+    let spec = spec_of(&privileged);
+    assert_eq!(spec["linux"]["maskedPaths"], Value::Null);
+    assert!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len() > 30);
+}
+
+#[test]
+fn the_pods_mounts_replace_the_default_ones() {
+    let mount = |path: &str, readonly| Mount {
+        host_path: "/h".into(),
+        container_path: path.into(),
+        readonly,
+        propagation: Propagation::HostToContainer,
+    };
+    let config = ContainerConfig { mounts: vec![mount("/a/b", true), mount("/dev/shm", false), mount("/a", false)], ..simple() };
+    let spec = spec(&config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
+    let mounts = spec["mounts"].as_array().unwrap();
+    let destinations: Vec<&str> = mounts.iter().map(|m| m["destination"].as_str().unwrap()).collect();
+    assert_eq!(destinations.iter().filter(|d| **d == "/dev/shm").count(), 1);
+    assert_eq!(destinations[destinations.len() - 3..], ["/a", "/a/b", "/dev/shm"]);
+    assert_eq!(mounts[mounts.len() - 2]["options"], json!(["rbind", "rslave", "ro"]));
+    assert_eq!(spec["linux"]["rootfsPropagation"], "slave");
+}

@@ -1,0 +1,300 @@
+//! Containers: made, started, stopped and removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Inner;
+use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
+use crate::api::{Container, ContainerConfig, ContainerState, Error, NamespaceMode, Resources, Result};
+use crate::container::spec::Input;
+use crate::container::{rootfs, user};
+use crate::images::blocking;
+use crate::images::store::{Record, Store, write_durably};
+use crate::images::tree::{Tree, normalize};
+use crate::shim::client;
+use crate::shim::protocol::{Request, StartRequest, TaskState};
+
+/// How long the OCI runtime may take to start a container.
+const START_WAIT: Duration = Duration::from_secs(240);
+/// How long a killed process may take to be gone; only the kernel can keep it.
+const KILL_WAIT: Duration = Duration::from_secs(60);
+
+impl Inner {
+    /// See [`crate::api::Runtime::create_container`].
+    pub(super) async fn create_container(self: &Arc<Self>, sandbox: &str, config: ContainerConfig) -> Result<Container> {
+        let entry = self.sandbox(sandbox)?;
+        if !entry.is_ready() {
+            return Err(Error::Create(format!("sandbox {sandbox} is not ready")));
+        }
+        check_seccomp(config.security.seccomp.as_deref())?;
+        let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
+        let parent = entry.record();
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let record = ContainerRecord {
+            sandbox: sandbox.to_owned(),
+            pod_uid: parent.config.pod.uid.clone(),
+            image: image.config.clone(),
+            created: Timestamp::now(),
+            log_path: parent.config.log_directory.join(&config.log_path),
+            cgroup: self.group(&format!("{}/{id}", parent.config.cgroup_parent.trim_matches('/'))),
+            shared_pid: parent.config.pid != NamespaceMode::Container,
+            id: id.clone(),
+            config,
+        };
+        let dir = self.container_dir(&id);
+        let container = Arc::new(ContainerEntry::new(dir.clone(), record, TaskState::default()));
+        // From here on the image is in use.
+        self.containers.lock().insert(id.clone(), container.clone());
+        let (inner, made) = (self.clone(), container.clone());
+        let result = blocking(move || inner.prepare(&made.dir, &made.record, &parent, &image)).await;
+        if let Err(error) = result.and_then(|result| result) {
+            self.containers.lock().remove(&id);
+            let (inner, container) = (self.clone(), container.clone());
+            let _ = blocking(move || inner.discard(&container)).await;
+            return Err(error);
+        }
+        self.events.notify(&container.record.pod_uid);
+        Ok(container.view())
+    }
+
+    fn prepare(&self, dir: &std::path::Path, record: &ContainerRecord, parent: &SandboxRecord, image: &Record) -> Result<()> {
+        let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
+        std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
+        let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
+        rootfs::mount_overlay(&self.images.store().layers_dir(), &layers, dir).map_err(failed("root file system"))?;
+        let root = dir.join("rootfs");
+        let user = user::resolve(&root, &image.config.user, &record.config.security)?;
+        let sandbox_dir = self.sandbox_dir(&record.sandbox);
+        let input = Input {
+            config: &record.config,
+            image: &image.config,
+            sandbox: &parent.config,
+            user: &user,
+            cgroup: &record.cgroup,
+            cgroups: &self.cgroups,
+            available: self.available,
+            sandbox_dir: &sandbox_dir,
+            shim: parent.shim,
+            pod_init: parent.pod_init,
+            oom_floor: self.oom_floor,
+        };
+        let spec = input.spec()?;
+        let cwd = normalize(std::path::Path::new(&input.working_dir()))
+            .ok_or_else(|| Error::Create(format!("working directory {:?} must not contain ..", input.working_dir())))?;
+        let mut tree = Tree::open(&root).map_err(failed("root file system"))?;
+        tree.directory(&cwd).map_err(failed("working directory"))?;
+        self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed("cgroup"))?;
+        write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
+        write_json(&dir.join("container.json"), record).map_err(failed("container record"))
+    }
+
+    /// See [`crate::api::Runtime::start_container`].
+    pub(super) async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let entry = self.container(id)?;
+        let _one = self.busy.lock(&format!("container {id}")).await;
+        match entry.phase() {
+            ContainerState::Created => {}
+            ContainerState::Running => return Ok(()),
+            ContainerState::Exited => return Err(Error::Start(format!("container {id} has ended: make a new one"))),
+        }
+        let record = &entry.record;
+        let request = Request::Start(StartRequest {
+            id: id.to_owned(),
+            dir: entry.dir.clone(),
+            tty: record.config.tty,
+            stdin: record.config.stdin,
+            stdin_once: record.config.stdin_once,
+            log: record.log_path.clone(),
+            log_limit: record.config.log_limit,
+            cgroup: record.cgroup.clone(),
+            shared_pid: record.shared_pid,
+        });
+        let sandbox_dir = self.sandbox_dir(&record.sandbox);
+        let result = match tokio::time::timeout(START_WAIT, client::call(&sandbox_dir, &request)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout(format!("container {id} did not start within {START_WAIT:?}"))),
+        };
+        entry.refresh();
+        match &result {
+            // An earlier call that was cut off may have started it.
+            _ if entry.phase() != ContainerState::Created => {
+                self.events.notify(&record.pod_uid);
+                return Ok(());
+            }
+            Ok(()) => {}
+            Err(error) => {
+                let (inner, entry, message) = (self.clone(), entry.clone(), error.to_string());
+                blocking(move || inner.give_up(&entry, 128, "StartError", &message)).await?;
+            }
+        }
+        self.events.notify(&record.pod_uid);
+        result
+    }
+
+    /// Records the end of a container that has no shim to do it. Blocking.
+    pub(super) fn give_up(&self, entry: &ContainerEntry, code: i32, reason: &str, message: &str) {
+        let mut state = entry.state.borrow().clone();
+        state.finished = Some(Timestamp::now());
+        state.exit_code = Some(code);
+        state.signal = (code > 128).then(|| code - 128).filter(|_| reason == "Error");
+        state.reason = reason.to_owned();
+        state.message = message.to_owned();
+        let bytes = serde_json::to_vec(&state).unwrap_or_default();
+        if let Err(error) = write_durably(&entry.dir.join("state.json"), &bytes) {
+            tracing::error!(container = %entry.record.id, %error, "recording the end of a container");
+        }
+        entry.advance(state);
+        self.events.notify(&entry.record.pod_uid);
+    }
+
+    /// See [`crate::api::Runtime::stop_container`].
+    pub(super) async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration, signal: Option<&str>) -> Result<()> {
+        let Some(entry) = self.containers.lock().get(id).cloned() else { return Ok(()) };
+        if entry.phase() != ContainerState::Running {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            let number = stop_signal(signal, &entry.record.image.stop_signal)?;
+            self.kill(&entry, number, false).await?;
+            if ended(&entry, grace).await {
+                return Ok(());
+            }
+        }
+        self.kill(&entry, libc::SIGKILL, entry.record.shared_pid).await?;
+        match ended(&entry, KILL_WAIT).await {
+            true => Ok(()),
+            false => Err(Error::Timeout(format!("container {id} does not end after SIGKILL"))),
+        }
+    }
+
+    async fn kill(&self, entry: &ContainerEntry, signal: i32, all: bool) -> Result<()> {
+        let request = Request::Kill { id: entry.record.id.clone(), signal, all };
+        match client::call(&self.sandbox_dir(&entry.record.sandbox), &request).await {
+            // It ended meanwhile.
+            Err(Error::NotFound(_)) => {
+                if entry.refresh() {
+                    self.events.notify(&entry.record.pod_uid);
+                }
+                Ok(())
+            }
+            // Without a shim the watch kills the container.
+            Err(error) if entry.phase() == ContainerState::Running && ended(entry, Duration::from_secs(5)).await => {
+                tracing::debug!(%error, "the shim was gone");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// See [`crate::api::Runtime::remove_container`].
+    pub(super) async fn remove_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let Some(entry) = self.containers.lock().get(id).cloned() else { return Ok(()) };
+        let _one = self.busy.lock(&format!("container {id}")).await;
+        if entry.phase() == ContainerState::Running {
+            return Err(Error::Internal(format!("container {id} is running: stop it first")));
+        }
+        let (inner, container) = (self.clone(), entry.clone());
+        blocking(move || inner.discard(&container)).await?.map_err(super::internal)?;
+        self.containers.lock().remove(id);
+        self.events.notify(&entry.record.pod_uid);
+        Ok(())
+    }
+
+    /// Removes everything a container has but its log. Blocking.
+    pub(super) fn discard(&self, entry: &ContainerEntry) -> std::io::Result<()> {
+        self.cgroups.kill(&entry.record.cgroup);
+        self.forget_external(entry);
+        let state = self.oci_root().join(&entry.record.id);
+        match std::fs::remove_dir_all(state) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.cgroups.remove(&entry.record.cgroup)?;
+        rootfs::remove(&entry.dir)
+    }
+
+    /// Another OCI runtime has a state of its own.
+    fn forget_external(&self, entry: &ContainerEntry) {
+        let handler = self.sandboxes.lock().get(&entry.record.sandbox).map(|s| s.record.lock().config.runtime_handler.clone());
+        let Some(Ok(Some(program))) = handler.map(|handler| super::handler(&handler)) else { return };
+        let deleted = std::process::Command::new(program)
+            .arg("--root")
+            .arg(self.oci_root())
+            .args(["delete", "--force", &entry.record.id])
+            .output();
+        if let Err(error) = deleted {
+            tracing::warn!(container = %entry.record.id, %error, "the OCI runtime could not delete the container");
+        }
+    }
+
+    pub(super) fn container_dir(&self, id: &str) -> PathBuf {
+        self.options.dir.join("containers").join(id)
+    }
+}
+
+/// Waits until the container has ended; false when it takes longer.
+async fn ended(entry: &ContainerEntry, timeout: Duration) -> bool {
+    let mut state = entry.state.subscribe();
+    tokio::time::timeout(timeout, state.wait_for(|state| state.finished.is_some())).await.is_ok()
+}
+
+fn check_seccomp(profile: Option<&str>) -> Result<()> {
+    match profile {
+        None | Some("" | "Unconfined" | "unconfined" | "RuntimeDefault" | "runtime/default") => Ok(()),
+        Some(other) => {
+            Err(Error::Create(format!("seccomp profile {other:?} is not supported: use RuntimeDefault or Unconfined")))
+        }
+    }
+}
+
+fn stop_signal(wanted: Option<&str>, image: &str) -> Result<i32> {
+    let name = wanted.filter(|name| !name.is_empty()).unwrap_or(image);
+    if name.is_empty() {
+        return Ok(libc::SIGTERM);
+    }
+    signal_number(name).ok_or_else(|| Error::Internal(format!("unknown stop signal {name:?}")))
+}
+
+fn signal_number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = name.to_uppercase();
+    let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |rest: &str, sign: &str| match rest {
+        "" => Some(0),
+        rest => rest.strip_prefix(sign)?.parse::<i32>().ok(),
+    };
+    if let Some(rest) = plain.strip_prefix("RTMIN") {
+        return offset(rest, "+").map(|n| 34 + n).filter(|n| *n <= 64);
+    }
+    if let Some(rest) = plain.strip_prefix("RTMAX") {
+        return offset(rest, "-").map(|n| 64 - n).filter(|n| *n >= 34);
+    }
+    format!("SIG{plain}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        let table = [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("RTMAX-1", Some(63))];
+        for (name, number) in table.into_iter().chain([("SIGRTMAX", Some(64)), ("nonsense", None), ("99", None)]) {
+            assert_eq!(signal_number(name), number, "{name}");
+        }
+        assert_eq!(stop_signal(None, "SIGQUIT").ok(), Some(3));
+        assert_eq!(stop_signal(Some("SIGINT"), "SIGQUIT").ok(), Some(2));
+        assert_eq!(stop_signal(None, "").ok(), Some(15));
+    }
+
+    #[test]
+    fn only_known_seccomp_profiles_pass() {
+        assert!(check_seccomp(Some("RuntimeDefault")).is_ok());
+        assert!(check_seccomp(Some("localhost/profile.json")).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! The built-in engine: [`crate::api::Runtime`] over shims, the OCI helper and the image store.
+//!
+//! The engine keeps no process of its own alive for a pod. What it knows is on disk and in the shims, so a new server
+//! process takes over where an old one stopped.
+
+mod container;
+mod events;
+mod recover;
+mod runtime;
+mod sandbox;
+mod sessions;
+mod state;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::tasks::{OnFailure, Tasks};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use self::events::Events;
+pub(crate) use self::state::write_bytes;
+use self::state::{ContainerEntry, SandboxEntry};
+use crate::api::{Error, Image, PodNetwork, Result};
+use crate::container::caps::Available;
+use crate::container::cgroup::Cgroups;
+use crate::images::registry::Registries;
+use crate::images::{Images, blocking};
+use crate::keyed::Keyed;
+
+/// What an engine is made from.
+#[derive(Clone)]
+pub struct Options {
+    /// Images and containers. Absolute, on a file system that can hold an overlay's upper directory.
+    pub dir: PathBuf,
+    /// Sandboxes, sockets and namespaces: what does not outlive the machine's uptime. Absolute.
+    pub run_dir: PathBuf,
+    /// Cgroup below which all others are made, such as `knarr`.
+    pub cgroup_root: String,
+    /// The program whose `main` calls [`crate::dispatch`]; `/proc/self/exe` as a rule.
+    pub helper: PathBuf,
+    /// Where images come from.
+    pub registries: Registries,
+    /// Connects sandboxes; without one they have a loopback interface only.
+    pub network: Option<Arc<dyn PodNetwork>>,
+    /// Supervises what the engine runs in the background.
+    pub tasks: Tasks,
+}
+
+/// The built-in container runtime. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    images: Images,
+    cgroups: Cgroups,
+    available: Available,
+    oom_floor: Option<i32>,
+    sandboxes: Mutex<BTreeMap<String, Arc<SandboxEntry>>>,
+    containers: Mutex<BTreeMap<String, Arc<ContainerEntry>>>,
+    events: Events,
+    busy: Keyed,
+}
+
+impl Engine {
+    /// Opens the engine and finds the running pods again. One engine per directory.
+    ///
+    /// # Errors
+    /// When the directories cannot be used or no cgroup hierarchy is mounted.
+    pub async fn open(mut options: Options) -> Result<Self> {
+        // The link is another one in a child: it must name this program.
+        options.helper = std::fs::canonicalize(&options.helper)
+            .map_err(|error| Error::Internal(format!("program {}: {error}", options.helper.display())))?;
+        options.cgroup_root = options.cgroup_root.trim_matches('/').to_owned();
+        let inner = blocking(move || Inner::open(options)).await??;
+        inner.recover().await?;
+        Ok(Self(inner))
+    }
+
+    /// Imports the images of an OCI layout or docker archive.
+    pub async fn import_image(&self, file: &Path) -> Result<Vec<Image>> {
+        self.0.images.import(file).await
+    }
+}
+
+impl Inner {
+    fn open(options: Options) -> Result<Arc<Self>> {
+        let dir = options.dir.to_string_lossy();
+        if !options.dir.is_absolute() || dir.contains([':', ',', '\\']) {
+            return Err(Error::Internal(format!("data directory {dir:?} must be absolute and without ':', ',' and '\\'")));
+        }
+        let containers = options.dir.join("containers");
+        let (sandboxes, netns) = (options.run_dir.join("sandboxes"), options.run_dir.join("netns"));
+        for path in [&containers, &sandboxes, &netns, &options.run_dir.join("oci")] {
+            std::fs::create_dir_all(path).map_err(|error| Error::Internal(format!("{}: {error}", path.display())))?;
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).map_err(internal)?;
+        }
+        let available = Available::detect();
+        Ok(Arc::new(Self {
+            images: Images::open(&options.dir.join("images"), options.registries.clone())?,
+            cgroups: Cgroups::detect().map_err(internal)?,
+            available,
+            oom_floor: oom_floor(available),
+            sandboxes: Mutex::default(),
+            containers: Mutex::default(),
+            events: Events::default(),
+            busy: Keyed::default(),
+            options,
+        }))
+    }
+
+    /// Runs `work` to its end also when the caller loses interest: half a sandbox is of no use to anybody.
+    async fn finish<T, F, W>(self: &Arc<Self>, name: &'static str, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+        W: FnOnce(Arc<Self>) -> F + Send + 'static,
+        F: 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let future = work(self.clone());
+        self.options.tasks.spawn(name, OnFailure::Log, async move {
+            let _ = sender.send(future.await);
+            Ok::<_, Error>(())
+        });
+        receiver.await.map_err(|_| Error::Internal(format!("{name} ended early")))?
+    }
+
+    fn sandbox(&self, id: &str) -> Result<Arc<SandboxEntry>> {
+        self.sandboxes.lock().get(id).cloned().ok_or_else(|| Error::NotFound(format!("sandbox {id}")))
+    }
+
+    fn container(&self, id: &str) -> Result<Arc<ContainerEntry>> {
+        self.containers.lock().get(id).cloned().ok_or_else(|| Error::NotFound(format!("container {id}")))
+    }
+
+    fn containers_of(&self, sandbox: &str) -> Vec<Arc<ContainerEntry>> {
+        self.containers.lock().values().filter(|entry| entry.record.sandbox == sandbox).cloned().collect()
+    }
+
+    fn sandbox_dir(&self, id: &str) -> PathBuf {
+        self.options.run_dir.join("sandboxes").join(id)
+    }
+
+    fn oci_root(&self) -> PathBuf {
+        self.options.run_dir.join("oci")
+    }
+
+    /// A cgroup of ours, relative to the root of every hierarchy.
+    fn group(&self, group: &str) -> String {
+        format!("{}/{}", self.options.cgroup_root, group.trim_matches('/')).trim_matches('/').to_owned()
+    }
+}
+
+/// Lowest OOM score adjustment that may be given, none when every one may.
+fn oom_floor(available: Available) -> Option<i32> {
+    if available.has("SYS_RESOURCE") {
+        return None;
+    }
+    let current = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+    Some(current.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+}
+
+/// The program of a runtime handler, none for the built-in runtime.
+fn handler(name: &str) -> Result<Option<PathBuf>> {
+    match name {
+        "" | "knarr" => Ok(None),
+        "runc" | "crun" => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+            found
+                .map(Some)
+                .ok_or_else(|| Error::Unsupported(format!("runtime handler {name:?}: install the program {name} on this node")))
+        }
+        other => Err(Error::Unsupported(format!(
+            "no runtime handler {other:?} on this node: use \"runc\", \"crun\" or the built-in \"knarr\""
+        ))),
+    }
+}
+
+fn internal(error: std::io::Error) -> Error {
+    Error::Internal(error.to_string())
+}

@@ -1,0 +1,86 @@
+//! Finding again what an earlier server process left running.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Inner;
+use super::state::{ContainerEntry, ContainerRecord, SandboxEntry, SandboxRecord, read_json};
+use crate::api::Result;
+use crate::container::rootfs;
+use crate::images::blocking;
+use crate::shim::protocol::TaskState;
+
+impl Inner {
+    /// Loads sandboxes and containers, connects to their shims, and removes what did not come to be.
+    pub(super) async fn recover(self: &Arc<Self>) -> Result<()> {
+        let inner = self.clone();
+        let half_made = blocking(move || inner.load()).await?.map_err(super::internal)?;
+        for id in half_made {
+            tracing::info!(sandbox = %id, "removing a sandbox that was not finished");
+            self.scrap_sandbox(&id).await;
+        }
+        let entries: Vec<Arc<SandboxEntry>> = self.sandboxes.lock().values().cloned().collect();
+        for entry in entries {
+            if entry.is_ready() {
+                // Ends by declaring the shim gone when it is.
+                self.watch(entry);
+            }
+        }
+        let inner = self.clone();
+        blocking(move || inner.drop_stale()).await?.map_err(super::internal)
+    }
+
+    /// Reads the state directories; gives the sandboxes that were not finished. Blocking.
+    fn load(&self) -> io::Result<Vec<String>> {
+        let mut half_made = Vec::new();
+        for (id, dir) in entries(&self.options.run_dir.join("sandboxes"))? {
+            match read_json::<SandboxRecord>(&dir.join("sandbox.json")) {
+                Ok(record) => {
+                    self.sandboxes.lock().insert(id, Arc::new(SandboxEntry { dir, record: Mutex::new(record) }));
+                }
+                Err(_) => half_made.push(id),
+            }
+        }
+        for (id, dir) in entries(&self.options.dir.join("containers"))? {
+            let Ok(record) = read_json::<ContainerRecord>(&dir.join("container.json")) else {
+                tracing::info!(container = %id, "removing a container that was not finished");
+                rootfs::remove(&dir)?;
+                continue;
+            };
+            let state = read_json(&dir.join("state.json")).unwrap_or_else(|_| TaskState::default());
+            self.containers.lock().insert(id, Arc::new(ContainerEntry::new(dir, record, state)));
+        }
+        Ok(half_made)
+    }
+
+    /// Removes containers and namespaces whose sandbox is not known any more, as after a restart of the machine. Blocking.
+    fn drop_stale(&self) -> io::Result<()> {
+        let known = |id: &str| self.sandboxes.lock().contains_key(id);
+        let containers: Vec<Arc<ContainerEntry>> = self.containers.lock().values().cloned().collect();
+        for entry in containers.into_iter().filter(|entry| !known(&entry.record.sandbox)) {
+            tracing::info!(container = %entry.record.id, "removing a container without a sandbox");
+            self.discard(&entry)?;
+            self.containers.lock().remove(&entry.record.id);
+        }
+        for (id, path) in entries(&self.options.run_dir.join("netns"))? {
+            if !known(&id) {
+                rootfs::unmount(&path)?;
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<(String, std::path::PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,115 @@
+//! The trait, handed on to where the work is done.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use super::Engine;
+use crate::api::{
+    Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Image, Result, Runtime, RuntimeEvent, Sandbox,
+    SandboxConfig, Streams,
+};
+use crate::images::blocking;
+
+#[async_trait]
+impl Runtime for Engine {
+    fn version(&self) -> String {
+        concat!("knarr://", env!("CARGO_PKG_VERSION")).to_owned()
+    }
+
+    async fn check_handler(&self, handler: &str) -> Result<()> {
+        super::handler(handler).map(drop)
+    }
+
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox> {
+        self.0.finish("run sandbox", |inner| async move { inner.run_sandbox(config).await }).await
+    }
+
+    async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.0.finish("stop sandbox", |inner| async move { inner.stop_sandbox(&id).await }).await
+    }
+
+    async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.0.finish("remove sandbox", |inner| async move { inner.remove_sandbox(&id).await }).await
+    }
+
+    async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
+        Ok(self.0.sandboxes.lock().values().map(|entry| entry.view()).collect())
+    }
+
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container> {
+        let sandbox = sandbox.to_owned();
+        self.0.finish("create container", |inner| async move { inner.create_container(&sandbox, config).await }).await
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.0.finish("start container", |inner| async move { inner.start_container(&id).await }).await
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()> {
+        self.0.stop_container(id, grace, signal).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.0.finish("remove container", |inner| async move { inner.remove_container(&id).await }).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Container> {
+        self.0.container(id).map(|entry| entry.view())
+    }
+
+    async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>> {
+        let containers = self.0.containers.lock();
+        let wanted = containers.values().filter(|entry| sandbox.is_none_or(|sandbox| entry.record.sandbox == sandbox));
+        Ok(wanted.map(|entry| entry.view()).collect())
+    }
+
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput> {
+        self.0.exec_sync(id, command, timeout).await
+    }
+
+    async fn exec(&self, id: &str, request: ExecRequest) -> Result<Streams> {
+        self.0.exec(id, request).await
+    }
+
+    async fn attach(&self, id: &str, request: ExecRequest) -> Result<Streams> {
+        self.0.attach(id, request).await
+    }
+
+    async fn dial(&self, sandbox: &str, port: u16) -> Result<tokio::net::TcpStream> {
+        self.0.dial(sandbox, port).await
+    }
+
+    async fn pull_image(&self, reference: &str, credentials: &[Credentials]) -> Result<Image> {
+        self.0.images.pull(reference, credentials).await
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        self.0.images.find(reference)
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        Ok(self.0.images.list())
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        let (inner, id) = (self.0.clone(), id.to_owned());
+        let work = move || {
+            let user = |image: &str| {
+                let containers = inner.containers.lock();
+                containers.values().find(|entry| entry.record.config.image == image).map(|entry| entry.record.id.clone())
+            };
+            inner.images.store().remove(&id, user)
+        };
+        blocking(work).await?
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        self.0.events.subscribe()
+    }
+}

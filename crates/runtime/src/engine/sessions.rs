@@ -1,0 +1,276 @@
+//! Commands in containers, attached streams and connections into pods.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::{OnFailure, Tasks};
+use nix::sched::{CloneFlags, setns};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Inner;
+use super::state::{ContainerEntry, read_json};
+use crate::api::{ContainerState, Error, ExecOutput, ExecRequest, Result, Streams};
+use crate::images::blocking;
+use crate::shim::client::{Client, read_frame};
+use crate::shim::protocol::{DATA, ExecSession, Kind, Request, encode};
+
+/// Most that is kept of each stream of a synchronous command, bytes.
+const OUTPUT_LIMIT: usize = 16 << 20;
+/// Bytes between the session and its user.
+const PIPE: usize = 64 << 10;
+/// How long a pod may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(10);
+
+impl Inner {
+    fn running(&self, id: &str) -> Result<Arc<ContainerEntry>> {
+        let entry = self.container(id)?;
+        match entry.phase() {
+            ContainerState::Running => Ok(entry),
+            phase => Err(Error::NotFound(format!("container {id} is {phase:?}, not running: it"))),
+        }
+    }
+
+    async fn connect(&self, entry: &ContainerEntry, request: &Request) -> Result<Client> {
+        let mut client = Client::connect(&self.sandbox_dir(&entry.record.sandbox))
+            .await
+            .map_err(|error| Error::Internal(format!("the pod's shim is gone: {error}")))?;
+        client.call(request).await?;
+        Ok(client)
+    }
+
+    /// The command as a process of the container: same user, environment and privileges.
+    async fn exec_request(&self, entry: &ContainerEntry, request: &ExecRequest) -> Result<Request> {
+        let path = entry.dir.join("config.json");
+        let spec: Value = blocking(move || read_json(&path)).await?.map_err(super::internal)?;
+        let mut process = spec["process"].clone();
+        process["args"] = json!(request.command);
+        process["terminal"] = json!(request.tty);
+        if let (true, Some(env)) = (request.tty, process["env"].as_array_mut())
+            && !env.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("TERM=")))
+        {
+            env.push(json!("TERM=xterm"));
+        }
+        Ok(Request::Exec(ExecSession {
+            container: entry.record.id.clone(),
+            process: process.to_string(),
+            tty: request.tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr && !request.tty,
+        }))
+    }
+
+    /// See [`crate::api::Runtime::exec_sync`].
+    pub(super) async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput> {
+        let entry = self.running(id)?;
+        let request = ExecRequest { command: command.to_vec(), stdout: true, stderr: true, ..ExecRequest::default() };
+        let request = self.exec_request(&entry, &request).await?;
+        let timed_out = || Error::Timeout(format!("command {command:?} timed out after {timeout:?}"));
+        let deadline = tokio::time::Instant::now() + if timeout.is_zero() { Duration::from_secs(1 << 30) } else { timeout };
+        let mut client = match tokio::time::timeout_at(deadline, self.connect(&entry, &request)).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(timed_out()),
+        };
+        match tokio::time::timeout_at(deadline, collect(&mut client)).await {
+            Ok(output) => output,
+            Err(_) => {
+                let _ = client.0.write_all(&encode(Kind::Kill, &[])).await;
+                Err(timed_out())
+            }
+        }
+    }
+
+    /// See [`crate::api::Runtime::exec`].
+    pub(super) async fn exec(&self, id: &str, request: ExecRequest) -> Result<Streams> {
+        let entry = self.running(id)?;
+        if request.command.is_empty() {
+            return Err(Error::Start("no command specified".to_owned()));
+        }
+        let client = self.connect(&entry, &self.exec_request(&entry, &request).await?).await?;
+        Ok(streams(client, &request, &self.options.tasks))
+    }
+
+    /// See [`crate::api::Runtime::attach`].
+    pub(super) async fn attach(&self, id: &str, request: ExecRequest) -> Result<Streams> {
+        let entry = self.running(id)?;
+        let config = &entry.record.config;
+        let wanted = ExecRequest {
+            tty: config.tty,
+            stdin: request.stdin && config.stdin,
+            stderr: request.stderr && !config.tty,
+            ..request
+        };
+        let attach =
+            Request::Attach { container: id.to_owned(), stdin: wanted.stdin, stdout: wanted.stdout, stderr: wanted.stderr };
+        let client = self.connect(&entry, &attach).await?;
+        Ok(streams(client, &wanted, &self.options.tasks))
+    }
+
+    /// See [`crate::api::Runtime::dial`].
+    pub(super) async fn dial(&self, sandbox: &str, port: u16) -> Result<tokio::net::TcpStream> {
+        let entry = self.sandbox(sandbox)?;
+        if !entry.is_ready() {
+            return Err(Error::NotFound(format!("sandbox {sandbox} is not ready: it")));
+        }
+        let netns = entry.record.lock().netns.clone();
+        let (sender, receiver) = oneshot::channel();
+        // A thread of its own: it never comes back from the pod's network namespace.
+        std::thread::Builder::new()
+            .name("dial".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || drop(sender.send(connect_inside(netns, port))))
+            .map_err(super::internal)?;
+        let stream = receiver.await.map_err(|_| Error::Internal("the dialling thread ended".to_owned()))?;
+        let stream = stream.map_err(|error| Error::Internal(format!("port {port} of the pod: {error}")))?;
+        stream.set_nonblocking(true).map_err(super::internal)?;
+        tokio::net::TcpStream::from_std(stream).map_err(super::internal)
+    }
+}
+
+fn connect_inside(netns: Option<PathBuf>, port: u16) -> std::io::Result<std::net::TcpStream> {
+    if let Some(path) = netns {
+        setns(std::fs::File::open(path)?.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    }
+    let four = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    std::net::TcpStream::connect_timeout(&four, DIAL).or_else(|error| {
+        let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        std::net::TcpStream::connect_timeout(&six, DIAL).map_err(|_| error)
+    })
+}
+
+async fn collect(client: &mut Client) -> Result<ExecOutput> {
+    let mut output = ExecOutput::default();
+    loop {
+        let (kind, payload) = read_frame(&mut client.0).await.map_err(|_| cut_off())?;
+        match kind {
+            Kind::Stdout => keep(&mut output.stdout, &payload),
+            Kind::Stderr => keep(&mut output.stderr, &payload),
+            Kind::Exit => {
+                output.exit_code = exit_code(&payload);
+                return Ok(output);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn keep(into: &mut Vec<u8>, data: &[u8]) {
+    let room = OUTPUT_LIMIT.saturating_sub(into.len());
+    into.extend_from_slice(&data[..data.len().min(room)]);
+}
+
+fn exit_code(payload: &[u8]) -> i32 {
+    payload.try_into().map_or(-1, i32::from_be_bytes)
+}
+
+fn cut_off() -> Error {
+    Error::Internal("the session was cut off: the pod's shim is gone".to_owned())
+}
+
+/// Connects a session to streams for its user.
+fn streams(client: Client, request: &ExecRequest, tasks: &Tasks) -> Streams {
+    let (read, write) = client.0.into_split();
+    let (resize, sizes) = mpsc::channel(8);
+    let (exit_sender, exit) = oneshot::channel();
+    let pipe = |wanted: bool| if wanted { Some(tokio::io::duplex(PIPE)) } else { None };
+    let (stdin, stdin_ours) = pipe(request.stdin).unzip();
+    let (stdout, stdout_ours) = pipe(request.stdout).unzip();
+    let (stderr, stderr_ours) = pipe(request.stderr && !request.tty).unzip();
+    let (ended, end) = oneshot::channel::<()>();
+    tasks.spawn_until_cancelled("session output", OnFailure::Log, async move {
+        receive(read, stdout_ours, stderr_ours, exit_sender).await;
+        drop(ended);
+        Ok::<_, Error>(())
+    });
+    tasks.spawn_until_cancelled("session input", OnFailure::Log, async move {
+        tokio::select! {
+            () = transmit(write, stdin_ours, sizes) => {}
+            _ = end => {}
+        }
+        Ok::<_, Error>(())
+    });
+    Streams {
+        stdin: stdin.map(|s| Box::pin(s) as _),
+        stdout: stdout.map(|s| Box::pin(s) as _),
+        stderr: stderr.map(|s| Box::pin(s) as _),
+        resize,
+        exit,
+    }
+}
+
+/// Hands out output until the exit code; ends early when the user is gone.
+async fn receive(
+    mut read: OwnedReadHalf,
+    mut stdout: Option<DuplexStream>,
+    mut stderr: Option<DuplexStream>,
+    mut exit: oneshot::Sender<Result<i32>>,
+) {
+    let pump = async {
+        loop {
+            let Ok((kind, payload)) = read_frame(&mut read).await else { return Err(cut_off()) };
+            let target = match kind {
+                Kind::Stdout => &mut stdout,
+                Kind::Stderr => &mut stderr,
+                Kind::Exit => return Ok(exit_code(&payload)),
+                _ => continue,
+            };
+            // A user who closed one stream still wants the other, and the code.
+            if let Some(stream) = target
+                && stream.write_all(&payload).await.is_err()
+            {
+                *target = None;
+            }
+        }
+    };
+    let result = tokio::select! {
+        result = pump => result,
+        () = exit.closed() => return,
+    };
+    drop((stdout, stderr));
+    let _ = exit.send(result);
+}
+
+/// Sends input and terminal sizes until the session ends.
+async fn transmit(mut write: OwnedWriteHalf, mut stdin: Option<DuplexStream>, mut sizes: mpsc::Receiver<(u16, u16)>) {
+    let mut buffer = vec![0; DATA];
+    let mut sizes_open = true;
+    loop {
+        let frame = tokio::select! {
+            size = sizes.recv(), if sizes_open => match size {
+                Some((columns, rows)) => {
+                    let [a, b] = columns.to_be_bytes();
+                    let [c, d] = rows.to_be_bytes();
+                    encode(Kind::Resize, &[a, b, c, d])
+                }
+                None => {
+                    sizes_open = false;
+                    continue;
+                }
+            },
+            count = read_some(&mut stdin, &mut buffer) => match count {
+                0 => {
+                    stdin = None;
+                    encode(Kind::StdinEnd, &[])
+                }
+                count => encode(Kind::Stdin, &buffer[..count]),
+            },
+        };
+        if write.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads from the stream; 0 at its end. Without one it waits for ever.
+async fn read_some(stdin: &mut Option<DuplexStream>, buffer: &mut [u8]) -> usize {
+    match stdin {
+        Some(stream) => stream.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}

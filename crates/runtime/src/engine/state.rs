@@ -1,0 +1,171 @@
+//! What the engine knows of sandboxes and containers, in memory and on disk.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::api::{Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig, SandboxState};
+use crate::images::manifest::ImageConfig;
+use crate::shim::protocol::TaskState;
+
+/// What changes of a sandbox; with the rest in `sandbox.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SandboxRecord {
+    pub(super) id: String,
+    pub(super) config: SandboxConfig,
+    pub(super) created: Timestamp,
+    pub(super) state: SandboxState,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) netns: Option<PathBuf>,
+    pub(super) shim: u32,
+    pub(super) pod_init: Option<u32>,
+}
+
+/// A sandbox.
+pub(super) struct SandboxEntry {
+    pub(super) dir: PathBuf,
+    pub(super) record: Mutex<SandboxRecord>,
+}
+
+impl SandboxEntry {
+    pub(super) fn record(&self) -> SandboxRecord {
+        self.record.lock().clone()
+    }
+
+    pub(super) fn pod_uid(&self) -> String {
+        self.record.lock().config.pod.uid.clone()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.record.lock().state == SandboxState::Ready
+    }
+
+    /// Changes the state, also on disk. False when it was that already.
+    pub(super) fn set_state(&self, state: SandboxState) -> io::Result<bool> {
+        let mut record = self.record.lock();
+        let changed = record.state != state;
+        record.state = state;
+        write_json(&self.dir.join("sandbox.json"), &*record)?;
+        Ok(changed)
+    }
+
+    pub(super) fn view(&self) -> Sandbox {
+        let record = self.record.lock();
+        Sandbox {
+            id: record.id.clone(),
+            pod: record.config.pod.clone(),
+            attempt: record.config.attempt,
+            state: record.state,
+            created: record.created,
+            ips: record.ips.clone(),
+            netns: record.netns.clone(),
+            runtime_handler: record.config.runtime_handler.clone(),
+        }
+    }
+}
+
+/// What a container was made from; `container.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ContainerRecord {
+    pub(super) id: String,
+    pub(super) sandbox: String,
+    pub(super) pod_uid: String,
+    pub(super) config: ContainerConfig,
+    pub(super) image: ImageConfig,
+    pub(super) created: Timestamp,
+    pub(super) log_path: PathBuf,
+    /// Relative to the root of every hierarchy.
+    pub(super) cgroup: String,
+    /// It shares its pid namespace, so its end does not end everything in it.
+    pub(super) shared_pid: bool,
+}
+
+/// A container.
+pub(super) struct ContainerEntry {
+    pub(super) dir: PathBuf,
+    pub(super) record: ContainerRecord,
+    pub(super) state: watch::Sender<TaskState>,
+}
+
+impl ContainerEntry {
+    pub(super) fn new(dir: PathBuf, record: ContainerRecord, state: TaskState) -> Self {
+        Self { dir, record, state: watch::Sender::new(state) }
+    }
+
+    pub(super) fn phase(&self) -> ContainerState {
+        phase(&self.state.borrow())
+    }
+
+    /// Takes what the shim wrote; true when that is news. An end is final.
+    pub(super) fn refresh(&self) -> bool {
+        let Ok(state) = read_json::<TaskState>(&self.dir.join("state.json")) else { return false };
+        self.advance(state)
+    }
+
+    /// Takes a state unless the container has ended already; true when it is news.
+    pub(super) fn advance(&self, state: TaskState) -> bool {
+        self.state.send_if_modified(|known| {
+            let news = known.finished.is_none() && *known != state;
+            if news {
+                *known = state;
+            }
+            news
+        })
+    }
+
+    pub(super) fn view(&self) -> Container {
+        let (record, state) = (&self.record, self.state.borrow());
+        let phase = phase(&state);
+        Container {
+            id: record.id.clone(),
+            sandbox: record.sandbox.clone(),
+            name: record.config.name.clone(),
+            attempt: record.config.attempt,
+            state: phase,
+            created: record.created,
+            started: state.started,
+            finished: state.finished,
+            exit_code: state.exit_code,
+            signal: state.signal,
+            reason: state.reason.clone(),
+            message: state.message.clone(),
+            image: record.config.image.clone(),
+            image_reference: record.config.image_reference.clone(),
+            log_path: record.log_path.clone(),
+            annotations: record.config.annotations.clone(),
+            pid: state.pid.filter(|_| phase == ContainerState::Running),
+        }
+    }
+}
+
+/// How far a container is.
+pub(super) fn phase(state: &TaskState) -> ContainerState {
+    match (state.finished, state.started) {
+        (Some(_), _) => ContainerState::Exited,
+        (None, Some(_)) => ContainerState::Running,
+        (None, None) => ContainerState::Created,
+    }
+}
+
+/// Replaces the file; a killed process leaves the old or the new content. Nothing in it matters after a crash of the machine.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_bytes(path, &serde_json::to_vec(value)?)
+}
+
+/// Replaces the file, as [`write_json`] does.
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Reads the file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}

@@ -1,0 +1,87 @@
+//! The shim: one small process per pod that holds its namespaces, its containers' streams and their exit codes, and
+//! outlives the server.
+//!
+//! `knarr shim DIR` is started by the engine with DIR (absolute) holding `shim.json`. It says `ok` or an error on its
+//! standard output, then detaches from it and serves `DIR/shim.sock`. It has one thread and needs no memory to speak of.
+
+pub(crate) mod client;
+mod conn;
+mod log;
+mod namespaces;
+pub(crate) mod protocol;
+mod server;
+mod task;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use self::protocol::{ShimConfig, ShimState};
+use self::server::Server;
+
+/// Runs the shim of the sandbox directory `dir`; gives its exit code.
+pub(crate) fn main(dir: &Path) -> i32 {
+    let (mut server, _pod_init) = match prepare(dir) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let _ = writeln!(io::stdout(), "error {error}");
+            return 1;
+        }
+    };
+    let _ = writeln!(io::stdout(), "ok");
+    if let Err(error) = detach() {
+        eprintln!("shim: {error}");
+    }
+    let result = server.run();
+    let _ = fs::remove_file("shim.sock");
+    if let Err(error) = &result {
+        eprintln!("shim: {error}");
+    }
+    i32::from(result.is_err())
+}
+
+fn prepare(dir: &Path) -> io::Result<(Server, Option<OwnedFd>)> {
+    std::env::set_current_dir(dir)?;
+    let config: ShimConfig = serde_json::from_slice(&fs::read("shim.json")?)?;
+    // Failing means being a session leader already.
+    let _ = nix::unistd::setsid();
+    // SAFETY: these calls take integers, a string that ends with NUL and a handler that does nothing.
+    unsafe {
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_NAME, c"knarr-shim".as_ptr(), 0, 0, 0);
+        // Handled by doing nothing rather than ignored: what is ignored stays so in the containers.
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            libc::signal(signal, nothing as *const () as libc::sighandler_t);
+        }
+    }
+    namespaces::enter(&config)?;
+    let pod_init = if config.new_pid { Some(namespaces::pod_init()?) } else { None };
+    let state = ShimState { pid: std::process::id(), pod_init: pod_init.as_ref().map(|(pid, _)| *pid) };
+    fs::write("shim-state.json", serde_json::to_vec(&state)?)?;
+
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let _ = fs::remove_file("shim.sock");
+    // Relative: socket addresses are short.
+    let listener = UnixListener::bind("shim.sock")?;
+    fs::set_permissions("shim.sock", std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok((Server::new(config, dir.to_owned(), listener, signals), pod_init.map(|(_, alive)| alive)))
+}
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// Lets go of the standard streams of the engine.
+fn detach() -> io::Result<()> {
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2(null.as_raw_fd(), 0)?;
+    nix::unistd::dup2(null.as_raw_fd(), 1)?;
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Restarts and deaths.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use runtime::api::{ContainerState, Runtime, SandboxState};
+
+use crate::support::{LONG, Node, log_text};
+
+fn shim_of(node: &Node, sandbox: &str) -> i32 {
+    let path = node.dir.path().join("run/sandboxes").join(sandbox).join("shim-state.json");
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    state["pid"].as_i64().unwrap() as i32
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_outlive_the_engine() {
+    let Some(mut node) = Node::start().await else { return };
+    let sandbox = node.sandbox("restart").await;
+    let stays = node.run(&sandbox, "stays", "touch /ready; until test -e /go; do sleep 0.02; done; echo bye; exit 2").await;
+    let ends =
+        node.run(&sandbox, "ends", "touch /ready; until test -e /dev/shm/go; do sleep 0.02; done; echo late; exit 3").await;
+    let created = node.engine().create_container(&sandbox, node.config("created", "exit 5")).await.unwrap().id;
+    node.wait_ready(&stays).await;
+    let pid = node.engine().container(&stays).await.unwrap().pid;
+    let log = node.engine().container(&ends).await.unwrap().log_path;
+
+    node.close().await;
+    // One ends while nobody is there.
+    let shm = node.dir.path().join("run/sandboxes").join(&sandbox).join("shm/go");
+    let state = node.dir.path().join("data/containers").join(&ends).join("state.json");
+    std::fs::write(shm, "").unwrap();
+    let deadline = std::time::Instant::now() + LONG;
+    while !std::fs::read_to_string(&state).unwrap().contains("Error") {
+        assert!(std::time::Instant::now() < deadline, "the shim records the end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(log_text(&log), "late\n");
+
+    node.open().await;
+    assert_eq!(node.engine().sandboxes().await.unwrap()[0].state, SandboxState::Ready);
+    assert_eq!(node.ended(&ends).await.exit_code, Some(3));
+    let container = node.engine().container(&stays).await.unwrap();
+    assert_eq!((container.state, container.pid), (ContainerState::Running, pid));
+    assert_eq!(node.engine().container(&created).await.unwrap().state, ContainerState::Created);
+    node.engine().start_container(&created).await.unwrap();
+    assert_eq!(node.ended(&created).await.exit_code, Some(5));
+    node.exec(&stays, "touch /go").await;
+    let ended = node.ended(&stays).await;
+    assert_eq!((ended.exit_code, log_text(&ended.log_path).as_str()), (Some(2), "bye\n"));
+    node.engine().remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_takes_its_containers_along() {
+    let Some(mut node) = Node::start().await else { return };
+    for restart in [false, true] {
+        let name = format!("killed-{restart}");
+        let sandbox = node.sandbox(&name).await;
+        let id = node.run(&sandbox, "main", "sleep 1000").await;
+        let pid = node.engine().container(&id).await.unwrap().pid.unwrap();
+        let mut events = node.engine().events();
+        let shim = shim_of(&node, &sandbox);
+        if restart {
+            node.close().await;
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL).unwrap();
+        if restart {
+            node.open().await;
+        } else {
+            let event = tokio::time::timeout(LONG, events.next()).await.unwrap().unwrap();
+            assert_eq!(event.pod_uid, format!("uid-{name}"));
+        }
+        let ended = node.ended(&id).await;
+        assert_eq!((ended.exit_code, ended.message.as_str()), (Some(137), "the pod's shim was killed"));
+        assert!(!std::path::Path::new(&format!("/proc/{pid}/root")).exists() || is_zombie(pid), "its process is dead");
+        let states = node.engine().sandboxes().await.unwrap();
+        assert!(states.iter().any(|s| s.id == sandbox && s.state == SandboxState::NotReady));
+        node.engine().remove_sandbox(&sandbox).await.unwrap();
+    }
+}
+
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_made_things_are_removed_at_start() {
+    let Some(mut node) = Node::start().await else { return };
+    node.close().await;
+    let sandbox = node.dir.path().join("run/sandboxes/half");
+    let container = node.dir.path().join("data/containers/half");
+    std::fs::create_dir_all(sandbox.join("shm")).unwrap();
+    std::fs::create_dir_all(container.join("rootfs")).unwrap();
+    std::fs::write(node.dir.path().join("run/netns/half"), "").unwrap();
+    node.open().await;
+    assert!(!sandbox.exists() && !container.exists());
+    assert!(!node.dir.path().join("run/netns/half").exists());
+}

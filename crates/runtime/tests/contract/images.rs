@@ -1,0 +1,94 @@
+//! Pulls, and registries that misbehave.
+
+use runtime::api::{Credentials, Error, Runtime};
+use serde_json::json;
+
+use crate::registry::{Fault, layer};
+use crate::support::Node;
+
+async fn check_failure(node: &Node, reference: &str, texts: &[&str]) -> Error {
+    let error = node.engine().pull_image(reference, &[]).await.unwrap_err();
+    for text in texts {
+        assert!(error.to_string().contains(text), "{text:?} in {error}");
+    }
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_stack_and_are_fetched_once() {
+    let Some(node) = Node::start().await else { return };
+    let upper = layer(&[("bin/.wh.ls", b"", 0), ("etc/.wh..wh..opq", b"", 0), ("etc/new", b"new", 0o600)]);
+    let digests = node.registry.image("stack", "1", &[crate::registry::busybox(), upper], json!({"User": "web", "Cmd": ["sh"]}));
+    let reference = node.registry.reference("stack:1");
+    let engine = node.engine();
+    let pulls = futures::future::join_all((0..4).map(|_| engine.pull_image(&reference, &[]))).await;
+    let image = pulls.into_iter().map(Result::unwrap).next().unwrap();
+    assert_eq!(node.registry.count(&digests[0]), 1, "the first layer came with the other image");
+    assert_eq!(node.registry.count(&digests[1]), 1, "one of the pulls fetched the second layer");
+    assert_eq!((image.user.as_deref(), &image.tags[..]), (Some("web"), &[reference.clone()][..]));
+    assert!(image.digests[0].starts_with(&format!("{}@sha256:", reference.trim_end_matches(":1"))));
+
+    let sandbox = node.sandbox("stack").await;
+    let mut config = node.config("main", "echo /bin/l* /etc/*");
+    config.image = image.id.clone();
+    config.security.run_as_user = Some(0);
+    assert_eq!(node.output(&sandbox, config).await.1, "/bin/l* /etc/hostname /etc/new /etc/resolv.conf\n");
+
+    let error = node.engine().remove_image(&reference).await.unwrap_err().to_string();
+    assert!(error.contains("in use"), "{error}");
+    node.engine().remove_sandbox(&sandbox).await.unwrap();
+    node.engine().remove_image(&reference).await.unwrap();
+    assert!(node.engine().image(&reference).await.unwrap().is_none());
+    assert_eq!(node.engine().images().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_say_what_went_wrong() {
+    let Some(node) = Node::start().await else { return };
+    let blob = layer(&[("data", &vec![7u8; 300_000], 0o644)]);
+    let digests = node.registry.image("bad", "1", &[blob], json!({"Cmd": ["sh"]}));
+    let reference = node.registry.reference("bad:1");
+
+    node.registry.fault(&digests[0], Fault::Wrong);
+    let error = check_failure(&node, &reference, &[&digests[0], "got sha256:"]).await;
+    assert!(matches!(error, Error::ImagePull(_)));
+    node.registry.heal();
+    node.registry.fault(&digests[0], Fault::HangUp);
+    check_failure(&node, &reference, &[&digests[0]]).await;
+    node.registry.heal();
+    let error = check_failure(&node, &node.registry.reference("nosuch:1"), &["manifest unknown"]).await;
+    assert!(matches!(error, Error::ImagePull(_)));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = check_failure(&node, &format!("{closed}/x:1"), &["cannot be reached", "refused"]).await;
+    assert!(matches!(error, Error::RegistryUnavailable(_)));
+    assert!(matches!(node.engine().pull_image("No Name", &[]).await, Err(Error::InvalidImageName(_))));
+
+    assert_eq!(std::fs::read_dir(node.dir.path().join("data/images/tmp")).unwrap().count(), 0, "nothing is left behind");
+    node.engine().pull_image(&reference, &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_used() {
+    let Some(node) = Node::start().await else { return };
+    node.registry.image("private", "1", &[layer(&[("x", b"x", 0o644)])], json!({}));
+    for end in ["/v2/", "/manifests/1"] {
+        node.registry.fault(end, Fault::Password);
+    }
+    let reference = node.registry.reference("private:1");
+    check_failure(&node, &reference, &["pull access denied"]).await;
+    let credentials = Credentials { username: "me".into(), password: "secret".into() };
+    node.engine().pull_image(&reference, &[credentials]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_come_from_files_too() {
+    let Some(node) = Node::start().await else { return };
+    let file = node.dir.path().join("image.tar");
+    node.registry.layout("busybox:1", &file);
+    let images = node.engine().import_image(&file).await.unwrap();
+    assert_eq!(images[0].id, node.image);
+    assert!(images[0].tags.contains(&"docker.io/imported/busybox:1".to_owned()), "{:?}", images[0].tags);
+    assert_eq!(node.engine().image("imported/busybox:1").await.unwrap().unwrap().id, node.image);
+    std::fs::write(&file, "not an archive").unwrap();
+    assert!(node.engine().import_image(&file).await.is_err());
+}

@@ -1,0 +1,126 @@
+//! Commands, terminals, attached streams and connections.
+
+use std::time::Duration;
+
+use runtime::api::{ContainerConfig, Error, ExecRequest, Runtime, Streams};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{LONG, Node};
+
+fn request(script: &str) -> ExecRequest {
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    ExecRequest { command, tty: false, stdin: true, stdout: true, stderr: true }
+}
+
+/// Reads both outputs to their ends and takes the exit code.
+async fn finish(mut streams: Streams) -> (String, String, i32) {
+    let (mut out, mut err) = (String::new(), String::new());
+    let mut stdout = streams.stdout.take().unwrap();
+    let read = async {
+        stdout.read_to_string(&mut out).await.unwrap();
+    };
+    let read_err = async {
+        if let Some(mut stderr) = streams.stderr.take() {
+            stderr.read_to_string(&mut err).await.unwrap();
+        }
+    };
+    tokio::time::timeout(LONG, async { tokio::join!(read, read_err) }).await.unwrap();
+    let code = tokio::time::timeout(LONG, streams.exit).await.unwrap().unwrap().unwrap();
+    (out, err, code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_run_to_their_end_or_their_timeout() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("exec").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let output = node.exec(&id, "echo out; echo err >&2; exit 5").await;
+    assert_eq!((output.exit_code, &output.stdout[..], &output.stderr[..]), (5, &b"out\n"[..], &b"err\n"[..]));
+    let output = node.exec(&id, "dd if=/dev/zero bs=1024 count=300 2>/dev/null").await;
+    assert_eq!(output.stdout.len(), 300 << 10);
+
+    let command = ["sleep".to_owned(), "1000".to_owned()];
+    let error = node.engine().exec_sync(&id, &command, Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout(_)), "{error}");
+    let left = node.exec(&id, "until test $(ps | grep -c 'sleep 100[0]') = 1; do sleep 0.02; done").await;
+    assert_eq!(left.exit_code, 0, "the command was killed");
+
+    let error = node.engine().exec_sync(&id, &["nosuch".to_owned()], LONG).await.unwrap_err();
+    assert!(error.to_string().contains("exec: \"nosuch\": executable file not found in $PATH"), "{error}");
+    assert!(matches!(node.engine().exec_sync("no-such", &command, LONG).await, Err(Error::NotFound(_))));
+    node.engine().stop_container(&id, Duration::ZERO, None).await.unwrap();
+    assert!(matches!(node.engine().exec_sync(&id, &command, LONG).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_has_streams() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("streams").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let mut streams = node.engine().exec(&id, request("cat; echo done >&2; exit 6")).await.unwrap();
+    let mut stdin = streams.stdin.take().unwrap();
+    let data = "x".repeat(200_000);
+    let send = async {
+        stdin.write_all(data.as_bytes()).await.unwrap();
+        drop(stdin);
+    };
+    let ((), (out, err, code)) = tokio::join!(send, finish(streams));
+    assert_eq!((out.len(), err.as_str(), code), (data.len(), "done\n", 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_a_size() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("tty").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let request = ExecRequest { tty: true, ..request("read x; stty size; echo $TERM; exit 9") };
+    let mut streams = node.engine().exec(&id, request).await.unwrap();
+    streams.resize.send((132, 43)).await.unwrap();
+    streams.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+    let stdin = streams.stdin.take();
+    let (out, _, code) = finish(streams).await;
+    drop(stdin);
+    assert_eq!((out.as_str(), code), ("go\r\n43 132\r\nxterm\r\n", 9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attached_streams_belong_to_the_container() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("attach").await;
+    let config = ContainerConfig { stdin: true, stdin_once: true, ..node.config("main", "cat; exit 4") };
+    let id = node.start_with(&sandbox, config).await;
+    let mut streams = node.engine().attach(&id, request("")).await.unwrap();
+    let mut stdin = streams.stdin.take().unwrap();
+    stdin.write_all(b"hello\n").await.unwrap();
+    drop(stdin);
+    let (out, _, code) = finish(streams).await;
+    assert_eq!((out.as_str(), code), ("hello\n", 4));
+    assert_eq!(node.ended(&id).await.exit_code, Some(4));
+
+    // With a terminal, and a second look.
+    let config = ContainerConfig { stdin: true, tty: true, ..node.config("tty", "while read x; do echo got $x; done") };
+    let id = node.start_with(&sandbox, config).await;
+    for word in ["one", "two"] {
+        let mut streams = node.engine().attach(&id, request("")).await.unwrap();
+        streams.stdin.as_mut().unwrap().write_all(format!("{word}\n").as_bytes()).await.unwrap();
+        let expected = format!("{word}\r\ngot {word}\r\n");
+        let mut read = vec![0; expected.len()];
+        tokio::time::timeout(LONG, streams.stdout.as_mut().unwrap().read_exact(&mut read)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_the_pod_are_reached() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("dial").await;
+    let id = node.run(&sandbox, "main", "nc -l -p 8080 -e echo hello & touch /ready; wait").await;
+    node.wait_ready(&id).await;
+    let listening = node.exec(&id, "until grep -q ':1F90 ' /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done").await;
+    assert_eq!(listening.exit_code, 0);
+    let mut text = String::new();
+    node.engine().dial(&sandbox, 8080).await.unwrap().read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "hello\n");
+    let error = node.engine().dial(&sandbox, 9).await.unwrap_err().to_string();
+    assert!(error.contains("refused"), "{error}");
+}
