@@ -9,6 +9,7 @@ pub(crate) struct Metrics {
     pub(crate) commits: Counter,
     pub(crate) batch_size: Histogram,
     pub(crate) sync_seconds: Histogram,
+    pub(crate) reopened: Counter,
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
@@ -22,5 +23,10 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
         "knarr_store_sync_seconds",
         "Time to write one batch to disk and synchronise it",
         Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
+    ),
+    reopened: base::metrics::register(
+        "knarr_store_reopened",
+        "Times that the database was opened again after a failed write",
+        Counter::default(),
     ),
 });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::database::WriteError;
 use super::encoding::{Entry, Head, Tail, encode_u64};
 use super::stage::{Op, Table};
 use super::{History, Shared, TAIL};
@@ -13,46 +14,45 @@ const STEP: usize = 256;
 /// Runs until the engine is closed.
 pub(super) fn run(shared: &Arc<Shared>) {
     while shared.work.wait() {
-        loop {
-            match step(shared) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    // The writer meets the same cause and deals with it; the next commit wakes us again.
-                    tracing::warn!(%error, "history was not compacted");
-                    break;
-                }
-            }
+        let done = trim(shared);
+        shared.waste.wake();
+        if let Err(error) = done {
+            // The writer meets the same cause and deals with it; the next commits wake us again.
+            tracing::warn!(%error, "history was not compacted");
         }
     }
 }
 
 /// Whether history is over its bounds by enough to be worth a step.
 pub(super) fn is_due(head: Head, tail: Tail, history: &History) -> bool {
-    let (entries, bytes) = window(head, tail);
-    entries > history.entries + (history.entries / 8).min(STEP as u64) || bytes > history.bytes + history.bytes / 8
+    let (entries, kept) = window(head, tail);
+    entries > history.entries + (history.entries / 8).min(STEP as u64) || kept > history.bytes + history.bytes / 8
+}
+
+fn trim(shared: &Shared) -> Result<(), Error> {
+    while step(shared)? {
+        if shared.work.is_closed() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// One step; false when nothing is left to do.
 fn step(shared: &Shared) -> Result<bool, Error> {
     let head = shared.head();
+    let wanted = shared.compacted();
     let plan = shared.read(|database| {
         let tail = database.tail()?;
-        let wanted = shared.compacted();
         let entries = database.entries(tail.compacted + 1, head.revision).take(STEP);
-        Ok(plan(head, tail, wanted, &shared.history, entries.collect::<Result<Vec<_>, _>>()?))
+        let sized = entries.map(|entry| entry.and_then(|entry| Ok((database.entry_size(entry.previous)?, entry))));
+        Ok(plan(head, tail, wanted, &shared.history, sized.collect::<Result<Vec<_>, _>>()?))
     })?;
     let Some(plan) = plan else { return Ok(false) };
     // First the bound, then the deletions: a reader checks the bound after it has read.
     shared.compact(plan.tail.compacted);
     shared.trimmed(plan.tail);
-    let write = |database: &super::database::Database| {
-        database.write(&plan.ops, false).map_err(|error| match error {
-            super::database::WriteError::Poisoned => Error::NoSpace,
-            super::database::WriteError::Unknown(error) => error,
-        })
-    };
-    shared.read(write)?;
+    shared.read(|database| database.write(&plan.ops, false).map_err(WriteError::cause))?;
     Ok(true)
 }
 
@@ -63,22 +63,23 @@ struct Plan {
 }
 
 /// Lets the oldest entries leave history: up to `wanted`, and as many as the bounds ask for. What an entry replaced goes
-/// with it, because no revision that can still be read shows it; so does the entry of a deletion itself.
-fn plan(head: Head, tail: Tail, wanted: Revision, history: &History, entries: Vec<Entry>) -> Option<Plan> {
+/// with it, because no revision that can still be read shows it; so does the entry of a deletion itself. Entries come with
+/// the size of what they replaced.
+fn plan(head: Head, tail: Tail, wanted: Revision, history: &History, entries: Vec<(u64, Entry)>) -> Option<Plan> {
     let mut next = tail;
     let mut ops = Vec::new();
-    let all = entries.len() < STEP;
-    let mut left = false;
-    for entry in entries {
-        let (count, bytes) = window(head, next);
-        if entry.revision > wanted && count <= history.entries && bytes <= history.bytes {
-            left = true;
+    let mut all = entries.len() < STEP;
+    for (replaced, entry) in entries {
+        let (count, kept) = window(head, next);
+        if entry.revision > wanted && count <= history.entries && kept <= history.bytes {
+            all = true;
             break;
         }
         let size = entry.encoded_len();
         next.compacted = entry.revision;
         next.entries += 1;
-        next.bytes += size;
+        next.kept += size + replaced;
+        next.deleted += replaced;
         if entry.previous != 0 {
             ops.push(remove(entry.previous));
         }
@@ -87,7 +88,7 @@ fn plan(head: Head, tail: Tail, wanted: Revision, history: &History, entries: Ve
             next.deleted += size;
         }
     }
-    if all || left {
+    if all {
         next.compacted = next.compacted.max(wanted.min(head.revision));
     }
     if next == tail {
@@ -101,9 +102,9 @@ fn remove(revision: Revision) -> Op {
     Op { table: Table::Log, key: encode_u64(revision), value: None }
 }
 
-/// Entries and bytes in history.
+/// Entries in history, and the bytes that they keep.
 fn window(head: Head, tail: Tail) -> (u64, u64) {
-    (head.entries.saturating_sub(tail.entries), head.bytes.saturating_sub(tail.bytes))
+    (head.entries.saturating_sub(tail.entries), head.kept.saturating_sub(tail.kept))
 }
 
 #[cfg(test)]
@@ -116,12 +117,15 @@ mod tests {
 
     /// Create, update, (an ephemeral commit,) delete, create: revisions 1, 2, 4, 5.
     fn check(wanted: Revision, max: u64, compacted: Revision, removed: &[Revision]) {
-        let entries = vec![entry(1, 0, Some("a")), entry(2, 1, Some("b")), entry(4, 2, None), entry(5, 0, Some("c"))];
-        let bytes = entries.iter().map(Entry::encoded_len).sum();
-        let head = Head { revision: 6, entries: 4, bytes };
-        let plan = plan(head, Tail::default(), wanted, &History { entries: max, bytes: u64::MAX }, entries);
+        let entries = [entry(1, 0, Some("a")), entry(2, 1, Some("b")), entry(4, 2, None), entry(5, 0, Some("c"))];
+        let size = |n: usize| if n == 0 { 0 } else { entries[n - 1].encoded_len() };
+        let (bytes, kept) = ((1..5).map(size).sum(), (1..5).map(size).sum::<u64>() + size(1) + size(2));
+        let head = Head { revision: 6, entries: 4, bytes, kept, ephemeral: 0 };
+        let sized = entries.iter().cloned().map(|entry| (size(entry.previous as usize), entry)).collect();
+        let plan = plan(head, Tail::default(), wanted, &History { entries: max, bytes: u64::MAX }, sized);
         let (tail, ops) = plan.map_or((Tail::default(), Vec::new()), |plan| (plan.tail, plan.ops));
         assert_eq!(tail.compacted, compacted);
+        assert_eq!(tail.deleted, removed.iter().map(|n| size(if *n == 4 { 3 } else { *n as usize })).sum::<u64>());
         let log: Vec<_> = ops.into_iter().filter(|op| op.table == Table::Log).collect();
         assert_eq!(log, removed.iter().copied().map(remove).collect::<Vec<_>>());
     }
@@ -142,9 +146,9 @@ mod tests {
 
     #[test]
     fn bytes_bound_history_too() {
-        let head = Head { revision: 9, entries: 9, bytes: 1000 };
+        let head = Head { revision: 9, entries: 9, kept: 1000, ..Head::default() };
         let history = History { entries: 100, bytes: 800 };
         assert!(is_due(head, Tail::default(), &history));
-        assert!(!is_due(head, Tail { bytes: 150, ..Tail::default() }, &history));
+        assert!(!is_due(head, Tail { kept: 150, ..Tail::default() }, &history));
     }
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::fjall::compaction::Leveled;
-use ::fjall::{Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Snapshot};
+use ::fjall::{AbstractTree, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Snapshot};
 use bytes::Bytes;
 
 use super::encoding::{Entry, Head, Stored, Tail, decode_u64, encode_u64, split_expiry_key};
 use super::stage::{Op, Table, View};
-use super::{HEAD, TAIL};
+use super::{HEAD, SWEPT, TAIL};
 use crate::{Error, Event, Lane, Record, Revision};
 
 const MIB: u64 = 1 << 20;
@@ -30,6 +30,16 @@ pub(super) enum WriteError {
     Poisoned,
     /// The batch failed half-way: only opening the database again tells whether it is on disk.
     Unknown(Error),
+}
+
+impl WriteError {
+    /// fjall is poisoned by its own threads when they find the disk full.
+    pub(super) fn cause(self) -> Error {
+        match self {
+            Self::Poisoned => Error::NoSpace,
+            Self::Unknown(error) => error,
+        }
+    }
 }
 
 /// Some of history.
@@ -128,6 +138,39 @@ impl Database {
             Ok((expires, key, decode_u64(&revision)?))
         });
         rows.collect()
+    }
+
+    /// Bytes of a log entry, 0 when there is none.
+    pub(super) fn entry_size(&self, revision: Revision) -> Result<u64, Error> {
+        if revision == 0 {
+            return Ok(0);
+        }
+        Ok(self.log.size_of(encode_u64(revision)).map_err(storage)?.map_or(0, u64::from))
+    }
+
+    /// Bytes of a table on disk.
+    pub(super) fn size(&self, table: Table) -> u64 {
+        self.table(table).disk_space()
+    }
+
+    /// Starts to write what of the table is in memory.
+    pub(super) fn flush(&self, table: Table) -> Result<(), Error> {
+        self.table(table).rotate_memtable().map(drop).map_err(storage)
+    }
+
+    /// Whether that is still being written.
+    pub(super) fn is_flushing(&self, table: Table) -> bool {
+        self.table(table).sealed_memtable_count() > 0
+    }
+
+    /// Rewrites the files of a table without what was deleted.
+    pub(super) fn rewrite(&self, table: Table) -> Result<(), Error> {
+        let unseen = self.db.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+        self.table(table).tree.major_compact(8 * MIB, unseen).map_err(|error| storage(error.into()))?;
+        // fjall removes the old files when a table is next flushed after a later write: that may be never, if the store is idle.
+        let op = Op { table: Table::Meta, key: SWEPT, value: Some(encode_u64(unseen)) };
+        self.write(&[op], false).map_err(WriteError::cause)?;
+        self.flush(Table::Meta)
     }
 
     fn entry(&self, revision: Revision) -> Result<Option<Entry>, Error> {

@@ -37,7 +37,7 @@ impl Entry {
 
     /// The length of [`Entry::encode`].
     pub(super) fn encoded_len(&self) -> u64 {
-        (ENTRY_HEAD + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)) as u64
+        encoded_len(&self.key, self.value.as_deref().unwrap_or_default())
     }
 
     pub(super) fn decode(revision: Revision, bytes: &Bytes) -> Result<Self, Error> {
@@ -65,6 +65,11 @@ impl Entry {
     pub(super) fn into_event(self, previous: Option<Record>) -> Event {
         Event { revision: self.revision, key: self.key, value: self.value, previous, lane: Lane::Durable, note: None }
     }
+}
+
+/// The length of an entry of the log.
+pub(super) fn encoded_len(key: &[u8], value: &[u8]) -> u64 {
+    (ENTRY_HEAD + key.len() + value.len()) as u64
 }
 
 /// A record of the ephemeral lane, with its expiry.
@@ -118,7 +123,7 @@ pub(super) fn decode_u64(bytes: &[u8]) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(field(bytes, 0)))
 }
 
-/// What the writer keeps beside the records: where the log ends.
+/// What the writer counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     /// The current revision.
@@ -127,40 +132,44 @@ pub(super) struct Head {
     pub(super) entries: u64,
     /// Log bytes ever written.
     pub(super) bytes: u64,
+    /// What log entries ever kept: their own bytes, and those of the entries that they replaced.
+    pub(super) kept: u64,
+    /// Bytes of the current records of the ephemeral lane.
+    pub(super) ephemeral: u64,
 }
 
 impl Head {
     pub(super) fn encode(self) -> Bytes {
-        numbers(&[self.revision, self.entries, self.bytes])
+        numbers(&[self.revision, self.entries, self.bytes, self.kept, self.ephemeral])
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let [revision, entries, bytes] = parse(bytes)?;
-        Ok(Self { revision, entries, bytes })
+        let [revision, entries, bytes, kept, ephemeral] = parse(bytes)?;
+        Ok(Self { revision, entries, bytes, kept, ephemeral })
     }
 }
 
-/// What compaction keeps: where history begins.
+/// What compaction counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tail {
     /// The oldest revision from which a watch can start; every entry up to it has left history.
     pub(super) compacted: Revision,
     /// Entries that left history.
     pub(super) entries: u64,
-    /// Bytes of the entries that left history, whether they are still current values or not.
-    pub(super) bytes: u64,
+    /// What the entries that left history kept.
+    pub(super) kept: u64,
     /// Bytes that were deleted from the log.
     pub(super) deleted: u64,
 }
 
 impl Tail {
     pub(super) fn encode(self) -> Bytes {
-        numbers(&[self.compacted, self.entries, self.bytes, self.deleted])
+        numbers(&[self.compacted, self.entries, self.kept, self.deleted])
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let [compacted, entries, bytes, deleted] = parse(bytes)?;
-        Ok(Self { compacted, entries, bytes, deleted })
+        let [compacted, entries, kept, deleted] = parse(bytes)?;
+        Ok(Self { compacted, entries, kept, deleted })
     }
 }
 
@@ -210,9 +219,9 @@ mod tests {
 
     #[test]
     fn counters_survive_the_round_trip() {
-        let head = Head { revision: 1, entries: 2, bytes: u64::MAX };
+        let head = Head { revision: 1, entries: 2, bytes: u64::MAX, kept: 3, ephemeral: 4 };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
-        let tail = Tail { compacted: 1, entries: 2, bytes: 3, deleted: 4 };
+        let tail = Tail { compacted: 1, entries: 2, kept: 3, deleted: 4 };
         assert_eq!(Tail::decode(&tail.encode()), Ok(tail));
         assert!(Head::decode(&tail.encode()).is_err());
     }

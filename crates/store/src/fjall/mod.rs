@@ -20,6 +20,7 @@ mod hub;
 mod read;
 mod shared;
 mod stage;
+mod sweep;
 mod watch;
 mod writer;
 
@@ -41,6 +42,7 @@ use writer::{Request, Writer};
 
 const HEAD: Bytes = Bytes::from_static(b"head");
 const TAIL: Bytes = Bytes::from_static(b"tail");
+const SWEPT: Bytes = Bytes::from_static(b"swept");
 
 /// Writes that may wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
@@ -50,7 +52,7 @@ const QUEUE: usize = 1024;
 pub struct History {
     /// Events.
     pub entries: u64,
-    /// Bytes of keys and values.
+    /// Bytes of the events and of the values that they replaced.
     pub bytes: u64,
 }
 
@@ -106,12 +108,13 @@ impl Fjall {
         })?;
         let gone = |_| Error::Failed("the store's thread ended while opening".into());
         let shared = opening.await.map_err(gone)??;
-        let compactor = shared.clone();
-        let compactor = spawn("store-compact", move || compaction::run(&compactor))?;
+        let (compact, sweep) = (shared.clone(), shared.clone());
+        let compact = spawn("store-compact", move || compaction::run(&compact))?;
+        let sweep = spawn("store-sweep", move || sweep::run(&sweep))?;
         supervise(tasks, ending);
         let expiry = expiry::run(shared.clone(), queue.downgrade());
         tasks.spawn_until_cancelled("store-expiry", OnFailure::Shutdown, expiry);
-        Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compactor]) })))
+        Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compact, sweep]) })))
     }
 
     /// Answers what is queued, ends the watches and lets go of the directory. Later calls fail.

@@ -1,6 +1,7 @@
 //! What the engine's threads and callers share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Notify;
@@ -11,6 +12,9 @@ use super::encoding::{Head, Tail};
 use super::hub::Hub;
 use super::{History, compaction, read};
 use crate::{Error, Page, Revision};
+
+/// Commits after which the sweeper looks for waste.
+const SWEEP_EVERY: u64 = 4096;
 
 /// The state of an open engine.
 pub(super) struct Shared {
@@ -26,6 +30,8 @@ pub(super) struct Shared {
     pub(super) hub: Hub,
     /// Wakes compaction.
     pub(super) work: Signal,
+    /// Wakes the sweeper.
+    pub(super) waste: Signal,
     /// Wakes expiry.
     pub(super) expiry: Notify,
 }
@@ -42,10 +48,12 @@ impl Shared {
             history,
             hub: Hub::default(),
             work: Signal::default(),
+            waste: Signal::default(),
             expiry: Notify::new(),
         };
         shared.hub.publish(&[], head.revision);
         shared.wake_compaction();
+        shared.waste.wake();
         Ok(shared)
     }
 
@@ -76,6 +84,7 @@ impl Shared {
         drop(self.database.write().take());
         self.hub.close();
         self.work.close();
+        self.waste.close();
         self.expiry.notify_one();
     }
 
@@ -83,9 +92,16 @@ impl Shared {
         self.ends.lock().0
     }
 
+    pub(super) fn ends(&self) -> (Head, Tail) {
+        *self.ends.lock()
+    }
+
     /// A batch is on disk.
     pub(super) fn committed(&self, head: Head, expires: Option<u64>) {
-        self.ends.lock().0 = head;
+        let before = std::mem::replace(&mut self.ends.lock().0, head);
+        if before.revision / SWEEP_EVERY != head.revision / SWEEP_EVERY {
+            self.waste.wake();
+        }
         self.wake_compaction();
         if expires.is_some_and(|expires| self.expect_expiry(expires) > expires) {
             self.expiry.notify_one();
@@ -140,6 +156,19 @@ impl Signal {
     pub(super) fn close(&self) {
         self.state.lock().1 = true;
         self.changed.notify_one();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().1
+    }
+
+    /// Waits a moment, for what tells nobody when it is done; false when closed.
+    pub(super) fn pause(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.1 {
+            self.changed.wait_for(&mut state, Duration::from_millis(20));
+        }
+        !state.1
     }
 
     /// Waits for a wake; false when closed.

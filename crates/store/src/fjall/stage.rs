@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::encoding::{Entry, Head, Stored, encode_u64, expiry_key};
+use super::encoding::{Entry, Head, Stored, encode_u64, encoded_len, expiry_key};
 use crate::{Change, Error, Event, Expect, Lane, Record, Revision, Write};
 
 /// Longer keys are refused, as are values that no reader would take.
@@ -99,8 +99,10 @@ impl<'a, V: View> Stage<'a, V> {
         let index = value.is_some().then(|| encode_u64(revision));
         let previous = before.map_or(0, |stored| stored.record.revision);
         let entry = Entry { revision, previous, key: key.clone(), value }.encode();
+        let replaced = before.map_or(0, |stored| encoded_len(key, &stored.record.value));
         self.head.entries += 1;
         self.head.bytes += entry.len() as u64;
+        self.head.kept += entry.len() as u64 + replaced;
         self.put(Table::Log, encode_u64(revision), Some(entry));
         self.put(Table::Index, key.clone(), index);
     }
@@ -113,6 +115,8 @@ impl<'a, V: View> Stage<'a, V> {
             self.put(Table::Expiry, expiry_key(new.expires, key), Some(encode_u64(new.record.revision)));
             self.expires = Some(self.expires.map_or(new.expires, |earliest| earliest.min(new.expires)));
         }
+        let size = |stored: Option<&Stored>| stored.map_or(0, |stored| encoded_len(key, &stored.record.value));
+        self.head.ephemeral = (self.head.ephemeral + size(after)).saturating_sub(size(before));
         self.put(Table::Ephemeral, key.clone(), after.map(Stored::encode));
     }
 

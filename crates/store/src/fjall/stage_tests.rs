@@ -87,13 +87,16 @@ fn an_update_keeps_the_previous_record() {
     assert_eq!(index, [true, false]);
     let log = stage.ops.iter().rfind(|op| op.table == Table::Log).unwrap();
     assert_eq!(Entry::decode(12, log.value.as_ref().unwrap()).unwrap().previous, 11);
-    assert_eq!(stage.head.entries, 2);
+    // Keys of one byte, values of 3 bytes, then none.
+    let entry = |value: &[u8]| encoded_len(b"a", value);
+    assert_eq!((stage.head.entries, stage.head.bytes), (2, entry(b"new") + entry(b"")));
+    assert_eq!(stage.head.kept, stage.head.bytes + entry(b"old") + entry(b"new"));
 }
 
 #[test]
 fn the_expiry_index_follows_the_record() {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, ephemeral: 1_000, ..Head::default() }, 1_000);
     let renewal = Write { ttl: Some(Duration::from_secs(5)), ..write("l", Expect::At(5), Some("again")) };
     stage.add(renewal).unwrap();
     let expiry: Vec<_> = stage.ops.iter().filter(|op| op.table == Table::Expiry).cloned().collect();
@@ -101,6 +104,7 @@ fn the_expiry_index_follows_the_record() {
     assert_eq!(expiry, [op(2_000, None), op(6_000, Some(encode_u64(11)))]);
     assert_eq!(stage.expires, Some(6_000));
     assert_eq!(stage.head.entries, 0, "the ephemeral lane has no history");
+    assert_eq!(stage.head.ephemeral, 1_000, "again is as long as lease");
 }
 
 #[test]

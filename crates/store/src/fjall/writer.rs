@@ -158,15 +158,14 @@ impl Writer {
                 Ok(Err(failure)) => failure,
                 Err(error) => return (Outcome::Refused(error), None),
             };
-            let cause = match &failure {
-                WriteError::Poisoned => Error::NoSpace,
-                WriteError::Unknown(error) => error.clone(),
-            };
+            let poisoned = matches!(failure, WriteError::Poisoned);
+            let cause = failure.cause();
             tracing::warn!(error = %cause, "a batch failed, opening the database again");
+            METRICS.reopened.inc();
             match self.shared.reopen(&self.directory) {
                 Err(error) => return (Outcome::Refused(error.clone()), Some(error)),
                 Ok(head) if head.revision >= staged.head.revision => return (Outcome::Written, None),
-                Ok(_) if again && matches!(failure, WriteError::Poisoned) => again = false,
+                Ok(_) if again && poisoned => again = false,
                 Ok(_) => return (Outcome::Refused(cause), None),
             }
         }
