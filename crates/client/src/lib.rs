@@ -11,6 +11,7 @@ mod informer;
 mod informers;
 mod key;
 pub mod resource_version;
+mod services;
 mod store;
 
 pub use changes::{Change, Changes};
@@ -19,3 +20,4 @@ pub use informers::Informers;
 pub use key::Key;
 pub use kube;
 pub use kube::Client;
+pub use services::ServiceWatch;

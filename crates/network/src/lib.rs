@@ -8,3 +8,4 @@ pub mod nft;
 pub mod pod;
 
 pub use pod::{HostPort, Options, PodNetwork, teardown};
+pub mod proxy;

@@ -17,7 +17,13 @@ pub(super) fn check(ty: &Type, value: &mut Value, target: &Target<'_>, path: &Pa
     match ty {
         Type::Bool => is(value.is_boolean(), value, target, path),
         Type::String => is(value.is_string(), value, target, path),
-        Type::Float64 => is(value.is_number(), value, target, path),
+        Type::Float64 => {
+            is(value.is_number(), value, target, path)?;
+            if let Some(float) = value.as_f64().filter(|_| value.is_f64()) {
+                *value = of_float(float);
+            }
+            Ok(())
+        }
         Type::Int32 => integer(value, |value| i32::try_from(value).is_ok(), target, path),
         Type::Int64 => integer(value, |_| true, target, path),
         Type::Bytes => bytes(value, target, path),
@@ -33,6 +39,12 @@ pub(super) fn check(ty: &Type, value: &mut Value, target: &Target<'_>, path: &Pa
         Type::RawExtension | Type::FieldsV1 | Type::Json | Type::Any => Ok(()),
         Type::SchemaOr(..) | Type::Struct(_) | Type::List(_) | Type::Map(_) => Err(target.mismatch(value, path)),
     }
+}
+
+/// A float as Go writes it: without a fraction when it has none. Not a number becomes null.
+pub(crate) fn of_float(value: f64) -> Value {
+    const EXACT: f64 = (1u64 << 53) as f64;
+    if value.fract() == 0.0 && value.abs() <= EXACT { Value::from(value as i64) } else { Value::from(value) }
 }
 
 fn is(fits: bool, value: &Value, target: &Target<'_>, path: &Path<'_>) -> Result<(), TypeError> {

@@ -111,6 +111,30 @@ fn canonical_as_go_writes_it() {
 }
 
 #[test]
+fn custom_resource_definitions() {
+    let schema = |schema: Value| {
+        json!({"spec": {"group": "a", "names": {"plural": "bs", "kind": "B"}, "scope": "Namespaced", "versions": [
+            {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}
+        ]}})
+    };
+    let crd = ("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let given = json!({
+        "type": "object", "x-kubernetes-preserve-unknown-fields": true, "default": {"a": null},
+        "properties": {"a": {"maximum": 10.0, "minimum": 0.5, "additionalProperties": false, "items": {"type": "string"}, "required": []}}
+    });
+    let (value, unknown) = run(crd, &schema(given));
+    assert_eq!(unknown, Ok(Vec::new()));
+    assert_eq!(
+        value["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+        json!({
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true, "default": {"a": null},
+            "properties": {"a": {"maximum": 10, "minimum": 0.5, "additionalProperties": false, "items": {"type": "string"}}}
+        })
+    );
+    check_error(crd, &schema(json!({"additionalProperties": "x"})), "boolean or JSON schema expected");
+}
+
+#[test]
 fn check_changes_nothing() {
     let schema = Schema::builtin();
     let value = json!({"spec": {"x": null}});

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::envelope::{MAGIC, unwrap_envelope};
 use super::wire::{Raw, Reader};
 use super::{Error, MAX_DEPTH};
-use crate::decode::{fill, left_out};
+use crate::decode::{fill, left_out, of_float};
 use crate::quantity;
 use crate::time::{self, Precision};
 use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId, Wire};
@@ -62,7 +62,9 @@ impl Decoder<'_> {
     }
 
     fn field(&self, field: &Field, raw: Raw<'_>, map: &mut Map<String, Value>, depth: usize) -> Result<(), Error> {
-        let old = map.get_mut(field.name).map_or(Value::Null, Value::take);
+        // Only these add to what came before under the same number; of the others the last one wins.
+        let adds = matches!(field.ty, Type::List(_) | Type::Map(_) | Type::Struct(_));
+        let old = if adds { map.get_mut(field.name).map_or(Value::Null, Value::take) } else { Value::Null };
         let value = match &field.ty {
             Type::List(inner) if field.wrapped => self.wrapped(field, inner, raw, old, depth)?,
             Type::List(inner) => self.element(field, inner, raw, old, depth)?,
@@ -132,7 +134,7 @@ impl Decoder<'_> {
             (Type::Bool, Raw::Varint(value)) => Value::Bool(value != 0),
             (Type::Int32, Raw::Varint(value)) => Value::from(value as i32),
             (Type::Int64, Raw::Varint(value)) => Value::from(value as i64),
-            (Type::Float64, Raw::Fixed64(value)) => Value::from(f64::from_bits(value)),
+            (Type::Float64, Raw::Fixed64(value)) => of_float(f64::from_bits(value)),
             (Type::String, Raw::Bytes(bytes)) => Value::String(text(field, bytes)?),
             (Type::Bytes, Raw::Bytes(bytes)) => Value::String(STANDARD.encode(bytes)),
             (Type::Struct(id), Raw::Bytes(bytes)) => {

@@ -1,0 +1,118 @@
+//! Services joined with their EndpointSlices, for those who act on both: the service proxy and the cluster DNS.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::{Change, Changes, Informer, Informers, Key};
+
+/// The label by which a slice names its service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Tells of which services anything changed. Bursts arrive as one set.
+pub struct ServiceWatch {
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    service_changes: Changes<Service>,
+    slice_changes: Changes<EndpointSlice>,
+    index: HashMap<Key, BTreeSet<Key>>,
+}
+
+impl ServiceWatch {
+    /// Subscribes to both kinds; the first change has every service that is there.
+    pub fn new(informers: &Informers) -> Self {
+        let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
+        let (service_changes, slice_changes) = (services.changes(), slices.changes());
+        Self { services, slices, service_changes, slice_changes, index: HashMap::new() }
+    }
+
+    /// Returns when both kinds are completely known.
+    pub async fn synced(&self) {
+        self.services.synced().await;
+        self.slices.synced().await;
+    }
+
+    /// The services of which something changed since the last call, at least one. Safe to drop and call again.
+    pub async fn changed(&mut self) -> BTreeSet<Key> {
+        let mut changed = self.pending();
+        while changed.is_empty() {
+            tokio::select! {
+                change = self.service_changes.next() => drop(changed.insert(change.key)),
+                change = self.slice_changes.next() => self.take_slice(change, &mut changed),
+            }
+        }
+        changed.extend(self.pending());
+        changed
+    }
+
+    /// The services of which something changed since the last call, perhaps none. Does not wait.
+    pub fn pending(&mut self) -> BTreeSet<Key> {
+        let mut changed = BTreeSet::new();
+        while let Some(change) = self.service_changes.try_next() {
+            changed.insert(change.key);
+        }
+        while let Some(change) = self.slice_changes.try_next() {
+            self.take_slice(change, &mut changed);
+        }
+        changed
+    }
+
+    /// A service as it is now, with its slices.
+    pub fn get(&self, service: &Key) -> (Option<Arc<Service>>, Vec<Arc<EndpointSlice>>) {
+        let slices = self.index.get(service).into_iter().flatten().filter_map(|key| self.slices.by_key(key));
+        (self.services.by_key(service), slices.collect())
+    }
+
+    fn take_slice(&mut self, change: Change<EndpointSlice>, changed: &mut BTreeSet<Key>) {
+        if let Some(service) = change.old.as_deref().and_then(service_of) {
+            if let Some(slices) = self.index.get_mut(&service) {
+                slices.remove(&change.key);
+                if slices.is_empty() {
+                    self.index.remove(&service);
+                }
+            }
+            changed.insert(service);
+        }
+        if let Some(service) = change.new.as_deref().and_then(service_of) {
+            self.index.entry(service.clone()).or_default().insert(change.key);
+            changed.insert(service);
+        }
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key { namespace: slice.metadata.namespace.clone(), name: name.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake::Fake;
+    use base::tasks::Tasks;
+    use serde_json::json;
+
+    fn slice(name: &str, service: &str) -> EndpointSlice {
+        let metadata = json!({"namespace": "a", "name": name, "labels": {SERVICE_NAME: service}});
+        serde_json::from_value(json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_slice_that_moves_changes_both_services() {
+        let fake = Fake::default();
+        let (tasks, _failures) = Tasks::root();
+        fake.put(&slice("s", "one"));
+        let mut watch = ServiceWatch::new(&Informers::new(fake.client(), tasks));
+        watch.synced().await;
+        assert_eq!(watch.changed().await, BTreeSet::from([Key::namespaced("a", "one")]));
+        assert_eq!(watch.get(&Key::namespaced("a", "one")).1.len(), 1);
+        fake.put(&slice("s", "two"));
+        let both = BTreeSet::from([Key::namespaced("a", "one"), Key::namespaced("a", "two")]);
+        assert_eq!(watch.changed().await, both);
+        assert_eq!(watch.get(&Key::namespaced("a", "one")).1.len(), 0);
+        assert_eq!(watch.get(&Key::namespaced("a", "two")).1.len(), 1);
+    }
+}

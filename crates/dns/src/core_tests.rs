@@ -1,0 +1,148 @@
+#![allow(clippy::unwrap_used)]
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn service(state: &mut State, name: &str, spec: Value, slices: &[Value]) {
+    let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+    let slices: Vec<Box<EndpointSlice>> =
+        slices.iter().map(|slice| Box::new(serde_json::from_value(slice.clone()).unwrap())).collect();
+    state.update("prod", name, Some(&service), &slices);
+}
+
+fn state() -> State {
+    let mut state = State::default();
+    let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "protocol": "UDP", "port": 53}]);
+    service(&mut state, "web", json!({"clusterIPs": ["10.43.0.7", "fd43::7"], "ports": ports}), &[]);
+    let slice = json!({
+        "metadata": {}, "addressType": "IPv4", "ports": [{"name": "sql", "protocol": "TCP", "port": 5432}],
+        "endpoints": [
+            {"addresses": ["10.42.0.5"], "hostname": "db-0", "conditions": {"ready": true}},
+            {"addresses": ["10.42.0.6"]},
+            {"addresses": ["10.42.0.9"], "hostname": "db-2", "conditions": {"ready": false}},
+        ]
+    });
+    let headless = json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]});
+    service(&mut state, "db", headless.clone(), std::slice::from_ref(&slice));
+    service(&mut state, "empty", headless, &[]);
+    let published = json!({"clusterIP": "None", "publishNotReadyAddresses": true});
+    service(&mut state, "peers", published, &[slice]);
+    let alias = |name: &str| json!({"type": "ExternalName", "externalName": name});
+    service(&mut state, "out", alias("example.com"), &[]);
+    service(&mut state, "in", alias("web.prod.svc.cluster.local"), &[]);
+    service(&mut state, "loop", alias("loop.prod.svc.cluster.local"), &[]);
+    service(&mut state, "pending", json!({"clusterIP": "", "ports": []}), &[]);
+    state
+}
+
+/// The answer as text: code unless NOERROR, records, alias; `forward` when it is not ours.
+fn check(question: &str, expected: &[&str]) {
+    let (name, kind) = question.split_once(' ').unwrap();
+    let zone = Zone::new("Cluster.Local.").unwrap();
+    let mut name = Name::from_ascii(name).unwrap();
+    name.set_fqdn(true);
+    let lines = match zone.answer(&name, kind.parse().unwrap(), &state()) {
+        None => vec!["forward".to_owned()],
+        Some(answer) => {
+            let mut lines: Vec<String> = Vec::new();
+            if answer.code == ResponseCode::NXDomain {
+                lines.push("NXDOMAIN".to_owned());
+            }
+            lines.extend(answer.answers.iter().map(|record| format!("{} {}", record.record_type(), record.data)));
+            lines.extend(answer.additionals.iter().map(|record| format!("+ {} {}", record.name, record.data)));
+            lines.extend(answer.alias.iter().map(|alias| format!("-> {alias}")));
+            assert_eq!(answer.answers.is_empty(), !answer.authorities.is_empty(), "a SOA says how long nothing holds");
+            assert!(answer.answers.iter().all(|record| record.ttl == TTL));
+            lines
+        }
+    };
+    assert_eq!(lines, expected, "{question}");
+}
+
+#[test]
+fn services() {
+    check("web.prod.svc.cluster.local A", &["A 10.43.0.7"]);
+    check("WEB.Prod.svc.CLUSTER.local AAAA", &["AAAA fd43::7"]);
+    check("web.prod.svc.cluster.local TXT", &[]);
+    check("prod.svc.cluster.local A", &[]);
+    check("other.svc.cluster.local A", &["NXDOMAIN"]);
+    check("no.prod.svc.cluster.local A", &["NXDOMAIN"]);
+    check("pending.prod.svc.cluster.local A", &["NXDOMAIN"]);
+    check("web.prod.svc.cluster.local.cluster.local A", &["NXDOMAIN"]);
+    check("www.example.com A", &["forward"]);
+    check("xcluster.local A", &["forward"]);
+}
+
+#[test]
+fn ports() {
+    let web = "web.prod.svc.cluster.local.";
+    let addresses = ["+ web.prod.svc.cluster.local. 10.43.0.7", "+ web.prod.svc.cluster.local. fd43::7"];
+    check("_http._tcp.web.prod.svc.cluster.local SRV", &[&format!("SRV 0 100 80 {web}"), addresses[0], addresses[1]]);
+    check("_dns._udp.web.prod.svc.cluster.local SRV", &[&format!("SRV 0 100 53 {web}"), addresses[0], addresses[1]]);
+    check("_dns._tcp.web.prod.svc.cluster.local SRV", &["NXDOMAIN"]);
+    check("_._.web.prod.svc.cluster.local A", &["NXDOMAIN"]);
+    check("_http._tcp.web.prod.svc.cluster.local A", &["A 10.43.0.7"]);
+    check(
+        "_sql._tcp.db.prod.svc.cluster.local SRV",
+        &[
+            "SRV 0 100 5432 10-42-0-6.db.prod.svc.cluster.local.",
+            "SRV 0 100 5432 db-0.db.prod.svc.cluster.local.",
+            "+ 10-42-0-6.db.prod.svc.cluster.local. 10.42.0.6",
+            "+ db-0.db.prod.svc.cluster.local. 10.42.0.5",
+        ],
+    );
+}
+
+#[test]
+fn headless_services() {
+    check("db.prod.svc.cluster.local A", &["A 10.42.0.6", "A 10.42.0.5"]);
+    check("db.prod.svc.cluster.local AAAA", &[]);
+    check("db-0.db.prod.svc.cluster.local A", &["A 10.42.0.5"]);
+    check("10-42-0-6.db.prod.svc.cluster.local A", &["A 10.42.0.6"]);
+    check("db-2.db.prod.svc.cluster.local A", &["NXDOMAIN"]);
+    check("db-2.peers.prod.svc.cluster.local A", &["A 10.42.0.9"]);
+    check("empty.prod.svc.cluster.local A", &["NXDOMAIN"]);
+    check("db-0.web.prod.svc.cluster.local A", &["NXDOMAIN"]);
+}
+
+#[test]
+fn aliases() {
+    check("out.prod.svc.cluster.local A", &["CNAME example.com.", "-> example.com."]);
+    check("out.prod.svc.cluster.local CNAME", &["CNAME example.com."]);
+    check("in.prod.svc.cluster.local A", &["CNAME web.prod.svc.cluster.local.", "A 10.43.0.7"]);
+    check("loop.prod.svc.cluster.local A", &["CNAME loop.prod.svc.cluster.local."; MAX_ALIASES + 1]);
+}
+
+#[test]
+fn pods_and_reverse() {
+    check("10-42-0-5.prod.pod.cluster.local A", &["A 10.42.0.5"]);
+    check("10-42-0-5.prod.pod.cluster.local AAAA", &[]);
+    check("fd42--5.prod.pod.cluster.local AAAA", &["AAAA fd42::5"]);
+    check("nonsense.prod.pod.cluster.local A", &["NXDOMAIN"]);
+    check("7.0.43.10.in-addr.arpa PTR", &["PTR web.prod.svc.cluster.local."]);
+    check("9.0.42.10.in-addr.arpa PTR", &["PTR db-2.peers.prod.svc.cluster.local."]);
+    check("8.8.8.8.in-addr.arpa PTR", &["forward"]);
+}
+
+#[test]
+fn zone() {
+    check("dns-version.cluster.local TXT", &["TXT 1.1.0"]);
+    check("cluster.local SOA", &["SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"]);
+    check("cluster.local NS", &["NS ns.dns.cluster.local."]);
+    check("cluster.local A", &[]);
+}
+
+#[test]
+fn a_service_that_goes_takes_its_names_along() {
+    let mut state = state();
+    let names = |state: &State| state.names_of(IpAddr::from([10, 43, 0, 7])).count();
+    assert_eq!(names(&state), 1);
+    for name in ["web", "db", "empty", "peers", "out", "in", "loop"] {
+        state.update::<Box<EndpointSlice>>("prod", name, None, &[]);
+    }
+    assert_eq!(names(&state), 0);
+    assert!(!state.has_namespace("prod"));
+}

@@ -1,0 +1,97 @@
+//! Which endpoints of a service port clients may get. Pure.
+
+use std::ops::Deref;
+
+use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
+
+use super::plan::Node;
+use crate::nft::Family;
+use crate::nft::ruleset::{Endpoint, Protocol};
+
+/// Endpoints for clients, each list sorted and without duplicates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chosen {
+    /// For policy Cluster.
+    pub(super) all: Vec<Endpoint>,
+    /// For policy Local: those on this node.
+    pub(super) local: Vec<Endpoint>,
+}
+
+struct Candidate<'a> {
+    endpoint: Endpoint,
+    api: &'a ApiEndpoint,
+    ready: bool,
+    local: bool,
+}
+
+/// The endpoints for one port of a service. Ready ones are taken; where there are none, those that still serve while they
+/// terminate (KEP-1669). Topology hints narrow the choice when every endpoint has them (KEP-2433, KEP-3015).
+pub(super) fn choose<S: Deref<Target = EndpointSlice>>(
+    slices: &[S],
+    family: Family,
+    protocol: Protocol,
+    port: &str,
+    node: &Node,
+) -> Chosen {
+    let candidates: Vec<Candidate<'_>> =
+        slices.iter().flat_map(|slice| candidates(slice, family, protocol, port, node)).collect();
+    let usable = |local: bool| -> Vec<&Candidate<'_>> {
+        let considered: Vec<_> = candidates.iter().filter(|one| !local || one.local).collect();
+        let ready = considered.iter().any(|one| one.ready);
+        considered.into_iter().filter(|one| one.ready == ready).collect()
+    };
+    Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)) }
+}
+
+fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, port: &str, node: &Node) -> Vec<Candidate<'a>> {
+    let address_type = if family == Family::V4 { "IPv4" } else { "IPv6" };
+    if slice.address_type != address_type {
+        return Vec::new();
+    }
+    let ports = slice.ports.iter().flatten();
+    let mut ports = ports.filter(|one| {
+        one.name.as_deref().unwrap_or_default() == port && Protocol::from_name(one.protocol.as_deref()) == Some(protocol)
+    });
+    let Some(port) = ports.find_map(|one| u16::try_from(one.port?).ok()) else { return Vec::new() };
+    let mut found = Vec::new();
+    for api in slice.endpoints.iter().flatten() {
+        let conditions = api.conditions.as_ref();
+        let ready = conditions.and_then(|all| all.ready).unwrap_or(true);
+        let serving = conditions.and_then(|all| all.serving).unwrap_or(ready);
+        let terminating = conditions.and_then(|all| all.terminating).unwrap_or(false);
+        if !ready && !(serving && terminating) {
+            continue;
+        }
+        let local = api.node_name.as_deref() == Some(&node.name);
+        // Addresses of one endpoint are interchangeable: the first is used, as the API says.
+        if let Some(address) = api.addresses.first().and_then(|address| address.parse().ok()) {
+            found.push(Candidate { endpoint: Endpoint { address, port }, api, ready, local });
+        }
+    }
+    found
+}
+
+/// Narrows to the endpoints that are meant for this node, else to those for its zone, when all have such hints.
+fn hinted<'a, 'b>(candidates: Vec<&'b Candidate<'a>>, node: &Node) -> Vec<&'b Candidate<'a>> {
+    let for_node = |one: &Candidate<'_>| {
+        let nodes = one.api.hints.as_ref()?.for_nodes.as_ref()?;
+        Some(nodes.iter().any(|hint| hint.name == node.name))
+    };
+    let for_zone = |one: &Candidate<'_>| {
+        let zones = one.api.hints.as_ref()?.for_zones.as_ref()?;
+        Some(zones.iter().any(|hint| Some(&hint.name) == node.zone.as_ref()))
+    };
+    let narrow = |meant: &dyn Fn(&Candidate<'a>) -> Option<bool>| -> Option<Vec<&'b Candidate<'a>>> {
+        let hints: Option<Vec<bool>> = candidates.iter().map(|one| meant(one)).collect();
+        let kept: Vec<_> = candidates.iter().zip(hints?).filter(|(_, meant)| *meant).map(|(one, _)| *one).collect();
+        (!kept.is_empty()).then_some(kept)
+    };
+    narrow(&for_node).or_else(|| narrow(&for_zone)).unwrap_or(candidates)
+}
+
+fn sorted(candidates: Vec<&Candidate<'_>>) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = candidates.into_iter().map(|one| one.endpoint).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints
+}

@@ -1,0 +1,138 @@
+//! The service proxy: follows Services and EndpointSlices and keeps the table's maps as they want them.
+//!
+//! A change of a service replans that service only ([`plan`]), and changes as many map elements as differ. What
+//! arrives while a batch is under way is programmed together by the next.
+
+mod conntrack;
+mod endpoints;
+mod health;
+pub mod plan;
+
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use base::readiness::Gate;
+use base::tasks::Tasks;
+use client::{Informer, Informers, Key, ServiceWatch};
+use k8s_openapi::api::core::v1::Node as ApiNode;
+
+use crate::nft::table::{self, Table};
+use health::HealthChecks;
+use plan::{Node, Plan};
+
+/// The proxy cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process stops.
+    #[error("the process is shutting down")]
+    Stopped,
+}
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What the proxy must know of its node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's name.
+    pub node_name: String,
+    /// This node's pod ranges.
+    pub pod_cidrs: Vec<ipnet::IpNet>,
+}
+
+/// Proxies services until dropped. Ready when every service that was there at the start is programmed, not ready while the
+/// kernel refuses a change; `tasks` runs the health check servers of load balancers.
+pub async fn run(options: Options, informers: Informers, table: Table, gate: Gate, tasks: Tasks) -> Result<Infallible, Error> {
+    let nodes = informers.of_selected::<ApiNode>(&format!("metadata.name={}", options.node_name));
+    let mut node_changes = nodes.changes();
+    let mut watch = ServiceWatch::new(&informers);
+    watch.synced().await;
+    nodes.synced().await;
+    let node = Node { families: table.families(), pod_cidrs: options.pod_cidrs, name: options.node_name, zone: None };
+    let mut proxy = Proxy { table, node, plans: HashMap::new(), health: HealthChecks::new(tasks) };
+    proxy.update_zone(&nodes);
+    while node_changes.try_next().is_some() {}
+    let mut changed = watch.pending();
+    let mut first = true;
+    loop {
+        proxy.apply(&watch, changed, first, &gate).await?;
+        first = false;
+        changed = tokio::select! {
+            changed = watch.changed() => changed,
+            _ = node_changes.next() => match proxy.update_zone(&nodes) {
+                true => proxy.plans.keys().cloned().collect(),
+                false => BTreeSet::new(),
+            },
+        };
+    }
+}
+
+struct Proxy {
+    table: Table,
+    node: Node,
+    plans: HashMap<Key, Plan>,
+    health: HealthChecks,
+}
+
+impl Proxy {
+    /// Takes over the zone of our node; whether it changed.
+    fn update_zone(&mut self, nodes: &Informer<ApiNode>) -> bool {
+        let node = nodes.get(None, &self.node.name);
+        let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
+        std::mem::replace(&mut self.node.zone, zone.clone()) != zone
+    }
+
+    /// Programs the changed services. Tries again until the kernel takes them.
+    async fn apply(&mut self, watch: &ServiceWatch, changed: BTreeSet<Key>, first: bool, gate: &Gate) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        let mut stale = Vec::new();
+        for key in changed {
+            let (service, slices) = watch.get(&key);
+            let old = self.plans.remove(&key).unwrap_or_default();
+            let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
+            if !first {
+                stale.extend(plan::stale_udp(&old, &new));
+            }
+            changes.push((format!("service:{key}"), plan::elements(&new)));
+            self.health.update(&key, &new);
+            if new != Plan::default() {
+                self.plans.insert(key, new);
+            }
+        }
+        let mut retry = RETRY_MIN;
+        while let Err(error) = self.program(std::mem::take(&mut changes), first).await? {
+            tracing::error!(%error, "services cannot be programmed, trying again");
+            gate.not_ready(error.to_string());
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
+        }
+        gate.ready();
+        if !stale.is_empty() {
+            self.forget(stale).await?;
+        }
+        Ok(())
+    }
+
+    async fn program(
+        &self,
+        changes: Vec<(String, Vec<crate::nft::ruleset::Element>)>,
+        first: bool,
+    ) -> Result<Result<(), table::Error>, Error> {
+        let table = self.table.clone();
+        let work = move || {
+            table.replace(changes)?;
+            if first { table.release() } else { Ok(()) }
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
+    }
+
+    async fn forget(&self, stale: Vec<(crate::nft::ruleset::Key, Vec<crate::nft::ruleset::Endpoint>)>) -> Result<(), Error> {
+        match tokio::task::spawn_blocking(move || conntrack::forget(&stale)).await.map_err(|_| Error::Stopped)? {
+            Ok(count) => tracing::debug!(count, "forgot UDP connections to endpoints that are gone"),
+            Err(error) => tracing::warn!(%error, "UDP clients may keep talking to endpoints that are gone"),
+        }
+        Ok(())
+    }
+}

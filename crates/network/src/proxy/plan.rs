@@ -1,0 +1,232 @@
+//! From a Service and its EndpointSlices to table entries. Pure.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Deref;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::endpoints::{Chosen, choose};
+use crate::nft::Family;
+use crate::nft::ruleset::{Code, Element, Empty, Endpoint, Key, Map, Protocol};
+
+/// What the plan must know of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its zone (`topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
+    /// Its pod ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Families that the cluster has.
+    pub families: Vec<Family>,
+}
+
+/// One place where clients connect to a service, and the endpoints that they may get. Slots keep their endpoints as
+/// long as they can, so that a change of one endpoint is a change of one or two slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `Services`, or `External` for clients from outside.
+    pub map: Map,
+    /// Where clients connect to.
+    pub key: Key,
+    /// The endpoint in each slot.
+    pub slots: Vec<Endpoint>,
+    /// What happens without slots.
+    pub empty: Empty,
+    /// Affinity timeout, seconds; 0 is none.
+    pub sticky: u32,
+    /// Clients are hidden behind the node's address.
+    pub masquerade: bool,
+}
+
+/// The entries of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Entries, at most one of a map and key.
+    pub entries: Vec<Entry>,
+    /// Endpoints on this node, which may connect to themselves.
+    pub hairpin: Vec<IpAddr>,
+    /// Ready endpoints on this node, for the health check of load balancers.
+    pub local_endpoints: usize,
+    /// The health check port of external traffic policy Local.
+    pub health_port: Option<u16>,
+}
+
+/// Plans one service. `previous` is its last plan, from which slots are kept.
+pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], node: &Node, previous: &Plan) -> Plan {
+    let Some(spec) = service.spec.as_ref().filter(|_| is_proxied(service)) else { return Plan::default() };
+    let mut plan = Plan::default();
+    for port in spec.ports.iter().flatten() {
+        let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
+        for family in families(spec) {
+            if node.families.contains(&family) {
+                let chosen = choose(slices, family, protocol, port.name.as_deref().unwrap_or_default(), node);
+                plan_port(&mut plan, service, spec, port, protocol, family, &chosen, node);
+            }
+        }
+    }
+    plan.hairpin.sort_unstable();
+    plan.hairpin.dedup();
+    if external_local(spec) {
+        plan.health_port = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    }
+    keep_slots(&mut plan, previous);
+    plan
+}
+
+/// The elements of a plan.
+pub fn elements(plan: &Plan) -> Vec<Element> {
+    let mut elements = Vec::new();
+    for entry in &plan.entries {
+        let local = entry.map == Map::External;
+        let code = Code {
+            slots: entry.slots.len() as u32,
+            empty: entry.empty,
+            sticky: entry.sticky,
+            masquerade: entry.masquerade,
+            any_address: entry.key.address.is_unspecified(),
+            local,
+        };
+        elements.push(Element::entry(entry.map, entry.key, code));
+        for (index, endpoint) in entry.slots.iter().enumerate() {
+            elements.push(Element::slot(entry.key, local, index as u32, *endpoint));
+            if entry.sticky > 0 {
+                elements.push(Element::affine(entry.key, *endpoint));
+            }
+        }
+    }
+    elements.extend(plan.hairpin.iter().map(|address| Element::hairpin(*address)));
+    elements
+}
+
+/// Places whose UDP endpoints shrank or appeared: connections that the kernel tracks may still go the old way.
+pub fn stale_udp(old: &Plan, new: &Plan) -> Vec<(Key, Vec<Endpoint>)> {
+    let now: HashMap<(Map, Key), &Entry> = new.entries.iter().map(|entry| ((entry.map, entry.key), entry)).collect();
+    let before: HashMap<(Map, Key), &Entry> = old.entries.iter().map(|entry| ((entry.map, entry.key), entry)).collect();
+    let mut stale: HashMap<Key, Vec<Endpoint>> = HashMap::new();
+    for place in before.keys().chain(now.keys()) {
+        let slots = |entries: &HashMap<(Map, Key), &Entry>| entries.get(place).map_or(&[][..], |entry| &entry.slots[..]).to_vec();
+        let (old, new) = (slots(&before), slots(&now));
+        let changed = old.iter().any(|endpoint| !new.contains(endpoint)) || old.is_empty() != new.is_empty();
+        if place.1.protocol == Protocol::Udp && changed {
+            stale.entry(place.1).or_default();
+        }
+    }
+    for (key, valid) in &mut stale {
+        for map in [Map::Services, Map::External] {
+            valid.extend(now.get(&(map, *key)).iter().flat_map(|entry| entry.slots.iter().copied()));
+        }
+    }
+    stale.into_iter().collect()
+}
+
+/// Headless services, aliases and those that name another proxy are not ours.
+fn is_proxied(service: &Service) -> bool {
+    const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+    let labelled = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY));
+    let Some(spec) = &service.spec else { return false };
+    let headless = spec.cluster_ip.as_deref().is_none_or(|ip| ip.is_empty() || ip == "None");
+    !labelled && !headless && spec.type_.as_deref() != Some("ExternalName")
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let many = spec.cluster_ips.iter().flatten();
+    let mut ips: Vec<IpAddr> = many.chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
+    let mut seen = std::collections::HashSet::new();
+    ips.retain(|ip| seen.insert(*ip));
+    ips
+}
+
+fn families(spec: &ServiceSpec) -> Vec<Family> {
+    cluster_ips(spec).into_iter().map(Family::of).collect()
+}
+
+fn external_local(spec: &ServiceSpec) -> bool {
+    spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+fn external_ips(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
+    let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
+    // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
+    let balancers = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
+    spec.external_ips.iter().flatten().chain(balancers).filter_map(|ip| ip.parse().ok()).collect()
+}
+
+#[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
+fn plan_port(
+    plan: &mut Plan,
+    service: &Service,
+    spec: &ServiceSpec,
+    port: &ServicePort,
+    protocol: Protocol,
+    family: Family,
+    chosen: &Chosen,
+    node: &Node,
+) {
+    let key = |address, port: i32| Some(Key { address, protocol, port: u16::try_from(port).ok().filter(|port| *port > 0)? });
+    let sticky = sticky(spec);
+    // Without endpoints anywhere the service is known to be down; with some elsewhere a Local policy is just silent.
+    let empty = if chosen.all.is_empty() { Empty::Reject } else { Empty::Drop };
+    let entry = |map, key, slots: &[Endpoint], masquerade| Entry { map, key, slots: slots.to_vec(), empty, sticky, masquerade };
+    let mut entries = Vec::new();
+    let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
+    for address in cluster_ips(spec).into_iter().filter(|address| Family::of(*address) == family) {
+        entries.extend(key(address, port.port).map(|key| entry(Map::Services, key, internal, false)));
+    }
+    let externals = external_ips(service, spec).into_iter().filter(|address| Family::of(*address) == family);
+    let mut outside: Vec<Key> = externals.filter_map(|address| key(address, port.port)).collect();
+    outside.extend(port.node_port.and_then(|number| key(family.unspecified(), number)));
+    for key in outside {
+        entries.push(entry(Map::Services, key, &chosen.all, true));
+        if external_local(spec) {
+            // The client's address is kept: its packets stay on this node.
+            entries.push(entry(Map::External, key, &chosen.local, false));
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    entries.retain(|entry| seen.insert((entry.map, entry.key)));
+    plan.entries.extend(entries);
+    let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
+    plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));
+    plan.local_endpoints = plan.local_endpoints.max(chosen.local.len());
+}
+
+/// Affinity timeout in seconds, 0 for none; 3 hours unless said otherwise.
+fn sticky(spec: &ServiceSpec) -> u32 {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return 0;
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|client_ip| client_ip.timeout_seconds).and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.unwrap_or(10_800).clamp(1, 86_400)
+}
+
+fn keep_slots(plan: &mut Plan, previous: &Plan) {
+    let old: HashMap<(Map, Key), &Entry> = previous.entries.iter().map(|entry| ((entry.map, entry.key), entry)).collect();
+    for entry in &mut plan.entries {
+        if let Some(old) = old.get(&(entry.map, entry.key)) {
+            entry.slots = assign(&old.slots, &entry.slots);
+        }
+    }
+}
+
+/// Puts `wanted` (sorted) endpoints into as many slots, each into its old one when that still exists.
+fn assign(old: &[Endpoint], wanted: &[Endpoint]) -> Vec<Endpoint> {
+    let mut slots: Vec<Option<Endpoint>> = (0..wanted.len())
+        .map(|index| old.get(index).copied().filter(|endpoint| wanted.binary_search(endpoint).is_ok()))
+        .collect();
+    let placed: std::collections::HashSet<Endpoint> = slots.iter().flatten().copied().collect();
+    let mut rest = wanted.iter().filter(|endpoint| !placed.contains(endpoint));
+    for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
+        *slot = rest.next().copied();
+    }
+    slots.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn node() -> Node {
+    Node {
+        name: "n1".to_owned(),
+        zone: Some("z1".to_owned()),
+        pod_cidrs: vec!["10.42.1.0/24".parse().unwrap()],
+        families: vec![Family::V4],
+    }
+}
+
+/// Two endpoints on other nodes and one here, unless told otherwise.
+fn endpoints() -> Value {
+    json!([
+        {"addresses": ["10.42.2.5"], "nodeName": "n2", "conditions": {"ready": true}},
+        {"addresses": ["10.42.1.5"], "nodeName": "n1", "conditions": {"ready": true}},
+        {"addresses": ["10.42.3.5"], "nodeName": "n3"},
+        {"addresses": ["10.42.3.6"], "nodeName": "n3", "conditions": {"ready": false}},
+    ])
+}
+
+fn planned(spec: Value, status: Value, endpoints: Value, previous: &Plan) -> Plan {
+    let mut full = json!({"clusterIP": "10.43.0.9", "ports": [{"name": "w", "port": 80, "targetPort": 8080}]});
+    full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": full, "status": status})).unwrap();
+    let slice = json!({
+        "metadata": {}, "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "other", "port": 1}, {"name": "w", "protocol": "TCP", "port": 8080}],
+    });
+    let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+    plan(&service, &[&slice], &node(), previous)
+}
+
+/// Each entry as text: map, key, last octets of the endpoints (or what happens without), affinity, masquerading.
+fn lines(plan: &Plan) -> Vec<String> {
+    let line = |entry: &Entry| {
+        let slots: Vec<String> = entry.slots.iter().map(|one| one.address.to_string()[6..].to_owned()).collect();
+        let slots = if slots.is_empty() { format!("{:?}", entry.empty) } else { slots.join(",") };
+        let sticky = if entry.sticky > 0 { format!(" sticky {}", entry.sticky) } else { String::new() };
+        let masquerade = if entry.masquerade { " masquerade" } else { "" };
+        format!("{} {}:{} {slots}{sticky}{masquerade}", entry.map.name(), entry.key.address, entry.key.port)
+    };
+    plan.entries.iter().map(line).collect()
+}
+
+fn check(spec: Value, endpoints: Value, expected: &[&str]) {
+    let plan = planned(spec, json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}), endpoints, &Plan::default());
+    let lines: Vec<String> = lines(&plan).into_iter().filter(|line| !line.contains("192.0.2.7")).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn cluster_addresses() {
+    check(json!({}), endpoints(), &["services 10.43.0.9:80 1.5,2.5,3.5"]);
+    check(json!({}), json!([]), &["services 10.43.0.9:80 Reject"]);
+    check(json!({"clusterIP": "None"}), endpoints(), &[]);
+    check(json!({"type": "ExternalName"}), endpoints(), &[]);
+    check(json!({"sessionAffinity": "ClientIP"}), endpoints(), &["services 10.43.0.9:80 1.5,2.5,3.5 sticky 10800"]);
+    let affinity = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 9}}});
+    check(affinity, endpoints(), &["services 10.43.0.9:80 1.5,2.5,3.5 sticky 9"]);
+    check(json!({"clusterIPs": ["10.43.0.9", "fd43::9"]}), endpoints(), &["services 10.43.0.9:80 1.5,2.5,3.5"]);
+}
+
+#[test]
+fn policies() {
+    let here = |ready: bool| json!([{"addresses": ["10.42.1.5"], "nodeName": "n1", "conditions": {"ready": ready}}]);
+    let elsewhere = json!([{"addresses": ["10.42.2.5"], "nodeName": "n2"}]);
+    let local = json!({"internalTrafficPolicy": "Local"});
+    check(local.clone(), endpoints(), &["services 10.43.0.9:80 1.5"]);
+    check(local.clone(), elsewhere.clone(), &["services 10.43.0.9:80 Drop"]);
+    check(local, here(false), &["services 10.43.0.9:80 Reject"]);
+    let node_port = json!({"ports": [{"name": "w", "port": 80, "nodePort": 30080}]});
+    let cluster = ["services 10.43.0.9:80 1.5,2.5,3.5", "services 0.0.0.0:30080 1.5,2.5,3.5 masquerade"];
+    check(node_port.clone(), endpoints(), &cluster);
+    let mut external = node_port;
+    external["externalTrafficPolicy"] = json!("Local");
+    check(external.clone(), endpoints(), &[cluster[0], cluster[1], "external 0.0.0.0:30080 1.5"]);
+    let one = ["services 10.43.0.9:80 2.5", "services 0.0.0.0:30080 2.5 masquerade", "external 0.0.0.0:30080 Drop"];
+    check(external, elsewhere, &one);
+}
+
+#[test]
+fn external_addresses() {
+    let spec = json!({"externalIPs": ["192.0.2.1", "192.0.2.1"]});
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"ip": "192.0.2.3", "ipMode": "Proxy"}]}});
+    let plan = planned(spec, status, endpoints(), &Plan::default());
+    let expected = [
+        "services 10.43.0.9:80 1.5,2.5,3.5",
+        "services 192.0.2.1:80 1.5,2.5,3.5 masquerade",
+        "services 192.0.2.2:80 1.5,2.5,3.5 masquerade",
+    ];
+    assert_eq!(lines(&plan), expected);
+    assert_eq!(plan.hairpin, [IpAddr::from([10, 42, 1, 5])]);
+}
+
+#[test]
+fn terminating_endpoints_serve_when_no_other_does() {
+    let terminating = |serving: bool| json!({"ready": false, "serving": serving, "terminating": true});
+    let one = |ip: &str, conditions: Value| json!({"addresses": [ip], "nodeName": "n2", "conditions": conditions});
+    let going = json!([one("10.42.2.5", terminating(true)), one("10.42.2.6", terminating(false))]);
+    check(json!({}), going, &["services 10.43.0.9:80 2.5"]);
+    let mixed = json!([one("10.42.2.5", terminating(true)), one("10.42.2.6", json!({"ready": true}))]);
+    check(json!({}), mixed, &["services 10.43.0.9:80 2.6"]);
+}
+
+#[test]
+fn hints_narrow_the_choice_when_all_have_them() {
+    let one = |ip: &str, hints: Value| json!({"addresses": [ip], "hints": hints});
+    let zone = |name: &str| json!({"forZones": [{"name": name}]});
+    check(json!({}), json!([one("10.42.2.5", zone("z1")), one("10.42.2.6", zone("z2"))]), &["services 10.43.0.9:80 2.5"]);
+    check(json!({}), json!([one("10.42.2.5", zone("z3")), one("10.42.2.6", zone("z2"))]), &["services 10.43.0.9:80 2.5,2.6"]);
+    check(json!({}), json!([one("10.42.2.5", zone("z1")), one("10.42.2.6", json!({}))]), &["services 10.43.0.9:80 2.5,2.6"]);
+    let mut both = zone("z1");
+    both["forNodes"] = json!([{"name": "n1"}]);
+    let mut other = zone("z1");
+    other["forNodes"] = json!([{"name": "n2"}]);
+    check(json!({}), json!([one("10.42.2.5", other), one("10.42.2.6", both)]), &["services 10.43.0.9:80 2.6"]);
+}
+
+#[test]
+fn slots_are_kept() {
+    let addresses = |last: &[u8]| {
+        let one = |octet: &u8| json!({"addresses": [format!("10.42.2.{octet}")]});
+        json!(last.iter().map(one).collect::<Vec<_>>())
+    };
+    let mut plan = planned(json!({}), json!({}), addresses(&[4, 5, 6, 7]), &Plan::default());
+    for (now, expected) in [(&[5, 6, 7][..], "2.7,2.5,2.6"), (&[1, 5, 6, 7], "2.7,2.5,2.6,2.1"), (&[1], "2.1")] {
+        let next = planned(json!({}), json!({}), addresses(now), &plan);
+        assert_eq!(lines(&next), [format!("services 10.43.0.9:80 {expected}")]);
+        plan = next;
+    }
+}
+
+#[test]
+fn udp_entries_that_change_their_endpoints_are_stale() {
+    let spec = json!({"ports": [{"name": "w", "protocol": "UDP", "port": 80}]});
+    let udp = |octets: &[u8]| {
+        let slots = octets.iter().map(|octet| Endpoint { address: [10, 42, 1, *octet].into(), port: 1 }).collect();
+        let mut plan = planned(spec.clone(), json!({}), json!([]), &Plan::default());
+        plan.entries[0].slots = slots;
+        plan
+    };
+    for (old, new, expected) in
+        [(&[][..], &[1][..], Some(1)), (&[1], &[1, 2], None), (&[1, 2], &[2], Some(1)), (&[1], &[], Some(0)), (&[], &[], None)]
+    {
+        let stale = stale_udp(&udp(old), &udp(new));
+        assert_eq!(stale.first().map(|(_, valid)| valid.len()), expected, "{old:?} to {new:?}");
+    }
+    assert_eq!(stale_udp(&udp(&[1]), &Plan::default()).len(), 1);
+}

@@ -1,0 +1,196 @@
+//! Services on the real kernel: pods, host and an outside client connect through the table that the proxy keeps.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use base::readiness::Readiness;
+use base::tasks::{OnFailure, Tasks};
+use client::Informers;
+use client::fake::Fake;
+use common::{Netns, isolate, sh, tcp, udp};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use network::{Options, PodNetwork, proxy};
+use serde_json::{Value, json};
+
+const NODE: &str = "n1";
+
+struct Cluster {
+    fake: Fake,
+    runtime: tokio::runtime::Runtime,
+    network: PodNetwork,
+    tasks: Tasks,
+    directory: tempfile::TempDir,
+    outside: Netns,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let fake = Fake::default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let outside = Netns::new();
+        // An uplink, so that there is an outside.
+        sh(&format!("ip link add up0 type veth peer name eth0 netns {}", outside.path().display()));
+        sh("ip addr add 192.0.2.1/24 dev up0; ip link set up0 up");
+        outside.run(|| sh("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1"));
+        let network = runtime.block_on(PodNetwork::start(options(directory.path()))).unwrap();
+        let (tasks, _) = Tasks::root();
+        let cluster = Self { fake, runtime, network, tasks, directory, outside };
+        cluster.proxy(&cluster.network, &cluster.tasks);
+        cluster
+    }
+
+    fn proxy(&self, network: &PodNetwork, tasks: &Tasks) {
+        let _context = self.runtime.enter();
+        let readiness = Readiness::default();
+        let options = proxy::Options { node_name: NODE.to_owned(), pod_cidrs: network.options().pod_cidrs.clone() };
+        let informers = Informers::new(self.fake.client(), tasks.clone());
+        let run = proxy::run(options, informers, network.table().clone(), readiness.gate("proxy"), tasks.clone());
+        tasks.spawn_until_cancelled("proxy", OnFailure::Log, async { run.await.map(|_| ()) });
+        self.runtime.block_on(readiness.wait(&["proxy"]));
+    }
+
+    /// A pod that serves its name on port 8080.
+    fn pod(&self, name: &'static str) -> (Netns, IpAddr) {
+        let netns = Netns::new();
+        let address = self.runtime.block_on(self.network.attach(name, &netns.path(), &[])).unwrap()[0];
+        netns.serve(address, 8080, name);
+        (netns, address)
+    }
+
+    fn service(&self, name: &str, ip: &str, extra: Value, endpoints: &[IpAddr]) {
+        let ports = json!([
+            {"name": "tcp", "port": 80, "nodePort": extra.get("nodePort")},
+            {"name": "udp", "port": 53, "protocol": "UDP"}
+        ]);
+        let mut spec = json!({"clusterIP": ip, "ports": ports});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().remove("nodePort");
+        let metadata = json!({"namespace": "a", "name": name});
+        self.fake.put::<Service>(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap());
+        self.endpoints(name, endpoints);
+    }
+
+    fn endpoints(&self, name: &str, endpoints: &[IpAddr]) {
+        let metadata = json!({"namespace": "a", "name": name, "labels": {"kubernetes.io/service-name": name}});
+        let endpoints: Vec<Value> = endpoints.iter().map(|ip| json!({"addresses": [ip], "nodeName": NODE})).collect();
+        let ports = json!([{"name": "tcp", "port": 8080}, {"name": "udp", "port": 8080, "protocol": "UDP"}]);
+        let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
+        self.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    }
+}
+
+fn options(directory: &std::path::Path) -> Options {
+    Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()])
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Tries until `condition` holds; each attempt waits for the network itself.
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}\n{}", sh("nft list ruleset"));
+    }
+}
+
+/// The names that answer in 40 connections.
+fn answers(netns: Option<&Netns>, address: &str) -> BTreeSet<String> {
+    let address = at(address);
+    let ask = move || (0..40).map(|_| tcp(address).unwrap().split(' ').next().unwrap().to_owned()).collect();
+    netns.map_or_else(ask, |netns| netns.run(ask))
+}
+
+fn both() -> BTreeSet<String> {
+    ["a", "b"].map(str::to_owned).into()
+}
+
+#[test]
+fn everyone_reaches_a_service() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let ((a, a_ip), (_b, b_ip), (c, c_ip)) = (cluster.pod("a"), cluster.pod("b"), cluster.pod("c"));
+    cluster.service("web", "10.43.0.7", json!({"nodePort": 30080, "externalIPs": ["192.0.2.77"]}), &[a_ip, b_ip]);
+    until("the service appears", || tcp(at("10.43.0.7:80")).is_ok());
+    assert_eq!(answers(None, "10.43.0.7:80"), both(), "the host");
+    assert_eq!(answers(Some(&c), "10.43.0.7:80"), both(), "another pod");
+    assert_eq!(answers(Some(&a), "10.43.0.7:80"), both(), "an endpoint, itself included");
+    assert!(c.run(|| tcp(at("10.43.0.7:80"))).unwrap().ends_with(&c_ip.to_string()), "pods see each other's address");
+    for address in ["127.0.0.1:30080", "10.42.0.1:30080", "192.0.2.1:30080"] {
+        assert_eq!(answers(None, address), both(), "the host at {address}");
+    }
+    assert_eq!(answers(Some(&c), "192.0.2.1:30080"), both());
+    assert_eq!(answers(Some(&a), "192.0.2.1:30080"), both());
+    assert_eq!(answers(Some(&cluster.outside), "192.0.2.1:30080"), both());
+    cluster.outside.run(|| sh("ip route add 192.0.2.77 via 192.0.2.1"));
+    assert_eq!(answers(Some(&cluster.outside), "192.0.2.77:80"), both());
+    assert!(cluster.outside.run(|| tcp(at("192.0.2.1:30080"))).unwrap().ends_with("10.42.0.1"), "masqueraded");
+
+    for refused in ["10.43.0.7:81", "10.43.9.9:80"] {
+        assert_eq!(tcp(at(refused)), Err(ErrorKind::ConnectionRefused), "the host at {refused}");
+        assert_eq!(c.run(move || tcp(at(refused))), Err(ErrorKind::ConnectionRefused), "a pod at {refused}");
+    }
+    cluster.endpoints("web", &[]);
+    until("the endpoints go", || tcp(at("10.43.0.7:80")).is_err());
+    assert_eq!(c.run(|| tcp(at("10.43.0.7:80"))), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(cluster.outside.run(|| tcp(at("192.0.2.1:30080"))), Err(ErrorKind::ConnectionRefused));
+}
+
+#[test]
+fn affinity_and_local_policies() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let ((_a, a_ip), (_b, b_ip), (c, _)) = (cluster.pod("a"), cluster.pod("b"), cluster.pod("c"));
+    let sticky = json!({"sessionAffinity": "ClientIP", "nodePort": 30081, "externalTrafficPolicy": "Local"});
+    cluster.service("sticky", "10.43.0.8", sticky, &[a_ip, b_ip]);
+    until("the service appears", || tcp(at("10.43.0.8:80")).is_ok());
+    let chosen = answers(Some(&c), "10.43.0.8:80");
+    assert_eq!(chosen.len(), 1, "one client, one endpoint");
+    let (gone, left) = if chosen.contains("a") { ("a", b_ip) } else { ("b", a_ip) };
+    cluster.endpoints("sticky", &[left]);
+    until("affinity moves", || !answers(Some(&c), "10.43.0.8:80").contains(gone));
+    cluster.endpoints("sticky", &[a_ip, b_ip]);
+    until("both are back", || sh("nft list map ip knarr slots").matches("0x00000001").count() >= 1);
+    assert!(!answers(Some(&c), "10.43.0.8:80").contains(gone), "affinity stays where it moved");
+    let seen = cluster.outside.run(|| tcp(at("192.0.2.1:30081"))).unwrap();
+    assert!(seen.ends_with("192.0.2.2"), "policy Local keeps the client's address: {seen}");
+}
+
+#[test]
+fn udp_follows_its_endpoint_and_a_restart_keeps_serving() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let ((_a, a_ip), (_b, b_ip), (c, _)) = (cluster.pod("a"), cluster.pod("b"), cluster.pod("c"));
+    cluster.service("dns", "10.43.0.10", json!({}), &[a_ip]);
+    until("the service appears", || tcp(at("10.43.0.10:80")).is_ok());
+    let socket = c.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("a "));
+    cluster.endpoints("dns", &[b_ip]);
+    until("the same socket reaches the other", || udp(&socket, at("10.43.0.10:53")).is_ok_and(|text| text.starts_with("b ")));
+
+    // A new process: the old table serves until the new proxy knows all services.
+    cluster.runtime.block_on(cluster.tasks.drain(Duration::from_secs(5)));
+    let network = cluster.runtime.block_on(PodNetwork::start(options(cluster.directory.path()))).unwrap();
+    assert!(tcp(at("10.43.0.10:80")).is_ok());
+    let (tasks, _) = Tasks::root();
+    cluster.proxy(&network, &tasks);
+    assert!(tcp(at("10.43.0.10:80")).is_ok());
+    // Somebody flushes the rules: the next change puts everything back.
+    sh("nft flush ruleset");
+    cluster.service("other", "10.43.0.11", json!({}), &[a_ip]);
+    until("both are back", || tcp(at("10.43.0.10:80")).is_ok() && tcp(at("10.43.0.11:80")).is_ok());
+}
