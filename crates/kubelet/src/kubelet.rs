@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::events::Recorder;
+use tokio::net::TcpListener;
 
 use crate::context::Context;
 use crate::dns::Resolv;
@@ -15,6 +17,7 @@ use crate::node::agent::Agent;
 use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
+use crate::server::{Api, serve};
 
 /// Why a kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -27,11 +30,19 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// The endpoint's port cannot be had.
+    #[error("cannot listen on {address}: {error}: is another kubelet running on this machine?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// Starts the kubelet under `tasks`. `gate` is ready once the node is registered and reports itself ready.
-/// Stopping `tasks` leaves containers running.
-pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<(), Error> {
+/// Stopping `tasks` leaves containers running. Returns what the endpoint serves, for callers in the same process.
+pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
     for path in [options.data_dir.join("pods"), options.pod_logs_dir.clone()] {
         let failed = |error| Error::DataDirectory { path: path.display().to_string(), error };
         tokio::fs::create_dir_all(&path).await.map_err(failed)?;
@@ -46,6 +57,12 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<(), Err
         tasks: tasks.clone(),
         options,
     });
+    let api = Api::new(cx.clone());
+    if let Some(server) = cx.options.server.clone() {
+        let address = server.listen;
+        let listener = TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })?;
+        tasks.spawn_until_cancelled("kubelet endpoint", OnFailure::Shutdown, serve(server, listener, api.clone(), tasks.clone()));
+    }
     let agent = Arc::new(Agent::new(cx.clone()));
     let parts = tasks.clone();
     tasks.spawn_until_cancelled("node registration", OnFailure::Shutdown, async move {
@@ -55,7 +72,7 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<(), Err
         parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, Manager::new(cx).run());
         Ok::<_, Infallible>(())
     });
-    Ok(())
+    Ok(api)
 }
 
 #[cfg(test)]

@@ -1,93 +1,11 @@
 use super::*;
-use crate::dns::Cluster;
-use crate::testing::FakeRuntime;
-use base::readiness::Readiness;
-use client::Informers;
-use client::fake::Fake;
+use crate::testing::Cell;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-struct Cell {
-    fake: Fake,
-    runtime: FakeRuntime,
-    tasks: Tasks,
-    _failures: base::tasks::Failures,
-    directory: tempfile::TempDir,
-}
-
-impl Cell {
-    fn new() -> Self {
-        let (tasks, failures) = Tasks::root();
-        let directory = tempfile::tempdir().unwrap();
-        Self { fake: Fake::default(), runtime: FakeRuntime::new(&["img"]), tasks, _failures: failures, directory }
-    }
-
-    async fn start(&self) {
-        let readiness = Readiness::default();
-        let options = Options {
-            node_name: "n1".to_owned(),
-            node_ips: vec!["10.1.0.1".parse().unwrap()],
-            data_dir: self.directory.path().join("kubelet"),
-            pod_logs_dir: self.directory.path().join("logs"),
-            client: self.fake.client(),
-            informers: Informers::new(self.fake.client(), self.tasks.clone()),
-            runtime: Arc::new(self.runtime.clone()),
-            cluster_dns: Cluster { servers: vec!["10.43.0.10".parse().unwrap()], domain: "cluster.local".to_owned() },
-            resolv_conf: "/dev/null".into(),
-            version: "v1.36.0".to_owned(),
-            max_pods: 110,
-            labels: Default::default(),
-            taints: Vec::new(),
-            server: None,
-        };
-        start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
-        let ready = tokio::time::timeout(Duration::from_secs(10), readiness.wait(&["kubelet"])).await;
-        assert!(ready.is_ok(), "not ready: {:?}", readiness.snapshot());
-    }
-
-    fn put(&self, name: &str, spec: Value) {
-        let mut spec = spec;
-        spec["nodeName"] = json!("n1");
-        for container in spec["containers"].as_array_mut().unwrap() {
-            container["image"] = container.get("image").cloned().unwrap_or(json!("img"));
-            container["imagePullPolicy"] = json!("IfNotPresent");
-        }
-        let metadata = json!({"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
-            "creationTimestamp": "2026-01-01T00:00:00Z"});
-        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-        self.fake.put(&pod);
-    }
-
-    /// Waits until the pod's status satisfies `condition`.
-    async fn until(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        let mut seen = Value::Null;
-        let found = self.fake.until::<Pod>(|pods| {
-            let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name));
-            seen = pod.map(|pod| serde_json::to_value(&pod.status).unwrap()).unwrap_or(Value::Null);
-            condition(&seen)
-        });
-        tokio::time::timeout(Duration::from_secs(10), found).await.expect("the pod did not get there");
-        seen
-    }
-
-    async fn ready(&self, name: &str) -> Value {
-        self.until(name, |status| condition(status, "Ready") == "True").await
-    }
-
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.fake.client(), "ns")
-    }
-}
-
-fn condition(status: &Value, name: &str) -> String {
-    let all = status["conditions"].as_array().cloned().unwrap_or_default();
-    let found = all.iter().find(|condition| condition["type"] == name);
-    found.and_then(|condition| condition["status"].as_str().map(str::to_owned)).unwrap_or_default()
-}
 
 #[tokio::test]
 async fn a_node_registers_and_leases() {

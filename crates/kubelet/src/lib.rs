@@ -14,6 +14,7 @@
 //! | [`images`] | pull policies and credentials |
 //! | [`env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
 //! | [`node`] | the Node object and its lease |
+//! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
 pub mod admission;
 pub mod backoff;
@@ -26,6 +27,7 @@ pub mod hooks;
 pub mod hosts;
 pub mod images;
 pub mod kubelet;
+pub mod logs;
 pub mod manager;
 pub mod node;
 pub mod options;
@@ -34,6 +36,7 @@ pub mod probes;
 pub mod refs;
 pub mod resources;
 pub mod security;
+pub mod server;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -42,3 +45,4 @@ pub mod volumes;
 
 pub use kubelet::{Error, start};
 pub use options::{Options, Server};
+pub use server::Api;

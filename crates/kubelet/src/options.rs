@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::tls::Verifier;
 use client::Informers;
 use k8s_openapi::api::core::v1::Taint;
 use runtime::api::Runtime;
-use rustls_pki_types::CertificateDer;
 
 use crate::dns::Cluster;
 
@@ -50,10 +50,12 @@ pub struct Options {
 pub struct Server {
     /// Where to listen, port 10250 by convention.
     pub listen: SocketAddr,
-    /// Certificate and client verification: it must require a client certificate of the cluster's CA.
+    /// The endpoint's certificate. Built with `verifier`, so that clients are asked for theirs.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Whether the bearer of a verified certificate is the API server.
-    pub authorize: Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>,
+    /// Says who a client is.
+    pub verifier: Arc<Verifier>,
+    /// User names that are served: the API server's.
+    pub callers: Vec<String>,
 }
 
 impl Options {

@@ -1,16 +1,26 @@
-//! A container runtime in memory, for tests of whole pods.
+//! A container runtime in memory, and a kubelet over it, for tests of whole pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base::readiness::Readiness;
+use base::tasks::Tasks;
+use client::Informers;
+use client::fake::Fake;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use parking_lot::Mutex;
 use runtime::api::*;
+use serde_json::{Value, json};
 use tokio::sync::{Notify, broadcast};
+
+use crate::dns::Cluster;
+use crate::options::{Options, Server};
 
 /// What the fake runtime holds.
 #[derive(Default)]
@@ -266,4 +276,87 @@ impl Runtime for FakeRuntime {
         })
         .boxed()
     }
+}
+
+/// A kubelet on node `n1` with an API and a runtime in memory.
+pub(crate) struct Cell {
+    pub(crate) fake: Fake,
+    pub(crate) runtime: FakeRuntime,
+    pub(crate) tasks: Tasks,
+    pub(crate) _failures: base::tasks::Failures,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Cell {
+    pub(crate) fn new() -> Self {
+        let (tasks, failures) = Tasks::root();
+        let directory = tempfile::tempdir().unwrap();
+        Self { fake: Fake::default(), runtime: FakeRuntime::new(&["img"]), tasks, _failures: failures, directory }
+    }
+
+    pub(crate) async fn start(&self) {
+        self.start_with(None).await;
+    }
+
+    pub(crate) async fn start_with(&self, server: Option<Server>) {
+        let readiness = Readiness::default();
+        let options = Options {
+            node_name: "n1".to_owned(),
+            node_ips: vec!["10.1.0.1".parse().unwrap()],
+            data_dir: self.directory.path().join("kubelet"),
+            pod_logs_dir: self.directory.path().join("logs"),
+            client: self.fake.client(),
+            informers: Informers::new(self.fake.client(), self.tasks.clone()),
+            runtime: Arc::new(self.runtime.clone()),
+            cluster_dns: Cluster { servers: vec!["10.43.0.10".parse().unwrap()], domain: "cluster.local".to_owned() },
+            resolv_conf: "/dev/null".into(),
+            version: "v1.36.0".to_owned(),
+            max_pods: 110,
+            labels: Default::default(),
+            taints: Vec::new(),
+            server,
+        };
+        crate::start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
+        let ready = tokio::time::timeout(Duration::from_secs(10), readiness.wait(&["kubelet"])).await;
+        assert!(ready.is_ok(), "not ready: {:?}", readiness.snapshot());
+    }
+
+    pub(crate) fn put(&self, name: &str, spec: Value) {
+        let mut spec = spec;
+        spec["nodeName"] = json!("n1");
+        for container in spec["containers"].as_array_mut().unwrap() {
+            container["image"] = container.get("image").cloned().unwrap_or(json!("img"));
+            container["imagePullPolicy"] = json!("IfNotPresent");
+        }
+        let metadata = json!({"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z"});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+        self.fake.put(&pod);
+    }
+
+    /// Waits until the pod's status satisfies `condition`.
+    pub(crate) async fn until(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut seen = Value::Null;
+        let found = self.fake.until::<Pod>(|pods| {
+            let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name));
+            seen = pod.map(|pod| serde_json::to_value(&pod.status).unwrap()).unwrap_or(Value::Null);
+            condition(&seen)
+        });
+        tokio::time::timeout(Duration::from_secs(10), found).await.expect("the pod did not get there");
+        seen
+    }
+
+    pub(crate) async fn ready(&self, name: &str) -> Value {
+        self.until(name, |status| condition(status, "Ready") == "True").await
+    }
+
+    pub(crate) fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.fake.client(), "ns")
+    }
+}
+
+fn condition(status: &Value, name: &str) -> String {
+    let all = status["conditions"].as_array().cloned().unwrap_or_default();
+    let found = all.iter().find(|condition| condition["type"] == name);
+    found.and_then(|condition| condition["status"].as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -50,6 +50,7 @@ pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed>
             return Err(("CreateContainerConfigError".to_owned(), message, None));
         }
     };
+    forget_old(cx, &start).await;
     let made = match cx.runtime().create_container(&start.sandbox.id, config).await {
         Ok(made) => made,
         Err(error) => {
@@ -68,6 +69,23 @@ pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed>
     match cx.runtime().container(&made.id).await {
         Ok(container) => Ok(container),
         Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made)))),
+    }
+}
+
+/// Of the containers that ended, only the newest stays, with its log, for `lastState` and `logs --previous`.
+async fn forget_old(cx: &Context, start: &Start) {
+    let Ok(containers) = cx.runtime().containers(Some(&start.sandbox.id)).await else { return };
+    for old in containers.iter().filter(|old| old.name == start.member.spec.name && old.attempt + 1 < start.attempt) {
+        if let Err(error) = cx.runtime().remove_container(&old.id).await {
+            tracing::warn!(container = old.id, %error, "cannot remove an old container");
+            continue;
+        }
+        let last_words = cx.termination_log(start.model.uid(), &old.name, old.attempt);
+        let logs = crate::logs::files::list(&old.log_path).await.unwrap_or_default();
+        for path in logs.into_iter().chain([last_words]) {
+            // What is left here goes with the pod.
+            let _ = tokio::fs::remove_file(path).await;
+        }
     }
 }
 

@@ -172,7 +172,7 @@ where
 }
 
 /// Drives a client connection while `work` uses it. What the connection has to say, `work` hears by itself.
-pub(super) async fn beside<T>(connection: impl Future<Output = Result<(), hyper::Error>>, work: impl Future<Output = T>) -> T {
+pub(crate) async fn beside<T>(connection: impl Future<Output = Result<(), hyper::Error>>, work: impl Future<Output = T>) -> T {
     let (mut connection, mut work) = (std::pin::pin!(connection), std::pin::pin!(work));
     let mut open = true;
     loop {

@@ -1,0 +1,189 @@
+//! What the API server asks of a kubelet: logs, exec, attach, port forwarding.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use client::Informer;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
+use runtime::api::{Container, ContainerState, Error as RuntimeError, ExecRequest, Sandbox, Streams};
+use tokio::net::TcpStream;
+
+use crate::context::Context;
+use crate::logs::{self, LogOptions};
+
+/// Why a request to the kubelet fails; the text is for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No such pod or container.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request does not fit the container's state.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The node or its runtime failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl ApiError {
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<RuntimeError> for ApiError {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::NotFound(what) => Self::NotFound(format!("{what} not found")),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for ApiError {
+    fn from(error: io::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+/// The kubelet's services for the API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    cx: Arc<Context>,
+    pods: Informer<Pod>,
+}
+
+impl Api {
+    /// Over the pods of this node.
+    pub fn new(cx: Arc<Context>) -> Self {
+        let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));
+        Self { cx, pods }
+    }
+
+    /// The pods that are bound to this node.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.list()
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, ApiError> {
+        let missing = || ApiError::NotFound(format!("pod \"{name}\" not found"));
+        self.pods.get(Some(namespace), name).ok_or_else(missing)
+    }
+
+    /// The pod's newest sandbox.
+    async fn sandbox(&self, pod: &Pod) -> Result<Option<Sandbox>, ApiError> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let sandboxes = self.cx.runtime().sandboxes().await?;
+        Ok(sandboxes.into_iter().filter(|sandbox| sandbox.pod.uid == uid).max_by_key(|sandbox| sandbox.attempt))
+    }
+
+    /// The containers of that name, newest first.
+    async fn containers(&self, pod: &Pod, name: &str) -> Result<Vec<Container>, ApiError> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let sandboxes = self.cx.runtime().sandboxes().await?;
+        let mut found = Vec::new();
+        for sandbox in sandboxes.iter().filter(|sandbox| sandbox.pod.uid == uid) {
+            let containers = self.cx.runtime().containers(Some(&sandbox.id)).await?;
+            found.extend(containers.into_iter().filter(|container| container.name == name));
+        }
+        found.sort_by_key(|container| std::cmp::Reverse(container.attempt));
+        Ok(found)
+    }
+
+    async fn running(&self, namespace: &str, pod: &str, container: &str) -> Result<Container, ApiError> {
+        let pod = self.pod(namespace, pod)?;
+        let found = self.containers(&pod, container).await?.into_iter().find(|c| c.state == ContainerState::Running);
+        found.ok_or_else(|| ApiError::NotFound(format!("container not found (\"{container}\")")))
+    }
+
+    /// The log of a container as bytes.
+    pub async fn logs(
+        &self,
+        namespace: &str,
+        name: &str,
+        container: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
+        let pod = self.pod(namespace, name)?;
+        check_name(&pod, name, container)?;
+        let found = self.containers(&pod, container).await?;
+        let mut begun = found.into_iter().filter(|container| container.state != ContainerState::Created);
+        let chosen = begun.nth(usize::from(options.previous));
+        let Some(chosen) = chosen else {
+            return Err(ApiError::BadRequest(if options.previous {
+                format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
+            } else {
+                let reason = waiting_reason(&pod, container);
+                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
+            }));
+        };
+        let ended = self.ended(&pod, &chosen);
+        Ok(logs::read(chosen.log_path, options, ended).await?.boxed())
+    }
+
+    /// Whether the container has ended: now, and after each event of its pod.
+    fn ended(&self, pod: &Pod, container: &Container) -> BoxStream<'static, bool> {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let (runtime, id) = (self.cx.runtime().clone(), container.id.clone());
+        let events = runtime.events().filter(move |event| std::future::ready(event.pod_uid == uid)).map(drop);
+        let looks = futures::stream::once(std::future::ready(())).chain(events);
+        let look = move |()| {
+            let (runtime, id) = (runtime.clone(), id.clone());
+            // A container that cannot be found any more writes no more either.
+            async move { runtime.container(&id).await.map_or(true, |container| container.state == ContainerState::Exited) }
+        };
+        looks.then(look).boxed()
+    }
+
+    /// Runs a command in a running container.
+    pub async fn exec(&self, namespace: &str, pod: &str, container: &str, request: ExecRequest) -> Result<Streams, ApiError> {
+        let container = self.running(namespace, pod, container).await?;
+        Ok(self.cx.runtime().exec(&container.id, request).await?)
+    }
+
+    /// Attaches to a running container.
+    pub async fn attach(&self, namespace: &str, pod: &str, container: &str, request: ExecRequest) -> Result<Streams, ApiError> {
+        let container = self.running(namespace, pod, container).await?;
+        Ok(self.cx.runtime().attach(&container.id, request).await?)
+    }
+
+    /// Whether a container runs, before a connection is taken over for it.
+    pub async fn check_running(&self, namespace: &str, pod: &str, container: &str) -> Result<(), ApiError> {
+        self.running(namespace, pod, container).await.map(drop)
+    }
+
+    /// Whether a pod is there, before a connection is taken over for it.
+    pub fn check_pod(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
+        self.pod(namespace, pod).map(drop)
+    }
+
+    /// A connection to a port on the pod's loopback address.
+    pub async fn dial(&self, namespace: &str, name: &str, port: u16) -> Result<TcpStream, ApiError> {
+        let pod = self.pod(namespace, name)?;
+        let sandbox = self.sandbox(&pod).await?;
+        let sandbox = sandbox.ok_or_else(|| ApiError::NotFound(format!("pod \"{name}\" has no sandbox yet")))?;
+        Ok(self.cx.runtime().dial(&sandbox.id, port).await?)
+    }
+}
+
+fn check_name(pod: &Arc<Pod>, name: &str, container: &str) -> Result<(), ApiError> {
+    let known = crate::spec::Model::new(pod.clone()).member(container).is_some();
+    if known { Ok(()) } else { Err(ApiError::BadRequest(format!("container {container} is not valid for pod {name}"))) }
+}
+
+fn waiting_reason(pod: &Pod, container: &str) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let lists = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
+    let mut all = lists.into_iter().flatten().flatten();
+    let found = all.find(|status| status.name == container).and_then(|status| status.state?.waiting?.reason);
+    found.unwrap_or_else(|| "ContainerCreating".to_owned())
+}

@@ -1,0 +1,247 @@
+//! The kubelet's HTTPS endpoint, for the API server alone.
+
+pub mod api;
+pub mod query;
+pub mod stream;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::{OnFailure, Tasks};
+use base::tls::Peer;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use runtime::api::ExecRequest;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+pub use api::{Api, ApiError};
+
+use crate::options::Server;
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Most connections at a time.
+const CONNECTIONS: usize = 1024;
+/// Time for a handshake, and for the headers of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves on `listener` until cancelled.
+pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let server = Arc::new(server);
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, as a rule: closing connections will help, spinning does not.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (server, api, streams) = (server.clone(), api.clone(), tasks.clone());
+        tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {
+            if let Err(error) = connection(&server, stream, api, streams).await {
+                tracing::debug!(error, "connection to the kubelet ended");
+            }
+            drop(place);
+            Ok::<_, Infallible>(())
+        });
+    }
+}
+
+async fn connection(server: &Server, stream: TcpStream, api: Api, tasks: Tasks) -> Result<(), String> {
+    // Keystrokes are small and wait for nothing.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
+    let stream =
+        tokio::time::timeout(PATIENCE, handshake).await.map_err(|_| "no handshake in time")?.map_err(|e| e.to_string())?;
+    let peer = server.verifier.peer(stream.get_ref().1.peer_certificates());
+    let refusal = refusal(&peer, &server.callers);
+    let service = service_fn(move |request| {
+        let (api, tasks) = (api.clone(), tasks.clone());
+        let refusal = refusal.clone();
+        async move {
+            Ok::<_, Infallible>(match refusal {
+                Some((status, why)) => text(status, why),
+                None => answer(request, api, tasks).await,
+            })
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.map_err(|error| error.to_string())
+}
+
+/// Why this client is not served.
+fn refusal(peer: &Peer, callers: &[String]) -> Option<(StatusCode, String)> {
+    match peer {
+        Peer::User { name, .. } if callers.contains(name) => None,
+        Peer::User { name, .. } => Some((StatusCode::FORBIDDEN, format!("Forbidden (user={name})"))),
+        Peer::Anonymous => Some((StatusCode::UNAUTHORIZED, "Unauthorized: a client certificate is required".to_owned())),
+        Peer::Invalid(why) => Some((StatusCode::UNAUTHORIZED, format!("Unauthorized: {why}"))),
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn failure(error: &ApiError) -> Response<Body> {
+    text(error.status(), error.to_string())
+}
+
+/// Where a request leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    Healthz,
+    Pods,
+    Metrics,
+    Logs { namespace: String, pod: String, container: String },
+    Exec { attach: bool, namespace: String, pod: String, container: String },
+    PortForward { namespace: String, pod: String },
+}
+
+/// Finds the route; a UID between pod and container is taken as upstream takes it.
+fn route(path: &str) -> Option<Route> {
+    let parts: Vec<String> = path.trim_matches('/').split('/').map(str::to_owned).collect();
+    let words: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let own = |word: &str| word.to_owned();
+    Some(match words.as_slice() {
+        ["healthz"] | ["healthz", "ping"] => Route::Healthz,
+        ["pods"] => Route::Pods,
+        ["metrics"] => Route::Metrics,
+        ["containerLogs", namespace, pod, container] => {
+            Route::Logs { namespace: own(namespace), pod: own(pod), container: own(container) }
+        }
+        [verb @ ("exec" | "attach"), namespace, pod, container] | [verb @ ("exec" | "attach"), namespace, pod, _, container] => {
+            Route::Exec { attach: *verb == "attach", namespace: own(namespace), pod: own(pod), container: own(container) }
+        }
+        ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
+            Route::PortForward { namespace: own(namespace), pod: own(pod) }
+        }
+        _ => return None,
+    })
+}
+
+async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<Body> {
+    let Some(route) = route(request.uri().path()) else { return text(StatusCode::NOT_FOUND, "404 page not found") };
+    if !matches!(*request.method(), Method::GET | Method::POST) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are served");
+    }
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    match route {
+        Route::Healthz => text(StatusCode::OK, "ok"),
+        Route::Metrics => text(StatusCode::OK, base::metrics::encode()),
+        Route::Pods => pods(&api.pods()),
+        Route::Logs { namespace, pod, container } => {
+            let options = match query::log_options(&query, Timestamp::now()) {
+                Ok(options) => options,
+                Err(why) => return text(StatusCode::BAD_REQUEST, why),
+            };
+            match api.logs(&namespace, &pod, &container, options).await {
+                Ok(stream) => Response::new(StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()),
+                Err(error) => failure(&error),
+            }
+        }
+        Route::Exec { attach, namespace, pod, container } => {
+            exec(request, api, tasks, &query, (attach, namespace, pod, container)).await
+        }
+        Route::PortForward { namespace, pod } => port_forward(request, api, tasks, namespace, pod),
+    }
+}
+
+fn pods(pods: &[Arc<Pod>]) -> Response<Body> {
+    let items: Vec<&Pod> = pods.iter().map(Arc::as_ref).collect();
+    let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
+    let mut response = text(StatusCode::OK, list.to_string());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn exec(
+    mut request: Request<Incoming>,
+    api: Api,
+    tasks: Tasks,
+    query: &str,
+    (attach, namespace, pod, container): (bool, String, String, String),
+) -> Response<Body> {
+    let wanted = streaming::exec::Streams::from_query(query);
+    let ask = ExecRequest {
+        command: query::command(query),
+        tty: wanted.tty,
+        stdin: wanted.stdin,
+        stdout: wanted.stdout,
+        stderr: wanted.stderr,
+    };
+    if !attach && ask.command.is_empty() {
+        return text(StatusCode::BAD_REQUEST, "a command is required");
+    }
+    if let Err(error) = api.check_running(&namespace, &pod, &container).await {
+        return failure(&error);
+    }
+    let (response, session) = match streaming::exec::accept(&mut request, wanted, &tasks) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return text(refusal.status, refusal.message),
+    };
+    let name = format!("{} in {namespace}/{pod}/{container}", if attach { "attach" } else { "exec" });
+    tasks.spawn_until_cancelled(name, OnFailure::Log, async move {
+        let session = session.await?;
+        let streams = if attach {
+            api.attach(&namespace, &pod, &container, ask).await
+        } else {
+            api.exec(&namespace, &pod, &container, ask).await
+        };
+        stream::join(session, streams).await;
+        Ok::<_, streaming::Error>(())
+    });
+    upgraded(response)
+}
+
+fn port_forward(mut request: Request<Incoming>, api: Api, tasks: Tasks, namespace: String, pod: String) -> Response<Body> {
+    if let Err(error) = api.check_pod(&namespace, &pod) {
+        return failure(&error);
+    }
+    let (response, mut connections) = match streaming::portforward::accept(&mut request, &tasks) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return text(refusal.status, refusal.message),
+    };
+    let group = tasks.clone();
+    tasks.spawn_until_cancelled(format!("port-forward to {namespace}/{pod}"), OnFailure::Log, async move {
+        while let Some(connection) = connections.recv().await {
+            let work = stream::forward(api.clone(), namespace.clone(), pod.clone(), connection);
+            group.spawn_until_cancelled("forwarded connection", OnFailure::Log, async move {
+                work.await;
+                Ok::<_, Infallible>(())
+            });
+        }
+        Ok::<_, Infallible>(())
+    });
+    upgraded(response)
+}
+
+fn upgraded(response: Response<()>) -> Response<Body> {
+    response.map(|()| Full::default().map_err(|never| match never {}).boxed_unsync())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+use super::*;
+use crate::testing::Cell;
+use base::tls;
+use serde_json::json;
+use std::net::SocketAddr;
+
+#[test]
+fn routes() {
+    let check = |path: &str, expected: Option<Route>| assert_eq!(route(path), expected, "{path}");
+    let own = |word: &str| word.to_owned();
+    let exec = |attach| Some(Route::Exec { attach, namespace: own("n"), pod: own("p"), container: own("c") });
+    check("/exec/n/p/c", exec(false));
+    check("/exec/n/p/uid/c", exec(false));
+    check("/attach/n/p/c", exec(true));
+    check("/containerLogs/n/p/c", Some(Route::Logs { namespace: own("n"), pod: own("p"), container: own("c") }));
+    check("/portForward/n/p", Some(Route::PortForward { namespace: own("n"), pod: own("p") }));
+    check("/run/n/p/c", None);
+    check("/", None);
+}
+
+/// An authority, the endpoint's part of the options, and where it listens.
+async fn endpoint() -> (Arc<tls::Authority>, Server) {
+    let authority = Arc::new(tls::Authority::in_memory("test").unwrap());
+    let request = tls::Request::Server { name: "n1".to_owned(), sans: vec!["127.0.0.1".to_owned()] };
+    let resolver = tls::Resolver::memory(authority.clone(), request).unwrap();
+    let verifier = tls::Verifier::new(authority.bundle()).unwrap();
+    let listen: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = tls::server(resolver, Some(verifier.clone())).unwrap();
+    (authority, Server { listen, tls: config, verifier, callers: vec!["kube-apiserver-kubelet-client".to_owned()] })
+}
+
+async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: SocketAddr, path: &str) -> (u16, String) {
+    let identity = user.map(|user| {
+        let request = tls::Request::Client { user: user.to_owned(), groups: vec![] };
+        tls::Resolver::memory(authority.clone(), request).unwrap()
+    });
+    let config = Arc::new(tls::client(authority.bundle(), identity).unwrap());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
+    crate::probes::http::beside(connection, async {
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn only_the_api_server_reads_logs() {
+    let (authority, server) = endpoint().await;
+    let address = server.listen;
+    let cell = Cell::new();
+    cell.start_with(Some(server)).await;
+    cell.put("p", json!({"containers": [{"name": "a"}]}));
+    cell.ready("p").await;
+    let log = cell.directory.path().join("logs/ns_p_uid-p/a/0.log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, "2026-01-01T00:00:00Z stdout F hello\n").unwrap();
+    cell.runtime.world.lock().containers.values_mut().for_each(|container| container.log_path = log.clone());
+
+    let caller = Some("kube-apiserver-kubelet-client");
+    let check = async |user: Option<&str>, path: &str, expected: (u16, &str)| {
+        let (status, body) = get(&authority, user, address, path).await;
+        assert_eq!((status, body.as_str()), expected, "{user:?} {path}");
+    };
+    check(caller, "/containerLogs/ns/p/a", (200, "hello\n")).await;
+    check(caller, "/healthz", (200, "ok")).await;
+    check(caller, "/containerLogs/ns/p/x", (400, "container x is not valid for pod p")).await;
+    check(caller, "/containerLogs/ns/q/a", (404, "pod \"q\" not found")).await;
+    let previous = "previous terminated container \"a\" in pod \"p\" not found";
+    check(caller, "/containerLogs/ns/p/a?previous=true", (400, previous)).await;
+    check(caller, "/exec/ns/p/b?command=ls", (404, "container not found (\"b\")")).await;
+    check(Some("somebody"), "/containerLogs/ns/p/a", (403, "Forbidden (user=somebody)")).await;
+    check(None, "/healthz", (401, "Unauthorized: a client certificate is required")).await;
+}
