@@ -55,6 +55,16 @@ impl Zone {
         Ok(Self { name })
     }
 
+    /// Whether `name` is the domain or below it.
+    pub fn contains(&self, name: &Name) -> bool {
+        self.name.zone_of(name)
+    }
+
+    /// The domain's name.
+    pub(crate) fn into_name(self) -> Name {
+        self.name
+    }
+
     /// `below` (labels with dots) in this zone.
     fn name(&self, below: &str) -> Option<Name> {
         Name::from_ascii(below).ok()?.append_domain(&self.name).ok()

@@ -2,7 +2,19 @@
 //!
 //! The server listens on the cluster DNS address itself, which every node's pod network puts on the pod bridge. So
 //! pods and host processes ask the server of their own node, nothing is translated, and names resolve also while the
-//! API server or the service proxy is away. The kube-dns Service may exist beside it for clients that look it up.
+//! API server or the service proxy is away. The kube-dns Service may exist beside it for clients that look it up; the
+//! proxy leaves addresses alone that the node itself has.
+//!
+//! - [`core`]: question to answer, pure; [`state`]: what the names mean;
+//! - `message`: wire format, EDNS, truncation, pure;
+//! - `forward`, `resolv`: other servers;
+//! - [`server`]: sockets and tasks.
 
 pub mod core;
+mod forward;
+mod message;
+mod resolv;
+pub mod server;
 pub mod state;
+
+pub use server::{Error, Options, Server, Upstreams};

@@ -6,11 +6,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -181,6 +182,13 @@ impl Socket {
         Ok(Self { fd, seq: 1, buffer: vec![0; 64 * 1024] })
     }
 
+    /// Opens a socket that receives the messages of the multicast groups (a bit mask).
+    pub(crate) fn subscribe(protocol: SockProtocol, groups: u32) -> io::Result<Self> {
+        let socket = Self::open(protocol)?;
+        bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Ok(socket)
+    }
+
     /// Opens a socket in the network namespace at `path`.
     pub(crate) fn open_in(path: &Path, protocol: SockProtocol) -> io::Result<Self> {
         let netns = std::fs::File::open(path)?;
@@ -210,6 +218,32 @@ impl Socket {
         let mut buffer = Buffer::default();
         buffer.message(kind, flags | ACK, seq, fixed, body);
         self.exchange(what, &buffer, seq, |_| ())
+    }
+
+    /// Sends one request and hands what comes before its acknowledgement to `each`.
+    pub(crate) fn query(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        fixed: &[u8],
+        body: impl FnOnce(&mut Buffer),
+        each: impl FnMut(&Reply<'_>),
+    ) -> Result<(), Error> {
+        let seq = self.next_seq();
+        let mut buffer = Buffer::default();
+        buffer.message(kind, ACK, seq, fixed, body);
+        self.exchange(what, &buffer, seq, each)
+    }
+
+    /// Waits for a message of a subscribed group. False when none came within `timeout`.
+    pub(crate) fn event(&mut self, timeout: Duration) -> io::Result<bool> {
+        setsockopt(&self.fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(timeout.as_millis() as i64 + 1))?;
+        match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
+            // Too many events to keep: that is one, too.
+            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => Ok(true),
+            Err(Errno::EAGAIN) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Sends one dump request and hands every answer to `each`.

@@ -87,7 +87,9 @@ impl Cluster {
 }
 
 fn options(directory: &std::path::Path) -> Options {
-    Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()])
+    let mut options = Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()]);
+    options.local_addresses = vec!["10.43.0.53".parse().unwrap()];
+    options
 }
 
 fn at(text: &str) -> SocketAddr {
@@ -193,4 +195,35 @@ fn udp_follows_its_endpoint_and_a_restart_keeps_serving() {
     sh("nft flush ruleset");
     cluster.service("other", "10.43.0.11", json!({}), &[a_ip]);
     until("both are back", || tcp(at("10.43.0.10:80")).is_ok() && tcp(at("10.43.0.11:80")).is_ok());
+}
+
+#[test]
+fn the_node_serves_its_own_service_address() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (c, _) = cluster.pod("c");
+    let server = UdpSocket::bind("10.43.0.53:53").unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, peer)) = server.recv_from(&mut buffer) {
+            server.send_to(b"dns", peer).unwrap();
+        }
+    });
+    let ask = || udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), at("10.43.0.53:53"));
+    // A Service object for the address changes nothing, whether or not it has endpoints.
+    for name in ["before", "kube-dns"] {
+        assert_eq!(c.run(ask), Ok("dns".to_owned()), "a pod");
+        assert_eq!(ask(), Ok("dns".to_owned()), "the host");
+        cluster.service(name, "10.43.0.53", json!({}), &[]);
+        cluster.service("marker", "10.43.0.54", json!({}), &[c_address(&cluster)]);
+        until("the change is programmed", || tcp(at("10.43.0.54:80")).is_ok());
+    }
+    assert_eq!(c.run(ask), Ok("dns".to_owned()));
+}
+
+/// The address of the pod "c".
+fn c_address(cluster: &Cluster) -> IpAddr {
+    cluster.network.leases()["c"].addresses[0]
 }

@@ -218,7 +218,7 @@ impl Rules<'_> {
     }
 
     /// The client is neither a pod nor the node itself.
-    fn from_outside(&self) -> Vec<Expr> {
+    fn outside_client(&self) -> Vec<Expr> {
         let mut exprs: Vec<Expr> =
             self.own(&self.config.cluster_cidrs).flat_map(|cidr| self.within(source(self.family, 0), cidr, false)).collect();
         exprs.extend(self.address_type_local(true, false));
@@ -264,12 +264,12 @@ impl Rules<'_> {
         }
         rules.push(host_port(false));
         rules.push([to_node.clone(), host_port(true)].concat());
-        rules.push([self.from_outside(), dispatch(Map::External, false)].concat());
+        rules.push([self.outside_client(), dispatch(Map::External, false)].concat());
         for cidr in &service_cidrs {
-            rules.push([to_service(cidr), self.from_outside(), mark()].concat());
+            rules.push([to_service(cidr), self.outside_client(), mark()].concat());
         }
         rules.push(dispatch(Map::Services, false));
-        rules.push([to_node.clone(), self.from_outside(), dispatch(Map::External, true)].concat());
+        rules.push([to_node.clone(), self.outside_client(), dispatch(Map::External, true)].concat());
         rules.push([to_node, dispatch(Map::Services, true)].concat());
         for cidr in &service_cidrs {
             rules.push([to_service(cidr), vec![Expr::Verdict(Verdict::Goto(REFUSE.to_owned()))]].concat());

@@ -245,11 +245,10 @@ impl Inner {
         let lease = self.ipam.lock().acquire(sandbox, ports)?;
         let mut links = open_links()?;
         let name = veth_name(sandbox);
-        let all = links.links()?;
-        if lease.attached && all.iter().any(|link| link.name == name) {
+        if lease.attached && links.link(&name)?.is_some() {
             return Ok(lease.addresses);
         }
-        let bridge = all.iter().find(|link| link.name == self.options.bridge);
+        let bridge = links.link(&self.options.bridge)?;
         let bridge = bridge.ok_or_else(|| Error::NoBridge(self.options.bridge.clone()))?.index;
         links.delete(&name)?;
         let namespace_error = |source| Error::Namespace { path: netns.to_owned(), source };
@@ -260,9 +259,13 @@ impl Inner {
             links.add_neighbour(bridge, *address, mac)?;
         }
         let mut inside = Links::open_in(netns).map_err(namespace_error)?;
+        let mut events = rtnl::link_events().map_err(namespace_error)?;
         self.set_up_pod(&mut inside, &lease.addresses)?;
         if !lease.ports.is_empty() {
             self.table.replace([(owner(sandbox), host_port_elements(&lease))])?;
+        }
+        if !links.wait_forwarding(&mut events, &name, &self.options.bridge)? {
+            tracing::warn!(%sandbox, port = %name, "the bridge port does not forward yet, going on");
         }
         self.ipam.lock().set_attached(sandbox)?;
         Ok(lease.addresses)

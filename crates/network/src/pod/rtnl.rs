@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use crate::netlink::{self, Buffer, CREATE, EXCL, Error, REPLACE, Socket, attribute};
+use crate::netlink::{Buffer, CREATE, EXCL, Error, REPLACE, Socket, attribute};
 use crate::nft::octets;
 
 const NEW_LINK: u16 = libc::RTM_NEWLINK;
@@ -17,6 +18,7 @@ const GET_LINK: u16 = libc::RTM_GETLINK;
 const NEW_ADDR: u16 = libc::RTM_NEWADDR;
 const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
 const GET_ROUTE: u16 = libc::RTM_GETROUTE;
+const FORWARDING_TIMEOUT: Duration = Duration::from_secs(2);
 const UP: u32 = libc::IFF_UP as u32;
 
 /// A hardware address.
@@ -29,6 +31,10 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) mtu: u32,
     pub(crate) master: Option<u32>,
+    /// Passes packets: carrier and queues are there (IF_OPER_UP).
+    pub(crate) operating: bool,
+    /// As a bridge port it forwards (BR_STATE_FORWARDING).
+    pub(crate) forwarding: bool,
 }
 
 /// A veth pair: one end on the bridge, the other as `eth0` in the pod.
@@ -39,6 +45,11 @@ pub(crate) struct Veth<'a> {
     pub(crate) netns: BorrowedFd<'a>,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
+}
+
+/// Receives a message for every change of a link (RTNLGRP_LINK).
+pub(crate) fn link_events() -> std::io::Result<Socket> {
+    Socket::subscribe(SockProtocol::NetlinkRoute, 1)
 }
 
 /// Routing sockets of one network namespace.
@@ -101,7 +112,33 @@ impl Links {
 
     /// The link of this name.
     pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
-        Ok(self.links()?.into_iter().find(|link| link.name == name))
+        let mut link = None;
+        let found = self.0.query(
+            "look for the link",
+            GET_LINK,
+            &link_header(0, 0),
+            |b| b.string(libc::IFLA_IFNAME, name),
+            |reply| link = parse_link(reply.payload),
+        );
+        unless(Errno::ENODEV, found)?;
+        Ok(link)
+    }
+
+    /// Waits until the port forwards and the bridge operates. The kernel gets there some milliseconds after the other end
+    /// of the pair came up, and drops packets until then: a pod's first question would be lost.
+    pub(crate) fn wait_forwarding(&mut self, events: &mut Socket, port: &str, bridge: &str) -> Result<bool, Error> {
+        let deadline = Instant::now() + FORWARDING_TIMEOUT;
+        loop {
+            let port_ready = self.link(port)?.is_some_and(|link| link.operating && link.forwarding);
+            if port_ready && self.link(bridge)?.is_some_and(|link| link.operating) {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = events.event(left).map_err(|source| Error::Socket { what: "wait for the bridge port", source })?;
+            if !event || left.is_zero() {
+                return Ok(false);
+            }
+        }
     }
 
     /// All links of the namespace.
@@ -222,9 +259,16 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
     Some(Link {
         index: number(payload.get(4..8)?)?,
         name: String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(),
-        mtu: netlink::attribute(attrs, libc::IFLA_MTU).and_then(number)?,
-        master: netlink::attribute(attrs, libc::IFLA_MASTER).and_then(number),
+        mtu: attribute(attrs, libc::IFLA_MTU).and_then(number)?,
+        master: attribute(attrs, libc::IFLA_MASTER).and_then(number),
+        operating: attribute(attrs, libc::IFLA_OPERSTATE) == Some(&[6]),
+        forwarding: port_state(attrs) == Some(&[3]),
     })
+}
+
+/// IFLA_BRPORT_STATE
+fn port_state(attrs: &[u8]) -> Option<&[u8]> {
+    attribute(attribute(attribute(attrs, libc::IFLA_LINKINFO)?, 5)?, 1)
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

@@ -59,7 +59,8 @@ fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, 
         let ready = conditions.and_then(|all| all.ready).unwrap_or(true);
         let serving = conditions.and_then(|all| all.serving).unwrap_or(ready);
         let terminating = conditions.and_then(|all| all.terminating).unwrap_or(false);
-        if !ready && !(serving && terminating) {
+        let usable = ready || serving && terminating;
+        if !usable {
             continue;
         }
         let local = api.node_name.as_deref() == Some(&node.name);

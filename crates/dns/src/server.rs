@@ -1,0 +1,307 @@
+//! The server: sockets, concurrency limits, and the cluster state behind them.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base::readiness::Gate;
+use base::tasks::{OnFailure, Tasks};
+use client::{Informers, ServiceWatch};
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
+use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+
+use crate::core::{Answer, Zone, ZoneError};
+use crate::forward::{Forwarder, Source, read_framed, write_framed};
+use crate::message::{self, Request, answered, encode, respond, udp_limit};
+use crate::resolv::HostServers;
+use crate::state::State;
+
+/// Forwarded questions under way at once; more are refused, so that a dead upstream cannot fill the memory.
+const MAX_FORWARDS: usize = 1000;
+/// TCP connections at once; more wait in the kernel.
+const MAX_CONNECTIONS: usize = 256;
+/// How long an idle TCP connection is kept.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The domain.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// An address cannot be listened on.
+    #[error("cluster DNS cannot listen on {address}: {source}; is the pod network up, and does another server have the port?")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Who answers questions that are not about the cluster.
+#[derive(Clone, Debug)]
+pub enum Upstreams {
+    /// The name servers in this file, usually /etc/resolv.conf; it is read again when it changes.
+    File(PathBuf),
+    /// These.
+    Servers(Vec<SocketAddr>),
+}
+
+/// How the cluster DNS serves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses for UDP and TCP: the cluster DNS address with port 53.
+    pub listen: Vec<SocketAddr>,
+    /// The cluster domain, `cluster.local`.
+    pub domain: String,
+    /// For everything else.
+    pub upstreams: Upstreams,
+    /// Domains with name servers of their own.
+    pub stub_domains: BTreeMap<String, Vec<SocketAddr>>,
+}
+
+/// The server with its sockets open.
+pub struct Server {
+    udp: Vec<Arc<UdpSocket>>,
+    tcp: Vec<TcpListener>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    zone: Zone,
+    state: RwLock<State>,
+    synced: AtomicBool,
+    forwarder: Forwarder,
+    forwards: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// What can be said without asking anybody.
+enum Outcome {
+    Reply { response: Message, limit: usize },
+    Ask(Question),
+    Nothing,
+}
+
+/// What somebody else knows.
+struct Question {
+    request: Box<Message>,
+    kind: RecordType,
+    name: Name,
+    /// The answer so far, an alias whose target is `name`.
+    alias: Option<Answer>,
+}
+
+type Labels = [(&'static str, &'static str); 1];
+
+static REQUESTS: LazyLock<Family<Labels, Counter>> =
+    LazyLock::new(|| base::metrics::register("knarr_dns_requests", "Messages from clients", Family::default()));
+static RESPONSES: LazyLock<Family<Labels, Counter>> =
+    LazyLock::new(|| base::metrics::register("knarr_dns_responses", "Messages to clients by response code", Family::default()));
+
+impl Server {
+    /// Opens the sockets. `tasks` will run everything that the server does.
+    pub async fn bind(options: Options, tasks: Tasks) -> Result<Self, Error> {
+        let zone = Zone::new(&options.domain)?;
+        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        for address in &options.listen {
+            let bind_error = |source| Error::Bind { address: *address, source };
+            let listener = TcpListener::bind(address).await.map_err(bind_error)?;
+            let same = listener.local_addr().map_err(bind_error)?;
+            udp.push(Arc::new(UdpSocket::bind(same).await.map_err(bind_error)?));
+            tcp.push(listener);
+        }
+        let source = match options.upstreams {
+            Upstreams::Servers(servers) => Source::Fixed(servers),
+            Upstreams::File(path) => Source::Host(HostServers::new(&path, options.listen)),
+        };
+        let mut stubs = Vec::new();
+        for (domain, servers) in options.stub_domains {
+            stubs.push((Zone::new(&domain)?.into_name(), servers));
+        }
+        let shared = Shared {
+            zone,
+            state: RwLock::default(),
+            synced: AtomicBool::new(false),
+            forwarder: Forwarder::new(stubs, source),
+            forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            tasks,
+        };
+        Ok(Self { udp, tcp, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Starts to serve. Ready when all services are known; until then questions about the cluster fail, which clients
+    /// repeat, instead of being denied, which they believe.
+    pub fn run(self, informers: &Informers, gate: Gate) {
+        let tasks = self.shared.tasks.clone();
+        let follow = follow(self.shared.clone(), ServiceWatch::new(informers), gate);
+        tasks.spawn_until_cancelled("dns records", OnFailure::Shutdown, follow);
+        for socket in self.udp {
+            tasks.spawn_until_cancelled("dns udp", OnFailure::Shutdown, serve_udp(self.shared.clone(), socket));
+        }
+        for listener in self.tcp {
+            tasks.spawn_until_cancelled("dns tcp", OnFailure::Shutdown, serve_tcp(self.shared.clone(), listener));
+        }
+    }
+}
+
+async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Result<(), Infallible> {
+    watch.synced().await;
+    let mut changed = watch.pending();
+    loop {
+        for key in changed {
+            let (service, slices) = watch.get(&key);
+            shared.state.write().update(key.ns(), &key.name, service.as_deref(), &slices);
+        }
+        if !shared.synced.swap(true, Ordering::Release) {
+            gate.ready();
+        }
+        changed = watch.changed().await;
+    }
+}
+
+async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let (length, peer) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            // An ICMP error for an earlier response: that client is gone.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
+            Err(error) => return Err(error),
+        };
+        REQUESTS.get_or_create(&[("proto", "udp")]).inc();
+        let bytes = &buffer[..length];
+        match shared.outcome(bytes) {
+            Outcome::Nothing => (),
+            Outcome::Reply { response, limit } => send_udp(&socket, peer, encode_counted(response, limit)).await,
+            Outcome::Ask(question) => {
+                let Ok(permit) = shared.forwards.clone().try_acquire_owned() else {
+                    let refusal = respond(&question.request, ResponseCode::Refused);
+                    send_udp(&socket, peer, encode_counted(refusal, 512)).await;
+                    continue;
+                };
+                let (shared, socket, bytes) = (shared.clone(), socket.clone(), bytes.to_vec());
+                shared.tasks.clone().spawn_until_cancelled("dns question", OnFailure::Log, async move {
+                    let _permit = permit;
+                    send_udp(&socket, peer, shared.ask(question, &bytes, Transport::Udp).await).await;
+                    Ok::<_, Infallible>(())
+                });
+            }
+        }
+    }
+}
+
+async fn send_udp(socket: &UdpSocket, peer: SocketAddr, reply: Option<Vec<u8>>) {
+    if let Some(reply) = reply {
+        // A client that cannot be reached asks again or is gone.
+        let _ = socket.send_to(&reply, peer).await;
+    }
+}
+
+async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Result<()> {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // The client left between its connection and our accept, or descriptors are short for a moment.
+            Err(error) => {
+                tracing::debug!(%error, "no connection accepted");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        shared.tasks.clone().spawn_until_cancelled("dns connection", OnFailure::Log, async move {
+            let _permit = permit;
+            // A connection that breaks is the client's to open again.
+            let _ = shared.connection(stream).await;
+            Ok::<_, Infallible>(())
+        });
+    }
+}
+
+fn encode_counted(response: Message, limit: usize) -> Option<Vec<u8>> {
+    RESPONSES.get_or_create(&[("rcode", response.metadata.response_code.to_str())]).inc();
+    encode(response, limit)
+}
+
+impl Shared {
+    async fn connection(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        loop {
+            let bytes = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
+            REQUESTS.get_or_create(&[("proto", "tcp")]).inc();
+            let reply = match self.outcome(&bytes) {
+                Outcome::Nothing => return Ok(()),
+                Outcome::Reply { response, .. } => encode_counted(response, usize::from(u16::MAX)),
+                Outcome::Ask(question) => {
+                    let Ok(_permit) = self.forwards.acquire().await else { return Ok(()) };
+                    self.ask(question, &bytes, Transport::Tcp).await
+                }
+            };
+            let Some(reply) = reply else { return Ok(()) };
+            tokio::time::timeout(IDLE, write_framed(&mut stream, &reply)).await??;
+        }
+    }
+
+    fn outcome(&self, bytes: &[u8]) -> Outcome {
+        let (request, query) = match message::parse(bytes) {
+            Request::Question { message, query } => (message, query),
+            Request::Refused(response) => return Outcome::Reply { response, limit: 512 },
+            Request::Ignored => return Outcome::Nothing,
+        };
+        let (kind, limit) = (query.query_type(), udp_limit(&request));
+        if self.zone.contains(query.name()) && !self.synced.load(Ordering::Acquire) {
+            return Outcome::Reply { response: respond(&request, ResponseCode::ServFail), limit };
+        }
+        let answer = self.zone.answer(query.name(), kind, &self.state.read());
+        match answer.map(|mut answer| (answer.alias.take(), answer)) {
+            None => Outcome::Ask(Question { name: query.name().to_lowercase(), kind, request, alias: None }),
+            Some((Some(name), answer)) => Outcome::Ask(Question { name, kind, request, alias: Some(answer) }),
+            Some((None, answer)) => Outcome::Reply { response: answered(&request, answer), limit },
+        }
+    }
+
+    /// Lets somebody else answer, or complete the answer.
+    async fn ask(&self, question: Question, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let Question { request, kind, name, alias } = question;
+        let tcp = transport == Transport::Tcp;
+        let Some(mut answer) = alias else {
+            let Some(reply) = self.forwarder.ask(&name, bytes, tcp).await else {
+                return encode_counted(respond(&request, ResponseCode::ServFail), 512);
+            };
+            RESPONSES.get_or_create(&[("rcode", "forwarded")]).inc();
+            return Some(reply);
+        };
+        let mut target = Message::query();
+        target.metadata.recursion_desired = true;
+        target.add_query(Query::query(name.clone(), kind));
+        let reply = self.forwarder.ask(&name.to_lowercase(), &target.to_vec().ok()?, tcp).await;
+        let Some(reply) = reply.and_then(|bytes| Message::from_vec(&bytes).ok()) else {
+            return encode_counted(respond(&request, ResponseCode::ServFail), 512);
+        };
+        answer.answers.extend(reply.answers);
+        encode_counted(answered(&request, answer), if tcp { usize::from(u16::MAX) } else { udp_limit(&request) })
+    }
+}

@@ -1,0 +1,168 @@
+//! The server over real sockets on the loopback interface.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use base::readiness::Readiness;
+use base::tasks::Tasks;
+use client::Informers;
+use client::fake::Fake;
+use dns::{Options, Server, Upstreams};
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// An upstream on a thread: every name has the address `octets`, except that `big.*` is cut off on UDP.
+fn upstream(octets: [u8; 4]) -> SocketAddr {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let udp = UdpSocket::bind(address).unwrap();
+    let reply = move |bytes: &[u8], over_udp: bool| {
+        let mut message = Message::from_vec(bytes).unwrap().into_response();
+        let name = message.queries[0].name().clone();
+        if over_udp && name.to_string().starts_with("big") {
+            message.metadata.truncation = true;
+        } else {
+            message.add_answer(Record::from_rdata(name, 60, RData::A(std::net::Ipv4Addr::from(octets).into())));
+        }
+        message.to_vec().unwrap()
+    };
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = udp.recv_from(&mut buffer) {
+            udp.send_to(&reply(&buffer[..length], true), peer).unwrap();
+        }
+    });
+    std::thread::spawn(move || {
+        for mut stream in tcp.incoming().flatten() {
+            let query = read_framed(&mut stream);
+            let reply = reply(&query, false);
+            stream.write_all(&[&(reply.len() as u16).to_be_bytes()[..], &reply].concat()).unwrap();
+        }
+    });
+    address
+}
+
+fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message).unwrap();
+    message
+}
+
+fn query(name: &str) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    message
+}
+
+fn udp(server: SocketAddr, name: &str) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+    let query = query(name);
+    socket.send_to(&query.to_vec().unwrap(), server).unwrap();
+    let mut buffer = [0; 4096];
+    let (length, _) = socket.recv_from(&mut buffer).unwrap();
+    let reply = Message::from_vec(&buffer[..length]).unwrap();
+    assert_eq!((reply.metadata.id, &reply.queries), (query.metadata.id, &query.queries));
+    reply
+}
+
+fn tcp(server: SocketAddr, name: &str) -> Message {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    let bytes = query(name).to_vec().unwrap();
+    stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).unwrap();
+    Message::from_vec(&read_framed(&mut stream)).unwrap()
+}
+
+fn data(message: &Message) -> Vec<String> {
+    message.answers.iter().map(|record| record.data.to_string()).collect()
+}
+
+fn put_service(fake: &Fake, name: &str, spec: Value) {
+    let metadata = json!({"namespace": "a", "name": name});
+    fake.put::<Service>(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap());
+}
+
+struct Running {
+    runtime: tokio::runtime::Runtime,
+    fake: Fake,
+    tasks: Tasks,
+    server: SocketAddr,
+}
+
+fn start(upstreams: Vec<SocketAddr>) -> Running {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let fake = Fake::default();
+    put_service(&fake, "web", json!({"clusterIP": "10.43.0.7"}));
+    put_service(&fake, "out", json!({"type": "ExternalName", "externalName": "www.example.com"}));
+    put_service(&fake, "many", json!({"clusterIP": "None"}));
+    let endpoints: Vec<Value> = (1..200).map(|i| json!({"addresses": [format!("10.42.0.{i}")]})).collect();
+    let metadata = json!({"namespace": "a", "name": "many-1", "labels": {"kubernetes.io/service-name": "many"}});
+    let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": []});
+    fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    let (tasks, _) = Tasks::root();
+    let readiness = Readiness::default();
+    let server = runtime.block_on(async {
+        let options = Options {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            domain: "cluster.local".to_owned(),
+            upstreams: Upstreams::Servers(upstreams),
+            stub_domains: BTreeMap::from([("corp.example".to_owned(), vec![upstream([192, 0, 2, 9])])]),
+        };
+        let server = Server::bind(options, tasks.clone()).await.unwrap();
+        let address = server.addresses()[0];
+        server.run(&Informers::new(fake.client(), tasks.clone()), readiness.gate("dns"));
+        readiness.wait(&["dns"]).await;
+        address
+    });
+    Running { runtime, fake, tasks, server }
+}
+
+#[test]
+fn answers_and_forwards() {
+    // The first upstream never answers a connection: nobody listens there.
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let running = start(vec![nobody, upstream([192, 0, 2, 1])]);
+    let server = running.server;
+    assert_eq!(data(&udp(server, "web.a.svc.cluster.local.")), ["10.43.0.7"]);
+    assert!(udp(server, "web.a.svc.cluster.local.").metadata.authoritative);
+    let denied = udp(server, "no.a.svc.cluster.local.");
+    assert_eq!((denied.metadata.response_code, denied.authorities.len()), (ResponseCode::NXDomain, 1));
+    assert_eq!(data(&udp(server, "www.example.com.")), ["192.0.2.1"]);
+    assert_eq!(data(&tcp(server, "www.example.com.")), ["192.0.2.1"]);
+    assert_eq!(data(&udp(server, "git.Corp.example.")), ["192.0.2.9"], "stub domain");
+    assert!(udp(server, "big.example.com.").metadata.truncation);
+    assert_eq!(data(&tcp(server, "big.example.com.")), ["192.0.2.1"]);
+    let alias = udp(server, "out.a.svc.cluster.local.");
+    let target = CNAME(Name::from_ascii("www.example.com.").unwrap());
+    assert_eq!((alias.answers.len(), &alias.answers[0].data), (2, &RData::CNAME(target)));
+    let many = udp(server, "many.a.svc.cluster.local.");
+    assert!(many.metadata.truncation && !many.answers.is_empty());
+    assert_eq!(tcp(server, "many.a.svc.cluster.local.").answers.len(), 199);
+
+    put_service(&running.fake, "new", json!({"clusterIP": "10.43.0.8"}));
+    let deadline = std::time::Instant::now() + WAIT;
+    while data(&udp(server, "new.a.svc.cluster.local.")) != ["10.43.0.8"] {
+        assert!(std::time::Instant::now() < deadline, "the new service never appears");
+    }
+    assert!(running.runtime.block_on(running.tasks.drain(WAIT)), "stops");
+}
+
+#[test]
+fn without_upstream_it_fails_but_serves_the_cluster() {
+    let running = start(Vec::new());
+    assert_eq!(udp(running.server, "www.example.com.").metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(data(&tcp(running.server, "web.a.svc.cluster.local.")), ["10.43.0.7"]);
+}
