@@ -8,15 +8,20 @@ mod controller;
 mod deployment;
 mod discovery;
 mod expectations;
+mod garbage;
 mod meta;
 mod namespace;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod queue;
 mod replicas;
 mod root_ca;
 mod service_account;
+mod services;
 #[cfg(test)]
 mod testing;
+mod tolerations;
 mod worker;
 
 use std::sync::Arc;
@@ -28,6 +33,12 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 
 use controller::{Controller, Cx};
+use garbage::GarbageCollector;
+use node_lifecycle::NodeLifecycle;
+use pod_gc::PodCollector;
+use services::endpoints::EndpointsOfServices;
+use services::endpointslices::EndpointSlices;
+use services::mirroring::Mirroring;
 
 /// What the controllers need from the composition.
 #[derive(Clone)]
@@ -63,6 +74,12 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<replicas::Replicas<ReplicationController>>(|o, t| {
         launch(replicas::Replicas::<ReplicationController>::new(&o.informers), o, t)
     }),
+    entry::<EndpointsOfServices>(|o, t| launch(EndpointsOfServices::new(&o.informers), o, t)),
+    entry::<EndpointSlices>(|o, t| launch(EndpointSlices::new(&o.informers), o, t)),
+    entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
+    entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
+    entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
+    entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
 ];
 
 /// Starts every controller under `tasks`; they end with it.

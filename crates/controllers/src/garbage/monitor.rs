@@ -1,0 +1,210 @@
+//! Watches the metadata of every object of every resource that the API serves.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::kube::Api;
+use client::kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use client::kube::runtime::watcher::{self, Event, watcher};
+use client::{Client, Key};
+use futures::stream::SelectAll;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::graph::{Graph, Uid, uid};
+use crate::discovery::{Discovered, discover};
+use crate::queue::Queue;
+
+/// How long the first lists may take before work starts without the rest.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Discovery is asked again this long after definitions changed: they come in crowds.
+const SETTLE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(5);
+
+type Meta = PartialObjectMeta<DynamicObject>;
+type Watch = Pin<Box<dyn Stream<Item = (usize, Event<Meta>)> + Send>>;
+
+/// Resources by their number, which they keep for ever.
+#[derive(Default)]
+pub(super) struct Resources {
+    pub(super) all: Vec<Discovered>,
+}
+
+impl Resources {
+    /// The resource of an owner reference.
+    pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Discovered> {
+        let group = |version: &str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
+        let exact = self.all.iter().find(|one| one.api.api_version == api_version && one.api.kind == kind);
+        // A reference may name a version that is served but not preferred.
+        exact.or_else(|| self.all.iter().find(|one| one.api.group == group(api_version) && one.api.kind == kind))
+    }
+
+    fn number(&mut self, resource: &Discovered) -> usize {
+        let same = |one: &Discovered| one.api.group == resource.api.group && one.api.plural == resource.api.plural;
+        match self.all.iter().position(same) {
+            Some(number) => {
+                self.all[number] = resource.clone();
+                number
+            }
+            None => {
+                self.all.push(resource.clone());
+                self.all.len() - 1
+            }
+        }
+    }
+}
+
+pub(super) struct Monitor {
+    pub(super) client: Client,
+    pub(super) graph: Arc<Mutex<Graph>>,
+    pub(super) resources: Arc<Mutex<Resources>>,
+}
+
+struct Running {
+    watches: SelectAll<Watch>,
+    stop: HashMap<usize, CancellationToken>,
+    /// Uids of the list that is coming in.
+    listed: HashMap<usize, HashSet<Uid>>,
+    /// Resources whose first list is not in yet.
+    waiting: HashSet<usize>,
+    /// Work that waits for them.
+    held: Vec<Uid>,
+}
+
+fn is_watched(resource: &Discovered) -> bool {
+    let is_event = resource.api.plural == "events" && matches!(resource.api.group.as_str(), "" | "events.k8s.io");
+    !is_event && ["delete", "list", "watch"].iter().all(|verb| resource.can(verb))
+}
+
+/// Whether a change of the resource changes what the API serves.
+fn defines_resources(resource: &ApiResource) -> bool {
+    matches!(resource.plural.as_str(), "customresourcedefinitions" | "apiservices")
+}
+
+impl Monitor {
+    pub(super) async fn run(self, queue: Queue) {
+        let mut running = Running {
+            watches: SelectAll::new(),
+            stop: HashMap::new(),
+            listed: HashMap::new(),
+            waiting: HashSet::new(),
+            held: Vec::new(),
+        };
+        let patience = tokio::time::sleep(PATIENCE);
+        let mut patience = std::pin::pin!(patience);
+        let mut impatient = false;
+        let mut refresh = Some(tokio::time::Instant::now());
+        loop {
+            tokio::select! {
+                () = at(refresh) => refresh = self.refresh(&mut running).await,
+                Some((number, event)) = running.watches.next(), if !running.watches.is_empty() => {
+                    let defines = matches!(event, Event::Apply(_) | Event::Delete(_))
+                        && defines_resources(&self.resources.lock().all[number].api);
+                    if defines && refresh.is_none() {
+                        refresh = Some(tokio::time::Instant::now() + SETTLE);
+                    }
+                    self.take(&mut running, number, event);
+                }
+                () = &mut patience, if !impatient => impatient = true,
+            }
+            if refresh.is_none_or(|_| impatient) && (running.waiting.is_empty() || impatient) {
+                running.held.drain(..).for_each(|uid| queue.add(key_of(uid)));
+            }
+        }
+    }
+
+    /// Starts watches of new resources and ends those of resources that went. When to ask again.
+    async fn refresh(&self, running: &mut Running) -> Option<tokio::time::Instant> {
+        let discovery = match discover(&self.client).await {
+            Ok(discovery) => discovery,
+            Err(error) => {
+                tracing::debug!(%error, "discovery failed, again later");
+                return Some(tokio::time::Instant::now() + RETRY);
+            }
+        };
+        let mut present = HashSet::new();
+        for resource in discovery.resources.iter().filter(|resource| is_watched(resource)) {
+            let number = self.resources.lock().number(resource);
+            present.insert(number);
+            running.stop.entry(number).or_insert_with(|| {
+                let stop = CancellationToken::new();
+                running.waiting.insert(number);
+                running.watches.push(watch(&self.client, &resource.api, number, stop.clone()));
+                stop
+            });
+        }
+        if discovery.failures.is_empty() {
+            let gone: Vec<usize> = running.stop.keys().filter(|number| !present.contains(number)).copied().collect();
+            for number in gone {
+                running.forget(number);
+                self.remove_all(running, number, &HashSet::new());
+            }
+            None
+        } else {
+            Some(tokio::time::Instant::now() + RETRY)
+        }
+    }
+
+    fn take(&self, running: &mut Running, number: usize, event: Event<Meta>) {
+        match event {
+            Event::Init => {
+                running.listed.insert(number, HashSet::new());
+            }
+            Event::InitApply(object) => {
+                let own = uid(object.metadata.uid.as_deref().unwrap_or_default());
+                running.listed.entry(number).or_default().insert(own);
+                running.held.extend(self.graph.lock().observe(number, &object.metadata));
+            }
+            Event::InitDone => {
+                running.waiting.remove(&number);
+                let keep = running.listed.remove(&number).unwrap_or_default();
+                self.remove_all(running, number, &keep);
+            }
+            Event::Apply(object) => running.held.extend(self.graph.lock().observe(number, &object.metadata)),
+            Event::Delete(object) => {
+                let own = uid(object.metadata.uid.as_deref().unwrap_or_default());
+                running.held.extend(self.graph.lock().remove(own));
+            }
+        }
+    }
+
+    fn remove_all(&self, running: &mut Running, number: usize, keep: &HashSet<Uid>) {
+        let mut graph = self.graph.lock();
+        for own in graph.stale(number, keep) {
+            running.held.extend(graph.remove(own));
+        }
+    }
+}
+
+impl Running {
+    fn forget(&mut self, number: usize) {
+        if let Some(stop) = self.stop.remove(&number) {
+            stop.cancel();
+        }
+        self.waiting.remove(&number);
+        self.listed.remove(&number);
+    }
+}
+
+fn watch(client: &Client, resource: &ApiResource, number: usize, stop: CancellationToken) -> Watch {
+    use client::kube::runtime::WatchStreamExt;
+    let api: Api<Meta> = Api::all_with(client.clone(), resource);
+    let events = watcher(api, watcher::Config::default().streaming_lists()).default_backoff();
+    let events = events.filter_map(move |event| std::future::ready(event.ok().map(|event| (number, event))));
+    Box::pin(events.take_until(stop.cancelled_owned()))
+}
+
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The queue's key of an object.
+pub(super) fn key_of(uid: Uid) -> Key {
+    Key::cluster(format!("{uid:032x}"))
+}

@@ -1,0 +1,199 @@
+//! Nodes that fall silent: their conditions become unknown, taints keep pods away and drive them away after the time that
+//! they tolerate. Timers wait for exactly the next thing that can happen.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::events::Type;
+use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use client::kube::{self, Api};
+use client::{Informer, Informers, Key};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use serde_json::json;
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::{meta, pods};
+
+const LEASES: &str = "kube-node-lease";
+
+pub(crate) struct NodeLifecycle {
+    nodes: Informer<Node>,
+    leases: Informer<Lease>,
+    pods: Informer<Pod>,
+    /// Pods of a node are judged from this long after the start: nodes get the chance to report first.
+    started: tokio::time::Instant,
+}
+
+impl NodeLifecycle {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { nodes: informers.of(), leases: informers.of(), pods: informers.of(), started: tokio::time::Instant::now() }
+    }
+}
+
+impl Controller for NodeLifecycle {
+    const NAME: &'static str = "node-lifecycle";
+    const ACCOUNT: &'static str = "node-controller";
+    const CONCURRENCY: usize = 8;
+
+    fn sources(&self) -> Vec<Source> {
+        let nodes = self.nodes.clone();
+        // A node that renews its lease needs no look: the timer of the last look finds the renewal. Only one that came
+        // back from silence does.
+        let of_leases = Source::mapped(&self.leases, move |change, queue| {
+            let silent = |node: Arc<Node>| plan::condition(&node, "Ready").is_some_and(|ready| ready.status == "Unknown");
+            if change.key.ns() == LEASES && nodes.get(None, &change.key.name).is_some_and(silent) {
+                queue.add(Key::cluster(&change.key.name));
+            }
+        });
+        let nodes = self.nodes.clone();
+        let of_pods = Source::mapped(&self.pods, move |change, queue| {
+            let Some(pod) = &change.new else { return };
+            let (before, now) = (change.old.as_ref().map(|pod| pods::node(pod)), pods::node(pod));
+            let tainted = |node: Arc<Node>| {
+                let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+                taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute")
+            };
+            if before != Some(now) && nodes.get(None, now).is_some_and(tainted) {
+                queue.add(Key::cluster(now));
+            }
+        });
+        vec![Source::own(&self.nodes), of_leases, of_pods]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(node) = self.nodes.by_key(key) else { return Ok(Action::Done) };
+        let now = Timestamp::now();
+        let silence = self.silence(&node, now);
+        if silence.is_none()
+            && let Some(conditions) = plan::unknown_conditions(&node, now)
+        {
+            return self.mark_silent(cx, &node, conditions).await;
+        }
+        if let Some(taints) = plan::taints(&node, now) {
+            let api: Api<Node> = Api::all(cx.client.clone());
+            let patch = json!({
+                "metadata": {"resourceVersion": node.metadata.resource_version},
+                "spec": {"taints": taints},
+            });
+            // The change that this makes leads to the next look.
+            api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            return Ok(Action::after(silence));
+        }
+        if plan::condition(&node, "Ready").is_none_or(|ready| ready.status != "True") {
+            self.mark_pods_not_ready(cx, &node).await?;
+        }
+        let eviction = self.evict(cx, &node, now).await?;
+        Ok(Action::after([silence, eviction].into_iter().flatten().min()))
+    }
+}
+
+impl NodeLifecycle {
+    /// How long until the node has been silent too long. None when it has.
+    fn silence(&self, node: &Node, now: Timestamp) -> Option<Duration> {
+        let lease = self.leases.get(Some(LEASES), meta::name(node));
+        let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
+        let grace = plan::grace(node);
+        let since = plan::reported(node, renewed);
+        let age = Duration::from_millis(u64::try_from(now.as_millisecond() - since.as_millisecond()).unwrap_or(0));
+        // After a pause of the whole cluster nobody has reported: count from our own start at the earliest.
+        let age = age.min(self.started.elapsed());
+        grace.checked_sub(age).filter(|left| !left.is_zero())
+    }
+
+    async fn mark_silent(
+        &self,
+        cx: &Cx,
+        node: &Node,
+        conditions: Vec<k8s_openapi::api::core::v1::NodeCondition>,
+    ) -> Result<Action, Error> {
+        let api: Api<Node> = Api::all(cx.client.clone());
+        let patch = json!({
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "status": {"conditions": conditions},
+        });
+        api.patch_status(meta::name(node), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let message = format!("Node {} status is now: NodeNotReady", meta::name(node));
+        cx.events.about(node, Type::Normal, "NodeNotReady", message);
+        Ok(Action::Done)
+    }
+
+    fn pods_of(&self, node: &Node) -> Vec<Arc<Pod>> {
+        self.pods.list().into_iter().filter(|pod| pods::node(pod) == meta::name(node)).collect()
+    }
+
+    /// Nobody on a silent node says that its pods do not serve any more.
+    async fn mark_pods_not_ready(&self, cx: &Cx, node: &Node) -> Result<(), Error> {
+        for pod in self.pods_of(node).into_iter().filter(|pod| pods::is_ready(pod)) {
+            let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
+                condition.status = "False".to_owned();
+                condition.last_transition_time = Some(meta::whole_seconds(Timestamp::now()));
+            }
+            let patch = json!({
+                "metadata": {"resourceVersion": pod.metadata.resource_version},
+                "status": {"conditions": conditions},
+            });
+            let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod.as_ref()));
+            forgive(api.patch_status(meta::name(pod.as_ref()), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
+            cx.events.about(pod.as_ref(), Type::Warning, "NodeNotReady", "Node is not ready");
+        }
+        Ok(())
+    }
+
+    /// Deletes the pods whose time has come; how long until the next one's.
+    async fn evict(&self, cx: &Cx, node: &Node, now: Timestamp) -> Result<Option<Duration>, Error> {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        if !taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute") {
+            return Ok(None);
+        }
+        let mut next: Option<Duration> = None;
+        for pod in self.pods_of(node).into_iter().filter(|pod| !meta::ends(pod.as_ref())) {
+            match plan::eviction_in(&pod, node, now) {
+                None => {}
+                Some(left) if left.is_zero() => evict(cx, &pod).await?,
+                Some(left) => next = Some(next.map_or(left, |other| other.min(left))),
+            }
+        }
+        Ok(next)
+    }
+}
+
+async fn evict(cx: &Cx, pod: &Pod) -> Result<(), Error> {
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
+    cx.events.about(
+        pod,
+        Type::Normal,
+        "TaintManagerEviction",
+        "Marking for deletion Pod ".to_owned() + &Key::of(pod).to_string(),
+    );
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("DeletionByTaintManager".to_owned()),
+        message: Some("Taint manager: deleting due to NoExecute taint".to_owned()),
+        last_transition_time: Some(meta::whole_seconds(Timestamp::now())),
+        observed_generation: pod.metadata.generation,
+        ..PodCondition::default()
+    });
+    let patch = json!({"metadata": {"uid": meta::uid(pod)}, "status": {"conditions": conditions}});
+    forgive(api.patch_status(meta::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
+    let uid = pod.metadata.uid.clone();
+    let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
+    forgive(api.delete(meta::name(pod), &params).await.map(|_| ()))
+}
+
+/// Gone or changed: the next look sees it.
+fn forgive(result: kube::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => Ok(other?),
+    }
+}

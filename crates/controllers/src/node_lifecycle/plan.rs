@@ -1,0 +1,130 @@
+//! What a node's conditions and heartbeats mean. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+
+use crate::meta;
+
+/// How long a node may be silent.
+pub(super) const GRACE: Duration = Duration::from_secs(40);
+/// How long one may be that has never spoken.
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
+
+pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+
+/// Conditions that a silent node's controller takes over, with the taint of each that keeps pods away.
+const CONDITIONS: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+];
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+pub(super) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+fn ready_status(node: &Node) -> Option<&str> {
+    condition(node, "Ready").map(|condition| condition.status.as_str())
+}
+
+/// When the node was last heard, by itself: its lease or its status.
+pub(super) fn reported(node: &Node, renewed: Option<Timestamp>) -> Timestamp {
+    let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let heartbeat = condition(node, "Ready").and_then(|condition| condition.last_heartbeat_time.as_ref()).map(|time| time.0);
+    renewed.max(heartbeat).or(created).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// How long a node may be silent.
+pub(super) fn grace(node: &Node) -> Duration {
+    if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE }
+}
+
+/// The conditions of a node that has been silent too long. None when they say so already.
+pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
+    let old = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let mut new = old.clone();
+    for kind in ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] {
+        let found = new.iter_mut().find(|condition| condition.type_ == kind);
+        match found {
+            Some(condition) if condition.status == "Unknown" => {}
+            Some(condition) => {
+                condition.status = "Unknown".to_owned();
+                condition.reason = Some("NodeStatusUnknown".to_owned());
+                condition.message = Some("Kubelet stopped posting node status.".to_owned());
+                condition.last_transition_time = Some(meta::whole_seconds(now));
+            }
+            None => new.push(NodeCondition {
+                type_: kind.to_owned(),
+                status: "Unknown".to_owned(),
+                reason: Some("NodeStatusNeverUpdated".to_owned()),
+                message: Some("Kubelet never posted node status.".to_owned()),
+                last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                last_transition_time: Some(meta::whole_seconds(now)),
+            }),
+        }
+    }
+    (new != old).then_some(new)
+}
+
+/// The taints that the node should have. None when it has them.
+pub(super) fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+    let spec = node.spec.clone().unwrap_or_default();
+    let old = spec.taints.unwrap_or_default();
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    match ready_status(node) {
+        Some("True") => {}
+        Some("False") => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+        // Never reported counts as unreachable, but only once the grace is over and the condition is written.
+        Some(_) => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+        None => wanted.push((NOT_READY, "NoSchedule")),
+    }
+    for (kind, taint) in CONDITIONS {
+        if condition(node, kind).is_some_and(|condition| condition.status == "True") {
+            wanted.push((taint, "NoSchedule"));
+        }
+    }
+    if spec.unschedulable == Some(true) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let managed = |taint: &Taint| {
+        let key = taint.key.as_str();
+        let ours = key == NOT_READY || key == UNREACHABLE;
+        let by_condition = key == UNSCHEDULABLE || CONDITIONS.iter().any(|(_, one)| *one == key);
+        (ours && taint.effect != "PreferNoSchedule") || (by_condition && taint.effect == "NoSchedule")
+    };
+    let is = |taint: &Taint, (key, effect): &(&str, &str)| taint.key == *key && taint.effect == *effect;
+    let mut new = old.clone();
+    new.retain(|taint| !managed(taint) || wanted.iter().any(|one| is(taint, one)));
+    for one in &wanted {
+        if !new.iter().any(|taint| is(taint, one)) {
+            let time_added = (one.1 == "NoExecute").then(|| meta::whole_seconds(now));
+            new.push(Taint { key: one.0.to_owned(), effect: one.1.to_owned(), value: None, time_added });
+        }
+    }
+    (new != old).then_some(new)
+}
+
+/// In how long the node's NoExecute taints drive the pod away. None: never; zero: now.
+pub(super) fn eviction_in(pod: &Pod, node: &Node, now: Timestamp) -> Option<Duration> {
+    let taints = node.spec.as_ref()?.taints.as_ref()?.iter().filter(|taint| taint.effect == "NoExecute");
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let mut earliest = None;
+    for taint in taints {
+        let mut fitting = tolerations.iter().filter(|one| crate::tolerations::tolerates(one, taint)).peekable();
+        if fitting.peek().is_none() {
+            return Some(Duration::ZERO);
+        }
+        // Of several the shortest counts; one without a limit limits nothing.
+        let Some(seconds) = fitting.filter_map(|one| one.toleration_seconds).min() else { continue };
+        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+        let due = since.as_millisecond() + seconds.max(0) * 1000;
+        let left = Duration::from_millis(u64::try_from(due - now.as_millisecond()).unwrap_or(0));
+        earliest = Some(earliest.map_or(left, |other: Duration| other.min(left)));
+    }
+    earliest
+}

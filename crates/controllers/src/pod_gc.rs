@@ -1,0 +1,169 @@
+//! Pods that nobody else will remove: on nodes that are gone, ended before they were scheduled, and finished ones beyond
+//! a threshold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use client::kube::{self, Api};
+use client::{Informer, Informers, Key};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::json;
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::{meta, pods};
+
+/// Finished pods that may stay.
+const THRESHOLD: usize = 12_500;
+/// How long a pod's node may be unknown: its creation may be under way.
+const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(40);
+
+pub(crate) struct PodCollector {
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+    /// Since when the node of a key was not there.
+    missing: parking_lot::Mutex<BTreeMap<String, tokio::time::Instant>>,
+}
+
+impl PodCollector {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { pods: informers.of(), nodes: informers.of(), missing: parking_lot::Mutex::default() }
+    }
+}
+
+/// Keys: a node's name; "" for pods without one; "/" for the finished ones of all nodes.
+const UNSCHEDULED: &str = "";
+const FINISHED: &str = "/";
+
+impl Controller for PodCollector {
+    const NAME: &'static str = "pod-garbage-collector";
+    const ACCOUNT: &'static str = "pod-garbage-collector";
+    const CONCURRENCY: usize = 1;
+
+    fn sources(&self) -> Vec<Source> {
+        let (all, nodes) = (self.pods.clone(), self.nodes.clone());
+        let of_pods = Source::mapped(&self.pods, move |change, queue| {
+            let Some(pod) = &change.new else { return };
+            let node = pods::node(pod);
+            if node.is_empty() {
+                if meta::ends(pod.as_ref()) {
+                    queue.add(Key::cluster(UNSCHEDULED));
+                }
+            } else if nodes.get(None, node).is_none() {
+                queue.add(Key::cluster(node));
+            }
+            if pods::is_finished(pod) && all.len() > THRESHOLD {
+                queue.add(Key::cluster(FINISHED));
+            }
+        });
+        let of_nodes = Source::mapped(&self.nodes, |change, queue| {
+            if change.new.is_none() {
+                queue.add(change.key.clone());
+            }
+        });
+        vec![of_pods, of_nodes]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        match key.name.as_str() {
+            UNSCHEDULED => {
+                let ended = |pod: &Arc<Pod>| pods::node(pod).is_empty() && meta::ends(pod.as_ref());
+                self.remove_all(cx, ended, None).await?;
+                Ok(Action::Done)
+            }
+            FINISHED => self.remove_surplus(cx).await,
+            node => self.remove_orphans(cx, node).await,
+        }
+    }
+}
+
+impl PodCollector {
+    async fn remove_orphans(&self, cx: &Cx, node: &str) -> Result<Action, Error> {
+        if self.nodes.get(None, node).is_some() {
+            self.missing.lock().remove(node);
+            return Ok(Action::Done);
+        }
+        let since = *self.missing.lock().entry(node.to_owned()).or_insert_with(tokio::time::Instant::now);
+        let waited = since.elapsed();
+        if waited < QUARANTINE {
+            return Ok(Action::After(QUARANTINE - waited));
+        }
+        // The cache may be behind a node that has just come back.
+        let api: Api<Node> = Api::all(cx.client.clone());
+        if api.get_opt(node).await?.is_none() {
+            self.remove_all(cx, |pod| pods::node(pod) == node, Some("PodGC: node no longer exists")).await?;
+        }
+        self.missing.lock().remove(node);
+        Ok(Action::Done)
+    }
+
+    async fn remove_surplus(&self, cx: &Cx) -> Result<Action, Error> {
+        let mut finished: Vec<Arc<Pod>> = self.pods.list().into_iter().filter(|pod| pods::is_finished(pod)).collect();
+        let surplus = finished.len().saturating_sub(THRESHOLD);
+        finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        for pod in finished.iter().take(surplus) {
+            remove(cx, pod, None).await?;
+        }
+        Ok(Action::Done)
+    }
+
+    async fn remove_all(&self, cx: &Cx, which: impl Fn(&Arc<Pod>) -> bool, why: Option<&str>) -> Result<(), Error> {
+        for pod in self.pods.list().into_iter().filter(which) {
+            remove(cx, &pod, why).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a pod at once. One that has not finished is marked as failed first, so that its owner sees what became of it.
+async fn remove(cx: &Cx, pod: &Pod, why: Option<&str>) -> Result<(), Error> {
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
+    let name = meta::name(pod);
+    if let Some(why) = why.filter(|_| !pods::is_finished(pod)) {
+        let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+        conditions.push(k8s_openapi::api::core::v1::PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("DeletionByPodGC".to_owned()),
+            message: Some(why.to_owned()),
+            last_transition_time: Some(meta::whole_seconds(jiff::Timestamp::now())),
+            observed_generation: pod.metadata.generation,
+            ..Default::default()
+        });
+        let patch = json!({"metadata": {"uid": meta::uid(pod)}, "status": {"phase": "Failed", "conditions": conditions}});
+        forgive(api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
+    }
+    let uid = pod.metadata.uid.clone();
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let params = at_once.preconditions(Preconditions { uid, resource_version: None });
+    forgive(api.delete(name, &params).await.map(|_| ()))
+}
+
+/// Gone, or another of the same name: what is wanted.
+fn forgive(result: kube::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{World, object};
+
+    #[tokio::test]
+    async fn removes_pods_that_ended_before_they_had_a_node() {
+        let world = World::new();
+        for (name, node, ends) in [("gone", "", true), ("waits", "", false)] {
+            let deletion = ends.then_some("2026-01-01T00:00:00Z");
+            world.fake.put::<Pod>(&object(json!({
+                "metadata": {"namespace": "a", "name": name, "uid": name, "deletionTimestamp": deletion},
+                "spec": {"nodeName": node, "containers": []},
+            })));
+        }
+        world.start(&["pod-garbage-collector"]);
+        world.fake.until::<Pod>(|pods| pods.len() == 1 && meta::name(&pods[0]) == "waits").await;
+    }
+}

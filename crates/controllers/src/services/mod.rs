@@ -1,0 +1,75 @@
+//! From services and pods to the addresses behind a service: Endpoints, EndpointSlices, and slices that mirror Endpoints
+//! which users wrote.
+
+pub(crate) mod endpoints;
+pub(crate) mod endpointslices;
+pub(crate) mod mirroring;
+mod slices;
+mod targets;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use client::{Change, Informer, Key};
+use k8s_openapi::api::core::v1::{Pod, Service};
+
+use crate::controller::Source;
+use crate::queue::Queue;
+use crate::{meta, pods};
+
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    spec.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+}
+
+fn selects(selector: &BTreeMap<String, String>, pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    selector.iter().all(|(key, value)| labels.is_some_and(|labels| labels.get(key) == Some(value)))
+}
+
+/// Enqueues the services that select a pod, when it changed in a way that shows in endpoints.
+fn of_pods(pods: &Informer<Pod>, services: &Informer<Service>) -> Source {
+    let services = services.clone();
+    Source::mapped(pods, move |change: &Change<Pod>, queue: &Queue| {
+        let (old, new) = (change.old.as_deref(), change.new.as_deref());
+        if let (Some(old), Some(new)) = (old, new)
+            && !differs(old, new)
+        {
+            return;
+        }
+        for service in services.in_namespace(change.key.ns()) {
+            let Some(selector) = selector(&service) else { continue };
+            if [old, new].into_iter().flatten().any(|pod| selects(selector, pod)) {
+                queue.add(Key::of(service.as_ref()));
+            }
+        }
+    })
+}
+
+fn differs(old: &Pod, new: &Pod) -> bool {
+    let shown = |pod: &Pod| {
+        let ips = pod.status.as_ref().and_then(|status| status.pod_ips.clone());
+        (pod.metadata.uid.clone(), ips, pods::is_ready(pod), pods::is_finished(pod), meta::ends(pod), pods::node(pod).to_owned())
+    };
+    shown(old) != shown(new) || old.metadata.labels != new.metadata.labels
+}
+
+/// The labels of `service`, with the mark of a headless one.
+fn labels_of(service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone().unwrap_or_default();
+    labels.remove(HEADLESS);
+    if is_headless(service) {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    }
+    labels
+}
