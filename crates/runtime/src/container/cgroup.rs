@@ -117,6 +117,28 @@ impl Cgroups {
         settings
     }
 
+    /// Prepares the kernel for moving a process into a group soon. Blocking, for some 10 ms.
+    ///
+    /// The first such move after a quiet time waits for an RCU grace period, because it takes the write side of a
+    /// per-CPU lock; moves that follow at once do not. Moving this process to where it is already, while a sandbox is
+    /// being made, takes that wait (7 to 16 ms of a container's start) out of the way.
+    pub(crate) fn prepare_move(&self) {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        for line in own.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
+            let fits = |h: &&Hierarchy| {
+                self.unified == controllers.is_empty() && controllers.split(',').all(|c| self.unified || h.has(c))
+            };
+            if let Some(hierarchy) = self.hierarchies.iter().find(fits) {
+                let file = hierarchy.mount.join(group.trim_start_matches('/')).join("cgroup.procs");
+                // Refused where this process sees no more than a part of the hierarchy: then starts are slower.
+                let _ = fs::write(file, "0");
+                return;
+            }
+        }
+    }
+
     /// Whether swap can be limited.
     pub(crate) fn limits_swap(&self) -> bool {
         match self.unified {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::tasks::OnFailure;
 use jiff::Timestamp;
 
 use super::Inner;
@@ -31,6 +32,7 @@ impl Inner {
         }
         check_seccomp(config.security.seccomp.as_deref())?;
         let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
+        self.expect_start();
         let parent = entry.record();
         let id = uuid::Uuid::new_v4().simple().to_string();
         let record = ContainerRecord {
@@ -58,6 +60,12 @@ impl Inner {
         }
         self.events.notify(&container.record.pod_uid);
         Ok(container.view())
+    }
+
+    /// A container will be started soon: see [`crate::container::cgroup::Cgroups::prepare_move`].
+    pub(super) fn expect_start(self: &Arc<Self>) {
+        let inner = self.clone();
+        self.options.tasks.spawn("prepare for a start", OnFailure::Log, blocking(move || inner.cgroups.prepare_move()));
     }
 
     fn prepare(&self, dir: &std::path::Path, record: &ContainerRecord, parent: &SandboxRecord, image: &Record) -> Result<()> {

@@ -31,6 +31,7 @@ impl Inner {
             return Ok(known.view());
         }
         let runtime = super::handler(&config.runtime_handler)?;
+        self.expect_start();
         check_group(&config.cgroup_parent)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let dir = self.sandbox_dir(&id);
@@ -251,9 +252,8 @@ impl Inner {
     pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<()> {
         let Some(entry) = self.sandboxes.lock().get(id).cloned() else { return Ok(()) };
         self.stop_sandbox(id).await?;
-        for container in self.containers_of(id) {
-            self.remove_container(&container.record.id).await?;
-        }
+        let containers = self.containers_of(id);
+        futures::future::try_join_all(containers.iter().map(|container| self.remove_container(&container.record.id))).await?;
         let (record, dir, inner) = (entry.record(), entry.dir.clone(), self.clone());
         let work = move || {
             end_shim(record.shim, &dir);

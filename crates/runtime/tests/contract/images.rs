@@ -68,6 +68,35 @@ async fn failures_say_what_went_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_and_left_clean() {
+    let Some(node) = Node::start().await else { return };
+    let blob = layer(&[("data", &vec![7u8; 3 << 20], 0o644)]);
+    node.registry.image("large", "1", &[blob], json!({"Cmd": ["sh"]}));
+    let tmp = node.dir.path().join("data/images/tmp");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("small"), &tmp, Some("tmpfs"), flags, Some("size=1m")).unwrap();
+    let error = node.engine().pull_image(&node.registry.reference("large:1"), &[]).await.unwrap_err();
+    let left = std::fs::read_dir(&tmp).unwrap().count();
+    nix::mount::umount2(&tmp, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert!(matches!(&error, Error::ImagePull(text) if text.contains("no space left on device")), "{error}");
+    assert_eq!(left, 0);
+    node.engine().pull_image(&node.registry.reference("large:1"), &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_are_asked_first() {
+    let Some(mut node) = Node::start().await else { return };
+    node.close().await;
+    let endpoint = format!("http://{}", node.registry.address);
+    let mirrors = json!({"mirrors": {"docker.io": {"endpoint": [endpoint]}}});
+    node.registries = serde_json::from_value(mirrors).unwrap();
+    node.open().await;
+    node.registry.image("library/mirrored", "1", &[layer(&[("x", b"x", 0o644)])], json!({"Cmd": ["sh"]}));
+    let image = node.engine().pull_image("mirrored:1", &[]).await.unwrap();
+    assert_eq!(image.tags, ["docker.io/library/mirrored:1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_used() {
     let Some(node) = Node::start().await else { return };
     node.registry.image("private", "1", &[layer(&[("x", b"x", 0o644)])], json!({}));

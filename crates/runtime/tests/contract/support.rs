@@ -24,6 +24,7 @@ pub(crate) struct Node {
     pub(crate) cgroup_root: String,
     pub(crate) registry: Registry,
     pub(crate) image: String,
+    pub(crate) registries: Registries,
 }
 
 /// Whether the test can run here; says so when not.
@@ -53,7 +54,15 @@ impl Node {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let cgroup_root = format!("knarr-test-{}-{number}", std::process::id());
         let dir = tempfile::Builder::new().prefix("knarr-test-").tempdir().unwrap();
-        let mut node = Self { engine: None, tasks: Tasks::root().0, dir, cgroup_root, registry, image: String::new() };
+        let mut node = Self {
+            engine: None,
+            tasks: Tasks::root().0,
+            dir,
+            cgroup_root,
+            registry,
+            image: String::new(),
+            registries: Registries::default(),
+        };
         node.open().await;
         node.image = node.engine().pull_image(&node.registry.reference("busybox:1"), &[]).await.unwrap().id;
         Some(node)
@@ -71,7 +80,7 @@ impl Node {
             run_dir: self.dir.path().join("run"),
             cgroup_root: self.cgroup_root.clone(),
             helper: helper(),
-            registries: Registries::default(),
+            registries: self.registries.clone(),
             network: None,
             tasks: self.tasks.clone(),
         };
