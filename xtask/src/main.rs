@@ -1,10 +1,17 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+#![allow(unreachable_pub, reason = "a program has no interface: `pub` says what a module offers the others")]
+
 mod images;
 mod kubectl;
 mod schema;
+mod steps;
+mod test;
+mod tidy;
 mod tools;
 mod up;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -14,16 +21,32 @@ enum Command {
     Up(up::Options),
     /// Remove what `up` made.
     Down(up::Options),
+    /// Run every check and every test, as CI does.
+    Test(test::Options),
+    /// Check what the compiler does not: layers, licences, lengths.
+    Tidy,
     /// Make OCI images from Debian packages.
     Images(images::Options),
     /// Make the API's type tables from the Go sources of Kubernetes.
     Schema(schema::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Up(options) => up::up(&options),
         Command::Down(options) => up::down(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Tidy => tidy::run(),
         Command::Images(options) => images::run(&options),
         Command::Schema(args) => schema::run(&args),
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::steps::Steps;
 use crate::{images, kubectl, tools};
 
 const NODE_PORT: u16 = 30080;
@@ -24,36 +25,25 @@ pub struct Options {
     data_dir: PathBuf,
 }
 
-/// Runs a step and says how long it took.
-fn phase<T>(name: &str, times: &mut Vec<(String, Duration)>, step: impl FnOnce() -> Result<T>) -> Result<T> {
-    eprintln!("==> {name}");
-    let start = Instant::now();
-    let result = step().with_context(|| name.to_owned())?;
-    times.push((name.to_owned(), start.elapsed()));
-    Ok(result)
-}
-
 /// Builds, starts, applies, fetches.
 pub fn up(options: &Options) -> Result<()> {
-    let mut times = Vec::new();
+    let mut steps = Steps::default();
     let layouts = tools::work_dir().join("images");
-    let binary = phase("build the release binary", &mut times, build)?;
-    phase("make the images", &mut times, || images::build(&layouts))?;
-    phase("serve the images", &mut times, || images::Registry::start(&registry_dir(), &layouts).map(drop))?;
-    let kubectl = phase("fetch kubectl", &mut times, kubectl::path)?;
-    phase("start the cluster", &mut times, || start(&binary, &options.data_dir))?;
+    let binary = steps.run("build the release binary", build)?;
+    steps.run("make the images", || images::build(&layouts))?;
+    steps.run("serve the images", || images::Registry::start(&registry_dir(), &layouts).map(drop))?;
+    let kubectl = steps.run("fetch kubectl", kubectl::path)?;
+    steps.run("start the cluster", || start(&binary, &options.data_dir))?;
     let kubeconfig = options.data_dir.join("kubeconfig");
     let run = |arguments: &[&str]| tools::run(Command::new(&kubectl).arg("--kubeconfig").arg(&kubeconfig).args(arguments));
-    phase("apply examples/journal", &mut times, || {
-        run(&["apply", "-f", &tools::root().join("examples/journal").to_string_lossy()])
-    })?;
-    phase("wait for the journal", &mut times, || {
+    steps.run("apply examples/journal", || run(&["apply", "-f", &tools::root().join("examples/journal").to_string_lossy()]))?;
+    steps.run("wait for the journal", || {
         for name in ["redis", "api", "front"] {
             run(&["-n", "journal", "rollout", "status", "--timeout=120s", &format!("deployment/{name}")])?;
         }
         Ok(())
     })?;
-    let page = phase("fetch the page", &mut times, || {
+    let page = steps.run("fetch the page", || {
         request("POST", "/entries", "Landed on Knarr")?;
         Ok(format!("{}\n{}", request("GET", "/", "")?, request("GET", "/entries", "")?))
     })?;
@@ -61,9 +51,7 @@ pub fn up(options: &Options) -> Result<()> {
     println!("page        http://127.0.0.1:{NODE_PORT}/");
     println!("kubeconfig  {}", kubeconfig.display());
     println!("kubectl     {}", kubectl.display());
-    for (name, time) in times {
-        println!("{:>8.2} s  {name}", time.as_secs_f64());
-    }
+    steps.print();
     Ok(())
 }
 

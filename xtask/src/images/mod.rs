@@ -25,12 +25,18 @@ pub struct Options {
     /// Where the OCI layouts go.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Also serve them at 127.0.0.1:5000.
+    #[arg(long)]
+    serve: bool,
 }
 
 /// Makes the layouts and prints where they are.
 pub fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(|| tools::work_dir().join("images"));
     build(&out)?;
+    if options.serve {
+        Registry::start(&tools::work_dir().join("registry"), &out)?;
+    }
     println!("{}", out.display());
     Ok(())
 }

@@ -24,12 +24,17 @@ impl Registry {
     pub fn start(directory: &Path, layouts: &Path) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let registry = Self { directory: directory.to_owned() };
-        if TcpStream::connect(ADDRESS).is_err() {
+        if !Self::answers() {
             let child = registry.spawn()?;
             fs::write(registry.pid_file(), child.id().to_string())?;
         }
         push(layouts)?;
         Ok(registry)
+    }
+
+    /// Whether a registry listens.
+    pub fn answers() -> bool {
+        TcpStream::connect(ADDRESS).is_ok()
     }
 
     fn spawn(&self) -> Result<Child> {

@@ -1,0 +1,71 @@
+//! `cargo xtask test`: every check there is, in the order in which they are cheapest to fail. CI runs exactly this.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::steps::Steps;
+use crate::{images, kubectl, tidy, tools};
+
+/// What the tests call: namespaces, addresses, packet filter, a terminal.
+const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables"];
+
+/// Options of `cargo xtask test`.
+#[derive(Args)]
+pub struct Options {
+    /// Leave out the checks and run the tests only.
+    #[arg(long)]
+    only_tests: bool,
+    /// Further arguments of `cargo nextest run`, such as a filter.
+    #[arg(last = true)]
+    nextest: Vec<String>,
+}
+
+/// Runs everything, and stops at the first step that fails.
+pub fn run(options: &Options) -> Result<()> {
+    let mut steps = Steps::default();
+    let cargo = |arguments: &[&str]| tools::run(tools::cargo().args(arguments));
+    steps.run("prerequisites", prerequisites)?;
+    if !options.only_tests {
+        steps.run("formatting", || cargo(&["fmt", "--all", "--check"]))?;
+        steps.run("tidy", tidy::run)?;
+        steps.run("clippy", || {
+            cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+        })?;
+        steps.run("documentation", documentation)?;
+    }
+    let layouts = tools::work_dir().join("images");
+    let registry = tools::work_dir().join("registry");
+    steps.run("images", || images::build(&layouts))?;
+    steps.run("kubectl", kubectl::path)?;
+    steps.run("build the tests", || cargo(&["nextest", "run", "--workspace", "--locked", "--no-run"]))?;
+    // A registry that already answers is somebody's: it stays.
+    let serves = images::Registry::answers();
+    steps.run("registry", || images::Registry::start(&registry, &layouts).map(drop))?;
+    let tests = steps
+        .run("tests", || tools::run(tools::cargo().args(["nextest", "run", "--workspace", "--locked"]).args(&options.nextest)));
+    if !serves {
+        images::Registry::stop(&registry)?;
+    }
+    tests?;
+    steps.print();
+    Ok(())
+}
+
+fn documentation() -> Result<()> {
+    let mut cargo = tools::cargo();
+    cargo.args(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    tools::run(cargo.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn prerequisites() -> Result<()> {
+    let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
+    if !nextest.is_ok_and(|output| output.status.success()) {
+        bail!("cargo-nextest is not installed: cargo install --locked cargo-nextest");
+    }
+    if tools::output(Command::new("id").arg("-u"))?.trim() != "0" {
+        bail!("the tests make namespaces, cgroups and mounts: run them as root");
+    }
+    tools::install(PACKAGES)
+}
