@@ -1,1 +1,56 @@
-//! apiserver
+//! The API server: the only crate that knows HTTP serving.
+//!
+//! [`Api`] is one `tower::Service`. The network reaches it through [`server`], over TLS; components of this process hold
+//! the very same service with an identity of their own ([`Api::as_user`]), so they skip HTTP and TLS and nothing else:
+//! authentication, authorization and admission apply to all.
+
+pub mod admission;
+mod api;
+pub mod authn;
+pub mod authz;
+pub mod body;
+mod decode;
+mod discovery;
+mod documents;
+mod health;
+mod metrics;
+pub mod negotiate;
+mod openapi;
+mod proxy;
+mod query;
+mod resources;
+mod respond;
+mod reviews;
+pub mod route;
+pub mod server;
+mod service;
+mod watch;
+
+pub use api::Api;
+pub use authn::{Authenticator, Identity, TokenKeys};
+pub use authz::Authorizer;
+pub use body::Body;
+pub use proxy::KubeletClient;
+pub use service::{Handle, Options, Service};
+
+/// Why the API server could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The registry could not be opened.
+    #[error("registry: {0}")]
+    Registry(#[from] registry::OpenError),
+    /// The default policy could not be written.
+    #[error("default policy: {0}")]
+    Policy(apimachinery::Status),
+    /// A certificate or a key.
+    #[error(transparent)]
+    Tls(#[from] base::tls::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}

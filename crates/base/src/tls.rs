@@ -8,7 +8,7 @@ mod config;
 mod peer;
 mod resolver;
 
-pub use authority::{Authority, Identity, Request};
+pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
 pub use config::{client, roots, server};
 pub use peer::{Peer, Verifier};
 pub use resolver::Resolver;

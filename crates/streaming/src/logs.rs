@@ -14,17 +14,18 @@ use crate::{Error, LINGER};
 const BINARY: &str = "binary.k8s.io";
 const BASE64: &str = "base64.binary.k8s.io";
 
+/// Sends a body until its end.
+pub type Copying = futures::future::BoxFuture<'static, Result<(), Error>>;
+
 /// Accepts the upgrade. The future sends the body that it is given, to its end or until the client goes away.
-pub fn accept<B, D>(
-    request: &mut Request<B>,
-) -> Result<(Response<()>, impl FnOnce(D) -> futures::future::BoxFuture<'static, Result<(), Error>> + use<B, D>), Refusal>
+pub fn accept<B, D>(request: &mut Request<B>) -> Result<(Response<()>, impl FnOnce(D) -> Copying + use<B, D>), Refusal>
 where
     D: Body<Data = Bytes> + Send + Unpin + 'static,
     D::Error: std::fmt::Display + Send,
 {
     let accepted = upgrade::negotiate(request, &[BINARY, BASE64, ""], &[])?;
     let base64 = accepted.protocol == BASE64;
-    let copy = move |body: D| -> futures::future::BoxFuture<'static, Result<(), Error>> {
+    let copy = move |body: D| -> Copying {
         Box::pin(async move {
             let socket = upgrade::websocket(upgrade::socket(accepted.upgrade).await?).await;
             let (mut sink, mut source) = socket.split();

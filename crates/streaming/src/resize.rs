@@ -12,7 +12,9 @@ const MAX_PENDING: usize = 4096;
 pub(crate) async fn forward(mut stream: Stream, sizes: mpsc::Sender<(u16, u16)>) {
     let mut pending = Vec::new();
     while let Ok(1..) = stream.read_buf(&mut pending).await {
-        let used = parse(&pending, |size| drop(sizes.try_send(size)));
+        let used = parse(&pending, |size| {
+            let _ = sizes.try_send(size);
+        });
         pending.drain(..used);
         if pending.len() > MAX_PENDING {
             return;

@@ -251,8 +251,22 @@ fn params(subject: DistinguishedName, lifetime: Duration) -> CertificateParams {
     params
 }
 
+/// A new ECDSA P-256 key as PEM (PKCS #8).
+pub fn generate_key() -> Result<String, Error> {
+    Ok(KeyPair::generate()?.serialize_pem())
+}
+
+/// Reads a file; none when it does not exist.
+pub fn read_private(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File { path: path.into(), source }),
+    }
+}
+
 /// Replaces a file atomically; only the owner can read it. Directories are made with mode 0700.
-pub(super) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
+pub fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::File { path: path.into(), source };
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;

@@ -77,7 +77,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     }
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> io::Result<()> {
-        if id % 2 == 0 || self.streams.len() >= MAX_STREAMS || self.streams.contains_key(&id) {
+        if id.is_multiple_of(2) || self.streams.len() >= MAX_STREAMS || self.streams.contains_key(&id) {
             return self.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await;
         }
         let (near, far) = tokio::io::duplex(PIPE);

@@ -1,0 +1,282 @@
+//! One request, from its first byte to its answer.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use apimachinery::Status;
+use base::readiness::Readiness;
+use base::tasks::Tasks;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use registry::{Registry, User};
+
+use crate::authn::{Authenticator, Identity, impersonate};
+use crate::authz::{Attributes, Authorizer};
+use crate::body::{Body, BoxError, RequestBody};
+use crate::discovery::Discovery;
+use crate::metrics::{self, About};
+use crate::negotiate::{self, Accept};
+use crate::openapi::OpenApi;
+use crate::proxy::KubeletClient;
+use crate::query::Query;
+use crate::respond;
+use crate::route::{self, Route, Target};
+
+/// The API of a cluster. Cheap to clone; a `tower::Service`.
+#[derive(Clone)]
+pub struct Api(pub(crate) Arc<Inner>);
+
+/// What requests need.
+pub(crate) struct Inner {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+    pub(crate) readiness: Readiness,
+    pub(crate) kubelets: KubeletClient,
+    pub(crate) keys: Arc<crate::authn::TokenKeys>,
+    pub(crate) version: &'static str,
+    pub(crate) public_address: String,
+    pub(crate) tasks: Tasks,
+}
+
+/// One request, understood.
+pub(crate) struct Call<'a> {
+    pub(crate) parts: &'a Parts,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) accept: Accept,
+    pub(crate) user: Arc<User>,
+    pub(crate) verb: &'static str,
+}
+
+/// The API with an identity: what components of this process hold.
+#[derive(Clone)]
+pub struct AsUser {
+    api: Api,
+    identity: Identity,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Api {
+    /// The same service for a component of this process. `system:authenticated` is added to its groups.
+    pub fn as_user(&self, user: User) -> AsUser {
+        let user = User { groups: crate::authn::user(user.name.as_str(), user.groups).groups, ..user };
+        AsUser { api: self.clone(), identity: Identity::User(Arc::new(user)) }
+    }
+
+    /// The registry behind it.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.0.registry
+    }
+
+    /// Answers one request. Panics become 500.
+    pub fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let inner = self.0.clone();
+        let (parts, body) = request.into_parts();
+        let body = match body.is_end_stream() {
+            true => RequestBody::new(Empty::new().map_err(|never| match never {})),
+            false => RequestBody::new(body.map_err(Into::into)),
+        };
+        Box::pin(async move {
+            let answer = AssertUnwindSafe(inner.serve(parts, body)).catch_unwind().await;
+            Ok(answer.unwrap_or_else(|panic| {
+                let why =
+                    panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+                tracing::error!(panic = why.as_deref().unwrap_or("unknown cause"), "a request handler panicked");
+                let status = Status::internal("this request caused apiserver to panic. Look in the logs for details.");
+                respond::failure(Accept::default(), &status)
+            }))
+        })
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Api
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answer {
+        self.answer(request)
+    }
+}
+
+impl<B> tower::Service<Request<B>> for AsUser
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Answer {
+        request.extensions_mut().insert(self.identity.clone());
+        self.api.answer(request)
+    }
+}
+
+/// The API verb of a request.
+fn verb(method: &Method, route: &Route<'_>, query: &str) -> Option<&'static str> {
+    let Route::Resource(target) = route else {
+        return Some(match *method {
+            Method::GET => "get",
+            Method::HEAD => "head",
+            Method::POST => "post",
+            Method::PUT => "put",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            Method::OPTIONS => "options",
+            _ => return None,
+        });
+    };
+    let watches = || query.split('&').any(|pair| matches!(pair, "watch" | "watch=" | "watch=true" | "watch=1" | "watch=True"));
+    Some(match *method {
+        Method::GET | Method::HEAD if target.watch => "watch",
+        Method::GET | Method::HEAD if target.name.is_empty() => {
+            if watches() {
+                "watch"
+            } else {
+                "list"
+            }
+        }
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if target.name.is_empty() => "deletecollection",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "get",
+        _ => return None,
+    })
+}
+
+impl Inner {
+    async fn serve(&self, parts: Parts, body: RequestBody) -> Response<Body> {
+        let started = Instant::now();
+        let mut about = About::default();
+        let response = self.route(&parts, body, &mut about).await;
+        metrics::answered(&about, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    async fn route(&self, parts: &Parts, body: RequestBody, about: &mut About) -> Response<Body> {
+        let path = route::decode(parts.uri.path(), false);
+        let query = parts.uri.query().unwrap_or_default();
+        let route = route::parse(&path);
+        let Some(verb) = verb(&parts.method, &route, query) else {
+            return respond::failure(Accept::default(), &Status::method_not_allowed());
+        };
+        about.verb = verb;
+        let negotiated = negotiate::accept(&parts.headers, query, matches!(route, Route::Resource(_)));
+        let accept = negotiated.as_ref().ok().copied().unwrap_or_default();
+        let mut call = Call { parts, path: &path, query, accept, user: Arc::default(), verb };
+        match self.admit(&mut call, &route).await {
+            Ok(()) => {}
+            Err(status) => return respond::failure(accept, &status),
+        }
+        match route {
+            Route::Other => self.document(&call, body).await,
+            Route::Resource(target) => {
+                // What is proxied has its own media types.
+                if let (Err(status), false) =
+                    (negotiated, matches!(target.sub, "proxy" | "log" | "exec" | "attach" | "portforward"))
+                {
+                    return respond::failure(accept, &status);
+                }
+                self.resource(call, target, body, about).await
+            }
+        }
+    }
+
+    /// Authentication, impersonation, authorization.
+    async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>) -> Result<(), Status> {
+        call.user = self.authenticator.authenticate(call.parts).await?;
+        if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+            self.impersonate(call).await?;
+        }
+        let name = self.selected(call, route);
+        let attributes = self.attributes(call, route, &name);
+        self.authorizer.decide(&self.registry, &attributes).await?;
+        // A WebSocket handshake is a GET; what it starts is a creation (KEP-5515).
+        if attributes.verb == "get" && matches!(attributes.subresource, "exec" | "attach" | "portforward") {
+            self.authorizer.decide(&self.registry, &Attributes { verb: "create", ..attributes }).await?;
+        }
+        Ok(())
+    }
+
+    async fn impersonate(&self, call: &mut Call<'_>) -> Result<(), Status> {
+        let Some(wanted) = impersonate::wanted(&call.parts.headers)? else { return Ok(()) };
+        for attributes in impersonate::requirements(&call.user, &wanted) {
+            self.authorizer.decide(&self.registry, &attributes).await?;
+        }
+        call.user = Arc::new(impersonate::complete(wanted));
+        Ok(())
+    }
+
+    /// What field selectors restrict a list or watch to: name and node.
+    fn selected(&self, call: &Call<'_>, route: &Route<'_>) -> (String, String) {
+        if !matches!((route, call.verb), (Route::Resource(_), "list" | "watch" | "deletecollection"))
+            || !call.query.contains("fieldSelector")
+        {
+            return Default::default();
+        }
+        let query = Query::parse(call.query);
+        let selector = query.get("fieldSelector").and_then(|text| apimachinery::fields::Selector::parse(text).ok());
+        let exact = |field: &str| selector.as_ref().and_then(|selector| selector.exact(field)).unwrap_or_default().to_owned();
+        (exact("metadata.name"), exact("spec.nodeName"))
+    }
+
+    fn attributes<'a>(&self, call: &'a Call<'_>, route: &Route<'a>, selected: &'a (String, String)) -> Attributes<'a> {
+        let base = Attributes::new(&call.user);
+        match *route {
+            Route::Other => Attributes { verb: call.verb, path: call.path, ..base },
+            Route::Resource(Target { group, version, namespace, plural, name, sub, .. }) => Attributes {
+                verb: call.verb,
+                group,
+                version,
+                resource: plural,
+                subresource: sub,
+                // A namespace is in itself.
+                namespace: if plural == "namespaces" { name } else { namespace },
+                name: if name.is_empty() { &selected.0 } else { name },
+                is_resource: true,
+                node_name: &selected.1,
+                ..base
+            },
+        }
+    }
+}
+
+/// 405 as upstream words it.
+pub(crate) fn method_not_allowed(accept: Accept) -> Response<Body> {
+    respond::failure(accept, &Status::method_not_allowed())
+}
+
+/// 200.
+pub(crate) const OK: StatusCode = StatusCode::OK;

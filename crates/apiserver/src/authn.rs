@@ -1,0 +1,126 @@
+//! Who asks: client certificates, ServiceAccount tokens, components of this process, or nobody.
+
+pub mod impersonate;
+pub mod keys;
+pub mod token;
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use base::tls::Peer;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use registry::{Registry, User};
+
+pub use keys::TokenKeys;
+
+/// The group of everybody who has proved an identity.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody else.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The group that may do anything.
+pub const MASTERS: &str = "system:masters";
+/// The user without an identity.
+pub const ANONYMOUS: &str = "system:anonymous";
+
+/// What the transport knows of the caller. Set as a request extension, which nothing that comes over the network can do.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// A component of this process, or the owner of a verified client certificate.
+    User(Arc<User>),
+    /// The client presented a certificate that is not good; why.
+    Invalid(Arc<str>),
+}
+
+impl Identity {
+    /// The identity of a TLS peer, none when it is anonymous.
+    pub fn of_peer(peer: Peer) -> Option<Self> {
+        match peer {
+            Peer::Anonymous => None,
+            Peer::Invalid(why) => Some(Self::Invalid(why.into())),
+            Peer::User { name, groups, fingerprint } => {
+                let mut user = user(name, groups);
+                let credential = vec![format!("X509SHA256={fingerprint}")];
+                user.extra.insert("authentication.kubernetes.io/credential-id".into(), credential);
+                Some(Self::User(Arc::new(user)))
+            }
+        }
+    }
+}
+
+/// A user with `system:authenticated` among its groups.
+pub fn user(name: impl Into<String>, mut groups: Vec<String>) -> User {
+    let name = name.into();
+    let own = if name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+    if !groups.iter().any(|group| group == own) {
+        groups.push(own.into());
+    }
+    User { name, groups, ..User::default() }
+}
+
+/// The user of a ServiceAccount.
+pub fn service_account(namespace: &str, name: &str) -> User {
+    let groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+    user(format!("system:serviceaccount:{namespace}:{name}"), groups)
+}
+
+/// The authenticators, in upstream's order.
+pub struct Authenticator {
+    registry: Arc<Registry>,
+    keys: Arc<TokenKeys>,
+    anonymous: Arc<User>,
+    allow_anonymous: bool,
+}
+
+impl Authenticator {
+    /// Over the registry that knows which accounts still exist.
+    pub fn new(registry: Arc<Registry>, keys: Arc<TokenKeys>, allow_anonymous: bool) -> Self {
+        Self { registry, keys, anonymous: Arc::new(user(ANONYMOUS, Vec::new())), allow_anonymous }
+    }
+
+    /// The request's user; 401 for credentials that are not good.
+    pub async fn authenticate(&self, parts: &Parts) -> Result<Arc<User>, Status> {
+        let identity = parts.extensions.get::<Identity>();
+        if let Some(Identity::User(user)) = identity {
+            return Ok(user.clone());
+        }
+        if let Some(header) = parts.headers.get(AUTHORIZATION) {
+            let token = header.to_str().ok().and_then(bearer).ok_or_else(refused)?;
+            let (user, _) = self.review(token, &[]).await.map_err(|error| {
+                tracing::debug!(%error, "bearer token refused");
+                refused()
+            })?;
+            return Ok(Arc::new(user));
+        }
+        match identity {
+            Some(Identity::Invalid(why)) => {
+                tracing::debug!(%why, "client certificate refused");
+                Err(refused())
+            }
+            _ if self.allow_anonymous => Ok(self.anonymous.clone()),
+            _ => Err(refused()),
+        }
+    }
+
+    /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for.
+    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), token::Error> {
+        let claims = self.keys.verify(token)?;
+        let wanted = if audiences.is_empty() { self.keys.audiences() } else { audiences };
+        let good: Vec<String> = wanted.iter().filter(|audience| claims.audiences.contains(*audience)).cloned().collect();
+        if good.is_empty() {
+            return Err(token::Error::Audience);
+        }
+        let user = token::live(&self.registry, &claims).await?;
+        Ok((user, good))
+    }
+}
+
+fn refused() -> Status {
+    Status::unauthorized("Unauthorized")
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

@@ -1,0 +1,205 @@
+//! What a ServiceAccount token says, and whether that is still true (KEP-1205).
+
+use apimachinery::meta;
+use jiff::Timestamp;
+use registry::{Registry, TokenSubject, User};
+use serde_json::{Map, Value, json};
+
+/// Seconds that a token outlives its pod's deletion, so that a pod can end in order.
+const DELETION_LEEWAY: i64 = 60;
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not a JSON Web Signature of ours.
+    #[error("invalid bearer token")]
+    Malformed,
+    /// Signed in a way that is not accepted.
+    #[error("the token is not signed with ES256")]
+    Algorithm,
+    /// Somebody else signed it.
+    #[error("invalid bearer token, signature does not match")]
+    Signature,
+    /// Issued by somebody else.
+    #[error("the token's issuer is not this cluster")]
+    Issuer,
+    /// Too old.
+    #[error("service account token has expired")]
+    Expired,
+    /// Too young.
+    #[error("service account token is not valid yet")]
+    NotYet,
+    /// For somebody else.
+    #[error("token audiences do not match the wanted ones")]
+    Audience,
+    /// The account, or what the token is bound to, is gone.
+    #[error("{0} has been deleted or replaced")]
+    Gone(String),
+}
+
+/// An object that a token is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    name: String,
+    uid: String,
+}
+
+/// The claims of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// For whom.
+    pub audiences: Vec<String>,
+    expires: i64,
+    not_before: i64,
+    id: String,
+    namespace: String,
+    account: Reference,
+    pod: Option<Reference>,
+    secret: Option<Reference>,
+    node: Option<Reference>,
+}
+
+impl Claims {
+    /// The claims of a new token.
+    pub fn of(subject: &TokenSubject, issuer: &str, now: i64) -> Value {
+        let reference = |name: &str, uid: &str| json!({"name": name, "uid": uid});
+        let mut own = Map::new();
+        own.insert("namespace".into(), subject.namespace.as_str().into());
+        own.insert("serviceaccount".into(), reference(&subject.service_account, &subject.uid));
+        if let Some((kind, name, uid)) = &subject.bound_to {
+            own.insert(kind.to_lowercase(), reference(name, uid));
+        }
+        if let Some((name, uid)) = &subject.node {
+            own.insert("node".into(), reference(name, uid));
+        }
+        let audiences = if subject.audiences.is_empty() { vec![issuer.to_owned()] } else { subject.audiences.clone() };
+        let account = format!("system:serviceaccount:{}:{}", subject.namespace, subject.service_account);
+        json!({
+            "iss": issuer, "sub": account, "aud": audiences, "iat": now, "nbf": now, "exp": now.saturating_add(subject.seconds),
+            "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": own,
+        })
+    }
+
+    pub(super) fn read(payload: &Value) -> Result<Self, Error> {
+        let own = &payload["kubernetes.io"];
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(Error::Malformed);
+        let reference = |value: &Value| Ok::<_, Error>(Reference { name: text(&value["name"])?, uid: text(&value["uid"])? });
+        let bound = |key: &str| own.get(key).map(reference).transpose();
+        let audiences = match &payload["aud"] {
+            Value::String(one) => vec![one.clone()],
+            Value::Array(all) => all.iter().map(text).collect::<Result<_, _>>()?,
+            _ => return Err(Error::Malformed),
+        };
+        Ok(Self {
+            audiences,
+            expires: payload["exp"].as_i64().ok_or(Error::Malformed)?,
+            not_before: payload["nbf"].as_i64().unwrap_or(0),
+            id: payload["jti"].as_str().unwrap_or_default().to_owned(),
+            namespace: text(&own["namespace"])?,
+            account: reference(&own["serviceaccount"])?,
+            pod: bound("pod")?,
+            secret: bound("secret")?,
+            node: bound("node")?,
+        })
+    }
+
+    pub(super) fn valid_at(&self, now: i64) -> Result<(), Error> {
+        match now {
+            now if now >= self.expires => Err(Error::Expired),
+            now if now + 1 < self.not_before => Err(Error::NotYet),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The user of the claims, if the account and all that the token is bound to still exist.
+pub async fn live(registry: &Registry, claims: &Claims) -> Result<User, Error> {
+    exists(registry, "serviceaccounts", &claims.namespace, &claims.account).await?;
+    if let Some(pod) = &claims.pod {
+        exists(registry, "pods", &claims.namespace, pod).await?;
+    }
+    if let Some(secret) = &claims.secret {
+        exists(registry, "secrets", &claims.namespace, secret).await?;
+    }
+    if let (Some(node), None) = (&claims.node, &claims.pod) {
+        exists(registry, "nodes", "", node).await?;
+    }
+    let mut user = super::service_account(&claims.namespace, &claims.account.name);
+    user.uid.clone_from(&claims.account.uid);
+    let mut extra = |key: &str, value: &str| {
+        user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+    };
+    extra("credential-id", &format!("JTI={}", claims.id));
+    if let Some(pod) = &claims.pod {
+        extra("pod-name", &pod.name);
+        extra("pod-uid", &pod.uid);
+    }
+    if let Some(node) = &claims.node {
+        extra("node-name", &node.name);
+        extra("node-uid", &node.uid);
+    }
+    Ok(user)
+}
+
+async fn exists(registry: &Registry, plural: &str, namespace: &str, reference: &Reference) -> Result<(), Error> {
+    let gone = || Error::Gone(format!("{plural} {}", reference.name));
+    let resource = registry.resource("", "v1", plural).ok_or_else(gone)?;
+    let entry = registry.get(resource, namespace, &reference.name, None).await.map_err(|_| gone())?;
+    let object = entry.value();
+    let deleted = meta::deletion_timestamp(&object).and_then(apimachinery::time::parse);
+    let over = deleted.is_some_and(|time| Timestamp::now().as_second() > time.as_second() + DELETION_LEEWAY);
+    if meta::uid(&object) != reference.uid || over { Err(gone()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::authn::TokenKeys;
+
+    fn subject(seconds: i64) -> TokenSubject {
+        TokenSubject {
+            namespace: "n".into(),
+            service_account: "a".into(),
+            uid: "u1".into(),
+            seconds,
+            bound_to: Some(("Pod".into(), "p".into(), "u2".into())),
+            ..TokenSubject::default()
+        }
+    }
+
+    fn check(keys: &TokenKeys, token: &str, expected: Result<(), Error>) {
+        assert_eq!(keys.verify(token).map(drop), expected);
+    }
+
+    #[test]
+    fn tokens() {
+        let keys = TokenKeys::in_memory("https://cluster").unwrap();
+        let now = Timestamp::now().as_second();
+        let issue = |issuer: &str, seconds| keys.issue(&Claims::of(&subject(seconds), issuer, now)).unwrap();
+        let token = issue("https://cluster", 600);
+        check(&keys, &token, Ok(()));
+        let claims = keys.verify(&token).unwrap();
+        assert_eq!(
+            (claims.audiences.as_slice(), claims.pod.as_ref().unwrap().uid.as_str()),
+            (&["https://cluster".to_owned()][..], "u2")
+        );
+        check(&keys, &issue("https://cluster", -1), Err(Error::Expired));
+        check(&keys, &issue("https://other", 600), Err(Error::Issuer));
+        check(&TokenKeys::in_memory("https://cluster").unwrap(), &token, Err(Error::Signature));
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        check(&keys, &format!("{signed}x.{signature}"), Err(Error::Signature));
+        check(&keys, "a.b", Err(Error::Malformed));
+        check(&keys, "", Err(Error::Malformed));
+    }
+
+    #[test]
+    fn unsigned_tokens_are_refused() {
+        use base64::Engine;
+        let encode = |value: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+        let keys = TokenKeys::in_memory("https://cluster").unwrap();
+        let claims = Claims::of(&subject(600), "https://cluster", Timestamp::now().as_second());
+        let token = format!("{}.{}.", encode(json!({"alg": "none"})), encode(claims));
+        check(&keys, &token, Err(Error::Algorithm));
+    }
+}

@@ -1,0 +1,252 @@
+//! The table of the controllers' roles: each is bound to the ServiceAccount of its name in kube-system.
+
+use super::policy::Line;
+
+const READ: &str = "get list watch";
+const EVENTS: Line = ("create update patch", "core events.k8s.io", "events");
+
+pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
+    (
+        "attachdetach-controller",
+        &[
+            ("list watch", "core", "persistentvolumes persistentvolumeclaims pods"),
+            (READ, "core", "nodes"),
+            ("patch update", "core", "nodes/status"),
+            EVENTS,
+            ("get create delete list watch", "storage.k8s.io", "volumeattachments"),
+            (READ, "storage.k8s.io", "csidrivers csinodes"),
+        ],
+    ),
+    (
+        "clusterrole-aggregation-controller",
+        &[("escalate get list watch update patch", "rbac.authorization.k8s.io", "clusterroles")],
+    ),
+    (
+        "cronjob-controller",
+        &[
+            ("get list watch update", "batch", "cronjobs"),
+            ("get list watch create update delete patch", "batch", "jobs"),
+            ("update", "batch", "cronjobs/status cronjobs/finalizers"),
+            ("list watch delete", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "daemon-set-controller",
+        &[
+            (READ, "extensions apps", "daemonsets"),
+            ("update", "extensions apps", "daemonsets/status daemonsets/finalizers"),
+            ("list watch", "core", "nodes"),
+            ("list watch create delete patch", "core", "pods"),
+            ("create", "core", "pods/binding"),
+            ("get list watch create delete update patch", "apps", "controllerrevisions"),
+            EVENTS,
+        ],
+    ),
+    (
+        "deployment-controller",
+        &[
+            ("get list watch update", "extensions apps", "deployments"),
+            ("update", "extensions apps", "deployments/status deployments/finalizers"),
+            ("get list watch create update patch delete", "apps extensions", "replicasets"),
+            ("get list watch update", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "disruption-controller",
+        &[
+            (READ, "extensions apps", "deployments replicasets"),
+            (READ, "core", "replicationcontrollers"),
+            (READ, "policy", "poddisruptionbudgets"),
+            (READ, "apps", "statefulsets"),
+            ("update", "policy", "poddisruptionbudgets/status"),
+            ("patch update", "core", "pods/status"),
+            ("get", "*", "*/scale"),
+            ("list watch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "endpoint-controller",
+        &[
+            (READ, "core", "services pods"),
+            ("get list watch create update delete", "core", "endpoints"),
+            ("create", "core", "endpoints/restricted"),
+            EVENTS,
+        ],
+    ),
+    (
+        "endpointslice-controller",
+        &[
+            (READ, "core", "services pods nodes"),
+            ("update", "core", "services/finalizers"),
+            ("get list watch create update delete", "discovery.k8s.io", "endpointslices"),
+            EVENTS,
+        ],
+    ),
+    (
+        "endpointslicemirroring-controller",
+        &[
+            (READ, "core", "services endpoints"),
+            ("update", "core", "services/finalizers endpoints/finalizers"),
+            ("get list watch create update delete", "discovery.k8s.io", "endpointslices"),
+            EVENTS,
+        ],
+    ),
+    (
+        "expand-controller",
+        &[
+            ("get list watch update patch", "core", "persistentvolumes"),
+            ("update patch", "core", "persistentvolumeclaims/status"),
+            (READ, "core", "persistentvolumeclaims"),
+            EVENTS,
+        ],
+    ),
+    (
+        "ephemeral-volume-controller",
+        &[
+            (READ, "core", "pods"),
+            ("update", "core", "pods/finalizers"),
+            ("get list watch create", "core", "persistentvolumeclaims"),
+            EVENTS,
+        ],
+    ),
+    ("generic-garbage-collector", &[("get list watch patch update delete", "*", "*"), EVENTS]),
+    (
+        "horizontal-pod-autoscaler",
+        &[
+            (READ, "autoscaling", "horizontalpodautoscalers"),
+            ("update", "autoscaling", "horizontalpodautoscalers/status"),
+            ("get update", "*", "*/scale"),
+            ("list watch", "core metrics.k8s.io", "pods"),
+            (READ, "custom.metrics.k8s.io external.metrics.k8s.io", "*"),
+            EVENTS,
+        ],
+    ),
+    (
+        "job-controller",
+        &[
+            ("get list watch update patch", "batch", "jobs"),
+            ("update", "batch", "jobs/status jobs/finalizers"),
+            ("list watch create delete patch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "namespace-controller",
+        &[
+            ("get list watch delete", "core", "namespaces"),
+            ("update", "core", "namespaces/finalize namespaces/status"),
+            ("get list delete deletecollection", "*", "*"),
+        ],
+    ),
+    (
+        "node-controller",
+        &[
+            ("get list update delete patch watch", "core", "nodes"),
+            ("patch update", "core", "nodes/status pods/status"),
+            ("list watch get delete", "core", "pods"),
+            (READ, "coordination.k8s.io", "leases"),
+            EVENTS,
+        ],
+    ),
+    (
+        "persistent-volume-binder",
+        &[
+            ("get list watch update create delete", "core", "persistentvolumes"),
+            ("update", "core", "persistentvolumes/status persistentvolumeclaims/status"),
+            ("get list watch update", "core", "persistentvolumeclaims"),
+            ("get list watch create delete", "core", "pods"),
+            (READ, "storage.k8s.io", "storageclasses"),
+            ("get list", "core", "nodes"),
+            ("get create update delete", "core", "services endpoints"),
+            EVENTS,
+        ],
+    ),
+    (
+        "pod-garbage-collector",
+        &[("list watch delete", "core", "pods"), ("get list watch", "core", "nodes"), ("patch", "core", "pods/status"), EVENTS],
+    ),
+    (
+        "replicaset-controller",
+        &[
+            ("get list watch update", "apps extensions", "replicasets"),
+            ("update", "apps extensions", "replicasets/status replicasets/finalizers"),
+            ("list watch create delete patch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "replication-controller",
+        &[
+            ("get list watch update", "core", "replicationcontrollers"),
+            ("update", "core", "replicationcontrollers/status replicationcontrollers/finalizers"),
+            ("list watch create delete patch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    ("resourcequota-controller", &[("list watch", "*", "*"), ("update", "core", "resourcequotas/status"), EVENTS]),
+    ("route-controller", &[("list watch", "core", "nodes"), ("patch", "core", "nodes/status"), EVENTS]),
+    (
+        "service-account-controller",
+        &[("create", "core", "serviceaccounts"), ("list watch", "core", "serviceaccounts namespaces"), EVENTS],
+    ),
+    (
+        "service-controller",
+        &[(READ, "core", "services"), ("patch update", "core", "services/status"), ("list watch", "core", "nodes"), EVENTS],
+    ),
+    (
+        "statefulset-controller",
+        &[
+            ("list watch", "core", "pods"),
+            (READ, "apps", "statefulsets"),
+            ("update", "apps", "statefulsets/status statefulsets/finalizers"),
+            ("get create delete update patch", "core", "pods"),
+            ("get create delete update patch list watch", "apps", "controllerrevisions"),
+            ("get create list watch update delete", "core", "persistentvolumeclaims"),
+            EVENTS,
+        ],
+    ),
+    ("ttl-controller", &[("update patch list watch", "core", "nodes"), EVENTS]),
+    ("ttl-after-finished-controller", &[("get list watch delete", "batch", "jobs"), EVENTS]),
+    (
+        "certificate-controller",
+        &[
+            ("get list watch delete", "certificates.k8s.io", "certificatesigningrequests"),
+            ("update", "certificates.k8s.io", "certificatesigningrequests/status certificatesigningrequests/approval"),
+            ("approve sign", "certificates.k8s.io", "signers"),
+            ("create", "authorization.k8s.io", "subjectaccessreviews"),
+            EVENTS,
+        ],
+    ),
+    (
+        "pvc-protection-controller",
+        &[("get list watch update", "core", "persistentvolumeclaims"), ("list watch get", "core", "pods"), EVENTS],
+    ),
+    ("pv-protection-controller", &[("get list watch update", "core", "persistentvolumes"), EVENTS]),
+    (
+        "root-ca-cert-publisher",
+        &[("create update", "core", "configmaps"), ("list watch", "core", "configmaps namespaces"), EVENTS],
+    ),
+    (
+        "legacy-service-account-token-cleaner",
+        &[
+            ("get", "core", "configmaps"),
+            ("patch delete", "core", "secrets"),
+            ("list watch", "core", "secrets pods serviceaccounts"),
+        ],
+    ),
+    (
+        "taint-eviction-controller",
+        &[("get list watch delete", "core", "pods"), (READ, "core", "nodes"), ("patch", "core", "pods/status"), EVENTS],
+    ),
+    (
+        "validatingadmissionpolicy-status-controller",
+        &[
+            (READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),
+            ("get patch update", "admissionregistration.k8s.io", "validatingadmissionpolicies/status"),
+            EVENTS,
+        ],
+    ),
+];

@@ -1,0 +1,143 @@
+//! Nobody grants what they do not have: the check on writes of roles and bindings (API page "Using RBAC Authorization",
+//! privilege escalation prevention).
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use async_trait::async_trait;
+use registry::{Admission, Attributes as Request, Operation};
+use serde_json::Value;
+
+use super::{Attributes, Authorizer, Rule};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// The check, in the shape of an admission plugin.
+pub struct EscalationCheck {
+    authorizer: Arc<Authorizer>,
+}
+
+impl EscalationCheck {
+    /// With the rules of this authorizer.
+    pub fn new(authorizer: Arc<Authorizer>) -> Self {
+        Self { authorizer }
+    }
+
+    async fn may(&self, request: &Request<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
+        let base = Attributes::new(request.user);
+        let asked = Attributes { verb, group: GROUP, version: "v1", resource, namespace, name, is_resource: true, ..base };
+        self.authorizer.allows(request.registry, &asked).await
+    }
+
+    fn confirm(&self, request: &Request<'_>, rules: &[Rule]) -> Result<(), Status> {
+        let index = self.authorizer.index();
+        let own: Vec<&Rule> = index.rules(request.user, request.namespace).collect();
+        let lacking: Vec<Rule> =
+            rules.iter().flat_map(Rule::atoms).filter(|atom| !own.iter().any(|rule| rule.covers(atom))).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let mut shown: Vec<String> = merged(lacking).iter().map(ToString::to_string).collect();
+        shown.sort();
+        let mut groups: Vec<String> = request.user.groups.iter().map(|group| apimachinery::text::quote(group)).collect();
+        groups.sort();
+        let why = format!(
+            "user {} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
+            apimachinery::text::quote(&request.user.name),
+            groups.join(" "),
+            shown.join("\n")
+        );
+        Err(Status::forbidden(&request.resource.group_resource, name(request), why))
+    }
+
+    async fn check_role(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let plural = request.resource.def.plural;
+        if request.old.is_some_and(|old| {
+            old.get("rules") == object.get("rules") && old.get("aggregationRule") == object.get("aggregationRule")
+        }) || self.may(request, "escalate", plural, request.namespace, name(request)).await
+        {
+            return Ok(());
+        }
+        if object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
+            let all = Rule::of("*", "*", "*");
+            let index = self.authorizer.index();
+            if !index.rules(request.user, "").any(|rule| rule.covers(&all)) {
+                let why = "must have cluster-admin privileges to use an aggregationRule";
+                return Err(Status::forbidden(&request.resource.group_resource, name(request), why));
+            }
+        }
+        self.confirm(request, &Rule::read_all(object))
+    }
+
+    async fn check_binding(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let reference = &object["roleRef"];
+        let unchanged =
+            |old: &Value| old.get("roleRef") == object.get("roleRef") && old.get("subjects") == object.get("subjects");
+        if request.old.is_some_and(unchanged) {
+            return Ok(());
+        }
+        let role = reference["name"].as_str().unwrap_or_default();
+        let (plural, namespace) = match reference["kind"].as_str() {
+            Some("Role") => ("roles", request.namespace),
+            _ => ("clusterroles", ""),
+        };
+        if self.may(request, "bind", plural, namespace, role).await
+            || (namespace.is_empty() && self.may(request, "bind", plural, request.namespace, role).await)
+        {
+            return Ok(());
+        }
+        let rules = self.authorizer.index().referenced(request.namespace, reference);
+        let missing = || {
+            let kind = apimachinery::GroupResource::new(GROUP, plural.trim_end_matches('s'));
+            Status::not_found(&kind, role)
+        };
+        self.confirm(request, &rules.ok_or_else(missing)?)
+    }
+}
+
+fn name<'a>(request: &'a Request<'_>) -> &'a str {
+    match &request.object {
+        Some(object) if request.name.is_empty() => apimachinery::meta::name(object),
+        _ => request.name,
+    }
+}
+
+/// Atoms that differ in their verbs only, put together for the message.
+fn merged(atoms: Vec<Rule>) -> Vec<Rule> {
+    let mut out: Vec<Rule> = Vec::new();
+    for atom in atoms {
+        let same = |other: &&mut Rule| {
+            other.groups == atom.groups
+                && other.resources == atom.resources
+                && other.names == atom.names
+                && other.paths == atom.paths
+        };
+        match out.iter_mut().find(same) {
+            Some(rule) => rule.verbs.extend(atom.verbs),
+            None => out.push(atom),
+        }
+    }
+    out
+}
+
+#[async_trait]
+impl Admission for EscalationCheck {
+    fn name(&self) -> &'static str {
+        "RBACEscalationCheck"
+    }
+
+    async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
+        let def = request.resource.def;
+        if def.group != GROUP || !matches!(request.operation, Operation::Create | Operation::Update) {
+            return Ok(());
+        }
+        let Some(object) = &request.object else { return Ok(()) };
+        if request.user.groups.iter().any(|group| group == crate::authn::MASTERS) {
+            return Ok(());
+        }
+        match def.kind {
+            "Role" | "ClusterRole" => self.check_role(request, object).await,
+            _ => self.check_binding(request, object).await,
+        }
+    }
+}

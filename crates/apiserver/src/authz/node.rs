@@ -1,0 +1,217 @@
+//! The Node authorizer: a kubelet may read what its pods refer to and write what is its own (KEP-4601 included).
+
+use registry::{ListOptions, Registry, User};
+use serde_json::Value;
+
+use super::{Attributes, Rule};
+
+/// Nodes' group.
+pub(super) const NODES: &str = "system:nodes";
+const LEASES: &str = "kube-node-lease";
+
+/// What the authorizer says.
+pub(super) enum Decision {
+    /// Go on.
+    Allow,
+    /// Ask the others; why, may be empty.
+    NoOpinion(String),
+}
+
+/// The node that a user is.
+pub(super) fn identity(user: &User) -> Option<&str> {
+    let name = user.name.strip_prefix("system:node:")?;
+    user.groups.iter().any(|group| group == NODES).then_some(name)
+}
+
+/// What every node may do, besides what depends on its pods.
+fn general(a: &Attributes<'_>) -> bool {
+    thread_local! {
+        static RULES: Vec<Rule> = vec![
+            Rule::of("create", "authentication.k8s.io", "tokenreviews"),
+            Rule::of("create", "authorization.k8s.io", "subjectaccessreviews localsubjectaccessreviews"),
+            Rule::of("get list watch", "core", "services"),
+            Rule::of("create", "core", "nodes"),
+            Rule::of("create update patch", "core events.k8s.io", "events"),
+            Rule::of("create", "core", "pods"),
+            Rule::of("create get list watch", "certificates.k8s.io", "certificatesigningrequests"),
+            Rule::of("get list watch", "storage.k8s.io", "csidrivers"),
+            Rule::of("get list watch", "node.k8s.io", "runtimeclasses"),
+            Rule::of("get list watch", "certificates.k8s.io", "clustertrustbundles"),
+            Rule::of("get", "core", "endpoints"),
+        ];
+    }
+    RULES.with(|rules| rules.iter().any(|rule| rule.allows(a)))
+}
+
+/// Decides.
+pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision {
+    let Some(node) = identity(a.user) else { return Decision::NoOpinion(String::new()) };
+    if !a.is_resource {
+        return Decision::NoOpinion(String::new());
+    }
+    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+    let read = matches!(a.verb, "get" | "list" | "watch");
+    match (a.group, a.resource, a.subresource) {
+        ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes", "") => {
+            if !read || (a.resource.starts_with("persistent") && a.verb != "get") {
+                return refused("can only read resources of this type");
+            }
+            related(registry, node, a).await
+        }
+        ("", "serviceaccounts", "token") if a.verb == "create" => related(registry, node, a).await,
+        ("", "serviceaccounts", "") if a.verb == "get" => related(registry, node, a).await,
+        ("", "nodes", "" | "status") => own_node(node, a),
+        ("", "pods", sub) => pods(registry, node, a, sub).await,
+        ("coordination.k8s.io", "leases", "") => {
+            let write = matches!(a.verb, "get" | "create" | "update" | "patch" | "delete");
+            if write && a.namespace == LEASES && (a.name == node || a.verb == "create" && a.name.is_empty()) {
+                return Decision::Allow;
+            }
+            refused("can only access node lease with the same name as the requesting node")
+        }
+        ("storage.k8s.io", "csinodes", "") if a.verb != "list" && a.verb != "watch" => {
+            if a.name == node || a.verb == "create" && a.name.is_empty() {
+                Decision::Allow
+            } else {
+                refused("can only access CSINode with the same name as the requesting node")
+            }
+        }
+        _ if general(a) => Decision::Allow,
+        _ => refused(""),
+    }
+}
+
+fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
+    let own = a.name == node;
+    match a.verb {
+        "create" if a.subresource.is_empty() && (own || a.name.is_empty()) => Decision::Allow,
+        "get" | "list" | "watch" | "update" | "patch" if own => Decision::Allow,
+        _ => Decision::NoOpinion("node may only access its own Node object".into()),
+    }
+}
+
+async fn pods(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Decision {
+    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+    match (sub, a.verb) {
+        ("", "list" | "watch") if a.node_name == node => Decision::Allow,
+        ("", "list" | "watch") => refused("can only list/watch pods with spec.nodeName field selector"),
+        ("", "create") => Decision::Allow,
+        ("", "get" | "delete") | ("status", "get" | "update" | "patch") | ("eviction", "create") => {
+            if on_node(registry, node, a.namespace, a.name).await {
+                Decision::Allow
+            } else {
+                refused("no relationship found between node and this object")
+            }
+        }
+        _ => refused(""),
+    }
+}
+
+async fn on_node(registry: &Registry, node: &str, namespace: &str, name: &str) -> bool {
+    let Some(resource) = registry.resource("", "v1", "pods") else { return false };
+    match registry.get(resource, namespace, name, None).await {
+        Ok(entry) => entry.field("spec.nodeName") == node,
+        // A pod that is gone gives nothing away, and its kubelet must be able to learn of it.
+        Err(status) => status.code == 404,
+    }
+}
+
+async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
+    if a.name.is_empty() {
+        return Decision::NoOpinion("No Object name found".into());
+    }
+    let Some(resource) = registry.resource("", "v1", "pods") else { return Decision::NoOpinion(String::new()) };
+    let options =
+        ListOptions { fields: Some(apimachinery::fields::Selector::equals("spec.nodeName", node)), ..ListOptions::default() };
+    let namespace = if a.resource == "persistentvolumes" { None } else { Some(a.namespace) };
+    let pods = registry.list(resource, namespace, &options).await.map(|list| list.entries).unwrap_or_default();
+    if pods.iter().any(|entry| refers(&entry.value(), a.resource, a.name)) {
+        return Decision::Allow;
+    }
+    Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
+}
+
+/// Whether a pod refers to an object of its namespace.
+fn refers(pod: &Value, resource: &str, name: &str) -> bool {
+    let spec = &pod["spec"];
+    match resource {
+        "serviceaccounts" => spec["serviceAccountName"] == name,
+        "persistentvolumeclaims" => {
+            let own = apimachinery::meta::name(pod);
+            each(spec, "volumes").any(|volume| {
+                volume.pointer("/persistentVolumeClaim/claimName").is_some_and(|claim| claim == name)
+                    || volume.get("ephemeral").is_some() && volume["name"].as_str().is_some_and(|v| format!("{own}-{v}") == name)
+            })
+        }
+        "secrets" | "configmaps" => {
+            let (volume, source, env_from, env) = match resource {
+                "secrets" => ("/secret/secretName", "/secret/name", "secretRef", "secretKeyRef"),
+                _ => ("/configMap/name", "/configMap/name", "configMapRef", "configMapKeyRef"),
+            };
+            let is = |value: Option<&Value>| value.is_some_and(|value| value == name);
+            let volumes = each(spec, "volumes").any(|v| {
+                is(v.pointer(volume))
+                    || each(&v["projected"], "sources").any(|s| is(s.pointer(source)))
+                    || resource == "secrets" && secret_of_driver(v, name)
+            });
+            volumes
+                || containers(spec).any(|container| {
+                    each(container, "envFrom").any(|from| from[env_from]["name"] == name)
+                        || each(container, "env").any(|var| var["valueFrom"][env]["name"] == name)
+                })
+                || resource == "secrets" && each(spec, "imagePullSecrets").any(|secret| secret["name"] == name)
+        }
+        _ => false,
+    }
+}
+
+fn secret_of_driver(volume: &Value, name: &str) -> bool {
+    ["csi", "cephfs", "rbd", "iscsi", "flexVolume", "scaleIO", "storageos"]
+        .iter()
+        .any(|driver| ["nodePublishSecretRef", "secretRef"].iter().any(|key| volume[*driver][*key]["name"] == name))
+        || volume.pointer("/azureFile/secretName").is_some_and(|secret| secret == name)
+}
+
+fn each<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(move |key| each(spec, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn references() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {
+            "serviceAccountName": "sa",
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [
+                {"name": "a", "secret": {"secretName": "s1"}}, {"name": "b", "configMap": {"name": "c1"}},
+                {"name": "e", "ephemeral": {}}, {"name": "f", "persistentVolumeClaim": {"claimName": "claim"}},
+                {"name": "g", "projected": {"sources": [{"secret": {"name": "s2"}}, {"configMap": {"name": "c2"}}]}},
+            ],
+            "containers": [{"envFrom": [{"secretRef": {"name": "s3"}}], "env": [{"valueFrom": {"configMapKeyRef": {"name": "c3"}}}]}],
+        }});
+        let check = |resource: &str, names: &[&str]| {
+            for name in ["sa", "pull", "s1", "s2", "s3", "c1", "c2", "c3", "claim", "p-e", "none"] {
+                assert_eq!(refers(&pod, resource, name), names.contains(&name), "{resource} {name}");
+            }
+        };
+        check("secrets", &["pull", "s1", "s2", "s3"]);
+        check("configmaps", &["c1", "c2", "c3"]);
+        check("serviceaccounts", &["sa"]);
+        check("persistentvolumeclaims", &["claim", "p-e"]);
+    }
+
+    #[test]
+    fn identities() {
+        let node = crate::authn::user("system:node:a", vec![NODES.into()]);
+        assert_eq!(identity(&node), Some("a"));
+        assert_eq!(identity(&crate::authn::user("system:node:a", vec![])), None);
+    }
+}

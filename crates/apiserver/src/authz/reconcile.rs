@@ -1,0 +1,171 @@
+//! Keeps the compiled index true, the default policy present and the aggregated roles written out.
+
+use std::sync::Arc;
+
+use apimachinery::{Status, meta};
+use futures::StreamExt;
+use futures::stream::SelectAll;
+use registry::{Context, ListOptions, Registry, Resource};
+use serde_json::Value;
+
+use super::index::{Index, Objects, aggregate};
+use super::{Authorizer, Policy, Rule};
+use crate::authn::{MASTERS, user};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// Creates the default policy that is missing and completes the one that is there, then compiles the index.
+pub(crate) async fn start(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {
+    for (plural, namespace, wanted) in Policy::new().objects {
+        let resource = resource(registry, plural)?;
+        match registry.get(resource, namespace, meta::name(&wanted), None).await {
+            Ok(entry) => complete(registry, resource, namespace, entry.value(), &wanted).await?,
+            Err(status) if status.code == 404 => {
+                // Namespaces of roles come from elsewhere; the role follows at the next start if its namespace is late.
+                match registry.create(&context(), resource, namespace, None, wanted).await {
+                    Err(status) if !matches!(status.code, 404 | 409) => return Err(status),
+                    _ => {}
+                }
+            }
+            Err(status) => return Err(status),
+        }
+    }
+    refresh(registry, authorizer).await
+}
+
+/// Follows all changes until the registry ends.
+pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Result<(), Status> {
+    loop {
+        let mut changes = SelectAll::new();
+        for plural in ["clusterroles", "roles", "clusterrolebindings", "rolebindings"] {
+            let version = Some(registry.revision().to_string());
+            let options = ListOptions { resource_version: version, ..ListOptions::default() };
+            changes.push(registry.watch(resource(&registry, plural)?, None, &options).await?.into_stream());
+        }
+        refresh(&registry, &authorizer).await?;
+        let mut changes = changes.ready_chunks(1024);
+        while let Some(events) = changes.next().await {
+            if events.iter().any(|event| event.status.is_some()) {
+                break;
+            }
+            refresh(&registry, &authorizer).await?;
+        }
+    }
+}
+
+fn resource<'a>(registry: &'a Registry, plural: &str) -> Result<&'a Arc<Resource>, Status> {
+    registry.resource(GROUP, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
+}
+
+fn context() -> Context {
+    Context { user: user("system:apiserver", vec![MASTERS.into()]), manager: "kube-apiserver".into(), ..Context::default() }
+}
+
+async fn refresh(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {
+    let objects = Objects {
+        cluster_roles: all(registry, "clusterroles").await?,
+        roles: all(registry, "roles").await?,
+        cluster_bindings: all(registry, "clusterrolebindings").await?,
+        bindings: all(registry, "rolebindings").await?,
+    };
+    authorizer.replace(Index::new(&objects));
+    for role in &objects.cluster_roles {
+        let Some(rules) = aggregate(role, &objects.cluster_roles) else { continue };
+        if Rule::read_all(role) != rules {
+            write_rules(registry, role, &rules).await;
+        }
+    }
+    Ok(())
+}
+
+async fn all(registry: &Registry, plural: &str) -> Result<Vec<Value>, Status> {
+    let list = registry.list(resource(registry, plural)?, None, &ListOptions::default()).await?;
+    Ok(list.entries.iter().map(|entry| entry.value()).collect())
+}
+
+/// What aggregated roles allow is computed; writing it out is for those who read the role.
+async fn write_rules(registry: &Registry, role: &Value, rules: &[Rule]) {
+    let mut role = role.clone();
+    role["rules"] = rules.iter().map(Rule::to_value).collect();
+    let name = meta::name(&role).to_owned();
+    let written = match resource(registry, "clusterroles") {
+        Ok(resource) => registry.update(&context(), resource, "", "", &name, role).await.map(drop),
+        Err(status) => Err(status),
+    };
+    match written {
+        // A newer version comes with its own event.
+        Err(status) if status.code != 409 && status.code != 404 => {
+            tracing::warn!(%name, %status, "cannot write the rules of an aggregated role")
+        }
+        _ => {}
+    }
+}
+
+/// Adds the default rules, subjects and labels that an object lacks; what was added to it stays.
+async fn complete(
+    registry: &Registry,
+    resource: &Resource,
+    namespace: &str,
+    mut found: Value,
+    wanted: &Value,
+) -> Result<(), Status> {
+    if meta::annotation(&found, AUTO_UPDATE) == Some("false") || !merge(&mut found, wanted) {
+        return Ok(());
+    }
+    let name = meta::name(&found).to_owned();
+    registry.update(&context(), resource, "", namespace, &name, found).await.map(drop)
+}
+
+fn merge(found: &mut Value, wanted: &Value) -> bool {
+    let mut changed = false;
+    if wanted.get("aggregationRule").is_none() {
+        let have = Rule::read_all(found);
+        let lacking: Vec<Value> =
+            Rule::read_all(wanted).iter().filter(|rule| !covered(&have, rule)).map(Rule::to_value).collect();
+        changed |= append(found, "rules", lacking);
+    }
+    let subjects = |object: &Value| object.get("subjects").and_then(Value::as_array).cloned().unwrap_or_default();
+    let have = subjects(found);
+    let same = |a: &Value, b: &Value| ["kind", "name", "namespace"].iter().all(|key| a.get(*key) == b.get(*key));
+    let lacking = subjects(wanted).into_iter().filter(|subject| !have.iter().any(|other| same(other, subject))).collect();
+    changed |= append(found, "subjects", lacking);
+    for (key, value) in meta::labels(wanted).into_iter().flatten() {
+        if meta::label(found, key) != value.as_str() {
+            meta::set_label(found, key, value.as_str().unwrap_or_default());
+            changed = true;
+        }
+    }
+    changed
+}
+
+fn covered(have: &[Rule], wanted: &Rule) -> bool {
+    wanted.atoms().iter().all(|atom| have.iter().any(|rule| rule.covers(atom)))
+}
+
+fn append(object: &mut Value, key: &str, items: Vec<Value>) -> bool {
+    if items.is_empty() {
+        return false;
+    }
+    match object.get_mut(key).and_then(Value::as_array_mut) {
+        Some(list) => list.extend(items),
+        None => object[key] = items.into(),
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn merging_keeps_additions() {
+        let rule = |verb: &str| json!({"verbs": [verb], "apiGroups": [""], "resources": ["pods"]});
+        let wanted = json!({"metadata": {"name": "r", "labels": {"a": "b"}}, "rules": [rule("get"), rule("list")]});
+        let mut found = json!({"metadata": {"name": "r"}, "rules": [rule("get"), rule("delete")]});
+        assert!(merge(&mut found, &wanted));
+        assert_eq!(found["rules"], json!([rule("get"), rule("delete"), rule("list")]));
+        assert!(!merge(&mut found, &wanted));
+    }
+}

@@ -1,0 +1,220 @@
+//! One RBAC rule, compiled (`k8s.io/api/rbac/v1` PolicyRule).
+
+use serde_json::{Map, Value, json};
+
+use super::Attributes;
+
+/// A set of things that may be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// Verbs, `*` for all.
+    pub verbs: Vec<String>,
+    /// API groups, `*` for all.
+    pub groups: Vec<String>,
+    /// Resources, `resource/subresource`, `*/subresource` or `*`.
+    pub resources: Vec<String>,
+    /// Names; empty for all.
+    pub names: Vec<String>,
+    /// Paths, maybe with a `*` at the end.
+    pub paths: Vec<String>,
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|item| item == "*" || item == wanted)
+}
+
+impl Rule {
+    /// Reads a PolicyRule.
+    pub fn read(value: &Value) -> Self {
+        let list = |key: &str| {
+            let items = value.get(key).and_then(Value::as_array).into_iter().flatten();
+            items.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        Self {
+            verbs: list("verbs"),
+            groups: list("apiGroups"),
+            resources: list("resources"),
+            names: list("resourceNames"),
+            paths: list("nonResourceURLs"),
+        }
+    }
+
+    /// Reads the rules of a role.
+    pub fn read_all(role: &Value) -> Vec<Self> {
+        role.get("rules").and_then(Value::as_array).into_iter().flatten().map(Self::read).collect()
+    }
+
+    /// Reads space-separated lists; the core group is written `core`.
+    pub fn of(verbs: &str, groups: &str, resources: &str) -> Self {
+        let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let groups = list(groups).into_iter().map(|group| if group == "core" { String::new() } else { group }).collect();
+        Self { verbs: list(verbs), groups, resources: list(resources), ..Self::default() }
+    }
+
+    /// A rule for paths.
+    pub fn paths(verbs: &str, paths: &str) -> Self {
+        let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        Self { verbs: list(verbs), paths: list(paths), ..Self::default() }
+    }
+
+    /// As a PolicyRule.
+    pub fn to_value(&self) -> Value {
+        let mut out = Map::new();
+        out.insert("verbs".into(), json!(self.verbs));
+        let lists = [
+            ("apiGroups", &self.groups),
+            ("resources", &self.resources),
+            ("resourceNames", &self.names),
+            ("nonResourceURLs", &self.paths),
+        ];
+        out.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key.to_owned(), json!(list))));
+        Value::Object(out)
+    }
+
+    /// Whether the rule allows the request.
+    pub fn allows(&self, a: &Attributes<'_>) -> bool {
+        if !has(&self.verbs, a.verb) {
+            return false;
+        }
+        if !a.is_resource {
+            return self.allows_path(a.path);
+        }
+        has(&self.groups, a.group)
+            && self.allows_resource(a.resource, a.subresource)
+            && (self.names.is_empty() || self.names.iter().any(|name| name == a.name))
+    }
+
+    fn allows_path(&self, path: &str) -> bool {
+        self.paths.iter().any(|rule| match rule.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => rule == path,
+        })
+    }
+
+    fn allows_resource(&self, resource: &str, sub: &str) -> bool {
+        self.resources.iter().any(|rule| match (rule.as_str(), sub) {
+            ("*", _) => true,
+            (rule, "") => rule == resource,
+            (rule, sub) => match rule.split_once('/') {
+                Some((r, s)) => s == sub && (r == "*" || r == resource),
+                None => false,
+            },
+        })
+    }
+
+    /// The rule as rules of one verb, group, resource and name each; only those can be compared.
+    pub fn atoms(&self) -> Vec<Self> {
+        let one = |text: &String| vec![text.clone()];
+        let mut out = Vec::new();
+        for verb in &self.verbs {
+            out.extend(self.paths.iter().map(|path| Self { verbs: one(verb), paths: one(path), ..Self::default() }));
+            for (group, resource) in self.groups.iter().flat_map(|g| self.resources.iter().map(move |r| (g, r))) {
+                let base = Self { verbs: one(verb), groups: one(group), resources: one(resource), ..Self::default() };
+                match self.names.is_empty() {
+                    true => out.push(base),
+                    false => out.extend(self.names.iter().map(|name| Self { names: one(name), ..base.clone() })),
+                }
+            }
+        }
+        out
+    }
+
+    /// Whether all that `atom` allows, this rule allows.
+    pub fn covers(&self, atom: &Self) -> bool {
+        let verbs = atom.verbs.iter().all(|verb| has(&self.verbs, verb));
+        if !atom.paths.is_empty() {
+            return verbs && atom.paths.iter().all(|path| self.paths.iter().any(|own| own == path || covers_path(own, path)));
+        }
+        let resource = |wanted: &String| {
+            self.resources.iter().any(|own| {
+                own == "*"
+                    || own == wanted
+                    || own.strip_prefix("*/").is_some_and(|sub| wanted.split_once('/').is_some_and(|(_, s)| s == sub))
+            })
+        };
+        verbs
+            && atom.groups.iter().all(|group| has(&self.groups, group))
+            && atom.resources.iter().all(resource)
+            && (self.names.is_empty() || (!atom.names.is_empty() && atom.names.iter().all(|name| self.names.contains(name))))
+    }
+}
+
+fn covers_path(own: &str, wanted: &str) -> bool {
+    own.strip_suffix('*').is_some_and(|prefix| wanted.trim_end_matches('*').starts_with(prefix))
+}
+
+impl std::fmt::Display for Rule {
+    /// As upstream shows a rule in the message about escalation.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lists = [
+            ("APIGroups", &self.groups),
+            ("Resources", &self.resources),
+            ("ResourceNames", &self.names),
+            ("NonResourceURLs", &self.paths),
+            ("Verbs", &self.verbs),
+        ];
+        let shown = lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| {
+            let quoted: Vec<String> = list.iter().map(|item| apimachinery::text::quote(item)).collect();
+            format!("{name}:[{}]", quoted.join(" "))
+        });
+        write!(f, "{{{}}}", shown.collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use registry::User;
+
+    fn check(rule: &Rule, verb: &str, resource: &str, name: &str, expected: bool) {
+        let user = User::default();
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let a = Attributes { verb, resource, subresource, name, is_resource: true, ..Attributes::new(&user) };
+        assert_eq!(rule.allows(&a), expected, "{rule} {a:?}");
+    }
+
+    #[test]
+    fn resources() {
+        let pods = Rule::of("get list", "core", "pods pods/log");
+        check(&pods, "get", "pods", "", true);
+        check(&pods, "get", "pods/log", "p", true);
+        check(&pods, "get", "pods/exec", "p", false);
+        check(&pods, "create", "pods", "", false);
+        let scale = Rule::of("get", "*", "*/scale");
+        check(&scale, "get", "pods/scale", "", true);
+        check(&scale, "get", "pods", "", false);
+        let named = Rule { names: vec!["a".into()], ..Rule::of("get", "core", "secrets") };
+        check(&named, "get", "secrets", "a", true);
+        check(&named, "get", "secrets", "b", false);
+        check(&named, "get", "secrets", "", false);
+        check(&Rule::of("*", "*", "*"), "watch", "anything/at-all", "x", true);
+        check(&Rule::of("get", "apps", "pods"), "get", "pods", "", false);
+    }
+
+    #[test]
+    fn paths() {
+        let user = User::default();
+        let check = |rule: &str, path: &str, expected: bool| {
+            let a = Attributes { verb: "get", path, ..Attributes::new(&user) };
+            assert_eq!(Rule::paths("get", rule).allows(&a), expected, "{rule} {path}");
+        };
+        check("/healthz", "/healthz", true);
+        check("/healthz", "/healthz/a", false);
+        check("/api/*", "/api/v1", true);
+        check("*", "/x", true);
+    }
+
+    #[test]
+    fn coverage() {
+        let check = |own: Rule, wanted: Rule, expected: bool| {
+            assert_eq!(wanted.atoms().iter().all(|atom| own.covers(atom)), expected, "{own} {wanted}");
+        };
+        check(Rule::of("*", "*", "*"), Rule::of("get list", "core apps", "pods deployments"), true);
+        check(Rule::of("get", "core", "pods"), Rule::of("get list", "core", "pods"), false);
+        let named = Rule { names: vec!["a".into()], ..Rule::of("get", "core", "pods") };
+        check(Rule::of("get", "core", "pods"), named.clone(), true);
+        check(named, Rule::of("get", "core", "pods"), false);
+        check(Rule::paths("get", "/api/*"), Rule::paths("get", "/api/v1/*"), true);
+        check(Rule::paths("get", "/api/v1"), Rule::paths("get", "/api/*"), false);
+    }
+}

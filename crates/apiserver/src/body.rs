@@ -1,0 +1,155 @@
+//! Response bodies.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use registry::Entry;
+
+/// Any error of a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body, whatever the transport.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// How much of a list goes out in one piece.
+const PIECE: usize = 64 << 10;
+
+/// What the API server answers with.
+#[derive(Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Bytes, often shared with the cache.
+    Whole(Bytes),
+    /// A list, put together from shared bytes while it is sent.
+    List(Box<ListBody>),
+    /// Frames as they come.
+    Stream(BoxStream<'static, Result<Bytes, BoxError>>),
+    /// Another server's body.
+    Proxied(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+/// The text of a list: head, entries with commas between, tail.
+pub struct ListBody {
+    head: Bytes,
+    entries: std::vec::IntoIter<Arc<Entry>>,
+    tail: Bytes,
+    left: u64,
+    comma: bool,
+}
+
+impl ListBody {
+    /// `head` ends with the bracket that opens the items, `tail` starts with the one that closes them.
+    pub fn new(head: Bytes, entries: Vec<Arc<Entry>>, tail: Bytes) -> Self {
+        let items: usize = entries.iter().map(|entry| entry.json.len()).sum();
+        let left = (head.len() + items + entries.len().saturating_sub(1) + tail.len()) as u64;
+        Self { head, entries: entries.into_iter(), tail, left, comma: false }
+    }
+
+    fn piece(&mut self) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
+        }
+        let mut piece = BytesMut::with_capacity(PIECE.min(self.left as usize) + 4096);
+        piece.extend_from_slice(&std::mem::take(&mut self.head));
+        while piece.len() < PIECE {
+            let Some(entry) = self.entries.next() else {
+                piece.extend_from_slice(&std::mem::take(&mut self.tail));
+                break;
+            };
+            if std::mem::replace(&mut self.comma, true) {
+                piece.extend_from_slice(b",");
+            }
+            piece.extend_from_slice(&entry.json);
+        }
+        self.left -= piece.len() as u64;
+        Some(piece.freeze())
+    }
+
+    /// All of it.
+    pub fn concat(mut self) -> Bytes {
+        let mut all = BytesMut::with_capacity(self.left as usize);
+        while let Some(piece) = self.piece() {
+            all.extend_from_slice(&piece);
+        }
+        all.freeze()
+    }
+
+    /// Bytes still to come.
+    pub fn len(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Whole(bytes) }
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::List(list) => Poll::Ready(list.piece().map(|piece| Ok(Frame::data(piece)))),
+            Self::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|piece| piece.map(Frame::data))),
+            Self::Proxied(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::List(list) => list.is_empty(),
+            Self::Proxied(body) => body.is_end_stream(),
+            Self::Whole(_) | Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::List(list) => SizeHint::with_exact(list.len()),
+            Self::Stream(_) => SizeHint::default(),
+            Self::Proxied(body) => body.size_hint(),
+        }
+    }
+}

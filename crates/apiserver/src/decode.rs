@@ -1,0 +1,97 @@
+//! Request bodies.
+
+use apimachinery::{Status, gvk};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use schema::Schema;
+use serde_json::Value;
+
+use crate::body::RequestBody;
+use crate::negotiate::{self, Format};
+
+/// The largest body of a request (upstream's default).
+pub(crate) const MAX_BODY: usize = 3 << 20;
+
+/// A parsed body and the paths of its duplicate keys.
+pub(crate) type Parsed = (Value, Vec<String>);
+
+/// Reads the whole body.
+pub(crate) async fn read(body: RequestBody) -> Result<Bytes, Status> {
+    match collect(body, MAX_BODY).await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(Status::too_large(format!("limit is {MAX_BODY}"))),
+        Err(error) => Err(Status::bad_request(format!("unable to read the body of the request: {error}"))),
+    }
+}
+
+/// All bytes of a body, none when there are more than `limit`.
+pub(crate) async fn collect<B>(body: B, limit: usize) -> Result<Option<Bytes>, B::Error>
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    if body.size_hint().lower() > limit as u64 {
+        return Ok(None);
+    }
+    let mut body = std::pin::pin!(body);
+    let mut first = Bytes::new();
+    let mut all: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.len() + all.len() + data.len() > limit {
+            return Ok(None);
+        }
+        // Most bodies come in one piece, which needs no copy.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(if all.is_empty() { first } else { all.into() }))
+}
+
+/// Parses a body of the Content-Type that the headers name. `expected` is the (group, version, kind) of a protobuf body
+/// that does not say.
+pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8], expected: (&str, &str, &str)) -> Result<Parsed, Status> {
+    match negotiate::body_format(headers)? {
+        Format::Json => parse_json(bytes),
+        Format::Yaml => parse_yaml(bytes),
+        Format::Protobuf => parse_protobuf(bytes, expected).map(|value| (value, Vec::new())),
+    }
+}
+
+/// Parses JSON.
+pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
+    schema::parse_strict(bytes).map_err(|error| {
+        let text = "couldn't get version/kind; json parse error";
+        Status::bad_request(format!("{text}: {error}"))
+    })
+}
+
+/// Parses YAML, of which JSON is a part.
+pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
+    if bytes.trim_ascii_start().starts_with(b"{")
+        && let Ok(parsed) = schema::parse_strict(bytes)
+    {
+        return Ok(parsed);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    let value = serde_saphyr::from_str(text).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    Ok((value, Vec::new()))
+}
+
+fn parse_protobuf(bytes: &[u8], expected: (&str, &str, &str)) -> Result<Value, Status> {
+    let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
+    let (api_version, kind, raw) = schema::protobuf::unwrap_envelope(bytes).map_err(|error| bad(&error))?;
+    let own = gvk::api_version(expected.0, expected.1);
+    let (api_version, kind) =
+        (if api_version.is_empty() { own.as_str() } else { api_version }, if kind.is_empty() { expected.2 } else { kind });
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let ty = Schema::builtin().kind(group, version, kind);
+    let ty = ty.ok_or_else(|| Status::bad_request(format!("no kind {kind:?} is registered for version {api_version:?}")))?;
+    let mut value = schema::protobuf::decode(Schema::builtin(), ty, raw).map_err(|error| bad(&error))?;
+    apimachinery::meta::set_type(&mut value, api_version, kind);
+    Ok(value)
+}

@@ -1,0 +1,245 @@
+//! What is served, as clients discover it: the legacy documents and aggregated discovery (KEP-3352), all derived from
+//! the registry's resources.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use kinds::KindDef;
+use registry::Registry;
+use serde_json::{Map, Value, json};
+
+/// Verbs of a stored kind.
+pub(crate) const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The order in which groups are listed; others follow by name.
+const ORDER: &[&str] = &[
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// The document that a client asks `/api` and `/apis` for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `APIVersions`, `APIGroupList`.
+    Legacy,
+    /// `apidiscovery.k8s.io/v2`.
+    V2,
+    /// `apidiscovery.k8s.io/v2beta1`, of clients before 1.30.
+    V2Beta1,
+}
+
+impl Form {
+    /// The first form of an Accept header that is served.
+    pub(crate) fn of(accept: &str) -> Self {
+        let form = |clause: &str| {
+            let has = |parameter: &str| clause.split(';').any(|part| part.trim() == parameter);
+            let aggregated = has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList");
+            match (clause.trim_start().starts_with("application/json"), aggregated) {
+                (true, true) if has("v=v2") => Some(Self::V2),
+                (true, true) if has("v=v2beta1") => Some(Self::V2Beta1),
+                (_, false) => Some(Self::Legacy),
+                _ => None,
+            }
+        };
+        accept.split(',').find_map(form).unwrap_or(Self::Legacy)
+    }
+
+    /// The media type of the answer.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Legacy => "application/json",
+            Self::V2 => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Self::V2Beta1 => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        }
+    }
+}
+
+/// All discovery documents.
+pub(crate) struct Discovery {
+    documents: HashMap<String, Value>,
+    aggregated: HashMap<(&'static str, &'static str), (Bytes, String)>,
+}
+
+/// Groups, their versions, their kinds.
+type Groups = Vec<(&'static str, Vec<(&'static str, Vec<&'static KindDef>)>)>;
+
+fn group_up(registry: &Registry) -> Groups {
+    let mut groups: Groups = Vec::new();
+    for def in registry.resources().map(|resource| resource.def) {
+        let at = groups.iter().position(|(group, _)| *group == def.group).unwrap_or_else(|| {
+            groups.push((def.group, Vec::new()));
+            groups.len() - 1
+        });
+        let versions = &mut groups[at].1;
+        match versions.iter_mut().find(|(version, _)| *version == def.version) {
+            Some((_, kinds)) => kinds.push(def),
+            None => versions.push((def.version, vec![def])),
+        }
+    }
+    groups.sort_by_key(|(group, _)| (ORDER.iter().position(|known| known == group).unwrap_or(ORDER.len()), *group));
+    for (_, versions) in &mut groups {
+        for (_, kinds) in versions {
+            kinds.sort_by_key(|def| def.plural);
+        }
+    }
+    groups
+}
+
+impl Discovery {
+    /// Of what the registry serves.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let groups = group_up(registry);
+        let mut documents = HashMap::new();
+        let mut listed = Vec::new();
+        for (group, versions) in &groups {
+            for (version, kinds) in versions {
+                let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+                documents.insert(path, resource_list(group, version, kinds));
+            }
+            if !group.is_empty() {
+                let document = api_group(group, versions.iter().map(|(version, _)| *version));
+                listed.push(document.clone());
+                let mut alone = document;
+                alone["kind"] = "APIGroup".into();
+                alone["apiVersion"] = "v1".into();
+                documents.insert(format!("/apis/{group}"), alone);
+            }
+        }
+        documents.insert("/api".into(), json!({"kind": "APIVersions", "versions": ["v1"]}));
+        documents.insert("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}));
+        let mut all = HashMap::new();
+        for version in ["v2", "v2beta1"] {
+            for (path, core) in [("/api", true), ("/apis", false)] {
+                let items: Vec<Value> = groups
+                    .iter()
+                    .filter(|(group, _)| group.is_empty() == core)
+                    .map(|(group, versions)| aggregated_group(group, versions))
+                    .collect();
+                let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items});
+                let text = list.to_string();
+                let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+                let tag: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+                all.insert((path, version), (Bytes::from(text), format!("\"{tag}\"")));
+            }
+        }
+        Self { documents, aggregated: all }
+    }
+
+    /// A legacy document.
+    pub(crate) fn document(&self, path: &str) -> Option<&Value> {
+        self.documents.get(path)
+    }
+
+    /// The paths of all legacy documents.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.documents.keys().map(String::as_str)
+    }
+
+    /// The aggregated document of `/api` or `/apis`, and its entity tag.
+    pub(crate) fn aggregated(&self, path: &str, form: Form) -> (Bytes, &str) {
+        let version = if form == Form::V2Beta1 { "v2beta1" } else { "v2" };
+        let path = if path == "/api" { "/api" } else { "/apis" };
+        self.aggregated.get(&(path, version)).map(|(body, tag)| (body.clone(), tag.as_str())).unwrap_or_default()
+    }
+}
+
+fn verbs(def: &KindDef) -> &'static [&'static str] {
+    if def.stored { &VERBS } else { &["create"] }
+}
+
+fn api_group(group: &str, versions: impl Iterator<Item = &'static str>) -> Value {
+    let versions: Vec<Value> =
+        versions.map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
+}
+
+fn resource_list(group: &str, version: &str, kinds: &[&KindDef]) -> Value {
+    let mut resources = Vec::new();
+    for def in kinds {
+        let mut resource = Map::new();
+        resource.insert("name".into(), def.plural.into());
+        resource.insert("singularName".into(), def.singular.into());
+        resource.insert("namespaced".into(), def.namespaced.into());
+        resource.insert("kind".into(), def.kind.into());
+        resource.insert("verbs".into(), json!(verbs(def)));
+        if !def.short_names.is_empty() {
+            resource.insert("shortNames".into(), json!(def.short_names));
+        }
+        if !def.categories.is_empty() {
+            resource.insert("categories".into(), json!(def.categories));
+        }
+        resources.push(Value::Object(resource));
+        for sub in def.subresources {
+            let mut resource = json!({"name": format!("{}/{}", def.plural, sub.name), "singularName": "", "namespaced": def.namespaced, "kind": sub.kind.2, "verbs": sub.verbs});
+            if (sub.kind.0, sub.kind.1) != (def.group, def.version) {
+                resource["group"] = sub.kind.0.into();
+                resource["version"] = sub.kind.1.into();
+            }
+            resources.push(resource);
+        }
+    }
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": apimachinery::gvk::api_version(group, version), "resources": resources})
+}
+
+fn aggregated_group(group: &str, versions: &[(&str, Vec<&KindDef>)]) -> Value {
+    let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let resource = |def: &&KindDef| {
+        let mut out = json!({
+            "resource": def.plural, "responseKind": kind((def.group, def.version, def.kind)),
+            "scope": if def.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": def.singular, "verbs": verbs(def),
+        });
+        if !def.short_names.is_empty() {
+            out["shortNames"] = json!(def.short_names);
+        }
+        if !def.categories.is_empty() {
+            out["categories"] = json!(def.categories);
+        }
+        if !def.subresources.is_empty() {
+            let subs = def.subresources.iter();
+            out["subresources"] =
+                subs.map(|sub| json!({"subresource": sub.name, "responseKind": kind(sub.kind), "verbs": sub.verbs})).collect();
+        }
+        out
+    };
+    let version = |(version, kinds): &(&str, Vec<&KindDef>)| json!({"version": version, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()});
+    let mut metadata = json!({"creationTimestamp": null});
+    if !group.is_empty() {
+        metadata["name"] = group.into();
+    }
+    json!({"metadata": metadata, "versions": versions.iter().map(version).collect::<Vec<_>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let check = |accept: &str, expected: Form| assert_eq!(Form::of(accept), expected, "{accept}");
+        let (v2, beta) = (Form::V2.media_type(), Form::V2Beta1.media_type());
+        check(&format!("{v2},{beta},application/json"), Form::V2);
+        check(&format!("{beta},application/json"), Form::V2Beta1);
+        check("application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json", Form::Legacy);
+        check("application/json", Form::Legacy);
+        check("", Form::Legacy);
+    }
+}

@@ -1,0 +1,105 @@
+//! Paths that name no resource.
+
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::json;
+
+use crate::api::{Call, Inner, OK, method_not_allowed};
+use crate::body::{Body, RequestBody};
+use crate::discovery::Form;
+use crate::respond;
+
+const JSON: &str = "application/json";
+
+impl Inner {
+    pub(crate) async fn document(&self, call: &Call<'_>, _: RequestBody) -> Response<Body> {
+        if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+            return method_not_allowed(call.accept);
+        }
+        let path = call.path.trim_end_matches('/');
+        if let Some(response) = crate::health::respond(&self.readiness, path, call.query) {
+            return response;
+        }
+        match path {
+            "" => self.paths(),
+            "/version" => respond::bytes(OK, JSON, self.version().to_string()),
+            "/metrics" => respond::bytes(OK, "text/plain; version=0.0.4; charset=utf-8", base::metrics::encode()),
+            "/api" | "/apis" => self.groups(call, path),
+            "/.well-known/openid-configuration" => self.openid(),
+            "/openid/v1/jwks" => respond::bytes(OK, "application/jwk-set+json", self.keys.key_set().to_string()),
+            "/openapi/v2" => self.openapi.v2(&call.parts.headers).await,
+            "/openapi/v3" => self.openapi.index(),
+            _ => match path.strip_prefix("/openapi/v3/") {
+                Some(rest) => self.openapi.v3(rest, &call.parts.headers).await,
+                None => match self.discovery.document(path) {
+                    Some(document) => respond::value(call.accept, OK, None, document.clone(), ""),
+                    None => respond::page_not_found(),
+                },
+            },
+        }
+    }
+
+    fn groups(&self, call: &Call<'_>, path: &str) -> Response<Body> {
+        let wanted = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let form = Form::of(wanted);
+        if form == Form::Legacy {
+            let mut document = self.discovery.document(path).cloned().unwrap_or_default();
+            if path == "/api" {
+                document["serverAddressByClientCIDRs"] =
+                    json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": self.public_address}]);
+            }
+            let mut response = respond::value(call.accept, OK, None, document, "");
+            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+            return response;
+        }
+        let (body, tag) = self.discovery.aggregated(path, form);
+        let mut response = respond::bytes(OK, JSON, body);
+        if call.parts.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.body_mut() = Body::Empty;
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        if let Ok(tag) = HeaderValue::from_str(tag) {
+            headers.insert(ETAG, tag);
+        }
+        response
+    }
+
+    fn version(&self) -> serde_json::Value {
+        let mut numbers = self.version.trim_start_matches('v').split('.');
+        json!({
+            "major": numbers.next(), "minor": numbers.next(), "gitVersion": self.version, "gitCommit": "", "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+            "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+            "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        })
+    }
+
+    fn paths(&self) -> Response<Body> {
+        let own = [
+            "/.well-known/openid-configuration",
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ];
+        let mut paths: Vec<&str> = self.discovery.paths().chain(own).collect();
+        paths.sort_unstable();
+        respond::bytes(OK, JSON, json!({"paths": paths}).to_string())
+    }
+
+    fn openid(&self) -> Response<Body> {
+        let (issuer, address) = (self.keys.issuer(), &self.public_address);
+        let document = json!({
+            "issuer": issuer, "jwks_uri": format!("https://{address}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+        });
+        respond::bytes(OK, JSON, document.to_string())
+    }
+}

@@ -1,0 +1,172 @@
+//! One request to another server, upgrades included: the bytes of an upgraded connection are copied both ways, unread.
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use base::tasks::{OnFailure, Tasks};
+use http::header::{CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::body::{Body, RequestBody};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+];
+
+/// Where a request goes.
+pub(super) struct Backend {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// TLS, if it is spoken.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+impl Backend {
+    fn authority(&self) -> String {
+        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    async fn dial(&self) -> std::io::Result<Box<dyn Duplex>> {
+        let connecting = async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            stream.set_nodelay(true)?;
+            let Some(config) = &self.tls else { return Ok(Box::new(stream) as Box<dyn Duplex>) };
+            let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+            Ok(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?) as Box<dyn Duplex>)
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Sends the request with another path and hands back the answer. The error says what to tell the user.
+    pub(super) async fn send(
+        &self,
+        parts: &Parts,
+        path: &str,
+        body: RequestBody,
+        tasks: &Tasks,
+    ) -> Result<Response<Body>, String> {
+        let unreachable = |error: &dyn std::fmt::Display| format!("dial tcp {}: {error}", self.authority());
+        let stream = self.dial().await.map_err(|error| unreachable(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
+        tasks.spawn_until_cancelled("proxied connection", OnFailure::Log, async move {
+            // Its end is told by the body or by the upgrade.
+            let _ = connection.with_upgrades().await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let request = self.request(parts, path, body).map_err(|error| error.to_string())?;
+        let mut response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (near, far) = (upgrade_of(parts), hyper::upgrade::on(&mut response));
+            let (parts, _) = response.into_parts();
+            if let Some(near) = near {
+                tasks.spawn_until_cancelled("proxied upgrade", OnFailure::Log, splice(near, far));
+            }
+            return Ok(Response::from_parts(parts, Body::Empty));
+        }
+        let (mut parts, body) = response.into_parts();
+        strip(&mut parts.headers);
+        parts.headers.remove(CONNECTION);
+        Ok(Response::from_parts(parts, Body::Proxied(body.map_err(Into::into).boxed_unsync())))
+    }
+
+    fn request(&self, parts: &Parts, path: &str, body: RequestBody) -> Result<Request<RequestBody>, http::Error> {
+        let mut request = Request::builder().method(parts.method.clone()).uri(path.parse::<Uri>()?).body(body)?;
+        *request.headers_mut() = parts.headers.clone();
+        let headers = request.headers_mut();
+        strip(headers);
+        if !streaming::is_upgrade(headers) {
+            headers.remove(CONNECTION);
+            headers.remove(UPGRADE);
+        }
+        // The credentials are for this server.
+        headers.remove(http::header::AUTHORIZATION);
+        let impersonation: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+        impersonation.iter().for_each(|name| drop(headers.remove(name)));
+        headers.insert(HOST, HeaderValue::try_from(self.authority())?);
+        Ok(request)
+    }
+}
+
+fn strip(headers: &mut HeaderMap) {
+    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+}
+
+/// The upgrade behind a request whose parts are borrowed.
+fn upgrade_of(parts: &Parts) -> Option<hyper::upgrade::OnUpgrade> {
+    parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned()
+}
+
+async fn splice(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade) -> Result<(), hyper::Error> {
+    let (near, far) = tokio::try_join!(near, far)?;
+    // Either side may break the connection whenever it likes.
+    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await;
+    Ok(())
+}
+
+/// TLS without looking at the certificate.
+#[derive(Debug)]
+struct Unverified(rustls::crypto::CryptoProvider);
+
+impl rustls::client::danger::ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// For pods and services that the user proxies to.
+pub(super) fn unverified() -> Result<Arc<ClientConfig>, Status> {
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(Status::internal)?;
+    let verifier = Arc::new(Unverified(provider));
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}

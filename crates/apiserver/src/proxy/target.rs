@@ -1,0 +1,188 @@
+//! The proxy subresource of pods, services and nodes: names such as `https:web:443`, and what they stand for.
+
+use apimachinery::Status;
+use http::header::LOCATION;
+use http::{HeaderValue, Method, Response, StatusCode};
+use registry::ListOptions;
+use serde_json::Value;
+
+use super::backend::Backend;
+use crate::api::Inner;
+use crate::body::{Body, RequestBody};
+use crate::resources::On;
+use crate::respond;
+
+/// `[scheme:]name[:port]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Name<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (scheme, name, port) = match parts.as_slice() {
+            [name] => ("", *name, ""),
+            [name, port] => ("", *name, *port),
+            [scheme @ ("" | "http" | "https"), name, port] => (*scheme, *name, *port),
+            _ => return None,
+        };
+        (!name.is_empty()).then_some(Self { scheme, name, port })
+    }
+}
+
+/// Sends the request on.
+pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let raw = raw_rest(on.call.parts.uri.path());
+    let reads = matches!(on.call.parts.method, Method::GET | Method::HEAD);
+    if raw.is_empty() && reads && !streaming::is_upgrade(&on.call.parts.headers) {
+        return Ok(redirect(on));
+    }
+    let name =
+        Name::parse(on.target.name).ok_or_else(|| Status::bad_request(format!("invalid proxy request {:?}", on.target.name)))?;
+    let backend = match on.target.plural {
+        "nodes" => api.kubelet_of(name.name).await?,
+        "pods" => pod(api, on, name).await?,
+        _ => service(api, on, name).await?,
+    };
+    let mut path = if raw.is_empty() { "/".to_owned() } else { raw.to_owned() };
+    if !on.call.query.is_empty() {
+        path = format!("{path}?{}", on.call.query);
+    }
+    let sent = backend.send(on.call.parts, &path, body, &api.tasks).await;
+    sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))
+}
+
+/// What follows `/proxy`, not decoded.
+fn raw_rest(path: &str) -> &str {
+    path.find("/proxy").map_or("", |at| &path[at + "/proxy".len()..])
+}
+
+/// Relative links work below a slash only.
+fn redirect(on: &On<'_>) -> Response<Body> {
+    let mut location = format!("{}/", on.call.parts.uri.path());
+    if !on.call.query.is_empty() {
+        location = format!("{location}?{}", on.call.query);
+    }
+    let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, Body::Empty);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+fn backend(scheme: &str, host: &str, port: u16) -> Result<Backend, Status> {
+    // Pods have certificates of their own making: the connection is encrypted, and not authenticated, as upstream's.
+    let tls = match scheme {
+        "https" => Some(super::backend::unverified()?),
+        _ => None,
+    };
+    Ok(Backend { host: host.to_owned(), port, tls })
+}
+
+async fn pod(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status> {
+    let pod = api.registry.get(on.resource, on.target.namespace, name.name, None).await?.value();
+    let address = pod.pointer("/status/podIP").and_then(Value::as_str).filter(|address| !address.is_empty());
+    let address = address.ok_or_else(|| Status::bad_request("address not allowed"))?;
+    if pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true))
+        && address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    let ports = || {
+        let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+        containers.flat_map(|container| container["ports"].as_array().into_iter().flatten())
+    };
+    let number = |port: &Value| port["containerPort"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let port = match name.port {
+        "" => ports().find_map(number).or(Some(if name.scheme == "https" { 443 } else { 80 })),
+        text => text.parse().ok().or_else(|| ports().find(|port| port["name"] == text).and_then(number)),
+    };
+    let port = port.ok_or_else(|| Status::bad_request(format!("invalid port {:?}", name.port)))?;
+    backend(name.scheme, address, port)
+}
+
+async fn service(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status> {
+    let service = api.registry.get(on.resource, on.target.namespace, name.name, None).await?.value();
+    let ports: Vec<&Value> = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten().collect();
+    let wanted = match name.port {
+        "" if ports.len() == 1 => Some(ports[0]),
+        "" => None,
+        text => ports.iter().copied().find(|port| port["name"] == text || text.parse::<u64>().is_ok_and(|n| port["port"] == n)),
+    };
+    let unavailable = |why: String| Status::service_unavailable(why);
+    let wanted =
+        wanted.ok_or_else(|| unavailable(format!("no service port {:?} found for service {:?}", name.port, name.name)))?;
+    let port_name = wanted["name"].as_str().unwrap_or_default();
+    let mut endpoints = endpoints(api, on.target.namespace, name.name, port_name).await?;
+    if endpoints.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service {:?}", name.name)));
+    }
+    let chosen = {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(name.name) as usize % endpoints.len()
+    };
+    let (address, port) = endpoints.swap_remove(chosen);
+    backend(name.scheme, &address, port)
+}
+
+/// Ready addresses behind a port of a service.
+async fn endpoints(api: &Inner, namespace: &str, service: &str, port_name: &str) -> Result<Vec<(String, u16)>, Status> {
+    let slices = api.registry.resource("discovery.k8s.io", "v1", "endpointslices").ok_or_else(Status::page_not_found)?;
+    let labels = apimachinery::labels::Selector::from_set([("kubernetes.io/service-name", service)]);
+    let options = ListOptions { labels: Some(labels), ..ListOptions::default() };
+    let list = api.registry.list(slices, Some(namespace), &options).await?;
+    Ok(list.entries.iter().flat_map(|entry| addresses(&entry.value(), port_name)).collect())
+}
+
+fn addresses(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+    let list = |key: &str| slice[key].as_array().cloned().unwrap_or_default();
+    let port = list("ports")
+        .iter()
+        .find(|port| port["name"].as_str().unwrap_or_default() == port_name)
+        .and_then(|port| port["port"].as_u64());
+    let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
+    let ready = |endpoint: &Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
+    list("endpoints")
+        .iter()
+        .filter(|endpoint| ready(endpoint))
+        .flat_map(|endpoint| endpoint["addresses"].as_array().cloned().unwrap_or_default())
+        .filter_map(|address| address.as_str().map(|address| (address.to_owned(), port)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names() {
+        let check = |text: &str, expected: Option<(&str, &str, &str)>| {
+            assert_eq!(Name::parse(text).map(|n| (n.scheme, n.name, n.port)), expected, "{text}");
+        };
+        check("web", Some(("", "web", "")));
+        check("web:80", Some(("", "web", "80")));
+        check("https:web:443", Some(("https", "web", "443")));
+        check("https:web:", Some(("https", "web", "")));
+        check("ftp:web:1", None);
+        check(":80", None);
+    }
+
+    #[test]
+    fn rests() {
+        assert_eq!(raw_rest("/api/v1/namespaces/n/pods/p/proxy/a%2Fb/"), "/a%2Fb/");
+        assert_eq!(raw_rest("/api/v1/namespaces/n/pods/p/proxy"), "");
+    }
+
+    #[test]
+    fn ready_addresses() {
+        let slice = json!({"ports": [{"name": "web", "port": 8080}], "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}, {"addresses": ["10.0.0.3"]},
+        ]});
+        assert_eq!(addresses(&slice, "web"), [("10.0.0.1".to_owned(), 8080), ("10.0.0.3".to_owned(), 8080)]);
+        assert!(addresses(&slice, "other").is_empty());
+    }
+}

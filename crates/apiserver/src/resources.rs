@@ -1,0 +1,291 @@
+//! The verbs on resources: from an understood request to the registry and back.
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use apimachinery::status::Details;
+use http::{Method, Response, StatusCode};
+use registry::{Context, Deleted, Patch, Resource, Warnings};
+use serde_json::Value;
+
+use crate::api::{Call, Inner, OK, method_not_allowed};
+use crate::body::{Body, RequestBody};
+use crate::metrics::About;
+use crate::negotiate::{self, Accept};
+use crate::query::Query;
+use crate::route::Target;
+use crate::{decode, respond, watch};
+
+const PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// Deletions of these kinds answer with the object, of all others with a Status.
+const RETURN_DELETED: &[&str] = &[
+    "pods",
+    "services",
+    "serviceaccounts",
+    "podtemplates",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "resourcequotas",
+    "storageclasses",
+    "csidrivers",
+    "csinodes",
+    "volumeattachments",
+    "runtimeclasses",
+];
+
+/// A request on a resource that exists.
+pub(crate) struct On<'a> {
+    pub(crate) call: Call<'a>,
+    pub(crate) target: Target<'a>,
+    pub(crate) resource: &'a Arc<Resource>,
+    pub(crate) warnings: Warnings,
+}
+
+impl Inner {
+    pub(crate) async fn resource(
+        &self,
+        call: Call<'_>,
+        target: Target<'_>,
+        body: RequestBody,
+        about: &mut About,
+    ) -> Response<Body> {
+        let accept = call.accept;
+        let Some(resource) = self.registry.resource(target.group, target.version, target.plural) else {
+            return self.unknown(accept, &target);
+        };
+        let def = resource.def;
+        (about.group, about.version, about.resource) = (def.group, def.version, def.plural);
+        about.subresource = def.subresource(target.sub).map_or("", |sub| sub.name);
+        let misplaced = match (def.namespaced, target.namespace.is_empty()) {
+            (true, true) => !target.name.is_empty(),
+            (false, false) => true,
+            _ => false,
+        };
+        if misplaced || (!target.sub.is_empty() && def.subresource(target.sub).is_none()) {
+            return respond::failure(accept, &Status::page_not_found());
+        }
+        if !target.rest.is_empty() && target.rest != "/" && target.sub != "proxy" {
+            return respond::failure(accept, &Status::page_not_found());
+        }
+        let warnings = Warnings::default();
+        let on = On { call, target, resource, warnings: warnings.clone() };
+        let answer = match (target.sub, def.stored) {
+            ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
+                about.verb = "connect";
+                self.connect(&on, body).await
+            }
+            (_, false) if on.call.parts.method == Method::POST => self.review(&on, body).await,
+            (_, false) => Err(Status::method_not_allowed()),
+            ("", _) => self.object(&on, body).await,
+            (_, _) => self.subresource(&on, body).await,
+        };
+        let mut response = answer.unwrap_or_else(|status| respond::failure(accept, &status));
+        respond::warn(&mut response, &warnings);
+        response
+    }
+
+    /// A group version that is served answers with a Status, anything else like a web server.
+    fn unknown(&self, accept: Accept, target: &Target<'_>) -> Response<Body> {
+        let known = self.registry.resources().any(|r| r.def.group == target.group && r.def.version == target.version);
+        if known { respond::failure(accept, &Status::page_not_found()) } else { respond::page_not_found() }
+    }
+
+    async fn object(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let (registry, target) = (&self.registry, &on.target);
+        match (on.call.verb, target.name.is_empty()) {
+            ("get", false) => {
+                let version = if on.call.query.is_empty() {
+                    None
+                } else {
+                    Query::parse(on.call.query).get("resourceVersion").map(str::to_owned)
+                };
+                let entry = registry.get(on.resource, target.namespace, target.name, version.as_deref()).await?;
+                Ok(respond::object(on.call.accept, OK, on.resource, &entry.json, on.call.query))
+            }
+            ("list", true) => {
+                let options = Query::parse(on.call.query).list_options(false)?;
+                let list = registry.list(on.resource, on.namespace(), &options).await?;
+                Ok(respond::list(on.call.accept, on.resource, list, on.call.query).await)
+            }
+            ("watch", _) => self.watch(on).await,
+            ("create", true) if !target.namespace.is_empty() || !on.resource.def.namespaced => {
+                let cx = on.context("CreateOptions", false)?;
+                let object = on.read(&cx, body).await?;
+                let entry = registry.create(&cx, on.resource, target.namespace, None, object).await?;
+                Ok(respond::object(on.call.accept, StatusCode::CREATED, on.resource, &entry.json, on.call.query))
+            }
+            ("update", false) => self.update(on, body).await,
+            ("patch", false) => self.patch(on, body).await,
+            ("delete", false) => self.delete(on, body).await,
+            ("deletecollection", true) => {
+                let query = Query::parse(on.call.query);
+                let list = query.list_options(false)?;
+                let (options, dry_run) = query.delete_options(on.delete_body(body).await?.as_ref())?;
+                let cx = Context { dry_run, ..on.plain_context() };
+                let deleted = registry.delete_collection(&cx, on.resource, on.namespace(), &list, options).await?;
+                Ok(respond::list(on.call.accept, on.resource, deleted, on.call.query).await)
+            }
+            _ => Ok(method_not_allowed(on.call.accept)),
+        }
+    }
+
+    async fn watch(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
+        let mut options = Query::parse(on.call.query).list_options(true)?;
+        if !on.target.name.is_empty() {
+            options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
+        }
+        match self.registry.watch(on.resource, on.namespace(), &options).await {
+            Ok(watch) => {
+                let end = self.tasks.token();
+                Ok(watch::stream(on.call.accept, on.resource, watch, options.timeout, on.call.query, end))
+            }
+            Err(status) => Ok(watch::refused(on.call.accept, status)),
+        }
+    }
+
+    async fn update(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let cx = on.context("UpdateOptions", false)?;
+        let object = on.read(&cx, body).await?;
+        let target = &on.target;
+        let written = self.registry.update(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
+        Ok(on.written(written))
+    }
+
+    async fn patch(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let kind = negotiate::content_type(&on.call.parts.headers);
+        if !PATCH_TYPES.contains(&kind) {
+            return Err(Status::unsupported_media_type(PATCH_TYPES));
+        }
+        let cx = on.context("PatchOptions", kind == "application/apply-patch+yaml")?;
+        let bytes = decode::read(body).await?;
+        let patch = match kind {
+            "application/json-patch+json" => Patch::Json(bytes),
+            "application/merge-patch+json" => Patch::Merge(bytes),
+            "application/strategic-merge-patch+json" => Patch::Strategic(bytes),
+            _ => Patch::Apply(decode::parse_yaml(&bytes)?.0),
+        };
+        let target = &on.target;
+        let written = self.registry.patch(&cx, on.resource, target.sub, target.namespace, target.name, patch).await?;
+        Ok(on.written(written))
+    }
+
+    async fn delete(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let (options, dry_run) = Query::parse(on.call.query).delete_options(on.delete_body(body).await?.as_ref())?;
+        let cx = Context { dry_run, ..on.plain_context() };
+        let foreground = options.orphan_dependents == Some(false);
+        let accept = on.call.accept;
+        match self.registry.delete(&cx, on.resource, on.target.namespace, on.target.name, options).await? {
+            Deleted::Now(entry) if !RETURN_DELETED.contains(&on.resource.def.plural) => {
+                let object = entry.value();
+                let details = Details {
+                    name: on.target.name.to_owned(),
+                    group: on.resource.def.group.to_owned(),
+                    kind: on.resource.def.plural.to_owned(),
+                    uid: apimachinery::meta::uid(&object).to_owned(),
+                    ..Details::default()
+                };
+                Ok(respond::value(accept, OK, None, Status::success(&details), ""))
+            }
+            Deleted::Now(entry) => Ok(respond::object(accept, OK, on.resource, &entry.json, on.call.query)),
+            Deleted::Later(entry) => {
+                let code = if foreground { StatusCode::ACCEPTED } else { OK };
+                Ok(respond::object(accept, code, on.resource, &entry.json, on.call.query))
+            }
+        }
+    }
+
+    async fn subresource(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let target = &on.target;
+        let served = |verb: &str| on.resource.def.subresource(target.sub).is_some_and(|sub| sub.verbs.contains(&verb));
+        if target.name.is_empty() || !served(on.call.verb) {
+            return Ok(method_not_allowed(on.call.accept));
+        }
+        match on.call.verb {
+            "get" => {
+                let object = self.registry.get_sub(on.resource, target.sub, target.namespace, target.name).await?;
+                Ok(respond::value(on.call.accept, OK, Some(on.resource), object, on.call.query))
+            }
+            "create" => {
+                let cx = on.context("CreateOptions", false)?;
+                let object = on.read(&cx, body).await?;
+                let made = self.registry.create_sub(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
+                Ok(respond::value(on.call.accept, StatusCode::CREATED, None, made, ""))
+            }
+            "update" => self.update(on, body).await,
+            "patch" => self.patch(on, body).await,
+            _ => Ok(method_not_allowed(on.call.accept)),
+        }
+    }
+}
+
+impl On<'_> {
+    /// The namespace of a list, none for all.
+    fn namespace(&self) -> Option<&str> {
+        Some(self.target.namespace).filter(|namespace| !namespace.is_empty())
+    }
+
+    /// The circumstances of a write without options.
+    pub(crate) fn plain_context(&self) -> Context {
+        let user = registry::User::clone(&self.call.user);
+        Context { user, manager: self.agent(), warnings: self.warnings.clone(), ..Context::default() }
+    }
+
+    /// The circumstances of a write.
+    pub(crate) fn context(&self, kind: &str, apply: bool) -> Result<Context, Status> {
+        if self.call.query.is_empty() && !apply {
+            return Ok(self.plain_context());
+        }
+        let options = Query::parse(self.call.query).write_options(kind, apply)?;
+        let plain = self.plain_context();
+        Ok(Context {
+            manager: options.manager.unwrap_or_else(|| plain.manager.clone()),
+            dry_run: options.dry_run,
+            force: options.force,
+            field_validation: options.field_validation,
+            ..plain
+        })
+    }
+
+    /// The user agent up to its first slash: the default field manager.
+    fn agent(&self) -> String {
+        let agent =
+            self.call.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("unknown");
+        agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
+    }
+
+    /// Reads and decodes the object in the body.
+    pub(crate) async fn read(&self, cx: &Context, body: RequestBody) -> Result<Value, Status> {
+        let def = self.resource.def;
+        let expected = def.subresource(self.target.sub).map_or((def.group, def.version, def.kind), |sub| sub.kind);
+        let bytes = decode::read(body).await?;
+        let (mut value, duplicates) = decode::parse(&self.call.parts.headers, &bytes, expected)?;
+        self.resource.decode(cx, self.target.sub, &mut value, duplicates)?;
+        Ok(value)
+    }
+
+    async fn delete_body(&self, body: RequestBody) -> Result<Option<Value>, Status> {
+        let bytes = decode::read(body).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let (value, _) = decode::parse(&self.call.parts.headers, &bytes, ("meta.k8s.io", "v1", "DeleteOptions"))?;
+        match apimachinery::meta::kind(&value) {
+            "" | "DeleteOptions" => Ok(Some(value)),
+            other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {other}"))),
+        }
+    }
+
+    fn written(&self, written: registry::Written) -> Response<Body> {
+        let code = if written.created { StatusCode::CREATED } else { OK };
+        match written.object {
+            Some(object) => respond::value(self.call.accept, code, None, object, ""),
+            None => respond::object(self.call.accept, code, self.resource, &written.entry.json, self.call.query),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The API server as a component: options, service, handle.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::readiness::Readiness;
+use base::tasks::{OnFailure, Tasks};
+use base::tls::{self, Authority, Request, Resolver, Verifier};
+use registry::Registry;
+use store::Engine;
+use tokio::net::TcpListener;
+
+use crate::admission;
+use crate::api::{Api, Inner};
+use crate::authn::{Authenticator, TokenKeys};
+use crate::authz::{self, Authorizer};
+use crate::discovery::Discovery;
+use crate::openapi::OpenApi;
+use crate::proxy::KubeletClient;
+use crate::{Error, server};
+
+/// The version of the API that is served.
+pub(crate) const VERSION: &str = "v1.36.0";
+
+/// What the API server needs to know.
+#[derive(Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Directory of the certificates and keys.
+    pub pki: PathBuf,
+    /// Names and addresses that clients reach it by, besides localhost and `kubernetes.default` with its kin.
+    pub names: Vec<String>,
+    /// `host:port` for clients outside, in discovery documents.
+    pub public_address: String,
+    /// Cluster domain, such as `cluster.local`.
+    pub domain: String,
+    /// Who issues ServiceAccount tokens; the usual one is `https://kubernetes.default.svc.cluster.local`.
+    pub issuer: String,
+    /// Requests without credentials are `system:anonymous`; refused otherwise.
+    pub anonymous: bool,
+    /// Options of the registry. Its token signer is set here.
+    pub registry: registry::Options,
+}
+
+/// The API server, ready to run.
+pub struct Service {
+    api: Api,
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    verifier: Arc<Verifier>,
+    readiness: Readiness,
+}
+
+/// What others hold of the API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    /// The service itself; `api.as_user(...)` for components.
+    pub api: Api,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Service {
+    /// Opens the registry, writes the default policy and binds the listener.
+    pub async fn new(
+        engine: Arc<dyn Engine>,
+        authority: Arc<Authority>,
+        options: Options,
+        readiness: Readiness,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let keys = Arc::new(TokenKeys::load_or_create(&options.pki.join("service-account.key"), &options.issuer)?);
+        let authorizer = Arc::new(Authorizer::default());
+        let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
+        let registry = Registry::open(engine, admission::all(&authorizer), registry_options).await?;
+        authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
+        let listener =
+            TcpListener::bind(options.listen).await.map_err(|source| Error::Listen { address: options.listen, source })?;
+        let certificate = Request::Server { name: "kube-apiserver".into(), sans: names(&options) };
+        let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
+        let verifier = Verifier::new(authority.bundle())?;
+        let config = tls::server(resolver, Some(verifier.clone()))?;
+        let api = Api(Arc::new(Inner {
+            authenticator: Authenticator::new(registry.clone(), keys.clone(), options.anonymous),
+            discovery: Discovery::new(&registry),
+            openapi: OpenApi::new(registry.clone(), VERSION),
+            kubelets: KubeletClient::new(&authority)?,
+            readiness: readiness.clone(),
+            version: VERSION,
+            public_address: options.public_address.clone(),
+            tasks: tasks.child(),
+            authorizer,
+            keys,
+            registry,
+        }));
+        Ok(Self { api, listener, config, verifier, readiness })
+    }
+
+    /// What others hold.
+    pub fn handle(&self) -> Result<Handle, Error> {
+        let unknown = |source| Error::Listen { address: SocketAddr::from(([0, 0, 0, 0], 0)), source };
+        Ok(Handle { api: self.api.clone(), address: self.listener.local_addr().map_err(unknown)? })
+    }
+
+    /// Serves until the tasks are cancelled, then lets requests finish.
+    pub async fn run(self, tasks: Tasks) -> Result<(), Error> {
+        let gate = self.readiness.gate("apiserver");
+        let inner = self.api.0.clone();
+        let policy = authz::run(inner.registry.clone(), inner.authorizer.clone());
+        tasks.spawn_until_cancelled("rbac index", OnFailure::Shutdown, policy);
+        gate.ready();
+        let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
+        gate.not_ready("stopping");
+        // Watches end here, so that their connections drain.
+        inner.tasks.drain(std::time::Duration::from_secs(8)).await;
+        Ok(())
+    }
+}
+
+fn names(options: &Options) -> Vec<String> {
+    let own = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let full = format!("kubernetes.default.svc.{}", options.domain);
+    let mut names: Vec<String> = own.into_iter().map(str::to_owned).chain([full]).chain(options.names.iter().cloned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
