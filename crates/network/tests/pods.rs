@@ -11,6 +11,9 @@ use common::{Netns, isolate, sh, tcp};
 use network::nft::ruleset::Protocol;
 use network::{HostPort, Options, PodNetwork, teardown};
 
+/// Everything that must be gone after a teardown. The nft program is not always there.
+const LISTING: &str = "ip -o link; ip route; ip neigh; if command -v nft >/dev/null; then nft list ruleset; fi";
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -32,7 +35,7 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let before = sh("ip -o link; nft list ruleset");
+    let before = sh(LISTING);
     runtime().block_on(async {
         let network = PodNetwork::start(options(directory.path())).await.unwrap();
         let (a, b) = (Netns::new(), Netns::new());
@@ -70,5 +73,5 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
         teardown(options(directory.path())).await.unwrap();
         teardown(options(directory.path())).await.unwrap();
     });
-    assert_eq!(sh("ip -o link; nft list ruleset"), before);
+    assert_eq!(sh(LISTING), before);
 }

@@ -149,9 +149,16 @@ fn external_local(spec: &ServiceSpec) -> bool {
     spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
+/// Whether only some clients may use the load balancer's addresses, which this proxy cannot tell apart.
+pub(super) fn is_restricted(spec: &ServiceSpec) -> bool {
+    spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty())
+}
+
 fn external_ips(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
     let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
     // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
+    // Better unreachable than open to everybody.
+    let ingress = ingress.filter(|_| !is_restricted(spec));
     let balancers = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
     spec.external_ips.iter().flatten().chain(balancers).filter_map(|ip| ip.parse().ok()).collect()
 }

@@ -95,6 +95,9 @@ fn external_addresses() {
     ];
     assert_eq!(lines(&plan), expected);
     assert_eq!(plan.hairpin, [IpAddr::from([10, 42, 1, 5])]);
+    let restricted = json!({"loadBalancerSourceRanges": ["198.51.100.0/24"]});
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}]}});
+    assert_eq!(lines(&planned(restricted, status, endpoints(), &Plan::default())), expected[..1]);
 }
 
 #[test]
