@@ -13,6 +13,7 @@ mod key;
 pub mod resource_version;
 mod services;
 mod store;
+pub mod tolerations;
 
 pub use changes::{Change, Changes};
 pub use informer::{Informer, Object};

@@ -12,6 +12,7 @@ mod garbage;
 mod meta;
 mod namespace;
 mod node_lifecycle;
+mod pod_cidrs;
 mod pod_gc;
 mod pods;
 mod queue;
@@ -21,7 +22,6 @@ mod service_account;
 mod services;
 #[cfg(test)]
 mod testing;
-mod tolerations;
 mod worker;
 
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use controller::{Controller, Cx};
 use garbage::GarbageCollector;
 use node_lifecycle::NodeLifecycle;
+use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
 use services::endpoints::EndpointsOfServices;
 use services::endpointslices::EndpointSlices;
@@ -49,6 +50,9 @@ pub struct Options {
     pub clients: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     /// The certificates that clients in pods trust the API server by, PEM. Published as `kube-root-ca.crt`.
     pub root_ca: String,
+    /// The networks that nodes get their pod networks from: at most one of each IP family, the first family first.
+    /// Empty when something else hands them out.
+    pub cluster_cidrs: Vec<ipnet::IpNet>,
 }
 
 /// One line of the list.
@@ -79,6 +83,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
+    entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
 ];
 

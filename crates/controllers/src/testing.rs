@@ -45,6 +45,7 @@ impl World {
             informers: Informers::new(self.fake.client(), self.tasks.clone()),
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
+            cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
         }
     }
 

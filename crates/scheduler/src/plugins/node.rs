@@ -1,5 +1,6 @@
 //! Plugins that look at the node alone.
 
+use client::tolerations::tolerates;
 use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
 
 use crate::cluster::{Cluster, NodeInfo};
@@ -12,27 +13,6 @@ fn spec(pod: &PodInfo) -> Option<&PodSpec> {
 
 fn tolerations(pod: &PodInfo) -> &[Toleration] {
     spec(pod).and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
-}
-
-/// Whether a toleration covers a taint.
-pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if !key.is_empty() && key != taint.key {
-        return false;
-    }
-    let (own, taints) = (toleration.value.as_deref().unwrap_or_default(), taint.value.as_deref().unwrap_or_default());
-    let number = |text: &str| text.parse::<i64>();
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => own == taints,
-        "Gt" => matches!((number(taints), number(own)), (Ok(taint), Ok(own)) if taint > own),
-        "Lt" => matches!((number(taints), number(own)), (Ok(taint), Ok(own)) if taint < own),
-        _ => false,
-    }
 }
 
 pub(super) fn tolerates_all(pod: &PodInfo, node: &NodeInfo) -> bool {

@@ -1,0 +1,126 @@
+//! Hands every node its part of the pod network: `spec.podCIDRs`.
+
+use std::collections::{HashMap, HashSet};
+
+use client::kube::Api;
+use client::kube::api::{Patch, PatchParams};
+use client::{Informer, Informers, Key};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+
+/// Prefix lengths of what a node gets.
+const NODE_PREFIX_V4: u8 = 24;
+const NODE_PREFIX_V6: u8 = 64;
+
+pub(crate) struct PodCidrs {
+    nodes: Informer<Node>,
+    cluster: Vec<IpNet>,
+    /// Given away by this process: the cache may not show it yet.
+    given: Mutex<HashMap<String, Vec<IpNet>>>,
+}
+
+impl PodCidrs {
+    pub(crate) fn new(informers: &Informers, cluster: Vec<IpNet>) -> Self {
+        Self { nodes: informers.of(), cluster, given: Mutex::default() }
+    }
+}
+
+fn cidrs(node: &Node) -> Vec<IpNet> {
+    let spec = node.spec.as_ref();
+    let all = spec.and_then(|spec| spec.pod_cidrs.as_ref()).into_iter().flatten();
+    all.chain(spec.and_then(|spec| spec.pod_cidr.as_ref())).filter_map(|text| text.parse().ok()).collect()
+}
+
+/// The first part of `cluster` that overlaps nothing in `used`.
+fn free_part(cluster: IpNet, used: &HashSet<IpNet>) -> Option<IpNet> {
+    let wanted = if cluster.addr().is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
+    let prefix = wanted.max(cluster.prefix_len());
+    // Almost all of what is used has the same size: an equal part is found by hashing, another by comparing.
+    let odd: Vec<&IpNet> = used.iter().filter(|one| one.prefix_len() != prefix).collect();
+    let overlaps = |part: &IpNet| odd.iter().any(|one| one.contains(part) || part.contains(*one));
+    cluster.subnets(prefix).ok()?.find(|part| !used.contains(part) && !overlaps(part))
+}
+
+impl Controller for PodCidrs {
+    const NAME: &'static str = "node-ipam";
+    const ACCOUNT: &'static str = "node-controller";
+    const CONCURRENCY: usize = 1;
+
+    fn sources(&self) -> Vec<Source> {
+        vec![Source::own(&self.nodes)]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(node) = self.nodes.by_key(key) else {
+            self.given.lock().remove(&key.name);
+            return Ok(Action::Done);
+        };
+        if self.cluster.is_empty() {
+            return Ok(Action::Done);
+        }
+        if !cidrs(&node).is_empty() {
+            self.given.lock().remove(&key.name);
+            return Ok(Action::Done);
+        }
+        let parts = self.choose(&key.name)?;
+        let texts: Vec<String> = parts.iter().map(IpNet::to_string).collect();
+        let patch = json!({"spec": {"podCIDR": texts[0], "podCIDRs": texts}});
+        let api: Api<Node> = Api::all(cx.client.clone());
+        api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(Action::Done)
+    }
+}
+
+impl PodCidrs {
+    /// One part of each cluster network; the same again for a node that has been given some.
+    fn choose(&self, node: &str) -> Result<Vec<IpNet>, Error> {
+        let mut given = self.given.lock();
+        if let Some(parts) = given.get(node) {
+            return Ok(parts.clone());
+        }
+        let mut used: HashSet<IpNet> = self.nodes.list().iter().flat_map(|node| cidrs(node)).collect();
+        used.extend(given.values().flatten().copied());
+        let full = |cluster: &IpNet| Error::Other(format!("the pod network {cluster} has no part left for node {node}"));
+        let parts: Result<Vec<IpNet>, Error> =
+            self.cluster.iter().map(|cluster| free_part(*cluster, &used).ok_or_else(|| full(cluster))).collect();
+        let parts = parts?;
+        given.insert(node.to_owned(), parts.clone());
+        Ok(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{World, object};
+
+    #[test]
+    fn finds_the_first_free_part() {
+        let check = |cluster: &str, used: &[&str], expected: Option<&str>| {
+            let used = used.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(free_part(cluster.parse().unwrap(), &used), expected.map(|text| text.parse().unwrap()));
+        };
+        check("10.42.0.0/16", &[], Some("10.42.0.0/24"));
+        check("10.42.0.0/16", &["10.42.0.0/24", "10.42.2.0/24"], Some("10.42.1.0/24"));
+        check("10.42.0.0/16", &["10.42.0.0/23", "10.42.2.7/32"], Some("10.42.3.0/24"));
+        check("10.42.0.0/24", &["10.42.0.0/24"], None);
+        check("10.42.0.0/26", &[], Some("10.42.0.0/26"));
+        check("fd42::/48", &["fd42::/64"], Some("fd42:0:0:1::/64"));
+    }
+
+    #[tokio::test]
+    async fn every_node_gets_its_own() {
+        let world = World::new();
+        for name in ["a", "b", "c"] {
+            world.fake.put::<Node>(&object(json!({"metadata": {"name": name}, "spec": {}})));
+        }
+        world.start(&["node-ipam"]);
+        let distinct = |nodes: &[Node]| nodes.iter().flat_map(cidrs).collect::<HashSet<_>>().len();
+        world.fake.until::<Node>(|nodes| distinct(nodes) == 6).await;
+    }
+}
