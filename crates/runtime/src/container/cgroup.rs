@@ -117,6 +117,20 @@ impl Cgroups {
         settings
     }
 
+    /// Moves this process, which has one thread, into the group. On version 1 by `tasks`: moving just the calling thread
+    /// takes no lock, so there is nothing to wait for.
+    pub(crate) fn join(&self, group: &str) -> io::Result<()> {
+        let file = if self.unified { "cgroup.procs" } else { "tasks" };
+        for hierarchy in &self.hierarchies {
+            match fs::write(hierarchy.mount.join(group).join(file), "0") {
+                // A hierarchy that the container is not in.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
     /// Prepares the kernel for moving a process into a group soon. Blocking, for some 10 ms.
     ///
     /// The first such move after a quiet time waits for an RCU grace period, because it takes the write side of a

@@ -5,7 +5,7 @@
 //! that the helper has open is inherited by the container.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use super::enter::{self, Target};
 use crate::shim::protocol::{Failure, HelperResult};
 
 /// What the helper shall do; its only argument, as JSON.
@@ -27,6 +28,8 @@ pub(crate) struct HelperRequest {
     pub(crate) bundle: PathBuf,
     /// An OCI process document: execute it in the running container rather than make one.
     pub(crate) process: Option<PathBuf>,
+    /// The container to execute it in.
+    pub(crate) target: Option<Target>,
     /// A unix socket that takes the terminal.
     pub(crate) console: Option<PathBuf>,
     pub(crate) oci_root: PathBuf,
@@ -49,13 +52,15 @@ pub(crate) fn main(argument: &str) -> i32 {
             return 2;
         }
     };
+    // Opened now: the helper may be in another mount namespace when it has something to say.
+    let Ok(mut file) = File::create(&request.result) else { return 1 };
     let result = match &request.runtime {
         None => built_in(&request),
         Some(program) => external(program, &request),
     };
     let result = result.unwrap_or_else(|(kind, message)| HelperResult::Failed { kind, message });
     let bytes = serde_json::to_vec(&result).unwrap_or_default();
-    i32::from(fs::write(&request.result, bytes).is_err())
+    i32::from(file.write_all(&bytes).is_err())
 }
 
 type Outcome = Result<HelperResult, (Failure, String)>;
@@ -68,9 +73,10 @@ fn built_in(request: &HelperRequest) -> Outcome {
     let _ = nix::fcntl::fcntl(write.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
     REPORT.store(write.as_raw_fd(), Ordering::Relaxed);
     let _ = tracing::subscriber::set_global_default(Reporter);
-    let outcome = match &request.process {
-        None => create(request),
-        Some(process) => execute(request, process),
+    let outcome = match (&request.process, &request.target) {
+        (None, _) => create(request),
+        (Some(process), Some(target)) => enter::execute(request, process, target),
+        (Some(_), None) => Err("no container to execute the command in".to_owned()),
     };
     REPORT.store(-1, Ordering::Relaxed);
     drop(write);
@@ -129,11 +135,6 @@ fn create(request: &HelperRequest) -> Result<i32, String> {
     container.pid().map(|pid| pid.as_raw()).ok_or_else(|| "the container has no process".to_owned())
 }
 
-fn execute(request: &HelperRequest, process: &Path) -> Result<i32, String> {
-    let builder = builder(request)?.as_tenant().with_process(Some(process)).with_detach(true);
-    builder.build().map(|pid| pid.as_raw()).map_err(|error| chain(&error))
-}
-
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -156,36 +157,42 @@ fn report(line: &str) {
     }
 }
 
+/// Reports that the command cannot be executed.
+pub(super) fn report_start(message: &str) {
+    report(&format!("{START}{message}"));
+}
+
 /// Executes the container's command, and says why when that fails.
 #[derive(Clone)]
 struct Exec;
 
 impl Executor for Exec {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let (program, args) = command(spec).map_err(ExecutorError::Other)?;
+        let process = spec.process().as_ref().ok_or(ExecutorError::InvalidArg)?;
+        let (program, args) = command(process).map_err(ExecutorError::Other)?;
         let to_c = |text: &str| std::ffi::CString::new(text).map_err(|_| ExecutorError::InvalidArg);
         let args = args.iter().map(|arg| to_c(arg)).collect::<Result<Vec<_>, _>>()?;
         let path = to_c(&program)?;
-        if let Some(kept) = spec.annotations().as_ref().and_then(|annotations| annotations.get(super::spec::CONFINED)) {
-            let kept: Vec<String> = kept.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-            if let Err(error) = super::seccomp::confine(&kept) {
-                report(&format!("{START}loading the seccomp filter: {error}"));
-                return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));
-            }
+        if let Some(kept) = super::spec::confinement(spec)
+            && let Err(error) = super::seccomp::confine(&kept)
+        {
+            report_start(&format!("loading the seccomp filter: {error}"));
+            return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));
         }
         // The environment was set by `setup_envs`. The Rust runtime ignores SIGPIPE, and that would be inherited.
         // SAFETY: SIG_DFL is a valid disposition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         let Err(error) = nix::unistd::execv(&path, &args);
-        report(&format!("{START}exec {program:?}: {}", describe(error)));
+        report_start(&format!("exec {program:?}: {}", describe(error)));
         Err(ExecutorError::Other(format!("exec {program:?}: {}", error.desc())))
     }
 
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        match command(spec) {
+        let process = spec.process().as_ref().ok_or(ExecutorValidationError::ArgValidationError("no process".to_owned()))?;
+        match command(process) {
             Ok(_) => Ok(()),
             Err(message) => {
-                report(&format!("{START}{message}"));
+                report_start(&message);
                 Err(ExecutorValidationError::ArgValidationError(message))
             }
         }
@@ -193,8 +200,7 @@ impl Executor for Exec {
 }
 
 /// The path of the program and its arguments, or the error in the words that users know from runc.
-fn command(spec: &Spec) -> Result<(String, Vec<String>), String> {
-    let process = spec.process().as_ref().ok_or("no process")?;
+pub(super) fn command(process: &Process) -> Result<(String, Vec<String>), String> {
     let args = process.args().clone().unwrap_or_default();
     let name = args.first().filter(|name| !name.is_empty()).ok_or("no command specified")?;
     if name.contains('/') {
@@ -229,7 +235,7 @@ fn executable(path: &Path) -> Result<(), &'static str> {
     nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).map_err(|_| "permission denied")
 }
 
-fn describe(error: nix::errno::Errno) -> String {
+pub(super) fn describe(error: nix::errno::Errno) -> String {
     match error {
         nix::errno::Errno::ENOEXEC => "exec format error".to_owned(),
         nix::errno::Errno::EACCES => "permission denied".to_owned(),
@@ -326,13 +332,12 @@ fn run(command: &mut Command, log: &Path) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use oci_spec::runtime::{ProcessBuilder, SpecBuilder};
+    use oci_spec::runtime::ProcessBuilder;
 
     fn check(args: &[&str], expected: Result<&str, &str>) {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let process = ProcessBuilder::default().args(args).env(vec!["PATH=/nowhere:/bin".to_owned()]).build().unwrap();
-        let spec = SpecBuilder::default().process(process).build().unwrap();
-        let result = command(&spec);
+        let result = command(&process);
         assert_eq!(result.as_ref().map(|(path, _)| path.as_str()).map_err(String::as_str), expected);
     }
 

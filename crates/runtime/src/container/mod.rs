@@ -3,6 +3,7 @@
 pub(crate) mod caps;
 pub(crate) mod cgroup;
 mod devices;
+pub(crate) mod enter;
 pub(crate) mod helper;
 pub(crate) mod rootfs;
 mod seccomp;

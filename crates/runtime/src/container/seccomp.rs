@@ -156,13 +156,16 @@ struct CapData {
     inheritable: u32,
 }
 
-fn keep(mask: u64) -> io::Result<()> {
-    let header: [u32; 2] = [0x2008_0522, 0];
-    let mut data = [CapData::default(); 2];
-    // SAFETY: version 3 takes a header of two words and two data structures.
-    if unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+/// Makes every permitted capability effective: a change of the user clears them.
+pub(super) fn raise() -> io::Result<()> {
+    let mut data = get()?;
+    data.iter_mut().for_each(|data| data.effective = data.permitted);
+    set(&data)
+}
+
+/// Gives up all capabilities but those of the mask, also for later.
+pub(super) fn keep(mask: u64) -> io::Result<()> {
+    let mut data = get()?;
     for capability in 0..caps::COUNT as u64 {
         // SAFETY: these calls take integers only. A capability that the bounding set lacks is gone already.
         unsafe {
@@ -177,8 +180,24 @@ fn keep(mask: u64) -> io::Result<()> {
         data.permitted &= allowed;
         data.inheritable &= allowed;
     }
-    // SAFETY: as above.
-    match unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) } {
+    set(&data)
+}
+
+/// Version 3 takes two data structures; the second word of the header is this process.
+const HEADER: [u32; 2] = [0x2008_0522, 0];
+
+fn get() -> io::Result<[CapData; 2]> {
+    let mut data = [CapData::default(); 2];
+    // SAFETY: a header and two data structures, as version 3 says.
+    match unsafe { libc::syscall(libc::SYS_capget, HEADER.as_ptr(), data.as_mut_ptr()) } {
+        0 => Ok(data),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn set(data: &[CapData; 2]) -> io::Result<()> {
+    // SAFETY: as in `get`.
+    match unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), data.as_ptr()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

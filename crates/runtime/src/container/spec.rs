@@ -13,7 +13,7 @@ use crate::images::manifest::ImageConfig;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Annotation for the helper: load the default seccomp filter and keep these capabilities.
-pub(crate) const CONFINED: &str = "knarr.runtime/confined";
+const CONFINED: &str = "knarr.runtime/confined";
 
 /// Kernel files that containers do not see.
 const MASKED: &[&str] = &[
@@ -33,6 +33,12 @@ const MASKED: &[&str] = &[
 
 /// Kernel files that containers cannot change.
 const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The capabilities to keep when the default filter is to be loaded; none when it is not.
+pub(crate) fn confinement(spec: &oci_spec::runtime::Spec) -> Option<Vec<String>> {
+    let kept = spec.annotations().as_ref()?.get(CONFINED)?;
+    Some(kept.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
 
 /// Everything that a configuration depends on.
 pub(crate) struct Input<'a> {

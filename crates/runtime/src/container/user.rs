@@ -26,6 +26,13 @@ pub(crate) fn resolve(rootfs: &Path, image_user: &str, security: &SecurityContex
     decide(&read(&tree, "etc/passwd"), &read(&tree, "etc/group"), image_user, security)
 }
 
+/// The home directory of a user, by the files of the root that this process sees.
+pub(super) fn home(uid: u32) -> String {
+    let passwd = Tree::open(Path::new("/")).map(|tree| read(&tree, "etc/passwd")).unwrap_or_default();
+    let home = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|e| field(e, 2) == Some(uid));
+    home.and_then(|entry| entry.get(5).map(|home| (*home).to_owned())).filter(|home| !home.is_empty()).unwrap_or("/".to_owned())
+}
+
 fn read(tree: &Tree, path: &str) -> String {
     let mut text = Vec::new();
     if let Ok(fd) = tree.open_beneath(Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK) {

@@ -225,13 +225,11 @@ impl Server {
     }
 
     fn exec(&mut self, id: u64, session: ExecSession) {
-        let Some(container) = self.running(&session.container) else {
-            return self.reply(id, &not_running(&session.container));
-        };
-        debug_assert!(self.tasks.contains_key(&container));
+        let target = self.running(&session.container).and_then(|number| self.tasks[&number].target());
+        let Some(target) = target else { return self.reply(id, &not_running(&session.container)) };
         let (stdin, outputs) = (session.stdin, [session.stdout, session.stderr]);
         self.next += 1;
-        match Task::exec(&self.config, &self.dir, self.next, session) {
+        match Task::exec(&self.config, &self.dir, self.next, session, target) {
             Ok(mut task) => {
                 task.starter = Some(id);
                 task.attached.push(id);

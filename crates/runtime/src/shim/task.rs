@@ -12,6 +12,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::log::LogWriter;
 use super::protocol::{ExecSession, ShimConfig, StartRequest};
+use crate::container::enter::Target;
 use crate::container::helper::HelperRequest;
 
 /// Bytes for standard input that wait for the process; then the sender waits.
@@ -64,6 +65,7 @@ impl Task {
             id: request.id.clone(),
             bundle: request.dir.clone(),
             process: None,
+            target: None,
             console: None,
             oci_root: config.oci_root.clone(),
             runtime: config.runtime.clone(),
@@ -74,13 +76,14 @@ impl Task {
     }
 
     /// Starts the helper for a command in a container.
-    pub(super) fn exec(config: &ShimConfig, dir: &Path, number: u64, session: ExecSession) -> io::Result<Self> {
+    pub(super) fn exec(config: &ShimConfig, dir: &Path, number: u64, session: ExecSession, target: Target) -> io::Result<Self> {
         let process = dir.join(format!("process-{number}.json"));
         fs::write(&process, &session.process)?;
         let helper = HelperRequest {
             id: session.container.clone(),
             bundle: PathBuf::new(),
             process: Some(process.clone()),
+            target: Some(target),
             console: None,
             oci_root: config.oci_root.clone(),
             runtime: config.runtime.clone(),
@@ -165,6 +168,16 @@ impl Task {
         match &self.role {
             Role::Container { request, .. } => &request.id,
             Role::Exec { container } => container,
+        }
+    }
+
+    /// Where commands are executed, while it runs.
+    pub(super) fn target(&self) -> Option<Target> {
+        match (&self.role, self.pid) {
+            (Role::Container { request, .. }, Some(pid)) => {
+                Some(Target { pid, cgroup: request.cgroup.clone(), bundle: request.dir.clone() })
+            }
+            _ => None,
         }
     }
 
