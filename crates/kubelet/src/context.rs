@@ -9,6 +9,7 @@ use client::events::{Recorder, Type};
 use k8s_openapi::api::core::v1::Service;
 use kube::Resource;
 use runtime::api::Runtime;
+use tokio::sync::Notify;
 
 use crate::dns::Resolv;
 use crate::fields::Facts;
@@ -31,6 +32,8 @@ pub struct Context {
     pub services: Informer<Service>,
     /// The machine's capacity.
     pub machine: Machine,
+    /// Something happened that changes the node's status.
+    pub node_changed: Notify,
     /// The host's resolver configuration at start.
     pub host_resolv: Resolv,
 }

@@ -66,11 +66,20 @@ async fn pull(
     if let Err(error) = refs.known().await {
         tracing::debug!(pod = model.title(), %error, "pulling without all secrets");
     }
-    let secrets = model.spec().image_pull_secrets.iter().flatten().filter_map(|r| refs.secret(&r.name));
+    let named = || model.spec().image_pull_secrets.iter().flatten().map(|r| &r.name);
+    let missing: Vec<_> = named().filter(|name| refs.secret(name).is_none()).map(String::as_str).collect();
+    if !missing.is_empty() {
+        let names = missing.join(", ");
+        let message =
+            format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
+        cx.pod_event(model, Type::Warning, "FailedToRetrieveImagePullSecret", message);
+    }
+    let secrets = named().filter_map(|name| refs.secret(name));
     let credentials: Vec<_> = secrets.flat_map(|secret| from_secret(&secret, reference)).collect();
     let begun = Instant::now();
     match cx.runtime().pull_image(reference, &credentials).await {
         Ok(image) => {
+            cx.node_changed.notify_one();
             let took = go_duration(begun.elapsed());
             let size = image.size;
             event(

@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::events::Recorder;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::context::Context;
 use crate::dns::Resolv;
@@ -43,16 +45,21 @@ pub enum Error {
 /// Starts the kubelet under `tasks`. `gate` is ready once the node is registered and reports itself ready.
 /// Stopping `tasks` leaves containers running. Returns what the endpoint serves, for callers in the same process.
 pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
-    for path in [options.data_dir.join("pods"), options.pod_logs_dir.clone()] {
+    let pods = options.data_dir.join("pods");
+    for path in [&pods, &options.pod_logs_dir] {
         let failed = |error| Error::DataDirectory { path: path.display().to_string(), error };
-        tokio::fs::create_dir_all(&path).await.map_err(failed)?;
+        tokio::fs::create_dir_all(path).await.map_err(failed)?;
     }
+    // Volumes are for their containers, not for other users of the machine.
+    let failed = |error| Error::DataDirectory { path: pods.display().to_string(), error };
+    tokio::fs::set_permissions(&pods, std::fs::Permissions::from_mode(0o750)).await.map_err(failed)?;
     let resolv = tokio::fs::read_to_string(&options.resolv_conf).await.unwrap_or_default();
     let cx = Arc::new(Context {
         recorder: Recorder::new(options.client.clone(), "kubelet", &options.node_name, &tasks),
         references: References::new(options.client.clone(), tasks.clone()),
         services: options.informers.of(),
         machine: Machine::read(&options.data_dir),
+        node_changed: Notify::new(),
         host_resolv: Resolv::parse(&resolv),
         tasks: tasks.clone(),
         options,

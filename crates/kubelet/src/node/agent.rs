@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
 use super::machine;
 use super::status::{self, Health};
@@ -26,6 +25,8 @@ const LEASE_SECONDS: i32 = 40;
 const RENEW: Duration = Duration::from_secs(10);
 /// How often the status is sent when nothing changes.
 const REPORT: Duration = Duration::from_secs(300);
+/// Least time between two reports.
+const COALESCE: Duration = Duration::from_secs(10);
 /// Delay before a failed call is repeated, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
 
@@ -33,15 +34,13 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct Agent {
     cx: Arc<Context>,
     nodes: Api<Node>,
-    /// Something happened that may change the status.
-    pub changed: Arc<Notify>,
 }
 
 impl Agent {
     /// For this kubelet's node.
     pub fn new(cx: Arc<Context>) -> Self {
         let nodes = Api::all(cx.options.client.clone());
-        Self { cx, nodes, changed: Arc::new(Notify::new()) }
+        Self { cx, nodes }
     }
 
     async fn health(&self) -> Health {
@@ -117,7 +116,10 @@ impl Agent {
             let next = retry.take().unwrap_or(sent + REPORT);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                () = self.changed.notified() => {}
+                () = self.cx.node_changed.notified() => {
+                    // Several pulls make one report.
+                    tokio::time::sleep_until(sent + COALESCE).await;
+                }
             }
             let status = status::status(&self.cx.options, &self.cx.machine, &self.health().await, &known, Timestamp::now());
             if status::same(&status, &known) && sent.elapsed() < REPORT {

@@ -70,9 +70,6 @@ impl Plan {
     }
 }
 
-/// How long a failed pull is shown as such before it is shown as backing off.
-pub const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
-
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
     let grace = ending::grace(model);
@@ -211,9 +208,8 @@ fn start(plan: &mut Plan, member: &Member, slot: Option<&Slot>, can_start: bool,
     match &slot.image {
         Step::Done(_) if can_start => plan.actions.push(Action::Start(name.clone())),
         Step::Failed(failure) => {
-            let shown = failure.at.saturating_add(signed(PULL_ERROR_SHOWN)).unwrap_or(now);
-            if shown > now {
-                plan.wake_at(shown);
+            if failure.shown_until() > now {
+                plan.wake_at(failure.shown_until());
             }
             plan.when_due(&slot.image, now, Action::EnsureImage(name.clone()));
         }

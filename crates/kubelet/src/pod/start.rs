@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::events::Type;
-use runtime::api::{Container, ContainerConfig, Error, Image, Mount, Propagation, Sandbox};
+use runtime::api::{Container, ContainerConfig, Image, Mount, Propagation, Sandbox};
 
 use crate::context::Context;
 use crate::env::{self, Environment};
@@ -62,8 +62,7 @@ pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed>
     if let Err(error) = cx.runtime().start_container(&made.id).await {
         cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
         let made = cx.runtime().container(&made.id).await.unwrap_or(made);
-        let reason = if matches!(error, Error::Start(_)) { "RunContainerError" } else { "StartError" };
-        return Err((reason.to_owned(), error.to_string(), Some(Box::new(made))));
+        return Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made))));
     }
     cx.container_event(model, member, Type::Normal, "Started", "Container started");
     match cx.runtime().container(&made.id).await {

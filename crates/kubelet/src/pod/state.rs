@@ -22,6 +22,16 @@ pub struct Failure {
     pub retry: Timestamp,
 }
 
+impl Failure {
+    /// Until when it is shown for itself; then what is shown is that its repetition waits.
+    pub fn shown_until(&self) -> Timestamp {
+        self.at.saturating_add(signed(ERROR_SHOWN)).unwrap_or(self.at)
+    }
+}
+
+/// How long an error is shown before the back-off that follows it.
+pub const ERROR_SHOWN: Duration = Duration::from_secs(2);
+
 /// One piece of work that runs at most once at a time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Step<T> {

@@ -11,9 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use runtime::api::{Container, ContainerState};
 
 use super::conditions;
-use super::plan::{PULL_ERROR_SHOWN, finished};
+use super::plan::finished;
 use super::state::{Cause, Slot, State, Step};
-use crate::backoff::signed;
 use crate::resources;
 use crate::spec::{Member, Model, Role};
 
@@ -228,17 +227,18 @@ fn waiting(model: &Model, state: &State, member: &Member, slot: &Slot, now: Time
 fn waiting_reason(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> (String, Option<String>) {
     if let Step::Failed(failure) = &slot.image {
         let pulling = matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable");
-        if pulling && failure.at.saturating_add(signed(PULL_ERROR_SHOWN)).is_ok_and(|shown| shown <= now) {
+        if pulling && failure.shown_until() <= now {
             let image = member.spec.image.as_deref().unwrap_or_default();
             let message = format!("Back-off pulling image {image:?}: {}: {}", failure.reason, failure.message);
             return ("ImagePullBackOff".to_owned(), Some(message));
         }
         return (failure.reason.clone(), Some(failure.message.clone()));
     }
-    if let Some(failure) = &slot.failure {
+    let crashed = slot.crash_backoff(now);
+    if let Some(failure) = slot.failure.as_ref().filter(|failure| crashed.is_none() || failure.shown_until() > now) {
         return (failure.reason.clone(), Some(failure.message.clone()));
     }
-    if let Some((_, delay)) = slot.crash_backoff(now) {
+    if let Some((_, delay)) = crashed {
         let name = &member.spec.name;
         let delay = go_duration(delay);
         let message = format!("back-off {delay} restarting failed container={name} pod={}", model.title());

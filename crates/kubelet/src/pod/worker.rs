@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::effects::{Effects, pod_ip};
 use super::plan::{self, Plan};
 use super::report::Reporter;
-use super::state::{Cause, Ending, Outcome, State, Step};
+use super::state::{Cause, Ending, Failure, Outcome, State, Step};
 use super::{ending, last_words, status};
 use crate::context::Context;
 use crate::probes::{Kind, Probes, Target, Verdict};
@@ -131,9 +131,11 @@ impl Worker {
         [wake, reported, self.shown_until(now)].into_iter().flatten().min()
     }
 
-    /// When a back-off that the status shows ends without any action.
+    /// When the status changes although nothing happens: an error or a back-off is no longer shown.
     fn shown_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.state.slots.values().filter_map(|slot| slot.crash_backoff(now).map(|(until, _)| until)).min()
+        let backoffs = self.state.slots.values().filter_map(|slot| slot.crash_backoff(now).map(|(until, _)| until));
+        let errors = self.state.slots.values().filter_map(|slot| slot.failure.as_ref().map(Failure::shown_until));
+        backoffs.chain(errors).filter(|time| *time > now).min()
     }
 
     fn report(&mut self, now: Timestamp) -> Option<Timestamp> {

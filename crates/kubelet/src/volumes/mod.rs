@@ -9,7 +9,7 @@ pub mod tokens;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -135,6 +135,10 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>) -> Result<(), String> {
         let at = path(pod_dir, volume);
         if let Some(files) = sources.files(volume) {
             let files = files.map_err(failed)?;
+            if volume.config_map.is_none() {
+                // Secrets and tokens stay off the disk.
+                memory(&at, "").map_err(|error| failed(error.to_string()))?;
+            }
             atomic::write(&at, &files, group).map_err(|error| failed(error.to_string()))?;
         } else if let Some(source) = &volume.host_path {
             host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
@@ -145,27 +149,35 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// An emptyDir is made once and belongs to the containers from then on.
-fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, model: &Model, group: Option<u32>) -> io::Result<()> {
-    if at.exists() {
+/// Whether something is mounted at `path`.
+fn is_mounted(path: &Path) -> bool {
+    let device = |path: &Path| fs::symlink_metadata(path).ok().map(|metadata| metadata.dev());
+    let parent = path.parent().and_then(device);
+    device(path).is_some_and(|own| Some(own) != parent)
+}
+
+/// Makes `at` a file system in memory, unless it is one already.
+fn memory(at: &Path, options: &str) -> io::Result<()> {
+    fs::create_dir_all(at)?;
+    if is_mounted(at) {
         return Ok(());
     }
-    let memory = match source.medium.as_deref().unwrap_or_default() {
-        "" => false,
-        "Memory" => true,
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// An emptyDir is made once and belongs to the containers from then on.
+fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, model: &Model, group: Option<u32>) -> io::Result<()> {
+    match source.medium.as_deref().unwrap_or_default() {
+        "" if at.exists() => return Ok(()),
+        "" => fs::create_dir_all(at)?,
+        "Memory" if is_mounted(at) => return Ok(()),
+        "Memory" => {
+            let limit = source.size_limit.as_ref().map(units::whole).filter(|bytes| *bytes > 0);
+            let size = limit.or(crate::resources::pod(model).memory_limit);
+            memory(at, &size.map(|bytes| format!("size={bytes}")).unwrap_or_default())?;
+        }
         other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
-    };
-    fs::create_dir_all(at)?;
-    if memory {
-        let limit = source.size_limit.as_ref().map(units::whole).filter(|bytes| *bytes > 0);
-        let size = limit.or(crate::resources::pod(model).memory_limit);
-        let options = size.map(|bytes| format!("size={bytes}")).unwrap_or_default();
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str())).inspect_err(
-            |_| {
-                // The next try begins anew.
-                let _ = fs::remove_dir(at);
-            },
-        )?;
     }
     if group.is_some() {
         chown(at, None, group)?;
