@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
-use super::state::{Slot, State};
+use super::state::{Slot, State, Step};
 use super::status::seconds;
 use crate::spec::{Model, Role};
 
@@ -13,8 +13,10 @@ type Verdict = (bool, &'static str, String);
 /// The kubelet's own conditions, after the ones of others that `old` holds.
 pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
     let ready = containers_ready(model, new);
+    let stopped = state.ending.as_ref().is_some_and(|ending| ending.sandbox == Step::Done(()));
+    let has_sandbox = state.sandbox.done().is_some() && !stopped;
     let own: [(&str, Verdict); 5] = [
-        ("PodReadyToStartContainers", (state.sandbox.done().is_some(), "", String::new())),
+        ("PodReadyToStartContainers", (has_sandbox, "", String::new())),
         ("Initialized", initialized_verdict(model, state, new)),
         ("Ready", pod_ready(model, &ready, old)),
         ("ContainersReady", ready),

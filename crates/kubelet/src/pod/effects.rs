@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
-use runtime::api::{HostPort, NamespaceMode, PodIdentity, SandboxConfig};
+use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, SandboxConfig};
 
 use super::last_words;
 use super::plan::Action;
@@ -190,11 +190,16 @@ impl Effects {
         let sandbox = state.sandbox.done().map(|sandbox| sandbox.id.clone());
         let mut known = state.slots.values().filter_map(|slot| slot.exited().map(|c| c.id.clone())).collect::<Vec<_>>();
         known.sort_unstable();
+        let running: Vec<_> =
+            state.slots.values().filter(|slot| slot.running()).filter_map(|slot| slot.current.clone()).collect();
         Box::pin(async move {
             let Some(id) = sandbox else { return Outcome::Nothing };
             let (containers, sandboxes) = tokio::join!(cx.runtime().containers(Some(&id)), cx.runtime().sandboxes());
             let (Ok(mut containers), Ok(sandboxes)) = (containers, sandboxes) else { return Outcome::Nothing };
+            let lost = running.into_iter().filter(|known| !containers.iter().any(|container| container.id == known.id));
+            let lost: Vec<_> = lost.map(unknown_end).collect();
             containers.retain(|container| known.binary_search(&container.id).is_err());
+            containers.extend(lost);
             for container in &mut containers {
                 last_words::add(&cx, &model, container).await;
             }
@@ -207,6 +212,18 @@ impl Effects {
 /// A container that is no longer in the specification has nothing to be done for.
 fn gone(name: String) -> Outcome {
     Outcome::Stopped(name, Ok(()))
+}
+
+/// A container that ran and that the runtime knows no more.
+fn unknown_end(container: Container) -> Container {
+    Container {
+        state: ContainerState::Exited,
+        exit_code: Some(137),
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "The container could not be located when the pod was observed".to_owned(),
+        finished: Some(jiff::Timestamp::now()),
+        ..container
+    }
 }
 
 fn current_id(state: &State, name: &str) -> String {

@@ -62,7 +62,10 @@ fn stop_containers(plan: &mut Plan, model: &Model, state: &State, ending: &Endin
         let Some(slot) = state.slots.get(name).filter(|slot| slot.running()) else { continue };
         let stop = |hook| Action::Stop { name: name.clone(), grace: left, message: format!("Stopping container {name}"), hook };
         match slot.stopping {
-            None => plan.actions.push(stop(true)),
+            None => match slot.stop_retry.filter(|retry| *retry > now) {
+                Some(retry) => plan.wake_at(retry),
+                None => plan.actions.push(stop(slot.stop_retry.is_none())),
+            },
             // The deletion was repeated with a shorter grace period.
             Some(kill_at) if kill_at > ending.deadline.saturating_add(signed(Duration::from_millis(500))).unwrap_or(kill_at) => {
                 plan.actions.push(stop(false));

@@ -161,7 +161,7 @@ pub fn eligible<'a>(model: &'a Model, state: &State) -> Vec<&'a Member> {
     let empty = Slot::default();
     let slot = |member: &Member| state.slots.get(&member.spec.name).unwrap_or(&empty);
     let of = |role: Role| model.members.iter().filter(move |member| member.role == role);
-    let mut turn = Vec::new();
+    let (mut turn, mut waits) = (Vec::new(), false);
     let initialized = of(Role::App).any(|member| slot(member).current.is_some());
     if initialized {
         turn.extend(of(Role::Sidecar));
@@ -177,12 +177,14 @@ pub fn eligible<'a>(model: &'a Model, state: &State) -> Vec<&'a Member> {
             }
             turn.push(member);
             if !complete {
-                turn.extend(of(Role::Ephemeral));
-                return turn;
+                waits = true;
+                break;
             }
         }
     }
-    turn.extend(of(Role::App));
+    if !waits {
+        turn.extend(of(Role::App));
+    }
     turn.extend(of(Role::Ephemeral));
     turn.retain(|member| {
         let ended = slot(member).exited().map(|c| c.exit_code.unwrap_or(0));
@@ -239,8 +241,10 @@ fn tend(plan: &mut Plan, model: &Model, member: &Member, slot: &Slot, now: Times
         None if changed && member.role != Role::Ephemeral => format!("Container {name} definition changed, will be restarted"),
         None => return,
     };
-    let _ = now;
-    plan.actions.push(Action::Stop { name: name.clone(), grace, message, hook: true });
+    match slot.stop_retry.filter(|retry| *retry > now) {
+        Some(retry) => plan.wake_at(retry),
+        None => plan.actions.push(Action::Stop { name: name.clone(), grace, message, hook: true }),
+    }
 }
 
 /// Marks the actions as begun, so that no later plan begins them again.

@@ -150,3 +150,24 @@ fn the_deadline_fails_the_pod() {
     advance(&model, &mut state, false, at(50));
     assert!(matches!(&state.ending.as_ref().unwrap().cause, Cause::Failed(reason, _) if reason == "DeadlineExceeded"));
 }
+
+#[test]
+fn ephemeral_containers_run_once_and_hold_up_nothing() {
+    let spec = json!({"initContainers": [{"name": "i", "image": "img"}], "containers": [{"name": "a", "image": "img"}],
+        "ephemeralContainers": [{"name": "e", "image": "img"}]});
+    check(spec.clone(), vec![container("1", "i", 0, Running)], &["start e"]);
+    check(spec.clone(), vec![container("1", "i", 0, Running), ended("2", "e", 0, 0)], &[]);
+    check(spec, vec![ended("1", "i", 0, 0), container("2", "a", 0, Running), ended("3", "e", 0, 1)], &[]);
+}
+
+#[test]
+fn a_stop_that_fails_is_not_repeated_at_once() {
+    let model = deleted(20);
+    let mut state = state(&model, vec![container("1", "a", 0, Running)]);
+    advance(&model, &mut state, false, at(10));
+    let actions = plan(&model, &state, at(10)).actions;
+    begin(&mut state, &actions, at(10));
+    state.apply(crate::pod::state::Outcome::Stopped("a".to_owned(), Err("no shim".to_owned())), at(10));
+    assert_eq!(plan(&model, &state, at(10)), Plan { actions: vec![], wake: Some(at(11)) });
+    assert!(matches!(plan(&model, &state, at(11)).actions.as_slice(), [Action::Stop { hook: false, .. }]));
+}

@@ -87,6 +87,8 @@ pub struct Slot {
     pub hook: Step<()>,
     /// The container is being stopped, and is killed at this time.
     pub stopping: Option<Timestamp>,
+    /// When a stop that failed is tried again.
+    pub stop_retry: Option<Timestamp>,
     /// Why the last start failed.
     pub failure: Option<Failure>,
     /// Restarts.
@@ -121,6 +123,7 @@ impl Slot {
         self.image = Step::Idle;
         self.hook = Step::Idle;
         self.stopping = None;
+        self.stop_retry = None;
         self.unhealthy = None;
         self.started = false;
         self.ready = false;
@@ -312,8 +315,9 @@ impl State {
             }
             Outcome::Stopped(name, result) => {
                 let slot = self.slot(&name);
-                if result.is_err() && slot.running() {
+                if let (Err(message), true) = (result, slot.running()) {
                     slot.stopping = None;
+                    slot.stop_retry = Some(failed("Failed", message, 1, now).retry);
                 }
             }
             Outcome::SandboxStopped(result) => self.ending_step(|ending| &mut ending.sandbox, result, now),
