@@ -17,6 +17,7 @@ use registry::{Registry, User};
 
 pub use escalation::EscalationCheck;
 pub use index::Index;
+pub(crate) use node::identity as node_identity;
 pub use policy::Policy;
 pub use reconcile::run;
 pub(crate) use reconcile::start;

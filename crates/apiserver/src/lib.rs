@@ -9,6 +9,7 @@ mod api;
 pub mod authn;
 pub mod authz;
 pub mod body;
+mod bootstrap;
 mod decode;
 mod discovery;
 mod documents;
@@ -31,7 +32,7 @@ pub use authn::{Authenticator, Identity, TokenKeys};
 pub use authz::Authorizer;
 pub use body::Body;
 pub use proxy::KubeletClient;
-pub use service::{Handle, Options, Service};
+pub use service::{Handle, Options, Service, VERSION};
 
 /// Why the API server could not start, or stopped.
 #[derive(Debug, thiserror::Error)]

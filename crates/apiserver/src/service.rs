@@ -18,10 +18,10 @@ use crate::authz::{self, Authorizer};
 use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
-use crate::{Error, server};
+use crate::{Error, bootstrap, server};
 
 /// The version of the API that is served.
-pub(crate) const VERSION: &str = "v1.36.0";
+pub const VERSION: &str = "v1.36.0";
 
 /// What the API server needs to know.
 #[derive(Clone)]
@@ -34,6 +34,8 @@ pub struct Options {
     pub names: Vec<String>,
     /// `host:port` for clients outside, in discovery documents.
     pub public_address: String,
+    /// Where pods reach it: the endpoints of the `kubernetes` Service.
+    pub advertised: SocketAddr,
     /// Cluster domain, such as `cluster.local`.
     pub domain: String,
     /// Who issues ServiceAccount tokens; the usual one is `https://kubernetes.default.svc.cluster.local`.
@@ -75,6 +77,7 @@ impl Service {
         let authorizer = Arc::new(Authorizer::default());
         let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
         let registry = Registry::open(engine, admission::all(&authorizer), registry_options).await?;
+        bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
         authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
         let listener =
             TcpListener::bind(options.listen).await.map_err(|source| Error::Listen { address: options.listen, source })?;

@@ -33,6 +33,7 @@ async fn start() -> Server {
         listen: "127.0.0.1:0".parse().unwrap(),
         pki: dir.path().join("pki"),
         names: Vec::new(),
+        advertised: "10.0.0.1:6443".parse().unwrap(),
         public_address: "127.0.0.1:6443".into(),
         domain: "cluster.local".into(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
@@ -284,6 +285,38 @@ async fn roles_apply_and_do_not_escalate() {
     );
     assert!(message.contains(r#"{APIGroups:[""], Resources:["configmaps"], Verbs:["*"]}"#), "{message}");
     assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
+}
+
+#[tokio::test]
+async fn admission() {
+    let server = start().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let spec = json!({"containers": [{"name": "c", "image": "i"}], "priorityClassName": "system-node-critical"});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+    let refused = admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await;
+    let message = refused.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("error looking up service account n/default"), "{message}");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts\n\n{account}")).await;
+    let made = admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await;
+    let spec = &made.json()["spec"];
+    assert_eq!(
+        (made.code, &spec["priority"], &spec["serviceAccountName"]),
+        (201, &json!(2_000_001_000), &json!("default")),
+        "{:?}",
+        made.body
+    );
+    assert!(spec["volumes"][0]["name"].as_str().unwrap().starts_with("kube-api-access-"));
+    assert_eq!(spec["tolerations"].as_array().map(Vec::len), Some(2));
+    let missing = admin(api, &format!("POST /api/v1/namespaces/none/configmaps\n\n{}", config_map("m"))).await;
+    assert_eq!((missing.code, missing.json()["message"].as_str()), (404, Some("namespaces \"none\" not found")));
+    let kept = admin(api, "DELETE /api/v1/namespaces/kube-system").await;
+    assert_eq!(
+        (kept.code, kept.json()["message"].as_str()),
+        (403, Some("namespaces \"kube-system\" is forbidden: this namespace may not be deleted"))
+    );
+    assert_eq!(admin(api, "GET /api/v1/namespaces/default/services/kubernetes").await.json()["spec"]["clusterIP"], "10.43.0.1");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub(super) enum Decision {
 }
 
 /// The node that a user is.
-pub(super) fn identity(user: &User) -> Option<&str> {
+pub(crate) fn identity(user: &User) -> Option<&str> {
     let name = user.name.strip_prefix("system:node:")?;
     user.groups.iter().any(|group| group == NODES).then_some(name)
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use apimachinery::{Status, meta};
 use futures::StreamExt;
 use futures::stream::SelectAll;
-use registry::{Context, ListOptions, Registry, Resource};
+use registry::{ListOptions, Registry, Resource};
 use serde_json::Value;
 
 use super::index::{Index, Objects, aggregate};
 use super::{Authorizer, Policy, Rule};
-use crate::authn::{MASTERS, user};
+use crate::bootstrap::context;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -56,10 +56,6 @@ pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Result
 
 fn resource<'a>(registry: &'a Registry, plural: &str) -> Result<&'a Arc<Resource>, Status> {
     registry.resource(GROUP, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
-}
-
-fn context() -> Context {
-    Context { user: user("system:apiserver", vec![MASTERS.into()]), manager: "kube-apiserver".into(), ..Context::default() }
 }
 
 async fn refresh(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {

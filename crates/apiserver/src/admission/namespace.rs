@@ -1,0 +1,51 @@
+//! NamespaceLifecycle: nothing is made in a namespace that does not exist or is going, and some namespaces stay.
+
+use apimachinery::status::Cause;
+use apimachinery::{GroupResource, Status, meta};
+use async_trait::async_trait;
+use registry::{Admission, Attributes, Operation};
+
+use super::{find, forbidden, is};
+
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+pub(super) struct NamespaceLifecycle;
+
+#[async_trait]
+impl Admission for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
+    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if is(a, "", "namespaces") || a.namespace.is_empty() || a.operation != Operation::Create || !a.resource.def.stored {
+            return Ok(());
+        }
+        let Some(namespace) = find(a, "", "namespaces", "", a.namespace).await else {
+            return Err(Status::not_found(&GroupResource::new("", "namespaces"), a.namespace));
+        };
+        // What already exists may still be acted on.
+        if !a.subresource.is_empty()
+            || !(meta::is_deleting(&namespace) || namespace.pointer("/status/phase").is_some_and(|p| p == "Terminating"))
+        {
+            return Ok(());
+        }
+        let mut status =
+            forbidden(a, format!("unable to create new content in namespace {} because it is being terminated", a.namespace));
+        if let Some(details) = &mut status.details {
+            details.causes.push(Cause {
+                reason: "NamespaceTerminating".into(),
+                message: format!("namespace {} is being terminated", a.namespace),
+                field: "metadata.namespace".into(),
+            });
+        }
+        Err(status)
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if is(a, "", "namespaces") && a.operation == Operation::Delete && IMMORTAL.contains(&a.name) {
+            return Err(forbidden(a, "this namespace may not be deleted"));
+        }
+        Ok(())
+    }
+}

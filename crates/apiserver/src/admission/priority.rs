@@ -1,0 +1,99 @@
+//! Priority: from a class's name to its number (KEP-564).
+
+use apimachinery::{Status, meta};
+use async_trait::async_trait;
+use registry::{Admission, Attributes, Operation};
+use serde_json::Value;
+
+use super::{creates_pod, find, forbidden, is, list, text};
+
+const GROUP: &str = "scheduling.k8s.io";
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const NODE_CRITICAL: i64 = 2_000_001_000;
+
+pub(super) struct Priority;
+
+#[async_trait]
+impl Admission for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
+    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if is(a, "", "pods") && a.subresource.is_empty() && a.operation == Operation::Update {
+            keep(a);
+            return Ok(());
+        }
+        if !creates_pod(a) {
+            return Ok(());
+        }
+        let Some(pod) = a.object.as_ref() else { return Ok(()) };
+        let mut name = text(pod, "/spec/priorityClassName").to_owned();
+        if name.is_empty() && meta::annotation(pod, MIRROR).is_some() && pod.pointer("/spec/priority").is_none() {
+            name = "system-node-critical".into();
+        }
+        let class = match name.as_str() {
+            "" => default_class(a).await,
+            name => Some(
+                find(a, GROUP, "priorityclasses", "", name)
+                    .await
+                    .ok_or_else(|| forbidden(a, format!("no PriorityClass with name {name} was found")))?,
+            ),
+        };
+        let number = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
+        let policy = class.as_ref().map_or("", |class| text(class, "/preemptionPolicy")).to_owned();
+        if let Some(given) = pod.pointer("/spec/priority").and_then(Value::as_i64).filter(|given| *given != number) {
+            return Err(forbidden(
+                a,
+                format!(
+                    "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {number} from the given PriorityClass name"
+                ),
+            ));
+        }
+        let Some(spec) = a.object.as_mut().and_then(|pod| pod.get_mut("spec")) else { return Ok(()) };
+        if let Some(class) = &class {
+            spec["priorityClassName"] = meta::name(class).into();
+        }
+        spec["priority"] = number.into();
+        if spec.get("preemptionPolicy").is_none_or(Value::is_null) {
+            spec["preemptionPolicy"] = if policy.is_empty() { "PreemptLowerPriority".into() } else { policy.into() };
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let writes = matches!(a.operation, Operation::Create | Operation::Update);
+        let Some(class) = a.object.as_ref().filter(|_| writes && is(a, GROUP, "priorityclasses")) else { return Ok(()) };
+        let name = meta::name(class);
+        if class["value"].as_i64().is_some_and(|value| value > NODE_CRITICAL) {
+            return Err(forbidden(a, format!("the value must not be larger than {NODE_CRITICAL}")));
+        }
+        if class["globalDefault"] != true {
+            return Ok(());
+        }
+        match default_class(a).await {
+            Some(other) if meta::name(&other) != name => {
+                let other = meta::name(&other);
+                Err(forbidden(a, format!("PriorityClass {other} is already marked as default. Only one default can exist")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The global default; the lowest, should there be several.
+async fn default_class(a: &Attributes<'_>) -> Option<Value> {
+    let all = list(a, GROUP, "priorityclasses").await;
+    all.into_iter().filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
+}
+
+/// An update that leaves the priority out keeps it.
+fn keep(a: &mut Attributes<'_>) {
+    let Some(old) = a.old.and_then(|old| old.get("spec")) else { return };
+    let Some(spec) = a.object.as_mut().and_then(|pod| pod.get_mut("spec")) else { return };
+    for key in ["priority", "preemptionPolicy"] {
+        if let (true, Some(value)) = (spec.get(key).is_none_or(Value::is_null), old.get(key)) {
+            spec[key] = value.clone();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! ServiceAccount: every pod has one, with its token, the cluster's CA and the namespace mounted (KEP-542).
+
+use apimachinery::{Status, meta};
+use async_trait::async_trait;
+use registry::{Admission, Attributes};
+use serde_json::{Value, json};
+
+use super::{creates_pod, find, forbidden, list_mut, text};
+
+const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const VOLUME: &str = "kube-api-access-";
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// An hour and a few seconds, by which kubelets recognise tokens of this volume.
+const SECONDS: i64 = 3607;
+
+pub(super) struct ServiceAccount;
+
+#[async_trait]
+impl Admission for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if !creates_pod(a) {
+            return Ok(());
+        }
+        let Some(mut pod) = a.object.take() else { return Ok(()) };
+        let result = admit(a, &mut pod).await;
+        a.object = Some(pod);
+        result.map_err(|why| if why.is_empty() { Status::internal("admission of a pod") } else { forbidden(a, why) })
+    }
+}
+
+async fn admit(a: &Attributes<'_>, pod: &mut Value) -> Result<(), String> {
+    if meta::annotation(pod, MIRROR).is_some() {
+        return if text(pod, "/spec/serviceAccountName").is_empty() {
+            Ok(())
+        } else {
+            Err("a mirror pod may not reference service accounts".into())
+        };
+    }
+    if text(pod, "/spec/serviceAccountName").is_empty() {
+        pod["spec"]["serviceAccountName"] = "default".into();
+    }
+    let name = text(pod, "/spec/serviceAccountName").to_owned();
+    pod["spec"]["serviceAccount"] = name.as_str().into();
+    let account = find(a, "", "serviceaccounts", a.namespace, &name).await;
+    let missing = || format!("error looking up service account {}/{name}: serviceaccount \"{name}\" not found", a.namespace);
+    complete(pod, &account.ok_or_else(missing)?, &apimachinery::names::random_suffix(5));
+    Ok(())
+}
+
+/// Mounts the token and copies the pull secrets.
+fn complete(pod: &mut Value, account: &Value, suffix: &str) {
+    let wants = |object: &Value, key: &str| object.get(key).and_then(Value::as_bool);
+    let automount = wants(&pod["spec"], "automountServiceAccountToken").or(wants(account, "automountServiceAccountToken"));
+    if automount.unwrap_or(true) {
+        mount(&mut pod["spec"], suffix);
+    }
+    let has_secrets = pod["spec"].get("imagePullSecrets").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if let (false, Some(secrets)) = (has_secrets, account.get("imagePullSecrets").filter(|secrets| secrets.is_array())) {
+        pod["spec"]["imagePullSecrets"] = secrets.clone();
+    }
+}
+
+fn mount(spec: &mut Value, suffix: &str) {
+    let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    let present = volumes.filter_map(|volume| volume["name"].as_str()).find(|name| name.starts_with(VOLUME)).map(str::to_owned);
+    let name = present.clone().unwrap_or_else(|| format!("{VOLUME}{suffix}"));
+    let mut mounted = false;
+    for kind in ["initContainers", "containers"] {
+        for container in spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(mounts) = list_mut(container, "volumeMounts") else { continue };
+            if mounts.iter().any(|mount| mount["mountPath"].as_str().is_some_and(|path| path.trim_end_matches('/') == MOUNT)) {
+                continue;
+            }
+            mounts.push(json!({"name": name, "readOnly": true, "mountPath": MOUNT}));
+            mounted = true;
+        }
+    }
+    if let (true, None, Some(volumes)) = (mounted, present, list_mut(spec, "volumes")) {
+        volumes.push(volume(&name));
+    }
+}
+
+fn volume(name: &str) -> Value {
+    json!({"name": name, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": SECONDS, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+    ]}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(spec: Value, account: Value, mounted: bool) -> Value {
+        let mut pod = json!({"spec": spec});
+        complete(&mut pod, &account, "abcde");
+        let volumes = pod["spec"]["volumes"].as_array().map_or(0, Vec::len);
+        assert_eq!(volumes == 1, mounted, "{pod}");
+        pod
+    }
+
+    #[test]
+    fn tokens_are_mounted_where_wanted() {
+        let spec = || json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]});
+        let pod = check(spec(), json!({"imagePullSecrets": [{"name": "s"}]}), true);
+        assert_eq!(
+            pod["spec"]["containers"][0]["volumeMounts"][0],
+            json!({"name": "kube-api-access-abcde", "readOnly": true, "mountPath": MOUNT})
+        );
+        assert_eq!(pod["spec"]["initContainers"][0]["volumeMounts"][0]["mountPath"], MOUNT);
+        assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "s"}]));
+        check(spec(), json!({"automountServiceAccountToken": false}), false);
+        let mut wanted = spec();
+        wanted["automountServiceAccountToken"] = true.into();
+        check(wanted, json!({"automountServiceAccountToken": false}), true);
+        let own = json!({"containers": [{"name": "a", "volumeMounts": [{"name": "x", "mountPath": MOUNT}]}]});
+        check(own, json!({}), false);
+    }
+}

@@ -1,0 +1,86 @@
+//! What every cluster has before anybody asks: its namespaces, the system's priority classes and the `kubernetes` Service.
+
+use std::net::{IpAddr, SocketAddr};
+
+use apimachinery::{Status, meta};
+use registry::{Context, Registry};
+use serde_json::{Value, json};
+
+use crate::authn::{MASTERS, user};
+
+/// The system's own write, which nobody's rights limit.
+pub(crate) fn context() -> Context {
+    Context { user: user("system:apiserver", vec![MASTERS.into()]), manager: "kube-apiserver".into(), ..Context::default() }
+}
+
+/// Creates what is missing. `advertised` is where pods reach this server.
+pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), advertised: SocketAddr) -> Result<(), Status> {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        ensure(registry, "", "namespaces", "", json!({"metadata": {"name": name}})).await?;
+    }
+    let classes = [
+        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ];
+    for (name, value, description) in classes {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class).await?;
+    }
+    publish(registry, service_cidr, advertised).await
+}
+
+/// The Service by which pods find the API, and where it leads.
+async fn publish(registry: &Registry, service_cidr: (IpAddr, u8), advertised: SocketAddr) -> Result<(), Status> {
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {
+        "type": "ClusterIP", "clusterIP": first_address(service_cidr.0).to_string(), "sessionAffinity": "None",
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertised.port()}],
+    }});
+    ensure(registry, "", "services", "default", service).await?;
+    let address = advertised.ip().to_string();
+    let port = json!({"name": "https", "port": advertised.port(), "protocol": "TCP"});
+    let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+    let endpoints = json!({"metadata": {"name": "kubernetes", "labels": skip}, "subsets": [{"addresses": [{"ip": address}], "ports": [port]}]});
+    replace(registry, "", "endpoints", endpoints, "subsets").await?;
+    let family = if advertised.is_ipv6() { "IPv6" } else { "IPv4" };
+    let slice = json!({"metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [port]});
+    replace(registry, "discovery.k8s.io", "endpointslices", slice, "endpoints").await
+}
+
+fn first_address(network: IpAddr) -> IpAddr {
+    match network {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 1).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) + 1).into()),
+    }
+}
+
+async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {
+    let resource = registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))?;
+    if registry.get(resource, namespace, meta::name(&object), None).await.is_ok() {
+        return Ok(());
+    }
+    let mut object = object;
+    resource.decode(&context(), "", &mut object, Vec::new())?;
+    registry.create(&context(), resource, namespace, None, object).await.map(drop)
+}
+
+/// As [`ensure`], and brings `key` up to date: the server may have moved.
+async fn replace(registry: &Registry, group: &str, plural: &str, wanted: Value, key: &str) -> Result<(), Status> {
+    ensure(registry, group, plural, "default", wanted.clone()).await?;
+    let resource = registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))?;
+    let mut found = registry.get(resource, "default", "kubernetes", None).await?.value();
+    if found.get(key) == wanted.get(key) && found.get("ports") == wanted.get("ports") {
+        return Ok(());
+    }
+    for key in [key, "ports"] {
+        if let Some(value) = wanted.get(key) {
+            found[key] = value.clone();
+        }
+    }
+    registry.update(&context(), resource, "", "default", "kubernetes", found).await.map(drop)
+}
