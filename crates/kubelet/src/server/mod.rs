@@ -42,7 +42,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Serves on `listener` until cancelled.
 pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let server = Arc::new(server);
+    // Protocol upgrades need HTTP/1.1: nothing else is offered.
+    let mut tls = rustls::ServerConfig::clone(&server.tls);
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let server = Arc::new(Server { tls: Arc::new(tls), ..server });
     loop {
         // The semaphore is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };

@@ -98,3 +98,29 @@ async fn a_command_that_is_not_there_is_told() {
     assert_eq!((ended["exitCode"].as_i64(), ended["reason"].as_str()), (Some(128), Some("StartError")), "{status}");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_and_followed_logs_reach_a_running_container() {
+    use futures::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Some(node) = Node::start().await else { return };
+    let text = "echo first; until test -e /tmp/go; do sleep 0.02; done; echo second";
+    node.put("p", json!({"restartPolicy": "Never", "containers": [script("main", text)]}));
+    node.until("p", is_ready).await;
+    let follow = kubelet::logs::LogOptions { follow: true, ..Default::default() };
+    let log = node.api.logs("ns", "p", "main", follow).await.unwrap();
+    let command = ["sh", "-c", "cat > /tmp/go; cat /tmp/go; echo trouble >&2; exit 7"].map(str::to_owned).to_vec();
+    let request = runtime::api::ExecRequest { command, tty: false, stdin: true, stdout: true, stderr: true };
+    let mut streams = node.api.exec("ns", "p", "main", request).await.unwrap();
+    let mut stdin = streams.stdin.take().unwrap();
+    stdin.write_all(b"typed").await.unwrap();
+    stdin.shutdown().await.unwrap();
+    drop(stdin);
+    let (mut out, mut err) = (String::new(), String::new());
+    streams.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+    streams.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
+    assert_eq!((out.as_str(), err.as_str(), streams.exit.await.unwrap().unwrap()), ("typed", "trouble\n", 7));
+    let parts: Vec<_> = log.map(Result::unwrap).collect().await;
+    assert_eq!(String::from_utf8(parts.concat()).unwrap(), "first\nsecond\n");
+    node.stop().await;
+}
