@@ -1,1 +1,35 @@
-fn main() {}
+//! `knarr`: a whole Kubernetes cluster in one process.
+
+mod bootstrap;
+mod cli;
+mod commands;
+mod identity;
+mod kubeconfig;
+mod node;
+mod paths;
+mod preflight;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Shims and the OCI helper are this same program: they are small, and go their own way before anything else.
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = runtime::dispatch(&args) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    let cli = cli::Cli::parse_from(args);
+    if let Err(error) = base::logging::init(cli.format(), &cli.log_level) {
+        eprintln!("knarr: --log-level: {error}");
+        return ExitCode::from(2);
+    }
+    match commands::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("knarr: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `knarr killall`: ends the pods that a server left running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base::tasks::Tasks;
+use runtime::api::{PodNetwork, Runtime};
+
+use crate::cli::Killall;
+use crate::node::runtime_options;
+use crate::paths::Paths;
+use crate::preflight;
+
+/// Stops every pod, unmounts and removes what they used, and takes down the pod network.
+pub(crate) fn run(options: &Killall) -> Result<()> {
+    preflight::check(false)?;
+    let data_dir = std::path::absolute(&options.data_dir)?;
+    if !data_dir.exists() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (tasks, _failures) = Tasks::root();
+        let paths = Paths::new(&data_dir);
+        // Fails when a server runs: it would start the pods again.
+        let lock = store::Fjall::open(store::Options::new(paths.store()), &tasks).await.context("stop the server first")?;
+        let no_network: Option<Arc<dyn PodNetwork>> = None;
+        let engine = runtime::Engine::open(runtime_options(&paths, runtime::Registries::default(), no_network, &tasks)).await?;
+        for sandbox in engine.sandboxes().await? {
+            println!("stopping {}/{}", sandbox.pod.namespace, sandbox.pod.name);
+            engine.stop_sandbox(&sandbox.id).await?;
+            engine.remove_sandbox(&sandbox.id).await?;
+        }
+        network::teardown(network::Options::new(paths.network(), Vec::new(), Vec::new())).await?;
+        unmount_below(&data_dir)?;
+        lock.close().await;
+        tasks.drain(Duration::from_secs(5)).await;
+        Ok(())
+    })
+}
+
+/// Unmounts what pods had mounted below the data directory, the deepest first.
+fn unmount_below(data_dir: &std::path::Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut points: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(unescape).collect();
+    points.retain(|point| std::path::Path::new(point).starts_with(data_dir) && std::path::Path::new(point) != data_dir);
+    points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+    for point in points {
+        nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).with_context(|| point.clone())?;
+    }
+    Ok(())
+}
+
+/// Mount tables write blanks as octal escapes.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}

@@ -1,0 +1,65 @@
+//! `knarr status`: what is ready, what is not, and why.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use client::kube::config::{KubeConfigOptions, Kubeconfig};
+use client::kube::{Api, Client, Config};
+use k8s_openapi::api::core::v1::Node;
+
+use crate::cli::Status;
+use crate::paths::Paths;
+
+/// Time between two looks at a server that is not there yet: nothing tells when it will be.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Prints the state; with `--wait`, when everything is ready.
+pub(crate) fn run(options: &Status) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let paths = Paths::new(&std::path::absolute(&options.data_dir)?);
+    let start = Instant::now();
+    runtime.block_on(async {
+        loop {
+            let state = look(&paths).await;
+            let waiting = options.wait && start.elapsed() < options.timeout;
+            match state {
+                Ok(report) => {
+                    print!("{report}");
+                    return Ok(());
+                }
+                Err(error) if !waiting => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+    })
+}
+
+/// A report when everything is ready, else what is not.
+async fn look(paths: &Paths) -> Result<String> {
+    let path = paths.kubeconfig();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{}: is a server running with this data directory?", path.display()))?;
+    let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&text)?, &KubeConfigOptions::default()).await?;
+    let server = config.cluster_url.to_string();
+    let client = Client::try_from(config)?;
+    let request = |path: &str| client::kube::core::Request::new(path).get("", &Default::default());
+    let mut ready = request("/readyz")?;
+    *ready.uri_mut() = "/readyz?verbose".parse()?;
+    let checks = client.request_text(ready).await.with_context(|| format!("the API server at {server} is not ready"))?;
+    let nodes = Api::<Node>::all(client).list(&Default::default()).await?;
+    let mut report = format!("server {server}\n{checks}");
+    let name = std::fs::read_to_string(paths.node_name()).unwrap_or_default();
+    if !name.is_empty() && !nodes.items.iter().any(|node| node.metadata.name.as_deref() == Some(name.trim())) {
+        bail!("node {name} is not registered yet");
+    }
+    for node in &nodes.items {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+        match ready {
+            Some(condition) if condition.status == "True" => report.push_str(&format!("node {name} is ready\n")),
+            Some(condition) => bail!("node {name} is not ready: {}", condition.message.as_deref().unwrap_or("no reason given")),
+            None => bail!("node {name} has not reported yet"),
+        }
+    }
+    Ok(report)
+}
