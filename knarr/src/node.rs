@@ -10,7 +10,7 @@ use apiserver::Api;
 use async_trait::async_trait;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
-use base::tls::{self, Authority, Peer, Request, Resolver, Verifier};
+use base::tls::{self, Authority, Request, Resolver, Verifier};
 use client::Informers;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
@@ -124,12 +124,8 @@ fn kubelet_server(options: &cli::Server, paths: &Paths, node: &Node) -> Result<k
     let resolver = Resolver::issued(node.authority.clone(), &paths.pki(), "kubelet", request)?;
     let verifier = Verifier::new(node.authority.bundle())?;
     let tls = tls::server(resolver, Some(verifier.clone()))?;
-    let authorize = move |certificate: &rustls_pki_types::CertificateDer<'_>| {
-        let chain = [certificate.clone().into_owned()];
-        matches!(verifier.peer(Some(&chain)), Peer::User { groups, .. } if groups.iter().any(|group| group == "system:masters"))
-    };
     let listen = SocketAddr::new(options.bind_address, options.kubelet_port);
-    Ok(kubelet::Server { listen, tls, authorize: Arc::new(authorize) })
+    Ok(kubelet::Server { listen, tls, verifier, callers: vec!["system:kube-apiserver".to_owned()] })
 }
 
 /// What it takes to start the network, once the node has its pod range.
@@ -204,6 +200,7 @@ impl PodNetwork for Deferred {
 }
 
 fn host_port(port: &HostPort) -> Result<network::HostPort, RuntimeError> {
-    let protocol = port.protocol.parse().map_err(|_| RuntimeError::Unsupported(format!("protocol {:?} of a host port", port.protocol)))?;
+    let protocol = network::nft::ruleset::Protocol::from_name(Some(&port.protocol))
+        .ok_or_else(|| RuntimeError::Unsupported(format!("protocol {:?} of a host port", port.protocol)))?;
     Ok(network::HostPort { protocol, container_port: port.container_port, host_port: port.host_port, host_ip: port.host_ip })
 }

@@ -1,6 +1,8 @@
 //! `knarr server`: builds the components, starts them in order, and drains them in the opposite order.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let paths = Paths::new(&options.data_dir);
-    base::tls::create_private_dir(&options.data_dir)?;
+    create_private(&options.data_dir)?;
     let engine = store::Fjall::open(store::Options::new(paths.store()), &storage).await?;
     let started = start(&options, &paths, engine.clone(), &api_tasks, &components);
     let ended = tokio::select! {
@@ -134,6 +136,11 @@ fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authorit
         name: "default-scheduler".to_owned(),
     };
     scheduler::run(&scheduler, tasks);
+}
+
+/// Makes the data directory, for this user only.
+fn create_private(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| path.display().to_string())
 }
 
 /// The nth address of a network.

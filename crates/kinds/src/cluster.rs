@@ -61,7 +61,7 @@ impl Kind for Namespace {
 }
 
 impl Kind for Node {
-    const DEF: KindDef = KindDef::new("", "v1", "Node", "nodes", "node").short(&["no"]).cluster().subresources(&[
+    const DEF: KindDef = KindDef::new("", "v1", "Node", "nodes", "node").short(&["no"]).cluster().status_on_create().subresources(&[
         Sub { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
         Sub { name: "status", kind: NODE, verbs: &["get", "patch", "update"] },
     ]);

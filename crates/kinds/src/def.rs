@@ -81,6 +81,8 @@ pub struct KindDef {
     pub generation: bool,
     /// PUT of a missing object creates it.
     pub create_on_update: bool,
+    /// A creator may set the status (Nodes: kubelets register themselves).
+    pub status_on_create: bool,
     /// Rule for names.
     pub name: NameRule,
     /// Subresources.
@@ -112,6 +114,7 @@ impl KindDef {
             ttl_seconds: None,
             generation: false,
             create_on_update: false,
+            status_on_create: false,
             name: NameRule::Subdomain,
             subresources: &[],
             scale: None,
@@ -158,6 +161,12 @@ impl KindDef {
     /// PUT creates.
     pub const fn create_on_update(mut self) -> Self {
         self.create_on_update = true;
+        self
+    }
+
+    /// A creator may set the status.
+    pub const fn status_on_create(mut self) -> Self {
+        self.status_on_create = true;
         self
     }
 

@@ -57,7 +57,7 @@ impl Registry {
         if from == Created::Sent {
             track(cx, res, None, &mut object, "");
         }
-        if res.def.has_status() {
+        if res.def.has_status() && !res.def.status_on_create {
             object["status"] = json!({});
         }
         res.strategy.prepare_create(&mut object);
