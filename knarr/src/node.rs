@@ -76,7 +76,12 @@ pub(crate) async fn start(
     Ok(())
 }
 
-async fn open_runtime(options: &cli::Server, paths: &Paths, network: Arc<dyn PodNetwork>, tasks: &Tasks) -> Result<Arc<dyn Runtime>> {
+async fn open_runtime(
+    options: &cli::Server,
+    paths: &Paths,
+    network: Arc<dyn PodNetwork>,
+    tasks: &Tasks,
+) -> Result<Arc<dyn Runtime>> {
     let registries = match &options.registries {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -189,7 +194,13 @@ impl Deferred {
 
 #[async_trait]
 impl PodNetwork for Deferred {
-    async fn attach(&self, sandbox: &str, netns: &Path, _: &PodIdentity, ports: &[HostPort]) -> Result<Vec<IpAddr>, RuntimeError> {
+    async fn attach(
+        &self,
+        sandbox: &str,
+        netns: &Path,
+        _: &PodIdentity,
+        ports: &[HostPort],
+    ) -> Result<Vec<IpAddr>, RuntimeError> {
         let ports = ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
         self.get().await?.attach(sandbox, netns, &ports).await.map_err(|error| RuntimeError::Internal(error.to_string()))
     }

@@ -16,7 +16,8 @@ pub(crate) struct Paths {
 impl Paths {
     /// The directory must be given as an absolute path.
     pub(crate) fn new(root: &Path) -> Self {
-        let suffix = if root == Path::new(DEFAULT) { String::new() } else { format!("-{:08x}", fnv(root.as_os_str().as_encoded_bytes())) };
+        let suffix =
+            if root == Path::new(DEFAULT) { String::new() } else { format!("-{:08x}", fnv(root.as_os_str().as_encoded_bytes())) };
         Self { root: root.to_owned(), suffix }
     }
 

@@ -81,7 +81,14 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let kubernetes = address_at(options.service_cidr, 1)?;
     let dns = options.cluster_dns.map_or_else(|| address_at(options.service_cidr, 10), Ok)?;
 
-    let service = apiserver::Service::new(Arc::new(engine), authority.clone(), api_options(options, paths, node_ip, kubernetes), readiness.clone(), api_tasks).await?;
+    let service = apiserver::Service::new(
+        Arc::new(engine),
+        authority.clone(),
+        api_options(options, paths, node_ip, kubernetes),
+        readiness.clone(),
+        api_tasks,
+    )
+    .await?;
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::run(
@@ -127,7 +134,7 @@ fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authorit
         informers: informers.clone(),
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
-        cluster_cidr: options.cluster_cidr,
+        cluster_cidrs: vec![options.cluster_cidr],
     };
     controllers::run(&controllers, tasks);
     let scheduler = scheduler::Options {

@@ -21,7 +21,7 @@ use crate::proxy::KubeletClient;
 use crate::{Error, bootstrap, server};
 
 /// The version of the API that is served.
-pub const VERSION: &str = "v1.36.0";
+pub const VERSION: &str = "v1.36.4";
 
 /// What the API server needs to know.
 #[derive(Clone)]

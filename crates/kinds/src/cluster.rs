@@ -61,10 +61,11 @@ impl Kind for Namespace {
 }
 
 impl Kind for Node {
-    const DEF: KindDef = KindDef::new("", "v1", "Node", "nodes", "node").short(&["no"]).cluster().status_on_create().subresources(&[
-        Sub { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
-        Sub { name: "status", kind: NODE, verbs: &["get", "patch", "update"] },
-    ]);
+    const DEF: KindDef =
+        KindDef::new("", "v1", "Node", "nodes", "node").short(&["no"]).cluster().status_on_create().subresources(&[
+            Sub { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
+            Sub { name: "status", kind: NODE, verbs: &["get", "patch", "update"] },
+        ]);
     const SELECTABLE: &'static [&'static str] = &["spec.unschedulable"];
 
     fn field(object: &Value, _name: &'static str) -> String {

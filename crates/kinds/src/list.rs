@@ -16,6 +16,7 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<core::Node>(),
     kind::<core::Pod>(),
     kind::<core::Service>(),
+    kind::<core::ReplicationController>(),
     kind::<core::Endpoints>(),
     kind::<core::ConfigMap>(),
     kind::<core::Secret>(),

@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
@@ -153,6 +153,68 @@ impl Kind for ReplicaSet {
                 }),
                 Column::wide("Selector", "Label selector for pods.", |set, _| {
                     selector(set.spec.as_ref().map(|spec| &spec.selector))
+                }),
+            ]
+        }
+    }
+}
+
+impl Kind for ReplicationController {
+    const DEF: KindDef = KindDef::new("", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller")
+        .short(&["rc"])
+        .in_all()
+        .generation()
+        .scale(SCALE)
+        .subresources(&[
+            SCALE_SUB,
+            Sub { name: "status", kind: ("", "v1", "ReplicationController"), verbs: &["get", "patch", "update"] },
+        ]);
+    const SELECTABLE: &'static [&'static str] = &["status.replicas"];
+
+    fn field(object: &Value, _name: &'static str) -> String {
+        integer(object, "/status/replicas").unwrap_or(0).to_string()
+    }
+
+    /// Selector and labels are those of the template, unless said otherwise.
+    fn apply_defaults(object: &mut Value) {
+        let spec = child_object(object, "spec");
+        set_default(spec, "replicas", 1);
+        pod::default_template(child_object(spec, "template"));
+        let labels = object.pointer("/spec/template/metadata/labels").cloned();
+        if let Some(labels) = labels {
+            set_default(child_object(object, "spec"), "selector", labels.clone());
+            set_default(child_object(object, "metadata"), "labels", labels);
+        }
+    }
+
+    fn prepare_create(object: &mut Value) {
+        object["status"] = json!({"replicas": 0});
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let Some(spec) = &self.spec else { return };
+        let path = Path::new("spec");
+        validate_common(&path, spec.replicas, spec.min_ready_seconds, errors);
+        match &spec.template {
+            Some(template) => {
+                let selector = LabelSelector { match_labels: spec.selector.clone(), ..LabelSelector::default() };
+                validate_template(&path, &selector, template, errors);
+            }
+            None => errors.push(Error::required(&path.child("template"), "")),
+        }
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const {
+            &[
+                Column::integer("Desired", "Number of desired pods.", |controller, _| {
+                    controller.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0).into()
+                }),
+                Column::integer("Current", "Number of pods observed.", |controller, _| {
+                    controller.status.as_ref().map_or(0, |status| status.replicas).into()
+                }),
+                Column::integer("Ready", "Number of ready pods.", |controller, _| {
+                    controller.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0).into()
                 }),
             ]
         }

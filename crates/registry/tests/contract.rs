@@ -27,6 +27,7 @@ fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
     let extra = match def.kind {
         "Pod" => json!({"spec": {"containers": containers}}),
+        "ReplicationController" => json!({"spec": {"template": template}}),
         "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" => json!({"involvedObject": {"namespace": namespace, "name": "x", "kind": "Pod"}}),
