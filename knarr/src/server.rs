@@ -13,7 +13,7 @@ use base::tls::Authority;
 use client::Informers;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::bootstrap::{self, Addresses};
+use crate::bootstrap;
 use crate::node::{self, Node};
 use crate::paths::Paths;
 use crate::{cli, identity, kubeconfig, preflight};
@@ -91,11 +91,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     .await?;
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
-    bootstrap::run(
-        &identity::apiserver(&handle.api),
-        &Addresses { kubernetes, dns, apiserver: SocketAddr::new(node_ip, handle.address.port()) },
-    )
-    .await?;
+    bootstrap::cluster_dns(identity::apiserver(&handle.api), dns).await?;
     start_controllers(options, &handle, &authority, components);
     if !options.no_agent {
         std::fs::write(paths.node_name(), &node_name)?;
@@ -115,6 +111,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
         pki: paths.pki(),
         names,
         public_address: SocketAddr::new(node_ip, options.port).to_string(),
+        advertised: SocketAddr::new(node_ip, options.port),
         domain: options.cluster_domain.clone(),
         issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
         anonymous: true,
