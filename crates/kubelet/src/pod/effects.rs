@@ -12,9 +12,10 @@ use kube::api::{DeleteParams, Preconditions};
 use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, SandboxConfig};
 
 use super::last_words;
+use super::outcome::Outcome;
 use super::plan::Action;
 use super::start::{Start, start};
-use super::state::{Outcome, State};
+use super::state::State;
 use crate::context::Context;
 use crate::refs::PodReferences;
 use crate::spec::Model;

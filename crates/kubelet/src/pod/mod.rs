@@ -5,6 +5,7 @@ pub mod conditions;
 pub mod effects;
 pub mod ending;
 pub mod last_words;
+pub mod outcome;
 pub mod patch;
 pub mod plan;
 pub mod report;

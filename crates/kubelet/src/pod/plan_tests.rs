@@ -167,7 +167,7 @@ fn a_stop_that_fails_is_not_repeated_at_once() {
     advance(&model, &mut state, false, at(10));
     let actions = plan(&model, &state, at(10)).actions;
     begin(&mut state, &actions, at(10));
-    state.apply(crate::pod::state::Outcome::Stopped("a".to_owned(), Err("no shim".to_owned())), at(10));
+    state.apply(crate::pod::outcome::Outcome::Stopped("a".to_owned(), Err("no shim".to_owned())), at(10));
     assert_eq!(plan(&model, &state, at(10)), Plan { actions: vec![], wake: Some(at(11)) });
     assert!(matches!(plan(&model, &state, at(11)).actions.as_slice(), [Action::Stop { hook: false, .. }]));
 }

@@ -13,9 +13,10 @@ use runtime::api::{Container, Sandbox, SandboxState};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::effects::{Effects, pod_ip};
+use super::outcome::Outcome;
 use super::plan::{self, Plan};
 use super::report::Reporter;
-use super::state::{Cause, Ending, Failure, Outcome, State, Step};
+use super::state::{Cause, Ending, Failure, State, Step};
 use super::{ending, last_words, status};
 use crate::context::Context;
 use crate::probes::{Kind, Probes, Target, Verdict};

@@ -1,0 +1,251 @@
+//! The results of actions, and how they change what is known of a pod. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use runtime::api::{Container, ContainerState, Image, Sandbox, SandboxState};
+
+use super::state::{Ending, Failure, Slot, State, Step};
+use crate::backoff::{Backoff, signed};
+
+/// The result of an action.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The sandbox is there, or why not.
+    Sandbox(Result<Sandbox, String>),
+    /// A lost sandbox is gone, or why not.
+    Removed(Result<(), String>),
+    /// Nothing new.
+    Nothing,
+    /// Volumes are mounted and current until the given time, or why not.
+    Volumes(Result<Option<Timestamp>, String>),
+    /// A container's image is here, or the reason and message.
+    Image(String, Result<Image, (String, String)>),
+    /// A container runs, or the reason and message. A container that was made but did not start comes along.
+    Started(String, Result<Container, (String, String, Option<Box<Container>>)>),
+    /// The postStart hook ended.
+    Hook(String, Result<(), String>),
+    /// A container has been stopped.
+    Stopped(String, Result<(), String>),
+    /// The sandbox has been stopped, for good.
+    SandboxStopped(Result<(), String>),
+    /// The volumes are gone.
+    Unmounted(Result<(), String>),
+    /// The API object was deleted.
+    Deleted(Result<(), String>),
+    /// The runtime's view.
+    Observed(Vec<Container>, Option<SandboxState>),
+}
+
+/// Delay before the `failures`-th repetition of node work: 0.5 s doubling to a minute.
+fn delay(failures: u32) -> Duration {
+    Duration::from_millis(500).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(60))
+}
+
+fn failed(reason: &str, message: String, failures: u32, now: Timestamp) -> Failure {
+    let retry = now.saturating_add(signed(delay(failures))).unwrap_or(now);
+    Failure { reason: reason.to_owned(), message, at: now, retry }
+}
+
+fn simple(result: Result<(), String>, now: Timestamp) -> Step<()> {
+    match result {
+        Ok(()) => Step::Done(()),
+        Err(message) => Step::Failed(failed("Failed", message, 1, now)),
+    }
+}
+
+impl State {
+    /// Takes in the result of an action.
+    pub fn apply(&mut self, outcome: Outcome, now: Timestamp) {
+        match outcome {
+            Outcome::Sandbox(Ok(sandbox)) => {
+                self.sandbox_failures = 0;
+                self.attempt = self.attempt.max(sandbox.attempt + 1);
+                self.sandbox = Step::Done(sandbox);
+            }
+            Outcome::Sandbox(Err(message)) => {
+                self.sandbox = Step::Failed(failed("FailedCreatePodSandBox", message, self.sandbox_failures, now));
+                self.sandbox_failures += 1;
+            }
+            Outcome::Removed(_) => {
+                // What cannot be removed now is removed with the pod.
+                self.lost = None;
+                self.removing = false;
+            }
+            Outcome::Nothing => {}
+            Outcome::Volumes(result) => self.volumes_result(result, now),
+            Outcome::Image(name, result) => self.slot(&name).image_result(result, now),
+            Outcome::Started(name, result) => self.slot(&name).start_result(result, now),
+            Outcome::Hook(name, result) => {
+                let slot = self.slot(&name);
+                slot.hook = Step::Done(());
+                if let (Err(message), true) = (result, slot.running()) {
+                    slot.unhealthy = Some(("postStart", None));
+                    slot.failure = Some(slot.start_failure("PostStartHookError".to_owned(), message, now));
+                }
+            }
+            Outcome::Stopped(name, result) => {
+                let slot = self.slot(&name);
+                if let (Err(message), true) = (result, slot.running()) {
+                    slot.stopping = None;
+                    slot.stop_retry = Some(failed("Failed", message, 1, now).retry);
+                }
+            }
+            Outcome::SandboxStopped(result) => self.ending_step(|ending| &mut ending.sandbox, result, now),
+            Outcome::Unmounted(result) => self.ending_step(|ending| &mut ending.volumes, result, now),
+            Outcome::Deleted(result) => self.ending_step(|ending| &mut ending.deleted, result, now),
+            Outcome::Observed(containers, sandbox) => self.observed(containers, sandbox),
+        }
+    }
+
+    /// A refresh that fails leaves the volumes as they are and is tried again.
+    fn volumes_result(&mut self, result: Result<Option<Timestamp>, String>, now: Timestamp) {
+        match result {
+            Ok(refresh) => {
+                self.volume_failures = 0;
+                self.volumes = Step::Done(());
+                self.refresh = match (self.refresh, refresh) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+            Err(message) => {
+                let failure = failed("FailedMount", message, self.volume_failures, now);
+                self.volume_failures += 1;
+                if self.volumes == Step::Done(()) {
+                    self.refresh = Some(failure.retry);
+                } else {
+                    self.volumes = Step::Failed(failure);
+                }
+            }
+        }
+    }
+
+    fn ending_step(&mut self, step: impl FnOnce(&mut Ending) -> &mut Step<()>, result: Result<(), String>, now: Timestamp) {
+        if let Some(ending) = &mut self.ending {
+            *step(ending) = simple(result, now);
+        }
+    }
+
+    fn observed(&mut self, containers: Vec<Container>, sandbox: Option<SandboxState>) {
+        for container in containers {
+            self.slot(&container.name.clone()).observe(container);
+        }
+        if sandbox != Some(SandboxState::Ready) && self.ending.is_none() {
+            self.lose_sandbox();
+        }
+    }
+
+    /// The namespaces are gone: every container is lost with them and the pod starts anew in a new sandbox.
+    pub fn lose_sandbox(&mut self) {
+        let Step::Done(sandbox) = std::mem::take(&mut self.sandbox) else { return };
+        self.lost = Some(sandbox);
+        for slot in self.slots.values_mut() {
+            if let Some(mut current) = slot.current.take() {
+                if current.state != ContainerState::Exited {
+                    current.state = ContainerState::Exited;
+                    current.exit_code = Some(255);
+                    current.reason = "Unknown".to_owned();
+                    current.finished = current.finished.or(current.started);
+                }
+                slot.previous = Some(current);
+            }
+            slot.failure = None;
+            slot.ended();
+        }
+    }
+
+    /// Something that the pod refers to has changed: what failed for want of it is tried at once.
+    pub fn references_changed(&mut self, now: Timestamp) {
+        match self.volumes {
+            Step::Failed(_) => self.volumes = Step::Idle,
+            // While they are being made, what was read may be old by now.
+            Step::Done(()) | Step::Busy => self.refresh = Some(now),
+            Step::Idle => {}
+        }
+        for slot in self.slots.values_mut() {
+            if slot.failure.as_ref().is_some_and(|failure| failure.reason == "CreateContainerConfigError") {
+                slot.failure = None;
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn image_result(&mut self, result: Result<Image, (String, String)>, now: Timestamp) {
+        self.image = match result {
+            Ok(image) => {
+                self.pulls = Backoff::default();
+                Step::Done(image)
+            }
+            Err((reason, message)) => {
+                self.pulls.next(now);
+                let retry = self.pulls.until(now, now).map_or(now, |(until, _)| until);
+                Step::Failed(Failure { reason, message, at: now, retry })
+            }
+        };
+    }
+
+    /// A failed start waits like a crash. Missing references are looked at again every 10 s, and when they change.
+    fn start_failure(&mut self, reason: String, message: String, now: Timestamp) -> Failure {
+        let retry = if reason == "CreateContainerConfigError" {
+            now.saturating_add(signed(crate::backoff::BASE)).unwrap_or(now)
+        } else {
+            self.restarts.next(now);
+            self.restarts.until(now, now).map_or(now, |(until, _)| until)
+        };
+        Failure { reason, message, at: now, retry }
+    }
+
+    fn start_result(&mut self, result: Result<Container, (String, String, Option<Box<Container>>)>, now: Timestamp) {
+        self.starting = false;
+        match result {
+            Ok(container) => {
+                self.failure = None;
+                self.unhealthy = None;
+                self.observe(container);
+            }
+            Err((reason, message, made)) => {
+                self.failure = Some(self.start_failure(reason, message.clone(), now));
+                if let Some(mut made) = made {
+                    if made.state == ContainerState::Created {
+                        made.state = ContainerState::Exited;
+                        made.exit_code = Some(128);
+                        made.reason = "StartError".to_owned();
+                        made.message = message;
+                        made.finished = Some(now);
+                    }
+                    self.observe(*made);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::testing::container;
+
+    #[test]
+    fn a_lost_sandbox_ends_its_containers() {
+        let mut state = State { sandbox: Step::Done(crate::pod::testing::sandbox()), ..Default::default() };
+        state.apply(Outcome::Observed(vec![container("a", "c", 0, ContainerState::Running)], None), Timestamp::UNIX_EPOCH);
+        assert!(state.lost.is_some() && matches!(state.sandbox, Step::Idle));
+        let slot = &state.slots["c"];
+        assert!(slot.current.is_none() && slot.previous.as_ref().unwrap().exit_code == Some(255));
+        assert_eq!(slot.attempt, 1);
+    }
+
+    #[test]
+    fn a_container_that_cannot_start_has_ended() {
+        let mut state = State::default();
+        state.slot("c").starting = true;
+        let made = container("a", "c", 0, ContainerState::Created);
+        let error = ("RunContainerError".to_owned(), "no such file".to_owned(), Some(Box::new(made)));
+        state.apply(Outcome::Started("c".to_owned(), Err(error)), Timestamp::UNIX_EPOCH);
+        let slot = &state.slots["c"];
+        assert_eq!(slot.exited().unwrap().exit_code, Some(128));
+        assert!(!slot.starting && slot.failure.is_some());
+    }
+}
