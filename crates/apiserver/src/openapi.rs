@@ -1,5 +1,6 @@
 //! OpenAPI documents: built when first asked for, kept compressed.
 
+mod gnostic;
 mod paths;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use crate::body::Body;
 use crate::respond;
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
+const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// A document, gzipped.
 #[derive(Clone)]
@@ -71,15 +73,15 @@ impl OpenApi {
         self.send(built, "application/json", headers)
     }
 
-    /// `/openapi/v2`: JSON; the protobuf form of the specification is refused, clients then take what they accept next.
+    /// `/openapi/v2`, as JSON or in protobuf, whichever the client names first.
     pub(crate) async fn v2(&self, headers: &HeaderMap) -> Response<Body> {
         let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let only_protobuf = wanted.contains(V2_PROTOBUF) && !wanted.contains("json") && !wanted.contains("*/*");
-        if only_protobuf {
-            let status = apimachinery::Status::not_acceptable(&["application/json"]);
-            return respond::failure(crate::negotiate::Accept::default(), &status);
-        }
+        let protobuf = wanted.split(',').next().is_some_and(|first| first.trim_start().starts_with(V2_PROTOBUF));
         let (registry, version) = (self.registry.clone(), self.version);
+        if protobuf {
+            let built = self.packed("v2+protobuf", move || gnostic::encode(&document_v2(&registry, version))).await;
+            return self.send(built, V2_PROTOBUF_TYPE, headers);
+        }
         let built = self.packed("v2", move || document_v2(&registry, version).to_string().into_bytes()).await;
         self.send(built, "application/json", headers)
     }

@@ -216,6 +216,8 @@ async fn discovery() {
     assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
     let v2 = admin(api, "GET /openapi/v2\naccept: application/json").await.json();
     assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let protobuf = admin(api, "GET /openapi/v2\naccept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf").await;
+    assert!(protobuf.body.starts_with(b"\x0a\x032.0\x12"), "{:?}", &protobuf.body[..16]);
     let keys = admin(api, "GET /openid/v1/jwks").await.json();
     assert_eq!(keys["keys"][0]["alg"], "ES256");
     assert!(String::from_utf8_lossy(&admin(api, "GET /metrics").await.body).contains("apiserver_request_total"));
