@@ -1,0 +1,137 @@
+//! exec and logs through the API server to a kubelet, over TLS on both legs.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use apiserver::{Options, Service};
+use base::readiness::Readiness;
+use base::tasks::{OnFailure, Tasks};
+use base::tls::{Authority, Request as Identity, Resolver};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use registry::User;
+use serde_json::{Value, json};
+use streaming::exec::{self, Outcome, Streams};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tower::Service as _;
+
+/// Answers logs with the request's path, and exec with the command's query.
+async fn kubelet(
+    mut request: Request<hyper::body::Incoming>,
+    tasks: Tasks,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let path = request.uri().to_string();
+    if path.starts_with("/containerLogs/") {
+        return Ok(Response::new(Full::new(path.into())));
+    }
+    let streams = Streams::from_query(request.uri().query().unwrap_or_default());
+    let (response, session) = exec::accept(&mut request, streams, &tasks).unwrap();
+    tasks.spawn("session", OnFailure::Log, async move {
+        let mut session = session.await?;
+        session.stdout.take().unwrap().write_all(path.as_bytes()).await?;
+        session.finisher.finish(Outcome::Exit(7));
+        Ok::<_, streaming::Error>(())
+    });
+    Ok(response.map(|()| Full::default()))
+}
+
+/// Listens with a certificate for 127.0.0.1.
+async fn serve_kubelet(authority: &Arc<Authority>, tasks: &Tasks) -> SocketAddr {
+    let request = Identity::Server { name: "node".into(), sans: vec!["127.0.0.1".into()] };
+    let config = base::tls::server(Resolver::memory(authority.clone(), request).unwrap(), None).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    let own = tasks.clone();
+    tasks.spawn_until_cancelled("kubelet", OnFailure::Log, async move {
+        loop {
+            let stream = acceptor.accept(listener.accept().await?.0).await?;
+            let tasks = own.clone();
+            let service = hyper::service::service_fn(move |request| kubelet(request, tasks.clone()));
+            own.spawn_until_cancelled("connection", OnFailure::Log, async move {
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await
+            });
+        }
+        #[allow(unreachable_code)]
+        Ok::<_, std::io::Error>(())
+    });
+    address
+}
+
+async fn create(service: &apiserver::Api, path: &str, object: Value) {
+    let request = Request::post(path).body(Full::new(Bytes::from(object.to_string()))).unwrap();
+    let user = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+    let response = service.as_user(user).call(request).await.unwrap();
+    let (code, body) = (response.status(), response.into_body().collect().await.unwrap().to_bytes());
+    assert_eq!(code, 201, "{body:?}");
+}
+
+async fn connect(authority: &Arc<Authority>, address: SocketAddr) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
+    let identity = Identity::Client { user: "admin".into(), groups: vec!["system:masters".into()] };
+    let config = base::tls::client(authority.bundle(), Some(Resolver::memory(authority.clone(), identity).unwrap())).unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(address).await.unwrap()).await.unwrap()
+}
+
+/// Sends a request and reads until `end` has come.
+async fn talk(authority: &Arc<Authority>, address: SocketAddr, request: &str, end: &str) -> String {
+    let mut stream = connect(authority, address).await;
+    stream.write_all(request.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    while stream.read_buf(&mut received).await.unwrap() > 0 {
+        if String::from_utf8_lossy(&received).contains(end) {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+#[tokio::test]
+async fn exec_and_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tasks, _failures) = Tasks::root();
+    let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
+    let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
+    let authority = Arc::new(Authority::in_memory("test-ca").unwrap());
+    let options = Options {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        pki: dir.path().join("pki"),
+        names: Vec::new(),
+        advertised: "10.0.0.1:6443".parse().unwrap(),
+        public_address: "127.0.0.1:6443".into(),
+        domain: "cluster.local".into(),
+        issuer: "https://kubernetes.default.svc.cluster.local".into(),
+        anonymous: false,
+        registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
+    };
+    let service = Service::new(engine, authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
+    let handle = service.handle().unwrap();
+    let own = tasks.clone();
+    tasks.spawn("apiserver", OnFailure::Log, async move { service.run(own).await });
+    let node = serve_kubelet(&authority, &tasks).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": node.port()}}}});
+    create(&handle.api, "/api/v1/nodes", node).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    create(&handle.api, "/api/v1/namespaces/default/serviceaccounts", account).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"nodeName": "node", "containers": [{"name": "c", "image": "i"}]}});
+    create(&handle.api, "/api/v1/namespaces/default/pods", pod).await;
+
+    let base = "/api/v1/namespaces/default/pods/p";
+    let log = talk(&authority, handle.address, &format!("GET {base}/log?tailLines=5 HTTP/1.1\nhost: x\n\n"), "tailLines=5").await;
+    assert!(log.ends_with("/containerLogs/default/p/c?tailLines=5"), "{log}");
+    let upgrade = "connection: Upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\nsec-websocket-protocol: v5.channel.k8s.io";
+    let exec = format!("GET {base}/exec?command=a%20b&stdout=true HTTP/1.1\nhost: x\n{upgrade}\n\n");
+    let answer = talk(&authority, handle.address, &exec, r#""message":"7""#).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert!(answer.contains("/exec/default/p/c?output=1&command=a%20b"), "{answer}");
+    assert!(answer.contains(r#""reason":"NonZeroExitCode""#), "{answer}");
+    let plain =
+        talk(&authority, handle.address, &format!("GET {base}/exec?command=a&stdout=true HTTP/1.1\nhost: x\n\n"), "}").await;
+    assert!(plain.contains("Upgrade request required"), "{plain}");
+    assert!(tasks.drain(std::time::Duration::from_secs(20)).await);
+}
