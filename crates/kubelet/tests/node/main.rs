@@ -109,7 +109,7 @@ async fn exec_and_followed_logs_reach_a_running_container() {
     node.until("p", is_ready).await;
     let follow = kubelet::logs::LogOptions { follow: true, ..Default::default() };
     let log = node.api.logs("ns", "p", "main", follow).await.unwrap();
-    let command = ["sh", "-c", "cat > /tmp/go; cat /tmp/go; echo trouble >&2; exit 7"].map(str::to_owned).to_vec();
+    let command = ["sh", "-c", "cat > /tmp/in; cat /tmp/in; echo trouble >&2; exit 7"].map(str::to_owned).to_vec();
     let request = runtime::api::ExecRequest { command, tty: false, stdin: true, stdout: true, stderr: true };
     let mut streams = node.api.exec("ns", "p", "main", request).await.unwrap();
     let mut stdin = streams.stdin.take().unwrap();
@@ -120,6 +120,10 @@ async fn exec_and_followed_logs_reach_a_running_container() {
     streams.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
     streams.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
     assert_eq!((out.as_str(), err.as_str(), streams.exit.await.unwrap().unwrap()), ("typed", "trouble\n", 7));
+    // The container ends with this, and may take the command with it: only now, and whatever becomes of it.
+    let command = ["sh", "-c", ": > /tmp/go"].map(str::to_owned).to_vec();
+    let request = runtime::api::ExecRequest { command, ..Default::default() };
+    let _go = node.api.exec("ns", "p", "main", request).await.unwrap();
     let parts: Vec<_> = log.map(Result::unwrap).collect().await;
     assert_eq!(String::from_utf8(parts.concat()).unwrap(), "first\nsecond\n");
     node.stop().await;
