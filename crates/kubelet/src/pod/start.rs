@@ -10,6 +10,7 @@ use std::sync::Arc;
 use client::events::Type;
 use runtime::api::{Container, ContainerConfig, Image, Mount, Propagation, Sandbox};
 
+use super::last_words;
 use crate::context::Context;
 use crate::env::{self, Environment};
 use crate::expand::expand;
@@ -66,7 +67,11 @@ pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed>
     }
     cx.container_event(model, member, Type::Normal, "Started", "Container started");
     match cx.runtime().container(&made.id).await {
-        Ok(container) => Ok(container),
+        Ok(mut container) => {
+            // It may have ended already.
+            last_words::add(cx, model, &mut container).await;
+            Ok(container)
+        }
         Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made)))),
     }
 }
