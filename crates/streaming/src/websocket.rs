@@ -14,7 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, Rea
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
 use crate::{Error, Stream};
 
@@ -84,7 +86,9 @@ where
     while let Some(message) = outgoing.recv().await {
         sink.send(message).await?;
     }
-    match sink.close().await {
+    // Clients take a close without the code for a normal end as a connection that broke.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    match sink.send(Message::Close(Some(normal))).await {
         Ok(()) | Err(WsError::ConnectionClosed) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -64,7 +64,6 @@ impl Inner {
             new_pid: config.pid == NamespaceMode::Pod,
             hostname: config.hostname.clone(),
             sysctls: config.sysctls.clone(),
-            helper: self.options.helper.clone(),
             oci_root: self.oci_root(),
             runtime,
         };

@@ -101,8 +101,6 @@ pub(crate) struct ShimConfig {
     pub(crate) new_pid: bool,
     pub(crate) hostname: String,
     pub(crate) sysctls: BTreeMap<String, String>,
-    /// How to run the OCI helper: the program.
-    pub(crate) helper: PathBuf,
     /// Where the OCI runtime keeps its state.
     pub(crate) oci_root: PathBuf,
     /// Another OCI runtime than the built-in one.

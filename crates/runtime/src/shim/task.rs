@@ -72,7 +72,7 @@ impl Task {
             result: dir.join(format!("result-{number}.json")),
         };
         let (tty, stdin) = (request.tty, request.stdin);
-        Self::spawn(config, dir, number, helper, Role::Container { request: Box::new(request), log }, tty, stdin)
+        Self::spawn(dir, number, helper, Role::Container { request: Box::new(request), log }, tty, stdin)
     }
 
     /// Starts the helper for a command in a container.
@@ -90,20 +90,12 @@ impl Task {
             result: dir.join(format!("result-{number}.json")),
         };
         let role = Role::Exec { container: session.container };
-        let mut task = Self::spawn(config, dir, number, helper, role, session.tty, session.stdin)?;
+        let mut task = Self::spawn(dir, number, helper, role, session.tty, session.stdin)?;
         task.scratch.push(process);
         Ok(task)
     }
 
-    fn spawn(
-        config: &ShimConfig,
-        dir: &Path,
-        number: u64,
-        mut helper: HelperRequest,
-        role: Role,
-        tty: bool,
-        stdin: bool,
-    ) -> io::Result<Self> {
+    fn spawn(dir: &Path, number: u64, mut helper: HelperRequest, role: Role, tty: bool, stdin: bool) -> io::Result<Self> {
         let mut task = Self {
             role,
             helper: None,
@@ -144,7 +136,8 @@ impl Task {
         }
         let [input, output, error] = streams;
         let argument = serde_json::to_string(&helper)?;
-        let child = Command::new(&config.helper)
+        // This very program, also after an upgrade has put another in its place: the two speak the same language.
+        let child = Command::new("/proc/self/exe")
             .arg("oci-helper")
             .arg(argument)
             .env("RUST_BACKTRACE", "0")
