@@ -18,7 +18,7 @@ use crate::util::{set_default, text};
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// Keys must be file names, and all values together stay within the limit.
-fn validate_data<'a>(parts: &[(&str, Vec<(&'a String, usize)>)], errors: &mut Errors) {
+fn validate_data(parts: &[(&str, Vec<(&String, usize)>)], errors: &mut Errors) {
     let mut total = 0;
     for (field, entries) in parts {
         for (key, size) in entries {

@@ -77,10 +77,7 @@ impl Selection {
     /// The one object that it can select, if it names it.
     fn single(&self) -> Option<String> {
         let name = self.options.fields.as_ref().and_then(|fields| fields::Selector::exact(fields, "metadata.name"))?;
-        match self.namespace.as_deref() {
-            Some(namespace) => Some(object_path(namespace, name)),
-            None => None,
-        }
+        self.namespace.as_deref().map(|namespace| object_path(namespace, name))
     }
 }
 
