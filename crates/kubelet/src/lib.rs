@@ -12,7 +12,7 @@
 //! | [`probes`], [`hooks`] | probes and lifecycle hooks |
 //! | [`volumes`], [`refs`] | volumes; watches on what pods refer to |
 //! | [`images`] | pull policies and credentials |
-//! | [`env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
+//! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
 //! | [`node`] | the Node object and its lease |
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 

@@ -2,7 +2,7 @@
 //!
 //! [`Registry`] holds one [`Resource`] per kind of [`kinds::KINDS`]: its strategy, its schema type and its watch cache, which the store's own
 //! commits feed. Reads are served from the cache; writes go decode, default, admit, validate, encode, commit, the same
-//! way for all. A kind with behaviour of its own says so in its strategy or registers a [`Hook`].
+//! way for all. A kind with behaviour of its own says so in its strategy or registers a [`hooks::Hook`].
 
 mod admission;
 mod cache;

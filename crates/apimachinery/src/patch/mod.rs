@@ -1,6 +1,6 @@
 //! Patches of objects in JSON form.
 //!
-//! [`json`], [`merge`] and [`strategic`] take the stored object and a parsed patch and return the patched object, which still has to
+//! [`json()`], [`merge()`] and [`strategic()`] take the stored object and a parsed patch and return the patched object, which still has to
 //! be decoded, defaulted and validated. [`parse_operations`] and [`parse_object`] read the body of the request; [`json_patch()`],
 //! [`merge_patch`] and [`strategic_merge_patch`] do both at once. Server-side apply is in [`crate::apply`].
 
@@ -55,10 +55,10 @@ pub fn merge_patch(original: &Value, body: &[u8]) -> Result<Value, Status> {
     merge(original, &parse_object(body)?)
 }
 
-/// [`strategic`] of the body of a request.
+/// [`strategic()`] of the body of a request.
 ///
 /// # Errors
-/// As [`parse_object`] and [`strategic`].
+/// As [`parse_object`] and [`strategic()`].
 pub fn strategic_merge_patch(schema: &Schema, ty: TypeId, original: &Value, body: &[u8]) -> Result<Value, Status> {
     strategic(schema, ty, original, &parse_object(body)?)
 }

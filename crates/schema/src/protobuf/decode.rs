@@ -16,7 +16,7 @@ use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId, Wire};
 /// Seconds of Go's zero time, 1 January of the year 1, which JSON shows as null.
 const ZERO_TIME: i64 = -62_135_596_800;
 
-/// Decodes a message into the canonical JSON form that [`crate::decode`] leaves. `apiVersion` and `kind` are not in the message
+/// Decodes a message into the canonical JSON form that [`crate::decode()`] leaves. `apiVersion` and `kind` are not in the message
 /// (they are in the envelope), so the result has none. Unknown fields are dropped, as upstream does.
 ///
 /// # Errors

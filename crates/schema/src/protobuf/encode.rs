@@ -9,7 +9,7 @@ use super::{Error, MAX_DEPTH};
 use crate::time;
 use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId, Wire};
 
-/// Encodes an object. It must be in the form that [`crate::decode`] leaves, otherwise fields are refused or written as they are.
+/// Encodes an object. It must be in the form that [`crate::decode()`] leaves, otherwise fields are refused or written as they are.
 ///
 /// # Errors
 /// A field has another JSON type than the schema says.
