@@ -1,0 +1,23 @@
+# First process of a machine: its network, its part of the cgroup hierarchies. Argument: the machine's name.
+set -eu
+name=$1
+ip link set lo up
+ip link add node0 type veth peer name wire0
+ip address add 192.168.77.1/24 dev node0
+ip link set node0 up
+ip link set wire0 up
+ip route add default via 192.168.77.254
+hostname "$name"
+# Read before it changes.
+mounts=$(cat /proc/self/mounts)
+echo "$mounts" | while read -r _ path type _; do
+  case $type in cgroup | cgroup2) mount --bind "$path/$name" "$path" ;; esac
+  # Version 2 lets only leaves hold processes.
+  if [ "$type" = cgroup2 ]; then
+    mkdir -p "$path/init"
+    echo 1 >"$path/init/cgroup.procs"
+  fi
+done
+echo ready
+sleep infinity &
+wait

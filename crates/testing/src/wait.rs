@@ -1,0 +1,23 @@
+//! Waiting for what other programs do.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer. For states of other programs that announce no change; where an event
+/// exists (a watch, `kubectl wait`, end of a process), wait for that instead.
+///
+/// # Panics
+/// When there is no answer within [`PATIENCE`].
+#[allow(clippy::disallowed_methods, reason = "the one place that looks again after a while")]
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,26 @@
+# Holds one machine and removes it: when its standard input ends, whatever happened to the test, nothing is left.
+# Arguments: directory of the machine (removed at the end), its name.
+set -u
+dir=$1 name=$2
+groups() { while read -r _ path type _; do case $type in cgroup | cgroup2) echo "$path" ;; esac done </proc/self/mounts; }
+for group in $(groups); do
+  mkdir "$group/$name" || exit 1
+  for file in cpuset.cpus cpuset.mems; do
+    [ -e "$group/$name/$file" ] && cat "$group/$file" >"$group/$name/$file"
+  done
+  [ -e "$group/cgroup.controllers" ] && for controller in $(cat "$group/cgroup.controllers"); do
+    echo "+$controller" >"$group/cgroup.subtree_control"
+  done
+done
+(
+  for group in $(groups); do echo 0 >"$group/$name/cgroup.procs"; done
+  exec setpriv --pdeathsig KILL unshare --net --mount --pid --uts --ipc --cgroup --fork --kill-child=KILL --mount-proc \
+    sh "$dir/init.sh" "$name"
+) </dev/null &
+holder=$!
+read -r _
+# The end of a process namespace's first process is the end of all in it, and its parent hears of it only then.
+init=$(cat "/proc/$holder/task/$holder/children" 2>/dev/null) && kill -KILL $init
+wait $holder
+for group in $(groups); do find "$group/$name" -depth -type d -exec rmdir {} \; ; done
+rm -rf "$dir"
