@@ -10,7 +10,7 @@ use crate::tools;
 
 /// The version that the tests run with.
 pub const VERSION: &str = "1.36.4";
-const PACKAGE: &str = "kubernetes-client";
+const PACKAGE: &str = "kubectl";
 
 /// The program, fetched and unpacked on first use. Nothing is installed on the machine.
 pub fn path() -> Result<PathBuf> {
@@ -45,6 +45,8 @@ fn download(apt: &Path) -> Result<PathBuf> {
         command.arg("-q").arg("-o").arg(format!("Dir::Etc::SourceList={}", list.display()));
         command.args(["-o", "Dir::Etc::SourceParts=/dev/null", "-o", "APT::Sandbox::User=root"]);
         command.arg("-o").arg(format!("Dir::State::Lists={}", apt.join("lists").display()));
+        // Whatever is installed on this machine, under this name or another, is not what we want.
+        command.args(["-o", "Dir::State::status=/dev/null"]);
         command.arg("-o").arg(format!("Dir::Cache={}", apt.join("cache").display()));
         tools::run(command.args(arguments).current_dir(apt).stdout(Stdio::null()))
     };

@@ -27,6 +27,8 @@ enum Command {
     Tidy,
     /// Make OCI images from Debian packages.
     Images(images::Options),
+    /// Fetch kubectl and print where it is.
+    Kubectl,
     /// Make the API's type tables from the Go sources of Kubernetes.
     Schema(schema::Args),
 }
@@ -48,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),
         Command::Images(options) => images::run(&options),
+        Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),
         Command::Schema(args) => schema::run(&args),
     }
 }

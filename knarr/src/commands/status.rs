@@ -42,9 +42,7 @@ async fn look(paths: &Paths) -> Result<String> {
     let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&text)?, &KubeConfigOptions::default()).await?;
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config)?;
-    let request = |path: &str| client::kube::core::Request::new(path).get("", &Default::default());
-    let mut ready = request("/readyz")?;
-    *ready.uri_mut() = "/readyz?verbose".parse()?;
+    let ready = http::Request::get("/readyz?verbose").body(Vec::new())?;
     let checks = client.request_text(ready).await.with_context(|| format!("the API server at {server} is not ready"))?;
     let nodes = Api::<Node>::all(client).list(&Default::default()).await?;
     let mut report = format!("server {server}\n{checks}");
