@@ -1,0 +1,5 @@
+//! Kinds that keep pods running.
+
+mod deployment;
+mod replicas;
+mod view;

@@ -1,0 +1,94 @@
+//! ReplicaSet and ReplicationController: the same but for how they select.
+
+use apimachinery::field::Errors;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
+use serde_json::{Value, json};
+
+use super::view::{self, SCALE, SCALE_SUB};
+use crate::columns::Column;
+use crate::def::{KindDef, Sub};
+use crate::pod;
+use crate::typed::Kind;
+use crate::util::{child_object, set_default};
+
+const STATUS: &[&str] = &["get", "patch", "update"];
+
+fn apply_defaults(object: &mut Value) {
+    let spec = child_object(object, "spec");
+    set_default(spec, "replicas", 1);
+    pod::default_template(child_object(spec, "template"));
+}
+
+fn prepare_create(object: &mut Value) {
+    object["status"] = json!({"replicas": 0});
+}
+
+impl Kind for ReplicaSet {
+    const DEF: KindDef = KindDef::new("apps", "v1", "ReplicaSet", "replicasets", "replicaset")
+        .short(&["rs"])
+        .in_all()
+        .generation()
+        .scale(SCALE)
+        .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("apps", "v1", "ReplicaSet"), verbs: STATUS }]);
+    const SELECTABLE: &'static [&'static str] = &["status.replicas"];
+
+    fn field(object: &Value, _name: &'static str) -> String {
+        view::replicas_field(object)
+    }
+
+    fn apply_defaults(object: &mut Value) {
+        apply_defaults(object);
+    }
+
+    fn prepare_create(object: &mut Value) {
+        prepare_create(object);
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        view::validate(self, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        view::immutable_selector(self, old, errors);
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const { &[view::desired(), view::current(), view::ready(), view::containers(), view::images(), view::selector()] }
+    }
+}
+
+impl Kind for ReplicationController {
+    const DEF: KindDef = KindDef::new("", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller")
+        .short(&["rc"])
+        .in_all()
+        .generation()
+        .scale(SCALE)
+        .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("", "v1", "ReplicationController"), verbs: STATUS }]);
+    const SELECTABLE: &'static [&'static str] = &["status.replicas"];
+
+    fn field(object: &Value, _name: &'static str) -> String {
+        view::replicas_field(object)
+    }
+
+    /// Selector and labels are those of the template, unless said otherwise.
+    fn apply_defaults(object: &mut Value) {
+        apply_defaults(object);
+        if let Some(labels) = object.pointer("/spec/template/metadata/labels").filter(|labels| labels.is_object()).cloned() {
+            set_default(child_object(object, "spec"), "selector", labels.clone());
+            set_default(child_object(object, "metadata"), "labels", labels);
+        }
+    }
+
+    fn prepare_create(object: &mut Value) {
+        prepare_create(object);
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        view::validate(self, errors);
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const { &[view::desired(), view::current(), view::ready(), view::containers(), view::images(), view::selector()] }
+    }
+}

@@ -1,0 +1,157 @@
+//! What kinds that keep a number of pods have in common: template, selector, counts.
+
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::labels::Selector;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde_json::{Value, json};
+
+use crate::columns::Column;
+use crate::def::{ScalePaths, Sub};
+use crate::pod;
+use crate::util::{integer, or_none};
+
+pub(super) const SCALE: ScalePaths =
+    ScalePaths { replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" };
+pub(super) const SCALE_SUB: Sub = Sub { name: "scale", kind: ("autoscaling", "v1", "Scale"), verbs: &["get", "patch", "update"] };
+
+/// A kind that keeps a number of pods of one template.
+pub(super) trait Workload {
+    fn template(&self) -> Option<&PodTemplateSpec>;
+    fn selector(&self) -> Option<LabelSelector>;
+    /// Wanted pods, and the seconds for which one must be ready to count as available.
+    fn counts(&self) -> (Option<i32>, Option<i32>);
+    /// Pods that exist, and those of them that are ready.
+    fn observed(&self) -> (i32, i32);
+}
+
+/// Fills in the functions of [`Workload`] from the fields that all these kinds have; `$template` and `$selector` say how each keeps them.
+macro_rules! workload {
+    ($kind:ty, $replicas:expr, |$spec:ident| $template:expr, $selector:expr) => {
+        impl Workload for $kind {
+            fn template(&self) -> Option<&PodTemplateSpec> {
+                self.spec.as_ref().and_then(|$spec| $template)
+            }
+            fn selector(&self) -> Option<LabelSelector> {
+                self.spec.as_ref().and_then(|$spec| $selector)
+            }
+            fn counts(&self) -> (Option<i32>, Option<i32>) {
+                self.spec.as_ref().map_or((None, None), |spec| (spec.replicas, spec.min_ready_seconds))
+            }
+            fn observed(&self) -> (i32, i32) {
+                self.status.as_ref().map_or((0, 0), |status| ($replicas(status), status.ready_replicas.unwrap_or(0)))
+            }
+        }
+    };
+}
+
+workload!(
+    Deployment,
+    |status: &k8s_openapi::api::apps::v1::DeploymentStatus| status.replicas.unwrap_or(0),
+    |spec| Some(&spec.template),
+    Some(spec.selector.clone())
+);
+workload!(
+    ReplicaSet,
+    |status: &k8s_openapi::api::apps::v1::ReplicaSetStatus| status.replicas,
+    |spec| spec.template.as_ref(),
+    Some(spec.selector.clone())
+);
+workload!(
+    ReplicationController,
+    |status: &k8s_openapi::api::core::v1::ReplicationControllerStatus| status.replicas,
+    |spec| spec.template.as_ref(),
+    Some(LabelSelector { match_labels: spec.selector.clone(), ..LabelSelector::default() })
+);
+
+/// Counts, selector and template.
+pub(super) fn validate<K: Workload>(workload: &K, errors: &mut Errors) {
+    let path = Path::new("spec");
+    let (replicas, min_ready) = workload.counts();
+    non_negative(&path.child("replicas"), replicas, errors);
+    non_negative(&path.child("minReadySeconds"), min_ready, errors);
+    match workload.template() {
+        Some(template) => validate_template(&path, &workload.selector().unwrap_or_default(), template, errors),
+        None => errors.push(Error::required(&path.child("template"), "")),
+    }
+}
+
+/// The selector never changes.
+pub(super) fn immutable_selector<K: Workload>(new: &K, old: &K, errors: &mut Errors) {
+    if new.selector() != old.selector() {
+        errors.push(Error::invalid(&Path::new("spec").child("selector"), json!(new.selector()), "field is immutable"));
+    }
+}
+
+/// The selectable field `status.replicas`.
+pub(super) fn replicas_field(object: &Value) -> String {
+    integer(object, "/status/replicas").unwrap_or(0).to_string()
+}
+
+pub(super) const fn containers<K: Workload>() -> Column<K> {
+    Column::wide("Containers", "Names of each container in the template.", |workload, _| {
+        each(workload, |container| container.name.clone())
+    })
+}
+
+pub(super) const fn images<K: Workload>() -> Column<K> {
+    Column::wide("Images", "Images referenced by each container in the template.", |workload, _| {
+        each(workload, |container| container.image.clone().unwrap_or_default())
+    })
+}
+
+pub(super) const fn selector<K: Workload>() -> Column<K> {
+    Column::wide("Selector", "Label selector for pods.", |workload, _| {
+        let parsed = Selector::from_label_selector(workload.selector().as_ref()).ok();
+        or_none(parsed.map(|parsed| parsed.to_string()).unwrap_or_default())
+    })
+}
+
+pub(super) const fn desired<K: Workload>() -> Column<K> {
+    Column::integer("Desired", "Number of desired pods.", |workload, _| workload.counts().0.unwrap_or(0).into())
+}
+
+pub(super) const fn current<K: Workload>() -> Column<K> {
+    Column::integer("Current", "Number of pods observed.", |workload, _| workload.observed().0.into())
+}
+
+pub(super) const fn ready<K: Workload>() -> Column<K> {
+    Column::integer("Ready", "Number of ready pods.", |workload, _| workload.observed().1.into())
+}
+
+fn each<K: Workload>(workload: &K, pick: fn(&Container) -> String) -> Value {
+    let spec = workload.template().and_then(|template| template.spec.as_ref());
+    spec.iter().flat_map(|spec| spec.containers.iter().map(pick)).collect::<Vec<_>>().join(",").into()
+}
+
+pub(super) fn non_negative(path: &Path, value: Option<i32>, errors: &mut Errors) {
+    if let Some(value) = value.filter(|value| *value < 0) {
+        errors.push(Error::invalid(path, value, "must be greater than or equal to 0"));
+    }
+}
+
+/// The selector selects something, and the pods of the template.
+fn validate_template(path: &Path, selector: &LabelSelector, template: &PodTemplateSpec, errors: &mut Errors) {
+    let at = path.child("selector");
+    let empty = selector.match_labels.as_ref().is_none_or(|labels| labels.is_empty())
+        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
+    if empty {
+        errors.push(Error::invalid(&at, json!(selector), "empty selector is invalid for deployment"));
+    }
+    let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    match apimachinery::labels::Selector::from_label_selector(Some(selector)) {
+        Ok(parsed) if !empty && !parsed.matches(&labels) => {
+            let path = path.child("template").child("metadata").child("labels");
+            errors.push(Error::invalid(&path, json!(labels), "`selector` does not match template `labels`"));
+        }
+        Ok(_) => {}
+        Err(error) => errors.push(Error::invalid(&at, json!(selector), error.to_string())),
+    }
+    pod::validate_template(template, &path.child("template"), errors);
+    let policy = template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    if policy != "Always" {
+        let path = path.child("template").child("spec").child("restartPolicy");
+        errors.push(Error::not_supported(&path, policy, &["Always"]));
+    }
+}
