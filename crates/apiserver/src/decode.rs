@@ -13,6 +13,9 @@ use crate::negotiate::{self, Format};
 /// The largest body of a request (upstream's default).
 pub(crate) const MAX_BODY: usize = 3 << 20;
 
+/// Bytes of a refused body that are read and thrown away.
+const MAX_DISCARDED: usize = 16 << 20;
+
 /// A parsed body and the paths of its duplicate keys.
 pub(crate) type Parsed = (Value, Vec<String>);
 
@@ -30,15 +33,17 @@ pub(crate) async fn collect<B>(body: B, limit: usize) -> Result<Option<Bytes>, B
 where
     B: http_body::Body<Data = Bytes>,
 {
+    let mut body = std::pin::pin!(body);
     if body.size_hint().lower() > limit as u64 {
+        discard(body.as_mut()).await;
         return Ok(None);
     }
-    let mut body = std::pin::pin!(body);
     let mut first = Bytes::new();
     let mut all: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if first.len() + all.len() + data.len() > limit {
+            discard(body.as_mut()).await;
             return Ok(None);
         }
         // Most bodies come in one piece, which needs no copy.
@@ -50,6 +55,18 @@ where
         }
     }
     Ok(Some(if all.is_empty() { first } else { all.into() }))
+}
+
+/// Reads what a client still sends, within reason: many look at the answer only after they have sent everything.
+async fn discard<B: http_body::Body<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
+    let mut left = MAX_DISCARDED;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Parses a body of the Content-Type that the headers name. `expected` is the (group, version, kind) of a protobuf body

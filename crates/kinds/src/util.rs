@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// Sets `key` when it is absent.
+/// Sets `key` when it is absent, or null as a zero value without `omitempty` is.
 pub fn set_default(object: &mut Value, key: &str, value: impl Into<Value>) {
     if let Some(map) = object.as_object_mut()
-        && !map.contains_key(key)
+        && map.get(key).is_none_or(Value::is_null)
     {
         map.insert(key.to_owned(), value.into());
     }
