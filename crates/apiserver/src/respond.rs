@@ -157,11 +157,13 @@ pub(crate) fn encode(accept: Accept, value: &Value) -> Result<Vec<u8>, Status> {
 pub(crate) fn protobuf(value: &Value) -> Result<Vec<u8>, Status> {
     let (api_version, kind) = (meta::api_version(value), meta::kind(value));
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    // `APIVersions` has no version of its own in JSON; in an envelope it is v1.
+    let version = if version.is_empty() { "v1" } else { version };
     let ty = Schema::builtin().kind(group, version, kind);
     // Shapes of meta.k8s.io exist in JSON and YAML only where the type table has no such kind.
     let ty = ty.ok_or_else(|| Status::not_acceptable(&["application/json", "application/yaml"]))?;
     let raw = schema::protobuf::encode(Schema::builtin(), ty, value).map_err(Status::internal)?;
-    Ok(schema::protobuf::wrap_envelope(api_version, kind, &raw))
+    Ok(schema::protobuf::wrap_envelope(if api_version.is_empty() { version } else { api_version }, kind, &raw))
 }
 
 fn meta_version(beta: bool) -> &'static str {
@@ -216,5 +218,24 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &Warnings) {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(WARNING, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(document: Value, api_version: &str) {
+        let encoded = protobuf(&document).unwrap();
+        let (version, kind, _) = schema::protobuf::unwrap_envelope(&encoded).unwrap();
+        assert_eq!((version, kind), (api_version, meta::kind(&document)));
+    }
+
+    #[test]
+    fn discovery_documents_exist_in_protobuf() {
+        check(json!({"kind": "APIVersions", "versions": ["v1"]}), "v1");
+        check(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}), "v1");
+        check(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "apps/v1", "resources": []}), "v1");
     }
 }

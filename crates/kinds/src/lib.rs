@@ -17,6 +17,7 @@ mod list;
 mod network;
 mod plain;
 mod pod;
+mod pod_template;
 mod workloads;
 
 pub use columns::Column;

@@ -17,6 +17,7 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<core::Pod>(),
     kind::<core::Service>(),
     kind::<core::ReplicationController>(),
+    kind::<core::PodTemplate>(),
     kind::<core::Endpoints>(),
     kind::<core::ConfigMap>(),
     kind::<core::Secret>(),

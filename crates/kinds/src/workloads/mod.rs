@@ -3,3 +3,5 @@
 mod deployment;
 mod replicas;
 mod view;
+
+pub(crate) use view::each_container;

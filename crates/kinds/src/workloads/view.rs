@@ -121,7 +121,12 @@ pub(super) const fn ready<K: Workload>() -> Column<K> {
 }
 
 fn each<K: Workload>(workload: &K, pick: fn(&Container) -> String) -> Value {
-    let spec = workload.template().and_then(|template| template.spec.as_ref());
+    each_container(workload.template(), pick)
+}
+
+/// What `pick` says of each container of a template, joined by commas.
+pub(crate) fn each_container(template: Option<&PodTemplateSpec>, pick: fn(&Container) -> String) -> Value {
+    let spec = template.and_then(|template| template.spec.as_ref());
     spec.iter().flat_map(|spec| spec.containers.iter().map(pick)).collect::<Vec<_>>().join(",").into()
 }
 

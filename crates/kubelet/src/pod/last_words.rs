@@ -7,6 +7,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::context::Context;
+use crate::logs::line::{Filter, LogOptions};
 use crate::spec::Model;
 
 /// Most of a termination message, bytes.
@@ -43,19 +44,24 @@ async fn tail(container: &Container) -> std::io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(start)).await?;
     let mut text = Vec::new();
     file.read_to_end(&mut text).await?;
-    Ok(last_lines(&String::from_utf8_lossy(&text), start > 0))
+    Ok(last_lines(&text, start > 0))
 }
 
-/// The contents of the last log lines, without their prefix of time, stream and tag.
-fn last_lines(text: &str, cut: bool) -> Vec<u8> {
-    let lines: Vec<&str> = text.lines().skip(usize::from(cut)).filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let lines = &lines[lines.len().saturating_sub(LOG_LINES)..];
-    let mut text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-    let mut start = text.len().saturating_sub(LOG_BYTES as usize);
-    while !text.is_char_boundary(start) {
+/// The contents of the last log lines as the container wrote them: without prefixes, and without an end that it did not write.
+fn last_lines(log: &[u8], cut: bool) -> Vec<u8> {
+    let mut filter = Filter::new(LogOptions::default());
+    let mut text = Vec::new();
+    for line in log.split(|byte| *byte == b'\n').skip(usize::from(cut)) {
+        filter.push(line, &mut text);
+    }
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let kept = lines[lines.len().saturating_sub(LOG_LINES)..].concat();
+    let mut start = kept.len().saturating_sub(LOG_BYTES as usize);
+    // No half characters at the beginning.
+    while kept.get(start).is_some_and(|byte| byte & 0xc0 == 0x80) {
         start += 1;
     }
-    text.split_off(start).into_bytes()
+    kept[start..].to_vec()
 }
 
 #[cfg(test)]
@@ -66,8 +72,9 @@ mod tests {
     fn keeps_the_last_lines() {
         let line = |n: usize| format!("2026-01-01T00:00:00Z stderr F line {n}\n");
         let text: String = (0..100).map(line).collect();
-        let kept = String::from_utf8(last_lines(&text, false)).unwrap();
+        let kept = String::from_utf8(last_lines(text.as_bytes(), false)).unwrap();
         assert!(kept.starts_with("line 20\n") && kept.ends_with("line 99\n"));
-        assert_eq!(last_lines("half a line\n2026 stdout F whole\n", true), b"whole\n");
+        assert_eq!(last_lines(b"half a line\n2026 stdout F whole\n", true), b"whole\n");
+        assert_eq!(last_lines(b"2026 stdout F one\n2026 stdout P DO\n2026 stdout P NE\n", false), b"one\nDONE");
     }
 }

@@ -94,8 +94,13 @@ fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
         _ => {}
     }
     let of = |role: Role| model.members.iter().filter(move |m| m.role == role).map(|m| state.slots.get(&m.spec.name));
+    // A container whose hook still runs is shown as waiting, so it has not begun.
+    let current_began = |s: &Slot| match s.current.as_ref().map(|container| container.state) {
+        Some(ContainerState::Running) => s.hook.done().is_some() || s.stopping.is_some(),
+        other => other == Some(ContainerState::Exited),
+    };
     let ran = |slot: Option<&Slot>| {
-        slot.is_some_and(|s| s.current.is_some() || s.previous.is_some() || s.inherited.as_ref().is_some_and(began))
+        slot.is_some_and(|s| current_began(s) || s.previous.is_some() || s.inherited.as_ref().is_some_and(began))
     };
     if let Some(ending) = state.ending.as_ref().filter(|_| !state.any_alive()) {
         if matches!(ending.cause, Cause::Failed(..)) {

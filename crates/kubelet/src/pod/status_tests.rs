@@ -52,6 +52,17 @@ fn phases_and_states() {
 }
 
 #[test]
+fn a_pod_runs_when_its_containers_are_shown_as_running() {
+    let model = model(one("Always"));
+    let mut state = state(vec![container("1", "a", 0, Running)]);
+    let told = |state: &State| summary(&generate(&model, state, &PodStatus::default(), &[], at(4)));
+    state.slot("a").hook = Step::Idle;
+    assert_eq!(told(&state), "Pending a=ContainerCreating/0 False ContainersNotReady");
+    state.slot("a").hook = Step::Done(());
+    assert_eq!(told(&state), "Running a=running/0 True");
+}
+
+#[test]
 fn init_containers() {
     let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "img"}],
         "containers": [{"name": "a", "image": "img"}]});
