@@ -18,6 +18,7 @@ mod network;
 mod plain;
 mod pod;
 mod pod_template;
+mod service_types;
 mod workloads;
 
 pub use columns::Column;

@@ -58,6 +58,10 @@ impl Kind for Service {
         }
     }
 
+    fn prepare_update(object: &mut Value, old: &Value) {
+        crate::service_types::drop_dependent(object, old);
+    }
+
     fn validate(&self, errors: &mut Errors) {
         let Some(spec) = &self.spec else { return };
         let path = Path::new("spec");

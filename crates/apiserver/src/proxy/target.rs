@@ -55,9 +55,11 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))
 }
 
-/// What follows `/proxy`, not decoded.
+/// What follows the `proxy` of `/api/v1/[namespaces/N/]KIND/NAME/proxy`, not decoded. Names may begin with `proxy` too.
 fn raw_rest(path: &str) -> &str {
-    path.find("/proxy").map_or("", |at| &path[at + "/proxy".len()..])
+    let parents = if path.starts_with("/api/v1/namespaces/") { 6 } else { 4 };
+    let proxy = path.match_indices('/').nth(parents).map_or(path.len(), |(at, _)| at + "/proxy".len());
+    path.get(proxy..).unwrap_or_default()
 }
 
 /// Relative links work below a slash only.
@@ -175,6 +177,8 @@ mod tests {
     fn rests() {
         assert_eq!(raw_rest("/api/v1/namespaces/n/pods/p/proxy/a%2Fb/"), "/a%2Fb/");
         assert_eq!(raw_rest("/api/v1/namespaces/n/pods/p/proxy"), "");
+        assert_eq!(raw_rest("/api/v1/namespaces/proxy-1/services/proxy/proxy/proxy/a"), "/proxy/a");
+        assert_eq!(raw_rest("/api/v1/nodes/proxy/proxy/logs/"), "/logs/");
     }
 
     #[test]
