@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod http;
 pub mod kubectl;
 pub mod machine;
 pub mod wait;
