@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, reason = "a program has no interface: `pub` says what a module offers the others")]
 
+mod bench;
+mod conformance;
 mod images;
 mod kubectl;
 mod schema;
@@ -25,6 +27,10 @@ enum Command {
     Test(test::Options),
     /// Check what the compiler does not: layers, licences, lengths.
     Tidy,
+    /// Measure the release binary and print a table.
+    Bench,
+    /// Drive upstream's end-to-end suite against a cluster of the release binary.
+    Conformance(conformance::Options),
     /// Make OCI images from Debian packages.
     Images(images::Options),
     /// Fetch kubectl and print where it is.
@@ -49,6 +55,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Down(options) => up::down(&options),
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),
+        Command::Bench => bench::run(),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),
         Command::Schema(args) => schema::run(&args),

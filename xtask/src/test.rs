@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::steps::Steps;
-use crate::{images, kubectl, tidy, tools};
+use crate::{bench, kubectl, tidy, tools};
 
 /// What the tests call: namespaces, addresses, packet filter, a terminal.
 const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables"];
@@ -35,20 +35,13 @@ pub fn run(options: &Options) -> Result<()> {
         })?;
         steps.run("documentation", documentation)?;
     }
-    let layouts = tools::work_dir().join("images");
-    let registry = tools::work_dir().join("registry");
-    steps.run("images", || images::build(&layouts))?;
     steps.run("kubectl", kubectl::path)?;
     steps.run("build the tests", || cargo(&["nextest", "run", "--workspace", "--locked", "--no-run"]))?;
-    // A registry that already answers is somebody's: it stays.
-    let serves = images::Registry::answers();
-    steps.run("registry", || images::Registry::start(&registry, &layouts).map(drop))?;
-    let tests = steps
-        .run("tests", || tools::run(tools::cargo().args(["nextest", "run", "--workspace", "--locked"]).args(&options.nextest)));
-    if !serves {
-        images::Registry::stop(&registry)?;
-    }
-    tests?;
+    steps.run("tests, with a registry of the images", || {
+        let mut nextest = tools::cargo();
+        nextest.args(["nextest", "run", "--workspace", "--locked"]).args(&options.nextest);
+        bench::with_registry(|| tools::run(&mut nextest))
+    })?;
     steps.print();
     Ok(())
 }

@@ -107,6 +107,14 @@ impl Api {
         Self { endpoint: Endpoint::of_kubeconfig(path).unwrap(), tasks: Tasks::root().0, runtime }
     }
 
+    /// Where this kubeconfig leads.
+    ///
+    /// # Panics
+    /// When the file is not usable.
+    pub fn endpoint_of(path: &Path) -> Endpoint {
+        Endpoint::of_kubeconfig(path).unwrap()
+    }
+
     /// One request on a connection of its own.
     ///
     /// # Panics
@@ -167,6 +175,8 @@ impl Api {
                 send(&endpoint, &tasks, Request::from_parts(parts, Full::new(body))).await
             }
         });
+        // It starts a task of its own at once.
+        let _entered = self.runtime.enter();
         kube::Client::new(service, "default")
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "only tests and benchmarks use this crate; a panic is a failed test")]
 
 pub mod api;
+pub mod bench;
 pub mod cluster;
 pub mod http;
 pub mod kubectl;

@@ -1,0 +1,122 @@
+//! What goes wrong: images, commands, the server's own death.
+#![allow(clippy::unwrap_used)]
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use testing::{Cluster, eventually, machine};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
+
+fn pod(name: &str, image: &str, command: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '{image}', command: {command}}}]}}}}"
+    )
+}
+
+#[test]
+fn containers_that_cannot_start_say_why() {
+    let c = Cluster::start(KNARR);
+    let digest = format!("127.0.0.1:5000/busybox@sha256:{}", "0".repeat(64));
+    let check = |name: &str, image: &str, command: &str, reasons: &[&str], message: &str| {
+        c.k_with("apply -f -", &pod(name, image, command));
+        let path = format!("/api/v1/namespaces/default/pods/{name}");
+        eventually(&format!("{name} waits for one of {reasons:?} with {message:?}"), || {
+            let status = c.api().object(&path)["status"]["containerStatuses"][0].to_string();
+            (reasons.iter().any(|reason| status.contains(reason)) && status.contains(message)).then_some(())
+        });
+    };
+    let pull = ["ErrImagePull", "ImagePullBackOff"];
+    check("no-image", "127.0.0.1:5000/no-such-image:1", "[sh]", &pull, "no-such-image");
+    check("no-digest", &digest, "[sh]", &pull, "sha256:0000");
+    check("no-registry", "127.0.0.1:5999/busybox:1.36", "[sh]", &pull, "127.0.0.1:5999");
+    check("bad-name", "Not An Image", "[sh]", &["InvalidImageName"], "");
+    check(
+        "no-command",
+        BUSYBOX,
+        "[no-such-command]",
+        &["RunContainerError", "StartError", "CrashLoopBackOff"],
+        "no-such-command",
+    );
+    check("crash", BUSYBOX, "['false']", &["CrashLoopBackOff"], "back-off");
+    let events = c.k("get events --field-selector involvedObject.name=no-image");
+    assert!(events.contains("Failed to pull image"), "{events}");
+}
+
+#[test]
+fn containers_outlive_the_server() {
+    let mut c = Cluster::start(KNARR);
+    c.kubectl(&["create", "deployment", "idle", "--image", BUSYBOX, "--replicas=3", "--", "sleep", "100000"]);
+    c.k("rollout status deployment/idle --timeout=60s");
+    let sleepers = |c: &Cluster| {
+        let mut found: Vec<_> =
+            c.machine().processes().into_iter().filter(|(_, line)| line.starts_with("sleep 100000")).collect();
+        found.sort();
+        found
+    };
+    let before = sleepers(&c);
+    assert_eq!(before.len(), 3);
+    for round in 0..3 {
+        c.kill_server();
+        assert_eq!(sleepers(&c), before, "round {round}");
+        c.start_server();
+        c.k("rollout status deployment/idle --timeout=60s");
+        let restarts = c.k("get pods -l app=idle -o jsonpath={.items[*].status.containerStatuses[0].restartCount}");
+        assert_eq!((restarts.as_str(), sleepers(&c)), ("0 0 0", before.clone()), "round {round}");
+    }
+    let name = c.k("get pods -l app=idle -o jsonpath={.items[0].metadata.name}");
+    assert_eq!(c.k(&format!("exec {name} -- echo adopted")), "adopted\n");
+    c.k("delete deployment idle --timeout=60s");
+    c.k("wait --for=delete pod -l app=idle --timeout=60s");
+    assert_eq!(sleepers(&c), []);
+}
+
+#[test]
+fn watches_resume_where_they_were() {
+    let mut c = Cluster::start(KNARR);
+    c.k("create configmap first --from-literal=a=b");
+    let client = c.api().client();
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let version = c.api().block_on(maps.get("first")).unwrap().resource_version().unwrap();
+    c.k("create configmap second --from-literal=a=b");
+    c.kill_server();
+    c.start_server();
+    c.k("create configmap third --from-literal=a=b");
+    // From before the crash: what was written on both sides of it arrives, in order.
+    let maps = Api::<ConfigMap>::namespaced(c.api().client(), "default");
+    let names = c.api().block_on(async {
+        let stream = maps.watch(&Default::default(), &version).await.unwrap();
+        stream.take(2).map(|event| format!("{:?}", event.unwrap())).collect::<Vec<_>>().await
+    });
+    assert!(names[0].contains("second") && names[1].contains("third"), "{names:?}");
+    let pods = c.api().block_on(async {
+        let stream = watcher(Api::<Pod>::all(c.api().client()), watcher::Config::default().streaming_lists());
+        std::pin::pin!(stream.take(1).applied_objects()).next().await.is_none()
+    });
+    assert!(pods, "no pods in an empty cluster");
+}
+
+#[test]
+fn the_server_stops_in_time_and_refuses_clearly() {
+    let mut c = Cluster::start(KNARR);
+    let second = c.knarr(&["server", "--node-name", "n2", "--node-ip", machine::ADDRESS]).output().unwrap();
+    assert!(!second.status.success(), "two servers on one data directory");
+    let (status, time) = c.stop_server();
+    assert!(status.success() && time.as_secs() < 10, "{status} after {time:?}");
+    let listener = std::net::TcpListener::bind("0.0.0.0:6443").unwrap();
+    c.spawn_server(&[]);
+    assert!(!c.wait_server().success());
+    let log = std::fs::read_to_string(c.log()).unwrap();
+    assert!(log.contains("6443"), "{log}");
+    drop(listener);
+    let mut user = std::process::Command::new("setpriv");
+    user.args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(KNARR)
+        .arg("server")
+        .arg("--data-dir")
+        .arg("/tmp/kt-nobody");
+    let refused = user.output().unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("root"), "{refused:?}");
+}

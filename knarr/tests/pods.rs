@@ -1,0 +1,126 @@
+//! What a pod may say: probes, init containers, volumes, limits, names.
+#![allow(clippy::unwrap_used)]
+
+use testing::{Cluster, eventually};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+
+/// Pods of this file: ports are probed, volumes are read, names are resolved.
+const PODS: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {color: blue, shape: round}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+stringData: {password: sail-west}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: full, labels: {app: full}, annotations: {note: hello}}
+spec:
+  terminationGracePeriodSeconds: 0
+  initContainers:
+    - {name: first, image: "127.0.0.1:5000/busybox:1.36", command: [sh, -c, "echo from-init > /shared/file"], volumeMounts: [{name: shared, mountPath: /shared}]}
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "exec httpd -f -p 8080 -h /shared"]
+      env:
+        - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
+        - {name: PASSWORD, valueFrom: {secretKeyRef: {name: keys, key: password}}}
+        - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+        - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory}}}
+        - {name: TWICE, value: "$(COLOR)-$(COLOR)"}
+      envFrom: [{configMapRef: {name: settings}, prefix: C_}]
+      startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+      readinessProbe: {httpGet: {path: /file, port: 8080}, periodSeconds: 1}
+      livenessProbe: {exec: {command: [cat, /shared/file]}, periodSeconds: 1}
+      resources: {limits: {memory: 64Mi, cpu: 500m}, requests: {memory: 32Mi, cpu: 100m}}
+      volumeMounts:
+        - {name: shared, mountPath: /shared}
+        - {name: map, mountPath: /map}
+        - {name: secret, mountPath: /secret, readOnly: true}
+        - {name: downward, mountPath: /downward}
+        - {name: all, mountPath: /all}
+  volumes:
+    - {name: shared, emptyDir: {}}
+    - {name: map, configMap: {name: settings}}
+    - {name: secret, secret: {secretName: keys, defaultMode: 0400}}
+    - {name: downward, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+    - name: all
+      projected: {sources: [{configMap: {name: settings}}, {secret: {name: keys}}, {serviceAccountToken: {path: token}}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: full}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, selector: {app: full}, ports: [{name: http, port: 8080}]}
+"#;
+
+#[test]
+fn a_pod_with_everything() {
+    let c = Cluster::start(KNARR);
+    c.k_with("apply -f -", PODS);
+    c.k("wait --for=condition=Ready pod/full --timeout=60s");
+    let sh = |script: &str| c.kubectl(&["exec", "full", "-c", "main", "--", "sh", "-c", script]);
+    let ip = c.k("get pod full -o jsonpath={.status.podIP}");
+    let check = |script: &str, expected: &str| assert_eq!(sh(script).trim(), expected, "{script}");
+    check("cat /shared/file", "from-init");
+    check("echo $COLOR $PASSWORD $TWICE $C_shape $LIMIT", "blue sail-west blue-blue round 67108864");
+    check("echo $POD_IP", &ip);
+    check("cat /map/color /secret/password", "bluesail-west");
+    check("stat -L -c %a /secret/password", "400");
+    check("cat /downward/labels", "app=\"full\"");
+    check("cat /all/shape /all/password", "roundsail-west");
+    check("tr . '\\n' </all/token | wc -l", "2");
+    check("ls /var/run/secrets/kubernetes.io/serviceaccount | tr '\\n' ' '", "ca.crt namespace token");
+    check("wget -q -O - http://front/file", "from-init");
+    check("wget -q -O - http://front.default.svc.cluster.local/file", "from-init");
+    check("wget -q -O - http://headless:8080/file", "from-init");
+    check("nslookup headless.default.svc.cluster.local | grep -c \"$POD_IP\"", "1");
+    assert!(sh("nslookup kubernetes.default.svc.cluster.local").contains("10.43.0.1"));
+
+    c.kubectl(&["patch", "configmap", "settings", "--type=merge", "-p", r#"{"data":{"color":"red"}}"#]);
+    eventually("the volume follows the ConfigMap", || (sh("cat /map/color /all/color") == "redred").then_some(()));
+    c.k("label pod full tier=front");
+    eventually("the volume follows the labels", || sh("cat /downward/labels").contains("tier=\"front\"").then_some(()));
+
+    sh("rm /shared/file");
+    eventually("the liveness probe restarts the container", || {
+        (c.k("get pod full -o jsonpath={.status.containerStatuses[0].restartCount}") != "0").then_some(())
+    });
+    eventually("readiness is lost", || (c.k("get endpoints front -o jsonpath={.subsets[*].addresses}").is_empty()).then_some(()));
+    let events = c.k("get events --field-selector involvedObject.name=full");
+    assert!(events.contains("Unhealthy") && events.contains("Liveness probe failed"), "{events}");
+}
+
+#[test]
+fn limits_and_policies_hold() {
+    let c = Cluster::start(KNARR);
+    let pod = |name: &str, policy: &str, script: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: {policy}, terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '127.0.0.1:5000/busybox:1.36', command: [sh, -c, '{script}'], resources: {{limits: {{memory: 16Mi}}}}}}]}}}}"
+        )
+    };
+    c.k_with("apply -f -", &pod("hungry", "Never", "tail /dev/zero"));
+    c.k_with("apply -f -", &pod("done", "Never", "exit 0"));
+    c.k_with("apply -f -", &pod("failed", "Never", "exit 3"));
+    c.k_with("apply -f -", &pod("again", "OnFailure", "exit 1"));
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/done --timeout=60s");
+    c.k("wait --for=jsonpath={.status.phase}=Failed pod/failed pod/hungry --timeout=60s");
+    let ended = |name: &str, field: &str| {
+        c.k(&format!("get pod {name} -o jsonpath={{.status.containerStatuses[0].state.terminated.{field}}}"))
+    };
+    assert_eq!((ended("failed", "exitCode").as_str(), ended("failed", "reason").as_str()), ("3", "Error"));
+    assert_eq!((ended("done", "reason").as_str(), ended("hungry", "reason").as_str()), ("Completed", "OOMKilled"));
+    eventually("a failing container starts again", || {
+        (c.k("get pod again -o jsonpath={.status.containerStatuses[0].restartCount}") != "0").then_some(())
+    });
+}
