@@ -79,8 +79,17 @@ fn bad_requests_get_a_status() {
     get(&format!("{MAPS}?fieldSelector=data.key%3Dx"), 400, "BadRequest", "is not a known field selector");
     get(&format!("{MAPS}?continue=nonsense&limit=1"), 400, "BadRequest", "continue key is not valid");
     get(&format!("{MAPS}?resourceVersion=x"), 400, "BadRequest", "");
-    get("/apis/none/v1/things", 404, "NotFound", "the server could not find the requested resource");
-    check(Method::PUT, "/version", JSON, "{}", 405, "MethodNotAllowed", "");
+    // What no handler knows is not an object's business: upstream's mux answers in plain text.
+    let unknown = c.api().get("/apis/none/v1/things");
+    assert_eq!(
+        (unknown.status, unknown.body.as_ref()),
+        (
+            404,
+            b"404 page not found
+"
+            .as_slice()
+        )
+    );
 
     assert_eq!(c.api().post(MAPS, &map("here")).status, 201);
     post(MAPS, map("here"), 409, "AlreadyExists", "configmaps \"here\" already exists");
