@@ -118,6 +118,6 @@ fn bad_requests_get_a_status() {
         &wrong,
         409,
         "Conflict",
-        "Precondition failed: UID in precondition: other",
+        "the UID in the precondition (other) does not match the UID in record",
     );
 }
