@@ -1,5 +1,6 @@
 //! `knarr killall`: ends the pods that a server left running.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
         }
         network::teardown(network::Options::new(paths.network(), Vec::new(), Vec::new())).await?;
         unmount_below(&data_dir)?;
+        remove_cgroups(&paths.cgroup())?;
         lock.close().await;
         tasks.drain(Duration::from_secs(5)).await;
         Ok(())
@@ -41,15 +43,33 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
 }
 
 /// Unmounts what pods had mounted below the data directory, the deepest first.
-fn unmount_below(data_dir: &std::path::Path) -> Result<()> {
+fn unmount_below(data_dir: &Path) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let mut points: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(unescape).collect();
-    points.retain(|point| std::path::Path::new(point).starts_with(data_dir) && std::path::Path::new(point) != data_dir);
+    points.retain(|point| Path::new(point).starts_with(data_dir) && Path::new(point) != data_dir);
     points.sort_by_key(|point| std::cmp::Reverse(point.len()));
     for point in points {
         nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).with_context(|| point.clone())?;
     }
     Ok(())
+}
+
+/// Removes the cgroups that pods were in, in every hierarchy. Those that still hold processes stay.
+fn remove_cgroups(name: &str) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    for mount in mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
+        if let [_, point, "cgroup" | "cgroup2", ..] = mount[..] {
+            remove_tree(&Path::new(point).join(name));
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(cgroup: &Path) {
+    let children = std::fs::read_dir(cgroup).into_iter().flatten().flatten().map(|entry| entry.path());
+    children.filter(|path| path.is_dir()).for_each(|path| remove_tree(&path));
+    // Busy or absent: the kernel knows better.
+    let _ = std::fs::remove_dir(cgroup);
 }
 
 /// Mount tables write blanks as octal escapes.
