@@ -124,6 +124,17 @@ pub fn finished(model: &Model, state: &State) -> Option<bool> {
     codes.filter(|codes| !codes.is_empty()).map(|codes| codes.iter().all(|code| *code == 0))
 }
 
+/// A running container without a postStart hook has it behind it: its health shows at once, not a round later.
+pub fn settle_hooks(model: &Model, state: &mut State) {
+    for member in &model.members {
+        let hook = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        let slot = state.slots.get_mut(&member.spec.name);
+        if let Some(slot) = slot.filter(|slot| hook.is_none() && slot.running() && slot.hook == Step::Idle) {
+            slot.hook = Step::Done(());
+        }
+    }
+}
+
 /// What to do now.
 pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
     if let Some(ending) = &state.ending {

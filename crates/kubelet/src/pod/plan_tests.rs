@@ -171,3 +171,14 @@ fn a_stop_that_fails_is_not_repeated_at_once() {
     assert_eq!(plan(&model, &state, at(10)), Plan { actions: vec![], wake: Some(at(11)) });
     assert!(matches!(plan(&model, &state, at(11)).actions.as_slice(), [Action::Stop { hook: false, .. }]));
 }
+
+#[test]
+fn only_a_hook_takes_a_round_of_its_own() {
+    let hook = json!({"postStart": {"exec": {"command": ["true"]}}});
+    let model = model(json!({"containers": [{"name": "a", "image": "img"}, {"name": "b", "image": "img", "lifecycle": hook}]}));
+    let mut state = state(&model, vec![container("1", "a", 0, Running), container("2", "b", 0, Running)]);
+    state.slots.values_mut().for_each(|slot| slot.hook = Step::Idle);
+    settle_hooks(&model, &mut state);
+    assert_eq!((&state.slots["a"].hook, &state.slots["b"].hook), (&Step::Done(()), &Step::Idle));
+    assert_eq!(plan(&model, &state, at(100)).actions.iter().map(words).collect::<Vec<_>>(), ["hook b"]);
+}

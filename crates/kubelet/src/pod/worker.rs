@@ -119,6 +119,7 @@ impl Worker {
     fn step(&mut self) -> Option<Timestamp> {
         let now = Timestamp::now();
         plan::advance(&self.model, &mut self.state, self.desired.borrow().removed, now);
+        plan::settle_hooks(&self.model, &mut self.state);
         let Plan { actions, wake } = plan::plan(&self.model, &self.state, now);
         plan::begin(&mut self.state, &actions, now);
         for action in actions {
