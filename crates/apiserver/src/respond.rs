@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use registry::{List, Resource, Warnings};
 use schema::Schema;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 
@@ -16,6 +17,9 @@ use crate::negotiate::{Accept, Format, Shape};
 
 /// Lists above this size are compressed for clients that take gzip.
 const GZIP_FROM: u64 = 128 << 10;
+
+/// Bytes within which the metadata of an encoded object begin.
+const HEAD: usize = 256;
 
 /// A response of `code` with `body`.
 pub(crate) fn bytes(code: StatusCode, media_type: &'static str, body: impl Into<Body>) -> Response<Body> {
@@ -177,6 +181,24 @@ pub(crate) fn metadata(object: &Value, beta: bool) -> Value {
     partial
 }
 
+/// The metadata alone of an encoded object, as JSON. Nothing else of the object is read: metadata stand at its beginning.
+/// None when they are not there, as in a bookmark's object.
+pub(crate) fn metadata_json(object: &[u8], beta: bool) -> Option<Vec<u8>> {
+    const KEY: &[u8] = br#","metadata":"#;
+    let at = memchr::memmem::find(object, KEY)?;
+    // Before it are only apiVersion and kind, which are plain words.
+    if at > HEAD || !object.starts_with(br#"{"apiVersion":""#) {
+        return None;
+    }
+    let rest = object.get(at + KEY.len()..)?;
+    let own: &RawValue = serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()?;
+    let version = meta_version(beta);
+    let mut out = Vec::with_capacity(own.get().len() + 80);
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, r#"{{"kind":"PartialObjectMetadata","apiVersion":"{version}","metadata":{}}}"#, own.get());
+    Some(out)
+}
+
 /// What a table's rows carry of their objects (`includeObject`).
 pub(crate) fn include(query: &str) -> IncludeObject {
     let text = query.split('&').find_map(|pair| pair.strip_prefix("includeObject=")).unwrap_or_default();
@@ -237,5 +259,19 @@ mod tests {
         check(json!({"kind": "APIVersions", "versions": ["v1"]}), "v1");
         check(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}), "v1");
         check(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "apps/v1", "resources": []}), "v1");
+    }
+
+    #[track_caller]
+    fn check_cut(object: &str, cut: bool) {
+        let found = metadata_json(object.as_bytes(), false).map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+        assert_eq!(found, cut.then(|| metadata(&serde_json::from_str(object).unwrap(), false)));
+    }
+
+    #[test]
+    fn metadata_are_cut_out_of_encoded_objects() {
+        check_cut(r#"{"apiVersion":"v1","kind":"Map","metadata":{"name":"a","labels":{"x":"}"}},"data":{"k":"v"}}"#, true);
+        check_cut(r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#, true);
+        check_cut(r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#, false);
+        check_cut(r#"{"apiVersion":"v1","kind":"Pod"}"#, false);
     }
 }

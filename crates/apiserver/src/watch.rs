@@ -52,6 +52,12 @@ fn frame(accept: Accept, resource: &Resource, event: &Event, embed: IncludeObjec
     if accept.shape == Shape::Object && accept.format != Format::Protobuf {
         return event.frame();
     }
+    if let (Shape::Metadata { beta }, None, true) = (accept.shape, &event.status, accept.format != Format::Protobuf)
+        && let Some(object) = respond::metadata_json(&event.entry.json, beta)
+    {
+        let (before, kind, between) = (br#"{"type":""#, event.kind.as_str().as_bytes(), br#"","object":"#);
+        return [before, kind, between, &object, b"}\n"].concat().into();
+    }
     let object = match &event.status {
         Some(status) => status.to_value(),
         None => shape(accept.shape, resource, event, embed, first),

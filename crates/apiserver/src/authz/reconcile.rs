@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::{Status, meta};
 use futures::StreamExt;
+use futures::future::try_join_all;
 use futures::stream::SelectAll;
 use registry::{ListOptions, Registry, Resource};
 use serde_json::Value;
@@ -17,21 +18,25 @@ const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// Creates the default policy that is missing and completes the one that is there, then compiles the index.
 pub(crate) async fn start(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {
-    for (plural, namespace, wanted) in Policy::new().objects {
-        let resource = resource(registry, plural)?;
-        match registry.get(resource, namespace, meta::name(&wanted), None).await {
-            Ok(entry) => complete(registry, resource, namespace, entry.value(), &wanted).await?,
-            Err(status) if status.code == 404 => {
-                // Namespaces of roles come from elsewhere; the role follows at the next start if its namespace is late.
-                match registry.create(&context(), resource, namespace, None, wanted).await {
-                    Err(status) if !matches!(status.code, 404 | 409) => return Err(status),
-                    _ => {}
-                }
-            }
-            Err(status) => return Err(status),
-        }
-    }
+    // All at once: the store writes what comes together with one disk synchronisation.
+    let objects = Policy::new().objects.into_iter();
+    try_join_all(objects.map(|(plural, namespace, wanted)| ensure(registry, plural, namespace, wanted))).await?;
     refresh(registry, authorizer).await
+}
+
+async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Value) -> Result<(), Status> {
+    let resource = resource(registry, plural)?;
+    match registry.get(resource, namespace, meta::name(&wanted), None).await {
+        Ok(entry) => complete(registry, resource, namespace, entry.value(), &wanted).await,
+        Err(status) if status.code == 404 => {
+            // Namespaces of roles come from elsewhere; the role follows at the next start if its namespace is late.
+            match registry.create(&context(), resource, namespace, None, wanted).await {
+                Err(status) if !matches!(status.code, 404 | 409) => Err(status),
+                _ => Ok(()),
+            }
+        }
+        Err(status) => Err(status),
+    }
 }
 
 /// Follows all changes until the registry ends.

@@ -117,6 +117,12 @@ fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
     if initialized && all_ran { "Running" } else { "Pending" }
 }
 
+/// The container once it has been started. One that is only made is still being created to the API: showing it would cost
+/// a write between two that follow at once.
+fn made(slot: &Slot) -> Option<&Container> {
+    slot.current.as_ref().filter(|container| container.state != ContainerState::Created)
+}
+
 fn began(status: &ContainerStatus) -> bool {
     let told = |state: &Option<ApiState>| state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
     told(&status.state) || told(&status.last_state)
@@ -126,7 +132,7 @@ fn began(status: &ContainerStatus) -> bool {
 pub fn container_status(model: &Model, state: &State, member: &Member, now: Timestamp) -> ContainerStatus {
     let empty = Slot::default();
     let slot = state.slots.get(&member.spec.name).unwrap_or(&empty);
-    let newest = slot.current.as_ref().or(slot.previous.as_ref());
+    let newest = made(slot).or(slot.previous.as_ref());
     let (shown, last) = shown_states(model, state, member, slot, now);
     let running = shown.running.is_some();
     let inherited = slot.inherited.as_ref().filter(|_| newest.is_none());
