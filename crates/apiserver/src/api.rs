@@ -185,6 +185,12 @@ impl Inner {
         response
     }
 
+    /// Whether tables and metadata exist of what the route names: of what is stored, not of reviews.
+    fn has_shapes(&self, route: &Route<'_>) -> bool {
+        let Route::Resource(target) = route else { return false };
+        self.registry.resource(target.group, target.version, target.plural).is_none_or(|resource| resource.def.stored)
+    }
+
     async fn route(&self, parts: &Parts, body: RequestBody, about: &mut About) -> Response<Body> {
         let path = route::decode(parts.uri.path(), false);
         let query = parts.uri.query().unwrap_or_default();
@@ -193,7 +199,7 @@ impl Inner {
             return respond::failure(Accept::default(), &Status::method_not_allowed());
         };
         about.verb = verb;
-        let negotiated = negotiate::accept(&parts.headers, query, matches!(route, Route::Resource(_)));
+        let negotiated = negotiate::accept(&parts.headers, query, self.has_shapes(&route));
         let accept = negotiated.as_ref().ok().copied().unwrap_or_default();
         let mut call = Call { parts, path: &path, query, accept, user: Arc::default(), verb };
         match self.admit(&mut call, &route).await {

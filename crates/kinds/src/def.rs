@@ -79,6 +79,8 @@ pub struct KindDef {
     pub ttl_seconds: Option<u64>,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
+    /// Labels stay as they are when the status is updated.
+    pub status_keeps_labels: bool,
     /// PUT of a missing object creates it.
     pub create_on_update: bool,
     /// A creator may set the status (Nodes: kubelets register themselves).
@@ -113,6 +115,7 @@ impl KindDef {
             ephemeral: false,
             ttl_seconds: None,
             generation: false,
+            status_keeps_labels: false,
             create_on_update: false,
             status_on_create: false,
             name: NameRule::Subdomain,
@@ -149,6 +152,12 @@ impl KindDef {
     pub const fn ephemeral(mut self, ttl_seconds: Option<u64>) -> Self {
         self.ephemeral = true;
         self.ttl_seconds = ttl_seconds;
+        self
+    }
+
+    /// Updates of the status leave labels alone.
+    pub const fn status_keeps_labels(mut self) -> Self {
+        self.status_keeps_labels = true;
         self
     }
 

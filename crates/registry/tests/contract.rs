@@ -27,6 +27,7 @@ fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
     let extra = match def.kind {
         "Pod" => json!({"spec": {"containers": containers}}),
+        "PodTemplate" => json!({"template": template}),
         "ReplicationController" => json!({"spec": {"template": template}}),
         "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
@@ -70,8 +71,15 @@ async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
     assert!(again.is(Reason::AlreadyExists), "{kind}: {again}");
     assert_eq!(registry.get(res, namespace, "one", None).await.unwrap().json, created.json, "{kind}");
 
+    let mut begin = created.revision;
+    if res.def.has_status() {
+        let labels = Patch::Merge(r#"{"metadata": {"labels": {"by": "status"}}}"#.into());
+        let patched = registry.patch(&cx, res, "status", namespace, "one", labels).await.unwrap().entry;
+        assert_eq!(meta::label(&patched.value(), "by").is_none(), res.def.status_keeps_labels, "{kind}");
+        begin = patched.revision;
+    }
     let mut watch = registry
-        .watch(res, None, &ListOptions { resource_version: Some(created.revision.to_string()), ..ListOptions::default() })
+        .watch(res, None, &ListOptions { resource_version: Some(begin.to_string()), ..ListOptions::default() })
         .await
         .unwrap();
     let merge = Patch::Merge(r#"{"metadata": {"labels": {"x": "y"}}}"#.into());

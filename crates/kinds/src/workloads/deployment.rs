@@ -17,6 +17,7 @@ impl Kind for Deployment {
         .short(&["deploy"])
         .in_all()
         .generation()
+        .status_keeps_labels()
         .scale(SCALE)
         .subresources(&[
             SCALE_SUB,

@@ -143,7 +143,9 @@ fn confine(res: &Resource, sub: &str, object: &mut Value, old: &Value) {
             object["status"] = status.unwrap_or_else(|| json!({}));
             let metadata = metadata.unwrap_or_default();
             for key in ["labels", "annotations", "finalizers", "managedFields"] {
-                copy(&mut object["metadata"], &metadata, key);
+                if !(key == "labels" && res.def.status_keeps_labels) {
+                    copy(&mut object["metadata"], &metadata, key);
+                }
             }
         }
         "finalize" => keep_all_but(object, old, "spec", "finalizers"),
