@@ -241,7 +241,9 @@ async fn transmit(mut write: OwnedWriteHalf, mut stdin: Option<DuplexStream>, mu
     let mut buffer = vec![0; DATA];
     let mut sizes_open = true;
     loop {
+        // Sizes first: what is typed after a resize is for the terminal of the new size.
         let frame = tokio::select! {
+            biased;
             size = sizes.recv(), if sizes_open => match size {
                 Some((columns, rows)) => {
                     let [a, b] = columns.to_be_bytes();
