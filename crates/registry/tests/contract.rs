@@ -29,7 +29,6 @@ fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
         "Pod" => json!({"spec": {"containers": containers}}),
         "PodTemplate" => json!({"template": template}),
         "ReplicationController" => json!({"spec": {"template": template}}),
-        "PodTemplate" => json!({"template": template}),
         "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" => json!({"involvedObject": {"namespace": namespace, "name": "x", "kind": "Pod"}}),
