@@ -107,9 +107,11 @@ impl Agent {
 
     /// Reports the status: once `registered`, on change, and every five minutes.
     pub async fn report(self: Arc<Self>, registered: Node, gate: Gate) -> Result<(), Infallible> {
-        self.started(&registered);
-        gate.ready();
+        let node = self.reference(&registered);
+        self.cx.recorder.event(&node, Type::Normal, "Starting", "Starting kubelet.".to_owned());
         let mut known = registered.status.unwrap_or_default();
+        self.tell(&node, &NodeStatus::default(), &known);
+        gate.ready();
         let mut sent = tokio::time::Instant::now();
         let mut retry = None;
         loop {
@@ -127,6 +129,7 @@ impl Agent {
             }
             match self.send(&status).await {
                 Ok(_) => {
+                    self.tell(&node, &known, &status);
                     known = status;
                     sent = tokio::time::Instant::now();
                 }
@@ -143,18 +146,26 @@ impl Agent {
         }
     }
 
-    fn started(&self, node: &Node) {
-        let name = &self.cx.options.node_name;
-        let reference = ObjectReference {
+    fn reference(&self, node: &Node) -> ObjectReference {
+        ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Node".to_owned()),
-            name: Some(name.clone()),
+            name: Some(self.cx.options.node_name.clone()),
             uid: node.metadata.uid.clone(),
             ..ObjectReference::default()
-        };
-        let event = |reason: &str, message: String| self.cx.recorder.event(&reference, Type::Normal, reason, message);
-        event("Starting", "Starting kubelet.".to_owned());
-        event("NodeReady", format!("Node {name} status is now: NodeReady"));
+        }
+    }
+
+    /// Tells of conditions that changed by events, and of bad ones in the log: a full disk is why pods stay pending.
+    fn tell(&self, node: &ObjectReference, old: &NodeStatus, new: &NodeStatus) {
+        let name = &self.cx.options.node_name;
+        for (reason, bad) in status::transitions(old, new) {
+            if bad {
+                let data_dir = self.cx.options.data_dir.display();
+                tracing::warn!(node = name, %data_dir, "node condition: {reason}; it takes no new pods until this is over");
+            }
+            self.cx.recorder.event(node, Type::Normal, reason, format!("Node {name} status is now: {reason}"));
+        }
     }
 
     /// Renews the lease every 10 s.
