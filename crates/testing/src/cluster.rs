@@ -132,12 +132,24 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Prints what explains most failures: the nodes, the pods, the events and the server's log.
+    fn explain(&self) {
+        let kubectl = |line: &str| self.try_kubectl(&line.split(' ').chain(["--request-timeout=5s"]).collect::<Vec<_>>());
+        for line in ["describe nodes", "get pods -A -o wide", "get events -A --sort-by=.lastTimestamp"] {
+            let shown = kubectl(line);
+            eprintln!("--- kubectl {line}\n{}{}", shown.stdout, shown.stderr);
+        }
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        eprintln!("--- end of the server's log\n{}\n---", lines[lines.len().saturating_sub(80)..].join("\n"));
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            eprintln!("--- end of the server's log\n{}\n---", lines[lines.len().saturating_sub(80)..].join("\n"));
+            self.explain();
         }
     }
 }

@@ -15,6 +15,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::machine;
+use super::pressure::Pressure;
 use super::status::{self, Health};
 use crate::context::Context;
 
@@ -48,11 +49,13 @@ impl Agent {
         let images = runtime.images().await;
         Health {
             runtime_error: images.as_ref().err().map(ToString::to_string),
-            available_memory: machine::available_memory(),
-            storage: machine::storage(&self.cx.options.data_dir),
-            processes: machine::processes(),
+            pressure: self.pressure(),
             images: images.unwrap_or_default(),
         }
+    }
+
+    fn pressure(&self) -> Pressure {
+        Pressure::of(&machine::supplies(&self.cx.options.data_dir))
     }
 
     /// Creates the Node, or brings the one that is there up to date; repeats until the API server takes it.
@@ -107,10 +110,10 @@ impl Agent {
 
     /// Reports the status: once `registered`, on change, and every five minutes.
     pub async fn report(self: Arc<Self>, registered: Node, gate: Gate) -> Result<(), Infallible> {
-        let node = self.reference(&registered);
-        self.cx.recorder.event(&node, Type::Normal, "Starting", "Starting kubelet.".to_owned());
+        let reference = reference(&registered);
+        self.cx.recorder.event(&reference, Type::Normal, "Starting", "Starting kubelet.");
         let mut known = registered.status.unwrap_or_default();
-        self.tell(&node, &NodeStatus::default(), &known);
+        self.announce(&reference, &NodeStatus::default(), &known);
         gate.ready();
         let mut sent = tokio::time::Instant::now();
         let mut retry = None;
@@ -129,7 +132,7 @@ impl Agent {
             }
             match self.send(&status).await {
                 Ok(_) => {
-                    self.tell(&node, &known, &status);
+                    self.announce(&reference, &known, &status);
                     known = status;
                     sent = tokio::time::Instant::now();
                 }
@@ -146,36 +149,33 @@ impl Agent {
         }
     }
 
-    fn reference(&self, node: &Node) -> ObjectReference {
-        ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(self.cx.options.node_name.clone()),
-            uid: node.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }
-    }
-
-    /// Tells of conditions that changed by events, and of bad ones in the log: a full disk is why pods stay pending.
-    fn tell(&self, node: &ObjectReference, old: &NodeStatus, new: &NodeStatus) {
-        let name = &self.cx.options.node_name;
-        for (reason, bad) in status::transitions(old, new) {
-            if bad {
-                let data_dir = self.cx.options.data_dir.display();
-                tracing::warn!(node = name, %data_dir, "node condition: {reason}; it takes no new pods until this is over");
+    /// Says which conditions changed: as events, and in the log when something is wrong.
+    fn announce(&self, node: &ObjectReference, old: &NodeStatus, new: &NodeStatus) {
+        for (reason, condition) in status::transitions(old, new) {
+            let message = format!("Node {} status is now: {reason}", self.cx.options.node_name);
+            let why = condition.message.as_deref().unwrap_or_default();
+            if status::is_good(condition) {
+                tracing::debug!("{message}: {why}");
+            } else {
+                tracing::warn!("{message}: {why}");
             }
-            self.cx.recorder.event(node, Type::Normal, reason, format!("Node {name} status is now: {reason}"));
+            self.cx.recorder.event(node, Type::Normal, reason, message);
         }
     }
 
-    /// Renews the lease every 10 s.
+    /// Renews the lease every 10 s, and looks then whether something runs short: no event tells.
     pub async fn lease(self: Arc<Self>, node: Node) -> Result<(), Infallible> {
         let leases = Api::<Lease>::namespaced(self.cx.options.client.clone(), LEASES);
         let name = self.cx.options.node_name.clone();
         let mut ticks = tokio::time::interval(RENEW);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut short = self.pressure().kinds();
         loop {
             ticks.tick().await;
+            let now = self.pressure().kinds();
+            if std::mem::replace(&mut short, now) != now {
+                self.cx.node_changed.notify_one();
+            }
             let mut delay = RETRY.0;
             while let Err(error) = renew(&leases, &name, &node).await {
                 tracing::warn!(%error, "node lease not renewed, trying again");
@@ -183,6 +183,16 @@ impl Agent {
                 delay = (delay * 2).min(RETRY.1);
             }
         }
+    }
+}
+
+fn reference(node: &Node) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: node.metadata.name.clone(),
+        uid: node.metadata.uid.clone(),
+        ..ObjectReference::default()
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
+use super::pressure::{Supplies, Supply};
 use crate::units::{ResourceList, quantity};
 
 /// Capacity and identity of the machine.
@@ -38,8 +39,8 @@ impl Machine {
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         Self {
             cpus,
-            memory_bytes: memory(&text("/proc/meminfo")),
-            storage_bytes: storage(data_dir).map_or(0, |(total, _)| total),
+            memory_bytes: meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0),
+            storage_bytes: storage(data_dir).map_or(0, |(disk, _)| disk.total),
             huge_pages: huge_pages(),
             info: NodeSystemInfo {
                 architecture: architecture(std::env::consts::ARCH).to_owned(),
@@ -73,11 +74,21 @@ impl Machine {
     }
 }
 
-/// Total and available bytes of the file system at `path`.
-pub fn storage(path: &Path) -> Option<(i64, i64)> {
+/// What is left of memory, disk and processes; the disk is the one with the pods' data.
+pub fn supplies(data_dir: &Path) -> Supplies {
+    let (disk, inodes) = storage(data_dir).unzip();
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = meminfo(&text, "MemTotal").zip(meminfo(&text, "MemAvailable"));
+    Supplies { memory: memory.map(|(total, available)| Supply { total, available }), disk, inodes, processes: processes() }
+}
+
+/// Bytes and inodes of the file system at `path`.
+fn storage(path: &Path) -> Option<(Supply, Supply)> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX);
-    Some((bytes(stat.blocks()), bytes(stat.blocks_available())))
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let bytes = |blocks: u64| number(blocks.saturating_mul(stat.fragment_size()));
+    let disk = Supply { total: bytes(stat.blocks()), available: bytes(stat.blocks_available()) };
+    Some((disk, Supply { total: number(stat.files()), available: number(stat.files_available()) }))
 }
 
 fn meminfo(text: &str, name: &str) -> Option<i64> {
@@ -86,21 +97,12 @@ fn meminfo(text: &str, name: &str) -> Option<i64> {
     Some(kib * 1024)
 }
 
-fn memory(text: &str) -> i64 {
-    meminfo(text, "MemTotal").unwrap_or(0)
-}
-
-/// Memory that can be had without swapping, bytes.
-pub fn available_memory() -> Option<i64> {
-    meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
-}
-
-/// Processes and threads, and the most that there can be.
-pub fn processes() -> Option<(i64, i64)> {
+/// Process ids: how many there can be, and how many are free.
+fn processes() -> Option<Supply> {
     let load = fs::read_to_string("/proc/loadavg").ok()?;
-    let used = load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()?;
-    let most = fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
-    Some((used, most))
+    let used: i64 = load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()?;
+    let total: i64 = fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
+    Some(Supply { total, available: total - used })
 }
 
 fn huge_pages() -> BTreeMap<String, i64> {
@@ -146,7 +148,7 @@ mod tests {
         let check = |text: &str, expected: &str| assert_eq!(os_image(text), expected);
         check("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n", "Debian GNU/Linux 13 (trixie)");
         check("", "Linux");
-        assert_eq!(memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"), 16384 * 1024);
+        assert_eq!(meminfo("MemTotal:       16384 kB\nMemFree: 1 kB\n", "MemTotal"), Some(16384 * 1024));
         assert_eq!(architecture("x86_64"), "amd64");
     }
 

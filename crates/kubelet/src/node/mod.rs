@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod machine;
+pub mod pressure;
 pub mod status;

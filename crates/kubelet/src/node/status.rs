@@ -12,27 +12,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use runtime::api::Image;
 
 use super::machine::Machine;
+use super::pressure::Pressure;
 use crate::options::Options;
 use crate::pod::status::seconds;
 
 /// Most images that are listed, the largest first; upstream's default.
 const MAX_IMAGES: usize = 50;
 
-/// Part of the file system that must stay available, percent. Upstream's default of 10 % keeps 25 GB of a usual
-/// development machine from being used; k3s chose 5 %, too.
-const LEAST_STORAGE: i64 = 5;
-
 /// What changes while the node runs.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     /// Why the runtime does not serve; none when it does.
     pub runtime_error: Option<String>,
-    /// Bytes of memory that can be had.
-    pub available_memory: Option<i64>,
-    /// Total and available bytes of the file system with the pods' data.
-    pub storage: Option<(i64, i64)>,
-    /// Processes, and the most that there can be.
-    pub processes: Option<(i64, i64)>,
+    /// What the node runs short of.
+    pub pressure: Pressure,
     /// Images on the node.
     pub images: Vec<Image>,
 }
@@ -97,13 +90,10 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
 }
 
 fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
-    let pressure = |yes: bool, bad: (&'static str, &'static str), good: (&'static str, &'static str)| {
-        let (reason, message) = if yes { bad } else { good };
-        (yes, reason, message.to_owned())
+    let pressure = |short: &Option<String>, bad: (&'static str, &str), good: (&'static str, &str)| match short {
+        Some(why) => (true, bad.0, format!("{}: {why}", bad.1)),
+        None => (false, good.0, good.1.to_owned()),
     };
-    let memory = health.available_memory.is_some_and(|bytes| bytes < 100 << 20);
-    let disk = health.storage.is_some_and(|(total, available)| available < total / 100 * LEAST_STORAGE);
-    let processes = health.processes.is_some_and(|(used, most)| used * 100 > most * 95);
     let ready = match &health.runtime_error {
         None => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         Some(error) => (false, "KubeletNotReady", format!("container runtime is down: {error}")),
@@ -112,7 +102,7 @@ fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCond
         (
             "MemoryPressure",
             pressure(
-                memory,
+                &health.pressure.memory,
                 ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
                 ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             ),
@@ -120,7 +110,7 @@ fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCond
         (
             "DiskPressure",
             pressure(
-                disk,
+                &health.pressure.disk,
                 ("KubeletHasDiskPressure", "kubelet has disk pressure"),
                 ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
             ),
@@ -128,7 +118,7 @@ fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCond
         (
             "PIDPressure",
             pressure(
-                processes,
+                &health.pressure.processes,
                 ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
                 ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
             ),
@@ -152,23 +142,31 @@ fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCond
     all.into_iter().map(condition).collect()
 }
 
-/// Reasons of the events that tell of the conditions that changed between two statuses, and whether each is bad news.
-pub fn transitions(old: &NodeStatus, new: &NodeStatus) -> Vec<(&'static str, bool)> {
-    let holds = |status: &NodeStatus, name: &str| {
-        let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == name);
-        condition.map(|condition| condition.status == "True")
+/// Reasons of the events about conditions: when the condition is False, and when it is True.
+const EVENTS: &[(&str, [&str; 2])] = &[
+    ("MemoryPressure", ["NodeHasSufficientMemory", "NodeHasInsufficientMemory"]),
+    ("DiskPressure", ["NodeHasNoDiskPressure", "NodeHasDiskPressure"]),
+    ("PIDPressure", ["NodeHasSufficientPID", "NodeHasInsufficientPID"]),
+    ("Ready", ["NodeNotReady", "NodeReady"]),
+];
+
+/// Conditions of `new` that were otherwise in `old`, each with the reason of the event that says so.
+pub fn transitions<'a>(old: &NodeStatus, new: &'a NodeStatus) -> Vec<(&'static str, &'a NodeCondition)> {
+    let before = old.conditions.as_deref().unwrap_or_default();
+    let changed = |condition: &&NodeCondition| {
+        !before.iter().any(|other| (&other.type_, &other.status) == (&condition.type_, &condition.status))
     };
-    let changed = |(name, good, yes, no): (&str, bool, &'static str, &'static str)| {
-        let now = holds(new, name)?;
-        (holds(old, name) != Some(now)).then_some((if now { yes } else { no }, now != good))
-    };
-    let all = [
-        ("MemoryPressure", false, "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
-        ("DiskPressure", false, "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
-        ("PIDPressure", false, "NodeHasInsufficientPID", "NodeHasSufficientPID"),
-        ("Ready", true, "NodeReady", "NodeNotReady"),
-    ];
-    all.into_iter().filter_map(changed).collect()
+    let conditions = new.conditions.iter().flatten().filter(changed);
+    let named = conditions.filter_map(|condition| {
+        let (_, reasons) = EVENTS.iter().find(|(type_, _)| *type_ == condition.type_)?;
+        Some((reasons[usize::from(condition.status == "True")], condition))
+    });
+    named.collect()
+}
+
+/// Whether the condition says that all is well.
+pub fn is_good(condition: &NodeCondition) -> bool {
+    (condition.type_ == "Ready") == (condition.status == "True")
 }
 
 /// Whether two statuses say the same, heartbeats aside.
@@ -193,6 +191,27 @@ mod tests {
     }
 
     #[test]
+    fn changes_become_events() {
+        let status = |health: Health| NodeStatus {
+            conditions: Some(conditions(&health, &NodeStatus::default(), Timestamp::UNIX_EPOCH)),
+            ..NodeStatus::default()
+        };
+        let check = |old: &NodeStatus, new: &NodeStatus, expected: &[(&str, bool)]| {
+            let shown: Vec<_> =
+                transitions(old, new).into_iter().map(|(reason, condition)| (reason, is_good(condition))).collect();
+            assert_eq!(shown, expected);
+        };
+        let good = status(Health::default());
+        let full = Pressure { disk: Some("full".to_owned()), ..Pressure::default() };
+        let full = status(Health { pressure: full, ..Health::default() });
+        let first = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
+        check(&NodeStatus::default(), &good, &first.map(|reason| (reason, true)));
+        check(&good, &good, &[]);
+        check(&good, &full, &[("NodeHasDiskPressure", false)]);
+        check(&full, &good, &[("NodeHasNoDiskPressure", true)]);
+    }
+
+    #[test]
     fn conditions_follow_health() {
         check(
             Health::default(),
@@ -205,9 +224,7 @@ mod tests {
         );
         let bad = Health {
             runtime_error: Some("x".to_owned()),
-            available_memory: Some(1),
-            storage: Some((1000, 49)),
-            processes: Some((99, 100)),
+            pressure: Pressure { memory: Some("m".to_owned()), disk: Some("d".to_owned()), processes: Some("p".to_owned()) },
             images: vec![],
         };
         check(
@@ -219,21 +236,6 @@ mod tests {
                 "Ready=False:KubeletNotReady",
             ],
         );
-    }
-
-    #[test]
-    fn transitions_are_told() {
-        let status = |health: &Health| NodeStatus {
-            conditions: Some(conditions(health, &NodeStatus::default(), Timestamp::UNIX_EPOCH)),
-            ..NodeStatus::default()
-        };
-        let good = status(&Health { storage: Some((1000, 51)), ..Health::default() });
-        let full = status(&Health { storage: Some((1000, 49)), ..Health::default() });
-        let first: Vec<_> = transitions(&NodeStatus::default(), &good).into_iter().map(|(reason, _)| reason).collect();
-        assert_eq!(first, ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"]);
-        assert_eq!(transitions(&good, &full), [("NodeHasDiskPressure", true)]);
-        assert_eq!(transitions(&full, &good), [("NodeHasNoDiskPressure", false)]);
-        assert_eq!(transitions(&good, &good), []);
     }
 
     #[test]
