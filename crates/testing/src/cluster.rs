@@ -81,7 +81,7 @@ impl Cluster {
 
     /// Administrator's configuration of clients.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.data_dir().join("kubeconfig")
+        self.machine.path(&self.data_dir().join("kubeconfig"))
     }
 
     /// A directory for the test's own files.

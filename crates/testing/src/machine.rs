@@ -63,6 +63,11 @@ impl Machine {
         &self.directory
     }
 
+    /// A path of the machine, as this side reaches it: the machine may have mounted something there.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        Path::new("/proc").join(self.init.to_string()).join("root").join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// A program that will run as one of the machine's processes. Its process is the child of the one that starts.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
