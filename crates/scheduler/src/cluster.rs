@@ -8,12 +8,13 @@ use apimachinery::labels::Selector;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::groups::Groups;
+use crate::nominations::Nominations;
 use crate::pod::{HostPort, PodInfo};
 use crate::resources::{Resources, pods_in};
 use crate::selectors::Labels;
 
 /// A node and what is on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct NodeInfo {
     pub(crate) name: String,
     pub(crate) labels: Labels,
@@ -84,6 +85,13 @@ impl NodeInfo {
         self.present = true;
     }
 
+    /// As it would be with more pods on it.
+    pub(crate) fn with(&self, pods: impl Iterator<Item = Arc<PodInfo>>) -> Self {
+        let mut node = self.clone();
+        pods.for_each(|pod| node.add(pod));
+        node
+    }
+
     fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.request);
         self.assumed_requested.add(&pod.assumed_request);
@@ -119,6 +127,7 @@ pub(crate) struct Cluster {
     pub(crate) with_affinity: usize,
     pub(crate) with_anti_affinity: usize,
     pub(crate) groups: Groups,
+    pub(crate) nominations: Nominations,
 }
 
 impl Cluster {
@@ -140,9 +149,9 @@ impl Cluster {
         self.nodes[slot].present
     }
 
-    #[cfg(test)]
+    /// The node of this name, if it exists.
     pub(crate) fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.by_name.get(name).map(|slot| &self.nodes[*slot])
+        self.by_name.get(name).map(|slot| &self.nodes[*slot]).filter(|node| node.present)
     }
 
     pub(crate) fn namespace_labels(&self, name: &str) -> Option<&Labels> {

@@ -1,49 +1,15 @@
 //! One scheduling decision: filter the nodes, score those that are left, choose.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::framework::{Filter, Reason};
+use crate::filtering::{Filters, FitError};
+use crate::framework::Verdict;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
-use crate::queue::PluginSet;
 
 /// Below this many nodes all are looked at, and never fewer are.
 const MIN_NODES: usize = 100;
-
-/// Why no node will do.
-#[derive(Debug, Default)]
-pub(crate) struct FitError {
-    nodes: usize,
-    /// How many nodes each reason keeps out.
-    reasons: BTreeMap<Reason, usize>,
-    /// Who gave them.
-    pub(crate) plugins: PluginSet,
-}
-
-impl fmt::Display for FitError {
-    /// In upstream's words: people and tools match on them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.nodes == 0 {
-            return f.write_str("no nodes available to schedule pods");
-        }
-        write!(f, "0/{} nodes are available", self.nodes)?;
-        // Sorted as texts, numbers included.
-        let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        texts.sort();
-        write!(f, ": {}.", texts.join(", "))
-    }
-}
-
-impl FitError {
-    /// The names of the plugins that kept nodes out.
-    pub(crate) fn plugin_names(&self) -> Vec<&'static str> {
-        let named = PLUGINS.iter().enumerate().filter(|(index, _)| self.plugins & 1 << index != 0);
-        named.map(|(_, plugin)| plugin.name()).collect()
-    }
-}
 
 /// Chooses nodes; remembers where it stopped, so that all nodes get their turn when not all are looked at.
 pub(crate) struct Chooser {
@@ -79,10 +45,13 @@ impl Chooser {
     }
 
     fn feasible<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Vec<&'a NodeInfo>, FitError> {
-        let prepared = PLUGINS.iter().enumerate().filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster)?)));
-        let filters: Vec<(usize, Box<dyn Filter + 'a>)> = prepared.collect();
-        let mut error = FitError { nodes: cluster.len(), ..FitError::default() };
-        let (slots, limit) = (cluster.slots(), enough(error.nodes));
+        let filters = Filters::prepare(pod, cluster);
+        let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name));
+        if let Some(node) = promised.filter(|node| filters.check(node, &mut Vec::new()).0 == Verdict::Fits) {
+            return Ok(vec![node]);
+        }
+        let mut error = FitError::of(cluster.len());
+        let (slots, limit) = (cluster.slots(), enough(cluster.len()));
         let mut feasible = Vec::with_capacity(limit);
         let mut reasons = Vec::new();
         let mut seen = 0;
@@ -92,23 +61,13 @@ impl Chooser {
             if !cluster.is_present(slot) {
                 continue;
             }
-            match filters.iter().find(|(_, filter)| !filter.check(&slots[slot], &mut reasons)) {
-                None => feasible.push(&slots[slot]),
-                Some((plugin, _)) => {
-                    error.plugins |= 1 << plugin;
-                    for reason in reasons.drain(..) {
-                        *error.reasons.entry(reason).or_default() += 1;
-                    }
-                }
+            match filters.check(&slots[slot], &mut reasons) {
+                (Verdict::Fits, _) => feasible.push(&slots[slot]),
+                (verdict, plugins) => error.add(&slots[slot].name, verdict, plugins, reasons.drain(..)),
             }
         }
         self.start = if slots.is_empty() { 0 } else { (self.start + seen) % slots.len() };
-        if feasible.is_empty() {
-            // A cluster without nodes is helped by a node.
-            error.plugins |= if error.nodes == 0 { PluginSet::MAX } else { 0 };
-            return Err(error);
-        }
-        Ok(feasible)
+        if feasible.is_empty() { Err(error) } else { Ok(feasible) }
     }
 
     fn best<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> &'a NodeInfo {
@@ -129,7 +88,7 @@ impl Chooser {
     }
 
     /// A number below `limit`, which is not zero.
-    fn draw(&mut self, limit: usize) -> usize {
+    pub(crate) fn draw(&mut self, limit: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

@@ -52,10 +52,21 @@ pub(crate) trait Plugin: Sync {
     }
 }
 
+/// What a filter says of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It will do.
+    Fits,
+    /// Other pods are in the way: without them it might do.
+    Occupied,
+    /// It will not do, whoever leaves.
+    Unfit,
+}
+
 /// A filter prepared for one pod.
 pub(crate) trait Filter {
     /// Whether the node will do; the reasons if not.
-    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool;
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict;
 }
 
 /// A score prepared for one pod.
@@ -70,24 +81,29 @@ pub(crate) trait Score {
 }
 
 /// A filter that gives one reason.
-pub(crate) struct FilterFn<F> {
-    pub(crate) test: F,
-    pub(crate) reason: &'static str,
+struct FilterFn<F> {
+    test: F,
+    reason: &'static str,
+    otherwise: Verdict,
 }
 
 impl<F: Fn(&NodeInfo) -> bool> Filter for FilterFn<F> {
-    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
-        let fine = (self.test)(node);
-        if !fine {
-            reasons.push(Cow::Borrowed(self.reason));
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
+        if (self.test)(node) {
+            return Verdict::Fits;
         }
-        fine
+        reasons.push(Cow::Borrowed(self.reason));
+        self.otherwise
     }
 }
 
-/// A filter from a test and a reason.
-pub(crate) fn filter<'a>(reason: &'static str, test: impl Fn(&NodeInfo) -> bool + 'a) -> Option<Box<dyn Filter + 'a>> {
-    Some(Box::new(FilterFn { test, reason }))
+/// A filter from a test, a reason and what a node is that fails it.
+pub(crate) fn filter<'a>(
+    reason: &'static str,
+    otherwise: Verdict,
+    test: impl Fn(&NodeInfo) -> bool + 'a,
+) -> Option<Box<dyn Filter + 'a>> {
+    Some(Box::new(FilterFn { test, reason, otherwise }))
 }
 
 /// Scales scores so that the highest becomes [`MAX_SCORE`]; with `reverse` the lowest wins.

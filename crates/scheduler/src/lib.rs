@@ -3,16 +3,18 @@
 //! One task owns the whole picture of the cluster and changes it in place: no snapshots, no locks. A decision is a pure
 //! function of a pod and that picture ([`cycle`]); the rules are the plugins of one list ([`plugins`]). A pod that found no
 //! node waits for an event that one of the plugins which refused it says may help.
-//!
-//! Deliberately not here yet: preemption. The messages do not speak of it.
+//! One that is more important than others makes room ([`preemption`]).
 
 mod api;
 mod cluster;
 mod cycle;
+mod filtering;
 mod framework;
 mod groups;
+mod nominations;
 mod plugins;
 mod pod;
+mod preemption;
 mod queue;
 mod resources;
 mod selectors;

@@ -25,8 +25,22 @@ pub(crate) struct Spread {
     pub(crate) min_domains: usize,
     pub(crate) required: bool,
     pub(crate) selector: Selector,
+    pub(crate) policies: Policies,
+}
+
+/// Which nodes' pods a spread constraint counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policies {
+    /// Only those that the pod's node selector and affinity allow.
     pub(crate) honour_affinity: bool,
+    /// Only those whose taints the pod tolerates.
     pub(crate) honour_taints: bool,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { honour_affinity: true, honour_taints: false }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -134,8 +148,10 @@ fn spread(constraint: &TopologySpreadConstraint, labels: &Labels) -> Spread {
         min_domains: constraint.min_domains.and_then(|number| usize::try_from(number).ok()).unwrap_or(1),
         required: constraint.when_unsatisfiable != "ScheduleAnyway",
         selector: with_own_labels(constraint.label_selector.as_ref(), labels, keys, &[]),
-        honour_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
-        honour_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+        policies: Policies {
+            honour_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+            honour_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+        },
     }
 }
 

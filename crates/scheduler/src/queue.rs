@@ -2,7 +2,7 @@
 //! caller brings the time.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(crate) struct Queue {
     entries: HashMap<Key, Entry>,
     active: BinaryHeap<Ready>,
     backoff: BTreeMap<(Instant, u64), Key>,
+    /// Those whose entries events concern: unschedulable, or being tried. Many more may be active.
+    waiting: HashSet<Key>,
     count: u64,
 }
 
@@ -95,6 +97,7 @@ impl Queue {
 
     /// A pod is gone, or has a node.
     pub(crate) fn remove(&mut self, key: &Key) {
+        self.waiting.remove(key);
         if let Some(Entry { place: Place::Backoff(due, number), .. }) = self.entries.remove(key) {
             self.backoff.remove(&(due, number));
         }
@@ -116,6 +119,7 @@ impl Queue {
                 entry.place = Place::Trying;
                 entry.attempts += 1;
                 entry.missed = 0;
+                self.waiting.insert(ready.key);
                 return Some(entry.pod.clone());
             }
         }
@@ -143,7 +147,8 @@ impl Queue {
         let helped = PLUGINS.iter().enumerate().filter(|(_, plugin)| plugin.helped_by(event));
         let helped: PluginSet = helped.fold(0, |set, (index, _)| set | 1 << index);
         let mut wake = Vec::new();
-        for (key, entry) in &mut self.entries {
+        for key in &self.waiting {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
             match entry.place {
                 Place::Unschedulable if entry.rejected_by & helped != 0 => wake.push(key.clone()),
                 Place::Trying => entry.missed |= helped,
@@ -156,6 +161,7 @@ impl Queue {
     }
 
     fn wake(&mut self, key: &Key) {
+        self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let due = entry.failed.map(|failed| failed + backoff(entry.attempts));
         match due {

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec, ReplicationController, Service};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::time::Instant;
@@ -19,8 +19,10 @@ use crate::Options;
 use crate::api::{Api, Written};
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
+use crate::filtering::FitError;
 use crate::framework::Event;
 use crate::pod::{PodInfo, node_of};
+use crate::preemption::{self, Preemption};
 use crate::queue::Queue;
 
 /// Writes under way. While as many are, no decision is made.
@@ -29,12 +31,14 @@ const WRITES: usize = 256;
 struct Metrics {
     scheduled: Counter,
     unschedulable: Counter,
+    victims: Counter,
     seconds: Histogram,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     scheduled: base::metrics::register("scheduler_scheduled", "Pods that got a node", Counter::default()),
     unschedulable: base::metrics::register("scheduler_unschedulable", "Tries that found no node", Counter::default()),
+    victims: base::metrics::register("scheduler_preemption_victims", "Pods that had to go for others", Counter::default()),
     seconds: base::metrics::register(
         "scheduler_decision_seconds",
         "Time of one decision",
@@ -177,16 +181,25 @@ impl Scheduler {
             self.pending(&key, pod, old.filter(|_| !replaced));
         } else {
             self.queue.remove(&key);
-            let before = self.cluster.node_of(&uid(&pod)).map(str::to_owned);
-            let known = before.as_deref() == Some(node_of(&pod));
-            let same = old.as_ref().is_some_and(|old| same_placed(old, &pod));
-            if !known || !same {
-                let info = Arc::new(PodInfo::new(pod));
-                let node = info.node().to_owned();
-                self.cluster.place(info, &node);
-                self.queue.happened(Event::PodPlaced);
-            }
+            self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
+            self.placed(old.as_deref(), pod);
         }
+    }
+
+    /// A pod has a node, perhaps the one that we chose.
+    fn placed(&mut self, old: Option<&Pod>, pod: Arc<Pod>) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let known = self.cluster.node_of(uid) == Some(node_of(&pod));
+        let same = old.is_some_and(|old| same_placed(old, &pod));
+        if known && same && old.is_some_and(|old| !node_of(old).is_empty()) {
+            return;
+        }
+        if !known || !same {
+            let info = Arc::new(PodInfo::new(pod));
+            let node = info.node().to_owned();
+            self.cluster.place(info, &node);
+        }
+        self.queue.happened(Event::PodPlaced);
     }
 
     fn pending(&mut self, key: &Key, pod: Arc<Pod>, old: Option<Arc<Pod>>) {
@@ -202,7 +215,13 @@ impl Scheduler {
         let same = old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
         let waits = same && self.queue.get(key).is_some();
         if !assumed && !waits {
-            self.queue.add(Arc::new(PodInfo::new(pod)));
+            let pod = Arc::new(PodInfo::new(pod));
+            let promised = pod.pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+            // Later on we know better than what we have written.
+            if let Some(node) = promised.filter(|_| self.queue.get(key).is_none()) {
+                self.cluster.nominations.set(pod.clone(), node);
+            }
+            self.queue.add(pod);
         }
     }
 
@@ -210,6 +229,7 @@ impl Scheduler {
         if self.queue.get(key).is_some_and(|pod| pod.uid() == uid) {
             self.queue.remove(key);
         }
+        self.cluster.nominations.withdraw(uid);
         if self.cluster.remove_pod(uid) {
             self.queue.happened(Event::PodRemoved);
         }
@@ -222,22 +242,63 @@ impl Scheduler {
         METRICS.seconds.observe(start.elapsed().as_secs_f64());
         match choice {
             Ok(node) => {
+                self.cluster.nominations.withdraw(pod.uid());
                 self.cluster.place(pod.clone(), &node);
                 self.writes.push(self.api.bind(pod, node));
             }
-            Err(error) => {
-                METRICS.unschedulable.inc();
-                let message = error.to_string();
-                tracing::debug!(pod = %pod.key(), refused_by = ?error.plugin_names(), message, "no node");
-                self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message.as_str());
-                self.queue.failed(&pod.key(), error.plugins, Instant::now());
-                self.writes.extend(self.api.report(&pod, message));
-            }
+            Err(error) => self.no_node(&pod, error),
         }
     }
 
+    /// Tries to make room, and tells why there is none.
+    fn no_node(&mut self, pod: &Arc<PodInfo>, mut error: FitError) {
+        METRICS.unschedulable.inc();
+        let offset = self.chooser.draw(error.occupied.len().max(1));
+        match preemption::preempt(pod, &mut self.cluster, &error, offset) {
+            Ok(preemption) => self.make_room(pod, preemption),
+            Err(refusal) => {
+                // Without nodes there is nothing to say about them.
+                error.preemption = (error.nodes() > 0).then_some(refusal.message);
+                if refusal.hopeless {
+                    self.cluster.nominations.withdraw(pod.uid());
+                }
+            }
+        }
+        let message = error.to_string();
+        tracing::debug!(pod = %pod.key(), refused_by = ?error.plugin_names(), message, "no node");
+        self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message.as_str());
+        self.queue.failed(&pod.key(), error.plugins, Instant::now());
+        self.writes.extend(self.api.report(pod, message, self.cluster.nominations.node_of(pod.uid())));
+    }
+
+    fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims }: Preemption) {
+        tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
+        for victim in victims.iter().filter(|victim| victim.pod.metadata.deletion_timestamp.is_none()) {
+            METRICS.victims.inc();
+            let text = format!("Preempted by pod {} on node {node}", pod.uid());
+            self.events.about(victim.pod.as_ref(), Type::Normal, "Preempted", text);
+            let why = format!("{}: preempting to accommodate a higher priority pod", self.name);
+            self.writes.push(self.api.evict(victim.clone(), why));
+        }
+        // Less important pods that wait for this node's room must look elsewhere.
+        let waiting = self.cluster.nominations.on(&node).iter();
+        let overtaken: Vec<Arc<PodInfo>> = waiting.filter(|other| other.priority < pod.priority).cloned().collect();
+        for other in overtaken {
+            self.cluster.nominations.withdraw(other.uid());
+            self.writes.push(self.api.withdraw(&other));
+        }
+        self.cluster.nominations.set(pod.clone(), &node);
+    }
+
     fn written(&mut self, written: Written) {
-        let Written::Bound { pod, node, result } = written else { return };
+        let (pod, node, result) = match written {
+            Written::Bound { pod, node, result } => (pod, node, result),
+            Written::Evicted { victim, result: Err(error) } => {
+                tracing::warn!(pod = %victim.key(), %error, "a pod cannot be preempted, looking again");
+                return self.queue.happened(Event::PodRemoved);
+            }
+            Written::Evicted { .. } | Written::Reported => return,
+        };
         match result {
             Ok(()) => {
                 METRICS.scheduled.inc();
@@ -275,9 +336,15 @@ fn same_node(old: &Node, new: &Node) -> bool {
     old.metadata.labels == new.metadata.labels && old.spec == new.spec && status(old) == status(new)
 }
 
-/// Whether nothing changed that other pods look at, or that takes resources.
+/// Whether nothing changed that other pods look at, or that takes resources. Its node is not compared.
 fn same_placed(old: &Pod, new: &Pod) -> bool {
-    old.spec == new.spec
+    let same_spec = match (&old.spec, &new.spec) {
+        (Some(old), Some(new)) if old.node_name != new.node_name => {
+            PodSpec { node_name: new.node_name.clone(), ..old.clone() } == *new
+        }
+        (old, new) => old == new,
+    };
+    same_spec
         && old.metadata.labels == new.metadata.labels
         && old.metadata.deletion_timestamp.is_some() == new.metadata.deletion_timestamp.is_some()
 }

@@ -35,7 +35,11 @@ async fn binds_reports_and_tries_again() {
         let conditions = second.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         conditions.iter().any(|one| {
             one.reason.as_deref() == Some("Unschedulable")
-                && one.message.as_deref() == Some("0/1 nodes are available: 1 Too many pods.")
+                && one.message.as_deref()
+                    == Some(
+                        "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: \
+                     1 No preemption victims found for incoming pod.",
+                    )
         })
     };
     fake.until::<Pod>(refused).await;
@@ -59,4 +63,20 @@ async fn a_deleted_pod_makes_room() {
     let api: Api<Pod> = Api::namespaced(fake.client(), "a");
     api.delete("old", &DeleteParams::default()).await.unwrap();
     fake.until::<Pod>(|pods| node_of(pods, "new") == Some("n")).await;
+}
+
+#[tokio::test]
+async fn the_more_important_pod_gets_the_room() {
+    let fake = Fake::default();
+    fake.put::<Node>(&node("n", json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "1"}}})));
+    fake.put(&pod("low", json!({"nodeName": "n"})));
+    fake.put(&pod("high", json!({"priority": 1000})));
+    let (_tasks, _failures) = start(&fake);
+    let nominated = |pods: &[Pod]| {
+        let high = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some("high")).unwrap();
+        high.status.as_ref().and_then(|status| status.nominated_node_name.as_deref()) == Some("n")
+    };
+    fake.until::<Pod>(nominated).await;
+    fake.until::<Event>(|events| events.iter().any(|event| event.reason.as_deref() == Some("Preempted"))).await;
+    fake.until::<Pod>(|pods| pods.len() == 1 && node_of(pods, "high") == Some("n")).await;
 }

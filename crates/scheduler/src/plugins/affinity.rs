@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score};
+use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::PodInfo;
 use crate::selectors::PodTerm;
 
@@ -131,18 +131,18 @@ impl<'a> Required<'a> {
 }
 
 impl Filter for Required<'_> {
-    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
-        let reason = if !self.is_near(node) {
-            NEAR
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
+        let (reason, verdict) = if !self.is_near(node) {
+            (NEAR, Verdict::Unfit)
         } else if !self.is_far(node) {
-            FAR
+            (FAR, Verdict::Occupied)
         } else if self.is_repelled(node) {
-            REPELLED
+            (REPELLED, Verdict::Occupied)
         } else {
-            return true;
+            return Verdict::Fits;
         };
         reasons.push(Reason::Borrowed(reason));
-        false
+        verdict
     }
 }
 

@@ -4,7 +4,7 @@ use client::tolerations::tolerates;
 use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::framework::{Event, Filter, Plugin, Score, filter, scale};
+use crate::framework::{Event, Filter, Plugin, Score, Verdict, filter, scale};
 use crate::pod::PodInfo;
 
 fn spec(pod: &PodInfo) -> Option<&PodSpec> {
@@ -33,7 +33,7 @@ impl Plugin for NodeUnschedulable {
         if tolerations(pod).iter().any(|one| tolerates(one, &taint)) {
             return None;
         }
-        filter("node(s) were unschedulable", |node| !node.unschedulable)
+        filter("node(s) were unschedulable", Verdict::Unfit, |node| !node.unschedulable)
     }
 }
 
@@ -49,7 +49,7 @@ impl Plugin for NodeName {
         if name.is_empty() {
             return None;
         }
-        filter("node(s) didn't match the requested node name", move |node| node.name == name)
+        filter("node(s) didn't match the requested node name", Verdict::Unfit, move |node| node.name == name)
     }
 }
 
@@ -65,7 +65,7 @@ impl Plugin for TaintToleration {
     }
 
     fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
-        filter("node(s) had untolerated taint(s)", move |node| tolerates_all(pod, node))
+        filter("node(s) had untolerated taint(s)", Verdict::Unfit, move |node| tolerates_all(pod, node))
     }
 
     fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
@@ -112,7 +112,7 @@ impl Plugin for NodeAffinity {
         if selector.is_none_or(|selector| selector.is_empty()) && pod.node_terms.is_none() {
             return None;
         }
-        filter("node(s) didn't match Pod's node affinity/selector", move |node| selects_node(pod, node))
+        filter("node(s) didn't match Pod's node affinity/selector", Verdict::Unfit, move |node| selects_node(pod, node))
     }
 
     fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
@@ -146,7 +146,7 @@ impl Plugin for NodePorts {
         if pod.ports.is_empty() {
             return None;
         }
-        filter("node(s) didn't have free ports for the requested pod ports", move |node| {
+        filter("node(s) didn't have free ports for the requested pod ports", Verdict::Occupied, move |node| {
             !pod.ports.iter().any(|wanted| node.ports.iter().any(|used| used.conflicts(wanted)))
         })
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score};
+use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::PodInfo;
 
 pub(super) struct NodeResourcesFit;
@@ -31,27 +31,29 @@ struct Fit<'a> {
 }
 
 impl Filter for Fit<'_> {
-    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
-        let before = reasons.len();
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
+        let mut verdict = Verdict::Fits;
         if node.pods.len() + 1 > node.max_pods {
             reasons.push(Cow::Borrowed("Too many pods"));
+            verdict = Verdict::Occupied;
         }
-        let (wanted, used, all) = (&self.pod.request, &node.requested, &node.allocatable);
-        if wanted.milli_cpu > 0 && wanted.milli_cpu > all.milli_cpu - used.milli_cpu {
-            reasons.push(Cow::Borrowed("Insufficient cpu"));
-        }
-        if wanted.memory > 0 && wanted.memory > all.memory - used.memory {
-            reasons.push(Cow::Borrowed("Insufficient memory"));
-        }
-        if wanted.ephemeral_storage > 0 && wanted.ephemeral_storage > all.ephemeral_storage - used.ephemeral_storage {
-            reasons.push(Cow::Borrowed("Insufficient ephemeral-storage"));
-        }
-        for (name, amount) in &wanted.others {
-            if *amount > 0 && *amount > all.other(name) - used.other(name) {
-                reasons.push(Cow::Owned(format!("Insufficient {name}")));
+        let mut compare = |wanted: i64, used: i64, all: i64, reason: &dyn Fn() -> Reason| {
+            if wanted > 0 && wanted > all - used {
+                reasons.push(reason());
+                // More than there is even on an empty node.
+                verdict = if wanted > all || verdict == Verdict::Unfit { Verdict::Unfit } else { Verdict::Occupied };
             }
+        };
+        let (wanted, used, all) = (&self.pod.request, &node.requested, &node.allocatable);
+        compare(wanted.milli_cpu, used.milli_cpu, all.milli_cpu, &|| Cow::Borrowed("Insufficient cpu"));
+        compare(wanted.memory, used.memory, all.memory, &|| Cow::Borrowed("Insufficient memory"));
+        compare(wanted.ephemeral_storage, used.ephemeral_storage, all.ephemeral_storage, &|| {
+            Cow::Borrowed("Insufficient ephemeral-storage")
+        });
+        for (name, amount) in &wanted.others {
+            compare(*amount, used.other(name), all.other(name), &|| Cow::Owned(format!("Insufficient {name}")));
         }
-        reasons.len() == before
+        verdict
     }
 }
 

@@ -8,8 +8,8 @@ use apimachinery::labels::Selector;
 
 use super::node::{selects_node, tolerates_all};
 use crate::cluster::{Cluster, NodeInfo};
-use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score};
-use crate::pod::{PodInfo, Spread};
+use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
+use crate::pod::{PodInfo, Policies, Spread};
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
@@ -42,10 +42,21 @@ impl Plugin for PodTopologySpread {
         }
         let soft: Vec<Soft<'a>> = if pod.spread.is_empty() {
             let group = cluster.group_of(pod)?;
-            DEFAULTS.iter().map(|(key, max_skew)| Soft { key, max_skew: *max_skew, selector: group.clone() }).collect()
+            let default = |(key, max_skew): &(&'a str, i32)| Soft {
+                key,
+                max_skew: *max_skew,
+                selector: group.clone(),
+                policies: Policies::default(),
+            };
+            DEFAULTS.iter().map(default).collect()
         } else {
-            let soft = pod.spread.iter().filter(|one| !one.required);
-            soft.map(|one| Soft { key: &one.key, max_skew: one.max_skew, selector: one.selector.clone() }).collect()
+            let soft = |one: &'a Spread| Soft {
+                key: &one.key,
+                max_skew: one.max_skew,
+                selector: one.selector.clone(),
+                policies: one.policies,
+            };
+            pod.spread.iter().filter(|one| !one.required).map(soft).collect()
         };
         if soft.is_empty() {
             return None;
@@ -56,6 +67,11 @@ impl Plugin for PodTopologySpread {
     fn helped_by(&self, _: Event) -> bool {
         true
     }
+}
+
+/// Whether a constraint with these policies counts the pods on `node`.
+fn counts_node(policies: Policies, pod: &PodInfo, node: &NodeInfo) -> bool {
+    (!policies.honour_affinity || selects_node(pod, node)) && (!policies.honour_taints || tolerates_all(pod, node))
 }
 
 /// Pods on `node` that a constraint counts.
@@ -84,9 +100,7 @@ impl<'a> Required<'a> {
         let domain = |constraint: &'a Spread| {
             let mut counts: HashMap<&str, i64> = HashMap::new();
             for node in &eligible {
-                let affine = !constraint.honour_affinity || selects_node(pod, node);
-                let tolerated = !constraint.honour_taints || tolerates_all(pod, node);
-                if let Some(value) = node.label(&constraint.key).filter(|_| affine && tolerated) {
+                if let Some(value) = node.label(&constraint.key).filter(|_| counts_node(constraint.policies, pod, node)) {
                     *counts.entry(value).or_default() += count_on(node, pod.namespace(), &constraint.selector);
                 }
             }
@@ -99,19 +113,19 @@ impl<'a> Required<'a> {
 }
 
 impl Filter for Required<'_> {
-    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
+    fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         for domain in &self.domains {
             let Some(value) = node.label(&domain.constraint.key) else {
                 reasons.push(Reason::Borrowed(NO_LABEL));
-                return false;
+                return Verdict::Unfit;
             };
             let here = domain.counts.get(value).copied().unwrap_or(0);
             if here + domain.own - domain.least > i64::from(domain.constraint.max_skew) {
                 reasons.push(Reason::Borrowed(SKEWED));
-                return false;
+                return Verdict::Occupied;
             }
         }
-        true
+        Verdict::Fits
     }
 }
 
@@ -119,6 +133,7 @@ struct Soft<'a> {
     key: &'a str,
     max_skew: i32,
     selector: Selector,
+    policies: Policies,
 }
 
 struct Preferred<'a> {
@@ -128,10 +143,18 @@ struct Preferred<'a> {
     counts: Vec<HashMap<&'a str, i64>>,
     /// More values weigh more.
     weights: Vec<f64>,
+    /// A node without all labels is the last choice. Not so with the defaults: many clusters have no zones.
+    all_labels: bool,
 }
+
+/// The raw score of a node that lacks a label.
+const IGNORED: i64 = -1;
 
 impl<'a> Preferred<'a> {
     fn count(pod: &'a PodInfo, soft: Vec<Soft<'a>>, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Self {
+        let all_labels = !pod.spread.is_empty();
+        let taken = |node: &NodeInfo| !all_labels || soft.iter().all(|one| node.label(one.key).is_some());
+        let nodes: Vec<&'a NodeInfo> = nodes.iter().copied().filter(|node| taken(node)).collect();
         let (mut counts, mut weights) = (Vec::new(), Vec::new());
         for constraint in &soft {
             let values: HashSet<&str> = nodes.iter().filter_map(|node| node.label(constraint.key)).collect();
@@ -139,7 +162,8 @@ impl<'a> Preferred<'a> {
             weights.push((size as f64 + 2.0).ln());
             let mut count: HashMap<&str, i64> = values.into_iter().map(|value| (value, 0)).collect();
             if constraint.key != HOST {
-                for node in cluster.nodes().filter(|node| selects_node(pod, node)) {
+                let counted = |node: &&NodeInfo| taken(node) && counts_node(constraint.policies, pod, node);
+                for node in cluster.nodes().filter(counted) {
                     if let Some(number) = node.label(constraint.key).and_then(|value| count.get_mut(value)) {
                         *number += count_on(node, pod.namespace(), &constraint.selector);
                     }
@@ -147,7 +171,7 @@ impl<'a> Preferred<'a> {
             }
             counts.push(count);
         }
-        Self { namespace: pod.namespace(), soft, counts, weights }
+        Self { namespace: pod.namespace(), soft, counts, weights, all_labels }
     }
 }
 
@@ -155,7 +179,12 @@ impl Score for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
         let mut sum = 0.0;
         for ((constraint, counts), weight) in self.soft.iter().zip(&self.counts).zip(&self.weights) {
-            let Some(value) = node.label(constraint.key) else { continue };
+            let Some(value) = node.label(constraint.key) else {
+                if self.all_labels {
+                    return IGNORED;
+                }
+                continue;
+            };
             let count = if constraint.key == HOST {
                 count_on(node, self.namespace, &constraint.selector)
             } else {
@@ -167,10 +196,14 @@ impl Score for Preferred<'_> {
     }
 
     fn normalize(&self, scores: &mut [i64]) {
-        let min = scores.iter().copied().min().unwrap_or(0);
-        let max = scores.iter().copied().max().unwrap_or(0);
+        let valid = || scores.iter().copied().filter(|score| *score != IGNORED);
+        let (min, max) = (valid().min().unwrap_or(0), valid().max().unwrap_or(0));
         for score in scores {
-            *score = if max == 0 { MAX_SCORE } else { MAX_SCORE * (max + min - *score) / max };
+            *score = match *score {
+                IGNORED => 0,
+                _ if max == 0 => MAX_SCORE,
+                score => MAX_SCORE * (max + min - score) / max,
+            };
         }
     }
 }

@@ -149,6 +149,21 @@ fn pods_spread() {
         "0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints (missing required label)."
     });
     check(&skewed, web(), spread("zone", "ScheduleAnyway"), "c");
+    // A node without the label comes last, however empty it is.
+    let mut partly = cluster([json!({"labels": {"rack": "r"}}), json!({"labels": {"rack": "s"}}), json!({})]);
+    place(&mut partly, "p", web(), json!({}), "a");
+    check(&partly, web(), spread("rack", "ScheduleAnyway"), "b");
+    // Nodes that the pod does not tolerate count unless asked not to.
+    let tainted = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+    let mut guarded = cluster([tainted, json!({}), json!({})]);
+    place(&mut guarded, "p", web(), json!({}), "b");
+    place(&mut guarded, "q", web(), json!({}), "c");
+    check(&guarded, web(), spread("kubernetes.io/hostname", "DoNotSchedule"), {
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match pod topology spread constraints."
+    });
+    let mut honest = spread("kubernetes.io/hostname", "DoNotSchedule");
+    honest["topologySpreadConstraints"][0]["nodeTaintsPolicy"] = json!("Honor");
+    check(&guarded, web(), honest, "b c");
 }
 
 #[test]

@@ -1,0 +1,133 @@
+//! Room for a pod that found no node, made by removing less important ones (upstream's DefaultPreemption).
+//!
+//! Nothing is removed here: on each node where only other pods are in the way, all of lower priority are taken out of the
+//! picture, and those that need not go are put back, the most important first. What is left are the victims; the node whose
+//! victims matter least is chosen. The picture is the same afterwards.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::cluster::Cluster;
+use crate::filtering::{Filters, FitError};
+use crate::framework::{Reason, Verdict};
+use crate::pod::PodInfo;
+
+/// The reason in the condition `DisruptionTarget` of a victim.
+pub(crate) const REASON: &str = "PreemptionByScheduler";
+/// Of many nodes this share is tried, and never fewer than the minimum.
+const CANDIDATES_PERCENT: usize = 10;
+const MIN_CANDIDATES: usize = 100;
+
+/// What to do to give a pod room.
+#[derive(Debug)]
+pub(crate) struct Preemption {
+    pub(crate) node: String,
+    /// The most important first.
+    pub(crate) victims: Vec<Arc<PodInfo>>,
+}
+
+/// Why nothing can be done, in upstream's words.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) message: String,
+    /// What was promised to the pod before cannot be kept.
+    pub(crate) hopeless: bool,
+}
+
+/// Finds room for `pod`, which `error` refused. `offset` picks where to begin among many nodes.
+pub(crate) fn preempt(pod: &PodInfo, cluster: &mut Cluster, error: &FitError, offset: usize) -> Result<Preemption, Refusal> {
+    if let Some(message) = ineligible(pod, cluster, error) {
+        return Err(Refusal { message: message.to_owned(), hopeless: false });
+    }
+    let nodes = &error.occupied;
+    let enough = (nodes.len() * CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
+    let mut refused = FitError::of(error.nodes());
+    refused.because([Reason::Borrowed("Preemption is not helpful for scheduling")].into_iter(), error.nodes() - nodes.len());
+    let mut found = Vec::new();
+    for index in 0..nodes.len() {
+        let node = &nodes[(index + offset) % nodes.len()];
+        match victims(pod, cluster, node) {
+            Ok(victims) => found.push(Preemption { node: node.clone(), victims }),
+            Err(reasons) => refused.because(reasons.into_iter(), 1),
+        }
+        if found.len() >= enough {
+            break;
+        }
+    }
+    let harmless = found.into_iter().min_by_key(harm);
+    harmless.ok_or_else(|| Refusal { message: refused.to_string(), hopeless: true })
+}
+
+/// Why `pod` must not make others go.
+fn ineligible(pod: &PodInfo, cluster: &Cluster, error: &FitError) -> Option<&'static str> {
+    if pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
+        return Some("not eligible due to preemptionPolicy=Never.");
+    }
+    let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name))?;
+    let leaves = |other: &Arc<PodInfo>| other.priority < pod.priority && is_leaving(&other.pod);
+    let waits = error.occupied.contains(&promised.name) && promised.pods.iter().any(leaves);
+    waits.then_some("not eligible due to a terminating pod on the nominated node.")
+}
+
+/// Whether the pod ends because somebody needs its room.
+fn is_leaving(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let mut disrupted = conditions.filter(|one| one.type_ == "DisruptionTarget" && one.status == "True");
+    pod.metadata.deletion_timestamp.is_some() && disrupted.any(|one| one.reason.as_deref() == Some(REASON))
+}
+
+/// The pods that must leave `name` for `pod`, at least one; the reasons if even all of lower priority are not enough.
+fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Vec<Arc<PodInfo>>, Vec<Reason>> {
+    let there = cluster.node(name).map(|node| node.pods.clone()).unwrap_or_default();
+    let mut lower: Vec<Arc<PodInfo>> = there.into_iter().filter(|other| other.priority < pod.priority).collect();
+    let rank = |other: &Arc<PodInfo>| (Reverse(other.priority), started(other));
+    lower.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.uid().cmp(b.uid())));
+    for other in &lower {
+        cluster.remove_pod(other.uid());
+    }
+    let mut reasons = Vec::new();
+    let mut victims = Vec::new();
+    let enough = !lower.is_empty() && fits(pod, cluster, name, &mut reasons);
+    for other in &lower {
+        cluster.place(other.clone(), name);
+        if enough && !fits(pod, cluster, name, &mut Vec::new()) {
+            cluster.remove_pod(other.uid());
+            victims.push(other.clone());
+        }
+    }
+    for victim in &victims {
+        cluster.place(victim.clone(), name);
+    }
+    if victims.is_empty() {
+        let nobody = || vec![Reason::Borrowed("No preemption victims found for incoming pod")];
+        return Err(if reasons.is_empty() { nobody() } else { reasons });
+    }
+    Ok(victims)
+}
+
+fn fits(pod: &PodInfo, cluster: &Cluster, name: &str, reasons: &mut Vec<Reason>) -> bool {
+    let filters = Filters::prepare(pod, cluster);
+    cluster.node(name).is_some_and(|node| filters.check(node, reasons).0 == Verdict::Fits)
+}
+
+fn started(pod: &PodInfo) -> Timestamp {
+    let time = pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    // Not started yet is younger than everything.
+    time.map_or(Timestamp::MAX, |time| time.0)
+}
+
+/// Orders preemptions: the highest priority among the victims, the sum of their priorities (none below zero), their
+/// number, and last how long the most important have been running.
+fn harm(one: &Preemption) -> (i32, i64, usize, Reverse<Timestamp>) {
+    let highest = one.victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
+    let sum = one.victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
+    let earliest = one.victims.iter().filter(|pod| pod.priority == highest).map(|pod| started(pod)).min();
+    (highest, sum, one.victims.len(), Reverse(earliest.unwrap_or(Timestamp::MAX)))
+}
+
+#[cfg(test)]
+#[path = "preemption_tests.rs"]
+mod tests;
