@@ -1,20 +1,24 @@
 //! Forwarding of questions that are not about the cluster.
 //!
-//! Messages pass through as they are but for their identifier, so that every record type and option works.
+//! Messages pass through as they are but for their identifier, so that every record type and option works. Answers are
+//! kept for a while (`cache`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
+use crate::cache::{Cache, question_end};
 use crate::resolv::HostServers;
 
-/// How long one server may take.
+/// How long one server may take, and all together: resolvers of clients give up after five seconds.
 const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT_OF_ALL: Duration = Duration::from_secs(4);
 /// How many servers are tried for one question, so that the client hears before it gives up.
 const ATTEMPTS: usize = 3;
 const MAX_MESSAGE: usize = 65_535;
@@ -26,6 +30,7 @@ pub(crate) struct Forwarder {
     host: Source,
     /// The server that answered last; the next question begins with it.
     preferred: AtomicUsize,
+    cache: Mutex<Cache>,
 }
 
 /// Servers for everything that no stub domain has.
@@ -37,11 +42,25 @@ pub(crate) enum Source {
 impl Forwarder {
     pub(crate) fn new(mut stubs: Vec<(Name, Vec<SocketAddr>)>, host: Source) -> Self {
         stubs.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.num_labels()));
-        Self { stubs, host, preferred: AtomicUsize::new(0) }
+        Self { stubs, host, preferred: AtomicUsize::new(0), cache: Mutex::default() }
+    }
+
+    /// The reply to `query` if it is known already; None inside when it is known that nobody answers.
+    pub(crate) fn known(&self, query: &[u8], tcp: bool) -> Option<Option<Vec<u8>>> {
+        self.cache.lock().get(query, tcp, Instant::now())
     }
 
     /// The reply to `query` (a whole message that asks for `name`), from the first server that gives one.
     pub(crate) async fn ask(&self, name: &Name, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+        if let Some(reply) = self.known(query, tcp) {
+            return reply;
+        }
+        let reply = self.ask_servers(name, query, tcp).await;
+        self.cache.lock().put(query, tcp, reply.as_deref(), Instant::now());
+        reply
+    }
+
+    async fn ask_servers(&self, name: &Name, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
         if let Some((_, servers)) = self.stubs.iter().find(|(domain, _)| domain.zone_of(name)) {
             return first_reply(servers, 0, query, tcp).await.map(|(_, reply)| reply);
         }
@@ -57,11 +76,13 @@ impl Forwarder {
 }
 
 async fn first_reply(servers: &[SocketAddr], start: usize, query: &[u8], tcp: bool) -> Option<(usize, Vec<u8>)> {
-    for attempt in 0..servers.len().min(ATTEMPTS) {
+    let attempts = servers.len().min(ATTEMPTS);
+    let limit = TIMEOUT.min(TIMEOUT_OF_ALL / u32::try_from(attempts.max(1)).unwrap_or(1));
+    for attempt in 0..attempts {
         let index = (start + attempt) % servers.len();
         let server = servers[index];
         let asked = async { if tcp { ask_tcp(server, query).await } else { ask_udp(server, query).await } };
-        match tokio::time::timeout(TIMEOUT, asked).await {
+        match tokio::time::timeout(limit, asked).await {
             Ok(Ok(reply)) => return Some((index, reply)),
             Ok(Err(error)) => tracing::debug!(%server, %error, "name server failed"),
             Err(_) => tracing::debug!(%server, "name server did not answer in time"),
@@ -128,11 +149,7 @@ fn answers(reply: &[u8], query: &[u8]) -> bool {
 
 /// The bytes of the first question: name, type and class.
 fn question(message: &[u8]) -> Option<&[u8]> {
-    let mut end = 12;
-    while *message.get(end)? != 0 {
-        end += usize::from(message[end]) + 1;
-    }
-    message.get(12..end + 5)
+    message.get(12..question_end(message)?)
 }
 
 #[cfg(test)]

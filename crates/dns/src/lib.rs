@@ -7,9 +7,10 @@
 //!
 //! - [`core`]: question to answer, pure; [`state`]: what the names mean;
 //! - `message`: wire format, EDNS, truncation, pure;
-//! - `forward`, `resolv`: other servers;
+//! - `forward`, `cache`, `resolv`: other servers and what they said;
 //! - [`server`]: sockets and tasks.
 
+mod cache;
 pub mod core;
 mod forward;
 mod message;

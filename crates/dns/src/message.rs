@@ -1,7 +1,7 @@
 //! Queries in, responses out: checks, EDNS, truncation. Pure.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, RData};
+use hickory_proto::rr::{DNSClass, RData, RecordType};
 
 use crate::core::Answer;
 
@@ -35,6 +35,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Request {
     let code = match (message.metadata.op_code, message.queries.as_slice(), &message.edns) {
         (OpCode::Query, _, Some(edns)) if edns.version() > 0 => ResponseCode::BADVERS,
         (OpCode::Query, [query], _) if query.query_class() != DNSClass::IN => ResponseCode::Refused,
+        // Nobody gets whole zones, neither ours nor by us those of others.
+        (OpCode::Query, [query], _) if matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR) => ResponseCode::Refused,
         (OpCode::Query, [query], _) => {
             let query = query.clone();
             return Request::Question { message: Box::new(message), query };
@@ -168,6 +170,9 @@ mod tests {
         let mut chaos = good.clone();
         chaos.queries[0].set_query_class(DNSClass::CH);
         assert_eq!(code(&chaos.to_vec().unwrap()), Some(ResponseCode::Refused));
+        let mut transfer = good.clone();
+        transfer.queries[0].set_query_type(RecordType::AXFR);
+        assert_eq!(code(&transfer.to_vec().unwrap()), Some(ResponseCode::Refused));
         assert_eq!(code(&good.into_response().to_vec().unwrap()), None);
         assert_eq!(code(b"short"), None);
         assert_eq!(code(&[&[0, 7, 1, 0, 0, 1][..], &[0; 6], b"\x3fa"].concat()), Some(ResponseCode::FormErr));

@@ -196,6 +196,10 @@ async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) -> std::io::Resu
             Outcome::Nothing => (),
             Outcome::Reply { response, limit } => send_udp(&socket, peer, encode_counted(response, limit)).await,
             Outcome::Ask(question) => {
+                if let Some(reply) = shared.known(&question, bytes) {
+                    send_udp(&socket, peer, reply).await;
+                    continue;
+                }
                 let Ok(permit) = shared.forwards.clone().try_acquire_owned() else {
                     let refusal = respond(&question.request, ResponseCode::Refused);
                     send_udp(&socket, peer, encode_counted(refusal, 512)).await;
@@ -283,17 +287,29 @@ impl Shared {
         }
     }
 
+    /// The reply that somebody else gave lately to the same question.
+    fn known(&self, question: &Question, bytes: &[u8]) -> Option<Option<Vec<u8>>> {
+        let reply = question.alias.is_none().then(|| self.forwarder.known(bytes, false))??;
+        Some(self.passed_on(question, reply))
+    }
+
+    fn passed_on(&self, question: &Question, reply: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let Some(reply) = reply else {
+            return encode_counted(respond(&question.request, ResponseCode::ServFail), 512);
+        };
+        RESPONSES.get_or_create(&[("rcode", "forwarded")]).inc();
+        Some(reply)
+    }
+
     /// Lets somebody else answer, or complete the answer.
     async fn ask(&self, question: Question, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let Question { request, kind, name, alias } = question;
         let tcp = transport == Transport::Tcp;
-        let Some(mut answer) = alias else {
-            let Some(reply) = self.forwarder.ask(&name, bytes, tcp).await else {
-                return encode_counted(respond(&request, ResponseCode::ServFail), 512);
-            };
-            RESPONSES.get_or_create(&[("rcode", "forwarded")]).inc();
-            return Some(reply);
-        };
+        if question.alias.is_none() {
+            let reply = self.forwarder.ask(&question.name, bytes, tcp).await;
+            return self.passed_on(&question, reply);
+        }
+        let Question { request, kind, name, alias } = question;
+        let mut answer = alias?;
         let mut target = Message::query();
         target.metadata.recursion_desired = true;
         target.add_query(Query::query(name.clone(), kind));

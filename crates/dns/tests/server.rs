@@ -166,3 +166,23 @@ fn without_upstream_it_fails_but_serves_the_cluster() {
     assert_eq!(udp(running.server, "www.example.com.").metadata.response_code, ResponseCode::ServFail);
     assert_eq!(data(&tcp(running.server, "web.a.svc.cluster.local.")), ["10.43.0.7"]);
 }
+
+#[test]
+fn what_was_answered_is_not_asked_again() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let once = std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        let (length, peer) = socket.recv_from(&mut buffer).unwrap();
+        let mut reply = Message::from_vec(&buffer[..length]).unwrap().into_response();
+        let name = reply.queries[0].name().clone();
+        reply.add_answer(Record::from_rdata(name, 60, RData::A(std::net::Ipv4Addr::new(192, 0, 2, 5).into())));
+        socket.send_to(&reply.to_vec().unwrap(), peer).unwrap();
+    });
+    let running = start(vec![address]);
+    assert_eq!(data(&udp(running.server, "www.example.com.")), ["192.0.2.5"]);
+    once.join().unwrap();
+    // Nobody listens there any more.
+    assert_eq!(data(&udp(running.server, "WWW.example.com.")), ["192.0.2.5"]);
+    assert_eq!(udp(running.server, "other.example.com.").metadata.response_code, ResponseCode::ServFail);
+}
