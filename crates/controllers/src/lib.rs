@@ -37,6 +37,7 @@ use garbage::GarbageCollector;
 use node_lifecycle::NodeLifecycle;
 use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
+use services::balancer::Balancers;
 use services::endpoints::EndpointsOfServices;
 use services::endpointslices::EndpointSlices;
 use services::mirroring::Mirroring;
@@ -81,6 +82,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<EndpointsOfServices>(|o, t| launch(EndpointsOfServices::new(&o.informers), o, t)),
     entry::<EndpointSlices>(|o, t| launch(EndpointSlices::new(&o.informers), o, t)),
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
+    entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),

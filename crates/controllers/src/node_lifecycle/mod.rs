@@ -5,6 +5,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,14 @@ use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::{meta, pods};
+
+pub(crate) use plan::is_ready;
 
 const LEASES: &str = "kube-node-lease";
 
@@ -28,11 +32,19 @@ pub(crate) struct NodeLifecycle {
     pods: Informer<Pod>,
     /// Pods of a node are judged from this long after the start: nodes get the chance to report first.
     started: tokio::time::Instant,
+    /// When each NoExecute taint of a node was first seen. Only we ourselves write the time into taints.
+    seen: Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>,
 }
 
 impl NodeLifecycle {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self { nodes: informers.of(), leases: informers.of(), pods: informers.of(), started: tokio::time::Instant::now() }
+        Self {
+            nodes: informers.of(),
+            leases: informers.of(),
+            pods: informers.of(),
+            started: tokio::time::Instant::now(),
+            seen: Mutex::default(),
+        }
     }
 }
 
@@ -63,11 +75,24 @@ impl Controller for NodeLifecycle {
                 queue.add(Key::cluster(now));
             }
         });
-        vec![Source::own(&self.nodes), of_leases, of_pods]
+        let nodes = self.nodes.clone();
+        let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
+            queue.add(change.key.clone());
+            // Whether any node is ready decides what becomes of the others.
+            let ready = |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| plan::is_ready(node));
+            if ready(&change.old) != ready(&change.new) {
+                let others = nodes.list().into_iter().filter(|node| !plan::is_ready(node));
+                others.for_each(|node| queue.add(Key::of(node.as_ref())));
+            }
+        });
+        vec![of_nodes, of_leases, of_pods]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        let Some(node) = self.nodes.by_key(key) else { return Ok(Action::Done) };
+        let Some(node) = self.nodes.by_key(key) else {
+            self.seen.lock().remove(&key.name);
+            return Ok(Action::Done);
+        };
         let now = Timestamp::now();
         let silence = self.silence(&node, now);
         if silence.is_none()
@@ -75,7 +100,8 @@ impl Controller for NodeLifecycle {
         {
             return self.mark_silent(cx, &node, conditions).await;
         }
-        if let Some(taints) = plan::taints(&node, now) {
+        let evict = self.nodes.list().iter().any(|node| plan::is_ready(node));
+        if let Some(taints) = plan::taints(&node, evict, now) {
             let api: Api<Node> = Api::all(cx.client.clone());
             let patch = json!({
                 "metadata": {"resourceVersion": node.metadata.resource_version},
@@ -123,6 +149,19 @@ impl NodeLifecycle {
         Ok(Action::Done)
     }
 
+    /// Since when the node has each of its NoExecute taints.
+    fn since(&self, node: &Node, now: Timestamp) -> Vec<(Taint, Timestamp)> {
+        let mut seen = self.seen.lock();
+        let before = seen.remove(meta::name(node)).unwrap_or_default();
+        let first = |taint: &Taint| before.iter().find(|(one, _)| one == taint).map_or(now, |(_, since)| *since);
+        let since = |taint: &Taint| taint.time_added.as_ref().map_or_else(|| first(taint), |time| time.0);
+        let all: Vec<(Taint, Timestamp)> = plan::evicting(node).map(|taint| (taint.clone(), since(taint))).collect();
+        if !all.is_empty() {
+            seen.insert(meta::name(node).to_owned(), all.clone());
+        }
+        all
+    }
+
     fn pods_of(&self, node: &Node) -> Vec<Arc<Pod>> {
         self.pods.list().into_iter().filter(|pod| pods::node(pod) == meta::name(node)).collect()
     }
@@ -148,13 +187,14 @@ impl NodeLifecycle {
 
     /// Deletes the pods whose time has come; how long until the next one's.
     async fn evict(&self, cx: &Cx, node: &Node, now: Timestamp) -> Result<Option<Duration>, Error> {
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        if !taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute") {
+        let since = self.since(node, now);
+        if since.is_empty() {
             return Ok(None);
         }
+        let since = |taint: &Taint| since.iter().find(|(one, _)| one == taint).map_or(now, |(_, since)| *since);
         let mut next: Option<Duration> = None;
         for pod in self.pods_of(node).into_iter().filter(|pod| !meta::ends(pod.as_ref())) {
-            match plan::eviction_in(&pod, node, now) {
+            match plan::eviction_in(&pod, node, since, now) {
                 None => {}
                 Some(left) if left.is_zero() => evict(cx, &pod).await?,
                 Some(left) => next = Some(next.map_or(left, |other| other.min(left))),

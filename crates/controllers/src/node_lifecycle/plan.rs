@@ -71,8 +71,14 @@ pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Option<Vec<Node
     (new != old).then_some(new)
 }
 
-/// The taints that the node should have. None when it has them.
-pub(super) fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+/// Whether the node says that it is ready.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    ready_status(node) == Some("True")
+}
+
+/// The taints that the node should have. None when it has them. Without `evict` pods are kept away but not driven out: when
+/// no node is ready there is no better place, and the fault is likely not the nodes'.
+pub(super) fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.clone().unwrap_or_default();
     let old = spec.taints.unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
@@ -83,6 +89,7 @@ pub(super) fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
         Some(_) => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
         None => wanted.push((NOT_READY, "NoSchedule")),
     }
+    wanted.retain(|(_, effect)| evict || *effect != "NoExecute");
     for (kind, taint) in CONDITIONS {
         if condition(node, kind).is_some_and(|condition| condition.status == "True") {
             wanted.push((taint, "NoSchedule"));
@@ -109,20 +116,26 @@ pub(super) fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     (new != old).then_some(new)
 }
 
-/// In how long the node's NoExecute taints drive the pod away. None: never; zero: now.
-pub(super) fn eviction_in(pod: &Pod, node: &Node, now: Timestamp) -> Option<Duration> {
-    let taints = node.spec.as_ref()?.taints.as_ref()?.iter().filter(|taint| taint.effect == "NoExecute");
+/// The taints that drive pods away.
+pub(super) fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+    taints.filter(|taint| taint.effect == "NoExecute")
+}
+
+/// In how long the node's NoExecute taints drive the pod away. None: never; zero: now. `since` says from when on a taint
+/// counts; it does not before the pod was there.
+pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Timestamp, now: Timestamp) -> Option<Duration> {
+    let arrived = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut earliest = None;
-    for taint in taints {
+    for taint in evicting(node) {
         let mut fitting = tolerations.iter().filter(|one| client::tolerations::tolerates(one, taint)).peekable();
         if fitting.peek().is_none() {
             return Some(Duration::ZERO);
         }
         // Of several the shortest counts; one without a limit limits nothing.
         let Some(seconds) = fitting.filter_map(|one| one.toleration_seconds).min() else { continue };
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-        let due = since.as_millisecond() + seconds.max(0) * 1000;
+        let due = since(taint).max(arrived).as_millisecond() + seconds.max(0) * 1000;
         let left = Duration::from_millis(u64::try_from(due - now.as_millisecond()).unwrap_or(0));
         earliest = Some(earliest.map_or(left, |other: Duration| other.min(left)));
     }

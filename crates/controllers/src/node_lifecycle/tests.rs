@@ -21,7 +21,7 @@ fn at(second: i64) -> Timestamp {
 #[test]
 fn taints_follow_conditions() {
     let check = |node: Node, expected: &str| {
-        let taints = plan::taints(&node, at(0)).map(|taints| {
+        let taints = plan::taints(&node, true, at(0)).map(|taints| {
             let each =
                 taints.iter().map(|taint| format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect));
             each.collect::<Vec<_>>().join(" ")
@@ -35,14 +35,20 @@ fn taints_follow_conditions() {
     check(node(Some("True"), json!({"unschedulable": true})), "unschedulable:NoSchedule");
     let mixed = json!([{"key": "mine", "effect": "NoSchedule"}, {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]);
     check(node(Some("True"), json!({"taints": mixed})), "mine:NoSchedule");
+    // Where no node is ready, nobody is driven out.
+    let kept = plan::taints(&node(Some("False"), json!({})), false, at(0)).unwrap();
+    assert_eq!(kept.iter().map(|taint| taint.effect.as_str()).collect::<Vec<_>>(), ["NoSchedule"]);
 }
 
 #[test]
 fn pods_go_after_what_they_tolerate() {
     let check = |tolerations: Value, second: i64, expected: Option<u64>| {
-        let taints = json!([{"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]);
-        let pod: Pod = object(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "tolerations": tolerations}}));
-        let left = plan::eviction_in(&pod, &node(Some("False"), json!({"taints": taints})), at(second));
+        let taints = json!([{"key": "k", "effect": "NoExecute"}]);
+        let pod: Pod = object(json!({"metadata": {"name": "p", "creationTimestamp": at(-50)},
+            "spec": {"containers": [], "tolerations": tolerations}}));
+        // The taint was there before the pod when `second` is negative.
+        let since = |_: &Taint| if second < 0 { at(-100) } else { at(0) };
+        let left = plan::eviction_in(&pod, &node(Some("False"), json!({"taints": taints})), since, at(second));
         assert_eq!(left.map(|left| left.as_secs()), expected);
     };
     let toleration =
@@ -51,6 +57,7 @@ fn pods_go_after_what_they_tolerate() {
     check(json!([toleration(json!(null))]), 1000, None);
     check(json!([toleration(json!(300))]), 100, Some(200));
     check(json!([toleration(json!(300)), toleration(json!(60))]), 100, Some(0));
+    check(json!([toleration(json!(300))]), -10, Some(260));
 }
 
 #[test]
@@ -64,10 +71,36 @@ fn silence_makes_conditions_unknown_once() {
     assert_eq!(plan::unknown_conditions(&node, at(42)), None);
 }
 
+/// Another node, which is ready: there is a better place.
+fn other_node() -> Node {
+    let mut other = node(Some("True"), json!({}));
+    other.metadata.name = Some("other".to_owned());
+    other.metadata.uid = Some("other".to_owned());
+    other
+}
+
+/// Only the controller's own taints say when they were added.
+#[tokio::test]
+async fn a_taint_without_a_time_counts_from_when_it_was_seen() {
+    let world = World::new();
+    let tainted = json!({"taints": [{"key": "k", "effect": "NoExecute"}]});
+    world.fake.put(&node(Some("True"), tainted));
+    world.fake.put::<Lease>(&object(json!({"metadata": {"namespace": LEASES, "name": "n"},
+        "spec": {"renewTime": "2100-01-01T00:00:00.000000Z"}})));
+    let soon = json!([{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    world.fake.put::<Pod>(&object(json!({
+        "metadata": {"namespace": "a", "name": "p", "uid": "p"},
+        "spec": {"nodeName": "n", "containers": [], "tolerations": soon},
+    })));
+    world.start(&["node-lifecycle"]);
+    world.fake.until::<Pod>(<[Pod]>::is_empty).await;
+}
+
 #[tokio::test]
 async fn a_node_that_is_not_ready_loses_its_pods() {
     let world = World::new();
     world.fake.put(&node(Some("False"), json!({})));
+    world.fake.put(&other_node());
     for (name, tolerations) in [("goes", json!([])), ("stays", json!([{"operator": "Exists"}]))] {
         world.fake.put::<Pod>(&object(json!({
             "metadata": {"namespace": "a", "name": name, "uid": name},

@@ -9,6 +9,7 @@ use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 
 use super::targets;
+use super::triggers::{self, Triggers};
 use super::{labels_of, of_pods, selector, selects};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::namespace::tolerate;
@@ -23,11 +24,13 @@ pub(crate) struct EndpointsOfServices {
     services: Informer<Service>,
     pods: Informer<Pod>,
     endpoints: Informer<Endpoints>,
+    triggers: Triggers,
 }
 
 impl EndpointsOfServices {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self { services: informers.of(), pods: informers.of(), endpoints: informers.of() }
+        let triggers = Triggers::default();
+        Self { services: informers.of(), pods: informers.of(), endpoints: informers.of(), triggers }
     }
 }
 
@@ -43,6 +46,7 @@ impl Controller for EndpointsOfServices {
         let api: Api<Endpoints> = Api::namespaced(cx.client.clone(), key.ns());
         let there = self.endpoints.by_key(key);
         let Some(service) = self.services.by_key(key) else {
+            self.triggers.forget(key);
             // Only what was made for a service goes with it: users may keep Endpoints without one.
             let ours =
                 there.is_some_and(|one| one.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(MANAGED_BY)));
@@ -53,9 +57,13 @@ impl Controller for EndpointsOfServices {
         };
         let Some(selector) = selector(&service) else { return Ok(Action::Done) };
         let pods: Vec<Arc<Pod>> = self.pods.in_namespace(key.ns()).into_iter().filter(|pod| selects(selector, pod)).collect();
-        let wanted = wanted(&service, &pods, there.as_deref());
+        let mut wanted = wanted(&service, &pods, there.as_deref());
+        let trigger = self.triggers.since_last(key, &service, &pods);
+        if there.as_deref() == Some(&wanted) {
+            return Ok(Action::Done);
+        }
+        triggers::annotate(&mut wanted.metadata, trigger);
         match there {
-            Some(there) if *there == wanted => {}
             Some(_) => {
                 api.replace(&key.name, &PostParams::default(), &wanted).await?;
             }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 
-use super::slices::{self, Frame, Group, MANAGED_BY, SERVICE_NAME};
+use super::keeper::Keeper;
+use super::slices::{Frame, Group, MANAGED_BY, SERVICE_NAME};
 use super::targets::{self, Family};
+use super::triggers::Triggers;
 use super::{labels_of, of_pods, selector, selects};
 use crate::controller::{Action, Controller, Cx, Error, Source};
-use crate::expectations::Expectations;
-use crate::namespace::tolerate;
 use crate::{meta, pods};
 
 const MANAGER: &str = "endpointslice-controller.k8s.io";
@@ -22,8 +22,8 @@ pub(crate) struct EndpointSlices {
     services: Informer<Service>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
-    slices: Informer<EndpointSlice>,
-    expectations: Expectations,
+    keeper: Keeper,
+    triggers: Triggers,
 }
 
 impl EndpointSlices {
@@ -32,37 +32,10 @@ impl EndpointSlices {
             services: informers.of(),
             pods: informers.of(),
             nodes: informers.of(),
-            slices: informers.of(),
-            expectations: Expectations::default(),
+            keeper: Keeper::new(informers, MANAGER),
+            triggers: Triggers::default(),
         }
     }
-
-    fn own(&self, key: &Key) -> Vec<Arc<EndpointSlice>> {
-        of_owner(&self.slices, key, MANAGER)
-    }
-}
-
-fn label<'a>(slice: &'a EndpointSlice, key: &str) -> Option<&'a str> {
-    slice.metadata.labels.as_ref()?.get(key).map(String::as_str)
-}
-
-/// The slices of a service that one controller keeps.
-pub(super) fn of_owner(slices: &Informer<EndpointSlice>, key: &Key, manager: &str) -> Vec<Arc<EndpointSlice>> {
-    let ours = |slice: &Arc<EndpointSlice>| {
-        label(slice, SERVICE_NAME) == Some(&key.name) && label(slice, MANAGED_BY) == Some(manager) && !meta::ends(slice.as_ref())
-    };
-    slices.in_namespace(key.ns()).into_iter().filter(ours).collect()
-}
-
-/// Enqueues the service of every slice that one controller keeps.
-pub(super) fn of_slices(slices: &Informer<EndpointSlice>, manager: &'static str) -> Source {
-    Source::mapped(slices, move |change, queue| {
-        for slice in [&change.old, &change.new].into_iter().flatten() {
-            if let Some(service) = label(slice, SERVICE_NAME).filter(|_| label(slice, MANAGED_BY) == Some(manager)) {
-                queue.add(Key { namespace: change.key.namespace.clone(), name: service.to_owned() });
-            }
-        }
-    })
 }
 
 impl Controller for EndpointSlices {
@@ -75,18 +48,18 @@ impl Controller for EndpointSlices {
             synced: Box::pin(async move { nodes.synced().await }),
             feed: Box::new(|_| Box::pin(std::future::pending())),
         };
-        let slices = of_slices(&self.slices, MANAGER);
-        vec![Source::own(&self.services), of_pods(&self.pods, &self.services), slices, ready]
+        vec![Source::own(&self.services), of_pods(&self.pods, &self.services), self.keeper.source(), ready]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(service) = self.services.by_key(key) else {
             // The slices go with their owner.
-            self.expectations.forget(key);
+            self.keeper.forget(key);
+            self.triggers.forget(key);
             return Ok(Action::Done);
         };
         let Some(selector) = selector(&service) else { return Ok(Action::Done) };
-        if meta::ends(service.as_ref()) || !self.expectations.seen(key, &self.slices) {
+        if meta::ends(service.as_ref()) || !self.keeper.is_current(key) {
             return Ok(Action::Done);
         }
         let pods: Vec<Arc<Pod>> = self.pods.in_namespace(key.ns()).into_iter().filter(|pod| selects(selector, pod)).collect();
@@ -94,14 +67,9 @@ impl Controller for EndpointSlices {
             let node = self.nodes.get(None, node)?;
             node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
         };
-        let groups = groups(&service, &pods, zone);
-        let changes = slices::plan(&frame(&service), &self.own(key), groups);
-        let created = |slice: &EndpointSlice| self.expectations.created(key, slice);
-        let deleted = |slice: &EndpointSlice| self.expectations.deleted(key, Key::of(slice), meta::uid(slice));
-        match slices::apply(cx, key.ns(), changes, created, deleted).await {
-            Err(Error::Api(error)) => tolerate::<()>(Err(error))?,
-            other => other?,
-        }
+        let wanted = (frame(&service), groups(&service, &pods, zone));
+        let trigger = self.triggers.since_last(key, &service, &pods);
+        self.keeper.keep(cx, key, Some(wanted), trigger).await?;
         Ok(Action::Done)
     }
 }
@@ -114,6 +82,7 @@ fn frame(service: &Service) -> Frame {
         namespace: meta::namespace(service).to_owned(),
         name: meta::name(service).to_owned(),
         labels,
+        annotations: BTreeMap::new(),
         owner: meta::controller_ref(service),
         limit: LIMIT,
     }
@@ -157,17 +126,29 @@ fn endpoint(service: &Service, pod: &Pod, family: Family, zone: impl Fn(&str) ->
     let address = targets::address(pod, family)?;
     let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false);
     let (serving, terminating) = (pods::is_ready(pod), meta::ends(pod));
+    let ready = publish || (serving && !terminating);
+    let (node_name, zone) = (targets::node_name(pod), zone(pods::node(pod)));
     Some(Endpoint {
+        hints: hints(service, node_name.as_ref(), zone.as_ref()).filter(|_| ready),
         addresses: vec![address.to_owned()],
-        conditions: Some(EndpointConditions {
-            ready: Some(publish || (serving && !terminating)),
-            serving: Some(serving),
-            terminating: Some(terminating),
-        }),
+        conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
         hostname: targets::hostname(pod, service),
-        node_name: targets::node_name(pod),
+        node_name,
         target_ref: Some(targets::reference(pod)),
-        zone: zone(pods::node(pod)),
+        zone,
         ..Endpoint::default()
     })
+}
+
+/// Who should use the endpoint, as `spec.trafficDistribution` asks (KEP-4444, KEP-3015).
+fn hints(service: &Service, node: Option<&String>, zone: Option<&String>) -> Option<EndpointHints> {
+    let wish = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let node = match wish {
+        "PreferSameNode" => node,
+        "PreferClose" | "PreferSameZone" => None,
+        _ => return None,
+    };
+    let for_nodes = node.map(|name| vec![ForNode { name: name.clone() }]);
+    let for_zones = zone.map(|name| vec![ForZone { name: name.clone() }]);
+    (for_nodes.is_some() || for_zones.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }

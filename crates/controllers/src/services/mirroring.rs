@@ -4,37 +4,31 @@ use std::collections::BTreeMap;
 
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 
-use super::endpointslices::{of_owner, of_slices};
-use super::slices::{self, Frame, Group, MANAGED_BY, SERVICE_NAME};
+use super::keeper::Keeper;
+use super::slices::{Frame, Group, MANAGED_BY, SERVICE_NAME};
 use super::targets::Family;
+use super::triggers;
 use crate::controller::{Action, Controller, Cx, Error, Source};
-use crate::expectations::Expectations;
 use crate::meta;
-use crate::namespace::tolerate;
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Endpoints that were used as a lock.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const LIMIT: usize = 1000;
 
 pub(crate) struct Mirroring {
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
-    slices: Informer<EndpointSlice>,
-    expectations: Expectations,
+    keeper: Keeper,
 }
 
 impl Mirroring {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self {
-            services: informers.of(),
-            endpoints: informers.of(),
-            slices: informers.of(),
-            expectations: Expectations::default(),
-        }
+        Self { services: informers.of(), endpoints: informers.of(), keeper: Keeper::new(informers, MANAGER) }
     }
 }
 
@@ -49,25 +43,17 @@ impl Controller for Mirroring {
     const ACCOUNT: &'static str = "endpointslicemirroring-controller";
 
     fn sources(&self) -> Vec<Source> {
-        vec![Source::own(&self.endpoints), Source::own(&self.services), of_slices(&self.slices, MANAGER)]
+        vec![Source::own(&self.endpoints), Source::own(&self.services), self.keeper.source()]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        if !self.expectations.seen(key, &self.slices) {
+        if !self.keeper.is_current(key) {
             return Ok(Action::Done);
         }
-        let existing = of_owner(&self.slices, key, MANAGER);
         let pair = self.endpoints.by_key(key).zip(self.services.by_key(key));
-        let changes = match pair.filter(|(endpoints, service)| is_mirrored(endpoints, service)) {
-            Some((endpoints, _)) => slices::plan(&frame(&endpoints), &existing, groups(&endpoints)),
-            None => existing.iter().map(|slice| slices::Change::Delete(Box::new(slice.as_ref().clone()))).collect(),
-        };
-        let created = |slice: &EndpointSlice| self.expectations.created(key, slice);
-        let deleted = |slice: &EndpointSlice| self.expectations.deleted(key, Key::of(slice), meta::uid(slice));
-        match slices::apply(cx, key.ns(), changes, created, deleted).await {
-            Err(Error::Api(error)) => tolerate::<()>(Err(error))?,
-            other => other?,
-        }
+        let mirrored = pair.filter(|(endpoints, service)| is_mirrored(endpoints, service));
+        let wanted = mirrored.map(|(endpoints, _)| (frame(&endpoints), groups(&endpoints)));
+        self.keeper.keep(cx, key, wanted, None).await?;
         Ok(Action::Done)
     }
 }
@@ -76,10 +62,13 @@ fn frame(endpoints: &Endpoints) -> Frame {
     let mut labels = endpoints.metadata.labels.clone().unwrap_or_default();
     labels.insert(SERVICE_NAME.to_owned(), meta::name(endpoints).to_owned());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    let mut annotations = endpoints.metadata.annotations.clone().unwrap_or_default();
+    annotations.retain(|key, _| key != triggers::ANNOTATION && key != LAST_APPLIED);
     Frame {
         namespace: meta::namespace(endpoints).to_owned(),
         name: meta::name(endpoints).to_owned(),
         labels,
+        annotations,
         owner: meta::controller_ref(endpoints),
         limit: LIMIT,
     }

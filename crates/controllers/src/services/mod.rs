@@ -1,13 +1,16 @@
 //! From services and pods to the addresses behind a service: Endpoints, EndpointSlices, and slices that mirror Endpoints
 //! which users wrote.
 
+pub(crate) mod balancer;
 pub(crate) mod endpoints;
 pub(crate) mod endpointslices;
+mod keeper;
 pub(crate) mod mirroring;
 mod slices;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod triggers;
 
 use std::collections::BTreeMap;
 

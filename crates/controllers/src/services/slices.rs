@@ -26,6 +26,7 @@ pub(super) struct Frame {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
     pub(super) owner: OwnerReference,
     /// Endpoints that a slice holds at most.
     pub(super) limit: usize,
@@ -45,6 +46,7 @@ impl Frame {
                 generate_name: Some(format!("{}-", self.name)),
                 namespace: Some(self.namespace.clone()),
                 labels: Some(self.labels.clone()),
+                annotations: (!self.annotations.is_empty()).then(|| self.annotations.clone()),
                 owner_references: Some(vec![self.owner.clone()]),
                 ..ObjectMeta::default()
             },
@@ -131,6 +133,9 @@ fn plan_group(frame: &Frame, family: &str, group: &Group, own: &[&Arc<EndpointSl
 fn update(frame: &Frame, slice: &EndpointSlice, endpoints: Vec<Endpoint>) -> Option<Change> {
     let mut next = slice.clone();
     next.metadata.labels = Some(frame.labels.clone());
+    if !frame.annotations.is_empty() {
+        next.metadata.annotations.get_or_insert_default().extend(frame.annotations.clone());
+    }
     if next.endpoints.as_deref().unwrap_or_default() != endpoints {
         next.endpoints = Some(endpoints);
     }

@@ -42,7 +42,7 @@ fn shown(slice: &EndpointSlice) -> String {
 
 fn frame(limit: usize) -> Frame {
     let owner = crate::meta::controller_ref(&service(json!({})));
-    Frame { namespace: "a".into(), name: "web".into(), labels: BTreeMap::new(), owner, limit }
+    Frame { namespace: "a".into(), name: "web".into(), labels: BTreeMap::new(), annotations: BTreeMap::new(), owner, limit }
 }
 
 fn check(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlice>], expected: &str) -> Vec<Arc<EndpointSlice>> {
@@ -111,4 +111,24 @@ async fn services_get_endpoints_and_users_endpoints_get_slices() {
     world.fake.until::<Endpoints>(|all| all.iter().any(|one| crate::meta::name(one) == "web" && one.subsets.is_some())).await;
     let has = |slices: &[EndpointSlice], expected: &str| slices.iter().any(|slice| shown(slice) == expected);
     world.fake.until::<EndpointSlice>(|slices| has(slices, "IPv4[10.1.0.1]:8080") && has(slices, "IPv4[1.2.3.4]:80")).await;
+}
+
+#[test]
+fn traffic_stays_near_when_it_should() {
+    let check = |wish: Value, ready: bool, expected: &str| {
+        let groups =
+            endpointslices::groups(&service(json!({"trafficDistribution": wish})), &[pod(1, ready, 80)], |_| Some("z".into()));
+        let hints = groups["IPv4"][0].endpoints[0].hints.clone();
+        let shown = hints.map(|hints| {
+            let zones = hints.for_zones.into_iter().flatten().map(|zone| zone.name);
+            let nodes = hints.for_nodes.into_iter().flatten().map(|node| node.name);
+            zones.chain(nodes).collect::<Vec<_>>().join(" ")
+        });
+        assert_eq!(shown.unwrap_or_default(), expected);
+    };
+    check(json!(null), true, "");
+    check(json!("PreferClose"), true, "z");
+    check(json!("PreferSameZone"), true, "z");
+    check(json!("PreferSameNode"), true, "z n");
+    check(json!("PreferSameNode"), false, "");
 }

@@ -1,0 +1,190 @@
+//! Load balancers without a cloud: a Service of type LoadBalancer is served on the addresses of the nodes.
+//!
+//! The service proxy of every node answers on the addresses in `status.loadBalancer.ingress`; this decides which these are.
+//! A port of the nodes can belong to one Service only: the older one has it, the other waits and says why. Services
+//! with a `loadBalancerClass` are left to the implementation of that class.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use client::events::Type;
+use client::kube::Api;
+use client::kube::api::{Patch, PatchParams};
+use client::{Informer, Informers, Key};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+
+use super::slices::SERVICE_NAME;
+use super::targets::{Family, families};
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::meta;
+use crate::namespace::tolerate;
+
+/// Nodes with this label are not used.
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+pub(crate) struct Balancers {
+    services: Informer<Service>,
+    nodes: Informer<Node>,
+    slices: Informer<EndpointSlice>,
+}
+
+impl Balancers {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { services: informers.of(), nodes: informers.of(), slices: informers.of() }
+    }
+
+    fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
+        let mut slices = self.slices.in_namespace(namespace);
+        slices.retain(|slice| {
+            slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|name| name == service)
+        });
+        slices
+    }
+}
+
+impl Controller for Balancers {
+    const NAME: &'static str = "service-load-balancer";
+    const ACCOUNT: &'static str = "service-controller";
+
+    fn sources(&self) -> Vec<Source> {
+        // A port that one service gives up may be what another waits for.
+        let services = self.services.clone();
+        let of_services = Source::mapped(&self.services, move |change, queue| {
+            let one = |service: &Option<Arc<Service>>| {
+                service.as_ref().filter(|one| is_ours(one)).map(|one| (one.spec.clone(), meta::ends(one.as_ref())))
+            };
+            queue.add(change.key.clone());
+            if one(&change.old) != one(&change.new) {
+                all(&services).for_each(|key| queue.add(key));
+            }
+        });
+        let services = self.services.clone();
+        let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
+            let shown = |node: &Option<Arc<Node>>| node.as_deref().and_then(addresses);
+            if shown(&change.old) != shown(&change.new) {
+                all(&services).for_each(|key| queue.add(key));
+            }
+        });
+        let services = self.services.clone();
+        let of_slices = Source::mapped(&self.slices, move |change, queue| {
+            let slice = change.new.as_ref().or(change.old.as_ref());
+            let Some(name) = slice.and_then(|slice| slice.metadata.labels.as_ref()?.get(SERVICE_NAME)) else { return };
+            let key = Key { namespace: change.key.namespace.clone(), name: name.clone() };
+            if services.by_key(&key).is_some_and(|service| is_ours(&service) && is_local(&service)) {
+                queue.add(key);
+            }
+        });
+        vec![of_services, of_nodes, of_slices]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(service) = self.services.by_key(key).filter(|service| is_ours(service) && !meta::ends(service.as_ref())) else {
+            return Ok(Action::Done);
+        };
+        let wanted = match self.taken(&service) {
+            None => ingress(&service, &self.nodes.list(), &self.slices_of(key.ns(), &key.name)),
+            Some(reason) => {
+                let text = format!("Error syncing load balancer: failed to ensure load balancer: {reason}");
+                cx.events.about(service.as_ref(), Type::Warning, "SyncLoadBalancerFailed", text);
+                Vec::new()
+            }
+        };
+        if current(&service) == wanted {
+            return Ok(Action::Done);
+        }
+        let ingress = (!wanted.is_empty()).then_some(&wanted);
+        let patch = json!({
+            "metadata": {"resourceVersion": service.metadata.resource_version},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        let api: Api<Service> = Api::namespaced(cx.client.clone(), key.ns());
+        tolerate(api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
+        Ok(Action::Done)
+    }
+}
+
+impl Balancers {
+    /// Why the nodes' ports are not for this service.
+    fn taken(&self, service: &Service) -> Option<String> {
+        let wanted = ports(service);
+        let api = self.slices_of("default", "kubernetes");
+        let served = |slice: &Arc<EndpointSlice>| slice.ports.iter().flatten().filter_map(|port| port.port).collect::<Vec<_>>();
+        let api: Vec<i32> = api.iter().flat_map(served).collect();
+        if let Some((port, _)) = wanted.iter().find(|(port, protocol)| protocol == "TCP" && api.contains(port)) {
+            return Some(format!("port {port}/TCP of the nodes is the API server's: choose another port"));
+        }
+        let older = |other: &Arc<Service>| is_ours(other) && !meta::ends(other.as_ref()) && age(other) < age(service);
+        self.services.list().into_iter().filter(older).find_map(|other| {
+            let (port, protocol) = ports(&other).intersection(&wanted).next().cloned()?;
+            let (namespace, name) = (meta::namespace(other.as_ref()), meta::name(other.as_ref()));
+            Some(format!(
+                "port {port}/{protocol} of the nodes is taken by service {namespace}/{name}: choose another port or delete that"
+            ))
+        })
+    }
+}
+
+fn all(services: &Informer<Service>) -> impl Iterator<Item = Key> {
+    services.list().into_iter().filter(|service| is_ours(service)).map(|service| Key::of(service.as_ref()))
+}
+
+fn age(service: &Service) -> (Option<jiff::Timestamp>, &str, &str) {
+    let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (created, meta::namespace(service), meta::name(service))
+}
+
+fn is_ours(service: &Service) -> bool {
+    let Some(spec) = &service.spec else { return false };
+    spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
+}
+
+fn is_local(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local")
+}
+
+fn ports(service: &Service) -> BTreeSet<(i32, String)> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
+    ports.map(|port| (port.port, port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()))).collect()
+}
+
+fn current(service: &Service) -> Vec<LoadBalancerIngress> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    status.and_then(|status| status.ingress.clone()).unwrap_or_default()
+}
+
+/// The addresses of a node that clients may use: external ones, else internal ones. None when it must not be used.
+fn addresses(node: &Node) -> Option<Vec<String>> {
+    let ready = crate::node_lifecycle::is_ready(node);
+    let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDED));
+    if !ready || excluded || meta::ends(node) {
+        return None;
+    }
+    let all = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let of = |kind: &str| -> Vec<String> {
+        all.into_iter().flatten().filter(|one| one.type_ == kind).map(|one| one.address.clone()).collect()
+    };
+    Some(of("ExternalIP")).filter(|external| !external.is_empty()).or_else(|| Some(of("InternalIP")))
+}
+
+/// Where the service is served. With external traffic policy Local only on nodes with ready endpoints.
+pub(super) fn ingress(service: &Service, nodes: &[Arc<Node>], slices: &[Arc<EndpointSlice>]) -> Vec<LoadBalancerIngress> {
+    let families = families(service);
+    let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    };
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).filter(ready);
+    let hosts: BTreeSet<&str> = endpoints.filter_map(|endpoint| endpoint.node_name.as_deref()).collect();
+    let used = nodes.iter().filter(|node| !is_local(service) || hosts.contains(meta::name(node.as_ref())));
+    let mut found: Vec<String> = used.filter_map(|node| addresses(node)).flatten().collect();
+    found.retain(|address| Family::of(address).is_some_and(|family| families.contains(&family)));
+    found.sort_unstable();
+    found.dedup();
+    let entry = |ip| LoadBalancerIngress { ip: Some(ip), ip_mode: Some("VIP".to_owned()), ..LoadBalancerIngress::default() };
+    found.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+#[path = "balancer_tests.rs"]
+mod tests;

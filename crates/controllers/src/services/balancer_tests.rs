@@ -1,0 +1,79 @@
+#![allow(clippy::unwrap_used)]
+
+use client::kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Event;
+use serde_json::Value;
+
+use super::*;
+use crate::testing::{World, object};
+
+fn node(name: &str, ready: &str, addresses: &[(&str, &str)], labels: Value) -> Arc<Node> {
+    let addresses: Vec<Value> = addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
+    Arc::new(object(json!({"metadata": {"name": name, "labels": labels},
+        "status": {"addresses": addresses, "conditions": [{"type": "Ready", "status": ready}]}})))
+}
+
+fn service(name: &str, port: i32, more: Value) -> Service {
+    let mut spec = json!({"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ports": [{"port": port}]});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    object(
+        json!({"metadata": {"namespace": "a", "name": name, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec}),
+    )
+}
+
+#[test]
+fn is_served_on_the_nodes_addresses() {
+    let nodes = [
+        node("a", "True", &[("InternalIP", "10.0.0.1"), ("InternalIP", "fd00::1"), ("Hostname", "a")], json!({})),
+        node("b", "True", &[("InternalIP", "10.0.0.2"), ("ExternalIP", "192.0.2.2")], json!({})),
+        node("down", "False", &[("InternalIP", "10.0.0.3")], json!({})),
+        node("not", "True", &[("InternalIP", "10.0.0.4")], json!({EXCLUDED: ""})),
+    ];
+    let slice = |host: &str, ready: bool| {
+        Arc::new(object(json!({"metadata": {}, "addressType": "IPv4", "endpoints": [
+            {"addresses": ["10.1.0.1"], "nodeName": host, "conditions": {"ready": ready}}]})))
+    };
+    let check = |more: Value, slices: &[Arc<EndpointSlice>], expected: &[&str]| {
+        let found = ingress(&service("s", 80, more), &nodes, slices);
+        assert_eq!(found.into_iter().filter_map(|one| one.ip).collect::<Vec<_>>(), expected);
+    };
+    check(json!({}), &[], &["10.0.0.1", "192.0.2.2"]);
+    check(json!({"ipFamilies": ["IPv6", "IPv4"]}), &[], &["10.0.0.1", "192.0.2.2", "fd00::1"]);
+    let local = || json!({"externalTrafficPolicy": "Local"});
+    check(local(), &[slice("a", true), slice("b", false)], &["10.0.0.1"]);
+    check(local(), &[], &[]);
+}
+
+#[tokio::test]
+async fn the_older_service_has_the_port_and_the_other_gets_it_afterwards() {
+    let world = World::new();
+    world.fake.put(node("n", "True", &[("InternalIP", "10.0.0.1")], json!({})).as_ref());
+    world.fake.put::<EndpointSlice>(&object(json!({
+        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {SERVICE_NAME: "kubernetes"}},
+        "addressType": "IPv4", "endpoints": [], "ports": [{"port": 6443}],
+    })));
+    for (name, port, more) in [
+        ("one", 80, json!({})),
+        ("two", 80, json!({})),
+        ("api", 6443, json!({})),
+        ("other", 90, json!({"loadBalancerClass": "example.com/x"})),
+    ] {
+        world.fake.put(&service(name, port, more));
+    }
+    world.start(&["service-load-balancer"]);
+    let served = |all: &[Service]| -> String {
+        let served = all.iter().filter(|one| !current(one).is_empty()).map(|one| meta::name(one).to_owned());
+        served.collect::<Vec<_>>().join(" ")
+    };
+    world.fake.until::<Service>(|all| served(all) == "one").await;
+    let told =
+        |events: &[Event], text: &str| events.iter().any(|event| event.message.as_deref().unwrap_or_default().contains(text));
+    let both =
+        |events: &[Event]| told(events, "80/TCP of the nodes is taken by service a/one") && told(events, "the API server's");
+    world.fake.until::<Event>(both).await;
+    let api: Api<Service> = Api::namespaced(world.fake.client(), "a");
+    api.delete("one", &DeleteParams::default()).await.unwrap();
+    world.fake.until::<Service>(|all| served(all) == "two").await;
+}
