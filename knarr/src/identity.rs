@@ -2,28 +2,51 @@
 
 use apiserver::{Api, authn};
 use client::Client;
+use http::header::{HeaderValue, USER_AGENT};
+use tower::ServiceExt;
+
+/// Who a component says it is: the default field manager of what it writes, as with upstream's programs.
+const KUBELET: HeaderValue = HeaderValue::from_static("kubelet");
+const CONTROLLERS: HeaderValue = HeaderValue::from_static("kube-controller-manager");
+const SCHEDULER: HeaderValue = HeaderValue::from_static("kube-scheduler");
+const PROXY: HeaderValue = HeaderValue::from_static("kube-proxy");
+const API_SERVER: HeaderValue = HeaderValue::from_static("kube-apiserver");
 
 /// A client of the API in this process with an identity.
-fn client(api: &Api, user: registry::User) -> Client {
-    Client::new(api.as_user(user), "default")
+fn client(api: &Api, user: registry::User, agent: HeaderValue) -> Client {
+    let service = api.as_user(user).map_request(move |mut request: http::Request<_>| {
+        request.headers_mut().insert(USER_AGENT, agent.clone());
+        request
+    });
+    Client::new(service, "default")
 }
 
-/// A component by its user name, such as `system:kube-scheduler`.
-pub(crate) fn component(api: &Api, name: &str) -> Client {
-    client(api, authn::user(name, Vec::new()))
+/// The controllers' shared informers.
+pub(crate) fn controllers(api: &Api) -> Client {
+    client(api, authn::user("system:kube-controller-manager", Vec::new()), CONTROLLERS)
+}
+
+/// The scheduler.
+pub(crate) fn scheduler(api: &Api) -> Client {
+    client(api, authn::user("system:kube-scheduler", Vec::new()), SCHEDULER)
+}
+
+/// The service proxy, and the cluster DNS, which reads the same.
+pub(crate) fn proxy(api: &Api) -> Client {
+    client(api, authn::user("system:kube-proxy", Vec::new()), PROXY)
 }
 
 /// A controller by its service account in `kube-system`.
 pub(crate) fn controller(api: &Api, account: &str) -> Client {
-    client(api, authn::service_account("kube-system", account))
+    client(api, authn::service_account("kube-system", account), CONTROLLERS)
 }
 
 /// A kubelet.
 pub(crate) fn node(api: &Api, name: &str) -> Client {
-    client(api, authn::user(format!("system:node:{name}"), vec!["system:nodes".to_owned()]))
+    client(api, authn::user(format!("system:node:{name}"), vec!["system:nodes".to_owned()]), KUBELET)
 }
 
 /// The API server itself, for the objects that it keeps.
 pub(crate) fn apiserver(api: &Api) -> Client {
-    client(api, authn::user("system:apiserver", vec!["system:masters".to_owned()]))
+    client(api, authn::user("system:apiserver", vec!["system:masters".to_owned()]), API_SERVER)
 }

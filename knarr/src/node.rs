@@ -39,7 +39,7 @@ pub(crate) async fn start(
     let (publish, network) = watch::channel(None);
     let engine = open_runtime(options, paths, Arc::new(Deferred(network)), tasks).await?;
     let informers = Informers::new(identity::node(api, &node.name), tasks.clone());
-    let proxy_informers = Informers::new(identity::component(api, "system:kube-proxy"), tasks.clone());
+    let proxy_informers = Informers::new(identity::proxy(api), tasks.clone());
     let network = NetworkStart {
         informers: informers.clone(),
         proxy_informers,

@@ -125,7 +125,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
 
 /// Controllers and scheduler share one set of caches.
 fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authority: &Authority, tasks: &Tasks) {
-    let informers = Informers::new(identity::component(&handle.api, "system:kube-controller-manager"), tasks.clone());
+    let informers = Informers::new(identity::controllers(&handle.api), tasks.clone());
     let api = handle.api.clone();
     let controllers = controllers::Options {
         informers: informers.clone(),
@@ -136,7 +136,7 @@ fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authorit
     controllers::run(&controllers, tasks);
     let scheduler = scheduler::Options {
         informers,
-        client: identity::component(&handle.api, "system:kube-scheduler"),
+        client: identity::scheduler(&handle.api),
         name: "default-scheduler".to_owned(),
     };
     scheduler::run(&scheduler, tasks);

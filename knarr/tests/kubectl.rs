@@ -175,6 +175,7 @@ fn the_cluster_explains_itself() {
     check("get nodes -o yaml", "kubeletVersion: v1.36");
     check("get nodes -o jsonpath={.items[0].metadata.name}", "n1");
     check("describe node n1", "Allocated resources:");
+    check("get node n1 -o jsonpath={.metadata.managedFields[*].manager}", "kubelet");
     check("explain deployment.spec.strategy", "rollingUpdate");
     check("explain pods.spec.containers --recursive", "livenessProbe");
     check("api-resources", "deployments");
