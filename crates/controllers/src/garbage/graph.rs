@@ -23,6 +23,40 @@ fn fnv(text: &str) -> Uid {
     text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, step)
 }
 
+/// Where an object lives: enough to tell that a reference means another place. Names are kept as hashes, so equality is a
+/// strong hint, and difference is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Number of its resource.
+    pub(super) resource: u32,
+    namespace: u32,
+    name: u32,
+}
+
+impl Place {
+    /// `namespace` is none for objects outside of namespaces.
+    pub(super) fn new(resource: usize, namespace: Option<&str>, name: &str) -> Self {
+        let short = |text: &str| fnv(text) as u32;
+        let namespace = namespace.filter(|namespace| !namespace.is_empty()).map_or(0, short);
+        Self { resource: resource as u32, namespace, name: short(name) }
+    }
+
+    /// Whether both are of one resource, in different namespaces.
+    pub(super) fn is_elsewhere(self, other: Self) -> bool {
+        self.resource == other.resource && self.namespace != other.namespace
+    }
+}
+
+/// An owner, as an object refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: Uid,
+    /// None when the API serves no such kind.
+    pub(super) place: Option<Place>,
+    /// The object holds up a foreground deletion of the owner.
+    pub(super) blocked: bool,
+}
+
 /// What an object waits for before it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waits {
@@ -41,15 +75,14 @@ pub(super) struct Item {
     pub(super) resource: usize,
     pub(super) namespace: Option<Box<str>>,
     pub(super) name: Box<str>,
-    /// With whether this object holds up a foreground deletion of the owner.
-    owners: Vec<(Uid, bool)>,
+    owners: Vec<Owner>,
     pub(super) waits: Waits,
     pub(super) ends: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    live: HashMap<Uid, usize>,
+    live: HashMap<Uid, Place>,
     items: HashMap<Uid, Item>,
     dependents: HashMap<Uid, HashSet<Uid>>,
 }
@@ -64,29 +97,27 @@ fn waits(meta: &ObjectMeta) -> Waits {
 }
 
 impl Graph {
-    /// Takes in an object as it is. The objects to look at.
-    pub(super) fn observe(&mut self, resource: usize, meta: &ObjectMeta) -> Vec<Uid> {
+    /// Takes in an object of a resource as it is, with its owners. The objects to look at.
+    pub(super) fn observe(&mut self, resource: usize, meta: &ObjectMeta, owners: Vec<Owner>) -> Vec<Uid> {
         let own = uid(meta.uid.as_deref().unwrap_or_default());
-        self.live.insert(own, resource);
-        let references = meta.owner_references.as_deref().unwrap_or_default();
-        let owners: Vec<(Uid, bool)> =
-            references.iter().map(|one| (uid(&one.uid), one.block_owner_deletion == Some(true))).collect();
+        self.live.insert(own, Place::new(resource, meta.namespace.as_deref(), meta.name.as_deref().unwrap_or_default()));
         let waits = waits(meta);
         let old = self.items.remove(&own);
-        for (owner, _) in old.iter().flat_map(|old| &old.owners) {
-            self.unlink(*owner, own);
+        for owner in old.iter().flat_map(|old| &old.owners) {
+            self.unlink(owner.uid, own);
         }
         let mut work = Vec::new();
-        for (owner, _) in &owners {
-            self.dependents.entry(*owner).or_default().insert(own);
-            // An owner that is not there, or that waits for this one.
-            if !self.live.contains_key(owner) || self.waits(*owner) != Waits::No {
+        for owner in &owners {
+            self.dependents.entry(owner.uid).or_default().insert(own);
+            // An owner that is not there, at least not where the reference says, or that waits for this one.
+            if !self.is_live(owner.uid, owner.place) || self.waits(owner.uid) != Waits::No {
                 work.push(own);
             }
         }
         // Owners that this object held up and no longer does.
-        let lost = old.iter().flat_map(|old| &old.owners).filter(|(owner, _)| !owners.contains(&(*owner, true)));
-        work.extend(lost.map(|(owner, _)| *owner).filter(|owner| self.waits(*owner) != Waits::No));
+        let held = |uid: Uid| owners.iter().any(|owner| owner.uid == uid && owner.blocked);
+        let lost = old.iter().flat_map(|old| &old.owners).filter(|owner| owner.blocked && !held(owner.uid));
+        work.extend(lost.map(|owner| owner.uid).filter(|uid| self.waits(*uid) != Waits::No));
         if waits != Waits::No {
             work.push(own);
         }
@@ -109,10 +140,10 @@ impl Graph {
         self.live.remove(&own);
         let mut work: Vec<Uid> = self.dependents_of(own).collect();
         if let Some(item) = self.items.remove(&own) {
-            for (owner, _) in item.owners {
-                self.unlink(owner, own);
-                if self.waits(owner) != Waits::No {
-                    work.push(owner);
+            for owner in item.owners {
+                self.unlink(owner.uid, own);
+                if self.waits(owner.uid) != Waits::No {
+                    work.push(owner.uid);
                 }
             }
         }
@@ -130,12 +161,18 @@ impl Graph {
 
     /// The uids of a resource that are not in `keep`: what a relist found gone.
     pub(super) fn stale(&self, resource: usize, keep: &HashSet<Uid>) -> Vec<Uid> {
-        let stale = self.live.iter().filter(|(uid, of)| **of == resource && !keep.contains(uid));
+        let stale = self.live.iter().filter(|(uid, place)| place.resource as usize == resource && !keep.contains(uid));
         stale.map(|(uid, _)| *uid).collect()
     }
 
-    pub(super) fn is_live(&self, uid: Uid) -> bool {
-        self.live.contains_key(&uid)
+    /// Whether the object is there, and where the reference to it says.
+    pub(super) fn is_live(&self, uid: Uid, place: Option<Place>) -> bool {
+        place.is_some() && self.place(uid) == place
+    }
+
+    /// Where an object is.
+    pub(super) fn place(&self, uid: Uid) -> Option<Place> {
+        self.live.get(&uid).copied()
     }
 
     pub(super) fn item(&self, uid: Uid) -> Option<&Item> {
@@ -152,7 +189,8 @@ impl Graph {
 
     /// The dependents that hold up the foreground deletion of `owner`.
     pub(super) fn blocking(&self, owner: Uid) -> Vec<Uid> {
-        let blocks = |uid: &Uid| self.items.get(uid).is_some_and(|item| item.owners.contains(&(owner, true)));
+        let holds = |item: &Item| item.owners.iter().any(|one| one.uid == owner && one.blocked);
+        let blocks = |uid: &Uid| self.items.get(uid).is_some_and(holds);
         self.dependents_of(owner).filter(blocks).collect()
     }
 }
@@ -163,29 +201,57 @@ mod tests {
     use crate::testing::object;
     use serde_json::json;
 
-    fn meta(uid: &str, owners: &[&str], finalizer: Option<&str>) -> ObjectMeta {
-        let owners: Vec<_> = owners
-            .iter()
-            .map(|owner| json!({"apiVersion": "v1", "kind": "K", "name": owner, "uid": owner, "blockOwnerDeletion": true}))
-            .collect();
-        object(json!({"uid": uid, "name": uid, "ownerReferences": owners, "finalizers": finalizer.map(|one| [one]),
-                      "deletionTimestamp": finalizer.map(|_| "2026-01-01T00:00:00Z")}))
+    fn number(text: &str) -> Uid {
+        super::uid(text)
+    }
+
+    /// Puts an object of resource 0 in; its owners are taken to be of resource 0 too.
+    fn observe(graph: &mut Graph, name: &str, owners: &[(&str, bool)], finalizer: Option<&str>) -> Vec<Uid> {
+        let meta = object(json!({"uid": name, "name": name, "finalizers": finalizer.map(|one| [one]),
+                                 "deletionTimestamp": finalizer.map(|_| "2026-01-01T00:00:00Z")}));
+        let owner = |(name, blocked): &(&str, bool)| Owner {
+            uid: number(name),
+            place: Some(Place::new(0, None, name)),
+            blocked: *blocked,
+        };
+        graph.observe(0, &meta, owners.iter().map(owner).collect())
     }
 
     #[test]
     fn says_what_to_look_at() {
         let mut graph = Graph::default();
-        let number = |text: &str| super::uid(text);
-        assert_eq!(graph.observe(0, &meta("owner", &[], None)), []);
-        assert_eq!(graph.observe(1, &meta("child", &["owner"], None)), []);
-        assert_eq!(graph.observe(1, &meta("lost", &["nobody"], None)), [number("lost")]);
-        assert_eq!(graph.observe(0, &meta("owner", &[], Some(FOREGROUND))), [number("owner")]);
+        assert_eq!(observe(&mut graph, "owner", &[], None), []);
+        assert_eq!(observe(&mut graph, "child", &[("owner", true)], None), []);
+        assert_eq!(observe(&mut graph, "lost", &[("nobody", true)], None), [number("lost")]);
+        assert_eq!(observe(&mut graph, "owner", &[], Some(FOREGROUND)), [number("owner")]);
         assert_eq!((graph.waits(number("owner")), graph.blocking(number("owner"))), (Waits::Foreground, vec![number("child")]));
         assert_eq!(graph.remove(number("child")), [number("owner")]);
         assert_eq!(graph.blocking(number("owner")), []);
-        assert_eq!(graph.observe(1, &meta("late", &["owner"], None)), [number("late")]);
+        assert_eq!(observe(&mut graph, "late", &[("owner", true)], None), [number("late")]);
+        // It no longer holds up its owner, which still waits for it.
+        assert_eq!(observe(&mut graph, "late", &[("owner", false)], None), [number("late"), number("owner")]);
         assert_eq!(graph.remove(number("owner")), [number("late")]);
-        assert!(!graph.is_live(number("owner")));
-        assert_eq!(graph.stale(1, &HashSet::from([number("late")])), [number("lost")]);
+        assert_eq!(graph.place(number("owner")), None);
+        assert_eq!(graph.stale(0, &HashSet::from([number("late")])), [number("lost")]);
+    }
+
+    #[test]
+    fn references_to_another_place_are_looked_at() {
+        let mut graph = Graph::default();
+        let meta = object(json!({"uid": "owner", "name": "owner", "namespace": "a"}));
+        graph.observe(3, &meta, Vec::new());
+        let child = object(json!({"uid": "child", "name": "child", "namespace": "a"}));
+        let right = Place::new(3, Some("a"), "owner");
+        let mut check = |place: Option<Place>, doubtful: bool| {
+            let owner = Owner { uid: number("owner"), place, blocked: false };
+            assert_eq!(graph.observe(1, &child, vec![owner]) == [number("child")], doubtful, "{place:?}");
+        };
+        check(Some(right), false);
+        check(Some(Place::new(3, Some("b"), "owner")), true);
+        check(Some(Place::new(3, Some("a"), "other")), true);
+        check(Some(Place::new(4, Some("a"), "owner")), true);
+        check(None, true);
+        assert!(right.is_elsewhere(Place::new(3, Some("b"), "owner")));
+        assert!(!right.is_elsewhere(Place::new(4, Some("b"), "owner")));
     }
 }

@@ -7,10 +7,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use client::events::Type;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use client::kube::core::{DynamicObject, PartialObjectMeta};
 use client::kube::{self, Api};
 use client::{Client, Key};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -46,6 +48,8 @@ enum Bond {
     Dangling,
     /// It waits for its dependents to go.
     Waiting,
+    /// The reference cannot be followed: nothing outside of namespaces is owned by something in one.
+    Senseless,
 }
 
 impl Controller for GarbageCollector {
@@ -107,23 +111,30 @@ impl Target {
         Ok(found.filter(|meta| uid(meta.uid.as_deref().unwrap_or_default()) == own))
     }
 
-    /// Changes metadata, if the object is still as it was seen.
-    async fn patch(&self, seen: &ObjectMeta, mut change: serde_json::Value) -> Result<(), Error> {
+    /// Changes metadata, if the object is still as it was seen. What it is then; none when it is gone.
+    async fn patch(&self, seen: &ObjectMeta, mut change: serde_json::Value) -> Result<Option<ObjectMeta>, Error> {
         change["uid"] = json!(seen.uid);
         change["resourceVersion"] = json!(seen.resource_version);
         let name = seen.name.as_deref().unwrap_or_default();
         let patch = Patch::Merge(json!({"metadata": change}));
-        forget_missing(self.whole.patch_metadata(name, &PatchParams::default(), &patch).await.map(|_| ()))
+        forget_missing(self.whole.patch_metadata(name, &PatchParams::default(), &patch).await.map(|object| object.metadata))
     }
 
     async fn remove_finalizer(&self, seen: &ObjectMeta, finalizer: &str) -> Result<(), Error> {
         let mut finalizers = seen.finalizers.clone().unwrap_or_default();
         finalizers.retain(|one| one != finalizer);
-        self.patch(seen, json!({"finalizers": finalizers})).await
+        self.patch(seen, json!({"finalizers": finalizers})).await.map(|_| ())
     }
 
     async fn keep_owners(&self, seen: &ObjectMeta, keep: impl Fn(&OwnerReference) -> bool) -> Result<(), Error> {
         let owners: Vec<&OwnerReference> = seen.owner_references.iter().flatten().filter(|owner| keep(owner)).collect();
+        self.patch(seen, json!({"ownerReferences": owners})).await.map(|_| ())
+    }
+
+    /// Makes the object hold up no deletion of its owners.
+    async fn unblock_owners(&self, seen: &ObjectMeta) -> Result<Option<ObjectMeta>, Error> {
+        let unblocked = |owner: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() };
+        let owners: Vec<OwnerReference> = seen.owner_references.iter().flatten().map(unblocked).collect();
         self.patch(seen, json!({"ownerReferences": owners})).await
     }
 
@@ -132,14 +143,14 @@ impl Target {
         let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
         let params = params.preconditions(Preconditions { uid, resource_version });
         let name = seen.name.as_deref().unwrap_or_default();
-        forget_missing(self.whole.delete(name, &params).await.map(|_| ()))
+        forget_missing(self.whole.delete(name, &params).await).map(|_| ())
     }
 }
 
-fn forget_missing(result: kube::Result<()>) -> Result<(), Error> {
+fn forget_missing<T>(result: kube::Result<T>) -> Result<Option<T>, Error> {
     match result {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => Ok(other?),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        other => Ok(Some(other?)),
     }
 }
 
@@ -186,9 +197,9 @@ impl GarbageCollector {
         let owners = live.owner_references.as_deref().unwrap_or_default();
         let mut bonds = Vec::with_capacity(owners.len());
         for owner in owners {
-            bonds.push(self.bond(cx, owner, live.namespace.as_deref()).await?);
+            bonds.push(self.bond(cx, owner, own, live).await?);
         }
-        if bonds.is_empty() {
+        if bonds.is_empty() || bonds.contains(&Bond::Senseless) {
             return Ok(Action::Done);
         }
         if bonds.contains(&Bond::Solid) {
@@ -203,31 +214,76 @@ impl GarbageCollector {
             }
             return Ok(Action::Done);
         }
-        let has_dependents = self.graph.lock().dependents_of(own).next().is_some();
-        let policy = if bonds.contains(&Bond::Waiting) && has_dependents { PropagationPolicy::Foreground } else { policy(live) };
-        target.delete(live, policy).await?;
+        let (has_dependents, may_be_circle) = self.dependents(own);
+        if !(bonds.contains(&Bond::Waiting) && has_dependents) {
+            target.delete(live, policy(live)).await?;
+        } else if !may_be_circle {
+            target.delete(live, PropagationPolicy::Foreground).await?;
+        } else if let Some(live) = target.unblock_owners(live).await? {
+            // Everybody in a circle would wait for the next one: this object no longer lets its owners wait.
+            target.delete(&live, PropagationPolicy::Foreground).await?;
+        }
         Ok(Action::Done)
     }
 
-    async fn bond(&self, cx: &Cx, owner: &OwnerReference, namespace: Option<&str>) -> Result<Bond, Error> {
-        let own = uid(&owner.uid);
-        {
+    /// Whether an object has dependents, and whether one of them waits for dependents of its own.
+    fn dependents(&self, own: Uid) -> (bool, bool) {
+        let graph = self.graph.lock();
+        let has_some = graph.dependents_of(own).next().is_some();
+        let waiting = graph.dependents_of(own).any(|uid| graph.waits(uid) == Waits::Foreground);
+        (has_some, waiting)
+    }
+
+    /// What an owner is to an object.
+    async fn bond(&self, cx: &Cx, owner: &OwnerReference, own: Uid, live: &ObjectMeta) -> Result<Bond, Error> {
+        let (namespace, owner_uid) = (live.namespace.as_deref(), uid(&owner.uid));
+        let (resource, place) = {
+            let resources = self.resources.lock();
+            let number = resources.of_kind(&owner.api_version, &owner.kind).ok_or_else(|| {
+                Error::Other(format!("the API serves no {} {}, of which an owner is", owner.api_version, owner.kind))
+            })?;
+            (resources.all[number].clone(), resources.place_of(owner, namespace))
+        };
+        if resource.namespaced && namespace.is_none() {
+            return Ok(Bond::Senseless);
+        }
+        let seen = {
             let graph = self.graph.lock();
-            if graph.is_live(own) {
-                let waits = graph.waits(own) == Waits::Foreground;
+            if graph.is_live(owner_uid, place) {
+                let waits = graph.waits(owner_uid) == Waits::Foreground;
                 return Ok(if waits { Bond::Waiting } else { Bond::Solid });
             }
-        }
-        let resource = self.resources.lock().of_kind(&owner.api_version, &owner.kind).cloned();
-        let Some(resource) = resource else {
-            return Err(Error::Other(format!("the API serves no {} {}, of which an owner is", owner.api_version, owner.kind)));
+            graph.place(owner_uid)
         };
         // The watch may be behind: the API decides.
-        let Some(live) = Target::new(&cx.client, &resource, namespace).get(&owner.name, own).await? else {
+        let Some(found) = Target::new(&cx.client, &resource, namespace).get(&owner.name, owner_uid).await? else {
+            if seen.zip(place).is_some_and(|(seen, place)| seen.is_elsewhere(place)) {
+                self.report_elsewhere(cx, owner, own, live);
+            }
             return Ok(Bond::Dangling);
         };
-        let foreground = live.finalizers.iter().flatten().any(|one| one == FOREGROUND);
-        Ok(if live.deletion_timestamp.is_some() && foreground { Bond::Waiting } else { Bond::Solid })
+        let foreground = found.finalizers.iter().flatten().any(|one| one == FOREGROUND);
+        Ok(if found.deletion_timestamp.is_some() && foreground { Bond::Waiting } else { Bond::Solid })
+    }
+
+    /// Tells the user that the owner is in another namespace, which no reference reaches.
+    fn report_elsewhere(&self, cx: &Cx, owner: &OwnerReference, own: Uid, live: &ObjectMeta) {
+        let number = self.graph.lock().item(own).map(|item| item.resource);
+        let Some(api) = number.map(|number| self.resources.lock().all[number].api.clone()) else { return };
+        let object = ObjectReference {
+            api_version: Some(api.api_version),
+            kind: Some(api.kind),
+            namespace: live.namespace.clone(),
+            name: live.name.clone(),
+            uid: live.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        let namespace = live.namespace.as_deref().unwrap_or_default();
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace {namespace:?}"
+        );
+        cx.events.event(&object, Type::Warning, "OwnerRefInvalidNamespace", message);
     }
 }
 

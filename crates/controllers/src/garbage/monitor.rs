@@ -11,10 +11,11 @@ use client::kube::runtime::watcher::{self, Event, watcher};
 use client::{Client, Key};
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::graph::{Graph, Uid, uid};
+use super::graph::{Graph, Owner, Place, Uid, uid};
 use crate::discovery::{Discovered, discover};
 use crate::queue::Queue;
 
@@ -34,12 +35,28 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    /// The resource of an owner reference.
-    pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Discovered> {
-        let group = |version: &str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
-        let exact = self.all.iter().find(|one| one.api.api_version == api_version && one.api.kind == kind);
+    /// The number of an owner reference's resource.
+    pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<usize> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let exact = self.all.iter().position(|one| one.api.api_version == api_version && one.api.kind == kind);
         // A reference may name a version that is served but not preferred.
-        exact.or_else(|| self.all.iter().find(|one| one.api.group == group(api_version) && one.api.kind == kind))
+        exact.or_else(|| self.all.iter().position(|one| one.api.group == group && one.api.kind == kind))
+    }
+
+    /// Where the owner should be that an object of this namespace refers to. None when the API serves no such kind.
+    pub(super) fn place_of(&self, owner: &OwnerReference, namespace: Option<&str>) -> Option<Place> {
+        let number = self.of_kind(&owner.api_version, &owner.kind)?;
+        Some(Place::new(number, namespace.filter(|_| self.all[number].namespaced), &owner.name))
+    }
+
+    /// The owners that an object refers to.
+    fn owners(&self, meta: &ObjectMeta) -> Vec<Owner> {
+        let owner = |reference: &OwnerReference| Owner {
+            uid: uid(&reference.uid),
+            place: self.place_of(reference, meta.namespace.as_deref()),
+            blocked: reference.block_owner_deletion == Some(true),
+        };
+        meta.owner_references.iter().flatten().map(owner).collect()
     }
 
     fn number(&mut self, resource: &Discovered) -> usize {
@@ -156,19 +173,24 @@ impl Monitor {
             Event::InitApply(object) => {
                 let own = uid(object.metadata.uid.as_deref().unwrap_or_default());
                 running.listed.entry(number).or_default().insert(own);
-                running.held.extend(self.graph.lock().observe(number, &object.metadata));
+                self.observe(running, number, &object.metadata);
             }
             Event::InitDone => {
                 running.waiting.remove(&number);
                 let keep = running.listed.remove(&number).unwrap_or_default();
                 self.remove_all(running, number, &keep);
             }
-            Event::Apply(object) => running.held.extend(self.graph.lock().observe(number, &object.metadata)),
+            Event::Apply(object) => self.observe(running, number, &object.metadata),
             Event::Delete(object) => {
                 let own = uid(object.metadata.uid.as_deref().unwrap_or_default());
                 running.held.extend(self.graph.lock().remove(own));
             }
         }
+    }
+
+    fn observe(&self, running: &mut Running, number: usize, meta: &ObjectMeta) {
+        let owners = self.resources.lock().owners(meta);
+        running.held.extend(self.graph.lock().observe(number, meta, owners));
     }
 
     fn remove_all(&self, running: &mut Running, number: usize, keep: &HashSet<Uid>) {

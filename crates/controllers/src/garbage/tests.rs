@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use serde_json::{Value, json};
 
 use super::*;
@@ -60,4 +60,53 @@ async fn a_foreground_deletion_waits_for_dependents() {
     let free = json!({"metadata": {"finalizers": null}});
     pods.patch("held", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
     world.fake.until::<ReplicaSet>(<[ReplicaSet]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_circle_of_owners_goes() {
+    let world = World::new();
+    for (name, owner) in [("one", "three"), ("two", "one"), ("three", "two")] {
+        world.fake.put(&pod_of_pod(name, "a", owner));
+    }
+    world.start(&["garbage-collector"]);
+    let pods: Api<Pod> = Api::namespaced(world.fake.client(), "a");
+    pods.delete("one", &DeleteParams::foreground()).await.unwrap();
+    world.fake.until::<Pod>(<[Pod]>::is_empty).await;
+}
+
+fn pod_of_pod(name: &str, namespace: &str, owner: &str) -> Pod {
+    let mut pod = pod(name, &[owner]);
+    pod.metadata.namespace = Some(namespace.to_owned());
+    for reference in pod.metadata.owner_references.iter_mut().flatten() {
+        (reference.api_version, reference.kind) = ("v1".to_owned(), "Pod".to_owned());
+    }
+    pod
+}
+
+#[tokio::test]
+async fn an_owner_is_looked_for_in_the_own_namespace_only() {
+    let world = World::new();
+    world.fake.put(&pod("owner", &[]));
+    world.fake.put(&pod_of_pod("stays", "a", "owner"));
+    world.fake.put(&pod_of_pod("elsewhere", "b", "owner"));
+    world.start(&["garbage-collector"]);
+    world.fake.until::<Pod>(|pods| names(pods) == ["owner", "stays"]).await;
+    world
+        .fake
+        .until::<Event>(|events| events.iter().any(|event| event.reason.as_deref() == Some("OwnerRefInvalidNamespace")))
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_outside_of_namespaces_goes_for_an_owner_inside() {
+    let world = World::new();
+    let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "nobody", "uid": "nobody"}]);
+    world.fake.put(&object::<Node>(json!({"metadata": {"name": "node", "uid": "node", "ownerReferences": owners}})));
+    world.fake.put(&pod("lost", &["nobody"]));
+    world.start(&["garbage-collector"]);
+    world.fake.until::<Pod>(<[Pod]>::is_empty).await;
+    // What comes later is looked at later: when it is gone, the node has been looked at.
+    world.fake.put(&pod("late", &["nobody"]));
+    world.fake.until::<Pod>(<[Pod]>::is_empty).await;
+    assert_eq!(world.fake.all::<Node>().len(), 1);
 }
