@@ -1,6 +1,7 @@
 //! Event (core/v1). Events go by themselves after an hour, as upstream's default is.
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::names;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde_json::Value;
 
@@ -40,13 +41,12 @@ impl Kind for Event {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        let involved = self.involved_object.namespace.as_deref().unwrap_or_default();
-        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
-        let cluster_scoped = involved.is_empty() && ["", "default", "kube-system"].contains(&namespace);
-        if involved != namespace && !cluster_scoped {
-            let detail = "does not match event.namespace";
-            errors.push(Error::invalid(&Path::new("involvedObject").child("namespace"), involved, detail));
+        check_namespace(self, errors);
+        if self.event_time.is_some() {
+            check_new_style(self, errors);
         }
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        errors.invalid_each(&Path::new("namespace"), namespace, names::dns1123_subdomain(namespace));
     }
 
     fn columns() -> &'static [Column<Self>] {
@@ -79,6 +79,50 @@ impl Kind for Event {
                 Column::wide("Count", "The number of times this event has occurred.", |event, _| event.count.unwrap_or(1).into()),
             ]
         }
+    }
+}
+
+/// Most characters of `reportingInstance`, `action` and `reason` of an event with `eventTime`.
+const MAX_WORD: usize = 128;
+/// Most bytes of its `message`.
+const MAX_NOTE: usize = 1024;
+
+/// An event lives in the namespace of what it is about; what is outside of namespaces has its events in `default`.
+fn check_namespace(event: &Event, errors: &mut Errors) {
+    let about = event.involved_object.namespace.as_deref().unwrap_or_default();
+    let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+    let fits = match (about, event.event_time.is_some()) {
+        ("", false) => ["", "default"].contains(&namespace),
+        ("", true) => ["default", "kube-system"].contains(&namespace),
+        (about, false) => about == namespace,
+        (_, true) => true,
+    };
+    if !fits {
+        let path = Path::new("involvedObject").child("namespace");
+        errors.push(Error::invalid(&path, about, "does not match event.namespace"));
+    }
+}
+
+/// Rules for events that carry `eventTime`, through whichever API they come.
+fn check_new_style(event: &Event, errors: &mut Errors) {
+    let word = |text: &Option<String>| text.clone().unwrap_or_default();
+    let controller = word(&event.reporting_component);
+    let path = Path::new("reportingController");
+    if controller.is_empty() {
+        errors.push(Error::required(&path, ""));
+    }
+    errors.invalid_each(&path, &controller, names::qualified_name(&controller));
+    let words = [("reportingInstance", &event.reporting_instance), ("action", &event.action), ("reason", &event.reason)];
+    for (name, text) in words {
+        let (path, length) = (Path::new(name), text.as_deref().unwrap_or_default().len());
+        if length == 0 {
+            errors.push(Error::required(&path, ""));
+        } else if length > MAX_WORD {
+            errors.push(Error::invalid(&path, "", format!("can have at most {MAX_WORD} characters")));
+        }
+    }
+    if word(&event.message).len() > MAX_NOTE {
+        errors.push(Error::invalid(&Path::new("message"), "", format!("can have at most {MAX_NOTE} characters")));
     }
 }
 

@@ -9,10 +9,12 @@ mod def;
 mod strategy;
 mod typed;
 pub mod util;
+mod view;
 
 mod cluster;
 mod config;
 mod events;
+mod events_v1;
 mod list;
 mod network;
 mod plain;
@@ -26,3 +28,4 @@ pub use def::{GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};
 pub use typed::{Kind, Typed};
+pub use view::View;

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::{apps, authentication, authorization, coordination, discovery, node, rbac, scheduling};
 
+use crate::events_v1::EventsV1;
 use crate::strategy::Strategy;
 use crate::typed::{Kind, Typed};
 
@@ -23,6 +24,7 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<core::Secret>(),
     kind::<core::ServiceAccount>(),
     kind::<core::Event>(),
+    &EventsV1,
     kind::<apps::v1::Deployment>(),
     kind::<apps::v1::ReplicaSet>(),
     kind::<apps::v1::ControllerRevision>(),

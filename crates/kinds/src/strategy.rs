@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::def::KindDef;
+use crate::view::View;
 
 /// Field selector values of an object: label such as `spec.nodeName`, and its value.
 pub type Fields = Vec<(&'static str, String)>;
@@ -14,6 +15,11 @@ pub type Fields = Vec<(&'static str, String)>;
 pub trait Strategy: Send + Sync {
     /// Constant facts.
     fn def(&self) -> &'static KindDef;
+
+    /// The kind whose objects this one shows, when it stores none of its own.
+    fn view(&self) -> Option<&'static View> {
+        None
+    }
 
     /// Fills in what the user left out.
     fn apply_defaults(&self, object: &mut Value);

@@ -66,7 +66,7 @@ impl<K> Default for Typed<K> {
 }
 
 /// Decodes an object that the schema has accepted; a failure here is a defect of the schema table and is reported, not hidden.
-fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) -> Option<K> {
+pub(crate) fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) -> Option<K> {
     match K::deserialize(object) {
         Ok(typed) => Some(typed),
         Err(error) => {

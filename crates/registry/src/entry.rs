@@ -46,6 +46,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The same object in another form.
+    pub(crate) fn with_json(&self, json: Bytes) -> Self {
+        Self { index: self.index.clone(), revision: self.revision, json }
+    }
+
     /// Namespace, empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         &self.index.namespace

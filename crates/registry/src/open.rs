@@ -86,11 +86,10 @@ impl Registry {
         admission: Vec<Box<dyn Admission>>,
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
-        let resources = KINDS.iter().map(|strategy| Resource::new(*strategy).map(Arc::new)).collect::<Result<Vec<_>, _>>();
-        let resources = resources.map_err(OpenError::Schema)?;
+        let resources = resources().map_err(OpenError::Schema)?;
         let applied = Arc::new(AtomicU64::new(0));
         // Nobody else writes yet: what is loaded here is complete up to the revision at which the feed starts.
-        for resource in resources.iter().filter(|resource| resource.def.stored) {
+        for resource in resources.iter().filter(|resource| resource.def.stored && !resource.is_view()) {
             load(engine.as_ref(), resource).await?;
         }
         let by_prefix = resources.iter().map(|resource| (resource.prefix.clone(), resource.clone())).collect();
@@ -130,6 +129,24 @@ impl Registry {
     pub(crate) fn builtin(&self, group: &str, plural: &str) -> Result<&Arc<Resource>, Status> {
         self.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
     }
+}
+
+/// Every kind; one that shows another's objects comes after that one.
+fn resources() -> Result<Vec<Arc<Resource>>, String> {
+    let mut all: Vec<Arc<Resource>> = Vec::with_capacity(KINDS.len());
+    for strategy in KINDS {
+        let resource = match strategy.view() {
+            None => Resource::new(*strategy)?,
+            Some(view) => {
+                let wanted = view.stored.def();
+                let stored = all.iter().find(|one| (one.def.group, one.def.kind) == (wanted.group, wanted.kind));
+                let stored = stored.ok_or_else(|| format!("{} {} is shown before it is there", wanted.group, wanted.kind))?;
+                Resource::of_view(*strategy, view, stored)?
+            }
+        };
+        all.push(Arc::new(resource));
+    }
+    Ok(all)
 }
 
 async fn load(engine: &dyn Engine, resource: &Resource) -> Result<(), store::Error> {

@@ -113,28 +113,28 @@ impl Registry {
     /// Commits an object and returns it as every reader now sees it.
     pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
         let res = target.res;
-        let stored = res.encoding.encode(object).map_err(|error| store::Error::Failed(error.to_string()))?;
+        let (object, index) = res.stored_form(object);
+        let stored = res.encoding.encode(&object).map_err(|error| store::Error::Failed(error.to_string()))?;
         if target.cx.dry_run {
-            return self.rehearse(target, object, expect);
+            return self.rehearse(target, &object, expect).map(|entry| res.show(&entry));
         }
-        let index = Arc::new(Index::of(res.strategy, object));
         let key = res.key(&index.namespace, &index.name);
         let revision = self.engine.commit(self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()))).await?;
         let path = object_path(&index.namespace, &index.name);
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.cache.get(&path).filter(|entry| entry.revision == revision);
-        Ok(cached.unwrap_or_else(|| Arc::new(res.cache.entry(&stored, revision, Some(index)))))
+        Ok(res.show(&cached.unwrap_or_else(|| Arc::new(res.cache.entry(&stored, revision, Some(index))))))
     }
 
     /// Commits a deletion and returns the last state.
     pub(crate) async fn remove(&self, target: Target<'_>, last: &Arc<Entry>) -> Result<Arc<Entry>, store::Error> {
         if target.cx.dry_run {
-            return Ok(last.clone());
+            return Ok(target.res.show(last));
         }
         let key = target.res.key(last.namespace(), last.name());
         let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
         let revision = self.engine.commit(write).await?;
-        Ok(Arc::new(target.res.cache.restamp(last, revision)))
+        Ok(target.res.show(&Arc::new(target.res.cache.restamp(last, revision))))
     }
 
     fn write(&self, res: &Resource, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {

@@ -1,16 +1,17 @@
 //! One kind as the registry serves it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status, gvk};
 use bytes::Bytes;
-use kinds::{KindDef, Strategy};
+use kinds::{KindDef, Strategy, View};
 use schema::{Schema, TypeId};
 use serde_json::Value;
 
 use crate::cache::Cache;
 use crate::context::{Context, FieldValidation};
-use crate::entry::Encoding;
+use crate::entry::{Encoding, Entry, Index};
 
 /// A kind with its schema and its cache.
 pub struct Resource {
@@ -24,6 +25,8 @@ pub struct Resource {
     pub(crate) encoding: Encoding,
     pub(crate) prefix: String,
     pub(crate) cache: Arc<Cache>,
+    /// For a kind that shows the objects of another one, whose prefix, encoding and cache these then are.
+    shown: Option<(&'static View, Encoding)>,
 }
 
 impl Resource {
@@ -42,7 +45,73 @@ impl Resource {
             cache: Arc::new(Cache::new(strategy, encoding.clone())),
             encoding,
             prefix: format!("/registry/{group}/{}/", def.plural),
+            shown: None,
         })
+    }
+
+    /// A kind that shows the objects of `stored`.
+    pub(crate) fn of_view(strategy: &'static dyn Strategy, view: &'static View, stored: &Self) -> Result<Self, String> {
+        let own = Self::new(strategy)?;
+        Ok(Self {
+            group_resource: stored.group_resource.clone(),
+            shown: Some((view, own.encoding)),
+            encoding: stored.encoding.clone(),
+            prefix: stored.prefix.clone(),
+            cache: stored.cache.clone(),
+            ..own
+        })
+    }
+
+    /// Whether the objects are another kind's.
+    pub(crate) fn is_view(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// An entry of the cache in this kind's form.
+    pub(crate) fn show(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+        let Some((_, encoding)) = &self.shown else { return entry.clone() };
+        match encoding.encode(&self.value(entry)) {
+            Ok(bytes) => Arc::new(entry.with_json(encoding.stamp(&bytes, entry.revision))),
+            // What has been decoded can be encoded.
+            Err(_) => entry.clone(),
+        }
+    }
+
+    /// A bookmark of the cache, whose object has metadata only, in this kind's form.
+    pub(crate) fn show_bookmark(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+        let mut object = entry.value();
+        apimachinery::meta::set_type(&mut object, &self.def.api_version(), self.def.kind);
+        Arc::new(entry.with_json(object.to_string().into()))
+    }
+
+    /// An entry of the cache, decoded, in this kind's form.
+    pub(crate) fn value(&self, entry: &Entry) -> Value {
+        let mut object = entry.value();
+        if let Some((view, _)) = &self.shown {
+            view.show(&mut object, &self.def.api_version(), self.def.kind);
+            canonicalize(self.ty, &mut object);
+        }
+        object
+    }
+
+    /// An object of this kind in the form in which it is stored, and what selectors need of it.
+    pub(crate) fn stored_form<'a>(&self, object: &'a Value) -> (Cow<'a, Value>, Arc<Index>) {
+        let Some((view, _)) = &self.shown else {
+            return (Cow::Borrowed(object), Arc::new(Index::of(self.strategy, object)));
+        };
+        let mut stored = object.clone();
+        view.store(&mut stored);
+        let def = view.stored.def();
+        if let Some(ty) = Schema::builtin().kind(def.group, def.version, def.kind) {
+            canonicalize(ty, &mut stored);
+        }
+        let index = Arc::new(Index::of(view.stored, &stored));
+        (Cow::Owned(stored), index)
+    }
+
+    /// The name under which the cache knows a field of a field selector.
+    pub(crate) fn stored_field(&self, field: &str) -> String {
+        self.shown.as_ref().map_or_else(|| field.to_owned(), |(view, _)| view.stored_field(field))
     }
 
     /// The store's key of an object.
@@ -81,6 +150,12 @@ impl Resource {
         let texts = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
         strict(cx, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).chain(texts).collect(), expected)
     }
+}
+
+/// Brings an object that has changed its kind into the form in which Go would write it.
+fn canonicalize(ty: TypeId, object: &mut Value) {
+    // The same values under other names have the right types.
+    let _ = schema::decode(Schema::builtin(), ty, object);
 }
 
 /// `namespace/name`, or `name` alone.

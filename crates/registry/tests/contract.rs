@@ -31,6 +31,10 @@ fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
         "ReplicationController" => json!({"spec": {"template": template}}),
         "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "Event" if def.group == "events.k8s.io" => json!({
+            "regarding": {"namespace": namespace, "name": "x", "kind": "Pod"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "c", "reportingInstance": "c-1", "action": "Do", "reason": "Done", "type": "Normal",
+        }),
         "Event" => json!({"involvedObject": {"namespace": namespace, "name": "x", "kind": "Pod"}}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
         "RuntimeClass" => json!({"handler": "runc"}),
@@ -126,6 +130,51 @@ async fn every_kind_through_every_verb() {
     for res in registry.resources().filter(|res| res.def.stored) {
         check_kind(&registry, res).await;
     }
+}
+
+#[tokio::test]
+async fn events_are_the_same_objects_in_both_groups() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let core = registry.resource("", "v1", "events").unwrap();
+    let shown = registry.resource("events.k8s.io", "v1", "events").unwrap();
+    let cx = context("t");
+    let all = ListOptions { send_initial_events: Some(true), allow_bookmarks: true, ..ListOptions::default() };
+    let mut watch = registry.watch(shown, Some("ns"), &all).await.unwrap();
+    let bookmark = watch.next().await.unwrap();
+    assert_eq!(meta::api_version(&bookmark.entry.value()), "events.k8s.io/v1");
+
+    let mut old = minimal(core, "ns", "old");
+    (old["message"], old["source"]["component"]) = ("m".into(), "c".into());
+    registry.create(&cx, core, "ns", None, decoded(core, &cx, old).await).await.unwrap();
+    let seen = watch.next().await.unwrap();
+    assert_eq!((seen.kind, &seen.entry.value()["note"]), (EventType::Added, &json!("m")));
+    let got = registry.get(shown, "ns", "old", None).await.unwrap();
+    assert_eq!((&got.value()["deprecatedSource"]["component"], got.json.clone()), (&json!("c"), seen.entry.json.clone()));
+    assert_eq!(got.value().get("source"), None);
+
+    let new = decoded(shown, &cx, minimal(shown, "ns", "new")).await;
+    let made = registry.create(&cx, shown, "ns", None, new).await.unwrap().value();
+    assert_eq!(meta::managed_fields(&made)[0]["apiVersion"], "events.k8s.io/v1");
+    let stored = registry.get(core, "ns", "new", None).await.unwrap().value();
+    assert_eq!((&stored["involvedObject"]["name"], &stored["reportingComponent"]), (&json!("x"), &json!("c")));
+    assert!(meta::managed_fields(&stored)[0]["fieldsV1"].get("f:involvedObject").is_some(), "{stored}");
+
+    let count = async |res: &Arc<Resource>, selector: &str| {
+        let fields = Some(apimachinery::fields::Selector::parse(selector).unwrap());
+        registry.list(res, None, &ListOptions { fields, ..ListOptions::default() }).await.map(|list| list.entries.len())
+    };
+    assert_eq!(count(core, "involvedObject.name=x,reportingComponent=c").await.unwrap(), 1);
+    assert_eq!(count(shown, "regarding.name=x,reportingController=c").await.unwrap(), 1);
+    assert_eq!(count(shown, "involvedObject.name=x").await.unwrap_err().code, 400);
+
+    let note = Patch::Merge(r#"{"note": "other"}"#.into());
+    assert_eq!(registry.patch(&cx, shown, "", "ns", "old", note).await.unwrap_err().code, 422);
+    let series = r#"{"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z"}}"#;
+    registry.patch(&cx, shown, "", "ns", "new", Patch::Strategic(series.into())).await.unwrap();
+    assert_eq!(registry.get(core, "ns", "new", None).await.unwrap().value()["series"]["count"], 2);
+    registry.delete(&cx, shown, "ns", "old", DeleteOptions::default()).await.unwrap();
+    assert!(registry.get(core, "ns", "old", None).await.unwrap_err().is(Reason::NotFound));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{Cache, Change, Event, EventType};
-use crate::Entry;
+use crate::{Entry, Resource};
 
 /// Time between bookmarks of an idle watch.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,6 +35,8 @@ pub struct Watch {
     bookmarks: Option<CurrentRevision>,
     next_bookmark: Instant,
     deadline: Option<Instant>,
+    /// The kind to show objects as, where it is not the stored one.
+    shown: Option<Arc<Resource>>,
     over: bool,
 }
 
@@ -91,6 +93,7 @@ impl Watch {
             bookmarks: None,
             next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
             deadline: None,
+            shown: None,
             over: false,
         }
     }
@@ -107,11 +110,26 @@ impl Watch {
         self
     }
 
+    /// Shows the objects as another kind, if `res` is one that does.
+    pub(crate) fn shown_as(mut self, res: &Arc<Resource>) -> Self {
+        self.shown = res.is_view().then(|| res.clone());
+        self
+    }
+
+    fn show(shown: Option<&Arc<Resource>>, event: Event) -> Event {
+        match shown {
+            None => event,
+            Some(_) if event.kind == EventType::Error => event,
+            Some(res) if event.kind == EventType::Bookmark => Event::new(event.kind, res.show_bookmark(&event.entry)),
+            Some(res) => Event::new(event.kind, res.show(&event.entry)),
+        }
+    }
+
     /// The next event, none at the end.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+                return Some(Self::show(self.shown.as_ref(), event));
             }
             if self.over {
                 return None;
@@ -125,7 +143,8 @@ impl Watch {
         if self.ready.is_empty() && self.history.is_none() && !self.over {
             self.fill();
         }
-        self.ready.drain(..)
+        let shown = self.shown.clone();
+        self.ready.drain(..).map(move |event| Self::show(shown.as_ref(), event))
     }
 
     /// The events as a stream.

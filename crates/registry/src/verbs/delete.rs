@@ -53,7 +53,7 @@ impl Registry {
         current: &Arc<Entry>,
         options: &DeleteOptions,
     ) -> Result<Result<Deleted, Status>, store::Error> {
-        let old = current.value();
+        let old = target.res.value(current);
         let checked = match check_preconditions(target, current, &old, options) {
             Ok(()) => self.admit(target, Operation::Delete, None, Some(&old)).await.map(|_| ()),
             refused => refused,
@@ -63,7 +63,7 @@ impl Registry {
         }
         Ok(Ok(match plan(target.res, &old, options, Timestamp::now()) {
             Step::Remove => Deleted::Now(self.remove(target, current).await?),
-            Step::Nothing => Deleted::Later(current.clone()),
+            Step::Nothing => Deleted::Later(target.res.show(current)),
             Step::Mark(object) => Deleted::Later(self.put(target, &object, Expect::At(current.revision)).await?),
         }))
     }

@@ -59,7 +59,11 @@ impl Selection {
                 if res.strategy.selectable().is_empty() { selector.check_default_labels() } else { selector.check_labels(known) };
             checked.map_err(|error| Status::bad_request(error.to_string()))?;
         }
-        Ok(Self { namespace: namespace.map(str::to_owned), options: options.clone() })
+        let mut options = options.clone();
+        for term in options.fields.iter_mut().flat_map(|fields| &mut fields.0) {
+            term.field = res.stored_field(&term.field);
+        }
+        Ok(Self { namespace: namespace.map(str::to_owned), options })
     }
 
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
@@ -91,7 +95,8 @@ impl Registry {
         resource_version: Option<&str>,
     ) -> Result<Arc<Entry>, Status> {
         self.not_in_future(parse_version(resource_version)?)?;
-        res.cache.get(&object_path(namespace, name)).ok_or_else(|| Status::not_found(&res.group_resource, name))
+        let found = res.cache.get(&object_path(namespace, name));
+        found.map(|entry| res.show(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 
     /// The objects that the options select.
@@ -99,21 +104,25 @@ impl Registry {
         let selection = Selection::new(res, namespace, options)?;
         let version = parse_version(options.resource_version.as_deref())?;
         self.not_in_future(version)?;
-        match (options.continue_token.as_deref(), options.resource_version_match.as_deref()) {
+        let mut list = match (options.continue_token.as_deref(), options.resource_version_match.as_deref()) {
             (Some(token), _) if !token.is_empty() => {
                 let token = Token::decode(token)?;
                 let at = u64::try_from(token.rv).ok().filter(|revision| *revision < res.cache.revision());
                 match at {
-                    Some(at) if !res.def.ephemeral => self.list_past(res, &selection, at, Some(&token.start)).await,
-                    _ => Ok(self.list_now(res, &selection, Some(&token), &token.start)),
+                    Some(at) if !res.def.ephemeral => self.list_past(res, &selection, at, Some(&token.start)).await?,
+                    _ => self.list_now(res, &selection, Some(&token), &token.start),
                 }
             }
             (_, Some("Exact")) => match version.filter(|version| *version < res.cache.revision()) {
-                Some(at) => self.list_past(res, &selection, at, None).await,
-                None => Ok(self.list_now(res, &selection, None, "")),
+                Some(at) => self.list_past(res, &selection, at, None).await?,
+                None => self.list_now(res, &selection, None, ""),
             },
-            _ => Ok(self.list_now(res, &selection, None, "")),
+            _ => self.list_now(res, &selection, None, ""),
+        };
+        if res.is_view() {
+            list.entries.iter_mut().for_each(|entry| *entry = res.show(entry));
         }
+        Ok(list)
     }
 
     fn not_in_future(&self, version: Option<u64>) -> Result<(), Status> {

@@ -45,7 +45,7 @@ impl Registry {
     }
 
     async fn patch_once(&self, target: Target<'_>, patch: &Patch, current: &Arc<Entry>) -> Result<Written, Status> {
-        let old = current.value();
+        let old = target.res.value(current);
         let mut object = apply_patch(target.res.ty, &old, patch)?;
         check_unchanged_identity(target, &object, &old)?;
         target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
@@ -59,7 +59,7 @@ impl Registry {
         let mut config = config.clone();
         super::create::check_identity(&mut config, namespace, Some(name))?;
         let now = apimachinery::time::now();
-        let old = current.as_ref().map(|entry| entry.value());
+        let old = current.as_ref().map(|entry| res.value(entry));
         let mut merged = apply::apply(types(res), old.as_ref(), &config, &by(cx, res, sub, &now), cx.force)?;
         res.decode(cx, sub, &mut merged, Vec::new())?;
         match current {

@@ -61,7 +61,7 @@ impl Registry {
         tracked: bool,
     ) -> Result<Arc<Entry>, Status> {
         let Target { cx, res, sub, .. } = target;
-        let old = current.value();
+        let old = res.value(current);
         check_preconditions(target, current, &old, &object)?;
         if sub.is_empty() {
             res.strategy.apply_defaults(&mut object);
@@ -84,7 +84,7 @@ impl Registry {
         let mut object = self.admit(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
         apimachinery::apply::keep_times(&old, &mut object);
         if object == old {
-            return Ok(current.clone());
+            return Ok(res.show(current));
         }
         let result = if finished(res, &object, &old) {
             self.remove(target, current).await

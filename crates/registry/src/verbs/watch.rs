@@ -27,7 +27,7 @@ impl Registry {
             Some(version) => self.watch_since(res, selects, version).await?,
             None => res.cache.watch_from_now(selects, |_, _| Vec::new()),
         };
-        let watch = watch.with_timeout(options.timeout);
+        let watch = watch.with_timeout(options.timeout).shown_as(res);
         Ok(if options.allow_bookmarks { watch.with_bookmarks(self.revision_source()) } else { watch })
     }
 
