@@ -9,6 +9,7 @@ mod node;
 mod paths;
 mod preflight;
 mod server;
+mod version;
 
 use std::process::ExitCode;
 

@@ -43,7 +43,7 @@ pub(crate) struct Inner {
     pub(crate) readiness: Readiness,
     pub(crate) kubelets: KubeletClient,
     pub(crate) keys: Arc<crate::authn::TokenKeys>,
-    pub(crate) version: &'static str,
+    pub(crate) build: crate::version::Build,
     pub(crate) public_address: String,
     pub(crate) tasks: Tasks,
 }

@@ -22,7 +22,7 @@ impl Inner {
         }
         match path {
             "" => self.paths(),
-            "/version" => respond::bytes(OK, JSON, self.version().to_string()),
+            "/version" => respond::bytes(OK, JSON, crate::version::document(&self.build).to_string()),
             "/metrics" => respond::bytes(OK, "text/plain; version=0.0.4; charset=utf-8", base::metrics::encode()),
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
@@ -65,16 +65,6 @@ impl Inner {
             headers.insert(ETAG, tag);
         }
         response
-    }
-
-    fn version(&self) -> serde_json::Value {
-        let mut numbers = self.version.trim_start_matches('v').split('.');
-        json!({
-            "major": numbers.next(), "minor": numbers.next(), "gitVersion": self.version, "gitCommit": "", "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
-            "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
-            "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        })
     }
 
     fn paths(&self) -> Response<Body> {

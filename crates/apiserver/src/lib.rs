@@ -25,6 +25,7 @@ mod reviews;
 pub mod route;
 pub mod server;
 mod service;
+mod version;
 mod watch;
 
 pub use api::Api;
@@ -32,7 +33,8 @@ pub use authn::{Authenticator, Identity, TokenKeys};
 pub use authz::Authorizer;
 pub use body::Body;
 pub use proxy::KubeletClient;
-pub use service::{Handle, Options, Service, VERSION};
+pub use service::{Handle, Options, Service};
+pub use version::{Build, VERSION};
 
 /// Why the API server could not start, or stopped.
 #[derive(Debug, thiserror::Error)]

@@ -18,10 +18,8 @@ use crate::authz::{self, Authorizer};
 use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
+use crate::version::{Build, VERSION};
 use crate::{Error, bootstrap, server};
-
-/// The version of the API that is served.
-pub const VERSION: &str = "v1.36.4";
 
 /// What the API server needs to know.
 #[derive(Clone)]
@@ -42,6 +40,8 @@ pub struct Options {
     pub issuer: String,
     /// Requests without credentials are `system:anonymous`; refused otherwise.
     pub anonymous: bool,
+    /// For `/version`.
+    pub build: Build,
     /// Options of the registry. Its token signer is set here.
     pub registry: registry::Options,
 }
@@ -91,7 +91,7 @@ impl Service {
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(&authority)?,
             readiness: readiness.clone(),
-            version: VERSION,
+            build: options.build,
             public_address: options.public_address.clone(),
             tasks: tasks.child(),
             authorizer,

@@ -38,6 +38,7 @@ async fn start() -> Server {
         domain: "cluster.local".into(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         anonymous: true,
+        build: apiserver::Build::default(),
         registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
     };
     let service = Service::new(engine, authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
