@@ -2,7 +2,9 @@
 //! and nodes for their proxy subresource.
 
 mod backend;
+mod html;
 mod kubelet;
+mod links;
 mod target;
 
 use apimachinery::Status;

@@ -1,12 +1,13 @@
 //! The proxy subresource of pods, services and nodes: names such as `https:web:443`, and what they stand for.
 
 use apimachinery::Status;
-use http::header::LOCATION;
+use http::header::{HOST, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode};
 use registry::ListOptions;
 use serde_json::Value;
 
 use super::backend::Backend;
+use super::links::Links;
 use crate::api::Inner;
 use crate::body::{Body, RequestBody};
 use crate::resources::On;
@@ -51,8 +52,25 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     if !on.call.query.is_empty() {
         path = format!("{path}?{}", on.call.query);
     }
-    let sent = backend.send(on.call.parts, &path, body, &api.tasks).await;
-    sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))
+    let unreachable = |error| Status::service_unavailable(format!("error trying to reach service: {error}"));
+    if streaming::is_upgrade(&on.call.parts.headers) {
+        return backend.send(on.call.parts, &path, body, &api.tasks).await.map_err(unreachable);
+    }
+    let own_path = on.call.parts.uri.path();
+    let mut parts = on.call.parts.clone();
+    if let Ok(forwarded) = HeaderValue::try_from(own_path) {
+        parts.headers.insert("x-forwarded-uri", forwarded);
+    }
+    let prefix = own_path.strip_suffix(raw).unwrap_or(own_path).to_owned();
+    let links = Links { prefix, hosts: [Some(backend.authority()), host(&parts)].into_iter().flatten().collect() };
+    let response = backend.send(&parts, &path, body, &api.tasks).await.map_err(unreachable)?;
+    Ok(links.adapt(response))
+}
+
+/// The host that the client asked.
+fn host(parts: &http::request::Parts) -> Option<String> {
+    let header = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    header.or_else(|| parts.uri.authority().map(ToString::to_string))
 }
 
 /// What follows the `proxy` of `/api/v1/[namespaces/N/]KIND/NAME/proxy`, not decoded. Names may begin with `proxy` too.
