@@ -17,7 +17,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use registry::{Registry, User};
 
-use crate::authn::{Authenticator, Identity, impersonate};
+use crate::authn::{ANONYMOUS, Authenticator, Identity, impersonate};
 use crate::authz::{Attributes, Authorizer};
 use crate::body::{Body, BoxError, RequestBody};
 use crate::discovery::Discovery;
@@ -28,6 +28,7 @@ use crate::proxy::KubeletClient;
 use crate::query::Query;
 use crate::respond;
 use crate::route::{self, Route, Target};
+use crate::server::Unauthenticated;
 
 /// The API of a cluster. Cheap to clone; a `tower::Service`.
 #[derive(Clone)]
@@ -171,7 +172,8 @@ fn verb(method: &Method, route: &Route<'_>, query: &str) -> Option<&'static str>
         Method::PATCH => "patch",
         Method::DELETE if target.name.is_empty() => "deletecollection",
         Method::DELETE => "delete",
-        Method::OPTIONS => "get",
+        // No verb: only who may do anything may ask what could be asked, as upstream.
+        Method::OPTIONS => "",
         _ => return None,
     })
 }
@@ -202,22 +204,26 @@ impl Inner {
         let negotiated = negotiate::accept(&parts.headers, query, self.has_shapes(&route));
         let accept = negotiated.as_ref().ok().copied().unwrap_or_default();
         let mut call = Call { parts, path: &path, query, accept, user: Arc::default(), verb };
-        match self.admit(&mut call, &route).await {
-            Ok(()) => {}
-            Err(status) => return respond::failure(accept, &status),
-        }
-        match route {
-            Route::Other => self.document(&call, body).await,
-            Route::Resource(target) => {
-                // What is proxied has its own media types.
-                if let (Err(status), false) =
-                    (negotiated, matches!(target.sub, "proxy" | "log" | "exec" | "attach" | "portforward"))
-                {
-                    return respond::failure(accept, &status);
+        let admitted = self.admit(&mut call, &route).await;
+        let unauthenticated = match &admitted {
+            Err(status) if status.code == 401 => true,
+            _ => call.user.name == ANONYMOUS,
+        };
+        let mut response = match (admitted, route) {
+            (Err(status), _) => respond::failure(accept, &status),
+            (Ok(()), Route::Other) => self.document(&call, body).await,
+            // What is proxied has its own media types.
+            (Ok(()), Route::Resource(target)) => match negotiated {
+                Err(status) if !matches!(target.sub, "proxy" | "log" | "exec" | "attach" | "portforward") => {
+                    respond::failure(accept, &status)
                 }
-                self.resource(call, target, body, about).await
-            }
+                _ => self.resource(call, target, body, about).await,
+            },
+        };
+        if unauthenticated {
+            response.extensions_mut().insert(Unauthenticated);
         }
+        response
     }
 
     /// Authentication, impersonation, authorization.

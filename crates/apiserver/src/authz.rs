@@ -137,8 +137,9 @@ impl Authorizer {
         if index.allows(attributes) {
             return Ok(());
         }
-        if !index.missing().is_empty() {
-            reason = format!("RBAC: {}", index.missing().join(", "));
+        let missing = index.missing(attributes.user, if attributes.is_resource { attributes.namespace } else { "" });
+        if !missing.is_empty() {
+            reason = format!("RBAC: {}", missing.join(", "));
         }
         Err(attributes.forbidden(&reason))
     }

@@ -1,5 +1,7 @@
 //! Request bodies.
 
+use std::time::Duration;
+
 use apimachinery::{Status, gvk};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,6 +15,9 @@ use crate::negotiate::{self, Format};
 /// The largest body of a request (upstream's default).
 pub(crate) const MAX_BODY: usize = 3 << 20;
 
+/// How long a body may take to arrive: upstream's timeout of a request.
+const MAX_TIME: Duration = Duration::from_secs(60);
+
 /// Bytes of a refused body that are read and thrown away.
 const MAX_DISCARDED: usize = 16 << 20;
 
@@ -21,7 +26,14 @@ pub(crate) type Parsed = (Value, Vec<String>);
 
 /// Reads the whole body.
 pub(crate) async fn read(body: RequestBody) -> Result<Bytes, Status> {
-    match collect(body, MAX_BODY).await {
+    read_within(body, MAX_TIME).await
+}
+
+async fn read_within(body: RequestBody, limit: Duration) -> Result<Bytes, Status> {
+    let Ok(collected) = tokio::time::timeout(limit, collect(body, MAX_BODY)).await else {
+        return Err(Status::timeout(format!("the body of the request did not arrive within {limit:?}"), 0));
+    };
+    match collected {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(Status::too_large(format!("limit is {MAX_BODY}"))),
         Err(error) => Err(Status::bad_request(format!("unable to read the body of the request: {error}"))),
@@ -111,4 +123,53 @@ fn parse_protobuf(bytes: &[u8], expected: (&str, &str, &str)) -> Result<Value, S
     let mut value = schema::protobuf::decode(Schema::builtin(), ty, raw).map_err(|error| bad(&error))?;
     apimachinery::meta::set_type(&mut value, api_version, kind);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures::StreamExt;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let drips = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"{")))]).chain(futures::stream::pending());
+        let status = read_within(RequestBody::new(StreamBody::new(drips)), Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!((status.code, status.message.ends_with("did not arrive within 20ms")), (504, true), "{status:?}");
+    }
+
+    #[test]
+    fn hostile_yaml() {
+        let check = |text: &str| parse_yaml(text.as_bytes()).map(drop).map_err(|status| status.code);
+        let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..30 {
+            let before = format!("*a{}", n - 1);
+            laughs.push_str(&format!("a{n}: &a{n} [{}]\n", [before.as_str(); 9].join(", ")));
+        }
+        assert_eq!(check(&laughs), Err(400));
+        assert_eq!(check(&"[".repeat(100_000)), Err(400));
+        assert_eq!(check(&"- ".repeat(100_000)), Err(400));
+        assert_eq!(check(&format!("{}a: b", "a: {".repeat(50_000))), Err(400));
+        assert_eq!(check("a: b\na: c\n"), Err(400));
+        assert_eq!(check("a: &a [*a]\n"), Err(400));
+        assert_eq!(check("a: !!binary x\n---\nb: c\n"), Err(400));
+        assert_eq!(check("a: .nan\n"), Err(400));
+    }
+
+    #[test]
+    fn hostile_json() {
+        let check =
+            |text: &str| parse_json(text.as_bytes()).map(|(_, duplicates)| duplicates.len()).map_err(|status| status.code);
+        assert_eq!(check(&"[".repeat(1_000_000)), Err(400));
+        assert_eq!(check(&r#"{"a":"#.repeat(500_000)), Err(400));
+        assert_eq!(check(r#"{"a": NaN}"#), Err(400));
+        assert_eq!(check(r#"{"a": 1e999}"#), Err(400));
+        assert_eq!(check(r#"{"a": 1, "a": 2}"#), Ok(1));
+        assert_eq!(check("{\"a\": \"\\ud800\"}"), Err(400));
+        let digits = "9".repeat(100_000);
+        assert!(check(&format!("{{\"a\": {digits}}}")).is_err());
+        assert_eq!(parse_json(b"{\"a\": \"\xff\"}").map_err(|status| status.code), Err(400));
+    }
 }

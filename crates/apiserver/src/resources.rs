@@ -9,6 +9,7 @@ use registry::{Context, Deleted, Patch, Resource, Warnings};
 use serde_json::Value;
 
 use crate::api::{Call, Inner, OK, method_not_allowed};
+use crate::authz::Attributes;
 use crate::body::{Body, RequestBody};
 use crate::metrics::About;
 use crate::negotiate::{self, Accept};
@@ -151,6 +152,7 @@ impl Inner {
 
     async fn update(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
         let cx = on.context("UpdateOptions", false)?;
+        let cx = Context { create_refused: self.create_refused(on, on.resource.def.create_on_update).await, ..cx };
         let object = on.read(&cx, body).await?;
         let target = &on.target;
         let written = self.registry.update(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
@@ -162,7 +164,9 @@ impl Inner {
         if !PATCH_TYPES.contains(&kind) {
             return Err(Status::unsupported_media_type(PATCH_TYPES));
         }
-        let cx = on.context("PatchOptions", kind == "application/apply-patch+yaml")?;
+        let apply = kind == "application/apply-patch+yaml";
+        let cx = on.context("PatchOptions", apply)?;
+        let cx = Context { create_refused: self.create_refused(on, apply).await, ..cx };
         let bytes = decode::read(body).await?;
         let patch = match kind {
             "application/json-patch+json" => Patch::Json(bytes),
@@ -173,6 +177,25 @@ impl Inner {
         let target = &on.target;
         let written = self.registry.patch(&cx, on.resource, target.sub, target.namespace, target.name, patch).await?;
         Ok(on.written(written))
+    }
+
+    /// Why the user may not create the object; none when the request `can` create none.
+    async fn create_refused(&self, on: &On<'_>, can: bool) -> Option<Box<Status>> {
+        let (target, user) = (&on.target, &on.call.user);
+        if !can || !target.sub.is_empty() {
+            return None;
+        }
+        let attributes = Attributes {
+            verb: "create",
+            group: target.group,
+            version: target.version,
+            resource: target.plural,
+            namespace: target.namespace,
+            name: target.name,
+            is_resource: true,
+            ..Attributes::new(user)
+        };
+        self.authorizer.decide(&self.registry, &attributes).await.err().map(Box::new)
     }
 
     async fn delete(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {

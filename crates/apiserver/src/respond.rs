@@ -227,11 +227,20 @@ pub(crate) fn table(
     value
 }
 
+/// Characters of all warnings of a response, as upstream: they repeat what a client sent, and headers should be short.
+const MAX_WARNINGS: usize = 4096;
+
 /// Adds the `Warning` headers (RFC 7234, code 299) of a request.
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &Warnings) {
+    let mut left = MAX_WARNINGS;
     for warning in warnings.take() {
-        let mut text = String::with_capacity(warning.len() + 10);
-        for c in warning.chars().filter(|c| !c.is_control()) {
+        if left == 0 {
+            return;
+        }
+        let mut text = String::with_capacity(warning.len().min(left) + 10);
+        let shown = warning.chars().filter(|c| !c.is_control()).take(left);
+        for c in shown {
+            left -= 1;
             if matches!(c, '"' | '\\') {
                 text.push('\\');
             }
@@ -247,6 +256,19 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &Warnings) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn warnings_stay_short() {
+        let warnings = Warnings::default();
+        warnings.push("a\"b");
+        warnings.push("x".repeat(1 << 20));
+        warnings.push("none of this");
+        let mut response = Response::new(Body::Empty);
+        warn(&mut response, &warnings);
+        let lengths: Vec<usize> = response.headers().get_all(WARNING).iter().map(|value| value.len()).collect();
+        // `299 - ""` around each, and a backslash before the quote.
+        assert_eq!(lengths, [8 + 4, 8 + MAX_WARNINGS - 3]);
+    }
 
     fn check(document: Value, api_version: &str) {
         let encoded = protobuf(&document).unwrap();

@@ -1,22 +1,26 @@
 //! The TLS listener.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Verifier;
+use http::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
-use crate::Api;
 use crate::authn::Identity;
+use crate::{Api, Body};
 
 /// Connections at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -28,6 +32,11 @@ const DRAIN: Duration = Duration::from_secs(8);
 const MAX_STREAMS: u32 = 250;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 
+/// Marks the answer to a request whose sender has proved no identity. HTTP/2 is costly to serve, and open to abuse: it goes
+/// on only for those who have one, as upstream's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unauthenticated;
+
 /// Accepts connections until the tasks are cancelled; each connection is a task of its own.
 pub async fn serve(
     listener: TcpListener,
@@ -35,7 +44,7 @@ pub async fn serve(
     verifier: Arc<Verifier>,
     api: Api,
     tasks: Tasks,
-) -> Result<(), std::convert::Infallible> {
+) -> Result<(), Infallible> {
     let acceptor = TlsAcceptor::from(config);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let end = tasks.token();
@@ -59,13 +68,12 @@ pub async fn serve(
         tasks.spawn("api connection", OnFailure::Log, async move {
             let _permit = permit;
             converse(stream, peer, acceptor, verifier, api, connection).await;
-            Ok::<_, std::convert::Infallible>(())
+            Ok::<_, Infallible>(())
         });
     }
 }
 
 async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, verifier: Arc<Verifier>, api: Api, tasks: Tasks) {
-    let end = tasks.token();
     // Small answers go out at once; a socket that refuses the option works all the same.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -74,14 +82,64 @@ async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, ve
         Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
     };
     let identity = Identity::of_peer(verifier.peer(stream.get_ref().1.peer_certificates()));
-    let service = service_fn(move |mut request: http::Request<Incoming>| {
+    let answer = move |mut request: http::Request<Incoming>| {
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }
         api.answer(request)
+    };
+    if let Err(why) = hold(stream, answer, HEADER_TIMEOUT, tasks.token()).await {
+        tracing::debug!(%peer, why, "connection ended");
+    }
+}
+
+/// Serves one connection to its end. `patience` is for the first request, and the headers of each. The error says why it
+/// did not end well.
+async fn hold<I, A, F>(stream: I, answer: A, patience: Duration, end: CancellationToken) -> Result<(), String>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(http::Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
+    let (asked, leave) = (CancellationToken::new(), CancellationToken::new());
+    let service = service_fn(|request: http::Request<Incoming>| {
+        asked.cancel();
+        let (leave, is_http2) = (leave.clone(), request.version() == http::Version::HTTP_2);
+        let answer = answer(request);
+        async move {
+            let response = answer.await?;
+            if is_http2 && response.extensions().get::<Unauthenticated>().is_some() {
+                leave.cancel();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
+    let builder = builder(patience);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // Neither protocol bounds the wait for the very first byte.
+    let silent = async {
+        if tokio::time::timeout(patience, asked.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = silent => return Err("no request in time".into()),
+        () = async { tokio::select! { () = end.cancelled() => {}, () = leave.cancelled() => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN, connection).await {
+                Ok(result) => result,
+                Err(_) => return Ok(()),
+            }
+        }
+    };
+    result.map_err(|error| error.to_string())
+}
+
+fn builder(patience: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -89,19 +147,52 @@ async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, ve
         .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = end.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, connection).await {
-                Ok(result) => result,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "connection ended");
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http_body_util::Empty;
+    use hyper::client::conn::http2;
+    use tokio::io::AsyncWriteExt;
+
+    async fn anonymous(_: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let mut response = Response::new(Body::Empty);
+        response.extensions_mut().insert(Unauthenticated);
+        Ok(response)
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_cut_off() {
+        let check = async |sent: &[u8]| {
+            let (mut client, server) = tokio::io::duplex(1 << 10);
+            client.write_all(sent).await.unwrap();
+            let served = hold(server, anonymous, Duration::from_millis(20), CancellationToken::new()).await;
+            assert!(served.is_err(), "{sent:?}");
+        };
+        check(b"").await;
+        check(b"GET / HT").await;
+        check(b"GET / HTTP/1.1\r\nhost: x\r\na: b").await;
+        check(b"PRI * HTTP/2.0\r\n").await;
+        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn http2_ends_with_an_unauthenticated_request() {
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let request = async {
+            let io = TokioIo::new(client);
+            let (mut sender, connection) = http2::handshake::<_, _, Empty<bytes::Bytes>>(TokioExecutor::new(), io).await.unwrap();
+            let ask = async {
+                let request = http::Request::get("https://x/livez").body(Empty::new()).unwrap();
+                sender.send_request(request).await.unwrap().status()
+            };
+            let (connected, status) = tokio::join!(connection, ask);
+            assert_eq!((connected.is_ok(), status.as_u16()), (true, 200));
+        };
+        // Both end, though the client would keep the connection; that it was the first to close is no matter.
+        let (_, ()) = tokio::join!(hold(server, anonymous, HEADER_TIMEOUT, CancellationToken::new()), request);
     }
 }

@@ -356,3 +356,53 @@ async fn over_tls() {
     check(Some((&stranger, "system:masters")), "/api/v1/nodes", 401).await;
     assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
 }
+
+/// Binds rules to a user in the whole cluster, and waits until they apply.
+async fn grant(api: &Api, user: &str, rules: Value, until: &str) {
+    let path = "/apis/rbac.authorization.k8s.io/v1";
+    let role =
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": user}, "rules": rules});
+    assert_eq!(admin(api, &format!("POST {path}/clusterroles\n\n{role}")).await.code, 201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": user},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]});
+    assert_eq!(admin(api, &format!("POST {path}/clusterrolebindings\n\n{binding}")).await.code, 201);
+    while ask(api, user, until).await.code == 403 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn other_verbs_do_not_create_or_escalate() {
+    let mut server = start().await;
+    let service = server.service.take().unwrap();
+    let (api, tasks) = (server.api.clone(), server.tasks.clone());
+    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    namespace(&api, "n").await;
+    let rbac = "rbac.authorization.k8s.io";
+    let write = json!([
+        {"verbs": ["get", "update", "patch"], "apiGroups": ["", "coordination.k8s.io", rbac], "resources": ["configmaps", "leases", "clusterroles"]},
+    ]);
+    grant(&api, "jane", write, "GET /api/v1/namespaces/n/configmaps/none").await;
+    let check = async |request: String, code: u16| {
+        let answer = ask(&api, "jane", &request).await;
+        assert_eq!(answer.code, code, "{request}: {:?}", answer.body);
+    };
+    // Apply and PUT create what is missing, for those who may create it.
+    let apply = "fieldManager=m\ncontent-type: application/apply-patch+yaml";
+    let maps = "/api/v1/namespaces/n/configmaps";
+    check(format!("PATCH {maps}/m?{apply}\n\n{}", config_map("m")), 403).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases";
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
+    check(format!("PUT {leases}/l\n\n{lease}"), 403).await;
+    assert_eq!(admin(&api, &format!("PUT {leases}/l\n\n{lease}")).await.code, 201);
+    assert_eq!(admin(&api, &format!("PATCH {maps}/m?{apply}\n\n{}", config_map("m"))).await.code, 201);
+    check(format!("PATCH {maps}/m?force=true&{apply}\n\n{}", config_map("m")), 200).await;
+    check(format!("PUT {leases}/l\n\n{lease}"), 200).await;
+    // A label would make the rules of a role part of another one.
+    let roles = format!("/apis/{rbac}/v1/clusterroles");
+    let label = format!(r#"{{"metadata":{{"labels":{{"{rbac}/aggregate-to-view":"true"}}}}}}"#);
+    check(format!("PATCH {roles}/cluster-admin\ncontent-type: application/merge-patch+json\n\n{label}"), 403).await;
+    let finalizer = r#"{"metadata":{"finalizers":["example.com/x"]}}"#;
+    check(format!("PATCH {roles}/cluster-admin\ncontent-type: application/merge-patch+json\n\n{finalizer}"), 200).await;
+}

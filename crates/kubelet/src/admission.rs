@@ -1,5 +1,7 @@
 //! Whether a pod that was bound to this node fits it. Pure.
 
+mod confinement;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
@@ -21,6 +23,7 @@ pub struct Room<'a> {
 
 /// Checks `pod` against the node and the pods that run there. The error is the status reason and message.
 pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (String, String)> {
+    confinement::check(pod)?;
     let capacity = units::whole_of(Some(room.allocatable), "pods");
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     if count + 1 > capacity {

@@ -22,6 +22,9 @@ pub enum Error {
     /// The profile is of a kind that this node cannot load.
     #[error("seccomp profile {0} is not available on this node: use RuntimeDefault or Unconfined")]
     Seccomp(String),
+    /// Kernel files of the host would be open to root in the container.
+    #[error("procMount Unmasked needs a user namespace, which this node does not offer: use Default")]
+    Unmasked,
 }
 
 /// Merges the pod's and the container's security context and checks `runAsNonRoot` against the image.
@@ -33,6 +36,9 @@ pub fn effective(model: &Model, member: &Member, image: &Image) -> Result<Securi
         verify_non_root(model, member, run_as_user, image)?;
     }
     let privileged = own.privileged.unwrap_or(false);
+    if own.proc_mount.as_deref() == Some("Unmasked") && !privileged {
+        return Err(Error::Unmasked);
+    }
     let capabilities = own.capabilities.unwrap_or_default();
     let adds_sys_admin = capabilities.add.iter().flatten().any(|name| matches!(name.as_str(), "SYS_ADMIN" | "CAP_SYS_ADMIN"));
     let mut groups: Vec<i64> = pod.supplemental_groups.clone().unwrap_or_default();
@@ -112,6 +118,13 @@ mod tests {
         check(strict.clone(), json!({}), None, Some("container has runAsNonRoot and image will run as root"));
         let text = "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root";
         check(strict, json!({}), Some("web"), Some(text));
+    }
+
+    #[test]
+    fn kernel_files_stay_masked() {
+        let refused = merge(json!({}), json!({"procMount": "Unmasked"}), None).err();
+        assert_eq!(refused, Some(Error::Unmasked));
+        assert!(merge(json!({}), json!({"procMount": "Default"}), None).is_ok());
     }
 
     #[test]

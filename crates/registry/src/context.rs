@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::Status;
 use parking_lot::Mutex;
 
 /// An authenticated user.
@@ -67,4 +68,6 @@ pub struct Context {
     pub field_validation: FieldValidation,
     /// Warnings for the client.
     pub warnings: Warnings,
+    /// Why the user may not create the object, when an update or apply finds that it does not exist.
+    pub create_refused: Option<Box<Status>>,
 }

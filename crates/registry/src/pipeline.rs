@@ -33,6 +33,11 @@ impl Target<'_> {
         Status::not_found(&self.res.group_resource, self.name)
     }
 
+    /// Creating needs the right to create, whatever the verb of the request.
+    pub(crate) fn may_create(&self) -> Result<(), Status> {
+        self.cx.create_refused.as_deref().map_or(Ok(()), |refused| Err(refused.clone()))
+    }
+
     pub(crate) fn modified(&self) -> Status {
         Status::conflict_modified(&self.res.group_resource, self.name)
     }

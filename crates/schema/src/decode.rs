@@ -23,7 +23,7 @@ pub(crate) use zero::{fill, of as zero};
 /// # Errors
 /// The first value of a wrong type, in upstream's words. The value is then half done: throw it away.
 pub fn decode(schema: &Schema, ty: TypeId, value: &mut Value) -> Result<Vec<String>, TypeError> {
-    let mut decoder = Decoder { schema, unknown: Vec::new() };
+    let mut decoder = Decoder { schema, unknown: Vec::new(), left: MAX_STRUCTS };
     let Value::Object(map) = value else {
         return Err(TypeError::mismatch(value, error::implied_go(schema, &Type::Struct(ty)), None));
     };
@@ -39,18 +39,25 @@ pub fn check(schema: &Schema, ty: TypeId, value: &Value) -> Result<Vec<String>, 
     decode(schema, ty, &mut value.clone())
 }
 
+/// Structs of one object. Two bytes of a body make one, which takes a thousand with the fields that are always there.
+pub(crate) const MAX_STRUCTS: usize = 100_000;
+/// What is said of more.
+pub(crate) const TOO_MANY: &str = "the object has more than 100000 parts";
+
 struct Decoder<'s> {
     schema: &'s Schema,
     unknown: Vec<String>,
+    left: usize,
 }
 
 impl<'s> Decoder<'s> {
     fn structure(&mut self, id: TypeId, map: &mut Map<String, Value>, path: &Path<'_>) -> Result<(), TypeError> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| TypeError::Text(TOO_MANY.to_owned()))?;
         let ty = self.schema.get(id);
         let mut dropped = 0;
         for (key, value) in map.iter_mut() {
             let Some(index) = ty.field_index(key) else {
-                self.unknown.push(path.join(Segment::Key(key)).to_string());
+                crate::strict::report(&mut self.unknown, || path.join(Segment::Key(key)).to_string());
                 dropped += 1;
                 continue;
             };

@@ -33,6 +33,8 @@ pub enum Error {
     WireType { field: &'static str, wire: u8 },
     #[error("proto: messages nest deeper than {MAX_DEPTH} levels")]
     Depth,
+    #[error("proto: {}", crate::decode::TOO_MANY)]
+    TooMany,
     #[error("proto: field {0} is not valid UTF-8")]
     Utf8(&'static str),
     #[error("proto: field {field}: {message}")]

@@ -20,6 +20,21 @@ pub fn parse_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
     Ok((value, duplicates))
 }
 
+/// Problems that are reported of one object, as upstream.
+const MAX_REPORTED: usize = 100;
+/// Bytes of their paths, but for the last one. Keys may be as long as a body: a path for each of many would fill the memory.
+const MAX_REPORTED_BYTES: usize = 64 << 10;
+
+/// Notes the path of a problem, once, while there are few.
+pub(crate) fn report(all: &mut Vec<String>, path: impl FnOnce() -> String) {
+    if all.len() < MAX_REPORTED && all.iter().map(String::len).sum::<usize>() < MAX_REPORTED_BYTES {
+        let path = path();
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+}
+
 struct Seed<'a, 'p> {
     path: Path<'p>,
     duplicates: &'a mut Vec<String>,
@@ -83,7 +98,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         while let Some(key) = access.next_key::<String>()? {
             let path = self.path.join(Segment::Key(&key));
             if map.contains_key(&key) {
-                self.duplicates.push(path.to_string());
+                report(self.duplicates, || path.to_string());
             }
             let value = access.next_value_seed(Seed { path, duplicates: &mut *self.duplicates })?;
             map.insert(key, value);
@@ -107,7 +122,17 @@ mod tests {
     fn finds_duplicates() {
         check(r#"{"a":1,"b":[true,null,1.5,"x",-3]}"#, &[]);
         check(r#"{"spec":{"replicas":1,"replicas":2}}"#, &["spec.replicas"]);
-        check(r#"{"a":[{},{"b":1,"b":2,"b":3}],"a":1}"#, &["a[1].b", "a[1].b", "a"]);
+        check(r#"{"a":[{},{"b":1,"b":2,"b":3}],"a":1}"#, &["a[1].b", "a"]);
+    }
+
+    #[test]
+    fn long_keys_are_not_repeated_for_each_duplicate() {
+        // A body of 3 MB: a path for each duplicate would take 200 GB.
+        let text = format!(r#"{{"{}":{{{}"z":1}}}}"#, "k".repeat(1 << 20), r#""a":1,"#.repeat(200_000));
+        assert_eq!(parse_strict(text.as_bytes()).unwrap().1.len(), 1);
+        let many = (0..100_000).map(|n| format!(r#""{n}":1,"{n}":2,"#)).collect::<String>();
+        let duplicates = parse_strict(format!(r#"{{{many}"z":1}}"#).as_bytes()).unwrap().1;
+        assert_eq!(duplicates.len(), MAX_REPORTED);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use base::tasks::{OnFailure, Tasks};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -15,6 +15,8 @@ const SPDY: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
 const V4_BASE64: &str = "v4.base64.channel.k8s.io";
+/// Two channels each, below the number that closes a channel.
+const MAX_PORTS: usize = 127;
 /// Connections whose second stream has not come yet.
 const MAX_HALF_OPEN: usize = 256;
 
@@ -32,6 +34,10 @@ pub struct Connection {
 /// client. `tasks` runs the connection.
 pub fn accept<B>(request: &mut Request<B>, tasks: &Tasks) -> Result<(Response<()>, mpsc::Receiver<Connection>), Refusal> {
     let ports = request.uri().query().map(ports).unwrap_or_default();
+    if ports.len() > MAX_PORTS {
+        let message = format!("{} ports are too many for one connection: {MAX_PORTS} fit", ports.len());
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+    }
     let legacy: &[&str] = &[TUNNEL, V4, V4_BASE64];
     let accepted = upgrade::negotiate(request, if ports.is_empty() { &legacy[..1] } else { legacy }, &[SPDY])?;
     let Accepted { transport, protocol, response, upgrade } = accepted;
@@ -83,7 +89,7 @@ impl Pairs {
         let port = opened.header("port").parse().ok().filter(|port| *port != 0)?;
         let id = match opened.header("requestid") {
             // Before request ids, clients used one stream id after the other for the two.
-            "" => (opened.id - if opened.header("streamtype") == "data" { 2 } else { 0 }).to_string(),
+            "" => opened.id.saturating_sub(if opened.header("streamtype") == "data" { 2 } else { 0 }).to_string(),
             id => id.to_owned(),
         };
         if self.0.len() >= MAX_HALF_OPEN && !self.0.contains_key(&id) {

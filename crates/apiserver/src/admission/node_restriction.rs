@@ -10,6 +10,7 @@ use super::{find, forbidden, text};
 use crate::authz::node_identity;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
+const OWNERS: &str = "/metadata/ownerReferences";
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
 pub(super) struct NodeRestriction;
@@ -23,11 +24,12 @@ impl Admission for NodeRestriction {
     async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let Some(node) = node_identity(a.user) else { return Ok(()) };
         let result = match (a.resource.def.group, a.resource.def.plural, a.subresource) {
-            ("", "pods", "") => pod(a, node),
-            ("", "pods", "status") => bound(a.old, node)
-                .then_some(())
-                .ok_or_else(|| format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself")),
+            ("", "pods", "") => pod(a, node).await,
+            ("", "pods", "status") => pod_status(a, node),
             ("", "pods", "eviction") => evicted(a, node).await,
+            ("", "pods", sub) if a.operation != Operation::Connect => {
+                Err(format!("unexpected pod subresource \"{sub}\", only 'status' and 'eviction' are allowed"))
+            }
             ("", "nodes", _) => own_node(a, node),
             ("", "serviceaccounts", "token") => token(a, node).await,
             ("coordination.k8s.io", "leases", _) => {
@@ -49,23 +51,11 @@ fn bound(pod: Option<&Value>, node: &str) -> bool {
     pod.is_some_and(|pod| text(pod, "/spec/nodeName") == node)
 }
 
-fn pod(a: &Attributes<'_>, node: &str) -> Result<(), String> {
+async fn pod(a: &Attributes<'_>, node: &str) -> Result<(), String> {
     match (a.operation, &a.object) {
         (Operation::Create, Some(pod)) => {
-            if meta::annotation(pod, MIRROR).is_none() {
-                return Err(format!("pod does not have \"{MIRROR}\" annotation, node \"{node}\" can only create mirror pods"));
-            }
-            if text(pod, "/spec/nodeName") != node {
-                return Err(format!("node \"{node}\" can only create pods with spec.nodeName set to itself"));
-            }
-            let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-            let reads = |volume: &Value| {
-                ["secret", "configMap", "persistentVolumeClaim", "projected"].iter().any(|kind| volume.get(*kind).is_some())
-            };
-            if !text(pod, "/spec/serviceAccountName").is_empty() || volumes.into_iter().any(reads) {
-                return Err(format!("node \"{node}\" can not create pods that reference API objects"));
-            }
-            Ok(())
+            let own = find(a, "", "nodes", "", node).await.unwrap_or_default();
+            mirror_pod(pod, node, meta::uid(&own))
         }
         (Operation::Delete, _) if !bound(a.old, node) => {
             Err(format!("node \"{node}\" can only delete pods with spec.nodeName set to itself"))
@@ -75,6 +65,83 @@ fn pod(a: &Attributes<'_>, node: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// A pod that a kubelet creates shows what runs there anyway. It refers to nothing, or its kubelet could read that.
+fn mirror_pod(pod: &Value, node: &str, uid: &str) -> Result<(), String> {
+    if meta::annotation(pod, MIRROR).is_none() {
+        return Err(format!("pod does not have \"{MIRROR}\" annotation, node \"{node}\" can only create mirror pods"));
+    }
+    if text(pod, "/spec/nodeName") != node {
+        return Err(format!("node \"{node}\" can only create pods with spec.nodeName set to itself"));
+    }
+    let owners: Vec<&Value> = list(pod, "/metadata/ownerReferences").collect();
+    let owner = match owners.as_slice() {
+        [owner] if owner["apiVersion"] == "v1" && owner["kind"] == "Node" && owner["name"] == node => *owner,
+        [] | [_] => return Err(format!("node \"{node}\" can only create pods with an owner reference set to itself")),
+        _ => return Err(format!("node \"{node}\" can only create pods with a single owner reference set to itself")),
+    };
+    if owner["controller"] != true {
+        return Err(format!("node \"{node}\" can only create pods with a controller owner reference set to itself"));
+    }
+    if owner["blockOwnerDeletion"] == true {
+        return Err(format!("node \"{node}\" must not set blockOwnerDeletion on an owner reference"));
+    }
+    if owner["uid"] != uid {
+        let given = text(owner, "/uid");
+        return Err(format!("node {node} UID mismatch: expected {given} got {uid}"));
+    }
+    match reference(&pod["spec"]) {
+        Some(what) => Err(format!("node \"{node}\" can not create pods that reference {what}")),
+        None => Ok(()),
+    }
+}
+
+/// What kind of API object a pod refers to, if any.
+fn reference(spec: &Value) -> Option<&'static str> {
+    if !text(spec, "/serviceAccountName").is_empty() {
+        return Some("a service account");
+    }
+    // Any volume's secret, whatever the driver calls it, has "secret" in its key.
+    let secret = |value: &Value| mentions(value, &|key| key.to_ascii_lowercase().contains("secret"));
+    let config_map = |value: &Value| mentions(value, &|key| key.starts_with("configMap"));
+    let containers = || ["containers", "initContainers", "ephemeralContainers"].iter().filter_map(|key| spec.get(*key));
+    let sources = || containers().chain(spec.get("volumes"));
+    let not_empty = |key: &str| spec.get(key).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let volume = |key: &'static str| spec.get("volumes").is_some_and(|volumes| mentions(volumes, &|k| k == key));
+    match () {
+        () if not_empty("imagePullSecrets") || sources().any(secret) => Some("secrets"),
+        () if sources().any(config_map) => Some("configmaps"),
+        () if volume("clusterTrustBundle") => Some("clustertrustbundles"),
+        () if volume("persistentVolumeClaim") || volume("ephemeral") => Some("persistentvolumeclaims"),
+        () if volume("serviceAccountToken") || volume("podCertificate") => Some("a service account"),
+        () if not_empty("resourceClaims") => Some("resourceclaims"),
+        () => None,
+    }
+}
+
+/// Whether a key that matches stands anywhere in the value.
+fn mentions(value: &Value, matches: &dyn Fn(&str) -> bool) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| mentions(item, matches)),
+        Value::Object(map) => map.iter().any(|(key, value)| !value.is_null() && (matches(key) || mentions(value, matches))),
+        _ => false,
+    }
+}
+
+fn pod_status(a: &Attributes<'_>, node: &str) -> Result<(), String> {
+    if !bound(a.old, node) {
+        return Err(format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"));
+    }
+    let same =
+        |pointer: &str| a.object.as_ref().and_then(|new| new.pointer(pointer)) == a.old.and_then(|old| old.pointer(pointer));
+    if !same("/metadata/labels") {
+        return Err(format!("node \"{node}\" cannot update labels through pod status"));
+    }
+    if !same("/status/resourceClaimStatuses") {
+        return Err(format!("node \"{node}\" cannot update resource claim statues"));
+    }
+    Ok(())
 }
 
 async fn evicted(a: &Attributes<'_>, node: &str) -> Result<(), String> {
@@ -87,14 +154,43 @@ async fn evicted(a: &Attributes<'_>, node: &str) -> Result<(), String> {
 }
 
 async fn token(a: &Attributes<'_>, node: &str) -> Result<(), String> {
-    let reference = a.object.as_ref().and_then(|request| request.pointer("/spec/boundObjectRef")).filter(|r| r["kind"] == "Pod");
-    let reference = reference.ok_or_else(|| format!("node requested token not bound to a pod, node \"{node}\""))?;
-    let pod = find(a, "", "pods", a.namespace, reference["name"].as_str().unwrap_or_default()).await;
-    if bound(pod.as_ref(), node) {
-        Ok(())
-    } else {
-        Err("node requested token bound to a pod scheduled on a different node".into())
+    let Some(request) = &a.object else { return Ok(()) };
+    let of = |key: &str| text(request, &format!("/spec/boundObjectRef/{key}"));
+    if of("kind") != "Pod" || of("apiVersion") != "v1" || of("name").is_empty() {
+        return Err("node requested token not bound to a pod".into());
     }
+    if of("uid").is_empty() {
+        return Err("node requested token with a pod binding without a uid".into());
+    }
+    let pod = find(a, "", "pods", a.namespace, of("name")).await;
+    let pod = pod.ok_or_else(|| format!("pods \"{}\" not found", of("name")))?;
+    if of("uid") != meta::uid(&pod) {
+        let why = "does not match the UID in record. The object might have been deleted and then recreated";
+        return Err(format!("the UID in the bound object reference ({}) {why}", of("uid")));
+    }
+    if !bound(Some(&pod), node) {
+        return Err("node requested token bound to a pod scheduled on a different node".into());
+    }
+    audience(request, &pod)
+}
+
+/// A kubelet asks for tokens only for the audiences that its pod's volumes name (KEP-4935).
+fn audience(request: &Value, pod: &Value) -> Result<(), String> {
+    let mut audiences = list(request, "/spec/audiences").filter_map(Value::as_str);
+    let wanted = audiences.next().unwrap_or_default();
+    if audiences.next().is_some() {
+        return Err("node may only request 0 or 1 audiences".into());
+    }
+    let sources = list(pod, "/spec/volumes").flat_map(|volume| list(volume, "/projected/sources"));
+    let mut tokens = sources.filter_map(|source| source.get("serviceAccountToken").filter(|token| token.is_object()));
+    if tokens.any(|token| text(token, "/audience") == wanted) {
+        return Ok(());
+    }
+    Err(format!("audience \"{wanted}\" not found in pod spec volume"))
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 fn own_node(a: &Attributes<'_>, node: &str) -> Result<(), String> {
@@ -105,6 +201,10 @@ fn own_node(a: &Attributes<'_>, node: &str) -> Result<(), String> {
     let old = a.old.unwrap_or(&Value::Null);
     if a.operation == Operation::Update && old.pointer("/spec/taints") != new.pointer("/spec/taints") {
         return Err(format!("node \"{node}\" is not allowed to modify taints"));
+    }
+    // The garbage collector would delete a node whose owner is gone.
+    if a.operation == Operation::Update && list(old, OWNERS).ne(list(new, OWNERS)) {
+        return Err(format!("node \"{node}\" is not allowed to modify ownerReferences"));
     }
     if new.pointer("/spec/configSource") != old.pointer("/spec/configSource") {
         return Err(format!("node \"{node}\" is not allowed to set spec.configSource"));
@@ -152,6 +252,50 @@ fn forbidden_label(label: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn mirror_pods() {
+        let check = |owner: Value, spec: Value, expected: Result<(), &str>| {
+            let mut pod = json!({"metadata": {"annotations": {MIRROR: "x"}, "ownerReferences": [owner]}, "spec": spec});
+            pod["spec"]["nodeName"] = "n".into();
+            assert_eq!(mirror_pod(&pod, "n", "u1"), expected.map_err(|why| format!("node \"n\" {why}")), "{pod}");
+        };
+        let owner = || json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1", "controller": true});
+        check(owner(), json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), Ok(()));
+        let none = "can only create pods with an owner reference set to itself";
+        check(json!({"apiVersion": "v1", "kind": "Node", "name": "m", "uid": "u1", "controller": true}), json!({}), Err(none));
+        let controller = "can only create pods with a controller owner reference set to itself";
+        check(json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1"}), json!({}), Err(controller));
+        for (spec, what) in [
+            (json!({"serviceAccountName": "a"}), "a service account"),
+            (json!({"containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "s"}}}]}]}), "secrets"),
+            (json!({"initContainers": [{"envFrom": [{"secretRef": {"name": "s"}}]}]}), "secrets"),
+            (json!({"imagePullSecrets": [{"name": "s"}]}), "secrets"),
+            (json!({"volumes": [{"azureFile": {"secretName": "s"}}]}), "secrets"),
+            (json!({"ephemeralContainers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "c"}}}]}]}), "configmaps"),
+            (json!({"volumes": [{"projected": {"sources": [{"configMap": {"name": "c"}}]}}]}), "configmaps"),
+            (json!({"volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}), "persistentvolumeclaims"),
+            (json!({"volumes": [{"projected": {"sources": [{"serviceAccountToken": {}}]}}]}), "a service account"),
+            (json!({"resourceClaims": [{"name": "r"}]}), "resourceclaims"),
+        ] {
+            check(owner(), spec, Err(&format!("can not create pods that reference {what}")));
+        }
+    }
+
+    #[test]
+    fn audiences() {
+        let pod = json!({"spec": {"volumes": [{"projected": {"sources": [{"serviceAccountToken": {"audience": "vault"}}]}}]}});
+        let plain = json!({"spec": {"volumes": [{"projected": {"sources": [{"serviceAccountToken": {}}]}}]}});
+        let check = |pod: &Value, audiences: Value, good: bool| {
+            assert_eq!(audience(&json!({"spec": {"audiences": audiences}}), pod).is_ok(), good, "{audiences}");
+        };
+        check(&pod, json!(["vault"]), true);
+        check(&pod, json!([]), false);
+        check(&pod, json!(["vault", "other"]), false);
+        check(&plain, json!([]), true);
+        check(&plain, json!(["vault"]), false);
+        check(&json!({}), json!([]), false);
+    }
 
     #[test]
     fn labels() {

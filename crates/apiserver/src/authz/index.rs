@@ -1,6 +1,6 @@
 //! All roles and bindings, compiled: from a subject to the rules that it has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use apimachinery::{labels, meta};
@@ -10,21 +10,23 @@ use serde_json::Value;
 use super::{Attributes, Rule};
 
 type Rules = Arc<[Rule]>;
+/// What a binding gives: rules, or the message that its role does not exist.
+type Grant = Result<Rules, Arc<str>>;
 
 /// Rules by subject.
 #[derive(Default)]
 struct Grants {
-    users: HashMap<String, Vec<Rules>>,
-    groups: HashMap<String, Vec<Rules>>,
+    users: HashMap<String, Vec<Grant>>,
+    groups: HashMap<String, Vec<Grant>>,
 }
 
 impl Grants {
-    fn of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Rule> {
+    fn of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Grant> {
         let groups = user.groups.iter().filter_map(|group| self.groups.get(group));
-        self.users.get(&user.name).into_iter().chain(groups).flatten().flat_map(|rules| rules.iter())
+        self.users.get(&user.name).into_iter().chain(groups).flatten()
     }
 
-    fn add(&mut self, binding: &Value, rules: &Rules) {
+    fn add(&mut self, binding: &Value, grant: &Grant) {
         let subjects = binding.get("subjects").and_then(Value::as_array).into_iter().flatten();
         for subject in subjects {
             let text = |key: &str| subject.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -38,7 +40,7 @@ impl Grants {
                 }
                 _ => continue,
             };
-            map.entry(name).or_default().push(rules.clone());
+            map.entry(name).or_default().push(grant.clone());
         }
     }
 }
@@ -50,7 +52,6 @@ pub struct Index {
     namespaces: HashMap<String, Grants>,
     cluster_roles: HashMap<String, Rules>,
     roles: HashMap<(String, String), Rules>,
-    missing: Vec<String>,
 }
 
 /// The RBAC objects of a cluster.
@@ -74,30 +75,23 @@ impl Index {
             index.roles.insert((meta::namespace(role).into(), meta::name(role).into()), Rule::read_all(role).into());
         }
         for binding in &objects.cluster_bindings {
-            if let Some(rules) = index.resolve("", binding) {
-                index.cluster.add(binding, &rules);
-            }
+            let grant = index.grant("", binding);
+            index.cluster.add(binding, &grant);
         }
         for binding in &objects.bindings {
             let namespace = meta::namespace(binding);
-            if let Some(rules) = index.resolve(namespace, binding) {
-                index.namespaces.entry(namespace.to_owned()).or_default().add(binding, &rules);
-            }
+            let grant = index.grant(namespace, binding);
+            index.namespaces.entry(namespace.to_owned()).or_default().add(binding, &grant);
         }
         index
     }
 
-    fn resolve(&mut self, namespace: &str, binding: &Value) -> Option<Rules> {
-        let rules = self.referenced(namespace, &binding["roleRef"]);
-        if rules.is_none() {
+    fn grant(&self, namespace: &str, binding: &Value) -> Grant {
+        self.referenced(namespace, &binding["roleRef"]).ok_or_else(|| {
             let text = |key: &str| binding["roleRef"][key].as_str().unwrap_or_default();
             let kind = if text("kind") == "ClusterRole" { "clusterrole" } else { "role" };
-            let message = format!("{kind}.rbac.authorization.k8s.io {} not found", apimachinery::text::quote(text("name")));
-            if !self.missing.contains(&message) {
-                self.missing.push(message);
-            }
-        }
-        rules
+            format!("{kind}.rbac.authorization.k8s.io {} not found", apimachinery::text::quote(text("name"))).into()
+        })
     }
 
     /// The rules of a roleRef.
@@ -110,15 +104,25 @@ impl Index {
         }
     }
 
-    /// Roles that bindings refer to and that do not exist, as messages.
-    pub fn missing(&self) -> &[String] {
-        &self.missing
+    /// Roles that bindings of this user refer to and that do not exist, as messages. Of other users' it says nothing.
+    pub fn missing<'a>(&'a self, user: &'a User, namespace: &str) -> Vec<&'a str> {
+        let mut all: Vec<&'a str> = Vec::new();
+        for message in self.grants(user, namespace).filter_map(|grant| grant.as_ref().err()) {
+            if !all.contains(&message.as_ref()) {
+                all.push(message);
+            }
+        }
+        all
+    }
+
+    fn grants<'a>(&'a self, user: &'a User, namespace: &str) -> impl Iterator<Item = &'a Grant> {
+        let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
+        self.cluster.of(user).chain(own.into_iter().flat_map(move |grants| grants.of(user)))
     }
 
     /// The rules that a user has in a namespace (empty: in the cluster).
     pub fn rules<'a>(&'a self, user: &'a User, namespace: &str) -> impl Iterator<Item = &'a Rule> {
-        let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
-        self.cluster.of(user).chain(own.into_iter().flat_map(move |grants| grants.of(user)))
+        self.grants(user, namespace).filter_map(|grant| grant.as_ref().ok()).flat_map(|rules| rules.iter())
     }
 
     /// Whether some rule allows the request.
@@ -128,32 +132,38 @@ impl Index {
     }
 }
 
-/// The rules of an aggregated ClusterRole; none when it is not one.
+/// The rules of an aggregated ClusterRole; none when it is not one. Those that it selects may aggregate themselves, as edit
+/// is part of admin, and may select each other: every role counts once.
 pub(super) fn aggregate(role: &Value, all: &[Value]) -> Option<Vec<Rule>> {
-    let selectors = role.pointer("/aggregationRule/clusterRoleSelectors")?.as_array()?;
-    let selectors: Vec<_> = selectors.iter().filter_map(|selector| labels::Selector::from_value(selector).ok()).collect();
-    let mut selected: Vec<&Value> = all
-        .iter()
-        .filter(|other| meta::name(other) != meta::name(role) && selectors.iter().any(|selector| selector.matches_object(other)))
-        .collect();
-    selected.sort_by_key(|other| meta::name(other));
+    let selectors = selectors(role)?;
+    let mut seen: HashSet<&str> = HashSet::from([meta::name(role)]);
     let mut rules: Vec<Rule> = Vec::new();
-    for other in selected {
-        // A selected role can be aggregated itself, as edit is by admin.
-        let nested = other.get("aggregationRule").filter(|rule| rule.is_object()).and_then(|_| aggregate_once(other, all, role));
-        for rule in nested.unwrap_or_else(|| Rule::read_all(other)) {
-            if !rules.contains(&rule) {
-                rules.push(rule);
-            }
-        }
-    }
+    gather(&selectors, all, &mut seen, &mut rules);
     Some(rules)
 }
 
-/// One level below, without the role above, so that a cycle ends.
-fn aggregate_once(role: &Value, all: &[Value], above: &Value) -> Option<Vec<Rule>> {
-    let rest: Vec<Value> = all.iter().filter(|other| meta::name(other) != meta::name(above)).cloned().collect();
-    aggregate(role, &rest)
+fn selectors(role: &Value) -> Option<Vec<labels::Selector>> {
+    let selectors = role.pointer("/aggregationRule/clusterRoleSelectors")?.as_array()?;
+    Some(selectors.iter().filter_map(|selector| labels::Selector::from_value(selector).ok()).collect())
+}
+
+/// Adds the rules of the selected roles in the order of their names. It goes only as deep as roles were not seen before.
+fn gather<'a>(selectors: &[labels::Selector], all: &'a [Value], seen: &mut HashSet<&'a str>, rules: &mut Vec<Rule>) {
+    let is_selected = |role: &&Value| selectors.iter().any(|selector| selector.matches_object(role));
+    let mut selected: Vec<&Value> = all.iter().filter(is_selected).filter(|role| seen.insert(meta::name(role))).collect();
+    selected.sort_by_key(|role| meta::name(role));
+    for role in selected {
+        match self::selectors(role) {
+            Some(nested) => gather(&nested, all, seen, rules),
+            None => {
+                for rule in Rule::read_all(role) {
+                    if !rules.contains(&rule) {
+                        rules.push(rule);
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,7 +188,7 @@ mod tests {
             bindings: vec![
                 json!({"metadata": {"namespace": "n", "name": "b"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "a"}]}),
                 json!({"metadata": {"namespace": "n", "name": "c"}, "roleRef": {"kind": "ClusterRole", "name": "edit"}, "subjects": [{"kind": "User", "name": "jane"}]}),
-                json!({"metadata": {"namespace": "n", "name": "d"}, "roleRef": {"kind": "Role", "name": "none"}}),
+                json!({"metadata": {"namespace": "n", "name": "d"}, "roleRef": {"kind": "Role", "name": "none"}, "subjects": [{"kind": "User", "name": "joe"}]}),
             ],
         }
     }
@@ -200,6 +210,29 @@ mod tests {
         check(user("jane", vec![]), "get", "", "pods", false);
         check(crate::authn::service_account("n", "a"), "get", "n", "secrets", true);
         check(crate::authn::service_account("m", "a"), "get", "n", "secrets", false);
-        assert_eq!(Index::new(&objects()).missing(), [r#"role.rbac.authorization.k8s.io "none" not found"#]);
+    }
+
+    #[test]
+    fn missing_roles_are_told_to_whom_they_concern() {
+        let index = Index::new(&objects());
+        let check = |name: &str, namespace: &str, expected: &[&str]| {
+            assert_eq!(index.missing(&crate::authn::user(name, Vec::new()), namespace), expected);
+        };
+        check("joe", "n", &[r#"role.rbac.authorization.k8s.io "none" not found"#]);
+        check("joe", "other", &[]);
+        check("jane", "n", &[]);
+    }
+
+    #[test]
+    fn roles_that_select_each_other() {
+        let role = |n: usize| {
+            let selector = json!([{"matchLabels": {"all": "true"}}]);
+            json!({"metadata": {"name": format!("r{n}"), "labels": {"all": "true"}}, "aggregationRule": {"clusterRoleSelectors": selector}})
+        };
+        let mut all: Vec<Value> = (0..30).map(role).collect();
+        let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
+        all.push(json!({"metadata": {"name": "plain", "labels": {"all": "true"}}, "rules": rules}));
+        assert_eq!(aggregate(&all[7], &all), Some(vec![Rule::of("get", "core", "pods")]));
+        assert_eq!(aggregate(&all[30], &all), None);
     }
 }

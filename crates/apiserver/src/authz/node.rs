@@ -133,6 +133,10 @@ async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decisio
 
 /// Whether a pod refers to an object of its namespace.
 fn refers(pod: &Value, resource: &str, name: &str) -> bool {
+    // A kubelet makes these itself: they give it no rights.
+    if apimachinery::meta::annotation(pod, "kubernetes.io/config.mirror").is_some() {
+        return false;
+    }
     let spec = &pod["spec"];
     match resource {
         "serviceaccounts" => spec["serviceAccountName"] == name,
@@ -206,6 +210,9 @@ mod tests {
         check("configmaps", &["c1", "c2", "c3"]);
         check("serviceaccounts", &["sa"]);
         check("persistentvolumeclaims", &["claim", "p-e"]);
+        let mirror =
+            json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"serviceAccountName": "sa"}});
+        assert!(!refers(&mirror, "serviceaccounts", "sa"));
     }
 
     #[test]

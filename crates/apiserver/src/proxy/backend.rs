@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::Status;
 use base::tasks::{OnFailure, Tasks};
-use http::header::{CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -92,16 +92,23 @@ impl Backend {
         let mut request = Request::builder().method(parts.method.clone()).uri(path.parse::<Uri>()?).body(body)?;
         *request.headers_mut() = parts.headers.clone();
         let headers = request.headers_mut();
+        // A length beside a transfer encoding is what smuggled requests are made of.
+        if headers.contains_key(TRANSFER_ENCODING) {
+            headers.remove(CONTENT_LENGTH);
+        }
         strip(headers);
         if !streaming::is_upgrade(headers) {
             headers.remove(CONNECTION);
             headers.remove(UPGRADE);
         }
-        // The credentials are for this server.
-        headers.remove(http::header::AUTHORIZATION);
-        let impersonation: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
-        impersonation.iter().for_each(|name| drop(headers.remove(name)));
+        // The credentials are for this server, and nobody is to believe a client's word on who it is.
+        let own = |name: &&HeaderName| {
+            let front_proxy = ["x-remote-user", "x-remote-uid", "x-remote-group"].contains(&name.as_str());
+            let prefixed = ["impersonate-", "x-remote-extra-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+            **name == AUTHORIZATION || front_proxy || prefixed
+        };
+        let own: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
+        own.iter().for_each(|name| drop(headers.remove(name)));
         headers.insert(HOST, HeaderValue::try_from(self.authority())?);
         Ok(request)
     }
@@ -169,4 +176,41 @@ pub(super) fn unverified() -> Result<Arc<ClientConfig>, Status> {
     let builder = builder.with_safe_default_protocol_versions().map_err(Status::internal)?;
     let verifier = Arc::new(Unverified(provider));
     Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http_body_util::Empty;
+
+    /// The headers `Name: value` that reach the other server.
+    fn check(headers: &[(&str, &str)], expected: &[&str]) {
+        let mut builder = Request::builder().uri("/api/v1/namespaces/n/pods/p/proxy/x");
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        let (parts, ()) = builder.body(()).unwrap().into_parts();
+        let backend = Backend { host: "10.0.0.1".into(), port: 80, tls: None };
+        let body = RequestBody::new(Empty::new().map_err(|never| match never {}));
+        let request = backend.request(&parts, "/x", body).unwrap();
+        let mut got: Vec<String> =
+            request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        got.sort();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn headers() {
+        let host = "host: 10.0.0.1:80";
+        check(&[("authorization", "Bearer t"), ("impersonate-user", "u"), ("accept", "a")], &["accept: a", host]);
+        check(&[("x-remote-user", "root"), ("x-remote-group", "system:masters"), ("x-remote-extra-a", "b")], &[host]);
+        check(&[("content-length", "5"), ("transfer-encoding", "chunked")], &[host]);
+        check(&[("content-length", "5")], &["content-length: 5", host]);
+        check(
+            &[("connection", "close, upgrade"), ("upgrade", "x"), ("te", "trailers")],
+            &["connection: close, upgrade", host, "upgrade: x"],
+        );
+        check(&[("connection", "keep-alive"), ("keep-alive", "timeout=5")], &[host]);
+    }
 }

@@ -1,5 +1,7 @@
 //! The proxy subresource of pods, services and nodes: names such as `https:web:443`, and what they stand for.
 
+use std::net::IpAddr;
+
 use apimachinery::Status;
 use http::header::{HOST, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -102,15 +104,25 @@ fn backend(scheme: &str, host: &str, port: u16) -> Result<Backend, Status> {
     Ok(Backend { host: host.to_owned(), port, tls })
 }
 
+/// Whether users may reach an address by way of the API server: not its own machine, nor what only neighbours of it can
+/// reach, such as a cloud's metadata service.
+fn is_proxyable(address: &str) -> bool {
+    match address.parse() {
+        Ok(IpAddr::V4(ip)) => {
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
+        }
+        Ok(IpAddr::V6(ip)) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_proxyable(&ip.to_string()),
+            None => !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast()),
+        },
+        Err(_) => false,
+    }
+}
+
 async fn pod(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status> {
     let pod = api.registry.get(on.resource, on.target.namespace, name.name, None).await?.value();
     let address = pod.pointer("/status/podIP").and_then(Value::as_str).filter(|address| !address.is_empty());
-    let address = address.ok_or_else(|| Status::bad_request("address not allowed"))?;
-    if pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true))
-        && address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    {
-        return Err(Status::bad_request("address not allowed"));
-    }
+    let address = address.filter(|address| is_proxyable(address)).ok_or_else(|| Status::bad_request("address not allowed"))?;
     let ports = || {
         let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
         containers.flat_map(|container| container["ports"].as_array().into_iter().flatten())
@@ -148,16 +160,34 @@ async fn service(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, St
     backend(name.scheme, &address, port)
 }
 
-/// Ready addresses behind a port of a service.
+/// An address behind a service, and the pod that it should be of.
+#[derive(Debug, PartialEq, Eq)]
+struct Endpoint {
+    address: String,
+    port: u16,
+    pod: String,
+}
+
+/// Ready addresses of pods behind a port of a service. What somebody wrote into a slice by hand can point anywhere, so
+/// only an address that a pod of the namespace has counts.
 async fn endpoints(api: &Inner, namespace: &str, service: &str, port_name: &str) -> Result<Vec<(String, u16)>, Status> {
-    let slices = api.registry.resource("discovery.k8s.io", "v1", "endpointslices").ok_or_else(Status::page_not_found)?;
+    let resource = |group: &str, plural: &str| api.registry.resource(group, "v1", plural).ok_or_else(Status::page_not_found);
+    let (slices, pods) = (resource("discovery.k8s.io", "endpointslices")?, resource("", "pods")?);
     let labels = apimachinery::labels::Selector::from_set([("kubernetes.io/service-name", service)]);
     let options = ListOptions { labels: Some(labels), ..ListOptions::default() };
     let list = api.registry.list(slices, Some(namespace), &options).await?;
-    Ok(list.entries.iter().flat_map(|entry| addresses(&entry.value(), port_name)).collect())
+    let mut good = Vec::new();
+    for Endpoint { address, port, pod } in list.entries.iter().flat_map(|e| addresses(&e.value(), namespace, port_name)) {
+        let pod = api.registry.get(pods, namespace, &pod, None).await.map(|entry| entry.value()).unwrap_or_default();
+        let own = pod.pointer("/status/podIPs").and_then(Value::as_array).into_iter().flatten();
+        if is_proxyable(&address) && own.into_iter().any(|ip| ip["ip"] == address.as_str()) {
+            good.push((address, port));
+        }
+    }
+    Ok(good)
 }
 
-fn addresses(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+fn addresses(slice: &Value, namespace: &str, port_name: &str) -> Vec<Endpoint> {
     let list = |key: &str| slice[key].as_array().cloned().unwrap_or_default();
     let port = list("ports")
         .iter()
@@ -165,12 +195,17 @@ fn addresses(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
         .and_then(|port| port["port"].as_u64());
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
     let ready = |endpoint: &Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
-    list("endpoints")
-        .iter()
-        .filter(|endpoint| ready(endpoint))
-        .flat_map(|endpoint| endpoint["addresses"].as_array().cloned().unwrap_or_default())
-        .filter_map(|address| address.as_str().map(|address| (address.to_owned(), port)))
-        .collect()
+    let pod = |endpoint: &Value| {
+        let of = &endpoint["targetRef"];
+        let name = of["name"].as_str().filter(|_| of["kind"] == "Pod" && of["namespace"] == namespace);
+        name.map(str::to_owned)
+    };
+    let of = |endpoint: &Value| {
+        let (all, pod) = (endpoint["addresses"].as_array().cloned().unwrap_or_default(), pod(endpoint)?);
+        let texts = all.into_iter().filter_map(|address| address.as_str().map(str::to_owned));
+        Some(texts.map(|address| Endpoint { address, port, pod: pod.clone() }).collect::<Vec<_>>())
+    };
+    list("endpoints").iter().filter(|endpoint| ready(endpoint)).filter_map(of).flatten().collect()
 }
 
 #[cfg(test)]
@@ -201,10 +236,41 @@ mod tests {
 
     #[test]
     fn ready_addresses() {
+        let of = |namespace: &str, name: &str| json!({"kind": "Pod", "namespace": namespace, "name": name});
         let slice = json!({"ports": [{"name": "web", "port": 8080}], "endpoints": [
-            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}, {"addresses": ["10.0.0.3"]},
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "targetRef": of("n", "a")},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": of("n", "b")},
+            {"addresses": ["10.0.0.3"], "targetRef": of("n", "c")},
+            {"addresses": ["10.0.0.4"], "targetRef": of("other", "d")},
+            {"addresses": ["169.254.169.254"]},
         ]});
-        assert_eq!(addresses(&slice, "web"), [("10.0.0.1".to_owned(), 8080), ("10.0.0.3".to_owned(), 8080)]);
-        assert!(addresses(&slice, "other").is_empty());
+        let endpoint = |address: &str, pod: &str| Endpoint { address: address.into(), port: 8080, pod: pod.into() };
+        assert_eq!(addresses(&slice, "n", "web"), [endpoint("10.0.0.1", "a"), endpoint("10.0.0.3", "c")]);
+        assert!(addresses(&slice, "n", "other").is_empty());
+    }
+
+    #[test]
+    fn addresses_that_may_be_reached() {
+        let check = |address: &str, expected: bool| assert_eq!(is_proxyable(address), expected, "{address}");
+        for address in ["10.42.0.7", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"] {
+            check(address, true);
+        }
+        for address in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "localhost",
+            "",
+        ] {
+            check(address, false);
+        }
     }
 }

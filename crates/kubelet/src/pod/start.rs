@@ -171,14 +171,41 @@ async fn prepare_mounts(cx: &Arc<Context>, start: &Start, env: Vec<(String, Stri
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
 }
 
+/// Whether the file has this content. A container may have made it as large as a disk: no more than that is read.
+fn holds(at: &Path, text: &str) -> bool {
+    let Ok(file) = fs::File::open(at) else { return false };
+    let mut found = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, text.len() as u64 + 1), &mut found).is_ok() && found == text.as_bytes()
+}
+
 /// Writes a file of ours in place (a container may have it mounted) and mounts it at `inside`.
 fn file(at: PathBuf, text: &str, mode: u32, inside: &str) -> io::Result<Mount> {
     if let Some(parent) = at.parent() {
         fs::create_dir_all(parent)?;
     }
-    if fs::read_to_string(&at).ok().as_deref() != Some(text) {
+    if !holds(&at, text) {
         fs::write(&at, text)?;
         fs::set_permissions(&at, fs::Permissions::from_mode(mode))?;
     }
     Ok(Mount { host_path: at, container_path: PathBuf::from(inside), readonly: false, propagation: Propagation::Private })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_container_made_huge_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("etc-hosts");
+        let text = "127.0.0.1 localhost\n";
+        assert!(!holds(&at, text));
+        fs::write(&at, text).unwrap();
+        assert!(holds(&at, text));
+        // Sparse: reading it whole would take all memory.
+        fs::OpenOptions::new().write(true).open(&at).unwrap().set_len(1 << 42).unwrap();
+        assert!(!holds(&at, text));
+        file(at.clone(), text, 0o644, "/etc/hosts").unwrap();
+        assert_eq!(fs::metadata(&at).unwrap().len(), text.len() as u64);
+    }
 }

@@ -1,17 +1,18 @@
 //! `subPath`: a part of a volume, fixed by a bind mount before the container can see it.
 //!
-//! Another container may swap a directory for a symbolic link between check and use. So the path is walked component
-//! by component below the volume, following no link, and what was reached is bound by its file descriptor.
+//! Another container may swap a directory for a symbolic link between check and use. So the kernel resolves the path
+//! below the volume (`openat2`), what is missing is made and changed by file descriptors, and what was reached is bound
+//! by its own.
 
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
-use nix::fcntl::{OFlag, open, openat};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
 /// A descriptor that is closed with its owner.
 struct Handle(RawFd);
@@ -23,66 +24,59 @@ impl Drop for Handle {
     }
 }
 
-/// Resolves `sub_path` below `root`, creating directories that are missing. Links may lead anywhere below `root`.
-pub fn resolve(root: &Path, sub_path: &str) -> io::Result<PathBuf> {
+/// Opens `sub_path` below `root`, making directories that are missing. Links may lead anywhere below `root`.
+fn resolve(root: &Path, sub_path: &str) -> io::Result<Handle> {
     let normal = Path::new(sub_path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !normal {
         return Err(invalid(format!("subPath {sub_path:?} is not below its volume")));
     }
-    let root = root.canonicalize()?;
-    let wanted = root.join(sub_path);
-    if let Ok(found) = wanted.canonicalize() {
-        return if found.starts_with(&root) {
-            Ok(found)
-        } else {
-            Err(invalid(format!("subPath {sub_path:?} leads out of its volume")))
+    let escapes = |error: Errno| match error {
+        Errno::EXDEV | Errno::ELOOP => invalid(format!("subPath {sub_path:?} leads out of its volume")),
+        other => other.into(),
+    };
+    let root = Handle(open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?);
+    let mode = fstat(root.0)?.st_mode & 0o7777;
+    let mut at = open_beneath(&root, Path::new(".")).map_err(escapes)?;
+    let mut path = std::path::PathBuf::from(".");
+    for part in Path::new(sub_path).components() {
+        path.push(part);
+        at = match open_beneath(&root, &path) {
+            Err(Errno::ENOENT) => make(&at, part.as_os_str(), mode).map_err(escapes)?,
+            found => found.map_err(escapes)?,
         };
     }
-    let mode = fs::metadata(&root)?.permissions().mode() & 0o7777;
-    let mut at = root.clone();
-    for part in Path::new(sub_path).components() {
-        let next = at.join(part);
-        at = match next.canonicalize() {
-            Ok(found) if found.starts_with(&root) => found,
-            Ok(_) => return Err(invalid(format!("subPath {sub_path:?} leads out of its volume"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A dangling link is there already: this fails, and so it must.
-                fs::create_dir(&next)?;
-                fs::set_permissions(&next, fs::Permissions::from_mode(mode))?;
-                next
-            }
-            Err(error) => return Err(error),
-        };
+    let kind = SFlag::from_bits_truncate(fstat(at.0)?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFDIR && kind != SFlag::S_IFREG {
+        return Err(invalid(format!("subPath {sub_path:?} is neither file nor directory")));
     }
     Ok(at)
+}
+
+/// Opens `path` below `root`. The kernel refuses what leads out of it, also when somebody moves things meanwhile.
+fn open_beneath(root: &Handle, path: &Path) -> nix::Result<Handle> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root.0, path, how).map(Handle)
+}
+
+/// Makes the directory `name` in `parent`. Its mode is set by what was opened, not by its name: that may be a link by now.
+fn make(parent: &Handle, name: &std::ffi::OsStr, mode: u32) -> nix::Result<Handle> {
+    // A dangling link is there already: this fails, and so it must.
+    mkdirat(Some(parent.0), name, Mode::from_bits_truncate(0o700))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = Handle(openat(Some(parent.0), name, flags, Mode::empty())?);
+    fchmod(made.0, Mode::from_bits_truncate(mode))?;
+    Ok(made)
 }
 
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Opens `path` below `root` without following any link.
-fn open_beneath(root: &Path, path: &Path) -> io::Result<Handle> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let root = root.canonicalize()?;
-    let relative =
-        path.strip_prefix(&root).map_err(|_| invalid(format!("{} is not below {}", path.display(), root.display())))?;
-    let mut handle = Handle(open(&root, flags | OFlag::O_DIRECTORY, Mode::empty())?);
-    for part in relative.components() {
-        handle = Handle(openat(Some(handle.0), part.as_os_str(), flags, Mode::empty())?);
-    }
-    let kind = fs::metadata(format!("/proc/self/fd/{}", handle.0))?.file_type();
-    let link = fs::symlink_metadata(path)?.file_type().is_symlink();
-    if link || !(kind.is_dir() || kind.is_file()) {
-        return Err(invalid(format!("{} is neither file nor directory", path.display())));
-    }
-    Ok(handle)
-}
-
 /// Binds `sub_path` of the volume at `root` to `target`, replacing an older binding.
 pub fn bind(root: &Path, sub_path: &str, target: &Path) -> io::Result<()> {
-    let found = resolve(root, sub_path)?;
-    let handle = open_beneath(root, &found)?;
+    let handle = resolve(root, sub_path)?;
     let source = format!("/proc/self/fd/{}", handle.0);
     unbind(target)?;
     if let Some(parent) = target.parent() {
@@ -132,9 +126,42 @@ mod tests {
         symlink("../secret", root.join("out")).unwrap();
         symlink("a", root.join("in")).unwrap();
         symlink("../secret/new", root.join("dangling")).unwrap();
-        let found = resolve(&root, sub_path).and_then(|found| open_beneath(&root, &found).map(|_| found));
+        symlink(base.join("secret"), root.join("absolute")).unwrap();
+        nix::unistd::mkfifo(&root.join("pipe"), Mode::S_IRWXU).unwrap();
+        let named = |handle: Handle| fs::read_link(format!("/proc/self/fd/{}", handle.0));
+        let found = resolve(&root, sub_path).and_then(named);
         assert_eq!(found.ok(), expected.map(|path| root.join(path)), "{sub_path}");
         assert!(!base.join("secret/new").exists());
+    }
+
+    #[test]
+    fn a_directory_that_turns_into_a_link_changes_nothing_outside() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (root, secret) = (directory.path().join("volume"), directory.path().join("secret"));
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(&secret).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // What a container does in its volume meanwhile.
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    if fs::rename(root.join("a"), root.join("away")).is_ok() {
+                        let _ = symlink("../secret", root.join("a"));
+                    }
+                    let _ = fs::remove_file(root.join("a"));
+                    let _ = fs::remove_dir_all(root.join("away"));
+                }
+            });
+            for _ in 0..2000 {
+                let _ = resolve(&root, "a/b");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(fs::read_dir(&secret).unwrap().count(), 0);
     }
 
     #[test]
@@ -145,6 +172,8 @@ mod tests {
         check("in/new", Some("a/new"));
         check("out", None);
         check("out/x", None);
+        check("absolute", None);
+        check("pipe", None);
         check("dangling", None);
         check("dangling/x", None);
         check("../secret", None);

@@ -68,6 +68,7 @@ impl Registry {
                 Ok(Written { entry, created: false, object: None })
             }
             None if sub.is_empty() => {
+                target.may_create()?;
                 if !meta::uid(&config).is_empty() {
                     return Err(Status::uid_precondition(&res.group_resource, name, meta::uid(&config), ""));
                 }

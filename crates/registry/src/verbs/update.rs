@@ -48,6 +48,7 @@ impl Registry {
         if !target.res.def.create_on_update || !target.sub.is_empty() || !version.is_empty() {
             return Err(target.not_found());
         }
+        target.may_create()?;
         let entry = self.create(target.cx, target.res, target.namespace, Some(target.name), object).await?;
         Ok(Written { entry, created: true, object: None })
     }

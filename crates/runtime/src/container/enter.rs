@@ -128,6 +128,16 @@ fn become_command(process: &Process, terminal: Option<OwnedFd>, confined: Option
     }
 }
 
+/// The working directory is below the container's root. One that a container names by way of `/proc/self/fd` could be the
+/// host's (CVE-2024-21626); the kernel then says "(unreachable)".
+fn check_inside() -> Result<(), String> {
+    match nix::unistd::getcwd() {
+        Ok(path) if path.is_absolute() => Ok(()),
+        Ok(path) => Err(format!("the working directory is outside of the container: {}", path.display())),
+        Err(error) => Err(format!("the working directory: {}", error.desc())),
+    }
+}
+
 type Prepared = (CString, Vec<CString>, Vec<CString>);
 
 fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&[String]>) -> Result<Prepared, String> {
@@ -141,6 +151,7 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&[Stri
         }
     }
     nix::unistd::chdir(process.cwd()).map_err(failed("chdir to the working directory"))?;
+    check_inside()?;
     let (uid, gid) = (process.user().uid(), process.user().gid());
     let groups: Vec<Gid> = process.user().additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
     // SAFETY: takes integers only; root's rights are kept over the change of the user, to be narrowed below.
@@ -180,4 +191,28 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&[Stri
     };
     let path = CString::new(path).map_err(|error| error.to_string())?;
     Ok((path, to_c(args)?, to_c(env)?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_working_directory_outside_of_the_root_is_refused() {
+        if !Uid::effective().is_root() {
+            eprintln!("SKIPPED: chroot needs root");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().to_owned();
+        assert_eq!(check_inside(), Ok(()));
+        let outside = std::thread::spawn(move || {
+            // A root of this thread alone; its working directory stays where it was.
+            nix::sched::unshare(CloneFlags::CLONE_FS).unwrap();
+            nix::unistd::chroot(&path).unwrap();
+            check_inside()
+        });
+        assert!(outside.join().unwrap().unwrap_err().starts_with("the working directory"));
+    }
 }

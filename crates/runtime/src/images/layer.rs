@@ -7,6 +7,9 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+/// Memory that a stream may make the xz decoder use: what its strongest preset needs. Those of gzip and zstd have limits.
+const XZ_MEMORY: u64 = 128 << 20;
+
 /// Why a layer is not usable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LayerError {
@@ -60,7 +63,10 @@ pub(crate) fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read 
     Ok(match magic {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(source)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let decoder = xz2::stream::Stream::new_stream_decoder(XZ_MEMORY, xz2::stream::CONCATENATED)?;
+            Box::new(xz2::bufread::XzDecoder::new_stream(source, decoder))
+        }
         _ => Box::new(source),
     })
 }

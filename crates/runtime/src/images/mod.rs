@@ -153,9 +153,16 @@ impl Images {
         let unpacking = tokio::task::spawn_blocking(move || {
             store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), &digest, &diff, target))
         });
+        let mut left = if layer.size == 0 { u64::MAX } else { layer.size };
         loop {
             let piece = match stream.next().await {
-                Some(Ok(data)) => Piece::Data(data),
+                Some(Ok(data)) if data.len() as u64 > left => {
+                    Piece::Failed(format!("the data is larger than the {} bytes of the manifest", layer.size))
+                }
+                Some(Ok(data)) => {
+                    left -= data.len() as u64;
+                    Piece::Data(data)
+                }
                 Some(Err(error)) => Piece::Failed(error.to_string()),
                 None => Piece::End,
             };

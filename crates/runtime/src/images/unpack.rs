@@ -3,11 +3,13 @@
 //! Whiteouts (`.wh.NAME`, `.wh..wh..opq`; OCI image specification, layer.md) become overlayfs's own marks: a character
 //! device 0/0 and the attribute `trusted.overlay.opaque`.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat};
@@ -19,15 +21,42 @@ use super::tree::{Tree, create_at, is, normalize, stat_at};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Most bytes between the contents of two entries.
+const HEADERS: u64 = 16 << 20;
 
 /// Unpacks the uncompressed tar stream `source` into the empty directory `target`; gives the bytes of the files.
 pub(crate) fn unpack(source: impl Read, target: &Path) -> io::Result<u64> {
-    let mut archive = tar::Archive::new(source);
+    let allowed = Rc::new(Cell::new(0));
+    let mut archive = tar::Archive::new(Metered { source, allowed: allowed.clone() });
     let mut unpacker = Unpacker { tree: Tree::open(target)?, directories: Vec::new(), size: 0 };
-    for entry in archive.entries()? {
-        unpacker.entry(entry?)?;
+    let mut entries = archive.entries()?;
+    loop {
+        allowed.set(HEADERS);
+        let Some(entry) = entries.next() else { return unpacker.finish() };
+        let entry = entry?;
+        allowed.set(u64::MAX);
+        unpacker.entry(entry)?;
     }
-    unpacker.finish()
+}
+
+/// Bounds what is read to find an entry. The library keeps long names and attributes in memory, however long they are,
+/// and a few kilobytes of a compressed layer can hold gigabytes of them.
+struct Metered<R> {
+    source: R,
+    allowed: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let allowed = self.allowed.get();
+        if allowed == 0 {
+            return Err(invalid(format!("the headers of an entry are larger than {HEADERS} bytes")));
+        }
+        let most = usize::try_from(allowed).map_or(buffer.len(), |allowed| allowed.min(buffer.len()));
+        let count = self.source.read(&mut buffer[..most])?;
+        self.allowed.set(allowed - count as u64);
+        Ok(count)
+    }
 }
 
 struct Unpacker {
@@ -288,6 +317,52 @@ mod tests {
         check(&[(T::Symlink, "l", "../..", 0o777), (T::Regular, "l/f", "x", 0o644)], Ok(&[("f", "x")]));
         // A directory in the way of a file, with content.
         check(&[(T::Regular, "d/e/f", "x", 0o644), (T::Regular, "d", "file", 0o644)], Ok(&[("d", "file")]));
+    }
+
+    /// A header of this type that announces `size` bytes, and zeros for ever.
+    fn endless(kind: u8, size: u64) -> impl Read {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::new(kind));
+        header.set_size(size);
+        header.set_cksum();
+        io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(0))
+    }
+
+    #[test]
+    fn headers_are_bounded() {
+        for kind in [b'L', b'K', b'x'] {
+            let target = tempfile::tempdir().unwrap();
+            let error = unpack(endless(kind, 1 << 40), target.path()).unwrap_err().to_string();
+            assert!(error.contains("headers of an entry are larger"), "{error}");
+        }
+    }
+
+    #[test]
+    fn noise_is_refused() {
+        // Deterministic: valid archives with bytes changed, and noise.
+        let good = archive(&[(EntryType::Regular, "a/b", "x", 0o644), (EntryType::Symlink, "l", "a", 0o777)]);
+        let mut seed = 0x9e37_79b9_u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        for _ in 0..500 {
+            let outer = tempfile::tempdir().unwrap();
+            let target = outer.path().join("layer");
+            std::fs::create_dir(&target).unwrap();
+            let mut bytes = good.clone();
+            for _ in 0..=next() % 8 {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            // The checksum would refuse nearly all.
+            let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
+            header.set_cksum();
+            bytes[..512].copy_from_slice(header.as_bytes());
+            // Refused or not, it ends and stays inside.
+            let _ = unpack(&bytes[..], &target);
+            assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]

@@ -4,11 +4,15 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork, pipe2};
+use nix::unistd::{ForkResult, Gid, Uid, fork, pipe2};
 
 use super::protocol::ShimConfig;
+
+/// Nobody: the user of the pod's init, as of the pause containers elsewhere.
+const NOBODY: u32 = 65535;
 
 /// Enters the new namespaces of the pod and sets them up.
 pub(super) fn enter(config: &ShimConfig) -> io::Result<()> {
@@ -24,10 +28,20 @@ pub(super) fn enter(config: &ShimConfig) -> io::Result<()> {
         loopback_up().map_err(|error| context("bringing up lo", error))?;
     }
     for (name, value) in &config.sysctls {
+        if !is_namespaced(name, config) {
+            return Err(io::Error::other(format!("sysctl {name} would change the host, not the pod")));
+        }
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         fs::write(&path, value).map_err(|error| context(&format!("sysctl {name}={value}"), error))?;
     }
     Ok(())
+}
+
+/// Whether a sysctl is of a namespace that is the pod's own (namespaces(7)).
+fn is_namespaced(name: &str, config: &ShimConfig) -> bool {
+    let name = name.replace('/', ".");
+    let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix)) || name == "kernel.sem";
+    (config.new_net && name.starts_with("net.")) || (config.new_ipc && ipc)
 }
 
 fn context(what: &str, error: io::Error) -> io::Error {
@@ -86,9 +100,71 @@ fn middle(alive: OwnedFd, pid_out: OwnedFd) -> io::Result<()> {
             // SAFETY: SIG_IGN is a valid disposition.
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
             let _ = nix::unistd::setsid();
-            let _ = fs::File::from(alive).read(&mut [0]);
+            let code = match seclude(&alive) {
+                Ok(()) => i32::from(fs::File::from(alive).read(&mut [0]).is_err()),
+                Err(_) => 1,
+            };
             // SAFETY: ends the pod's init.
-            unsafe { libc::_exit(0) }
+            unsafe { libc::_exit(code) }
         }
+    }
+}
+
+/// Takes everything from the pod's init that its containers could get through it, by `/proc/1` or as debuggers: the
+/// host's files, open descriptors, root's rights.
+fn seclude(alive: &OwnedFd) -> io::Result<()> {
+    let here = std::env::current_dir()?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), &here, Some("tmpfs"), flags, Some("mode=0555,nr_inodes=2"))?;
+    nix::unistd::chdir(&here)?;
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")?;
+    let keep = alive.as_raw_fd() as u32;
+    // SAFETY: what is closed is used no more; this process only waits, and ends by `_exit`.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0, keep - 1, 0);
+        libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0);
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    }
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(group, group, group)?;
+    Ok(nix::unistd::setresuid(user, user, user)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, new_net: bool, new_ipc: bool, expected: bool) {
+        let config = ShimConfig {
+            new_net,
+            new_ipc,
+            new_uts: true,
+            new_pid: false,
+            hostname: String::new(),
+            sysctls: Default::default(),
+            oci_root: Default::default(),
+            runtime: None,
+        };
+        assert_eq!(is_namespaced(name, &config), expected, "{name}");
+    }
+
+    #[test]
+    fn sysctls_of_the_host_are_not_touched() {
+        check("net.ipv4.tcp_rmem", true, true, true);
+        check("net/ipv4/tcp_rmem", true, true, true);
+        check("net.ipv4.tcp_rmem", false, true, false);
+        check("kernel.shmmax", true, true, true);
+        check("kernel.sem", true, false, false);
+        check("fs.mqueue.msg_max", true, true, true);
+        check("kernel.core_pattern", true, true, false);
+        check("kernel/core_pattern", true, true, false);
+        check("net/../kernel/core_pattern", false, true, false);
+        check("vm.overcommit_memory", true, true, false);
     }
 }

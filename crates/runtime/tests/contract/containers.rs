@@ -94,6 +94,11 @@ async fn namespaces_can_be_shared() {
     node.wait_ready(&first).await;
     let (_, text) = node.output(&sandbox, node.config("second", "ps | grep -c 'sleep 100[0]'")).await;
     assert_eq!(text, "1\n");
+    // The init that all see gives nothing away, not even to a debugger: no file of the host, no descriptor, no rights.
+    let look = "ls -A /proc/1/root | wc -l; ls /proc/1/fd | wc -l; readlink /proc/1/cwd; grep CapPrm /proc/1/status";
+    let security = SecurityContext { add_capabilities: vec!["SYS_PTRACE".into()], ..SecurityContext::default() };
+    let (_, text) = node.output(&sandbox, ContainerConfig { security, ..node.config("debugger", look) }).await;
+    assert_eq!(text, "0\n1\n/\nCapPrm:\t0000000000000000\n");
     node.engine().stop_container(&first, Duration::ZERO, None).await.unwrap();
     assert_eq!(node.ended(&first).await.exit_code, Some(137));
 

@@ -1,5 +1,7 @@
 //! Protobuf to JSON.
 
+use std::cell::Cell;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -8,7 +10,7 @@ use serde_json::{Map, Value};
 use super::envelope::{MAGIC, unwrap_envelope};
 use super::wire::{Raw, Reader};
 use super::{Error, MAX_DEPTH};
-use crate::decode::{fill, left_out, of_float};
+use crate::decode::{MAX_STRUCTS, fill, left_out, of_float};
 use crate::quantity;
 use crate::time::{self, Precision};
 use crate::types::{Alternative, Field, Schema, Type, TypeDef, TypeId, Wire};
@@ -23,16 +25,18 @@ const ZERO_TIME: i64 = -62_135_596_800;
 /// The bytes are not a message of this type, or hold values that it cannot have. Never panics, whatever the bytes.
 pub fn decode(schema: &Schema, ty: TypeId, bytes: &[u8]) -> Result<Value, Error> {
     let mut map = Map::new();
-    Decoder { schema }.structure(schema.get(ty), bytes, &mut map, 0)?;
+    Decoder { schema, left: Cell::new(MAX_STRUCTS) }.structure(schema.get(ty), bytes, &mut map, 0)?;
     Ok(Value::Object(map))
 }
 
 struct Decoder<'s> {
     schema: &'s Schema,
+    left: Cell<usize>,
 }
 
 impl Decoder<'_> {
     fn structure(&self, ty: &TypeDef, bytes: &[u8], map: &mut Map<String, Value>, depth: usize) -> Result<(), Error> {
+        self.left.set(self.left.get().checked_sub(1).ok_or(Error::TooMany)?);
         self.message(ty, &ty.wire, bytes, map, depth)?;
         fill(self.schema, ty, map);
         Ok(())

@@ -255,3 +255,45 @@ fn any_field_may_be_absent_or_odd() {
         }
     }
 }
+
+#[test]
+fn noise_is_refused_or_read() {
+    use proptest::prelude::*;
+    // Every kind's vector with some bytes changed, cut or repeated, the same every time.
+    let golden = golden();
+    let vectors: Vec<_> = golden.values().map(|(ty, _, bytes)| (*ty, bytes.clone())).collect();
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12);
+    let strategy = (any::<prop::sample::Index>(), changes, any::<prop::sample::Index>());
+    let config = ProptestConfig { cases: 3000, ..ProptestConfig::default() };
+    let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
+    let result = runner.run(&strategy, |(which, changes, cut)| {
+        let (ty, mut bytes) = which.get(&vectors).clone();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        let body = unwrap_envelope(&bytes).map_or(bytes.as_slice(), |(_, _, body)| body);
+        if let Ok(value) = decode(Schema::builtin(), ty, body) {
+            // What was read is an object of its type.
+            let mut again = value.clone();
+            prop_assert!(crate::decode(Schema::builtin(), ty, &mut again).is_ok(), "{value}");
+        }
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn small_messages_do_not_make_huge_objects() {
+    let pod = Schema::builtin().kind("", "v1", "Pod").unwrap();
+    // spec (2) with a million empty containers (2).
+    let containers = [0x12, 0].repeat(1_000_000);
+    let mut body = vec![0x12];
+    wire::put_varint(&mut body, containers.len() as u64);
+    body.extend_from_slice(&containers);
+    assert_eq!(decode(Schema::builtin(), pod, &body), Err(Error::TooMany));
+    let mut object = json!({"spec": {"containers": vec![json!({}); 1_000_000]}});
+    assert!(crate::decode(Schema::builtin(), pod, &mut object).unwrap_err().to_string().contains("parts"));
+}

@@ -109,3 +109,20 @@ fn port_queries() {
     assert_eq!(ports("port=80,81&x=1"), [80, 81]);
     assert!(ports("ports=99999").is_empty());
 }
+
+#[test]
+fn hostile_streams_and_ports() {
+    let opened = |id: u32, kind: &str| {
+        let headers = vec![("streamtype".to_owned(), kind.to_owned()), ("port".to_owned(), "80".to_owned())];
+        spdy::Opened { id, headers, stream: tokio::io::duplex(8).0 }
+    };
+    // The first stream has none before it.
+    let mut pairs = Pairs::default();
+    assert!(pairs.add(opened(1, "data")).is_none());
+    assert!(pairs.add(opened(1, "nothing")).is_none());
+    let query = |count: usize| vec!["port=80"; count].join("&");
+    let mut request = Request::get(format!("/portForward/n/p?{}", query(MAX_PORTS + 1))).body(()).unwrap();
+    let (tasks, _failures) = Tasks::root();
+    let refusal = accept(&mut request, &tasks).map(drop).unwrap_err();
+    assert!(refusal.message.contains("too many"), "{refusal}");
+}

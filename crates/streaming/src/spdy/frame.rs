@@ -213,6 +213,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn noise_ends() {
+        // A connection's bytes with some changed, the same every time.
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes).unwrap();
+        for stream in [1, 3, 5] {
+            let headers = vec![("streamtype", "data".to_owned()), ("port", "80".to_owned())];
+            writer.write(Frame::Open { stream, headers }).await.unwrap();
+            writer.write(Frame::Data { stream, fin: false, data: Bytes::from_static(b"abc") }).await.unwrap();
+        }
+        let mut seed = 7_u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        for _ in 0..5000 {
+            let mut noisy = bytes.clone();
+            for _ in 0..=next() % 6 {
+                let at = next() % noisy.len();
+                noisy[at] = next() as u8;
+            }
+            let mut reader = Reader::new(noisy.as_slice());
+            let mut frames = 0;
+            while let Ok(Some(head)) = reader.next().await {
+                frames += 1;
+                if let Head::Data { length, .. } = head {
+                    let mut left = length;
+                    while left > 0 {
+                        let Ok(got) = reader.data(&mut [0; 64], left).await else { break };
+                        left -= got;
+                    }
+                }
+            }
+            assert!(frames <= noisy.len() / 8);
+        }
+    }
+
+    #[tokio::test]
     async fn hostile_frames() {
         for bytes in [&[0x80, 2, 0, 1, 0, 0, 0, 0][..], &[0x80, 3, 0, 1, 0, 255, 255, 255], &[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0]] {
             assert!(Reader::new(bytes).next().await.is_err(), "{bytes:?}");

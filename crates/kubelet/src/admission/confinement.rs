@@ -1,0 +1,111 @@
+//! What a pod asks for its own or others' protection and this node cannot give is refused: to run without it would be worse.
+
+use crate::spec::Model;
+
+/// Sysctls that any pod may set: they have namespaces and do no harm outside (upstream's `safe_sysctls.go`).
+const SAFE: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The error is the status reason and message.
+pub(super) fn check(pod: &Model) -> Result<(), (String, String)> {
+    let spec = pod.spec();
+    let refuse = |reason: &str, message: String| Err((reason.to_owned(), message));
+    if spec.host_users == Some(false) {
+        let message = "spec.hostUsers is false, and this node does not offer user namespaces: leave it out";
+        return refuse("UserNamespacesNotSupported", message.to_owned());
+    }
+    let Some(security) = &spec.security_context else { return app_armor(pod) };
+    for sysctl in security.sysctls.iter().flatten() {
+        let name = sysctl.name.replace('/', ".");
+        let why = if !SAFE.contains(&name.as_str()) {
+            "not allowlisted"
+        } else if name.starts_with("net.") && pod.host_network() {
+            "not allowed with host net enabled"
+        } else if name.starts_with("kernel.") && spec.host_ipc == Some(true) {
+            "not allowed with host ipc enabled"
+        } else {
+            continue;
+        };
+        return refuse("SysctlForbidden", format!("forbidden sysctl: {:?} {why}", sysctl.name));
+    }
+    if security.supplemental_groups_policy.as_deref() == Some("Strict") {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return refuse("SupplementalGroupsPolicyNotSupported", message.to_owned());
+    }
+    app_armor(pod)
+}
+
+fn app_armor(pod: &Model) -> Result<(), (String, String)> {
+    let of_pod = pod.spec().security_context.as_ref().and_then(|security| security.app_armor_profile.as_ref());
+    let own = pod.members.iter().filter_map(|member| member.spec.security_context.as_ref()?.app_armor_profile.as_ref());
+    match own.chain(of_pod).find(|profile| profile.type_ != "Unconfined") {
+        Some(profile) => {
+            let message = format!("Cannot enforce AppArmor: profile {} needs a node that loads profiles", profile.type_);
+            Err(("AppArmor".to_owned(), message))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pod::testing::model;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(spec: Value, expected: Option<(&str, &str)>) {
+        let refused = super::check(&model(spec)).err();
+        let refused = refused.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str()));
+        assert_eq!(refused, expected);
+    }
+
+    #[test]
+    fn sysctls() {
+        let with = |name: &str, extra: Value| {
+            let mut spec = json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+            spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            spec
+        };
+        let refused = |message: &'static str| Some(("SysctlForbidden", message));
+        check(with("net.ipv4.tcp_syncookies", json!({})), None);
+        check(with("net/ipv4/tcp_syncookies", json!({})), None);
+        // Written by root of the host: a program of the container's would run there.
+        let pattern = refused("forbidden sysctl: \"kernel.core_pattern\" not allowlisted");
+        check(with("kernel.core_pattern", json!({})), pattern);
+        check(with("kernel/core_pattern", json!({})), refused("forbidden sysctl: \"kernel/core_pattern\" not allowlisted"));
+        check(with("kernel.msgmax", json!({})), refused("forbidden sysctl: \"kernel.msgmax\" not allowlisted"));
+        let net = refused("forbidden sysctl: \"net.ipv4.tcp_rmem\" not allowed with host net enabled");
+        check(with("net.ipv4.tcp_rmem", json!({"hostNetwork": true})), net);
+        let ipc = refused("forbidden sysctl: \"kernel.shm_rmid_forced\" not allowed with host ipc enabled");
+        check(with("kernel.shm_rmid_forced", json!({"hostIPC": true})), ipc);
+    }
+
+    #[test]
+    fn other_protection() {
+        check(json!({"containers": []}), None);
+        check(json!({"containers": [], "hostUsers": true}), None);
+        let users = "spec.hostUsers is false, and this node does not offer user namespaces: leave it out";
+        check(json!({"containers": [], "hostUsers": false}), Some(("UserNamespacesNotSupported", users)));
+        let strict = json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}});
+        let groups = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        check(strict, Some(("SupplementalGroupsPolicyNotSupported", groups)));
+        let profile = |kind: &str| json!({"containers": [{"name": "c", "securityContext": {"appArmorProfile": {"type": kind, "localhostProfile": "p"}}}]});
+        check(profile("Unconfined"), None);
+        check(
+            profile("Localhost"),
+            Some(("AppArmor", "Cannot enforce AppArmor: profile Localhost needs a node that loads profiles")),
+        );
+    }
+}
