@@ -92,6 +92,21 @@ pub fn dns1123_subdomain(s: &str) -> Vec<String> {
     out
 }
 
+/// As [`dns1123_subdomain`], with underscores: for search domains.
+pub fn dns1123_subdomain_with_underscore(s: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if s.len() > 253 {
+        out.push(max_characters(253));
+    }
+    let inner = |b| lower_alnum_dash(b) || b == b'_';
+    if !s.split('.').all(|label| framed(label.strip_prefix('_').unwrap_or(label), lower_alnum, inner)) {
+        let message = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
+        let label = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+        out.push(regex_error(message, &format!(r"{label}(\.{label})*"), &["example.com"]));
+    }
+    out
+}
+
 /// `*.` and an RFC 1123 subdomain.
 pub fn wildcard_dns1123_subdomain(s: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -360,6 +375,7 @@ mod tests {
         );
         check(dns1123_subdomain, &["a", "a.b", "a-1.b2"], &[("a..b", "subdomain"), (".a", "start"), ("a_b", "subdomain")]);
         check(dns1035_label, &["a", "a1"], &[("1a", "DNS-1035"), ("", "DNS-1035"), ("a-", "DNS-1035")]);
+        check(dns1123_subdomain_with_underscore, &["_tcp.a_b.c", "a"], &[("__a", "'_'"), ("a_", "'_'"), ("", "'_'")]);
         check(wildcard_dns1123_subdomain, &["*.a.b"], &[("a.b", "wildcard"), ("*", "wildcard"), ("*.*.a", "wildcard")]);
     }
 

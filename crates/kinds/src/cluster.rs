@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::columns::Column;
 use crate::def::{KindDef, NameRule, Sub};
+use crate::node;
+use crate::rules::{self, list};
 use crate::typed::Kind;
 use crate::util::{child_object, each, or_none, remove, set_default, text};
 
@@ -51,12 +53,45 @@ impl Kind for Namespace {
         crate::util::carry_over(object, old, "spec");
     }
 
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("spec").child("finalizers");
+        for finalizer in self.spec.iter().flat_map(|spec| list(&spec.finalizers)) {
+            validate_finalizer(finalizer, &path, errors);
+        }
+    }
+
+    fn validate_sub(&self, sub: &str, _old: &Self, errors: &mut Errors) {
+        if sub == "finalize" {
+            let path = Path::new("spec").child("finalizers");
+            for (index, finalizer) in self.spec.iter().flat_map(|spec| list(&spec.finalizers)).enumerate() {
+                validate_finalizer(finalizer, &path.index(index), errors);
+            }
+            return;
+        }
+        let phase = self.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let (expected, deleted) =
+            if self.metadata.deletion_timestamp.is_some() { ("Terminating", "not empty") } else { ("Active", "empty") };
+        if phase != expected {
+            let detail = format!("may only be '{expected}' if `deletionTimestamp` is {deleted}");
+            errors.push(Error::invalid(&Path::new("status.Phase"), phase, detail));
+        }
+    }
+
     fn columns() -> &'static [Column<Self>] {
         const {
             &[Column::new("Status", "The status of the namespace", |namespace, _| {
                 namespace.status.as_ref().and_then(|status| status.phase.clone()).into()
             })]
         }
+    }
+}
+
+/// A qualified name, or one of the few older than that rule.
+fn validate_finalizer(finalizer: &str, path: &Path, errors: &mut Errors) {
+    rules::qualified_name(path, finalizer, errors);
+    if !finalizer.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(Error::invalid(path, finalizer, detail));
     }
 }
 
@@ -89,31 +124,20 @@ impl Kind for Node {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        let Some(spec) = &self.spec else { return };
-        let path = Path::new("spec").child("taints");
-        for (index, taint) in spec.taints.iter().flatten().enumerate() {
-            let path = path.index(index);
-            errors.invalid_each(&path.child("key"), &taint.key, apimachinery::names::qualified_name(&taint.key));
-            if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str()) {
-                errors.push(Error::not_supported(
-                    &path.child("effect"),
-                    taint.effect.as_str(),
-                    &["NoExecute", "NoSchedule", "PreferNoSchedule"],
-                ));
-            }
-            let same = |other: &&k8s_openapi::api::core::v1::Taint| other.key == taint.key && other.effect == taint.effect;
-            if spec.taints.iter().flatten().take(index).any(|other| same(&other)) {
-                errors.push(Error::duplicate(&path, taint.key.as_str()));
-            }
-        }
+        node::validate(self, errors);
+    }
+
+    fn validate_create(&self, errors: &mut Errors) {
+        node::validate_ranges(self, errors);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        let cidrs = |node: &Self| node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
-        if !cidrs(old).is_empty() && cidrs(old) != cidrs(self) {
-            let detail = "node updates may not change podCIDR except from \"\" to valid";
-            errors.push(Error::forbidden(&Path::new("spec").child("podCIDRs"), detail));
-        }
+        node::validate_update(self, old, errors);
+    }
+
+    fn validate_sub(&self, _sub: &str, old: &Self, errors: &mut Errors) {
+        node::validate(self, errors);
+        node::validate_update(self, old, errors);
     }
 
     fn columns() -> &'static [Column<Self>] {

@@ -13,13 +13,16 @@ mod view;
 
 mod cluster;
 mod config;
+mod endpoints;
 mod events;
 mod events_v1;
 mod list;
 mod network;
+mod node;
 mod plain;
 mod pod;
 mod pod_template;
+mod rules;
 mod service_types;
 mod workloads;
 

@@ -1,9 +1,8 @@
-//! Service, Endpoints and EndpointSlice.
+//! Service.
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
-use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
@@ -193,93 +192,4 @@ fn ports(service: &Service) -> String {
         }
     };
     ports.map(show).collect::<Vec<_>>().join(",")
-}
-
-/// Shows the first three of `items` and how many more there are.
-fn first_three(items: Vec<String>) -> String {
-    let more = items.len().saturating_sub(3);
-    let shown = items.into_iter().take(3).collect::<Vec<_>>().join(",");
-    if more > 0 { format!("{shown} + {more} more...") } else { shown }
-}
-
-impl Kind for Endpoints {
-    const DEF: KindDef = KindDef::new("", "v1", "Endpoints", "endpoints", "endpoints").short(&["ep"]).create_on_update();
-
-    fn apply_defaults(object: &mut Value) {
-        for subset in each(object, "subsets") {
-            for port in each(subset, "ports") {
-                set_default(port, "protocol", "TCP");
-            }
-        }
-    }
-
-    fn columns() -> &'static [Column<Self>] {
-        const {
-            &[Column::new("Endpoints", "Addresses and ports behind the service.", |endpoints, _| {
-                let mut shown = Vec::new();
-                for subset in endpoints.subsets.iter().flatten() {
-                    for address in subset.addresses.iter().flatten() {
-                        let ports = subset.ports.as_deref().unwrap_or_default();
-                        shown.extend(ports.iter().map(|port| format!("{}:{}", address.ip, port.port)));
-                        if ports.is_empty() {
-                            shown.push(address.ip.clone());
-                        }
-                    }
-                }
-                or_none(first_three(shown))
-            })]
-        }
-    }
-}
-
-impl Kind for EndpointSlice {
-    const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
-        .create_on_update()
-        .generation();
-
-    fn apply_defaults(object: &mut Value) {
-        for port in each(object, "ports") {
-            set_default(port, "name", "");
-            set_default(port, "protocol", "TCP");
-        }
-    }
-
-    fn validate(&self, errors: &mut Errors) {
-        if !["IPv4", "IPv6", "FQDN"].contains(&self.address_type.as_str()) {
-            errors.push(Error::not_supported(&Path::new("addressType"), self.address_type.as_str(), &["FQDN", "IPv4", "IPv6"]));
-        }
-        let endpoints = self.endpoints.as_ref().map_or(0, Vec::len);
-        if endpoints > 1000 {
-            errors.push(Error::too_many(&Path::new("endpoints"), endpoints, 1000));
-        }
-    }
-
-    fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        if self.address_type != old.address_type {
-            errors.push(Error::invalid(&Path::new("addressType"), self.address_type.as_str(), "field is immutable"));
-        }
-    }
-
-    fn columns() -> &'static [Column<Self>] {
-        const {
-            &[
-                Column::new("AddressType", "Family of the addresses.", |slice, _| slice.address_type.clone().into()),
-                Column::new("Ports", "Ports of the endpoints.", |slice, _| {
-                    let ports =
-                        slice.ports.iter().flatten().map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
-                    let ports = first_three(ports.collect());
-                    if ports.is_empty() { "<unset>".into() } else { ports.into() }
-                }),
-                Column::new("Endpoints", "Addresses of the endpoints.", |slice, _| {
-                    let addresses = slice
-                        .endpoints
-                        .iter()
-                        .flatten()
-                        .flat_map(|endpoint| endpoint.addresses.iter().cloned())
-                        .collect::<Vec<_>>();
-                    if addresses.is_empty() { "<unset>".into() } else { first_three(addresses).into() }
-                }),
-            ]
-        }
-    }
 }

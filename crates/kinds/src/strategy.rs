@@ -30,6 +30,9 @@ pub trait Strategy: Send + Sync {
     /// Carries over what an update may not change silently, beyond status.
     fn prepare_update(&self, object: &mut Value, old: &Value);
 
+    /// Carries over what an update of the status may not take away.
+    fn prepare_status(&self, _object: &mut Value, _old: &Value) {}
+
     /// Rules for a new object, beyond those for metadata.
     fn validate(&self, object: &Value) -> Errors;
 

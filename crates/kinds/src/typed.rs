@@ -29,8 +29,14 @@ pub trait Kind: DeserializeOwned + 'static {
     /// Carries over what an update may not change silently, beyond status.
     fn prepare_update(_object: &mut Value, _old: &Value) {}
 
-    /// Rules for a new object, beyond metadata.
+    /// Carries over what an update of the status may not take away.
+    fn prepare_status(_object: &mut Value, _old: &Value) {}
+
+    /// Rules for an object, new or changed, beyond metadata.
     fn validate(&self, _errors: &mut Errors) {}
+
+    /// Rules for a new object, beyond those of [`Kind::validate`], which run too.
+    fn validate_create(&self, _errors: &mut Errors) {}
 
     /// Rules for a changed object, beyond metadata and those of [`Kind::validate`], which run too.
     fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
@@ -93,10 +99,15 @@ impl<K: Kind> Strategy for Typed<K> {
         K::prepare_update(object, old);
     }
 
+    fn prepare_status(&self, object: &mut Value, old: &Value) {
+        K::prepare_status(object, old);
+    }
+
     fn validate(&self, object: &Value) -> Errors {
         let mut errors = Errors::new();
         if let Some(typed) = typed::<K>(object, &mut errors) {
             typed.validate(&mut errors);
+            typed.validate_create(&mut errors);
         }
         errors
     }

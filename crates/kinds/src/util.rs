@@ -12,6 +12,15 @@ pub fn set_default(object: &mut Value, key: &str, value: impl Into<Value>) {
     }
 }
 
+/// Like [`set_default`] for a field whose zero value means that it is not set: numbers and texts that are no pointers in the Go types.
+pub fn set_zero(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(map) = object.as_object_mut()
+        && map.get(key).is_none_or(|old| old.is_null() || old == 0 || old == "")
+    {
+        map.insert(key.to_owned(), value.into());
+    }
+}
+
 /// The object at `key`, made when it is absent.
 pub fn child<'a>(object: &'a mut Value, key: &str) -> &'a mut Value {
     if !object.is_object() {

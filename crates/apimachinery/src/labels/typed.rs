@@ -75,27 +75,26 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Validates a LabelSelector in JSON. `lenient_values` accepts malformed values, for objects stored with them.
-pub fn validate_label_selector(selector: &Value, lenient_values: bool, path: &Path, errors: &mut Errors) {
-    if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
-        crate::meta::validate_labels(labels, &path.child("matchLabels"), errors);
-    }
-    for (i, e) in expressions(selector).iter().enumerate() {
+/// Validates a LabelSelector.
+pub fn validate_label_selector(selector: &LabelSelector, path: &Path, errors: &mut Errors) {
+    let labels = selector.match_labels.iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
+    crate::meta::validate_label_pairs(labels, &path.child("matchLabels"), errors);
+    for (i, e) in selector.match_expressions.iter().flatten().enumerate() {
         let path = path.child("matchExpressions").index(i);
-        let empty = values(e).next().is_none();
-        match text(e, "operator") {
-            "In" | "NotIn" if empty => {
+        let values = e.values.as_deref().unwrap_or_default();
+        match e.operator.as_str() {
+            "In" | "NotIn" if values.is_empty() => {
                 errors.push(Error::required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
             }
-            "Exists" | "DoesNotExist" if !empty => {
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
                 let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
                 errors.push(Error::forbidden(&path.child("values"), detail));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => errors.push(Error::invalid(&path.child("operator"), other, "not a valid selector operator")),
         }
-        errors.invalid_each(&path.child("key"), text(e, "key"), names::qualified_name(text(e, "key")));
-        for (j, value) in values(e).enumerate().filter(|_| !lenient_values) {
+        errors.invalid_each(&path.child("key"), &e.key, names::qualified_name(&e.key));
+        for (j, value) in values.iter().enumerate() {
             errors.invalid_each(&path.child("values").index(j), value, names::label_value(value));
         }
     }
@@ -134,7 +133,8 @@ mod tests {
     fn validates() {
         let check = |value: Value, expected: &str| {
             let mut errors = Errors::new();
-            validate_label_selector(&value, false, &Path::new("selector"), &mut errors);
+            let selector: LabelSelector = serde_json::from_value(value).unwrap();
+            validate_label_selector(&selector, &Path::new("selector"), &mut errors);
             assert_eq!(errors.to_string(), expected);
         };
         check(json!({"matchLabels": {"a": "b"}}), "");

@@ -102,18 +102,31 @@ fn validate_maps_and_owners(object: &Value, path: &Path, errors: &mut Errors) {
 
 /// Keys and values of a map of labels.
 pub fn validate_labels(labels: &Map<String, Value>, path: &Path, errors: &mut Errors) {
+    validate_label_pairs(labels.iter().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())), path, errors);
+}
+
+/// [`validate_labels`] of labels in any form.
+pub fn validate_label_pairs<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>, path: &Path, errors: &mut Errors) {
     for (key, value) in labels {
         errors.invalid_each(path, key, names::qualified_name(key));
-        let value = value.as_str().unwrap_or_default();
         errors.invalid_each(path, value, names::label_value(value));
     }
 }
 
 /// Keys of annotations, and their size altogether.
 pub fn validate_annotations(annotations: &Map<String, Value>, path: &Path, errors: &mut Errors) {
+    validate_annotation_pairs(
+        annotations.iter().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())),
+        path,
+        errors,
+    );
+}
+
+/// [`validate_annotations`] of annotations in any form.
+pub fn validate_annotation_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, path: &Path, errors: &mut Errors) {
     let mut size = 0;
-    for (key, value) in annotations {
-        size += key.len() + value.as_str().map_or(0, str::len);
+    for (key, value) in pairs {
+        size += key.len() + value.len();
         let messages = if key.bytes().any(|b| b.is_ascii_uppercase()) {
             names::qualified_name(&key.to_lowercase())
         } else {

@@ -1,8 +1,9 @@
 //! What a pod gets where its author said nothing (pkg/apis/core/v1 defaults).
 
+use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 
-use crate::util::{child_object, each, set_default, text};
+use crate::util::{child_object, each, set_default, set_zero, text};
 
 /// Mode of files in configMap, secret, projected and downwardAPI volumes: 0644.
 const FILE_MODE: u32 = 0o644;
@@ -12,8 +13,15 @@ const TOKEN_SECONDS: u32 = 3600;
 /// Defaults of a whole pod.
 pub(super) fn default_pod(object: &mut Value) {
     let spec = child_object(object, "spec");
+    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
     for key in ["initContainers", "containers"] {
-        each(spec, key).for_each(default_requests);
+        for container in each(spec, key) {
+            default_requests(container);
+            each(container, "ports").filter(|_| host_network).for_each(default_host_port);
+        }
+    }
+    if spec.get("resources").is_some() {
+        default_pod_requests(spec);
     }
     set_default(spec, "enableServiceLinks", true);
     default_spec(spec);
@@ -27,15 +35,14 @@ pub(crate) fn default_template(template: &mut Value) {
 }
 
 fn default_spec(spec: &mut Value) {
-    set_default(spec, "dnsPolicy", "ClusterFirst");
-    set_default(spec, "restartPolicy", "Always");
+    set_zero(spec, "dnsPolicy", "ClusterFirst");
+    set_zero(spec, "restartPolicy", "Always");
     set_default(spec, "terminationGracePeriodSeconds", 30);
-    set_default(spec, "schedulerName", "default-scheduler");
+    set_zero(spec, "schedulerName", "default-scheduler");
     set_default(spec, "securityContext", json!({}));
     default_account(spec);
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
     for key in ["initContainers", "containers", "ephemeralContainers"] {
-        each(spec, key).for_each(|container| default_container(container, host_network));
+        each(spec, key).for_each(default_container);
     }
     each(spec, "volumes").for_each(default_volume);
 }
@@ -50,21 +57,28 @@ fn default_account(spec: &mut Value) {
     }
 }
 
-fn default_container(container: &mut Value, host_network: bool) {
-    set_default(container, "terminationMessagePath", "/dev/termination-log");
-    set_default(container, "terminationMessagePolicy", "File");
+/// In the host's network a port of the pod is one of the host. Templates keep what their author wrote.
+fn default_host_port(port: &mut Value) {
+    let container = port["containerPort"].clone();
+    set_zero(port, "hostPort", container);
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
+}
+
+fn default_container(container: &mut Value) {
+    set_zero(container, "terminationMessagePath", "/dev/termination-log");
+    set_zero(container, "terminationMessagePolicy", "File");
     set_default(container, "resources", json!({}));
-    let policy = if is_latest(text(container, "/image")) { "Always" } else { "IfNotPresent" };
-    set_default(container, "imagePullPolicy", policy);
+    let policy = pull_policy(text(container, "/image"));
+    set_zero(container, "imagePullPolicy", policy);
     for port in each(container, "ports") {
-        set_default(port, "protocol", "TCP");
-        if host_network && port.get("hostPort").is_none() {
-            port["hostPort"] = port["containerPort"].clone();
-        }
+        set_zero(port, "protocol", "TCP");
     }
     for variable in each(container, "env") {
         if let Some(field) = variable.pointer_mut("/valueFrom/fieldRef") {
-            set_default(field, "apiVersion", "v1");
+            set_zero(field, "apiVersion", "v1");
         }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -80,10 +94,10 @@ fn default_container(container: &mut Value, host_network: bool) {
 }
 
 fn default_probe(probe: &mut Value) {
-    set_default(probe, "timeoutSeconds", 1);
-    set_default(probe, "periodSeconds", 10);
-    set_default(probe, "successThreshold", 1);
-    set_default(probe, "failureThreshold", 3);
+    set_zero(probe, "timeoutSeconds", 1);
+    set_zero(probe, "periodSeconds", 10);
+    set_zero(probe, "successThreshold", 1);
+    set_zero(probe, "failureThreshold", 3);
     if let Some(http) = probe.get_mut("httpGet") {
         default_http(http);
     }
@@ -93,17 +107,33 @@ fn default_probe(probe: &mut Value) {
 }
 
 fn default_http(http: &mut Value) {
-    set_default(http, "path", "/");
-    set_default(http, "scheme", "HTTP");
+    set_zero(http, "path", "/");
+    set_zero(http, "scheme", "HTTP");
 }
 
 /// A limit without a request is also the request.
-fn default_requests(container: &mut Value) {
-    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
-    let requests = child_object(child_object(container, "resources"), "requests");
+fn default_requests(object: &mut Value) {
+    let Some(limits) = object.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
+    let requests = child_object(child_object(object, "resources"), "requests");
     for (resource, limit) in limits {
         set_default(requests, &resource, limit);
     }
+}
+
+/// The pod as a whole asks for at least what its containers ask for, and for its limit where they ask for nothing (KEP-2837).
+fn default_pod_requests(spec: &mut Value) {
+    let Ok(typed) = serde_json::from_value::<PodSpec>(spec.clone()) else { return };
+    let sums = super::validate::container_requests(&typed);
+    let limited = |name: &str| spec.pointer("/resources/limits").is_some_and(|limits| limits.get(name).is_some());
+    let sums: Vec<_> = sums
+        .into_iter()
+        .filter(|(name, _)| ["cpu", "memory"].contains(name) || (name.starts_with("hugepages-") && !limited(name)))
+        .map(|(name, sum)| (name.to_owned(), sum.to_string()))
+        .collect();
+    for (name, sum) in sums {
+        set_default(child_object(&mut spec["resources"], "requests"), &name, sum);
+    }
+    default_requests(spec);
 }
 
 fn default_volume(volume: &mut Value) {
@@ -121,6 +151,14 @@ fn default_volume(volume: &mut Value) {
     if let Some(items) = volume.get_mut("downwardAPI") {
         each(items, "items").for_each(default_item);
     }
+    if let Some(image) = volume.get_mut("image") {
+        let policy = pull_policy(text(image, "/reference"));
+        set_zero(image, "pullPolicy", policy);
+    }
+    if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
+        set_default(claim, "volumeMode", "Filesystem");
+    }
+    default_driver(volume);
     let Some(projected) = volume.get_mut("projected") else { return };
     for source in each(projected, "sources") {
         if let Some(token) = source.get_mut("serviceAccountToken") {
@@ -132,9 +170,32 @@ fn default_volume(volume: &mut Value) {
     }
 }
 
+/// Defaults of storage systems: volume type, field and value.
+fn default_driver(volume: &mut Value) {
+    const DRIVERS: &[(&str, &str, &str)] = &[
+        ("iscsi", "iscsiInterface", "default"),
+        ("rbd", "pool", "rbd"),
+        ("rbd", "user", "admin"),
+        ("rbd", "keyring", "/etc/ceph/keyring"),
+        ("azureDisk", "cachingMode", "ReadWrite"),
+        ("azureDisk", "kind", "Shared"),
+        ("azureDisk", "fsType", "ext4"),
+        ("scaleIO", "storageMode", "ThinProvisioned"),
+        ("scaleIO", "fsType", "xfs"),
+    ];
+    for (driver, field, value) in DRIVERS {
+        if let Some(source) = volume.get_mut(driver) {
+            set_zero(source, field, *value);
+        }
+    }
+    if let Some(disk) = volume.get_mut("azureDisk") {
+        set_default(disk, "readOnly", false);
+    }
+}
+
 fn default_item(item: &mut Value) {
     if let Some(field) = item.get_mut("fieldRef") {
-        set_default(field, "apiVersion", "v1");
+        set_zero(field, "apiVersion", "v1");
     }
 }
 
@@ -161,12 +222,49 @@ mod tests {
         check("nginx@sha256:00", false);
     }
 
+    fn defaulted(spec: Value) -> Value {
+        let mut pod = json!({"spec": spec});
+        default_pod(&mut pod);
+        pod["spec"].take()
+    }
+
     #[test]
     fn limits_become_requests() {
-        let mut pod = json!({"spec": {"containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}}]}});
-        default_pod(&mut pod);
-        assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
-        assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], "IfNotPresent");
-        assert_eq!(pod["spec"]["restartPolicy"], "Always");
+        let spec = defaulted(json!({"containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}}]}));
+        assert_eq!(spec["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
+        assert_eq!(spec["containers"][0]["imagePullPolicy"], "IfNotPresent");
+        assert_eq!(spec["restartPolicy"], "Always");
+        let spec = defaulted(json!({"resources": {"limits": {"cpu": "2", "memory": "1Mi"}}, "containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "300m"}}}, {"name": "b", "resources": {"requests": {"cpu": "300m"}}}]}));
+        assert_eq!(spec["resources"]["requests"], json!({"cpu": "600m", "memory": "1Mi"}));
+    }
+
+    #[test]
+    fn zero_values_are_not_set() {
+        let spec =
+            defaulted(json!({"dnsPolicy": "", "hostNetwork": true, "containers": [{"name": "a", "terminationMessagePath": "",
+            "ports": [{"containerPort": 80, "hostPort": 0}], "livenessProbe": {"timeoutSeconds": 0, "httpGet": {"path": ""}}}]}));
+        let container = &spec["containers"][0];
+        assert_eq!(spec["dnsPolicy"], "ClusterFirst");
+        assert_eq!(container["terminationMessagePath"], "/dev/termination-log");
+        assert_eq!(container["ports"][0], json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"}));
+        assert_eq!(container["livenessProbe"]["timeoutSeconds"], 1);
+        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/");
+    }
+
+    #[test]
+    fn templates_keep_ports_of_the_host() {
+        let mut template =
+            json!({"spec": {"hostNetwork": true, "containers": [{"name": "a", "ports": [{"containerPort": 80}]}]}});
+        default_template(&mut template);
+        assert_eq!(template["spec"]["containers"][0]["ports"][0], json!({"containerPort": 80, "protocol": "TCP"}));
+    }
+
+    #[test]
+    fn volumes() {
+        let check = |volume: Value, expected: Value| assert_eq!(defaulted(json!({"volumes": [volume]}))["volumes"][0], expected);
+        check(json!({"name": "a"}), json!({"name": "a", "emptyDir": {}}));
+        check(json!({"image": {"reference": "x"}}), json!({"image": {"reference": "x", "pullPolicy": "Always"}}));
+        check(json!({"scaleIO": {}}), json!({"scaleIO": {"storageMode": "ThinProvisioned", "fsType": "xfs"}}));
     }
 }

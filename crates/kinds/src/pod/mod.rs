@@ -2,6 +2,9 @@
 
 mod columns;
 mod defaults;
+mod diff;
+mod status;
+mod update;
 mod validate;
 
 use apimachinery::field::Errors;
@@ -9,12 +12,12 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
-pub(crate) use validate::validate_template;
+pub(crate) use validate::{PROTOCOLS, TAINT_EFFECTS, validate_template};
 
 use crate::columns::Column;
 use crate::def::{GroupVersionKindRef, KindDef, Sub};
 use crate::typed::Kind;
-use crate::util::text;
+use crate::util::{set_default, text};
 
 const POD: GroupVersionKindRef = ("", "v1", "Pod");
 const CONNECT: &[&str] = &["create", "get"];
@@ -72,12 +75,34 @@ impl Kind for Pod {
         }
     }
 
+    /// The class of service is set once, by the server; a writer that does not know it leaves it as it is.
+    fn prepare_status(object: &mut Value, old: &Value) {
+        if let Some(class) = old.pointer("/status/qosClass") {
+            set_default(&mut object["status"], "qosClass", class.clone());
+        }
+    }
+
     fn validate(&self, errors: &mut Errors) {
         validate::validate_pod(self, errors);
     }
 
+    fn validate_create(&self, errors: &mut Errors) {
+        validate::validate_new_pod(self, errors);
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        validate::validate_pod_update(self, old, errors);
+        update::validate(self, old, errors);
+    }
+
+    fn validate_sub(&self, sub: &str, old: &Self, errors: &mut Errors) {
+        match sub {
+            "status" => status::validate(self, old, errors),
+            "ephemeralcontainers" => {
+                validate::validate_pod(self, errors);
+                update::ephemeral_containers(self, old, errors);
+            }
+            _ => {}
+        }
     }
 
     fn columns() -> &'static [Column<Self>] {

@@ -148,6 +148,7 @@ fn confine(res: &Resource, sub: &str, object: &mut Value, old: &Value) {
                     copy(&mut object["metadata"], &metadata, key);
                 }
             }
+            res.strategy.prepare_status(object, old);
         }
         "finalize" => keep_all_but(object, old, "spec", "finalizers"),
         "ephemeralcontainers" => keep_all_but(object, old, "spec", "ephemeralContainers"),

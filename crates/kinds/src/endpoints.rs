@@ -1,0 +1,317 @@
+//! Endpoints and EndpointSlice: where a service's pods are.
+
+use std::collections::HashSet;
+
+use apimachinery::field::{Error, Errors, Path};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
+use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
+
+use crate::columns::Column;
+use crate::def::KindDef;
+use crate::pod::PROTOCOLS;
+use crate::rules::{self, list, text};
+use crate::typed::Kind;
+use crate::util::{each, or_none, set_default, set_zero};
+
+/// Most endpoints and ports of a slice, and addresses of an endpoint.
+const MAX_ENDPOINTS: usize = 1000;
+const MAX_PORTS: usize = 20_000;
+const MAX_ADDRESSES: usize = 100;
+const MAX_TOPOLOGY: usize = 16;
+const MAX_HINTS: usize = 8;
+
+/// Shows the first three of `items` and how many more there are.
+fn first_three(items: Vec<String>) -> String {
+    let more = items.len().saturating_sub(3);
+    let shown = items.into_iter().take(3).collect::<Vec<_>>().join(",");
+    if more > 0 { format!("{shown} + {more} more...") } else { shown }
+}
+
+impl Kind for Endpoints {
+    const DEF: KindDef = KindDef::new("", "v1", "Endpoints", "endpoints", "endpoints").short(&["ep"]).create_on_update();
+
+    fn apply_defaults(object: &mut serde_json::Value) {
+        for subset in each(object, "subsets") {
+            for port in each(subset, "ports") {
+                set_zero(port, "protocol", "TCP");
+            }
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        for (index, subset) in list(&self.subsets).iter().enumerate() {
+            let path = Path::new("subsets").index(index);
+            let (ready, not_ready, ports) = (list(&subset.addresses), list(&subset.not_ready_addresses), list(&subset.ports));
+            if ready.is_empty() && not_ready.is_empty() {
+                errors.push(Error::required(&path, "must specify `addresses` or `notReadyAddresses`"));
+            }
+            for (field, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
+                for (index, address) in addresses.iter().enumerate() {
+                    validate_address(address, &path.child(field).index(index), errors);
+                }
+            }
+            for (index, port) in ports.iter().enumerate() {
+                validate_port(port, ports.len() > 1, &path.child("ports").index(index), errors);
+            }
+        }
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const {
+            &[Column::new("Endpoints", "Addresses and ports behind the service.", |endpoints, _| {
+                let mut shown = Vec::new();
+                for subset in endpoints.subsets.iter().flatten() {
+                    for address in subset.addresses.iter().flatten() {
+                        let ports = subset.ports.as_deref().unwrap_or_default();
+                        shown.extend(ports.iter().map(|port| format!("{}:{}", address.ip, port.port)));
+                        if ports.is_empty() {
+                            shown.push(address.ip.clone());
+                        }
+                    }
+                }
+                or_none(first_three(shown))
+            })]
+        }
+    }
+}
+
+fn validate_address(address: &EndpointAddress, path: &Path, errors: &mut Errors) {
+    let before = errors.len();
+    rules::ip(&path.child("ip"), &address.ip, errors);
+    let valid = errors.len() == before;
+    if !text(&address.hostname).is_empty() {
+        rules::dns_label(&path.child("hostname"), text(&address.hostname), errors);
+    }
+    if let Some(node) = &address.node_name {
+        rules::dns_subdomain(&path.child("nodeName"), node, errors);
+    }
+    if valid {
+        rules::non_special_ip(&path.child("ip"), &address.ip, errors);
+    }
+}
+
+fn validate_port(port: &EndpointPort, named: bool, path: &Path, errors: &mut Errors) {
+    match text(&port.name) {
+        "" if named => errors.push(Error::required(&path.child("name"), "")),
+        "" => {}
+        name => rules::dns_label(&path.child("name"), name, errors),
+    }
+    rules::port_number(&path.child("port"), port.port, errors);
+    rules::one_of(&path.child("protocol"), text(&port.protocol), PROTOCOLS, errors);
+    if let Some(protocol) = &port.app_protocol {
+        rules::qualified_name(&path.child("appProtocol"), protocol, errors);
+    }
+}
+
+impl Kind for EndpointSlice {
+    const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
+        .create_on_update()
+        .generation();
+
+    fn apply_defaults(object: &mut serde_json::Value) {
+        for port in each(object, "ports") {
+            set_default(port, "name", "");
+            set_default(port, "protocol", "TCP");
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        rules::one_of(&Path::new("addressType"), &self.address_type, &["FQDN", "IPv4", "IPv6"], errors);
+        let (endpoints, path) = (list(&self.endpoints), Path::new("endpoints"));
+        if endpoints.len() > MAX_ENDPOINTS {
+            errors.push(Error::too_many(&path, endpoints.len(), MAX_ENDPOINTS));
+        } else {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                validate_endpoint(endpoint, &self.address_type, &path.index(index), errors);
+            }
+        }
+        validate_slice_ports(list(&self.ports), &Path::new("ports"), errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        if self.address_type != old.address_type {
+            errors.push(Error::invalid(&Path::new("addressType"), self.address_type.as_str(), "field is immutable"));
+        }
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const {
+            &[
+                Column::new("AddressType", "Family of the addresses.", |slice, _| slice.address_type.clone().into()),
+                Column::new("Ports", "Ports of the endpoints.", |slice, _| {
+                    let ports =
+                        slice.ports.iter().flatten().map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
+                    let ports = first_three(ports.collect());
+                    if ports.is_empty() { "<unset>".into() } else { ports.into() }
+                }),
+                Column::new("Endpoints", "Addresses of the endpoints.", |slice, _| {
+                    let all = slice.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.iter().cloned());
+                    let addresses = all.collect::<Vec<_>>();
+                    if addresses.is_empty() { "<unset>".into() } else { first_three(addresses).into() }
+                }),
+            ]
+        }
+    }
+}
+
+fn validate_endpoint(endpoint: &discovery::Endpoint, kind: &str, path: &Path, errors: &mut Errors) {
+    let (addresses, at) = (&endpoint.addresses, path.child("addresses"));
+    if addresses.is_empty() {
+        errors.push(Error::required(&at, "must contain at least 1 address"));
+    } else if addresses.len() > MAX_ADDRESSES {
+        errors.push(Error::too_many(&at, addresses.len(), MAX_ADDRESSES));
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        validate_slice_address(address, kind, &at.index(index), errors);
+    }
+    if let Some(node) = &endpoint.node_name {
+        rules::dns_subdomain(&path.child("nodeName"), node, errors);
+    }
+    validate_topology(endpoint, &path.child("deprecatedTopology"), errors);
+    if let Some(hostname) = &endpoint.hostname {
+        rules::dns_label(&path.child("hostname"), hostname, errors);
+    }
+    if let Some(hints) = &endpoint.hints {
+        validate_hints(hints, &path.child("hints"), errors);
+    }
+}
+
+fn validate_slice_address(address: &str, kind: &str, path: &Path, errors: &mut Errors) {
+    match kind {
+        "IPv4" | "IPv6" => {
+            let before = errors.len();
+            rules::ip(path, address, errors);
+            if errors.len() > before {
+                return;
+            }
+            if rules::family(address) != Some(kind) {
+                errors.push(Error::invalid(path, address, format!("must be a valid {kind} address")));
+            }
+            rules::non_special_ip(path, address, errors);
+        }
+        "FQDN" => match address.strip_suffix('.').unwrap_or(address) {
+            "" => errors.push(Error::required(path, "")),
+            name => {
+                rules::dns_subdomain(path, name, errors);
+                if !name.contains('.') {
+                    let detail = "should be a domain with at least two segments separated by dots";
+                    errors.push(Error::invalid(path, address, detail));
+                }
+            }
+        },
+        _ => {}
+    }
+}
+
+fn validate_topology(endpoint: &discovery::Endpoint, path: &Path, errors: &mut Errors) {
+    let Some(topology) = &endpoint.deprecated_topology else { return };
+    if topology.len() > MAX_TOPOLOGY {
+        errors.push(Error::too_many(path, topology.len(), MAX_TOPOLOGY));
+    }
+    rules::labels(path, Some(topology), errors);
+}
+
+fn validate_hints(hints: &discovery::EndpointHints, path: &Path, errors: &mut Errors) {
+    let zones = list(&hints.for_zones).iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>();
+    let nodes = list(&hints.for_nodes).iter().map(|node| node.name.as_str()).collect::<Vec<_>>();
+    for (field, names) in [("forZones", zones), ("forNodes", nodes)] {
+        let path = path.child(field);
+        if names.len() > MAX_HINTS {
+            errors.push(Error::too_many(&path, names.len(), MAX_HINTS));
+            return;
+        }
+        for (index, name) in names.iter().enumerate() {
+            let at = path.index(index).child("name");
+            if names[..index].contains(name) {
+                errors.push(Error::duplicate(&at, *name));
+            }
+            if field == "forZones" {
+                errors.invalid_each(&at, name, apimachinery::names::label_value(name));
+            } else {
+                rules::dns_subdomain(&at, name, errors);
+            }
+        }
+    }
+}
+
+fn validate_slice_ports(ports: &[discovery::EndpointPort], path: &Path, errors: &mut Errors) {
+    if ports.len() > MAX_PORTS {
+        return errors.push(Error::too_many(path, ports.len(), MAX_PORTS));
+    }
+    let mut names = HashSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let (path, name) = (path.index(index), text(&port.name));
+        if !name.is_empty() {
+            rules::dns_label(&path.child("name"), name, errors);
+        }
+        if !names.insert(name) {
+            errors.push(Error::duplicate(&path.child("name"), name));
+        }
+        rules::one_of(&path.child("protocol"), text(&port.protocol), PROTOCOLS, errors);
+        if let Some(protocol) = &port.app_protocol {
+            rules::qualified_name(&path.child("appProtocol"), protocol, errors);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check<K: Kind>(mut object: Value, expected: &[&str]) {
+        K::apply_defaults(&mut object);
+        let mut errors = Errors::new();
+        serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn endpoints() {
+        let subset = |subset: Value| json!({"subsets": [subset]});
+        check::<Endpoints>(subset(json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]})), &[]);
+        check::<Endpoints>(
+            subset(json!({"ports": [{"port": 80}, {"port": 0, "name": "b", "protocol": "X"}]})),
+            &[
+                "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
+                "subsets[0].ports[0].name: Required value",
+                "subsets[0].ports[1].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+                "subsets[0].ports[1].protocol: Unsupported value: \"X\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+            ],
+        );
+        check::<Endpoints>(
+            subset(json!({"addresses": [{"ip": "127.0.0.1"}, {"ip": "x"}]})),
+            &[
+                "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                "subsets[0].addresses[1].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ],
+        );
+    }
+
+    #[test]
+    fn slices() {
+        let slice = |kind: &str, addresses: &[&str]| json!({"addressType": kind, "endpoints": [{"addresses": addresses}]});
+        check::<EndpointSlice>(slice("IPv4", &["10.0.0.1"]), &[]);
+        check::<EndpointSlice>(slice("FQDN", &["a.example"]), &[]);
+        check::<EndpointSlice>(
+            slice("", &[]),
+            &["addressType: Required value", "endpoints[0].addresses: Required value: must contain at least 1 address"],
+        );
+        check::<EndpointSlice>(
+            slice("IPv4", &["fd00::1"]),
+            &["endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address"],
+        );
+        check::<EndpointSlice>(
+            slice("FQDN", &["a"]),
+            &["endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots"],
+        );
+        check::<EndpointSlice>(
+            json!({"addressType": "IPv4", "ports": [{"port": 1}, {"port": 2, "protocol": "X"}]}),
+            &[
+                "ports[1].name: Duplicate value: \"\"",
+                "ports[1].protocol: Unsupported value: \"X\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+            ],
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! What a status may say, and how it may change.
+
+use std::collections::HashSet;
+
+use apimachinery::field::{Error, Errors, Path};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use serde_json::{Value, json};
+
+use super::update;
+use crate::rules::{self, list, text};
+
+const MAX_ID: i64 = i32::MAX as i64;
+/// Conditions whose names are older than the rule for names.
+const SYSTEM_CONDITIONS: &[&str] = &["PodScheduled", "Ready", "Initialized"];
+
+/// An update through the status subresource.
+pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {
+    update::annotations(pod, old, errors);
+    let (new, was) = (pod.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    let (path, spec) = (Path::new("status"), old.spec.clone().unwrap_or_default());
+    for (index, condition) in list(&new.conditions).iter().enumerate() {
+        if !SYSTEM_CONDITIONS.contains(&condition.type_.as_str()) {
+            let path = Path::new("metadata.conditions").index(index).child("Type");
+            rules::qualified_name(&path, &condition.type_, errors);
+        }
+    }
+    let nominated = text(&new.nominated_node_name);
+    if new.nominated_node_name != was.nominated_node_name && !nominated.is_empty() {
+        rules::dns_subdomain(&path.child("nominatedNodeName"), nominated, errors);
+    }
+    if new.qos_class != was.qos_class {
+        errors.push(Error::invalid(&path.child("qosClass"), text(&new.qos_class), apimachinery::meta::IMMUTABLE));
+    }
+    validate_transitions(&new, &was, &spec, &path, errors);
+    let addresses = list(&new.pod_ips).iter().map(|address| address.ip.as_str()).collect::<Vec<_>>();
+    validate_addresses(&addresses, json!(new.pod_ips), &path.child("podIPs"), errors);
+    validate_host_addresses(&new, &path.child("hostIPs"), errors);
+    validate_users(&new, &spec, &path, errors);
+}
+
+fn lists(status: &PodStatus) -> [(&'static str, &[ContainerStatus]); 3] {
+    [
+        ("containerStatuses", list(&status.container_statuses)),
+        ("initContainerStatuses", list(&status.init_container_statuses)),
+        ("ephemeralContainerStatuses", list(&status.ephemeral_container_statuses)),
+    ]
+}
+
+/// What ended and is not started again stays ended.
+fn validate_transitions(new: &PodStatus, old: &PodStatus, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+    for ((field, new), (_, old)) in lists(new).into_iter().zip(lists(old)) {
+        for (index, was) in old.iter().enumerate() {
+            let Some(code) = was.state.as_ref().and_then(|state| state.terminated.as_ref()).map(|ended| ended.exit_code) else {
+                continue;
+            };
+            let ended = |state: &ContainerStatus| state.state.as_ref().is_some_and(|state| state.terminated.is_some());
+            let runs_again = new.iter().any(|now| now.name == was.name && !ended(now));
+            if runs_again && !may_restart(field, &was.name, code, spec) {
+                let path = path.child(field).index(index).child("state");
+                errors.push(Error::forbidden(&path, "may not be transitioned to non-terminated state"));
+            }
+        }
+    }
+}
+
+/// Whether the policies of the pod or the container, or its rules, start a container again that ended with that code.
+fn may_restart(field: &str, name: &str, code: i32, spec: &PodSpec) -> bool {
+    if field == "ephemeralContainerStatuses" {
+        return false;
+    }
+    let containers = || spec.containers.iter().chain(list(&spec.init_containers));
+    let gang = |container: &k8s_openapi::api::core::v1::Container| {
+        list(&container.restart_policy_rules).iter().any(|rule| rule.action == "RestartAllContainers")
+    };
+    if containers().any(gang) {
+        return true;
+    }
+    let container = containers().find(|container| container.name == name);
+    if container.is_some_and(|container| !list(&container.restart_policy_rules).is_empty()) {
+        return true;
+    }
+    match container.and_then(|container| container.restart_policy.as_deref()).unwrap_or(text(&spec.restart_policy)) {
+        "Always" => true,
+        "OnFailure" => code != 0,
+        _ => false,
+    }
+}
+
+/// At most one address of each family.
+fn validate_addresses(addresses: &[&str], shown: Value, path: &Path, errors: &mut Errors) {
+    for (index, address) in addresses.iter().enumerate() {
+        rules::ip(&path.index(index), address, errors);
+    }
+    if addresses.len() < 2 {
+        return;
+    }
+    let families: HashSet<_> = addresses.iter().filter_map(|address| rules::family(address)).collect();
+    if families.len() != 2 || addresses.len() > 2 {
+        errors.push(Error::invalid(path, shown, "may specify no more than one IP for each IP family"));
+    }
+    for (index, address) in addresses.iter().enumerate().filter(|(index, address)| addresses[..*index].contains(address)) {
+        errors.push(Error::duplicate(&path.index(index), json!({"ip": address})));
+    }
+}
+
+fn validate_host_addresses(status: &PodStatus, path: &Path, errors: &mut Errors) {
+    let addresses: Vec<_> = list(&status.host_ips).iter().map(|address| address.ip.as_str()).collect();
+    if let Some(first) = addresses.first().filter(|first| **first != text(&status.host_ip)) {
+        errors.push(Error::invalid(&path.index(0).child("ip"), *first, "must be equal to `hostIP`"));
+    }
+    validate_addresses(&addresses, json!(status.host_ips), path, errors);
+}
+
+/// Users of containers (KEP-3619).
+fn validate_users(status: &PodStatus, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+    let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
+    for (field, statuses) in lists(status) {
+        for (index, status) in statuses.iter().enumerate() {
+            let Some(user) = status.user.as_ref().and_then(|user| user.linux.as_ref()) else { continue };
+            let path = path.child(field).index(index).child("linux");
+            if windows {
+                errors.push(Error::forbidden(&path, "cannot be set for a windows pod"));
+                continue;
+            }
+            rules::in_range(&path.child("uid"), Some(user.uid), 0, MAX_ID, errors);
+            rules::in_range(&path.child("gid"), Some(user.gid), 0, MAX_ID, errors);
+            for (group, id) in list(&user.supplemental_groups).iter().enumerate() {
+                rules::in_range(&path.child("supplementalGroups").index(group), Some(*id), 0, MAX_ID, errors);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(spec: Value, old: Value, new: Value, expected: &str) {
+        let pod = |status: Value| serde_json::from_value::<Pod>(json!({"spec": spec, "status": status})).unwrap();
+        let mut errors = Errors::new();
+        validate(&pod(new), &pod(old), &mut errors);
+        assert_eq!(errors.to_string(), expected);
+    }
+
+    #[test]
+    fn what_ended_stays_ended() {
+        let ended = |code: i32| json!({"containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": code}}}]});
+        let running = json!({"containerStatuses": [{"name": "c", "state": {"running": {}}}]});
+        let refused = "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state";
+        let never = json!({"restartPolicy": "Never", "containers": [{"name": "c"}]});
+        check(never.clone(), ended(1), ended(1), "");
+        check(never.clone(), ended(1), running.clone(), refused);
+        check(json!({"restartPolicy": "Always"}), ended(1), running.clone(), "");
+        check(json!({"restartPolicy": "OnFailure"}), ended(1), running.clone(), "");
+        check(json!({"restartPolicy": "OnFailure"}), ended(0), running.clone(), refused);
+        let own = json!({"restartPolicy": "Never", "containers": [{"name": "c", "restartPolicy": "Always"}]});
+        check(own, ended(0), running, "");
+    }
+
+    #[test]
+    fn addresses() {
+        let status = |ips: &[&str]| json!({"podIPs": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()});
+        check(json!({}), json!({}), status(&["10.0.0.1", "fd00::1"]), "");
+        check(
+            json!({}),
+            json!({}),
+            status(&["10.0.0.1", "10.0.0.2"]),
+            "status.podIPs: Invalid value: [{\"ip\":\"10.0.0.1\"},{\"ip\":\"10.0.0.2\"}]: may specify no more than one IP for each IP family",
+        );
+        check(
+            json!({}),
+            json!({}),
+            json!({"hostIP": "1.2.3.4", "hostIPs": [{"ip": "1.2.3.5"}]}),
+            "status.hostIPs[0].ip: Invalid value: \"1.2.3.5\": must be equal to `hostIP`",
+        );
+    }
+
+    #[test]
+    fn the_class_of_service_stays() {
+        check(
+            json!({}),
+            json!({"qosClass": "Burstable"}),
+            json!({"qosClass": "Guaranteed"}),
+            "status.qosClass: Invalid value: \"Guaranteed\": field is immutable",
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! Topology spread constraints (KEP-895, KEP-3022, KEP-3094, KEP-3243).
+
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::labels::validate_label_selector;
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::rules::{self, NOT_POSITIVE, list};
+
+pub(super) fn validate(constraints: &[TopologySpreadConstraint], path: &Path, errors: &mut Errors) {
+    for (index, constraint) in constraints.iter().enumerate() {
+        let (path, action) = (path.index(index), constraint.when_unsatisfiable.as_str());
+        if constraint.max_skew <= 0 {
+            errors.push(Error::invalid(&path.child("maxSkew"), constraint.max_skew, NOT_POSITIVE));
+        }
+        if constraint.topology_key.is_empty() {
+            errors.push(Error::required(&path.child("topologyKey"), "can not be empty"));
+        }
+        rules::supported(&path.child("whenUnsatisfiable"), Some(action), &["DoNotSchedule", "ScheduleAnyway"], errors);
+        let same = |other: &TopologySpreadConstraint| {
+            other.topology_key == constraint.topology_key && other.when_unsatisfiable == action
+        };
+        if constraints[index + 1..].iter().any(same) {
+            let path = path.child("{topologyKey, whenUnsatisfiable}");
+            errors.push(Error::duplicate(&path, format!("{{{}, {action}}}", constraint.topology_key)));
+        }
+        validate_min_domains(constraint, &path.child("minDomains"), errors);
+        for (field, policy) in
+            [("nodeAffinityPolicy", &constraint.node_affinity_policy), ("nodeTaintsPolicy", &constraint.node_taints_policy)]
+        {
+            rules::supported(&path.child(field), policy.as_deref(), &["Honor", "Ignore"], errors);
+        }
+        validate_keys(constraint, &path.child("matchLabelKeys"), errors);
+        if let Some(selector) = &constraint.label_selector {
+            validate_label_selector(selector, &path.child("labelSelector"), errors);
+        }
+    }
+}
+
+fn validate_min_domains(constraint: &TopologySpreadConstraint, path: &Path, errors: &mut Errors) {
+    let Some(domains) = constraint.min_domains else { return };
+    if domains <= 0 {
+        errors.push(Error::invalid(path, domains, NOT_POSITIVE));
+    }
+    let action = constraint.when_unsatisfiable.as_str();
+    if action != "DoNotSchedule" {
+        let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
+        errors.push(Error::invalid(path, domains, detail));
+    }
+}
+
+fn validate_keys(constraint: &TopologySpreadConstraint, path: &Path, errors: &mut Errors) {
+    let keys = list(&constraint.match_label_keys);
+    let selector = constraint.label_selector.as_ref();
+    if !keys.is_empty() && selector.is_none() {
+        errors.push(Error::forbidden(path, "must not be specified when labelSelector is not set"));
+    }
+    for (index, key) in keys.iter().enumerate() {
+        rules::qualified_name(&path.index(index), key, errors);
+        if selector.is_some_and(|selector| selects_on(selector, key)) {
+            errors.push(Error::invalid(&path.index(index), key.as_str(), "exists in both matchLabelKeys and labelSelector"));
+        }
+    }
+}
+
+fn selects_on(selector: &LabelSelector, key: &str) -> bool {
+    selector.match_labels.as_ref().is_some_and(|labels| labels.contains_key(key))
+        || list(&selector.match_expressions).iter().any(|expression| expression.key == key)
+}

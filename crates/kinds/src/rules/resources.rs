@@ -1,0 +1,108 @@
+//! Names and amounts of resources (upstream: `pkg/apis/core/helper`).
+
+use apimachinery::field::{Error, Errors, Path};
+use apimachinery::names;
+use apimachinery::quantity::Quantity;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+use super::NEGATIVE;
+
+const STANDARD: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+/// Standard resources that are counted.
+const COUNTED: &[&str] = &[
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+const HUGE_PAGES: &str = "hugepages-";
+
+/// Whether it is memory in huge pages.
+pub(crate) fn is_huge_pages(name: &str) -> bool {
+    name.starts_with(HUGE_PAGES)
+}
+
+/// Resources of Kubernetes itself, and not of somebody's device plugin.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Whether a request may be lower than the limit.
+pub(crate) fn may_overcommit(name: &str) -> bool {
+    is_native(name) && !is_huge_pages(name)
+}
+
+/// The name of any resource.
+pub(crate) fn resource_name(path: &Path, name: &str, errors: &mut Errors) -> bool {
+    let before = errors.len();
+    errors.invalid_each(path, name, names::qualified_name(name));
+    let standard = || STANDARD.contains(&name) || is_huge_pages(name) || name.starts_with("requests.hugepages-");
+    if errors.len() == before && !name.contains('/') && !standard() {
+        errors.push(Error::invalid(path, name, "must be a standard resource type or fully qualified"));
+    }
+    errors.len() == before
+}
+
+/// The name of a resource that containers can have.
+pub(crate) fn container_resource_name(path: &Path, name: &str, errors: &mut Errors) {
+    resource_name(path, name, errors);
+    if !name.contains('/') {
+        if !["cpu", "memory", "ephemeral-storage"].contains(&name) && !is_huge_pages(name) {
+            errors.push(Error::invalid(path, name, "must be a standard resource for containers"));
+        }
+    } else if !is_native(name) && !is_extended(name) {
+        errors.push(Error::invalid(path, name, "doesn't follow extended resource name standard"));
+    }
+}
+
+/// The amount. The schema accepts quantities only, so one that cannot be read is none of ours.
+pub(crate) fn amount(quantity: &ApiQuantity) -> Quantity {
+    Quantity::parse(&quantity.0).unwrap_or_default()
+}
+
+/// Not negative, and whole where it is counted.
+pub(crate) fn resource_amount(path: &Path, name: &str, quantity: &ApiQuantity, errors: &mut Errors) {
+    let amount = amount(quantity);
+    if amount < Quantity::ZERO {
+        errors.push(Error::invalid(path, quantity.0.as_str(), NEGATIVE));
+    }
+    if (COUNTED.contains(&name) || is_extended(name)) && amount.as_milli() % 1000 != 0 {
+        errors.push(Error::invalid(path, quantity.0.as_str(), "must be an integer"));
+    }
+}
+
+/// Huge pages come in multiples of their size.
+pub(crate) fn divides_into_pages(name: &str, quantity: &ApiQuantity) -> bool {
+    let size = name.strip_prefix(HUGE_PAGES).and_then(|size| Quantity::parse(size).ok()).and_then(Quantity::as_exact_i64);
+    size.filter(|size| *size > 0).is_some_and(|size| amount(quantity).as_i64() % size == 0)
+}
