@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use apimachinery::Status;
 use kinds::KINDS;
+use parking_lot::Mutex;
 use store::{Engine, Sink};
+use tokio::sync::watch;
 
 use crate::hooks::{Hook, hook_for};
 use crate::services::Allocator;
@@ -17,6 +19,9 @@ use crate::{Admission, Resource};
 
 /// Most keys read from the store at once while loading.
 const LOAD_PAGE: usize = 1000;
+
+/// How long a request waits for a revision that is not there yet, as upstream's does.
+const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Signs ServiceAccount tokens.
 pub trait TokenSigner: Send + Sync {
@@ -54,27 +59,52 @@ pub struct Registry {
     pub(crate) allocator: Allocator,
     resources: Vec<Arc<Resource>>,
     by_name: HashMap<(&'static str, &'static str, &'static str), usize>,
-    applied: Arc<AtomicU64>,
+    applied: Arc<watch::Sender<u64>>,
 }
 
 /// Feeds the caches with the store's commits.
 struct Feed {
     resources: HashMap<String, Arc<Resource>>,
-    applied: Arc<AtomicU64>,
+    applied: Arc<watch::Sender<u64>>,
+    /// Commits from while the caches are loaded, none when they are. The store itself writes by then: it deletes what expired.
+    early: Mutex<Option<Vec<store::Event>>>,
+}
+
+impl Feed {
+    /// The resource of a key and the rest of it: `/registry/GROUP/PLURAL/` names the resource.
+    fn route<'a>(&self, event: &'a store::Event) -> Option<(&Arc<Resource>, &'a str)> {
+        let key = std::str::from_utf8(&event.key).ok()?;
+        let (end, _) = key.match_indices('/').nth(3)?;
+        Some((self.resources.get(&key[..=end])?, &key[end + 1..]))
+    }
+
+    /// Everything up to `revision` is loaded, and more: what came later is taken in where it is not loaded already.
+    fn loaded(&self, mut revision: u64) {
+        let mut early = self.early.lock();
+        for event in early.take().unwrap_or_default() {
+            if let Some((resource, path)) = self.route(&event) {
+                resource.cache.load_change(path, &event);
+            }
+            revision = event.revision;
+        }
+        self.resources.values().for_each(|resource| resource.cache.loaded(revision));
+        self.applied.send_replace(revision);
+    }
 }
 
 impl Sink for Feed {
     fn apply(&self, events: &[store::Event]) {
+        if let Some(early) = &mut *self.early.lock() {
+            early.extend_from_slice(events);
+            return;
+        }
         for event in events {
-            // The key is /registry/GROUP/PLURAL/PATH; the first three parts name the resource.
-            let Ok(key) = std::str::from_utf8(&event.key) else { continue };
-            let Some((end, _)) = key.match_indices('/').nth(3) else { continue };
-            if let Some(resource) = self.resources.get(&key[..=end]) {
-                resource.cache.apply(&key[end + 1..], event);
+            if let Some((resource, path)) = self.route(event) {
+                resource.cache.apply(path, event);
             }
         }
         if let Some(last) = events.last() {
-            self.applied.store(last.revision, Ordering::Release);
+            self.applied.send_replace(last.revision);
         }
     }
 }
@@ -87,15 +117,15 @@ impl Registry {
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
         let resources = resources().map_err(OpenError::Schema)?;
-        let applied = Arc::new(AtomicU64::new(0));
-        // Nobody else writes yet: what is loaded here is complete up to the revision at which the feed starts.
+        let applied = Arc::new(watch::Sender::new(0));
+        let by_prefix = resources.iter().map(|resource| (resource.prefix.clone(), resource.clone())).collect();
+        let early = Mutex::new(Some(Vec::new()));
+        let feed = Arc::new(Feed { resources: by_prefix, applied: applied.clone(), early });
+        let revision = engine.subscribe(feed.clone());
         for resource in resources.iter().filter(|resource| resource.def.stored && !resource.is_view()) {
             load(engine.as_ref(), resource).await?;
         }
-        let by_prefix = resources.iter().map(|resource| (resource.prefix.clone(), resource.clone())).collect();
-        let revision = engine.subscribe(Arc::new(Feed { resources: by_prefix, applied: applied.clone() }));
-        applied.store(revision, Ordering::Release);
-        resources.iter().for_each(|resource| resource.cache.loaded(revision));
+        feed.loaded(revision);
         let name = |resource: &Resource| (resource.def.group, resource.def.version, resource.def.plural);
         let by_name = resources.iter().enumerate().map(|(index, resource)| (name(resource), index)).collect();
         Ok(Arc::new(Self { engine, admission, options, allocator: Allocator::default(), resources, by_name, applied }))
@@ -113,12 +143,20 @@ impl Registry {
 
     /// The newest revision that every cache shows.
     pub fn revision(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
+        *self.applied.borrow()
+    }
+
+    /// Waits for a revision that a client names: the caches may be in the middle of the batch that it is of.
+    pub(crate) async fn reached(&self, version: Option<u64>) -> Result<(), Status> {
+        let Some(version) = version.filter(|version| *version > self.revision()) else { return Ok(()) };
+        let mut applied = self.applied.subscribe();
+        let reached = tokio::time::timeout(FRESH_TIMEOUT, applied.wait_for(|revision| *revision >= version)).await;
+        if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(Status::too_large_resource_version(version, self.revision())) }
     }
 
     pub(crate) fn revision_source(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
         let applied = self.applied.clone();
-        Arc::new(move || applied.load(Ordering::Acquire))
+        Arc::new(move || *applied.borrow())
     }
 
     pub(crate) fn hook(&self, resource: &Resource) -> Option<&'static dyn Hook> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
 
 use crate::{Change, Engine, Error, Event, Expect, Lane, Record, Revision, Sink, Write};
@@ -28,7 +27,8 @@ pub async fn check(factory: &dyn Factory) {
     concurrent_writers_have_one_winner(factory.empty().await).await;
     ranges_are_sorted_limited_and_end_before_the_end(&*factory.empty().await).await;
     the_past_is_kept_until_compaction(&*factory.empty().await).await;
-    watches_have_no_gap_and_no_duplicate(factory.empty().await).await;
+    changes_and_a_sink_have_no_gap_and_no_duplicate(factory.empty().await).await;
+    reads_show_what_is_published(factory.empty().await).await;
     sinks_see_a_commit_before_its_writer(factory.empty().await).await;
     the_ephemeral_lane_has_no_history(&*factory.empty().await).await;
     what_expires_is_deleted_with_an_event(&*factory.empty().await).await;
@@ -68,12 +68,22 @@ async fn range(engine: &dyn Engine, at: Option<Revision>) -> Vec<(String, String
     show(&engine.range(b"", b"", at, 0).await.unwrap().records)
 }
 
-/// `n` events, within a time that is long even on a busy disk.
-async fn take(stream: &mut BoxStream<'static, Event>, n: usize) -> Vec<Event> {
-    let events = stream.by_ref().take(n).collect::<Vec<_>>();
-    let events = tokio::time::timeout(Duration::from_secs(60), events).await.expect("events arrive");
-    assert_eq!(events.len(), n, "the watch goes on");
-    events
+/// All of history after a revision.
+pub async fn history(engine: &dyn Engine, prefix: &str, mut after: Revision) -> Result<Vec<Event>, Error> {
+    let upto = engine.revision();
+    let mut events = Vec::new();
+    while after < upto {
+        let changes = engine.changes(prefix.as_bytes(), after, upto).await?;
+        assert!(changes.upto > after && changes.upto <= upto, "reading goes on");
+        assert!(changes.events.iter().all(|event| event.revision > after && event.revision <= changes.upto));
+        events.extend(changes.events);
+        after = changes.upto;
+    }
+    Ok(events)
+}
+
+fn revisions(events: &[Event]) -> Vec<Revision> {
+    events.iter().map(|event| event.revision).collect()
 }
 
 async fn revisions_rise_by_one_and_conflicts_take_none(engine: &dyn Engine) {
@@ -161,45 +171,93 @@ async fn the_past_is_kept_until_compaction(engine: &dyn Engine) {
     engine.compact(start + 4).await.unwrap();
     assert_eq!(engine.compacted(), start + 4);
     assert_eq!(engine.range(b"", b"", Some(start + 3), 0).await.err(), Some(Error::Compacted(start + 4)));
-    assert_eq!(engine.watch(b"", start + 3).await.err(), Some(Error::Compacted(start + 4)));
+    assert_eq!(history(engine, "", start + 3).await.err(), Some(Error::Compacted(start + 4)));
+    assert_eq!(engine.changes(b"", start + 4, start + 6).await.err(), Some(Error::Future(start + 5)));
     assert_eq!(range(engine, Some(start + 4)).await, [kept.clone(), new]);
-    let mut watch = engine.watch(b"", start + 4).await.unwrap();
-    let event = take(&mut watch, 1).await.remove(0);
+    let event = history(engine, "", start + 4).await.unwrap().remove(0);
     assert_eq!(event.previous.map(|record| record.revision), Some(start + 2), "what an event replaced outlives compaction");
     engine.compact(start).await.unwrap();
     assert_eq!(engine.compacted(), start + 4, "compaction does not go back");
     assert_eq!(range(engine, None).await, [kept, row("new", "2", start + 5)]);
 }
 
-async fn watches_have_no_gap_and_no_duplicate(engine: Arc<dyn Engine>) {
+async fn changes_and_a_sink_have_no_gap_and_no_duplicate(engine: Arc<dyn Engine>) {
     let start = put(&*engine, "/a/x", "0").await;
-    assert_eq!(engine.watch(b"", start + 1).await.err(), Some(Error::Future(start)));
     put(&*engine, "/b/x", "0").await;
     let writer = engine.clone();
     let writes = async move {
-        for n in 0..300 {
+        for n in 0..600 {
             put(&*writer, if n % 3 == 0 { "/b/x" } else { "/a/x" }, &n.to_string()).await;
         }
         delete(&*writer, "/a/x").await;
     };
     let reads = async {
-        let mut seen = Vec::new();
+        let mut followers = Vec::new();
         for after in [start - 1, start, start + 1] {
-            let mut watch = engine.watch(b"/a/", after).await.unwrap();
-            seen.push(take(&mut watch, if after < start { 202 } else { 201 }).await);
+            let sink = Arc::new(Recorder::default());
+            let from = engine.subscribe(sink.clone());
+            assert!(from >= after);
+            let mut events = history(&*engine, "/a/", after).await.unwrap();
+            events.retain(|event| event.revision <= from);
+            followers.push((after, events, sink));
+            tokio::task::yield_now().await;
         }
-        seen
+        followers
     };
-    let ((), seen) = tokio::join!(writes, reads);
-    for events in seen {
+    let ((), followers) = tokio::join!(writes, reads);
+    for (after, mut events, sink) in followers {
+        events.extend(sink.0.lock().iter().filter(|event| event.key.starts_with(b"/a/")).cloned());
+        assert_eq!(events.len(), if after < start { 402 } else { 401 });
         assert!(events.iter().all(|event| event.key == "/a/x"));
-        assert!(events.is_sorted_by(|a, b| a.revision < b.revision));
         for pair in events.windows(2) {
             let previous = pair[1].previous.as_ref().map(|record| (record.revision, Some(&record.value)));
             assert_eq!(previous, Some((pair[0].revision, pair[0].value.as_ref())), "each event names the one before");
         }
         assert_eq!(events.last().and_then(|event| event.value.clone()), None);
     }
+}
+
+/// Takes its time, so that what a reader sees too early is seen.
+struct Slow;
+
+impl Sink for Slow {
+    fn apply(&self, _: &[Event]) {
+        let (_open, never) = std::sync::mpsc::channel::<()>();
+        let _ = never.recv_timeout(Duration::from_millis(2));
+    }
+}
+
+async fn reads_show_what_is_published(engine: Arc<dyn Engine>) {
+    let start = put(&*engine, "k", "0").await;
+    put(&*engine, "other", "0").await;
+    engine.subscribe(Arc::new(Slow));
+    let sink = Arc::new(Recorder::default());
+    engine.subscribe(sink.clone());
+    let writer = engine.clone();
+    let writes = async move {
+        for n in 0..50 {
+            delete(&*writer, "k").await;
+            put(&*writer, "k", &n.to_string()).await;
+        }
+    };
+    let check = |revision: Revision, what: &str| {
+        assert!(engine.revision() >= revision, "{what}: {revision} is not published");
+        assert!(sink.0.lock().last().map_or(start + 1, |event| event.revision) >= revision, "{what}: {revision} is in no sink");
+    };
+    let reads = async {
+        let mut last = start;
+        while engine.revision() < start + 101 {
+            match engine.get(b"k").await.unwrap() {
+                Some(record) => last = record.revision,
+                None => check(last + 1, "a deletion"),
+            }
+            check(last, "a record");
+            let page = engine.range(b"", b"", None, 0).await.unwrap();
+            check(page.revision, "a range");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(writes, reads);
 }
 
 #[derive(Default)]
@@ -228,8 +286,7 @@ async fn sinks_see_a_commit_before_its_writer(engine: Arc<dyn Engine>) {
     futures::future::join_all(commits).await;
     engine.commit(lease("lease", Some("v"), None)).await.unwrap();
     let events = sink.0.lock();
-    let revisions: Vec<_> = events.iter().map(|event| event.revision).collect();
-    assert_eq!(revisions, (from + 1..=from + 201).collect::<Vec<_>>(), "every commit once, in order");
+    assert_eq!(revisions(&events), (from + 1..=from + 201).collect::<Vec<_>>(), "every commit once, in order");
     let note = |event: &Event| event.note.clone().and_then(|note| note.downcast::<i32>().ok());
     assert!(events[..200].iter().all(|event| note(event).is_some_and(|n| event.key == format!("k{n}"))));
     assert_eq!(events[200].lane, Lane::Ephemeral);
@@ -237,21 +294,18 @@ async fn sinks_see_a_commit_before_its_writer(engine: Arc<dyn Engine>) {
 
 async fn the_ephemeral_lane_has_no_history(engine: &dyn Engine) {
     let start = put(engine, "/a", "1").await;
-    let mut live = engine.watch(b"/", start).await.unwrap();
+    let sink = Arc::new(Recorder::default());
+    engine.subscribe(sink.clone());
     let revision = engine.commit(lease("/lease", Some("1"), None)).await.unwrap();
     assert_eq!(revision, start + 1, "both lanes share one line of revisions");
     let conflict = engine.commit(Write { expect: Expect::At(start), ..lease("/lease", Some("2"), None) }).await;
     assert!(matches!(conflict, Err(Error::Conflict(Some(record))) if record.revision == revision));
     engine.commit(Write { expect: Expect::At(revision), ..lease("/lease", Some("2"), None) }).await.unwrap();
     put(engine, "/b", "1").await;
-    assert_eq!(
-        take(&mut live, 3).await.iter().map(|event| event.revision).collect::<Vec<_>>(),
-        [start + 1, start + 2, start + 3]
-    );
+    assert_eq!(revisions(&sink.0.lock()), [start + 1, start + 2, start + 3]);
     let rows = [row("/a", "1", start), row("/b", "1", start + 3), row("/lease", "2", start + 2)];
     assert_eq!(range(engine, None).await, rows);
-    let mut replay = engine.watch(b"/", start).await.unwrap();
-    assert_eq!(take(&mut replay, 1).await[0].revision, start + 3, "a replay has the durable lane only");
+    assert_eq!(revisions(&history(engine, "/", start).await.unwrap()), [start + 3], "history has the durable lane only");
     assert_eq!(show(engine.get(b"/lease").await.unwrap().as_slice()), rows[2..]);
     engine.commit(lease("/lease", None, None)).await.unwrap();
     assert_eq!(engine.get(b"/lease").await, Ok(None));
@@ -259,13 +313,16 @@ async fn the_ephemeral_lane_has_no_history(engine: &dyn Engine) {
 
 async fn what_expires_is_deleted_with_an_event(engine: &dyn Engine) {
     let start = engine.revision();
-    let mut watch = engine.watch(b"", start).await.unwrap();
+    let sink = Arc::new(Recorder::default());
+    engine.subscribe(sink.clone());
     engine.commit(lease("long", Some("v"), Some(Duration::from_secs(3600)))).await.unwrap();
     engine.commit(lease("renewed", Some("v"), Some(Duration::from_millis(2000)))).await.unwrap();
     engine.commit(lease("renewed", Some("w"), Some(Duration::from_secs(3600)))).await.unwrap();
     engine.commit(lease("short", Some("v"), Some(Duration::from_millis(2200)))).await.unwrap();
-    let events = take(&mut watch, 5).await;
-    let last = &events[4];
+    while engine.revision() < start + 5 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let last = sink.0.lock()[4].clone();
     assert_eq!((last.revision, &last.key[..], &last.value), (start + 5, &b"short"[..], &None));
     assert_eq!(last.previous.as_ref().map(|record| record.revision), Some(start + 4));
     let rows = [row("long", "v", start + 1), row("renewed", "w", start + 3)];
@@ -284,12 +341,11 @@ async fn a_restart_keeps_everything(factory: &dyn Factory) {
     drop(engine);
 
     let engine = factory.restart().await;
-    let mut watch = engine.watch(b"", start).await.unwrap();
-    let events = take(&mut watch, 3).await;
-    assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [start + 1, start + 2, start + 3]);
+    let events = history(&*engine, "", start).await.unwrap();
+    assert_eq!(revisions(&events), [start + 1, start + 2, start + 3]);
     assert_eq!(range(&*engine, Some(start + 1)).await[0], row("a", "2", start + 1));
-    // The deletion of what expired may come before or after the restart, and takes the next revision, which is told after it is done.
-    while engine.get(b"dying").await.unwrap().is_some() || engine.revision() < start + 6 {
+    // The deletion of what expired may come before or after the restart, and takes the next revision.
+    while engine.get(b"dying").await.unwrap().is_some() {
         tokio::task::yield_now().await;
     }
     assert_eq!(engine.revision(), start + 6);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 
 /// A store revision: one per commit, rising by one, never reused. 0 is before the first commit.
 pub type Revision = u64;
@@ -39,7 +38,7 @@ pub enum Lane {
     /// Current state, with history for watches.
     #[default]
     Durable,
-    /// Outside history, with an optional time to live (Events, Leases). A watch of it can start from the current revision only.
+    /// Outside history, with an optional time to live (Events, Leases). Only sinks hear of its changes.
     Ephemeral,
 }
 
@@ -115,6 +114,11 @@ pub enum Error {
         /// What this build reads.
         supported: u32,
     },
+    /// Files of the database are not as they were written, or missing.
+    #[error(
+        "the database is damaged ({0}): put back a copy of the store's directory, or move it away to start with an empty cluster"
+    )]
+    Damaged(String),
     /// Another process has the directory open.
     #[error("the data directory is in use by another process")]
     Locked,
@@ -134,6 +138,15 @@ pub struct Page {
     pub more: bool,
 }
 
+/// Some of history.
+#[derive(Clone, Default)]
+pub struct Changes {
+    /// In revision order.
+    pub events: Vec<Event>,
+    /// Every event up to here is in `events`: where to read on.
+    pub upto: Revision,
+}
+
 /// Sees every commit, in order, before it is acknowledged. Called on the writer's thread: it must not block.
 pub trait Sink: Send + Sync {
     /// `events` are of whole commits, in revision order.
@@ -141,12 +154,17 @@ pub trait Sink: Send + Sync {
 }
 
 /// A storage backend.
+///
+/// Reads show what is published: durable, counted by [`Engine::revision`] and seen by every sink. A write that fails, or whose
+/// outcome is not known yet, is in no read.
+///
+/// To follow the store from a revision on, add a sink, and read what lies between from [`Engine::changes`].
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// The current revision.
+    /// The current revision: of the last commit that every sink has seen.
     fn revision(&self) -> Revision;
 
-    /// The oldest revision from which a watch or a range in the past can start.
+    /// The oldest revision from which a range in the past, or reading changes, can start.
     fn compacted(&self) -> Revision;
 
     /// One key, now.
@@ -156,11 +174,11 @@ pub trait Engine: Send + Sync {
     /// limit). The ephemeral lane has no past: its keys are always shown as they are now.
     async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error>;
 
+    /// The durable lane's events under `prefix` after revision `after`, up to revision `upto` or as many as are read at once.
+    async fn changes(&self, prefix: &[u8], after: Revision, upto: Revision) -> Result<Changes, Error>;
+
     /// Commits one write durably and returns its revision, after every sink has seen it.
     async fn commit(&self, write: Write) -> Result<Revision, Error>;
-
-    /// The durable lane's events under `prefix` after revision `after`, then live ones. A watcher that does not keep up ends.
-    async fn watch(&self, prefix: &[u8], after: Revision) -> Result<BoxStream<'static, Event>, Error>;
 
     /// Adds a sink, which sees every commit after the returned revision.
     fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use common::{noise, write};
-use futures::StreamExt;
 use store::{Engine, Error, Event, Fjall, History, Options, Revision};
 
 const ROUNDS: u64 = 51;
@@ -134,8 +133,12 @@ impl Known {
 /// Every kept event, checked to be an unbroken line of revisions whose last states are the current ones.
 async fn history(engine: &Fjall, current: Revision) -> Vec<Event> {
     let oldest = engine.compacted();
-    let count = (current - oldest) as usize;
-    let events: Vec<_> = engine.watch(b"", oldest).await.unwrap().take(count).collect().await;
+    let (mut events, mut after) = (Vec::new(), oldest);
+    while after < current {
+        let changes = engine.changes(b"", after, current).await.unwrap();
+        events.extend(changes.events);
+        after = changes.upto;
+    }
     let revisions: Vec<_> = events.iter().map(|event| event.revision).collect();
     assert_eq!(revisions, (oldest + 1..=current).collect::<Vec<_>>());
     let mut last: HashMap<&Bytes, &Event> = HashMap::new();

@@ -10,6 +10,8 @@ use std::fmt::Display;
 pub const OPTIMISTIC_LOCK_MESSAGE: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
+const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
 impl Status {
     fn about(code: u16, reason: Reason, gr: &GroupResource, name: &str, message: String) -> Self {
         let details = Details { group: gr.group.clone(), kind: gr.resource.clone(), name: name.to_owned(), ..Details::default() };
@@ -158,6 +160,25 @@ impl Status {
     /// 410: the resource version is compacted away (reason `Expired`), with a message of the caller's.
     pub fn resource_expired(message: impl Into<String>) -> Self {
         Self::new(410, Reason::Expired, message)
+    }
+
+    /// 410: the list that a continue token is of is gone; `rest` continues in the present state.
+    pub fn continue_expired(rest: String) -> Self {
+        let mut status = Self::resource_expired(CONTINUE_EXPIRED);
+        status.details.get_or_insert_default().continue_token = rest;
+        status
+    }
+
+    /// 504: the resource version is in the future.
+    pub fn too_large_resource_version(version: u64, current: u64) -> Self {
+        let mut status = Self::timeout(format!("Too large resource version: {version}, current: {current}"), 1);
+        let cause = Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        };
+        status.details.get_or_insert_default().causes.push(cause);
+        status
     }
 
     /// 410: the resource version is compacted away; list again.

@@ -76,6 +76,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which a retry makes sense; 0 for none.
     pub retry_after_seconds: i32,
+    /// Where an expired list goes on. On the wire it is in the Status's metadata, in the place of details.
+    pub continue_token: String,
 }
 
 /// One of several causes.
@@ -100,8 +102,10 @@ impl Status {
         let mut out = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"});
         insert(&mut out, "message", &self.message);
         insert(&mut out, "reason", self.reason.as_str());
-        if let Some(details) = &self.details {
-            out["details"] = details.to_value();
+        match &self.details {
+            Some(details) if details.continue_token.is_empty() => out["details"] = details.to_value(),
+            Some(details) => insert(&mut out["metadata"], "continue", &details.continue_token),
+            None => {}
         }
         out["code"] = self.code.into();
         out
@@ -123,11 +127,15 @@ impl Status {
         if text("kind") != "Status" || !matches!(text("apiVersion"), "v1" | "meta.k8s.io/v1") || text("status") == "Success" {
             return None;
         }
+        let continue_token = value.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default();
+        let details = value.get("details").filter(|details| details.is_object()).map(Details::from_value);
+        let goes_on =
+            (!continue_token.is_empty()).then(|| Details { continue_token: continue_token.into(), ..Details::default() });
         Some(Self {
             code: value.get("code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).unwrap_or(500),
             reason: text("reason").into(),
             message: text("message").to_owned(),
-            details: value.get("details").filter(|d| d.is_object()).map(|d| Box::new(Details::from_value(d))),
+            details: details.or(goes_on).map(Box::new),
         })
     }
 
@@ -219,6 +227,7 @@ impl Details {
             uid: text("uid"),
             causes: causes.into_iter().flatten().map(Cause::from_value).collect(),
             retry_after_seconds: value.get("retryAfterSeconds").and_then(Value::as_i64).unwrap_or(0) as i32,
+            continue_token: String::new(),
         }
     }
 }
@@ -256,6 +265,9 @@ mod tests {
 
     #[test]
     fn round_trip() {
+        let expired = Status::continue_expired("rest".into());
+        assert_eq!((&expired.to_value()["metadata"]["continue"], expired.to_value().get("details")), (&"rest".into(), None));
+        assert_eq!(Status::from_value(&expired.to_value()), Some(expired));
         let mut status = Status::not_found(&GroupResource::new("apps", "deployments"), "web").retry_after(3);
         let details = status.details.as_mut().unwrap();
         details.causes = vec![Cause { reason: "FieldValueInvalid".into(), message: "m".into(), field: "spec.x".into() }];

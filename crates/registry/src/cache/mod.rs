@@ -68,6 +68,17 @@ impl Cache {
         self.state.write().items.insert(path.into(), entry);
     }
 
+    /// Takes in a commit from while the cache was loaded, unless what was loaded is newer.
+    pub(crate) fn load_change(&self, path: &str, event: &store::Event) {
+        if self.get(path).is_some_and(|entry| entry.revision >= event.revision) {
+            return;
+        }
+        match &event.value {
+            Some(value) => self.load(path, value, event.revision),
+            None => drop(self.state.write().items.remove(path)),
+        }
+    }
+
     /// Says that everything up to `revision` is loaded.
     pub(crate) fn loaded(&self, revision: u64) {
         let mut state = self.state.write();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use apimachinery::Status;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
@@ -19,6 +20,10 @@ const BATCH: usize = 128;
 
 /// Whether a watcher wants to see an object.
 pub(crate) type Selects = Box<dyn Fn(&Entry) -> bool + Send + Sync>;
+/// A page of the changes after a revision and up to another one, and where it ends.
+type Page = Result<(Vec<Arc<Change>>, u64), Status>;
+/// Reads such pages.
+pub(crate) type ReadPast = Box<dyn Fn(u64, u64) -> BoxFuture<'static, Page> + Send + Sync>;
 /// Gives the newest revision that is fully applied to all caches.
 pub(crate) type CurrentRevision = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -28,16 +33,23 @@ pub struct Watch {
     selects: Selects,
     position: u64,
     end: tokio::sync::watch::Receiver<u64>,
-    /// Events to send first: the present state, or history from before this process.
+    /// Events to send first.
     ready: VecDeque<Event>,
-    /// History from the store, then the ring from `position` on.
-    history: Option<BoxStream<'static, Arc<Change>>>,
+    /// What to read before the ring from `position` on.
+    past: Option<Past>,
     bookmarks: Option<CurrentRevision>,
     next_bookmark: Instant,
     deadline: Option<Instant>,
     /// The kind to show objects as, where it is not the stored one.
     shown: Option<Arc<Resource>>,
     over: bool,
+}
+
+/// Changes that have left the ring, or were never in it.
+struct Past {
+    after: u64,
+    until: u64,
+    read: ReadPast,
 }
 
 impl Cache {
@@ -55,29 +67,15 @@ impl Cache {
         Watch::new(self, selects, position, ready)
     }
 
-    /// A watch of the changes after `revision`, none when the ring does not reach that far back.
-    pub(crate) fn watch_after(self: &Arc<Self>, selects: Selects, revision: u64) -> Result<Watch, Selects> {
+    /// A watch of the changes after `revision` that are in the ring. When the ring does not reach that far back, the second
+    /// value says up to where the changes must be read elsewhere, and the watch goes on from there.
+    pub(crate) fn watch_after(self: &Arc<Self>, selects: Selects, revision: u64) -> (Watch, Option<u64>) {
         let state = self.state.read();
-        if revision < state.complete_after {
-            return Err(selects);
-        }
-        let skip = state.ring.partition_point(|change| change.revision() <= revision);
-        let position = state.start + skip as u64;
+        // Both under one lock: the ring moves on.
+        let until = Some(state.complete_after).filter(|complete_after| revision < *complete_after);
+        let position = state.start + state.ring.partition_point(|change| change.revision() <= revision) as u64;
         drop(state);
-        Ok(Watch::new(self, selects, position, VecDeque::new()))
-    }
-
-    /// A watch that goes through `history`, which ends where the ring is complete, and then through the ring.
-    pub(crate) fn watch_history(self: &Arc<Self>, selects: Selects, history: BoxStream<'static, Arc<Change>>) -> Watch {
-        let position = self.state.read().start;
-        let mut watch = Watch::new(self, selects, position, VecDeque::new());
-        watch.history = Some(history);
-        watch
-    }
-
-    /// The revision after which the ring holds every change.
-    pub(crate) fn complete_after(&self) -> u64 {
-        self.state.read().complete_after
+        (Watch::new(self, selects, position, VecDeque::new()), until)
     }
 }
 
@@ -89,13 +87,20 @@ impl Watch {
             selects,
             position,
             ready,
-            history: None,
+            past: None,
             bookmarks: None,
             next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
             deadline: None,
             shown: None,
             over: false,
         }
+    }
+
+    /// Starts with the changes after `after` and up to `until`. Refused when they are forgotten.
+    pub(crate) async fn with_past(mut self, after: u64, until: u64, read: ReadPast) -> Result<Self, Status> {
+        self.past = Some(Past { after, until, read });
+        self.read_past().await?;
+        Ok(self)
     }
 
     /// Sends bookmarks.
@@ -140,7 +145,7 @@ impl Watch {
 
     /// Events that are there without waiting.
     pub fn take_ready(&mut self) -> impl Iterator<Item = Event> {
-        if self.ready.is_empty() && self.history.is_none() && !self.over {
+        if self.ready.is_empty() && self.past.is_none() && !self.over {
             self.fill();
         }
         let shown = self.shown.clone();
@@ -154,13 +159,11 @@ impl Watch {
 
     /// Waits for something to send, or for the end.
     async fn advance(&mut self) {
-        if let Some(history) = &mut self.history {
+        let deadline = self.deadline;
+        if self.past.is_some() {
             tokio::select! {
-                change = history.next() => match change {
-                    Some(change) => self.see(&change),
-                    None => self.history = None,
-                },
-                () = sleep_until(self.deadline) => self.over = true,
+                read = self.read_past() => if let Err(status) = read { self.fail(status) },
+                () = sleep_until(deadline) => self.over = true,
             }
             return;
         }
@@ -168,7 +171,6 @@ impl Watch {
         if self.fill() > 0 || self.over {
             return;
         }
-        let deadline = self.deadline;
         let bookmark = self.bookmarks.is_some().then_some(self.next_bookmark);
         tokio::select! {
             changed = self.end.changed() => self.over = changed.is_err(),
@@ -177,12 +179,24 @@ impl Watch {
         }
     }
 
+    /// Moves the next page of the past to `ready`.
+    async fn read_past(&mut self) -> Result<(), Status> {
+        let Some(past) = &mut self.past else { return Ok(()) };
+        let (changes, upto) = (past.read)(past.after, past.until).await?;
+        past.after = upto;
+        if past.after >= past.until {
+            self.past = None;
+        }
+        changes.iter().for_each(|change| self.see(change));
+        Ok(())
+    }
+
     /// Moves what the ring has to `ready`; says how many changes it looked at.
     fn fill(&mut self) -> usize {
         let state = self.cache.state.read();
         if self.position < state.start {
             drop(state);
-            self.cut_off();
+            self.fail(Status::resource_expired("too old resource version: the watcher is too slow, list again"));
             return 1;
         }
         let at = usize::try_from(self.position - state.start).unwrap_or(usize::MAX);
@@ -211,9 +225,9 @@ impl Watch {
         }
     }
 
-    fn cut_off(&mut self) {
+    /// Ends with an error.
+    fn fail(&mut self, status: Status) {
         self.over = true;
-        let status = Status::resource_expired("too old resource version: the watcher is too slow, list again");
         let entry = self.cache.bookmark(0, false).entry;
         self.ready.push_back(Event::error(entry, status));
     }

@@ -3,43 +3,14 @@
 use std::sync::Arc;
 
 use apimachinery::{Status, fields};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 
+use super::continuation::Continuation;
 use crate::pipeline::storage_error;
 use crate::resource::object_path;
 use crate::{Entry, List, ListOptions, Registry, Resource};
 
-const TOO_OLD_TO_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
-
-/// Where a list goes on, in the form that upstream's tokens have.
-#[derive(Serialize, Deserialize)]
-struct Token {
-    v: String,
-    /// Revision of the first page; -1 for the present state.
-    rv: i64,
-    /// Path of the last object of the page before.
-    start: String,
-}
-
-impl Token {
-    fn encode(revision: i64, last: &Entry) -> String {
-        let start = object_path(last.namespace(), last.name());
-        let token = Self { v: "meta.k8s.io/v1".into(), rv: revision, start };
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
-    }
-
-    fn decode(text: &str) -> Result<Self, Status> {
-        let invalid = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(error.to_string()))?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        if token.v != "meta.k8s.io/v1" {
-            return Err(invalid(format!("server does not recognize this encoded version \"{}\"", token.v)));
-        }
-        Ok(token)
-    }
-}
+/// Most objects read from the store at once.
+const PAGE: usize = 1000;
 
 /// Which objects a list or watch selects.
 pub(crate) struct Selection {
@@ -72,6 +43,11 @@ impl Selection {
             && self.options.fields.as_ref().is_none_or(|fields| fields.matches(|name| entry.field(name)))
     }
 
+    /// Most objects of a page, 0 for all.
+    fn limit(&self) -> usize {
+        usize::try_from(self.options.limit).unwrap_or(0)
+    }
+
     /// Whether a selector other than the namespace narrows it down.
     fn is_narrowed(&self) -> bool {
         self.options.labels.as_ref().is_some_and(|labels| !labels.is_everything())
@@ -94,7 +70,7 @@ impl Registry {
         name: &str,
         resource_version: Option<&str>,
     ) -> Result<Arc<Entry>, Status> {
-        self.not_in_future(parse_version(resource_version)?)?;
+        self.reached(parse_version(resource_version)?).await?;
         let found = res.cache.get(&object_path(namespace, name));
         found.map(|entry| res.show(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
@@ -102,22 +78,25 @@ impl Registry {
     /// The objects that the options select.
     pub async fn list(&self, res: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<List, Status> {
         let selection = Selection::new(res, namespace, options)?;
+        let token = options.continue_token.as_deref().filter(|token| !token.is_empty());
+        let token = token.map(Continuation::decode).transpose()?;
         let version = parse_version(options.resource_version.as_deref())?;
-        self.not_in_future(version)?;
-        let mut list = match (options.continue_token.as_deref(), options.resource_version_match.as_deref()) {
-            (Some(token), _) if !token.is_empty() => {
-                let token = Token::decode(token)?;
-                let at = u64::try_from(token.rv).ok().filter(|revision| *revision < res.cache.revision());
-                match at {
-                    Some(at) if !res.def.ephemeral => self.list_past(res, &selection, at, Some(&token.start)).await?,
-                    _ => self.list_now(res, &selection, Some(&token), &token.start),
-                }
+        let (at, after) = match (token, version) {
+            (Some(_), Some(_)) => {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            (_, Some("Exact")) => match version.filter(|version| *version < res.cache.revision()) {
-                Some(at) => self.list_past(res, &selection, at, None).await?,
-                None => self.list_now(res, &selection, None, ""),
+            (Some(token), None) => (token.at, Some(token.after)),
+            // A limit alone has always asked for the very version.
+            (None, version) => match options.resource_version_match.as_deref() {
+                Some("Exact") => (version, None),
+                None if options.limit > 0 => (version, None),
+                _ => (None, None),
             },
-            _ => self.list_now(res, &selection, None, ""),
+        };
+        self.reached(version.or(at)).await?;
+        let mut list = match at {
+            Some(at) => self.list_at(res, &selection, at, after.as_deref()).await?,
+            None => self.list_now(res, &selection, after.as_deref()),
         };
         if res.is_view() {
             list.entries.iter_mut().for_each(|entry| *entry = res.show(entry));
@@ -125,70 +104,71 @@ impl Registry {
         Ok(list)
     }
 
-    fn not_in_future(&self, version: Option<u64>) -> Result<(), Status> {
-        let current = self.revision();
-        match version {
-            Some(version) if version > current => {
-                let mut status = Status::timeout(format!("Too large resource version: {version}, current: {current}"), 1);
-                if let Some(details) = &mut status.details {
-                    details.causes.push(apimachinery::status::Cause {
-                        reason: "ResourceVersionTooLarge".into(),
-                        message: "Too large resource version".into(),
-                        field: String::new(),
-                    });
-                }
-                Err(status)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A page of the present state, which is also the state at the token's revision when nothing changed since.
-    fn list_now(&self, res: &Resource, selection: &Selection, token: Option<&Token>, after: &str) -> List {
+    /// A page of the present state. Every list is consistent, so it is not older than anything that was asked for.
+    fn list_now(&self, res: &Resource, selection: &Selection, after: Option<&str>) -> List {
         // Read before the cache: the cache may be newer than this, never older.
         let current = self.revision();
-        if let (Some(path), None) = (selection.single(), token) {
+        if let (Some(path), None) = (selection.single(), after) {
             let revision = res.cache.revision().max(current);
             let entries = res.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
             return List { entries, revision, ..List::default() };
         }
-        let after = token.map(|_| after);
         let (entries, newest) = res.cache.select(selection.namespace.as_deref(), after, |entry| selection.selects(entry));
-        let revision = match token.map(|token| token.rv) {
-            Some(revision) if revision > 0 => u64::try_from(revision).unwrap_or(current),
-            _ => newest.max(current),
-        };
-        page(entries, revision, selection)
+        page(entries, newest.max(current), selection, true)
     }
 
-    /// A page of the state at a past revision, from the store's history.
+    /// A page of the state at a revision.
+    async fn list_at(&self, res: &Resource, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
+        let cached = res.cache.select_at(at, selection.namespace.as_deref(), after, |entry| selection.selects(entry));
+        match (cached, after) {
+            (Some(entries), _) => Ok(page(entries, at, selection, true)),
+            (None, _) if !res.def.ephemeral => self.list_past(res, selection, at, after).await,
+            (None, after) => Err(expired(after)),
+        }
+    }
+
+    /// The same from the store's history.
     async fn list_past(&self, res: &Resource, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
         let namespace = selection.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         let prefix = format!("{}{namespace}", res.prefix);
-        let start = after.map_or_else(|| prefix.clone(), |after| format!("{}{after}\0", res.prefix));
+        let mut start = after.map_or_else(|| prefix.clone(), |after| format!("{}{after}\0", res.prefix)).into_bytes();
         let end = format!("{}0", prefix.trim_end_matches('/'));
-        match self.engine.range(start.as_bytes(), end.as_bytes(), Some(at), 0).await {
-            Ok(found) => {
-                let entries = found.records.iter().map(|record| Arc::new(res.cache.entry(&record.value, record.revision, None)));
-                Ok(page(entries.filter(|entry| selection.selects(entry)).collect(), at, selection))
+        let mut entries = Vec::new();
+        loop {
+            let found = self.engine.range(&start, end.as_bytes(), Some(at), PAGE).await.map_err(|error| match error {
+                store::Error::Compacted(_) => expired(after),
+                error => storage_error(error),
+            })?;
+            let read = found.records.iter().map(|record| Arc::new(res.cache.entry(&record.value, record.revision, None)));
+            entries.extend(read.filter(|entry| selection.selects(entry)));
+            match found.records.last() {
+                Some(last) if found.more && (selection.limit() == 0 || entries.len() <= selection.limit()) => {
+                    start = [&last.key, &b"\0"[..]].concat();
+                }
+                _ => return Ok(page(entries, at, selection, !found.more)),
             }
-            Err(store::Error::Compacted(_)) if after.is_some() => Err(Status::resource_expired(TOO_OLD_TO_CONTINUE)),
-            Err(store::Error::Compacted(_)) => Err(Status::resource_expired(format!("too old resource version: {at}"))),
-            Err(error) => Err(storage_error(error)),
         }
     }
 }
 
-/// Cuts a list to the limit.
-fn page(mut entries: Vec<Arc<Entry>>, revision: u64, selection: &Selection) -> List {
-    let limit = usize::try_from(selection.options.limit).unwrap_or(0);
+/// A state that is no longer kept. A list in pages can go on in the present state.
+fn expired(after: Option<&str>) -> Status {
+    match after {
+        Some(after) => Status::continue_expired(Continuation { at: None, after: after.to_owned() }.encode()),
+        None => Status::resource_expired("The resourceVersion for the provided list is too old."),
+    }
+}
+
+/// Cuts a list to the limit. `complete` says that `entries` go to the end.
+fn page(mut entries: Vec<Arc<Entry>>, revision: u64, selection: &Selection, complete: bool) -> List {
+    let limit = selection.limit();
     if limit == 0 || entries.len() <= limit {
         return List { entries, revision, continue_token: None, remaining: None };
     }
-    let remaining = (!selection.is_narrowed()).then(|| i64::try_from(entries.len() - limit).unwrap_or(i64::MAX));
+    let counts = complete && !selection.is_narrowed();
+    let remaining = counts.then(|| i64::try_from(entries.len() - limit).unwrap_or(i64::MAX));
     entries.truncate(limit);
-    let at = i64::try_from(revision).unwrap_or(-1);
-    let continue_token = entries.last().map(|last| Token::encode(at, last));
+    let continue_token = entries.last().map(|last| Continuation::behind(last, revision).encode());
     List { entries, revision, continue_token, remaining }
 }
 

@@ -1,5 +1,6 @@
 //! The verbs, each once.
 
+mod continuation;
 mod create;
 mod delete;
 mod list;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
-use futures::StreamExt;
+use futures::FutureExt;
 
 use crate::cache::{Change, Event, EventType, Watch};
 use crate::pipeline::storage_error;
@@ -18,12 +18,12 @@ impl Registry {
         let selects: Box<dyn Fn(&Entry) -> bool + Send + Sync> = Box::new(move |entry| selection.selects(entry));
         // Unset and "0" start with synthetic ADDED events, unless the client asked how to start.
         let initial = options.send_initial_events.unwrap_or(version.is_none());
-        let current = self.revision();
-        if version.is_some_and(|version| version > current) {
-            return Err(Status::timeout(format!("Too large resource version: {}, current: {current}", version.unwrap_or(0)), 1));
-        }
+        self.reached(version).await?;
         let watch = match version {
-            _ if initial => self.watch_initial(res, selects, options.send_initial_events == Some(true)),
+            _ if initial => {
+                let bookmark = options.send_initial_events == Some(true) && options.allow_bookmarks;
+                self.watch_initial(res, selects, bookmark)
+            }
             Some(version) => self.watch_since(res, selects, version).await?,
             None => res.cache.watch_from_now(selects, |_, _| Vec::new()),
         };
@@ -39,30 +39,31 @@ impl Registry {
         })
     }
 
-    /// From the ring, or from the store's history when the ring does not reach that far back.
+    /// From the ring, and before that from the store's history when the ring does not reach that far back.
     async fn watch_since(
         &self,
         res: &Arc<Resource>,
         selects: Box<dyn Fn(&Entry) -> bool + Send + Sync>,
         version: u64,
     ) -> Result<Watch, Status> {
-        let selects = match res.cache.watch_after(selects, version) {
-            Ok(watch) => return Ok(watch),
-            Err(selects) => selects,
-        };
+        let (watch, until) = res.cache.watch_after(selects, version);
+        let Some(until) = until else { return Ok(watch) };
         if res.def.ephemeral {
-            return Err(too_old(version, res.cache.complete_after()));
+            return Err(too_old(version, until));
         }
-        let until = res.cache.complete_after();
-        let history = self.engine.watch(res.prefix.as_bytes(), version).await.map_err(|error| match error {
-            store::Error::Compacted(oldest) => too_old(version, oldest),
-            error => storage_error(error),
-        })?;
-        let resource = res.clone();
-        let changes = history
-            .take_while(move |event| futures::future::ready(event.revision <= until))
-            .map(move |event| change(&resource, &event));
-        Ok(res.cache.watch_history(selects, changes.boxed()))
+        let (engine, resource) = (self.engine.clone(), res.clone());
+        let read = move |after, until| {
+            let (engine, resource) = (engine.clone(), resource.clone());
+            async move {
+                let changes = engine.changes(resource.prefix.as_bytes(), after, until).await.map_err(|error| match error {
+                    store::Error::Compacted(oldest) => too_old(after, oldest),
+                    error => storage_error(error),
+                })?;
+                Ok((changes.events.iter().map(|event| change(&resource, event)).collect(), changes.upto))
+            }
+            .boxed()
+        };
+        watch.with_past(version, until, Box::new(read)).await
     }
 }
 

@@ -52,7 +52,7 @@ fn step(shared: &Shared) -> Result<bool, Error> {
     // First the bound, then the deletions: a reader checks the bound after it has read.
     shared.compact(plan.tail.compacted);
     shared.trimmed(plan.tail);
-    shared.read(|database| database.write(&plan.ops, false).map_err(WriteError::cause))?;
+    shared.read(|database| database.write(&plan.ops).map_err(WriteError::cause))?;
     Ok(true)
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::encoding::{Entry, Head, Stored, Tail, decode_u64, encode_u64, split_expiry_key};
 use super::stage::{Op, Table, View};
 use super::{HEAD, SWEPT, TAIL};
-use crate::{Error, Event, Lane, Record, Revision};
+use crate::{Changes, Error, Lane, Record, Revision};
 
 const MIB: u64 = 1 << 20;
 
@@ -22,31 +22,31 @@ pub(super) struct Database {
     pub(super) ephemeral: Keyspace,
     pub(super) expiry: Keyspace,
     pub(super) meta: Keyspace,
+    /// Whether the disk fails to synchronise.
+    #[cfg(test)]
+    pub(super) faulty: std::sync::atomic::AtomicBool,
 }
 
 /// Why a batch was not written.
+#[derive(Debug)]
 pub(super) enum WriteError {
-    /// fjall takes no writes any more, because of an earlier failure: the database must be opened again.
-    Poisoned,
-    /// The batch failed half-way: only opening the database again tells whether it is on disk.
-    Unknown(Error),
+    /// fjall takes no writes any more, because of an earlier failure of its own threads: it must be opened again.
+    Stopped,
+    /// The disk is full: opening the database again tells whether the batch is in the journal all the same.
+    Full,
+    /// The disk failed. What the kernel holds of the batch may differ from what is on disk and nobody can tell, not even by
+    /// reading it (the kernel forgets a failed synchronisation once it was reported), so nothing may be built upon it.
+    Broken(Error),
 }
 
 impl WriteError {
-    /// fjall is poisoned by its own threads when they find the disk full.
+    /// fjall's own threads stop it when they find the disk full.
     pub(super) fn cause(self) -> Error {
         match self {
-            Self::Poisoned => Error::NoSpace,
-            Self::Unknown(error) => error,
+            Self::Stopped | Self::Full => Error::NoSpace,
+            Self::Broken(error) => error,
         }
     }
-}
-
-/// Some of history.
-pub(super) struct Chunk {
-    pub(super) events: Vec<Event>,
-    /// The revision up to which history was read.
-    pub(super) position: Revision,
 }
 
 impl Database {
@@ -71,15 +71,15 @@ impl Database {
             ephemeral: table("ephemeral", 4 * MIB, 4 * MIB)?,
             expiry: table("expiry", MIB, MIB)?,
             meta: table("meta", MIB, MIB)?,
+            #[cfg(test)]
+            faulty: false.into(),
             db,
         })
     }
 
-    /// Writes all of `ops` or none. With `sync` they are on disk when this returns; without, they are no later than what is
-    /// written next.
-    pub(super) fn write(&self, ops: &[Op], sync: bool) -> Result<(), WriteError> {
-        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
-        let mut batch = self.db.batch().durability(Some(mode));
+    /// Writes all of `ops` or none. They are on disk when [`Database::sync`] returns, or when later ones are.
+    pub(super) fn write(&self, ops: &[Op]) -> Result<(), WriteError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
         for op in ops {
             match &op.value {
                 Some(value) => batch.insert(self.table(op.table), op.key.clone(), value.clone()),
@@ -87,8 +87,23 @@ impl Database {
             }
         }
         batch.commit().map_err(|error| match error {
-            ::fjall::Error::Poisoned => WriteError::Poisoned,
-            error => WriteError::Unknown(storage(error)),
+            ::fjall::Error::Poisoned => WriteError::Stopped,
+            error => match storage(error) {
+                Error::NoSpace => WriteError::Full,
+                error => broken(&error),
+            },
+        })
+    }
+
+    /// Waits until everything that was written is on disk.
+    pub(super) fn sync(&self) -> Result<(), WriteError> {
+        #[cfg(test)]
+        if self.faulty.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(broken(&Error::Failed("Input/output error".into())));
+        }
+        self.db.persist(PersistMode::SyncData).map_err(|error| match error {
+            ::fjall::Error::Poisoned => WriteError::Stopped,
+            error => broken(&storage(error)),
         })
     }
 
@@ -113,7 +128,7 @@ impl Database {
     }
 
     /// Events under `prefix` after `after` and up to `upto`, at most `limit`.
-    pub(super) fn history(&self, prefix: &[u8], after: Revision, upto: Revision, limit: usize) -> Result<Chunk, Error> {
+    pub(super) fn history(&self, prefix: &[u8], after: Revision, upto: Revision, limit: usize) -> Result<Changes, Error> {
         let mut events = Vec::new();
         for entry in self.entries(after + 1, upto) {
             let entry = entry?;
@@ -121,13 +136,13 @@ impl Database {
                 continue;
             }
             let previous = if entry.previous == 0 { None } else { self.entry(entry.previous)?.and_then(Entry::into_record) };
-            let position = entry.revision;
+            let upto = entry.revision;
             events.push(entry.into_event(previous));
             if events.len() == limit {
-                return Ok(Chunk { events, position });
+                return Ok(Changes { events, upto });
             }
         }
-        Ok(Chunk { events, position: upto })
+        Ok(Changes { events, upto })
     }
 
     /// Up to `limit` entries of the expiry index that expire from `from` on: time, key, revision.
@@ -169,7 +184,7 @@ impl Database {
         self.table(table).tree.major_compact(8 * MIB, unseen).map_err(|error| storage(error.into()))?;
         // fjall removes the old files when a table is next flushed after a later write: that may be never, if the store is idle.
         let op = Op { table: Table::Meta, key: SWEPT, value: Some(encode_u64(unseen)) };
-        self.write(&[op], false).map_err(WriteError::cause)?;
+        self.write(&[op]).map_err(WriteError::cause)?;
         self.flush(Table::Meta)
     }
 
@@ -205,19 +220,26 @@ impl View for Database {
 
 /// The index names a revision that the log does not have.
 pub(super) fn dangling(revision: Revision) -> Error {
-    Error::Failed(format!("the value of revision {revision} is missing: restore a snapshot"))
+    Error::Damaged(format!("the value of revision {revision} is missing"))
+}
+
+fn broken(error: &Error) -> WriteError {
+    WriteError::Broken(Error::Failed(format!("the disk did not take a write, check it before the next start: {error}")))
 }
 
 /// fjall's error in the store's words.
 pub(super) fn storage(error: ::fjall::Error) -> Error {
-    let io = match &error {
-        ::fjall::Error::Io(io) | ::fjall::Error::Storage(LsmError::Io(io)) => Some(io.kind()),
-        _ => None,
-    };
-    match (io, error) {
-        (Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded), _) => Error::NoSpace,
-        (_, ::fjall::Error::Locked) => Error::Locked,
-        (_, error) => Error::Failed(error.to_string()),
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, QuotaExceeded, StorageFull, UnexpectedEof};
+    match error {
+        ::fjall::Error::Locked => Error::Locked,
+        ::fjall::Error::Poisoned => Error::Failed("the database stopped after a failed write".into()),
+        ::fjall::Error::Io(io) | ::fjall::Error::Storage(LsmError::Io(io)) => match io.kind() {
+            StorageFull | QuotaExceeded => Error::NoSpace,
+            // Lengths, places and names of files come from other files.
+            NotFound | UnexpectedEof | InvalidData | InvalidInput => Error::Damaged(io.to_string()),
+            _ => Error::Failed(io.to_string()),
+        },
+        error => Error::Damaged(error.to_string()),
     }
 }
 

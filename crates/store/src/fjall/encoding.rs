@@ -41,7 +41,7 @@ impl Entry {
     }
 
     pub(super) fn decode(revision: Revision, bytes: &Bytes) -> Result<Self, Error> {
-        let corrupt = || Error::Failed(format!("the entry of revision {revision} is corrupt: restore a snapshot"));
+        let corrupt = || Error::Damaged(format!("the entry of revision {revision} is corrupt"));
         if bytes.len() < ENTRY_HEAD {
             return Err(corrupt());
         }
@@ -91,7 +91,7 @@ impl Stored {
 
     pub(super) fn decode(key: Bytes, bytes: &Bytes) -> Result<Self, Error> {
         if bytes.len() < 16 {
-            return Err(Error::Failed(format!("the record of {key:?} is corrupt: restore a snapshot")));
+            return Err(Error::Damaged(format!("the record of {key:?} is corrupt")));
         }
         let record = Record { key, value: bytes.slice(16..), revision: u64::from_be_bytes(field(bytes, 0)) };
         Ok(Self { record, expires: u64::from_be_bytes(field(bytes, 8)) })
@@ -118,7 +118,7 @@ pub(super) fn encode_u64(number: u64) -> Bytes {
 /// The number that `bytes` start with.
 pub(super) fn decode_u64(bytes: &[u8]) -> Result<u64, Error> {
     if bytes.len() < 8 {
-        return Err(Error::Failed("an index entry is corrupt: restore a snapshot".into()));
+        return Err(Error::Damaged("an index entry is corrupt".into()));
     }
     Ok(u64::from_be_bytes(field(bytes, 0)))
 }
@@ -179,7 +179,7 @@ fn numbers(numbers: &[u64]) -> Bytes {
 
 fn parse<const N: usize>(bytes: &[u8]) -> Result<[u64; N], Error> {
     if bytes.len() != N * 8 {
-        return Err(Error::Failed("the store's counters are corrupt: restore a snapshot".into()));
+        return Err(Error::Damaged("the store's counters are corrupt".into()));
     }
     Ok(std::array::from_fn(|at| u64::from_be_bytes(field(bytes, at * 8))))
 }

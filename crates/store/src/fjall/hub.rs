@@ -1,100 +1,88 @@
-//! Who hears of commits: sinks and watchers, in order, before the commit is acknowledged.
+//! Who hears of commits: sinks, in order, before the commit is acknowledged; and readers, who wait for them.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use crate::{Error, Event, Revision, Sink};
 
-/// Events that a watcher may be behind before it is ended.
-const BACKLOG: usize = 4096;
-
-#[derive(Default)]
-struct State {
-    revision: Revision,
-    sinks: Vec<Arc<dyn Sink>>,
-    watchers: Vec<Watcher>,
-}
-
-struct Watcher {
-    prefix: Bytes,
-    events: mpsc::Sender<Event>,
-}
-
 /// The subscribers of an engine.
-#[derive(Default)]
-pub(super) struct Hub(Mutex<State>);
+pub(super) struct Hub {
+    sinks: Mutex<Vec<Arc<dyn Sink>>>,
+    published: watch::Sender<Published>,
+}
+
+/// What every sink has seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Published {
+    revision: Revision,
+    /// Nothing more comes.
+    closed: bool,
+}
 
 impl Hub {
-    /// The revision of the last published commit.
-    pub(super) fn revision(&self) -> Revision {
-        self.0.lock().revision
+    pub(super) fn new(revision: Revision) -> Self {
+        Self { sinks: Mutex::default(), published: watch::Sender::new(Published { revision, closed: false }) }
     }
 
-    /// Hands a batch to everybody. A watcher with a full backlog is ended: it never holds up the writer.
+    /// The revision of the last published commit.
+    pub(super) fn revision(&self) -> Revision {
+        self.published.borrow().revision
+    }
+
+    /// Hands a batch to every sink.
     pub(super) fn publish(&self, events: &[Event], revision: Revision) {
-        let mut state = self.0.lock();
-        for sink in &state.sinks {
+        let sinks = self.sinks.lock();
+        for sink in sinks.iter() {
             sink.apply(events);
         }
-        state.watchers.retain(|watcher| {
-            let mut wanted = events.iter().filter(|event| event.key.starts_with(&watcher.prefix));
-            !watcher.events.is_closed() && wanted.all(|event| watcher.events.try_send(event.clone()).is_ok())
-        });
-        state.revision = revision;
+        // Still under the lock: who subscribes gets the revision of the batch that it did not get.
+        self.published.send_modify(|published| published.revision = revision);
     }
 
     /// Adds a sink for everything after the returned revision.
     pub(super) fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision {
-        let mut state = self.0.lock();
-        state.sinks.push(sink);
-        state.revision
+        let mut sinks = self.sinks.lock();
+        sinks.push(sink);
+        self.revision()
     }
 
-    /// Adds a watcher for everything after the returned revision, which is not before `after`.
-    pub(super) fn watch(&self, prefix: Bytes, after: Revision) -> Result<(Revision, mpsc::Receiver<Event>), Error> {
-        let mut state = self.0.lock();
-        if after > state.revision {
-            return Err(Error::Future(state.revision));
+    /// Waits until everything up to `revision` is published. An error when that never happens.
+    pub(super) async fn reached(&self, revision: Revision) -> Result<(), Error> {
+        if self.revision() >= revision {
+            return Ok(());
         }
-        let (events, receiver) = mpsc::channel(BACKLOG);
-        state.watchers.push(Watcher { prefix, events });
-        Ok((state.revision, receiver))
+        let mut published = self.published.subscribe();
+        let reached = published.wait_for(|published| published.revision >= revision || published.closed).await;
+        if reached.is_ok_and(|published| published.revision >= revision) { Ok(()) } else { Err(super::closed()) }
     }
 
-    /// Ends every watcher.
+    /// Lets nobody wait any more.
     pub(super) fn close(&self) {
-        self.0.lock().watchers.clear();
+        self.published.send_modify(|published| published.closed = true);
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::Lane;
+    use futures::FutureExt;
 
-    fn event(revision: Revision, key: &'static str) -> Event {
-        Event { revision, key: key.into(), value: None, previous: None, lane: Lane::Durable, note: None }
-    }
+    use super::*;
 
     #[test]
-    fn a_watcher_sees_its_prefix_until_its_backlog_is_full() {
-        let hub = Hub::default();
-        let (from, mut events) = hub.watch("/a/".into(), 0).unwrap();
-        assert_eq!(from, 0);
-        hub.publish(&[event(1, "/a/x"), event(2, "/b/x")], 2);
-        assert_eq!(hub.watch("/a/".into(), 3).err(), Some(Error::Future(2)));
-        let mut revision = 2;
-        for _ in 0..BACKLOG {
-            revision += 1;
-            hub.publish(&[event(revision, "/a/x")], revision);
-        }
-        let seen: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.revision).collect();
-        let expected: Vec<_> = std::iter::once(1).chain(3..).take(BACKLOG).collect();
-        assert_eq!(seen, expected);
-        assert_eq!(events.try_recv().err(), Some(mpsc::error::TryRecvError::Disconnected));
+    fn readers_wait_for_what_is_published_and_not_for_ever() {
+        let hub = Hub::new(7);
+        assert_eq!(hub.reached(7).now_or_never(), Some(Ok(())));
+        let (mut eight, mut nine) = (Box::pin(hub.reached(8)), Box::pin(hub.reached(9)));
+        assert_eq!(eight.as_mut().now_or_never(), None);
+        assert_eq!(nine.as_mut().now_or_never(), None);
+        hub.publish(&[], 8);
+        assert_eq!(eight.now_or_never(), Some(Ok(())));
+        assert_eq!(nine.as_mut().now_or_never(), None);
+        hub.close();
+        assert_eq!(nine.now_or_never(), Some(Err(super::super::closed())));
+        assert_eq!(hub.reached(8).now_or_never(), Some(Ok(())));
     }
 }

@@ -1,15 +1,19 @@
 //! The embedded engine, on fjall.
 //!
 //! One thread writes: it takes everything that is queued, decides in memory which writes happen ([`stage`]), commits them as
-//! one atomic batch with one disk synchronisation, tells the sinks and watchers ([`hub`]) and answers. While it waits for the
+//! one atomic batch with one disk synchronisation, tells the sinks ([`hub`]) and answers. While it waits for the
 //! disk, the next batch queues up.
 //!
 //! A durable value is written once, into the log, under its revision; the index says which revision of a key is current. An
 //! entry names the revision that it replaced, so the past is read by undoing ([`read`]), and compaction ([`compaction`])
 //! deletes what an entry replaced when the entry leaves history. The ephemeral lane has a table of its own and no history.
 //!
+//! Between the disk and the sinks a commit is visible in fjall already: readers wait until it is published, so they never see
+//! what may still fail.
+//!
 //! A full disk is met before it is full ([`directory::has_room`]). fjall takes no writes after a failed one, so the writer
-//! then opens the database again, which shows what reached the disk.
+//! then opens the database again, which shows what reached the disk. Any other failure of the disk ends the engine: after a
+//! failed fsync the kernel may show, as written, what is not on disk.
 
 mod compaction;
 mod database;
@@ -21,7 +25,6 @@ mod read;
 mod shared;
 mod stage;
 mod sweep;
-mod watch;
 mod writer;
 
 use std::path::PathBuf;
@@ -31,11 +34,10 @@ use std::thread::{self, JoinHandle};
 use async_trait::async_trait;
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Engine, Error, Event, Page, Record, Revision, Sink, Write};
+use crate::{Changes, Engine, Error, Page, Record, Revision, Sink, Write};
 use directory::Directory;
 use shared::Shared;
 use writer::{Request, Writer};
@@ -117,7 +119,7 @@ impl Fjall {
         Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compact, sweep]) })))
     }
 
-    /// Answers what is queued, ends the watches and lets go of the directory. Later calls fail.
+    /// Answers what is queued and lets go of the directory. Later calls fail.
     pub async fn close(&self) {
         // A full queue is waited for, a closed one is what we want.
         let _ = self.0.queue.send(Request::Close).await;
@@ -126,6 +128,22 @@ impl Fjall {
         if let Err(error) = tokio::task::spawn_blocking(join).await {
             tracing::warn!(%error, "the store's threads were not joined");
         }
+    }
+}
+
+impl Fjall {
+    /// Reads much, on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let shared = self.0.shared.clone();
+        tokio::task::spawn_blocking(move || read(&shared)).await.map_err(|error| Error::Failed(error.to_string()))?
+    }
+
+    /// What was read at `revision` may be shown.
+    async fn reached(&self, revision: Revision) -> Result<(), Error> {
+        self.0.shared.hub.reached(revision).await.map_err(|_| self.0.shared.ended())
     }
 }
 
@@ -162,21 +180,31 @@ impl Engine for Fjall {
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Record>, Error> {
-        self.0.shared.read(|database| read::get(database, key))
+        let (record, revision) = self.0.shared.read(|database| read::get(database, key))?;
+        self.reached(revision).await?;
+        Ok(record)
     }
 
     async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error> {
-        let (shared, start, end) = (self.0.shared.clone(), start.to_vec(), end.to_vec());
-        let read = move || shared.range(&read::Query { start: &start, end: &end, at, limit });
-        tokio::task::spawn_blocking(read).await.map_err(|error| Error::Failed(error.to_string()))?
+        let (start, end) = (start.to_vec(), end.to_vec());
+        let read = move |shared: &Shared| shared.range(&read::Query { start: &start, end: &end, at, limit });
+        let (page, revision) = self.blocking(read).await?;
+        self.reached(revision).await?;
+        Ok(page)
+    }
+
+    async fn changes(&self, prefix: &[u8], after: Revision, upto: Revision) -> Result<Changes, Error> {
+        let prefix = prefix.to_vec();
+        // A sink may have seen more of a batch than is published yet.
+        if upto <= self.0.shared.head().revision {
+            self.reached(upto).await?;
+        }
+        self.blocking(move |shared| shared.changes(&prefix, after, upto)).await
     }
 
     async fn commit(&self, write: Write) -> Result<Revision, Error> {
-        expiry::submit(&self.0.queue, write).await
-    }
-
-    async fn watch(&self, prefix: &[u8], after: Revision) -> Result<BoxStream<'static, Event>, Error> {
-        watch::open(&self.0.shared, prefix, after)
+        let result = expiry::submit(&self.0.queue, write).await;
+        result.map_err(|error| if error == closed() { self.0.shared.ended() } else { error })
     }
 
     fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision {

@@ -31,21 +31,29 @@ pub(super) struct Query<'a> {
     pub(super) limit: usize,
 }
 
-/// The current record of a key, in either lane.
-pub(super) fn get(database: &Database, key: &[u8]) -> Result<Option<Record>, Error> {
+/// The current record of a key, in either lane, and the revision at which it was read.
+pub(super) fn get(database: &Database, key: &[u8]) -> Result<(Option<Record>, Revision), Error> {
     let snapshot = database.snapshot();
+    Ok((record(database, &snapshot, key)?, head(database, &snapshot)?.revision))
+}
+
+fn record(database: &Database, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Record>, Error> {
     if let Some(revision) = snapshot.get(&database.index, key).map_err(storage)? {
-        return record_at(database, &snapshot, decode_u64(&revision)?).map(Some);
+        return record_at(database, snapshot, decode_u64(&revision)?).map(Some);
     }
     let Some(bytes) = snapshot.get(&database.ephemeral, key).map_err(storage)? else { return Ok(None) };
     Stored::decode(Bytes::copy_from_slice(key), &bytes.into()).map(|stored| Some(stored.record))
 }
 
-/// A page of both lanes. The ephemeral lane has no past: its records are always shown as they are now.
-pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU64) -> Result<Page, Error> {
-    let snapshot = database.snapshot();
+fn head(database: &Database, snapshot: &Snapshot) -> Result<Head, Error> {
     let head = snapshot.get(&database.meta, HEAD).map_err(storage)?;
-    let head = head.map_or(Ok(Head::default()), |bytes| Head::decode(&bytes))?;
+    head.map_or(Ok(Head::default()), |bytes| Head::decode(&bytes))
+}
+
+/// A page of both lanes and the revision at which it was read. The ephemeral lane has no past: its records are always shown as they are now.
+pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU64) -> Result<(Page, Revision), Error> {
+    let snapshot = database.snapshot();
+    let head = head(database, &snapshot)?;
     let revision = query.at.unwrap_or(head.revision);
     // Read after the snapshot: what it lacks was compacted before.
     let oldest = compacted.load(Ordering::Acquire);
@@ -57,7 +65,7 @@ pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU6
     }
     let mut page = Page { records: Vec::new(), revision, more: false };
     if !query.end.is_empty() && query.start >= query.end {
-        return Ok(page);
+        return Ok((page, head.revision));
     }
     let undone = undo(database, &snapshot, query, revision, head.revision)?;
     let mut sources = [ephemeral(database, &snapshot, query), durable(database, &snapshot, query, undone)];
@@ -72,7 +80,7 @@ pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU6
             Source::Log(revision) => record_at(database, &snapshot, revision)?,
         });
     }
-    Ok(page)
+    Ok((page, head.revision))
 }
 
 /// For each key that changed after `revision`, the revision that it had then, 0 for none.

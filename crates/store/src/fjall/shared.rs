@@ -1,5 +1,6 @@
 //! What the engine's threads and callers share.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use super::directory::Directory;
 use super::encoding::{Head, Tail};
 use super::hub::Hub;
 use super::{History, compaction, read};
-use crate::{Error, Page, Revision};
+use crate::{Changes, Error, Page, Revision};
+
+/// Events that are read from history at once.
+const CHUNK: usize = 256;
 
 /// Commits after which the sweeper looks for waste.
 const SWEEP_EVERY: u64 = 4096;
@@ -20,9 +24,11 @@ const SWEEP_EVERY: u64 = 4096;
 pub(super) struct Shared {
     /// None when closed. Held for writing only while the database is opened again.
     database: RwLock<Option<Database>>,
+    /// Why the engine ended, if it did not end by being closed.
+    failure: OnceLock<Error>,
     /// Head of the last commit, and tail of history.
     ends: Mutex<(Head, Tail)>,
-    /// Reads and watches start here at the earliest. Ahead of the tail while compaction works.
+    /// Reads of the past start here at the earliest. Ahead of the tail while compaction works.
     compacted: AtomicU64,
     /// When the expiry task looks next, milliseconds since 1970. Writes that expire before wake it.
     next_expiry: AtomicU64,
@@ -42,16 +48,16 @@ impl Shared {
         let (head, tail) = (database.head()?, database.tail()?);
         let shared = Self {
             database: RwLock::new(Some(database)),
+            failure: OnceLock::new(),
             ends: Mutex::new((head, tail)),
             compacted: AtomicU64::new(tail.compacted),
             next_expiry: AtomicU64::new(u64::MAX),
             history,
-            hub: Hub::default(),
+            hub: Hub::new(head.revision),
             work: Signal::default(),
             waste: Signal::default(),
             expiry: Notify::new(),
         };
-        shared.hub.publish(&[], head.revision);
         shared.wake_compaction();
         shared.waste.wake();
         Ok(shared)
@@ -61,12 +67,23 @@ impl Shared {
     pub(super) fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
         match &*self.database.read() {
             Some(database) => read(database),
-            None => Err(super::closed()),
+            None => Err(self.ended()),
         }
     }
 
-    pub(super) fn range(&self, query: &read::Query<'_>) -> Result<Page, Error> {
+    pub(super) fn range(&self, query: &read::Query<'_>) -> Result<(Page, Revision), Error> {
         self.read(|database| read::range(database, query, &self.compacted))
+    }
+
+    pub(super) fn changes(&self, prefix: &[u8], after: Revision, upto: Revision) -> Result<Changes, Error> {
+        let current = self.hub.revision();
+        if upto > current || after > upto {
+            return Err(Error::Future(current));
+        }
+        let changes = self.read(|database| database.history(prefix, after, upto, CHUNK));
+        // Looked at after the read: compaction may have overtaken it, and what was read then has gaps.
+        let oldest = self.compacted();
+        if after < oldest { Err(Error::Compacted(oldest)) } else { changes }
     }
 
     /// Opens the database again and returns where it ends. Readers wait meanwhile.
@@ -80,7 +97,17 @@ impl Shared {
         Ok(head)
     }
 
-    pub(super) fn close(&self) {
+    /// Why nothing can be read or written any more.
+    pub(super) fn ended(&self) -> Error {
+        self.failure.get().cloned().unwrap_or_else(super::closed)
+    }
+
+    /// Ends the engine, with the reason if it failed.
+    pub(super) fn close(&self, failure: Option<Error>) {
+        if let Some(error) = failure {
+            // The first reason counts.
+            let _ = self.failure.set(error);
+        }
         drop(self.database.write().take());
         self.hub.close();
         self.work.close();

@@ -3,7 +3,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base::tasks::Failures;
-use futures::StreamExt;
 use tempfile::TempDir;
 
 use super::*;
@@ -56,11 +55,9 @@ async fn a_second_opener_is_refused_until_the_first_has_closed() {
     let directories = Directories::new();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let engine = directories.open(dir.clone()).await;
-    let mut watch = engine.watch(b"", 0).await.unwrap();
     let second = Fjall::open(options(dir.path()), &directories.tasks).await;
     assert_eq!(second.err(), Some(Error::Locked));
     engine.close().await;
-    assert!(watch.next().await.is_none(), "closing ends the watches");
     assert_eq!(engine.get(b"a").await, Err(closed()));
     assert_eq!(engine.commit(write("a", Expect::Anything, Some("1"))).await, Err(closed()));
     directories.open(dir).await;
@@ -102,8 +99,7 @@ async fn history_is_bounded_without_being_asked() {
         tokio::task::yield_now().await;
     }
     assert!(engine.compacted() <= revision - 100, "what was asked for is kept");
-    let watch = engine.watch(b"", engine.compacted()).await.unwrap();
-    let kept = watch.take((revision - engine.compacted()) as usize).collect::<Vec<_>>().await;
+    let kept = contract::history(&engine, "", engine.compacted()).await.unwrap();
     assert_eq!(kept.last().unwrap().revision, revision);
     assert_eq!(engine.range(b"", b"", None, 0).await.unwrap().records.len(), 10);
     let log = || engine.0.shared.read(|database| Ok(database.entries(0, revision).count())).unwrap();
@@ -111,4 +107,40 @@ async fn history_is_bounded_without_being_asked() {
         tokio::task::yield_now().await;
     }
     engine.close().await;
+}
+
+/// After a failed fsync the kernel may forget what it could not write and show it all the same: nothing that the database says
+/// then is worth an acknowledgement, so the engine ends. What was acknowledged before is there after the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_to_synchronise_ends_the_engine() {
+    let (tasks, mut failures) = Tasks::root();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
+    let kept = engine.commit(write("kept", Expect::Absent, Some("1"))).await.unwrap();
+    let fails = |database: &database::Database| {
+        database.faulty.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    };
+    engine.0.shared.read(fails).unwrap();
+    let read = async {
+        loop {
+            match engine.get(b"lost").await {
+                Ok(found) => assert_eq!(found, None, "a write that was not acknowledged is shown"),
+                Err(error) => return error,
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (refused, read) = tokio::join!(engine.commit(write("lost", Expect::Absent, Some("1"))), read);
+    let refused = refused.unwrap_err();
+    assert!(matches!(&refused, Error::Failed(why) if why.contains("check it before the next start")), "{refused}");
+    assert_eq!(read, refused);
+    assert_eq!(engine.commit(write("more", Expect::Absent, Some("1"))).await, Err(refused.clone()));
+    assert_eq!(engine.range(b"", b"", None, 0).await.err(), Some(refused.clone()));
+    assert_eq!(engine.revision(), kept);
+    let failure = failures.recv().await.unwrap();
+    assert_eq!((failure.task.as_str(), failure.error), ("store-writer", refused.to_string()));
+    engine.close().await;
+    let engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
+    assert_eq!(engine.get(b"kept").await.unwrap().map(|record| record.revision), Some(kept));
 }

@@ -34,10 +34,12 @@ pub(super) struct Writer {
     reserve: u64,
 }
 
-/// What became of a batch.
-enum Outcome {
-    Written,
+/// Why a batch was not written.
+enum Failure {
+    /// The engine goes on.
     Refused(Error),
+    /// The engine ends.
+    Fatal(Error),
 }
 
 impl Writer {
@@ -48,14 +50,7 @@ impl Writer {
     /// Runs until the engine is closed. An error means that the database cannot be written any more.
     pub(super) fn run(mut self) -> Result<(), Error> {
         let result = self.serve();
-        self.queue.close();
-        while let Ok(request) = self.queue.try_recv() {
-            if let Request::Commit(_, answer) = request {
-                // Who no longer waits needs no answer.
-                let _ = answer.send(Err(super::closed()));
-            }
-        }
-        self.shared.close();
+        self.shared.close(result.clone().err());
         result
     }
 
@@ -90,85 +85,83 @@ impl Writer {
         (writes, false)
     }
 
+    /// Decides, writes, publishes and answers. An error ends the engine.
     fn batch(&self, writes: Vec<(Write, Answer)>) -> Result<(), Error> {
-        let mut answers = Vec::with_capacity(writes.len());
-        let staged = self.shared.read(|database| self.stage(database, writes, &mut answers));
-        let (outcome, fatal) = match staged {
-            Ok(staged) => self.commit(staged),
-            Err(error) => (Outcome::Refused(error), None),
+        let (writes, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        let done = self.shared.read(|database| self.stage(database, writes)).map_err(Failure::Refused);
+        let done = done.and_then(|(staged, results)| self.commit(&staged).map(|()| results));
+        let (results, fatal) = match done {
+            Ok(results) => (results, None),
+            Err(Failure::Refused(error)) => (vec![Err(error); answers.len()], None),
+            Err(Failure::Fatal(error)) => (vec![Err(error.clone()); answers.len()], Some(error)),
         };
-        for (answer, result) in answers {
-            let result = match &outcome {
-                Outcome::Written => result,
-                Outcome::Refused(error) => result.and(Err(error.clone())),
-            };
+        for (answer, result) in answers.into_iter().zip(results) {
             // Who no longer waits needs no answer.
             let _ = answer.send(result);
         }
         fatal.map_or(Ok(()), Err)
     }
 
-    fn stage(
-        &self,
-        database: &Database,
-        writes: Vec<(Write, Answer)>,
-        answers: &mut Vec<(Answer, Result<Revision, Error>)>,
-    ) -> Result<Staged, Error> {
+    fn stage(&self, database: &Database, writes: Vec<Write>) -> Result<(Staged, Vec<Result<Revision, Error>>), Error> {
         let available = self.directory.available()?;
         let mut stage = Stage::new(database, self.shared.head(), now());
         let mut bytes = 0;
-        for (write, answer) in writes {
+        let results = writes.into_iter().map(|write| {
             let size = size(&write) as u64;
-            let deletes = write.change == Change::Delete;
-            let result = if has_room(available, self.reserve, bytes + size, deletes) {
-                bytes += size;
-                stage.add(write)
-            } else {
-                Err(Error::NoSpace)
-            };
-            answers.push((answer, result));
-        }
+            if !has_room(available, self.reserve, bytes + size, write.change == Change::Delete) {
+                return Err(Error::NoSpace);
+            }
+            bytes += size;
+            stage.add(write)
+        });
+        let results = results.collect();
         stage.finish();
-        Ok(Staged { head: stage.head, ops: stage.ops, events: stage.events, expires: stage.expires })
+        Ok((Staged { head: stage.head, ops: stage.ops, events: stage.events, expires: stage.expires }, results))
     }
 
-    /// Writes, publishes. The second value ends the engine.
-    fn commit(&self, staged: Staged) -> (Outcome, Option<Error>) {
+    /// Writes, publishes.
+    fn commit(&self, staged: &Staged) -> Result<(), Failure> {
         if staged.events.is_empty() {
-            return (Outcome::Written, None);
+            return Ok(());
         }
         let start = Instant::now();
-        let (outcome, fatal) = self.write(&staged);
-        if matches!(outcome, Outcome::Written) {
-            METRICS.sync_seconds.observe(start.elapsed().as_secs_f64());
-            METRICS.batch_size.observe(staged.events.len() as f64);
-            METRICS.commits.inc_by(staged.events.len() as u64);
-            self.shared.committed(staged.head, staged.expires);
-            self.shared.hub.publish(&staged.events, staged.head.revision);
-        }
-        (outcome, fatal)
+        self.write(staged)?;
+        METRICS.sync_seconds.observe(start.elapsed().as_secs_f64());
+        METRICS.batch_size.observe(staged.events.len() as f64);
+        METRICS.commits.inc_by(staged.events.len() as u64);
+        self.shared.committed(staged.head, staged.expires);
+        self.shared.hub.publish(&staged.events, staged.head.revision);
+        Ok(())
     }
 
-    /// fjall refuses writes after a failed one; opening the database again replays its journal and shows what is on disk.
-    fn write(&self, staged: &Staged) -> (Outcome, Option<Error>) {
+    /// fjall refuses writes after a failed one. When the disk is full, opening the database again replays its journal, cuts off
+    /// what was half written, and shows what is on disk. From any other failure there is no way on.
+    fn write(&self, staged: &Staged) -> Result<(), Failure> {
         let mut again = true;
         loop {
-            let failure = match self.shared.read(|database| Ok(database.write(&staged.ops, true))) {
-                Ok(Ok(())) => return (Outcome::Written, None),
-                Ok(Err(failure)) => failure,
-                Err(error) => return (Outcome::Refused(error), None),
+            let written = self.shared.read(|database| Ok(database.write(&staged.ops).and_then(|()| database.sync())));
+            let failure = match written.map_err(Failure::Refused)? {
+                Ok(()) => return Ok(()),
+                Err(WriteError::Broken(error)) => return Err(Failure::Fatal(error)),
+                Err(failure) => failure,
             };
-            let poisoned = matches!(failure, WriteError::Poisoned);
+            let stopped = matches!(failure, WriteError::Stopped);
             let cause = failure.cause();
             tracing::warn!(error = %cause, "a batch failed, opening the database again");
             METRICS.reopened.inc();
-            match self.shared.reopen(&self.directory) {
-                Err(error) => return (Outcome::Refused(error.clone()), Some(error)),
-                Ok(head) if head.revision >= staged.head.revision => return (Outcome::Written, None),
-                Ok(_) if again && poisoned => again = false,
-                Ok(_) => return (Outcome::Refused(cause), None),
+            match self.shared.reopen(&self.directory).map_err(Failure::Fatal)? {
+                head if head.revision >= staged.head.revision => return Ok(()),
+                _ if again && stopped => again = false,
+                _ => return Err(Failure::Refused(cause)),
             }
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Also when the thread panics, nobody waits for it any more.
+    fn drop(&mut self) {
+        self.shared.close(None);
     }
 }
 

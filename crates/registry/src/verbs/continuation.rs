@@ -1,0 +1,85 @@
+//! Continue tokens, in the form that upstream's have (`k8s.io/apiserver/pkg/storage/continue.go`).
+
+use apimachinery::Status;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::Entry;
+use crate::resource::object_path;
+
+const VERSION: &str = "meta.k8s.io/v1";
+
+/// Where a list goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Continuation {
+    /// Revision of the first page, none to go on in the present state.
+    pub at: Option<u64>,
+    /// Path of the last object of the page before.
+    pub after: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// -1 for the present state.
+    rv: i64,
+    start: String,
+}
+
+impl Continuation {
+    pub(crate) fn behind(last: &Entry, at: u64) -> Self {
+        Self { at: Some(at), after: object_path(last.namespace(), last.name()) }
+    }
+
+    pub(crate) fn encode(&self) -> String {
+        let rv = self.at.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1);
+        let token = Token { v: VERSION.into(), rv, start: self.after.clone() };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    pub(crate) fn decode(text: &str) -> Result<Self, Status> {
+        let invalid = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(error.to_string()))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        if token.v != VERSION {
+            return Err(invalid(format!("server does not recognize this encoded version {}", token.v)));
+        }
+        if token.rv == 0 {
+            return Err(invalid(format!("incorrect encoded start resourceVersion (version {VERSION})")));
+        }
+        if token.start.is_empty() {
+            return Err(invalid(format!("encoded start key empty (version {VERSION})")));
+        }
+        Ok(Self { at: u64::try_from(token.rv).ok(), after: token.start })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str, expected: Result<(Option<u64>, &str), &str>) {
+        let decoded = Continuation::decode(&URL_SAFE_NO_PAD.encode(json));
+        let expected = expected.map(|(at, after)| Continuation { at, after: after.into() });
+        assert_eq!(decoded.map_err(|status| status.message), expected.map_err(|why| format!("invalid continue token: {why}")));
+    }
+
+    #[test]
+    fn tokens() {
+        check(r#"{"v":"meta.k8s.io/v1","rv":7,"start":"a/b"}"#, Ok((Some(7), "a/b")));
+        check(r#"{"v":"meta.k8s.io/v1","rv":-1,"start":"a/b"}"#, Ok((None, "a/b")));
+        let zero = "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)";
+        check(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a/b"}"#, Err(zero));
+        let empty = "continue key is not valid: encoded start key empty (version meta.k8s.io/v1)";
+        check(r#"{"v":"meta.k8s.io/v1","rv":7,"start":""}"#, Err(empty));
+        let version = "continue key is not valid: server does not recognize this encoded version v2";
+        check(r#"{"v":"v2","rv":7,"start":"a"}"#, Err(version));
+        assert_eq!(Continuation::decode("%").map_err(|status| status.code), Err(400));
+        assert_eq!(Continuation::decode("e30").map_err(|status| status.code), Err(400));
+        for at in [None, Some(12)] {
+            let token = Continuation { at, after: "n/\u{fc}".into() };
+            assert_eq!(Continuation::decode(&token.encode()), Ok(token));
+        }
+    }
+}

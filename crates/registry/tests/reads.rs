@@ -1,0 +1,287 @@
+//! What lists and watches promise (API concepts: resource versions, chunks, efficient detection of changes), also while the
+//! store is compacted, restarted and written by itself.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use apimachinery::{Reason, Status, labels};
+use common::{Directory, Hooked, config_map, config_maps, create, cx, open, raw};
+use futures::FutureExt;
+use futures::future::join_all;
+use registry::{DeleteOptions, EventType, List, ListOptions, Registry, Watch};
+use store::Engine;
+
+fn names(list: &List) -> String {
+    list.entries.iter().map(|entry| entry.name()).collect::<Vec<_>>().join(" ")
+}
+
+/// `limit=1&resourceVersion=5&match=Exact&continue=X&labels=a=b`
+fn options(text: &str) -> ListOptions {
+    let mut options = ListOptions::default();
+    for (key, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
+        let text = Some(value.to_owned());
+        match key {
+            "limit" => options.limit = value.parse().unwrap(),
+            "resourceVersion" => options.resource_version = text,
+            "match" => options.resource_version_match = text,
+            "continue" => options.continue_token = text,
+            "labels" => options.labels = Some(labels::Selector::parse(value).unwrap()),
+            "bookmarks" => options.allow_bookmarks = value == "true",
+            "initial" => options.send_initial_events = Some(value == "true"),
+            other => panic!("{other}"),
+        }
+    }
+    options
+}
+
+async fn list(registry: &Registry, text: &str) -> Result<List, Status> {
+    registry.list(config_maps(registry), Some("ns"), &options(text)).await
+}
+
+async fn watch(registry: &Registry, text: &str) -> Result<Watch, Status> {
+    registry.watch(config_maps(registry), Some("ns"), &options(text)).await
+}
+
+/// `TYPE name@revision` of what there is to see now.
+async fn seen(watch: &mut Watch) -> Vec<String> {
+    let mut seen = Vec::new();
+    while let Some(Some(event)) = watch.next().now_or_never() {
+        let name = if event.kind == EventType::Error { "error" } else { event.entry.name() };
+        seen.push(format!("{} {name}@{}", event.kind.as_str(), event.entry.revision));
+    }
+    seen
+}
+
+/// a and b, then b is changed, c made, a deleted: the revisions of the five writes.
+async fn some_writes(registry: &Registry) -> [u64; 5] {
+    let a = create(registry, "a", "x=1").await.revision;
+    let b = create(registry, "b", "x=2").await.revision;
+    let changed = config_map("b", "x=1");
+    let changed = registry.update(&cx(), config_maps(registry), "", "ns", "b", changed).await.unwrap().entry.revision;
+    let c = create(registry, "c", "x=1").await.revision;
+    registry.delete(&cx(), config_maps(registry), "ns", "a", DeleteOptions::default()).await.unwrap();
+    [a, b, changed, c, registry.revision()]
+}
+
+/// The same from the watch cache, and from the store's history after a restart.
+#[tokio::test]
+async fn lists_by_resource_version() {
+    let directory = Directory::new();
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    let [a, b, changed, c, deleted] = some_writes(&registry).await;
+    let check = async |registry: &Registry| {
+        let cases = [
+            ("".into(), "b c", deleted),
+            ("resourceVersion=0".into(), "b c", deleted),
+            (format!("resourceVersion={a}"), "b c", deleted),
+            (format!("resourceVersion={a}&match=NotOlderThan"), "b c", deleted),
+            (format!("resourceVersion={a}&match=NotOlderThan&limit=1"), "b", deleted),
+            (format!("resourceVersion={a}&match=Exact"), "a", a),
+            (format!("resourceVersion={b}&match=Exact"), "a b", b),
+            (format!("resourceVersion={c}&match=Exact"), "a b c", c),
+            (format!("resourceVersion={deleted}&match=Exact"), "b c", deleted),
+            // A limit asks for the very version.
+            (format!("resourceVersion={c}&limit=2"), "a b", c),
+            ("resourceVersion=0&limit=1".into(), "b", deleted),
+            (format!("resourceVersion={b}&match=Exact&labels=x=1"), "a", b),
+            (format!("resourceVersion={changed}&match=Exact&labels=x=1"), "a b", changed),
+            (format!("resourceVersion={changed}&match=Exact&labels=x=2"), "", changed),
+        ];
+        for (text, expected, revision) in cases {
+            let list = list(registry, &text).await.unwrap();
+            assert_eq!((names(&list).as_str(), list.revision), (expected, revision), "{text}");
+        }
+        let version = |list: &List, name: &str| list.entries.iter().find(|entry| entry.name() == name).unwrap().revision;
+        assert_eq!(version(&list(registry, &format!("resourceVersion={b}&match=Exact")).await.unwrap(), "b"), b);
+        assert_eq!(version(&list(registry, "").await.unwrap(), "b"), changed);
+    };
+    check(&registry).await;
+    drop(registry);
+    engine.close().await;
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    check(&registry).await;
+
+    engine.compact(changed).await.unwrap();
+    let gone = list(&registry, &format!("resourceVersion={b}&match=Exact")).await.unwrap_err();
+    assert_eq!((gone.code, gone.reason), (410, Reason::Expired));
+    // Each waits a while for what may come.
+    let future = deleted + 1;
+    let (not_older, exact) = (format!("resourceVersion={future}"), format!("resourceVersion={future}&match=Exact"));
+    let refused = tokio::join!(list(&registry, &not_older), list(&registry, &exact), watch(&registry, &not_older));
+    for status in [refused.0.unwrap_err(), refused.1.unwrap_err(), refused.2.err().unwrap()] {
+        assert_eq!(
+            (status.code, &status.message[..]),
+            (504, &format!("Timeout: Too large resource version: {future}, current: {deleted}")[..])
+        );
+        assert!(status.cause("ResourceVersionTooLarge").is_some());
+    }
+    // What comes in time is waited for.
+    let (waited, _) = tokio::join!(list(&registry, &not_older), create(&registry, "d", ""));
+    assert_eq!(names(&waited.unwrap()), "b c d");
+    assert_eq!(list(&registry, "resourceVersion=x").await.unwrap_err().code, 400);
+}
+
+#[tokio::test]
+async fn pages_show_one_state_until_it_is_forgotten() {
+    let directory = Directory::new();
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    let [.., c, _] = some_writes(&registry).await;
+    let first = list(&registry, &format!("resourceVersion={c}&match=Exact&limit=1")).await.unwrap();
+    assert_eq!((names(&first), first.remaining), ("a".into(), Some(2)));
+    let token = first.continue_token.unwrap();
+    let with_version = list(&registry, &format!("continue={token}&resourceVersion={c}")).await.unwrap_err();
+    assert_eq!(with_version.message, "specifying resource version is not allowed when using continue");
+    drop(registry);
+    engine.close().await;
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    let second = list(&registry, &format!("continue={token}&limit=1")).await.unwrap();
+    assert_eq!((names(&second), second.revision, second.remaining), ("b".into(), c, Some(1)));
+    create(&registry, "bb", "").await;
+    engine.compact(engine.revision()).await.unwrap();
+    let expired = list(&registry, &format!("continue={token}")).await.unwrap_err();
+    assert_eq!((expired.code, &expired.reason), (410, &Reason::Expired));
+    let rest = expired.details.unwrap().continue_token;
+    let rest = list(&registry, &format!("continue={rest}")).await.unwrap();
+    assert_eq!((names(&rest), rest.revision), ("b bb c".into(), registry.revision()), "inconsistent, as the message says");
+}
+
+#[tokio::test]
+async fn watches_by_resource_version() {
+    let directory = Directory::new();
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    let [a, b, changed, c, deleted] = some_writes(&registry).await;
+    let now = |bookmark: &[&str]| {
+        let state = [format!("ADDED b@{changed}"), format!("ADDED c@{c}")];
+        state.into_iter().chain(bookmark.iter().map(|kind| format!("{kind} @{deleted}"))).collect::<Vec<_>>()
+    };
+    let all = [format!("MODIFIED b@{changed}"), format!("ADDED c@{c}"), format!("DELETED a@{deleted}")].to_vec();
+    let check = async |registry: &Registry| {
+        let cases = [
+            ("".into(), now(&[])),
+            ("resourceVersion=0".into(), now(&[])),
+            (format!("resourceVersion={b}"), all.clone()),
+            (format!("resourceVersion={changed}"), all[1..].to_vec()),
+            (format!("resourceVersion={deleted}"), Vec::new()),
+            ("initial=true&bookmarks=true&match=NotOlderThan".into(), now(&["BOOKMARK"])),
+            (format!("initial=true&bookmarks=true&match=NotOlderThan&resourceVersion={a}"), now(&["BOOKMARK"])),
+            // Who takes no bookmarks gets none.
+            ("initial=true&match=NotOlderThan".into(), now(&[])),
+            ("initial=false&match=NotOlderThan".into(), Vec::new()),
+            (format!("initial=false&match=NotOlderThan&resourceVersion={c}"), all[2..].to_vec()),
+            // Objects come and go by the selector too, and leave under the revision of the change.
+            (format!("resourceVersion={a}&labels=x=2"), vec![format!("ADDED b@{b}"), format!("DELETED b@{changed}")]),
+            (
+                format!("resourceVersion={b}&labels=x=1"),
+                vec![format!("ADDED b@{changed}"), format!("ADDED c@{c}"), format!("DELETED a@{deleted}")],
+            ),
+        ];
+        for (text, expected) in cases {
+            let mut watch = watch(registry, &text).await.unwrap();
+            let mut events = seen(&mut watch).await;
+            // What is read from the store takes a moment.
+            while events.len() < expected.len() {
+                tokio::task::yield_now().await;
+                events.extend(seen(&mut watch).await);
+            }
+            assert_eq!(events, expected, "{text}");
+        }
+    };
+    check(&registry).await;
+    drop(registry);
+    engine.close().await;
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    check(&registry).await;
+    engine.compact(b).await.unwrap();
+    assert_eq!(watch(&registry, &format!("resourceVersion={a}")).await.err().unwrap().reason, Reason::Expired);
+}
+
+/// After a long stop the store deletes what has expired while the caches are loaded.
+#[tokio::test]
+async fn what_the_store_deletes_while_caches_load_is_gone() {
+    let directory = Directory::new();
+    let engine = directory.engine().await;
+    for (name, put) in [("early", true), ("late", true), ("kept", true)] {
+        engine.commit(raw("events", name, put)).await.unwrap();
+    }
+    let mut hooked = Hooked::new(engine);
+    hooked.after_range = Some(Box::new(|engine, call| {
+        async move {
+            // Before, or after, events are read.
+            if call == 0 {
+                engine.commit(raw("events", "early", false)).await.unwrap();
+            }
+            for (name, put) in [("late", false), ("new", true), ("brief", true), ("brief", false)] {
+                let _ = engine.commit(raw("events", name, put)).await;
+            }
+        }
+        .boxed()
+    }));
+    let registry = open(hooked).await;
+    let events = registry.resource("", "v1", "events").unwrap();
+    let found = registry.list(events, None, &ListOptions::default()).await.unwrap();
+    assert_eq!((names(&found).as_str(), found.revision), ("kept new", registry.revision()));
+}
+
+/// A watch goes from history to the ring: when one of them has moved on meanwhile, it ends and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_from_history_has_no_gap() {
+    const OLD: usize = 600;
+    let directory = Directory::new();
+    let engine = directory.engine().await;
+    for result in join_all((0..OLD).map(|n| engine.commit(raw("configmaps", &format!("old-{n}"), true)))).await {
+        result.unwrap();
+    }
+    let check = async |hooked: Hooked, expected: usize| {
+        let registry = open(hooked).await;
+        let mut watch = watch(&registry, "resourceVersion=1").await.unwrap();
+        let end = format!("end-{}", engine.revision());
+        create(&registry, &end, "").await;
+        let (mut last, mut count) = (1, 0);
+        loop {
+            let event = watch.next().await.unwrap();
+            if event.kind == EventType::Error {
+                assert_eq!(event.status.unwrap().reason, Reason::Expired);
+                assert!(watch.next().await.is_none());
+                break;
+            }
+            assert_eq!(event.entry.revision, last + 1, "no gap");
+            (last, count) = (last + 1, count + 1);
+            if event.entry.name() == end {
+                break;
+            }
+        }
+        assert_eq!(count, expected);
+    };
+    check(Hooked::new(engine.clone()), OLD).await;
+
+    // The ring overflows while history is read.
+    let mut hooked = Hooked::new(engine.clone());
+    hooked.before_changes = Some(Box::new(|engine, call| {
+        async move {
+            if call == 0 {
+                let writes = (0..8300).map(|n| engine.commit(raw("configmaps", &format!("new-{n}"), true)));
+                join_all(writes).await;
+            }
+        }
+        .boxed()
+    }));
+    check(hooked, OLD).await;
+
+    // History is compacted while it is read.
+    let mut hooked = Hooked::new(engine.clone());
+    hooked.before_changes = Some(Box::new(|engine, call| {
+        async move {
+            if call == 1 {
+                engine.compact(engine.revision()).await.unwrap();
+            }
+        }
+        .boxed()
+    }));
+    check(hooked, 256).await;
+}
