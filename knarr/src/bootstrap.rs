@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use client::Client;
-use client::kube::Api;
 use client::kube::api::{Patch, PatchParams};
+use client::kube::{self, Api};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
@@ -22,6 +22,13 @@ pub(crate) async fn cluster_dns(client: Client, address: IpAddr) -> Result<()> {
     });
     let services: Api<Service> = Api::namespaced(client, "kube-system");
     let params = PatchParams::apply("knarr").force();
-    services.patch("kube-dns", &params, &Patch::Apply(&service)).await.context("service kube-system/kube-dns")?;
-    Ok(())
+    match services.patch("kube-dns", &params, &Patch::Apply(&service)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 422 => bail!(
+            "the cluster DNS cannot have the address {address}: {}. A data directory keeps the --service-cidr and the \
+             --cluster-dns that it was made with",
+            status.message
+        ),
+        Err(error) => Err(error).context("service kube-system/kube-dns"),
+    }
 }

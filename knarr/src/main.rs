@@ -26,7 +26,9 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
     let cli = cli::Cli::parse_from(args);
-    if let Err(error) = base::logging::init(cli.format(), &cli.log_level) {
+    // The client library logs failed requests as errors; who made them says what they mean.
+    let level = format!("kube_client::client::builder=off,{}", cli.log_level);
+    if let Err(error) = base::logging::init(cli.format(), &level) {
         eprintln!("knarr: --log-level: {error}");
         return ExitCode::from(2);
     }

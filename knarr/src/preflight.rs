@@ -1,8 +1,10 @@
 //! What must be true of the machine, checked before anything is changed.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use ipnet::IpNet;
 
 /// Whether a server can run here; says what is missing and what to do.
 pub(crate) fn check(runs_pods: bool) -> Result<()> {
@@ -27,4 +29,42 @@ pub(crate) fn check(runs_pods: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the networks of a cluster can be told apart, and the DNS has its address among the services.
+pub(crate) fn networks(cluster: IpNet, service: IpNet, dns: Option<IpAddr>) -> Result<()> {
+    if cluster.contains(&service) || service.contains(&cluster) {
+        bail!(
+            "the network of the pods {cluster} and that of the services {service} overlap: set --cluster-cidr and --service-cidr apart"
+        );
+    }
+    match dns.filter(|dns| !service.contains(dns)) {
+        Some(dns) => {
+            bail!("the address of the cluster DNS {dns} is not in the network of the services {service}: see --cluster-dns")
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[track_caller]
+    fn check(cluster: &str, service: &str, dns: &str, problem: &str) {
+        let found = networks(cluster.parse().unwrap(), service.parse().unwrap(), dns.parse().ok());
+        let found = found.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(if problem.is_empty() { found.is_empty() } else { found.contains(problem) }, "{found}");
+    }
+
+    #[test]
+    fn networks_do_not_overlap() {
+        check("10.42.0.0/16", "10.43.0.0/16", "", "");
+        check("10.42.0.0/16", "10.43.0.0/16", "10.43.0.53", "");
+        check("10.42.0.0/16", "10.42.0.0/16", "", "overlap");
+        check("10.0.0.0/8", "10.43.0.0/16", "", "overlap");
+        check("10.42.0.0/24", "10.42.0.0/16", "", "overlap");
+        check("10.42.0.0/16", "10.43.0.0/16", "1.2.3.4", "1.2.3.4 is not in the network");
+    }
 }

@@ -25,6 +25,7 @@ const DRAIN_API: Duration = Duration::from_secs(4);
 /// Runs until a signal or a failure.
 pub(crate) fn run(options: cli::Server) -> Result<()> {
     preflight::check(!options.no_agent)?;
+    preflight::networks(options.cluster_cidr, options.service_cidr, options.cluster_dns)?;
     let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
@@ -145,7 +146,11 @@ fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authorit
 
 /// Makes the data directory, for this user only.
 fn create_private(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| path.display().to_string())
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the data directory {}", path.display()))
 }
 
 /// The nth address of a network.

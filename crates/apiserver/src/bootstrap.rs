@@ -1,12 +1,19 @@
 //! What every cluster has before anybody asks: its namespaces, the system's priority classes and the `kubernetes` Service.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use apimachinery::{Status, meta};
-use registry::{Context, Registry};
+use apimachinery::{Status, fields, meta};
+use futures::StreamExt;
+use futures::stream::{self, SelectAll};
+use registry::{Context, ListOptions, Registry, Resource};
 use serde_json::{Value, json};
 
 use crate::authn::{MASTERS, user};
+
+/// Time before objects that could not be written are tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The system's own write, which nobody's rights limit.
 pub(crate) fn context() -> Context {
@@ -31,6 +38,43 @@ pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), adverti
         ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
     publish(registry, service_cidr, advertised).await
+}
+
+/// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
+/// until the registry ends.
+pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), advertised: SocketAddr) -> Result<(), Status> {
+    let own = fields::Selector::parse("metadata.name=kubernetes").ok();
+    let kept = [
+        ("", "namespaces", None, None),
+        ("", "services", Some("default"), own.clone()),
+        ("", "endpoints", Some("default"), own.clone()),
+        ("discovery.k8s.io", "endpointslices", Some("default"), own),
+    ];
+    loop {
+        let mut changes = SelectAll::new();
+        for (group, plural, namespace, fields) in kept.clone() {
+            let resource = resource(&registry, group, plural)?;
+            let options = ListOptions { fields, send_initial_events: Some(false), ..ListOptions::default() };
+            let watch = registry.watch(resource, namespace, &options).await?.into_stream();
+            // One that ends has fallen behind: then all start again.
+            changes.push(watch.map(Some).chain(stream::once(async { None })).boxed());
+        }
+        loop {
+            if let Err(error) = run(&registry, service_cidr, advertised).await {
+                tracing::warn!(%error, "the cluster's own namespaces and the kubernetes Service cannot be kept, trying again");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            match changes.next().await {
+                Some(Some(event)) if event.status.is_none() => {}
+                _ => break,
+            }
+        }
+    }
+}
+
+fn resource<'a>(registry: &'a Registry, group: &str, plural: &str) -> Result<&'a Arc<Resource>, Status> {
+    registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
 }
 
 /// The Service by which pods find the API, and where it leads.
@@ -60,7 +104,7 @@ fn first_address(network: IpAddr) -> IpAddr {
 }
 
 async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {
-    let resource = registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))?;
+    let resource = resource(registry, group, plural)?;
     if registry.get(resource, namespace, meta::name(&object), None).await.is_ok() {
         return Ok(());
     }
@@ -72,7 +116,7 @@ async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str,
 /// As [`ensure`], and brings `key` up to date: the server may have moved.
 async fn replace(registry: &Registry, group: &str, plural: &str, wanted: Value, key: &str) -> Result<(), Status> {
     ensure(registry, group, plural, "default", wanted.clone()).await?;
-    let resource = registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))?;
+    let resource = resource(registry, group, plural)?;
     let mut found = registry.get(resource, "default", "kubernetes", None).await?.value();
     if found.get(key) == wanted.get(key) && found.get("ports") == wanted.get("ports") {
         return Ok(());

@@ -1,6 +1,6 @@
 //! The API server as a component: options, service, handle.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ pub struct Service {
     config: Arc<rustls::ServerConfig>,
     verifier: Arc<Verifier>,
     readiness: Readiness,
+    service_cidr: (IpAddr, u8),
+    advertised: SocketAddr,
 }
 
 /// What others hold of the API server. Cheap to clone.
@@ -98,7 +100,8 @@ impl Service {
             keys,
             registry,
         }));
-        Ok(Self { api, listener, config, verifier, readiness })
+        let service_cidr = options.registry.service_cidr;
+        Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised: options.advertised })
     }
 
     /// What others hold.
@@ -113,6 +116,8 @@ impl Service {
         let inner = self.api.0.clone();
         let policy = authz::run(inner.registry.clone(), inner.authorizer.clone());
         tasks.spawn_until_cancelled("rbac index", OnFailure::Shutdown, policy);
+        let own = bootstrap::keep(inner.registry.clone(), self.service_cidr, self.advertised);
+        tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
         gate.ready();
         let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
         gate.not_ready("stopping");

@@ -143,8 +143,10 @@ impl Kind for Node {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
+                Column::NAME,
                 Column::new("Status", "The status of the node", |node, _| ready(node).into()),
                 Column::new("Roles", "The roles of the node", |node, _| or_none(roles(node))),
+                Column::AGE,
                 Column::new("Version", "Kubelet Version reported by the node.", |node, _| {
                     info(node, |info| &info.kubelet_version)
                 }),

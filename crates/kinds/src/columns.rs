@@ -22,36 +22,112 @@ pub struct ColumnDef {
 }
 
 impl ColumnDef {
-    pub(crate) const AGE: Self = Self { name: "Age", kind: "string", format: "", description: AGE_DESCRIPTION, priority: 0 };
-
     /// In the form that tables are made of.
     pub(crate) fn definition(&self) -> ColumnDefinition {
+        if self.format == "name" {
+            return ColumnDefinition { priority: self.priority, ..ColumnDefinition::name_column() };
+        }
         let text = ColumnDefinition::text(self.name, self.priority, self.description);
         ColumnDefinition { ty: self.kind.to_owned(), format: self.format.to_owned(), ..text }
     }
 }
 
-/// A column of a typed kind, with the function that fills its cell.
+/// What fills a cell.
+pub enum Cell<K: 'static> {
+    /// The object's name.
+    Name,
+    /// How long ago it was created.
+    Age,
+    /// When it was created.
+    Created,
+    /// What this function says.
+    Of(fn(&K, Timestamp) -> Value),
+}
+
+/// A column of a typed kind, with what fills its cell.
 pub struct Column<K: 'static> {
     /// Definition.
     pub def: ColumnDef,
     /// The cell.
-    pub cell: fn(&K, Timestamp) -> Value,
+    pub cell: Cell<K>,
 }
 
 impl<K> Column<K> {
+    /// The object's name.
+    pub const NAME: Self = Self { def: column("Name", "string", "name", "", 0), cell: Cell::Name };
+    /// The object's name, in wide output.
+    pub const WIDE_NAME: Self = Self { def: column("Name", "string", "name", "", 1), cell: Cell::Name };
+    /// How long ago it was created.
+    pub const AGE: Self = Self { def: column("Age", "string", "", AGE_DESCRIPTION, 0), cell: Cell::Age };
+    /// When it was created.
+    pub const CREATED: Self = Self { def: column("Created At", "date", "", AGE_DESCRIPTION, 0), cell: Cell::Created };
+
     /// A text column.
     pub const fn new(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
-        Self { def: ColumnDef { name, kind: "string", format: "", description, priority: 0 }, cell }
+        Self { def: column(name, "string", "", description, 0), cell: Cell::Of(cell) }
     }
 
     /// A column of whole numbers.
     pub const fn integer(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
-        Self { def: ColumnDef { name, kind: "integer", format: "", description, priority: 0 }, cell }
+        Self { def: column(name, "integer", "", description, 0), cell: Cell::Of(cell) }
     }
 
     /// A text column that is shown in wide output only.
     pub const fn wide(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
-        Self { def: ColumnDef { name, kind: "string", format: "", description, priority: 1 }, cell }
+        Self { def: column(name, "string", "", description, 1), cell: Cell::Of(cell) }
+    }
+}
+
+const fn column(
+    name: &'static str,
+    kind: &'static str,
+    format: &'static str,
+    description: &'static str,
+    priority: i32,
+) -> ColumnDef {
+    ColumnDef { name, kind, format, description, priority }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::KINDS;
+
+    /// Headings as `kubectl get` shows them, those of wide output in brackets.
+    #[track_caller]
+    fn check(kind: &str, expected: &str) {
+        let strategy = KINDS.iter().find(|strategy| strategy.def().kind == kind).unwrap();
+        let heading = |column: apimachinery::table::ColumnDefinition| {
+            if column.priority > 0 { format!("[{}]", column.name) } else { column.name }
+        };
+        let headings: Vec<_> = strategy.columns().into_iter().map(heading).collect();
+        assert_eq!(headings.join("|"), expected, "{kind}");
+    }
+
+    #[test]
+    fn headings_stand_where_upstream_has_them() {
+        check("ConfigMap", "Name|Data|Age");
+        check("Secret", "Name|Type|Data|Age");
+        check("ServiceAccount", "Name|Age");
+        check("Namespace", "Name|Status|Age");
+        check(
+            "Node",
+            "Name|Status|Roles|Age|Version|[Internal-IP]|[External-IP]|[OS-Image]|[Kernel-Version]|[Container-Runtime]",
+        );
+        check("Pod", "Name|Ready|Status|Restarts|Age|[IP]|[Node]|[Nominated Node]|[Readiness Gates]");
+        check("Service", "Name|Type|Cluster-IP|External-IP|Port(s)|Age|[Selector]");
+        check("Event", "Last Seen|Type|Reason|Object|[Subobject]|[Source]|Message|[First Seen]|[Count]|[Name]");
+        check("PodTemplate", "Name|Containers|Images|Pod Labels");
+        check("Deployment", "Name|Ready|Up-to-date|Available|Age|[Containers]|[Images]|[Selector]");
+        check("ReplicaSet", "Name|Desired|Current|Ready|Age|[Containers]|[Images]|[Selector]");
+        check("ControllerRevision", "Name|Controller|Revision|Age");
+        check("Lease", "Name|Holder|Age");
+        check("EndpointSlice", "Name|AddressType|Ports|Endpoints|Age");
+        check("Role", "Name|Created At");
+        check("ClusterRole", "Name|Created At");
+        check("RoleBinding", "Name|Role|Age|[Users]|[Groups]|[ServiceAccounts]");
+        check("ClusterRoleBinding", "Name|Role|Age|[Users]|[Groups]|[ServiceAccounts]");
+        check("PriorityClass", "Name|Value|Global-Default|Age|PreemptionPolicy");
+        check("RuntimeClass", "Name|Handler|Age");
     }
 }

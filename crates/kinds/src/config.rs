@@ -186,12 +186,14 @@ impl Kind for PriorityClass {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
+                Column::NAME,
                 Column::integer("Value", "value represents the integer value of this priority class.", |class, _| {
                     class.value.into()
                 }),
                 Column::new("Global-Default", "Whether pods without a class get this one.", |class, _| {
                     class.global_default.unwrap_or(false).into()
                 }),
+                Column::AGE,
                 Column::new("PreemptionPolicy", "Whether pods of this class preempt others.", |class, _| {
                     class.preemption_policy.clone().into()
                 }),

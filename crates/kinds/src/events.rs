@@ -77,6 +77,7 @@ impl Kind for Event {
                     .into()
                 }),
                 Column::wide("Count", "The number of times this event has occurred.", |event, _| event.count.unwrap_or(1).into()),
+                Column::WIDE_NAME,
             ]
         }
     }

@@ -57,6 +57,10 @@ impl Kind for Service {
         }
     }
 
+    fn prepare_create(object: &mut Value) {
+        object["status"] = json!({"loadBalancer": {}});
+    }
+
     fn prepare_update(object: &mut Value, old: &Value) {
         crate::service_types::drop_dependent(object, old);
     }

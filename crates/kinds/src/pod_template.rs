@@ -25,6 +25,7 @@ impl Kind for PodTemplate {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
+                Column::NAME,
                 Column::new("Containers", "Names of each container in the template.", |template, _| {
                     each_container(template.template.as_ref(), |c| c.name.clone())
                 }),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::columns::{Column, ColumnDef};
+use crate::columns::{Cell, Column};
 use crate::def::KindDef;
 use crate::strategy::{Fields, Strategy};
 
@@ -49,7 +49,7 @@ pub trait Kind: DeserializeOwned + 'static {
         String::new()
     }
 
-    /// Columns between Name and Age.
+    /// Columns between Name and Age; all columns in their order when Name is among them.
     fn columns() -> &'static [Column<Self>] {
         &[]
     }
@@ -138,20 +138,29 @@ impl<K: Kind> Strategy for Typed<K> {
     }
 
     fn columns(&self) -> Vec<ColumnDefinition> {
-        let own = K::columns().iter().map(|column| column.def);
-        let (narrow, wide): (Vec<_>, Vec<_>) = own.partition(|column| column.priority == 0);
-        let rest = narrow.into_iter().chain([ColumnDef::AGE]).chain(wide);
-        std::iter::once(ColumnDefinition::name_column()).chain(rest.map(|column| column.definition())).collect()
+        all_columns::<K>().into_iter().map(|column| column.def.definition()).collect()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let metadata = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
-        let age = apimachinery::table::age(metadata("creationTimestamp"), now);
         let typed = K::deserialize(object).ok();
-        let cells = |wide: bool| {
-            let columns = K::columns().iter().filter(move |column| (column.def.priority > 0) == wide);
-            columns.map(|column| typed.as_ref().map_or(Value::Null, |typed| (column.cell)(typed, now))).collect::<Vec<_>>()
+        let cell = |column: &Column<K>| match column.cell {
+            Cell::Name => metadata("name").into(),
+            Cell::Age => apimachinery::table::age(metadata("creationTimestamp"), now).into(),
+            Cell::Created => metadata("creationTimestamp").into(),
+            Cell::Of(cell) => typed.as_ref().map_or(Value::Null, |typed| cell(typed, now)),
         };
-        std::iter::once(metadata("name").into()).chain(cells(false)).chain([age.into()]).chain(cells(true)).collect()
+        all_columns::<K>().into_iter().map(cell).collect()
     }
+}
+
+/// The columns of a kind, Name and Age included.
+fn all_columns<K: Kind>() -> Vec<&'static Column<K>> {
+    let own = K::columns().iter();
+    if own.clone().any(|column| matches!(column.cell, Cell::Name)) {
+        return own.collect();
+    }
+    let (narrow, wide): (Vec<_>, Vec<_>) = own.partition(|column| column.def.priority == 0);
+    let (name, age): (&'static Column<K>, &'static Column<K>) = const { (&Column::NAME, &Column::AGE) };
+    std::iter::once(name).chain(narrow).chain([age]).chain(wide).collect()
 }

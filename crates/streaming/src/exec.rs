@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::upgrade::{self, Accepted, Refusal, Transport};
 use crate::websocket::{self, Channel, Encoding};
-use crate::{Error, LINGER, OPEN_TIMEOUT, PIPE, Stream, resize, spdy};
+use crate::{Error, LINGER, OPEN_TIMEOUT, PIPE, Stream, ended, resize, spdy};
 
 const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
@@ -101,10 +101,10 @@ pub fn accept<B>(
     let (ready, session) = oneshot::channel();
     tasks.spawn_until_cancelled("exec stream", OnFailure::Log, async move {
         let io = upgrade::socket(upgrade).await?;
-        match transport {
+        ended(match transport {
             Transport::Spdy => over_spdy(io, streams, ready).await,
             Transport::WebSocket => over_websocket(io, streams, protocol, ready).await,
-        }
+        })
     });
     Ok((response, async move { session.await.map_err(|_| Error::Closed) }))
 }

@@ -46,3 +46,37 @@ pub enum Error {
     #[error("the client closed the connection")]
     Closed,
 }
+
+impl Error {
+    /// Whether the client just went away. Most do: Go's clients close the socket without ending TLS or WebSocket first.
+    fn is_hang_up(&self) -> bool {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+        use tokio_tungstenite::tungstenite::Error as WebSocket;
+        let kind = match self {
+            Self::Io(error) | Self::WebSocket(WebSocket::Io(error)) => error.kind(),
+            Self::WebSocket(WebSocket::ConnectionClosed | WebSocket::AlreadyClosed) | Self::Closed => return true,
+            _ => return false,
+        };
+        matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+    }
+}
+
+/// The end of a connection, where a client that went away is a good one.
+fn ended(result: Result<(), Error>) -> Result<(), Error> {
+    result.or_else(|error| if error.is_hang_up() { Ok(()) } else { Err(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_goes_away_is_no_failure() {
+        let eof = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let refused = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+        assert!(ended(Err(eof().into())).is_ok());
+        assert!(ended(Err(tokio_tungstenite::tungstenite::Error::Io(eof()).into())).is_ok());
+        assert!(ended(Err(refused().into())).is_err());
+        assert!(ended(Err(Error::Timeout)).is_err());
+    }
+}

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::upgrade::{self, Accepted, Refusal, Transport};
 use crate::websocket::{self, ByteStream, Channel, Encoding};
-use crate::{Error, PIPE, Stream, spdy};
+use crate::{Error, PIPE, Stream, ended, spdy};
 
 const SPDY: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -44,11 +44,11 @@ pub fn accept<B>(request: &mut Request<B>, tasks: &Tasks) -> Result<(Response<()
     let (sender, connections) = mpsc::channel(16);
     tasks.spawn_until_cancelled("port-forward stream", OnFailure::Log, async move {
         let io = upgrade::socket(upgrade).await?;
-        match (transport, protocol) {
+        ended(match (transport, protocol) {
             (Transport::Spdy, _) => over_spdy(io, sender).await,
             (Transport::WebSocket, TUNNEL) => over_spdy(ByteStream::new(upgrade::websocket(io).await), sender).await,
             (Transport::WebSocket, _) => over_channels(io, &ports, protocol, sender).await,
-        }
+        })
     });
     Ok((response, connections))
 }

@@ -157,9 +157,15 @@ fn query_parameters(action: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
+/// kubectl looks up a kind that it finds in no document among the custom resources, if the second version of the document
+/// says that Namespaces take `fieldValidation`. There are no custom resources: without that it says that it does not know the kind.
+fn promises_custom_resources(def: &KindDef, one: &Operation, name: &str, dialect: Dialect) -> bool {
+    dialect == Dialect::V2 && def.kind == "Namespace" && one.action == "patch" && name == "fieldValidation"
+}
+
 fn describe(def: &KindDef, kind: kinds::GroupVersionKindRef, one: &Operation, dialect: Dialect, sub: Option<&str>) -> Value {
-    let mut parameters: Vec<Value> =
-        query_parameters(one.action).iter().map(|(name, kind)| parameter("query", name, kind, dialect)).collect();
+    let offered = query_parameters(one.action).iter().filter(|(name, _)| !promises_custom_resources(def, one, name, dialect));
+    let mut parameters: Vec<Value> = offered.map(|(name, kind)| parameter("query", name, kind, dialect)).collect();
     let answer = match one.action {
         "list" => type_name(def.group, def.version, &def.list_kind()),
         "delete" | "deletecollection" => Schema::builtin().named("io.k8s.apimachinery.pkg.apis.meta.v1.Status").map(name_of),
@@ -258,16 +264,25 @@ fn operation_id(def: &KindDef, one: &Operation, sub: Option<&str>) -> String {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(def: &KindDef, dialect: Dialect, expected: &[&str]) -> Value {
+        let patch = describe(def, (def.group, def.version, def.kind), &ITEM[2], dialect, None);
+        let parameters = patch["parameters"].as_array().into_iter().flatten();
+        assert_eq!(parameters.filter_map(|p| p["name"].as_str()).collect::<Vec<_>>(), expected);
+        patch
+    }
+
     #[test]
     fn a_patch_says_what_the_server_can_do() {
-        static DEF: KindDef = KindDef::new("apps", "v1", "Deployment", "deployments", "deployment");
+        static DEPLOYMENT: KindDef = KindDef::new("apps", "v1", "Deployment", "deployments", "deployment");
+        static NAMESPACE: KindDef = KindDef::new("", "v1", "Namespace", "namespaces", "namespace").cluster();
+        let all = ["dryRun", "fieldManager", "fieldValidation", "force"];
         for dialect in [Dialect::V2, Dialect::V3] {
-            let patch = describe(&DEF, ("apps", "v1", "Deployment"), &ITEM[2], dialect, None);
-            let names: Vec<&str> =
-                patch["parameters"].as_array().into_iter().flatten().filter_map(|p| p["name"].as_str()).collect();
-            assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
+            let patch = check(&DEPLOYMENT, dialect, &all);
             assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
             assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         }
+        check(&NAMESPACE, Dialect::V3, &all);
+        check(&NAMESPACE, Dialect::V2, &["dryRun", "fieldManager", "force"]);
     }
 }

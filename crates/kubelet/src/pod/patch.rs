@@ -44,10 +44,22 @@ fn field(key: &str, before: Option<&Value>, after: Option<&Value>) -> Value {
     }
 }
 
-/// Conditions merge by type: only those that change are sent, so that nobody else's is overwritten.
-fn changed_conditions<'a>(old: &PodStatus, new: &'a PodStatus) -> Vec<&'a PodCondition> {
+/// Conditions merge by type: only those that change are sent, so that nobody else's is overwritten. What a condition no longer
+/// says, such as why the pod was not ready, is taken away.
+fn changed_conditions(old: &PodStatus, new: &PodStatus) -> Vec<Value> {
     let before = old.conditions.as_deref().unwrap_or_default();
-    new.conditions.iter().flatten().filter(|condition| !before.contains(condition)).collect()
+    let changed = new.conditions.iter().flatten().filter(|condition| !before.contains(condition));
+    let patch = |condition: &PodCondition| {
+        let mut patch = json!(condition);
+        let previous = before.iter().find(|previous| previous.type_ == condition.type_).map(|previous| json!(previous));
+        for key in previous.iter().filter_map(Value::as_object).flat_map(Map::keys) {
+            if patch.get(key).is_none() {
+                patch[key] = Value::Null;
+            }
+        }
+        patch
+    };
+    changed.map(patch).collect()
 }
 
 #[cfg(test)]
@@ -76,5 +88,8 @@ mod tests {
             |ready: &str| json!({"conditions": [{"type": "x", "status": "True"}, {"type": "Ready", "status": ready}]});
         let changed = json!({"conditions": [{"type": "Ready", "status": "True"}]});
         check(conditions("False"), conditions("True"), Some(changed));
+        let unready = json!({"conditions": [{"type": "Ready", "status": "False", "reason": "x", "message": "y"}]});
+        let cleared = json!({"conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]});
+        check(unready, json!({"conditions": [{"type": "Ready", "status": "True"}]}), Some(cleared));
     }
 }

@@ -214,7 +214,7 @@ async fn exec(
         } else {
             api.exec(&namespace, &pod, &container, ask).await
         };
-        stream::join(session, streams).await;
+        stream::join(session, streams, attach).await;
         Ok::<_, streaming::Error>(())
     });
     upgraded(response)

@@ -9,8 +9,9 @@ use tokio::io::{AsyncRead, AsyncWriteExt, copy, copy_bidirectional};
 
 use super::api::{Api, ApiError};
 
-/// Copies until the command has ended and all its output was sent, or the client is gone.
-pub async fn join(session: Session, streams: Result<Streams, ApiError>) {
+/// Copies until the command has ended and all its output was sent, or the client is gone. Who is `attached` learns from
+/// the pod how its container ended, not here: that is no failure of the session.
+pub async fn join(session: Session, streams: Result<Streams, ApiError>, attached: bool) {
     let Session { stdin, stdout, stderr, resize, mut finisher } = session;
     let streams = match streams {
         Ok(streams) => streams,
@@ -48,6 +49,7 @@ pub async fn join(session: Session, streams: Result<Streams, ApiError>) {
         () = finisher.closed() => return,
     };
     finisher.finish(match exit {
+        Ok(RuntimeResult::Ok(_)) if attached => Outcome::Exit(0),
         Ok(RuntimeResult::Ok(code)) => Outcome::Exit(code),
         Ok(Err(error)) => Outcome::Failed(error.to_string()),
         Err(_) => Outcome::Failed("the session was cut off".to_owned()),

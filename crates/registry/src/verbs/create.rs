@@ -52,11 +52,12 @@ impl Registry {
         let name = meta::name(&object).to_owned();
         let target = Target { cx, res, sub: "", namespace, name: &name };
         res.strategy.apply_defaults(&mut object);
-        let mut object = self.mutate(target, Operation::Create, object, None).await?;
-        prepare_metadata(&mut object, namespace);
         if from == Created::Sent {
+            // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
             track(cx, res, None, &mut object, "");
         }
+        let mut object = self.mutate(target, Operation::Create, object, None).await?;
+        prepare_metadata(&mut object, namespace);
         if res.def.has_status() && !res.def.status_on_create {
             object["status"] = json!({});
         }

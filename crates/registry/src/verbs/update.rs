@@ -70,12 +70,12 @@ impl Registry {
         keep_metadata(&mut object, &old);
         meta::set_resource_version(&mut object, current.revision.to_string());
         confine(res, sub, &mut object, &old);
+        if tracked {
+            track(cx, res, Some(&old), &mut object, sub);
+        }
         let mut object = self.mutate(target, Operation::Update, object, Some(&old)).await?;
         if res.def.generation && sub != "status" {
             count_generation(&mut object, &old);
-        }
-        if tracked {
-            track(cx, res, Some(&old), &mut object, sub);
         }
         self.validate_change(target, &object, &old)?;
         let held = match self.hook(res) {

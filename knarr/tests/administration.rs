@@ -1,0 +1,70 @@
+//! What an administrator notices: who wrote what, what comes back, what is shown, what is refused.
+#![allow(clippy::unwrap_used)]
+
+use testing::Cluster;
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+const NGINX: &str = "127.0.0.1:5000/nginx:1.27";
+const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
+
+#[test]
+fn objects_say_who_wrote_them_and_tables_look_like_upstreams() {
+    let c = Cluster::start(KNARR);
+    c.kubectl(&["create", "deployment", "web", "--image", NGINX]);
+    c.k("wait --for=condition=Available deployment/web --timeout=60s");
+    let pods = c.k("get pods -l app=web -o yaml --show-managed-fields");
+    for part in ["manager: kube-controller-manager", "manager: kubelet", "f:dnsPolicy"] {
+        assert!(pods.contains(part), "{part} is not in {pods}");
+    }
+    // What admission adds has no owner, so that nobody who applies it conflicts.
+    for part in ["manager: unknown", "f:tolerations", "f:serviceAccount:", "f:kube-api-access"] {
+        assert!(!pods.contains(part), "{part} is in {pods}");
+    }
+    let ready = c.k("get pods -l app=web -o jsonpath={.items[0].status.conditions[?(@.type==\"Ready\")]}");
+    assert!(ready.contains(r#""status":"True""#) && !ready.contains("message"), "{ready}");
+
+    let heading = |line: &str, expected: &[&str]| {
+        let table = c.k(line);
+        assert_eq!(
+            table.lines().next().unwrap().split("  ").map(str::trim).filter(|h| !h.is_empty()).collect::<Vec<_>>(),
+            expected
+        );
+    };
+    heading("get nodes", &["NAME", "STATUS", "ROLES", "AGE", "VERSION"]);
+    heading("get events", &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
+    heading("get clusterrolebindings", &["NAME", "ROLE", "AGE"]);
+    heading("get clusterroles", &["NAME", "CREATED AT"]);
+    assert!(c.k("get events").contains("NodeReady"));
+}
+
+#[test]
+fn the_clusters_own_objects_come_back() {
+    let c = Cluster::start(KNARR);
+    c.k("delete all --all");
+    c.k("wait --for=create service/kubernetes --timeout=30s");
+    assert_eq!(c.k("get service kubernetes -o jsonpath={.spec.clusterIP}"), "10.43.0.1");
+    c.k("delete endpointslice kubernetes");
+    c.k("wait --for=create endpointslice/kubernetes --timeout=30s");
+    c.k("delete namespace kube-node-lease");
+    c.k("wait --for=create namespace/kube-node-lease --timeout=30s");
+}
+
+#[test]
+fn a_kind_that_is_not_served_is_named() {
+    let c = Cluster::start(KNARR);
+    let refused = c.try_k_with("apply -f -", "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: d}, spec: {}}");
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains(r#"no matches for kind "DaemonSet" in version "apps/v1""#), "{refused:?}");
+}
+
+#[test]
+fn who_is_attached_learns_the_exit_code_from_the_pod() {
+    let c = Cluster::start(KNARR);
+    // Words are split at blanks on the way; the shell's own separators are not.
+    let run = format!("run one -i --rm --restart=Never --image={BUSYBOX} -- sh -c read${{IFS}}line;exit${{IFS}}3");
+    let ended = c.try_k_with(&run, "one\n");
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(!ended.stderr.contains("couldn't attach"), "{ended:?}");
+    let log = std::fs::read_to_string(c.log()).unwrap();
+    assert!(!log.contains("exec stream"), "a client that hangs up is no failure: {log}");
+}
