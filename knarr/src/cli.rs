@@ -96,6 +96,9 @@ pub(crate) struct Server {
     /// Most pods on the node.
     #[arg(long, default_value_t = 110)]
     pub(crate) max_pods: u32,
+    /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
+    #[arg(long, default_value_t = 4096)]
+    pub(crate) pod_max_pids: u32,
 }
 
 /// Options of `knarr status`.

@@ -67,6 +67,7 @@ pub(crate) async fn start(
         resolv_conf: "/etc/resolv.conf".into(),
         version: format!("{}+knarr", apiserver::VERSION),
         max_pods: options.max_pods,
+        pod_max_pids: Some(i64::from(options.pod_max_pids)).filter(|most| *most > 0),
         labels: options.labels.iter().cloned().collect(),
         taints: Vec::new(),
         server: Some(kubelet_server(options, paths, &node)?),

@@ -86,13 +86,14 @@ async fn a_missing_config_map_holds_a_pod_until_it_comes() {
     let env = cell.runtime.world.lock().configs.values().next().unwrap().env.clone();
     assert_eq!(env, [("K".to_owned(), "v1".to_owned())]);
 
+    let volume = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/v");
+    let watch = crate::logs::follow::Watch::new(&volume).unwrap();
     let change = Patch::Merge(json!({"data": {"K": "v2"}}));
     let maps = Api::<ConfigMap>::namespaced(cell.fake.client(), "ns");
     maps.patch("m", &PatchParams::default(), &change).await.unwrap();
-    let file = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/v/K");
     let updated = async {
-        while std::fs::read_to_string(&file).ok().as_deref() != Some("v2") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        while std::fs::read_to_string(volume.join("K")).ok().as_deref() != Some("v2") {
+            watch.changed().await.unwrap();
         }
     };
     tokio::time::timeout(Duration::from_secs(10), updated).await.expect("the file is not updated");

@@ -13,6 +13,7 @@
 //! | [`volumes`], [`refs`] | volumes; watches on what pods refer to |
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
+//! | [`qos`] | the cgroups above those of pods |
 //! | [`node`] | the Node object and its lease |
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
@@ -33,6 +34,7 @@ pub mod node;
 pub mod options;
 pub mod pod;
 pub mod probes;
+pub mod qos;
 pub mod refs;
 pub mod resources;
 pub mod security;

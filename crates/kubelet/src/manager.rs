@@ -16,6 +16,7 @@ use crate::admission::{Room, admit};
 use crate::context::Context;
 use crate::pod::cleanup;
 use crate::pod::worker::{Desired, Found, Worker, ended};
+use crate::qos;
 use crate::spec::Model;
 
 /// Pause before the task of a pod that died is begun anew.
@@ -25,6 +26,16 @@ struct Handle {
     desired: watch::Sender<Desired>,
     runtime_changed: Arc<Notify>,
     rejected: bool,
+    /// What it asks of the CPU, thousandths, if it is burstable.
+    burstable: i64,
+}
+
+impl Handle {
+    /// Whether the pod takes something of the node.
+    fn counts(&self) -> bool {
+        let desired = self.desired.borrow();
+        !self.rejected && !desired.removed && !desired.pod.status.as_ref().is_some_and(ended)
+    }
 }
 
 /// Tasks that have ended, by pod UID.
@@ -52,6 +63,8 @@ pub struct Manager {
     found: HashMap<String, Found>,
     finished: Arc<Finished>,
     nodes: client::Informer<Node>,
+    /// CPU requests of the burstable pods.
+    burstable: watch::Sender<i64>,
 }
 
 fn uid(pod: &Pod) -> &str {
@@ -62,7 +75,8 @@ impl Manager {
     /// For this kubelet.
     pub fn new(cx: Arc<Context>) -> Self {
         let nodes = cx.options.informers.of_selected(&format!("metadata.name={}", cx.options.node_name));
-        Self { cx, handles: HashMap::new(), uids: HashMap::new(), found: HashMap::new(), finished: Arc::default(), nodes }
+        let (handles, uids, found, finished) = Default::default();
+        Self { cx, handles, uids, found, finished, nodes, burstable: watch::Sender::new(0) }
     }
 
     /// Runs until cancelled. Fails when the runtime cannot say what it runs, as then nothing could be adopted.
@@ -78,7 +92,10 @@ impl Manager {
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
         first.into_iter().for_each(|change| self.changed(change));
         self.remove_orphans();
+        let shares = qos::follow(cx.clone(), self.burstable.subscribe());
+        cx.tasks.spawn_until_cancelled("CPU shares of pods", OnFailure::Log, shares);
         loop {
+            self.share();
             tokio::select! {
                 change = changes.next() => self.changed(change),
                 Some(event) = events.next() => {
@@ -89,6 +106,18 @@ impl Manager {
                 () = async { self.finished.notify.notified().await } => self.reap(),
             }
         }
+    }
+
+    /// Tells of the requests that count now.
+    fn share(&self) {
+        let milli = self.handles.values().filter(|handle| handle.counts()).map(|handle| handle.burstable).sum();
+        self.burstable.send_if_modified(|known| std::mem::replace(known, milli) != milli);
+    }
+
+    /// The pods that take something of the node.
+    fn active(&self) -> Vec<Model> {
+        let active = self.handles.values().filter(|handle| handle.counts());
+        active.map(|handle| Model::new(handle.desired.borrow().pod.clone())).collect()
     }
 
     fn changed(&mut self, change: Change<Pod>) {
@@ -117,7 +146,8 @@ impl Manager {
         let model = Model::new(pod.clone());
         let (desired, receiver) = watch::channel(Desired { pod, removed: false });
         let runtime_changed = Arc::new(Notify::new());
-        let handle = Handle { desired, runtime_changed: runtime_changed.clone(), rejected: rejected.is_some() };
+        let (rejects, burstable) = (rejected.is_some(), qos::burstable_milli(&model));
+        let handle = Handle { desired, runtime_changed: runtime_changed.clone(), rejected: rejects, burstable };
         self.handles.insert(uid.clone(), handle);
         let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid));
         self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
@@ -134,16 +164,11 @@ impl Manager {
         if status.start_time.is_some() || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
             return None;
         }
-        let active = self.handles.values().filter(|handle| !handle.rejected).filter_map(|handle| {
-            let desired = handle.desired.borrow();
-            let over = desired.removed || desired.pod.status.as_ref().is_some_and(ended);
-            (!over).then(|| Model::new(desired.pod.clone()))
-        });
         let node = self.nodes.get(None, &self.cx.options.node_name);
         let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
         let allocatable = self.cx.machine.capacity(self.cx.options.max_pods);
         let room = Room { name: &self.cx.options.node_name, labels: &labels, allocatable: &allocatable };
-        admit(&Model::new(pod.clone()), &active.collect::<Vec<_>>(), &room).err()
+        admit(&Model::new(pod.clone()), &self.active(), &room).err()
     }
 
     /// Forgets tasks that have done their work, and begins those anew that have not.
@@ -165,9 +190,12 @@ impl Manager {
         let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false });
         let runtime_changed = Arc::new(Notify::new());
         let uid = uid(&pod).to_owned();
-        self.handles.insert(uid.clone(), Handle { desired, runtime_changed: runtime_changed.clone(), rejected: false });
+        let model = Model::new(pod);
+        let burstable = qos::burstable_milli(&model);
+        let handle = Handle { desired, runtime_changed: runtime_changed.clone(), rejected: false, burstable };
+        self.handles.insert(uid.clone(), handle);
         let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid.clone()));
-        self.cx.tasks.spawn(format!("pod {}", Model::new(pod).title()), OnFailure::Log, async move {
+        self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
             let _end = end;
             tokio::time::sleep(REVIVE).await;
             let found = inventory(&cx).await?.remove(&uid).unwrap_or_default();

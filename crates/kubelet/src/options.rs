@@ -37,6 +37,8 @@ pub struct Options {
     pub version: String,
     /// Most pods.
     pub max_pods: u32,
+    /// Most processes and threads of one pod; none is no limit.
+    pub pod_max_pids: Option<i64>,
     /// Labels to register the node with.
     pub labels: BTreeMap<String, String>,
     /// Taints to register the node with.

@@ -122,7 +122,11 @@ impl References {
             });
             entry
         });
-        entry.listeners.lock().push(Arc::downgrade(changed));
+        let mut listeners = entry.listeners.lock();
+        // Pods come and go while an object stays as it is.
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(changed));
+        drop(listeners);
         entry
     }
 }
@@ -215,6 +219,20 @@ fn volume_names(volume: &Volume, maps: &mut BTreeSet<String>, secrets: &mut BTre
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn pods_that_are_gone_do_not_listen() {
+        let (tasks, _failures) = Tasks::root();
+        let references = References::new(client::fake::Fake::default().client(), tasks);
+        let pod = json!({"metadata": {"namespace": "n"}, "spec": {"imagePullSecrets": [{"name": "s"}], "containers": []}});
+        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+        let stays = Arc::new(Notify::new());
+        let held = references.of_pod(&model, &stays);
+        for _ in 0..10 {
+            references.of_pod(&model, &Arc::new(Notify::new()));
+        }
+        assert!(held.secrets["s"].listeners.lock().len() <= 2);
+    }
 
     #[test]
     fn finds_every_reference() {

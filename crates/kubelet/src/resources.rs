@@ -1,5 +1,7 @@
 //! Quality of service, cgroup values and the out-of-memory score, as upstream computes them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use runtime::api::Resources;
 
@@ -75,7 +77,8 @@ pub fn cgroup_parent(model: &Model) -> String {
     }
 }
 
-fn shares(milli_cpu: i64) -> u64 {
+/// CPU weight, cgroup v1 scale.
+pub fn shares(milli_cpu: i64) -> u64 {
     let shares = u64::try_from(milli_cpu).unwrap_or(0) * 1024 / 1000;
     shares.clamp(MIN_SHARES, MAX_SHARES)
 }
@@ -86,8 +89,8 @@ fn quota(milli_cpu: i64) -> Option<i64> {
 
 /// How ready the kernel is to kill a container of this pod when memory is short, -1000 to 1000.
 pub fn oom_score_adj(model: &Model, container: &Container, memory_capacity: i64) -> i32 {
-    // system-cluster-critical and above are kept as long as guaranteed pods.
-    if model.spec().priority.unwrap_or(0) >= 2_000_000_000 {
+    // What the node cannot do without is kept as long as guaranteed pods.
+    if model.spec().priority_class_name.as_deref() == Some("system-node-critical") {
         return -997;
     }
     match qos(model) {
@@ -112,9 +115,17 @@ pub fn container(model: &Model, container: &Container, memory_capacity: i64) -> 
         cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
         cpu_shares: Some(shares(cpu_request)),
         memory_limit: (memory_limit > 0).then_some(memory_limit),
-        pids_limit: None,
         oom_score_adj: Some(oom_score_adj(model, container, memory_capacity)),
+        huge_pages: huge_pages(limits),
+        ..Resources::default()
     }
+}
+
+/// Limits of huge pages, in the kernel's names of page sizes: `hugepages-2Mi` is `2MB`.
+fn huge_pages(limits: Option<&ResourceList>) -> BTreeMap<String, u64> {
+    let huge = limits.into_iter().flatten().filter_map(|(name, limit)| Some((name.strip_prefix("hugepages-")?, limit)));
+    let named = huge.map(|(size, limit)| (size.replace('i', "B"), u64::try_from(units::whole(limit)).unwrap_or(0)));
+    named.collect()
 }
 
 /// What a pod takes of resource `name`, in thousandths: the larger of its steady state and of each step of its
@@ -161,8 +172,7 @@ pub fn pod(model: &Model) -> Resources {
         cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
         cpu_shares: Some(shares(pod_request(model, "cpu"))),
         memory_limit: limit_of("memory").map(|milli| milli / 1000).filter(|limit| *limit > 0),
-        pids_limit: None,
-        oom_score_adj: None,
+        ..Resources::default()
     }
 }
 
@@ -196,12 +206,24 @@ mod tests {
     }
 
     #[test]
+    fn only_node_critical_pods_are_kept_to_the_last() {
+        let check = |class: &str, score: i32| {
+            let pod = json!({"spec": {"priorityClassName": class, "priority": 2_000_000_000, "containers": [{"name": "a"}]}});
+            let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+            assert_eq!(oom_score_adj(&model, &model.members[0].spec, 1 << 34), score);
+        };
+        check("system-node-critical", -997);
+        check("system-cluster-critical", 1000);
+    }
+
+    #[test]
     fn cgroup_values() {
         let model = model(json!([{"name": "a", "resources": {
-            "requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}}]));
+            "requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "64Mi", "hugepages-2Mi": "4Mi"}}}]));
         let values = container(&model, &model.members[0].spec, 1 << 34);
         assert_eq!((values.cpu_shares, values.cpu_quota, values.cpu_period), (Some(102), Some(50_000), Some(100_000)));
         assert_eq!(values.memory_limit, Some(64 << 20));
+        assert_eq!(values.huge_pages, BTreeMap::from([("2MB".to_owned(), 4 << 20)]));
         let pod = pod(&model);
         assert_eq!((pod.cpu_quota, pod.memory_limit), (Some(50_000), Some(64 << 20)));
     }

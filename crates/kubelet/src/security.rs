@@ -1,7 +1,9 @@
 //! The security context of a container: its own fields over those of its pod.
 
+use std::path::{Component, Path};
+
 use k8s_openapi::api::core::v1::SeccompProfile;
-use runtime::api::{Image, SecurityContext};
+use runtime::api::{Image, Seccomp, SecurityContext};
 
 use crate::spec::{Member, Model};
 
@@ -19,16 +21,19 @@ pub enum Error {
         "container has runAsNonRoot and image has non-numeric user ({2}), cannot verify user is non-root (pod: \"{0}\", container: {1})"
     )]
     UserHasNoNumber(String, String, String),
-    /// The profile is of a kind that this node cannot load.
-    #[error("seccomp profile {0} is not available on this node: use RuntimeDefault or Unconfined")]
+    /// The profile is not named by a path below the directory of profiles.
+    #[error(
+        "localhostProfile must be set to a path below the node's directory of seccomp profiles if seccompProfile type is Localhost, not {0:?}"
+    )]
     Seccomp(String),
     /// Kernel files of the host would be open to root in the container.
     #[error("procMount Unmasked needs a user namespace, which this node does not offer: use Default")]
     Unmasked,
 }
 
-/// Merges the pod's and the container's security context and checks `runAsNonRoot` against the image.
-pub fn effective(model: &Model, member: &Member, image: &Image) -> Result<SecurityContext, Error> {
+/// Merges the pod's and the container's security context and checks `runAsNonRoot` against the image. `profiles` is the
+/// node's directory of seccomp profiles.
+pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path) -> Result<SecurityContext, Error> {
     let pod = model.spec().security_context.clone().unwrap_or_default();
     let own = member.spec.security_context.clone().unwrap_or_default();
     let run_as_user = own.run_as_user.or(pod.run_as_user);
@@ -52,9 +57,10 @@ pub fn effective(model: &Model, member: &Member, image: &Image) -> Result<Securi
         run_as_user,
         run_as_group: own.run_as_group.or(pod.run_as_group),
         supplemental_groups: groups,
+        strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false) && !privileged && !adds_sys_admin,
-        seccomp: seccomp(own.seccomp_profile.or(pod.seccomp_profile), privileged)?,
+        seccomp: seccomp(own.seccomp_profile.or(pod.seccomp_profile), privileged, profiles)?,
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }
@@ -63,11 +69,15 @@ fn plain_capability(name: String) -> String {
     name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
 }
 
-fn seccomp(profile: Option<SeccompProfile>, privileged: bool) -> Result<Option<String>, Error> {
+fn seccomp(profile: Option<SeccompProfile>, privileged: bool, profiles: &Path) -> Result<Option<Seccomp>, Error> {
     let Some(profile) = profile.filter(|_| !privileged) else { return Ok(None) };
     match profile.type_.as_str() {
-        "RuntimeDefault" => Ok(Some("RuntimeDefault".to_owned())),
-        "Localhost" => Err(Error::Seccomp(profile.localhost_profile.unwrap_or_default())),
+        "RuntimeDefault" => Ok(Some(Seccomp::RuntimeDefault)),
+        "Localhost" => {
+            let name = profile.localhost_profile.unwrap_or_default();
+            let below = Path::new(&name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            if below && !name.is_empty() { Ok(Some(Seccomp::Localhost(profiles.join(name)))) } else { Err(Error::Seccomp(name)) }
+        }
         _ => Ok(None),
     }
 }
@@ -99,7 +109,7 @@ mod tests {
             "securityContext": pod, "containers": [{"name": "c", "securityContext": own}]}});
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
         let image = Image { user: user.map(str::to_owned), ..Default::default() };
-        effective(&model, &model.members[0], &image)
+        effective(&model, &model.members[0], &image, Path::new("/profiles"))
     }
 
     #[track_caller]
@@ -135,5 +145,20 @@ mod tests {
         assert_eq!((merged.run_as_user, merged.run_as_group, merged.no_new_privs), (Some(7), Some(2), true));
         assert_eq!(merged.supplemental_groups, [3, 9]);
         assert_eq!((merged.add_capabilities, merged.drop_capabilities), (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()]));
+    }
+
+    #[test]
+    fn seccomp_profiles() {
+        let check = |pod: Value, own: Value, expected: Result<Option<Seccomp>, &str>| {
+            let merged = merge(json!({"seccompProfile": pod}), own, None).map(|merged| merged.seccomp);
+            assert_eq!(merged, expected.map_err(|name| Error::Seccomp(name.to_owned())));
+        };
+        let local = |name: &str| json!({"type": "Localhost", "localhostProfile": name});
+        check(json!({"type": "RuntimeDefault"}), json!({}), Ok(Some(Seccomp::RuntimeDefault)));
+        check(json!({"type": "RuntimeDefault"}), json!({"seccompProfile": {"type": "Unconfined"}}), Ok(None));
+        check(local("a/b.json"), json!({}), Ok(Some(Seccomp::Localhost("/profiles/a/b.json".into()))));
+        check(local("a/b.json"), json!({"privileged": true}), Ok(None));
+        check(local("../b.json"), json!({}), Err("../b.json"));
+        check(local("/etc/b.json"), json!({}), Err("/etc/b.json"));
     }
 }

@@ -147,6 +147,11 @@ impl Runtime for FakeRuntime {
         Ok(self.world.lock().sandboxes.values().cloned().collect())
     }
 
+    async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
+        self.call(format!("limit {group} {}", limits.cpu_shares.unwrap_or(0)));
+        Ok(())
+    }
+
     async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container> {
         let container = {
             let mut world = self.world.lock();
@@ -312,6 +317,7 @@ impl Cell {
             resolv_conf: "/dev/null".into(),
             version: "v1.36.0".to_owned(),
             max_pods: 110,
+            pod_max_pids: Some(1000),
             labels: Default::default(),
             taints: Vec::new(),
             server,

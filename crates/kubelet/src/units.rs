@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::quantity::Quantity as Parsed;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Lists of resources as in `resources.requests`, `status.capacity`...
@@ -9,12 +10,16 @@ pub type ResourceList = BTreeMap<String, Quantity>;
 
 /// The value in thousandths, rounded up; 0 when it is not a quantity (validation by the API server keeps those out).
 pub fn milli(quantity: &Quantity) -> i64 {
-    scaled(&quantity.0, 1000)
+    parsed(quantity).as_milli()
 }
 
 /// The value in whole units, rounded up.
 pub fn whole(quantity: &Quantity) -> i64 {
-    scaled(&quantity.0, 1)
+    parsed(quantity).as_i64()
+}
+
+fn parsed(quantity: &Quantity) -> Parsed {
+    Parsed::parse(&quantity.0).unwrap_or(Parsed::ZERO)
 }
 
 /// Thousandths of resource `name`, 0 when absent.
@@ -30,49 +35,6 @@ pub fn whole_of(list: Option<&ResourceList>, name: &str) -> i64 {
 /// A plain integer quantity.
 pub fn quantity(value: impl ToString) -> Quantity {
     Quantity(value.to_string())
-}
-
-/// Decimal places that a suffix of numerator/denominator form stands for.
-fn suffix_ratio(suffix: &str) -> Option<(i128, i128)> {
-    const KI: i128 = 1024;
-    Some(match suffix {
-        "" => (1, 1),
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1000),
-        "k" => (1000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000, 1),
-        "E" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (KI, 1),
-        "Mi" => (KI.pow(2), 1),
-        "Gi" => (KI.pow(3), 1),
-        "Ti" => (KI.pow(4), 1),
-        "Pi" => (KI.pow(5), 1),
-        "Ei" => (KI.pow(6), 1),
-        exponent => {
-            let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let ten = 10i128.checked_pow(power.unsigned_abs())?;
-            if power < 0 { (1, ten) } else { (ten, 1) }
-        }
-    })
-}
-
-fn scaled(text: &str, scale: i128) -> i64 {
-    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let parse = || -> Option<i64> {
-        let (numerator, denominator) = suffix_ratio(suffix)?;
-        let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let digits: i128 = format!("{integer}{fraction}").parse().ok()?;
-        let denominator = denominator.checked_mul(10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?)?;
-        let value = digits.checked_mul(numerator)?.checked_mul(scale)?;
-        let rounded = value.div_euclid(denominator) + i128::from(value.rem_euclid(denominator) != 0);
-        Some(i64::try_from(rounded).unwrap_or(i64::MAX))
-    };
-    parse().unwrap_or(0)
 }
 
 #[cfg(test)]

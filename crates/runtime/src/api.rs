@@ -164,6 +164,9 @@ pub struct Resources {
     pub pids_limit: Option<i64>,
     /// -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// Bytes of huge pages by page size, as the kernel writes it (`2MB`, `1GB`).
+    #[serde(default)]
+    pub huge_pages: BTreeMap<String, u64>,
 }
 
 /// Mount propagation, as in the Pod API.
@@ -206,14 +209,26 @@ pub struct SecurityContext {
     pub run_as_group: Option<i64>,
     /// Supplemental groups (fsGroup included).
     pub supplemental_groups: Vec<i64>,
+    /// Only these groups, not also those that the image's /etc/group has for the user (supplementalGroupsPolicy Strict).
+    #[serde(default)]
+    pub strict_groups: bool,
     /// The root file system cannot be written.
     pub readonly_rootfs: bool,
     /// Sets no_new_privs.
     pub no_new_privs: bool,
-    /// Seccomp: none for the default of the kubelet (unconfined).
-    pub seccomp: Option<String>,
+    /// System call filter; none is unconfined.
+    pub seccomp: Option<Seccomp>,
     /// /proc is not masked.
     pub unmasked_proc: bool,
+}
+
+/// A filter for system calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// The runtime's own.
+    RuntimeDefault,
+    /// The one in this file of the node, in the form of the OCI runtime specification.
+    Localhost(PathBuf),
 }
 
 /// What a container is made from.
@@ -395,6 +410,9 @@ pub trait Runtime: Send + Sync {
     async fn remove_sandbox(&self, id: &str) -> Result<()>;
     /// All sandboxes, also of pods that are long gone.
     async fn sandboxes(&self) -> Result<Vec<Sandbox>>;
+
+    /// Sets limits of a cgroup above those of pods, such as `kubepods/burstable`; makes it when it is not there.
+    async fn limit_group(&self, group: &str, limits: Resources) -> Result<()>;
 
     /// Makes a container.
     async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container>;

@@ -26,6 +26,14 @@ pub(super) fn check(pod: &Model) -> Result<(), (String, String)> {
         let message = "spec.hostUsers is false, and this node does not offer user namespaces: leave it out";
         return refuse("UserNamespacesNotSupported", message.to_owned());
     }
+    if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
+        let message = format!("Failed to admit pod as the OS field doesn't match node OS: the pod is for {}", os.name);
+        return refuse("PodOSNotSupported", message);
+    }
+    if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        let message = "spec.resourceClaims needs dynamic resource allocation, which this node does not offer";
+        return refuse("ResourceClaimsNotSupported", message.to_owned());
+    }
     let Some(security) = &spec.security_context else { return app_armor(pod) };
     for sysctl in security.sysctls.iter().flatten() {
         let name = sysctl.name.replace('/', ".");
@@ -39,10 +47,6 @@ pub(super) fn check(pod: &Model) -> Result<(), (String, String)> {
             continue;
         };
         return refuse("SysctlForbidden", format!("forbidden sysctl: {:?} {why}", sysctl.name));
-    }
-    if security.supplemental_groups_policy.as_deref() == Some("Strict") {
-        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
-        return refuse("SupplementalGroupsPolicyNotSupported", message.to_owned());
     }
     app_armor(pod)
 }
@@ -98,9 +102,12 @@ mod tests {
         check(json!({"containers": [], "hostUsers": true}), None);
         let users = "spec.hostUsers is false, and this node does not offer user namespaces: leave it out";
         check(json!({"containers": [], "hostUsers": false}), Some(("UserNamespacesNotSupported", users)));
-        let strict = json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}});
-        let groups = "SupplementalGroupsPolicy=Strict is not supported in this node";
-        check(strict, Some(("SupplementalGroupsPolicyNotSupported", groups)));
+        check(json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}}), None);
+        let windows = "Failed to admit pod as the OS field doesn't match node OS: the pod is for windows";
+        check(json!({"containers": [], "os": {"name": "windows"}}), Some(("PodOSNotSupported", windows)));
+        check(json!({"containers": [], "os": {"name": "linux"}}), None);
+        let claims = "spec.resourceClaims needs dynamic resource allocation, which this node does not offer";
+        check(json!({"containers": [], "resourceClaims": [{"name": "gpu"}]}), Some(("ResourceClaimsNotSupported", claims)));
         let profile = |kind: &str| json!({"containers": [{"name": "c", "securityContext": {"appArmorProfile": {"type": kind, "localhostProfile": "p"}}}]});
         check(profile("Unconfined"), None);
         check(

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
-use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, SandboxConfig};
+use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, Resources, SandboxConfig};
 
 use super::last_words;
 use super::outcome::Outcome;
@@ -263,7 +263,7 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         ipc: mode(spec.host_ipc, true),
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         cgroup_parent: resources::cgroup_parent(model),
-        resources: resources::pod(model),
+        resources: Resources { pids_limit: cx.options.pod_max_pids, ..resources::pod(model) },
         runtime_handler: String::new(),
         labels: model.pod.metadata.labels.clone().unwrap_or_default(),
         annotations: model.pod.metadata.annotations.clone().unwrap_or_default(),

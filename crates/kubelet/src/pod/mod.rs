@@ -1,5 +1,6 @@
 //! One pod: what is known of it, what to do next, what to report, and the task that does it.
 
+mod adopt;
 pub mod cleanup;
 pub mod conditions;
 pub mod effects;

@@ -38,7 +38,7 @@ pub enum Outcome {
 }
 
 /// Delay before the `failures`-th repetition of node work: 0.5 s doubling to a minute.
-fn delay(failures: u32) -> Duration {
+pub(super) fn delay(failures: u32) -> Duration {
     Duration::from_millis(500).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(60))
 }
 
@@ -136,19 +136,17 @@ impl State {
         }
     }
 
-    /// The namespaces are gone: every container is lost with them and the pod starts anew in a new sandbox.
+    /// The namespaces are gone, and every container with them. What of them runs again is decided with the next plan.
     pub fn lose_sandbox(&mut self) {
         let Step::Done(sandbox) = std::mem::take(&mut self.sandbox) else { return };
         self.lost = Some(sandbox);
+        self.bereft = true;
         for slot in self.slots.values_mut() {
-            if let Some(mut current) = slot.current.take() {
-                if current.state != ContainerState::Exited {
-                    current.state = ContainerState::Exited;
-                    current.exit_code = Some(255);
-                    current.reason = "Unknown".to_owned();
-                    current.finished = current.finished.or(current.started);
-                }
-                slot.previous = Some(current);
+            if let Some(current) = slot.current.as_mut().filter(|current| current.state != ContainerState::Exited) {
+                current.state = ContainerState::Exited;
+                current.exit_code = Some(255);
+                current.reason = "Unknown".to_owned();
+                current.finished = current.finished.or(current.started);
             }
             slot.failure = None;
             slot.ended();
@@ -233,8 +231,7 @@ mod tests {
         state.apply(Outcome::Observed(vec![container("a", "c", 0, ContainerState::Running)], None), Timestamp::UNIX_EPOCH);
         assert!(state.lost.is_some() && matches!(state.sandbox, Step::Idle));
         let slot = &state.slots["c"];
-        assert!(slot.current.is_none() && slot.previous.as_ref().unwrap().exit_code == Some(255));
-        assert_eq!(slot.attempt, 1);
+        assert_eq!((slot.exited().unwrap().exit_code, slot.attempt), (Some(255), 1));
     }
 
     #[test]

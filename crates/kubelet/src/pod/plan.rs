@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runtime::api::Container;
 
 use super::ending;
 use super::state::{Cause, Ending, Slot, State, Step};
@@ -72,6 +73,7 @@ impl Plan {
 
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
+    settle_loss(model, state);
     let grace = ending::grace(model);
     let metadata = &model.pod.metadata;
     let wanted = if removed {
@@ -98,6 +100,20 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
             ending.deadline = ending.deadline.min(deadline);
         }
         Some(_) => {}
+    }
+}
+
+/// After the loss of a sandbox: unless the pod is through, what its policy restarts runs again, init containers first.
+fn settle_loss(model: &Model, state: &mut State) {
+    if !std::mem::take(&mut state.bereft) || finished(model, state).is_some() {
+        return;
+    }
+    for member in &model.members {
+        let Some(slot) = state.slots.get_mut(&member.spec.name) else { continue };
+        let code = slot.exited().map(|ended| ended.exit_code.unwrap_or(255));
+        if code.is_some_and(|code| member.role == Role::Init || member.restarts(model.restart_policy(), code)) {
+            slot.previous = slot.current.take();
+        }
     }
 }
 
@@ -173,7 +189,8 @@ pub fn eligible<'a>(model: &'a Model, state: &State) -> Vec<&'a Member> {
     let slot = |member: &Member| state.slots.get(&member.spec.name).unwrap_or(&empty);
     let of = |role: Role| model.members.iter().filter(move |member| member.role == role);
     let (mut turn, mut waits) = (Vec::new(), false);
-    let initialized = of(Role::App).any(|member| slot(member).current.is_some());
+    let here = |container: &Container| state.sandbox.done().is_some_and(|sandbox| sandbox.id == container.sandbox);
+    let initialized = of(Role::App).any(|member| slot(member).current.as_ref().is_some_and(here));
     if initialized {
         turn.extend(of(Role::Sidecar));
     } else {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::events::Type;
-use runtime::api::{Container, ContainerConfig, Image, Mount, Propagation, Sandbox};
+use runtime::api::{Container, ContainerConfig, ContainerState, Image, Mount, Propagation, Sandbox};
 
 use super::last_words;
 use crate::context::Context;
@@ -44,22 +44,10 @@ pub type Failed = (String, String, Option<Box<Container>>);
 /// Makes and starts the container.
 pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed> {
     let (model, member) = (&start.model, &start.member);
-    let config = match configure(cx, &start).await {
-        Ok(config) => config,
-        Err(message) => {
-            cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {message}"));
-            return Err(("CreateContainerConfigError".to_owned(), message, None));
-        }
+    let made = match unstarted(cx, &start).await {
+        Some(made) => made,
+        None => make(cx, &start).await?,
     };
-    forget_old(cx, &start).await;
-    let made = match cx.runtime().create_container(&start.sandbox.id, config).await {
-        Ok(made) => made,
-        Err(error) => {
-            cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
-            return Err(("CreateContainerError".to_owned(), error.to_string(), None));
-        }
-    };
-    cx.container_event(model, member, Type::Normal, "Created", "Container created");
     if let Err(error) = cx.runtime().start_container(&made.id).await {
         cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
         let made = cx.runtime().container(&made.id).await.unwrap_or(made);
@@ -73,6 +61,35 @@ pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed>
             Ok(container)
         }
         Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made)))),
+    }
+}
+
+/// The container that a kubelet made before it was killed, if it had come so far. A second one would run beside it.
+async fn unstarted(cx: &Context, start: &Start) -> Option<Container> {
+    let containers = cx.runtime().containers(Some(&start.sandbox.id)).await.ok()?;
+    let name = &start.member.spec.name;
+    containers.into_iter().find(|c| c.name == *name && c.attempt == start.attempt && c.state != ContainerState::Exited)
+}
+
+async fn make(cx: &Arc<Context>, start: &Start) -> Result<Container, Failed> {
+    let (model, member) = (&start.model, &start.member);
+    let config = match configure(cx, start).await {
+        Ok(config) => config,
+        Err(message) => {
+            cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {message}"));
+            return Err(("CreateContainerConfigError".to_owned(), message, None));
+        }
+    };
+    forget_old(cx, start).await;
+    match cx.runtime().create_container(&start.sandbox.id, config).await {
+        Ok(made) => {
+            cx.container_event(model, member, Type::Normal, "Created", "Container created");
+            Ok(made)
+        }
+        Err(error) => {
+            cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
+            Err(("CreateContainerError".to_owned(), error.to_string(), None))
+        }
     }
 }
 
@@ -97,7 +114,9 @@ async fn forget_old(cx: &Context, start: &Start) {
 async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, String> {
     start.refs.known().await?;
     let environment = environment(cx, start)?;
-    let security = security::effective(&start.model, &start.member, &start.image).map_err(|error| error.to_string())?;
+    let profiles = cx.options.data_dir.join("seccomp");
+    let security =
+        security::effective(&start.model, &start.member, &start.image, &profiles).map_err(|error| error.to_string())?;
     let mounts = prepare_mounts(cx, start, environment.variables.clone()).await?;
     let spec = &start.member.spec;
     let value = |name: &str| environment.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());

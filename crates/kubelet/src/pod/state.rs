@@ -152,7 +152,9 @@ impl Slot {
             Some(_) => self.previous = self.current.take(),
             None => {}
         }
-        self.attempt = self.attempt.max(seen.attempt + 1);
+        // One that was made and never started is no restart: it is started yet, or another in its place.
+        let counts = u32::from(seen.state != ContainerState::Created);
+        self.attempt = self.attempt.max(seen.attempt + counts);
         let exited = seen.state == ContainerState::Exited;
         self.current = Some(seen);
         if exited {
@@ -207,6 +209,8 @@ pub struct State {
     pub sandbox: Step<Sandbox>,
     /// A sandbox that no longer serves and must go before a new one is made.
     pub lost: Option<Sandbox>,
+    /// A sandbox was lost and nobody has decided yet what of its containers runs again.
+    pub bereft: bool,
     /// The lost sandbox is being removed.
     pub removing: bool,
     /// Number of the next sandbox.
@@ -262,6 +266,7 @@ mod tests {
         check(&[("a", 0, Running)], "a", None, 1);
         check(&[("a", 0, Exited), ("b", 1, Running)], "b", Some("a"), 2);
         check(&[("b", 1, Running), ("a", 0, Exited)], "b", Some("a"), 2);
+        check(&[("a", 0, Created)], "a", None, 0);
         let mut slot = Slot::default();
         slot.observe(container("a", "c", 0, Exited));
         slot.observe(container("a", "c", 0, Created));

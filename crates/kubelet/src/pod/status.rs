@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodStatus,
+    PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use runtime::api::{Container, ContainerState};
@@ -133,7 +133,10 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
     let empty = Slot::default();
     let slot = state.slots.get(&member.spec.name).unwrap_or(&empty);
     let newest = made(slot).or(slot.previous.as_ref());
-    let (shown, last) = shown_states(model, state, member, slot, now);
+    let (mut shown, last) = shown_states(model, state, member, slot, now);
+    if shown.terminated.is_none() && lost_with_pod(model, state, member) {
+        shown = never_found();
+    }
     let running = shown.running.is_some();
     let inherited = slot.inherited.as_ref().filter(|_| newest.is_none());
     let ready = match member.role {
@@ -159,8 +162,41 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         last_state: Some(last.unwrap_or_default()),
         allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: member.spec.resources.clone().filter(|_| running),
+        volume_mounts: volume_mounts(member),
         ..ContainerStatus::default()
     }
+}
+
+/// The mounts as they are: read-only ones are so without what is mounted below them.
+fn volume_mounts(member: &Member) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = member.spec.volume_mounts.as_ref()?.iter().map(|mount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| "Disabled".to_owned()),
+        ..VolumeMountStatus::default()
+    });
+    Some(mounts.collect())
+}
+
+/// Whether a pod has ended in which this container never came to run, although it was its turn.
+fn lost_with_pod(model: &Model, state: &State, member: &Member) -> bool {
+    let over = state.ending.is_some() && !state.any_alive();
+    over && match member.role {
+        Role::App => conditions::initialized(model, state),
+        _ => false,
+    }
+}
+
+/// What upstream tells of such a container: nobody knows whether it did its work, so it did not.
+fn never_found() -> ApiState {
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    ApiState { terminated: Some(terminated), ..ApiState::default() }
 }
 
 fn restart_count(slot: &Slot) -> i32 {

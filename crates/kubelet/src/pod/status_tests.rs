@@ -118,3 +118,10 @@ fn go_durations() {
     check(160, "2m40s");
     check(300, "5m0s");
 }
+
+#[test]
+fn a_container_that_never_ran_has_ended_with_its_pod() {
+    let mut spec = one("Never");
+    spec["activeDeadlineSeconds"] = json!(1);
+    check(spec, vec![], "Failed a=ContainerStatusUnknown/0 False PodFailed");
+}

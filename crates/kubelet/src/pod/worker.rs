@@ -9,9 +9,10 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use runtime::api::{Container, Sandbox, SandboxState};
+use runtime::api::{Container, Sandbox};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::adopt::adopt;
 use super::effects::{Effects, pod_ip};
 use super::outcome::Outcome;
 use super::plan::{self, Plan};
@@ -300,61 +301,20 @@ impl Worker {
         self.desired.borrow().removed && ending::settled(&self.state) && !self.state.any_alive()
     }
 
-    /// Removes what is left of a pod that the API no longer has.
+    /// Removes what is left of a pod that the API no longer has, however long that takes.
     async fn clean_up(self) {
-        if let Err(error) = super::cleanup::remove_pod(&self.cx, self.model.uid(), &self.cx.log_dir(&self.model)).await {
-            tracing::warn!(
-                pod = self.model.title(),
-                error,
-                "cannot remove all of a pod; the next start of the kubelet tries again"
-            );
+        let token = self.cx.tasks.token();
+        let logs = self.cx.log_dir(&self.model);
+        let mut failures = 0;
+        while let Err(error) = super::cleanup::remove_pod(&self.cx, self.model.uid(), &logs).await {
+            tracing::warn!(pod = self.model.title(), error, "cannot remove all of a pod, trying again");
+            let pause = tokio::time::sleep(super::outcome::delay(failures));
+            failures += 1;
+            if token.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
         }
     }
-}
-
-/// The state of a pod that may have run before this kubelet started: nothing that runs is touched.
-fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
-    let status = model.pod.status.clone().unwrap_or_default();
-    let mut state = State { start_time: Some(status.start_time.as_ref().map_or(now, |time| time.0)), ..State::default() };
-    let Found { mut sandboxes, mut containers } = found;
-    sandboxes.sort_by_key(|sandbox| sandbox.attempt);
-    state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
-    let ready = sandboxes.pop();
-    containers.sort_by_key(|container| container.attempt);
-    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
-    for told in lists.into_iter().flatten().flatten() {
-        let slot = state.slot(&told.name);
-        slot.inherited = Some(told.clone());
-        let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
-        slot.attempt = u32::try_from(told.restart_count).unwrap_or(0) + u32::from(ran);
-    }
-    for container in containers {
-        let in_newest = ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
-        let slot = state.slot(&container.name.clone());
-        if in_newest {
-            slot.observe(container);
-        } else {
-            slot.attempt = slot.attempt.max(container.attempt + 1);
-            slot.previous = Some(container);
-        }
-        if slot.running() {
-            // Its hook has run, and until a probe says otherwise it is what it was.
-            slot.hook = Step::Done(());
-            slot.started = slot.inherited.as_ref().is_some_and(|told| told.started == Some(true));
-            slot.ready = slot.inherited.as_ref().is_some_and(|told| told.ready);
-        }
-    }
-    if let Some(sandbox) = ready {
-        let serves = sandbox.state == SandboxState::Ready;
-        state.sandbox = Step::Done(sandbox);
-        if !serves && !ended(&status) {
-            state.lose_sandbox();
-        }
-    }
-    if ended(&status) {
-        state.ending = Some(Ending::new(Cause::Completed, now));
-    }
-    state
 }
 
 /// Whether the API has the pod's final phase.

@@ -8,7 +8,7 @@ use client::Informer;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::StatusCode;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use runtime::api::{Container, ContainerState, Error as RuntimeError, ExecRequest, Sandbox, Streams};
 use tokio::net::TcpStream;
 
@@ -116,8 +116,8 @@ impl Api {
         let pod = self.pod(namespace, name)?;
         check_name(&pod, name, container)?;
         let found = self.containers(&pod, container).await?;
-        let mut begun = found.into_iter().filter(|container| container.state != ContainerState::Created);
-        let chosen = begun.nth(usize::from(options.previous));
+        let begun = found.into_iter().filter(|container| container.state != ContainerState::Created).collect();
+        let chosen = choose(begun, options.previous, last_terminated(&pod, container).as_deref());
         let Some(chosen) = chosen else {
             return Err(ApiError::BadRequest(if options.previous {
                 format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
@@ -175,15 +175,61 @@ impl Api {
     }
 }
 
+/// Of the containers that began, newest first: the newest, or the previous one. That is the one of `lastState`, which is the
+/// newest while a crashed container waits for its restart.
+fn choose(mut begun: Vec<Container>, previous: bool, last_terminated: Option<&str>) -> Option<Container> {
+    let told = begun.iter().position(|container| previous && last_terminated == Some(container.id.as_str()));
+    let index = told.unwrap_or(usize::from(previous));
+    (index < begun.len()).then(|| begun.swap_remove(index))
+}
+
+/// The runtime's identifier of the container in `lastState`.
+fn last_terminated(pod: &Pod, container: &str) -> Option<String> {
+    let status = container_status(pod, container)?;
+    let id = status.last_state?.terminated?.container_id?;
+    id.strip_prefix(crate::pod::status::SCHEME).map(str::to_owned)
+}
+
+fn container_status(pod: &Pod, container: &str) -> Option<ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten().find(|status| status.name == container).cloned()
+}
+
 fn check_name(pod: &Arc<Pod>, name: &str, container: &str) -> Result<(), ApiError> {
     let known = crate::spec::Model::new(pod.clone()).member(container).is_some();
     if known { Ok(()) } else { Err(ApiError::BadRequest(format!("container {container} is not valid for pod {name}"))) }
 }
 
 fn waiting_reason(pod: &Pod, container: &str) -> String {
-    let status = pod.status.clone().unwrap_or_default();
-    let lists = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
-    let mut all = lists.into_iter().flatten().flatten();
-    let found = all.find(|status| status.name == container).and_then(|status| status.state?.waiting?.reason);
-    found.unwrap_or_else(|| "ContainerCreating".to_owned())
+    let reason = container_status(pod, container).and_then(|status| status.state?.waiting?.reason);
+    reason.unwrap_or_else(|| "ContainerCreating".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::testing::{container, ended};
+    use serde_json::{Value, json};
+
+    /// The container whose log is shown, of `1` and `2`, the newest of which runs or has ended.
+    #[track_caller]
+    fn check(newest_ended: bool, last: Value, previous: bool, expected: &str) {
+        let newest = if newest_ended { ended("2", "c", 1, 1) } else { container("2", "c", 1, ContainerState::Running) };
+        let pod = json!({"status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false,
+            "restartCount": 1, "lastState": last}]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let chosen = choose(vec![newest, ended("1", "c", 0, 1)], previous, last_terminated(&pod, "c").as_deref());
+        assert_eq!(chosen.map(|container| container.id).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn previous_is_the_container_of_the_last_state() {
+        let last = |id: &str| json!({"terminated": {"exitCode": 1, "containerID": format!("knarr://{id}")}});
+        check(false, last("1"), false, "2");
+        check(false, last("1"), true, "1");
+        check(true, last("2"), true, "2");
+        check(true, last("2"), false, "2");
+        check(false, json!({}), true, "1");
+    }
 }

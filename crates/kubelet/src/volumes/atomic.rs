@@ -38,16 +38,27 @@ pub fn write(target: &Path, payload: &Payload, group: Option<u32>) -> io::Result
     }
     let name = format!("..{}.{}", Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S"), Timestamp::now().subsec_nanosecond());
     let directory = target.join(&name);
-    fill(&directory, payload, group)?;
+    // On a full disk every attempt would leave its half.
+    fill(&directory, payload, group).inspect_err(|_| drop(fs::remove_dir_all(&directory)))?;
     let _ = fs::remove_file(target.join(DATA_TMP));
     symlink(&name, target.join(DATA_TMP))?;
     fs::rename(target.join(DATA_TMP), target.join(DATA))?;
     link_tops(target, payload)?;
     own(target, group, 0o755)?;
-    if let Some(old) = old.filter(|old| old.as_os_str() != name.as_str()) {
-        fs::remove_dir_all(target.join(old))?;
-    }
+    remove_others(target, &name)?;
     Ok(true)
+}
+
+/// Removes the contents that are not shown: the one before, and what writers left that were killed.
+fn remove_others(target: &Path, shown: &str) -> io::Result<()> {
+    for entry in fs::read_dir(target)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != shown && name.to_string_lossy().starts_with("..") && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A path stays below the volume and does not collide with the links.
@@ -154,6 +165,8 @@ mod tests {
     fn check(contents: &[&[(&str, &str)]]) {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("v");
+        // A writer was killed in the middle.
+        fs::create_dir_all(target.join("..2026_01_01_00_00_00.1/half")).unwrap();
         for content in contents {
             assert!(write(&target, &payload(content), None).unwrap());
             assert!(!write(&target, &payload(content), None).unwrap(), "the same content is not written again");

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod host_path;
 pub mod mounts;
 pub mod payload;
+pub mod propagation;
 pub mod sub_path;
 pub mod tokens;
 

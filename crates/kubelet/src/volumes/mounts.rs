@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
 use runtime::api::{Mount, Propagation};
 
 use super::{path, sub_path};
@@ -32,6 +32,11 @@ fn one(
     let volume =
         volume.ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
     let root = path(pod_dir, volume);
+    if mount.recursive_read_only.as_deref() == Some("Enabled") {
+        let message = "requested recursive read-only mode, but it is not supported by the runtime";
+        return Err(format!("volume {:?} {message}", mount.name));
+    }
+    let propagation = propagation(volume, mount, &root)?;
     let host_path = match sub(mount, env)? {
         None => root,
         Some(sub) => {
@@ -50,12 +55,23 @@ fn one(
         host_path,
         container_path: absolute(&mount.mount_path),
         readonly: mount.read_only == Some(true) || managed,
-        propagation: match mount.mount_propagation.as_deref() {
-            Some("HostToContainer") => Propagation::HostToContainer,
-            Some("Bidirectional") => Propagation::Bidirectional,
-            _ => Propagation::Private,
-        },
+        propagation,
     })
+}
+
+/// What the mount asks for, once its volume can do it: a path of the host must, a volume of ours is made to.
+fn propagation(volume: &Volume, mount: &VolumeMount, root: &Path) -> Result<Propagation, String> {
+    let wanted = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => Propagation::HostToContainer,
+        Some("Bidirectional") => Propagation::Bidirectional,
+        _ => return Ok(Propagation::Private),
+    };
+    if volume.host_path.is_some() {
+        super::propagation::check(root, wanted)?;
+    } else {
+        super::propagation::share(root).map_err(|error| format!("volume {:?} cannot be shared: {error}", volume.name))?;
+    }
+    Ok(wanted)
 }
 
 /// The part of the volume to mount, all of it when none.
@@ -100,6 +116,8 @@ mod tests {
         check(volume("e"), Ok(("/pod/volumes/kubernetes.io~empty-dir/e", "/x", false)));
         check(volume("m"), Ok(("/pod/volumes/kubernetes.io~configmap/m", "/x", true)));
         check(volume("h"), Ok(("/srv", "/x", false)));
+        let recursive = json!({"name": "e", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "Enabled"});
+        check(recursive, Err("volume \"e\" requested recursive read-only mode, but it is not supported by the runtime"));
         check(volume("none"), Err("cannot find volume \"none\" to mount into container \"c\""));
         let unknown = json!({"name": "e", "mountPath": "x", "subPathExpr": "$(POD)"});
         check(unknown, Err("failed to expand subPath for volumeMount \"e\": missing value for \"POD\""));

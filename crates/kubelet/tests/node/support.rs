@@ -116,6 +116,7 @@ impl Node {
             resolv_conf: "/dev/null".into(),
             version: "v1.36.0".to_owned(),
             max_pods: 110,
+            pod_max_pids: None,
             labels: Default::default(),
             taints: Vec::new(),
             server: None,

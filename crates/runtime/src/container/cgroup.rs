@@ -117,6 +117,34 @@ impl Cgroups {
         settings
     }
 
+    /// Keeps the group's processes from devices that containers have no business with. With version 1 the OCI runtime does
+    /// that with the device controller.
+    pub(crate) fn restrict_devices(&self, group: &str) -> io::Result<()> {
+        match self.hierarchies.first().filter(|_| self.unified) {
+            Some(hierarchy) => super::device_filter::restrict(&hierarchy.mount.join(group)),
+            None => Ok(()),
+        }
+    }
+
+    /// The group to join for a command beside the process whose `/proc/PID/cgroup` is `groups`; none when that process is
+    /// not in `group` or below it. With version 2 it is the process's own: when it has made groups below `group`, none may
+    /// be joined that has children.
+    pub(crate) fn entry_point(&self, groups: &str, group: &str) -> Option<String> {
+        let below = |path: &str| {
+            path.trim_start_matches('/').strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut paths = groups.lines().filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            Some((fields.next()?, fields.next()?))
+        });
+        if self.unified {
+            return paths
+                .find(|(names, path)| names.is_empty() && below(path))
+                .map(|(_, path)| path.trim_start_matches('/').to_owned());
+        }
+        paths.any(|(names, path)| !names.is_empty() && below(path)).then(|| group.to_owned())
+    }
+
     /// Moves this process, which has one thread, into the group. On version 1 by `tasks`: moving just the calling thread
     /// takes no lock, so there is nothing to wait for.
     pub(crate) fn join(&self, group: &str) -> io::Result<()> {
@@ -197,13 +225,6 @@ impl Cgroups {
             }
         }
         tracing::warn!(group, "processes of the cgroup do not die");
-    }
-
-    /// Removes the group, unless there is something in it.
-    pub(crate) fn remove_if_empty(&self, group: &str) {
-        for hierarchy in &self.hierarchies {
-            let _ = fs::remove_dir(hierarchy.mount.join(group));
-        }
     }
 
     /// Removes the group with all below it. Its processes are dead.
@@ -302,6 +323,20 @@ mod tests {
         let unified = Cgroups::parse("25 1 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert!(unified.unified);
         assert_eq!(unified.dir("pids", "a").unwrap(), Path::new("/sys/fs/cgroup/a"));
+    }
+
+    #[test]
+    fn commands_join_the_group_of_the_process() {
+        let check = |unified: bool, groups: &str, expected: Option<&str>| {
+            let cgroups = Cgroups { unified, hierarchies: vec![] };
+            assert_eq!(cgroups.entry_point(groups, "k/pod/c").as_deref(), expected, "{groups}");
+        };
+        check(true, "0::/k/pod/c\n", Some("k/pod/c"));
+        check(true, "0::/k/pod/c/init.scope\n", Some("k/pod/c/init.scope"));
+        check(true, "0::/k/pod/c2\n", None);
+        check(true, "0::/\n", None);
+        check(false, "4:memory:/k/pod/c/sub\n3:cpu,cpuacct:/k/pod/c\n0::/\n", Some("k/pod/c"));
+        check(false, "4:memory:/other\n0::/k/pod/c\n", None);
     }
 
     #[test]

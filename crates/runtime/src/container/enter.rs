@@ -20,6 +20,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::cgroup::{Cgroups, pidfd};
 use super::helper::{HelperRequest, command, report_start};
 use super::seccomp;
+use super::spec::Confinement;
 use super::user;
 
 /// Where the command goes.
@@ -41,23 +42,22 @@ pub(super) fn execute(request: &HelperRequest, process: &Path, target: &Target) 
     let console = request.console.as_ref().map(UnixStream::connect).transpose().map_err(|e| format!("console socket: {e}"))?;
     let handle = pidfd(target.pid).ok_or("the container has ended")?;
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", target.pid)).unwrap_or_default();
-    if !groups.contains(&target.cgroup) {
-        return Err("the container has ended".to_owned());
-    }
+    let cgroups = Cgroups::detect().map_err(|error| format!("cgroups: {error}"))?;
+    let cgroup = cgroups.entry_point(&groups, &target.cgroup).ok_or("the container has ended")?;
     // The container must not look into this process while it is half inside.
     // SAFETY: takes integers only.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     if let Some(score) = process.oom_score_adj() {
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
     }
-    Cgroups::detect().and_then(|cgroups| cgroups.join(&target.cgroup)).map_err(|e| format!("joining the cgroup: {e}"))?;
+    cgroups.join(&cgroup).map_err(|e| format!("joining the cgroup: {e}"))?;
     join_namespaces(&handle, target.pid).map_err(|e| format!("joining the namespaces: {e}"))?;
     let terminal = console.map(|socket| open_terminal(&socket)).transpose().map_err(|e| format!("terminal: {e}"))?;
     // SAFETY: this process has one thread.
     match unsafe { fork() }.map_err(|e| format!("fork: {e}"))? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => {
-            let error = become_command(&process, terminal, confined.as_deref());
+            let error = become_command(&process, terminal, confined.as_ref());
             report_start(&error);
             // SAFETY: ends the child; the status is what other runtimes use for a command that cannot be executed.
             unsafe { libc::_exit(128) }
@@ -118,7 +118,7 @@ fn open_terminal(socket: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// Becomes the command; gives the error when that is not possible.
-fn become_command(process: &Process, terminal: Option<OwnedFd>, confined: Option<&[String]>) -> String {
+fn become_command(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confinement>) -> String {
     match prepare(process, terminal, confined) {
         Ok((path, args, env)) => {
             let Err(error) = nix::unistd::execve(&path, &args, &env);
@@ -140,7 +140,7 @@ fn check_inside() -> Result<(), String> {
 
 type Prepared = (CString, Vec<CString>, Vec<CString>);
 
-fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&[String]>) -> Result<Prepared, String> {
+fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confinement>) -> Result<Prepared, String> {
     let failed = |what: &'static str| move |error: nix::errno::Errno| format!("{what}: {}", error.desc());
     nix::unistd::setsid().map_err(failed("setsid"))?;
     if let Some(terminal) = terminal {
@@ -172,7 +172,7 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&[Stri
     let own: Vec<String> =
         bounding.into_iter().flatten().map(|cap| format!("CAP_{}", cap.to_string().trim_start_matches("CAP_"))).collect();
     let result = match confined {
-        Some(kept) => seccomp::raise().and_then(|()| seccomp::confine(kept)),
+        Some((kept, profile)) => seccomp::raise().and_then(|()| seccomp::confine(kept, profile)),
         None => seccomp::raise().and_then(|()| seccomp::keep(super::caps::mask(&own))),
     };
     result.map_err(|error| format!("capabilities and seccomp: {error}"))?;

@@ -173,8 +173,8 @@ impl Executor for Exec {
         let to_c = |text: &str| std::ffi::CString::new(text).map_err(|_| ExecutorError::InvalidArg);
         let args = args.iter().map(|arg| to_c(arg)).collect::<Result<Vec<_>, _>>()?;
         let path = to_c(&program)?;
-        if let Some(kept) = super::spec::confinement(spec)
-            && let Err(error) = super::seccomp::confine(&kept)
+        if let Some((kept, profile)) = super::spec::confinement(spec)
+            && let Err(error) = super::seccomp::confine(&kept, &profile)
         {
             report_start(&format!("loading the seccomp filter: {error}"));
             return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));

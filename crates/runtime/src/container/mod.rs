@@ -2,10 +2,11 @@
 
 pub(crate) mod caps;
 pub(crate) mod cgroup;
+mod device_filter;
 mod devices;
 pub(crate) mod enter;
 pub(crate) mod helper;
 pub(crate) mod rootfs;
-mod seccomp;
+pub(crate) mod seccomp;
 pub(crate) mod spec;
 pub(crate) mod user;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 
 use super::caps::{self, Available};
@@ -12,7 +13,7 @@ use crate::images::manifest::ImageConfig;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Annotation for the helper: load the default seccomp filter and keep these capabilities.
+/// Annotation for the helper: load the seccomp filter and keep these capabilities.
 const CONFINED: &str = "knarr.runtime/confined";
 
 /// Kernel files that containers do not see.
@@ -34,10 +35,14 @@ const MASKED: &[&str] = &[
 /// Kernel files that containers cannot change.
 const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The capabilities to keep when the default filter is to be loaded; none when it is not.
-pub(crate) fn confinement(spec: &oci_spec::runtime::Spec) -> Option<Vec<String>> {
+/// What the helper confines a process to: the capabilities to keep, and the system call filter.
+pub(crate) type Confinement = (Vec<String>, LinuxSeccomp);
+
+/// What the helper shall confine the container's processes to, if it shall.
+pub(crate) fn confinement(spec: &Spec) -> Option<Confinement> {
     let kept = spec.annotations().as_ref()?.get(CONFINED)?;
-    Some(kept.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    let profile = spec.linux().as_ref()?.seccomp().clone()?;
+    Some((kept.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(), profile))
 }
 
 /// Everything that a configuration depends on.
@@ -57,6 +62,8 @@ pub(crate) struct Input<'a> {
     pub(crate) pod_init: Option<u32>,
     /// Lowest OOM score adjustment that may be set.
     pub(crate) oom_floor: Option<i32>,
+    /// The system call filter; none for privileged containers and where none is wanted.
+    pub(crate) seccomp: Option<Value>,
 }
 
 impl Input<'_> {
@@ -79,6 +86,9 @@ impl Input<'_> {
         }
         if security.privileged {
             linux["devices"] = json!(super::devices::host_devices());
+        }
+        if let Some(profile) = &self.seccomp {
+            linux["seccomp"] = profile.clone();
         }
         let mut annotations = json!({});
         if self.confined() {
@@ -129,14 +139,9 @@ impl Input<'_> {
         process
     }
 
-    /// Whether the helper shall load the default seccomp filter. Other OCI runtimes have no such helper.
+    /// Whether the helper shall load the filter. Other OCI runtimes do that themselves.
     fn confined(&self) -> bool {
-        let default = matches!(self.config.security.seccomp.as_deref(), Some("RuntimeDefault" | "runtime/default"));
-        let built_in = matches!(self.sandbox.runtime_handler.as_str(), "" | "knarr");
-        if default && !built_in {
-            tracing::warn!(handler = self.sandbox.runtime_handler, "RuntimeDefault seccomp is not passed to this runtime");
-        }
-        default && built_in && !self.config.security.privileged
+        self.seccomp.is_some() && matches!(self.sandbox.runtime_handler.as_str(), "" | "knarr")
     }
 
     /// Entrypoint and command of image and pod, by the rules of the Pod API.
@@ -221,6 +226,14 @@ impl Input<'_> {
             if self.cgroups.limits_swap() {
                 resources["memory"]["swap"] = json!(memory);
             }
+            if self.cgroups.unified() {
+                // As upstream: a container that is out of memory ends as a whole.
+                resources["unified"] = json!({"memory.oom.group": "1"});
+            }
+        }
+        let huge = limits.huge_pages.iter().map(|(size, limit)| json!({"pageSize": size, "limit": limit}));
+        if !limits.huge_pages.is_empty() {
+            resources["hugepageLimits"] = huge.collect();
         }
         if let Some(pids) = limits.pids_limit.filter(|pids| *pids > 0) {
             resources["pids"] = json!({"limit": pids});

@@ -66,7 +66,7 @@ fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContex
         (None, None) => entry.and_then(|e| field(e, 3)).unwrap_or(0),
     };
     let mut groups = vec![gid];
-    if let Some(login) = entry.and_then(|e| e.first()) {
+    if let Some(login) = entry.and_then(|e| e.first()).filter(|_| !security.strict_groups) {
         groups.extend(memberships(group, login));
     }
     for extra in &security.supplemental_groups {
@@ -136,6 +136,7 @@ mod tests {
             supplemental_groups: vec![2000, 9],
             ..Default::default()
         };
-        check("root", security, Ok((33, 9, &[9, 7, 2000])));
+        check("root", security.clone(), Ok((33, 9, &[9, 7, 2000])));
+        check("root", SecurityContext { strict_groups: true, ..security }, Ok((33, 9, &[9, 2000])));
     }
 }

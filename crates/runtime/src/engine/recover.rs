@@ -48,7 +48,7 @@ impl Inner {
         for (id, dir) in entries(&self.options.dir.join("containers"))? {
             let Ok(record) = read_json::<ContainerRecord>(&dir.join("container.json")) else {
                 tracing::info!(container = %id, "removing a container that was not finished");
-                rootfs::remove(&dir)?;
+                rootfs::remove(&dir).unwrap_or_else(|error| leftover(&dir, &error));
                 continue;
             };
             let state = read_json(&dir.join("state.json")).unwrap_or_else(|_| TaskState::default());
@@ -63,17 +63,23 @@ impl Inner {
         let containers: Vec<Arc<ContainerEntry>> = self.containers.lock().values().cloned().collect();
         for entry in containers.into_iter().filter(|entry| !known(&entry.record.sandbox)) {
             tracing::info!(container = %entry.record.id, "removing a container without a sandbox");
-            self.discard(&entry)?;
-            self.containers.lock().remove(&entry.record.id);
+            match self.discard(&entry) {
+                Ok(()) => drop(self.containers.lock().remove(&entry.record.id)),
+                Err(error) => leftover(&entry.dir, &error),
+            }
         }
         for (id, path) in entries(&self.options.run_dir.join("netns"))? {
             if !known(&id) {
-                rootfs::unmount(&path)?;
-                fs::remove_file(path)?;
+                rootfs::unmount(&path).and_then(|()| fs::remove_file(&path)).unwrap_or_else(|error| leftover(&path, &error));
             }
         }
         Ok(())
     }
+}
+
+/// One thing that cannot be removed is no reason not to run the others.
+fn leftover(path: &Path, error: &io::Error) {
+    tracing::warn!(path = %path.display(), %error, "cannot remove what an earlier process left; the next start tries again");
 }
 
 fn entries(dir: &Path) -> io::Result<Vec<(String, std::path::PathBuf)>> {

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 
 use super::Engine;
 use crate::api::{
-    Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Image, Result, Runtime, RuntimeEvent, Sandbox,
+    Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Image, Resources, Result, Runtime, RuntimeEvent, Sandbox,
     SandboxConfig, Streams,
 };
 use crate::images::blocking;
@@ -38,6 +38,12 @@ impl Runtime for Engine {
 
     async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
         Ok(self.0.sandboxes.lock().values().map(|entry| entry.view()).collect())
+    }
+
+    async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
+        let inner = self.0.clone();
+        let group = inner.group(group);
+        blocking(move || inner.cgroups.create(&group, &limits)).await?.map_err(super::internal)
     }
 
     async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container> {

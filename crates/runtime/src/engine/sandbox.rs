@@ -1,5 +1,7 @@
 //! Sandboxes: made, stopped and removed.
 
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Inner;
+use super::container::ANSWER;
 use super::state::{SandboxEntry, SandboxRecord, read_json, write_json};
 use crate::api::{ContainerState, Error, NamespaceMode, Result, Sandbox, SandboxConfig, SandboxState};
 use crate::container::{cgroup, rootfs};
@@ -21,6 +24,10 @@ use crate::shim::protocol::{Request, ShimConfig, ShimState, TaskState};
 
 /// How long a shim may take to set up its namespaces.
 const SHIM_START: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const SHIM_END: Duration = Duration::from_secs(5);
+/// Pause before a shim that lives is connected to again.
+const RECONNECT: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// See [`crate::api::Runtime::run_sandbox`].
@@ -64,6 +71,7 @@ impl Inner {
             new_pid: config.pid == NamespaceMode::Pod,
             hostname: config.hostname.clone(),
             sysctls: config.sysctls.clone(),
+            cgroup: self.group(&config.cgroup_parent),
             oci_root: self.oci_root(),
             runtime,
         };
@@ -157,18 +165,40 @@ impl Inner {
         let inner = self.clone();
         let name = format!("watch sandbox {}", entry.record.lock().id);
         self.options.tasks.spawn_until_cancelled(name, OnFailure::Log, async move {
-            if let Ok(mut client) = Client::connect(&entry.dir).await
-                && client.call(&Request::Watch).await.is_ok()
-            {
-                // What happened before the watch began.
-                inner.refresh(&entry);
-                while let Ok(event) = client.event().await {
-                    inner.advance(&event.container, event.state);
+            loop {
+                match Client::connect(&entry.dir).await {
+                    Ok(client) => inner.follow(&entry, client).await,
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => break,
+                    Err(error) => {
+                        // It lives, but this process lacks something, such as a descriptor: nothing tells when it has it.
+                        tracing::warn!(sandbox = %entry.record.lock().id, %error, "cannot connect to the pod's shim, trying again");
+                        tokio::time::sleep(RECONNECT).await;
+                    }
                 }
             }
             inner.shim_gone(&entry).await;
             Ok::<_, Error>(())
         });
+    }
+
+    /// Takes in events until the connection ends.
+    async fn follow(&self, entry: &SandboxEntry, mut client: Client) {
+        if client.call(&Request::Watch).await.is_ok() {
+            // What happened before the watch began.
+            self.refresh(entry);
+            while let Ok(event) = client.event().await {
+                self.advance(&event.container, event.state);
+            }
+        }
+    }
+
+    /// Ends a shim that does not answer; what it held is then lost like with any shim that died.
+    pub(super) async fn end_hung_shim(&self, id: &str, why: &str) {
+        let Ok(entry) = self.sandbox(id) else { return };
+        tracing::error!(sandbox = id, why, "the pod's shim hangs: it is killed, and its containers with it");
+        let (shim, dir) = (entry.record.lock().shim, entry.dir.clone());
+        // A task that fails to do this is a shim that is gone.
+        let _ = blocking(move || end_shim(shim, &dir)).await;
     }
 
     fn refresh(&self, entry: &SandboxEntry) {
@@ -224,7 +254,9 @@ impl Inner {
         let was_ready = entry.set_state(SandboxState::NotReady).map_err(super::internal)?;
         if was_ready {
             // A shim that is gone needs no shutdown.
-            let _ = client::call(&entry.dir, &Request::Shutdown).await;
+            let _ = client::call(&entry.dir, &Request::Shutdown, ANSWER).await;
+            let (shim, dir) = (entry.record.lock().shim, entry.dir.clone());
+            blocking(move || await_shim(shim, &dir)).await?;
         }
         if let Some(network) = &self.options.network {
             network.detach(id).await?;
@@ -256,13 +288,27 @@ impl Inner {
         let (record, dir, inner) = (entry.record(), entry.dir.clone(), self.clone());
         let work = move || {
             end_shim(record.shim, &dir);
-            // Other sandboxes of the pod may still have something in it.
-            inner.cgroups.remove_if_empty(&inner.group(&record.config.cgroup_parent));
+            inner.release_group(&record.id, &inner.group(&record.config.cgroup_parent));
             remove_dir(&dir)
         };
         blocking(work).await?.map_err(super::internal)?;
         self.sandboxes.lock().remove(id);
         Ok(())
+    }
+
+    /// Removes the pod's cgroup with what half-made containers left in it, unless another sandbox of the pod has it too. Blocking.
+    fn release_group(&self, sandbox: &str, group: &str) {
+        let shared = self.sandboxes.lock().values().any(|other| {
+            let record = other.record.lock();
+            record.id != sandbox && self.group(&record.config.cgroup_parent) == group
+        });
+        if shared || group == self.options.cgroup_root {
+            return;
+        }
+        self.cgroups.kill(group);
+        if let Err(error) = self.cgroups.remove(group) {
+            tracing::warn!(group, %error, "the pod's cgroup cannot be removed");
+        }
     }
 
     /// Removes what a sandbox that did not come to be has left.
@@ -274,10 +320,15 @@ impl Inner {
         }
         let dir = self.sandbox_dir(id);
         let work = {
-            let dir = dir.clone();
+            let (dir, id, inner) = (dir.clone(), id.to_owned(), self.clone());
             move || {
                 if let Ok(state) = read_json::<ShimState>(&dir.join("shim-state.json")) {
                     end_shim(state.pid, &dir);
+                }
+                if let Ok(config) = read_json::<ShimConfig>(&dir.join("shim.json"))
+                    && !config.cgroup.is_empty()
+                {
+                    inner.release_group(&id, &config.cgroup);
                 }
             }
         };
@@ -290,14 +341,26 @@ impl Inner {
     }
 }
 
-/// Kills the process if it is the shim of `dir`, and waits for its end. Blocking.
-fn end_shim(pid: u32, dir: &Path) {
-    let Some(handle) = cgroup::pidfd(pid as i32) else { return };
+/// The process `pid`, if it is the shim of `dir`.
+fn shim_handle(pid: u32, dir: &Path) -> Option<OwnedFd> {
+    let handle = cgroup::pidfd(pid as i32)?;
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_ours = command.split(|byte| *byte == 0).any(|argument| argument == dir.as_os_str().as_encoded_bytes());
-    if is_ours {
+    is_ours.then_some(handle)
+}
+
+/// Kills the process if it is the shim of `dir`, and waits for its end. Blocking.
+fn end_shim(pid: u32, dir: &Path) {
+    if let Some(handle) = shim_handle(pid, dir) {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
-        cgroup::wait_readable(&handle, Duration::from_secs(5));
+        cgroup::wait_readable(&handle, SHIM_END);
+    }
+}
+
+/// Waits for the end of a shim that was told to shut down: it may still be making a container. Blocking.
+fn await_shim(pid: u32, dir: &Path) {
+    if let Some(handle) = shim_handle(pid, dir) {
+        cgroup::wait_readable(&handle, SHIM_END);
     }
 }
 

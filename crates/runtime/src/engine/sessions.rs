@@ -45,7 +45,8 @@ impl Inner {
     }
 
     /// The command as a process of the container: same user, environment and privileges.
-    async fn exec_request(&self, entry: &ContainerEntry, request: &ExecRequest) -> Result<Request> {
+    /// A `bound` one ends with its session.
+    async fn exec_request(&self, entry: &ContainerEntry, request: &ExecRequest, bound: bool) -> Result<Request> {
         let path = entry.dir.join("config.json");
         let spec: Value = blocking(move || read_json(&path)).await?.map_err(super::internal)?;
         let mut process = spec["process"].clone();
@@ -63,6 +64,7 @@ impl Inner {
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr && !request.tty,
+            bound,
         }))
     }
 
@@ -70,7 +72,7 @@ impl Inner {
     pub(super) async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput> {
         let entry = self.running(id)?;
         let request = ExecRequest { command: command.to_vec(), stdout: true, stderr: true, ..ExecRequest::default() };
-        let request = self.exec_request(&entry, &request).await?;
+        let request = self.exec_request(&entry, &request, true).await?;
         let timed_out = || Error::Timeout(format!("command {command:?} timed out after {timeout:?}"));
         let deadline = tokio::time::Instant::now() + if timeout.is_zero() { Duration::from_secs(1 << 30) } else { timeout };
         let mut client = match tokio::time::timeout_at(deadline, self.connect(&entry, &request)).await {
@@ -92,7 +94,7 @@ impl Inner {
         if request.command.is_empty() {
             return Err(Error::Start("no command specified".to_owned()));
         }
-        let client = self.connect(&entry, &self.exec_request(&entry, &request).await?).await?;
+        let client = self.connect(&entry, &self.exec_request(&entry, &request, false).await?).await?;
         Ok(streams(client, &request, &self.options.tasks))
     }
 

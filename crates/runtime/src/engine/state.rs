@@ -49,10 +49,12 @@ impl SandboxEntry {
     /// Changes the state, also on disk. False when it was that already.
     pub(super) fn set_state(&self, state: SandboxState) -> io::Result<bool> {
         let mut record = self.record.lock();
-        let changed = record.state != state;
+        if record.state == state {
+            return Ok(false);
+        }
         record.state = state;
         write_json(&self.dir.join("sandbox.json"), &*record)?;
-        Ok(changed)
+        Ok(true)
     }
 
     pub(super) fn view(&self) -> Sandbox {

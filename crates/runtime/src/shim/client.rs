@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -51,10 +52,14 @@ impl Client {
     }
 }
 
-/// One request to the shim of `dir` on a connection of its own.
-pub(crate) async fn call(dir: &Path, request: &Request) -> Result<()> {
-    let mut client = Client::connect(dir).await.map_err(|error| Error::Internal(format!("the pod's shim is gone: {error}")))?;
-    client.call(request).await
+/// One request to the shim of `dir` on a connection of its own, answered within `limit`.
+pub(crate) async fn call(dir: &Path, request: &Request, limit: Duration) -> Result<()> {
+    let ask = async {
+        let gone = |error| Error::Internal(format!("the pod's shim is gone: {error}"));
+        Client::connect(dir).await.map_err(gone)?.call(request).await
+    };
+    let late = |_| Error::Timeout(format!("the pod's shim did not answer within {limit:?}"));
+    tokio::time::timeout(limit, ask).await.map_err(late)?
 }
 
 /// Reads one frame.

@@ -80,7 +80,11 @@ impl LogWriter {
         if out.is_empty() {
             return Ok(());
         }
-        self.file.write_all(out)?;
+        if let Err(error) = self.file.write_all(out) {
+            // Half a line would spoil the next one.
+            let _ = self.file.set_len(self.size);
+            return Err(error);
+        }
         self.size += out.len() as u64;
         match self.limit {
             Some((bytes, files)) if bytes > 0 && self.size > bytes => self.rotate(files),
@@ -93,8 +97,10 @@ impl LogWriter {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stamp: String = format!("{:.9}", Timestamp::now()).chars().filter(char::is_ascii_digit).collect();
         let (date, time) = stamp.split_at(8);
-        fs::rename(&self.path, self.path.with_file_name(format!("{name}.{date}-{time}")))?;
-        self.file = open(&self.path)?;
+        let old = self.path.with_file_name(format!("{name}.{date}-{time}"));
+        fs::rename(&self.path, &old)?;
+        // On a full disk the old file goes on under its name.
+        self.file = open(&self.path).inspect_err(|_| drop(fs::rename(&old, &self.path)))?;
         self.size = 0;
         let prefix = format!("{name}.");
         let directory = self.path.parent().unwrap_or(Path::new("."));

@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 mod conn;
+mod lifecycle;
 mod log;
 mod namespaces;
 pub(crate) mod protocol;
@@ -33,7 +34,10 @@ pub(crate) fn main(dir: &Path) -> i32 {
             return 1;
         }
     };
-    let _ = writeln!(io::stdout(), "ok");
+    // An engine that is gone will not know of this pod.
+    if writeln!(io::stdout(), "ok").and_then(|()| io::stdout().flush()).is_err() {
+        return 1;
+    }
     if let Err(error) = detach() {
         eprintln!("shim: {error}");
     }

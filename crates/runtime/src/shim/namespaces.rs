@@ -148,6 +148,7 @@ mod tests {
             new_pid: false,
             hostname: String::new(),
             sysctls: Default::default(),
+            cgroup: String::new(),
             oci_root: Default::default(),
             runtime: None,
         };

@@ -101,6 +101,9 @@ pub(crate) struct ShimConfig {
     pub(crate) new_pid: bool,
     pub(crate) hostname: String,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// The pod's cgroup, relative to the root of every hierarchy: what a sandbox that was not finished leaves.
+    #[serde(default)]
+    pub(crate) cgroup: String,
     /// Where the OCI runtime keeps its state.
     pub(crate) oci_root: PathBuf,
     /// Another OCI runtime than the built-in one.
@@ -142,6 +145,9 @@ pub(crate) struct ExecSession {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
+    /// It is killed when the connection ends: nobody would hear what it found.
+    #[serde(default)]
+    pub(crate) bound: bool,
 }
 
 /// The first frame of a connection.

@@ -20,8 +20,15 @@ const STDIN_LIMIT: usize = 64 << 10;
 
 /// What kind of process it is.
 pub(super) enum Role {
-    Container { request: Box<StartRequest>, log: LogWriter },
-    Exec { container: String },
+    Container {
+        request: Box<StartRequest>,
+        log: LogWriter,
+    },
+    /// `bound`: it ends with the connection that asked for it.
+    Exec {
+        container: String,
+        bound: bool,
+    },
 }
 
 /// How the terminal arrives from the container.
@@ -52,8 +59,10 @@ pub(super) struct Task {
     size: Option<(u16, u16)>,
     /// Connections that take its output.
     pub(super) attached: Vec<u64>,
-    /// The connection that waits to hear that it started.
-    pub(super) starter: Option<u64>,
+    /// The connections that wait to hear that it started.
+    pub(super) starters: Vec<u64>,
+    /// A signal that came before there was a process to get it.
+    early_signal: Option<i32>,
 }
 
 impl Task {
@@ -89,17 +98,17 @@ impl Task {
             runtime: config.runtime.clone(),
             result: dir.join(format!("result-{number}.json")),
         };
-        let role = Role::Exec { container: session.container };
+        let role = Role::Exec { container: session.container, bound: session.bound };
         let mut task = Self::spawn(dir, number, helper, role, session.tty, session.stdin)?;
         task.scratch.push(process);
         Ok(task)
     }
 
-    fn spawn(dir: &Path, number: u64, mut helper: HelperRequest, role: Role, tty: bool, stdin: bool) -> io::Result<Self> {
-        let mut task = Self {
+    fn new(result: PathBuf, role: Role) -> Self {
+        Self {
             role,
             helper: None,
-            result: helper.result.clone(),
+            result,
             scratch: Vec::new(),
             pid: None,
             state: Default::default(),
@@ -111,8 +120,13 @@ impl Task {
             console: Console::None,
             size: None,
             attached: Vec::new(),
-            starter: None,
-        };
+            starters: Vec::new(),
+            early_signal: None,
+        }
+    }
+
+    fn spawn(dir: &Path, number: u64, mut helper: HelperRequest, role: Role, tty: bool, stdin: bool) -> io::Result<Self> {
+        let mut task = Self::new(helper.result.clone(), role);
         let mut streams = [Stdio::null(), Stdio::null(), Stdio::null()];
         if tty {
             // Relative to the working directory, which is `dir`: socket addresses are short.
@@ -160,7 +174,7 @@ impl Task {
     pub(super) fn container_id(&self) -> &str {
         match &self.role {
             Role::Container { request, .. } => &request.id,
-            Role::Exec { container } => container,
+            Role::Exec { container, .. } => container,
         }
     }
 
@@ -176,6 +190,34 @@ impl Task {
 
     pub(super) fn is_container(&self) -> bool {
         matches!(self.role, Role::Container { .. })
+    }
+
+    /// Whether it ends with the connection that asked for it.
+    pub(super) fn is_bound(&self) -> bool {
+        matches!(self.role, Role::Exec { bound: true, .. })
+    }
+
+    /// The helper has started the process; it gets the signal that came before it.
+    pub(super) fn begun(&mut self, pid: i32) {
+        self.pid = Some(pid);
+        if let Some(signal) = self.early_signal.take().filter(|_| self.status.is_none()) {
+            self.signal(signal);
+        }
+    }
+
+    /// Sends a signal, as soon as there is a process. An executed command leads its session: its children get it too.
+    pub(super) fn signal(&mut self, signal: i32) {
+        match self.pid {
+            // Nothing is gentler than SIGKILL, so that one stays.
+            None if self.early_signal != Some(libc::SIGKILL) => self.early_signal = Some(signal),
+            None => {}
+            Some(pid) => {
+                if !self.is_container() {
+                    send_signal(-pid, signal);
+                }
+                send_signal(pid, signal);
+            }
+        }
     }
 
     /// The descriptor of an output stream that is worth waiting for. Output waits until the start was reported.
@@ -301,6 +343,12 @@ impl Task {
     }
 }
 
+/// Sends a signal; a process that is gone needs none.
+pub(super) fn send_signal(pid: i32, signal: i32) {
+    // SAFETY: takes integers only.
+    unsafe { libc::kill(pid, signal) };
+}
+
 fn nonblocking(fd: OwnedFd) -> io::Result<fs::File> {
     fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(fd.into())
@@ -319,4 +367,34 @@ fn receive_fd(stream: &UnixStream) -> io::Result<Option<OwnedFd>> {
         }
     }
     Ok(received.into_iter().next())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_signal_waits_for_the_process() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let request = StartRequest {
+            id: "c".to_owned(),
+            dir: dir.path().to_owned(),
+            tty: false,
+            stdin: false,
+            stdin_once: false,
+            log: dir.path().join("0.log"),
+            log_limit: None,
+            cgroup: String::new(),
+            shared_pid: false,
+        };
+        let log = LogWriter::open(&request.log, None).unwrap();
+        let mut task = Task::new(dir.path().join("result"), Role::Container { request: Box::new(request), log });
+        task.signal(libc::SIGKILL);
+        task.signal(libc::SIGTERM);
+        task.begun(child.id() as i32);
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
 }

@@ -1,9 +1,12 @@
 //! Restarts and deaths.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
 use runtime::api::{ContainerState, Runtime, SandboxState};
+
+use serde_json::json;
 
 use crate::support::{LONG, Node, log_text};
 
@@ -86,6 +89,28 @@ fn is_zombie(pid: u32) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_cut_off_is_not_begun_twice() {
+    let Some(mut node) = Node::start().await else { return };
+    let sandbox = node.sandbox("cut").await;
+    for pause in [0, 2, 5, 10, 20] {
+        let name = format!("main-{pause}");
+        let id = node.engine().create_container(&sandbox, node.config(&name, "sleep 1000")).await.unwrap().id;
+        // The request is on its way, or at the shim, or answered when the engine ends.
+        let engine = node.engine().clone();
+        let (runtime, asked) = (tokio::runtime::Handle::current(), id.clone());
+        let start = runtime.spawn(async move { engine.start_container(&asked).await });
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        node.abandon().await;
+        start.abort();
+        node.open().await;
+        node.engine().start_container(&id).await.unwrap();
+        assert_eq!(node.engine().container(&id).await.unwrap().state, ContainerState::Running);
+        let output = node.exec(&id, "ps | grep -c 'sleep 100[0]'").await;
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn half_made_things_are_removed_at_start() {
     let Some(mut node) = Node::start().await else { return };
     node.close().await;
@@ -94,7 +119,15 @@ async fn half_made_things_are_removed_at_start() {
     std::fs::create_dir_all(sandbox.join("shm")).unwrap();
     std::fs::create_dir_all(container.join("rootfs")).unwrap();
     std::fs::write(node.dir.path().join("run/netns/half"), "").unwrap();
+    let group = format!("{}/kubepods/podhalf", node.cgroup_root);
+    let shim = json!({"new_net": true, "new_ipc": true, "new_uts": true, "new_pid": false, "hostname": "h", "sysctls": {},
+        "cgroup": group, "oci_root": "/", "runtime": null});
+    std::fs::write(sandbox.join("shim.json"), shim.to_string()).unwrap();
+    let hierarchies: &[&str] = if Path::new("/sys/fs/cgroup/cgroup.procs").exists() { &[""] } else { &["cpu", "memory"] };
+    let groups: Vec<_> = hierarchies.iter().map(|name| Path::new("/sys/fs/cgroup").join(name).join(&group)).collect();
+    groups.iter().for_each(|path| drop(std::fs::create_dir_all(path.join("container"))));
     node.open().await;
+    assert!(groups.iter().all(|path| !path.exists()), "its cgroup is gone, with that of a half-made container");
     assert!(!sandbox.exists() && !container.exists());
     assert!(!node.dir.path().join("run/netns/half").exists());
 }

@@ -53,6 +53,30 @@ async fn commands_run_to_their_end_or_their_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_times_out_while_it_starts_is_killed_too() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("early").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let command = ["sleep".to_owned(), "2000".to_owned()];
+    for milliseconds in (1..20).chain([40, 80]) {
+        let error = node.engine().exec_sync(&id, &command, Duration::from_millis(milliseconds)).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout(_)), "{error}");
+    }
+    let left = node.exec(&id, "until test $(ps | grep -c 'sleep 200[0]') = 0; do sleep 0.02; done").await;
+    assert_eq!(left.exit_code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_leaves_behind_does_not_hold_up_the_shim() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("noisy").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let output = node.exec(&id, "yes & exit 3").await;
+    assert_eq!(output.exit_code, 3);
+    assert_eq!(node.exec(&id, "echo still").await.stdout, b"still\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_has_streams() {
     let Some(node) = Node::start().await else { return };
     let sandbox = node.sandbox("streams").await;

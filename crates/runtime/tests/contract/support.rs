@@ -93,6 +93,12 @@ impl Node {
         self.engine = None;
     }
 
+    /// Leaves the engine as a killed server does: nobody waits for what it does.
+    pub(crate) async fn abandon(&mut self) {
+        self.tasks.token().cancel();
+        self.engine = None;
+    }
+
     pub(crate) fn pod(&self, name: &str) -> SandboxConfig {
         SandboxConfig {
             pod: PodIdentity { name: name.into(), namespace: "default".into(), uid: format!("uid-{name}") },

@@ -16,6 +16,7 @@ fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) 
         shim: 7,
         pod_init: Some(8),
         oom_floor: Some(0),
+        seccomp: config.security.seccomp.as_ref().map(|_| json!({"defaultAction": "SCMP_ACT_ALLOW"})),
     }
     .spec()
 }

@@ -1,0 +1,158 @@
+//! A pod that ran before this kubelet started.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ContainerStatus;
+use runtime::api::{Container, ContainerState, SandboxState};
+
+use super::state::{Cause, Ending, State, Step};
+use super::status::SCHEME;
+use super::worker::{Found, ended};
+use crate::spec::Model;
+
+/// The state of a pod that may have run before this kubelet started: nothing that runs is touched.
+pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
+    let status = model.pod.status.clone().unwrap_or_default();
+    let mut state = State { start_time: Some(status.start_time.as_ref().map_or(now, |time| time.0)), ..State::default() };
+    let Found { mut sandboxes, mut containers } = found;
+    sandboxes.sort_by_key(|sandbox| sandbox.attempt);
+    state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
+    let ready = sandboxes.pop();
+    containers.sort_by_key(|container| container.attempt);
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    for told in lists.into_iter().flatten().flatten() {
+        let slot = state.slot(&told.name);
+        slot.inherited = Some(told.clone());
+        let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
+        slot.attempt = u32::try_from(told.restart_count).unwrap_or(0) + u32::from(ran);
+    }
+    for container in containers {
+        let in_newest = ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
+        let slot = state.slot(&container.name.clone());
+        if in_newest {
+            slot.observe(container);
+        } else {
+            slot.attempt = slot.attempt.max(container.attempt + 1);
+            slot.previous = Some(container);
+        }
+        if slot.running() {
+            // Its hook has run, and until a probe says otherwise it is what it was.
+            slot.hook = Step::Done(());
+            slot.started = slot.inherited.as_ref().is_some_and(|told| told.started == Some(true));
+            slot.ready = slot.inherited.as_ref().is_some_and(|told| told.ready);
+        }
+    }
+    if !ended(&status) {
+        remember(&mut state);
+    }
+    if let Some(sandbox) = ready {
+        let serves = sandbox.state == SandboxState::Ready;
+        state.sandbox = Step::Done(sandbox);
+        if !serves && !ended(&status) {
+            state.lose_sandbox();
+        }
+    }
+    if ended(&status) {
+        state.ending = Some(Ending::new(Cause::Completed, now));
+    }
+    state
+}
+
+/// After a restart of the machine the runtime knows nothing: what the API was told of containers that ran takes its place.
+fn remember(state: &mut State) {
+    for (name, slot) in &mut state.slots {
+        if slot.current.is_some() || slot.previous.is_some() {
+            continue;
+        }
+        if let Some(container) = slot.inherited.as_ref().and_then(|told| from_status(name, told)) {
+            slot.observe(container);
+            state.bereft = true;
+        }
+    }
+}
+
+/// The container that a status tells of, ended. None when it tells of none, or of one that waits to be made again.
+fn from_status(name: &str, told: &ContainerStatus) -> Option<Container> {
+    let shown = told.state.as_ref()?;
+    let id = told.container_id.as_deref()?.strip_prefix(SCHEME)?.to_owned();
+    let time = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| time.as_ref().map(|time| time.0);
+    let (started, finished, code, reason) = match (&shown.terminated, &shown.running) {
+        (Some(end), _) => (time(&end.started_at), time(&end.finished_at), end.exit_code, end.reason.clone().unwrap_or_default()),
+        // It ended with the machine; when nobody knows.
+        (None, Some(running)) => (time(&running.started_at), time(&running.started_at), 255, "Unknown".to_owned()),
+        (None, None) => return None,
+    };
+    Some(Container {
+        id,
+        sandbox: String::new(),
+        name: name.to_owned(),
+        attempt: u32::try_from(told.restart_count).unwrap_or(0),
+        state: ContainerState::Exited,
+        created: started.unwrap_or_default(),
+        started,
+        finished,
+        exit_code: Some(code),
+        signal: None,
+        reason,
+        message: shown.terminated.as_ref().and_then(|end| end.message.clone()).unwrap_or_default(),
+        image: told.image_id.clone(),
+        image_reference: told.image.clone(),
+        log_path: Default::default(),
+        annotations: Default::default(),
+        pid: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::plan::{advance, plan};
+    use crate::pod::testing::{at, container, sandbox};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    /// What a kubelet begins with when it finds a pod that was reported as running with container `a` in `state`.
+    #[track_caller]
+    fn check(policy: &str, told: Value, found: Found, expected: &[&str], attempt: u32) {
+        let id = if told.get("waiting").is_none() { "knarr://1" } else { "" };
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "a", "restartCount": 0, "ready": false,
+            "image": "img", "imageID": "", "containerID": id, "state": told}]});
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": status,
+            "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]}});
+        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+        let mut state = adopt(&model, found, at(100));
+        advance(&model, &mut state, false, at(100));
+        let actions = plan(&model, &state, at(100)).actions;
+        let words: Vec<_> = actions.iter().map(|action| format!("{action:?}").split('(').next().unwrap().to_owned()).collect();
+        assert_eq!(words, expected);
+        assert_eq!(state.slots["a"].attempt, attempt);
+    }
+
+    #[test]
+    fn a_restarted_machine_runs_what_the_policy_restarts() {
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let ended = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:00Z"}});
+        let begins = ["RunSandbox", "MountVolumes", "EnsureImage"];
+        check("Always", running(), Found::default(), &begins, 1);
+        check("OnFailure", running(), Found::default(), &begins, 1);
+        check("OnFailure", ended(0), Found::default(), &["Unmount"], 1);
+        check("Never", running(), Found::default(), &["Unmount"], 1);
+    }
+
+    #[test]
+    fn a_dead_sandbox_runs_what_the_policy_restarts() {
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let dead = || {
+            let sandbox = runtime::api::Sandbox { state: SandboxState::NotReady, ..sandbox() };
+            let killed = Container { exit_code: Some(137), ..container("1", "a", 0, ContainerState::Exited) };
+            Found { sandboxes: vec![sandbox], containers: vec![killed] }
+        };
+        check("Always", running(), dead(), &["RemoveLost", "MountVolumes", "EnsureImage"], 1);
+        check("Never", running(), dead(), &["StopSandbox"], 1);
+    }
+
+    #[test]
+    fn a_container_that_was_made_is_started_and_not_made_again() {
+        let made = Found { sandboxes: vec![sandbox()], containers: vec![container("1", "a", 0, ContainerState::Created)] };
+        check("Always", json!({"waiting": {"reason": "ContainerCreating"}}), made, &["MountVolumes", "EnsureImage"], 0);
+    }
+}
