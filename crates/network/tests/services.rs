@@ -77,6 +77,14 @@ impl Cluster {
         self.endpoints(name, endpoints);
     }
 
+    /// Lets the load balancer of a service be at `ip`.
+    fn balance(&self, name: &str, spec: Value, ip: &str) {
+        let metadata = json!({"namespace": "a", "name": name});
+        let status = json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
+        let service = json!({"metadata": metadata, "spec": spec, "status": status});
+        self.fake.put::<Service>(&serde_json::from_value(service).unwrap());
+    }
+
     fn endpoints(&self, name: &str, endpoints: &[IpAddr]) {
         let metadata = json!({"namespace": "a", "name": name, "labels": {"kubernetes.io/service-name": name}});
         let endpoints: Vec<Value> = endpoints.iter().map(|ip| json!({"addresses": [ip], "nodeName": NODE})).collect();
@@ -228,4 +236,43 @@ fn the_node_serves_its_own_service_address() {
 /// The address of the pod "c".
 fn c_address(cluster: &Cluster) -> IpAddr {
     cluster.network.leases()["c"].addresses[0]
+}
+
+#[test]
+fn a_load_balancer_serves_whom_it_should() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let ((_a, a_ip), (c, _)) = (cluster.pod("a"), cluster.pod("c"));
+    let spec = |ranges: &[&str]| {
+        json!({"type": "LoadBalancer", "clusterIP": "10.43.0.7", "loadBalancerSourceRanges": ranges,
+               "ports": [{"name": "tcp", "port": 80}]})
+    };
+    cluster.endpoints("web", &[a_ip]);
+    let outside = || cluster.outside.run(|| tcp(at("192.0.2.1:80")));
+    cluster.balance("web", spec(&[]), "192.0.2.1");
+    until("everybody is served", || outside().is_ok());
+    // The outside is at 192.0.2.2.
+    cluster.balance("web", spec(&["198.51.100.0/24", "10.42.0.0/24"]), "192.0.2.1");
+    until("strangers are not served", || outside() == Err(ErrorKind::TimedOut));
+    assert!(c.run(|| tcp(at("192.0.2.1:80"))).is_ok(), "pods are");
+    assert!(tcp(at("10.43.0.7:80")).is_ok(), "the cluster's address is not restricted");
+    cluster.balance("web", spec(&["198.51.100.0/24", "192.0.2.0/28", "192.0.2.2/32"]), "192.0.2.1");
+    until("a range that has the client", || outside().is_ok());
+    cluster.balance("web", spec(&["192.0.2.3/32"]), "192.0.2.1");
+    until("its neighbour is not the client", || outside() == Err(ErrorKind::TimedOut));
+}
+
+#[test]
+fn a_firewall_that_forwards_nothing_is_noticed() {
+    if !isolate() {
+        return;
+    }
+    assert!(!network::nft::host::drops_forwarded(network::nft::Family::V4).unwrap());
+    sh("nft add table ip filter");
+    sh("nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+    assert!(network::nft::host::drops_forwarded(network::nft::Family::V4).unwrap());
+    sh("nft 'chain ip filter FORWARD { policy accept; }'");
+    assert!(!network::nft::host::drops_forwarded(network::nft::Family::V4).unwrap());
 }

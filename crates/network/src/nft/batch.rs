@@ -4,6 +4,7 @@ use crate::netlink::{ACK, APPEND, Buffer, CREATE, EXCL};
 
 use super::Family;
 use super::expr::{Expr, Verdict, data, encode_verdict};
+use super::ruleset::Map;
 
 const SUBSYS: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
@@ -54,6 +55,8 @@ pub(crate) struct Set {
     pub(crate) values: Values,
     /// Elements are added by rules and expire; the most elements.
     pub(crate) dynamic: Option<u32>,
+    /// Elements are ranges: their keys hold the first and then the last.
+    pub(crate) ranges: bool,
 }
 
 /// The value of an element.
@@ -176,12 +179,17 @@ fn encode_set(b: &mut Buffer, set: &Set, id: u32) {
     const MAP: u32 = 0x8;
     const TIMEOUT: u32 = 0x10;
     const EVAL: u32 = 0x20;
+    const INTERVAL: u32 = 0x4;
+    const CONCATENATED: u32 = 0x80;
     let mut flags = 0;
     if set.values != Values::Nothing {
         flags |= MAP;
     }
     if set.dynamic.is_some() {
         flags |= TIMEOUT | EVAL;
+    }
+    if set.ranges {
+        flags |= INTERVAL | CONCATENATED;
     }
     let (key_type, key_len) = concatenated(&set.key);
     b.string(2, set.name);
@@ -199,6 +207,9 @@ fn encode_set(b: &mut Buffer, set: &Set, id: u32) {
     }
     if let Some(size) = set.dynamic {
         b.nested(9, |b| b.be32(1, size));
+    } else if set.ranges {
+        let field = |b: &mut Buffer, field: &Field| b.nested(1, |b| b.be32(1, field.len));
+        b.nested(9, |b| b.nested(2, |b| set.key.iter().for_each(|one| field(b, one))));
     }
     b.be32(10, id);
 }
@@ -217,7 +228,14 @@ fn encode_elements<'a>(b: &mut Buffer, set: &str, elements: impl Iterator<Item =
     b.nested(3, |b| {
         for (key, value) in elements {
             b.nested(1, |b| {
-                data(b, 1, key);
+                match set == Map::Sources.name() {
+                    true => {
+                        let (first, last) = key.split_at(key.len() / 2);
+                        data(b, 1, first);
+                        data(b, 10, last);
+                    }
+                    false => data(b, 1, key),
+                }
                 match value {
                     Value::None => (),
                     Value::Data(bytes) => data(b, 2, bytes),

@@ -7,10 +7,11 @@
 //! the truth, and when a batch does not fit, the table is replaced as a whole.
 //!
 //! [`ruleset`] is the pure part (elements, claims, deltas), [`skeleton`] the rules, [`batch`] the encoding,
-//! [`table`] the effects.
+//! [`table`] the effects, [`host`] a look at the host's own firewall.
 
 pub(crate) mod batch;
 pub(crate) mod expr;
+pub mod host;
 pub mod ruleset;
 pub(crate) mod skeleton;
 pub mod table;

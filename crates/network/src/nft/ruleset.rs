@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::batch::{Pair, Value};
 use super::{Family, octets};
 
@@ -73,11 +75,14 @@ pub enum Map {
     Hairpin,
     /// Key to endpoint.
     HostPorts,
+    /// Keys and ranges of clients that may use them, where not everybody may.
+    Sources,
 }
 
 impl Map {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Services, Self::External, Self::Slots, Self::Affine, Self::Hairpin, Self::HostPorts];
+    pub const ALL: [Self; 7] =
+        [Self::Services, Self::External, Self::Slots, Self::Affine, Self::Hairpin, Self::HostPorts, Self::Sources];
 
     /// The name in the kernel.
     pub fn name(self) -> &'static str {
@@ -88,6 +93,7 @@ impl Map {
             Self::Affine => "affine",
             Self::Hairpin => "hairpin",
             Self::HostPorts => "host-ports",
+            Self::Sources => "sources",
         }
     }
 
@@ -120,6 +126,8 @@ pub struct Code {
     pub any_address: bool,
     /// The slots are those of the `External` map.
     pub local: bool,
+    /// Only clients in `Sources` are served; the packets of others are dropped.
+    pub restricted: bool,
 }
 
 /// Slots of the `External` map are numbered from here.
@@ -131,7 +139,8 @@ impl Code {
         let flags = if self.slots == 0 {
             u32::from(self.empty == Empty::Drop)
         } else {
-            u32::from(self.masquerade) << 24 | u32::from(self.any_address) << 25 | u32::from(self.local) << 26 | self.sticky
+            let bits = [(self.masquerade, 24), (self.any_address, 25), (self.local, 26), (self.restricted, 27)];
+            bits.into_iter().fold(self.sticky, |flags, (bit, at)| flags | u32::from(bit) << at)
         };
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&self.slots.to_ne_bytes());
@@ -150,6 +159,7 @@ impl Code {
             masquerade: flags & 1 << 24 != 0,
             any_address: flags & 1 << 25 != 0,
             local: flags & 1 << 26 != 0,
+            restricted: flags & 1 << 27 != 0,
         })
     }
 }
@@ -188,6 +198,14 @@ impl Element {
     /// Connections of `address` to itself are masqueraded.
     pub fn hairpin(address: IpAddr) -> Self {
         Self::new(Family::of(address), Map::Hairpin, octets(address).repeat(2), Vec::new())
+    }
+
+    /// Clients in `range` may use the key. Ranges of one key must not overlap.
+    pub fn source(key: Key, range: IpNet) -> Self {
+        let end = |address| [key_bytes(key), octets(address)].concat();
+        // The first and the last of a range, one after the other.
+        let bytes = [end(range.network()), end(range.broadcast())].concat();
+        Self::new(Family::of(key.address), Map::Sources, bytes, Vec::new())
     }
 
     /// A port of the node that leads to a pod.
@@ -356,8 +374,15 @@ mod tests {
     }
 
     fn service(port: u16, endpoints: u32) -> Vec<Element> {
-        let code =
-            Code { slots: endpoints, empty: Empty::Reject, sticky: 0, masquerade: false, any_address: false, local: false };
+        let code = Code {
+            slots: endpoints,
+            empty: Empty::Reject,
+            sticky: 0,
+            masquerade: false,
+            any_address: false,
+            local: false,
+            restricted: false,
+        };
         let endpoint = |i| Endpoint { address: IpAddr::from([10, 42, 0, i as u8 + 2]), port: 80 };
         let slots = (0..endpoints).map(|i| Element::slot(key(port), false, i, endpoint(i)));
         slots.chain([Element::entry(Map::Services, key(port), code)]).collect()
@@ -394,10 +419,12 @@ mod tests {
     #[test]
     fn codes_survive_encoding() {
         for (slots, sticky, masquerade) in [(1, 0, false), (70_000, 86_400, true)] {
-            let code = Code { slots, empty: Empty::Reject, sticky, masquerade, any_address: true, local: false };
+            let code =
+                Code { slots, empty: Empty::Reject, sticky, masquerade, any_address: true, local: false, restricted: true };
             assert_eq!(Code::decode(&code.encode()), Some(code));
         }
-        let none = Code { slots: 0, empty: Empty::Drop, sticky: 5, masquerade: true, any_address: true, local: true };
+        let none =
+            Code { slots: 0, empty: Empty::Drop, sticky: 5, masquerade: true, any_address: true, local: true, restricted: false };
         assert_eq!(Code::decode(&none.encode()).unwrap().empty, Empty::Drop);
     }
 }

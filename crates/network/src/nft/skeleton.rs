@@ -86,7 +86,8 @@ fn sets(family: Family) -> Vec<Op> {
     let key = vec![address, protocol, port];
     let endpoint = Values::Data(vec![address, port]);
     let code = || Values::Data(vec![word, word]);
-    let set = |name, key, values, dynamic| Op::NewSet(Set { name, key, values, dynamic });
+    let set = |name, key, values, dynamic| Op::NewSet(Set { name, key, values, dynamic, ranges: false });
+    let sources = vec![address, protocol, port, address];
     vec![
         set(Map::Services.name(), key.clone(), code(), None),
         set(Map::External.name(), key.clone(), code(), None),
@@ -94,16 +95,19 @@ fn sets(family: Family) -> Vec<Op> {
         set(Map::Affine.name(), vec![address, protocol, port, address, port], Values::Nothing, None),
         set(Map::Hairpin.name(), vec![address, address], Values::Nothing, None),
         set(Map::HostPorts.name(), key, endpoint.clone(), None),
+        Op::NewSet(Set { name: Map::Sources.name(), key: sources, values: Values::Nothing, dynamic: None, ranges: true }),
         set(AFFINITY, vec![address, address, protocol, port], endpoint, Some(1 << 20)),
         set(DISPATCH, vec![word, word], Values::Verdicts, None),
     ]
 }
 
 fn chain_name(code: Code) -> String {
-    let Code { slots, sticky, masquerade, any_address, local, .. } = code;
+    let Code { slots, sticky, masquerade, any_address, local, restricted, .. } = code;
     let flag = |on, name| if on { name } else { "" };
     let sticky = if sticky > 0 { format!("-sticky-{sticky}") } else { String::new() };
-    format!("pick-{slots}{sticky}{}{}{}", flag(masquerade, "-masquerade"), flag(any_address, "-node-port"), flag(local, "-local"))
+    let flags = [(masquerade, "-masquerade"), (any_address, "-node-port"), (local, "-local"), (restricted, "-restricted")];
+    let flags: String = flags.into_iter().map(|(on, name)| flag(on, name)).collect();
+    format!("pick-{slots}{sticky}{flags}")
 }
 
 fn verdict(code: Code) -> Verdict {
@@ -143,6 +147,13 @@ fn pick(family: Family, code: Code) -> Vec<Vec<Expr>> {
     let regs = family.address_regs();
     let offset = if code.local { LOCAL_OFFSET } else { 0 };
     let mut rules = Vec::new();
+    if code.restricted {
+        let mut stranger = load_key(family, 0, code.any_address);
+        stranger.push(source(family, regs + 2));
+        stranger.push(Expr::Lookup { set: Map::Sources.name(), reg: 0, data: None, invert: true });
+        stranger.push(Expr::Verdict(Verdict::Drop));
+        rules.push(stranger);
+    }
     if code.masquerade {
         rules.push(mark());
     }
@@ -320,7 +331,8 @@ impl Rules<'_> {
 
 /// Everything that rules can contain, to find out whether the kernel takes it.
 pub(crate) fn probe(config: &Config, family: Family) -> Vec<Op> {
-    let code = Code { slots: 2, empty: Empty::Reject, sticky: 60, masquerade: true, any_address: false, local: false };
+    let code =
+        Code { slots: 2, empty: Empty::Reject, sticky: 60, masquerade: true, any_address: false, local: false, restricted: true };
     let new_codes = [code, Code { sticky: 0, any_address: true, local: true, ..code }, Code { slots: 0, ..code }];
     let delta = Delta { new_codes: new_codes.map(Code::encode).to_vec(), ..Delta::default() };
     [create(config, family), update(family, delta)].concat()

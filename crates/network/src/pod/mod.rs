@@ -212,6 +212,7 @@ impl PodNetwork {
         };
         set_up_bridge(&options, &mut links, mtu)?;
         let table = Table::open(&options.table, options.config(), options.proxy)?;
+        crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), host_port_elements(lease)));
         table.replace(ports)?;
         let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));

@@ -18,5 +18,7 @@ pub(crate) fn set(key: String, value: &'static str) -> Result<(), Error> {
     if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {
         return Ok(());
     }
-    std::fs::write(&path, value).map_err(|source| Error { key, value, source })
+    std::fs::write(&path, value).map_err(|source| Error { key: key.clone(), value, source })?;
+    tracing::info!(key, value, "changed a kernel setting of this machine");
+    Ok(())
 }

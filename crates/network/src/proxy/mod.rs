@@ -91,13 +91,6 @@ impl Proxy {
         for key in changed {
             let (service, slices) = watch.get(&key);
             let old = self.plans.remove(&key).unwrap_or_default();
-            if service.as_ref().and_then(|service| service.spec.as_ref()).is_some_and(plan::is_restricted) {
-                tracing::warn!(
-                    service = %key,
-                    "spec.loadBalancerSourceRanges is not supported: the load balancer addresses are not served on this node; \
-                     use a NetworkPolicy or remove the field"
-                );
-            }
             let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
             if !first {
                 stale.extend(plan::stale_udp(&old, &new));

@@ -41,6 +41,8 @@ pub struct Entry {
     pub sticky: u32,
     /// Clients are hidden behind the node's address.
     pub masquerade: bool,
+    /// The clients that are served, without overlaps; None: everybody.
+    pub sources: Option<Vec<IpNet>>,
 }
 
 /// The entries of one service.
@@ -90,8 +92,10 @@ pub fn elements(plan: &Plan) -> Vec<Element> {
             masquerade: entry.masquerade,
             any_address: entry.key.address.is_unspecified(),
             local,
+            restricted: entry.sources.is_some(),
         };
         elements.push(Element::entry(entry.map, entry.key, code));
+        elements.extend(entry.sources.iter().flatten().map(|range| Element::source(entry.key, *range)));
         for (index, endpoint) in entry.slots.iter().enumerate() {
             elements.push(Element::slot(entry.key, local, index as u32, *endpoint));
             if entry.sticky > 0 {
@@ -149,18 +153,23 @@ fn external_local(spec: &ServiceSpec) -> bool {
     spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
-/// Whether only some clients may use the load balancer's addresses, which this proxy cannot tell apart.
-pub(super) fn is_restricted(spec: &ServiceSpec) -> bool {
-    spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty())
+/// The clients that may use the load balancer's addresses of a family. None: everybody.
+fn sources(spec: &ServiceSpec, family: Family) -> Option<Vec<IpNet>> {
+    let ranges = spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty())?;
+    let ranges = ranges.iter().filter_map(|range| range.trim().parse().ok());
+    let ranges: Vec<IpNet> = ranges.filter(|range: &IpNet| Family::of(range.addr()) == family).collect();
+    // The kernel wants ranges that do not overlap.
+    Some(IpNet::aggregate(&ranges))
 }
 
-fn external_ips(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
+/// Addresses outside the cluster's own ranges, each with whether it is a load balancer's.
+fn external_ips(service: &Service, spec: &ServiceSpec) -> Vec<(IpAddr, bool)> {
     let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
     // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
-    // Better unreachable than open to everybody.
-    let ingress = ingress.filter(|_| !is_restricted(spec));
     let balancers = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
-    spec.external_ips.iter().flatten().chain(balancers).filter_map(|ip| ip.parse().ok()).collect()
+    let external = spec.external_ips.iter().flatten().map(|ip| (ip, false));
+    let all = external.chain(balancers.map(|ip| (ip, true)));
+    all.filter_map(|(ip, balancer)| Some((ip.parse().ok()?, balancer))).collect()
 }
 
 #[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
@@ -178,20 +187,30 @@ fn plan_port(
     let sticky = sticky(spec);
     // Without endpoints anywhere the service is known to be down; with some elsewhere a Local policy is just silent.
     let empty = if chosen.all.is_empty() { Empty::Reject } else { Empty::Drop };
-    let entry = |map, key, slots: &[Endpoint], masquerade| Entry { map, key, slots: slots.to_vec(), empty, sticky, masquerade };
+    let entry = |map, key, slots: &[Endpoint], masquerade| Entry {
+        map,
+        key,
+        slots: slots.to_vec(),
+        empty,
+        sticky,
+        masquerade,
+        sources: None,
+    };
     let mut entries = Vec::new();
     let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
     for address in cluster_ips(spec).into_iter().filter(|address| Family::of(*address) == family) {
         entries.extend(key(address, port.port).map(|key| entry(Map::Services, key, internal, false)));
     }
-    let externals = external_ips(service, spec).into_iter().filter(|address| Family::of(*address) == family);
-    let mut outside: Vec<Key> = externals.filter_map(|address| key(address, port.port)).collect();
-    outside.extend(port.node_port.and_then(|number| key(family.unspecified(), number)));
-    for key in outside {
-        entries.push(entry(Map::Services, key, &chosen.all, true));
+    let externals = external_ips(service, spec).into_iter().filter(|(address, _)| Family::of(*address) == family);
+    let mut outside: Vec<(Key, Option<Vec<IpNet>>)> = externals
+        .filter_map(|(address, balancer)| Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer))))
+        .collect();
+    outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None))));
+    for (key, sources) in outside {
+        entries.push(Entry { sources: sources.clone(), ..entry(Map::Services, key, &chosen.all, true) });
         if external_local(spec) {
             // The client's address is kept: its packets stay on this node.
-            entries.push(entry(Map::External, key, &chosen.local, false));
+            entries.push(Entry { sources, ..entry(Map::External, key, &chosen.local, false) });
         }
     }
     let mut seen = std::collections::HashSet::new();

@@ -42,7 +42,9 @@ fn lines(plan: &Plan) -> Vec<String> {
         let slots = if slots.is_empty() { format!("{:?}", entry.empty) } else { slots.join(",") };
         let sticky = if entry.sticky > 0 { format!(" sticky {}", entry.sticky) } else { String::new() };
         let masquerade = if entry.masquerade { " masquerade" } else { "" };
-        format!("{} {}:{} {slots}{sticky}{masquerade}", entry.map.name(), entry.key.address, entry.key.port)
+        let sources = entry.sources.as_ref().map(|all| all.iter().map(|one| format!(" from {one}")).collect::<String>());
+        let sources = sources.unwrap_or_default();
+        format!("{} {}:{} {slots}{sticky}{masquerade}{sources}", entry.map.name(), entry.key.address, entry.key.port)
     };
     plan.entries.iter().map(line).collect()
 }
@@ -95,9 +97,12 @@ fn external_addresses() {
     ];
     assert_eq!(lines(&plan), expected);
     assert_eq!(plan.hairpin, [IpAddr::from([10, 42, 1, 5])]);
-    let restricted = json!({"loadBalancerSourceRanges": ["198.51.100.0/24"]});
+    let ranges = ["198.51.100.0/24", " 198.51.100.7/32", "fd00::/8", "203.0.113.1/32"];
+    let restricted = json!({"loadBalancerSourceRanges": ranges, "externalIPs": ["192.0.2.1"]});
     let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}]}});
-    assert_eq!(lines(&planned(restricted, status, endpoints(), &Plan::default())), expected[..1]);
+    let found = lines(&planned(restricted, status, endpoints(), &Plan::default()));
+    assert_eq!(found[..2], expected[..2]);
+    assert_eq!(found[2], format!("{} from 198.51.100.0/24 from 203.0.113.1/32", expected[2]));
 }
 
 #[test]
