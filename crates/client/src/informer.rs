@@ -23,6 +23,8 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + S
 
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long until it is asked again whether a kind is served that was not: nothing tells.
+const RETRY_MISSING: Duration = Duration::from_secs(60);
 
 /// A cache of all objects of kind `K` (or of those that a field selector picks), kept current by a watch. Cheap to clone.
 pub struct Informer<K> {
@@ -126,6 +128,10 @@ impl<K: Object> Informer<K> {
                     }
                     self.take(event, &mut seen);
                 }
+                Err(error) if is_missing(&error) => {
+                    tracing::debug!(kind = %K::kind(&()), "not served, asking again later");
+                    tokio::time::sleep(RETRY_MISSING).await;
+                }
                 Err(error) => {
                     tracing::debug!(kind = %K::kind(&()), %error, "watch failed, connecting again");
                     tokio::time::sleep(retry).await;
@@ -153,6 +159,15 @@ impl<K: Object> Informer<K> {
                 self.shared.store.write().remove(&Key::of(&object), resource_version::of(&object));
             }
         }
+    }
+}
+
+/// Whether the API does not have the kind.
+fn is_missing(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 

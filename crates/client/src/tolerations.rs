@@ -4,12 +4,14 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 /// Whether a toleration covers a taint.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    fn text(field: &Option<String>) -> &str {
+        field.as_deref().unwrap_or_default()
+    }
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
     if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
         return false;
     }
-    match text(&toleration.operator).as_str() {
+    match text(&toleration.operator) {
         "Exists" => true,
         "" | "Equal" => text(&toleration.value) == text(&taint.value),
         operator @ ("Gt" | "Lt") => match (text(&taint.value).parse::<i64>(), text(&toleration.value).parse::<i64>()) {

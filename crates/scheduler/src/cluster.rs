@@ -12,6 +12,10 @@ use crate::nominations::Nominations;
 use crate::pod::{HostPort, PodInfo};
 use crate::resources::{Resources, pods_in};
 use crate::selectors::Labels;
+use crate::tallies::{Tallies, Tally};
+
+/// The labels of nodes by which pods without constraints of their own are counted.
+const DEFAULT_KEYS: [&str; 1] = ["topology.kubernetes.io/zone"];
 
 /// A node and what is on it.
 #[derive(Clone, Debug)]
@@ -85,6 +89,11 @@ impl NodeInfo {
         self.present = true;
     }
 
+    /// Whether it exists, and is not only named by pods.
+    pub(crate) fn is_present(&self) -> bool {
+        self.present
+    }
+
     /// As it would be with more pods on it.
     pub(crate) fn with(&self, pods: impl Iterator<Item = Arc<PodInfo>>) -> Self {
         let mut node = self.clone();
@@ -128,6 +137,7 @@ pub(crate) struct Cluster {
     pub(crate) with_anti_affinity: usize,
     pub(crate) groups: Groups,
     pub(crate) nominations: Nominations,
+    tallies: Tallies,
 }
 
 impl Cluster {
@@ -163,6 +173,22 @@ impl Cluster {
         self.groups.of(pod)
     }
 
+    /// Counts what spreading `pod` will ask for. Not needed for right decisions, only for quick ones.
+    pub(crate) fn prepare(&mut self, pod: &PodInfo) {
+        let namespace = pod.namespace();
+        if let Some(group) = pod.spread.is_empty().then(|| self.group_of(pod)).flatten() {
+            self.tallies.prepare(namespace, &group, &DEFAULT_KEYS, &self.nodes);
+        }
+        for one in &pod.spread {
+            self.tallies.prepare(namespace, &one.selector, &[&one.key], &self.nodes);
+        }
+    }
+
+    /// What `selector` counts in a namespace, if that was prepared.
+    pub(crate) fn tally(&self, namespace: &str, selector: &Selector) -> Option<&Tally> {
+        self.tallies.get(namespace, selector)
+    }
+
     fn slot(&mut self, name: &str) -> usize {
         if let Some(slot) = self.by_name.get(name) {
             return *slot;
@@ -182,7 +208,11 @@ impl Cluster {
     pub(crate) fn set_node(&mut self, node: &Node) {
         let slot = self.slot(node.metadata.name.as_deref().unwrap_or_default());
         self.count_images(slot, false);
+        let same = self.nodes[slot].present && self.nodes[slot].labels == node.metadata.labels;
         self.nodes[slot].update(node);
+        if !same {
+            self.tallies.nodes_changed();
+        }
         self.count_images(slot, true);
     }
 
@@ -192,6 +222,7 @@ impl Cluster {
         self.image_nodes.retain(|_, count| *count > 0);
         self.nodes[slot].images.clear();
         self.nodes[slot].present = false;
+        self.tallies.nodes_changed();
         self.drop_if_empty(slot);
     }
 
@@ -214,6 +245,7 @@ impl Cluster {
         self.with_affinity += usize::from(pod.has_affinity());
         self.with_anti_affinity += usize::from(!pod.anti_affinity.required.is_empty());
         let slot = self.slot(node);
+        self.tallies.moved(&pod, &self.nodes[slot], 1);
         self.nodes[slot].add(pod);
     }
 
@@ -221,6 +253,7 @@ impl Cluster {
     pub(crate) fn remove_pod(&mut self, uid: &str) -> bool {
         let Some(slot) = self.placed.remove(uid).and_then(|node| self.by_name.get(&node).copied()) else { return false };
         if let Some(pod) = self.nodes[slot].remove(uid) {
+            self.tallies.moved(&pod, &self.nodes[slot], -1);
             self.with_affinity -= usize::from(pod.has_affinity());
             self.with_anti_affinity -= usize::from(!pod.anti_affinity.required.is_empty());
         }

@@ -19,6 +19,7 @@ mod queue;
 mod resources;
 mod selectors;
 mod service;
+mod tallies;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -111,6 +111,12 @@ impl PodInfo {
         node_of(&self.pod)
     }
 
+    /// Whether only some nodes will do, by their labels or names.
+    pub(crate) fn selects_nodes(&self) -> bool {
+        let selector = self.pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+        self.node_terms.is_some() || selector.is_some_and(|selector| !selector.is_empty())
+    }
+
     /// Whether other pods must be looked at for the sake of this one.
     pub(crate) fn has_affinity(&self) -> bool {
         let any = |terms: &PodTerms| !terms.required.is_empty() || !terms.preferred.is_empty();

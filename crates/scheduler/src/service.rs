@@ -208,6 +208,7 @@ impl Scheduler {
         let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(key);
+            self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
             return;
         }
         let assumed = self.cluster.node_of(pod.metadata.uid.as_deref().unwrap_or_default()).is_some();
@@ -238,6 +239,7 @@ impl Scheduler {
     fn schedule_one(&mut self) {
         let Some(pod) = self.queue.pop() else { return };
         let start = Instant::now();
+        self.cluster.prepare(&pod);
         let choice = self.chooser.choose(&pod, &self.cluster);
         METRICS.seconds.observe(start.elapsed().as_secs_f64());
         match choice {

@@ -88,15 +88,40 @@ fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Res
     if !uid.is_empty() && uid != meta::uid(&pod) {
         return Err(Status::uid_precondition(&target.res.group_resource, target.name, uid, meta::uid(&pod)));
     }
-    pod["spec"]["nodeName"] = node.into();
+    place(&mut pod, node);
     for (key, value) in meta::annotations(binding).into_iter().flatten() {
         meta::set_annotation(&mut pod, key, value.as_str().unwrap_or_default());
     }
+    Ok(pod)
+}
+
+/// Gives the pod its node. The node that it was promised before says nothing any more (KEP-5278).
+fn place(pod: &mut Value, node: &str) {
+    pod["spec"]["nodeName"] = node.into();
+    let Some(status) = pod["status"].as_object_mut() else { return };
+    status.remove("nominatedNodeName");
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": time::now()});
-    let conditions = pod["status"].as_object_mut().map(|status| status.entry("conditions").or_insert_with(|| json!([])));
-    if let Some(Value::Array(list)) = conditions {
+    if let Value::Array(list) = status.entry("conditions").or_insert_with(|| json!([])) {
         list.retain(|condition| condition["type"] != "PodScheduled");
         list.push(condition);
     }
-    Ok(pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_has_its_node_is_promised_none() {
+        let waiting = json!({"type": "PodScheduled", "status": "False"});
+        let mut pod = json!({"spec": {}, "status": {"nominatedNodeName": "a", "conditions": [waiting, {"type": "Ready"}]}});
+        place(&mut pod, "b");
+        assert_eq!((&pod["spec"]["nodeName"], &pod["status"]["nominatedNodeName"]), (&json!("b"), &Value::Null));
+        let list = &pod["status"]["conditions"];
+        assert_eq!(
+            (&list[0]["type"], &list[1]["type"], &list[1]["status"]),
+            (&json!("Ready"), &json!("PodScheduled"), &json!("True"))
+        );
+        assert_eq!(list[2], Value::Null);
+    }
 }

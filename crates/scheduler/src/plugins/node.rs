@@ -108,8 +108,7 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
-        let selector = spec(pod).and_then(|spec| spec.node_selector.as_ref());
-        if selector.is_none_or(|selector| selector.is_empty()) && pod.node_terms.is_none() {
+        if !pod.selects_nodes() {
             return None;
         }
         filter("node(s) didn't match Pod's node affinity/selector", Verdict::Unfit, move |node| selects_node(pod, node))

@@ -2,6 +2,7 @@
 //!
 //! A pod without constraints of its own that belongs to a service or a controller spreads over hosts and zones softly.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use apimachinery::labels::Selector;
@@ -10,6 +11,7 @@ use super::node::{selects_node, tolerates_all};
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::{PodInfo, Policies, Spread};
+use crate::tallies::{Tally, counts};
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
@@ -75,16 +77,40 @@ fn counts_node(policies: Policies, pod: &PodInfo, node: &NodeInfo) -> bool {
 }
 
 /// Pods on `node` that a constraint counts.
-fn count_on(node: &NodeInfo, namespace: &str, selector: &Selector) -> i64 {
-    let counted = |pod: &&std::sync::Arc<PodInfo>| {
-        pod.namespace() == namespace && pod.pod.metadata.deletion_timestamp.is_none() && selector.matches(pod.labels())
-    };
+fn count_on(node: &NodeInfo, namespace: &str, selector: &Selector, tally: Option<&Tally>) -> i64 {
+    if let Some(tally) = tally {
+        return tally.on(&node.name);
+    }
+    let counted = |pod: &&std::sync::Arc<PodInfo>| pod.namespace() == namespace && counts(selector, pod);
     i64::try_from(node.pods.iter().filter(counted).count()).unwrap_or(i64::MAX)
+}
+
+/// Pods by value of the label `key`, on the nodes that have all of `keys` and that `policies` count.
+fn count_values<'a>(
+    pod: &PodInfo,
+    cluster: &'a Cluster,
+    selector: &Selector,
+    policies: Policies,
+    (key, keys): (&str, &[&str]),
+) -> Cow<'a, HashMap<String, i64>> {
+    let tally = cluster.tally(pod.namespace(), selector);
+    let every_node = keys.len() < 2 && !policies.honour_taints && !(policies.honour_affinity && pod.selects_nodes());
+    if let Some(counts) = tally.and_then(|tally| tally.by_value(key)).filter(|_| every_node) {
+        return Cow::Borrowed(counts);
+    }
+    let mut counts = HashMap::new();
+    let counted = |node: &&NodeInfo| keys.iter().all(|key| node.label(key).is_some()) && counts_node(policies, pod, node);
+    for node in cluster.nodes().filter(counted) {
+        if let Some(value) = node.label(key) {
+            *counts.entry(value.to_owned()).or_default() += count_on(node, pod.namespace(), selector, tally);
+        }
+    }
+    Cow::Owned(counts)
 }
 
 struct Domain<'a> {
     constraint: &'a Spread,
-    counts: HashMap<&'a str, i64>,
+    counts: Cow<'a, HashMap<String, i64>>,
     least: i64,
     own: i64,
 }
@@ -96,14 +122,9 @@ struct Required<'a> {
 impl<'a> Required<'a> {
     fn count(pod: &'a PodInfo, hard: Vec<&'a Spread>, cluster: &'a Cluster) -> Self {
         let keys: Vec<&str> = hard.iter().map(|one| one.key.as_str()).collect();
-        let eligible: Vec<&NodeInfo> = cluster.nodes().filter(|node| keys.iter().all(|key| node.label(key).is_some())).collect();
         let domain = |constraint: &'a Spread| {
-            let mut counts: HashMap<&str, i64> = HashMap::new();
-            for node in &eligible {
-                if let Some(value) = node.label(&constraint.key).filter(|_| counts_node(constraint.policies, pod, node)) {
-                    *counts.entry(value).or_default() += count_on(node, pod.namespace(), &constraint.selector);
-                }
-            }
+            let place = (constraint.key.as_str(), keys.as_slice());
+            let counts = count_values(pod, cluster, &constraint.selector, constraint.policies, place);
             let least = if counts.len() < constraint.min_domains { 0 } else { counts.values().copied().min().unwrap_or(0) };
             let own = i64::from(constraint.selector.matches(pod.labels()));
             Domain { constraint, counts, least, own }
@@ -139,8 +160,9 @@ struct Soft<'a> {
 struct Preferred<'a> {
     namespace: &'a str,
     soft: Vec<Soft<'a>>,
+    tallies: Vec<Option<&'a Tally>>,
     /// By constraint: pods by value, but for hosts, which are counted when asked.
-    counts: Vec<HashMap<&'a str, i64>>,
+    counts: Vec<Cow<'a, HashMap<String, i64>>>,
     /// More values weigh more.
     weights: Vec<f64>,
     /// A node without all labels is the last choice. Not so with the defaults: many clusters have no zones.
@@ -153,32 +175,30 @@ const IGNORED: i64 = -1;
 impl<'a> Preferred<'a> {
     fn count(pod: &'a PodInfo, soft: Vec<Soft<'a>>, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Self {
         let all_labels = !pod.spread.is_empty();
-        let taken = |node: &NodeInfo| !all_labels || soft.iter().all(|one| node.label(one.key).is_some());
-        let nodes: Vec<&'a NodeInfo> = nodes.iter().copied().filter(|node| taken(node)).collect();
+        let keys: Vec<&str> = soft.iter().filter(|_| all_labels).map(|one| one.key).collect();
+        let taken = |node: &&&NodeInfo| keys.iter().all(|key| node.label(key).is_some());
+        let nodes: Vec<&'a NodeInfo> = nodes.iter().filter(taken).copied().collect();
         let (mut counts, mut weights) = (Vec::new(), Vec::new());
         for constraint in &soft {
-            let values: HashSet<&str> = nodes.iter().filter_map(|node| node.label(constraint.key)).collect();
-            let size = if constraint.key == HOST { nodes.len() } else { values.len() };
+            let (size, count) = if constraint.key == HOST {
+                (nodes.len(), Cow::Owned(HashMap::new()))
+            } else {
+                let values: HashSet<&str> = nodes.iter().filter_map(|node| node.label(constraint.key)).collect();
+                let place = (constraint.key, keys.as_slice());
+                (values.len(), count_values(pod, cluster, &constraint.selector, constraint.policies, place))
+            };
             weights.push((size as f64 + 2.0).ln());
-            let mut count: HashMap<&str, i64> = values.into_iter().map(|value| (value, 0)).collect();
-            if constraint.key != HOST {
-                let counted = |node: &&NodeInfo| taken(node) && counts_node(constraint.policies, pod, node);
-                for node in cluster.nodes().filter(counted) {
-                    if let Some(number) = node.label(constraint.key).and_then(|value| count.get_mut(value)) {
-                        *number += count_on(node, pod.namespace(), &constraint.selector);
-                    }
-                }
-            }
             counts.push(count);
         }
-        Self { namespace: pod.namespace(), soft, counts, weights, all_labels }
+        let tallies = soft.iter().map(|one| cluster.tally(pod.namespace(), &one.selector)).collect();
+        Self { namespace: pod.namespace(), soft, tallies, counts, weights, all_labels }
     }
 }
 
 impl Score for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
         let mut sum = 0.0;
-        for ((constraint, counts), weight) in self.soft.iter().zip(&self.counts).zip(&self.weights) {
+        for (index, constraint) in self.soft.iter().enumerate() {
             let Some(value) = node.label(constraint.key) else {
                 if self.all_labels {
                     return IGNORED;
@@ -186,11 +206,11 @@ impl Score for Preferred<'_> {
                 continue;
             };
             let count = if constraint.key == HOST {
-                count_on(node, self.namespace, &constraint.selector)
+                count_on(node, self.namespace, &constraint.selector, self.tallies[index])
             } else {
-                counts.get(value).copied().unwrap_or(0)
+                self.counts[index].get(value).copied().unwrap_or(0)
             };
-            sum += count as f64 * weight + f64::from(constraint.max_skew - 1);
+            sum += count as f64 * self.weights[index] + f64::from(constraint.max_skew - 1);
         }
         sum.round() as i64
     }

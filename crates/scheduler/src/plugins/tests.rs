@@ -33,14 +33,20 @@ fn place(cluster: &mut Cluster, name: &str, labels: Value, spec: Value, node: &s
 
 /// The nodes that are chosen in some of many tries, or the error.
 #[track_caller]
-fn check(cluster: &Cluster, labels: Value, spec: Value, expected: &str) {
+fn check(cluster: &mut Cluster, labels: Value, spec: Value, expected: &str) {
     let pod = info("new", labels, spec);
-    let mut chooser = Chooser::default();
-    let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..64 {
-        seen.insert(chooser.choose(&pod, cluster).unwrap_or_else(|error| error.to_string()));
+    // Once counting every pod, once by what is kept counted.
+    for prepared in [false, true] {
+        if prepared {
+            cluster.prepare(&pod);
+        }
+        let mut chooser = Chooser::default();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..64 {
+            seen.insert(chooser.choose(&pod, cluster).unwrap_or_else(|error| error.to_string()));
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>().join(" "), expected, "prepared: {prepared}");
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>().join(" "), expected);
 }
 
 fn requests(cpu: &str, memory: &str) -> Value {
@@ -49,36 +55,36 @@ fn requests(cpu: &str, memory: &str) -> Value {
 
 #[test]
 fn says_why_no_node_will_do() {
-    check(&Cluster::default(), json!({}), json!({}), "no nodes available to schedule pods");
+    check(&mut Cluster::default(), json!({}), json!({}), "no nodes available to schedule pods");
     let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
     let cordoned = json!({"spec": {"unschedulable": true}});
-    let mixed = cluster([taint.clone(), cordoned, json!({})]);
+    let mut mixed = cluster([taint.clone(), cordoned, json!({})]);
     check(
-        &mixed,
+        &mut mixed,
         json!({}),
         json!({"containers": requests("8", "64Gi")}),
         "0/3 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, 1 node(s) had untolerated taint(s), \
          1 node(s) were unschedulable.",
     );
-    check(&mixed, json!({}), json!({"nodeSelector": {"zone": "x"}, "tolerations": [{"operator": "Exists"}]}), "a b");
-    check(&mixed, json!({}), json!({"nodeSelector": {"zone": "z"}, "tolerations": [{"operator": "Exists"}]}), {
+    check(&mut mixed, json!({}), json!({"nodeSelector": {"zone": "x"}, "tolerations": [{"operator": "Exists"}]}), "a b");
+    check(&mut mixed, json!({}), json!({"nodeSelector": {"zone": "z"}, "tolerations": [{"operator": "Exists"}]}), {
         "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
     });
     let gpu = json!([{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]);
-    check(&plain(), json!({}), json!({"containers": gpu}), "0/3 nodes are available: 3 Insufficient example.com/gpu.");
+    check(&mut plain(), json!({}), json!({"containers": gpu}), "0/3 nodes are available: 3 Insufficient example.com/gpu.");
 }
 
 #[test]
 fn node_affinity_selects_and_prefers() {
     let terms = |expressions: Value| json!({"nodeSelectorTerms": [{"matchExpressions": expressions}]});
     let required = |term: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
-    check(&plain(), json!({}), required(terms(json!([{"key": "zone", "operator": "NotIn", "values": ["x"]}]))), "c");
+    check(&mut plain(), json!({}), required(terms(json!([{"key": "zone", "operator": "NotIn", "values": ["x"]}]))), "c");
     let field = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]});
-    check(&plain(), json!({}), required(field), "b");
+    check(&mut plain(), json!({}), required(field), "b");
     let preference =
         json!([{"weight": 5, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["y"]}]}}]);
     let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preference}}});
-    check(&plain(), json!({}), preferred, "c");
+    check(&mut plain(), json!({}), preferred, "c");
 }
 
 #[test]
@@ -86,9 +92,9 @@ fn prefers_empty_nodes_and_tolerates_soft_taints_last() {
     let mut busy = plain();
     place(&mut busy, "p", json!({}), json!({"containers": requests("2", "4Gi")}), "a");
     place(&mut busy, "q", json!({}), json!({"containers": requests("2", "4Gi")}), "b");
-    check(&busy, json!({}), json!({"containers": requests("1", "2Gi")}), "c");
+    check(&mut busy, json!({}), json!({"containers": requests("1", "2Gi")}), "c");
     let soft = json!({"spec": {"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}});
-    check(&cluster([soft.clone(), json!({}), soft]), json!({}), json!({}), "b");
+    check(&mut cluster([soft.clone(), json!({}), soft]), json!({}), json!({}), "b");
 }
 
 #[test]
@@ -98,8 +104,13 @@ fn host_ports_are_used_once() {
     for (pod, node) in [("p", "a"), ("q", "b"), ("r", "c")] {
         place(&mut used, pod, json!({}), port("127.0.0.1"), node);
     }
-    check(&used, json!({}), port(""), "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports.");
-    check(&used, json!({}), port("127.0.0.2"), "a b c");
+    check(
+        &mut used,
+        json!({}),
+        port(""),
+        "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports.",
+    );
+    check(&mut used, json!({}), port("127.0.0.2"), "a b c");
 }
 
 fn term(app: &str, key: &str) -> Value {
@@ -115,19 +126,19 @@ fn pods_stay_near_or_far() {
     let web = || json!({"app": "web"});
     let mut one = plain();
     place(&mut one, "p", web(), json!({}), "a");
-    check(&one, json!({}), required_terms("podAffinity", "web", "zone"), "b");
-    check(&one, json!({}), required_terms("podAntiAffinity", "web", "zone"), "c");
-    check(&one, json!({}), required_terms("podAffinity", "db", "zone"), {
+    check(&mut one, json!({}), required_terms("podAffinity", "web", "zone"), "b");
+    check(&mut one, json!({}), required_terms("podAntiAffinity", "web", "zone"), "c");
+    check(&mut one, json!({}), required_terms("podAffinity", "db", "zone"), {
         "0/3 nodes are available: 3 node(s) didn't match pod affinity rules."
     });
     // The first of a group may go anywhere.
-    check(&plain(), web(), required_terms("podAffinity", "web", "zone"), "a b c");
+    check(&mut plain(), web(), required_terms("podAffinity", "web", "zone"), "a b c");
     let mut guarded = plain();
     place(&mut guarded, "p", json!({}), required_terms("podAntiAffinity", "web", "zone"), "a");
-    check(&guarded, web(), json!({}), "c");
+    check(&mut guarded, web(), json!({}), "c");
     let preferred = json!([{"weight": 100, "podAffinityTerm": term("web", "kubernetes.io/hostname")}]);
     check(
-        &one,
+        &mut one,
         json!({}),
         json!({"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}}),
         "a",
@@ -143,27 +154,27 @@ fn pods_spread() {
     };
     let mut skewed = plain();
     place(&mut skewed, "p", web(), json!({}), "a");
-    check(&skewed, web(), spread("zone", "DoNotSchedule"), "c");
-    check(&skewed, web(), spread("kubernetes.io/hostname", "DoNotSchedule"), "b c");
-    check(&skewed, web(), spread("rack", "DoNotSchedule"), {
+    check(&mut skewed, web(), spread("zone", "DoNotSchedule"), "c");
+    check(&mut skewed, web(), spread("kubernetes.io/hostname", "DoNotSchedule"), "b c");
+    check(&mut skewed, web(), spread("rack", "DoNotSchedule"), {
         "0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints (missing required label)."
     });
-    check(&skewed, web(), spread("zone", "ScheduleAnyway"), "c");
+    check(&mut skewed, web(), spread("zone", "ScheduleAnyway"), "c");
     // A node without the label comes last, however empty it is.
     let mut partly = cluster([json!({"labels": {"rack": "r"}}), json!({"labels": {"rack": "s"}}), json!({})]);
     place(&mut partly, "p", web(), json!({}), "a");
-    check(&partly, web(), spread("rack", "ScheduleAnyway"), "b");
+    check(&mut partly, web(), spread("rack", "ScheduleAnyway"), "b");
     // Nodes that the pod does not tolerate count unless asked not to.
     let tainted = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
     let mut guarded = cluster([tainted, json!({}), json!({})]);
     place(&mut guarded, "p", web(), json!({}), "b");
     place(&mut guarded, "q", web(), json!({}), "c");
-    check(&guarded, web(), spread("kubernetes.io/hostname", "DoNotSchedule"), {
+    check(&mut guarded, web(), spread("kubernetes.io/hostname", "DoNotSchedule"), {
         "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match pod topology spread constraints."
     });
     let mut honest = spread("kubernetes.io/hostname", "DoNotSchedule");
     honest["topologySpreadConstraints"][0]["nodeTaintsPolicy"] = json!("Honor");
-    check(&guarded, web(), honest, "b c");
+    check(&mut guarded, web(), honest, "b c");
 }
 
 #[test]
@@ -174,7 +185,7 @@ fn pods_of_a_service_spread_by_default() {
     place(&mut one, "p", json!({"app": "web"}), json!({}), "a");
     place(&mut one, "q", json!({"app": "other"}), json!({}), "b");
     place(&mut one, "r", json!({"app": "web"}), json!({}), "c");
-    check(&one, json!({"app": "web"}), json!({}), "b");
+    check(&mut one, json!({"app": "web"}), json!({}), "b");
 }
 
 #[test]
@@ -183,6 +194,29 @@ fn images_that_are_there_attract() {
         json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
         "images": [{"names": [name], "sizeBytes": 900_000_000}]}})
     };
-    let nodes = cluster([json!({}), image("registry/app:latest"), image("other:1")]);
-    check(&nodes, json!({}), json!({"containers": [{"name": "c", "image": "registry/app"}]}), "b");
+    let mut nodes = cluster([json!({}), image("registry/app:latest"), image("other:1")]);
+    check(&mut nodes, json!({}), json!({"containers": [{"name": "c", "image": "registry/app"}]}), "b");
+}
+
+#[test]
+fn what_is_counted_follows_pods_and_nodes() {
+    let web = || json!({"app": "web"});
+    let spread = |key: &str| {
+        json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule",
+               "labelSelector": {"matchLabels": {"app": "web"}}}]})
+    };
+    let mut nodes = plain();
+    check(&mut nodes, web(), spread("zone"), "a b c");
+    place(&mut nodes, "p", web(), json!({}), "a");
+    check(&mut nodes, web(), spread("zone"), "c");
+    place(&mut nodes, "q", web(), json!({}), "c");
+    place(&mut nodes, "other", json!({}), json!({}), "b");
+    check(&mut nodes, web(), spread("zone"), "a b c");
+    nodes.set_node(&node("b", json!({"labels": {"zone": "z"}})));
+    check(&mut nodes, web(), spread("zone"), "b");
+    assert!(nodes.remove_pod("p") && nodes.remove_pod("other"));
+    check(&mut nodes, web(), spread("zone"), "a b");
+    nodes.remove_node("a");
+    nodes.remove_node("b");
+    check(&mut nodes, web(), spread("zone"), "c");
 }
