@@ -1,7 +1,7 @@
 //! `knarr server`: builds the components, starts them in order, and drains them in the opposite order.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,9 @@ async fn serve(options: cli::Server) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
+    for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
+        make_private(&part)?;
+    }
     let engine = store::Fjall::open(store::Options::new(paths.store()), &storage).await?;
     let started = start(&options, &paths, engine.clone(), &api_tasks, &components);
     let ended = tokio::select! {
@@ -136,11 +139,8 @@ fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authorit
         cluster_cidrs: vec![options.cluster_cidr],
     };
     controllers::run(&controllers, tasks);
-    let scheduler = scheduler::Options {
-        informers,
-        client: identity::scheduler(&handle.api),
-        name: "default-scheduler".to_owned(),
-    };
+    let scheduler =
+        scheduler::Options { informers, client: identity::scheduler(&handle.api), name: "default-scheduler".to_owned() };
     scheduler::run(&scheduler, tasks);
 }
 
@@ -151,6 +151,12 @@ fn create_private(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("cannot make the data directory {}", path.display()))
+}
+
+/// Makes a part of the data directory private, whatever the mode of the directory that a user has given us.
+fn make_private(path: &Path) -> Result<()> {
+    create_private(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(|| path.display().to_string())
 }
 
 /// The nth address of a network.
@@ -182,5 +188,21 @@ fn check_name(name: &str) -> Result<()> {
     match problems.first() {
         Some(problem) => bail!("{name:?} cannot be the node's name: {problem}. Give another with --node-name"),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn parts_of_an_open_directory_are_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = directory.path().join("pki");
+        std::fs::create_dir(&part).unwrap();
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&part).unwrap();
+        assert_eq!(std::fs::metadata(&part).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

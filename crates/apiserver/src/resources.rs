@@ -298,6 +298,9 @@ impl On<'_> {
             return Ok(None);
         }
         let (value, _) = decode::parse(&self.call.parts.headers, &bytes, ("meta.k8s.io", "v1", "DeleteOptions"))?;
+        if !value.is_object() {
+            return Err(Status::bad_request("the body of a deletion must be an object: DeleteOptions"));
+        }
         match apimachinery::meta::kind(&value) {
             "" | "DeleteOptions" => Ok(Some(value)),
             other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {other}"))),

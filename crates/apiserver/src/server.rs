@@ -139,7 +139,7 @@ where
 
 fn builder(patience: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -177,6 +177,24 @@ mod tests {
         check(b"GET / HTTP/1.1\r\nhost: x\r\na: b").await;
         check(b"PRI * HTTP/2.0\r\n").await;
         check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn malformed_requests_are_told_so() {
+        use tokio::io::AsyncReadExt;
+        let check = async |request: &str, expected: &str| {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            client.write_all(request.as_bytes()).await.unwrap();
+            assert!(hold(server, anonymous, HEADER_TIMEOUT, CancellationToken::new()).await.is_err(), "{request}");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(expected) && answer.matches("HTTP/1.1").count() == 1, "{request}: {answer}");
+        };
+        let head = "POST / HTTP/1.1\r\nhost: x\r\n";
+        check(&format!("{head}transfer-encoding: other\r\n\r\n0\r\n\r\n"), "HTTP/1.1 400").await;
+        check(&format!("{head}content-length: 5\r\ncontent-length: 6\r\n\r\nabcdef"), "HTTP/1.1 400").await;
+        check(&format!("{head}{}\r\nrest", "a: b\r\n".repeat(200)), "HTTP/1.1 431").await;
+        check(&format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\nrest", "a".repeat(100_000)), "HTTP/1.1 414").await;
     }
 
     #[tokio::test]

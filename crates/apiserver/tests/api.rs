@@ -406,3 +406,149 @@ async fn other_verbs_do_not_create_or_escalate() {
     let finalizer = r#"{"metadata":{"finalizers":["example.com/x"]}}"#;
     check(format!("PATCH {roles}/cluster-admin\ncontent-type: application/merge-patch+json\n\n{finalizer}"), 200).await;
 }
+
+#[tokio::test]
+async fn hostile_requests_do_no_harm() {
+    use base64::Engine as _;
+    let server = start().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts\n\n{account}")).await;
+    for (plural, object) in [
+        ("configmaps", config_map("m")),
+        (
+            "pods",
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"nodeName": "x", "containers": [{"name": "c", "image": "i"}]}}),
+        ),
+    ] {
+        let made = admin(api, &format!("POST /api/v1/namespaces/n/{plural}\n\n{object}")).await;
+        assert_eq!(made.code, 201, "{:?}", made.body);
+    }
+    let check = async |request: &str| {
+        let answer = admin(api, request).await;
+        let shown: String = request.chars().take(200).collect();
+        assert!(answer.code < 500, "{shown}: {} {:?}", answer.code, answer.body);
+    };
+    for path in [
+        "//api//v1//pods",
+        "/api/v1/../../metrics",
+        "/livez/../metrics",
+        "/api/v1/namespaces/n/configmaps/..%2f..%2fm",
+        "/api/v1/namespaces/n/configmaps/m/../../secrets",
+        "/api/v1/namespaces/%2e%2e/configmaps/m",
+        "/api/v1/namespaces/n%2fconfigmaps/m/x",
+        "/api/v1/namespaces/n/configmaps/m%00",
+        "/api/v1/namespaces/n/configmaps/%ff%fe",
+        "/api/v1/namespaces/n/pods/p/log?container=%00",
+        "/api/v1/namespaces/n/pods/p:99999999/proxy/",
+        "/api/v1/namespaces/n/services/https:x:y:z/proxy/",
+        "/api/v1/pods?limit=99999999999999999999",
+        "/api/v1/pods?resourceVersion=-1",
+        "/api/v1/pods?resourceVersion=x&watch=1",
+        "/api/v1/pods?labelSelector=((((",
+        "/api/v1/pods?fieldSelector=a=b",
+        "/api/v1/pods?continue=%00",
+        "/api/v1/pods?sendInitialEvents=true",
+    ] {
+        check(&format!("GET {path}")).await;
+    }
+    check(&format!("GET /api/v1/namespaces/n/configmaps/{}", "a".repeat(60_000))).await;
+    let token = |rv: i64, start: &str| {
+        let text = json!({"v": "meta.k8s.io/v1", "rv": rv, "start": start}).to_string();
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+    };
+    // A forged token gives nothing of other namespaces.
+    for (rv, start) in [(1, ""), (1, "zzz"), (-1, "a"), (-9, "n/"), (i64::MAX, "n"), (3, "../x"), (3, "\0")] {
+        let list = admin(api, &format!("GET /api/v1/namespaces/kube-system/configmaps?continue={}", token(rv, start))).await;
+        assert!(list.code < 500 && !String::from_utf8_lossy(&list.body).contains("\"m\""), "{rv} {start}: {:?}", list.body);
+    }
+    let bodies = [
+        "",
+        "null",
+        "[]",
+        "\"x\"",
+        "1",
+        "{",
+        "{\"metadata\":[]}",
+        "{\"metadata\":{\"name\":5}}",
+        "{\"data\":{\"a\":1e400}}",
+        "\u{0}",
+    ];
+    for body in bodies {
+        check(&format!("POST /api/v1/namespaces/n/configmaps\n\n{body}")).await;
+        check(&format!("PUT /api/v1/namespaces/n/configmaps/m\n\n{body}")).await;
+        check(&format!("POST /api/v1/namespaces/n/configmaps\ncontent-type: application/vnd.kubernetes.protobuf\n\nk8s\0{body}"))
+            .await;
+        check(&format!(
+            "PATCH /api/v1/namespaces/n/configmaps/m?fieldManager=a\ncontent-type: application/apply-patch+yaml\n\n{body}"
+        ))
+        .await;
+        check(&format!("PATCH /api/v1/namespaces/n/configmaps/m\ncontent-type: application/json-patch+json\n\n[{body}]")).await;
+    }
+    for (kind, body) in [
+        ("json-patch", r#"[{"op":"remove","path":"/metadata"}]"#),
+        ("json-patch", r#"[{"op":"replace","path":"","value":1}]"#),
+        ("json-patch", r#"[{"op":"replace","path":"/metadata/name","value":{}}]"#),
+        ("merge-patch", r#"{"metadata":[]}"#),
+        ("merge-patch", r#"{"metadata":{"name":null}}"#),
+        ("merge-patch", r#"{"kind":"Secret"}"#),
+        ("strategic-merge-patch", r#"{"metadata":{"finalizers":{"$patch":"replace"}}}"#),
+        ("strategic-merge-patch", r#"{"data":[{"$patch":"delete"}]}"#),
+    ] {
+        check(&format!("PATCH /api/v1/namespaces/n/configmaps/m\ncontent-type: application/{kind}+json\n\n{body}")).await;
+    }
+    check("DELETE /api/v1/namespaces/n/configmaps/m\n\n{\"preconditions\":{\"uid\":\"5\"}}").await;
+    assert_eq!(admin(api, "DELETE /api/v1/namespaces/n/configmaps/m\n\n[]").await.code, 400);
+    // Seconds beyond the calendar.
+    let deleted = admin(api, "DELETE /api/v1/namespaces/n/pods/p?gracePeriodSeconds=9223372036854775807").await;
+    assert_eq!(deleted.code, 200, "{:?}", deleted.body);
+    let watch = "GET /api/v1/namespaces/n/pods?watch=1&resourceVersion=0&timeoutSeconds=1";
+    assert_eq!(admin(api, watch).await.code, 200);
+    assert_eq!(admin(api, "GET /api/v1/namespaces/n/configmaps/m").await.code, 200);
+}
+
+#[tokio::test]
+async fn tokens_end_with_what_they_are_bound_to() {
+    let server = start().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
+    let make = async |plural: &str, object: &Value| {
+        let made = admin(api, &format!("POST /api/v1/namespaces/n/{plural}\n\n{object}")).await;
+        assert_eq!(made.code, 201, "{:?}", made.body);
+    };
+    let request = async |spec: Value, code: u16| {
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let issued = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts/default/token\n\n{request}")).await;
+        assert_eq!(issued.code, code, "{:?}", issued.body);
+        issued.json()["status"]["token"].as_str().unwrap_or_default().to_owned()
+    };
+    let check = async |token: &str, code: u16| {
+        assert_eq!(ask(api, "", &format!("GET /api\nauthorization: Bearer {token}")).await.code, code);
+    };
+    make("serviceaccounts", &account).await;
+    for (kind, plural, object) in [("Pod", "pods", &pod), ("Secret", "secrets", &secret)] {
+        make(plural, object).await;
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let token = request(json!({"boundObjectRef": {"kind": kind, "apiVersion": "v1", "name": name}}), 201).await;
+        check(&token, 200).await;
+        // Another one of the same name is not the same.
+        assert_eq!(admin(api, &format!("DELETE /api/v1/namespaces/n/{plural}/{name}?gracePeriodSeconds=0")).await.code, 200);
+        check(&token, 401).await;
+        make(plural, object).await;
+        check(&token, 401).await;
+    }
+    let account_token = request(json!({}), 201).await;
+    check(&account_token, 200).await;
+    check(&request(json!({"audiences": ["vault"]}), 201).await, 401).await;
+    request(json!({"expirationSeconds": 599}), 422).await;
+    request(json!({"expirationSeconds": (1_i64 << 32) + 1}), 422).await;
+    request(json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": "other"}}), 409).await;
+    request(json!({"boundObjectRef": {"kind": "ConfigMap", "apiVersion": "v1", "name": "m"}}), 400).await;
+    assert_eq!(admin(api, "DELETE /api/v1/namespaces/n/serviceaccounts/default").await.code, 200);
+    make("serviceaccounts", &account).await;
+    check(&account_token, 401).await;
+}

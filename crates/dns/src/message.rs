@@ -129,6 +129,34 @@ mod tests {
         message
     }
 
+    #[test]
+    fn noise_is_ignored_or_answered_in_the_limit() {
+        // A question with some bytes changed, the same every time.
+        let good = request(Some(4096)).to_vec().unwrap();
+        let mut seed = 3_u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            for _ in 0..=next() % 6 {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            bytes.truncate(next() % (good.len() + 1));
+            match parse(&bytes) {
+                Request::Ignored => {}
+                Request::Refused(response) => assert!(encode(response, 512).is_none_or(|bytes| bytes.len() <= 512)),
+                Request::Question { message, .. } => {
+                    let limit = udp_limit(&message);
+                    assert!((512..=usize::from(MAX_UDP)).contains(&limit));
+                    assert!(encode(answered(&message, Answer::default()), limit).is_none_or(|bytes| bytes.len() <= limit));
+                }
+            }
+        }
+    }
+
     /// Answers a request with `count` addresses and returns how many arrive, and whether it says so.
     fn check(edns: Option<u16>, count: u8, expected: (std::ops::Range<usize>, bool)) {
         let request = request(edns);

@@ -160,7 +160,7 @@ pub(super) static ROLES: &[Role] = &[
         &[
             EVENTS,
             ("create", "coordination.k8s.io", "leases"),
-            ("get update", "coordination.k8s.io", "leases"),
+            ("get update", "coordination.k8s.io", "leases @ kube-controller-manager"),
             ("create", "core", "secrets serviceaccounts"),
             ("delete", "core", "secrets"),
             ("get", "core", "namespaces secrets serviceaccounts configmaps"),
@@ -176,7 +176,7 @@ pub(super) static ROLES: &[Role] = &[
         &[
             EVENTS,
             ("create", "coordination.k8s.io", "leases"),
-            ("get list update watch", "coordination.k8s.io", "leases"),
+            ("get update", "coordination.k8s.io", "leases @ kube-scheduler"),
             (READ, "core", "nodes"),
             ("delete get list watch", "core", "pods"),
             ("create", "core", "bindings pods/binding"),
@@ -254,7 +254,12 @@ pub(super) static BINDINGS: &[(&str, &str, &str)] = &[
 
 /// Namespace, name, lines, subjects of the binding of the same name.
 pub(super) static NAMESPACE_ROLES: &[(&str, &str, &[Line], &str)] = &[
-    ("kube-system", "extension-apiserver-authentication-reader", &[("get list watch", "core", "configmaps")], ""),
+    (
+        "kube-system",
+        "extension-apiserver-authentication-reader",
+        &[("get list watch", "core", "configmaps @ extension-apiserver-authentication")],
+        "",
+    ),
     (
         "kube-system",
         "system:controller:token-cleaner",
@@ -264,19 +269,19 @@ pub(super) static NAMESPACE_ROLES: &[(&str, &str, &[Line], &str)] = &[
     (
         "kube-system",
         "system::leader-locking-kube-controller-manager",
-        &[("watch", "core", "configmaps"), ("get update", "core", "configmaps")],
+        &[("watch", "core", "configmaps"), ("get update", "core", "configmaps @ kube-controller-manager")],
         "u:system:kube-controller-manager s:kube-system/kube-controller-manager",
     ),
     (
         "kube-system",
         "system::leader-locking-kube-scheduler",
-        &[("watch", "core", "configmaps"), ("get update", "core", "configmaps")],
+        &[("watch", "core", "configmaps"), ("get update", "core", "configmaps @ kube-scheduler")],
         "u:system:kube-scheduler s:kube-system/kube-scheduler",
     ),
     (
         "kube-public",
         "system:controller:bootstrap-signer",
-        &[("get list watch", "core", "configmaps"), ("update", "core", "configmaps"), EVENTS],
+        &[("get list watch", "core", "configmaps"), ("update", "core", "configmaps @ cluster-info"), EVENTS],
         "s:kube-system/bootstrap-signer",
     ),
 ];

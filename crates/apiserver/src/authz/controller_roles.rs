@@ -215,7 +215,12 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         &[
             ("get list watch delete", "certificates.k8s.io", "certificatesigningrequests"),
             ("update", "certificates.k8s.io", "certificatesigningrequests/status certificatesigningrequests/approval"),
-            ("approve sign", "certificates.k8s.io", "signers"),
+            ("approve", "certificates.k8s.io", "signers @ kubernetes.io/kube-apiserver-client-kubelet"),
+            (
+                "sign",
+                "certificates.k8s.io",
+                "signers @ kubernetes.io/legacy-unknown kubernetes.io/kubelet-serving kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet",
+            ),
             ("create", "authorization.k8s.io", "subjectaccessreviews"),
             EVENTS,
         ],

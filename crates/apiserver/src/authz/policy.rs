@@ -7,6 +7,7 @@ use super::cluster_roles::{BINDINGS, NAMESPACE_ROLES, ROLES};
 use super::controller_roles::CONTROLLERS;
 
 /// A line of a role: `(verbs, groups, resources)`, or `(verbs, "", paths)` when the resources start with a slash or are `*URL`.
+/// After resources may stand ` @ ` and the names of the only objects it is about.
 pub(super) type Line = (&'static str, &'static str, &'static str);
 
 /// A role of the tables.
@@ -68,7 +69,11 @@ fn rule((verbs, groups, resources): &Line) -> Value {
     match *resources {
         "*URL" => Rule::paths(verbs, "*").to_value(),
         paths if paths.starts_with('/') => Rule::paths(verbs, paths).to_value(),
-        resources => Rule::of(verbs, groups, resources).to_value(),
+        resources => {
+            let (resources, names) = resources.split_once(" @ ").unwrap_or((resources, ""));
+            let names = names.split_whitespace().map(str::to_owned).collect();
+            Rule { names, ..Rule::of(verbs, groups, resources) }.to_value()
+        }
     }
 }
 
@@ -158,6 +163,19 @@ mod tests {
         check(&user("admin"), "create", "rbac.authorization.k8s.io", "roles", "n", true);
         check(&user("admin"), "get", "", "secrets", "other", false);
         check(&user("system:kube-scheduler"), "create", "", "pods/binding", "n", true);
+        let named = |user: &str, resource: &str, group: &str, namespace: &str, name: &str| {
+            let user = crate::authn::user(user, Vec::new());
+            let a = Attributes { verb: "update", group, resource, namespace, name, is_resource: true, ..Attributes::new(&user) };
+            index.allows(&a)
+        };
+        // Its own lease, and not those by which nodes show that they live.
+        for component in ["kube-scheduler", "kube-controller-manager"] {
+            let user = format!("system:{component}");
+            assert!(named(&user, "leases", "coordination.k8s.io", "kube-system", component));
+            assert!(!named(&user, "leases", "coordination.k8s.io", "kube-node-lease", "n1"));
+            assert!(named(&user, "configmaps", "", "kube-system", component));
+            assert!(!named(&user, "configmaps", "", "kube-system", "kube-root-ca.crt"));
+        }
         check(
             &crate::authn::service_account("kube-system", "deployment-controller"),
             "update",

@@ -8,6 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 const CHUNK: u64 = 64 << 10;
 
+/// Opens a file of a log. No link is followed: pods that can write where logs are would have us read any file of the host.
+pub async fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).await
+}
+
 /// Existing files, oldest first.
 pub async fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -30,7 +35,7 @@ pub async fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
 pub async fn tail(files: &[PathBuf], lines: u64) -> io::Result<(usize, u64)> {
     let mut wanted = lines;
     for (index, path) in files.iter().enumerate().rev() {
-        let mut file = File::open(path).await?;
+        let mut file = open(path).await?;
         let length = file.metadata().await?.len();
         if wanted == 0 {
             return Ok((index, length));
@@ -73,6 +78,16 @@ async fn tail_of(file: &mut File, length: u64, wanted: u64) -> io::Result<Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn links_are_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("secret"), "s\n").unwrap();
+        std::os::unix::fs::symlink("secret", directory.path().join("0.log")).unwrap();
+        assert!(open(&directory.path().join("0.log")).await.is_err());
+        assert!(tail(&[directory.path().join("0.log")], 1).await.is_err());
+        assert!(open(&directory.path().join("secret")).await.is_ok());
+    }
 
     #[tokio::test]
     async fn finds_the_last_lines_across_files() {

@@ -98,6 +98,28 @@ mod tests {
 
     const LOG: &str = "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stderr P tw\n2026-01-01T00:00:03Z stderr F o\nbroken\n2026-01-01T00:00:04Z stdout F \n";
 
+    #[test]
+    fn noise_is_skipped() {
+        // A container writes what it likes, but not the prefixes: those come from a disk that may be damaged.
+        let mut seed = 5_u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        for _ in 0..5000 {
+            let mut bytes = LOG.as_bytes().to_vec();
+            for _ in 0..=next() % 6 {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            let limit = next() as u64 % 20;
+            let mut filter = Filter::new(LogOptions { limit: Some(limit), timestamps: true, ..LogOptions::default() });
+            let mut out = Vec::new();
+            bytes.split(|byte| *byte == b'\n').for_each(|line| filter.push(line, &mut out));
+            assert!(out.len() as u64 <= limit);
+        }
+    }
+
     #[track_caller]
     fn check(options: LogOptions, expected: &str) {
         let mut filter = Filter::new(options);

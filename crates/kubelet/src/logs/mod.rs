@@ -52,7 +52,7 @@ pub async fn read(
     let mut rest: std::collections::VecDeque<_> = files.into_iter().skip(index).collect();
     let file = match rest.pop_front() {
         Some(first) => {
-            let mut file = File::open(first).await?;
+            let mut file = files::open(&first).await?;
             file.seek(SeekFrom::Start(position)).await?;
             Some(file)
         }
@@ -113,7 +113,7 @@ impl Reader {
             Some(next) => next,
             None => self.path.clone(),
         };
-        let file = match File::open(&next).await {
+        let file = match files::open(&next).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),

@@ -3,10 +3,10 @@
 use std::io::SeekFrom;
 
 use runtime::api::{Container, ContainerState};
-use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::context::Context;
+use crate::logs::files::open;
 use crate::logs::line::{Filter, LogOptions};
 use crate::spec::Model;
 
@@ -24,7 +24,7 @@ pub async fn add(cx: &Context, model: &Model, container: &mut Container) {
     let Some(member) = model.member(&container.name) else { return };
     let file = cx.termination_log(model.uid(), &container.name, container.attempt);
     let mut text = Vec::new();
-    if let Ok(file) = File::open(&file).await {
+    if let Ok(file) = open(&file).await {
         // What cannot be read is as good as not written.
         let _ = file.take(MESSAGE).read_to_end(&mut text).await;
     }
@@ -38,7 +38,7 @@ pub async fn add(cx: &Context, model: &Model, container: &mut Container) {
 }
 
 async fn tail(container: &Container) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(&container.log_path).await?;
+    let mut file = open(&container.log_path).await?;
     // The log has a prefix on every line: read more than will be kept.
     let start = file.metadata().await?.len().saturating_sub(LOG_BYTES * 8);
     file.seek(SeekFrom::Start(start)).await?;

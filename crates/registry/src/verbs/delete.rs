@@ -116,7 +116,7 @@ fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) ->
         }
         if grace < before {
             // The clock started when the object was marked first.
-            let start = time::parse(deadline).map_or(now, |deadline| deadline - SignedDuration::from_secs(before));
+            let start = time::parse(deadline).map_or(now, |deadline| later(deadline, before.saturating_neg()));
             mark(&mut object, start, grace);
         }
         return Step::Mark(object);
@@ -135,8 +135,14 @@ fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) ->
     Step::Mark(object)
 }
 
+/// Clients choose the seconds: what lies beyond the calendar is at its end.
+fn later(time: Timestamp, seconds: i64) -> Timestamp {
+    let end = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(end)
+}
+
 fn mark(object: &mut Value, start: Timestamp, grace: i64) {
-    meta::set_deletion_timestamp(object, time::format(start + SignedDuration::from_secs(grace)));
+    meta::set_deletion_timestamp(object, time::format(later(start, grace)));
     meta::set_deletion_grace_period_seconds(object, Some(grace));
 }
 
@@ -211,6 +217,8 @@ mod tests {
         let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}});
         check("Pod", pod.clone(), none(), "2026-01-01T00:00:05Z 5");
         check("Pod", pod.clone(), now.clone(), "remove");
+        let ages = DeleteOptions { grace_seconds: Some(i64::MAX), ..none() };
+        check("Pod", pod.clone(), ages, "9999-12-30T22:00:00Z 9223372036854775807");
         check("Pod", json!({"metadata": {"name": "a"}, "spec": {}}), none(), "remove");
         let mut marked = pod;
         marked["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:05Z".into();

@@ -57,6 +57,7 @@ impl Registry {
     async fn apply(&self, target: Target<'_>, config: &Value, current: Option<Arc<Entry>>) -> Result<Written, Status> {
         let Target { cx, res, sub, namespace, name } = target;
         let mut config = config.clone();
+        check_shape(&config)?;
         super::create::check_identity(&mut config, namespace, Some(name))?;
         let now = apimachinery::time::now();
         let old = current.as_ref().map(|entry| res.value(entry));
@@ -81,6 +82,18 @@ impl Registry {
             None => Err(target.not_found()),
         }
     }
+}
+
+/// What is applied is an object with an object's metadata; all else is found out when it is decoded.
+fn check_shape(config: &Value) -> Result<(), Status> {
+    let good = |value: &Value| value.is_object() || value.is_null();
+    if !config.is_object() {
+        return Err(Status::bad_request("error decoding patch: the body must be an object in YAML or JSON"));
+    }
+    if !config.get("metadata").is_none_or(good) {
+        return Err(Status::bad_request("error decoding patch: metadata must be an object"));
+    }
+    Ok(())
 }
 
 /// The patched object.

@@ -167,6 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn hostile_documents() {
+        let check = |text: &str| Manifest::parse(text.as_bytes()).is_ok() || ConfigFile::parse(text.as_bytes(), 0).is_ok();
+        assert!(!check(&"[".repeat(100_000)));
+        assert!(!check(&format!(r#"{{"schemaVersion":2,"layers":{}}}"#, "[".repeat(100_000))));
+        assert!(!check(
+            r#"{"schemaVersion":2,"layers":[{"digest":"a","size":-1}],"config":{"Env":{}},"rootfs":{"diff_ids":[1]}}"#
+        ));
+        assert!(!check(r#"{"schemaVersion":2e400,"config":5}"#));
+        // What becomes a path is a digest and nothing else.
+        let config = |id: &str| ConfigFile::parse(format!(r#"{{"rootfs":{{"diff_ids":["{id}"]}}}}"#).as_bytes(), 1).is_ok();
+        assert!(config(&format!("sha256:{}", "a".repeat(64))));
+        for id in ["../../../../etc", "sha256:../../x", "sha256:", "", "md5:d41d8cd98f00b204e9800998ecf8427e"] {
+            assert!(!config(id), "{id}");
+        }
+    }
+
+    #[test]
     fn nulls_are_empty_and_digests_are_checked() {
         let config = br#"{"config":{"Cmd":null,"Env":["A=b"]},"rootfs":{"diff_ids":null}}"#;
         assert_eq!(ConfigFile::parse(config, 0).unwrap().config.env, ["A=b"]);
