@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use apimachinery::names;
 use ipnet::IpNet;
+
+use crate::cli::Server;
 
 /// Whether a server can run here; says what is missing and what to do.
 pub(crate) fn check(runs_pods: bool) -> Result<()> {
@@ -38,6 +41,12 @@ pub(crate) fn networks(cluster: IpNet, service: IpNet, dns: Option<IpAddr>) -> R
             "the network of the pods {cluster} and that of the services {service} overlap: set --cluster-cidr and --service-cidr apart"
         );
     }
+    if cluster.addr().is_ipv4() != service.addr().is_ipv4() {
+        bail!("the network of the pods {cluster} and that of the services {service} are of different families");
+    }
+    if cluster.addr().is_ipv4() && cluster.prefix_len() > 24 {
+        bail!("the network of the pods {cluster} is too small: a node takes 256 addresses of it (/24)");
+    }
     match dns.filter(|dns| !service.contains(dns)) {
         Some(dns) => {
             bail!("the address of the cluster DNS {dns} is not in the network of the services {service}: see --cluster-dns")
@@ -46,9 +55,31 @@ pub(crate) fn networks(cluster: IpNet, service: IpNet, dns: Option<IpAddr>) -> R
     }
 }
 
+/// Whether the node's names and labels are ones that the API takes, and its address is this machine's.
+pub(crate) fn node(options: &Server) -> Result<()> {
+    let domain = &options.cluster_domain;
+    if let Some(problem) = names::dns1123_subdomain(domain).first() {
+        bail!("{domain:?} cannot be the domain of the cluster: {problem}");
+    }
+    for (key, value) in &options.labels {
+        let problems = names::qualified_name(key).into_iter().chain(names::label_value(value)).next();
+        if let Some(problem) = problems {
+            bail!("{key:?}={value:?} cannot be a label of the node: {problem}");
+        }
+    }
+    let Some(address) = options.node_ip.filter(|_| !options.no_agent) else { return Ok(()) };
+    // Only an address of this machine can be bound.
+    match std::net::UdpSocket::bind((address, 0)) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("--node-ip {address} is not an address of this machine: {error}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
     use super::*;
 
     #[track_caller]
@@ -66,5 +97,23 @@ mod tests {
         check("10.0.0.0/8", "10.43.0.0/16", "", "overlap");
         check("10.42.0.0/24", "10.42.0.0/16", "", "overlap");
         check("10.42.0.0/16", "10.43.0.0/16", "1.2.3.4", "1.2.3.4 is not in the network");
+        check("fd00::/48", "10.43.0.0/16", "", "different families");
+        check("10.42.0.0/30", "10.43.0.0/16", "", "too small");
+    }
+
+    #[test]
+    fn a_node_has_proper_labels_and_an_address_of_its_own() {
+        let refused = |arguments: &[&str], problem: &str| {
+            let cli = crate::cli::Cli::try_parse_from(["knarr", "server"].iter().chain(arguments)).unwrap();
+            let crate::cli::Command::Server(options) = cli.command else { panic!("not a server") };
+            let found = node(&options).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(if problem.is_empty() { found.is_empty() } else { found.contains(problem) }, "{arguments:?}: {found}");
+        };
+        refused(&["--label", "a=b", "--node-ip", "127.0.0.1"], "");
+        refused(&["--label", "a b=c"], "cannot be a label");
+        refused(&["--label", "a=b c"], "cannot be a label");
+        refused(&["--cluster-domain", "A_B"], "cannot be the domain");
+        refused(&["--node-ip", "192.0.2.7"], "not an address of this machine");
+        refused(&["--node-ip", "192.0.2.7", "--no-agent"], "");
     }
 }

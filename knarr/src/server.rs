@@ -26,6 +26,7 @@ const DRAIN_API: Duration = Duration::from_secs(4);
 pub(crate) fn run(options: cli::Server) -> Result<()> {
     preflight::check(!options.no_agent)?;
     preflight::networks(options.cluster_cidr, options.service_cidr, options.cluster_dns)?;
+    preflight::node(&options)?;
     let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))

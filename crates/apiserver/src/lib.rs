@@ -49,7 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] base::tls::Error),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}; does another server run on this machine?")]
     Listen {
         /// Which.
         address: std::net::SocketAddr,

@@ -214,9 +214,11 @@ pub(crate) fn table(
     beta: bool,
 ) -> Value {
     let now = Timestamp::now();
-    let row = |object: Value| Row { cells: resource.strategy.row(&object, now), object };
-    let table =
-        Table { columns: resource.strategy.columns().to_vec(), rows: objects.into_iter().map(row).collect(), metadata: own };
+    let is_scale = objects.first().is_some_and(|object| meta::kind(object) == "Scale");
+    let columns = if is_scale { kinds::scale_columns() } else { resource.strategy.columns() };
+    let cells = |object: &Value| if is_scale { kinds::scale_row(object, now) } else { resource.strategy.row(object, now) };
+    let row = |object: Value| Row { cells: cells(&object), object };
+    let table = Table { columns, rows: objects.into_iter().map(row).collect(), metadata: own };
     let mut value = table.to_value(include);
     if beta {
         value["apiVersion"] = meta_version(beta).into();

@@ -22,3 +22,22 @@ pub use key::Key;
 pub use kube;
 pub use kube::Client;
 pub use services::ServiceWatch;
+
+/// What went wrong, for people: of an answer of the API its message, without the wire form that [`kube::Error`] shows.
+pub fn why(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_by_its_message() {
+        let status = kube::core::Status::failure("pods \"a\" not found", "NotFound").with_code(404);
+        assert_eq!(why(&kube::Error::Api(Box::new(status))), "pods \"a\" not found");
+    }
+}

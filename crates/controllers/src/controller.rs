@@ -56,7 +56,7 @@ impl Action {
 /// Why a reconciliation did not finish.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error(transparent)]
+    #[error("{}", client::why(.0))]
     Api(#[from] kube::Error),
     #[error("{0}")]
     Other(String),

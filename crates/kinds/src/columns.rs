@@ -78,6 +78,22 @@ impl<K> Column<K> {
     }
 }
 
+/// The table of `autoscaling/v1 Scale`, which is a view of objects of several kinds and not a kind itself.
+pub fn scale_columns() -> Vec<ColumnDefinition> {
+    let desired = column("Desired", "integer", "", "replicas is the desired number of instances for the scaled object.", 0);
+    let available =
+        column("Available", "integer", "", "replicas is the actual number of observed instances of the scaled object.", 0);
+    [Column::<()>::NAME.def, desired, available, Column::<()>::AGE.def].iter().map(ColumnDef::definition).collect()
+}
+
+/// A row of [`scale_columns`].
+pub fn scale_row(scale: &Value, now: Timestamp) -> Vec<Value> {
+    let number = |pointer: &str| scale.pointer(pointer).cloned().unwrap_or(0.into());
+    let text = |pointer: &str| scale.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let age = apimachinery::table::age(text("/metadata/creationTimestamp"), now);
+    vec![text("/metadata/name").into(), number("/spec/replicas"), number("/status/replicas"), age.into()]
+}
+
 const fn column(
     name: &'static str,
     kind: &'static str,
@@ -102,6 +118,14 @@ mod tests {
         };
         let headings: Vec<_> = strategy.columns().into_iter().map(heading).collect();
         assert_eq!(headings.join("|"), expected, "{kind}");
+    }
+
+    #[test]
+    fn a_scale_has_its_own_table() {
+        let scale = serde_json::json!({"metadata": {"name": "web"}, "spec": {"replicas": 3}, "status": {"replicas": 2}});
+        let row = super::scale_row(&scale, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(row[..3], ["web".into(), serde_json::json!(3), serde_json::json!(2)]);
+        assert_eq!(super::scale_columns().len(), row.len());
     }
 
     #[test]

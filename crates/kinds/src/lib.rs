@@ -22,11 +22,12 @@ mod node;
 mod plain;
 mod pod;
 mod pod_template;
+mod rbac;
 mod rules;
 mod service_types;
 mod workloads;
 
-pub use columns::Column;
+pub use columns::{Column, scale_columns, scale_row};
 pub use def::{GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};

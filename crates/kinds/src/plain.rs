@@ -1,11 +1,11 @@
 //! Kinds without rules of their own: one line each.
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps, authentication, authorization, coordination, rbac};
+use k8s_openapi::api::{apps, authentication, authorization, coordination};
 use serde_json::Value;
 
 use crate::columns::Column;
-use crate::def::{KindDef, NameRule};
+use crate::def::KindDef;
 use crate::typed::Kind;
 use crate::util::or_none;
 
@@ -19,25 +19,8 @@ macro_rules! plain {
     };
 }
 
-/// Columns of both kinds of bindings.
-macro_rules! binding_columns {
-    () => {
-        [
-            Column::new("Role", "RoleRef can only reference a role in the namespace or a ClusterRole.", |binding, _| {
-                format!("{}/{}", binding.role_ref.kind, binding.role_ref.name).into()
-            }),
-            Column::wide("Users", "Users in the roleBinding", |binding, _| subjects(&binding.subjects, "User")),
-            Column::wide("Groups", "Groups in the roleBinding", |binding, _| subjects(&binding.subjects, "Group")),
-            Column::wide("ServiceAccounts", "ServiceAccounts in the roleBinding", |binding, _| {
-                subjects(&binding.subjects, "ServiceAccount")
-            }),
-        ]
-    };
-}
-
 const AUTHN: &str = "authentication.k8s.io";
 const AUTHZ: &str = "authorization.k8s.io";
-const RBAC: &str = "rbac.authorization.k8s.io";
 
 plain! {
     apps::v1::ControllerRevision = KindDef::new("apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision")
@@ -50,14 +33,6 @@ plain! {
     authorization::v1::SelfSubjectRulesReview = KindDef::new(AUTHZ, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "selfsubjectrulesreview").cluster().review();
     coordination::v1::Lease = KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease").ephemeral(None).create_on_update()
         => [Column::new("Holder", "holderIdentity contains the identity of the holder of a current lease.", holder)];
-    rbac::v1::Role = KindDef::new(RBAC, "v1", "Role", "roles", "role").name(NameRule::PathSegment).create_on_update()
-        => [Column::NAME, Column::CREATED];
-    rbac::v1::RoleBinding = KindDef::new(RBAC, "v1", "RoleBinding", "rolebindings", "rolebinding").name(NameRule::PathSegment).create_on_update()
-        => binding_columns!();
-    rbac::v1::ClusterRole = KindDef::new(RBAC, "v1", "ClusterRole", "clusterroles", "clusterrole").cluster().name(NameRule::PathSegment).create_on_update()
-        => [Column::NAME, Column::CREATED];
-    rbac::v1::ClusterRoleBinding = KindDef::new(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding").cluster().name(NameRule::PathSegment).create_on_update()
-        => binding_columns!();
 }
 
 fn holder(lease: &coordination::v1::Lease, _: Timestamp) -> Value {
@@ -74,14 +49,4 @@ fn revision_owner(revision: &apps::v1::ControllerRevision, _: Timestamp) -> Valu
             None => format!("{kind}/{}", owner.name),
         }
     }))
-}
-
-/// Names of the subjects of one kind; service accounts with their namespace.
-fn subjects(all: &Option<Vec<rbac::v1::Subject>>, kind: &str) -> Value {
-    let of_kind = all.iter().flatten().filter(|subject| subject.kind == kind);
-    let names = of_kind.map(|subject| match (kind, &subject.namespace) {
-        ("ServiceAccount", Some(namespace)) => format!("{namespace}/{}", subject.name),
-        _ => subject.name.clone(),
-    });
-    names.collect::<Vec<_>>().join(", ").into()
 }

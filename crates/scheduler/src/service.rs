@@ -296,7 +296,7 @@ impl Scheduler {
         let (pod, node, result) = match written {
             Written::Bound { pod, node, result } => (pod, node, result),
             Written::Evicted { victim, result: Err(error) } => {
-                tracing::warn!(pod = %victim.key(), %error, "a pod cannot be preempted, looking again");
+                tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
                 return self.queue.happened(Event::PodRemoved);
             }
             Written::Evicted { .. } | Written::Reported => return,
@@ -309,7 +309,8 @@ impl Scheduler {
                 self.queue.remove(&pod.key());
             }
             Err(error) => {
-                tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
+                let error = client::why(&error);
+                tracing::warn!(pod = %pod.key(), node, error, "binding failed, again later");
                 let message = format!("binding rejected: {error}");
                 self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message);
                 self.cluster.remove_pod(pod.uid());

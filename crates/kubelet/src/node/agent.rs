@@ -64,7 +64,7 @@ impl Agent {
         loop {
             match self.try_register().await {
                 Ok(node) => return node,
-                Err(error) => tracing::warn!(%error, "cannot register the node yet"),
+                Err(error) => tracing::warn!(error = client::why(&error), "cannot register the node yet"),
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(RETRY.1);
@@ -142,7 +142,7 @@ impl Agent {
                     sent = tokio::time::Instant::now();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "node status not reported, trying again");
+                    tracing::warn!(error = client::why(&error), "node status not reported, trying again");
                     retry = Some(tokio::time::Instant::now() + RETRY.1);
                 }
             }
@@ -178,7 +178,7 @@ impl Agent {
             }
             let mut delay = RETRY.0;
             while let Err(error) = renew(&leases, &name, &node).await {
-                tracing::warn!(%error, "node lease not renewed, trying again");
+                tracing::warn!(error = client::why(&error), "node lease not renewed, trying again");
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(RETRY.1);
             }

@@ -141,7 +141,7 @@ impl Reporter {
                 self.frozen = true;
             }
             Err(error) => {
-                tracing::warn!(pod = self.name, %error, "status not reported, trying again");
+                tracing::warn!(pod = self.name, error = client::why(&error), "status not reported, trying again");
                 let delay = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8));
                 self.failures += 1;
                 let now = Timestamp::now();
