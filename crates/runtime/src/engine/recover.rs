@@ -21,7 +21,8 @@ impl Inner {
         let half_made = blocking(move || inner.load()).await?.map_err(super::internal)?;
         for id in half_made {
             tracing::info!(sandbox = %id, "removing a sandbox that was not finished");
-            self.scrap_sandbox(&id).await;
+            // The network comes after the engine, and releases by itself what no sandbox has.
+            self.scrap_locally(&id).await;
         }
         let entries: Vec<Arc<SandboxEntry>> = self.sandboxes.lock().values().cloned().collect();
         for entry in entries {

@@ -311,13 +311,19 @@ impl Inner {
         }
     }
 
-    /// Removes what a sandbox that did not come to be has left.
+    /// Removes what a sandbox that did not come to be has left, and last its network: that may be waited for, as long as the
+    /// network is not there yet.
     pub(super) async fn scrap_sandbox(self: &Arc<Self>, id: &str) {
+        self.scrap_locally(id).await;
         if let Some(network) = &self.options.network
             && let Err(error) = network.detach(id).await
         {
             tracing::warn!(sandbox = id, %error, "releasing the network of a failed sandbox");
         }
+    }
+
+    /// Removes all but its network. One that is forgotten then is released when the network starts anew.
+    pub(super) async fn scrap_locally(self: &Arc<Self>, id: &str) {
         let dir = self.sandbox_dir(id);
         let work = {
             let (dir, id, inner) = (dir.clone(), id.to_owned(), self.clone());

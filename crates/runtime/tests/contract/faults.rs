@@ -1,10 +1,12 @@
 //! Restarts and deaths.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use runtime::api::{ContainerState, Runtime, SandboxState};
+use runtime::api::{ContainerState, HostPort, PodIdentity, PodNetwork, Runtime, SandboxState};
 
 use serde_json::json;
 
@@ -110,6 +112,20 @@ async fn a_start_that_was_cut_off_is_not_begun_twice() {
     }
 }
 
+/// The pod network starts after the engine: until then nothing can be attached or released.
+struct LateNetwork;
+
+#[async_trait::async_trait]
+impl PodNetwork for LateNetwork {
+    async fn attach(&self, _: &str, _: &Path, _: &PodIdentity, _: &[HostPort]) -> runtime::api::Result<Vec<IpAddr>> {
+        std::future::pending().await
+    }
+
+    async fn detach(&self, _: &str) -> runtime::api::Result<()> {
+        std::future::pending().await
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn half_made_things_are_removed_at_start() {
     let Some(mut node) = Node::start().await else { return };
@@ -126,7 +142,8 @@ async fn half_made_things_are_removed_at_start() {
     let hierarchies: &[&str] = if Path::new("/sys/fs/cgroup/cgroup.procs").exists() { &[""] } else { &["cpu", "memory"] };
     let groups: Vec<_> = hierarchies.iter().map(|name| Path::new("/sys/fs/cgroup").join(name).join(&group)).collect();
     groups.iter().for_each(|path| drop(std::fs::create_dir_all(path.join("container"))));
-    node.open().await;
+    node.network = Some(Arc::new(LateNetwork));
+    tokio::time::timeout(LONG, node.open()).await.expect("the engine opens before the network is there");
     assert!(groups.iter().all(|path| !path.exists()), "its cgroup is gone, with that of a half-made container");
     assert!(!sandbox.exists() && !container.exists());
     assert!(!node.dir.path().join("run/netns/half").exists());

@@ -1,11 +1,14 @@
 //! A node of its own for one test.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use base::tasks::Tasks;
-use runtime::api::{Container, ContainerConfig, ContainerState, ExecOutput, NamespaceMode, PodIdentity, Runtime, SandboxConfig};
+use runtime::api::{
+    Container, ContainerConfig, ContainerState, ExecOutput, NamespaceMode, PodIdentity, PodNetwork, Runtime, SandboxConfig,
+};
 use runtime::{Engine, Options, Registries};
 use serde_json::json;
 
@@ -25,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) registry: Registry,
     pub(crate) image: String,
     pub(crate) registries: Registries,
+    pub(crate) network: Option<Arc<dyn PodNetwork>>,
 }
 
 /// Whether the test can run here; says so when not.
@@ -62,6 +66,7 @@ impl Node {
             registry,
             image: String::new(),
             registries: Registries::default(),
+            network: None,
         };
         node.open().await;
         node.image = node.engine().pull_image(&node.registry.reference("busybox:1"), &[]).await.unwrap().id;
@@ -81,7 +86,7 @@ impl Node {
             cgroup_root: self.cgroup_root.clone(),
             helper: helper(),
             registries: self.registries.clone(),
-            network: None,
+            network: self.network.clone(),
             tasks: self.tasks.clone(),
         };
         self.engine = Some(Engine::open(options).await.unwrap());
