@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use crate::columns::Column;
 use crate::def::{KindDef, Sub};
+use crate::pod;
+use crate::rules;
 use crate::typed::Kind;
 use crate::util::{set_default, text};
 
@@ -18,7 +20,7 @@ use crate::util::{set_default, text};
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// Keys must be file names, and all values together stay within the limit.
-fn validate_data(parts: &[(&str, Vec<(&String, usize)>)], errors: &mut Errors) {
+fn validate_data(parts: &[(&str, Vec<(&String, usize)>)], whole: &Path, errors: &mut Errors) {
     let mut total = 0;
     for (field, entries) in parts {
         for (key, size) in entries {
@@ -27,7 +29,7 @@ fn validate_data(parts: &[(&str, Vec<(&String, usize)>)], errors: &mut Errors) {
         }
     }
     if total > MAX_BYTES {
-        errors.push(Error::too_long(&Path::root(), MAX_BYTES));
+        errors.push(Error::too_long(whole, MAX_BYTES));
     }
 }
 
@@ -58,10 +60,10 @@ impl Kind for ConfigMap {
         if let Some((key, _)) =
             text.iter().find(|(key, _)| self.binary_data.as_ref().is_some_and(|other| other.contains_key(*key)))
         {
-            let detail = format!("duplicate of key present in binaryData: {key}");
+            let detail = "duplicate of key present in binaryData";
             errors.push(Error::invalid(&Path::new("data").key(key), key.as_str(), detail));
         }
-        validate_data(&[("data", text), ("binaryData", binary)], errors);
+        validate_data(&[("data", text), ("binaryData", binary)], &Path::root(), errors);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -86,6 +88,18 @@ const SECRET_KEYS: &[(&str, &[&str])] = &[
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
 ];
 
+/// The annotation that says whose token a secret holds.
+const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
+/// Credentials for registries are a JSON object; what they say is not repeated in an error.
+fn validate_docker(data: Option<&ByteString>, key: &str, errors: &mut Errors) {
+    let parsed = data.map(|bytes| serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes.0));
+    if let Some(Err(_)) = parsed {
+        let path = Path::new("data").key(key);
+        errors.push(Error::invalid(&path, "<secret contents redacted>", "must be a JSON object"));
+    }
+}
+
 impl Kind for Secret {
     const DEF: KindDef = KindDef::new("", "v1", "Secret", "secrets", "secret");
     const SELECTABLE: &'static [&'static str] = &["type"];
@@ -100,17 +114,23 @@ impl Kind for Secret {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        validate_data(&[("data", sizes(&self.data, |bytes: &ByteString| bytes.0.len()))], errors);
+        validate_data(&[("data", sizes(&self.data, |bytes: &ByteString| bytes.0.len()))], &Path::new("data"), errors);
         let has = |key: &str| self.data.as_ref().is_some_and(|data| data.contains_key(key));
         let kind = self.type_.as_deref().unwrap_or_default();
         for key in SECRET_KEYS.iter().filter(|(name, _)| *name == kind).flat_map(|(_, keys)| *keys) {
             if !has(key) {
                 errors.push(Error::required(&Path::new("data").key(key), ""));
+            } else if key.starts_with(".docker") {
+                validate_docker(self.data.as_ref().and_then(|data| data.get(*key)), key, errors);
             }
         }
         if kind == "kubernetes.io/basic-auth" && !has("username") && !has("password") {
             errors.push(Error::required(&Path::new("data[username]"), ""));
             errors.push(Error::required(&Path::new("data[password]"), ""));
+        }
+        let account = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ACCOUNT_NAME));
+        if kind == "kubernetes.io/service-account-token" && account.is_none_or(String::is_empty) {
+            errors.push(Error::required(&Path::new("metadata.annotations").key(ACCOUNT_NAME), ""));
         }
     }
 
@@ -176,7 +196,7 @@ impl Kind for PriorityClass {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         if self.value != old.value {
-            errors.push(Error::invalid(&Path::new("value"), self.value, "field is immutable"));
+            errors.push(Error::forbidden(&Path::new("value"), "may not be changed in an update."));
         }
         if self.preemption_policy != old.preemption_policy {
             errors.push(Error::invalid(&Path::new("preemptionPolicy"), self.preemption_policy.clone(), "field is immutable"));
@@ -207,6 +227,17 @@ impl Kind for RuntimeClass {
 
     fn validate(&self, errors: &mut Errors) {
         errors.invalid_each(&Path::new("handler"), &self.handler, names::dns1123_label(&self.handler));
+        if let Some(amounts) = self.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.as_ref()) {
+            pod::validate_overhead(amounts, &Path::new("overhead.podFixed"), errors);
+        }
+        let Some(scheduling) = &self.scheduling else { return };
+        let (path, given) = (Path::new("scheduling"), rules::list(&scheduling.tolerations));
+        rules::labels(&path.child("nodeSelector"), scheduling.node_selector.as_ref(), errors);
+        let path = path.child("tolerations");
+        pod::tolerations(given, &path, errors);
+        for (index, toleration) in given.iter().enumerate().filter(|(index, one)| given[..*index].contains(one)) {
+            errors.push(Error::duplicate(&path.index(index), serde_json::json!(toleration)));
+        }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {

@@ -68,18 +68,18 @@ impl Strategy for EventsV1 {
 
     fn prepare_update(&self, _: &mut Value, _: &Value) {}
 
-    fn validate(&self, object: &Value) -> Errors {
+    fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors {
         let stored = Self::stored(object);
-        let mut errors = VIEW.stored.validate(&stored);
+        let mut errors = VIEW.stored.validate(&stored, warnings);
         if let Some(event) = typed::<Event>(&stored, &mut errors) {
             check_strictly(&event, &mut errors);
         }
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Errors {
+    fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
         let (new, old) = (Self::stored(object), Self::stored(old));
-        let mut errors = VIEW.stored.validate(&new);
+        let mut errors = VIEW.stored.validate(&new, warnings);
         if let Some(event) = typed::<Event>(&new, &mut errors).filter(|_| new.get("series") != old.get("series")) {
             check_series(&event, &mut errors);
         }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn check(extra: &[(&str, Value)], expected: &[&str]) {
-        assert_eq!(texts(&EventsV1.validate(&event(extra))), expected, "{extra:?}");
+        assert_eq!(texts(&EventsV1.validate(&event(extra), &mut Vec::new())), expected, "{extra:?}");
     }
 
     #[test]
@@ -247,13 +247,13 @@ mod tests {
     fn updates_change_the_series_only() {
         let old = event(&[]);
         let series = json!({"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z"});
-        assert!(EventsV1.validate_update(&event(&[("series", series)]), &old).is_empty());
-        let errors = EventsV1.validate_update(&event(&[("note", "other".into())]), &old);
+        assert!(EventsV1.validate_update(&event(&[("series", series)]), &old, &mut Vec::new()).is_empty());
+        let errors = EventsV1.validate_update(&event(&[("note", "other".into())]), &old, &mut Vec::new());
         assert_eq!(texts(&errors), ["message: Invalid value: \"other\": field is immutable"]);
         // The core API changes what it likes.
         let (mut old, mut new) = (old, event(&[("note", "other".into())]));
         VIEW.store(&mut old);
         VIEW.store(&mut new);
-        assert!(VIEW.stored.validate_update(&new, &old).is_empty());
+        assert!(VIEW.stored.validate_update(&new, &old, &mut Vec::new()).is_empty());
     }
 }

@@ -13,18 +13,18 @@ mod view;
 
 mod cluster;
 mod config;
+mod coordination;
 mod endpoints;
 mod events;
 mod events_v1;
 mod list;
-mod network;
 mod node;
 mod plain;
 mod pod;
 mod pod_template;
 mod rbac;
 mod rules;
-mod service_types;
+mod service;
 mod workloads;
 
 pub use columns::{Column, scale_columns, scale_row};

@@ -22,6 +22,10 @@ impl Kind for PodTemplate {
         pod::validate_template(self.template.as_ref().unwrap_or(&Default::default()), &Path::new("template"), errors);
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.template.as_ref().map(|template| pod::of_template(template, &Path::new("template"))).unwrap_or_default()
+    }
+
     fn columns() -> &'static [Column<Self>] {
         const {
             &[

@@ -202,7 +202,7 @@ mod tests {
         let mut object = object;
         let errors = strategy.map(|strategy| {
             strategy.apply_defaults(&mut object);
-            strategy.validate(&object)
+            strategy.validate(&object, &mut Vec::new())
         });
         let found: Vec<String> = errors.unwrap_or_default().0.iter().map(ToString::to_string).collect();
         assert_eq!(found, expected);
@@ -268,7 +268,7 @@ mod tests {
     fn a_binding_keeps_its_role() {
         let binding = |role: &str| json!({"roleRef": {"apiGroup": GROUP, "kind": "Role", "name": role}});
         let strategy = KINDS.iter().find(|strategy| strategy.def().kind == "RoleBinding");
-        let errors = strategy.map(|strategy| strategy.validate_update(&binding("new"), &binding("old")));
+        let errors = strategy.map(|strategy| strategy.validate_update(&binding("new"), &binding("old"), &mut Vec::new()));
         let found: Vec<String> = errors.unwrap_or_default().0.iter().map(ToString::to_string).collect();
         let expected =
             format!(r#"roleRef: Invalid value: {{"APIGroup":"{GROUP}","Kind":"Role","Name":"new"}}: cannot change roleRef"#);

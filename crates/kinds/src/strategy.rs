@@ -33,11 +33,11 @@ pub trait Strategy: Send + Sync {
     /// Carries over what an update of the status may not take away.
     fn prepare_status(&self, _object: &mut Value, _old: &Value) {}
 
-    /// Rules for a new object, beyond those for metadata.
-    fn validate(&self, object: &Value) -> Errors;
+    /// Rules for a new object, beyond those for metadata, and what its creator should know besides.
+    fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors;
 
-    /// Rules for a changed object, beyond those for metadata.
-    fn validate_update(&self, object: &Value, old: &Value) -> Errors;
+    /// Rules for a changed object, beyond those for metadata, and what its writer should know besides.
+    fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors;
 
     /// Rules for an update of a subresource.
     fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors;

@@ -44,6 +44,16 @@ pub trait Kind: DeserializeOwned + 'static {
     /// Rules for an update through a subresource.
     fn validate_sub(&self, _sub: &str, _old: &Self, _errors: &mut Errors) {}
 
+    /// What a creator should know of an object that is right: deprecated fields, and what will not do what it seems to.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What somebody who changed an object should know.
+    fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Values of [`Kind::SELECTABLE`], from the JSON form: this runs on every write and needs no decoding.
     fn field(_object: &Value, _name: &'static str) -> String {
         String::new()
@@ -103,20 +113,22 @@ impl<K: Kind> Strategy for Typed<K> {
         K::prepare_status(object, old);
     }
 
-    fn validate(&self, object: &Value) -> Errors {
+    fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors {
         let mut errors = Errors::new();
         if let Some(typed) = typed::<K>(object, &mut errors) {
             typed.validate(&mut errors);
             typed.validate_create(&mut errors);
+            *warnings = typed.warnings();
         }
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Errors {
+    fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
         let mut errors = Errors::new();
         if let (Some(new), Some(old)) = (typed::<K>(object, &mut errors), typed::<K>(old, &mut errors)) {
             new.validate(&mut errors);
             new.validate_update(&old, &mut errors);
+            *warnings = new.warnings_on_update(&old);
         }
         errors
     }

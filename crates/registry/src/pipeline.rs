@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::{Change, Expect, Lane, Write};
 
-use crate::context::Context;
+use crate::context::{Context, Warnings};
 use crate::entry::{Entry, Index};
 use crate::resource::object_path;
 use crate::{Attributes, Operation, Registry, Resource};
@@ -189,10 +189,14 @@ pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
 }
 
 /// Rules for a new object.
-pub(crate) fn validate_new(res: &Resource, object: &Value) -> Errors {
+pub(crate) fn validate_new(res: &Resource, object: &Value, warnings: &Warnings) -> Errors {
     let rule = name_rule(res);
     let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
-    errors.0.extend(res.strategy.validate(object).0);
+    let mut found = Vec::new();
+    errors.0.extend(res.strategy.validate(object, &mut found).0);
+    if errors.is_empty() {
+        found.into_iter().for_each(|text| warnings.push(text));
+    }
     errors
 }
 

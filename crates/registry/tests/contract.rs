@@ -41,7 +41,7 @@ fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
         "RoleBinding" | "ClusterRoleBinding" => {
             json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x"}})
         }
-        "ControllerRevision" => json!({"revision": 1}),
+        "ControllerRevision" => json!({"revision": 1, "data": {"spec": {}}}),
         "PriorityClass" => json!({"value": 1}),
         _ => json!({}),
     };
@@ -220,4 +220,24 @@ async fn pages_are_consistent_and_watches_resume_after_a_restart() {
     let mut watch = registry.watch(res, None, &from).await.unwrap();
     let event = watch.next().await.unwrap();
     assert_eq!((event.kind, event.entry.name()), (EventType::Deleted, "c3"));
+}
+
+#[tokio::test]
+async fn writers_are_warned() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let res = registry.resource("", "v1", "services").unwrap();
+    let cx = context("t");
+    let mut service = decoded(&res, &cx, minimal(&res, "ns", "one")).await;
+    service["spec"]["externalName"] = "a.b".into();
+    let expected = ["spec.externalName is ignored when spec.type is not \"ExternalName\""];
+    let created = registry.create(&cx, &res, "ns", None, service).await.unwrap();
+    assert_eq!(cx.warnings.take(), expected);
+    let mut changed = created.value();
+    changed["metadata"]["labels"]["more"] = "x".into();
+    registry.update(&cx, &res, "", "ns", "one", changed.clone()).await.unwrap();
+    assert_eq!(cx.warnings.take(), expected);
+    changed["spec"]["type"] = "Other".into();
+    registry.update(&cx, &res, "", "ns", "one", changed).await.unwrap_err();
+    assert_eq!(cx.warnings.take(), Vec::<String>::new());
 }

@@ -6,13 +6,16 @@ mod diff;
 mod status;
 mod update;
 mod validate;
+mod warnings;
 
 use apimachinery::field::Errors;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
-pub(crate) use validate::{PROTOCOLS, TAINT_EFFECTS, validate_template};
+pub(crate) use warnings::of_template;
+
+pub(crate) use validate::{PROTOCOLS, TAINT_EFFECTS, tolerations, validate_overhead, validate_template};
 
 use crate::columns::Column;
 use crate::def::{GroupVersionKindRef, KindDef, Sub};
@@ -103,6 +106,10 @@ impl Kind for Pod {
             }
             _ => {}
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.spec.as_ref().map(|spec| warnings::of_pod(spec, self.metadata.annotations.as_ref())).unwrap_or_default()
     }
 
     fn columns() -> &'static [Column<Self>] {

@@ -1,7 +1,8 @@
 //! Deployment.
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use apimachinery::{intstr, names};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use super::view::{self, SCALE, SCALE_SUB};
 use crate::columns::Column;
 use crate::def::{KindDef, Sub};
 use crate::pod;
+use crate::rules;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default, text};
 
@@ -42,10 +44,10 @@ impl Kind for Deployment {
     fn validate(&self, errors: &mut Errors) {
         let Some(spec) = &self.spec else { return };
         let path = Path::new("spec");
-        view::validate(self, errors);
+        view::validate(self, "ReplicaSet", false, errors);
         validate_strategy(spec, &path.child("strategy"), errors);
-        view::non_negative(&path.child("revisionHistoryLimit"), spec.revision_history_limit, errors);
-        view::non_negative(&path.child("progressDeadlineSeconds"), spec.progress_deadline_seconds, errors);
+        rules::non_negative(&path.child("revisionHistoryLimit"), spec.revision_history_limit.unwrap_or(0).into(), errors);
+        rules::non_negative(&path.child("progressDeadlineSeconds"), spec.progress_deadline_seconds.unwrap_or(0).into(), errors);
         if spec.progress_deadline_seconds.is_some_and(|deadline| deadline <= spec.min_ready_seconds.unwrap_or(0)) {
             let path = path.child("progressDeadlineSeconds");
             errors.push(Error::invalid(&path, spec.progress_deadline_seconds, "must be greater than minReadySeconds"));
@@ -54,6 +56,20 @@ impl Kind for Deployment {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         view::immutable_selector(self, old, errors);
+    }
+
+    fn validate_sub(&self, sub: &str, old: &Self, errors: &mut Errors) {
+        if sub == "status" {
+            validate_status(self, old, errors);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        view::warnings(self)
+    }
+
+    fn warnings_on_update(&self, old: &Self) -> Vec<String> {
+        view::warnings_on_update(self, old)
     }
 
     fn columns() -> &'static [Column<Self>] {
@@ -83,30 +99,155 @@ impl Kind for Deployment {
 
 fn validate_strategy(spec: &DeploymentSpec, path: &Path, errors: &mut Errors) {
     let Some(strategy) = &spec.strategy else { return };
-    match strategy.type_.as_deref() {
-        Some("Recreate") if strategy.rolling_update.is_some() => {
-            let detail = "may not be specified when strategy `type` is 'Recreate'";
-            errors.push(Error::forbidden(&path.child("rollingUpdate"), detail));
+    let at = path.child("rollingUpdate");
+    match (strategy.type_.as_deref(), &strategy.rolling_update) {
+        (Some("Recreate"), Some(_)) => {
+            errors.push(Error::forbidden(&at, "may not be specified when strategy `type` is 'Recreate'"));
         }
-        Some("Recreate") => {}
-        Some("RollingUpdate") => {
-            let Some(rolling) = &strategy.rolling_update else { return };
-            let path = path.child("rollingUpdate");
-            let zero = |value: &Option<_>| value.as_ref().is_some_and(is_zero);
-            if zero(&rolling.max_unavailable) && zero(&rolling.max_surge) {
-                errors.push(Error::invalid(
-                    &path.child("maxUnavailable"),
-                    json!(rolling.max_unavailable),
-                    "may not be 0 when `maxSurge` is 0",
-                ));
-            }
-        }
-        other => {
-            errors.push(Error::not_supported(&path.child("type"), other.unwrap_or_default(), &["Recreate", "RollingUpdate"]))
-        }
+        (Some("Recreate"), None) => {}
+        (Some("RollingUpdate"), Some(rolling)) => validate_rolling(rolling, &at, errors),
+        (Some("RollingUpdate"), None) => errors.push(Error::required(&at, "this should be defaulted and never be nil")),
+        _ => errors.push(Error::not_supported(path, json!(strategy), &["Recreate", "RollingUpdate"])),
     }
 }
 
-fn is_zero(value: &IntOrString) -> bool {
-    matches!(value, IntOrString::Int(0)) || matches!(value, IntOrString::String(text) if text == "0%")
+fn validate_rolling(rolling: &RollingUpdateDeployment, path: &Path, errors: &mut Errors) {
+    let (unavailable, surge) = (&rolling.max_unavailable, &rolling.max_surge);
+    for (field, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
+        match value {
+            Some(IntOrString::Int(count)) => rules::non_negative(&path.child(field), (*count).into(), errors),
+            Some(IntOrString::String(text)) => errors.invalid_each(&path.child(field), text, names::percent(text)),
+            None => {}
+        }
+    }
+    let zero = |value: &Option<IntOrString>| match value {
+        Some(IntOrString::Int(count)) => *count == 0,
+        Some(text) => intstr::percent(text).unwrap_or(0) == 0,
+        None => true,
+    };
+    let path = path.child("maxUnavailable");
+    if zero(unavailable) && zero(surge) {
+        errors.push(Error::invalid(&path, json!(unavailable), "may not be 0 when `maxSurge` is 0"));
+    }
+    if unavailable.as_ref().and_then(intstr::percent).is_some_and(|percent| percent > 100) {
+        errors.push(Error::invalid(&path, json!(unavailable), "must not be greater than 100%"));
+    }
+}
+
+fn validate_status(new: &Deployment, old: &Deployment, errors: &mut Errors) {
+    let Some(status) = &new.status else { return };
+    let count = |count: Option<i32>| i64::from(count.unwrap_or(0));
+    let counts = [
+        ("observedGeneration", status.observed_generation.unwrap_or(0)),
+        ("replicas", count(status.replicas)),
+        ("updatedReplicas", count(status.updated_replicas)),
+        ("readyReplicas", count(status.ready_replicas)),
+        ("availableReplicas", count(status.available_replicas)),
+        ("unavailableReplicas", count(status.unavailable_replicas)),
+        ("collisionCount", count(status.collision_count)),
+    ];
+    let parts = [
+        ("updatedReplicas", "replicas"),
+        ("readyReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ];
+    view::validate_counts(&counts, &parts, errors);
+    let was = old.status.as_ref().and_then(|status| status.collision_count);
+    if status.collision_count < was {
+        let path = Path::new("status.collisionCount");
+        errors.push(Error::invalid(&path, json!(status.collision_count), "cannot be decremented"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use apimachinery::patch;
+
+    fn check(spec: Value, expected: &[&str]) {
+        let base = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}});
+        let mut object = patch::merge(&base, &json!({"spec": spec})).unwrap();
+        Deployment::apply_defaults(&mut object);
+        let mut errors = Errors::new();
+        serde_json::from_value::<Deployment>(object).unwrap().validate(&mut errors);
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{spec}");
+    }
+
+    #[test]
+    fn selectors_and_templates() {
+        check(json!({}), &[]);
+        check(json!({"selector": null}), &["spec.selector: Required value"]);
+        check(
+            json!({"selector": {"matchLabels": {"a": "c"}}}),
+            &["spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"],
+        );
+        check(
+            json!({"replicas": -1, "template": {"spec": {"restartPolicy": "Never", "activeDeadlineSeconds": 5}}}),
+            &[
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
+            ],
+        );
+        check(
+            json!({"minReadySeconds": 600}),
+            &["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"],
+        );
+    }
+
+    #[test]
+    fn strategies() {
+        let rolling = |unavailable: Value, surge: Value| json!({"strategy": {"rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}}});
+        let at = "spec.strategy.rollingUpdate";
+        check(rolling(json!("100%"), json!(0)), &[]);
+        check(
+            rolling(json!("0%"), json!(0)),
+            &[&format!("{at}.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0")],
+        );
+        check(
+            rolling(json!("101%"), json!(1)),
+            &[&format!("{at}.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%")],
+        );
+        check(
+            rolling(json!(-1), json!("x")),
+            &[
+                &format!("{at}.maxUnavailable: Invalid value: -1: must be greater than or equal to 0"),
+                &format!(
+                    "{at}.maxSurge: Invalid value: \"x\": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+                ),
+            ],
+        );
+        check(
+            json!({"strategy": {"type": "Recreate", "rollingUpdate": {}}}),
+            &[&format!("{at}: Forbidden: may not be specified when strategy `type` is 'Recreate'")],
+        );
+        check(
+            json!({"strategy": {"type": "Slow"}}),
+            &["spec.strategy: Unsupported value: {\"type\":\"Slow\"}: supported values: \"Recreate\", \"RollingUpdate\""],
+        );
+    }
+
+    #[test]
+    fn statuses() {
+        let check = |old: Value, new: Value, expected: &str| {
+            let of = |status: Value| serde_json::from_value::<Deployment>(json!({"status": status})).unwrap();
+            let mut errors = Errors::new();
+            validate_status(&of(new), &of(old), &mut errors);
+            assert_eq!(errors.to_string(), expected);
+        };
+        check(json!({}), json!({"replicas": 2, "readyReplicas": 1, "availableReplicas": 1}), "");
+        check(
+            json!({}),
+            json!({"replicas": 1, "readyReplicas": 2}),
+            "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas",
+        );
+        check(
+            json!({"collisionCount": 2}),
+            json!({"collisionCount": 1}),
+            "status.collisionCount: Invalid value: 1: cannot be decremented",
+        );
+    }
 }

@@ -24,6 +24,31 @@ fn prepare_create(object: &mut Value) {
     object["status"] = json!({"replicas": 0});
 }
 
+fn validate_status(
+    replicas: i32,
+    labeled: Option<i32>,
+    ready: Option<i32>,
+    available: Option<i32>,
+    generation: Option<i64>,
+    errors: &mut Errors,
+) {
+    let count = |count: Option<i32>| i64::from(count.unwrap_or(0));
+    let counts = [
+        ("replicas", replicas.into()),
+        ("fullyLabeledReplicas", count(labeled)),
+        ("readyReplicas", count(ready)),
+        ("availableReplicas", count(available)),
+        ("observedGeneration", generation.unwrap_or(0)),
+    ];
+    let parts = [
+        ("fullyLabeledReplicas", "replicas"),
+        ("readyReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ];
+    view::validate_counts(&counts, &parts, errors);
+}
+
 impl Kind for ReplicaSet {
     const DEF: KindDef = KindDef::new("apps", "v1", "ReplicaSet", "replicasets", "replicaset")
         .short(&["rs"])
@@ -46,7 +71,22 @@ impl Kind for ReplicaSet {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        view::validate(self, errors);
+        view::validate(self, "ReplicaSet", false, errors);
+    }
+
+    fn validate_sub(&self, sub: &str, _old: &Self, errors: &mut Errors) {
+        if let Some(status) = self.status.as_ref().filter(|_| sub == "status") {
+            let (ready, labeled) = (status.ready_replicas, status.fully_labeled_replicas);
+            validate_status(status.replicas, labeled, ready, status.available_replicas, status.observed_generation, errors);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        view::warnings(self)
+    }
+
+    fn warnings_on_update(&self, old: &Self) -> Vec<String> {
+        view::warnings_on_update(self, old)
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -85,7 +125,22 @@ impl Kind for ReplicationController {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        view::validate(self, errors);
+        view::validate(self, "ReplicationController", true, errors);
+    }
+
+    fn validate_sub(&self, sub: &str, _old: &Self, errors: &mut Errors) {
+        if let Some(status) = self.status.as_ref().filter(|_| sub == "status") {
+            let (ready, labeled) = (status.ready_replicas, status.fully_labeled_replicas);
+            validate_status(status.replicas, labeled, ready, status.available_replicas, status.observed_generation, errors);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        view::warnings(self)
+    }
+
+    fn warnings_on_update(&self, old: &Self) -> Vec<String> {
+        view::warnings_on_update(self, old)
     }
 
     fn columns() -> &'static [Column<Self>] {

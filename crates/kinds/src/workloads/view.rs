@@ -1,7 +1,9 @@
 //! What kinds that keep a number of pods have in common: template, selector, counts.
 
+use std::collections::BTreeMap;
+
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::labels::Selector;
+use apimachinery::labels::{Selector, validate_label_selector};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 use crate::columns::Column;
 use crate::def::{ScalePaths, Sub};
 use crate::pod;
+use crate::rules::{self, list, text};
 use crate::util::{integer, or_none};
 
 pub(super) const SCALE: ScalePaths =
@@ -65,15 +68,87 @@ workload!(
     Some(LabelSelector { match_labels: spec.selector.clone(), ..LabelSelector::default() })
 );
 
-/// Counts, selector and template.
-pub(super) fn validate<K: Workload>(workload: &K, errors: &mut Errors) {
+/// Counts, selector and template. ReplicationControllers (`by_map`) say some of it in words of their own.
+pub(super) fn validate<K: Workload>(workload: &K, kind: &str, by_map: bool, errors: &mut Errors) {
     let path = Path::new("spec");
     let (replicas, min_ready) = workload.counts();
-    non_negative(&path.child("replicas"), replicas, errors);
-    non_negative(&path.child("minReadySeconds"), min_ready, errors);
+    let selector = workload.selector().unwrap_or_default();
+    if !by_map {
+        rules::non_negative(&path.child("replicas"), replicas.unwrap_or(0).into(), errors);
+    }
+    rules::non_negative(&path.child("minReadySeconds"), min_ready.unwrap_or(0).into(), errors);
+    validate_selector(&selector, by_map, &path.child("selector"), errors);
+    if by_map {
+        rules::non_negative(&path.child("replicas"), replicas.unwrap_or(0).into(), errors);
+    }
+    let path = path.child("template");
     match workload.template() {
-        Some(template) => validate_template(&path, &workload.selector().unwrap_or_default(), template, errors),
-        None => errors.push(Error::required(&path.child("template"), "")),
+        Some(template) => validate_template(template, &selector, kind, &path, errors),
+        None => errors.push(Error::required(&path, "")),
+    }
+}
+
+fn is_empty(selector: &LabelSelector) -> bool {
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&selector.match_expressions).is_empty()
+}
+
+fn validate_selector(selector: &LabelSelector, by_map: bool, path: &Path, errors: &mut Errors) {
+    if by_map {
+        if is_empty(selector) {
+            errors.push(Error::required(path, ""));
+        }
+        return;
+    }
+    if *selector == LabelSelector::default() {
+        return errors.push(Error::required(path, ""));
+    }
+    validate_label_selector(selector, path, errors);
+    if is_empty(selector) {
+        errors.push(Error::invalid(path, json!(selector), "empty selector is invalid for deployment"));
+    }
+}
+
+/// Pods of the template are selected, and run forever.
+fn validate_template(template: &PodTemplateSpec, selector: &LabelSelector, kind: &str, path: &Path, errors: &mut Errors) {
+    let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+    match Selector::from_label_selector(Some(selector)) {
+        Ok(parsed) if !is_empty(selector) && !parsed.matches(&labels) => {
+            let path = path.child("metadata.labels");
+            errors.push(Error::invalid(&path, json!(labels), "`selector` does not match template `labels`"));
+        }
+        Ok(_) => {}
+        Err(_) => errors.push(Error::invalid(&Path::new("spec.selector"), json!(selector), "invalid label selector")),
+    }
+    pod::validate_template(template, path, errors);
+    let spec = template.spec.as_ref();
+    let policy = spec.map(|spec| text(&spec.restart_policy)).unwrap_or_default();
+    rules::supported(&path.child("spec.restartPolicy"), Some(policy), &["Always"], errors);
+    if spec.is_some_and(|spec| spec.active_deadline_seconds.is_some()) {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(Error::forbidden(&path.child("spec.activeDeadlineSeconds"), detail));
+    }
+}
+
+/// What the author of the template should know.
+pub(super) fn warnings<K: Workload>(workload: &K) -> Vec<String> {
+    workload.template().map(|template| pod::of_template(template, &Path::new("spec.template"))).unwrap_or_default()
+}
+
+/// The same of a change, where there was one.
+pub(super) fn warnings_on_update<K: Workload>(new: &K, old: &K) -> Vec<String> {
+    if new.template() == old.template() { Vec::new() } else { warnings(new) }
+}
+
+/// Counts in a status: none negative, and parts no greater than the whole.
+pub(super) fn validate_counts(counts: &[(&str, i64)], parts: &[(&str, &str)], errors: &mut Errors) {
+    let path = Path::new("status");
+    let count = |name: &str| counts.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count);
+    for (field, count) in counts {
+        rules::non_negative(&path.child(field), *count, errors);
+    }
+    for (part, whole) in parts.iter().filter(|(part, whole)| count(part) > count(whole)) {
+        let whole = if *whole == "replicas" { "status.replicas" } else { whole };
+        errors.push(Error::invalid(&path.child(part), count(part), format!("cannot be greater than {whole}")));
     }
 }
 
@@ -128,35 +203,4 @@ fn each<K: Workload>(workload: &K, pick: fn(&Container) -> String) -> Value {
 pub(crate) fn each_container(template: Option<&PodTemplateSpec>, pick: fn(&Container) -> String) -> Value {
     let spec = template.and_then(|template| template.spec.as_ref());
     spec.iter().flat_map(|spec| spec.containers.iter().map(pick)).collect::<Vec<_>>().join(",").into()
-}
-
-pub(super) fn non_negative(path: &Path, value: Option<i32>, errors: &mut Errors) {
-    if let Some(value) = value.filter(|value| *value < 0) {
-        errors.push(Error::invalid(path, value, "must be greater than or equal to 0"));
-    }
-}
-
-/// The selector selects something, and the pods of the template.
-fn validate_template(path: &Path, selector: &LabelSelector, template: &PodTemplateSpec, errors: &mut Errors) {
-    let at = path.child("selector");
-    let empty = selector.match_labels.as_ref().is_none_or(|labels| labels.is_empty())
-        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
-    if empty {
-        errors.push(Error::invalid(&at, json!(selector), "empty selector is invalid for deployment"));
-    }
-    let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
-    match apimachinery::labels::Selector::from_label_selector(Some(selector)) {
-        Ok(parsed) if !empty && !parsed.matches(&labels) => {
-            let path = path.child("template").child("metadata").child("labels");
-            errors.push(Error::invalid(&path, json!(labels), "`selector` does not match template `labels`"));
-        }
-        Ok(_) => {}
-        Err(error) => errors.push(Error::invalid(&at, json!(selector), error.to_string())),
-    }
-    pod::validate_template(template, &path.child("template"), errors);
-    let policy = template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
-    if policy != "Always" {
-        let path = path.child("template").child("spec").child("restartPolicy");
-        errors.push(Error::not_supported(&path, policy, &["Always"]));
-    }
 }

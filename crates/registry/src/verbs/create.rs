@@ -81,7 +81,7 @@ impl Registry {
             if attempt == 1 {
                 // The namespace label repeats the name; other defaults do not depend on it and are in place.
                 target.res.strategy.apply_defaults(&mut object);
-                target.invalid(&validate_new(target.res, &object))?;
+                target.invalid(&validate_new(target.res, &object, &target.cx.warnings))?;
             }
             let held = match self.hook(target.res) {
                 Some(hook) => hook.before_write(self, &mut object, None).await?,

@@ -103,13 +103,16 @@ impl Registry {
     fn validate_change(&self, target: Target<'_>, object: &Value, old: &Value) -> Result<(), Status> {
         let mut errors = meta::validate_object_meta_update(object, old, &Path::new("metadata"));
         let strategy = target.res.strategy;
+        let mut found = Vec::new();
         let own = if target.sub.is_empty() {
-            strategy.validate_update(object, old)
+            strategy.validate_update(object, old, &mut found)
         } else {
             strategy.validate_sub(target.sub, object, old)
         };
         errors.0.extend(own.0);
-        target.invalid(&errors)
+        target.invalid(&errors)?;
+        found.into_iter().for_each(|text| target.cx.warnings.push(text));
+        Ok(())
     }
 }
 

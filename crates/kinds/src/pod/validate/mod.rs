@@ -27,15 +27,16 @@ mod volumes;
 mod windows;
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec, SecurityContext};
 
 use crate::rules;
 
 pub(super) use container::image_is_trimmed;
 pub(crate) use ports::PROTOCOLS;
 pub(super) use resources::container_requests;
+pub(crate) use resources::validate_overhead;
 pub(crate) use scheduling::TAINT_EFFECTS;
-pub(super) use scheduling::tolerations;
+pub(crate) use scheduling::tolerations;
 use scope::Scope;
 
 /// A whole pod, new or changed.
@@ -76,6 +77,11 @@ pub(crate) fn validate_template(template: &PodTemplateSpec, path: &Path, errors:
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(Error::forbidden(&at.child("ephemeralContainers"), detail));
     }
+}
+
+/// The security contexts of all containers, by name.
+pub(super) fn each_security(spec: &PodSpec) -> impl Iterator<Item = (&str, Option<&SecurityContext>)> {
+    Scope::new(spec, None).all().map(|container| (container.name, container.security))
 }
 
 /// A pod without a spec is one whose fields are all missing.

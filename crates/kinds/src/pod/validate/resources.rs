@@ -22,7 +22,7 @@ pub(super) fn validate_container(requirements: &ResourceRequirements, spec: &Pod
 }
 
 /// What running the pod costs beyond its containers.
-pub(super) fn validate_overhead(overhead: &Amounts, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_overhead(overhead: &Amounts, path: &Path, errors: &mut Errors) {
     for (name, quantity) in overhead {
         validate_amount(name, quantity, container_resource_name, &path.child("limits").key(name), errors);
     }

@@ -1,0 +1,265 @@
+//! What is right and yet not what its author meant (upstream: `pkg/api/pod/warnings.go`).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use apimachinery::field::Path;
+use k8s_openapi::api::core::v1::{
+    ContainerPort, EnvVar, NodeSelectorTerm, PodSpec, PodTemplateSpec, ResourceRequirements, Volume,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::validate::annotations;
+use crate::rules::resources::amount;
+use crate::rules::{list, text};
+
+type Annotations = BTreeMap<String, String>;
+
+/// Annotations that no longer do anything.
+const ANNOTATIONS: &[(&str, &str)] = &[
+    ("scheduler.alpha.kubernetes.io/critical-pod", "non-functional in v1.16+; use the \"priorityClassName\" field instead"),
+    ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+    ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+];
+/// Labels of nodes that have new names.
+const LABELS: &[(&str, &str)] = &[
+    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
+    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
+    ("failure-domain.beta.kubernetes.io/region", "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"),
+    ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
+    ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
+];
+
+/// Of a pod.
+pub(super) fn of_pod(spec: &PodSpec, notes: Option<&Annotations>) -> Vec<String> {
+    of(spec, notes, &Path::root(), false)
+}
+
+/// Of a template at `path`.
+pub(crate) fn of_template(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
+    let notes = template.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
+    template.spec.as_ref().map(|spec| of(spec, notes, path, true)).unwrap_or_default()
+}
+
+fn of(spec: &PodSpec, notes: Option<&Annotations>, path: &Path, template: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let at = path.child("spec");
+    node_labels(spec, &at, &mut warnings);
+    for (key, message) in ANNOTATIONS.iter().filter(|(key, _)| notes.is_some_and(|notes| notes.contains_key(*key))) {
+        warnings.push(format!("{}: {message}", path.child("metadata.annotations").key(key)));
+    }
+    for (index, volume) in list(&spec.volumes).iter().enumerate() {
+        old_volumes(volume, &at.child("volumes").index(index), &mut warnings);
+    }
+    repeated(list(&spec.host_aliases).iter().map(|alias| alias.ip.as_str()), "ip", &at.child("hostAliases"), &mut warnings);
+    let secrets = || list(&spec.image_pull_secrets).iter().map(|secret| secret.name.as_str());
+    repeated(secrets(), "name", &at.child("imagePullSecrets"), &mut warnings);
+    for (index, _) in secrets().enumerate().filter(|(_, name)| name.is_empty()) {
+        warnings.push(format!("{}: invalid empty name \"\"", at.child("imagePullSecrets").index(index).child("name")));
+    }
+    fractions(spec.overhead.as_ref(), &at.child("overhead"), &mut warnings);
+    if let Some(notes) = notes.filter(|notes| !notes.is_empty()) {
+        profiles(spec, notes, &path.child("metadata.annotations"), template, &mut warnings);
+    }
+    containers(spec, &at, &mut warnings);
+    warnings
+}
+
+fn node_labels(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
+    let renamed = |key: &str| LABELS.iter().find(|(old, _)| *old == key).map(|(_, message)| *message);
+    for key in spec.node_selector.iter().flatten().map(|(key, _)| key) {
+        warnings.extend(renamed(key).map(|message| format!("{}: {message}", path.child("nodeSelector").key(key))));
+    }
+    let mut term = |term: &NodeSelectorTerm, path: Path| {
+        for (index, key) in list(&term.match_expressions).iter().map(|expression| expression.key.as_str()).enumerate() {
+            let path = path.child("matchExpressions").index(index).child("key");
+            warnings.extend(renamed(key).map(|message| format!("{path}: {key} is {message}")));
+        }
+    };
+    if let Some(affinity) = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()) {
+        let path = path.child("affinity.nodeAffinity");
+        let required = affinity.required_during_scheduling_ignored_during_execution.iter();
+        for (index, one) in required.flat_map(|selector| &selector.node_selector_terms).enumerate() {
+            term(one, path.child("requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms").index(index));
+        }
+        for (index, one) in list(&affinity.preferred_during_scheduling_ignored_during_execution).iter().enumerate() {
+            term(&one.preference, path.child("preferredDuringSchedulingIgnoredDuringExecution").index(index).child("preference"));
+        }
+    }
+    for (index, constraint) in list(&spec.topology_spread_constraints).iter().enumerate() {
+        let path = path.child("topologySpreadConstraints").index(index);
+        let key = &constraint.topology_key;
+        warnings.extend(renamed(key).map(|message| format!("{}: {key} is {message}", path.child("topologyKey"))));
+        if constraint.label_selector.is_none() {
+            warnings.push(format!("{}: a null labelSelector results in matching no pod", path.child("labelSelector")));
+        }
+    }
+}
+
+fn old_volumes(volume: &Volume, path: &Path, warnings: &mut Vec<String>) {
+    let kinds = [
+        ("photonPersistentDisk", volume.photon_persistent_disk.is_some(), "deprecated in v1.11, non-functional in v1.16+"),
+        ("gitRepo", volume.git_repo.is_some(), "deprecated in v1.11"),
+        ("scaleIO", volume.scale_io.is_some(), "deprecated in v1.16, non-functional in v1.22+"),
+        ("flocker", volume.flocker.is_some(), "deprecated in v1.22, non-functional in v1.25+"),
+        ("storageOS", volume.storageos.is_some(), "deprecated in v1.22, non-functional in v1.25+"),
+        ("quobyte", volume.quobyte.is_some(), "deprecated in v1.22, non-functional in v1.25+"),
+        ("glusterfs", volume.glusterfs.is_some(), "deprecated in v1.25, non-functional in v1.26+"),
+        ("cephfs", volume.cephfs.is_some(), "deprecated in v1.28, non-functional in v1.31+"),
+        ("rbd", volume.rbd.is_some(), "deprecated in v1.28, non-functional in v1.31+"),
+    ];
+    let used = kinds.into_iter().filter(|(_, used, _)| *used);
+    warnings.extend(used.map(|(kind, _, message)| format!("{}: {message}", path.child(kind))));
+}
+
+fn repeated<'a>(values: impl Iterator<Item = &'a str>, field: &str, path: &Path, warnings: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    for (index, value) in values.enumerate() {
+        if !seen.insert(value) {
+            warnings.push(format!("{}: duplicate {field} {value:?}", path.index(index).child(field)));
+        }
+    }
+}
+
+/// Bytes are whole.
+fn fractions(amounts: Option<&BTreeMap<String, Quantity>>, path: &Path, warnings: &mut Vec<String>) {
+    for name in ["memory", "ephemeral-storage"] {
+        let Some(quantity) = amounts.and_then(|amounts| amounts.get(name)) else { continue };
+        if amount(quantity).as_milli() % 1000 != 0 {
+            let path = path.key(name);
+            warnings.push(format!("{path}: fractional byte value {:?} is invalid, must be an integer", quantity.0));
+        }
+    }
+}
+
+/// Profiles that are annotations and no fields.
+fn profiles(spec: &PodSpec, notes: &Annotations, path: &Path, template: bool, warnings: &mut Vec<String>) {
+    let pod = spec.security_context.as_ref();
+    let old = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
+    if pod.is_none_or(|pod| pod.seccomp_profile.is_none()) && notes.contains_key(annotations::SECCOMP_POD) {
+        warnings.push(format!("{}: {old}", path.key(annotations::SECCOMP_POD)));
+    }
+    for (name, security) in super::validate::each_security(spec) {
+        let seccomp = format!("{}{name}", annotations::SECCOMP_CONTAINER);
+        if security.is_none_or(|own| own.seccomp_profile.is_none()) && notes.contains_key(&seccomp) {
+            warnings.push(format!("{}: {old}", path.key(&seccomp)));
+        }
+        let armor = format!("{}{name}", annotations::APP_ARMOR);
+        let field =
+            pod.is_some_and(|pod| pod.app_armor_profile.is_some()) || security.is_some_and(|own| own.app_armor_profile.is_some());
+        if template && !field && notes.contains_key(&armor) {
+            warnings.push(format!("{}: deprecated since v1.30; use the \"appArmorProfile\" field instead", path.key(&armor)));
+        }
+    }
+}
+
+fn containers(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
+    let mut taken: HashMap<(i32, &str), Vec<(Path, &ContainerPort)>> = HashMap::new();
+    for (field, containers) in [("initContainers", list(&spec.init_containers)), ("containers", &spec.containers[..])] {
+        for (index, container) in containers.iter().enumerate() {
+            let path = path.child(field).index(index);
+            if let Some(ResourceRequirements { limits, requests, .. }) = &container.resources {
+                fractions(limits.as_ref(), &path.child("resources.limits"), warnings);
+                fractions(requests.as_ref(), &path.child("resources.requests"), warnings);
+            }
+            hidden_variables(list(&container.env), &path.child("env"), warnings);
+            for (index, port) in list(&container.ports).iter().enumerate() {
+                let path = path.child("ports").index(index);
+                let others = taken.entry((port.container_port, text(&port.protocol))).or_default();
+                others.iter().for_each(|(other, there)| overlap(port, &path, there, other, warnings));
+                others.push((path, port));
+            }
+        }
+    }
+}
+
+/// Each port is said once. One without a port of the host is there already when one with it is.
+fn overlap(port: &ContainerPort, path: &Path, there: &ContainerPort, other: &Path, warnings: &mut Vec<String>) {
+    let host = |port: &ContainerPort| port.host_port.unwrap_or(0);
+    let (ip, other_ip) = (text(&port.host_ip), text(&there.host_ip));
+    let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+    if ip == other_ip && host(port) == host(there) {
+        warnings.push(format!("{path}: duplicate port definition with {other}"));
+    } else if host(port) == 0 || host(there) == 0 {
+        warnings.push(format!("{path}: overlapping port definition with {other}"));
+    } else if host(port) == host(there) && (any(ip) || any(other_ip)) {
+        warnings.push(format!("{path}: dangerously ambiguous port definition with {other}"));
+    }
+}
+
+/// A variable that is set again without its first value.
+fn hidden_variables(variables: &[EnvVar], path: &Path, warnings: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    for (index, variable) in variables.iter().enumerate() {
+        let (name, value) = (variable.name.as_str(), text(&variable.value));
+        if seen.insert(name) {
+            continue;
+        }
+        let itself = format!("$({name})");
+        if variable.value_from.is_some() || value == itself || !value.contains(&itself) {
+            let path = path.index(index);
+            warnings.push(format!("{path}: hides previous definition of {name:?}, which may be dropped when using apply"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(spec: Value, expected: &[&str]) {
+        let spec: PodSpec = serde_json::from_value(spec).unwrap();
+        assert_eq!(of_pod(&spec, None), expected);
+    }
+
+    #[test]
+    fn ports_and_variables() {
+        let ports = |ports: Value| json!({"containers": [{"name": "a", "ports": [{"containerPort": 80}]}, {"name": "b", "ports": ports}]});
+        check(ports(json!([{"containerPort": 81}])), &[]);
+        check(
+            ports(json!([{"containerPort": 80}])),
+            &["spec.containers[1].ports[0]: duplicate port definition with spec.containers[0].ports[0]"],
+        );
+        check(
+            ports(json!([{"containerPort": 80, "hostPort": 8080}])),
+            &["spec.containers[1].ports[0]: overlapping port definition with spec.containers[0].ports[0]"],
+        );
+        check(
+            json!({"containers": [{"name": "a", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "$(A)2"}, {"name": "A", "value": "3"}]}]}),
+            &["spec.containers[0].env[2]: hides previous definition of \"A\", which may be dropped when using apply"],
+        );
+    }
+
+    #[test]
+    fn what_is_old() {
+        check(
+            json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "volumes": [{"name": "g", "gitRepo": {"repository": "x"}}],
+                "containers": [{"name": "a", "resources": {"limits": {"memory": "1500m"}}}]}),
+            &[
+                "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+                "spec.volumes[0].gitRepo: deprecated in v1.11",
+                "spec.containers[0].resources.limits[memory]: fractional byte value \"1500m\" is invalid, must be an integer",
+            ],
+        );
+        check(
+            json!({"hostAliases": [{"ip": "1.2.3.4"}, {"ip": "1.2.3.4"}], "topologySpreadConstraints": [{"topologyKey": "zone"}], "containers": []}),
+            &[
+                "spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod",
+                "spec.hostAliases[1].ip: duplicate ip \"1.2.3.4\"",
+            ],
+        );
+        let template: PodTemplateSpec = serde_json::from_value(json!({
+            "metadata": {"annotations": {"seccomp.security.alpha.kubernetes.io/pod": "unconfined", "container.apparmor.security.beta.kubernetes.io/a": ""}},
+            "spec": {"containers": [{"name": "a"}]},
+        }))
+        .unwrap();
+        assert_eq!(
+            of_template(&template, &Path::new("spec.template")),
+            [
+                "spec.template.metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]: non-functional in v1.27+; use the \"seccompProfile\" field instead",
+                "spec.template.metadata.annotations[container.apparmor.security.beta.kubernetes.io/a]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
+            ]
+        );
+    }
+}
