@@ -112,10 +112,21 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
     let calls = std::mem::take(&mut cell.runtime.world.lock().calls);
     assert!(calls.contains(&"start a".to_owned()));
 
+    // Of another pod only the logs were left.
+    let logs = cell.directory.path().join("logs/ns_r_uid-r");
+    std::fs::create_dir_all(&logs).unwrap();
+    let watch = crate::logs::follow::Watch::new(&logs).unwrap();
+
     let (tasks, failures) = Tasks::root();
     (cell.tasks, cell._failures) = (tasks, failures);
     cell.start().await;
     cell.runtime.until(|world| world.sandboxes.len() == 1).await;
+    let removed = async {
+        while logs.exists() {
+            watch.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), removed).await.expect("the logs are not removed");
     cell.runtime.end("a", 1);
     cell.until("p", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
     let calls = cell.runtime.world.lock().calls.clone();

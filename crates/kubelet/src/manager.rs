@@ -220,6 +220,14 @@ impl Manager {
                 orphans.entry(uid).or_default();
             }
         }
+        // A kubelet that was killed may have left nothing of a pod but its logs.
+        let logs = std::fs::read_dir(&self.cx.options.pod_logs_dir).into_iter().flatten().flatten();
+        for entry in logs {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(uid) = uid_of_logs(&name).filter(|uid| !known.contains(&(*uid).to_owned())) {
+                orphans.insert(uid.to_owned(), name);
+            }
+        }
         for (uid, logs) in orphans {
             let cx = self.cx.clone();
             // Without a known name there are no logs to remove: their place is below the pod's own directory then.
@@ -229,6 +237,13 @@ impl Manager {
             });
         }
     }
+}
+
+/// The pod of a directory of logs, `NAMESPACE_NAME_UID`; none when it is something else.
+fn uid_of_logs(directory: &str) -> Option<&str> {
+    let mut parts = directory.split('_');
+    let (_, _, uid) = (parts.next()?, parts.next()?, parts.next()?);
+    (parts.next().is_none() && !uid.is_empty()).then_some(uid)
 }
 
 /// What the runtime holds, by pod.
