@@ -52,6 +52,17 @@ impl NameRule {
     }
 }
 
+/// What becomes of the dependents of an object that is deleted without a word about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// The garbage collector deletes them.
+    Go,
+    /// They stay, without owner (ReplicationControllers, for clients that are older than garbage collection).
+    Stay,
+    /// There never are any; propagation policies mean nothing (Events).
+    None,
+}
+
 /// Constant facts of a kind. Built by [`KindDef::new`] and the chained setters.
 #[derive(Clone, Copy, Debug)]
 pub struct KindDef {
@@ -87,6 +98,8 @@ pub struct KindDef {
     pub status_on_create: bool,
     /// Rule for names.
     pub name: NameRule,
+    /// Default propagation of deletions.
+    pub dependents: Dependents,
     /// Subresources.
     pub subresources: &'static [Sub],
     /// Paths of the scale subresource.
@@ -119,6 +132,7 @@ impl KindDef {
             create_on_update: false,
             status_on_create: false,
             name: NameRule::Subdomain,
+            dependents: Dependents::Go,
             subresources: &[],
             scale: None,
         }
@@ -182,6 +196,12 @@ impl KindDef {
     /// Sets the rule for names.
     pub const fn name(mut self, rule: NameRule) -> Self {
         self.name = rule;
+        self
+    }
+
+    /// Sets what a deletion does with dependents.
+    pub const fn dependents(mut self, dependents: Dependents) -> Self {
+        self.dependents = dependents;
         self
     }
 

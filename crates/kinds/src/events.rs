@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde_json::Value;
 
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{Dependents, KindDef};
 use crate::typed::Kind;
 use crate::util::{age_of, text};
 
@@ -14,8 +14,11 @@ use crate::util::{age_of, text};
 const TTL_SECONDS: u64 = 3600;
 
 impl Kind for Event {
-    const DEF: KindDef =
-        KindDef::new("", "v1", "Event", "events", "event").short(&["ev"]).ephemeral(Some(TTL_SECONDS)).create_on_update();
+    const DEF: KindDef = KindDef::new("", "v1", "Event", "events", "event")
+        .short(&["ev"])
+        .ephemeral(Some(TTL_SECONDS))
+        .create_on_update()
+        .dependents(Dependents::None);
     const SELECTABLE: &'static [&'static str] = &[
         "involvedObject.kind",
         "involvedObject.namespace",

@@ -28,7 +28,7 @@ mod service;
 mod workloads;
 
 pub use columns::{Column, scale_columns, scale_row};
-pub use def::{GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
+pub use def::{Dependents, GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};
 pub use typed::{Kind, Typed};

@@ -106,7 +106,8 @@ async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
         .delete(&cx, res, namespace, "one", DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() })
         .await
         .unwrap_err();
-    let deleted = registry.delete(&cx, res, namespace, "one", DeleteOptions::default()).await.unwrap();
+    let background = DeleteOptions { propagation: Some("Background".into()), ..DeleteOptions::default() };
+    let deleted = registry.delete(&cx, res, namespace, "one", background).await.unwrap();
     let kept = kind == "Namespace";
     assert_eq!(matches!(deleted, Deleted::Later(_)), kept, "{kind}");
     if !kept {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::view::{self, SCALE, SCALE_SUB};
 use crate::columns::Column;
-use crate::def::{KindDef, Sub};
+use crate::def::{Dependents, KindDef, Sub};
 use crate::pod;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default};
@@ -104,6 +104,7 @@ impl Kind for ReplicationController {
         .in_all()
         .generation()
         .scale(SCALE)
+        .dependents(Dependents::Stay)
         .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("", "v1", "ReplicationController"), verbs: STATUS }]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::{Status, meta, time};
 use jiff::{SignedDuration, Timestamp};
+use kinds::Dependents;
 use serde_json::Value;
 use store::Expect;
 
@@ -103,7 +104,7 @@ fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, options
 /// Decides what a deletion does. Pure.
 fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
     let mut object = old.clone();
-    let finalizers_changed = set_propagation(&mut object, options);
+    let finalizers_changed = set_propagation(res.def.dependents, &mut object, options);
     let grace = grace_seconds(res, old, options);
     let kept = meta::finalizers(&object).next().is_some() || is_kept_namespace(res, old);
     if let Some(deadline) = meta::deletion_timestamp(old) {
@@ -169,12 +170,15 @@ fn grace_seconds(res: &Resource, object: &Value, options: &DeleteOptions) -> i64
 }
 
 /// Finalizers that make the garbage collector treat dependents as asked. Says whether they changed.
-fn set_propagation(object: &mut Value, options: &DeleteOptions) -> bool {
-    let policy = match (options.propagation.as_deref(), options.orphan_dependents) {
-        (Some(policy), _) => policy,
-        (None, Some(true)) => "Orphan",
-        (None, Some(false)) => "Background",
-        (None, None) => return false,
+fn set_propagation(default: Dependents, object: &mut Value, options: &DeleteOptions) -> bool {
+    let decided = meta::has_finalizer(object, ORPHAN) || meta::has_finalizer(object, FOREGROUND);
+    let policy = match (options.propagation.as_deref(), options.orphan_dependents, default) {
+        (_, _, Dependents::None) => "Background",
+        (Some(policy), _, _) => policy,
+        (None, Some(true), _) => "Orphan",
+        (None, Some(false), _) => "Background",
+        (None, None, Dependents::Stay) if !decided => "Orphan",
+        (None, None, _) => return false,
     };
     let orphan = if policy == "Orphan" { meta::add_finalizer(object, ORPHAN) } else { meta::remove_finalizer(object, ORPHAN) };
     let foreground =
@@ -213,7 +217,15 @@ mod tests {
         let foreground = DeleteOptions { propagation: Some("Foreground".into()), ..none() };
         check("ConfigMap", json!({"metadata": {"name": "a"}}), none(), "remove");
         check("ConfigMap", json!({"metadata": {"name": "a", "finalizers": ["x/y"]}}), none(), "2026-01-01T00:00:00Z 0 x/y");
-        check("ConfigMap", json!({"metadata": {"name": "a"}}), foreground, "2026-01-01T00:00:00Z 0 foregroundDeletion");
+        check("ConfigMap", json!({"metadata": {"name": "a"}}), foreground.clone(), "2026-01-01T00:00:00Z 0 foregroundDeletion");
+        let background = DeleteOptions { propagation: Some("Background".into()), ..none() };
+        let controller = json!({"metadata": {"name": "a"}});
+        check("ReplicationController", controller.clone(), none(), "2026-01-01T00:00:00Z 0 orphan");
+        check("ReplicationController", controller.clone(), background, "remove");
+        check("ReplicationController", controller, foreground.clone(), "2026-01-01T00:00:00Z 0 foregroundDeletion");
+        let foreground_already = json!({"metadata": {"name": "a", "finalizers": [FOREGROUND]}});
+        check("ReplicationController", foreground_already, none(), "2026-01-01T00:00:00Z 0 foregroundDeletion");
+        check("Event", json!({"metadata": {"name": "a"}}), foreground, "remove");
         let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}});
         check("Pod", pod.clone(), none(), "2026-01-01T00:00:05Z 5");
         check("Pod", pod.clone(), now.clone(), "remove");
