@@ -2,6 +2,7 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde_json::Value;
 
@@ -59,27 +60,25 @@ impl Kind for Event {
                 Column::new(
                     "Type",
                     "Type of this event (Normal, Warning), new types could be added in the future",
-                    |event, _| event.type_.clone().into(),
+                    |event, _| event.type_.clone().unwrap_or_default().into(),
                 ),
                 Column::new(
                     "Reason",
                     "This should be a short, machine understandable string that gives the reason for the transition into the object's current status.",
-                    |event, _| event.reason.clone().into(),
+                    |event, _| event.reason.clone().unwrap_or_default().into(),
                 ),
                 Column::new("Object", "The object that this event is about.", |event, _| object(&event.involved_object).into()),
-                Column::wide("Subobject", "The part of the object.", |event, _| event.involved_object.field_path.clone().into()),
+                Column::wide("Subobject", "The part of the object.", |event, _| {
+                    event.involved_object.field_path.clone().unwrap_or_default().into()
+                }),
                 Column::wide("Source", "The component reporting this event.", |event, _| source(event).into()),
                 Column::new("Message", "A human-readable description of the status of this operation.", |event, _| {
                     event.message.as_deref().unwrap_or_default().trim().into()
                 }),
                 Column::wide("First Seen", "The time at which the event was first recorded.", |event, now| {
-                    age_of(
-                        event.first_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0)),
-                        now,
-                    )
-                    .into()
+                    age_of(first_seen(event), now).into()
                 }),
-                Column::wide("Count", "The number of times this event has occurred.", |event, _| event.count.unwrap_or(1).into()),
+                Column::wide("Count", "The number of times this event has occurred.", |event, _| count(event).into()),
                 Column::WIDE_NAME,
             ]
         }
@@ -130,19 +129,67 @@ fn check_new_style(event: &Event, errors: &mut Errors) {
     }
 }
 
-fn last_seen(event: &Event, now: jiff::Timestamp) -> String {
-    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
-    let last = event.last_timestamp.as_ref().or(event.first_timestamp.as_ref()).map(|time| time.0);
-    age_of(series.or(last).or(event.event_time.as_ref().map(|time| time.0)), now)
+fn first_seen(event: &Event) -> Option<Timestamp> {
+    event.first_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0))
+}
+
+fn last_seen(event: &Event, now: Timestamp) -> String {
+    let last = event.last_timestamp.as_ref().map(|time| time.0).or(first_seen(event));
+    let series = event.series.as_ref().map(|series| series.last_observed_time.as_ref().map(|time| time.0));
+    age_of(series.unwrap_or(last), now)
+}
+
+/// How often it happened; an event of the new style that happened once has no count.
+fn count(event: &Event) -> i32 {
+    match &event.series {
+        Some(series) => series.count.unwrap_or(0),
+        None => event.count.filter(|count| *count != 0).unwrap_or(1),
+    }
 }
 
 fn object(reference: &ObjectReference) -> String {
     let kind = reference.kind.as_deref().unwrap_or_default().to_lowercase();
-    format!("{kind}/{}", reference.name.as_deref().unwrap_or_default())
+    match reference.name.as_deref().unwrap_or_default() {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    }
 }
 
 fn source(event: &Event) -> String {
     let EventSource { component, host } = event.source.clone().unwrap_or_default();
-    let component = component.or(event.reporting_component.clone()).unwrap_or_default();
-    [component, host.unwrap_or_default()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+    let first = |texts: [Option<String>; 2]| texts.into_iter().flatten().find(|text| !text.is_empty()).unwrap_or_default();
+    let component = first([component, event.reporting_component.clone()]);
+    match first([host, event.reporting_instance.clone()]).as_str() {
+        "" => component,
+        instance => format!("{component}, {instance}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::strategy::Strategy;
+    use crate::typed::Typed;
+    use serde_json::json;
+
+    #[test]
+    fn rows() {
+        let kind = Typed::<Event>::new();
+        let check = |event: Value, expected: Value| {
+            assert_eq!(Value::Array(kind.row(&event, "2026-01-01T01:00:00Z".parse().unwrap())), expected, "{event}");
+        };
+        check(
+            json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec"}, "type": "Normal",
+                   "reason": "R", "message": " m ", "source": {"component": "kubelet", "host": "n"}, "count": 3,
+                   "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:59:00Z"}),
+            json!(["60s", "Normal", "R", "pod/p", "spec", "kubelet, n", "m", "60m", 3, "e"]),
+        );
+        check(
+            json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod"}, "eventTime": "2026-01-01T00:50:00.000000Z",
+                   "reportingComponent": "c", "reportingInstance": "c-1",
+                   "series": {"count": 5, "lastObservedTime": "2026-01-01T00:59:30.000000Z"}}),
+            json!(["30s", "", "", "pod", "", "c, c-1", "", "10m", 5, "e"]),
+        );
+    }
 }

@@ -166,7 +166,13 @@ async fn follow(cx: Arc<Context>, target: Target, verdicts: mpsc::Sender<Verdict
     loop {
         ticks.tick().await;
         let healthy = match once(&cx, &target, &probe).await {
-            Ok(()) => true,
+            Ok(warning) => {
+                if let Some(output) = warning {
+                    let message = format!("{} probe warning: {output}", target.kind.title());
+                    cx.container_event(&target.model, &target.member, Type::Warning, "ProbeWarning", message);
+                }
+                true
+            }
             Err(Trouble::Failed(output)) => {
                 let message = format!("{} probe failed: {output}", target.kind.title());
                 cx.container_event(&target.model, &target.member, Type::Warning, "Unhealthy", message);
@@ -196,32 +202,42 @@ enum Trouble {
     Unknown(String),
 }
 
-async fn once(cx: &Context, target: &Target, probe: &Probe) -> Result<(), Trouble> {
+/// Passed, maybe with a warning.
+type Outcome = Result<Option<String>, Trouble>;
+
+async fn once(cx: &Context, target: &Target, probe: &Probe) -> Outcome {
     let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
     let host = || target.ip.map(|ip| ip.to_string()).ok_or_else(|| Trouble::Unknown("the pod has no address".to_owned()));
     if let Some(action) = &probe.exec {
-        return exec(cx, target, action.command.as_deref().unwrap_or_default(), timeout).await;
+        return exec(cx, target, action.command.as_deref().unwrap_or_default(), timeout).await.map(|()| None);
     }
     if let Some(action) = &probe.http_get {
         let get = http::Get::new(action, &target.member.spec, target.ip).map_err(Trouble::Unknown)?;
-        let (status, _) = get.send(timeout).await.map_err(Trouble::Failed)?;
-        if (200..400).contains(&status) {
-            return Ok(());
-        }
-        return Err(Trouble::Failed(format!("HTTP probe failed with statuscode: {status}")));
+        let (status, body) = get.send(timeout).await.map_err(Trouble::Failed)?;
+        return judge(status, &body);
     }
     if let Some(action) = &probe.tcp_socket {
         let port = http::port(&action.port, &target.member.spec).map_err(Trouble::Unknown)?;
         let host = action.host.clone().filter(|host| !host.is_empty()).map_or_else(host, Ok)?;
         let late = |_| Trouble::Failed(format!("dial tcp {host}:{port}: i/o timeout"));
-        return tokio::time::timeout(timeout, http::connect(&host, port)).await.map_err(late)?.map(drop).map_err(Trouble::Failed);
+        let connected = tokio::time::timeout(timeout, http::connect(&host, port)).await.map_err(late)?;
+        return connected.map(|_| None).map_err(Trouble::Failed);
     }
     if let Some(action) = &probe.grpc {
         let port = u16::try_from(action.port).map_err(|_| Trouble::Unknown(format!("invalid port number: {}", action.port)))?;
         let service = action.service.as_deref().unwrap_or_default();
-        return grpc::check(&host()?, port, service, timeout).await.map_err(Trouble::Failed);
+        return grpc::check(&host()?, port, service, timeout).await.map(|()| None).map_err(Trouble::Failed);
     }
     Err(Trouble::Unknown("missing probe handler".to_owned()))
+}
+
+/// What an HTTP answer says of the container. A redirect that was not followed, as it leads to another host, is a pass.
+fn judge(status: u16, body: &str) -> Outcome {
+    match status {
+        200..300 => Ok(None),
+        300..400 => Ok(Some(format!("Probe terminated redirects, Response body: {body}"))),
+        _ => Err(Trouble::Failed(format!("HTTP probe failed with statuscode: {status}"))),
+    }
 }
 
 async fn exec(cx: &Context, target: &Target, command: &[String], timeout: Duration) -> Result<(), Trouble> {
@@ -242,6 +258,14 @@ async fn exec(cx: &Context, target: &Target, command: &[String], timeout: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers() {
+        let warning = "Probe terminated redirects, Response body: moved";
+        assert!(matches!(judge(204, ""), Ok(None)));
+        assert!(matches!(judge(302, "moved"), Ok(Some(text)) if text == warning));
+        assert!(matches!(judge(404, ""), Err(Trouble::Failed(text)) if text == "HTTP probe failed with statuscode: 404"));
+    }
 
     #[track_caller]
     fn check(results: &[bool], success: i32, failure: i32, verdicts: &[Option<bool>]) {

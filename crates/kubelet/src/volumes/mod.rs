@@ -183,6 +183,29 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, model: &Model, group: Opt
     if group.is_some() {
         chown(at, None, group)?;
     }
+    fs::set_permissions(at, fs::Permissions::from_mode(empty_dir_mode(source, group)))
+}
+
+/// Everybody may write. With a group, files inherit it; in memory, as in any new tmpfs, only their owners may remove them.
+fn empty_dir_mode(source: &EmptyDirVolumeSource, group: Option<u32>) -> u32 {
     let setgid = if group.is_some() { 0o2000 } else { 0 };
-    fs::set_permissions(at, fs::Permissions::from_mode(0o777 | setgid))
+    let sticky = if source.medium.as_deref() == Some("Memory") { 0o1000 } else { 0 };
+    0o777 | setgid | sticky
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_dir_modes() {
+        let check = |medium: &str, group: Option<u32>, mode: u32| {
+            let source = EmptyDirVolumeSource { medium: Some(medium.to_owned()), size_limit: None };
+            assert_eq!(empty_dir_mode(&source, group), mode, "{medium} {group:?}");
+        };
+        check("", None, 0o777);
+        check("", Some(123), 0o2777);
+        check("Memory", None, 0o1777);
+        check("Memory", Some(123), 0o3777);
+    }
 }

@@ -126,20 +126,18 @@ fn file(data: Vec<u8>, mode: i32) -> File {
     File { data, mode: u32::try_from(mode).unwrap_or(0o644) & 0o777, uid: None }
 }
 
-/// A token is for nobody else: its group reads it where there is an fsGroup, its user where all containers have the same.
+/// A token is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.
 fn token_file(model: &Model, text: &str, mode: i32) -> File {
     let data = text.as_bytes().to_vec();
     let pod = model.spec().security_context.clone().unwrap_or_default();
-    if pod.fs_group.is_some() {
-        return File { data, mode: 0o600, uid: None };
-    }
     let user =
         |member: &crate::spec::Member| member.spec.security_context.as_ref().and_then(|c| c.run_as_user).or(pod.run_as_user);
     let mut users = model.members.iter().map(user);
-    match users.next().flatten() {
-        Some(first) if users.all(|user| user == Some(first)) => File { data, mode: 0o600, uid: u32::try_from(first).ok() },
-        _ => file(data, mode),
+    let user = users.next().flatten().filter(|first| users.all(|user| user == Some(*first)));
+    if user.is_none() && pod.fs_group.is_none() {
+        return file(data, mode);
     }
+    File { data, mode: 0o600, uid: user.and_then(|user| u32::try_from(user).ok()) }
 }
 
 #[cfg(test)]

@@ -61,3 +61,21 @@ fn projections() {
         Err("a projected source is of a kind that this kubelet does not support"),
     );
 }
+
+#[test]
+fn a_token_is_for_the_user_and_the_group() {
+    let check = |pod: Value, containers: &[Value], expected: (u32, Option<u32>)| {
+        let container = |(index, context): (usize, &Value)| json!({"name": format!("c{index}"), "securityContext": context});
+        let containers: Vec<Value> = containers.iter().enumerate().map(container).collect();
+        let model = model(json!({"securityContext": pod, "containers": containers}));
+        let file = token_file(&model, "jwt", MODE);
+        assert_eq!((file.mode, file.uid), expected, "{pod}");
+    };
+    check(json!({}), &[json!({})], (0o644, None));
+    check(json!({"runAsUser": 1000}), &[json!({})], (0o600, Some(1000)));
+    check(json!({"fsGroup": 5}), &[json!({})], (0o600, None));
+    check(json!({"fsGroup": 5, "runAsUser": 1000}), &[json!({})], (0o600, Some(1000)));
+    check(json!({}), &[json!({"runAsUser": 1}), json!({"runAsUser": 1})], (0o600, Some(1)));
+    check(json!({}), &[json!({"runAsUser": 1}), json!({"runAsUser": 2})], (0o644, None));
+    check(json!({"fsGroup": 5}), &[json!({"runAsUser": 1}), json!({})], (0o600, None));
+}
