@@ -141,10 +141,11 @@ impl Inner {
         if !on.target.name.is_empty() {
             options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
         }
+        options.timeout.get_or_insert_with(watch::default_timeout);
         match self.registry.watch(on.resource, on.namespace(), &options).await {
             Ok(watch) => {
                 let end = self.tasks.token();
-                Ok(watch::stream(on.call.accept, on.resource, watch, options.timeout, on.call.query, end))
+                Ok(watch::stream(on.call.accept, on.resource, watch, on.call.query, end))
             }
             Err(status) => Ok(watch::refused(on.call.accept, status)),
         }

@@ -19,23 +19,22 @@ use crate::respond;
 /// How long a watch lasts that does not say, at least; up to twice that, so that clients do not come back all at once.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// The stream of a watch, until its timeout, the end of the server or the end of the watch.
+/// How long a watch lasts that does not say.
+pub(crate) fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT.mul_f64(1.0 + spread())
+}
+
+/// The stream of a watch, until its end or the end of the server.
 pub(crate) fn stream(
     accept: Accept,
     resource: &Arc<Resource>,
     watch: Watch,
-    timeout: Option<Duration>,
     query: &str,
     end: CancellationToken,
 ) -> Response<Body> {
-    let timeout = timeout.unwrap_or_else(|| DEFAULT_TIMEOUT.mul_f64(1.0 + spread()));
     let (resource, embed) = (resource.clone(), respond::include(query));
-    let ended = async move {
-        // Whichever comes first ends the stream; a timeout is no error.
-        let _ = tokio::time::timeout(timeout, end.cancelled_owned()).await;
-    };
     let mut columns_sent = false;
-    let frames = watch.into_stream().take_until(ended).map(move |event| {
+    let frames = watch.into_stream().take_until(end.cancelled_owned()).map(move |event| {
         let first = !std::mem::replace(&mut columns_sent, true);
         Ok(frame(accept, &resource, &event, embed, first))
     });

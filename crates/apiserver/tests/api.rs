@@ -395,7 +395,9 @@ async fn other_verbs_do_not_create_or_escalate() {
     let leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases";
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
     check(format!("PUT {leases}/l\n\n{lease}"), 403).await;
-    assert_eq!(admin(&api, &format!("PUT {leases}/l\n\n{lease}")).await.code, 201);
+    let lease = admin(&api, &format!("PUT {leases}/l\n\n{lease}")).await;
+    assert_eq!((lease.code, &lease.json()["metadata"]["name"]), (201, &json!("l")));
+    let lease = lease.json();
     assert_eq!(admin(&api, &format!("PATCH {maps}/m?{apply}\n\n{}", config_map("m"))).await.code, 201);
     check(format!("PATCH {maps}/m?force=true&{apply}\n\n{}", config_map("m")), 200).await;
     check(format!("PUT {leases}/l\n\n{lease}"), 200).await;

@@ -223,7 +223,10 @@ impl Kind for PriorityClass {
 }
 
 impl Kind for RuntimeClass {
-    const DEF: KindDef = KindDef::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass").cluster();
+    const DEF: KindDef = KindDef::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass")
+        .cluster()
+        .create_on_update()
+        .versioned();
 
     fn validate(&self, errors: &mut Errors) {
         errors.invalid_each(&Path::new("handler"), &self.handler, names::dns1123_label(&self.handler));

@@ -11,7 +11,8 @@ use crate::typed::Kind;
 use crate::util::or_none;
 
 impl Kind for Lease {
-    const DEF: KindDef = KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease").ephemeral(None).create_on_update();
+    const DEF: KindDef =
+        KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease").ephemeral(None).create_on_update().versioned();
 
     fn validate(&self, errors: &mut Errors) {
         let (Some(spec), path) = (&self.spec, Path::new("spec")) else { return };

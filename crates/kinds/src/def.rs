@@ -94,6 +94,8 @@ pub struct KindDef {
     pub status_keeps_labels: bool,
     /// PUT of a missing object creates it.
     pub create_on_update: bool,
+    /// An update must name the version that it is meant for.
+    pub versioned: bool,
     /// A creator may set the status (Nodes: kubelets register themselves).
     pub status_on_create: bool,
     /// Rule for names.
@@ -130,6 +132,7 @@ impl KindDef {
             generation: false,
             status_keeps_labels: false,
             create_on_update: false,
+            versioned: false,
             status_on_create: false,
             name: NameRule::Subdomain,
             dependents: Dependents::Go,
@@ -178,6 +181,12 @@ impl KindDef {
     /// Counts generations.
     pub const fn generation(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// Updates name a version.
+    pub const fn versioned(mut self) -> Self {
+        self.versioned = true;
         self
     }
 

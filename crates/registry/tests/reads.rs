@@ -4,7 +4,9 @@
 
 mod common;
 
-use apimachinery::{Reason, Status, labels};
+use std::time::Duration;
+
+use apimachinery::{Reason, Status, labels, meta};
 use common::{Directory, Hooked, config_map, config_maps, create, cx, open, raw};
 use futures::FutureExt;
 use futures::future::join_all;
@@ -26,6 +28,7 @@ fn options(text: &str) -> ListOptions {
             "match" => options.resource_version_match = text,
             "continue" => options.continue_token = text,
             "labels" => options.labels = Some(labels::Selector::parse(value).unwrap()),
+            "timeout" => options.timeout = Some(Duration::from_millis(value.parse().unwrap())),
             "bookmarks" => options.allow_bookmarks = value == "true",
             "initial" => options.send_initial_events = Some(value == "true"),
             other => panic!("{other}"),
@@ -199,6 +202,26 @@ async fn watches_by_resource_version() {
     check(&registry).await;
     engine.compact(b).await.unwrap();
     assert_eq!(watch(&registry, &format!("resourceVersion={a}")).await.err().unwrap().reason, Reason::Expired);
+}
+
+#[tokio::test]
+async fn a_watch_says_where_it_ends() {
+    let directory = Directory::new();
+    let registry = open(directory.engine().await).await;
+    let from = create(&registry, "a", "").await.revision;
+    let mut quiet = watch(&registry, &format!("resourceVersion={from}&timeout=2200&bookmarks=true")).await.unwrap();
+    let mut silent = watch(&registry, &format!("resourceVersion={from}&timeout=2200")).await.unwrap();
+    let last = create(&registry, "b", "").await.revision;
+    let (quiet, silent) = tokio::join!(async { [quiet.next().await, quiet.next().await, quiet.next().await] }, async {
+        [silent.next().await, silent.next().await]
+    });
+    let show =
+        |event: Option<registry::Event>| event.map(|event| (event.kind, meta::resource_version(&event.entry.value()).to_owned()));
+    assert_eq!(
+        quiet.map(show),
+        [Some((EventType::Added, last.to_string())), Some((EventType::Bookmark, last.to_string())), None]
+    );
+    assert_eq!(silent.map(show), [Some((EventType::Added, last.to_string())), None]);
 }
 
 /// After a long stop the store deletes what has expired while the caches are loaded.

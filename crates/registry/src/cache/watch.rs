@@ -15,6 +15,8 @@ use crate::{Entry, Resource};
 
 /// Time between bookmarks of an idle watch.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long before its end a watch gets its last bookmark, so that the client goes on from there.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// Most changes taken from the ring at once.
 const BATCH: usize = 128;
 
@@ -106,6 +108,7 @@ impl Watch {
     /// Sends bookmarks.
     pub(crate) fn with_bookmarks(mut self, current: CurrentRevision) -> Self {
         self.bookmarks = Some(current);
+        self.schedule_bookmark();
         self
     }
 
@@ -214,8 +217,14 @@ impl Watch {
         }
     }
 
+    fn schedule_bookmark(&mut self) {
+        let now = Instant::now();
+        let last = self.deadline.and_then(|deadline| deadline.checked_sub(LAST_BOOKMARK)).filter(|last| *last > now);
+        self.next_bookmark = last.map_or(now + BOOKMARK_INTERVAL, |last| last.min(now + BOOKMARK_INTERVAL));
+    }
+
     fn bookmark(&mut self) {
-        self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+        self.schedule_bookmark();
         if let Some(current) = &self.bookmarks {
             // Read the revision before the ring: a bookmark never runs ahead of the events.
             let revision = current();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::field::Path;
+use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, meta};
 use serde_json::{Value, json};
 use store::Expect;
@@ -30,11 +30,17 @@ impl Registry {
         }
         check_identity(&mut object, namespace, Some(name))?;
         let target = Target { cx, res, sub, namespace, name };
+        if meta::resource_version(&object) == "0" {
+            meta::remove(&mut object, "resourceVersion");
+        }
         let version = meta::resource_version(&object).to_owned();
         for _ in 0..CONFLICT_ATTEMPTS {
             let Some(current) = res.cache.get(&target.path()) else {
                 return self.create_missing(target, object, &version).await;
             };
+            if version.is_empty() && res.def.versioned {
+                return Err(unversioned(target));
+            }
             let result = self.replace(target, &current, object.clone(), true).await;
             match result {
                 Err(status) if status == target.modified() && version.is_empty() => {}
@@ -114,6 +120,12 @@ impl Registry {
         found.into_iter().for_each(|text| target.cx.warnings.push(text));
         Ok(())
     }
+}
+
+fn unversioned(target: Target<'_>) -> Status {
+    let path = Path::new("metadata").child("resourceVersion");
+    let errors = Errors(vec![Error::invalid(&path, 0, "must be specified for an update")]);
+    Status::invalid(target.res.def.group, target.res.def.kind, target.name, &errors)
 }
 
 /// The body's version and uid, where given, are those of the stored object.

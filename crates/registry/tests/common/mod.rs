@@ -1,4 +1,5 @@
 //! A registry over an engine in whose calls a test can interfere.
+#![allow(dead_code)] // Not every test does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -145,6 +145,16 @@ impl Database {
         Ok(Changes { events, upto })
     }
 
+    /// Refuses a database that has lost a part of its recent past: a sealed journal was cut where it was damaged.
+    pub(super) fn check_history(&self, head: Head, tail: Tail) -> Result<(), Error> {
+        let found = self.entries(tail.compacted + 1, head.revision).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
+        let expected = head.entries.saturating_sub(tail.entries);
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::Damaged(format!("{found} of {expected} changes are left after revision {}", tail.compacted)))
+    }
+
     /// Up to `limit` entries of the expiry index that expire from `from` on: time, key, revision.
     pub(super) fn expiries(&self, from: u64, limit: usize) -> Result<Vec<(u64, Bytes, Revision)>, Error> {
         let rows = self.expiry.range(encode_u64(from)..).take(limit).map(|row| {

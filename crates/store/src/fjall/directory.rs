@@ -1,15 +1,15 @@
-//! The data directory: one owner, private files, a format version, and room on its disk.
+//! The data directory: one owner, private files, a format version, what was acknowledged, and room on its disk.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
-use crate::Error;
+use crate::{Error, Revision};
 
 /// The format that this version writes. Raise it when an older version could not read the result.
 const FORMAT: u32 = 1;
@@ -18,6 +18,9 @@ const FORMAT: u32 = 1;
 pub(super) struct Directory {
     root: PathBuf,
     _lock: File,
+    /// The last acknowledged revision, twice, once inverted. It is written without waiting for the disk: after a loss of power it
+    /// may be behind, it is never ahead.
+    acknowledged: File,
 }
 
 impl Directory {
@@ -32,14 +35,68 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let directory = Self { root: root.to_owned(), _lock: lock };
-        if directory.format()?.is_none() {
-            match fs::remove_dir_all(directory.database()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
+        let acknowledged = private(root.join("acknowledged"), false).map_err(failed)?;
+        let directory = Self { root: root.to_owned(), _lock: lock, acknowledged };
+        match directory.format()? {
+            Some(_) => directory.check_tables()?,
+            None => directory.begin()?,
         }
         Ok(directory)
+    }
+
+    /// fjall removes a table whose file `current` is missing, as a creation that was interrupted. Here all tables are complete.
+    fn check_tables(&self) -> Result<(), Error> {
+        let Ok(tables) = fs::read_dir(self.database().join("keyspaces")) else { return Ok(()) };
+        for table in tables {
+            let current = table.map_err(|error| failed(&self.root, &error))?.path().join("current");
+            if !current.exists() {
+                return Err(Error::Damaged(format!("{} is missing", current.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for a new database. The file `new` tells the rest of an interrupted first start from data.
+    fn begin(&self) -> Result<(), Error> {
+        let begun = self.root.join("new");
+        if self.database().exists() && !begun.exists() {
+            let why = format!("{} is missing beside a database", self.root.join("format").display());
+            return Err(Error::Damaged(why));
+        }
+        let begin = || -> io::Result<()> {
+            private(begun, true)?;
+            match fs::remove_dir_all(self.database()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            self.acknowledged.set_len(0)?;
+            File::open(&self.root)?.sync_all()
+        };
+        begin().map_err(|error| failed(&self.root, &error))
+    }
+
+    /// Notes that everything up to `revision` is acknowledged.
+    pub(super) fn acknowledge(&self, revision: Revision) {
+        let bytes = [revision.to_be_bytes(), (!revision).to_be_bytes()].concat();
+        // An older note is as true.
+        if let Err(error) = self.acknowledged.write_all_at(&bytes, 0) {
+            tracing::debug!(%error, "the acknowledged revision was not noted");
+        }
+    }
+
+    /// Refuses a database that ends before what was acknowledged: its journal was cut, where damage is taken for the torn end
+    /// that a crash leaves.
+    pub(super) fn check_end(&self, revision: Revision) -> Result<(), Error> {
+        let mut bytes = [0; 16];
+        if self.acknowledged.read_exact_at(&mut bytes, 0).is_err() {
+            return Ok(());
+        }
+        let [noted, inverted] =
+            [&bytes[..8], &bytes[8..]].map(|half| half.try_into().map(u64::from_be_bytes).unwrap_or_default());
+        if noted == !inverted && noted > revision {
+            return Err(Error::Damaged(format!("it ends at revision {revision}, but {noted} was acknowledged")));
+        }
+        Ok(())
     }
 
     /// Where the database lives.
@@ -55,6 +112,11 @@ impl Directory {
             writeln!(file, "{FORMAT}")?;
             file.sync_all()?;
             fs::rename(draft, self.root.join("format"))?;
+            if let Err(error) = fs::remove_file(self.root.join("new"))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
             File::open(&self.root)?.sync_all()
         };
         write().map_err(|error| failed(&self.root, &error))
@@ -81,7 +143,7 @@ impl Directory {
 }
 
 fn private(path: PathBuf, truncate: bool) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(truncate).mode(0o600).open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(truncate).mode(0o600).open(path)
 }
 
 fn failed(root: &Path, error: &io::Error) -> Error {
@@ -127,19 +189,46 @@ mod tests {
     fn the_format_decides_what_is_opened() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("data");
-        let check = |format: Option<&str>, expected: Result<bool, Error>| {
+        let check = |begun: bool, format: Option<&str>, expected: Result<bool, Error>| {
             fs::create_dir_all(root.join("db")).unwrap();
-            fs::remove_file(root.join("format")).ok();
+            for file in ["format", "new"] {
+                fs::remove_file(root.join(file)).ok();
+            }
+            if begun {
+                fs::write(root.join("new"), "").unwrap();
+            }
             if let Some(text) = format {
                 fs::write(root.join("format"), text).unwrap();
             }
             assert_eq!(Directory::open(&root).map(|directory| directory.database().exists()), expected);
         };
-        check(None, Ok(false));
-        check(Some("1\n"), Ok(true));
-        check(Some("2\n"), Err(Error::NewerFormat { found: 2, supported: 1 }));
+        check(true, None, Ok(false));
+        let missing = format!("{}/format is missing beside a database", root.display());
+        check(false, None, Err(Error::Damaged(missing)));
+        check(false, Some("1\n"), Ok(true));
+        check(true, Some("1\n"), Ok(true));
+        check(false, Some("2\n"), Err(Error::NewerFormat { found: 2, supported: 1 }));
         let text = format!("{}/format is not a number: this is no data directory", root.display());
-        check(Some("x"), Err(Error::Failed(text)));
+        check(false, Some("x"), Err(Error::Failed(text)));
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("acknowledged");
+        let check = |bytes: &[u8], revision: Revision, expected: bool| {
+            fs::write(&note, bytes).unwrap();
+            assert_eq!(Directory::open(dir.path()).unwrap().check_end(revision).is_ok(), expected, "{bytes:?} {revision}");
+        };
+        Directory::open(dir.path()).unwrap().mark().unwrap();
+        check(b"", 0, true);
+        Directory::open(dir.path()).unwrap().acknowledge(300);
+        let noted = fs::read(&note).unwrap();
+        check(&noted, 299, false);
+        check(&noted, 300, true);
+        check(&noted[..9], 0, true);
+        // The note itself may be damaged.
+        check(&[&[1][..], &noted[1..]].concat(), 0, true);
     }
 
     #[test]

@@ -149,9 +149,16 @@ impl Fjall {
 
 fn start(options: &Options) -> Result<(Arc<Shared>, Directory), Error> {
     let directory = Directory::open(&options.dir)?;
-    let shared = Shared::open(&directory, options.history)?;
+    // fjall trusts some of what it reads without a check.
+    let opened = std::panic::catch_unwind(|| Shared::open(&directory, options.history));
+    let shared = opened.unwrap_or_else(|panic| Err(Error::Damaged(panic_text(&*panic))))?;
     directory.mark()?;
     Ok((Arc::new(shared), directory))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it cannot be opened").to_owned()
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
@@ -222,5 +229,7 @@ impl Engine for Fjall {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

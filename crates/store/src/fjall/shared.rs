@@ -46,6 +46,8 @@ impl Shared {
     pub(super) fn open(directory: &Directory, history: History) -> Result<Self, Error> {
         let database = Database::open(&directory.database())?;
         let (head, tail) = (database.head()?, database.tail()?);
+        directory.check_end(head.revision)?;
+        database.check_history(head, tail)?;
         let shared = Self {
             database: RwLock::new(Some(database)),
             failure: OnceLock::new(),
@@ -93,6 +95,7 @@ impl Shared {
         drop(slot.take());
         let database = Database::open(&directory.database())?;
         let head = database.head()?;
+        directory.check_end(head.revision)?;
         *slot = Some(database);
         Ok(head)
     }

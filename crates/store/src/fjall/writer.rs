@@ -17,6 +17,9 @@ use crate::{Change, Error, Event, Revision, Write};
 const BATCH_WRITES: usize = 1024;
 const BATCH_BYTES: usize = 8 << 20;
 
+/// With this much room, in bytes, it is not the disk that stopped fjall: no flush or compaction needs more.
+const ROOM: u64 = 64 << 20;
+
 /// What the queue carries.
 pub(super) enum Request {
     Commit(Write, Answer),
@@ -129,6 +132,7 @@ impl Writer {
         METRICS.sync_seconds.observe(start.elapsed().as_secs_f64());
         METRICS.batch_size.observe(staged.events.len() as f64);
         METRICS.commits.inc_by(staged.events.len() as u64);
+        self.directory.acknowledge(staged.head.revision);
         self.shared.committed(staged.head, staged.expires);
         self.shared.hub.publish(&staged.events, staged.head.revision);
         Ok(())
@@ -146,7 +150,12 @@ impl Writer {
                 Err(failure) => failure,
             };
             let stopped = matches!(failure, WriteError::Stopped);
-            let cause = failure.cause();
+            let cause = match self.directory.available() {
+                Ok(available) if stopped && available > ROOM => {
+                    Error::Failed("the database stopped by itself: its files may be damaged".into())
+                }
+                _ => failure.cause(),
+            };
             tracing::warn!(error = %cause, "a batch failed, opening the database again");
             METRICS.reopened.inc();
             match self.shared.reopen(&self.directory).map_err(Failure::Fatal)? {

@@ -1,0 +1,127 @@
+//! What writes promise about each other: versions, preconditions, finalizers, and one winner.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use apimachinery::{Reason, meta};
+use common::{Directory, config_map, config_maps, create, cx, open};
+use futures::future::join_all;
+use registry::{DeleteOptions, Deleted, ListOptions, Registry};
+use serde_json::{Value, json};
+
+async fn update(registry: &Registry, object: Value) -> Result<Value, Reason> {
+    let name = meta::name(&object).to_owned();
+    let written = registry.update(&cx(), config_maps(registry), "", "ns", &name, object).await;
+    written.map(|written| written.entry.value()).map_err(|status| status.reason)
+}
+
+async fn delete(registry: &Registry, options: DeleteOptions) -> Result<bool, Reason> {
+    let deleted = registry.delete(&cx(), config_maps(registry), "ns", "a", options).await;
+    deleted.map(|deleted| matches!(deleted, Deleted::Now(_))).map_err(|status| status.reason)
+}
+
+async fn registry(directory: &Directory) -> std::sync::Arc<Registry> {
+    open(directory.engine().await).await
+}
+
+#[tokio::test]
+async fn updates_by_version() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    let first = create(&registry, "a", "n=0").await;
+    let with = |version: Option<&str>, labels: &str| {
+        let mut object = config_map("a", labels);
+        if let Some(version) = version {
+            meta::set_resource_version(&mut object, version);
+        }
+        object
+    };
+    let version = |object: &Value| meta::resource_version(object).parse::<u64>().unwrap();
+    let second = update(&registry, with(Some(&first.revision.to_string()), "n=1")).await.unwrap();
+    assert_eq!(version(&second), first.revision + 1);
+    assert_eq!(update(&registry, with(Some(&first.revision.to_string()), "n=2")).await, Err(Reason::Conflict));
+    assert_eq!(update(&registry, with(Some("x"), "n=2")).await, Err(Reason::BadRequest));
+    // What changes nothing is no change, whoever asks.
+    assert_eq!(update(&registry, with(None, "n=1")).await.as_ref().map(version), Ok(version(&second)));
+    assert_eq!(registry.revision(), version(&second));
+    for (unset, labels) in [(None, "n=3"), (Some(""), "n=4"), (Some("0"), "n=5")] {
+        let before = registry.revision();
+        assert_eq!(update(&registry, with(unset, labels)).await.as_ref().map(version), Ok(before + 1), "{unset:?}");
+    }
+    // Without a version everybody wins, one after the other; with one, one does.
+    let all = (0..10).map(|n| update(&registry, with(None, &format!("n=u{n}"))));
+    assert!(join_all(all).await.iter().all(Result::is_ok));
+    let now = registry.revision().to_string();
+    let all = (0..10).map(|n| update(&registry, with(Some(&now), &format!("n=v{n}"))));
+    let winners = join_all(all).await.into_iter().filter(|result| match result {
+        Ok(_) => true,
+        Err(reason) => {
+            assert_eq!(*reason, Reason::Conflict);
+            false
+        }
+    });
+    assert_eq!(winners.count(), 1);
+    let lease = registry.resource("coordination.k8s.io", "v1", "leases").unwrap();
+    let object = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
+    assert!(registry.update(&cx(), lease, "", "ns", "l", object.clone()).await.unwrap().created);
+    let refused = registry.update(&cx(), lease, "", "ns", "l", object).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.contains("metadata.resourceVersion: Invalid value")), (422, true), "{refused}");
+}
+
+#[tokio::test]
+async fn deletions_by_precondition_and_finalizer() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    let mut object = create(&registry, "a", "").await.value();
+    let (uid, stale) = (meta::uid(&object).to_owned(), meta::resource_version(&object).to_owned());
+    meta::add_finalizer(&mut object, "x.y/z");
+    let object = update(&registry, object).await.unwrap();
+    let none = DeleteOptions::default;
+    let other = DeleteOptions { uid: Some("other".into()), ..none() };
+    assert_eq!(delete(&registry, other).await, Err(Reason::Conflict));
+    let old = DeleteOptions { resource_version: Some(stale), ..none() };
+    assert_eq!(delete(&registry, old).await, Err(Reason::Conflict));
+    let this = DeleteOptions { uid: Some(uid), resource_version: Some(meta::resource_version(&object).into()), ..none() };
+    assert_eq!(delete(&registry, this).await, Ok(false));
+    let marked = registry.revision();
+    assert_eq!(delete(&registry, none()).await, Ok(false));
+    assert_eq!(registry.revision(), marked, "it is marked already");
+
+    // The finalizer goes, and everybody deletes: it is gone once.
+    let current = registry.get(config_maps(&registry), "ns", "a", None).await.unwrap().value();
+    let mut free = current.clone();
+    meta::remove_finalizer(&mut free, "x.y/z");
+    let deletions = (0..5).map(|_| delete(&registry, none()));
+    let (last, deletions) = tokio::join!(update(&registry, free), join_all(deletions));
+    assert!(last.is_ok(), "{last:?}");
+    assert!(deletions.iter().all(|result| matches!(result, Ok(_) | Err(Reason::NotFound))), "{deletions:?}");
+    assert_eq!(registry.revision(), marked + 1);
+    assert_eq!(update(&registry, current).await, Err(Reason::NotFound));
+    let cx = cx();
+    let races = join_all((0..8).map(|_| registry.create(&cx, config_maps(&registry), "ns", None, config_map("a", "")))).await;
+    assert_eq!(races.iter().filter(|result| result.is_ok()).count(), 1);
+    let deletions = join_all((0..8).map(|_| delete(&registry, none()))).await;
+    assert_eq!(deletions.iter().filter(|result| result.is_ok()).count(), 1, "{deletions:?}");
+}
+
+#[tokio::test]
+async fn collections_go_up_to_the_limit() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        create(&registry, name, if name == "d" { "keep=yes" } else { "keep=no" }).await;
+    }
+    let selected = apimachinery::labels::Selector::parse("keep=no").unwrap();
+    let list = ListOptions { limit: 2, labels: Some(selected.clone()), ..ListOptions::default() };
+    let maps = config_maps(&registry);
+    let deleted = registry.delete_collection(&cx(), maps, Some("ns"), &list, DeleteOptions::default()).await.unwrap();
+    assert_eq!(deleted.entries.len(), 2);
+    let left = async || {
+        let list = registry.list(maps, None, &ListOptions::default()).await.unwrap();
+        list.entries.iter().map(|entry| entry.name()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(left().await, "c d e");
+    let list = ListOptions { labels: Some(selected), ..ListOptions::default() };
+    registry.delete_collection(&cx(), maps, Some("ns"), &list, DeleteOptions::default()).await.unwrap();
+    assert_eq!(left().await, "d");
+}
