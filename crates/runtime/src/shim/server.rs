@@ -164,7 +164,12 @@ impl Server {
                 let Some(task) = self.tasks.get_mut(&task) else { return };
                 match (kind, payload) {
                     (Kind::Stdin, data) if stdin => task.push_stdin(data),
-                    (Kind::StdinEnd, _) if stdin => end_stdin(task, owner),
+                    (Kind::StdinEnd, _) if stdin && ends_with_sender(task, owner) => task.end_stdin(),
+                    // The container's input stays open for others: who has no more of it is done.
+                    (Kind::StdinEnd, _) if stdin => {
+                        conn.send(Kind::Exit, &0_i32.to_be_bytes());
+                        conn.closing = true;
+                    }
                     (Kind::Resize, &[a, b, c, d]) => task.resize(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
                     (Kind::Kill, _) if owner => task.signal(libc::SIGKILL),
                     _ => {}
@@ -217,19 +222,16 @@ impl Server {
                 if task.is_bound() {
                     task.signal(libc::SIGKILL);
                 }
-            } else if stdin {
-                end_stdin(task, false);
+            } else if stdin && ends_with_sender(task, false) {
+                task.end_stdin();
             }
         }
     }
 }
 
 /// Standard input of an exec ends with its sender's; that of a container only if it asked for `stdinOnce`.
-fn end_stdin(task: &mut Task, owner: bool) {
-    let once = matches!(&task.role, task::Role::Container { request, .. } if request.stdin_once);
-    if owner || once {
-        task.end_stdin();
-    }
+fn ends_with_sender(task: &Task, owner: bool) -> bool {
+    owner || matches!(&task.role, task::Role::Container { request, .. } if request.stdin_once)
 }
 
 pub(super) fn other(message: String) -> Reply {

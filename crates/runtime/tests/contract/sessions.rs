@@ -121,6 +121,22 @@ async fn attached_streams_belong_to_the_container() {
     assert_eq!((out.as_str(), code), ("hello\n", 4));
     assert_eq!(node.ended(&id).await.exit_code, Some(4));
 
+    // Without `stdinOnce` the sender is done when the input is, and the container goes on.
+    let config = ContainerConfig { stdin: true, ..node.config("open", "while read x; do echo got $x; done; echo closed") };
+    let id = node.start_with(&sandbox, config).await;
+    for word in ["one", "two"] {
+        let mut streams = node.engine().attach(&id, request("")).await.unwrap();
+        let mut stdin = streams.stdin.take().unwrap();
+        stdin.write_all(format!("{word}\n").as_bytes()).await.unwrap();
+        let expected = format!("got {word}\n");
+        let mut read = vec![0; expected.len()];
+        tokio::time::timeout(LONG, streams.stdout.as_mut().unwrap().read_exact(&mut read)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), expected);
+        drop(stdin);
+        let (out, _, code) = finish(streams).await;
+        assert_eq!((out.as_str(), code), ("", 0));
+    }
+
     // With a terminal, and a second look.
     let config = ContainerConfig { stdin: true, tty: true, ..node.config("tty", "while read x; do echo got $x; done") };
     let id = node.start_with(&sandbox, config).await;
