@@ -73,12 +73,12 @@ pub(crate) type Pair = (Box<[u8]>, Value);
 /// One change of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
-    NewTable { comment: Vec<u8> },
+    NewTable { comment: Option<String> },
     DelTable,
     NewChain { name: String, hook: Option<Hook> },
     FlushChain { name: String },
     DelChain { name: String },
-    NewRule { chain: String, exprs: Vec<Expr> },
+    NewRule { chain: String, exprs: Vec<Expr>, comment: Option<String> },
     NewSet(Set),
     Add { set: &'static str, elements: Vec<Pair> },
     Remove { set: &'static str, keys: Vec<Box<[u8]>> },
@@ -131,17 +131,20 @@ impl Encoder<'_> {
     fn op(&mut self, family: Family, op: &Op) {
         match op {
             Op::NewTable { comment } => self.message(NEW_TABLE, CREATE, family, |b| {
-                if !comment.is_empty() {
-                    b.attr(6, comment);
+                if let Some(text) = comment {
+                    b.attr(6, &encode_comment(text));
                 }
             }),
             Op::DelTable => self.message(DEL_TABLE, 0, family, |_| ()),
             Op::NewChain { name, hook } => self.message(NEW_CHAIN, CREATE, family, |b| encode_chain(b, name, *hook)),
             Op::FlushChain { name } => self.message(DEL_RULE, 0, family, |b| b.string(2, name)),
             Op::DelChain { name } => self.message(DEL_CHAIN, 0, family, |b| b.string(3, name)),
-            Op::NewRule { chain, exprs } => self.message(NEW_RULE, CREATE | APPEND, family, |b| {
+            Op::NewRule { chain, exprs, comment } => self.message(NEW_RULE, CREATE | APPEND, family, |b| {
                 b.string(2, chain);
                 b.nested(4, |b| exprs.iter().for_each(|expr| expr.encode(family, b)));
+                if let Some(text) = comment {
+                    b.attr(7, &encode_comment(text));
+                }
             }),
             Op::NewSet(set) => {
                 self.set_id += 1;
@@ -161,6 +164,11 @@ impl Encoder<'_> {
             }
         }
     }
+}
+
+/// A comment as the nft program stores it: type 0, length, at most 128 bytes of text with its zero.
+fn encode_comment(text: &str) -> Vec<u8> {
+    [&[0, text.len() as u8 + 1], text.as_bytes(), &[0]].concat()
 }
 
 fn encode_chain(b: &mut Buffer, name: &str, hook: Option<Hook>) {

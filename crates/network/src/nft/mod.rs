@@ -16,6 +16,8 @@ pub mod ruleset;
 pub(crate) mod skeleton;
 pub mod table;
 
+pub use skeleton::Config;
+
 use std::net::IpAddr;
 
 /// An address family; each has its own table, so that keys have one length.

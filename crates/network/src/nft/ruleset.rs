@@ -133,8 +133,11 @@ pub struct Code {
 /// Slots of the `External` map are numbered from here.
 pub(crate) const LOCAL_OFFSET: u32 = 0x8000_0000;
 
+/// Values that rules look further up begin with it; [`super::skeleton`] says why.
+const FILLER: [u8; 4] = [0; 4];
+
 impl Code {
-    /// As map data: two words in host byte order. Code without endpoints are equal when they refuse alike.
+    /// As map data: two words in host byte order. Codes without endpoints are equal when they refuse alike.
     pub(crate) fn encode(self) -> [u8; 8] {
         let flags = if self.slots == 0 {
             u32::from(self.empty == Empty::Drop)
@@ -180,19 +183,19 @@ impl Element {
 
     /// An entry of `Services` or `External`.
     pub fn entry(map: Map, key: Key, code: Code) -> Self {
-        Self::new(Family::of(key.address), map, key_bytes(key), code.encode().to_vec())
+        Self::new(Family::of(key.address), map, key_bytes(key), [FILLER.to_vec(), code.encode().to_vec()].concat())
     }
 
     /// The endpoint in a slot.
     pub fn slot(key: Key, local: bool, index: u32, endpoint: Endpoint) -> Self {
         let slot = if local { LOCAL_OFFSET + index } else { index };
         let bytes = [key_bytes(key), slot.to_ne_bytes().to_vec()].concat();
-        Self::new(Family::of(key.address), Map::Slots, bytes, endpoint_bytes(endpoint))
+        Self::new(Family::of(key.address), Map::Slots, bytes, [FILLER.to_vec(), endpoint_bytes(endpoint)].concat())
     }
 
     /// Affinity to `endpoint` holds.
     pub fn affine(key: Key, endpoint: Endpoint) -> Self {
-        Self::new(Family::of(key.address), Map::Affine, [key_bytes(key), endpoint_bytes(endpoint)].concat(), Vec::new())
+        Self::new(Family::of(key.address), Map::Affine, [endpoint_bytes(endpoint), key_bytes(key)].concat(), Vec::new())
     }
 
     /// Connections of `address` to itself are masqueraded.
@@ -333,7 +336,9 @@ impl Ruleset {
             }
             let (family, map, key) = place;
             for (code, added) in [(&old, false), (&new, true)] {
-                let Some(code) = code.as_deref().filter(|_| map.holds_codes()).and_then(|code| code.try_into().ok()) else {
+                let Some(code) =
+                    code.as_deref().filter(|_| map.holds_codes()).and_then(|value| value.get(FILLER.len()..)?.try_into().ok())
+                else {
                     continue;
                 };
                 let count = self.codes.entry((family, code)).or_default();

@@ -1,4 +1,10 @@
 //! The fixed rules of the table, and the chain of each code.
+//!
+//! Administrators list rules with the nft program. It takes the value of a map for an expression without length, gives it
+//! the first register only, and aborts (1.0.6) where a later expression reads that register as a part of a key. Values
+//! that are read so begin with a filler, and the registers after it are loaded before the lookup with something of
+//! the type that the value has: see [`lookup`]. The nft program then shows what was loaded, and a comment of the rule
+//! says so.
 
 use std::net::IpAddr;
 
@@ -44,9 +50,19 @@ pub(crate) fn create(config: &Config, family: Family) -> Vec<Op> {
     ops.push(chain("postrouting", nat(4, 100)));
     let rules = Rules { config, family };
     for (chain, exprs) in rules.all() {
-        ops.push(Op::NewRule { chain: chain.to_owned(), exprs });
+        ops.push(rule(chain, exprs));
     }
     ops
+}
+
+/// A rule with a comment where the nft program does not show what it does.
+fn rule(chain: &str, exprs: Vec<Expr>) -> Op {
+    let hidden = exprs.iter().find_map(|expr| match expr {
+        Expr::Lookup { set, data: Some(_), .. } if *set != Map::HostPorts.name() => Some(*set),
+        _ => None,
+    });
+    let comment = hidden.map(|set| format!("nft cannot show that this uses the value which map {set} has for the packet"));
+    Op::NewRule { chain: chain.to_owned(), exprs, comment }
 }
 
 /// The changes of `delta` in an order in which every reference exists.
@@ -58,7 +74,7 @@ pub(crate) fn update(family: Family, delta: Delta) -> Vec<Op> {
     for (bytes, code) in decoded(&delta.new_codes) {
         if code.slots > 0 {
             ops.push(Op::NewChain { name: chain_name(code), hook: None });
-            ops.extend(pick(family, code).into_iter().map(|exprs| Op::NewRule { chain: chain_name(code), exprs }));
+            ops.extend(pick(family, code).into_iter().map(|exprs| rule(&chain_name(code), exprs)));
         }
         ops.push(Op::Add { set: DISPATCH, elements: vec![(bytes, Value::Verdict(verdict(code)))] });
     }
@@ -84,19 +100,20 @@ fn sets(family: Family) -> Vec<Op> {
     // The nft program has no plain 32-bit type for maps; it prints marks as hexadecimal numbers.
     let word = Field { kind: 19, len: 4 };
     let key = vec![address, protocol, port];
-    let endpoint = Values::Data(vec![address, port]);
-    let code = || Values::Data(vec![word, word]);
+    // The first word is the filler.
+    let endpoint = || Values::Data(vec![word, address, port]);
+    let code = || Values::Data(vec![word, word, word]);
     let set = |name, key, values, dynamic| Op::NewSet(Set { name, key, values, dynamic, ranges: false });
     let sources = vec![address, protocol, port, address];
     vec![
         set(Map::Services.name(), key.clone(), code(), None),
         set(Map::External.name(), key.clone(), code(), None),
-        set(Map::Slots.name(), vec![address, protocol, port, word], endpoint.clone(), None),
-        set(Map::Affine.name(), vec![address, protocol, port, address, port], Values::Nothing, None),
+        set(Map::Slots.name(), vec![address, protocol, port, word], endpoint(), None),
+        set(Map::Affine.name(), vec![address, port, address, protocol, port], Values::Nothing, None),
         set(Map::Hairpin.name(), vec![address, address], Values::Nothing, None),
-        set(Map::HostPorts.name(), key, endpoint.clone(), None),
-        Op::NewSet(Set { name: Map::Sources.name(), key: sources, values: Values::Nothing, dynamic: None, ranges: true }),
-        set(AFFINITY, vec![address, address, protocol, port], endpoint, Some(1 << 20)),
+        set(Map::HostPorts.name(), key, Values::Data(vec![address, port]), None),
+        Op::NewSet(Set { name: Map::Sources.name(), key: sources.clone(), values: Values::Nothing, dynamic: None, ranges: true }),
+        set(AFFINITY, sources, endpoint(), Some(1 << 20)),
         set(DISPATCH, vec![word, word], Values::Verdicts, None),
     ]
 }
@@ -134,6 +151,18 @@ fn load_key(family: Family, reg: Reg, any_address: bool) -> Vec<Expr> {
     vec![address, Expr::Meta { key: Meta::Layer4, reg: next }, Expr::Transport { offset: 2, len: 2, reg: next + 1 }]
 }
 
+/// Looks the key at `key` up for a value that begins with a filler, which goes to `filler`. `decoys` load what the nft
+/// program is to see in the registers after it.
+fn lookup(set: &'static str, key: Reg, filler: Reg, decoys: impl IntoIterator<Item = Expr>) -> Vec<Expr> {
+    let value = Expr::Lookup { set, reg: key, data: Some(filler), invert: false };
+    decoys.into_iter().chain([value]).collect()
+}
+
+/// Something of the types of an endpoint.
+fn endpoint_decoys(family: Family, reg: Reg) -> [Expr; 2] {
+    [destination(family, reg), Expr::Transport { offset: 2, len: 2, reg: reg + family.address_regs() }]
+}
+
 fn mark() -> Vec<Expr> {
     vec![
         Expr::Meta { key: Meta::Mark, reg: 0 },
@@ -157,31 +186,43 @@ fn pick(family: Family, code: Code) -> Vec<Vec<Expr>> {
     if code.masquerade {
         rules.push(mark());
     }
-    if code.sticky == 0 {
-        let mut rule = load_key(family, 0, code.any_address);
-        rule.push(Expr::Random { reg: regs + 2, modulus: code.slots, offset });
-        rule.push(Expr::Lookup { set: Map::Slots.name(), reg: 0, data: Some(0), invert: false });
-        rule.push(Expr::Dnat { address: 0, port: regs });
-        rules.push(rule);
-        return rules;
+    match code.sticky {
+        0 => {
+            let (slot, filler, endpoint) = (regs + 2, regs + 3, regs + 4);
+            let mut rule = load_key(family, 0, code.any_address);
+            rule.push(Expr::Random { reg: slot, modulus: code.slots, offset });
+            rule.extend(lookup(Map::Slots.name(), 0, filler, endpoint_decoys(family, endpoint)));
+            rule.push(Expr::Dnat { address: endpoint, port: endpoint + regs });
+            rules.push(rule);
+        }
+        _ => rules.extend(pick_sticky(family, code, offset)),
     }
-    // client | address, protocol, port | endpoint or slot
-    let (client, key, endpoint) = (0, regs, 2 * regs + 2);
-    let load = || [vec![source(family, client)], load_key(family, key, code.any_address)].concat();
-    let update = Expr::Remember { set: AFFINITY, key: client, action: Remember::Update { data: endpoint, seconds: code.sticky } };
-    let dnat = Expr::Dnat { address: endpoint, port: endpoint + regs };
-    let mut known = load();
-    known.push(Expr::Lookup { set: AFFINITY, reg: client, data: Some(endpoint), invert: false });
-    known.push(Expr::Lookup { set: Map::Affine.name(), reg: key, data: None, invert: false });
-    known.extend([update.clone(), dnat.clone()]);
-    let mut new = load();
-    new.push(Expr::Random { reg: endpoint, modulus: code.slots, offset });
-    new.push(Expr::Lookup { set: Map::Slots.name(), reg: key, data: Some(endpoint), invert: false });
-    // An update leaves the endpoint of an element as it is: forget the one that is gone first.
-    new.push(Expr::Remember { set: AFFINITY, key: client, action: Remember::Forget { data: endpoint } });
-    new.extend([update, dnat]);
-    rules.extend([known, new]);
     rules
+}
+
+/// The rules for clients that have an endpoint and for those that have none.
+fn pick_sticky(family: Family, code: Code, offset: u32) -> [Vec<Expr>; 2] {
+    // filler, endpoint | address, protocol, port | client or slot: for IPv6 all 16 registers
+    let regs = family.address_regs();
+    let (filler, endpoint, key, client) = (0, 1, regs + 2, 2 * regs + 4);
+    // The endpoint is remembered as a value: with a filler, which nft must not take for a map's value.
+    let filled = Expr::Meta { key: Meta::Mark, reg: filler };
+    let update = Expr::Remember { set: AFFINITY, key, action: Remember::Update { data: filler, seconds: code.sticky } };
+    let dnat = Expr::Dnat { address: endpoint, port: endpoint + regs };
+    let find = |set| lookup(set, key, filler, endpoint_decoys(family, endpoint));
+    let mut known = load_key(family, key, code.any_address);
+    known.push(source(family, client));
+    known.extend(find(AFFINITY));
+    known.push(Expr::Lookup { set: Map::Affine.name(), reg: endpoint, data: None, invert: false });
+    known.extend([filled.clone(), update.clone(), dnat.clone()]);
+    let mut new = load_key(family, key, code.any_address);
+    new.push(Expr::Random { reg: client, modulus: code.slots, offset });
+    new.extend(find(Map::Slots.name()));
+    new.extend([source(family, client), filled]);
+    // An update leaves the endpoint of an element as it is: forget the one that is gone first.
+    new.push(Expr::Remember { set: AFFINITY, key, action: Remember::Forget { data: filler } });
+    new.extend([update, dnat]);
+    [known, new]
 }
 
 struct Rules<'a> {
@@ -257,8 +298,11 @@ impl Rules<'_> {
         let to_service = |cidr| self.within(destination(family, 0), cidr, true);
         let dispatch = |map: Map, any_address| {
             let mut exprs = load_key(family, 0, any_address);
-            exprs.push(Expr::Lookup { set: map.name(), reg: 0, data: Some(0), invert: false });
-            exprs.push(Expr::Dispatch { set: DISPATCH, reg: 0 });
+            let filler = family.address_regs() + 2;
+            let code = filler + 1;
+            let decoys = [code, code + 1].map(|reg| Expr::Meta { key: Meta::Mark, reg });
+            exprs.extend(lookup(map.name(), 0, filler, decoys));
+            exprs.push(Expr::Dispatch { set: DISPATCH, reg: code });
             exprs
         };
         let host_port = |any_address| {

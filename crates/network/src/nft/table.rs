@@ -170,7 +170,7 @@ impl Inner {
             return Ok(());
         }
         let mut contents = self.ruleset.everything();
-        let comment = || comment("Knarr pod network and services");
+        let comment = || Some("Knarr pod network and services".to_owned());
         let ops: Vec<_> = self
             .families
             .iter()
@@ -208,14 +208,14 @@ impl Inner {
         for family in self.families.clone() {
             let whole = skeleton::probe(&self.config, family);
             let attempt = |socket: &mut Socket, ops: Vec<Op>| {
-                let ops = [vec![Op::NewTable { comment: Vec::new() }], ops, vec![Op::DelTable]].concat();
+                let ops = [vec![Op::NewTable { comment: None }], ops, vec![Op::DelTable]].concat();
                 send(socket, &name, &[(family, ops)])
             };
             let Err(error) = attempt(&mut self.socket, whole) else { continue };
             for (feature, option, exprs) in features() {
                 let chain = "probe".to_owned();
                 let new_chain = Op::NewChain { name: chain.clone(), hook: None };
-                let ops = vec![new_chain, Op::NewRule { chain, exprs }];
+                let ops = vec![new_chain, Op::NewRule { chain, exprs, comment: None }];
                 if let Err(source) = attempt(&mut self.socket, ops) {
                     return Err(Error::Missing { feature, option, source });
                 }
@@ -235,9 +235,4 @@ fn features() -> Vec<(&'static str, &'static str, Vec<Expr>)> {
         ("ct", "CONFIG_NFT_CT", vec![Expr::ConnectionStatus { reg: 0 }]),
         ("reject", "CONFIG_NFT_REJECT", vec![Expr::Reject(Refusal::TcpReset)]),
     ]
-}
-
-/// A table comment as the nft program stores it: type 0, length, text with its zero.
-fn comment(text: &str) -> Vec<u8> {
-    [&[0, text.len() as u8 + 1], text.as_bytes(), &[0]].concat()
 }

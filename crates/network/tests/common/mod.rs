@@ -42,6 +42,11 @@ impl Netns {
         Self(made.join().unwrap())
     }
 
+    /// The namespace of the calling thread.
+    pub fn current() -> Self {
+        Self(File::open("/proc/thread-self/ns/net").unwrap())
+    }
+
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
