@@ -93,11 +93,8 @@ async fn pull(
         }
         Err(error) => {
             event(Type::Warning, "Failed", &format!("Failed to pull image {reference:?}: {error}"));
-            let reason = match error {
-                Error::InvalidImageName(_) => "InvalidImageName",
-                Error::RegistryUnavailable(_) => "RegistryUnavailable",
-                _ => "ErrImagePull",
-            };
+            // A registry that is down is an ErrImagePull too, as with containerd: the message tells.
+            let reason = if matches!(error, Error::InvalidImageName(_)) { "InvalidImageName" } else { "ErrImagePull" };
             event(Type::Warning, "Failed", &format!("Error: {reason}"));
             Err((reason.to_owned(), error.to_string()))
         }

@@ -13,14 +13,12 @@ use testing::machine::Machine;
 fn victim() {
     let machine = Machine::new();
     let mut sleeper = machine.command(Path::new("sleep"));
-    let _sleeper = sleeper.arg("100000").stdout(Stdio::null()).spawn().unwrap();
+    let mut sleeper = sleeper.arg("100000").stdout(Stdio::null()).spawn().unwrap();
     eventually("the machine has processes", || {
         machine.processes().iter().any(|(_, line)| line.starts_with("sleep 100000")).then_some(())
     });
     println!("victim on {}", machine.directory().display());
-    loop {
-        std::thread::park();
-    }
+    panic!("not killed before {:?}", sleeper.wait());
 }
 
 fn cgroups(name: &str) -> Vec<String> {

@@ -273,8 +273,7 @@ fn waiting(model: &Model, state: &State, member: &Member, slot: &Slot, now: Time
 
 fn waiting_reason(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> (String, Option<String>) {
     if let Step::Failed(failure) = &slot.image {
-        let pulling = matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable");
-        if pulling && failure.shown_until() <= now {
+        if failure.reason == "ErrImagePull" && failure.shown_until() <= now {
             let image = member.spec.image.as_deref().unwrap_or_default();
             let message = format!("Back-off pulling image {image:?}: {}: {}", failure.reason, failure.message);
             return ("ImagePullBackOff".to_owned(), Some(message));
