@@ -87,7 +87,8 @@ fn serve(dir: &Path) -> (Child, u16) {
         }
         text += &line;
     }
-    panic!("no server: {text}");
+    let status = child.wait().unwrap();
+    panic!("no server, {status}: {text}");
 }
 
 /// A change as a watcher sees it.
@@ -113,11 +114,14 @@ struct Acked {
     floor: u64,
 }
 
+/// Revision and content of the objects, by name.
+type State = BTreeMap<String, (u64, String)>;
+
 /// A list.
 struct Listed {
     revision: u64,
     floor: u64,
-    items: BTreeMap<String, (u64, String)>,
+    items: State,
 }
 
 /// What the clients share.
@@ -292,8 +296,8 @@ async fn watcher(world: Arc<World>, mut last: u64) -> Vec<Seen> {
 }
 
 /// Checks what the clients saw against history. Returns the states that it went through.
-fn check_history(history: &[Seen], acked: &[Acked]) -> Vec<(u64, BTreeMap<String, (u64, String)>)> {
-    let mut state: BTreeMap<String, (u64, String)> = BTreeMap::new();
+fn check_history(history: &[Seen], acked: &[Acked]) -> Vec<(u64, State)> {
+    let mut state = State::new();
     let mut states = vec![(0, state.clone())];
     // What each change replaced, and what each deletion deleted.
     let (mut written, mut deleted) = (HashMap::new(), HashMap::new());
@@ -331,7 +335,7 @@ fn check_history(history: &[Seen], acked: &[Acked]) -> Vec<(u64, BTreeMap<String
     states
 }
 
-fn check_lists(lists: &[Listed], states: &[(u64, BTreeMap<String, (u64, String)>)]) {
+fn check_lists(lists: &[Listed], states: &[(u64, State)]) {
     for list in lists {
         assert!(list.revision >= list.floor, "a list at {} misses {}, which was acknowledged", list.revision, list.floor);
         let at = states.partition_point(|(revision, _)| *revision <= list.revision);
