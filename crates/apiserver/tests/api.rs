@@ -463,7 +463,9 @@ async fn hostile_requests_do_no_harm() {
     // A forged token gives nothing of other namespaces.
     for (rv, start) in [(1, ""), (1, "zzz"), (-1, "a"), (-9, "n/"), (i64::MAX, "n"), (3, "../x"), (3, "\0")] {
         let list = admin(api, &format!("GET /api/v1/namespaces/kube-system/configmaps?continue={}", token(rv, start))).await;
-        assert!(list.code < 500 && !String::from_utf8_lossy(&list.body).contains("\"m\""), "{rv} {start}: {:?}", list.body);
+        // One from the future is answered as any version that is too large.
+        let refused = list.code < 500 || (list.code == 504 && rv == i64::MAX);
+        assert!(refused && !String::from_utf8_lossy(&list.body).contains("\"m\""), "{rv} {start}: {:?}", list.body);
     }
     let bodies = [
         "",
