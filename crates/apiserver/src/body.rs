@@ -1,14 +1,14 @@
 //! Response bodies.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use registry::Entry;
+
+use crate::wire::SLICE;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -35,40 +35,39 @@ pub enum Body {
     Proxied(UnsyncBoxBody<Bytes, BoxError>),
 }
 
-/// The text of a list: head, entries with commas between, tail.
+/// The text of a list, put together from shared bytes piece by piece.
 pub struct ListBody {
-    head: Bytes,
-    entries: std::vec::IntoIter<Arc<Entry>>,
-    tail: Bytes,
+    parts: Box<dyn Iterator<Item = Bytes> + Send>,
+    /// What is left of the part that is being copied.
+    part: Bytes,
     left: u64,
-    comma: bool,
 }
 
 impl ListBody {
     /// `head` ends with the bracket that opens the items, `tail` starts with the one that closes them.
-    pub fn new(head: Bytes, entries: Vec<Arc<Entry>>, tail: Bytes) -> Self {
-        let items: usize = entries.iter().map(|entry| entry.json.len()).sum();
-        let left = (head.len() + items + entries.len().saturating_sub(1) + tail.len()) as u64;
-        Self { head, entries: entries.into_iter(), tail, left, comma: false }
+    pub fn new(head: Bytes, items: Vec<Bytes>, tail: Bytes) -> Self {
+        let length: usize = items.iter().map(Bytes::len).sum();
+        let left = (head.len() + length + items.len().saturating_sub(1) + tail.len()) as u64;
+        let commas = std::iter::once(Bytes::new()).chain(std::iter::repeat(Bytes::from_static(b",")));
+        let items = commas.zip(items).flat_map(|(comma, item)| [comma, item]);
+        Self { parts: Box::new(items.chain([tail])), part: head, left }
     }
 
+    /// The next 64 KiB: four full TLS records.
     fn piece(&mut self) -> Option<Bytes> {
-        if self.left == 0 {
+        let size = PIECE.min(usize::try_from(self.left).unwrap_or(PIECE));
+        if size == 0 {
             return None;
         }
-        let mut piece = BytesMut::with_capacity(PIECE.min(self.left as usize) + 4096);
-        piece.extend_from_slice(&std::mem::take(&mut self.head));
-        while piece.len() < PIECE {
-            let Some(entry) = self.entries.next() else {
-                piece.extend_from_slice(&std::mem::take(&mut self.tail));
-                break;
-            };
-            if std::mem::replace(&mut self.comma, true) {
-                piece.extend_from_slice(b",");
+        let mut piece = BytesMut::with_capacity(size);
+        while piece.len() < size {
+            let part = self.part.split_to(self.part.len().min(SLICE).min(size - piece.len()));
+            piece.extend_from_slice(&part);
+            if self.part.is_empty() {
+                self.part = self.parts.next().unwrap_or_default();
             }
-            piece.extend_from_slice(&entry.json);
         }
-        self.left -= piece.len() as u64;
+        self.left -= size as u64;
         Some(piece.freeze())
     }
 
@@ -151,5 +150,31 @@ impl http_body::Body for Body {
             Self::Stream(_) => SizeHint::default(),
             Self::Proxied(body) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_come_in_pieces() {
+        let check = |sizes: &[usize], pieces: &[usize]| {
+            let items = sizes.iter().map(|size| "x".repeat(*size).into()).collect();
+            let mut list = ListBody::new(Bytes::from_static(b"["), items, Bytes::from_static(b"]"));
+            let (length, mut text, mut found) = (list.len(), Vec::new(), Vec::new());
+            while let Some(piece) = list.piece() {
+                found.push(piece.len());
+                text.extend_from_slice(&piece);
+            }
+            let expected: Vec<String> = sizes.iter().map(|size| "x".repeat(*size)).collect();
+            assert_eq!(String::from_utf8_lossy(&text), format!("[{}]", expected.join(",")));
+            assert_eq!((found.as_slice(), length, list.is_empty()), (pieces, text.len() as u64, true));
+        };
+        check(&[], &[2]);
+        check(&[1], &[3]);
+        check(&[3, 0, 2], &[9]);
+        check(&[PIECE - 2], &[PIECE]);
+        check(&[PIECE, PIECE], &[PIECE, PIECE, 3]);
     }
 }

@@ -17,7 +17,8 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The system's own write, which nobody's rights limit.
 pub(crate) fn context() -> Context {
-    Context { user: user("system:apiserver", vec![MASTERS.into()]), manager: "kube-apiserver".into(), ..Context::default() }
+    let user = user("system:apiserver", vec![MASTERS.into()]);
+    Context { user: user.into(), manager: "kube-apiserver".into(), ..Context::default() }
 }
 
 /// Creates what is missing. `advertised` is where pods reach this server.

@@ -27,6 +27,7 @@ pub mod server;
 mod service;
 mod version;
 mod watch;
+mod wire;
 
 pub use api::Api;
 pub use authn::{Authenticator, Identity, TokenKeys};

@@ -256,8 +256,7 @@ impl On<'_> {
 
     /// The circumstances of a write without options.
     pub(crate) fn plain_context(&self) -> Context {
-        let user = registry::User::clone(&self.call.user);
-        Context { user, manager: self.agent(), warnings: self.warnings.clone(), ..Context::default() }
+        Context { user: self.call.user.clone(), manager: self.agent(), warnings: self.warnings.clone(), ..Context::default() }
     }
 
     /// The circumstances of a write.

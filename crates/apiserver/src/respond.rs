@@ -93,7 +93,8 @@ pub(crate) async fn list(accept: Accept, resource: &Resource, list: List, query:
     if accept.is_plain() {
         let (kind, version, own) = (resource.def.kind, resource.def.api_version(), Value::Object(own));
         let head = format!(r#"{{"kind":"{kind}List","apiVersion":"{version}","metadata":{own},"items":["#);
-        let body = ListBody::new(head.into(), list.entries, Bytes::from_static(b"]}\n"));
+        let items = list.entries.iter().map(|entry| entry.json.clone()).collect();
+        let body = ListBody::new(head.into(), items, Bytes::from_static(b"]}\n"));
         return send_list(accept, body).await;
     }
     let objects: Vec<Value> = list.entries.iter().map(|entry| entry.value()).collect();

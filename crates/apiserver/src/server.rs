@@ -8,6 +8,7 @@ use std::time::Duration;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Verifier;
 use http::Response;
+use http::header::ACCEPT_ENCODING;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::Identity;
+use crate::wire::Wire;
 use crate::{Api, Body};
 
 /// Connections at once; more wait in the listener's queue.
@@ -76,6 +78,8 @@ pub async fn serve(
 async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, verifier: Arc<Verifier>, api: Api, tasks: Tasks) {
     // Small answers go out at once; a socket that refuses the option works all the same.
     let _ = stream.set_nodelay(true);
+    // On one machine copying is cheaper than compressing.
+    let local = stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
@@ -85,6 +89,9 @@ async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, ve
     let answer = move |mut request: http::Request<Incoming>| {
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
+        }
+        if local {
+            request.headers_mut().remove(ACCEPT_ENCODING);
         }
         api.answer(request)
     };
@@ -111,7 +118,7 @@ where
             if is_http2 && response.extensions().get::<Unauthenticated>().is_some() {
                 leave.cancel();
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(Wire))
         }
     });
     let builder = builder(patience);
@@ -137,6 +144,8 @@ where
     result.map_err(|error| error.to_string())
 }
 
+/// HTTP/1.1 and HTTP/2, with bounds. The flushing of pipelined answers stays off: it lifts the bound of what waits for a
+/// client that reads slowly.
 fn builder(patience: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
@@ -154,8 +163,10 @@ fn builder(patience: Duration) -> auto::Builder<TokioExecutor> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use futures::StreamExt;
     use http_body_util::Empty;
     use hyper::client::conn::http2;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::AsyncWriteExt;
 
     async fn anonymous(_: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -212,5 +223,28 @@ mod tests {
         };
         // Both end, though the client would keep the connection; that it was the first to close is no matter.
         let (_, ()) = tokio::join!(hold(server, anonymous, HEADER_TIMEOUT, CancellationToken::new()), request);
+    }
+
+    /// A watcher that does not read holds up its own stream, and no more than a bounded part of it waits in memory.
+    #[tokio::test]
+    async fn what_waits_for_a_client_is_bounded() {
+        const PIECE: usize = 16 << 10;
+        const PIECES: usize = 1000;
+        static SENT: AtomicUsize = AtomicUsize::new(0);
+        let answer = |_: http::Request<Incoming>| {
+            let pieces = futures::stream::iter(0..PIECES).map(|_| {
+                SENT.fetch_add(PIECE, Ordering::Relaxed);
+                Ok(bytes::Bytes::from_static(&[b'x'; PIECE]))
+            });
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::Stream(pieces.boxed()))))
+        };
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut connection = std::pin::pin!(hold(server, answer, HEADER_TIMEOUT, CancellationToken::new()));
+        for _ in 0..PIECES {
+            assert!(futures::poll!(connection.as_mut()).is_pending());
+        }
+        let sent = SENT.load(Ordering::Relaxed);
+        assert!((PIECE..1 << 20).contains(&sent), "{sent} bytes are on their way");
     }
 }

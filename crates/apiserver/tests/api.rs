@@ -149,6 +149,10 @@ async fn shapes() {
         (watch.body.len(), watch.headers["content-type"].to_str().unwrap()),
         (length + 4, "application/vnd.kubernetes.protobuf;stream=watch")
     );
+    // A timeout that no clock reaches is none.
+    let forever = Request::get(format!("{path}?watch=1&timeoutSeconds={}", i64::MAX)).body(Full::<Bytes>::default()).unwrap();
+    let masters = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+    assert_eq!(api.as_user(masters).call(forever).await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

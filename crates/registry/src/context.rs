@@ -57,7 +57,7 @@ impl Warnings {
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     /// Who.
-    pub user: User,
+    pub user: Arc<User>,
     /// Field manager: the parameter, or the user agent up to its first slash.
     pub manager: String,
     /// Do everything but the write.

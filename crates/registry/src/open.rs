@@ -98,14 +98,19 @@ impl Sink for Feed {
             early.extend_from_slice(events);
             return;
         }
+        let mut changed: Vec<&Arc<Resource>> = Vec::new();
         for event in events {
-            if let Some((resource, path)) = self.route(event) {
-                resource.cache.apply(path, event);
+            let Some((resource, path)) = self.route(event) else { continue };
+            resource.cache.apply(path, event);
+            if !changed.iter().any(|known| Arc::ptr_eq(known, resource)) {
+                changed.push(resource);
             }
         }
         if let Some(last) = events.last() {
             self.applied.send_replace(last.revision);
         }
+        // Once for all, so that a watcher takes the batch in one step.
+        changed.iter().for_each(|resource| resource.cache.announce());
     }
 }
 

@@ -189,15 +189,25 @@ pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
 }
 
 /// Rules for a new object.
-pub(crate) fn validate_new(res: &Resource, object: &Value, warnings: &Warnings) -> Errors {
+pub(crate) fn validate_new(res: &Resource, object: &mut Value, warnings: &Warnings) -> Errors {
     let rule = name_rule(res);
     let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
     let mut found = Vec::new();
-    errors.0.extend(res.strategy.validate(object, &mut found).0);
+    errors.0.extend(without_managed_fields(object, |object| res.strategy.validate(object, &mut found)).0);
     if errors.is_empty() {
         found.into_iter().for_each(|text| warnings.push(text));
     }
     errors
+}
+
+/// Lends an object to a kind's rules without its managed fields: no rule reads them, and decoding them costs as much as the rest.
+pub(crate) fn without_managed_fields<T>(object: &mut Value, rules: impl FnOnce(&Value) -> T) -> T {
+    let managed = meta::remove(object, "managedFields");
+    let result = rules(object);
+    if let Some(managed) = managed {
+        meta::set(object, "managedFields", managed);
+    }
+    result
 }
 
 /// The generation counts changes of what the user asks for: everything but metadata and status.

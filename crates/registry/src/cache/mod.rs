@@ -31,8 +31,8 @@ pub(crate) struct Cache {
     strategy: &'static dyn Strategy,
     encoding: Encoding,
     state: RwLock<State>,
-    /// Position behind the newest change; watchers wait on it.
-    end: tokio::sync::watch::Sender<u64>,
+    /// Watchers wait on it.
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -50,7 +50,7 @@ struct State {
 
 impl Cache {
     pub(crate) fn new(strategy: &'static dyn Strategy, encoding: Encoding) -> Self {
-        Self { strategy, encoding, state: RwLock::default(), end: tokio::sync::watch::Sender::new(0) }
+        Self { strategy, encoding, state: RwLock::default(), changed: tokio::sync::watch::Sender::new(()) }
     }
 
     /// An entry from stored bytes; decodes them when the index is not at hand.
@@ -85,7 +85,7 @@ impl Cache {
         state.complete_after = state.complete_after.max(revision);
     }
 
-    /// Takes in one committed change.
+    /// Takes in one committed change, unannounced.
     pub(crate) fn apply(&self, path: &str, event: &store::Event) {
         let index = event.note.clone().and_then(|note| note.downcast::<Index>().ok());
         let new = event.value.as_ref().map(|value| Arc::new(self.entry(value, event.revision, index)));
@@ -100,9 +100,11 @@ impl Cache {
             (None, None) => return,
         };
         state.push(Arc::new(entry));
-        let end = state.start + state.ring.len() as u64;
-        drop(state);
-        self.end.send_replace(end);
+    }
+
+    /// Wakes the watchers: there are changes that they have not seen.
+    pub(crate) fn announce(&self) {
+        self.changed.send_replace(());
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Arc<Entry>> {

@@ -34,7 +34,7 @@ pub struct Watch {
     cache: Arc<Cache>,
     selects: Selects,
     position: u64,
-    end: tokio::sync::watch::Receiver<u64>,
+    changed: tokio::sync::watch::Receiver<()>,
     /// Events to send first.
     ready: VecDeque<Event>,
     /// What to read before the ring from `position` on.
@@ -84,7 +84,7 @@ impl Cache {
 impl Watch {
     fn new(cache: &Arc<Cache>, selects: Selects, position: u64, ready: VecDeque<Event>) -> Self {
         Self {
-            end: cache.end.subscribe(),
+            changed: cache.changed.subscribe(),
             cache: cache.clone(),
             selects,
             position,
@@ -114,7 +114,7 @@ impl Watch {
 
     /// Ends after `timeout`.
     pub(crate) fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self
     }
 
@@ -170,13 +170,13 @@ impl Watch {
             }
             return;
         }
-        self.end.borrow_and_update();
+        self.changed.mark_unchanged();
         if self.fill() > 0 || self.over {
             return;
         }
         let bookmark = self.bookmarks.is_some().then_some(self.next_bookmark);
         tokio::select! {
-            changed = self.end.changed() => self.over = changed.is_err(),
+            changed = self.changed.changed() => self.over = changed.is_err(),
             () = sleep_until(deadline) => self.over = true,
             () = sleep_until(bookmark) => self.bookmark(),
         }

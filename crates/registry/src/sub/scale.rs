@@ -101,7 +101,7 @@ impl Registry {
         &self,
         target: Target<'_>,
         current: &Arc<Entry>,
-        mut object: Value,
+        old: Value,
         scale: &Value,
         paths: &ScalePaths,
     ) -> Result<Arc<Entry>, Status> {
@@ -112,13 +112,13 @@ impl Registry {
             errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
             return Err(Status::invalid("autoscaling", "Scale", target.name, &errors));
         }
-        let version = meta::resource_version(scale);
+        let (mut object, version) = (old.clone(), meta::resource_version(scale));
         if !version.is_empty() {
             meta::set_resource_version(&mut object, version);
         }
         if let Some(slot) = object.pointer_mut(paths.replicas) {
             *slot = replicas.into();
         }
-        self.replace(target, current, object, true).await
+        self.replace(target, current, old, object, true).await
     }
 }

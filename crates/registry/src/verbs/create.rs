@@ -78,10 +78,12 @@ impl Registry {
             }
             let name = meta::name(&object).to_owned();
             let target = Target { name: &name, ..target };
-            if attempt == 1 {
+            if generated {
                 // The namespace label repeats the name; other defaults do not depend on it and are in place.
                 target.res.strategy.apply_defaults(&mut object);
-                target.invalid(&validate_new(target.res, &object, &target.cx.warnings))?;
+            }
+            if attempt == 1 {
+                target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
             }
             let held = match self.hook(target.res) {
                 Some(hook) => hook.before_write(self, &mut object, None).await?,

@@ -38,8 +38,12 @@ impl Selection {
     }
 
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
-        self.namespace.as_deref().is_none_or(|namespace| entry.namespace() == namespace)
-            && self.options.labels.as_ref().is_none_or(|labels| labels.matches(entry))
+        self.namespace.as_deref().is_none_or(|namespace| entry.namespace() == namespace) && self.matches(entry)
+    }
+
+    /// Whether the selectors take an object of the namespace.
+    fn matches(&self, entry: &Entry) -> bool {
+        self.options.labels.as_ref().is_none_or(|labels| labels.matches(entry))
             && self.options.fields.as_ref().is_none_or(|fields| fields.matches(|name| entry.field(name)))
     }
 
@@ -113,7 +117,7 @@ impl Registry {
             let entries = res.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
             return List { entries, revision, ..List::default() };
         }
-        let (entries, newest) = res.cache.select(selection.namespace.as_deref(), after, |entry| selection.selects(entry));
+        let (entries, newest) = res.cache.select(selection.namespace.as_deref(), after, |entry| selection.matches(entry));
         page(entries, newest.max(current), selection, true)
     }
 

@@ -49,7 +49,7 @@ impl Registry {
         let mut object = apply_patch(target.res.ty, &old, patch)?;
         check_unchanged_identity(target, &object, &old)?;
         target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
-        let entry = self.replace(target, current, object, true).await?;
+        let entry = self.replace(target, current, old, object, true).await?;
         Ok(Written { entry, created: false, object: None })
     }
 
@@ -65,7 +65,7 @@ impl Registry {
         res.decode(cx, sub, &mut merged, Vec::new())?;
         match current {
             Some(current) => {
-                let entry = self.replace(target, &current, merged, false).await?;
+                let entry = self.replace(target, &current, old.unwrap_or_default(), merged, false).await?;
                 Ok(Written { entry, created: false, object: None })
             }
             None if sub.is_empty() => {

@@ -7,7 +7,7 @@ use apimachinery::{Status, meta};
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, count_generation, keep_metadata, storage_error};
+use crate::pipeline::{Target, count_generation, keep_metadata, storage_error, without_managed_fields};
 use crate::verbs::create::{check_identity, track};
 use crate::{Context, Entry, Operation, Registry, Resource, Written};
 
@@ -41,7 +41,9 @@ impl Registry {
             if version.is_empty() && res.def.versioned {
                 return Err(unversioned(target));
             }
-            let result = self.replace(target, &current, object.clone(), true).await;
+            // Only a write of no particular version is tried again.
+            let wanted = if version.is_empty() { object.clone() } else { std::mem::take(&mut object) };
+            let result = self.replace(target, &current, res.value(&current), wanted, true).await;
             match result {
                 Err(status) if status == target.modified() && version.is_empty() => {}
                 other => return other.map(|entry| Written { entry, created: false, object: None }),
@@ -59,16 +61,17 @@ impl Registry {
         Ok(Written { entry, created: true, object: None })
     }
 
-    /// One attempt to put `object` in the place of `current`. With `tracked`, ownership of fields is noted here.
+    /// One attempt to put `object` in the place of `current`, whose decoded form is `old`. With `tracked`, ownership of fields
+    /// is noted here.
     pub(crate) async fn replace(
         &self,
         target: Target<'_>,
         current: &Arc<Entry>,
+        mut old: Value,
         mut object: Value,
         tracked: bool,
     ) -> Result<Arc<Entry>, Status> {
         let Target { cx, res, sub, .. } = target;
-        let old = res.value(current);
         check_preconditions(target, current, &old, &object)?;
         if sub.is_empty() {
             res.strategy.apply_defaults(&mut object);
@@ -83,7 +86,7 @@ impl Registry {
         if res.def.generation && sub != "status" {
             count_generation(&mut object, &old);
         }
-        self.validate_change(target, &object, &old)?;
+        validate_change(target, &mut object, &mut old)?;
         let held = match self.hook(res) {
             Some(hook) if sub.is_empty() => hook.before_write(self, &mut object, Some(&old)).await?,
             _ => None,
@@ -105,21 +108,23 @@ impl Registry {
             error => storage_error(error),
         })
     }
+}
 
-    fn validate_change(&self, target: Target<'_>, object: &Value, old: &Value) -> Result<(), Status> {
-        let mut errors = meta::validate_object_meta_update(object, old, &Path::new("metadata"));
-        let strategy = target.res.strategy;
-        let mut found = Vec::new();
-        let own = if target.sub.is_empty() {
-            strategy.validate_update(object, old, &mut found)
-        } else {
-            strategy.validate_sub(target.sub, object, old)
-        };
-        errors.0.extend(own.0);
-        target.invalid(&errors)?;
-        found.into_iter().for_each(|text| target.cx.warnings.push(text));
-        Ok(())
-    }
+/// Rules for a changed object.
+fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> Result<(), Status> {
+    let (strategy, sub) = (target.res.strategy, target.sub);
+    let mut errors = meta::validate_object_meta_update(object, old, &Path::new("metadata"));
+    let mut found = Vec::new();
+    let own = without_managed_fields(object, |object| {
+        without_managed_fields(old, |old| match sub {
+            "" => strategy.validate_update(object, old, &mut found),
+            _ => strategy.validate_sub(sub, object, old),
+        })
+    });
+    errors.0.extend(own.0);
+    target.invalid(&errors)?;
+    found.into_iter().for_each(|text| target.cx.warnings.push(text));
+    Ok(())
 }
 
 fn unversioned(target: Target<'_>) -> Status {
@@ -153,20 +158,18 @@ fn confine(res: &Resource, sub: &str, object: &mut Value, old: &Value) {
             res.strategy.prepare_update(object, old);
         }
         "status" => {
-            let status = object.get("status").cloned();
-            let metadata = object.get("metadata").cloned();
-            *object = old.clone();
-            object["status"] = status.unwrap_or_else(|| json!({}));
-            let metadata = metadata.unwrap_or_default();
-            for key in ["labels", "annotations", "finalizers", "managedFields"] {
-                if !(key == "labels" && res.def.status_keeps_labels) {
-                    copy(&mut object["metadata"], &metadata, key);
-                }
+            keep_all_but(object, old, &["status", "metadata"]);
+            let labels = if res.def.status_keeps_labels { "" } else { "labels" };
+            if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
+                keep_all_but(metadata, old, &[labels, "annotations", "finalizers", "managedFields"]);
+            }
+            if let Some(map) = object.as_object_mut() {
+                map.entry("status").or_insert_with(|| json!({}));
             }
             res.strategy.prepare_status(object, old);
         }
-        "finalize" => keep_all_but(object, old, "spec", "finalizers"),
-        "ephemeralcontainers" => keep_all_but(object, old, "spec", "ephemeralContainers"),
+        "finalize" => keep_all_but_part(object, old, "spec", "finalizers"),
+        "ephemeralcontainers" => keep_all_but_part(object, old, "spec", "ephemeralContainers"),
         _ => {}
     }
 }
@@ -179,17 +182,23 @@ fn copy(object: &mut Value, from: &Value, key: &str) {
     }
 }
 
-/// The old object with one field of one part from the new one.
-fn keep_all_but(object: &mut Value, old: &Value, part: &str, field: &str) {
-    let given = object.get(part).and_then(|part| part.get(field)).cloned();
-    *object = old.clone();
-    match given {
-        Some(given) => object[part][field] = given,
-        None => {
-            if let Some(map) = object.get_mut(part).and_then(Value::as_object_mut) {
-                map.remove(field);
-            }
+/// Makes all fields those of the old value, but for some. What is the same already is not copied.
+fn keep_all_but(value: &mut Value, old: &Value, but: &[&str]) {
+    let (Some(map), Some(old)) = (value.as_object_mut(), old.as_object()) else { return };
+    map.retain(|key, value| but.contains(&key.as_str()) || old.get(key) == Some(value));
+    for (key, value) in old.iter().filter(|(key, _)| !but.contains(&key.as_str())) {
+        if !map.contains_key(key) {
+            map.insert(key.clone(), value.clone());
         }
+    }
+}
+
+/// Makes all fields those of the old object, but for one field of one part.
+fn keep_all_but_part(object: &mut Value, old: &Value, part: &str, field: &str) {
+    keep_all_but(object, old, &[part]);
+    let value = object.as_object_mut().map(|map| map.entry(part).or_insert_with(|| json!({})));
+    if let Some(value) = value {
+        keep_all_but(value, old.get(part).unwrap_or(&json!({})), &[field]);
     }
 }
 
@@ -201,4 +210,36 @@ fn finished(res: &Resource, object: &Value, old: &Value) -> bool {
         && meta::finalizers(object).next().is_none()
         && meta::deletion_grace_period_seconds(old).unwrap_or(0) == 0
         && !(is_namespace && spec_finalizers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(sub: &str, object: Value, old: Value, expected: Value) {
+        let (mut object, strategy) = (object, kinds::KINDS.iter().find(|strategy| strategy.def().kind == "Namespace"));
+        let resource = strategy.and_then(|strategy| Resource::new(*strategy).ok());
+        confine(resource.as_ref().expect("namespaces are served"), sub, &mut object, &old);
+        assert_eq!(object, expected, "{sub}");
+    }
+
+    #[test]
+    fn a_view_changes_its_part_alone() {
+        let old = json!({"kind": "N", "metadata": {"name": "a", "labels": {"x": "1"}, "uid": "u"}, "spec": {"finalizers": ["k"]},
+                         "status": {"phase": "Active"}});
+        let with = |pointer: &str, value: Value| {
+            let mut object = old.clone();
+            *object.pointer_mut(pointer).expect("a field of the object") = value;
+            object
+        };
+        let sent = json!({"metadata": {"name": "b", "labels": {"x": "2"}}, "spec": {"finalizers": [], "other": 1}, "more": 1,
+                          "status": {"phase": "Terminating"}});
+        let mut status = with("/status/phase", json!("Terminating"));
+        status["metadata"]["labels"] = json!({"x": "2"});
+        check("status", sent.clone(), old.clone(), status);
+        check("status", json!({"metadata": {"labels": {"x": "1"}}}), old.clone(), with("/status", json!({})));
+        check("finalize", sent, old.clone(), with("/spec/finalizers", json!([])));
+        check("finalize", json!({}), old.clone(), with("/spec", json!({})));
+    }
 }
