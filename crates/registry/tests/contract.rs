@@ -229,16 +229,16 @@ async fn writers_are_warned() {
     let (registry, _engine) = open(dir.path()).await;
     let res = registry.resource("", "v1", "services").unwrap();
     let cx = context("t");
-    let mut service = decoded(&res, &cx, minimal(&res, "ns", "one")).await;
+    let mut service = decoded(res, &cx, minimal(res, "ns", "one")).await;
     service["spec"]["externalName"] = "a.b".into();
     let expected = ["spec.externalName is ignored when spec.type is not \"ExternalName\""];
-    let created = registry.create(&cx, &res, "ns", None, service).await.unwrap();
+    let created = registry.create(&cx, res, "ns", None, service).await.unwrap();
     assert_eq!(cx.warnings.take(), expected);
     let mut changed = created.value();
     changed["metadata"]["labels"]["more"] = "x".into();
-    registry.update(&cx, &res, "", "ns", "one", changed.clone()).await.unwrap();
+    registry.update(&cx, res, "", "ns", "one", changed.clone()).await.unwrap();
     assert_eq!(cx.warnings.take(), expected);
     changed["spec"]["type"] = "Other".into();
-    registry.update(&cx, &res, "", "ns", "one", changed).await.unwrap_err();
+    registry.update(&cx, res, "", "ns", "one", changed).await.unwrap_err();
     assert_eq!(cx.warnings.take(), Vec::<String>::new());
 }
