@@ -1,236 +1,12 @@
-//! The API as clients see it: requests in, answers out, over the embedded store in a temporary directory.
-#![allow(clippy::unwrap_used)]
+//! Who may do what, and what hostile requests come to.
 
-use std::sync::Arc;
-
-use apiserver::{Api, Body, Options, Service};
-use base::readiness::Readiness;
-use base::tasks::{Failures, Tasks};
-use base::tls::Authority;
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use registry::User;
 use serde_json::{Value, json};
-use tower::Service as _;
 
-struct Server {
-    api: Api,
-    tasks: Tasks,
-    authority: Arc<Authority>,
-    service: Option<Service>,
-    _failures: Failures,
-    _dir: tempfile::TempDir,
-}
-
-async fn start() -> Server {
-    let dir = tempfile::tempdir().unwrap();
-    let (tasks, failures) = Tasks::root();
-    let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
-    let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
-    let authority = Arc::new(Authority::in_memory("test-ca").unwrap());
-    let options = Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        pki: dir.path().join("pki"),
-        names: Vec::new(),
-        advertised: "10.0.0.1:6443".parse().unwrap(),
-        public_address: "127.0.0.1:6443".into(),
-        domain: "cluster.local".into(),
-        issuer: "https://kubernetes.default.svc.cluster.local".into(),
-        anonymous: true,
-        build: apiserver::Build::default(),
-        registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
-    };
-    let service = Service::new(engine, authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
-    let api = service.handle().unwrap().api;
-    Server { api, tasks, authority, service: Some(service), _failures: failures, _dir: dir }
-}
-
-struct Answer {
-    code: u16,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {:?}", self.body))
-    }
-}
-
-/// `GET /path` with headers `Name: value` below, then an empty line and the body.
-async fn ask(api: &Api, user: &str, request: &str) -> Answer {
-    let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
-    let mut lines = head.lines();
-    let (method, path) = lines.next().unwrap().split_once(' ').unwrap();
-    let mut builder = Request::builder().method(method).uri(path);
-    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
-        builder = builder.header(name, value);
-    }
-    let request = builder.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let response = match user {
-        "" => api.clone().call(request).await.unwrap(),
-        user => {
-            let groups = if user == "admin" { vec!["system:masters".into()] } else { Vec::new() };
-            api.as_user(User { name: user.into(), groups, ..User::default() }).call(request).await.unwrap()
-        }
-    };
-    let (parts, body): (_, Body) = response.into_parts();
-    Answer { code: parts.status.as_u16(), headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
-}
-
-async fn admin(api: &Api, request: &str) -> Answer {
-    ask(api, "admin", request).await
-}
-
-fn config_map(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
-}
-
-async fn namespace(api: &Api, name: &str) {
-    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    let made = admin(api, &format!("POST /api/v1/namespaces\n\n{body}")).await;
-    assert_eq!(made.code, 201, "{:?}", made.body);
-}
-
-#[tokio::test]
-async fn objects() {
-    let server = start().await;
-    let api = &server.api;
-    namespace(api, "n").await;
-    let path = "/api/v1/namespaces/n/configmaps";
-    let made = admin(api, &format!("POST {path}\n\n{}", config_map("m"))).await;
-    assert_eq!((made.code, made.json()["metadata"]["name"].as_str()), (201, Some("m")));
-    let again = admin(api, &format!("POST {path}\n\n{}", config_map("m"))).await;
-    assert_eq!((again.code, again.json()["reason"].as_str()), (409, Some("AlreadyExists")));
-    let got = admin(api, &format!("GET {path}/m")).await;
-    assert_eq!((got.code, got.json()), (200, made.json()));
-    let list = admin(api, &format!("GET {path}")).await.json();
-    assert_eq!((list["kind"].as_str(), list["items"].as_array().map(Vec::len)), (Some("ConfigMapList"), Some(1)));
-    let patched =
-        admin(api, &format!("PATCH {path}/m\ncontent-type: application/merge-patch+json\n\n{{\"data\":{{\"a\":\"c\"}}}}")).await;
-    assert_eq!((patched.code, &patched.json()["data"]["a"]), (200, &json!("c")), "{:?}", patched.body);
-    let deleted = admin(api, &format!("DELETE {path}/m")).await;
-    assert_eq!((deleted.code, &deleted.json()["status"]), (200, &json!("Success")));
-    assert_eq!(admin(api, &format!("GET {path}/m")).await.code, 404);
-}
-
-#[tokio::test]
-async fn shapes() {
-    let server = start().await;
-    let api = &server.api;
-    namespace(api, "n").await;
-    let path = "/api/v1/namespaces/n/configmaps";
-    admin(api, &format!("POST {path}\ncontent-type: application/yaml\n\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{a: b}}\n")).await;
-    let table =
-        admin(api, &format!("GET {path}\naccept: application/json;as=Table;v=v1;g=meta.k8s.io,application/json")).await.json();
-    assert_eq!(
-        (&table["kind"], &table["rows"][0]["cells"][0], &table["rows"][0]["object"]["kind"]),
-        (&json!("Table"), &json!("m"), &json!("PartialObjectMetadata"))
-    );
-    let partial =
-        admin(api, &format!("GET {path}/m\naccept: application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")).await.json();
-    assert_eq!((&partial["kind"], partial.get("data")), (&json!("PartialObjectMetadata"), None));
-    let yaml = admin(api, &format!("GET {path}/m\naccept: application/yaml")).await;
-    assert!(yaml.body.windows(5).any(|w| w == b"a: b\n"), "{:?}", yaml.body);
-    let protobuf = admin(api, &format!("GET {path}/m\naccept: application/vnd.kubernetes.protobuf")).await;
-    assert!(protobuf.body.starts_with(b"k8s\0"));
-    let list = admin(api, &format!("GET {path}\naccept: application/vnd.kubernetes.protobuf")).await;
-    assert!(list.body.starts_with(b"k8s\0"), "{:?}", list.body);
-    let watch = admin(
-        api,
-        &format!(
-            "GET {path}?watch=1&timeoutSeconds=1&resourceVersion=0\naccept: application/vnd.kubernetes.protobuf;stream=watch"
-        ),
-    )
-    .await;
-    let length = u32::from_be_bytes(watch.body[..4].try_into().unwrap()) as usize;
-    assert_eq!(
-        (watch.body.len(), watch.headers["content-type"].to_str().unwrap()),
-        (length + 4, "application/vnd.kubernetes.protobuf;stream=watch")
-    );
-    // A timeout that no clock reaches is none.
-    let forever = Request::get(format!("{path}?watch=1&timeoutSeconds={}", i64::MAX)).body(Full::<Bytes>::default()).unwrap();
-    let masters = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
-    assert_eq!(api.as_user(masters).call(forever).await.unwrap().status(), StatusCode::OK);
-}
-
-#[tokio::test]
-async fn refusals() {
-    let server = start().await;
-    let api = &server.api;
-    let check = async |user: &str, request: &str, code: u16, message: &str| {
-        let answer = ask(api, user, request).await;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        assert_eq!(answer.code, code, "{request}: {text}");
-        let got = serde_json::from_str::<Value>(&text).map(|status| status["message"].as_str().unwrap_or_default().to_owned());
-        assert!(got.unwrap_or(text.clone()).contains(message), "{request}: {text}");
-    };
-    let forbidden = r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#;
-    check("jane", "GET /api/v1/namespaces/default/pods", 403, forbidden).await;
-    let anonymous = r#"forbidden: User "system:anonymous" cannot get path "/api""#;
-    check("", "GET /api", 403, anonymous).await;
-    check("", "GET /api\nauthorization: Bearer nonsense", 401, "Unauthorized").await;
-    check("", "GET /livez", 200, "").await;
-    check("admin", "GET /api/v1/nothings", 404, "the server could not find the requested resource").await;
-    check("admin", "GET /apis/none.example.com/v1/things", 404, "404 page not found").await;
-    check("admin", "GET /nothing", 404, "404 page not found").await;
-    check("admin", "PUT /api/v1/namespaces/default/configmaps\n\n{}", 405, "the server does not allow this method").await;
-    check("admin", "GET /api/v1/pods\naccept: text/html", 406, "only the following media types are accepted").await;
-    check(
-        "admin",
-        "POST /api/v1/namespaces\ncontent-type: application/cbor\n\nx",
-        415,
-        "the body of the request was in an unknown format",
-    )
-    .await;
-    check("admin", "PATCH /api/v1/namespaces/default\ncontent-type: text/plain\n\n{}", 415, "application/apply-patch+yaml").await;
-    check("admin", "POST /api/v1/namespaces\n\n{", 400, "json parse error").await;
-    check("admin", "GET /api/v1/pods?limit=x", 400, "invalid syntax").await;
-    let large = format!("POST /api/v1/namespaces\n\n{}", "x".repeat((3 << 20) + 1));
-    check("admin", &large, 413, "Request entity too large").await;
-    check("admin", "GET /api/v1/namespaces/default/pods/p/log", 404, r#"pods "p" not found"#).await;
-}
-
-#[tokio::test]
-async fn discovery() {
-    let server = start().await;
-    let api = &server.api;
-    let core = admin(api, "GET /api/v1").await.json();
-    let names: Vec<&str> = core["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
-    assert!(names.contains(&"pods") && names.contains(&"pods/exec") && names.contains(&"namespaces/finalize"), "{names:?}");
-    let groups = admin(api, "GET /apis").await.json();
-    assert!(groups["groups"].as_array().unwrap().iter().any(|g| g["preferredVersion"]["groupVersion"] == "apps/v1"));
-    let v2 =
-        admin(api, "GET /apis\naccept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")
-            .await;
-    assert!(v2.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
-    assert_eq!(v2.json()["kind"], "APIGroupDiscoveryList");
-    let tag = v2.headers["etag"].to_str().unwrap();
-    let same = admin(
-        api,
-        &format!("GET /apis\naccept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList\nif-none-match: {tag}"),
-    )
-    .await;
-    assert_eq!(same.code, 304);
-    assert_eq!(admin(api, "GET /version").await.json()["minor"], "36");
-    let index = admin(api, "GET /openapi/v3").await.json();
-    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
-    let document = admin(api, &format!("GET {url}")).await.json();
-    assert!(document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"].is_object());
-    assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
-    let v2 = admin(api, "GET /openapi/v2\naccept: application/json").await.json();
-    assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
-    let protobuf = admin(api, "GET /openapi/v2\naccept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf").await;
-    assert!(protobuf.body.starts_with(b"\x0a\x032.0\x12"), "{:?}", &protobuf.body[..16]);
-    let keys = admin(api, "GET /openid/v1/jwks").await.json();
-    assert_eq!(keys["keys"][0]["alg"], "ES256");
-    assert!(String::from_utf8_lossy(&admin(api, "GET /metrics").await.body).contains("apiserver_request_total"));
-}
+use crate::server::{admin, ask, config_map, grant, namespace, start};
 
 #[tokio::test]
 async fn tokens_and_reviews() {
-    let server = start().await;
+    let server = start(true).await;
     let api = &server.api;
     namespace(api, "n").await;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
@@ -262,7 +38,7 @@ async fn tokens_and_reviews() {
 
 #[tokio::test]
 async fn roles_apply_and_do_not_escalate() {
-    let mut server = start().await;
+    let mut server = start(true).await;
     let service = server.service.take().unwrap();
     let (api, tasks) = (server.api.clone(), server.tasks.clone());
     server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
@@ -296,7 +72,7 @@ async fn roles_apply_and_do_not_escalate() {
 
 #[tokio::test]
 async fn admission() {
-    let server = start().await;
+    let server = start(true).await;
     let api = &server.api;
     namespace(api, "n").await;
     let spec = json!({"containers": [{"name": "c", "image": "i"}], "priorityClassName": "system-node-critical"});
@@ -327,58 +103,8 @@ async fn admission() {
 }
 
 #[tokio::test]
-async fn over_tls() {
-    let mut server = start().await;
-    let service = server.service.take().unwrap();
-    let address = service.handle().unwrap().address;
-    let tasks = server.tasks.clone();
-    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
-    let check = async |identity: Option<(&Arc<Authority>, &str)>, path: &str, code: u16| {
-        let resolver = identity.map(|(authority, group)| {
-            let request = base::tls::Request::Client { user: "u".into(), groups: vec![group.into()] };
-            base::tls::Resolver::memory(authority.clone(), request).unwrap()
-        });
-        let config = base::tls::client(server.authority.bundle(), resolver).unwrap();
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
-        let request = Request::get(path).header("host", "localhost").body(Full::new(Bytes::new())).unwrap();
-        let answer = async {
-            let code = sender.send_request(request).await.unwrap().status();
-            drop(sender);
-            code
-        };
-        let (got, _) = tokio::join!(answer, connection);
-        assert_eq!(got, StatusCode::from_u16(code).unwrap(), "{path}");
-    };
-    let stranger = Arc::new(Authority::in_memory("test-ca").unwrap());
-    check(None, "/readyz", 200).await;
-    check(None, "/api/v1/nodes", 403).await;
-    check(Some((&server.authority, "system:masters")), "/api/v1/nodes", 200).await;
-    check(Some((&server.authority, "nobody")), "/api/v1/nodes", 403).await;
-    check(Some((&stranger, "system:masters")), "/api/v1/nodes", 401).await;
-    assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
-}
-
-/// Binds rules to a user in the whole cluster, and waits until they apply.
-async fn grant(api: &Api, user: &str, rules: Value, until: &str) {
-    let path = "/apis/rbac.authorization.k8s.io/v1";
-    let role =
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": user}, "rules": rules});
-    assert_eq!(admin(api, &format!("POST {path}/clusterroles\n\n{role}")).await.code, 201);
-    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": user},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
-        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]});
-    assert_eq!(admin(api, &format!("POST {path}/clusterrolebindings\n\n{binding}")).await.code, 201);
-    while ask(api, user, until).await.code == 403 {
-        tokio::task::yield_now().await;
-    }
-}
-
-#[tokio::test]
 async fn other_verbs_do_not_create_or_escalate() {
-    let mut server = start().await;
+    let mut server = start(true).await;
     let service = server.service.take().unwrap();
     let (api, tasks) = (server.api.clone(), server.tasks.clone());
     server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
@@ -416,7 +142,7 @@ async fn other_verbs_do_not_create_or_escalate() {
 #[tokio::test]
 async fn hostile_requests_do_no_harm() {
     use base64::Engine as _;
-    let server = start().await;
+    let server = start(true).await;
     let api = &server.api;
     namespace(api, "n").await;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
@@ -518,7 +244,7 @@ async fn hostile_requests_do_no_harm() {
 
 #[tokio::test]
 async fn tokens_end_with_what_they_are_bound_to() {
-    let server = start().await;
+    let server = start(true).await;
     let api = &server.api;
     namespace(api, "n").await;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});

@@ -3,7 +3,6 @@
 //! every change once and in order, wherever it was interrupted.
 //!
 //! The test runs itself again as a child, the server, which it kills.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
@@ -12,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use apiserver::{Options, Service};
+use apiserver::Service;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Request as Identity, Resolver};
@@ -26,6 +25,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+
+use crate::server::options;
 
 const DIRECTORY: &str = "KNARR_API_HISTORY";
 const KILLS: usize = 6;
@@ -46,22 +47,7 @@ fn child() {
         let store = store::Options { reserve: 1 << 20, ..store::Options::new(dir.join("store")) };
         let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
         let authority = Arc::new(Authority::load_or_create(&dir.join("pki"), "ca", "test-ca").unwrap());
-        let options = Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            pki: dir.join("pki"),
-            names: Vec::new(),
-            advertised: "10.0.0.1:6443".parse().unwrap(),
-            build: apiserver::Build::default(),
-            public_address: "127.0.0.1:6443".into(),
-            domain: "cluster.local".into(),
-            issuer: "https://kubernetes.default.svc.cluster.local".into(),
-            anonymous: false,
-            registry: registry::Options {
-                service_cidr: ("10.43.0.0".parse().unwrap(), 16),
-                node_ports: 30000..=32767,
-                tokens: None,
-            },
-        };
+        let options = options(dir.join("pki"), false);
         let service = Service::new(engine, authority, options, Readiness::default(), &tasks).await.unwrap();
         let port = service.handle().unwrap().address.port();
         let own = tasks.clone();
@@ -74,7 +60,7 @@ fn child() {
 /// Starts a server; it listens at the returned port.
 fn serve(dir: &Path) -> (Child, u16) {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", "history::child", "--nocapture"])
         .env(DIRECTORY, dir)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -1,11 +1,8 @@
 //! exec and logs through the API server to a kubelet, over TLS on both legs.
-#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apiserver::{Options, Service};
-use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Request as Identity, Resolver};
 use bytes::Bytes;
@@ -18,6 +15,8 @@ use streaming::exec::{self, Outcome, Streams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
+
+use crate::server::start;
 
 /// Answers logs with the request's path, and exec with the command's query.
 async fn kubelet(
@@ -92,24 +91,9 @@ async fn talk(authority: &Arc<Authority>, address: SocketAddr, request: &str, en
 
 #[tokio::test]
 async fn exec_and_logs() {
-    let dir = tempfile::tempdir().unwrap();
-    let (tasks, _failures) = Tasks::root();
-    let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
-    let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
-    let authority = Arc::new(Authority::in_memory("test-ca").unwrap());
-    let options = Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        pki: dir.path().join("pki"),
-        names: Vec::new(),
-        advertised: "10.0.0.1:6443".parse().unwrap(),
-        public_address: "127.0.0.1:6443".into(),
-        domain: "cluster.local".into(),
-        issuer: "https://kubernetes.default.svc.cluster.local".into(),
-        anonymous: false,
-        build: apiserver::Build::default(),
-        registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
-    };
-    let service = Service::new(engine, authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
+    let mut server = start(false).await;
+    let (tasks, authority) = (server.tasks.clone(), server.authority.clone());
+    let service = server.service.take().unwrap();
     let handle = service.handle().unwrap();
     let own = tasks.clone();
     tasks.spawn("apiserver", OnFailure::Log, async move { service.run(own).await });

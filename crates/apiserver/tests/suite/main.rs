@@ -1,0 +1,8 @@
+//! The API over the embedded store in a temporary directory. One program: linking is what costs most.
+#![allow(clippy::unwrap_used)]
+
+mod connect;
+mod history;
+mod requests;
+mod security;
+mod server;
