@@ -58,6 +58,8 @@ pub fn install(packages: &[&str]) -> Result<()> {
         apt.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
         // Packages that start a service must not do so here.
         apt.env("RUNLEVEL", "1");
+        // Somebody else may be installing: seconds to wait.
+        apt.args(["-o", "DPkg::Lock::Timeout=300"]);
         apt
     };
     run(apt().args(["update", "-q"]))?;
