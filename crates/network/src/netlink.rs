@@ -214,10 +214,7 @@ impl Socket {
         fixed: &[u8],
         body: impl FnOnce(&mut Buffer),
     ) -> Result<(), Error> {
-        let seq = self.next_seq();
-        let mut buffer = Buffer::default();
-        buffer.message(kind, flags | ACK, seq, fixed, body);
-        self.exchange(what, &buffer, seq, |_| ())
+        self.ask(what, (kind, flags | ACK), fixed, body, |_| ())
     }
 
     /// Sends one request and hands what comes before its acknowledgement to `each`.
@@ -229,10 +226,7 @@ impl Socket {
         body: impl FnOnce(&mut Buffer),
         each: impl FnMut(&Reply<'_>),
     ) -> Result<(), Error> {
-        let seq = self.next_seq();
-        let mut buffer = Buffer::default();
-        buffer.message(kind, ACK, seq, fixed, body);
-        self.exchange(what, &buffer, seq, each)
+        self.ask(what, (kind, ACK), fixed, body, each)
     }
 
     /// Waits for a message of a subscribed group. False when none came within `timeout`.
@@ -255,9 +249,21 @@ impl Socket {
         body: impl FnOnce(&mut Buffer),
         each: impl FnMut(&Reply<'_>),
     ) -> Result<(), Error> {
+        self.ask(what, (kind, DUMP), fixed, body, each)
+    }
+
+    /// Sends one message and hands its answers to `each`.
+    fn ask(
+        &mut self,
+        what: &'static str,
+        (kind, flags): (u16, u16),
+        fixed: &[u8],
+        body: impl FnOnce(&mut Buffer),
+        each: impl FnMut(&Reply<'_>),
+    ) -> Result<(), Error> {
         let seq = self.next_seq();
         let mut buffer = Buffer::default();
-        buffer.message(kind, DUMP, seq, fixed, body);
+        buffer.message(kind, flags, seq, fixed, body);
         self.exchange(what, &buffer, seq, each)
     }
 

@@ -7,39 +7,28 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::NEGATIVE;
 
-const STANDARD: &[&str] = &[
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "storage",
-    "requests.storage",
-    "services.nodeports",
-    "services.loadbalancers",
-];
-/// Standard resources that are counted.
-const COUNTED: &[&str] = &[
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "services.nodeports",
-    "services.loadbalancers",
+/// Standard resources, and whether they are counted in whole numbers.
+const STANDARD: &[(&str, bool)] = &[
+    ("cpu", false),
+    ("memory", false),
+    ("ephemeral-storage", false),
+    ("requests.cpu", false),
+    ("requests.memory", false),
+    ("requests.ephemeral-storage", false),
+    ("limits.cpu", false),
+    ("limits.memory", false),
+    ("limits.ephemeral-storage", false),
+    ("pods", true),
+    ("resourcequotas", true),
+    ("services", true),
+    ("replicationcontrollers", true),
+    ("secrets", true),
+    ("configmaps", true),
+    ("persistentvolumeclaims", true),
+    ("storage", false),
+    ("requests.storage", false),
+    ("services.nodeports", true),
+    ("services.loadbalancers", true),
 ];
 const HUGE_PAGES: &str = "hugepages-";
 
@@ -66,7 +55,9 @@ pub(crate) fn may_overcommit(name: &str) -> bool {
 pub(crate) fn resource_name(path: &Path, name: &str, errors: &mut Errors) -> bool {
     let before = errors.len();
     errors.invalid_each(path, name, names::qualified_name(name));
-    let standard = || STANDARD.contains(&name) || is_huge_pages(name) || name.starts_with("requests.hugepages-");
+    let standard = || {
+        STANDARD.iter().any(|(standard, _)| *standard == name) || is_huge_pages(name) || name.starts_with("requests.hugepages-")
+    };
     if errors.len() == before && !name.contains('/') && !standard() {
         errors.push(Error::invalid(path, name, "must be a standard resource type or fully qualified"));
     }
@@ -96,7 +87,7 @@ pub(crate) fn resource_amount(path: &Path, name: &str, quantity: &ApiQuantity, e
     if amount < Quantity::ZERO {
         errors.push(Error::invalid(path, quantity.0.as_str(), NEGATIVE));
     }
-    if (COUNTED.contains(&name) || is_extended(name)) && amount.as_milli() % 1000 != 0 {
+    if (STANDARD.contains(&(name, true)) || is_extended(name)) && amount.as_milli() % 1000 != 0 {
         errors.push(Error::invalid(path, quantity.0.as_str(), "must be an integer"));
     }
 }
