@@ -2,6 +2,11 @@
 //!
 //! The suite is a directory with a program `run` that takes `-f FOCUS`, `-n NODES` and `-o REPORT`, finds the cluster by
 //! `KUBECONFIG` and the images by `REGISTRY`, and prints `N passed, N failed` at last.
+//!
+//! `--report` asks nobody: it writes which of upstream's conformance tests the project's own tests cite.
+
+mod citations;
+pub mod report;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,6 +19,9 @@ use crate::tools;
 /// Options of `cargo xtask conformance`.
 #[derive(Args)]
 pub struct Options {
+    /// Write the table of cited conformance tests into docs/conformance.md instead, and print its figures.
+    #[arg(long, exclusive = true)]
+    report: bool,
     /// Directory of the suite.
     #[arg(long, default_value = "../shared/conformance")]
     suite: PathBuf,
@@ -31,8 +39,11 @@ pub struct Options {
     registry: String,
 }
 
-/// Runs the suite's tests.
+/// Runs the suite's tests, or reports what the project's own tests cite.
 pub fn run(options: &Options) -> Result<()> {
+    if options.report {
+        return report::run();
+    }
     let program = tools::root().join(&options.suite).join("run");
     if !program.exists() {
         bail!("{} is not there: name the directory of the suite with --suite", program.display());

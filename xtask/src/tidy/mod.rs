@@ -6,9 +6,11 @@ mod layers;
 mod lists;
 mod packages;
 mod shape;
-mod source;
+pub mod source;
 
 use anyhow::{Result, bail};
+
+use crate::conformance::report;
 
 /// Runs every check.
 pub fn run() -> Result<()> {
@@ -20,6 +22,7 @@ pub fn run() -> Result<()> {
     complaints.extend(source::check(&files));
     complaints.extend(lists::check(&files));
     complaints.extend(shape::check(&files));
+    complaints.extend(report::complaints(&files));
     for complaint in &complaints {
         eprintln!("tidy: {complaint}");
     }
