@@ -116,6 +116,7 @@ fn network_options(options: &cli::Server, paths: &Paths, node: &Node) -> network
     network::Options {
         cluster_cidrs: vec![options.cluster_cidr],
         local_addresses: vec![node.dns],
+        reserved_ports: vec![options.port, options.kubelet_port],
         ..network::Options::new(paths.network(), Vec::new(), vec![options.service_cidr])
     }
 }
@@ -152,6 +153,7 @@ impl NetworkStart {
         let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
         let pod_cidrs = self.pod_cidrs().await?;
         let options = network::Options { pod_cidrs: pod_cidrs.clone(), ..self.options };
+        let inner_cidrs = [&options.cluster_cidrs[..], &options.service_cidrs].concat();
         let pods = network::PodNetwork::start(options).await.context("pod network")?;
         let live: BTreeSet<_> = self.engine.sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
         pods.reconcile(&live).await?;
@@ -159,7 +161,7 @@ impl NetworkStart {
         gate.ready();
         let server = dns::Server::bind(self.dns, self.tasks.clone()).await?;
         server.run(&self.proxy_informers, dns_gate);
-        let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs };
+        let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs, inner_cidrs };
         let run = network::proxy::run(proxy, self.proxy_informers, pods.table().clone(), proxy_gate, self.tasks.clone());
         self.tasks.spawn_until_cancelled("service proxy", OnFailure::Shutdown, async { run.await.map(|never| match never {}) });
         // The sender lives as long as pods may be attached.

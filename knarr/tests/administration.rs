@@ -68,3 +68,31 @@ fn who_is_attached_learns_the_exit_code_from_the_pod() {
     let log = std::fs::read_to_string(c.log()).unwrap();
     assert!(!log.contains("exec stream"), "a client that hangs up is no failure: {log}");
 }
+
+#[test]
+fn killall_leaves_nothing_but_the_objects() {
+    let mut c = Cluster::start(KNARR);
+    c.kubectl(&["create", "deployment", "idle", "--image", BUSYBOX, "--", "sleep", "100000"]);
+    c.k("rollout status deployment/idle --timeout=60s");
+    let (status, _) = c.stop_server();
+    assert!(status.success());
+    let data = c.data_dir();
+    // Named after the data directory (FNV-1a), since several clusters share /run.
+    let hash =
+        data.to_str().unwrap().bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let run = format!("/run/knarr-{hash:08x}");
+    let mounts = || {
+        let mounts = c.machine().command("cat".as_ref()).arg("/proc/self/mounts").output().unwrap();
+        let mounts = String::from_utf8(mounts.stdout).unwrap();
+        mounts.lines().filter(|line| line.contains(&format!("{}/", data.display())) || line.contains(&run)).count()
+    };
+    let left = || [run.as_ref(), data.join("logs").as_path()].map(|path: &std::path::Path| c.machine().path(path).exists());
+    assert_eq!((left(), mounts() > 0), ([true, true], true), "what a server leaves");
+    let killed = c.knarr(&["killall"]).output().unwrap();
+    assert!(killed.status.success(), "{killed:?}");
+    assert_eq!((left(), mounts()), ([false, false], 0));
+    let pods = c.machine().processes().into_iter().filter(|(_, line)| line.contains("sleep 100000") || line.contains("shim"));
+    assert_eq!(pods.collect::<Vec<_>>(), []);
+    c.start_server();
+    c.k("rollout status deployment/idle --timeout=60s");
+}

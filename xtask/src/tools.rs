@@ -21,11 +21,22 @@ pub fn work_dir() -> PathBuf {
     target_dir().join("xtask")
 }
 
-/// Cargo, as it started this program.
+/// Cargo, as it started this program. What `cargo run` tells this program about its own package is kept from it: build
+/// scripts watch such variables (`ring`'s does), and would run again after every plain `cargo build`.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_package)) {
+        cargo.env_remove(name);
+    }
     cargo
+}
+
+/// Whether cargo sets the variable for the package that it builds or runs.
+fn of_this_package(variable: &str) -> bool {
+    const PREFIXES: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CFG_", "CARGO_FEATURE_"];
+    const NAMES: [&str; 3] = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    PREFIXES.iter().any(|prefix| variable.starts_with(prefix)) || NAMES.contains(&variable)
 }
 
 /// Runs a command with this program's output; a failure names the command.
@@ -89,4 +100,23 @@ pub fn terminate(pid: &str, program: &str) -> Result<()> {
 #[allow(clippy::disallowed_methods)]
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(20));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_hears_nothing_of_this_package() {
+        let check = |variable, expected| assert_eq!(of_this_package(variable), expected, "{variable}");
+        check("CARGO_PKG_NAME", true);
+        check("CARGO_MANIFEST_DIR", true);
+        check("CARGO_MANIFEST_LINKS", true);
+        check("CARGO_TARGET_DIR", false);
+        check("CARGO_HOME", false);
+        check("PATH", false);
+        // The tests are run with such variables set.
+        let handed_on = cargo();
+        assert!(handed_on.get_envs().any(|(name, value)| name == "CARGO_PKG_NAME" && value.is_none()));
+    }
 }

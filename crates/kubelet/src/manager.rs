@@ -240,7 +240,7 @@ impl Manager {
 }
 
 /// The pod of a directory of logs, `NAMESPACE_NAME_UID`; none when it is something else.
-fn uid_of_logs(directory: &str) -> Option<&str> {
+pub fn uid_of_logs(directory: &str) -> Option<&str> {
     let mut parts = directory.split('_');
     let (_, _, uid) = (parts.next()?, parts.next()?, parts.next()?);
     (parts.next().is_none() && !uid.is_empty()).then_some(uid)

@@ -49,7 +49,11 @@ impl Cluster {
     fn proxy(&self, network: &PodNetwork, tasks: &Tasks) {
         let _context = self.runtime.enter();
         let readiness = Readiness::default();
-        let options = proxy::Options { node_name: NODE.to_owned(), pod_cidrs: network.options().pod_cidrs.clone() };
+        let options = proxy::Options {
+            node_name: NODE.to_owned(),
+            pod_cidrs: network.options().pod_cidrs.clone(),
+            inner_cidrs: ["10.42.0.0/16", "10.43.0.0/16"].map(|cidr| cidr.parse().unwrap()).to_vec(),
+        };
         let informers = Informers::new(self.fake.client(), tasks.clone());
         let run = proxy::run(options, informers, network.table().clone(), readiness.gate("proxy"), tasks.clone());
         tasks.spawn_until_cancelled("proxy", OnFailure::Log, async { run.await.map(|_| ()) });
@@ -97,6 +101,7 @@ impl Cluster {
 fn options(directory: &std::path::Path) -> Options {
     let mut options = Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()]);
     options.local_addresses = vec!["10.43.0.53".parse().unwrap()];
+    options.reserved_ports = vec![10250];
     options
 }
 
@@ -275,4 +280,44 @@ fn a_firewall_that_forwards_nothing_is_noticed() {
     assert!(network::nft::host::drops_forwarded(network::nft::Family::V4).unwrap());
     sh("nft 'chain ip filter FORWARD { policy accept; }'");
     assert!(!network::nft::host::drops_forwarded(network::nft::Family::V4).unwrap());
+}
+
+#[test]
+fn nobody_takes_what_is_not_his() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let ((_a, a_ip), (c, _)) = (cluster.pod("a"), cluster.pod("c"));
+    cluster.service("web", "10.43.0.7", json!({}), &[a_ip]);
+    until("the service appears", || tcp(at("10.43.0.7:80")).is_ok());
+    // A pod that says that its host ports are at the service's address, at an address outside, and at the kubelet's port.
+    let evil = Netns::new();
+    let port = |host_ip: &str, host_port| network::HostPort {
+        protocol: network::nft::ruleset::Protocol::Tcp,
+        container_port: 8080,
+        host_port,
+        host_ip: Some(host_ip.parse().unwrap()),
+    };
+    let ports = [port("10.43.0.7", 80), port("192.0.2.2", 80), port("192.0.2.1", 10250), port("192.0.2.1", 8081)];
+    let evil_ip = cluster.runtime.block_on(cluster.network.attach("evil", &evil.path(), &ports)).unwrap()[0];
+    evil.serve(evil_ip, 8080, "evil");
+    Netns::current().serve([192, 0, 2, 1].into(), 10250, "kubelet");
+    cluster.outside.serve([192, 0, 2, 2].into(), 80, "outside");
+    // And services that do the same, named before and after the other.
+    for name in ["aaa", "zzz"] {
+        let ports = json!([{"name": "tcp", "port": 80}, {"name": "tcp", "port": 10250}]);
+        let extra = json!({"externalIPs": ["10.43.0.7", "192.0.2.1"], "externalTrafficPolicy": "Local", "ports": ports});
+        cluster.service(name, &format!("10.43.0.{}", name.as_bytes()[0]), extra, &[evil_ip]);
+    }
+    until("what may be claimed is served", || {
+        tcp(at("192.0.2.1:8081")).is_ok() && tcp(at("192.0.2.1:80")).is_ok() && tcp(at("10.43.0.122:80")).is_ok()
+    });
+    for (address, expected) in [("10.43.0.7:80", "a"), ("192.0.2.2:80", "outside"), ("192.0.2.1:10250", "kubelet")] {
+        assert_eq!(answers(Some(&c), address), [expected.to_owned()].into(), "a pod at {address}");
+        assert_eq!(answers(None, address), [expected.to_owned()].into(), "the host at {address}");
+    }
+    cluster.outside.run(|| sh("ip route add 10.43.0.0/16 via 192.0.2.1"));
+    assert_eq!(answers(Some(&cluster.outside), "10.43.0.7:80"), ["a".to_owned()].into(), "a client outside");
+    assert_eq!(answers(Some(&cluster.outside), "192.0.2.1:8081"), ["evil".to_owned()].into(), "a host port of the node");
 }

@@ -1,5 +1,6 @@
 //! `knarr killall`: ends the pods that a server left running.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use crate::node::runtime_options;
 use crate::paths::Paths;
 use crate::preflight;
 
-/// Stops every pod, unmounts and removes what they used, and takes down the pod network.
+/// Stops every pod, unmounts and removes what they used, and takes down the pod network. Nothing stays but the data
+/// directory with the cluster's objects.
 pub(crate) fn run(options: &Killall) -> Result<()> {
     preflight::check(false)?;
     let data_dir = std::path::absolute(&options.data_dir)?;
@@ -34,8 +36,12 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
             engine.remove_sandbox(&sandbox.id).await?;
         }
         network::teardown(network::Options::new(paths.network(), Vec::new(), Vec::new())).await?;
-        unmount_below(&data_dir)?;
+        for directory in [&data_dir, &paths.run()] {
+            unmount_below(directory)?;
+        }
         remove_cgroups(&paths.cgroup())?;
+        remove(&paths.run())?;
+        remove_logs(&paths.pod_logs())?;
         lock.close().await;
         tasks.drain(Duration::from_secs(5)).await;
         Ok(())
@@ -52,6 +58,28 @@ fn unmount_below(data_dir: &Path) -> Result<()> {
         nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).with_context(|| point.clone())?;
     }
     Ok(())
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| directory.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the logs of pods, and their directory unless somebody else has put something there.
+fn remove_logs(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if kubelet::manager::uid_of_logs(&entry.file_name().to_string_lossy()).is_some() {
+            remove(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(directory) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+            Err(error).with_context(|| directory.display().to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the cgroups that pods were in, in every hierarchy. Those that still hold processes stay.

@@ -1,7 +1,8 @@
 //! Load balancers without a cloud: a Service of type LoadBalancer is served on the addresses of the nodes.
 //!
 //! The service proxy of every node answers on the addresses in `status.loadBalancer.ingress`; this decides which these are.
-//! A port of the nodes can belong to one Service only: the older one has it, the other waits and says why. Services
+//! A port of the nodes can belong to one Service only: who is served keeps it, among those that are not the older one gets it,
+//! and the others wait and say why. Services
 //! with a `loadBalancerClass` are left to the implementation of that class.
 
 use std::collections::BTreeSet;
@@ -115,8 +116,14 @@ impl Balancers {
         if let Some((port, _)) = wanted.iter().find(|(port, protocol)| protocol == "TCP" && api.contains(port)) {
             return Some(format!("port {port}/TCP of the nodes is the API server's: choose another port"));
         }
-        let older = |other: &Arc<Service>| is_ours(other) && !meta::ends(other.as_ref()) && age(other) < age(service);
-        self.services.list().into_iter().filter(older).find_map(|other| {
+        let nodes = self.nodes.list();
+        let kubelet =
+            |node: &Arc<Node>| node.status.as_ref()?.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref().map(|e| e.port);
+        if let Some(port) = nodes.iter().filter_map(kubelet).find(|port| wanted.contains(&(*port, "TCP".to_owned()))) {
+            return Some(format!("port {port}/TCP of the nodes is the kubelet's: choose another port"));
+        }
+        let first = |other: &Arc<Service>| is_ours(other) && !meta::ends(other.as_ref()) && order(other) < order(service);
+        self.services.list().into_iter().filter(first).find_map(|other| {
             let (port, protocol) = ports(&other).intersection(&wanted).next().cloned()?;
             let (namespace, name) = (meta::namespace(other.as_ref()), meta::name(other.as_ref()));
             Some(format!(
@@ -130,9 +137,10 @@ fn all(services: &Informer<Service>) -> impl Iterator<Item = Key> {
     services.list().into_iter().filter(|service| is_ours(service)).map(|service| Key::of(service.as_ref()))
 }
 
-fn age(service: &Service) -> (Option<jiff::Timestamp>, &str, &str) {
+/// The order in which services get a port: a Service that became a load balancer late takes it from nobody who is served.
+fn order(service: &Service) -> (bool, Option<jiff::Timestamp>, &str, &str) {
     let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    (created, meta::namespace(service), meta::name(service))
+    (current(service).is_empty(), created, meta::namespace(service), meta::name(service))
 }
 
 fn is_ours(service: &Service) -> bool {

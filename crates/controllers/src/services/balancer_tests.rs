@@ -47,6 +47,28 @@ fn is_served_on_the_nodes_addresses() {
 }
 
 #[tokio::test]
+async fn an_older_service_that_asks_later_takes_nothing() {
+    let world = World::new();
+    let mut own = node("n", "True", &[("InternalIP", "10.0.0.1")], json!({})).as_ref().clone();
+    own.status.as_mut().unwrap().daemon_endpoints = Some(object(json!({"kubeletEndpoint": {"Port": 10250}})));
+    world.fake.put(&own);
+    let mut front = service("front", 80, json!({}));
+    front.metadata.creation_timestamp = Some(object(json!("2026-01-02T00:00:00Z")));
+    front.status = Some(object(json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1", "ipMode": "VIP"}]}})));
+    world.fake.put(&front);
+    world.fake.put(&service("asks-later", 80, json!({})));
+    world.fake.put(&service("kubelet", 10250, json!({})));
+    world.start(&["service-load-balancer"]);
+    let told = |events: &[Event], text: &str| events.iter().any(|event| event.message.iter().any(|told| told.contains(text)));
+    let both =
+        |events: &[Event]| told(events, "80/TCP of the nodes is taken by service a/front") && told(events, "the kubelet's");
+    world.fake.until::<Event>(both).await;
+    let api: Api<Service> = Api::namespaced(world.fake.client(), "a");
+    assert_eq!(current(&api.get("front").await.unwrap()).len(), 1);
+    assert!(current(&api.get("kubelet").await.unwrap()).is_empty());
+}
+
+#[tokio::test]
 async fn the_older_service_has_the_port_and_the_other_gets_it_afterwards() {
     let world = World::new();
     world.fake.put(node("n", "True", &[("InternalIP", "10.0.0.1")], json!({})).as_ref());

@@ -167,6 +167,16 @@ impl Code {
     }
 }
 
+/// By what right an owner claims a key; the first one wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// The cluster has given the address to the owner.
+    ClusterIp,
+    /// The owner has named the address itself: node ports, host ports, external addresses, load balancers.
+    #[default]
+    External,
+}
+
 /// One element of a map or set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
@@ -174,11 +184,17 @@ pub struct Element {
     map: Map,
     key: Box<[u8]>,
     value: Box<[u8]>,
+    claim: Claim,
 }
 
 impl Element {
     fn new(family: Family, map: Map, key: Vec<u8>, value: Vec<u8>) -> Self {
-        Self { family, map, key: key.into(), value: value.into() }
+        Self { family, map, key: key.into(), value: value.into(), claim: Claim::default() }
+    }
+
+    /// The same element with another right to it.
+    pub fn claimed(self, claim: Claim) -> Self {
+        Self { claim, ..self }
     }
 
     /// An entry of `Services` or `External`.
@@ -231,12 +247,15 @@ fn endpoint_bytes(endpoint: Endpoint) -> Vec<u8> {
 }
 
 type Place = (Family, Map, Box<[u8]>);
+/// The claims of a place with their values: the first has it.
+type Claims = BTreeMap<(Claim, String), Box<[u8]>>;
 
-/// The wanted contents of all maps. Several owners may claim one key; the first name in order has it.
+/// The wanted contents of all maps. Several owners may claim one key: the better right has it, among equals the first name
+/// in order.
 #[derive(Debug, Default)]
 pub struct Ruleset {
-    claims: HashMap<Place, BTreeMap<String, Box<[u8]>>>,
-    owners: HashMap<String, Vec<Place>>,
+    claims: HashMap<Place, Claims>,
+    owners: HashMap<String, Vec<(Place, Claim)>>,
     codes: HashMap<(Family, [u8; 8]), usize>,
 }
 
@@ -271,16 +290,16 @@ impl Ruleset {
     pub fn replace(&mut self, changes: impl IntoIterator<Item = (String, Vec<Element>)>) -> BTreeMap<Family, Delta> {
         let mut before: HashMap<Place, Option<Box<[u8]>>> = HashMap::new();
         for (owner, elements) in changes {
-            for place in self.owners.remove(&owner).unwrap_or_default() {
+            for (place, claim) in self.owners.remove(&owner).unwrap_or_default() {
                 before.entry(place.clone()).or_insert_with(|| self.winner(&place));
-                self.release(&owner, &place);
+                self.release(&(claim, owner.clone()), &place);
             }
             let mut places = HashSet::with_capacity(elements.len());
-            for Element { family, map, key, value } in elements {
+            for Element { family, map, key, value, claim } in elements {
                 let place = (family, map, key);
                 before.entry(place.clone()).or_insert_with(|| self.winner(&place));
-                self.claims.entry(place.clone()).or_default().insert(owner.clone(), value);
-                places.insert(place);
+                self.claims.entry(place.clone()).or_default().insert((claim, owner.clone()), value);
+                places.insert((place, claim));
             }
             if !places.is_empty() {
                 self.owners.insert(owner, places.into_iter().collect());
@@ -317,9 +336,9 @@ impl Ruleset {
         self.claims.get(place)?.values().next().cloned()
     }
 
-    fn release(&mut self, owner: &str, place: &Place) {
+    fn release(&mut self, claim: &(Claim, String), place: &Place) {
         if let Some(claims) = self.claims.get_mut(place) {
-            claims.remove(owner);
+            claims.remove(claim);
             if claims.is_empty() {
                 self.claims.remove(place);
             }
@@ -419,6 +438,28 @@ mod tests {
         check(&mut ruleset, vec![("a", Vec::new())], (1, 1, 1, 1));
         check(&mut ruleset, vec![("b", Vec::new()), ("c", Vec::new())], (7, 0, 0, 2));
         assert!(ruleset.is_empty() && ruleset.owners.is_empty() && ruleset.codes.is_empty());
+    }
+
+    #[test]
+    fn a_cluster_ip_comes_before_every_external_claim() {
+        let claimed = |endpoints: u32, claim: Claim| -> Vec<Element> {
+            service(80, endpoints).into_iter().map(|element| element.claimed(claim)).collect()
+        };
+        // Who claims what first, who claims second, and who has the key with how many endpoints.
+        let check = |first: (&str, Claim), second: (&str, Claim), expected: u32| {
+            let mut ruleset = Ruleset::default();
+            for ((owner, claim), endpoints) in [(first, 1), (second, 2)] {
+                ruleset.replace([(owner.to_owned(), claimed(endpoints, claim))]);
+            }
+            let entry = ruleset.winner(&(Family::V4, Map::Services, key_bytes(key(80)).into())).unwrap();
+            let [_, code] = entry.split_at(FILLER.len()).into();
+            assert_eq!(Code::decode(code).unwrap().slots, expected, "{first:?} {second:?}");
+        };
+        check(("a", Claim::External), ("b", Claim::ClusterIp), 2);
+        check(("a", Claim::ClusterIp), ("b", Claim::External), 1);
+        check(("b", Claim::ClusterIp), ("a", Claim::External), 1);
+        check(("b", Claim::External), ("a", Claim::ClusterIp), 2);
+        check(("b", Claim::External), ("a", Claim::External), 2);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// Ranges of service addresses; connections to addresses in them that no service has are refused.
     pub service_cidrs: Vec<IpNet>,
+    /// TCP ports of the node that no service and no pod gets: those of the API server and of the kubelet.
+    pub reserved_ports: Vec<u16>,
     /// Hide pods behind the node's address when they talk to the outside.
     pub masquerade: bool,
 }
@@ -317,7 +319,14 @@ impl Rules<'_> {
         for cidr in &service_cidrs {
             rules.push([to_service(cidr), to_node.clone(), vec![Expr::Verdict(Verdict::Return)]].concat());
         }
-        rules.push(host_port(false));
+        for port in &self.config.reserved_ports {
+            let tcp = [Expr::Meta { key: Meta::Layer4, reg: 0 }, Expr::Compare { reg: 0, equal: true, value: vec![6] }];
+            let port = Expr::Compare { reg: 0, equal: true, value: port.to_be_bytes().to_vec() };
+            let to_port = [Expr::Transport { offset: 2, len: 2, reg: 0 }, port, Expr::Verdict(Verdict::Return)];
+            rules.push([to_node.clone(), tcp.to_vec(), to_port.to_vec()].concat());
+        }
+        // A pod says which address its host port is at; only addresses of the node are for it to claim.
+        rules.push([to_node.clone(), host_port(false)].concat());
         rules.push([to_node.clone(), host_port(true)].concat());
         rules.push([self.outside_client(), dispatch(Map::External, false)].concat());
         for cidr in &service_cidrs {

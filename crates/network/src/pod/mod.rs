@@ -82,6 +82,8 @@ pub struct Options {
     pub service_cidrs: Vec<IpNet>,
     /// Service addresses that the node itself serves, such as the cluster DNS address.
     pub local_addresses: Vec<IpAddr>,
+    /// TCP ports of the node that no service and no pod gets: those of the API server and of the kubelet.
+    pub reserved_ports: Vec<u16>,
     /// Largest packet, bytes; none takes that of the default route's link.
     pub mtu: Option<u32>,
     /// Hide pods behind the node's address when they talk to the outside.
@@ -102,6 +104,7 @@ impl Options {
             pod_cidrs,
             service_cidrs,
             local_addresses: Vec::new(),
+            reserved_ports: Vec::new(),
             mtu: None,
             masquerade: true,
             proxy: true,
@@ -129,6 +132,7 @@ impl Options {
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
+            reserved_ports: self.reserved_ports.clone(),
             masquerade: self.masquerade,
         }
     }

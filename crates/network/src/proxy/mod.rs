@@ -40,6 +40,8 @@ pub struct Options {
     pub node_name: String,
     /// This node's pod ranges.
     pub pod_cidrs: Vec<ipnet::IpNet>,
+    /// Ranges of all pods and services of the cluster, which no external address is in.
+    pub inner_cidrs: Vec<ipnet::IpNet>,
 }
 
 /// Proxies services until dropped. Ready when every service that was there at the start is programmed, not ready while the
@@ -50,7 +52,8 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
     let mut watch = ServiceWatch::new(&informers);
     watch.synced().await;
     nodes.synced().await;
-    let node = Node { families: table.families(), pod_cidrs: options.pod_cidrs, name: options.node_name, zone: None };
+    let Options { node_name: name, pod_cidrs, inner_cidrs } = options;
+    let node = Node { families: table.families(), pod_cidrs, inner_cidrs, name, zone: None };
     let mut proxy = Proxy { table, node, plans: HashMap::new(), health: HealthChecks::new(tasks) };
     proxy.update_zone(&nodes);
     while node_changes.try_next().is_some() {}

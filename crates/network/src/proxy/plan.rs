@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::endpoints::{Chosen, choose};
 use crate::nft::Family;
-use crate::nft::ruleset::{Code, Element, Empty, Endpoint, Key, Map, Protocol};
+use crate::nft::ruleset::{Claim, Code, Element, Empty, Endpoint, Key, Map, Protocol};
 
 /// What the plan must know of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Its pod ranges.
     pub pod_cidrs: Vec<IpNet>,
+    /// Ranges of all pods and services of the cluster. An external address in one of them is somebody's already: it is ignored.
+    pub inner_cidrs: Vec<IpNet>,
     /// Families that the cluster has.
     pub families: Vec<Family>,
 }
@@ -43,6 +45,8 @@ pub struct Entry {
     pub masquerade: bool,
     /// The clients that are served, without overlaps; None: everybody.
     pub sources: Option<Vec<IpNet>>,
+    /// Whose claim the key is.
+    pub claim: Claim,
 }
 
 /// The entries of one service.
@@ -94,14 +98,15 @@ pub fn elements(plan: &Plan) -> Vec<Element> {
             local,
             restricted: entry.sources.is_some(),
         };
-        elements.push(Element::entry(entry.map, entry.key, code));
-        elements.extend(entry.sources.iter().flatten().map(|range| Element::source(entry.key, *range)));
+        let mut own = vec![Element::entry(entry.map, entry.key, code)];
+        own.extend(entry.sources.iter().flatten().map(|range| Element::source(entry.key, *range)));
         for (index, endpoint) in entry.slots.iter().enumerate() {
-            elements.push(Element::slot(entry.key, local, index as u32, *endpoint));
+            own.push(Element::slot(entry.key, local, index as u32, *endpoint));
             if entry.sticky > 0 {
-                elements.push(Element::affine(entry.key, *endpoint));
+                own.push(Element::affine(entry.key, *endpoint));
             }
         }
+        elements.extend(own.into_iter().map(|element| element.claimed(entry.claim)));
     }
     elements.extend(plan.hairpin.iter().map(|address| Element::hairpin(*address)));
     elements
@@ -195,13 +200,16 @@ fn plan_port(
         sticky,
         masquerade,
         sources: None,
+        claim: if masquerade || map == Map::External { Claim::External } else { Claim::ClusterIp },
     };
     let mut entries = Vec::new();
     let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
     for address in cluster_ips(spec).into_iter().filter(|address| Family::of(*address) == family) {
         entries.extend(key(address, port.port).map(|key| entry(Map::Services, key, internal, false)));
     }
-    let externals = external_ips(service, spec).into_iter().filter(|(address, _)| Family::of(*address) == family);
+    let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
+    let externals = external_ips(service, spec).into_iter();
+    let externals = externals.filter(|(address, _)| Family::of(*address) == family && outside(address));
     let mut outside: Vec<(Key, Option<Vec<IpNet>>)> = externals
         .filter_map(|(address, balancer)| Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer))))
         .collect();

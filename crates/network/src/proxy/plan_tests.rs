@@ -9,6 +9,7 @@ fn node() -> Node {
         name: "n1".to_owned(),
         zone: Some("z1".to_owned()),
         pod_cidrs: vec!["10.42.1.0/24".parse().unwrap()],
+        inner_cidrs: vec!["10.42.0.0/16".parse().unwrap(), "10.43.0.0/16".parse().unwrap()],
         families: vec![Family::V4],
     }
 }
@@ -103,6 +104,19 @@ fn external_addresses() {
     let found = lines(&planned(restricted, status, endpoints(), &Plan::default()));
     assert_eq!(found[..2], expected[..2]);
     assert_eq!(found[2], format!("{} from 198.51.100.0/24 from 203.0.113.1/32", expected[2]));
+}
+
+#[test]
+fn nobody_takes_an_address_of_the_cluster() {
+    // Another service's address, one that nobody has yet, a pod's; only the last is outside.
+    let addresses = json!(["10.43.0.1", "10.43.200.7", "10.42.2.9", "192.0.2.1"]);
+    let spec = json!({"externalIPs": addresses, "externalTrafficPolicy": "Local"});
+    let balancers = json!([{"ip": "10.43.0.1"}, {"ip": "10.42.1.5"}]);
+    let plan = planned(spec, json!({"loadBalancer": {"ingress": balancers}}), endpoints(), &Plan::default());
+    let own = "services 10.43.0.9:80 1.5,2.5,3.5";
+    assert_eq!(lines(&plan), [own, "services 192.0.2.1:80 1.5,2.5,3.5 masquerade", "external 192.0.2.1:80 1.5"]);
+    let claims: Vec<Claim> = plan.entries.iter().map(|entry| entry.claim).collect();
+    assert_eq!(claims, [Claim::ClusterIp, Claim::External, Claim::External]);
 }
 
 #[test]
