@@ -11,7 +11,7 @@ mod tolerations;
 use std::sync::Arc;
 
 use apimachinery::Status;
-use registry::{Admission, Attributes, Operation};
+use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
 use crate::authz::{Authorizer, EscalationCheck};
@@ -31,28 +31,28 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
 }
 
 /// Whether the request creates a pod.
-fn creates_pod(a: &Attributes<'_>) -> bool {
+fn creates_pod(a: &Request<'_>) -> bool {
     is(a, "", "pods") && a.subresource.is_empty() && a.operation == Operation::Create
 }
 
-fn is(a: &Attributes<'_>, group: &str, plural: &str) -> bool {
+fn is(a: &Request<'_>, group: &str, plural: &str) -> bool {
     a.resource.def.group == group && a.resource.def.plural == plural
 }
 
 /// 403 for the object of the request.
-fn forbidden(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
-    let own = a.object.as_ref().map(apimachinery::meta::name).unwrap_or_default();
+fn forbidden(a: &Request<'_>, why: impl std::fmt::Display) -> Status {
+    let own = a.object().map(apimachinery::meta::name).unwrap_or_default();
     Status::forbidden(&a.resource.group_resource, if a.name.is_empty() { own } else { a.name }, why)
 }
 
 /// Another object, none when it does not exist.
-async fn find(a: &Attributes<'_>, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+async fn find(a: &Request<'_>, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
     let resource = a.registry.resource(group, "v1", plural)?;
     a.registry.get(resource, namespace, name, None).await.ok().map(|entry| entry.value())
 }
 
 /// All objects of a kind.
-async fn list(a: &Attributes<'_>, group: &str, plural: &str) -> Vec<Value> {
+async fn list(a: &Request<'_>, group: &str, plural: &str) -> Vec<Value> {
     let Some(resource) = a.registry.resource(group, "v1", plural) else { return Vec::new() };
     let all = a.registry.list(resource, None, &registry::ListOptions::default()).await;
     all.map(|list| list.entries.iter().map(|entry| entry.value()).collect()).unwrap_or_default()

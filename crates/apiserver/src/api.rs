@@ -13,19 +13,21 @@ use base::tasks::Tasks;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use registry::{Registry, User};
+use registry::{Registry, Resource, User, Warnings};
 
 use crate::authn::{ANONYMOUS, Authenticator, Identity, impersonate};
 use crate::authz::{Attributes, Authorizer};
 use crate::body::{Body, BoxError, RequestBody};
 use crate::discovery::Discovery;
+use crate::dispatch::{Handler, Plan};
 use crate::metrics::{self, About};
 use crate::negotiate::{self, Accept};
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
 use crate::query::Query;
+use crate::resources::On;
 use crate::respond;
 use crate::route::{self, Route, Target};
 use crate::server::Unauthenticated;
@@ -56,7 +58,6 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a str,
     pub(crate) accept: Accept,
     pub(crate) user: Arc<User>,
-    pub(crate) verb: &'static str,
 }
 
 /// The API with an identity: what components of this process hold.
@@ -142,42 +143,6 @@ where
     }
 }
 
-/// The API verb of a request.
-fn verb(method: &Method, route: &Route<'_>, query: &str) -> Option<&'static str> {
-    let Route::Resource(target) = route else {
-        return Some(match *method {
-            Method::GET => "get",
-            Method::HEAD => "head",
-            Method::POST => "post",
-            Method::PUT => "put",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            Method::OPTIONS => "options",
-            _ => return None,
-        });
-    };
-    let watches = || query.split('&').any(|pair| matches!(pair, "watch" | "watch=" | "watch=true" | "watch=1" | "watch=True"));
-    Some(match *method {
-        Method::GET | Method::HEAD if target.watch => "watch",
-        Method::GET | Method::HEAD if target.name.is_empty() => {
-            if watches() {
-                "watch"
-            } else {
-                "list"
-            }
-        }
-        Method::GET | Method::HEAD => "get",
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE if target.name.is_empty() => "deletecollection",
-        Method::DELETE => "delete",
-        // No verb: only who may do anything may ask what could be asked, as upstream.
-        Method::OPTIONS => "",
-        _ => return None,
-    })
-}
-
 impl Inner {
     async fn serve(&self, parts: Parts, body: RequestBody) -> Response<Body> {
         let started = Instant::now();
@@ -187,59 +152,80 @@ impl Inner {
         response
     }
 
-    /// Whether tables and metadata exist of what the route names: of what is stored, not of reviews.
-    fn has_shapes(&self, route: &Route<'_>) -> bool {
-        let Route::Resource(target) = route else { return false };
-        self.registry.resource(target.group, target.version, target.plural).is_none_or(|resource| resource.def.stored)
-    }
-
+    /// The stages of a request, in their order.
     async fn route(&self, parts: &Parts, body: RequestBody, about: &mut About) -> Response<Body> {
         let path = route::decode(parts.uri.path(), false);
         let query = parts.uri.query().unwrap_or_default();
+        // Where it leads decides what must be allowed, so routing comes first.
         let route = route::parse(&path);
-        let Some(verb) = verb(&parts.method, &route, query) else {
-            return respond::failure(Accept::default(), &Status::method_not_allowed());
+        let resource = match &route {
+            Route::Resource(target) => self.registry.resource(target.group, target.version, target.plural),
+            Route::Other => None,
         };
-        about.verb = verb;
-        let negotiated = negotiate::accept(&parts.headers, query, self.has_shapes(&route));
+        let plan = Plan::of(&parts.method, &route, query, resource.map(|resource| resource.def));
+        about.fill(&plan, &route, resource.map(|resource| resource.def));
+        // Tables and metadata exist of what is stored, not of documents and reviews.
+        let shapes = matches!(route, Route::Resource(_)) && resource.is_none_or(|resource| resource.def.stored);
+        let negotiated = negotiate::accept(&parts.headers, query, shapes);
         let accept = negotiated.as_ref().ok().copied().unwrap_or_default();
-        let mut call = Call { parts, path: &path, query, accept, user: Arc::default(), verb };
-        let admitted = self.admit(&mut call, &route).await;
+        let mut call = Call { parts, path: &path, query, accept, user: Arc::default() };
+        let admitted = self.admit(&mut call, &route, &plan).await;
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
             _ => call.user.name == ANONYMOUS,
         };
-        let mut response = match (admitted, route) {
-            (Err(status), _) => respond::failure(accept, &status),
-            (Ok(()), Route::Other) => self.document(&call, body).await,
-            // What is proxied has its own media types.
-            (Ok(()), Route::Resource(target)) => match negotiated {
-                Err(status) if !matches!(target.sub, "proxy" | "log" | "exec" | "attach" | "portforward") => {
-                    respond::failure(accept, &status)
-                }
-                _ => self.resource(call, target, body, about).await,
-            },
+        let answer = match admitted {
+            Ok(()) => self.dispatch(call, &route, &plan, resource, negotiated, body).await,
+            Err(status) => Err(status),
         };
+        // The one place where errors become an answer.
+        let mut response = answer.unwrap_or_else(|status| respond::failure(accept, &status));
         if unauthenticated {
             response.extensions_mut().insert(Unauthenticated);
         }
         response
     }
 
-    /// Authentication, impersonation, authorization.
-    async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>) -> Result<(), Status> {
+    /// Authentication, impersonation, authorization: who it is comes before what may be done, and what is asked for is told to
+    /// nobody who may not ask.
+    async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>, plan: &Plan) -> Result<(), Status> {
         call.user = self.authenticator.authenticate(call.parts).await?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             self.impersonate(call).await?;
         }
-        let name = self.selected(call, route);
-        let attributes = self.attributes(call, route, &name);
-        self.authorizer.decide(&self.registry, &attributes).await?;
-        // A WebSocket handshake is a GET; what it starts is a creation (KEP-5515).
-        if attributes.verb == "get" && matches!(attributes.subresource, "exec" | "attach" | "portforward") {
-            self.authorizer.decide(&self.registry, &Attributes { verb: "create", ..attributes }).await?;
+        let name = self.selected(call, route, plan);
+        for verb in &plan.verbs {
+            self.authorizer.decide(&self.registry, &self.attributes(call, route, verb, &name)).await?;
         }
         Ok(())
+    }
+
+    async fn dispatch(
+        &self,
+        call: Call<'_>,
+        route: &Route<'_>,
+        plan: &Plan,
+        resource: Option<&Arc<Resource>>,
+        negotiated: Result<Accept, Status>,
+        body: RequestBody,
+    ) -> Result<Response<Body>, Status> {
+        let (target, resource) = match (route, resource) {
+            (Route::Resource(target), Some(resource)) => (*target, resource),
+            (Route::Resource(target), None) => return self.unknown(target),
+            (Route::Other, _) => return Ok(self.document(&call, body).await),
+        };
+        let handler = plan.handler?;
+        // What is proxied has its own media types.
+        if !matches!(handler, Handler::Connect(_)) {
+            negotiated?;
+        }
+        let warnings = Warnings::default();
+        let on = On { call, target, resource, warnings: warnings.clone() };
+        let mut answer = self.handle(&on, handler, body).await;
+        if let Ok(response) = &mut answer {
+            respond::warn(response, &warnings);
+        }
+        answer
     }
 
     async fn impersonate(&self, call: &mut Call<'_>) -> Result<(), Status> {
@@ -252,10 +238,9 @@ impl Inner {
     }
 
     /// What field selectors restrict a list or watch to: name and node.
-    fn selected(&self, call: &Call<'_>, route: &Route<'_>) -> (String, String) {
-        if !matches!((route, call.verb), (Route::Resource(_), "list" | "watch" | "deletecollection"))
-            || !call.query.contains("fieldSelector")
-        {
+    fn selected(&self, call: &Call<'_>, route: &Route<'_>, plan: &Plan) -> (String, String) {
+        let selects = matches!(route, Route::Resource(_)) && matches!(plan.verbs[0], "list" | "watch" | "deletecollection");
+        if !selects || !call.query.contains("fieldSelector") {
             return Default::default();
         }
         let query = Query::parse(call.query);
@@ -264,12 +249,18 @@ impl Inner {
         (exact("metadata.name"), exact("spec.nodeName"))
     }
 
-    fn attributes<'a>(&self, call: &'a Call<'_>, route: &Route<'a>, selected: &'a (String, String)) -> Attributes<'a> {
+    fn attributes<'a>(
+        &self,
+        call: &'a Call<'_>,
+        route: &Route<'a>,
+        verb: &'a str,
+        selected: &'a (String, String),
+    ) -> Attributes<'a> {
         let base = Attributes::new(&call.user);
         match *route {
-            Route::Other => Attributes { verb: call.verb, path: call.path, ..base },
+            Route::Other => Attributes { verb, path: call.path, ..base },
             Route::Resource(Target { group, version, namespace, plural, name, sub, .. }) => Attributes {
-                verb: call.verb,
+                verb,
                 group,
                 version,
                 resource: plural,

@@ -8,9 +8,6 @@ use kinds::KindDef;
 use registry::Registry;
 use serde_json::{Map, Value, json};
 
-/// Verbs of a stored kind.
-pub(crate) const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-
 /// The order in which groups are listed; others follow by name.
 const ORDER: &[&str] = &[
     "",
@@ -162,10 +159,6 @@ impl Discovery {
     }
 }
 
-fn verbs(def: &KindDef) -> &'static [&'static str] {
-    if def.stored { &VERBS } else { &["create"] }
-}
-
 fn api_group(group: &str, versions: impl Iterator<Item = &'static str>) -> Value {
     let versions: Vec<Value> =
         versions.map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
@@ -180,7 +173,7 @@ fn resource_list(group: &str, version: &str, kinds: &[&KindDef]) -> Value {
         resource.insert("singularName".into(), def.singular.into());
         resource.insert("namespaced".into(), def.namespaced.into());
         resource.insert("kind".into(), def.kind.into());
-        resource.insert("verbs".into(), json!(verbs(def)));
+        resource.insert("verbs".into(), json!(def.verbs.names()));
         if !def.short_names.is_empty() {
             resource.insert("shortNames".into(), json!(def.short_names));
         }
@@ -189,10 +182,11 @@ fn resource_list(group: &str, version: &str, kinds: &[&KindDef]) -> Value {
         }
         resources.push(Value::Object(resource));
         for sub in def.subresources {
-            let mut resource = json!({"name": format!("{}/{}", def.plural, sub.name), "singularName": "", "namespaced": def.namespaced, "kind": sub.kind.2, "verbs": sub.verbs});
-            if (sub.kind.0, sub.kind.1) != (def.group, def.version) {
-                resource["group"] = sub.kind.0.into();
-                resource["version"] = sub.kind.1.into();
+            let (group, version, kind) = def.body_kind(Some(sub));
+            let mut resource = json!({"name": format!("{}/{}", def.plural, sub.name), "singularName": "", "namespaced": def.namespaced, "kind": kind, "verbs": sub.verbs.names()});
+            if (group, version) != (def.group, def.version) {
+                resource["group"] = group.into();
+                resource["version"] = version.into();
             }
             resources.push(resource);
         }
@@ -205,7 +199,7 @@ fn aggregated_group(group: &str, versions: &[(&str, Vec<&KindDef>)]) -> Value {
     let resource = |def: &&KindDef| {
         let mut out = json!({
             "resource": def.plural, "responseKind": kind((def.group, def.version, def.kind)),
-            "scope": if def.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": def.singular, "verbs": verbs(def),
+            "scope": if def.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": def.singular, "verbs": def.verbs.names(),
         });
         if !def.short_names.is_empty() {
             out["shortNames"] = json!(def.short_names);
@@ -216,7 +210,7 @@ fn aggregated_group(group: &str, versions: &[(&str, Vec<&KindDef>)]) -> Value {
         if !def.subresources.is_empty() {
             let subs = def.subresources.iter();
             out["subresources"] =
-                subs.map(|sub| json!({"subresource": sub.name, "responseKind": kind(sub.kind), "verbs": sub.verbs})).collect();
+                subs.map(|sub| json!({"subresource": sub.name, "responseKind": kind(def.body_kind(Some(sub))), "verbs": sub.verbs.names()})).collect();
         }
         out
     };

@@ -12,6 +12,7 @@ pub mod body;
 mod bootstrap;
 mod decode;
 mod discovery;
+mod dispatch;
 mod documents;
 mod health;
 mod metrics;

@@ -3,10 +3,14 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use kinds::KindDef;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::dispatch::{Handler, Plan};
+use crate::route::Route;
 
 /// What a request was about. Only names of the kinds' list, so that clients cannot make series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,6 +25,19 @@ pub(crate) struct About {
     pub resource: &'static str,
     /// Subresource.
     pub subresource: &'static str,
+}
+
+impl About {
+    /// Takes the labels from what the request leads to.
+    pub(crate) fn fill(&mut self, plan: &Plan, route: &Route<'_>, def: Option<&'static KindDef>) {
+        self.verb = match plan.handler {
+            Ok(Handler::Connect(_)) => "connect",
+            _ => plan.verbs[0],
+        };
+        let (Route::Resource(target), Some(def)) = (route, def) else { return };
+        (self.group, self.version, self.resource) = (def.group, def.version, def.plural);
+        self.subresource = def.subresource(target.sub).map_or("", |sub| sub.name);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -147,7 +147,10 @@ fn roots(registry: &Registry, only: Option<&str>) -> Vec<TypeId> {
         let def = resource.def;
         roots.push(resource.schema_type());
         roots.extend(schema.kind(def.group, def.version, &def.list_kind()));
-        roots.extend(def.subresources.iter().filter_map(|sub| schema.kind(sub.kind.0, sub.kind.1, sub.kind.2)));
+        roots.extend(def.subresources.iter().filter_map(|sub| {
+            let (group, version, kind) = def.body_kind(Some(sub));
+            schema.kind(group, version, kind)
+        }));
         roots.extend(schema.kind(def.group, def.version, "DeleteOptions"));
         roots.extend(schema.kind(def.group, def.version, "WatchEvent"));
     }

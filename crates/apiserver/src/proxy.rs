@@ -8,7 +8,8 @@ mod links;
 mod target;
 
 use apimachinery::Status;
-use http::{Method, Response};
+use http::Response;
+use kinds::Connect;
 
 use crate::api::Inner;
 use crate::body::{Body, RequestBody};
@@ -18,23 +19,15 @@ pub use kubelet::KubeletClient;
 
 impl Inner {
     /// Everything that streams.
-    pub(crate) async fn connect(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
-        let (sub, method) = (on.target.sub, &on.call.parts.method);
-        let allowed = match sub {
-            "log" => *method == Method::GET,
-            "exec" | "attach" | "portforward" => matches!(*method, Method::GET | Method::POST),
-            _ => true,
-        };
-        if on.target.name.is_empty() || !allowed {
-            return Err(Status::method_not_allowed());
+    pub(crate) async fn connect(&self, on: &On<'_>, connect: Connect, body: RequestBody) -> Result<Response<Body>, Status> {
+        if connect != Connect::Log {
+            let target = &on.target;
+            self.registry.connect(&on.plain_context(), on.resource, target.sub, target.namespace, target.name).await?;
         }
-        if sub != "log" {
-            self.registry.connect(&on.plain_context(), on.resource, sub, on.target.namespace, on.target.name).await?;
-        }
-        match sub {
-            "log" => kubelet::log(self, on).await,
-            "exec" | "attach" | "portforward" => kubelet::stream(self, on, body).await,
-            _ => target::proxy(self, on, body).await,
+        match connect {
+            Connect::Log => kubelet::log(self, on).await,
+            Connect::Attach | Connect::Exec | Connect::PortForward => kubelet::stream(self, on, body).await,
+            Connect::Proxy => target::proxy(self, on, body).await,
         }
     }
 }

@@ -204,6 +204,11 @@ fn watch_errors(options: &ListOptions) -> Errors {
     errors
 }
 
+/// Whether a query asks for a watch.
+pub(crate) fn watches(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "watch" | "watch=" | "watch=true" | "watch=1" | "watch=True"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use apimachinery::Status;
 use apimachinery::status::Details;
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
+use kinds::Verb;
 use registry::{Context, Deleted, Patch, Resource, Warnings};
 use serde_json::Value;
 
-use crate::api::{Call, Inner, OK, method_not_allowed};
+use crate::api::{Call, Inner, OK};
 use crate::authz::Attributes;
 use crate::body::{Body, RequestBody};
-use crate::metrics::About;
-use crate::negotiate::{self, Accept};
+use crate::dispatch::Handler;
+use crate::negotiate;
 use crate::query::Query;
 use crate::route::Target;
 use crate::{decode, respond, watch};
@@ -24,22 +25,6 @@ const PATCH_TYPES: &[&str] = &[
     "application/apply-patch+yaml",
 ];
 
-/// Deletions of these kinds answer with the object, of all others with a Status.
-const RETURN_DELETED: &[&str] = &[
-    "pods",
-    "services",
-    "serviceaccounts",
-    "podtemplates",
-    "persistentvolumes",
-    "persistentvolumeclaims",
-    "resourcequotas",
-    "storageclasses",
-    "csidrivers",
-    "csinodes",
-    "volumeattachments",
-    "runtimeclasses",
-];
-
 /// A request on a resource that exists.
 pub(crate) struct On<'a> {
     pub(crate) call: Call<'a>,
@@ -49,58 +34,28 @@ pub(crate) struct On<'a> {
 }
 
 impl Inner {
-    pub(crate) async fn resource(
-        &self,
-        call: Call<'_>,
-        target: Target<'_>,
-        body: RequestBody,
-        about: &mut About,
-    ) -> Response<Body> {
-        let accept = call.accept;
-        let Some(resource) = self.registry.resource(target.group, target.version, target.plural) else {
-            return self.unknown(accept, &target);
-        };
-        let def = resource.def;
-        (about.group, about.version, about.resource) = (def.group, def.version, def.plural);
-        about.subresource = def.subresource(target.sub).map_or("", |sub| sub.name);
-        let misplaced = match (def.namespaced, target.namespace.is_empty()) {
-            (true, true) => !target.name.is_empty(),
-            (false, false) => true,
-            _ => false,
-        };
-        if misplaced || (!target.sub.is_empty() && def.subresource(target.sub).is_none()) {
-            return respond::failure(accept, &Status::page_not_found());
-        }
-        if !target.rest.is_empty() && target.rest != "/" && target.sub != "proxy" {
-            return respond::failure(accept, &Status::page_not_found());
-        }
-        let warnings = Warnings::default();
-        let on = On { call, target, resource, warnings: warnings.clone() };
-        let answer = match (target.sub, def.stored) {
-            ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
-                about.verb = "connect";
-                self.connect(&on, body).await
-            }
-            (_, false) if on.call.parts.method == Method::POST => self.review(&on, body).await,
-            (_, false) => Err(Status::method_not_allowed()),
-            ("", _) => self.object(&on, body).await,
-            (_, _) => self.subresource(&on, body).await,
-        };
-        let mut response = answer.unwrap_or_else(|status| respond::failure(accept, &status));
-        respond::warn(&mut response, &warnings);
-        response
-    }
-
     /// A group version that is served answers with a Status, anything else like a web server.
-    fn unknown(&self, accept: Accept, target: &Target<'_>) -> Response<Body> {
+    pub(crate) fn unknown(&self, target: &Target<'_>) -> Result<Response<Body>, Status> {
         let known = self.registry.resources().any(|r| r.def.group == target.group && r.def.version == target.version);
-        if known { respond::failure(accept, &Status::page_not_found()) } else { respond::page_not_found() }
+        if known { Err(Status::page_not_found()) } else { Ok(respond::page_not_found()) }
     }
 
-    async fn object(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+    /// Does what the table of dispatch says.
+    pub(crate) async fn handle(&self, on: &On<'_>, handler: Handler, body: RequestBody) -> Result<Response<Body>, Status> {
+        match handler {
+            Handler::Object(verb) => self.object(on, verb, body).await,
+            Handler::Part(verb) => self.part(on, verb, body).await,
+            Handler::Action(_) => self.action(on, body).await,
+            Handler::Review => self.review(on, body).await,
+            Handler::Connect(connect) => self.connect(on, connect, body).await,
+            Handler::Document => Err(Status::page_not_found()),
+        }
+    }
+
+    async fn object(&self, on: &On<'_>, verb: Verb, body: RequestBody) -> Result<Response<Body>, Status> {
         let (registry, target) = (&self.registry, &on.target);
-        match (on.call.verb, target.name.is_empty()) {
-            ("get", false) => {
+        match verb {
+            Verb::Get => {
                 let version = if on.call.query.is_empty() {
                     None
                 } else {
@@ -109,22 +64,22 @@ impl Inner {
                 let entry = registry.get(on.resource, target.namespace, target.name, version.as_deref()).await?;
                 Ok(respond::object(on.call.accept, OK, on.resource, &entry.json, on.call.query))
             }
-            ("list", true) => {
+            Verb::List => {
                 let options = Query::parse(on.call.query).list_options(false)?;
                 let list = registry.list(on.resource, on.namespace(), &options).await?;
                 Ok(respond::list(on.call.accept, on.resource, list, on.call.query).await)
             }
-            ("watch", _) => self.watch(on).await,
-            ("create", true) if !target.namespace.is_empty() || !on.resource.def.namespaced => {
+            Verb::Watch => self.watch(on).await,
+            Verb::Create => {
                 let cx = on.context("CreateOptions", false)?;
                 let object = on.read(&cx, body).await?;
                 let entry = registry.create(&cx, on.resource, target.namespace, None, object).await?;
                 Ok(respond::object(on.call.accept, StatusCode::CREATED, on.resource, &entry.json, on.call.query))
             }
-            ("update", false) => self.update(on, body).await,
-            ("patch", false) => self.patch(on, body).await,
-            ("delete", false) => self.delete(on, body).await,
-            ("deletecollection", true) => {
+            Verb::Update => self.update(on, body).await,
+            Verb::Patch => self.patch(on, body).await,
+            Verb::Delete => self.delete(on, body).await,
+            Verb::DeleteCollection => {
                 let query = Query::parse(on.call.query);
                 let list = query.list_options(false)?;
                 let (options, dry_run) = query.delete_options(on.delete_body(body).await?.as_ref())?;
@@ -132,8 +87,28 @@ impl Inner {
                 let deleted = registry.delete_collection(&cx, on.resource, on.namespace(), &list, options).await?;
                 Ok(respond::list(on.call.accept, on.resource, deleted, on.call.query).await)
             }
-            _ => Ok(method_not_allowed(on.call.accept)),
         }
+    }
+
+    /// A part of an object, or a view of it.
+    async fn part(&self, on: &On<'_>, verb: Verb, body: RequestBody) -> Result<Response<Body>, Status> {
+        let target = &on.target;
+        match verb {
+            Verb::Get => {
+                let object = self.registry.get_sub(on.resource, target.sub, target.namespace, target.name).await?;
+                Ok(respond::value(on.call.accept, OK, Some(on.resource), object, on.call.query))
+            }
+            Verb::Update => self.update(on, body).await,
+            Verb::Patch => self.patch(on, body).await,
+            Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => Err(Status::method_not_allowed()),
+        }
+    }
+
+    async fn action(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let (cx, target) = (on.context("CreateOptions", false)?, &on.target);
+        let object = on.read(&cx, body).await?;
+        let made = self.registry.create_sub(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
+        Ok(respond::value(on.call.accept, StatusCode::CREATED, None, made, ""))
     }
 
     async fn watch(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
@@ -205,7 +180,7 @@ impl Inner {
         let foreground = options.orphan_dependents == Some(false);
         let accept = on.call.accept;
         match self.registry.delete(&cx, on.resource, on.target.namespace, on.target.name, options).await? {
-            Deleted::Now(entry) if !RETURN_DELETED.contains(&on.resource.def.plural) => {
+            Deleted::Now(entry) if !on.resource.def.returns_deleted => {
                 let object = entry.value();
                 let details = Details {
                     name: on.target.name.to_owned(),
@@ -221,29 +196,6 @@ impl Inner {
                 let code = if foreground { StatusCode::ACCEPTED } else { OK };
                 Ok(respond::object(accept, code, on.resource, &entry.json, on.call.query))
             }
-        }
-    }
-
-    async fn subresource(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
-        let target = &on.target;
-        let served = |verb: &str| on.resource.def.subresource(target.sub).is_some_and(|sub| sub.verbs.contains(&verb));
-        if target.name.is_empty() || !served(on.call.verb) {
-            return Ok(method_not_allowed(on.call.accept));
-        }
-        match on.call.verb {
-            "get" => {
-                let object = self.registry.get_sub(on.resource, target.sub, target.namespace, target.name).await?;
-                Ok(respond::value(on.call.accept, OK, Some(on.resource), object, on.call.query))
-            }
-            "create" => {
-                let cx = on.context("CreateOptions", false)?;
-                let object = on.read(&cx, body).await?;
-                let made = self.registry.create_sub(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
-                Ok(respond::value(on.call.accept, StatusCode::CREATED, None, made, ""))
-            }
-            "update" => self.update(on, body).await,
-            "patch" => self.patch(on, body).await,
-            _ => Ok(method_not_allowed(on.call.accept)),
         }
     }
 }
@@ -285,7 +237,7 @@ impl On<'_> {
     /// Reads and decodes the object in the body.
     pub(crate) async fn read(&self, cx: &Context, body: RequestBody) -> Result<Value, Status> {
         let def = self.resource.def;
-        let expected = def.subresource(self.target.sub).map_or((def.group, def.version, def.kind), |sub| sub.kind);
+        let expected = def.body_kind(def.subresource(self.target.sub));
         let bytes = decode::read(body).await?;
         let (mut value, duplicates) = decode::parse(&self.call.parts.headers, &bytes, expected)?;
         self.resource.decode(cx, self.target.sub, &mut value, duplicates)?;

@@ -5,14 +5,13 @@ use k8s_openapi::api::core::v1::{Namespace, Node, NodeAddress};
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::{KindDef, NameRule, Sub};
+use crate::def::{KindDef, NameRule};
 use crate::node;
 use crate::rules::{self, list};
+use crate::sub::{Connect, Sub};
 use crate::typed::Kind;
-use crate::util::{child_object, each, or_none, remove, set_default, text};
-
-const NAMESPACE: (&str, &str, &str) = ("", "v1", "Namespace");
-const NODE: (&str, &str, &str) = ("", "v1", "Node");
+use crate::util::{child_object, each, keep_all_but_part, or_none, remove, set_default, text};
+use crate::verb::{Verb, VerbSet};
 
 impl Kind for Namespace {
     const DEF: KindDef = KindDef::new("", "v1", "Namespace", "namespaces", "namespace")
@@ -20,8 +19,10 @@ impl Kind for Namespace {
         .cluster()
         .name(NameRule::Label)
         .subresources(&[
-            Sub { name: "finalize", kind: NAMESPACE, verbs: &["update"] },
-            Sub { name: "status", kind: NAMESPACE, verbs: &["get", "patch", "update"] },
+            Sub::part("finalize", VerbSet::of(&[Verb::Update]), |object, old| {
+                keep_all_but_part(object, old, "spec", "finalizers")
+            }),
+            Sub::STATUS,
         ]);
     const SELECTABLE: &'static [&'static str] = &["status.phase"];
 
@@ -48,7 +49,16 @@ impl Kind for Namespace {
         }
     }
 
-    /// Finalizers change through the finalize subresource only.
+    /// A namespace stays until its content is gone (Namespaces walkthrough: "finalizers").
+    fn is_kept(object: &Value) -> bool {
+        object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    }
+
+    fn prepare_delete(object: &mut Value) {
+        child_object(object, "status")["phase"] = "Terminating".into();
+    }
+
+    /// Finalizers change through the finalize sub-resource only.
     fn prepare_update(object: &mut Value, old: &Value) {
         crate::util::carry_over(object, old, "spec");
     }
@@ -96,11 +106,11 @@ fn validate_finalizer(finalizer: &str, path: &Path, errors: &mut Errors) {
 }
 
 impl Kind for Node {
-    const DEF: KindDef =
-        KindDef::new("", "v1", "Node", "nodes", "node").short(&["no"]).cluster().status_on_create().subresources(&[
-            Sub { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
-            Sub { name: "status", kind: NODE, verbs: &["get", "patch", "update"] },
-        ]);
+    const DEF: KindDef = KindDef::new("", "v1", "Node", "nodes", "node")
+        .short(&["no"])
+        .cluster()
+        .status_on_create()
+        .subresources(&[Sub::connect("proxy", Some(("", "v1", "NodeProxyOptions")), Connect::Proxy), Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["spec.unschedulable"];
 
     fn field(object: &Value, _name: &'static str) -> String {

@@ -10,9 +10,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::columns::Column;
-use crate::def::{KindDef, Sub};
+use crate::def::KindDef;
 use crate::pod;
 use crate::rules;
+use crate::sub::{Action, Sub};
 use crate::typed::Kind;
 use crate::util::{set_default, text};
 
@@ -168,7 +169,8 @@ fn merge_string_data(object: &mut Value) {
 impl Kind for ServiceAccount {
     const DEF: KindDef = KindDef::new("", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount")
         .short(&["sa"])
-        .subresources(&[Sub { name: "token", kind: ("authentication.k8s.io", "v1", "TokenRequest"), verbs: &["create"] }]);
+        .returns_deleted()
+        .subresources(&[Sub::action("token", ("authentication.k8s.io", "v1", "TokenRequest"), Action::IssueToken)]);
 }
 
 impl Kind for PriorityClass {
@@ -224,6 +226,7 @@ impl Kind for PriorityClass {
 
 impl Kind for RuntimeClass {
     const DEF: KindDef = KindDef::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass")
+        .returns_deleted()
         .cluster()
         .create_on_update()
         .versioned();

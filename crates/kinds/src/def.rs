@@ -2,30 +2,11 @@
 
 use apimachinery::names;
 
+use crate::sub::{Behaviour, ScalePaths, Sub};
+use crate::verb::VerbSet;
+
 /// `(group, version, kind)`.
 pub type GroupVersionKindRef = (&'static str, &'static str, &'static str);
-
-/// A subresource and the kind of its body.
-#[derive(Clone, Copy, Debug)]
-pub struct Sub {
-    /// Name in the path.
-    pub name: &'static str,
-    /// Kind of the body.
-    pub kind: GroupVersionKindRef,
-    /// API verbs that it takes, as discovery lists them.
-    pub verbs: &'static [&'static str],
-}
-
-/// Where the parts of `autoscaling/v1 Scale` are found, as JSON pointers.
-#[derive(Clone, Copy, Debug)]
-pub struct ScalePaths {
-    /// Desired count.
-    pub replicas: &'static str,
-    /// Observed count.
-    pub status_replicas: &'static str,
-    /// Label selector: an object or, for ReplicationControllers, a map.
-    pub selector: &'static str,
-}
 
 /// What names of a kind look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +65,8 @@ pub struct KindDef {
     pub namespaced: bool,
     /// False for review kinds, which are answered and never kept.
     pub stored: bool,
+    /// API verbs that it takes.
+    pub verbs: VerbSet,
     /// Kept outside history (Events, Leases).
     pub ephemeral: bool,
     /// Seconds after which an object goes by itself.
@@ -102,14 +85,14 @@ pub struct KindDef {
     pub name: NameRule,
     /// Default propagation of deletions.
     pub dependents: Dependents,
-    /// Subresources.
+    /// A deletion answers with the object instead of a Status.
+    pub returns_deleted: bool,
+    /// Sub-resources.
     pub subresources: &'static [Sub],
-    /// Paths of the scale subresource.
-    pub scale: Option<ScalePaths>,
 }
 
 impl KindDef {
-    /// A namespaced, stored kind without subresources. `singular` is the kind in lower case.
+    /// A namespaced, stored kind without sub-resources. `singular` is the kind in lower case.
     pub const fn new(
         group: &'static str,
         version: &'static str,
@@ -127,6 +110,7 @@ impl KindDef {
             categories: &[],
             namespaced: true,
             stored: true,
+            verbs: VerbSet::ALL,
             ephemeral: false,
             ttl_seconds: None,
             generation: false,
@@ -136,8 +120,8 @@ impl KindDef {
             status_on_create: false,
             name: NameRule::Subdomain,
             dependents: Dependents::Go,
+            returns_deleted: false,
             subresources: &[],
-            scale: None,
         }
     }
 
@@ -162,6 +146,7 @@ impl KindDef {
     /// Answered, never kept; only `create` is served.
     pub const fn review(mut self) -> Self {
         self.stored = false;
+        self.verbs = VerbSet::CREATE;
         self
     }
 
@@ -214,15 +199,21 @@ impl KindDef {
         self
     }
 
-    /// Sets the subresources.
+    /// Sets the sub-resources.
     pub const fn subresources(mut self, subresources: &'static [Sub]) -> Self {
         self.subresources = subresources;
         self
     }
 
-    /// Sets the paths of the scale subresource.
-    pub const fn scale(mut self, paths: ScalePaths) -> Self {
-        self.scale = Some(paths);
+    /// Sets the verbs.
+    pub const fn verbs(mut self, verbs: VerbSet) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    /// A deletion answers with the object.
+    pub const fn returns_deleted(mut self) -> Self {
+        self.returns_deleted = true;
         self
     }
 
@@ -236,13 +227,26 @@ impl KindDef {
         format!("{}List", self.kind)
     }
 
-    /// The subresource of that name.
+    /// The sub-resource of that name.
     pub fn subresource(&self, name: &str) -> Option<&'static Sub> {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
-    /// Whether it has a status that only the status subresource writes.
+    /// The kind of a sub-resource's body.
+    pub fn body_kind(&self, sub: Option<&Sub>) -> GroupVersionKindRef {
+        sub.and_then(|sub| sub.kind).unwrap_or((self.group, self.version, self.kind))
+    }
+
+    /// Whether it has a status that only its sub-resource writes.
     pub fn has_status(&self) -> bool {
-        self.subresource("status").is_some()
+        self.subresources.iter().any(|sub| matches!(sub.behaviour, Behaviour::Status))
+    }
+
+    /// Where its size stands, if it has one.
+    pub fn scale(&self) -> Option<&'static ScalePaths> {
+        self.subresources.iter().find_map(|sub| match &sub.behaviour {
+            Behaviour::Scale(paths) => Some(paths),
+            _ => None,
+        })
     }
 }

@@ -7,8 +7,10 @@
 mod columns;
 mod def;
 mod strategy;
+mod sub;
 mod typed;
 pub mod util;
+mod verb;
 mod view;
 
 mod cluster;
@@ -28,8 +30,10 @@ mod service;
 mod workloads;
 
 pub use columns::{Column, scale_columns, scale_row};
-pub use def::{Dependents, GroupVersionKindRef, KindDef, NameRule, ScalePaths, Sub};
+pub use def::{Dependents, GroupVersionKindRef, KindDef, NameRule};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};
+pub use sub::{Action, Behaviour, Connect, ScalePaths, Sub};
 pub use typed::{Kind, Typed};
+pub use verb::{Verb, VerbSet};
 pub use view::View;

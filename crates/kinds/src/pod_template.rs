@@ -12,7 +12,7 @@ use crate::util::{child_object, or_none};
 use crate::workloads::each_container;
 
 impl Kind for PodTemplate {
-    const DEF: KindDef = KindDef::new("", "v1", "PodTemplate", "podtemplates", "podtemplate").generation();
+    const DEF: KindDef = KindDef::new("", "v1", "PodTemplate", "podtemplates", "podtemplate").generation().returns_deleted();
 
     fn apply_defaults(object: &mut Value) {
         pod::default_template(child_object(object, "template"));

@@ -33,6 +33,19 @@ pub trait Strategy: Send + Sync {
     /// Carries over what an update of the status may not take away.
     fn prepare_status(&self, _object: &mut Value, _old: &Value) {}
 
+    /// Seconds that the object is given to end when it is deleted; `asked` by whoever deletes it.
+    fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// Whether something besides finalizers keeps a deleted object.
+    fn is_kept(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Changes an object that is marked as deleted.
+    fn prepare_delete(&self, _object: &mut Value) {}
+
     /// Rules for a new object, beyond those for metadata, and what its creator should know besides.
     fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors;
 

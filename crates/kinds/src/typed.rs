@@ -32,6 +32,19 @@ pub trait Kind: DeserializeOwned + 'static {
     /// Carries over what an update of the status may not take away.
     fn prepare_status(_object: &mut Value, _old: &Value) {}
 
+    /// Seconds that the object is given to end when it is deleted; `asked` by whoever deletes it.
+    fn grace_seconds(_object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// Whether something besides finalizers keeps a deleted object.
+    fn is_kept(_object: &Value) -> bool {
+        false
+    }
+
+    /// Changes an object that is marked as deleted.
+    fn prepare_delete(_object: &mut Value) {}
+
     /// Rules for an object, new or changed, beyond metadata.
     fn validate(&self, _errors: &mut Errors) {}
 
@@ -111,6 +124,18 @@ impl<K: Kind> Strategy for Typed<K> {
 
     fn prepare_status(&self, object: &mut Value, old: &Value) {
         K::prepare_status(object, old);
+    }
+
+    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
+        K::grace_seconds(object, asked)
+    }
+
+    fn is_kept(&self, object: &Value) -> bool {
+        K::is_kept(object)
+    }
+
+    fn prepare_delete(&self, object: &mut Value) {
+        K::prepare_delete(object);
     }
 
     fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors {

@@ -68,6 +68,26 @@ pub fn carry_over(object: &mut Value, old: &Value, key: &str) {
     }
 }
 
+/// Makes all fields those of the old value, but for some. What is the same already is not copied.
+pub fn keep_all_but(value: &mut Value, old: &Value, but: &[&str]) {
+    let (Some(map), Some(old)) = (value.as_object_mut(), old.as_object()) else { return };
+    map.retain(|key, value| but.contains(&key.as_str()) || old.get(key) == Some(value));
+    for (key, value) in old.iter().filter(|(key, _)| !but.contains(&key.as_str())) {
+        if !map.contains_key(key) {
+            map.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+/// Makes all fields those of the old object, but for one field of one part.
+pub fn keep_all_but_part(object: &mut Value, old: &Value, part: &str, field: &str) {
+    keep_all_but(object, old, &[part]);
+    let value = object.as_object_mut().map(|map| map.entry(part).or_insert_with(|| Value::Object(Map::new())));
+    if let Some(value) = value {
+        keep_all_but(value, old.get(part).unwrap_or(&Value::Object(Map::new())), &[field]);
+    }
+}
+
 /// Time since a typed timestamp.
 pub fn age_of(since: Option<Timestamp>, now: Timestamp) -> String {
     since.map_or_else(|| "<unknown>".to_owned(), |since| apimachinery::table::human_duration(now.as_second() - since.as_second()))

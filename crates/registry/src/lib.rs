@@ -2,13 +2,12 @@
 //!
 //! [`Registry`] holds one [`Resource`] per kind of [`kinds::KINDS`]: its strategy, its schema type and its watch cache, which the store's own
 //! commits feed. Reads are served from the cache; writes go decode, default, admit, validate, encode, commit, the same
-//! way for all. A kind with behaviour of its own says so in its strategy or registers a [`hooks::Hook`].
+//! way for all. A kind with behaviour of its own says so in its strategy, or in an admission plugin where it needs other objects.
 
 mod admission;
 mod cache;
 mod context;
 mod entry;
-mod hooks;
 mod open;
 mod options;
 mod pipeline;
@@ -17,7 +16,7 @@ mod services;
 mod sub;
 mod verbs;
 
-pub use admission::{Admission, Attributes, Operation};
+pub use admission::{Admission, Hold, Operation, Request};
 pub use cache::{Event, EventType, Watch};
 pub use context::{Context, FieldValidation, User, Warnings};
 pub use entry::Entry;

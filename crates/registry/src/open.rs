@@ -12,8 +12,7 @@ use parking_lot::Mutex;
 use store::{Engine, Sink};
 use tokio::sync::watch;
 
-use crate::hooks::{Hook, hook_for};
-use crate::services::Allocator;
+use crate::services::ServiceAddresses;
 use crate::sub::TokenSubject;
 use crate::{Admission, Resource};
 
@@ -56,7 +55,6 @@ pub struct Registry {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) admission: Vec<Box<dyn Admission>>,
     pub(crate) options: Options,
-    pub(crate) allocator: Allocator,
     resources: Vec<Arc<Resource>>,
     by_name: HashMap<(&'static str, &'static str, &'static str), usize>,
     applied: Arc<watch::Sender<u64>>,
@@ -118,7 +116,7 @@ impl Registry {
     /// Loads every kind's objects and follows the store from there.
     pub async fn open(
         engine: Arc<dyn Engine>,
-        admission: Vec<Box<dyn Admission>>,
+        mut admission: Vec<Box<dyn Admission>>,
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
         let resources = resources().map_err(OpenError::Schema)?;
@@ -133,7 +131,9 @@ impl Registry {
         feed.loaded(revision);
         let name = |resource: &Resource| (resource.def.group, resource.def.version, resource.def.plural);
         let by_name = resources.iter().enumerate().map(|(index, resource)| (name(resource), index)).collect();
-        Ok(Arc::new(Self { engine, admission, options, allocator: Allocator::default(), resources, by_name, applied }))
+        // Addresses come last, when nothing else can refuse the object any more.
+        admission.push(Box::new(ServiceAddresses::default()));
+        Ok(Arc::new(Self { engine, admission, options, resources, by_name, applied }))
     }
 
     /// Every kind, in the order of the list of kinds.
@@ -162,10 +162,6 @@ impl Registry {
     pub(crate) fn revision_source(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
         let applied = self.applied.clone();
         Arc::new(move || *applied.borrow())
-    }
-
-    pub(crate) fn hook(&self, resource: &Resource) -> Option<&'static dyn Hook> {
-        hook_for(resource.def)
     }
 
     /// A kind that is part of every build, such as those that hooks look up.

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::{Change, Expect, Lane, Write};
 
+use crate::admission::{Hold, Request};
 use crate::context::{Context, Warnings};
 use crate::entry::{Entry, Index};
 use crate::resource::object_path;
-use crate::{Attributes, Operation, Registry, Resource};
+use crate::{Operation, Registry, Resource};
 
 /// One write on its way: to which object, by whom.
 #[derive(Clone, Copy)]
@@ -57,61 +58,59 @@ pub(crate) fn storage_error(error: store::Error) -> Status {
 }
 
 impl Registry {
-    /// Runs the mutating plugins in order, and hands the object back.
+    /// Runs the mutating plugins in order, and hands the object back. What they changed is decoded, and gets its defaults, again.
     pub(crate) async fn mutate(
-        &self,
-        target: Target<'_>,
-        operation: Operation,
-        object: Value,
-        old: Option<&Value>,
-    ) -> Result<Value, Status> {
-        let mut attributes = self.attributes(target, operation, Some(object), old);
-        for plugin in &self.admission {
-            plugin.mutate(&mut attributes).await?;
-        }
-        Ok(attributes.object.unwrap_or_default())
-    }
-
-    /// Runs the validating plugins in order.
-    pub(crate) async fn admit(
         &self,
         target: Target<'_>,
         operation: Operation,
         object: Option<Value>,
         old: Option<&Value>,
     ) -> Result<Option<Value>, Status> {
-        let attributes = self.attributes(target, operation, object, old);
+        let mut request = Request::new(self, target, operation, object, old);
         for plugin in &self.admission {
-            plugin.validate(&attributes).await?;
+            if plugin.handles(&request) {
+                plugin.mutate(&mut request).await?;
+            }
         }
-        Ok(attributes.object)
+        let changed = request.changed();
+        let mut object = request.into_object();
+        if let (true, Some(object)) = (changed, &mut object) {
+            target.res.decode(target.cx, target.sub, object, Vec::new())?;
+            if target.res.is_own_body(target.sub) {
+                target.res.strategy.apply_defaults(object);
+            }
+        }
+        Ok(object)
     }
 
-    fn attributes<'a>(
-        &'a self,
-        target: Target<'a>,
+    /// Runs the plugins that hold something for the object, and then those that validate it, in order. What is held is released
+    /// when the second value is dropped.
+    pub(crate) async fn admit(
+        &self,
+        target: Target<'_>,
         operation: Operation,
         object: Option<Value>,
-        old: Option<&'a Value>,
-    ) -> Attributes<'a> {
-        Attributes {
-            registry: self,
-            operation,
-            resource: target.res,
-            subresource: target.sub,
-            namespace: target.namespace,
-            name: target.name,
-            object,
-            old,
-            user: &target.cx.user,
-            dry_run: target.cx.dry_run,
+        old: Option<&Value>,
+    ) -> Result<(Option<Value>, Vec<Hold>), Status> {
+        let mut request = Request::new(self, target, operation, object, old);
+        let mut holds = Vec::new();
+        for plugin in &self.admission {
+            if plugin.handles(&request) {
+                holds.extend(plugin.reserve(&mut request).await?);
+            }
         }
+        for plugin in &self.admission {
+            if plugin.handles(&request) {
+                plugin.validate(&request).await?;
+            }
+        }
+        Ok((request.into_object(), holds))
     }
 
     /// Admission for a connection (exec, proxy...), which writes nothing.
     pub async fn connect(&self, cx: &Context, res: &Resource, sub: &str, namespace: &str, name: &str) -> Result<(), Status> {
         let target = Target { cx, res, sub, namespace, name };
-        self.mutate(target, Operation::Connect, Value::Null, None).await?;
+        self.mutate(target, Operation::Connect, None, None).await?;
         self.admit(target, Operation::Connect, None, None).await.map(|_| ())
     }
 

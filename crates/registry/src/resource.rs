@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status, gvk};
 use bytes::Bytes;
-use kinds::{KindDef, Strategy, View};
+use kinds::{Behaviour, KindDef, Strategy, View};
 use schema::{Schema, TypeId};
 use serde_json::Value;
 
@@ -127,18 +127,25 @@ impl Resource {
 
     /// The type of a body for the object or one of its subresources.
     pub fn body_type(&self, sub: &str) -> Option<TypeId> {
-        match self.def.subresource(sub) {
-            Some(sub) => Schema::builtin().kind(sub.kind.0, sub.kind.1, sub.kind.2),
+        match self.def.subresource(sub).and_then(|sub| sub.kind) {
+            Some((group, version, kind)) => Schema::builtin().kind(group, version, kind),
             None => Some(self.ty),
         }
     }
 
+    /// What a sub-resource is, none for the object itself.
+    pub fn behaviour(&self, sub: &str) -> Option<&'static Behaviour> {
+        self.def.subresource(sub).map(|sub| &sub.behaviour)
+    }
+
+    /// Whether the body of a sub-resource is an object of this kind, which then has this kind's defaults.
+    pub(crate) fn is_own_body(&self, sub: &str) -> bool {
+        matches!(self.behaviour(sub), None | Some(Behaviour::Status | Behaviour::Part(_)))
+    }
+
     /// Decodes a body against the schema: type errors are refused, unknown and duplicate fields by `cx.field_validation`.
     pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
-        let expected = match self.def.subresource(sub) {
-            Some(sub) => sub.kind,
-            None => (self.def.group, self.def.version, self.def.kind),
-        };
+        let expected = self.def.body_kind(self.def.subresource(sub));
         let ty = self.body_type(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
         check_kind(value, expected)?;
         let unknown = schema::decode(Schema::builtin(), ty, value).map_err(|error| {

@@ -13,12 +13,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::hooks::{Hold, Hook};
-use crate::{Options, Registry};
+use crate::admission::{Hold, Request};
+use crate::{Admission, Operation, Options};
 
-/// Addresses and ports that are being written.
+const SERVICES: &str = "services";
+
+/// The plugin that gives services their addresses and ports. It holds what is being written.
 #[derive(Clone, Default)]
-pub(crate) struct Allocator(Arc<Mutex<Taken>>);
+pub(crate) struct ServiceAddresses(Arc<Mutex<Taken>>);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Taken {
@@ -29,28 +31,39 @@ struct Taken {
 
 /// Gives back what it holds when it is dropped: by then the service exists, or never will.
 struct Held {
-    allocator: Allocator,
+    pending: Arc<Mutex<Taken>>,
     taken: Taken,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut all = self.allocator.0.lock();
+        let mut all = self.pending.lock();
         all.addresses.retain(|address| !self.taken.addresses.contains(address));
         all.ports.retain(|port| !self.taken.ports.contains(port));
     }
 }
 
-pub(crate) struct ServiceHook;
-
 #[async_trait]
-impl Hook for ServiceHook {
-    async fn before_write(&self, registry: &Registry, object: &mut Value, old: Option<&Value>) -> Result<Option<Hold>, Status> {
-        let services = registry.builtin("", "services")?;
+impl Admission for ServiceAddresses {
+    fn name(&self) -> &'static str {
+        "ServiceAddresses"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        let def = request.resource.def;
+        def.group.is_empty()
+            && def.plural == SERVICES
+            && request.subresource.is_empty()
+            && matches!(request.operation, Operation::Create | Operation::Update)
+    }
+
+    async fn reserve(&self, request: &mut Request<'_>) -> Result<Option<Hold>, Status> {
+        let (registry, old) = (request.registry, request.old);
+        let Some(object) = request.object_mut() else { return Ok(None) };
         let path = crate::resource::object_path(meta::namespace(object), meta::name(object));
-        let mut pending = registry.allocator.0.lock();
+        let mut pending = self.0.lock();
         let mut taken = pending.clone();
-        for entry in services.cache.all(None) {
+        for entry in registry.builtin("", SERVICES)?.cache.all(None) {
             let own = crate::resource::object_path(entry.namespace(), entry.name()) == path;
             if !own {
                 collect(&entry.value(), &mut taken);
@@ -64,7 +77,7 @@ impl Hook for ServiceHook {
         pending.addresses.extend(&wanted.addresses);
         pending.ports.extend(wanted.ports.iter().cloned());
         drop(pending);
-        Ok(Some(Box::new(Held { allocator: registry.allocator.clone(), taken: wanted })))
+        Ok(Some(Box::new(Held { pending: self.0.clone(), taken: wanted })))
     }
 }
 

@@ -3,7 +3,7 @@
 use apimachinery::status::Cause;
 use apimachinery::{GroupResource, Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Attributes, Operation};
+use registry::{Admission, Operation, Request};
 
 use super::{find, forbidden, is};
 
@@ -13,7 +13,7 @@ pub(super) struct NamespaceLifecycle;
 
 /// Whether the namespace exists and is not ending, by its encoded form: neither word of an ending occurs in it. Every create
 /// asks this, and hardly ever needs more.
-async fn is_settled(a: &Attributes<'_>) -> bool {
+async fn is_settled(a: &Request<'_>) -> bool {
     let Some(resource) = a.registry.resource("", "v1", "namespaces") else { return false };
     let Ok(namespace) = a.registry.get(resource, "", a.namespace, None).await else { return false };
     let has = |word: &str| memchr::memmem::find(&namespace.json, word.as_bytes()).is_some();
@@ -26,11 +26,14 @@ impl Admission for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
-    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if is(a, "", "namespaces") || a.namespace.is_empty() || a.operation != Operation::Create || !a.resource.def.stored {
-            return Ok(());
-        }
-        if is_settled(a).await {
+    fn handles(&self, a: &Request<'_>) -> bool {
+        let own = is(a, "", "namespaces");
+        own && a.operation == Operation::Delete
+            || !own && !a.namespace.is_empty() && a.operation == Operation::Create && a.resource.def.stored
+    }
+
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        if a.operation != Operation::Create || is_settled(a).await {
             return Ok(());
         }
         let Some(namespace) = find(a, "", "namespaces", "", a.namespace).await else {
@@ -54,8 +57,8 @@ impl Admission for NamespaceLifecycle {
         Err(status)
     }
 
-    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        if is(a, "", "namespaces") && a.operation == Operation::Delete && IMMORTAL.contains(&a.name) {
+    async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
+        if a.operation == Operation::Delete && IMMORTAL.contains(&a.name) {
             return Err(forbidden(a, "this namespace may not be deleted"));
         }
         Ok(())

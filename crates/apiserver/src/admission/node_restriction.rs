@@ -3,7 +3,7 @@
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Attributes, Operation};
+use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
 use super::{find, forbidden, text};
@@ -21,7 +21,11 @@ impl Admission for NodeRestriction {
         "NodeRestriction"
     }
 
-    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+    fn handles(&self, a: &Request<'_>) -> bool {
+        node_identity(a.user).is_some()
+    }
+
+    async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let Some(node) = node_identity(a.user) else { return Ok(()) };
         let result = match (a.resource.def.group, a.resource.def.plural, a.subresource) {
             ("", "pods", "") => pod(a, node).await,
@@ -43,16 +47,16 @@ impl Admission for NodeRestriction {
     }
 }
 
-fn name<'a>(a: &'a Attributes<'_>) -> &'a str {
-    if a.name.is_empty() { a.object.as_ref().map(meta::name).unwrap_or_default() } else { a.name }
+fn name<'a>(a: &'a Request<'_>) -> &'a str {
+    if a.name.is_empty() { a.object().map(meta::name).unwrap_or_default() } else { a.name }
 }
 
 fn bound(pod: Option<&Value>, node: &str) -> bool {
     pod.is_some_and(|pod| text(pod, "/spec/nodeName") == node)
 }
 
-async fn pod(a: &Attributes<'_>, node: &str) -> Result<(), String> {
-    match (a.operation, &a.object) {
+async fn pod(a: &Request<'_>, node: &str) -> Result<(), String> {
+    match (a.operation, a.object()) {
         (Operation::Create, Some(pod)) => {
             let own = find(a, "", "nodes", "", node).await.unwrap_or_default();
             mirror_pod(pod, node, meta::uid(&own))
@@ -129,12 +133,11 @@ fn mentions(value: &Value, matches: &dyn Fn(&str) -> bool) -> bool {
     }
 }
 
-fn pod_status(a: &Attributes<'_>, node: &str) -> Result<(), String> {
+fn pod_status(a: &Request<'_>, node: &str) -> Result<(), String> {
     if !bound(a.old, node) {
         return Err(format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"));
     }
-    let same =
-        |pointer: &str| a.object.as_ref().and_then(|new| new.pointer(pointer)) == a.old.and_then(|old| old.pointer(pointer));
+    let same = |pointer: &str| a.object().and_then(|new| new.pointer(pointer)) == a.old.and_then(|old| old.pointer(pointer));
     if !same("/metadata/labels") {
         return Err(format!("node \"{node}\" cannot update labels through pod status"));
     }
@@ -144,7 +147,7 @@ fn pod_status(a: &Attributes<'_>, node: &str) -> Result<(), String> {
     Ok(())
 }
 
-async fn evicted(a: &Attributes<'_>, node: &str) -> Result<(), String> {
+async fn evicted(a: &Request<'_>, node: &str) -> Result<(), String> {
     let pod = find(a, "", "pods", a.namespace, name(a)).await;
     if bound(pod.as_ref(), node) {
         Ok(())
@@ -153,8 +156,8 @@ async fn evicted(a: &Attributes<'_>, node: &str) -> Result<(), String> {
     }
 }
 
-async fn token(a: &Attributes<'_>, node: &str) -> Result<(), String> {
-    let Some(request) = &a.object else { return Ok(()) };
+async fn token(a: &Request<'_>, node: &str) -> Result<(), String> {
+    let Some(request) = a.object() else { return Ok(()) };
     let of = |key: &str| text(request, &format!("/spec/boundObjectRef/{key}"));
     if of("kind") != "Pod" || of("apiVersion") != "v1" || of("name").is_empty() {
         return Err("node requested token not bound to a pod".into());
@@ -193,11 +196,11 @@ fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> 
     value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
-fn own_node(a: &Attributes<'_>, node: &str) -> Result<(), String> {
+fn own_node(a: &Request<'_>, node: &str) -> Result<(), String> {
     if name(a) != node {
         return Err(format!("node \"{node}\" is not allowed to modify node \"{}\"", name(a)));
     }
-    let Some(new) = a.object.as_ref() else { return Ok(()) };
+    let Some(new) = a.object() else { return Ok(()) };
     let old = a.old.unwrap_or(&Value::Null);
     if a.operation == Operation::Update && old.pointer("/spec/taints") != new.pointer("/spec/taints") {
         return Err(format!("node \"{node}\" is not allowed to modify taints"));

@@ -2,7 +2,7 @@
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Attributes, Operation};
+use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
 use super::{creates_pod, find, forbidden, is, list, text};
@@ -19,15 +19,20 @@ impl Admission for Priority {
         "Priority"
     }
 
-    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if is(a, "", "pods") && a.subresource.is_empty() && a.operation == Operation::Update {
+    fn handles(&self, a: &Request<'_>) -> bool {
+        is(a, "", "pods") && a.subresource.is_empty() && matches!(a.operation, Operation::Create | Operation::Update)
+            || is(a, GROUP, "priorityclasses")
+    }
+
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        if is(a, "", "pods") && a.operation == Operation::Update {
             keep(a);
             return Ok(());
         }
         if !creates_pod(a) {
             return Ok(());
         }
-        let Some(pod) = a.object.as_ref() else { return Ok(()) };
+        let Some(pod) = a.object() else { return Ok(()) };
         let mut name = text(pod, "/spec/priorityClassName").to_owned();
         if name.is_empty() && meta::annotation(pod, MIRROR).is_some() && pod.pointer("/spec/priority").is_none() {
             name = "system-node-critical".into();
@@ -50,7 +55,7 @@ impl Admission for Priority {
                 ),
             ));
         }
-        let Some(spec) = a.object.as_mut().and_then(|pod| pod.get_mut("spec")) else { return Ok(()) };
+        let Some(spec) = a.object_mut().and_then(|pod| pod.get_mut("spec")) else { return Ok(()) };
         if let Some(class) = &class {
             spec["priorityClassName"] = meta::name(class).into();
         }
@@ -61,9 +66,9 @@ impl Admission for Priority {
         Ok(())
     }
 
-    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+    async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let writes = matches!(a.operation, Operation::Create | Operation::Update);
-        let Some(class) = a.object.as_ref().filter(|_| writes && is(a, GROUP, "priorityclasses")) else { return Ok(()) };
+        let Some(class) = a.object().filter(|_| writes && is(a, GROUP, "priorityclasses")) else { return Ok(()) };
         let name = meta::name(class);
         if class["value"].as_i64().is_some_and(|value| value > NODE_CRITICAL) {
             return Err(forbidden(a, format!("the value must not be larger than {NODE_CRITICAL}")));
@@ -82,15 +87,15 @@ impl Admission for Priority {
 }
 
 /// The global default; the lowest, should there be several.
-async fn default_class(a: &Attributes<'_>) -> Option<Value> {
+async fn default_class(a: &Request<'_>) -> Option<Value> {
     let all = list(a, GROUP, "priorityclasses").await;
     all.into_iter().filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
 }
 
 /// An update that leaves the priority out keeps it.
-fn keep(a: &mut Attributes<'_>) {
+fn keep(a: &mut Request<'_>) {
     let Some(old) = a.old.and_then(|old| old.get("spec")) else { return };
-    let Some(spec) = a.object.as_mut().and_then(|pod| pod.get_mut("spec")) else { return };
+    let Some(spec) = a.object_mut().and_then(|pod| pod.get_mut("spec")) else { return };
     for key in ["priority", "preemptionPolicy"] {
         if let (true, Some(value)) = (spec.get(key).is_none_or(Value::is_null), old.get(key)) {
             spec[key] = value.clone();

@@ -2,7 +2,7 @@
 
 use apimachinery::Status;
 use async_trait::async_trait;
-use registry::{Admission, Attributes};
+use registry::{Admission, Request};
 use serde_json::Value;
 
 use super::{creates_pod, find, forbidden, list_mut, text};
@@ -15,11 +15,12 @@ impl Admission for RuntimeClass {
         "RuntimeClass"
     }
 
-    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if !creates_pod(a) {
-            return Ok(());
-        }
-        let Some(pod) = a.object.as_ref() else { return Ok(()) };
+    fn handles(&self, a: &Request<'_>) -> bool {
+        creates_pod(a)
+    }
+
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        let Some(pod) = a.object() else { return Ok(()) };
         let name = text(pod, "/spec/runtimeClassName").to_owned();
         let given = pod.pointer("/spec/overhead").filter(|overhead| overhead.as_object().is_some_and(|o| !o.is_empty()));
         if name.is_empty() {
@@ -36,7 +37,7 @@ impl Admission for RuntimeClass {
         if given.is_some() && given != overhead.as_ref() {
             return Err(forbidden(a, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
         }
-        let result = match a.object.as_mut().and_then(|pod| pod.get_mut("spec")) {
+        let result = match a.object_mut().and_then(|pod| pod.get_mut("spec")) {
             Some(spec) => merge(spec, &class, overhead),
             None => Ok(()),
         };

@@ -2,7 +2,7 @@
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Attributes};
+use registry::{Admission, Request};
 use serde_json::{Value, json};
 
 use super::{creates_pod, find, forbidden, list_mut, text};
@@ -21,18 +21,21 @@ impl Admission for ServiceAccount {
         "ServiceAccount"
     }
 
-    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if !creates_pod(a) {
-            return Ok(());
-        }
-        let Some(mut pod) = a.object.take() else { return Ok(()) };
+    fn handles(&self, a: &Request<'_>) -> bool {
+        creates_pod(a)
+    }
+
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        let Some(mut pod) = a.object_mut().map(Value::take) else { return Ok(()) };
         let result = admit(a, &mut pod).await;
-        a.object = Some(pod);
-        result.map_err(|why| if why.is_empty() { Status::internal("admission of a pod") } else { forbidden(a, why) })
+        if let Some(object) = a.object_mut() {
+            *object = pod;
+        }
+        result.map_err(|why| forbidden(a, why))
     }
 }
 
-async fn admit(a: &Attributes<'_>, pod: &mut Value) -> Result<(), String> {
+async fn admit(a: &Request<'_>, pod: &mut Value) -> Result<(), String> {
     if meta::annotation(pod, MIRROR).is_some() {
         return if text(pod, "/spec/serviceAccountName").is_empty() {
             Ok(())

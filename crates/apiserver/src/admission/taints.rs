@@ -2,7 +2,7 @@
 
 use apimachinery::Status;
 use async_trait::async_trait;
-use registry::{Admission, Attributes, Operation};
+use registry::{Admission, Operation, Request};
 use serde_json::json;
 
 use super::{is, list_mut};
@@ -17,11 +17,12 @@ impl Admission for TaintNodesByCondition {
         "TaintNodesByCondition"
     }
 
-    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if !is(a, "", "nodes") || !a.subresource.is_empty() || a.operation != Operation::Create {
-            return Ok(());
-        }
-        let Some(node) = a.object.as_mut().and_then(serde_json::Value::as_object_mut) else { return Ok(()) };
+    fn handles(&self, a: &Request<'_>) -> bool {
+        is(a, "", "nodes") && a.subresource.is_empty() && a.operation == Operation::Create
+    }
+
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        let Some(node) = a.object_mut().and_then(serde_json::Value::as_object_mut) else { return Ok(()) };
         let spec = node.entry("spec").or_insert_with(|| json!({}));
         if let Some(taints) = list_mut(spec, "taints")
             && !taints.iter().any(|taint| taint["key"] == NOT_READY && taint["effect"] == "NoSchedule")

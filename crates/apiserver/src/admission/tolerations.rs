@@ -2,7 +2,7 @@
 
 use apimachinery::Status;
 use async_trait::async_trait;
-use registry::{Admission, Attributes, Operation};
+use registry::{Admission, Operation, Request};
 use serde_json::{Value, json};
 
 use super::{is, list_mut};
@@ -18,10 +18,12 @@ impl Admission for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
-    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        let applies =
-            is(a, "", "pods") && a.subresource.is_empty() && matches!(a.operation, Operation::Create | Operation::Update);
-        if let Some(pod) = a.object.as_mut().filter(|_| applies) {
+    fn handles(&self, a: &Request<'_>) -> bool {
+        is(a, "", "pods") && a.subresource.is_empty() && matches!(a.operation, Operation::Create | Operation::Update)
+    }
+
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        if let Some(pod) = a.object_mut() {
             add(pod);
         }
         Ok(())

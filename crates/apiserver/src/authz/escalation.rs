@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::Status;
 use async_trait::async_trait;
-use registry::{Admission, Attributes as Request, Operation};
+use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
 use super::{Attributes, Authorizer, Rule};
@@ -109,7 +109,7 @@ fn only_for_collection(old: &Value, new: &Value) -> bool {
 }
 
 fn name<'a>(request: &'a Request<'_>) -> &'a str {
-    match &request.object {
+    match request.object() {
         Some(object) if request.name.is_empty() => apimachinery::meta::name(object),
         _ => request.name,
     }
@@ -139,12 +139,13 @@ impl Admission for EscalationCheck {
         "RBACEscalationCheck"
     }
 
+    fn handles(&self, request: &Request<'_>) -> bool {
+        request.resource.def.group == GROUP && matches!(request.operation, Operation::Create | Operation::Update)
+    }
+
     async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
         let def = request.resource.def;
-        if def.group != GROUP || !matches!(request.operation, Operation::Create | Operation::Update) {
-            return Ok(());
-        }
-        let Some(object) = &request.object else { return Ok(()) };
+        let Some(object) = request.object() else { return Ok(()) };
         if request.user.groups.iter().any(|group| group == crate::authn::MASTERS)
             || request.old.is_some_and(|old| only_for_collection(old, object))
         {

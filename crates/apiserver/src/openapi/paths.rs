@@ -1,6 +1,6 @@
 //! The paths half of the documents: one entry per path, one operation per verb, derived from the resources.
 
-use kinds::KindDef;
+use kinds::{Behaviour, Connect, KindDef, Verb};
 use registry::{Registry, Resource};
 use schema::{Schema, TypeId};
 use serde_json::{Map, Value, json};
@@ -18,25 +18,25 @@ enum Dialect {
 struct Operation {
     method: &'static str,
     action: &'static str,
-    verb: &'static str,
+    verb: Verb,
 }
 
-const fn operation(method: &'static str, action: &'static str, verb: &'static str) -> Operation {
+const fn operation(method: &'static str, action: &'static str, verb: Verb) -> Operation {
     Operation { method, action, verb }
 }
 
 const COLLECTION: [Operation; 3] = [
-    operation("get", "list", "list"),
-    operation("post", "post", "create"),
-    operation("delete", "deletecollection", "deletecollection"),
+    operation("get", "list", Verb::List),
+    operation("post", "post", Verb::Create),
+    operation("delete", "deletecollection", Verb::DeleteCollection),
 ];
 const ITEM: [Operation; 4] = [
-    operation("get", "get", "get"),
-    operation("put", "put", "update"),
-    operation("patch", "patch", "patch"),
-    operation("delete", "delete", "delete"),
+    operation("get", "get", Verb::Get),
+    operation("put", "put", Verb::Update),
+    operation("patch", "patch", Verb::Patch),
+    operation("delete", "delete", Verb::Delete),
 ];
-const CONNECT: [Operation; 2] = [operation("get", "connect", "get"), operation("post", "connect", "create")];
+const CONNECT: [Operation; 2] = [operation("get", "connect", Verb::Get), operation("post", "connect", Verb::Create)];
 
 /// The paths of one group version.
 pub(super) fn v3(registry: &Registry, path: &str) -> Map<String, Value> {
@@ -72,12 +72,12 @@ fn add(out: &mut Map<String, Value>, resource: &Resource, dialect: Dialect) {
     }
     out.insert(format!("{own}/{{name}}"), path_item(resource, kind, &ITEM, &["name"], dialect, None));
     for sub in def.subresources {
-        let connects = matches!(sub.name, "exec" | "attach" | "portforward" | "proxy");
+        let connects = matches!(sub.behaviour, Behaviour::Connect(connect) if connect != Connect::Log);
         let all = if connects { CONNECT.as_slice() } else { ITEM.as_slice() };
-        let post = [operation("post", "post", "create")];
-        let all = if sub.verbs.contains(&"create") && !connects { post.as_slice() } else { all };
-        let served: Vec<&Operation> = all.iter().filter(|operation| sub.verbs.contains(&operation.verb)).collect();
-        let item = operations(resource, sub.kind, served, &["name"], dialect, Some(sub.name));
+        let post = [operation("post", "post", Verb::Create)];
+        let all = if matches!(sub.behaviour, Behaviour::Action(_)) { post.as_slice() } else { all };
+        let served: Vec<&Operation> = all.iter().filter(|operation| sub.verbs.contains(operation.verb)).collect();
+        let item = operations(resource, def.body_kind(Some(sub)), served, &["name"], dialect, Some(sub.name));
         out.insert(format!("{own}/{{name}}/{}", sub.name), item);
     }
 }

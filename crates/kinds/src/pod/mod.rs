@@ -18,27 +18,27 @@ pub(crate) use warnings::of_template;
 pub(crate) use validate::{PROTOCOLS, TAINT_EFFECTS, tolerations, validate_overhead, validate_template};
 
 use crate::columns::Column;
-use crate::def::{GroupVersionKindRef, KindDef, Sub};
+use crate::def::KindDef;
+use crate::sub::{Action, Connect, Sub};
 use crate::typed::Kind;
-use crate::util::{set_default, text};
-
-const POD: GroupVersionKindRef = ("", "v1", "Pod");
-const CONNECT: &[&str] = &["create", "get"];
-const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
-const UPDATE: &[&str] = &["get", "patch", "update"];
+use crate::util::{keep_all_but_part, set_default, text};
+use crate::verb::VerbSet;
 
 impl Kind for Pod {
-    const DEF: KindDef = KindDef::new("", "v1", "Pod", "pods", "pod").short(&["po"]).in_all().generation().subresources(&[
-        Sub { name: "attach", kind: ("", "v1", "PodAttachOptions"), verbs: CONNECT },
-        Sub { name: "binding", kind: ("", "v1", "Binding"), verbs: &["create"] },
-        Sub { name: "ephemeralcontainers", kind: POD, verbs: UPDATE },
-        Sub { name: "eviction", kind: ("policy", "v1", "Eviction"), verbs: &["create"] },
-        Sub { name: "exec", kind: ("", "v1", "PodExecOptions"), verbs: CONNECT },
-        Sub { name: "log", kind: POD, verbs: &["get"] },
-        Sub { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
-        Sub { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
-        Sub { name: "status", kind: POD, verbs: UPDATE },
-    ]);
+    const DEF: KindDef =
+        KindDef::new("", "v1", "Pod", "pods", "pod").short(&["po"]).in_all().generation().returns_deleted().subresources(&[
+            Sub::connect("attach", Some(("", "v1", "PodAttachOptions")), Connect::Attach),
+            Sub::action("binding", ("", "v1", "Binding"), Action::Bind),
+            Sub::part("ephemeralcontainers", VerbSet::PART, |pod, old| {
+                keep_all_but_part(pod, old, "spec", "ephemeralContainers");
+            }),
+            Sub::action("eviction", ("policy", "v1", "Eviction"), Action::Evict),
+            Sub::connect("exec", Some(("", "v1", "PodExecOptions")), Connect::Exec),
+            Sub::connect("log", None, Connect::Log),
+            Sub::connect("portforward", Some(("", "v1", "PodPortForwardOptions")), Connect::PortForward),
+            Sub::connect("proxy", Some(("", "v1", "PodProxyOptions")), Connect::Proxy),
+            Sub::STATUS,
+        ]);
     const SELECTABLE: &'static [&'static str] = &[
         "spec.nodeName",
         "spec.restartPolicy",
@@ -83,6 +83,19 @@ impl Kind for Pod {
         if let Some(class) = old.pointer("/status/qosClass") {
             set_default(&mut object["status"], "qosClass", class.clone());
         }
+    }
+
+    /// What the spec says unless the options say otherwise, none when nothing runs (Pod Lifecycle, "Termination of Pods").
+    fn grace_seconds(object: &Value, asked: Option<i64>) -> i64 {
+        let nothing_runs =
+            text(object, "/spec/nodeName").is_empty() || ["Succeeded", "Failed"].contains(&text(object, "/status/phase"));
+        if nothing_runs {
+            return 0;
+        }
+        let spec = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
+        let grace = asked.unwrap_or(spec);
+        // A negative period has always meant the shortest one.
+        if grace < 0 { 1 } else { grace }
     }
 
     fn validate(&self, errors: &mut Errors) {

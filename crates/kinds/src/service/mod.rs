@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::{KindDef, NameRule, Sub};
+use crate::def::{KindDef, NameRule};
+use crate::sub::{Connect, Sub};
 use crate::typed::Kind;
 use crate::util::{child_object, each, or_none, remove, set_default, set_zero, text};
 
@@ -25,14 +26,8 @@ impl Kind for Service {
         .in_all()
         .name(NameRule::Label1035)
         .create_on_update()
-        .subresources(&[
-            Sub {
-                name: "proxy",
-                kind: ("", "v1", "ServiceProxyOptions"),
-                verbs: &["create", "delete", "get", "patch", "update"],
-            },
-            Sub { name: "status", kind: ("", "v1", "Service"), verbs: &["get", "patch", "update"] },
-        ]);
+        .returns_deleted()
+        .subresources(&[Sub::connect("proxy", Some(("", "v1", "ServiceProxyOptions")), Connect::Proxy), Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["spec.clusterIP", "spec.type"];
 
     fn field(object: &Value, name: &'static str) -> String {

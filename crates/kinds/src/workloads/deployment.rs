@@ -6,11 +6,12 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, RollingUpdateDeploy
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::view::{self, SCALE, SCALE_SUB};
+use super::view::{self, SCALE};
 use crate::columns::Column;
-use crate::def::{KindDef, Sub};
+use crate::def::KindDef;
 use crate::pod;
 use crate::rules;
+use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default, text};
 
@@ -20,11 +21,7 @@ impl Kind for Deployment {
         .in_all()
         .generation()
         .status_keeps_labels()
-        .scale(SCALE)
-        .subresources(&[
-            SCALE_SUB,
-            Sub { name: "status", kind: ("apps", "v1", "Deployment"), verbs: &["get", "patch", "update"] },
-        ]);
+        .subresources(&[SCALE, Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         let spec = child_object(object, "spec");

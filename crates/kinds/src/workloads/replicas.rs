@@ -5,14 +5,13 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::{Value, json};
 
-use super::view::{self, SCALE, SCALE_SUB};
+use super::view::{self, SCALE};
 use crate::columns::Column;
-use crate::def::{Dependents, KindDef, Sub};
+use crate::def::{Dependents, KindDef};
 use crate::pod;
+use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default};
-
-const STATUS: &[&str] = &["get", "patch", "update"];
 
 fn apply_defaults(object: &mut Value) {
     let spec = child_object(object, "spec");
@@ -54,8 +53,7 @@ impl Kind for ReplicaSet {
         .short(&["rs"])
         .in_all()
         .generation()
-        .scale(SCALE)
-        .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("apps", "v1", "ReplicaSet"), verbs: STATUS }]);
+        .subresources(&[SCALE, Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 
     fn field(object: &Value, _name: &'static str) -> String {
@@ -103,9 +101,8 @@ impl Kind for ReplicationController {
         .short(&["rc"])
         .in_all()
         .generation()
-        .scale(SCALE)
         .dependents(Dependents::Stay)
-        .subresources(&[SCALE_SUB, Sub { name: "status", kind: ("", "v1", "ReplicationController"), verbs: STATUS }]);
+        .subresources(&[SCALE, Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 
     fn field(object: &Value, _name: &'static str) -> String {

@@ -10,14 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::{ScalePaths, Sub};
 use crate::pod;
 use crate::rules::{self, list, text};
+use crate::sub::{ScalePaths, Sub};
 use crate::util::{integer, or_none};
 
-pub(super) const SCALE: ScalePaths =
-    ScalePaths { replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" };
-pub(super) const SCALE_SUB: Sub = Sub { name: "scale", kind: ("autoscaling", "v1", "Scale"), verbs: &["get", "patch", "update"] };
+pub(super) const SCALE: Sub =
+    Sub::scale(ScalePaths { replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" });
 
 /// A kind that keeps a number of pods of one template.
 pub(super) trait Workload {

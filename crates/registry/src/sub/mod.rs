@@ -5,8 +5,10 @@ mod scale;
 mod token;
 
 use apimachinery::Status;
+use kinds::{Action, Behaviour};
 use serde_json::Value;
 
+use crate::pipeline::Target;
 use crate::resource::object_path;
 use crate::{Context, Registry, Resource};
 
@@ -16,9 +18,9 @@ impl Registry {
     /// Reads a subresource.
     pub async fn get_sub(&self, res: &Resource, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = self.get(res, namespace, name, None).await?;
-        match (sub, res.def.scale) {
-            ("scale", Some(paths)) => scale::read(&entry.value(), &paths),
-            _ => Ok(entry.value()),
+        match res.behaviour(sub) {
+            Some(Behaviour::Scale(paths)) => scale::read(&entry.value(), paths),
+            _ => Ok(res.value(&entry)),
         }
     }
 
@@ -32,10 +34,11 @@ impl Registry {
         name: &str,
         object: Value,
     ) -> Result<Value, Status> {
-        match (res.def.kind, sub) {
-            ("Pod", "binding") => self.bind(cx, res, namespace, name, &object).await,
-            ("Pod", "eviction") => self.evict(cx, res, namespace, name, &object).await,
-            ("ServiceAccount", "token") => self.issue_token(cx, res, namespace, name, object).await,
+        let target = Target { cx, res, sub, namespace, name };
+        match res.behaviour(sub) {
+            Some(Behaviour::Action(Action::Bind)) => self.bind(target, &object).await,
+            Some(Behaviour::Action(Action::Evict)) => self.evict(target, &object).await,
+            Some(Behaviour::Action(Action::IssueToken)) => self.issue_token(target, object).await,
             _ => Err(Status::method_not_supported(&res.group_resource, "create")),
         }
     }

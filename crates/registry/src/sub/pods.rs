@@ -7,24 +7,17 @@ use store::Expect;
 
 use crate::pipeline::{Target, storage_error};
 use crate::verbs::CONFLICT_ATTEMPTS;
-use crate::{Context, DeleteOptions, Operation, Registry, Resource};
+use crate::{DeleteOptions, Operation, Registry};
 
 impl Registry {
     /// Binds a pod to a node, once.
-    pub(super) async fn bind(
-        &self,
-        cx: &Context,
-        res: &Resource,
-        namespace: &str,
-        name: &str,
-        binding: &Value,
-    ) -> Result<Value, Status> {
-        let target = Target { cx, res, sub: "binding", namespace, name };
+    pub(super) async fn bind(&self, target: Target<'_>, binding: &Value) -> Result<Value, Status> {
         let node = validate_binding(binding)?;
-        let binding = self.mutate(target, Operation::Create, binding.clone(), None).await?;
-        self.admit(target, Operation::Create, Some(binding.clone()), None).await?;
+        let binding = self.mutate(target, Operation::Create, Some(binding.clone()), None).await?;
+        let (binding, _holds) = self.admit(target, Operation::Create, binding, None).await?;
+        let binding = binding.unwrap_or_default();
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let current = target.res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let pod = bound(target, current.value(), &binding, &node)?;
             match self.put(target, &pod, Expect::At(current.revision)).await {
                 Err(store::Error::Conflict(_)) => {}
@@ -38,14 +31,7 @@ impl Registry {
     }
 
     /// Deletes a pod with the options that the eviction carries. Disruption budgets are not served yet, so none forbids it.
-    pub(super) async fn evict(
-        &self,
-        cx: &Context,
-        res: &Resource,
-        namespace: &str,
-        name: &str,
-        eviction: &Value,
-    ) -> Result<Value, Status> {
+    pub(super) async fn evict(&self, target: Target<'_>, eviction: &Value) -> Result<Value, Status> {
         let options = &eviction["deleteOptions"];
         let text = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let options = DeleteOptions {
@@ -55,7 +41,7 @@ impl Registry {
             propagation: text("/propagationPolicy"),
             orphan_dependents: options["orphanDependents"].as_bool(),
         };
-        self.delete(cx, res, namespace, name, options).await?;
+        self.delete(target.cx, target.res, target.namespace, target.name, options).await?;
         Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
     }
 }

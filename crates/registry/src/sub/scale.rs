@@ -6,12 +6,11 @@ use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::Selector;
 use apimachinery::{Status, meta};
 use kinds::ScalePaths;
-use schema::Schema;
 use serde_json::{Value, json};
 
 use crate::pipeline::Target;
 use crate::verbs::{CONFLICT_ATTEMPTS, apply_patch};
-use crate::{Context, Entry, Patch, Registry, Resource, Written};
+use crate::{Entry, Patch, Registry, Written};
 
 /// The Scale of an object.
 pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
@@ -37,32 +36,18 @@ pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> 
 }
 
 impl Registry {
-    pub(crate) async fn update_scale(
-        &self,
-        cx: &Context,
-        res: &Resource,
-        namespace: &str,
-        name: &str,
-        scale: &Value,
-    ) -> Result<Written, Status> {
-        self.change_scale(cx, res, namespace, name, |_| Ok(scale.clone())).await
+    pub(crate) async fn update_scale(&self, target: Target<'_>, paths: &ScalePaths, scale: &Value) -> Result<Written, Status> {
+        self.change_scale(target, paths, |_| Ok(scale.clone())).await
     }
 
-    pub(crate) async fn patch_scale(
-        &self,
-        cx: &Context,
-        res: &Resource,
-        namespace: &str,
-        name: &str,
-        patch: &Patch,
-    ) -> Result<Written, Status> {
-        let ty = Schema::builtin().kind("autoscaling", "v1", "Scale").ok_or_else(|| Status::internal("no schema for Scale"))?;
-        self.change_scale(cx, res, namespace, name, |current| {
+    pub(crate) async fn patch_scale(&self, target: Target<'_>, paths: &ScalePaths, patch: &Patch) -> Result<Written, Status> {
+        let ty = target.res.body_type(target.sub).ok_or_else(|| Status::internal("no schema for Scale"))?;
+        self.change_scale(target, paths, |current| {
             let mut scale = match patch {
                 Patch::Apply(config) => apply_patch(ty, &current, &Patch::Merge(config.to_string().into()))?,
                 patch => apply_patch(ty, &current, patch)?,
             };
-            res.decode(cx, "scale", &mut scale, Vec::new())?;
+            target.res.decode(target.cx, target.sub, &mut scale, Vec::new())?;
             Ok(scale)
         })
         .await
@@ -70,26 +55,22 @@ impl Registry {
 
     async fn change_scale(
         &self,
-        cx: &Context,
-        res: &Resource,
-        namespace: &str,
-        name: &str,
+        target: Target<'_>,
+        paths: &ScalePaths,
         change: impl Fn(Value) -> Result<Value, Status> + Send,
     ) -> Result<Written, Status> {
-        let target = Target { cx, res, sub: "scale", namespace, name };
-        let paths = res.def.scale.ok_or_else(|| target.not_found())?;
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let current = target.res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let before = current.value();
-            let shown = read(&before, &paths)?;
+            let shown = read(&before, paths)?;
             let scale = change(shown.clone())?;
             let pinned =
                 meta::resource_version(&scale) != meta::resource_version(&shown) && !meta::resource_version(&scale).is_empty();
-            match self.set_replicas(target, &current, before, &scale, &paths).await {
+            match self.set_replicas(target, &current, before, &scale, paths).await {
                 Err(status) if status == target.modified() && !pinned => {}
                 Err(status) => return Err(status),
                 Ok(entry) => {
-                    let object = Some(read(&entry.value(), &paths)?);
+                    let object = Some(read(&entry.value(), paths)?);
                     return Ok(Written { entry, created: false, object });
                 }
             }

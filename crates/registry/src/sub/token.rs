@@ -5,7 +5,7 @@ use apimachinery::{Status, meta};
 use serde_json::{Value, json};
 
 use crate::pipeline::Target;
-use crate::{Context, Operation, Registry, Resource};
+use crate::{Operation, Registry};
 
 /// Seconds of life of a token when the request says nothing.
 const DEFAULT_SECONDS: i64 = 3600;
@@ -32,26 +32,19 @@ pub struct TokenSubject {
 }
 
 impl Registry {
-    pub(super) async fn issue_token(
-        &self,
-        cx: &Context,
-        res: &Resource,
-        namespace: &str,
-        name: &str,
-        request: Value,
-    ) -> Result<Value, Status> {
-        let target = Target { cx, res, sub: "token", namespace, name };
+    pub(super) async fn issue_token(&self, target: Target<'_>, request: Value) -> Result<Value, Status> {
         let signer = self.options.tokens.as_ref().ok_or_else(|| Status::internal("no key to sign tokens with"))?;
-        let account = self.stored(res, namespace, name)?;
-        let request = self.mutate(target, Operation::Create, request, None).await?;
-        let mut request = self.admit(target, Operation::Create, Some(request), None).await?.unwrap_or_default();
+        let account = self.stored(target.res, target.namespace, target.name)?;
+        let request = self.mutate(target, Operation::Create, Some(request), None).await?;
+        let (request, _holds) = self.admit(target, Operation::Create, request, None).await?;
+        let mut request = request.unwrap_or_default();
         let mut subject = subject(target, &account, &request)?;
         self.bind_subject(&mut subject, &request)?;
         let (token, expires) = signer.sign(&subject)?;
         request["spec"]["expirationSeconds"] = subject.seconds.into();
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
-        meta::set_name(&mut request, name);
-        meta::set_namespace(&mut request, namespace);
+        meta::set_name(&mut request, target.name);
+        meta::set_namespace(&mut request, target.namespace);
         Ok(request)
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::apply::{self, By, Types};
 use apimachinery::{Status, meta, names};
+use kinds::Behaviour;
 use schema::Schema;
 use serde_json::{Value, json};
 use store::Expect;
@@ -56,7 +57,7 @@ impl Registry {
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
             track(cx, res, None, &mut object, "");
         }
-        let mut object = self.mutate(target, Operation::Create, object, None).await?;
+        let mut object = self.mutate(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
         prepare_metadata(&mut object, namespace);
         if res.def.has_status() && !res.def.status_on_create {
             object["status"] = json!({});
@@ -85,13 +86,10 @@ impl Registry {
             if attempt == 1 {
                 target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
             }
-            let held = match self.hook(target.res) {
-                Some(hook) => hook.before_write(self, &mut object, None).await?,
-                None => None,
-            };
-            object = self.admit(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
+            let (admitted, holds) = self.admit(target, Operation::Create, Some(object), None).await?;
+            object = admitted.unwrap_or_default();
             let result = self.put(target, &object, Expect::Absent).await;
-            drop(held);
+            drop(holds);
             match result {
                 Ok(entry) => return Ok(entry),
                 Err(store::Error::Conflict(_)) if generated && attempt < NAME_ATTEMPTS => {}
@@ -119,9 +117,9 @@ pub(crate) fn types(res: &Resource) -> Types<'static> {
 
 /// Who writes through which part of the object; what that part resets is never owned through it.
 pub(crate) fn by<'a>(cx: &'a Context, res: &Resource, sub: &'a str, now: &'a str) -> By<'a> {
-    let reset: &[&[&str]] = match sub {
-        "" if res.def.has_status() => &[&["status"]],
-        "status" => &[&["spec"]],
+    let reset: &[&[&str]] = match res.def.subresource(sub).map(|sub| sub.behaviour) {
+        None if res.def.has_status() => &[&["status"]],
+        Some(Behaviour::Status) => &[&["spec"]],
         _ => &[],
     };
     By { manager: &cx.manager, subresource: sub, now, reset }

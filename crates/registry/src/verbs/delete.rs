@@ -8,6 +8,7 @@ use kinds::Dependents;
 use serde_json::Value;
 use store::Expect;
 
+use crate::admission::Hold;
 use crate::pipeline::{Target, storage_error};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
 use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation, Registry, Resource};
@@ -55,18 +56,27 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Result<Deleted, Status>, store::Error> {
         let old = target.res.value(current);
-        let checked = match check_preconditions(target, current, &old, options) {
-            Ok(()) => self.admit(target, Operation::Delete, None, Some(&old)).await.map(|_| ()),
-            refused => refused,
+        let _holds = match self.admit_deletion(target, current, &old, options).await {
+            Ok(holds) => holds,
+            Err(status) => return Ok(Err(status)),
         };
-        if let Err(status) = checked {
-            return Ok(Err(status));
-        }
         Ok(Ok(match plan(target.res, &old, options, Timestamp::now()) {
             Step::Remove => Deleted::Now(self.remove(target, current).await?),
             Step::Nothing => Deleted::Later(target.res.show(current)),
             Step::Mark(object) => Deleted::Later(self.put(target, &object, Expect::At(current.revision)).await?),
         }))
+    }
+
+    async fn admit_deletion(
+        &self,
+        target: Target<'_>,
+        current: &Entry,
+        old: &Value,
+        options: &DeleteOptions,
+    ) -> Result<Vec<Hold>, Status> {
+        check_preconditions(target, current, old, options)?;
+        self.mutate(target, Operation::Delete, None, Some(old)).await?;
+        Ok(self.admit(target, Operation::Delete, None, Some(old)).await?.1)
     }
 
     /// Deletes every object that `list` selects, each as [`Registry::delete`] does.
@@ -105,8 +115,8 @@ fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, options
 fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
     let mut object = old.clone();
     let finalizers_changed = set_propagation(res.def.dependents, &mut object, options);
-    let grace = grace_seconds(res, old, options);
-    let kept = meta::finalizers(&object).next().is_some() || is_kept_namespace(res, old);
+    let grace = res.strategy.grace_seconds(old, options.grace_seconds);
+    let kept = meta::finalizers(&object).next().is_some() || res.strategy.is_kept(old);
     if let Some(deadline) = meta::deletion_timestamp(old) {
         let before = meta::deletion_grace_period_seconds(old).unwrap_or(0);
         if grace == 0 && !kept {
@@ -130,9 +140,7 @@ fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) ->
         let next = meta::generation(&object) + 1;
         meta::set_generation(&mut object, next);
     }
-    if is_kept_namespace(res, old) {
-        object["status"]["phase"] = "Terminating".into();
-    }
+    res.strategy.prepare_delete(&mut object);
     Step::Mark(object)
 }
 
@@ -145,28 +153,6 @@ fn later(time: Timestamp, seconds: i64) -> Timestamp {
 fn mark(object: &mut Value, start: Timestamp, grace: i64) {
     meta::set_deletion_timestamp(object, time::format(later(start, grace)));
     meta::set_deletion_grace_period_seconds(object, Some(grace));
-}
-
-/// A namespace is kept until its content is gone.
-fn is_kept_namespace(res: &Resource, object: &Value) -> bool {
-    let finalizers = object.pointer("/spec/finalizers").and_then(Value::as_array);
-    res.def.group.is_empty() && res.def.kind == "Namespace" && finalizers.is_some_and(|list| !list.is_empty())
-}
-
-/// Only pods have a grace period: what their spec says unless the options say otherwise, none when nothing runs.
-fn grace_seconds(res: &Resource, object: &Value, options: &DeleteOptions) -> i64 {
-    if !(res.def.group.is_empty() && res.def.kind == "Pod") {
-        return 0;
-    }
-    let phase = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
-    let unbound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().is_empty();
-    if unbound || phase == "Succeeded" || phase == "Failed" {
-        return 0;
-    }
-    let spec = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
-    let grace = options.grace_seconds.unwrap_or(spec);
-    // A negative period has always meant the shortest one.
-    if grace < 0 { 1 } else { grace }
 }
 
 /// Finalizers that make the garbage collector treat dependents as asked. Says whether they changed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, apply, meta, patch};
+use kinds::Behaviour;
 use schema::Schema;
 use serde_json::Value;
 
@@ -24,10 +25,10 @@ impl Registry {
         name: &str,
         patch: Patch,
     ) -> Result<Written, Status> {
-        if sub == "scale" {
-            return self.patch_scale(cx, res, namespace, name, &patch).await;
-        }
         let target = Target { cx, res, sub, namespace, name };
+        if let Some(Behaviour::Scale(paths)) = res.behaviour(sub) {
+            return self.patch_scale(target, paths, &patch).await;
+        }
         let mut conflict = None;
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = res.cache.get(&target.path());

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, meta};
+use kinds::Behaviour;
+use kinds::util::keep_all_but;
 use serde_json::{Value, json};
 use store::Expect;
 
@@ -25,8 +27,8 @@ impl Registry {
         name: &str,
         mut object: Value,
     ) -> Result<Written, Status> {
-        if sub == "scale" {
-            return self.update_scale(cx, res, namespace, name, &object).await;
+        if let Some(Behaviour::Scale(paths)) = res.behaviour(sub) {
+            return self.update_scale(Target { cx, res, sub, namespace, name }, paths, &object).await;
         }
         check_identity(&mut object, namespace, Some(name))?;
         let target = Target { cx, res, sub, namespace, name };
@@ -73,7 +75,7 @@ impl Registry {
     ) -> Result<Arc<Entry>, Status> {
         let Target { cx, res, sub, .. } = target;
         check_preconditions(target, current, &old, &object)?;
-        if sub.is_empty() {
+        if res.is_own_body(sub) {
             res.strategy.apply_defaults(&mut object);
         }
         keep_metadata(&mut object, &old);
@@ -82,16 +84,13 @@ impl Registry {
         if tracked {
             track(cx, res, Some(&old), &mut object, sub);
         }
-        let mut object = self.mutate(target, Operation::Update, object, Some(&old)).await?;
-        if res.def.generation && sub != "status" {
+        let mut object = self.mutate(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
+        if res.def.generation && !matches!(res.behaviour(sub), Some(Behaviour::Status)) {
             count_generation(&mut object, &old);
         }
         validate_change(target, &mut object, &mut old)?;
-        let held = match self.hook(res) {
-            Some(hook) if sub.is_empty() => hook.before_write(self, &mut object, Some(&old)).await?,
-            _ => None,
-        };
-        let mut object = self.admit(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
+        let (admitted, holds) = self.admit(target, Operation::Update, Some(object), Some(&old)).await?;
+        let mut object = admitted.unwrap_or_default();
         apimachinery::apply::keep_times(&old, &mut object);
         if object == old {
             return Ok(res.show(current));
@@ -101,7 +100,7 @@ impl Registry {
         } else {
             self.put(target, &object, Expect::At(current.revision)).await
         };
-        drop(held);
+        drop(holds);
         result.map_err(|error| match error {
             store::Error::Conflict(None) => target.not_found(),
             store::Error::Conflict(Some(_)) => target.modified(),
@@ -148,16 +147,16 @@ fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, object:
     Ok(())
 }
 
-/// Takes back what this view of the object may not change.
+/// Takes back what a write through this sub-resource may not change.
 fn confine(res: &Resource, sub: &str, object: &mut Value, old: &Value) {
-    match sub {
-        "" => {
+    match res.behaviour(sub) {
+        None => {
             if res.def.has_status() {
                 copy(object, old, "status");
             }
             res.strategy.prepare_update(object, old);
         }
-        "status" => {
+        Some(Behaviour::Status) => {
             keep_all_but(object, old, &["status", "metadata"]);
             let labels = if res.def.status_keeps_labels { "" } else { "labels" };
             if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
@@ -168,9 +167,8 @@ fn confine(res: &Resource, sub: &str, object: &mut Value, old: &Value) {
             }
             res.strategy.prepare_status(object, old);
         }
-        "finalize" => keep_all_but_part(object, old, "spec", "finalizers"),
-        "ephemeralcontainers" => keep_all_but_part(object, old, "spec", "ephemeralContainers"),
-        _ => {}
+        Some(Behaviour::Part(confine)) => confine(object, old),
+        Some(Behaviour::Scale(_) | Behaviour::Action(_) | Behaviour::Connect(_)) => {}
     }
 }
 
@@ -182,34 +180,12 @@ fn copy(object: &mut Value, from: &Value, key: &str) {
     }
 }
 
-/// Makes all fields those of the old value, but for some. What is the same already is not copied.
-fn keep_all_but(value: &mut Value, old: &Value, but: &[&str]) {
-    let (Some(map), Some(old)) = (value.as_object_mut(), old.as_object()) else { return };
-    map.retain(|key, value| but.contains(&key.as_str()) || old.get(key) == Some(value));
-    for (key, value) in old.iter().filter(|(key, _)| !but.contains(&key.as_str())) {
-        if !map.contains_key(key) {
-            map.insert(key.clone(), value.clone());
-        }
-    }
-}
-
-/// Makes all fields those of the old object, but for one field of one part.
-fn keep_all_but_part(object: &mut Value, old: &Value, part: &str, field: &str) {
-    keep_all_but(object, old, &[part]);
-    let value = object.as_object_mut().map(|map| map.entry(part).or_insert_with(|| json!({})));
-    if let Some(value) = value {
-        keep_all_but(value, old.get(part).unwrap_or(&json!({})), &[field]);
-    }
-}
-
 /// Whether the update has taken away the last thing that kept a deleted object.
 fn finished(res: &Resource, object: &Value, old: &Value) -> bool {
-    let is_namespace = res.def.kind == "Namespace" && res.def.group.is_empty();
-    let spec_finalizers = object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     meta::is_deleting(old)
         && meta::finalizers(object).next().is_none()
         && meta::deletion_grace_period_seconds(old).unwrap_or(0) == 0
-        && !(is_namespace && spec_finalizers)
+        && !res.strategy.is_kept(object)
 }
 
 #[cfg(test)]
