@@ -2,6 +2,7 @@
 
 mod cluster_roles;
 mod controller_roles;
+mod coverage;
 mod escalation;
 mod index;
 mod node;

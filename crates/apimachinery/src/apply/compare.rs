@@ -3,6 +3,7 @@
 use super::set::{Set, node, subtract_recursive};
 use super::shape::{Fields, Keys, Ref, Shape, field_element, set_element};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 /// The fields that differ.
 #[derive(Debug, Default)]
@@ -142,21 +143,12 @@ fn for_each_key<'v>(
     }
 }
 
-/// Items of a list by their path elements, in order of first appearance.
-fn index(list: &[Value], element: &impl Fn(&Value) -> Option<String>) -> Vec<(String, Vec<usize>)> {
-    let mut out: Vec<(String, Vec<usize>)> = Vec::with_capacity(list.len());
-    let mut positions = std::collections::HashMap::with_capacity(list.len());
-    for (i, item) in list.iter().enumerate() {
-        let Some(key) = element(item) else { continue };
-        match positions.get(&key) {
-            Some(at) => {
-                let at: usize = *at;
-                out[at].1.push(i);
-            }
-            None => {
-                positions.insert(key.clone(), out.len());
-                out.push((key, vec![i]));
-            }
+/// Positions of the items of a list by their path elements.
+fn index(list: &[Value], element: &impl Fn(&Value) -> Option<String>) -> HashMap<String, Vec<usize>> {
+    let mut out: HashMap<String, Vec<usize>> = HashMap::with_capacity(list.len());
+    for (position, item) in list.iter().enumerate() {
+        if let Some(key) = element(item) {
+            out.entry(key).or_default().push(position);
         }
     }
     out
@@ -175,7 +167,7 @@ fn items(
     let mut before = index(old, &element);
     let pick = |list: &'_ [Value], at: &[usize]| at.iter().map(|i| list[*i].clone()).collect::<Vec<_>>();
     for (key, at) in index(new, &element) {
-        let earlier = before.iter().position(|(k, _)| *k == key).map(|i| before.swap_remove(i).1).unwrap_or_default();
+        let earlier = before.remove(&key).unwrap_or_default();
         let part = match (earlier.as_slice(), at.as_slice()) {
             ([], [one]) => walk(ty, None, Some(&new[*one])),
             ([was], [is]) => walk(ty, Some(&old[*was]), Some(&new[*is])),
@@ -193,4 +185,24 @@ fn items(
         out.add(|| key.clone(), part);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// As many elements as the largest body holds: whatever looks for each in a list of all does not end within the test's time.
+    #[test]
+    fn large_lists() {
+        let schema = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}});
+        let list = |numbers: &mut dyn Iterator<Item = u32>| Value::from(numbers.collect::<Vec<_>>());
+        let check = |old: Value, new: Value, changed: usize, removed: usize| {
+            let part = walk(Ref::Json(&schema), Some(&old), Some(&new));
+            assert_eq!((part.changed.map_or(0, |set| set.len()), part.removed.map_or(0, |set| set.len())), (changed, removed));
+        };
+        const MANY: u32 = 300_000;
+        check(list(&mut (0..MANY)), list(&mut (0..MANY).rev()), 0, 0);
+        check(list(&mut (0..MANY)), list(&mut (1..=MANY)), 1, 1);
+    }
 }

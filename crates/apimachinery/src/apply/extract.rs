@@ -74,20 +74,36 @@ fn with_named(ty: Option<Ref<'_>>, below: &Set) -> Set {
     out
 }
 
-/// What is wrong with a configuration: undeclared fields, items without keys, duplicate items. The texts are upstream's.
-pub(crate) fn validate(root: Ref<'_>, object: &Value) -> Vec<String> {
-    let mut errors = Vec::new();
+/// What is wrong with a configuration: undeclared fields, items without keys, duplicate items. The texts are upstream's. Only the
+/// first ones, `limit` bytes but for the last.
+pub(crate) fn validate(root: Ref<'_>, object: &Value, limit: usize) -> Vec<String> {
+    let mut errors = Errors { all: Vec::new(), left: limit };
     check(root, object, &mut String::new(), &mut errors);
-    errors
+    errors.all
 }
 
-fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Vec<String>) {
+struct Errors {
+    all: Vec<String>,
+    left: usize,
+}
+
+impl Errors {
+    fn push(&mut self, text: std::fmt::Arguments<'_>) {
+        if self.left > 0 {
+            let text = text.to_string();
+            self.left = self.left.saturating_sub(text.len());
+            self.all.push(text);
+        }
+    }
+}
+
+fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Errors) {
     let (fields, items) = match (ty.shape(value), value) {
         (_, Value::Null) | (Shape::Leaf, _) => return,
         (Shape::Map(fields), Value::Object(map)) => (Some((fields, map)), None),
-        (Shape::Map(_), _) => return errors.push(format!("{path}: expected map, got {value}")),
+        (Shape::Map(_), _) => return errors.push(format_args!("{path}: expected map, got {value}")),
         (shape @ (Shape::Set | Shape::List(..)), Value::Array(items)) => (None, Some((shape, items))),
-        (Shape::Set | Shape::List(..), _) => return errors.push(format!("{path}: expected list, got {value}")),
+        (Shape::Set | Shape::List(..), _) => return errors.push(format_args!("{path}: expected list, got {value}")),
     };
     let length = path.len();
     if let Some((fields, map)) = fields {
@@ -96,7 +112,7 @@ fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Vec<String>
             path.push_str(key);
             match fields.declared(key) {
                 Some(ty) => check(ty, value, path, errors),
-                None => errors.push(format!("{path}: field not declared in schema")),
+                None => errors.push(format_args!("{path}: field not declared in schema")),
             }
             path.truncate(length);
         }
@@ -106,7 +122,7 @@ fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Vec<String>
     }
 }
 
-fn check_items(shape: &Shape<'_>, items: &[Value], path: &mut String, errors: &mut Vec<String>) {
+fn check_items(shape: &Shape<'_>, items: &[Value], path: &mut String, errors: &mut Errors) {
     let mut seen = HashSet::new();
     let length = path.len();
     for (i, item) in items.iter().enumerate() {
@@ -114,27 +130,26 @@ fn check_items(shape: &Shape<'_>, items: &[Value], path: &mut String, errors: &m
             Shape::List(keys, ty) if item.is_object() => match keys.element(item) {
                 Ok(element) => (element, *ty),
                 Err(key) => {
-                    let text = format!(
+                    errors.push(format_args!(
                         "{path}: element {i}: associative list with keys has an element that omits key field {} (and doesn't have default value)",
                         crate::text::quote(key)
-                    );
-                    errors.push(text);
+                    ));
                     continue;
                 }
             },
             Shape::List(..) => {
-                errors.push(format!("{path}: element {i}: associative list with keys may not have non-map elements"));
+                errors.push(format_args!("{path}: element {i}: associative list with keys may not have non-map elements"));
                 continue;
             }
             _ if item.is_object() || item.is_array() || item.is_null() => {
-                errors.push(format!("{path}: element {i}: associative lists without keys may not have non-scalar elements"));
+                errors.push(format_args!("{path}: element {i}: associative lists without keys may not have non-scalar elements"));
                 continue;
             }
             _ => (set_element(item), Ref::Scalar),
         };
         let text = set::element_text(&element);
         if !seen.insert(element) {
-            errors.push(format!("{path}: duplicate entries for key {text}"));
+            errors.push(format_args!("{path}: duplicate entries for key {text}"));
         }
         path.push_str(&text);
         check(ty, item, path, errors);

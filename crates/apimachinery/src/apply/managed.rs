@@ -5,6 +5,8 @@ use super::set::{self, Set};
 use crate::meta;
 use crate::text::quote;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// More entries of operation `Update` than this are merged, oldest first.
 const MAX_UPDATE_MANAGERS: usize = 10;
@@ -51,10 +53,12 @@ impl Managed {
     /// Reads entries; the error says which one is malformed.
     pub(crate) fn decode(entries: &[Value]) -> Result<Self, String> {
         let mut out = Self(Vec::with_capacity(entries.len() + 1));
+        let mut known = HashMap::with_capacity(entries.len());
         for (i, entry) in entries.iter().enumerate() {
             let entry = entry.as_object().ok_or_else(|| format!("managed fields entry {i} is not an object"))?;
             check(entry, i)?;
-            match out.0.iter_mut().find(|e| identity(e) == identity(entry)) {
+            let position = *known.entry(identity(entry)).or_insert(out.0.len());
+            match out.0.get_mut(position) {
                 Some(earlier) => *earlier = entry.clone(),
                 None => out.0.push(entry.clone()),
             }
@@ -160,19 +164,23 @@ impl Managed {
             return;
         }
         self.0.sort_by_cached_key(|e| (text(e, "time").to_owned(), text(e, "manager").to_owned()));
-        let mut i = 0;
-        while i < self.0.len() && excess > 0 {
-            let version = text(&self.0[i], "apiVersion").to_owned();
-            let first = self.0[..i].iter().position(|e| is_update(e) && text(e, "apiVersion") == version);
-            match first {
-                Some(first) if is_update(&self.0[i]) => {
-                    let newer = self.0.remove(i);
-                    merge_ancient(&mut self.0[first], &newer, &version);
-                    excess -= 1;
+        // The oldest update of each version, which takes in those that follow.
+        let mut oldest: HashMap<String, usize> = HashMap::new();
+        let mut kept: Vec<Map<String, Value>> = Vec::with_capacity(self.0.len());
+        for entry in std::mem::take(&mut self.0) {
+            if excess > 0 && is_update(&entry) {
+                match oldest.entry(text(&entry, "apiVersion").to_owned()) {
+                    Entry::Occupied(at) => {
+                        merge_ancient(&mut kept[*at.get()], &entry);
+                        excess -= 1;
+                        continue;
+                    }
+                    Entry::Vacant(place) => drop(place.insert(kept.len())),
                 }
-                _ => i += 1,
             }
+            kept.push(entry);
         }
+        self.0 = kept;
     }
 }
 
@@ -188,11 +196,16 @@ fn describe(entry: &Map<String, Value>) -> String {
     out
 }
 
-fn merge_ancient(older: &mut Map<String, Value>, newer: &Map<String, Value>, version: &str) {
-    let by = By { manager: ANCIENT, subresource: "", now: text(newer, "time"), reset: &[] };
-    let mut all = fields(older).clone();
+/// Makes the older entry one of all that merged, in place: what it has taken in is not looked at again.
+fn merge_ancient(older: &mut Map<String, Value>, newer: &Map<String, Value>) {
+    let version = text(older, "apiVersion").to_owned();
+    let mut all = match older.remove("fieldsV1") {
+        Some(Value::Object(all)) => all,
+        _ => Set::new(),
+    };
     set::union(&mut all, fields(newer));
-    *older = entry(&by, Operation::Update, version, all);
+    let by = By { manager: ANCIENT, subresource: "", now: text(newer, "time"), reset: &[] };
+    *older = entry(&by, Operation::Update, &version, all);
 }
 
 fn check(entry: &Map<String, Value>, index: usize) -> Result<(), String> {

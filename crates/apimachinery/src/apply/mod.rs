@@ -150,7 +150,7 @@ fn check_patch(types: Types<'_>, live: Option<&Value>, patch: &Value) -> Result<
     if meta::metadata(patch).and_then(|m| m.get("managedFields")).is_some_and(|m| !m.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let errors = extract::validate(types.root(), patch);
+    let errors = extract::validate(types.root(), patch, MAX_TOLD);
     let text = match errors.as_slice() {
         [] => return Ok(()),
         [one] => one.clone(),
@@ -262,11 +262,16 @@ fn update_last_applied(object: &mut Value, patch: &Value) {
     }
 }
 
+/// Bytes of text about the fields of an apply that conflict or are wrong: what is beyond is not told.
+const MAX_TOLD: usize = 256 << 10;
+
 fn conflict_status(conflicts: &Conflicts) -> Status {
     let mut causes = Vec::new();
     let mut by_manager: Vec<(&String, Vec<String>)> = Vec::new();
+    let mut left = MAX_TOLD;
     for (manager, fields) in conflicts {
-        let paths = set::paths(fields);
+        let paths = set::paths(fields, left);
+        left = paths.iter().fold(left, |left, path| left.saturating_sub(path.len() + manager.len()));
         causes.extend(paths.iter().map(|path| Cause {
             reason: "FieldManagerConflict".to_owned(),
             message: format!("conflict with {manager}"),

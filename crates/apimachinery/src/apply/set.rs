@@ -66,27 +66,40 @@ pub(crate) fn subtract_recursive(set: &mut Set, other: &Set) {
     remove_where(set, other, true);
 }
 
+/// Looks for the elements of the smaller one in the other: many small sets against a large one cost what the small ones cost together.
 fn remove_where(set: &mut Set, other: &Set, recursive: bool) {
-    for (key, theirs) in children(other) {
-        let Some(Value::Object(ours)) = set.get_mut(key) else { continue };
-        let removed = is_member(theirs);
-        let member = is_member(ours) && !removed;
-        let mut below = std::mem::take(ours);
-        if removed && recursive {
-            below.clear();
-        } else if !below.is_empty() {
-            remove_where(&mut below, theirs, recursive);
+    if other.len() <= set.len() {
+        children(other).for_each(|(key, theirs)| remove_below(set, key, theirs, recursive));
+        return;
+    }
+    let common: Vec<String> = set.keys().filter(|key| other.contains_key(*key)).cloned().collect();
+    for key in common.iter().filter(|key| *key != SELF) {
+        if let Some(Value::Object(theirs)) = other.get(key) {
+            remove_below(set, key, theirs, recursive);
         }
-        match renode(below, member) {
-            Some(kept) => *ours = kept,
-            None => drop(set.remove(key)),
-        }
+    }
+}
+
+fn remove_below(set: &mut Set, key: &str, theirs: &Set, recursive: bool) {
+    let Some(Value::Object(ours)) = set.get_mut(key) else { return };
+    let removed = is_member(theirs);
+    let member = is_member(ours) && !removed;
+    let mut below = std::mem::take(ours);
+    if removed && recursive {
+        below.clear();
+    } else if !below.is_empty() {
+        remove_where(&mut below, theirs, recursive);
+    }
+    match renode(below, member) {
+        Some(kept) => *ours = kept,
+        None => drop(set.remove(key)),
     }
 }
 
 /// The paths that are in both.
 pub(crate) fn intersection(a: &Set, b: &Set) -> Set {
     let mut out = Set::new();
+    let (a, b) = if a.len() <= b.len() { (a, b) } else { (b, a) };
     for (key, ours) in children(a) {
         let Some(Value::Object(theirs)) = b.get(key) else { continue };
         if let Some(both) = node(intersection(ours, theirs), is_member(ours) && is_member(theirs)) {
@@ -115,22 +128,38 @@ pub(crate) fn is_valid(set: &Set) -> bool {
     set.iter().all(|(k, v)| valid_key(k) && v.as_object().is_some_and(is_valid))
 }
 
-/// The paths as text (`.spec.containers[name="x"].image`), at each level those that end there first.
-pub(crate) fn paths(set: &Set) -> Vec<String> {
-    let mut out = Vec::new();
-    collect(set, &mut String::new(), &mut out);
-    out
+/// The paths as text (`.spec.containers[name="x"].image`), at each level those that end there first. Only the first ones, `limit`
+/// bytes but for the last: a long key with many paths below would stand in each of them.
+pub(crate) fn paths(set: &Set, limit: usize) -> Vec<String> {
+    let mut out = Paths { all: Vec::new(), left: limit };
+    out.collect(set, &mut String::new());
+    out.all
 }
 
-fn collect(set: &Set, prefix: &mut String, out: &mut Vec<String>) {
-    for (key, _) in children(set).filter(|(_, n)| is_member(n)) {
-        out.push(format!("{prefix}{}", element_text(key)));
-    }
-    for (key, below) in children(set).filter(|(_, n)| !n.is_empty()) {
-        let length = prefix.len();
-        prefix.push_str(&element_text(key));
-        collect(below, prefix, out);
-        prefix.truncate(length);
+struct Paths {
+    all: Vec<String>,
+    left: usize,
+}
+
+impl Paths {
+    fn collect(&mut self, set: &Set, prefix: &mut String) {
+        for (key, _) in children(set).filter(|(_, n)| is_member(n)) {
+            if self.left == 0 {
+                return;
+            }
+            let path = format!("{prefix}{}", element_text(key));
+            self.left = self.left.saturating_sub(path.len());
+            self.all.push(path);
+        }
+        for (key, below) in children(set).filter(|(_, n)| !n.is_empty()) {
+            if self.left == 0 {
+                return;
+            }
+            let length = prefix.len();
+            prefix.push_str(&element_text(key));
+            self.collect(below, prefix);
+            prefix.truncate(length);
+        }
     }
 }
 
@@ -193,7 +222,8 @@ mod tests {
             r#".spec.containers[name="x",port=80]"#,
             r#".spec.containers[name="x",port=80].image"#,
         ];
-        assert_eq!(paths(&set(s)), expected);
+        assert_eq!(paths(&set(s.clone()), usize::MAX), expected);
+        assert_eq!(paths(&set(s), 10), expected[..2]);
         assert_eq!(
             of_fields(&[&["metadata", "labels"], &["status"]]),
             set(json!({"f:metadata": {"f:labels": {}}, "f:status": {}}))

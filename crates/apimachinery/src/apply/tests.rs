@@ -361,3 +361,5 @@ fn meta_free(object: &Value) -> Value {
     meta::remove(&mut out, "managedFields");
     out
 }
+
+mod large;

@@ -1,7 +1,9 @@
-//! How strategic merge patch merges lists.
+//! How strategic merge patch merges lists. Every step takes time that is linear in both lists (sorting apart): elements are found by
+//! what identifies them, in a hash table.
 
 use super::strategic::{Cursor, DIRECTIVE, StrategicError, merge_map};
 use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
 
 /// Merges a list with the strategy `merge`.
 pub(super) fn merge(
@@ -14,32 +16,28 @@ pub(super) fn merge(
         return Ok(original);
     }
     if !are_objects(&original, &patch)? {
-        let mut merged = original.clone();
-        patch.iter().for_each(|item| {
-            if !merged.contains(item) {
-                merged.push(item.clone())
-            }
-        });
-        let mut seen = Vec::new();
-        merged.retain(|item| {
-            !seen.contains(item) && {
-                seen.push(item.clone());
-                true
-            }
-        });
+        let mut seen = HashSet::with_capacity(original.len() + patch.len());
+        let merged = original.iter().chain(&patch).filter(|item| seen.insert(*item)).cloned().collect();
         return order(merged, &patch, &original, None);
     }
     let key = merge_key.ok_or_else(|| StrategicError::NoMergeKeyDeclared(cursor.name()))?;
     let (original, patch) = apply_directives(original, patch, key)?;
-    let mut merged = original.clone();
-    for item in &patch {
-        let value = key_of(item, key)?;
-        match merged.iter_mut().find(|m| m.get(key) == Some(value)) {
+    let merged = merge_objects(cursor, &original, &patch, key)?;
+    order(merged, &patch, &original, Some(key))
+}
+
+/// The elements of the original, each merged with those of the patch that have its key, and then the others of the patch.
+fn merge_objects(cursor: Cursor<'_>, original: &[Value], patch: &[Value], key: &str) -> Result<Vec<Value>, StrategicError> {
+    let mut merged = original.to_vec();
+    let mut at = Positions::of(original, Some(key)).0;
+    for item in patch {
+        let position = *at.entry(key_of(item, key)?).or_insert(merged.len());
+        match merged.get_mut(position) {
             Some(Value::Object(found)) => *found = merge_map(cursor, std::mem::take(found), object(item)?.clone())?,
             _ => merged.push(item.clone()),
         }
     }
-    order(merged, &patch, &original, Some(key))
+    Ok(merged)
 }
 
 /// Whether the elements are objects; an error when they are not all alike.
@@ -58,15 +56,13 @@ fn are_objects(original: &[Value], patch: &[Value]) -> Result<bool, StrategicErr
 /// Handles elements with `$patch`: what remains of both lists.
 fn apply_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), StrategicError> {
     let mut plain = Vec::with_capacity(patch.len());
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in patch {
         match item.get(DIRECTIVE) {
             None => plain.push(item),
             Some(directive) => match directive.as_str() {
-                Some("delete") => {
-                    let value = key_of(&item, key)?;
-                    original.retain(|o| o.get(key) != Some(value));
-                }
+                Some("delete") => drop(deleted.insert(key_of(&item, key)?.clone())),
                 Some("replace") => replace = true,
                 Some("merge") => return Err(StrategicError::MergeInList),
                 _ => {
@@ -76,7 +72,13 @@ fn apply_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
         }
     }
     // As upstream, the list is then replaced by nothing but the other elements.
-    Ok(if replace { (plain, Vec::new()) } else { (original, plain) })
+    if replace {
+        return Ok((plain, Vec::new()));
+    }
+    if !deleted.is_empty() {
+        original.retain(|item| item.get(key).is_none_or(|value| !deleted.contains(value)));
+    }
+    Ok((original, plain))
 }
 
 fn object(item: &Value) -> Result<&Map<String, Value>, StrategicError> {
@@ -97,9 +99,23 @@ fn identity<'v>(item: &'v Value, key: Option<&str>) -> Option<&'v Value> {
     }
 }
 
-fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    let wanted = identity(item, key)?;
-    list.iter().position(|other| identity(other, key) == Some(wanted))
+/// Where elements first stand in a list.
+struct Positions<'v>(HashMap<&'v Value, usize>);
+
+impl<'v> Positions<'v> {
+    fn of(list: &'v [Value], key: Option<&str>) -> Self {
+        let mut all = HashMap::with_capacity(list.len());
+        for (position, item) in list.iter().enumerate() {
+            if let Some(identity) = identity(item, key) {
+                all.entry(identity).or_insert(position);
+            }
+        }
+        Self(all)
+    }
+
+    fn find(&self, item: &Value, key: Option<&str>) -> Option<usize> {
+        self.0.get(identity(item, key)?).copied()
+    }
 }
 
 /// Brings elements into the order of the patch, those that only the server has in the order of the server, and merges both orders
@@ -113,19 +129,25 @@ pub(super) fn order(
     if let Some(key) = key {
         merged.iter().chain(patch_order).chain(server_order).try_for_each(|item| key_of(item, key).map(drop))?;
     }
-    let (mut patched, mut server): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| position(patch_order, item, key).is_some());
-    patched.sort_by_key(|item| position(patch_order, item, key));
-    server.sort_by_key(|item| position(server_order, item, key));
+    let (in_patch, in_server) = (Positions::of(patch_order, key), Positions::of(server_order, key));
+    let (mut patched, mut server) = (Vec::new(), Vec::new());
+    for item in merged {
+        let on_server = in_server.find(&item, key);
+        match in_patch.find(&item, key) {
+            Some(at) => patched.push((at, on_server, item)),
+            None => server.push((on_server, item)),
+        }
+    }
+    patched.sort_by_key(|(at, ..)| *at);
+    server.sort_by_key(|(on_server, _)| *on_server);
     let mut out = Vec::with_capacity(patched.len() + server.len());
     let (mut patched, mut server) = (patched.into_iter().peekable(), server.into_iter().peekable());
-    while let (Some(left), Some(right)) = (server.peek(), patched.peek()) {
-        let before = (position(server_order, left, key), position(server_order, right, key));
-        let server_first = matches!(before, (Some(l), Some(r)) if l < r);
-        out.extend(if server_first { server.next() } else { patched.next() });
+    while let (Some((left, _)), Some((_, right, _))) = (server.peek(), patched.peek()) {
+        let server_first = matches!((left, right), (Some(l), Some(r)) if l < r);
+        out.extend(if server_first { server.next().map(|(_, item)| item) } else { patched.next().map(|(.., item)| item) });
     }
-    out.extend(patched);
-    out.extend(server);
+    out.extend(patched.map(|(.., item)| item));
+    out.extend(server.map(|(_, item)| item));
     Ok(out)
 }
 

@@ -6,6 +6,7 @@
 
 mod lists;
 mod operations;
+mod pointer;
 mod strategic;
 
 use crate::status::{Details, Reason, Status};

@@ -5,6 +5,7 @@ use crate::status::Status;
 use crate::text::quote;
 use schema::{Patch, Schema, Type, TypeDef, TypeId};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 type Object = Map<String, Value>;
 
@@ -183,7 +184,8 @@ fn merge_field(cursor: Cursor<'_>, original: &mut Object, key: String, value: Va
 fn delete_from_list(original: &mut Object, key: &str, values: &Value) -> Result<(), StrategicError> {
     let Some(values) = values.as_array() else { return Err(StrategicError::PrimitiveList) };
     if let Some(Value::Array(list)) = original.get_mut(key) {
-        list.retain(|item| !values.contains(item));
+        let deleted: HashSet<&Value> = values.iter().collect();
+        list.retain(|item| !deleted.contains(item));
     }
     Ok(())
 }
@@ -192,7 +194,8 @@ fn delete_from_list(original: &mut Object, key: &str, values: &Value) -> Result<
 fn apply_retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), StrategicError> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let retained = retained.as_array().ok_or(StrategicError::RetainKeys)?;
-    let is_retained = |key: &str| retained.iter().any(|r| r.as_str() == Some(key));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |key: &str| retained.contains(key);
     let is_directive = |key: &str| key.starts_with(DELETE_FROM_LIST) || key.starts_with(SET_ELEMENT_ORDER);
     if patch.iter().any(|(k, v)| !v.is_null() && !is_directive(k) && !is_retained(k)) {
         return Err(StrategicError::RetainKeys);

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
+use apimachinery::field::{Error, Path};
 use async_trait::async_trait;
 use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
+use super::coverage::Held;
 use super::{Attributes, Authorizer, Rule};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -31,13 +33,15 @@ impl EscalationCheck {
 
     fn confirm(&self, request: &Request<'_>, rules: &[Rule]) -> Result<(), Status> {
         let index = self.authorizer.index();
-        let own: Vec<&Rule> = index.rules(request.user, request.namespace).collect();
-        let lacking: Vec<Rule> =
-            rules.iter().flat_map(Rule::atoms).filter(|atom| !own.iter().any(|rule| rule.covers(atom))).collect();
+        let held = Held::new(index.rules(request.user, request.namespace));
+        let lacking = held.lacking(rules).map_err(|error| {
+            let errors = vec![Error::forbidden(&Path::new("rules"), error.to_string())].into();
+            Status::invalid(GROUP, request.resource.def.kind, name(request), &errors)
+        })?;
         if lacking.is_empty() {
             return Ok(());
         }
-        let mut shown: Vec<String> = merged(lacking).iter().map(ToString::to_string).collect();
+        let mut shown: Vec<String> = lacking.iter().map(ToString::to_string).collect();
         shown.sort();
         let mut groups: Vec<String> = request.user.groups.iter().map(|group| apimachinery::text::quote(group)).collect();
         groups.sort();
@@ -60,8 +64,7 @@ impl EscalationCheck {
         if aggregates(object) || request.old.is_some_and(aggregates) {
             let all = [Rule::of("*", "*", "*"), Rule::paths("*", "*")];
             let index = self.authorizer.index();
-            let has = |all: &Rule| index.rules(request.user, "").any(|rule| rule.covers(all));
-            if !all.iter().all(has) {
+            if Held::new(index.rules(request.user, "")).lacking(&all) != Ok(Vec::new()) {
                 let why = "must have cluster-admin privileges to use the aggregationRule";
                 return Err(Status::forbidden(&request.resource.group_resource, name(request), why));
             }
@@ -113,24 +116,6 @@ fn name<'a>(request: &'a Request<'_>) -> &'a str {
         Some(object) if request.name.is_empty() => apimachinery::meta::name(object),
         _ => request.name,
     }
-}
-
-/// Atoms that differ in their verbs only, put together for the message.
-fn merged(atoms: Vec<Rule>) -> Vec<Rule> {
-    let mut out: Vec<Rule> = Vec::new();
-    for atom in atoms {
-        let same = |other: &&mut Rule| {
-            other.groups == atom.groups
-                && other.resources == atom.resources
-                && other.names == atom.names
-                && other.paths == atom.paths
-        };
-        match out.iter_mut().find(same) {
-            Some(rule) => rule.verbs.extend(atom.verbs),
-            None => out.push(atom),
-        }
-    }
-    out
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use apimachinery::{labels, meta};
+use indexmap::IndexSet;
 use registry::User;
 use serde_json::Value;
 
@@ -137,9 +138,9 @@ impl Index {
 pub(super) fn aggregate(role: &Value, all: &[Value]) -> Option<Vec<Rule>> {
     let selectors = selectors(role)?;
     let mut seen: HashSet<&str> = HashSet::from([meta::name(role)]);
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut rules: IndexSet<Rule> = IndexSet::new();
     gather(&selectors, all, &mut seen, &mut rules);
-    Some(rules)
+    Some(rules.into_iter().collect())
 }
 
 fn selectors(role: &Value) -> Option<Vec<labels::Selector>> {
@@ -148,20 +149,14 @@ fn selectors(role: &Value) -> Option<Vec<labels::Selector>> {
 }
 
 /// Adds the rules of the selected roles in the order of their names. It goes only as deep as roles were not seen before.
-fn gather<'a>(selectors: &[labels::Selector], all: &'a [Value], seen: &mut HashSet<&'a str>, rules: &mut Vec<Rule>) {
+fn gather<'a>(selectors: &[labels::Selector], all: &'a [Value], seen: &mut HashSet<&'a str>, rules: &mut IndexSet<Rule>) {
     let is_selected = |role: &&Value| selectors.iter().any(|selector| selector.matches_object(role));
     let mut selected: Vec<&Value> = all.iter().filter(is_selected).filter(|role| seen.insert(meta::name(role))).collect();
     selected.sort_by_key(|role| meta::name(role));
     for role in selected {
         match self::selectors(role) {
             Some(nested) => gather(&nested, all, seen, rules),
-            None => {
-                for rule in Rule::read_all(role) {
-                    if !rules.contains(&rule) {
-                        rules.push(rule);
-                    }
-                }
-            }
+            None => rules.extend(Rule::read_all(role)),
         }
     }
 }

@@ -9,6 +9,7 @@ use futures::stream::SelectAll;
 use registry::{ListOptions, Registry, Resource};
 use serde_json::Value;
 
+use super::coverage::Held;
 use super::index::{Index, Objects, aggregate};
 use super::{Authorizer, Policy, Rule};
 use crate::bootstrap::context;
@@ -122,8 +123,9 @@ fn merge(found: &mut Value, wanted: &Value) -> bool {
     let mut changed = false;
     if wanted.get("aggregationRule").is_none() {
         let have = Rule::read_all(found);
-        let lacking: Vec<Value> =
-            Rule::read_all(wanted).iter().filter(|rule| !covered(&have, rule)).map(Rule::to_value).collect();
+        let held = Held::new(&have);
+        let covered = |rule: &Rule| held.lacking(std::slice::from_ref(rule)) == Ok(Vec::new());
+        let lacking: Vec<Value> = Rule::read_all(wanted).iter().filter(|rule| !covered(rule)).map(Rule::to_value).collect();
         changed |= append(found, "rules", lacking);
     }
     let subjects = |object: &Value| object.get("subjects").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -138,10 +140,6 @@ fn merge(found: &mut Value, wanted: &Value) -> bool {
         }
     }
     changed
-}
-
-fn covered(have: &[Rule], wanted: &Rule) -> bool {
-    wanted.atoms().iter().all(|atom| have.iter().any(|rule| rule.covers(atom)))
 }
 
 fn append(object: &mut Value, key: &str, items: Vec<Value>) -> bool {

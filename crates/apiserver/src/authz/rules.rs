@@ -101,46 +101,6 @@ impl Rule {
             },
         })
     }
-
-    /// The rule as rules of one verb, group, resource and name each; only those can be compared.
-    pub fn atoms(&self) -> Vec<Self> {
-        let one = |text: &String| vec![text.clone()];
-        let mut out = Vec::new();
-        for verb in &self.verbs {
-            out.extend(self.paths.iter().map(|path| Self { verbs: one(verb), paths: one(path), ..Self::default() }));
-            for (group, resource) in self.groups.iter().flat_map(|g| self.resources.iter().map(move |r| (g, r))) {
-                let base = Self { verbs: one(verb), groups: one(group), resources: one(resource), ..Self::default() };
-                match self.names.is_empty() {
-                    true => out.push(base),
-                    false => out.extend(self.names.iter().map(|name| Self { names: one(name), ..base.clone() })),
-                }
-            }
-        }
-        out
-    }
-
-    /// Whether all that `atom` allows, this rule allows.
-    pub fn covers(&self, atom: &Self) -> bool {
-        let verbs = atom.verbs.iter().all(|verb| has(&self.verbs, verb));
-        if !atom.paths.is_empty() {
-            return verbs && atom.paths.iter().all(|path| self.paths.iter().any(|own| own == path || covers_path(own, path)));
-        }
-        let resource = |wanted: &String| {
-            self.resources.iter().any(|own| {
-                own == "*"
-                    || own == wanted
-                    || own.strip_prefix("*/").is_some_and(|sub| wanted.split_once('/').is_some_and(|(_, s)| s == sub))
-            })
-        };
-        verbs
-            && atom.groups.iter().all(|group| has(&self.groups, group))
-            && atom.resources.iter().all(resource)
-            && (self.names.is_empty() || (!atom.names.is_empty() && atom.names.iter().all(|name| self.names.contains(name))))
-    }
-}
-
-fn covers_path(own: &str, wanted: &str) -> bool {
-    own.strip_suffix('*').is_some_and(|prefix| wanted.trim_end_matches('*').starts_with(prefix))
 }
 
 impl std::fmt::Display for Rule {
@@ -202,19 +162,5 @@ mod tests {
         check("/healthz", "/healthz/a", false);
         check("/api/*", "/api/v1", true);
         check("*", "/x", true);
-    }
-
-    #[test]
-    fn coverage() {
-        let check = |own: Rule, wanted: Rule, expected: bool| {
-            assert_eq!(wanted.atoms().iter().all(|atom| own.covers(atom)), expected, "{own} {wanted}");
-        };
-        check(Rule::of("*", "*", "*"), Rule::of("get list", "core apps", "pods deployments"), true);
-        check(Rule::of("get", "core", "pods"), Rule::of("get list", "core", "pods"), false);
-        let named = Rule { names: vec!["a".into()], ..Rule::of("get", "core", "pods") };
-        check(Rule::of("get", "core", "pods"), named.clone(), true);
-        check(named, Rule::of("get", "core", "pods"), false);
-        check(Rule::paths("get", "/api/*"), Rule::paths("get", "/api/v1/*"), true);
-        check(Rule::paths("get", "/api/v1"), Rule::paths("get", "/api/*"), false);
     }
 }

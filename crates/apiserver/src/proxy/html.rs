@@ -38,7 +38,6 @@ const LINKS: &[(&str, &[&str])] = &[
 const RAW: &[&str] = &["script", "style", "textarea", "title", "iframe", "noembed", "noframes", "xmp"];
 
 /// Where in the page the next byte is.
-#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Text,
     /// Nothing is looked at until these bytes; letters of either case. Then text, which begins with them unless `past`.
@@ -46,12 +45,16 @@ enum State {
         end: Vec<u8>,
         past: bool,
     },
+    /// In a start tag.
+    Tag(Tag),
 }
 
-/// A page on its way. `link` gives the new form of a link, or none when it stays.
+/// A page on its way. `link` gives the new form of a link, or none when it stays. Every byte is looked at once, however the page is
+/// cut into parts.
 pub(super) struct Rewriter<F> {
     link: F,
     state: State,
+    /// The last bytes, which may be the beginning of something; fewer than that is long.
     pending: Vec<u8>,
 }
 
@@ -75,7 +78,12 @@ impl<F: Fn(&str) -> Option<String>> Rewriter<F> {
 
     /// The end of the page: what was held back.
     pub(super) fn finish(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.pending)
+        let mut held = match std::mem::replace(&mut self.state, State::Text) {
+            State::Tag(tag) => tag.text,
+            _ => Vec::new(),
+        };
+        held.append(&mut self.pending);
+        held
     }
 
     /// Moves on by some bytes; none when more are needed.
@@ -83,22 +91,33 @@ impl<F: Fn(&str) -> Option<String>> Rewriter<F> {
         if rest.is_empty() {
             return None;
         }
-        if let State::Until { end, past } = &self.state {
-            let (found, past) = (find(rest, end), *past);
-            // The last bytes may be the beginning of the end.
-            let taken = found.map_or((rest.len() + 1).saturating_sub(end.len()), |at| if past { at + end.len() } else { at });
-            if found.is_some() {
-                self.state = State::Text;
+        match &mut self.state {
+            State::Text => {
+                let start = memchr::memchr(b'<', rest).unwrap_or(rest.len());
+                out.extend_from_slice(&rest[..start]);
+                if start > 0 { Some(start) } else { self.markup(rest, out) }
             }
-            out.extend_from_slice(&rest[..taken]);
-            return (taken > 0 || found.is_some()).then_some(taken);
+            State::Until { end, past } => {
+                let (found, past) = (find(rest, end), *past);
+                // The last bytes may be the beginning of the end.
+                let taken = found.map_or((rest.len() + 1).saturating_sub(end.len()), |at| if past { at + end.len() } else { at });
+                if found.is_some() {
+                    self.state = State::Text;
+                }
+                out.extend_from_slice(&rest[..taken]);
+                (taken > 0 || found.is_some()).then_some(taken)
+            }
+            State::Tag(tag) => {
+                let taken = rest.iter().position(|byte| !tag.goes_on(*byte)).map_or(rest.len(), |last| last + 1);
+                if tag.at == At::End {
+                    self.end_tag(out);
+                } else if tag.text.len() > MAX_TAG {
+                    out.append(&mut tag.text);
+                    self.state = State::Text;
+                }
+                Some(taken)
+            }
         }
-        let start = memchr::memchr(b'<', rest).unwrap_or(rest.len());
-        out.extend_from_slice(&rest[..start]);
-        if start > 0 {
-            return Some(start);
-        }
-        self.markup(rest, out)
     }
 
     /// Something that begins with `<`.
@@ -108,7 +127,10 @@ impl<F: Fn(&str) -> Option<String>> Rewriter<F> {
             b'!' if rest.len() < 4 && b"<!--".starts_with(rest) => return None,
             b'!' if rest.starts_with(b"<!--") => self.state = until(b"-->"),
             b'!' | b'?' | b'/' => self.state = until(b">"),
-            letter if letter.is_ascii_alphabetic() => return self.tag(rest, out),
+            letter if letter.is_ascii_alphabetic() => {
+                self.state = State::Tag(Tag::new());
+                return Some(1);
+            }
             _ => {}
         }
         let taken = if rest.starts_with(b"<!--") { 4 } else { 1 };
@@ -116,72 +138,104 @@ impl<F: Fn(&str) -> Option<String>> Rewriter<F> {
         Some(taken)
     }
 
-    fn tag(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-        let Some(tag) = Tag::parse(rest) else {
-            if rest.len() <= MAX_TAG {
-                return None;
-            }
-            out.push(b'<');
-            return Some(1);
-        };
-        let name = String::from_utf8_lossy(&rest[1..tag.name_end]).to_ascii_lowercase();
+    /// The tag is complete: out it goes, with new links.
+    fn end_tag(&mut self, out: &mut Vec<u8>) {
+        let State::Tag(tag) = std::mem::replace(&mut self.state, State::Text) else { return };
+        let text = tag.text;
+        let name = String::from_utf8_lossy(&text[1..tag.name_end]).to_ascii_lowercase();
         let links = LINKS.iter().find(|(element, _)| *element == name).map_or(&[][..], |(_, attributes)| attributes);
         let mut copied = 0;
         for (attribute, value) in tag.attributes {
-            let attribute = &rest[attribute];
+            let attribute = &text[attribute];
             if !links.iter().any(|link| attribute.eq_ignore_ascii_case(link.as_bytes())) {
                 continue;
             }
-            let new = std::str::from_utf8(&rest[value.clone()]).ok().and_then(&self.link);
+            let new = std::str::from_utf8(&text[value.clone()]).ok().and_then(&self.link);
             let Some(new) = new else { continue };
-            out.extend_from_slice(&rest[copied..value.start]);
+            out.extend_from_slice(&text[copied..value.start]);
             out.extend_from_slice(new.as_bytes());
             copied = value.end;
         }
-        out.extend_from_slice(&rest[copied..tag.end]);
+        out.extend_from_slice(&text[copied..]);
         if RAW.contains(&name.as_str()) {
             self.state = State::Until { end: format!("</{name}").into_bytes(), past: false };
         }
-        Some(tag.end)
     }
 }
 
-/// The parts of a start tag, as ranges of the bytes that begin with it.
+/// What the next byte of a start tag belongs to. Ranges and positions are of the tag's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    Name,
+    BetweenAttributes,
+    AttributeName(usize),
+    AfterAttributeName(Range<usize>),
+    BeforeValue(Range<usize>),
+    Value {
+        name: Range<usize>,
+        start: usize,
+        quote: Option<u8>,
+    },
+    /// Behind its last byte.
+    End,
+}
+
+/// A start tag as far as it has come.
 struct Tag {
+    text: Vec<u8>,
+    at: At,
     name_end: usize,
+    /// Names and values.
     attributes: Vec<(Range<usize>, Range<usize>)>,
-    end: usize,
 }
 
 impl Tag {
-    /// None when the tag does not end here.
-    fn parse(page: &[u8]) -> Option<Self> {
-        let run = |from: usize, stop: &dyn Fn(u8) -> bool| {
-            page.get(from..)?.iter().position(|byte| stop(*byte)).map(|length| from + length)
+    fn new() -> Self {
+        Self { text: vec![b'<'], at: At::Name, name_end: 0, attributes: Vec::new() }
+    }
+
+    /// Takes in the next byte; whether the tag goes on, and may.
+    fn goes_on(&mut self, byte: u8) -> bool {
+        let position = self.text.len();
+        self.text.push(byte);
+        // A byte that ends one part may begin the next one: some parts are passed in one go.
+        while self.moves(byte, position) {}
+        self.at != At::End && self.text.len() <= MAX_TAG
+    }
+
+    /// Moves to another part; whether the byte belongs to a further one.
+    fn moves(&mut self, byte: u8, position: usize) -> bool {
+        let space = byte.is_ascii_whitespace();
+        let ends_name = space || byte == b'>' || byte == b'/';
+        let (at, again) = match std::mem::replace(&mut self.at, At::End) {
+            At::Name if ends_name => {
+                self.name_end = position;
+                (At::BetweenAttributes, true)
+            }
+            At::BetweenAttributes if space || byte == b'/' => (At::BetweenAttributes, false),
+            At::BetweenAttributes if byte == b'>' => (At::End, false),
+            At::BetweenAttributes => (At::AttributeName(position), false),
+            At::AttributeName(start) if ends_name || byte == b'=' => (At::AfterAttributeName(start..position), true),
+            At::AfterAttributeName(name) if space => (At::AfterAttributeName(name), false),
+            At::AfterAttributeName(name) if byte == b'=' => (At::BeforeValue(name), false),
+            At::AfterAttributeName(_) => (At::BetweenAttributes, true),
+            At::BeforeValue(name) if space => (At::BeforeValue(name), false),
+            At::BeforeValue(name) if matches!(byte, b'"' | b'\'') => {
+                (At::Value { name, start: position + 1, quote: Some(byte) }, false)
+            }
+            At::BeforeValue(name) => (At::Value { name, start: position, quote: None }, true),
+            At::Value { name, start, quote: Some(quote) } if byte == quote => {
+                self.attributes.push((name, start..position));
+                (At::BetweenAttributes, false)
+            }
+            At::Value { name, start, quote: None } if space || byte == b'>' => {
+                self.attributes.push((name, start..position));
+                (At::BetweenAttributes, true)
+            }
+            same => (same, false),
         };
-        let is_end = |byte: u8| byte.is_ascii_whitespace() || byte == b'>' || byte == b'/';
-        let name_end = run(1, &is_end)?;
-        let (mut at, mut attributes) = (name_end, Vec::new());
-        loop {
-            at = run(at, &|byte| !(byte.is_ascii_whitespace() || byte == b'/'))?;
-            if page[at] == b'>' {
-                return Some(Self { name_end, attributes, end: at + 1 });
-            }
-            let name = at..run(at + 1, &|byte| is_end(byte) || byte == b'=')?;
-            let equals = run(name.end, &|byte| !byte.is_ascii_whitespace())?;
-            if page[equals] != b'=' {
-                at = equals;
-                continue;
-            }
-            let start = run(equals + 1, &|byte| !byte.is_ascii_whitespace())?;
-            let quote = page[start];
-            let value = match quote {
-                b'"' | b'\'' => start + 1..run(start + 1, &|byte| byte == quote)?,
-                _ => start..run(start, &|byte| byte.is_ascii_whitespace() || byte == b'>')?,
-            };
-            at = value.end + usize::from(matches!(quote, b'"' | b'\''));
-            attributes.push((name, value));
-        }
+        self.at = at;
+        again
     }
 }
 
@@ -226,6 +280,28 @@ mod tests {
         let mut rewriter = Rewriter::new(|_: &str| None);
         let page = format!("<a x=\"{}", "y".repeat(MAX_TAG));
         assert_eq!(rewriter.push(page.as_bytes()).len(), page.len());
-        assert!(rewriter.pending.is_empty());
+        assert!(rewriter.finish().is_empty());
+    }
+
+    /// What never ends is looked at once all the same: a megabyte of each, in one part and in many small ones. Whatever began
+    /// again at each tag, or with each part, would not end within the time of a test.
+    #[test]
+    fn tags_without_an_end_cost_no_more_than_others() {
+        let check = |piece: &str| {
+            let page = piece.repeat((1 << 20) / piece.len());
+            for size in [page.len(), 7] {
+                let mut rewriter = Rewriter::new(|_: &str| None);
+                let mut length = 0;
+                page.as_bytes().chunks(size).for_each(|part| length += rewriter.push(part).len());
+                assert_eq!(length + rewriter.finish().len(), page.len());
+            }
+        };
+        check("<a");
+        check("<a href='");
+        check("<a b ");
+        check("<!-");
+        check("<a b=<");
+        check("</script");
+        check("<script>");
     }
 }

@@ -161,3 +161,43 @@ proptest! {
         prop_assert_eq!(sorted(&once), sorted(&twice));
     }
 }
+
+/// As many elements as the largest body holds: whatever looks for each in a list of all would not end within the test's time.
+const MANY: usize = 60_000;
+
+fn many<T>(f: impl Fn(usize) -> T) -> Vec<T> {
+    (0..MANY).map(f).collect()
+}
+
+#[test]
+fn large_plain_lists() {
+    let name = |n: usize| format!("s.e/{n}");
+    let (names, backwards) = (many(name), many(|n| name(MANY - 1 - n)));
+    let meta = |m: Value| json!({"metadata": m});
+    let finalizers = |list: &[String]| meta(json!({"finalizers": list}));
+    check("ConfigMap", finalizers(&["s.e/7".to_owned()]), finalizers(&names), finalizers(&names));
+    check("ConfigMap", finalizers(&names), finalizers(&backwards), finalizers(&backwards));
+    let ordered = meta(json!({"$setElementOrder/finalizers": backwards, "finalizers": ["s.e/7"]}));
+    check("ConfigMap", finalizers(&names), ordered, finalizers(&backwards));
+    let emptied = meta(json!({"$deleteFromPrimitiveList/finalizers": names}));
+    check("ConfigMap", finalizers(&backwards), emptied, finalizers(&[]));
+    let labels = |m: &dyn Fn(usize) -> (String, Value)| many(m).into_iter().collect::<Object>();
+    let mut changed = labels(&|n| (name(n), json!("2")));
+    changed.insert("$retainKeys".into(), json!(names));
+    let labelled = |value: &'static str| meta(json!({"labels": labels(&|n| (name(n), json!(value)))}));
+    check("ConfigMap", labelled("1"), meta(json!({"labels": changed})), labelled("2"));
+}
+
+#[test]
+fn large_lists_with_keys() {
+    let named = |n: usize| json!({"name": n.to_string()});
+    let image = |n: usize, image: &str| json!({"name": n.to_string(), "image": image});
+    check_containers(many(|n| image(n, "1")).into(), many(|n| image(n, "2")).into(), many(|n| image(n, "2")).into());
+    check_containers(json!([]), many(named).into(), many(named).into());
+    let pod = |spec: Value| json!({"spec": spec});
+    let (original, reversed) = (pod(json!({"containers": many(named)})), many(|n| named(MANY - 1 - n)));
+    let ordered = pod(json!({"$setElementOrder/containers": reversed, "containers": reversed}));
+    check("Pod", original.clone(), ordered, pod(json!({"containers": reversed})));
+    let deleted = many(|n| json!({"name": n.to_string(), "$patch": "delete"}));
+    check("Pod", original, pod(json!({"containers": deleted})), pod(json!({"containers": []})));
+}
