@@ -24,6 +24,8 @@ const DRAIN_API: Duration = Duration::from_secs(4);
 
 /// Runs until a signal or a failure.
 pub(crate) fn run(options: cli::Server) -> Result<()> {
+    // Files for pods have modes that their users need; what is private gets its own mode. The starter's mask is for neither.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     preflight::check(!options.no_agent)?;
     preflight::networks(options.cluster_cidr, options.service_cidr, options.cluster_dns)?;
     preflight::node(&options)?;

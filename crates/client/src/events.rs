@@ -22,6 +22,8 @@ use correlator::{Correlator, Decision, Incident};
 /// How much of the future is remembered while the API is away.
 const QUEUE: usize = 1000;
 const ATTEMPTS: u32 = 5;
+/// Longest message of an event, bytes: the limit of `note` in events.k8s.io.
+const MESSAGE: usize = 1024;
 
 /// Whether an event tells of normal operation or of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,8 +61,8 @@ impl Recorder {
 
     /// Records one event about `object`. Never waits; drops the event when the queue is full.
     pub fn event(&self, object: &ObjectReference, kind: Type, reason: &str, message: impl Into<String>) {
-        let incident =
-            Incident { object: object.clone(), kind, reason: reason.to_owned(), message: message.into(), at: Timestamp::now() };
+        let message = bounded(message.into());
+        let incident = Incident { object: object.clone(), kind, reason: reason.to_owned(), message, at: Timestamp::now() };
         if self.queue.try_send(incident).is_err() {
             tracing::debug!(reason, "event dropped: the queue is full");
         }
@@ -70,6 +72,15 @@ impl Recorder {
     pub fn about<K: Resource<DynamicType = ()>>(&self, object: &K, kind: Type, reason: &str, message: impl Into<String>) {
         self.event(&object.object_ref(&()), kind, reason, message);
     }
+}
+
+/// Cuts a message to what is recorded of it. Messages may hold what a container said, which has no end.
+fn bounded(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        message.shrink_to_fit();
+    }
+    message
 }
 
 struct Writer {
@@ -158,4 +169,18 @@ fn namespace(object: &ObjectReference) -> &str {
 /// `metav1.Time` has whole seconds.
 fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cut_between_characters() {
+        let check = |message: String, length: usize| assert_eq!(bounded(message).len(), length);
+        check("short".to_owned(), 5);
+        check("x".repeat(MESSAGE), MESSAGE);
+        check("x".repeat(16 << 20), MESSAGE);
+        check("xx".to_owned() + &"\u{20ac}".repeat(1000), MESSAGE - 2);
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::LifecycleHandler;
 
 use crate::context::Context;
+use crate::probes::OUTPUT;
 use crate::probes::http::Get;
 use crate::spec::Member;
 
@@ -20,7 +21,7 @@ pub async fn run(
 ) -> Result<(), String> {
     if let Some(action) = &handler.exec {
         let command = action.command.as_deref().unwrap_or_default();
-        let output = cx.runtime().exec_sync(id, command, limit).await.map_err(|error| error.to_string())?;
+        let output = cx.runtime().exec_sync(id, command, limit, OUTPUT).await.map_err(|error| error.to_string())?;
         if output.exit_code == 0 {
             return Ok(());
         }

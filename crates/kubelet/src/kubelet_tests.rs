@@ -160,3 +160,21 @@ async fn pulls_fail_and_pods_are_refused() {
     assert_eq!(status["reason"], "NodeAffinity");
     assert!(!cell.runtime.world.lock().calls.contains(&"create b".to_owned()));
 }
+
+/// The period is an hour: only probes between its own can find the container ready.
+#[tokio::test]
+async fn a_container_is_ready_as_soon_as_it_answers() {
+    let cell = Cell::new();
+    cell.start().await;
+    let slow = json!({"exec": {"command": ["check"]}, "periodSeconds": 3600, "failureThreshold": 2, "successThreshold": 1});
+    cell.runtime.world.lock().commands.insert("check".to_owned(), 1);
+    cell.put("p", json!({"containers": [{"name": "a", "startupProbe": slow, "readinessProbe": slow}]}));
+    let asked = |times: usize| {
+        move |world: &crate::testing::World| world.calls.iter().filter(|call| *call == "exec check").count() >= times
+    };
+    cell.runtime.until(asked(3)).await;
+    cell.runtime.world.lock().commands.insert("check".to_owned(), 0);
+    cell.ready("p").await;
+    let calls = cell.runtime.world.lock().calls.clone();
+    assert!(!calls.iter().any(|call| call.starts_with("stop a")), "extra failures are below every threshold: {calls:?}");
+}

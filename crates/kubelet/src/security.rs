@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::SeccompProfile;
-use runtime::api::{Image, Seccomp, SecurityContext};
+use runtime::api::{Image, Seccomp, SecurityContext, User};
 
 use crate::spec::{Member, Model};
 
@@ -37,7 +37,8 @@ pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path)
     let pod = model.spec().security_context.clone().unwrap_or_default();
     let own = member.spec.security_context.clone().unwrap_or_default();
     let run_as_user = own.run_as_user.or(pod.run_as_user);
-    if own.run_as_non_root.or(pod.run_as_non_root).unwrap_or(false) {
+    let run_as_non_root = own.run_as_non_root.or(pod.run_as_non_root).unwrap_or(false);
+    if run_as_non_root {
         verify_non_root(model, member, run_as_user, image)?;
     }
     let privileged = own.privileged.unwrap_or(false);
@@ -55,6 +56,7 @@ pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path)
         add_capabilities: capabilities.add.into_iter().flatten().map(plain_capability).collect(),
         drop_capabilities: capabilities.drop.into_iter().flatten().map(plain_capability).collect(),
         run_as_user,
+        run_as_non_root,
         run_as_group: own.run_as_group.or(pod.run_as_group),
         supplemental_groups: groups,
         strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
@@ -89,12 +91,10 @@ fn verify_non_root(model: &Model, member: &Member, user: Option<i64>, image: &Im
         Some(_) => return Ok(()),
         None => {}
     }
-    let image_user = image.user.as_deref().unwrap_or_default();
-    let image_user = image_user.split(':').next().unwrap_or_default();
-    match image_user {
-        "" | "0" => Err(Error::ImageRunsAsRoot(pod, container)),
-        numeric if numeric.parse::<i64>().is_ok() => Ok(()),
-        name => Err(Error::UserHasNoNumber(pod, container, name.to_owned())),
+    match &image.user {
+        None | Some(User::Id(0)) => Err(Error::ImageRunsAsRoot(pod, container)),
+        Some(User::Id(_)) => Ok(()),
+        Some(name) => Err(Error::UserHasNoNumber(pod, container, name.to_string())),
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
             "securityContext": pod, "containers": [{"name": "c", "securityContext": own}]}});
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        let image = Image { user: user.map(str::to_owned), ..Default::default() };
+        let image = Image { user: user.map(User::parse), ..Default::default() };
         effective(&model, &model.members[0], &image, Path::new("/profiles"))
     }
 
@@ -122,12 +122,22 @@ mod tests {
     fn non_root() {
         let strict = json!({"runAsNonRoot": true});
         check(strict.clone(), json!({"runAsUser": 5}), None, None);
-        check(strict.clone(), json!({}), Some("1000:5"), None);
+        check(strict.clone(), json!({}), Some("1000"), None);
         check(strict.clone(), json!({"runAsNonRoot": false}), None, None);
         check(strict.clone(), json!({"runAsUser": 0}), None, Some("container's runAsUser breaks non-root policy"));
         check(strict.clone(), json!({}), None, Some("container has runAsNonRoot and image will run as root"));
         let text = "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root";
-        check(strict, json!({}), Some("web"), Some(text));
+        check(strict.clone(), json!({}), Some("web"), Some(text));
+        // Every way to write 0, and what the kernel would not take for a number of its own.
+        for root in ["0", "00", "+0", "-0"] {
+            check(strict.clone(), json!({}), Some(root), Some("container has runAsNonRoot and image will run as root"));
+        }
+        for user in ["-1", "4294967295", "4294967296"] {
+            let text =
+                format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root");
+            check(strict.clone(), json!({}), Some(user), Some(&text));
+        }
+        assert!(merge(strict, json!({}), Some("5")).is_ok_and(|merged| merged.run_as_non_root), "the runtime looks again");
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl Runtime for FakeRuntime {
         Ok(wanted.cloned().collect())
     }
 
-    async fn exec_sync(&self, _id: &str, command: &[String], _timeout: Duration) -> Result<ExecOutput> {
+    async fn exec_sync(&self, _id: &str, command: &[String], _timeout: Duration, _limit: usize) -> Result<ExecOutput> {
         let word = command.first().cloned().unwrap_or_default();
         self.call(format!("exec {word}"));
         let exit_code = self.world.lock().commands.get(&word).copied().unwrap_or(0);

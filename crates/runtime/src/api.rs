@@ -205,6 +205,9 @@ pub struct SecurityContext {
     pub drop_capabilities: Vec<String>,
     /// User; none is the image's.
     pub run_as_user: Option<i64>,
+    /// The user, whoever names it, must not be root by its uid.
+    #[serde(default)]
+    pub run_as_non_root: bool,
     /// Group; none is the image's.
     pub run_as_group: Option<i64>,
     /// Supplemental groups (fsGroup included).
@@ -320,6 +323,42 @@ pub struct Container {
     pub pid: Option<u32>,
 }
 
+/// A user or group, as images and pods name them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum User {
+    /// A number that the kernel takes for one.
+    Id(u32),
+    /// A name, for /etc/passwd or /etc/group of the image.
+    Name(String),
+    /// A number that no user or group can have.
+    OutOfRange(String),
+}
+
+impl User {
+    /// Reads what stands for a user or group. Every integer is a number, also `00` and `+0`, and never a name.
+    pub fn parse(text: &str) -> Self {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Self::Name(text.to_owned());
+        }
+        text.parse().ok().and_then(Self::id).unwrap_or_else(|| Self::OutOfRange(text.to_owned()))
+    }
+
+    /// A number, unless it is out of range. The highest one means "leave it as it is" to the kernel.
+    pub fn id(number: i64) -> Option<Self> {
+        u32::try_from(number).ok().filter(|id| *id != u32::MAX).map(Self::Id)
+    }
+}
+
+impl std::fmt::Display for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(text) | Self::OutOfRange(text) => text.fmt(f),
+        }
+    }
+}
+
 /// An image on this node.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Image {
@@ -331,8 +370,8 @@ pub struct Image {
     pub digests: Vec<String>,
     /// Bytes on disk.
     pub size: u64,
-    /// The image's user: uid, or name when it is not numeric.
-    pub user: Option<String>,
+    /// The image's user without its group; none is root.
+    pub user: Option<User>,
     /// Pinned images are never collected.
     pub pinned: bool,
 }
@@ -375,7 +414,7 @@ pub struct ExecRequest {
     pub stderr: bool,
 }
 
-/// Output of a command that ran to its end. At most 16 MiB of each stream is kept.
+/// Output of a command that ran to its end, as much of it as was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct ExecOutput {
     /// Exit code.
@@ -427,8 +466,8 @@ pub trait Runtime: Send + Sync {
     /// The containers of one sandbox, or of all.
     async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>>;
 
-    /// Runs a command to its end, for probes and hooks. On timeout it is killed.
-    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput>;
+    /// Runs a command to its end, for probes and hooks, and keeps the first `limit` bytes of each stream. On timeout it is killed.
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput>;
     /// Runs a command with its streams.
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<Streams>;
     /// Attaches to the running container's streams.

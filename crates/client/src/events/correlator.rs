@@ -112,7 +112,7 @@ impl Correlator {
         similar.last = now;
         if !similar.messages.contains(&incident.message) {
             if similar.messages.len() >= SIMILAR_MAX {
-                incident.message = format!("(combined from similar events): {}", incident.message);
+                incident.message = super::bounded(format!("(combined from similar events): {}", incident.message));
                 return true;
             }
             similar.messages.push(incident.message.clone());

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Request, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::http::{beside, connect};
+
+/// Bytes that the server may send before they are read; the least of HTTP/2.
+const WINDOW: u32 = 65_535;
 
 /// Asks for the health of `service`; the error is what an event says.
 pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
@@ -20,8 +23,10 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
 async fn ask(host: &str, port: u16, service: &str) -> Result<(), String> {
     let stream = connect(host, port).await?;
     let failed = |error: hyper::Error| format!("error: health rpc failed: {error}");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(failed)?;
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    // A server can make us hold no more than this.
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let request = Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
@@ -31,7 +36,8 @@ async fn ask(host: &str, port: u16, service: &str) -> Result<(), String> {
     let exchange = async {
         let response = sender.send_request(request).await.map_err(failed)?;
         let early = response.headers().get("grpc-status").cloned();
-        let body = response.into_body().collect().await.map_err(failed)?;
+        let body = Limited::new(response.into_body(), super::OUTPUT).collect().await;
+        let body = body.map_err(|error| format!("error: health rpc failed: {error}"))?;
         let status = body.trailers().and_then(|trailers| trailers.get("grpc-status").cloned()).or(early);
         judge(status.as_ref().and_then(|status| status.to_str().ok()), &body.to_bytes())
     };
@@ -88,6 +94,28 @@ mod tests {
     fn encodes_the_request() {
         assert_eq!(encode("").as_ref(), [0, 0, 0, 0, 0]);
         assert_eq!(encode("ab").as_ref(), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+    }
+
+    /// An endless answer, of which the probe reads the beginning.
+    #[tokio::test]
+    async fn a_body_has_an_end() {
+        use std::convert::Infallible;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper::service::service_fn(async |_| {
+                let frames =
+                    futures::stream::repeat_with(|| Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(vec![0; 1000]))));
+                Ok::<_, Infallible>(http::Response::new(http_body_util::StreamBody::new(frames)))
+            });
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+        };
+        let asked = tokio::select! {
+            asked = check("127.0.0.1", port, "", Duration::from_secs(60)) => asked,
+            served = server => panic!("the server ended: {served:?}"),
+        };
+        assert_eq!(asked, Err("error: health rpc failed: length limit exceeded".to_owned()));
     }
 
     #[test]

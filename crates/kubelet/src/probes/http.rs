@@ -17,8 +17,6 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 
-/// Most of a body that is read for a message.
-const BODY: usize = 10 * 1024;
 const REDIRECTS: usize = 10;
 
 /// Port number of a reference by number or by name in `container`.
@@ -114,7 +112,7 @@ fn redirect(from: &Uri, location: &str) -> Option<Uri> {
 }
 
 async fn beginning(response: Response<Incoming>) -> String {
-    let mut body = Limited::new(response.into_body(), BODY);
+    let mut body = Limited::new(response.into_body(), super::OUTPUT);
     let mut text = Vec::new();
     // A body that is cut short or too long still says something.
     while let Some(Ok(frame)) = body.frame().await {

@@ -2,6 +2,7 @@
 
 pub mod grpc;
 pub mod http;
+mod pace;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,8 +16,12 @@ use k8s_openapi::api::core::v1::Probe;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::pace::Pace;
 use crate::context::Context;
 use crate::spec::{Member, Model};
+
+/// Most that is kept of what a command or body says, bytes, as upstream.
+pub(crate) const OUTPUT: usize = 10 << 10;
 
 /// What a probe decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +89,13 @@ impl Tally {
         self.last = Some(healthy);
         let threshold = if healthy { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         (self.run >= threshold).then_some(healthy)
+    }
+
+    /// A failure between two probes of the period: no success before it is in a row with one after it.
+    fn interrupt(&mut self) {
+        if self.last == Some(true) {
+            *self = Self::default();
+        }
     }
 }
 
@@ -160,37 +172,43 @@ async fn follow(cx: Arc<Context>, target: Target, verdicts: mpsc::Sender<Verdict
     let delay = seconds(probe.initial_delay_seconds, 0);
     let age = Duration::try_from(Timestamp::now().duration_since(target.started)).unwrap_or_default();
     tokio::time::sleep(delay.saturating_sub(age)).await;
-    let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut tally = Tally::default();
+    let mut pace = Pace::new(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
+    let (mut tally, mut ready) = (Tally::default(), false);
+    let begin = tokio::time::Instant::now();
     loop {
-        ticks.tick().await;
-        let healthy = match once(&cx, &target, &probe).await {
-            Ok(warning) => {
-                if let Some(output) = warning {
-                    let message = format!("{} probe warning: {output}", target.kind.title());
-                    cx.container_event(&target.model, &target.member, Type::Warning, "ProbeWarning", message);
-                }
-                true
-            }
-            Err(Trouble::Failed(output)) => {
-                let message = format!("{} probe failed: {output}", target.kind.title());
-                cx.container_event(&target.model, &target.member, Type::Warning, "Unhealthy", message);
-                false
-            }
-            Err(Trouble::Unknown(error)) => {
-                let message = format!("{} probe errored: {error}", target.kind.title());
-                cx.container_event(&target.model, &target.member, Type::Warning, "Unhealthy", message);
-                continue;
-            }
-        };
-        let Some(healthy) = tally.count(healthy, &probe) else { continue };
+        let due = pace.next(begin.elapsed(), !ready && target.kind != Kind::Liveness);
+        tokio::time::sleep_until(begin + due.at).await;
+        let outcome = once(&cx, &target, &probe).await;
+        if due.extra && outcome.is_err() {
+            tally.interrupt();
+            continue;
+        }
+        let healthy = outcome.is_ok();
+        let unknown = matches!(outcome, Err(Trouble::Unknown(_)));
+        tell(&cx, &target, outcome);
+        let Some(healthy) = (if unknown { None } else { tally.count(healthy, &probe) }) else { continue };
+        if ready && !healthy {
+            pace.lost();
+        }
+        ready = healthy;
         let verdict = Verdict { container: target.member.spec.name.clone(), id: target.id.clone(), kind: target.kind, healthy };
         let last = target.kind == Kind::Startup || (target.kind == Kind::Liveness && !healthy);
         if verdicts.send(verdict).await.is_err() || last {
             return;
         }
     }
+}
+
+/// Records the event that a result deserves.
+fn tell(cx: &Context, target: &Target, outcome: Outcome) {
+    let (reason, what) = match outcome {
+        Ok(None) => return,
+        Ok(Some(output)) => ("ProbeWarning", format!("warning: {output}")),
+        Err(Trouble::Failed(output)) => ("Unhealthy", format!("failed: {output}")),
+        Err(Trouble::Unknown(error)) => ("Unhealthy", format!("errored: {error}")),
+    };
+    let message = format!("{} probe {what}", target.kind.title());
+    cx.container_event(&target.model, &target.member, Type::Warning, reason, message);
 }
 
 /// Why a probe did not pass.
@@ -241,10 +259,11 @@ fn judge(status: u16, body: &str) -> Outcome {
 }
 
 async fn exec(cx: &Context, target: &Target, command: &[String], timeout: Duration) -> Result<(), Trouble> {
-    match cx.runtime().exec_sync(&target.id, command, timeout).await {
+    match cx.runtime().exec_sync(&target.id, command, timeout, OUTPUT).await {
         Ok(output) if output.exit_code == 0 => Ok(()),
         Ok(output) => {
-            let text = [output.stdout, output.stderr].concat();
+            let mut text = [output.stdout, output.stderr].concat();
+            text.truncate(OUTPUT);
             Err(Trouble::Failed(String::from_utf8_lossy(&text).into_owned()))
         }
         Err(runtime::api::Error::Timeout(_)) => {
@@ -273,6 +292,17 @@ mod tests {
         let mut tally = Tally::default();
         let seen: Vec<_> = results.iter().map(|healthy| tally.count(*healthy, &probe)).collect();
         assert_eq!(seen, verdicts);
+    }
+
+    #[test]
+    fn a_failure_in_between_ends_a_row_of_successes_only() {
+        let probe = Probe { success_threshold: Some(2), failure_threshold: Some(2), ..Default::default() };
+        for (result, expected) in [(true, None), (false, Some(false))] {
+            let mut tally = Tally::default();
+            assert_eq!(tally.count(result, &probe), None);
+            tally.interrupt();
+            assert_eq!(tally.count(result, &probe), expected);
+        }
     }
 
     #[test]

@@ -161,7 +161,6 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
     nix::unistd::setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
     let user = Uid::from_raw(uid);
     nix::unistd::setresuid(user, user, user).map_err(failed("setresuid"))?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if process.no_new_privileges().unwrap_or(false) {
         // SAFETY: takes integers only.
         unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
@@ -176,12 +175,9 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
         None => seccomp::raise().and_then(|()| seccomp::keep(super::caps::mask(&own))),
     };
     result.map_err(|error| format!("capabilities and seccomp: {error}"))?;
-    // SAFETY: SIG_DFL is a valid disposition; the Rust runtime ignores SIGPIPE, which would be inherited. Everything but
-    // the standard streams is closed by the exec.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-    }
+    // SAFETY: takes integers only. Everything but the standard streams is closed by the exec.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    super::birth::complete();
     let mut env = process.env().clone().unwrap_or_default();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={home}"));

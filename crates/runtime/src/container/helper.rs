@@ -52,6 +52,7 @@ pub(crate) fn main(argument: &str) -> i32 {
             return 2;
         }
     };
+    super::birth::begin();
     // Opened now: the helper may be in another mount namespace when it has something to say.
     let Ok(mut file) = File::create(&request.result) else { return 1 };
     let result = match &request.runtime {
@@ -179,9 +180,8 @@ impl Executor for Exec {
             report_start(&format!("loading the seccomp filter: {error}"));
             return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));
         }
-        // The environment was set by `setup_envs`. The Rust runtime ignores SIGPIPE, and that would be inherited.
-        // SAFETY: SIG_DFL is a valid disposition.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        // The environment was set by `setup_envs`.
+        super::birth::complete();
         let Err(error) = nix::unistd::execv(&path, &args);
         report_start(&format!("exec {program:?}: {}", describe(error)));
         Err(ExecutorError::Other(format!("exec {program:?}: {}", error.desc())))

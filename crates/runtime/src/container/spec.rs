@@ -55,8 +55,8 @@ pub(crate) struct Input<'a> {
     pub(crate) cgroup: &'a str,
     pub(crate) cgroups: &'a Cgroups,
     pub(crate) available: Available,
-    /// Directory of the pod's own files: `shm`, `hostname`, `resolv.conf`.
-    pub(crate) sandbox_dir: &'a Path,
+    /// Directory of what the pod's containers share: `shm`, `hostname`, `resolv.conf`.
+    pub(crate) shared_dir: &'a Path,
     /// The process that holds the pod's namespaces, and the init of its pid namespace.
     pub(crate) shim: u32,
     pub(crate) pod_init: Option<u32>,
@@ -254,13 +254,13 @@ impl Input<'_> {
         defaults.extend(self.cgroup_mounts());
         let shm = match self.sandbox.ipc {
             NamespaceMode::Node => PathBuf::from("/dev/shm"),
-            _ => self.sandbox_dir.join("shm"),
+            _ => self.shared_dir.join("shm"),
         };
         defaults.push(bind(&shm, "/dev/shm", &["nosuid", "noexec", "nodev", "rw"]));
         let files = if self.config.security.readonly_rootfs { "ro" } else { "rw" };
-        defaults.push(bind(&self.sandbox_dir.join("hostname"), "/etc/hostname", &[files]));
+        defaults.push(bind(&self.shared_dir.join("hostname"), "/etc/hostname", &[files]));
         if self.sandbox.resolv_conf.is_some() {
-            defaults.push(bind(&self.sandbox_dir.join("resolv.conf"), "/etc/resolv.conf", &[files]));
+            defaults.push(bind(&self.shared_dir.join("resolv.conf"), "/etc/resolv.conf", &[files]));
         }
         // The pod's own mounts replace ours, with what is below them.
         let replaced = |value: &Value| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use crate::api::{Error, Result, SecurityContext};
+use crate::api::{Error, Result, SecurityContext, User as Name};
 use crate::images::tree::Tree;
 
 /// Most that is read of /etc/passwd and /etc/group, bytes.
@@ -44,24 +44,29 @@ fn read(tree: &Tree, path: &str) -> String {
 
 fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContext) -> Result<User> {
     let (name, group_name) = match security.run_as_user {
-        Some(uid) => (uid.to_string(), None),
+        Some(uid) => (Name::id(uid).unwrap_or_else(|| Name::OutOfRange(uid.to_string())), None),
         None => match image_user.split_once(':') {
-            Some((user, group)) => (user.to_owned(), Some(group)),
-            None => (image_user.to_owned(), None),
+            Some((user, group)) => (Name::parse(user), Some(group)),
+            None => (Name::parse(image_user), None),
         },
     };
-    let name = if name.is_empty() { "0".to_owned() } else { name };
+    let name = if name == Name::Name(String::new()) { Name::Id(0) } else { name };
     let entries: Vec<Vec<&str>> = passwd.lines().map(|line| line.split(':').collect()).collect();
-    let number = name.parse::<u32>().ok();
-    let entry = entries.iter().find(|e| match number {
-        Some(uid) => field(e, 2) == Some(uid),
-        None => e.first() == Some(&name.as_str()),
-    });
-    let uid = number
-        .or_else(|| entry.and_then(|e| field(e, 2)))
-        .ok_or_else(|| Error::Create(format!("unable to find user {name}: no matching entries in passwd file")))?;
+    let find = |matches: &dyn Fn(&[&str]) -> bool| entries.iter().find(|entry| matches(entry));
+    let (uid, entry) = match &name {
+        Name::Id(uid) => (Some(*uid), find(&|entry| field(entry, 2) == Some(*uid))),
+        Name::Name(login) => {
+            let entry = find(&|entry| entry.first() == Some(&login.as_str()));
+            (entry.and_then(|entry| field(entry, 2)), entry)
+        }
+        Name::OutOfRange(number) => return Err(Error::Create(format!("user {number} is out of range"))),
+    };
+    let uid = uid.ok_or_else(|| Error::Create(format!("unable to find user {name}: no matching entries in passwd file")))?;
+    if security.run_as_non_root && uid == 0 {
+        return Err(Error::Create(format!("container has runAsNonRoot and its user {name} is root (uid 0)")));
+    }
     let gid = match (security.run_as_group, group_name) {
-        (Some(gid), _) => u32::try_from(gid).map_err(|_| Error::Create(format!("group {gid} is out of range")))?,
+        (Some(gid), _) => number(gid)?,
         (None, Some(group_name)) => find_group(group, group_name)?,
         (None, None) => entry.and_then(|e| field(e, 3)).unwrap_or(0),
     };
@@ -70,7 +75,7 @@ fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContex
         groups.extend(memberships(group, login));
     }
     for extra in &security.supplemental_groups {
-        groups.push(u32::try_from(*extra).map_err(|_| Error::Create(format!("supplemental group {extra} is out of range")))?);
+        groups.push(number(*extra)?);
     }
     let mut seen = std::collections::HashSet::new();
     groups.retain(|group| seen.insert(*group));
@@ -78,12 +83,24 @@ fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContex
 }
 
 fn field(entry: &[&str], index: usize) -> Option<u32> {
-    entry.get(index)?.parse().ok()
+    match Name::parse(entry.get(index)?) {
+        Name::Id(id) => Some(id),
+        Name::Name(_) | Name::OutOfRange(_) => None,
+    }
+}
+
+fn number(gid: i64) -> Result<u32> {
+    match Name::id(gid) {
+        Some(Name::Id(gid)) => Ok(gid),
+        _ => Err(Error::Create(format!("group {gid} is out of range"))),
+    }
 }
 
 fn find_group(group: &str, name: &str) -> Result<u32> {
-    if let Ok(gid) = name.parse() {
-        return Ok(gid);
+    match Name::parse(name) {
+        Name::Id(gid) => return Ok(gid),
+        Name::OutOfRange(number) => return Err(Error::Create(format!("group {number} is out of range"))),
+        Name::Name(_) => {}
     }
     let mut lines = group.lines().map(|line| line.split(':').collect::<Vec<_>>());
     lines
@@ -105,7 +122,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/var/www:/bin/false\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/var/www:/bin/false\ntoor:x:0:0::/:\n\
+        broken:x:4294967295:0::/:\n4294967296:x:0:0::/:\n-1:x:0:0::/:\n";
     const GROUP: &str = "root:x:0:\nweb:x:34:\nlog:x:7:web,other\n";
 
     fn check(image: &str, security: SecurityContext, expected: std::result::Result<(u32, u32, &[u32]), &str>) {
@@ -138,5 +156,36 @@ mod tests {
         };
         check("root", security.clone(), Ok((33, 9, &[9, 7, 2000])));
         check("root", SecurityContext { strict_groups: true, ..security }, Ok((33, 9, &[9, 2000])));
+    }
+
+    #[test]
+    fn numbers_are_never_names_and_the_highest_is_none() {
+        let none = SecurityContext::default;
+        for root in ["00", "+0", "-0", "0:0"] {
+            check(root, none(), Ok((0, 0, &[0])));
+        }
+        for (user, number) in [("4294967296", "4294967296"), ("4294967295", "4294967295"), ("-1", "-1"), ("-1:0", "-1")] {
+            check(user, none(), Err(&format!("user {number} is out of range")));
+        }
+        check("web:4294967295", none(), Err("group 4294967295 is out of range"));
+        check("broken", none(), Err("unable to find user broken"));
+        for uid in [-1, 1 << 32, i64::from(u32::MAX)] {
+            let text = format!("user {uid} is out of range");
+            check("web", SecurityContext { run_as_user: Some(uid), ..none() }, Err(&text));
+        }
+        check("web", SecurityContext { run_as_group: Some(-1), ..none() }, Err("group -1 is out of range"));
+        check("web", SecurityContext { supplemental_groups: vec![1 << 32], ..none() }, Err("is out of range"));
+    }
+
+    /// "Indicates that the container must run as a non-root user" (SecurityContext.runAsNonRoot).
+    #[test]
+    fn a_user_that_must_not_be_root_is_not_by_any_name() {
+        let strict = || SecurityContext { run_as_non_root: true, ..SecurityContext::default() };
+        for root in ["", "0", "00", "+0", "root", "toor", "0:33"] {
+            check(root, strict(), Err("container has runAsNonRoot and its user"));
+        }
+        check("web", SecurityContext { run_as_user: Some(0), ..strict() }, Err("its user 0 is root (uid 0)"));
+        check("web", strict(), Ok((33, 34, &[34, 7])));
+        check("root", SecurityContext { run_as_user: Some(5), ..strict() }, Ok((5, 0, &[0])));
     }
 }

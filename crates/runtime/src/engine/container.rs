@@ -78,7 +78,7 @@ impl Inner {
         rootfs::mount_overlay(&self.images.store().layers_dir(), &layers, dir).map_err(failed("root file system"))?;
         let root = dir.join("rootfs");
         let user = user::resolve(&root, &image.config.user, &record.config.security)?;
-        let sandbox_dir = self.sandbox_dir(&record.sandbox);
+        let shared_dir = super::sandbox::shared_dir(&self.sandbox_dir(&record.sandbox));
         let input = Input {
             config: &record.config,
             image: &image.config,
@@ -87,7 +87,7 @@ impl Inner {
             cgroup: &record.cgroup,
             cgroups: &self.cgroups,
             available: self.available,
-            sandbox_dir: &sandbox_dir,
+            shared_dir: &shared_dir,
             shim: parent.shim,
             pod_init: parent.pod_init,
             oom_floor: self.oom_floor,

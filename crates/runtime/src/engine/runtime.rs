@@ -75,8 +75,8 @@ impl Runtime for Engine {
         Ok(wanted.map(|entry| entry.view()).collect())
     }
 
-    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput> {
-        self.0.exec_sync(id, command, timeout).await
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput> {
+        self.0.exec_sync(id, command, timeout, limit).await
     }
 
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<Streams> {

@@ -26,6 +26,8 @@ use crate::shim::protocol::{Request, ShimConfig, ShimState, TaskState};
 const SHIM_START: Duration = Duration::from_secs(30);
 /// How long it may take to end.
 const SHIM_END: Duration = Duration::from_secs(5);
+/// Where the pod's own memory is mounted, below the sandbox's directory.
+const MEMORY: &str = "memory";
 /// Pause before a shim that lives is connected to again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -100,17 +102,10 @@ impl Inner {
     }
 
     fn prepare_sandbox(&self, dir: &Path, config: &SandboxConfig, shim: &ShimConfig) -> std::io::Result<()> {
-        std::fs::create_dir_all(dir.join("shm"))?;
+        std::fs::create_dir_all(dir.join(MEMORY))?;
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         write_json(&dir.join("shim.json"), shim)?;
-        std::fs::write(dir.join("hostname"), format!("{}\n", config.hostname))?;
-        if let Some(resolv) = &config.resolv_conf {
-            std::fs::write(dir.join("resolv.conf"), resolv)?;
-        }
-        if config.ipc != NamespaceMode::Node {
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("shm"), &dir.join("shm"), Some("tmpfs"), flags, Some("mode=1777,size=67108864"))?;
-        }
+        writable_files(&dir.join(MEMORY), config)?;
         if !config.log_directory.as_os_str().is_empty() {
             std::fs::create_dir_all(&config.log_directory)?;
         }
@@ -274,6 +269,8 @@ impl Inner {
         let work = move || -> std::io::Result<()> {
             rootfs::unmount(&netns)?;
             remove_file(&netns)?;
+            rootfs::unmount(&dir.join(MEMORY))?;
+            // Of an earlier version.
             rootfs::unmount(&dir.join("shm"))
         };
         blocking(work).await?.map_err(super::internal)
@@ -345,6 +342,29 @@ impl Inner {
             tracing::warn!(sandbox = id, %error, "removing a failed sandbox");
         }
     }
+}
+
+/// Makes what the pod's containers may write to and share: /dev/shm, /etc/hostname and /etc/resolv.conf. They are together in
+/// a memory of their own at `dir`, whose limit is all that a container can fill by them.
+fn writable_files(dir: &Path, config: &SandboxConfig) -> std::io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("shm"), dir, Some("tmpfs"), flags, Some("mode=0755,size=67108864"))?;
+    let shm = dir.join("shm");
+    std::fs::create_dir(&shm)?;
+    std::fs::set_permissions(&shm, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text)?;
+        std::fs::set_permissions(dir.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+    };
+    write("hostname", &format!("{}\n", config.hostname))?;
+    config.resolv_conf.as_deref().map_or(Ok(()), |text| write("resolv.conf", text))
+}
+
+/// Where the files of [`writable_files`] are in a sandbox's directory. A sandbox of an earlier version has them in the
+/// directory itself.
+pub(super) fn shared_dir(sandbox: &Path) -> PathBuf {
+    let own = sandbox.join(MEMORY);
+    if own.is_dir() { own } else { sandbox.to_owned() }
 }
 
 /// The process `pid`, if it is the shim of `dir`.

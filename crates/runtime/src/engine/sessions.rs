@@ -20,8 +20,6 @@ use crate::images::blocking;
 use crate::shim::client::{Client, read_frame};
 use crate::shim::protocol::{DATA, ExecSession, Kind, Request, encode};
 
-/// Most that is kept of each stream of a synchronous command, bytes.
-const OUTPUT_LIMIT: usize = 16 << 20;
 /// Bytes between the session and its user.
 const PIPE: usize = 64 << 10;
 /// How long a pod may take to accept a connection.
@@ -69,7 +67,7 @@ impl Inner {
     }
 
     /// See [`crate::api::Runtime::exec_sync`].
-    pub(super) async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput> {
+    pub(super) async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput> {
         let entry = self.running(id)?;
         let request = ExecRequest { command: command.to_vec(), stdout: true, stderr: true, ..ExecRequest::default() };
         let request = self.exec_request(&entry, &request, true).await?;
@@ -79,7 +77,7 @@ impl Inner {
             Ok(connected) => connected?,
             Err(_) => return Err(timed_out()),
         };
-        match tokio::time::timeout_at(deadline, collect(&mut client)).await {
+        match tokio::time::timeout_at(deadline, collect(&mut client, limit)).await {
             Ok(output) => output,
             Err(_) => {
                 let _ = client.0.write_all(&encode(Kind::Kill, &[])).await;
@@ -146,13 +144,13 @@ fn connect_inside(netns: Option<PathBuf>, port: u16) -> std::io::Result<std::net
     })
 }
 
-async fn collect(client: &mut Client) -> Result<ExecOutput> {
+async fn collect(client: &mut Client, limit: usize) -> Result<ExecOutput> {
     let mut output = ExecOutput::default();
     loop {
         let (kind, payload) = read_frame(&mut client.0).await.map_err(|_| cut_off())?;
         match kind {
-            Kind::Stdout => keep(&mut output.stdout, &payload),
-            Kind::Stderr => keep(&mut output.stderr, &payload),
+            Kind::Stdout => keep(&mut output.stdout, &payload, limit),
+            Kind::Stderr => keep(&mut output.stderr, &payload, limit),
             Kind::Exit => {
                 output.exit_code = exit_code(&payload);
                 return Ok(output);
@@ -162,8 +160,8 @@ async fn collect(client: &mut Client) -> Result<ExecOutput> {
     }
 }
 
-fn keep(into: &mut Vec<u8>, data: &[u8]) {
-    let room = OUTPUT_LIMIT.saturating_sub(into.len());
+fn keep(into: &mut Vec<u8>, data: &[u8], limit: usize) {
+    let room = limit.saturating_sub(into.len());
     into.extend_from_slice(&data[..data.len().min(room)]);
 }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::ImageConfig;
-use crate::api::{Error, Image, Result};
+use crate::api::{Error, Image, Result, User};
 
 /// What is kept of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl Record {
             tags: self.tags.clone(),
             digests: self.digests.clone(),
             size: self.size,
-            user: (!user.is_empty()).then(|| user.to_owned()),
+            user: (!user.is_empty()).then(|| User::parse(user)),
             pinned: false,
         }
     }
@@ -324,7 +324,7 @@ mod tests {
         drop(pins);
         assert_eq!(store.find("x:1").unwrap().unwrap().id, record('b', &[], &[]).id);
         assert_eq!(store.get(&record('a', &[], &[]).id).unwrap().tags.len(), 0);
-        assert_eq!(store.find("x:1").unwrap().unwrap().image().user.as_deref(), Some("10"));
+        assert_eq!(store.find("x:1").unwrap().unwrap().image().user, Some(User::Id(10)));
 
         assert!(store.remove("x:1", |_| Some("c1".to_owned())).unwrap_err().to_string().contains("in use by container c1"));
         store.remove("x:1", |_| None).unwrap();

@@ -32,7 +32,7 @@ async fn containers_outlive_the_engine() {
 
     node.close().await;
     // One ends while nobody is there.
-    let shm = node.dir.path().join("run/sandboxes").join(&sandbox).join("shm/go");
+    let shm = node.dir.path().join("run/sandboxes").join(&sandbox).join("memory/shm/go");
     let state = node.dir.path().join("data/containers").join(&ends).join("state.json");
     std::fs::write(shm, "").unwrap();
     let deadline = std::time::Instant::now() + LONG;
@@ -132,7 +132,7 @@ async fn half_made_things_are_removed_at_start() {
     node.close().await;
     let sandbox = node.dir.path().join("run/sandboxes/half");
     let container = node.dir.path().join("data/containers/half");
-    std::fs::create_dir_all(sandbox.join("shm")).unwrap();
+    std::fs::create_dir_all(sandbox.join("memory")).unwrap();
     std::fs::create_dir_all(container.join("rootfs")).unwrap();
     std::fs::write(node.dir.path().join("run/netns/half"), "").unwrap();
     let group = format!("{}/kubepods/podhalf", node.cgroup_root);

@@ -1,6 +1,6 @@
 //! Pulls, and registries that misbehave.
 
-use runtime::api::{Credentials, Error, Runtime};
+use runtime::api::{Credentials, Error, Runtime, User};
 use serde_json::json;
 
 use crate::registry::{Fault, layer};
@@ -25,7 +25,7 @@ async fn layers_stack_and_are_fetched_once() {
     let image = pulls.into_iter().map(Result::unwrap).next().unwrap();
     assert_eq!(node.registry.count(&digests[0]), 1, "the first layer came with the other image");
     assert_eq!(node.registry.count(&digests[1]), 1, "one of the pulls fetched the second layer");
-    assert_eq!((image.user.as_deref(), &image.tags[..]), (Some("web"), &[reference.clone()][..]));
+    assert_eq!((image.user.clone(), &image.tags[..]), (Some(User::Name("web".into())), &[reference.clone()][..]));
     assert!(image.digests[0].starts_with(&format!("{}@sha256:", reference.trim_end_matches(":1"))));
 
     let sandbox = node.sandbox("stack").await;

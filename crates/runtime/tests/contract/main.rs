@@ -2,6 +2,7 @@
 //! lives in temporary directories and in cgroups of its own name, and is removed also when a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod birth;
 mod containers;
 mod faults;
 mod images;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtime::api::{ContainerConfig, Error, ExecRequest, Runtime, Streams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{LONG, Node};
+use crate::support::{LONG, Node, OUTPUT};
 
 fn request(script: &str) -> ExecRequest {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
@@ -37,19 +37,19 @@ async fn commands_run_to_their_end_or_their_timeout() {
     let output = node.exec(&id, "echo out; echo err >&2; exit 5").await;
     assert_eq!((output.exit_code, &output.stdout[..], &output.stderr[..]), (5, &b"out\n"[..], &b"err\n"[..]));
     let output = node.exec(&id, "dd if=/dev/zero bs=1024 count=300 2>/dev/null").await;
-    assert_eq!(output.stdout.len(), 300 << 10);
+    assert_eq!(output.stdout.len(), OUTPUT, "output beyond the limit is read and not kept");
 
     let command = ["sleep".to_owned(), "1000".to_owned()];
-    let error = node.engine().exec_sync(&id, &command, Duration::from_millis(300)).await.unwrap_err();
+    let error = node.engine().exec_sync(&id, &command, Duration::from_millis(300), 0).await.unwrap_err();
     assert!(matches!(error, Error::Timeout(_)), "{error}");
     let left = node.exec(&id, "until test $(ps | grep -c 'sleep 100[0]') = 1; do sleep 0.02; done").await;
     assert_eq!(left.exit_code, 0, "the command was killed");
 
-    let error = node.engine().exec_sync(&id, &["nosuch".to_owned()], LONG).await.unwrap_err();
+    let error = node.engine().exec_sync(&id, &["nosuch".to_owned()], LONG, 0).await.unwrap_err();
     assert!(error.to_string().contains("exec: \"nosuch\": executable file not found in $PATH"), "{error}");
-    assert!(matches!(node.engine().exec_sync("no-such", &command, LONG).await, Err(Error::NotFound(_))));
+    assert!(matches!(node.engine().exec_sync("no-such", &command, LONG, 0).await, Err(Error::NotFound(_))));
     node.engine().stop_container(&id, Duration::ZERO, None).await.unwrap();
-    assert!(matches!(node.engine().exec_sync(&id, &command, LONG).await, Err(Error::NotFound(_))));
+    assert!(matches!(node.engine().exec_sync(&id, &command, LONG, 0).await, Err(Error::NotFound(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +59,7 @@ async fn a_command_that_times_out_while_it_starts_is_killed_too() {
     let id = node.run(&sandbox, "main", "sleep 1000").await;
     let command = ["sleep".to_owned(), "2000".to_owned()];
     for milliseconds in (1..20).chain([40, 80]) {
-        let error = node.engine().exec_sync(&id, &command, Duration::from_millis(milliseconds)).await.unwrap_err();
+        let error = node.engine().exec_sync(&id, &command, Duration::from_millis(milliseconds), 0).await.unwrap_err();
         assert!(matches!(error, Error::Timeout(_)), "{error}");
     }
     let left = node.exec(&id, "until test $(ps | grep -c 'sleep 200[0]') = 0; do sleep 0.02; done").await;

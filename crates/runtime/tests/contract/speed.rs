@@ -35,7 +35,7 @@ async fn sandbox_and_container() {
         lap(3);
         let other = node.run(&sandbox, "other", "sleep 1000").await;
         lap(5);
-        node.engine().exec_sync(&other, &["true".to_owned()], crate::support::LONG).await.unwrap();
+        node.engine().exec_sync(&other, &["true".to_owned()], crate::support::LONG, 0).await.unwrap();
         lap(4);
         if round == 0 {
             let pid = std::fs::read_to_string(node.dir.path().join(format!("run/sandboxes/{sandbox}/shim-state.json"))).unwrap();

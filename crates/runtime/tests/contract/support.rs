@@ -17,6 +17,9 @@ use crate::registry::{Registry, busybox};
 /// Longest that anything here takes, on a slow machine with a debug build.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
+/// Most that is kept of the output of a command, bytes.
+pub(crate) const OUTPUT: usize = 100 << 10;
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// An engine with its directories, an image, and what cleans up after it.
@@ -168,7 +171,7 @@ impl Node {
 
     pub(crate) async fn exec(&self, id: &str, script: &str) -> ExecOutput {
         let command = ["sh", "-c", script].map(str::to_owned);
-        self.engine().exec_sync(id, &command, LONG).await.unwrap()
+        self.engine().exec_sync(id, &command, LONG, OUTPUT).await.unwrap()
     }
 
     /// Waits until the container has made the file `/ready`: a probe with an exec.
@@ -227,7 +230,7 @@ impl Drop for Node {
             }
         }
         let mut mounts: Vec<PathBuf> = children(&run.join("netns"));
-        mounts.extend(children(&run.join("sandboxes")).iter().map(|dir| dir.join("shm")));
+        mounts.extend(children(&run.join("sandboxes")).iter().map(|dir| dir.join("memory")));
         mounts.extend(children(&self.dir.path().join("data/containers")).iter().map(|dir| dir.join("rootfs")));
         for mount in mounts {
             let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);

@@ -12,7 +12,7 @@ fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) 
         cgroup: "k/pod/c",
         cgroups: &cgroups,
         available: Available(u64::MAX),
-        sandbox_dir: Path::new("/run/sb"),
+        shared_dir: Path::new("/run/sb"),
         shim: 7,
         pod_init: Some(8),
         oom_floor: Some(0),
