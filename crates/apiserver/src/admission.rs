@@ -48,13 +48,13 @@ fn forbidden(a: &Request<'_>, why: impl std::fmt::Display) -> Status {
 /// Another object, none when it does not exist.
 async fn find(a: &Request<'_>, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
     let resource = a.registry.resource(group, "v1", plural)?;
-    a.registry.get(resource, namespace, name, None).await.ok().map(|entry| entry.value())
+    a.registry.get(&resource, namespace, name, None).await.ok().map(|entry| entry.value())
 }
 
 /// All objects of a kind.
 async fn list(a: &Request<'_>, group: &str, plural: &str) -> Vec<Value> {
     let Some(resource) = a.registry.resource(group, "v1", plural) else { return Vec::new() };
-    let all = a.registry.list(resource, None, &registry::ListOptions::default()).await;
+    let all = a.registry.list(&resource, None, &registry::ListOptions::default()).await;
     all.map(|list| list.entries.iter().map(|entry| entry.value()).collect()).unwrap_or_default()
 }
 

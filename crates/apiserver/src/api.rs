@@ -15,7 +15,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use registry::{Registry, Resource, User, Warnings};
+use registry::{Registry, Served, User, Warnings};
 
 use crate::authn::{ANONYMOUS, Authenticator, Identity, impersonate};
 use crate::authz::{Attributes, Authorizer};
@@ -162,10 +162,10 @@ impl Inner {
             Route::Resource(target) => self.registry.resource(target.group, target.version, target.plural),
             Route::Other => None,
         };
-        let plan = Plan::of(&parts.method, &route, query, resource.map(|resource| resource.def));
-        about.fill(&plan, &route, resource.map(|resource| resource.def));
+        let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| resource.def));
+        about.fill(&plan, &route, resource.as_ref().map(|resource| resource.def));
         // Tables and metadata exist of what is stored, not of documents and reviews.
-        let shapes = matches!(route, Route::Resource(_)) && resource.is_none_or(|resource| resource.def.stored);
+        let shapes = matches!(route, Route::Resource(_)) && resource.as_ref().is_none_or(|resource| resource.def.stored);
         let negotiated = negotiate::accept(&parts.headers, query, shapes);
         let accept = negotiated.as_ref().ok().copied().unwrap_or_default();
         let mut call = Call { parts, path: &path, query, accept, user: Arc::default() };
@@ -175,7 +175,7 @@ impl Inner {
             _ => call.user.name == ANONYMOUS,
         };
         let answer = match admitted {
-            Ok(()) => self.dispatch(call, &route, &plan, resource, negotiated, body).await,
+            Ok(()) => self.dispatch(call, &route, &plan, resource.as_ref(), negotiated, body).await,
             Err(status) => Err(status),
         };
         // The one place where errors become an answer.
@@ -205,7 +205,7 @@ impl Inner {
         call: Call<'_>,
         route: &Route<'_>,
         plan: &Plan,
-        resource: Option<&Arc<Resource>>,
+        resource: Option<&Arc<Served>>,
         negotiated: Result<Accept, Status>,
         body: RequestBody,
     ) -> Result<Response<Body>, Status> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use apimachinery::{Status, fields, meta};
 use futures::StreamExt;
 use futures::stream::{self, SelectAll};
-use registry::{Context, ListOptions, Registry, Resource};
+use registry::{Context, ListOptions, Registry, Served};
 use serde_json::{Value, json};
 
 use crate::authn::{MASTERS, user};
@@ -54,7 +54,7 @@ pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), ad
     loop {
         let mut changes = SelectAll::new();
         for (group, plural, namespace, fields) in kept.clone() {
-            let resource = resource(&registry, group, plural)?;
+            let resource = &resource(&registry, group, plural)?;
             let options = ListOptions { fields, send_initial_events: Some(false), ..ListOptions::default() };
             let watch = registry.watch(resource, namespace, &options).await?.into_stream();
             // One that ends has fallen behind: then all start again.
@@ -74,7 +74,7 @@ pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), ad
     }
 }
 
-fn resource<'a>(registry: &'a Registry, group: &str, plural: &str) -> Result<&'a Arc<Resource>, Status> {
+fn resource(registry: &Registry, group: &str, plural: &str) -> Result<Arc<Served>, Status> {
     registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
 }
 
@@ -105,7 +105,7 @@ fn first_address(network: IpAddr) -> IpAddr {
 }
 
 async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {
-    let resource = resource(registry, group, plural)?;
+    let resource = &resource(registry, group, plural)?;
     if registry.get(resource, namespace, meta::name(&object), None).await.is_ok() {
         return Ok(());
     }
@@ -117,7 +117,7 @@ async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str,
 /// As [`ensure`], and brings `key` up to date: the server may have moved.
 async fn replace(registry: &Registry, group: &str, plural: &str, wanted: Value, key: &str) -> Result<(), Status> {
     ensure(registry, group, plural, "default", wanted.clone()).await?;
-    let resource = resource(registry, group, plural)?;
+    let resource = &resource(registry, group, plural)?;
     let mut found = registry.get(resource, "default", "kubernetes", None).await?.value();
     if found.get(key) == wanted.get(key) && found.get("ports") == wanted.get("ports") {
         return Ok(());

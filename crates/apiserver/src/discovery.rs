@@ -1,11 +1,13 @@
 //! What is served, as clients discover it: the legacy documents and aggregated discovery (KEP-3352), all derived from
-//! the registry's resources.
+//! the catalog.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use kinds::KindDef;
-use registry::Registry;
+use registry::Catalog;
 use serde_json::{Map, Value, json};
 
 /// The order in which groups are listed; others follow by name.
@@ -70,8 +72,25 @@ impl Form {
     }
 }
 
+/// The discovery documents of the catalog, made anew when it has changed.
+#[derive(Default)]
+pub(crate) struct Discovery(ArcSwapOption<Documents>);
+
+impl Discovery {
+    /// Of what is served now.
+    pub(crate) fn of(&self, catalog: &Catalog) -> Arc<Documents> {
+        if let Some(known) = self.0.load_full().filter(|known| known.generation == catalog.generation()) {
+            return known;
+        }
+        let made = Arc::new(Documents::new(catalog));
+        self.0.store(Some(made.clone()));
+        made
+    }
+}
+
 /// All discovery documents.
-pub(crate) struct Discovery {
+pub(crate) struct Documents {
+    generation: u64,
     documents: HashMap<String, Value>,
     aggregated: HashMap<(&'static str, &'static str), (Bytes, String)>,
 }
@@ -79,9 +98,9 @@ pub(crate) struct Discovery {
 /// Groups, their versions, their kinds.
 type Groups = Vec<(&'static str, Vec<(&'static str, Vec<&'static KindDef>)>)>;
 
-fn group_up(registry: &Registry) -> Groups {
+fn group_up(catalog: &Catalog) -> Groups {
     let mut groups: Groups = Vec::new();
-    for def in registry.resources().map(|resource| resource.def) {
+    for def in catalog.iter().map(|served| served.def) {
         let at = groups.iter().position(|(group, _)| *group == def.group).unwrap_or_else(|| {
             groups.push((def.group, Vec::new()));
             groups.len() - 1
@@ -101,10 +120,9 @@ fn group_up(registry: &Registry) -> Groups {
     groups
 }
 
-impl Discovery {
-    /// Of what the registry serves.
-    pub(crate) fn new(registry: &Registry) -> Self {
-        let groups = group_up(registry);
+impl Documents {
+    fn new(catalog: &Catalog) -> Self {
+        let groups = group_up(catalog);
         let mut documents = HashMap::new();
         let mut listed = Vec::new();
         for (group, versions) in &groups {
@@ -138,7 +156,7 @@ impl Discovery {
                 all.insert((path, version), (Bytes::from(text), format!("\"{tag}\"")));
             }
         }
-        Self { documents, aggregated: all }
+        Self { generation: catalog.generation(), documents, aggregated: all }
     }
 
     /// A legacy document.

@@ -31,7 +31,7 @@ impl Inner {
             "/openapi/v3" => self.openapi.index(),
             _ => match path.strip_prefix("/openapi/v3/") {
                 Some(rest) => self.openapi.v3(rest, &call.parts.headers).await,
-                None => match self.discovery.document(path) {
+                None => match self.discovery.of(&self.registry.catalog()).document(path) {
                     Some(document) => respond::value(call.accept, OK, None, document.clone(), ""),
                     None => respond::page_not_found(),
                 },
@@ -42,8 +42,9 @@ impl Inner {
     fn groups(&self, call: &Call<'_>, path: &str) -> Response<Body> {
         let wanted = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let form = Form::of(wanted);
+        let documents = self.discovery.of(&self.registry.catalog());
         if form == Form::Legacy {
-            let mut document = self.discovery.document(path).cloned().unwrap_or_default();
+            let mut document = documents.document(path).cloned().unwrap_or_default();
             if path == "/api" {
                 document["serverAddressByClientCIDRs"] =
                     json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": self.public_address}]);
@@ -52,7 +53,7 @@ impl Inner {
             response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
             return response;
         }
-        let (body, tag) = self.discovery.aggregated(path, form);
+        let (body, tag) = documents.aggregated(path, form);
         let mut response = respond::bytes(OK, JSON, body);
         if call.parts.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -79,7 +80,8 @@ impl Inner {
             "/readyz",
             "/version",
         ];
-        let mut paths: Vec<&str> = self.discovery.paths().chain(own).collect();
+        let documents = self.discovery.of(&self.registry.catalog());
+        let mut paths: Vec<&str> = documents.paths().chain(own).collect();
         paths.sort_unstable();
         respond::bytes(OK, JSON, json!({"paths": paths}).to_string())
     }

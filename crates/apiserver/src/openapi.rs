@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
-use registry::Registry;
+use registry::{Catalog, Registry};
 use schema::openapi::{Docs, v2_definitions, v3_schemas};
 use schema::{Schema, TypeId};
 use serde_json::{Map, Value, json};
@@ -33,8 +33,8 @@ struct Packed {
 pub(crate) struct OpenApi {
     registry: Arc<Registry>,
     version: &'static str,
-    /// By path, such as `apis/apps/v1`; the v2 document by its own.
-    packed: Arc<Mutex<HashMap<String, Packed>>>,
+    /// Of a generation of the catalog, by path such as `apis/apps/v1`; the v2 document by its own.
+    packed: Arc<Mutex<(u64, HashMap<String, Packed>)>>,
 }
 
 impl OpenApi {
@@ -48,7 +48,8 @@ impl OpenApi {
         let mut paths = Map::new();
         for path in self.group_versions() {
             // The hash names what the document derives from: this build and the kinds that it serves.
-            let seed = format!("{} {path} {}", self.version, env!("CARGO_PKG_VERSION"));
+            let generation = self.registry.catalog().generation();
+            let seed = format!("{} {path} {} {generation}", self.version, env!("CARGO_PKG_VERSION"));
             let url = format!("/openapi/v3/{path}?hash={}", hash(seed.as_bytes()));
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
@@ -57,7 +58,7 @@ impl OpenApi {
 
     fn group_versions(&self) -> Vec<String> {
         let mut all: Vec<String> =
-            self.registry.resources().map(|resource| prefix(resource.def.group, resource.def.version)).collect();
+            self.registry.catalog().iter().map(|served| prefix(served.def.group, served.def.version)).collect();
         all.sort();
         all.dedup();
         all
@@ -68,8 +69,9 @@ impl OpenApi {
         if !self.group_versions().iter().any(|known| known == path) {
             return respond::page_not_found();
         }
-        let (registry, version, wanted) = (self.registry.clone(), self.version, path.to_owned());
-        let built = self.packed(path, move || document_v3(&registry, version, &wanted).to_string().into_bytes()).await;
+        let (catalog, version, wanted) = (self.registry.catalog(), self.version, path.to_owned());
+        let generation = catalog.generation();
+        let built = self.packed(path, generation, move || document_v3(&catalog, version, &wanted).to_string().into_bytes()).await;
         self.send(built, "application/json", headers)
     }
 
@@ -77,18 +79,25 @@ impl OpenApi {
     pub(crate) async fn v2(&self, headers: &HeaderMap) -> Response<Body> {
         let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let protobuf = wanted.split(',').next().is_some_and(|first| first.trim_start().starts_with(V2_PROTOBUF));
-        let (registry, version) = (self.registry.clone(), self.version);
+        let (catalog, version) = (self.registry.catalog(), self.version);
+        let generation = catalog.generation();
         if protobuf {
-            let built = self.packed("v2+protobuf", move || gnostic::encode(&document_v2(&registry, version))).await;
+            let built = self.packed("v2+protobuf", generation, move || gnostic::encode(&document_v2(&catalog, version))).await;
             return self.send(built, V2_PROTOBUF_TYPE, headers);
         }
-        let built = self.packed("v2", move || document_v2(&registry, version).to_string().into_bytes()).await;
+        let built = self.packed("v2", generation, move || document_v2(&catalog, version).to_string().into_bytes()).await;
         self.send(built, "application/json", headers)
     }
 
-    async fn packed(&self, key: &str, build: impl FnOnce() -> Vec<u8> + Send + 'static) -> Option<Packed> {
-        if let Some(packed) = self.packed.lock().get(key) {
-            return Some(packed.clone());
+    async fn packed(&self, key: &str, generation: u64, build: impl FnOnce() -> Vec<u8> + Send + 'static) -> Option<Packed> {
+        {
+            let mut known = self.packed.lock();
+            if known.0 != generation {
+                *known = (generation, HashMap::new());
+            }
+            if let Some(packed) = known.1.get(key) {
+                return Some(packed.clone());
+            }
         }
         let pack = move || {
             let plain = build();
@@ -96,7 +105,10 @@ impl OpenApi {
             Some(Packed { gzip, plain_length: plain.len(), tag: format!("\"{}\"", hash(&plain)) })
         };
         let packed = tokio::task::spawn_blocking(pack).await.ok()??;
-        self.packed.lock().insert(key.to_owned(), packed.clone());
+        let mut known = self.packed.lock();
+        if known.0 == generation {
+            known.1.insert(key.to_owned(), packed.clone());
+        }
         Some(packed)
     }
 
@@ -140,10 +152,10 @@ fn prefix(group: &str, version: &str) -> String {
 }
 
 /// The types whose schemas a group version's document needs.
-fn roots(registry: &Registry, only: Option<&str>) -> Vec<TypeId> {
+fn roots(catalog: &Catalog, only: Option<&str>) -> Vec<TypeId> {
     let schema = Schema::builtin();
     let mut roots = Vec::new();
-    for resource in registry.resources().filter(|r| only.is_none_or(|path| prefix(r.def.group, r.def.version) == path)) {
+    for resource in catalog.iter().filter(|r| only.is_none_or(|path| prefix(r.def.group, r.def.version) == path)) {
         let def = resource.def;
         roots.push(resource.schema_type());
         roots.extend(schema.kind(def.group, def.version, &def.list_kind()));
@@ -158,20 +170,20 @@ fn roots(registry: &Registry, only: Option<&str>) -> Vec<TypeId> {
     roots
 }
 
-fn document_v3(registry: &Registry, version: &str, path: &str) -> Value {
-    let schemas = v3_schemas(Schema::builtin(), &Docs::builtin(), &roots(registry, Some(path)));
+fn document_v3(catalog: &Catalog, version: &str, path: &str) -> Value {
+    let schemas = v3_schemas(Schema::builtin(), &Docs::builtin(), &roots(catalog, Some(path)));
     json!({
-        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths::v3(registry, path),
+        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths::v3(catalog, path),
         "components": {"schemas": schemas, "securitySchemes": {"BearerToken": {
             "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
         }}},
     })
 }
 
-fn document_v2(registry: &Registry, version: &str) -> Value {
-    let definitions = v2_definitions(Schema::builtin(), &Docs::builtin(), &roots(registry, None));
+fn document_v2(catalog: &Catalog, version: &str) -> Value {
+    let definitions = v2_definitions(Schema::builtin(), &Docs::builtin(), &roots(catalog, None));
     json!({
-        "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths::v2(registry), "definitions": definitions,
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths::v2(catalog), "definitions": definitions,
         "securityDefinitions": {"BearerToken": {
             "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
         }},

@@ -6,7 +6,7 @@ use apimachinery::Status;
 use apimachinery::status::Details;
 use http::{Response, StatusCode};
 use kinds::Verb;
-use registry::{Context, Deleted, Patch, Resource, Warnings};
+use registry::{Context, Deleted, Patch, Served, Warnings};
 use serde_json::Value;
 
 use crate::api::{Call, Inner, OK};
@@ -29,14 +29,14 @@ const PATCH_TYPES: &[&str] = &[
 pub(crate) struct On<'a> {
     pub(crate) call: Call<'a>,
     pub(crate) target: Target<'a>,
-    pub(crate) resource: &'a Arc<Resource>,
+    pub(crate) resource: &'a Arc<Served>,
     pub(crate) warnings: Warnings,
 }
 
 impl Inner {
     /// A group version that is served answers with a Status, anything else like a web server.
     pub(crate) fn unknown(&self, target: &Target<'_>) -> Result<Response<Body>, Status> {
-        let known = self.registry.resources().any(|r| r.def.group == target.group && r.def.version == target.version);
+        let known = self.registry.catalog().has_version(target.group, target.version);
         if known { Err(Status::page_not_found()) } else { Ok(respond::page_not_found()) }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
-use registry::{List, Resource, Warnings};
+use registry::{List, Served, Warnings};
 use schema::Schema;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -56,7 +56,7 @@ pub(crate) fn failure(accept: Accept, status: &Status) -> Response<Body> {
 }
 
 /// An object of a resource, from its shared bytes.
-pub(crate) fn object(accept: Accept, code: StatusCode, resource: &Resource, object: &Bytes, query: &str) -> Response<Body> {
+pub(crate) fn object(accept: Accept, code: StatusCode, resource: &Served, object: &Bytes, query: &str) -> Response<Body> {
     if accept.is_plain() {
         return bytes(code, "application/json", object.clone());
     }
@@ -67,7 +67,7 @@ pub(crate) fn object(accept: Accept, code: StatusCode, resource: &Resource, obje
 }
 
 /// An object that is not in the cache.
-pub(crate) fn value(accept: Accept, code: StatusCode, resource: Option<&Resource>, object: Value, query: &str) -> Response<Body> {
+pub(crate) fn value(accept: Accept, code: StatusCode, resource: Option<&Served>, object: Value, query: &str) -> Response<Body> {
     let shaped = match (resource, accept.shape) {
         (None, _) | (_, Shape::Object) => object,
         (_, Shape::Metadata { beta }) => metadata(&object, beta),
@@ -85,7 +85,7 @@ pub(crate) fn value(accept: Accept, code: StatusCode, resource: Option<&Resource
 }
 
 /// A list of a resource.
-pub(crate) async fn list(accept: Accept, resource: &Resource, list: List, query: &str) -> Response<Body> {
+pub(crate) async fn list(accept: Accept, resource: &Served, list: List, query: &str) -> Response<Body> {
     let mut own = Map::new();
     own.insert("resourceVersion".into(), list.revision.to_string().into());
     own.extend(list.continue_token.map(|token| ("continue".to_owned(), token.into())));
@@ -208,7 +208,7 @@ pub(crate) fn include(query: &str) -> IncludeObject {
 
 /// `meta.k8s.io` Table of objects.
 pub(crate) fn table(
-    resource: &Resource,
+    resource: &Served,
     objects: Vec<Value>,
     own: Map<String, Value>,
     include: IncludeObject,

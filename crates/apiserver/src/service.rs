@@ -89,7 +89,7 @@ impl Service {
         let config = tls::server(resolver, Some(verifier.clone()))?;
         let api = Api(Arc::new(Inner {
             authenticator: Authenticator::new(registry.clone(), keys.clone(), options.anonymous),
-            discovery: Discovery::new(&registry),
+            discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(&authority)?,
             readiness: readiness.clone(),

@@ -8,7 +8,7 @@ use apimachinery::table::IncludeObject;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use http::{Response, StatusCode};
-use registry::{Event, EventType, Resource, Watch};
+use registry::{Event, EventType, Served, Watch};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ pub(crate) fn default_timeout() -> Duration {
 /// The stream of a watch, until its end or the end of the server.
 pub(crate) fn stream(
     accept: Accept,
-    resource: &Arc<Resource>,
+    resource: &Arc<Served>,
     watch: Watch,
     query: &str,
     end: CancellationToken,
@@ -47,7 +47,7 @@ fn spread() -> f64 {
     (RandomState::new().hash_one(0) % 1000) as f64 / 1000.0
 }
 
-fn frame(accept: Accept, resource: &Resource, event: &Event, embed: IncludeObject, first: bool) -> Bytes {
+fn frame(accept: Accept, resource: &Served, event: &Event, embed: IncludeObject, first: bool) -> Bytes {
     if accept.shape == Shape::Object && accept.format != Format::Protobuf {
         return event.frame();
     }
@@ -75,7 +75,7 @@ fn frame(accept: Accept, resource: &Resource, event: &Event, embed: IncludeObjec
     frame.freeze()
 }
 
-fn shape(shape: Shape, resource: &Resource, event: &Event, embed: IncludeObject, first: bool) -> Value {
+fn shape(shape: Shape, resource: &Served, event: &Event, embed: IncludeObject, first: bool) -> Value {
     let object = event.entry.value();
     match shape {
         Shape::Object => object,

@@ -4,34 +4,73 @@ use apimachinery::field::{Error, Errors, Path};
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::conversion::Conversion;
 use crate::def::KindDef;
 use crate::strategy::{Fields, Strategy};
 use crate::typed::{Kind, Typed, typed};
 use crate::util::text;
-use crate::view::View;
 
 /// `events.k8s.io/v1 Event`. Its errors name fields as the stored kind does, as upstream's do.
 pub(crate) struct EventsV1;
 
-static VIEW: View = View {
-    stored: const { &Typed::<Event>::new() },
-    fields: &[
-        ("regarding", "involvedObject"),
-        ("note", "message"),
-        ("reportingController", "reportingComponent"),
-        ("deprecatedSource", "source"),
-        ("deprecatedFirstTimestamp", "firstTimestamp"),
-        ("deprecatedLastTimestamp", "lastTimestamp"),
-        ("deprecatedCount", "count"),
-    ],
+static STORED: Typed<Event> = Typed::new();
+
+static CONVERSION: Conversion = Conversion {
+    stored: (Event::DEF.group, Event::DEF.version, Event::DEF.kind),
+    from_stored: |event| convert(event, FIELDS.iter().map(|(own, stored)| (*stored, *own)), "events.k8s.io/v1"),
+    to_stored: |event| convert(event, FIELDS.iter().copied(), "v1"),
+    stored_field,
 };
+
+/// Names of fields: here, and in core/v1.
+const FIELDS: &[(&str, &str)] = &[
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+/// `involvedObject.name` for `regarding.name`.
+fn stored_field(field: &str) -> String {
+    let (first, rest) = field.split_at(field.find('.').unwrap_or(field.len()));
+    let stored = FIELDS.iter().find(|(own, _)| *own == first).map_or(first, |(_, stored)| *stored);
+    format!("{stored}{rest}")
+}
+
+/// Renames fields. Managed fields are renamed too, so their entries always carry the version in which the object is read.
+fn convert<'a>(object: &mut Value, names: impl Iterator<Item = (&'a str, &'a str)> + Clone, api_version: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        rename(fields, names.clone());
+    }
+    let managed = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+    for entry in managed.into_iter().flatten() {
+        entry["apiVersion"] = api_version.into();
+        if let Some(fields) = entry.get_mut("fieldsV1").and_then(Value::as_object_mut) {
+            let prefixed: Vec<(String, String)> =
+                names.clone().map(|(from, to)| (format!("f:{from}"), format!("f:{to}"))).collect();
+            rename(fields, prefixed.iter().map(|(from, to)| (from.as_str(), to.as_str())));
+        }
+    }
+}
+
+fn rename<'a>(fields: &mut Map<String, Value>, names: impl Iterator<Item = (&'a str, &'a str)>) {
+    for (from, to) in names {
+        if let Some(value) = fields.remove(from) {
+            fields.insert(to.to_owned(), value);
+        }
+    }
+}
 
 impl EventsV1 {
     fn stored(object: &Value) -> Value {
         let mut stored = object.clone();
-        VIEW.store(&mut stored);
+        (CONVERSION.to_stored)(&mut stored);
+        apimachinery::meta::set_type(&mut stored, &Event::DEF.api_version(), Event::DEF.kind);
         stored
     }
 }
@@ -58,8 +97,8 @@ impl Strategy for EventsV1 {
         const { &KindDef { group: "events.k8s.io", ..Event::DEF } }
     }
 
-    fn view(&self) -> Option<&'static View> {
-        Some(&VIEW)
+    fn conversion(&self) -> Option<&'static Conversion> {
+        Some(&CONVERSION)
     }
 
     fn apply_defaults(&self, _: &mut Value) {}
@@ -70,7 +109,7 @@ impl Strategy for EventsV1 {
 
     fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors {
         let stored = Self::stored(object);
-        let mut errors = VIEW.stored.validate(&stored, warnings);
+        let mut errors = STORED.validate(&stored, warnings);
         if let Some(event) = typed::<Event>(&stored, &mut errors) {
             check_strictly(&event, &mut errors);
         }
@@ -79,7 +118,7 @@ impl Strategy for EventsV1 {
 
     fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
         let (new, old) = (Self::stored(object), Self::stored(old));
-        let mut errors = VIEW.stored.validate(&new, warnings);
+        let mut errors = STORED.validate(&new, warnings);
         if let Some(event) = typed::<Event>(&new, &mut errors).filter(|_| new.get("series") != old.get("series")) {
             check_series(&event, &mut errors);
         }
@@ -112,16 +151,16 @@ impl Strategy for EventsV1 {
 
     fn fields(&self, object: &Value) -> Fields {
         let stored = Self::stored(object);
-        let value = |name: &str| text(&stored, &format!("/{}", VIEW.stored_field(name).replace('.', "/"))).to_owned();
+        let value = |name: &str| text(&stored, &format!("/{}", stored_field(name).replace('.', "/"))).to_owned();
         self.selectable().iter().map(|name| (*name, value(name))).collect()
     }
 
     fn columns(&self) -> Vec<ColumnDefinition> {
-        VIEW.stored.columns()
+        STORED.columns()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        VIEW.stored.row(&Self::stored(object), now)
+        STORED.row(&Self::stored(object), now)
     }
 }
 
@@ -185,27 +224,24 @@ mod tests {
         shown["metadata"]["managedFields"] =
             json!([{"manager": "m", "apiVersion": "events.k8s.io/v1", "fieldsV1": {"f:note": {}, "f:type": {}}}]);
         let mut stored = shown.clone();
-        VIEW.store(&mut stored);
-        assert_eq!(
-            (&stored["apiVersion"], &stored["message"], &stored["count"]),
-            (&json!("v1"), &json!("it is done"), &json!(3))
-        );
+        (CONVERSION.to_stored)(&mut stored);
+        assert_eq!((&stored["message"], &stored["count"]), (&json!("it is done"), &json!(3)));
         assert_eq!((&stored["involvedObject"]["name"], stored.get("regarding")), (&json!("p"), None));
         let managed = json!([{"manager": "m", "apiVersion": "v1", "fieldsV1": {"f:message": {}, "f:type": {}}}]);
         assert_eq!(stored["metadata"]["managedFields"], managed);
-        VIEW.show(&mut stored, "events.k8s.io/v1", "Event");
+        (CONVERSION.from_stored)(&mut stored);
         assert_eq!(stored, shown);
-        assert_eq!(VIEW.stored_field("regarding.name"), "involvedObject.name");
-        assert_eq!(VIEW.stored_field("metadata.name"), "metadata.name");
+        assert_eq!(stored_field("regarding.name"), "involvedObject.name");
+        assert_eq!(stored_field("metadata.name"), "metadata.name");
     }
 
     #[test]
     fn both_kinds_are_kept_alike() {
-        let (own, stored) = (EventsV1.def(), VIEW.stored.def());
+        let (own, stored) = (EventsV1.def(), STORED.def());
         let facts = |def: &KindDef| (def.version, def.plural, def.namespaced, def.ephemeral, def.ttl_seconds, def.name);
         assert_eq!(facts(own), facts(stored));
-        let selectable = VIEW.stored.selectable();
-        assert!(EventsV1.selectable().iter().all(|field| selectable.contains(&VIEW.stored_field(field).as_str())));
+        let selectable = STORED.selectable();
+        assert!(EventsV1.selectable().iter().all(|field| selectable.contains(&stored_field(field).as_str())));
         let fields = EventsV1.fields(&event(&[]));
         assert!(
             fields.contains(&("regarding.name", "p".to_owned()))
@@ -252,8 +288,9 @@ mod tests {
         assert_eq!(texts(&errors), ["message: Invalid value: \"other\": field is immutable"]);
         // The core API changes what it likes.
         let (mut old, mut new) = (old, event(&[("note", "other".into())]));
-        VIEW.store(&mut old);
-        VIEW.store(&mut new);
-        assert!(VIEW.stored.validate_update(&new, &old, &mut Vec::new()).is_empty());
+        for event in [&mut old, &mut new] {
+            *event = EventsV1::stored(event);
+        }
+        assert!(STORED.validate_update(&new, &old, &mut Vec::new()).is_empty());
     }
 }

@@ -5,13 +5,13 @@
 //! pure: no clock, no I/O.
 
 mod columns;
+mod conversion;
 mod def;
 mod strategy;
 mod sub;
 mod typed;
 pub mod util;
 mod verb;
-mod view;
 
 mod cluster;
 mod config;
@@ -30,10 +30,10 @@ mod service;
 mod workloads;
 
 pub use columns::{Column, scale_columns, scale_row};
+pub use conversion::Conversion;
 pub use def::{Dependents, GroupVersionKindRef, KindDef, NameRule};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};
 pub use sub::{Action, Behaviour, Connect, ScalePaths, Sub};
 pub use typed::{Kind, Typed};
 pub use verb::{Verb, VerbSet};
-pub use view::View;

@@ -5,8 +5,8 @@ use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::conversion::Conversion;
 use crate::def::KindDef;
-use crate::view::View;
 
 /// Field selector values of an object: label such as `spec.nodeName`, and its value.
 pub type Fields = Vec<(&'static str, String)>;
@@ -16,8 +16,8 @@ pub trait Strategy: Send + Sync {
     /// Constant facts.
     fn def(&self) -> &'static KindDef;
 
-    /// The kind whose objects this one shows, when it stores none of its own.
-    fn view(&self) -> Option<&'static View> {
+    /// How this version becomes the stored one, none when it is the stored one.
+    fn conversion(&self) -> Option<&'static Conversion> {
         None
     }
 

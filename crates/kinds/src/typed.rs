@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::columns::{Cell, Column};
+use crate::conversion::Conversion;
 use crate::def::KindDef;
 use crate::strategy::{Fields, Strategy};
 
@@ -19,6 +20,9 @@ pub trait Kind: DeserializeOwned + 'static {
 
     /// Selectable fields beyond `metadata.name` and `metadata.namespace`.
     const SELECTABLE: &'static [&'static str] = &[];
+
+    /// How this version becomes the stored one, none when it is the stored one.
+    const CONVERSION: Option<Conversion> = None;
 
     /// Fills in what the user left out.
     fn apply_defaults(_object: &mut Value) {}
@@ -108,6 +112,10 @@ pub(crate) fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) ->
 impl<K: Kind> Strategy for Typed<K> {
     fn def(&self) -> &'static KindDef {
         const { &K::DEF }
+    }
+
+    fn conversion(&self) -> Option<&'static Conversion> {
+        const { &K::CONVERSION }.as_ref()
     }
 
     fn apply_defaults(&self, object: &mut Value) {

@@ -6,7 +6,7 @@ use apimachinery::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::{Registry, Resource, User};
+use crate::{Registry, Served, User};
 
 /// What the request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Request<'a> {
     /// What it does.
     pub operation: Operation,
     /// To what kind, in the version that was asked for.
-    pub resource: &'a Resource,
+    pub resource: &'a Served,
     /// Sub-resource, empty for the object itself.
     pub subresource: &'a str,
     /// Namespace, empty for cluster-scoped objects.

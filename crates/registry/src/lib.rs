@@ -1,26 +1,29 @@
 //! The one path per verb, for every kind.
 //!
-//! [`Registry`] holds one [`Resource`] per kind of [`kinds::KINDS`]: its strategy, its schema type and its watch cache, which the store's own
-//! commits feed. Reads are served from the cache; writes go decode, default, admit, validate, encode, commit, the same
-//! way for all. A kind with behaviour of its own says so in its strategy, or in an admission plugin where it needs other objects.
+//! [`Catalog`] is what is served: a [`Served`] for each version of each resource, with its strategy and schema type, over a storage
+//! whose watch cache the store's own commits feed. Reads are served from the cache; writes go decode, default, admit, validate,
+//! encode, commit, the same way for all. A kind with behaviour of its own says so in its strategy, or in an admission plugin where it needs other objects.
 
 mod admission;
 mod cache;
+mod catalog;
 mod context;
 mod entry;
 mod open;
 mod options;
 mod pipeline;
-mod resource;
+mod served;
 mod services;
+mod storage;
 mod sub;
 mod verbs;
 
 pub use admission::{Admission, Hold, Operation, Request};
 pub use cache::{Event, EventType, Watch};
+pub use catalog::Catalog;
 pub use context::{Context, FieldValidation, User, Warnings};
 pub use entry::Entry;
 pub use open::{OpenError, Options, Registry, TokenSigner};
 pub use options::{DeleteOptions, Deleted, List, ListOptions, Patch, Written};
-pub use resource::Resource;
+pub use served::Served;
 pub use sub::TokenSubject;

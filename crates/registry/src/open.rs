@@ -1,23 +1,20 @@
 //! The registry itself: opening it, and finding kinds in it.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
+use arc_swap::ArcSwap;
 use kinds::KINDS;
-use parking_lot::Mutex;
 use store::{Engine, Sink};
 use tokio::sync::watch;
 
 use crate::services::ServiceAddresses;
+use crate::storage::Storage;
 use crate::sub::TokenSubject;
-use crate::{Admission, Resource};
-
-/// Most keys read from the store at once while loading.
-const LOAD_PAGE: usize = 1000;
+use crate::{Admission, Catalog, Served};
 
 /// How long a request waits for a revision that is not there yet, as upstream's does.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,65 +47,37 @@ pub enum OpenError {
     Store(#[from] store::Error),
 }
 
-/// All kinds, over one store.
+/// Everything that is served, over one store.
 pub struct Registry {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) admission: Vec<Box<dyn Admission>>,
     pub(crate) options: Options,
-    resources: Vec<Arc<Resource>>,
-    by_name: HashMap<(&'static str, &'static str, &'static str), usize>,
+    catalog: Arc<ArcSwap<Catalog>>,
     applied: Arc<watch::Sender<u64>>,
 }
 
 /// Feeds the caches with the store's commits.
 struct Feed {
-    resources: HashMap<String, Arc<Resource>>,
+    catalog: Arc<ArcSwap<Catalog>>,
     applied: Arc<watch::Sender<u64>>,
-    /// Commits from while the caches are loaded, none when they are. The store itself writes by then: it deletes what expired.
-    early: Mutex<Option<Vec<store::Event>>>,
-}
-
-impl Feed {
-    /// The resource of a key and the rest of it: `/registry/GROUP/PLURAL/` names the resource.
-    fn route<'a>(&self, event: &'a store::Event) -> Option<(&Arc<Resource>, &'a str)> {
-        let key = std::str::from_utf8(&event.key).ok()?;
-        let (end, _) = key.match_indices('/').nth(3)?;
-        Some((self.resources.get(&key[..=end])?, &key[end + 1..]))
-    }
-
-    /// Everything up to `revision` is loaded, and more: what came later is taken in where it is not loaded already.
-    fn loaded(&self, mut revision: u64) {
-        let mut early = self.early.lock();
-        for event in early.take().unwrap_or_default() {
-            if let Some((resource, path)) = self.route(&event) {
-                resource.cache.load_change(path, &event);
-            }
-            revision = event.revision;
-        }
-        self.resources.values().for_each(|resource| resource.cache.loaded(revision));
-        self.applied.send_replace(revision);
-    }
 }
 
 impl Sink for Feed {
     fn apply(&self, events: &[store::Event]) {
-        if let Some(early) = &mut *self.early.lock() {
-            early.extend_from_slice(events);
-            return;
-        }
-        let mut changed: Vec<&Arc<Resource>> = Vec::new();
+        let catalog = self.catalog.load();
+        let mut changed: Vec<&Arc<Storage>> = Vec::new();
         for event in events {
-            let Some((resource, path)) = self.route(event) else { continue };
-            resource.cache.apply(path, event);
-            if !changed.iter().any(|known| Arc::ptr_eq(known, resource)) {
-                changed.push(resource);
+            let Some((storage, path)) = catalog.locate(&event.key) else { continue };
+            storage.cache.apply(path, event);
+            if !changed.iter().any(|known| Arc::ptr_eq(known, storage)) {
+                changed.push(storage);
             }
         }
         if let Some(last) = events.last() {
             self.applied.send_replace(last.revision);
         }
         // Once for all, so that a watcher takes the batch in one step.
-        changed.iter().for_each(|resource| resource.cache.announce());
+        changed.iter().for_each(|storage| storage.cache.announce());
     }
 }
 
@@ -119,31 +88,27 @@ impl Registry {
         mut admission: Vec<Box<dyn Admission>>,
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
-        let resources = resources().map_err(OpenError::Schema)?;
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::of(KINDS).map_err(OpenError::Schema)?));
         let applied = Arc::new(watch::Sender::new(0));
-        let by_prefix = resources.iter().map(|resource| (resource.prefix.clone(), resource.clone())).collect();
-        let early = Mutex::new(Some(Vec::new()));
-        let feed = Arc::new(Feed { resources: by_prefix, applied: applied.clone(), early });
-        let revision = engine.subscribe(feed.clone());
-        for resource in resources.iter().filter(|resource| resource.def.stored && !resource.is_view()) {
-            load(engine.as_ref(), resource).await?;
+        let revision = engine.subscribe(Arc::new(Feed { catalog: catalog.clone(), applied: applied.clone() }));
+        for storage in catalog.load().storages() {
+            storage.load(engine.as_ref(), revision).await?;
         }
-        feed.loaded(revision);
-        let name = |resource: &Resource| (resource.def.group, resource.def.version, resource.def.plural);
-        let by_name = resources.iter().enumerate().map(|(index, resource)| (name(resource), index)).collect();
+        // Commits from while the caches were loaded have come further already.
+        applied.send_modify(|applied| *applied = revision.max(*applied));
         // Addresses come last, when nothing else can refuse the object any more.
         admission.push(Box::new(ServiceAddresses::default()));
-        Ok(Arc::new(Self { engine, admission, options, resources, by_name, applied }))
+        Ok(Arc::new(Self { engine, admission, options, catalog, applied }))
     }
 
-    /// Every kind, in the order of the list of kinds.
-    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.iter()
+    /// What is served now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
     }
 
-    /// The kind of that group, version and plural.
-    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.by_name.get(&(group, version, plural)).map(|index| &self.resources[*index])
+    /// The resource of that group, version and plural.
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
+        self.catalog.load().get(group, version, plural).cloned()
     }
 
     /// The newest revision that every cache shows.
@@ -165,48 +130,7 @@ impl Registry {
     }
 
     /// A kind that is part of every build, such as those that hooks look up.
-    pub(crate) fn builtin(&self, group: &str, plural: &str) -> Result<&Arc<Resource>, Status> {
+    pub(crate) fn builtin(&self, group: &str, plural: &str) -> Result<Arc<Served>, Status> {
         self.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
-    }
-}
-
-/// Every kind; one that shows another's objects comes after that one.
-fn resources() -> Result<Vec<Arc<Resource>>, String> {
-    let mut all: Vec<Arc<Resource>> = Vec::with_capacity(KINDS.len());
-    for strategy in KINDS {
-        let resource = match strategy.view() {
-            None => Resource::new(*strategy)?,
-            Some(view) => {
-                let wanted = view.stored.def();
-                let stored = all.iter().find(|one| (one.def.group, one.def.kind) == (wanted.group, wanted.kind));
-                let stored = stored.ok_or_else(|| format!("{} {} is shown before it is there", wanted.group, wanted.kind))?;
-                Resource::of_view(*strategy, view, stored)?
-            }
-        };
-        all.push(Arc::new(resource));
-    }
-    Ok(all)
-}
-
-async fn load(engine: &dyn Engine, resource: &Resource) -> Result<(), store::Error> {
-    let prefix = resource.prefix.as_bytes();
-    let mut start = prefix.to_vec();
-    let mut end = prefix.to_vec();
-    // '0' follows '/' in ASCII: the end of all keys under the prefix.
-    end.pop();
-    end.push(b'0');
-    loop {
-        let page = engine.range(&start, &end, None, LOAD_PAGE).await?;
-        for record in &page.records {
-            let path = String::from_utf8_lossy(&record.key[prefix.len()..]);
-            resource.cache.load(&path, &record.value, record.revision);
-        }
-        match page.records.last() {
-            Some(last) if page.more => {
-                start = last.key.to_vec();
-                start.push(0);
-            }
-            _ => return Ok(()),
-        }
     }
 }

@@ -12,14 +12,14 @@ use store::{Change, Expect, Lane, Write};
 use crate::admission::{Hold, Request};
 use crate::context::{Context, Warnings};
 use crate::entry::{Entry, Index};
-use crate::resource::object_path;
-use crate::{Operation, Registry, Resource};
+use crate::served::object_path;
+use crate::{Operation, Registry, Served};
 
 /// One write on its way: to which object, by whom.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub cx: &'a Context,
-    pub res: &'a Resource,
+    pub res: &'a Served,
     pub sub: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
@@ -108,7 +108,7 @@ impl Registry {
     }
 
     /// Admission for a connection (exec, proxy...), which writes nothing.
-    pub async fn connect(&self, cx: &Context, res: &Resource, sub: &str, namespace: &str, name: &str) -> Result<(), Status> {
+    pub async fn connect(&self, cx: &Context, res: &Served, sub: &str, namespace: &str, name: &str) -> Result<(), Status> {
         let target = Target { cx, res, sub, namespace, name };
         self.mutate(target, Operation::Connect, None, None).await?;
         self.admit(target, Operation::Connect, None, None).await.map(|_| ())
@@ -118,16 +118,16 @@ impl Registry {
     pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
         let res = target.res;
         let (object, index) = res.stored_form(object);
-        let stored = res.encoding.encode(&object).map_err(|error| store::Error::Failed(error.to_string()))?;
+        let stored = res.storage.encoding.encode(&object).map_err(|error| store::Error::Failed(error.to_string()))?;
         if target.cx.dry_run {
             return self.rehearse(target, &object, expect).map(|entry| res.show(&entry));
         }
-        let key = res.key(&index.namespace, &index.name);
+        let key = res.storage.key(&index.namespace, &index.name);
         let revision = self.engine.commit(self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()))).await?;
         let path = object_path(&index.namespace, &index.name);
         // The cache has it already, unless somebody was quicker to write it again.
-        let cached = res.cache.get(&path).filter(|entry| entry.revision == revision);
-        Ok(res.show(&cached.unwrap_or_else(|| Arc::new(res.cache.entry(&stored, revision, Some(index))))))
+        let cached = res.storage.cache.get(&path).filter(|entry| entry.revision == revision);
+        Ok(res.show(&cached.unwrap_or_else(|| Arc::new(res.storage.cache.entry(&stored, revision, Some(index))))))
     }
 
     /// Commits a deletion and returns the last state.
@@ -135,29 +135,29 @@ impl Registry {
         if target.cx.dry_run {
             return Ok(target.res.show(last));
         }
-        let key = target.res.key(last.namespace(), last.name());
+        let key = target.res.storage.key(last.namespace(), last.name());
         let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
         let revision = self.engine.commit(write).await?;
-        Ok(target.res.show(&Arc::new(target.res.cache.restamp(last, revision))))
+        Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))))
     }
 
-    fn write(&self, res: &Resource, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {
-        let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
-        let ttl = res.def.ttl_seconds.map(Duration::from_secs);
+    fn write(&self, res: &Served, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {
+        let lane = if res.storage.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
+        let ttl = res.storage.def.ttl_seconds.map(Duration::from_secs);
         Write { key, expect, change, lane, ttl, note: index.map(|index| index as store::Note) }
     }
 
     /// What a dry run answers: the object as it would be, under its present revision.
     fn rehearse(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
         let path = object_path(meta::namespace(object), meta::name(object));
-        if expect == Expect::Absent && target.res.cache.get(&path).is_some() {
+        if expect == Expect::Absent && target.res.storage.cache.get(&path).is_some() {
             return Err(store::Error::Conflict(None));
         }
         let mut object = object.clone();
         if let Expect::At(revision) = expect {
             meta::set_resource_version(&mut object, revision.to_string());
         }
-        Ok(Arc::new(target.res.cache.unstored(&object)))
+        Ok(Arc::new(target.res.storage.cache.unstored(&object)))
     }
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
 }
 
 /// Rules for a new object.
-pub(crate) fn validate_new(res: &Resource, object: &mut Value, warnings: &Warnings) -> Errors {
+pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings) -> Errors {
     let rule = name_rule(res);
     let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
     let mut found = Vec::new();
@@ -222,7 +222,7 @@ fn wanted(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
 }
 
 /// The name check of a kind in the form that metadata validation takes.
-fn name_rule(res: &Resource) -> names::NameFn {
+fn name_rule(res: &Served) -> names::NameFn {
     match res.def.name {
         kinds::NameRule::Subdomain => names::name_is_subdomain,
         kinds::NameRule::Label => names::name_is_label,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::{Reason, meta};
 use base::tasks::Tasks;
-use registry::{Context, DeleteOptions, Deleted, EventType, ListOptions, Options, Patch, Registry, Resource};
+use registry::{Context, DeleteOptions, Deleted, EventType, ListOptions, Options, Patch, Registry, Served};
 use serde_json::{Value, json};
 
 async fn open(dir: &std::path::Path) -> (Arc<Registry>, store::Fjall) {
@@ -16,7 +16,7 @@ async fn open(dir: &std::path::Path) -> (Arc<Registry>, store::Fjall) {
 }
 
 /// The smallest valid object of a kind.
-fn minimal(res: &Resource, namespace: &str, name: &str) -> Value {
+fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
     let def = res.def;
     let mut object =
         json!({"apiVersion": def.api_version(), "kind": def.kind, "metadata": {"name": name, "labels": {"minimal": "yes"}}});
@@ -55,12 +55,12 @@ fn context(manager: &str) -> Context {
     Context { manager: manager.into(), ..Context::default() }
 }
 
-async fn decoded(res: &Resource, cx: &Context, mut object: Value) -> Value {
+async fn decoded(res: &Served, cx: &Context, mut object: Value) -> Value {
     res.decode(cx, "", &mut object, Vec::new()).unwrap();
     object
 }
 
-async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
+async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     let namespace = if res.def.namespaced { "ns" } else { "" };
     let kind = res.def.kind;
     let cx = context("tester");
@@ -128,7 +128,7 @@ async fn check_kind(registry: &Registry, res: &Arc<Resource>) {
 async fn every_kind_through_every_verb() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, _engine) = open(dir.path()).await;
-    for res in registry.resources().filter(|res| res.def.stored) {
+    for res in registry.catalog().iter().filter(|res| res.def.stored) {
         check_kind(&registry, res).await;
     }
 }
@@ -137,8 +137,8 @@ async fn every_kind_through_every_verb() {
 async fn events_are_the_same_objects_in_both_groups() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, _engine) = open(dir.path()).await;
-    let core = registry.resource("", "v1", "events").unwrap();
-    let shown = registry.resource("events.k8s.io", "v1", "events").unwrap();
+    let core = &registry.resource("", "v1", "events").unwrap();
+    let shown = &registry.resource("events.k8s.io", "v1", "events").unwrap();
     let cx = context("t");
     let all = ListOptions { send_initial_events: Some(true), allow_bookmarks: true, ..ListOptions::default() };
     let mut watch = registry.watch(shown, Some("ns"), &all).await.unwrap();
@@ -161,7 +161,7 @@ async fn events_are_the_same_objects_in_both_groups() {
     assert_eq!((&stored["involvedObject"]["name"], &stored["reportingComponent"]), (&json!("x"), &json!("c")));
     assert!(meta::managed_fields(&stored)[0]["fieldsV1"].get("f:involvedObject").is_some(), "{stored}");
 
-    let count = async |res: &Arc<Resource>, selector: &str| {
+    let count = async |res: &Arc<Served>, selector: &str| {
         let fields = Some(apimachinery::fields::Selector::parse(selector).unwrap());
         registry.list(res, None, &ListOptions { fields, ..ListOptions::default() }).await.map(|list| list.entries.len())
     };
@@ -182,7 +182,7 @@ async fn events_are_the_same_objects_in_both_groups() {
 async fn apply_creates_owns_and_conflicts() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, _engine) = open(dir.path()).await;
-    let res = registry.resource("", "v1", "configmaps").unwrap();
+    let res = &registry.resource("", "v1", "configmaps").unwrap();
     let config = |value: &str| {
         Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}}))
     };
@@ -198,7 +198,7 @@ async fn apply_creates_owns_and_conflicts() {
 async fn pages_are_consistent_and_watches_resume_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, engine) = open(dir.path()).await;
-    let res = registry.resource("", "v1", "configmaps").unwrap();
+    let res = &registry.resource("", "v1", "configmaps").unwrap();
     for index in 0..5 {
         let object = decoded(res, &context("t"), minimal(res, "ns", &format!("c{index}"))).await;
         registry.create(&context("t"), res, "ns", None, object).await.unwrap();
@@ -216,7 +216,7 @@ async fn pages_are_consistent_and_watches_resume_after_a_restart() {
     engine.close().await;
     drop(engine);
     let (registry, _engine) = open(dir.path()).await;
-    let res = registry.resource("", "v1", "configmaps").unwrap();
+    let res = &registry.resource("", "v1", "configmaps").unwrap();
     let from = ListOptions { resource_version: Some(first.revision.to_string()), ..ListOptions::default() };
     let mut watch = registry.watch(res, None, &from).await.unwrap();
     let event = watch.next().await.unwrap();
@@ -227,7 +227,7 @@ async fn pages_are_consistent_and_watches_resume_after_a_restart() {
 async fn writers_are_warned() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, _engine) = open(dir.path()).await;
-    let res = registry.resource("", "v1", "services").unwrap();
+    let res = &registry.resource("", "v1", "services").unwrap();
     let cx = context("t");
     let mut service = decoded(res, &cx, minimal(res, "ns", "one")).await;
     service["spec"]["externalName"] = "a.b".into();

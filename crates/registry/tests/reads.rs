@@ -38,11 +38,11 @@ fn options(text: &str) -> ListOptions {
 }
 
 async fn list(registry: &Registry, text: &str) -> Result<List, Status> {
-    registry.list(config_maps(registry), Some("ns"), &options(text)).await
+    registry.list(&config_maps(registry), Some("ns"), &options(text)).await
 }
 
 async fn watch(registry: &Registry, text: &str) -> Result<Watch, Status> {
-    registry.watch(config_maps(registry), Some("ns"), &options(text)).await
+    registry.watch(&config_maps(registry), Some("ns"), &options(text)).await
 }
 
 /// `TYPE name@revision` of what there is to see now.
@@ -60,9 +60,9 @@ async fn some_writes(registry: &Registry) -> [u64; 5] {
     let a = create(registry, "a", "x=1").await.revision;
     let b = create(registry, "b", "x=2").await.revision;
     let changed = config_map("b", "x=1");
-    let changed = registry.update(&cx(), config_maps(registry), "", "ns", "b", changed).await.unwrap().entry.revision;
+    let changed = registry.update(&cx(), &config_maps(registry), "", "ns", "b", changed).await.unwrap().entry.revision;
     let c = create(registry, "c", "x=1").await.revision;
-    registry.delete(&cx(), config_maps(registry), "ns", "a", DeleteOptions::default()).await.unwrap();
+    registry.delete(&cx(), &config_maps(registry), "ns", "a", DeleteOptions::default()).await.unwrap();
     [a, b, changed, c, registry.revision()]
 }
 
@@ -246,7 +246,7 @@ async fn what_the_store_deletes_while_caches_load_is_gone() {
         .boxed()
     }));
     let registry = open(hooked).await;
-    let events = registry.resource("", "v1", "events").unwrap();
+    let events = &registry.resource("", "v1", "events").unwrap();
     let found = registry.list(events, None, &ListOptions::default()).await.unwrap();
     assert_eq!((names(&found).as_str(), found.revision), ("kept new", registry.revision()));
 }

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 async fn update(registry: &Registry, object: Value) -> Result<Value, Reason> {
     let name = meta::name(&object).to_owned();
-    let written = registry.update(&cx(), config_maps(registry), "", "ns", &name, object).await;
+    let written = registry.update(&cx(), &config_maps(registry), "", "ns", &name, object).await;
     written.map(|written| written.entry.value()).map_err(|status| status.reason)
 }
 
 async fn delete(registry: &Registry, options: DeleteOptions) -> Result<bool, Reason> {
-    let deleted = registry.delete(&cx(), config_maps(registry), "ns", "a", options).await;
+    let deleted = registry.delete(&cx(), &config_maps(registry), "ns", "a", options).await;
     deleted.map(|deleted| matches!(deleted, Deleted::Now(_))).map_err(|status| status.reason)
 }
 
@@ -61,7 +61,7 @@ async fn updates_by_version() {
         }
     });
     assert_eq!(winners.count(), 1);
-    let lease = registry.resource("coordination.k8s.io", "v1", "leases").unwrap();
+    let lease = &registry.resource("coordination.k8s.io", "v1", "leases").unwrap();
     let object = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
     assert!(registry.update(&cx(), lease, "", "ns", "l", object.clone()).await.unwrap().created);
     let refused = registry.update(&cx(), lease, "", "ns", "l", object).await.unwrap_err();
@@ -88,7 +88,7 @@ async fn deletions_by_precondition_and_finalizer() {
     assert_eq!(registry.revision(), marked, "it is marked already");
 
     // The finalizer goes, and everybody deletes: it is gone once.
-    let current = registry.get(config_maps(&registry), "ns", "a", None).await.unwrap().value();
+    let current = registry.get(&config_maps(&registry), "ns", "a", None).await.unwrap().value();
     let mut free = current.clone();
     meta::remove_finalizer(&mut free, "x.y/z");
     let deletions = (0..5).map(|_| delete(&registry, none()));
@@ -98,7 +98,8 @@ async fn deletions_by_precondition_and_finalizer() {
     assert_eq!(registry.revision(), marked + 1);
     assert_eq!(update(&registry, current).await, Err(Reason::NotFound));
     let cx = cx();
-    let races = join_all((0..8).map(|_| registry.create(&cx, config_maps(&registry), "ns", None, config_map("a", "")))).await;
+    let maps = config_maps(&registry);
+    let races = join_all((0..8).map(|_| registry.create(&cx, &maps, "ns", None, config_map("a", "")))).await;
     assert_eq!(races.iter().filter(|result| result.is_ok()).count(), 1);
     let deletions = join_all((0..8).map(|_| delete(&registry, none()))).await;
     assert_eq!(deletions.iter().filter(|result| result.is_ok()).count(), 1, "{deletions:?}");
@@ -113,7 +114,7 @@ async fn collections_go_up_to_the_limit() {
     }
     let selected = apimachinery::labels::Selector::parse("keep=no").unwrap();
     let list = ListOptions { limit: 2, labels: Some(selected.clone()), ..ListOptions::default() };
-    let maps = config_maps(&registry);
+    let maps = &config_maps(&registry);
     let deleted = registry.delete_collection(&cx(), maps, Some("ns"), &list, DeleteOptions::default()).await.unwrap();
     assert_eq!(deleted.entries.len(), 2);
     let left = async || {

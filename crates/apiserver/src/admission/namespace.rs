@@ -15,7 +15,7 @@ pub(super) struct NamespaceLifecycle;
 /// asks this, and hardly ever needs more.
 async fn is_settled(a: &Request<'_>) -> bool {
     let Some(resource) = a.registry.resource("", "v1", "namespaces") else { return false };
-    let Ok(namespace) = a.registry.get(resource, "", a.namespace, None).await else { return false };
+    let Ok(namespace) = a.registry.get(&resource, "", a.namespace, None).await else { return false };
     let has = |word: &str| memchr::memmem::find(&namespace.json, word.as_bytes()).is_some();
     !has("deletionTimestamp") && !has("Terminating")
 }

@@ -144,7 +144,7 @@ pub async fn live(registry: &Registry, claims: &Claims) -> Result<User, Error> {
 async fn exists(registry: &Registry, plural: &str, namespace: &str, reference: &Reference) -> Result<(), Error> {
     let gone = || Error::Gone(format!("{plural} {}", reference.name));
     let resource = registry.resource("", "v1", plural).ok_or_else(gone)?;
-    let entry = registry.get(resource, namespace, &reference.name, None).await.map_err(|_| gone())?;
+    let entry = registry.get(&resource, namespace, &reference.name, None).await.map_err(|_| gone())?;
     let object = entry.value();
     let deleted = meta::deletion_timestamp(&object).and_then(apimachinery::time::parse);
     let over = deleted.is_some_and(|time| Timestamp::now().as_second() > time.as_second() + DELETION_LEEWAY);

@@ -109,7 +109,7 @@ async fn pods(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) ->
 
 async fn on_node(registry: &Registry, node: &str, namespace: &str, name: &str) -> bool {
     let Some(resource) = registry.resource("", "v1", "pods") else { return false };
-    match registry.get(resource, namespace, name, None).await {
+    match registry.get(&resource, namespace, name, None).await {
         Ok(entry) => entry.field("spec.nodeName") == node,
         // A pod that is gone gives nothing away, and its kubelet must be able to learn of it.
         Err(status) => status.code == 404,
@@ -124,7 +124,7 @@ async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decisio
     let options =
         ListOptions { fields: Some(apimachinery::fields::Selector::equals("spec.nodeName", node)), ..ListOptions::default() };
     let namespace = if a.resource == "persistentvolumes" { None } else { Some(a.namespace) };
-    let pods = registry.list(resource, namespace, &options).await.map(|list| list.entries).unwrap_or_default();
+    let pods = registry.list(&resource, namespace, &options).await.map(|list| list.entries).unwrap_or_default();
     if pods.iter().any(|entry| refers(&entry.value(), a.resource, a.name)) {
         return Decision::Allow;
     }

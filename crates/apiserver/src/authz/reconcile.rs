@@ -6,7 +6,7 @@ use apimachinery::{Status, meta};
 use futures::StreamExt;
 use futures::future::try_join_all;
 use futures::stream::SelectAll;
-use registry::{ListOptions, Registry, Resource};
+use registry::{ListOptions, Registry, Served};
 use serde_json::Value;
 
 use super::coverage::Held;
@@ -26,7 +26,7 @@ pub(crate) async fn start(registry: &Registry, authorizer: &Authorizer) -> Resul
 }
 
 async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Value) -> Result<(), Status> {
-    let resource = resource(registry, plural)?;
+    let resource = &resource(registry, plural)?;
     match registry.get(resource, namespace, meta::name(&wanted), None).await {
         Ok(entry) => complete(registry, resource, namespace, entry.value(), &wanted).await,
         Err(status) if status.code == 404 => {
@@ -47,7 +47,7 @@ pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Result
         for plural in ["clusterroles", "roles", "clusterrolebindings", "rolebindings"] {
             let version = Some(registry.revision().to_string());
             let options = ListOptions { resource_version: version, ..ListOptions::default() };
-            changes.push(registry.watch(resource(&registry, plural)?, None, &options).await?.into_stream());
+            changes.push(registry.watch(&resource(&registry, plural)?, None, &options).await?.into_stream());
         }
         refresh(&registry, &authorizer).await?;
         let mut changes = changes.ready_chunks(1024);
@@ -60,7 +60,7 @@ pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Result
     }
 }
 
-fn resource<'a>(registry: &'a Registry, plural: &str) -> Result<&'a Arc<Resource>, Status> {
+fn resource(registry: &Registry, plural: &str) -> Result<Arc<Served>, Status> {
     registry.resource(GROUP, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
 }
 
@@ -82,7 +82,8 @@ async fn refresh(registry: &Registry, authorizer: &Authorizer) -> Result<(), Sta
 }
 
 async fn all(registry: &Registry, plural: &str) -> Result<Vec<Value>, Status> {
-    let list = registry.list(resource(registry, plural)?, None, &ListOptions::default()).await?;
+    let roles = resource(registry, plural)?;
+    let list = registry.list(&roles, None, &ListOptions::default()).await?;
     Ok(list.entries.iter().map(|entry| entry.value()).collect())
 }
 
@@ -92,7 +93,7 @@ async fn write_rules(registry: &Registry, role: &Value, rules: &[Rule]) {
     role["rules"] = rules.iter().map(Rule::to_value).collect();
     let name = meta::name(&role).to_owned();
     let written = match resource(registry, "clusterroles") {
-        Ok(resource) => registry.update(&context(), resource, "", "", &name, role).await.map(drop),
+        Ok(resource) => registry.update(&context(), &resource, "", "", &name, role).await.map(drop),
         Err(status) => Err(status),
     };
     match written {
@@ -107,7 +108,7 @@ async fn write_rules(registry: &Registry, role: &Value, rules: &[Rule]) {
 /// Adds the default rules, subjects and labels that an object lacks; what was added to it stays.
 async fn complete(
     registry: &Registry,
-    resource: &Resource,
+    resource: &Served,
     namespace: &str,
     mut found: Value,
     wanted: &Value,

@@ -1,7 +1,7 @@
 //! The paths half of the documents: one entry per path, one operation per verb, derived from the resources.
 
 use kinds::{Behaviour, Connect, KindDef, Verb};
-use registry::{Registry, Resource};
+use registry::{Catalog, Served};
 use schema::{Schema, TypeId};
 use serde_json::{Map, Value, json};
 
@@ -39,24 +39,24 @@ const ITEM: [Operation; 4] = [
 const CONNECT: [Operation; 2] = [operation("get", "connect", Verb::Get), operation("post", "connect", Verb::Create)];
 
 /// The paths of one group version.
-pub(super) fn v3(registry: &Registry, path: &str) -> Map<String, Value> {
+pub(super) fn v3(catalog: &Catalog, path: &str) -> Map<String, Value> {
     let mut out = Map::new();
-    for resource in registry.resources().filter(|r| prefix(r.def.group, r.def.version) == path) {
+    for resource in catalog.iter().filter(|r| prefix(r.def.group, r.def.version) == path) {
         add(&mut out, resource, Dialect::V3);
     }
     out
 }
 
 /// The paths of all.
-pub(super) fn v2(registry: &Registry) -> Map<String, Value> {
+pub(super) fn v2(catalog: &Catalog) -> Map<String, Value> {
     let mut out = Map::new();
-    for resource in registry.resources() {
+    for resource in catalog.iter() {
         add(&mut out, resource, Dialect::V2);
     }
     out
 }
 
-fn add(out: &mut Map<String, Value>, resource: &Resource, dialect: Dialect) {
+fn add(out: &mut Map<String, Value>, resource: &Served, dialect: Dialect) {
     let def = resource.def;
     let base = format!("/{}", prefix(def.group, def.version));
     let own =
@@ -83,7 +83,7 @@ fn add(out: &mut Map<String, Value>, resource: &Resource, dialect: Dialect) {
 }
 
 fn path_item(
-    resource: &Resource,
+    resource: &Served,
     kind: kinds::GroupVersionKindRef,
     all: &[Operation],
     names: &[&str],
@@ -94,7 +94,7 @@ fn path_item(
 }
 
 fn operations(
-    resource: &Resource,
+    resource: &Served,
     kind: kinds::GroupVersionKindRef,
     all: Vec<&Operation>,
     names: &[&str],

@@ -46,7 +46,7 @@ impl KubeletClient {
 impl Inner {
     pub(super) async fn kubelet_of(&self, name: &str) -> Result<Backend, Status> {
         let nodes = self.registry.resource("", "v1", "nodes").ok_or_else(Status::page_not_found)?;
-        let node = self.registry.get(nodes, "", name, None).await?;
+        let node = self.registry.get(&nodes, "", name, None).await?;
         self.kubelets.backend(&node.value()).ok_or_else(|| Status::internal(format!("node {name} has no address")))
     }
 }

@@ -175,10 +175,10 @@ async fn endpoints(api: &Inner, namespace: &str, service: &str, port_name: &str)
     let (slices, pods) = (resource("discovery.k8s.io", "endpointslices")?, resource("", "pods")?);
     let labels = apimachinery::labels::Selector::from_set([("kubernetes.io/service-name", service)]);
     let options = ListOptions { labels: Some(labels), ..ListOptions::default() };
-    let list = api.registry.list(slices, Some(namespace), &options).await?;
+    let list = api.registry.list(&slices, Some(namespace), &options).await?;
     let mut good = Vec::new();
     for Endpoint { address, port, pod } in list.entries.iter().flat_map(|e| addresses(&e.value(), namespace, port_name)) {
-        let pod = api.registry.get(pods, namespace, &pod, None).await.map(|entry| entry.value()).unwrap_or_default();
+        let pod = api.registry.get(&pods, namespace, &pod, None).await.map(|entry| entry.value()).unwrap_or_default();
         let own = pod.pointer("/status/podIPs").and_then(Value::as_array).into_iter().flatten();
         if is_proxyable(&address) && own.into_iter().any(|ip| ip["ip"] == address.as_str()) {
             good.push((address, port));

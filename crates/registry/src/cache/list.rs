@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Cache;
 use crate::Entry;
-use crate::resource::object_path;
+use crate::served::object_path;
 
 type Items = BTreeMap<Arc<str>, Arc<Entry>>;
 

@@ -46,11 +46,14 @@ struct State {
     revision: u64,
     /// Every change after this revision is in the ring.
     complete_after: u64,
+    /// Commits from while the objects are loaded, none when they are. The store itself writes by then: it deletes what expired.
+    early: Option<Vec<store::Event>>,
 }
 
 impl Cache {
     pub(crate) fn new(strategy: &'static dyn Strategy, encoding: Encoding) -> Self {
-        Self { strategy, encoding, state: RwLock::default(), changed: tokio::sync::watch::Sender::new(()) }
+        let state = State { early: Some(Vec::new()), ..State::default() };
+        Self { strategy, encoding, state: RwLock::new(state), changed: tokio::sync::watch::Sender::new(()) }
     }
 
     /// An entry from stored bytes; decodes them when the index is not at hand.
@@ -62,27 +65,28 @@ impl Cache {
         Entry { index, revision, json: self.encoding.stamp(stored, revision) }
     }
 
-    /// Takes in an object as it was when the process started.
+    /// Takes in an object as it was when the resource was opened.
     pub(crate) fn load(&self, path: &str, stored: &Bytes, revision: u64) {
         let entry = Arc::new(self.entry(stored, revision, None));
         self.state.write().items.insert(path.into(), entry);
     }
 
-    /// Takes in a commit from while the cache was loaded, unless what was loaded is newer.
-    pub(crate) fn load_change(&self, path: &str, event: &store::Event) {
-        if self.get(path).is_some_and(|entry| entry.revision >= event.revision) {
-            return;
-        }
-        match &event.value {
-            Some(value) => self.load(path, value, event.revision),
-            None => drop(self.state.write().items.remove(path)),
-        }
-    }
-
-    /// Says that everything up to `revision` is loaded.
-    pub(crate) fn loaded(&self, revision: u64) {
+    /// Says that everything up to `revision` is loaded. Commits that came meanwhile are taken in where what was loaded is older; their
+    /// keys have a prefix of `prefix` bytes.
+    pub(crate) fn loaded(&self, prefix: usize, revision: u64) {
         let mut state = self.state.write();
         state.complete_after = state.complete_after.max(revision);
+        for event in state.early.take().unwrap_or_default() {
+            state.complete_after = state.complete_after.max(event.revision);
+            let path = String::from_utf8_lossy(&event.key[prefix..]);
+            if state.items.get(&*path).is_some_and(|entry| entry.revision >= event.revision) {
+                continue;
+            }
+            match &event.value {
+                Some(value) => drop(state.items.insert((*path).into(), Arc::new(self.entry(value, event.revision, None)))),
+                None => drop(state.items.remove(&*path)),
+            }
+        }
     }
 
     /// Takes in one committed change, unannounced.
@@ -90,6 +94,9 @@ impl Cache {
         let index = event.note.clone().and_then(|note| note.downcast::<Index>().ok());
         let new = event.value.as_ref().map(|value| Arc::new(self.entry(value, event.revision, index)));
         let mut state = self.state.write();
+        if let Some(early) = &mut state.early {
+            return early.push(event.clone());
+        }
         let previous = match &new {
             Some(entry) => state.items.insert(path.into(), entry.clone()),
             None => state.items.remove(path),

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{Cache, Change, Event, EventType};
-use crate::{Entry, Resource};
+use crate::{Entry, Served};
 
 /// Time between bookmarks of an idle watch.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub struct Watch {
     next_bookmark: Instant,
     deadline: Option<Instant>,
     /// The kind to show objects as, where it is not the stored one.
-    shown: Option<Arc<Resource>>,
+    shown: Option<Arc<Served>>,
     over: bool,
 }
 
@@ -119,12 +119,12 @@ impl Watch {
     }
 
     /// Shows the objects as another kind, if `res` is one that does.
-    pub(crate) fn shown_as(mut self, res: &Arc<Resource>) -> Self {
-        self.shown = res.is_view().then(|| res.clone());
+    pub(crate) fn shown_as(mut self, res: &Arc<Served>) -> Self {
+        self.shown = res.is_converted().then(|| res.clone());
         self
     }
 
-    fn show(shown: Option<&Arc<Resource>>, event: Event) -> Event {
+    fn show(shown: Option<&Arc<Served>>, event: Event) -> Event {
         match shown {
             None => event,
             Some(_) if event.kind == EventType::Error => event,

@@ -9,14 +9,14 @@ use kinds::{Action, Behaviour};
 use serde_json::Value;
 
 use crate::pipeline::Target;
-use crate::resource::object_path;
-use crate::{Context, Registry, Resource};
+use crate::served::object_path;
+use crate::{Context, Registry, Served};
 
 pub use token::TokenSubject;
 
 impl Registry {
     /// Reads a subresource.
-    pub async fn get_sub(&self, res: &Resource, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
+    pub async fn get_sub(&self, res: &Served, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = self.get(res, namespace, name, None).await?;
         match res.behaviour(sub) {
             Some(Behaviour::Scale(paths)) => scale::read(&entry.value(), paths),
@@ -28,7 +28,7 @@ impl Registry {
     pub async fn create_sub(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         sub: &str,
         namespace: &str,
         name: &str,
@@ -44,8 +44,8 @@ impl Registry {
     }
 
     /// The decoded object at that path.
-    pub(crate) fn stored(&self, res: &Resource, namespace: &str, name: &str) -> Result<Value, Status> {
-        let entry = res.cache.get(&object_path(namespace, name));
+    pub(crate) fn stored(&self, res: &Served, namespace: &str, name: &str) -> Result<Value, Status> {
+        let entry = res.storage.cache.get(&object_path(namespace, name));
         entry.map(|entry| entry.value()).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 }

@@ -17,7 +17,7 @@ impl Registry {
         let (binding, _holds) = self.admit(target, Operation::Create, binding, None).await?;
         let binding = binding.unwrap_or_default();
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = target.res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let pod = bound(target, current.value(), &binding, &node)?;
             match self.put(target, &pod, Expect::At(current.revision)).await {
                 Err(store::Error::Conflict(_)) => {}

@@ -60,7 +60,7 @@ impl Registry {
         change: impl Fn(Value) -> Result<Value, Status> + Send,
     ) -> Result<Written, Status> {
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = target.res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let before = current.value();
             let shown = read(&before, paths)?;
             let scale = change(shown.clone())?;

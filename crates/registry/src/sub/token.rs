@@ -67,7 +67,7 @@ impl Registry {
             }
         };
         let resource = self.builtin("", plural)?;
-        let object = self.stored(resource, namespace, &name)?;
+        let object = self.stored(&resource, namespace, &name)?;
         if !uid.is_empty() && uid != meta::uid(&object) {
             let why = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
@@ -83,7 +83,7 @@ impl Registry {
                 )));
             }
             let node = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
-            let found = self.builtin("", "nodes").and_then(|nodes| self.stored(nodes, "", node));
+            let found = self.builtin("", "nodes").and_then(|nodes| self.stored(&nodes, "", node));
             subject.node = found.ok().map(|found| (node.to_owned(), meta::uid(&found).to_owned()));
         }
         subject.bound_to = Some((kind, name, meta::uid(&object).to_owned()));

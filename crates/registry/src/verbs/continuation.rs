@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::Entry;
-use crate::resource::object_path;
+use crate::served::object_path;
 
 const VERSION: &str = "meta.k8s.io/v1";
 

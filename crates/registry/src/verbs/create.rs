@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::Expect;
 
 use crate::pipeline::{Target, prepare_metadata, storage_error, validate_new};
-use crate::{Context, Entry, Operation, Registry, Resource};
+use crate::{Context, Entry, Operation, Registry, Served};
 
 /// How often a generated name is tried before the client is asked to try again.
 const NAME_ATTEMPTS: usize = 8;
@@ -29,7 +29,7 @@ impl Registry {
     pub async fn create(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         namespace: &str,
         name_in_url: Option<&str>,
         object: Value,
@@ -40,7 +40,7 @@ impl Registry {
     pub(crate) async fn create_from(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         namespace: &str,
         name_in_url: Option<&str>,
         mut object: Value,
@@ -105,18 +105,18 @@ impl Registry {
 }
 
 /// Notes in managedFields who set what.
-pub(crate) fn track(cx: &Context, res: &Resource, live: Option<&Value>, object: &mut Value, sub: &str) {
+pub(crate) fn track(cx: &Context, res: &Served, live: Option<&Value>, object: &mut Value, sub: &str) {
     let now = apimachinery::time::now();
     apply::update(types(res), live, object, &by(cx, res, sub, &now));
 }
 
 /// The kind's shape, for managed fields.
-pub(crate) fn types(res: &Resource) -> Types<'static> {
+pub(crate) fn types(res: &Served) -> Types<'static> {
     Types::Builtin(Schema::builtin(), res.ty)
 }
 
 /// Who writes through which part of the object; what that part resets is never owned through it.
-pub(crate) fn by<'a>(cx: &'a Context, res: &Resource, sub: &'a str, now: &'a str) -> By<'a> {
+pub(crate) fn by<'a>(cx: &'a Context, res: &Served, sub: &'a str, now: &'a str) -> By<'a> {
     let reset: &[&[&str]] = match res.def.subresource(sub).map(|sub| sub.behaviour) {
         None if res.def.has_status() => &[&["status"]],
         Some(Behaviour::Status) => &[&["spec"]],

@@ -11,7 +11,7 @@ use store::Expect;
 use crate::admission::Hold;
 use crate::pipeline::{Target, storage_error};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
-use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation, Registry, Resource};
+use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation, Registry, Served};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -32,14 +32,14 @@ impl Registry {
     pub async fn delete(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         namespace: &str,
         name: &str,
         options: DeleteOptions,
     ) -> Result<Deleted, Status> {
         let target = Target { cx, res, sub: "", namespace, name };
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = res.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             match self.delete_once(target, &current, &options).await {
                 Err(store::Error::Conflict(_)) => {}
                 Ok(result) => return result,
@@ -83,7 +83,7 @@ impl Registry {
     pub async fn delete_collection(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         namespace: Option<&str>,
         list: &ListOptions,
         options: DeleteOptions,
@@ -112,7 +112,7 @@ fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, options
 }
 
 /// Decides what a deletion does. Pure.
-fn plan(res: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
+fn plan(res: &Served, old: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
     let mut object = old.clone();
     let finalizers_changed = set_propagation(res.def.dependents, &mut object, options);
     let grace = res.strategy.grace_seconds(old, options.grace_seconds);
@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn resource(kind: &str) -> Resource {
-        Resource::new(*kinds::KINDS.iter().find(|strategy| strategy.def().kind == kind).unwrap()).unwrap()
+    fn resource(kind: &str) -> std::sync::Arc<Served> {
+        crate::Catalog::of(kinds::KINDS).unwrap().iter().find(|served| served.def.kind == kind).unwrap().clone()
     }
 
     fn check(kind: &str, object: Value, options: DeleteOptions, expected: &str) {

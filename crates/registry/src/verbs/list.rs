@@ -6,8 +6,8 @@ use apimachinery::{Status, fields};
 
 use super::continuation::Continuation;
 use crate::pipeline::storage_error;
-use crate::resource::object_path;
-use crate::{Entry, List, ListOptions, Registry, Resource};
+use crate::served::object_path;
+use crate::{Entry, List, ListOptions, Registry, Served};
 
 /// Most objects read from the store at once.
 const PAGE: usize = 1000;
@@ -19,7 +19,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    pub(crate) fn new(res: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<Self, Status> {
+    pub(crate) fn new(res: &Served, namespace: Option<&str>, options: &ListOptions) -> Result<Self, Status> {
         if let Some(selector) = &options.fields {
             let known = |field: &str| {
                 field == "metadata.name"
@@ -69,18 +69,18 @@ impl Registry {
     /// One object, as it is now. Every read is consistent, so any acceptable `resource_version` asks for no more.
     pub async fn get(
         &self,
-        res: &Resource,
+        res: &Served,
         namespace: &str,
         name: &str,
         resource_version: Option<&str>,
     ) -> Result<Arc<Entry>, Status> {
         self.reached(parse_version(resource_version)?).await?;
-        let found = res.cache.get(&object_path(namespace, name));
+        let found = res.storage.cache.get(&object_path(namespace, name));
         found.map(|entry| res.show(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 
     /// The objects that the options select.
-    pub async fn list(&self, res: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<List, Status> {
+    pub async fn list(&self, res: &Served, namespace: Option<&str>, options: &ListOptions) -> Result<List, Status> {
         let selection = Selection::new(res, namespace, options)?;
         let token = options.continue_token.as_deref().filter(|token| !token.is_empty());
         let token = token.map(Continuation::decode).transpose()?;
@@ -102,40 +102,40 @@ impl Registry {
             Some(at) => self.list_at(res, &selection, at, after.as_deref()).await?,
             None => self.list_now(res, &selection, after.as_deref()),
         };
-        if res.is_view() {
+        if res.is_converted() {
             list.entries.iter_mut().for_each(|entry| *entry = res.show(entry));
         }
         Ok(list)
     }
 
     /// A page of the present state. Every list is consistent, so it is not older than anything that was asked for.
-    fn list_now(&self, res: &Resource, selection: &Selection, after: Option<&str>) -> List {
+    fn list_now(&self, res: &Served, selection: &Selection, after: Option<&str>) -> List {
         // Read before the cache: the cache may be newer than this, never older.
         let current = self.revision();
         if let (Some(path), None) = (selection.single(), after) {
-            let revision = res.cache.revision().max(current);
-            let entries = res.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
+            let revision = res.storage.cache.revision().max(current);
+            let entries = res.storage.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
             return List { entries, revision, ..List::default() };
         }
-        let (entries, newest) = res.cache.select(selection.namespace.as_deref(), after, |entry| selection.matches(entry));
+        let (entries, newest) = res.storage.cache.select(selection.namespace.as_deref(), after, |entry| selection.matches(entry));
         page(entries, newest.max(current), selection, true)
     }
 
     /// A page of the state at a revision.
-    async fn list_at(&self, res: &Resource, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
-        let cached = res.cache.select_at(at, selection.namespace.as_deref(), after, |entry| selection.selects(entry));
+    async fn list_at(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
+        let cached = res.storage.cache.select_at(at, selection.namespace.as_deref(), after, |entry| selection.selects(entry));
         match (cached, after) {
             (Some(entries), _) => Ok(page(entries, at, selection, true)),
-            (None, _) if !res.def.ephemeral => self.list_past(res, selection, at, after).await,
+            (None, _) if !res.storage.def.ephemeral => self.list_past(res, selection, at, after).await,
             (None, after) => Err(expired(after)),
         }
     }
 
     /// The same from the store's history.
-    async fn list_past(&self, res: &Resource, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
+    async fn list_past(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
         let namespace = selection.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        let prefix = format!("{}{namespace}", res.prefix);
-        let mut start = after.map_or_else(|| prefix.clone(), |after| format!("{}{after}\0", res.prefix)).into_bytes();
+        let prefix = format!("{}{namespace}", res.storage.prefix);
+        let mut start = after.map_or_else(|| prefix.clone(), |after| format!("{}{after}\0", res.storage.prefix)).into_bytes();
         let end = format!("{}0", prefix.trim_end_matches('/'));
         let mut entries = Vec::new();
         loop {
@@ -143,7 +143,7 @@ impl Registry {
                 store::Error::Compacted(_) => expired(after),
                 error => storage_error(error),
             })?;
-            let read = found.records.iter().map(|record| Arc::new(res.cache.entry(&record.value, record.revision, None)));
+            let read = found.records.iter().map(|record| Arc::new(res.storage.cache.entry(&record.value, record.revision, None)));
             entries.extend(read.filter(|entry| selection.selects(entry)));
             match found.records.last() {
                 Some(last) if found.more && (selection.limit() == 0 || entries.len() <= selection.limit()) => {

@@ -12,14 +12,14 @@ use crate::pipeline::Target;
 use crate::verbs::Created;
 use crate::verbs::create::{by, types};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
-use crate::{Context, Entry, Patch, Registry, Resource, Written};
+use crate::{Context, Entry, Patch, Registry, Served, Written};
 
 impl Registry {
     /// Changes an object, or the part of it that `sub` names, by a patch.
     pub async fn patch(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         sub: &str,
         namespace: &str,
         name: &str,
@@ -31,7 +31,7 @@ impl Registry {
         }
         let mut conflict = None;
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = res.cache.get(&target.path());
+            let current = res.storage.cache.get(&target.path());
             let result = match (&patch, current) {
                 (Patch::Apply(config), current) => self.apply(target, config, current).await,
                 (_, None) => return Err(target.not_found()),

@@ -11,7 +11,7 @@ use store::Expect;
 
 use crate::pipeline::{Target, count_generation, keep_metadata, storage_error, without_managed_fields};
 use crate::verbs::create::{check_identity, track};
-use crate::{Context, Entry, Operation, Registry, Resource, Written};
+use crate::{Context, Entry, Operation, Registry, Served, Written};
 
 /// How often a write is tried again after another one came between, when the client asked for no particular version.
 pub(crate) const CONFLICT_ATTEMPTS: usize = 20;
@@ -21,7 +21,7 @@ impl Registry {
     pub async fn update(
         &self,
         cx: &Context,
-        res: &Resource,
+        res: &Served,
         sub: &str,
         namespace: &str,
         name: &str,
@@ -37,7 +37,7 @@ impl Registry {
         }
         let version = meta::resource_version(&object).to_owned();
         for _ in 0..CONFLICT_ATTEMPTS {
-            let Some(current) = res.cache.get(&target.path()) else {
+            let Some(current) = res.storage.cache.get(&target.path()) else {
                 return self.create_missing(target, object, &version).await;
             };
             if version.is_empty() && res.def.versioned {
@@ -148,7 +148,7 @@ fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, object:
 }
 
 /// Takes back what a write through this sub-resource may not change.
-fn confine(res: &Resource, sub: &str, object: &mut Value, old: &Value) {
+fn confine(res: &Served, sub: &str, object: &mut Value, old: &Value) {
     match res.behaviour(sub) {
         None => {
             if res.def.has_status() {
@@ -181,7 +181,7 @@ fn copy(object: &mut Value, from: &Value, key: &str) {
 }
 
 /// Whether the update has taken away the last thing that kept a deleted object.
-fn finished(res: &Resource, object: &Value, old: &Value) -> bool {
+fn finished(res: &Served, object: &Value, old: &Value) -> bool {
     meta::is_deleting(old)
         && meta::finalizers(object).next().is_none()
         && meta::deletion_grace_period_seconds(old).unwrap_or(0) == 0
@@ -194,9 +194,8 @@ mod tests {
 
     #[track_caller]
     fn check(sub: &str, object: Value, old: Value, expected: Value) {
-        let (mut object, strategy) = (object, kinds::KINDS.iter().find(|strategy| strategy.def().kind == "Namespace"));
-        let resource = strategy.and_then(|strategy| Resource::new(*strategy).ok());
-        confine(resource.as_ref().expect("namespaces are served"), sub, &mut object, &old);
+        let (mut object, catalog) = (object, crate::Catalog::of(kinds::KINDS).expect("all kinds have a schema"));
+        confine(catalog.get("", "v1", "namespaces").expect("namespaces are served"), sub, &mut object, &old);
         assert_eq!(object, expected, "{sub}");
     }
 

@@ -8,11 +8,11 @@ use futures::FutureExt;
 use crate::cache::{Change, Event, EventType, Watch};
 use crate::pipeline::storage_error;
 use crate::verbs::list::{Selection, parse_version};
-use crate::{Entry, ListOptions, Registry, Resource};
+use crate::{Entry, ListOptions, Registry, Served};
 
 impl Registry {
     /// The changes of what the options select: from a resource version on, or from the present state.
-    pub async fn watch(&self, res: &Arc<Resource>, namespace: Option<&str>, options: &ListOptions) -> Result<Watch, Status> {
+    pub async fn watch(&self, res: &Arc<Served>, namespace: Option<&str>, options: &ListOptions) -> Result<Watch, Status> {
         let selection = Selection::new(res, namespace, options)?;
         let version = parse_version(options.resource_version.as_deref())?;
         let selects: Box<dyn Fn(&Entry) -> bool + Send + Sync> = Box::new(move |entry| selection.selects(entry));
@@ -25,40 +25,41 @@ impl Registry {
                 self.watch_initial(res, selects, bookmark)
             }
             Some(version) => self.watch_since(res, selects, version).await?,
-            None => res.cache.watch_from_now(selects, |_, _| Vec::new()),
+            None => res.storage.cache.watch_from_now(selects, |_, _| Vec::new()),
         };
         let watch = watch.with_timeout(options.timeout).shown_as(res);
         Ok(if options.allow_bookmarks { watch.with_bookmarks(self.revision_source()) } else { watch })
     }
 
-    fn watch_initial(&self, res: &Arc<Resource>, selects: Box<dyn Fn(&Entry) -> bool + Send + Sync>, bookmark: bool) -> Watch {
+    fn watch_initial(&self, res: &Arc<Served>, selects: Box<dyn Fn(&Entry) -> bool + Send + Sync>, bookmark: bool) -> Watch {
         let current = self.revision();
-        res.cache.watch_from_now(selects, |entries, newest| {
+        res.storage.cache.watch_from_now(selects, |entries, newest| {
             let added = entries.into_iter().map(|entry| Event::new(EventType::Added, entry));
-            added.chain(bookmark.then(|| res.cache.bookmark(newest.max(current), true))).collect()
+            added.chain(bookmark.then(|| res.storage.cache.bookmark(newest.max(current), true))).collect()
         })
     }
 
     /// From the ring, and before that from the store's history when the ring does not reach that far back.
     async fn watch_since(
         &self,
-        res: &Arc<Resource>,
+        res: &Arc<Served>,
         selects: Box<dyn Fn(&Entry) -> bool + Send + Sync>,
         version: u64,
     ) -> Result<Watch, Status> {
-        let (watch, until) = res.cache.watch_after(selects, version);
+        let (watch, until) = res.storage.cache.watch_after(selects, version);
         let Some(until) = until else { return Ok(watch) };
-        if res.def.ephemeral {
+        if res.storage.def.ephemeral {
             return Err(too_old(version, until));
         }
         let (engine, resource) = (self.engine.clone(), res.clone());
         let read = move |after, until| {
             let (engine, resource) = (engine.clone(), resource.clone());
             async move {
-                let changes = engine.changes(resource.prefix.as_bytes(), after, until).await.map_err(|error| match error {
-                    store::Error::Compacted(oldest) => too_old(after, oldest),
-                    error => storage_error(error),
-                })?;
+                let changes =
+                    engine.changes(resource.storage.prefix.as_bytes(), after, until).await.map_err(|error| match error {
+                        store::Error::Compacted(oldest) => too_old(after, oldest),
+                        error => storage_error(error),
+                    })?;
                 Ok((changes.events.iter().map(|event| change(&resource, event)).collect(), changes.upto))
             }
             .boxed()
@@ -72,8 +73,8 @@ fn too_old(version: u64, oldest: u64) -> Status {
 }
 
 /// A change as the ring would have held it.
-fn change(res: &Resource, event: &store::Event) -> Arc<Change> {
-    let cache = &res.cache;
+fn change(res: &Served, event: &store::Event) -> Arc<Change> {
+    let cache = &res.storage.cache;
     let previous = event.previous.as_ref().map(|record| Arc::new(cache.entry(&record.value, record.revision, None)));
     Arc::new(match (&event.value, &previous) {
         (Some(value), _) => Change::put(Arc::new(cache.entry(value, event.revision, None)), previous),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use base::tasks::{Failures, Tasks};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use registry::{Context, Entry, Options, Registry, Resource};
+use registry::{Context, Entry, Options, Registry, Served};
 use serde_json::{Value, json};
 use store::{Change, Changes, Engine, Error, Expect, Fjall, Lane, Page, Record, Revision, Sink, Write};
 
@@ -103,7 +103,7 @@ pub(crate) fn cx() -> Context {
     Context { manager: "test".into(), ..Context::default() }
 }
 
-pub(crate) fn config_maps(registry: &Registry) -> &Arc<Resource> {
+pub(crate) fn config_maps(registry: &Registry) -> Arc<Served> {
     registry.resource("", "v1", "configmaps").unwrap()
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn config_map(name: &str, labels: &str) -> Value {
 }
 
 pub(crate) async fn create(registry: &Registry, name: &str, labels: &str) -> Arc<Entry> {
-    registry.create(&cx(), config_maps(registry), "ns", None, config_map(name, labels)).await.unwrap()
+    registry.create(&cx(), &config_maps(registry), "ns", None, config_map(name, labels)).await.unwrap()
 }
 
 /// A write as the registry would make it, past the registry.

@@ -1,123 +1,95 @@
-//! One kind as the registry serves it.
+//! One version of a resource, as the registry serves it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status, gvk};
-use bytes::Bytes;
-use kinds::{Behaviour, KindDef, Strategy, View};
+use kinds::{Behaviour, Conversion, KindDef, Strategy};
 use schema::{Schema, TypeId};
 use serde_json::Value;
 
-use crate::cache::Cache;
 use crate::context::{Context, FieldValidation};
 use crate::entry::{Encoding, Entry, Index};
+use crate::storage::Storage;
 
-/// A kind with its schema and its cache.
-pub struct Resource {
+/// One version of a resource as it is served.
+pub struct Served {
     /// Constant facts.
     pub def: &'static KindDef,
     /// Rules.
     pub strategy: &'static dyn Strategy,
     /// Group and resource, for messages.
     pub group_resource: GroupResource,
+    /// Where its objects are, maybe shared with other versions.
+    pub(crate) storage: Arc<Storage>,
     pub(crate) ty: TypeId,
-    pub(crate) encoding: Encoding,
-    pub(crate) prefix: String,
-    pub(crate) cache: Arc<Cache>,
-    /// For a kind that shows the objects of another one, whose prefix, encoding and cache these then are.
-    shown: Option<(&'static View, Encoding)>,
+    /// How this version is encoded.
+    encoding: Encoding,
 }
 
-impl Resource {
-    pub(crate) fn new(strategy: &'static dyn Strategy) -> Result<Self, String> {
+impl Served {
+    /// The version of `strategy`, over `storage`.
+    pub(crate) fn new(strategy: &'static dyn Strategy, storage: Arc<Storage>) -> Result<Self, String> {
         let def = strategy.def();
-        let ty = Schema::builtin()
-            .kind(def.group, def.version, def.kind)
-            .ok_or_else(|| format!("no schema for {} {}", def.api_version(), def.kind))?;
-        let group = if def.group.is_empty() { "core" } else { def.group };
-        let encoding = Encoding::new(def);
-        Ok(Self {
-            def,
-            strategy,
-            group_resource: GroupResource::new(def.group, def.plural),
-            ty,
-            cache: Arc::new(Cache::new(strategy, encoding.clone())),
-            encoding,
-            prefix: format!("/registry/{group}/{}/", def.plural),
-            shown: None,
-        })
+        let ty = schema_type(def)?;
+        let group_resource = storage.group_resource.clone();
+        Ok(Self { def, strategy, group_resource, storage, ty, encoding: Encoding::new(def) })
     }
 
-    /// A kind that shows the objects of `stored`.
-    pub(crate) fn of_view(strategy: &'static dyn Strategy, view: &'static View, stored: &Self) -> Result<Self, String> {
-        let own = Self::new(strategy)?;
-        Ok(Self {
-            group_resource: stored.group_resource.clone(),
-            shown: Some((view, own.encoding)),
-            encoding: stored.encoding.clone(),
-            prefix: stored.prefix.clone(),
-            cache: stored.cache.clone(),
-            ..own
-        })
+    fn conversion(&self) -> Option<&'static Conversion> {
+        self.strategy.conversion()
     }
 
-    /// Whether the objects are another kind's.
-    pub(crate) fn is_view(&self) -> bool {
-        self.shown.is_some()
+    /// Whether objects have to be converted to be read.
+    pub(crate) fn is_converted(&self) -> bool {
+        self.conversion().is_some()
     }
 
-    /// An entry of the cache in this kind's form.
+    /// An entry of the cache in this version.
     pub(crate) fn show(&self, entry: &Arc<Entry>) -> Arc<Entry> {
-        let Some((_, encoding)) = &self.shown else { return entry.clone() };
-        match encoding.encode(&self.value(entry)) {
-            Ok(bytes) => Arc::new(entry.with_json(encoding.stamp(&bytes, entry.revision))),
+        if !self.is_converted() {
+            return entry.clone();
+        }
+        match self.encoding.encode(&self.value(entry)) {
+            Ok(bytes) => Arc::new(entry.with_json(self.encoding.stamp(&bytes, entry.revision))),
             // What has been decoded can be encoded.
             Err(_) => entry.clone(),
         }
     }
 
-    /// A bookmark of the cache, whose object has metadata only, in this kind's form.
+    /// A bookmark of the cache, whose object has metadata only, in this version.
     pub(crate) fn show_bookmark(&self, entry: &Arc<Entry>) -> Arc<Entry> {
         let mut object = entry.value();
         apimachinery::meta::set_type(&mut object, &self.def.api_version(), self.def.kind);
         Arc::new(entry.with_json(object.to_string().into()))
     }
 
-    /// An entry of the cache, decoded, in this kind's form.
+    /// An entry of the cache, decoded, in this version.
     pub(crate) fn value(&self, entry: &Entry) -> Value {
         let mut object = entry.value();
-        if let Some((view, _)) = &self.shown {
-            view.show(&mut object, &self.def.api_version(), self.def.kind);
+        if let Some(conversion) = self.conversion() {
+            (conversion.from_stored)(&mut object);
+            apimachinery::meta::set_type(&mut object, &self.def.api_version(), self.def.kind);
             canonicalize(self.ty, &mut object);
         }
         object
     }
 
-    /// An object of this kind in the form in which it is stored, and what selectors need of it.
+    /// An object of this version as it is stored, and what selectors need of it.
     pub(crate) fn stored_form<'a>(&self, object: &'a Value) -> (Cow<'a, Value>, Arc<Index>) {
-        let Some((view, _)) = &self.shown else {
+        let Some(conversion) = self.conversion() else {
             return (Cow::Borrowed(object), Arc::new(Index::of(self.strategy, object)));
         };
         let mut stored = object.clone();
-        view.store(&mut stored);
-        let def = view.stored.def();
-        if let Some(ty) = Schema::builtin().kind(def.group, def.version, def.kind) {
-            canonicalize(ty, &mut stored);
-        }
-        let index = Arc::new(Index::of(view.stored, &stored));
+        (conversion.to_stored)(&mut stored);
+        self.storage.set_type(&mut stored);
+        let index = Arc::new(Index::of(self.storage.strategy, &stored));
         (Cow::Owned(stored), index)
     }
 
     /// The name under which the cache knows a field of a field selector.
     pub(crate) fn stored_field(&self, field: &str) -> String {
-        self.shown.as_ref().map_or_else(|| field.to_owned(), |(view, _)| view.stored_field(field))
-    }
-
-    /// The store's key of an object.
-    pub(crate) fn key(&self, namespace: &str, name: &str) -> Bytes {
-        let path = object_path(namespace, name);
-        format!("{}{path}", self.prefix).into()
+        self.conversion().map_or_else(|| field.to_owned(), |conversion| (conversion.stored_field)(field))
     }
 
     /// The object's type in the schema.
@@ -159,8 +131,14 @@ impl Resource {
     }
 }
 
-/// Brings an object that has changed its kind into the form in which Go would write it.
-fn canonicalize(ty: TypeId, object: &mut Value) {
+/// The type of a kind in the schema.
+pub(crate) fn schema_type(def: &KindDef) -> Result<TypeId, String> {
+    let ty = Schema::builtin().kind(def.group, def.version, def.kind);
+    ty.ok_or_else(|| format!("no schema for {} {}", def.api_version(), def.kind))
+}
+
+/// Brings an object that has changed its version into the form in which Go would write it.
+pub(crate) fn canonicalize(ty: TypeId, object: &mut Value) {
     // The same values under other names have the right types.
     let _ = schema::decode(Schema::builtin(), ty, object);
 }
