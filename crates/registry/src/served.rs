@@ -127,7 +127,7 @@ impl Served {
         })?;
         apimachinery::meta::set_type(value, &gvk::api_version(expected.0, expected.1), expected.2);
         let texts = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
-        strict(cx, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).chain(texts).collect(), expected)
+        strict(cx, texts.chain(duplicates.into_iter().map(|path| format!("duplicate field \"{path}\""))).collect(), expected)
     }
 }
 

@@ -1,8 +1,11 @@
 //! The API over the embedded store in a temporary directory. One program: linking is what costs most.
 #![allow(clippy::unwrap_used)]
 
+mod conformance;
 mod connect;
 mod history;
+mod operations;
 mod requests;
 mod security;
 mod server;
+mod watch;

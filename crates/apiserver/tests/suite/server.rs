@@ -40,6 +40,14 @@ pub(crate) struct Server {
     _dir: tempfile::TempDir,
 }
 
+/// A server over an empty store that listens and follows its own objects, such as roles.
+pub(crate) async fn serve() -> Server {
+    let mut server = start(true).await;
+    let (service, tasks) = (server.service.take().unwrap(), server.tasks.clone());
+    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    server
+}
+
 /// A server over an empty store.
 pub(crate) async fn start(anonymous: bool) -> Server {
     let dir = tempfile::tempdir().unwrap();
@@ -98,6 +106,14 @@ pub(crate) fn config_map(name: &str) -> Value {
 pub(crate) async fn namespace(api: &Api, name: &str) {
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let made = admin(api, &format!("POST /api/v1/namespaces\n\n{body}")).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+}
+
+/// A namespace with the ServiceAccount that a controller makes on a whole cluster, so that pods are admitted.
+pub(crate) async fn populated_namespace(api: &Api, name: &str) {
+    namespace(api, name).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let made = admin(api, &format!("POST /api/v1/namespaces/{name}/serviceaccounts\n\n{account}")).await;
     assert_eq!(made.code, 201, "{:?}", made.body);
 }
 

@@ -15,8 +15,8 @@ use crate::{Entry, Patch, Registry, Written};
 /// The Scale of an object.
 pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let selector = object.pointer(paths.selector).map(Selector::from_value).transpose();
-    let selector = selector.map_err(Status::internal)?.map(|selector| selector.to_string()).unwrap_or_default();
+    let selector =
+        object.pointer(paths.selector).map(selector).transpose()?.map(|selector| selector.to_string()).unwrap_or_default();
     let metadata = meta::metadata(object).into_iter().flatten();
     let keep = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
     let metadata: serde_json::Map<_, _> =
@@ -33,6 +33,16 @@ pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> 
         scale["status"]["selector"] = selector.into();
     }
     Ok(scale)
+}
+
+/// A label selector, or the plain map of labels that ReplicationControllers have.
+fn selector(value: &Value) -> Result<Selector, Status> {
+    let labels: Option<Vec<_>> =
+        value.as_object().and_then(|map| map.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect());
+    match labels {
+        Some(labels) if !labels.is_empty() => Ok(Selector::from_set(labels)),
+        _ => Selector::from_value(value).map_err(Status::internal),
+    }
 }
 
 impl Registry {
