@@ -2,6 +2,10 @@
 //!
 //! A check returns one message per rule that is broken; an empty list is a valid name.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::text::quote;
+
 /// A check of a name. The second argument says that the name is a prefix to which more will be appended.
 pub type NameFn = fn(&str, bool) -> Vec<String>;
 
@@ -322,6 +326,37 @@ pub fn name_is_1035_label(name: &str, prefix: bool) -> Vec<String> {
 /// [`NameFn`] of RBAC kinds and others.
 pub fn name_is_path_segment(name: &str, prefix: bool) -> Vec<String> {
     if prefix { path_segment_prefix(name) } else { path_segment_name(name) }
+}
+
+/// [`NameFn`] of IPAddress objects: an address in its canonical form. Such names are never generated.
+pub fn name_is_ip(name: &str, _prefix: bool) -> Vec<String> {
+    let problems = ip(name);
+    match name.parse::<IpAddr>() {
+        Ok(address) if problems.is_empty() && address.to_string() != name => {
+            vec![format!("must be in canonical form ({})", quote(&address.to_string()))]
+        }
+        _ => problems,
+    }
+}
+
+/// An IP address as KEP-4858 allows it: no zeros before numbers, no IPv4 inside of IPv6.
+pub fn ip(value: &str) -> Vec<String> {
+    let detail = match value.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        Ok(_) => return Vec::new(),
+        Err(_) if without_leading_zeros(value).parse::<Ipv4Addr>().is_ok() => "must not have leading 0s",
+        Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+    };
+    vec![detail.to_owned()]
+}
+
+/// An IPv4 address with the zeros before its numbers taken away, as lenient parsers read it.
+pub fn without_leading_zeros(value: &str) -> String {
+    let trim = |part: &str| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    value.split('.').map(trim).collect::<Vec<_>>().join(".")
 }
 
 /// Appends five random characters of upstream's alphabet (no vowels, no look-alikes); the base is cut to 58.

@@ -1,10 +1,13 @@
 //! Admission plugins, in upstream's order.
 
+mod ingress_class;
 mod namespace;
 mod node_restriction;
 mod priority;
 mod runtime_class;
 mod service_account;
+mod storage_class;
+mod storage_protection;
 mod taints;
 mod tolerations;
 
@@ -25,7 +28,11 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
         Box::new(taints::TaintNodesByCondition),
         Box::new(priority::Priority),
         Box::new(tolerations::DefaultTolerationSeconds),
+        Box::new(storage_class::DefaultStorageClass),
+        Box::new(storage_protection::StorageObjectInUseProtection),
+        Box::new(storage_class::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
+        Box::new(ingress_class::DefaultIngressClass),
         Box::new(EscalationCheck::new(authorizer.clone())),
     ]
 }
@@ -58,6 +65,14 @@ async fn list(a: &Request<'_>, group: &str, plural: &str) -> Vec<Value> {
     all.map(|list| list.entries.iter().map(|entry| entry.value()).collect()).unwrap_or_default()
 }
 
+/// Of several objects the newest, and of those that are as old the first by name: which default class counts when there are several.
+fn newest(objects: &[Value]) -> Option<&Value> {
+    use apimachinery::meta;
+    let newer =
+        |object: &&Value| (std::cmp::Reverse(meta::get(object, "creationTimestamp").to_owned()), meta::name(object).to_owned());
+    objects.iter().min_by_key(newer)
+}
+
 /// The list at a key, made when it is missing.
 fn list_mut<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Vec<Value>> {
     let slot = object.as_object_mut()?.entry(key).or_insert_with(|| Value::Array(Vec::new()));
@@ -70,4 +85,20 @@ fn list_mut<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Vec<Value>> 
 /// A text of the object, empty when it is missing.
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_newest_of_several_defaults_counts() {
+        let class = |name: &str, created: &str| json!({"metadata": {"name": name, "creationTimestamp": created}});
+        let (old, b, a) =
+            (class("old", "2026-01-01T00:00:00Z"), class("b", "2026-01-02T00:00:00Z"), class("a", "2026-01-02T00:00:00Z"));
+        assert_eq!(newest(&[old.clone(), b, a.clone()]), Some(&a));
+        assert_eq!(newest(std::slice::from_ref(&old)), Some(&old));
+        assert_eq!(newest(&[]), None);
+    }
 }

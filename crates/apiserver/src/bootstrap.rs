@@ -1,4 +1,5 @@
-//! What every cluster has before anybody asks: its namespaces, the system's priority classes and the `kubernetes` Service.
+//! What every cluster has before anybody asks: its namespaces, the system's priority classes, the range of service addresses and the
+//! `kubernetes` Service.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::authn::{MASTERS, user};
 
+const NETWORKING: &str = "networking.k8s.io";
 /// Time before objects that could not be written are tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,7 @@ pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), adverti
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
+    publish_range(registry, service_cidr).await?;
     publish(registry, service_cidr, advertised).await
 }
 
@@ -49,7 +52,8 @@ pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), ad
         ("", "namespaces", None, None),
         ("", "services", Some("default"), own.clone()),
         ("", "endpoints", Some("default"), own.clone()),
-        ("discovery.k8s.io", "endpointslices", Some("default"), own),
+        ("discovery.k8s.io", "endpointslices", Some("default"), own.clone()),
+        (NETWORKING, "servicecidrs", None, own),
     ];
     loop {
         let mut changes = SelectAll::new();
@@ -76,6 +80,35 @@ pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), ad
 
 fn resource(registry: &Registry, group: &str, plural: &str) -> Result<Arc<Served>, Status> {
     registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
+}
+
+/// The range from which services get their addresses, ready to be used (KEP-1880: the default ServiceCIDR is named `kubernetes`).
+async fn publish_range(registry: &Registry, (base, bits): (IpAddr, u8)) -> Result<(), Status> {
+    let range = format!("{}/{bits}", network(base, bits));
+    let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [range]}});
+    ensure(registry, NETWORKING, "servicecidrs", "", object).await?;
+    let resource = resource(registry, NETWORKING, "servicecidrs")?;
+    let mut found = registry.get(resource, "", "kubernetes", None).await?.value();
+    let conditions = found.pointer("/status/conditions").and_then(Value::as_array);
+    if conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready")) {
+        return Ok(());
+    }
+    let ready = json!({"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": apimachinery::time::now()});
+    found["status"] = json!({"conditions": [ready]});
+    registry.update(&context(), resource, "status", "", "kubernetes", found).await.map(drop)
+}
+
+/// The address without the bits that are not of its network.
+fn network(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            IpAddr::V4((u32::from(address) & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into())
+        }
+        IpAddr::V6(address) => {
+            IpAddr::V6((u128::from(address) & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0)).into())
+        }
+    }
 }
 
 /// The Service by which pods find the API, and where it leads.
@@ -128,4 +161,21 @@ async fn replace(registry: &Registry, group: &str, plural: &str, wanted: Value, 
         }
     }
     registry.update(&context(), resource, "", "default", "kubernetes", found).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn networks() {
+        let check = |address: &str, bits: u8, expected: &str| {
+            assert_eq!(network(address.parse().unwrap(), bits).to_string(), expected, "{address}/{bits}");
+        };
+        check("10.43.1.2", 16, "10.43.0.0");
+        check("10.43.1.2", 32, "10.43.1.2");
+        check("10.43.1.2", 0, "0.0.0.0");
+        check("fd00::1:2", 112, "fd00::1:0");
+    }
 }

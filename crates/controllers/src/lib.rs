@@ -15,6 +15,7 @@ mod node_lifecycle;
 mod pod_cidrs;
 mod pod_gc;
 mod pods;
+mod protection;
 mod queue;
 mod replicas;
 mod root_ca;
@@ -87,6 +88,8 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
+    entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),
+    entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),
 ];
 
 /// Starts every controller under `tasks`; they end with it.

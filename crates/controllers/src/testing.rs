@@ -29,6 +29,8 @@ impl World {
             ("", "v1", "pods", "Pod", true),
             ("", "v1", "configmaps", "ConfigMap", true),
             ("", "v1", "namespaces", "Namespace", false),
+            ("", "v1", "persistentvolumes", "PersistentVolume", false),
+            ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
             ("", "v1", "services", "Service", true),
             ("apps", "v1", "deployments", "Deployment", true),
             ("apps", "v1", "replicasets", "ReplicaSet", true),

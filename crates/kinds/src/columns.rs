@@ -72,6 +72,16 @@ impl<K> Column<K> {
         Self { def: column(name, "integer", "", description, 0), cell: Cell::Of(cell) }
     }
 
+    /// A column of yes and no.
+    pub const fn boolean(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
+        Self { def: column(name, "boolean", "", description, 0), cell: Cell::Of(cell) }
+    }
+
+    /// The object's name with a remark of the kind.
+    pub const fn named(cell: fn(&K, Timestamp) -> Value) -> Self {
+        Self { def: Self::NAME.def, cell: Cell::Of(cell) }
+    }
+
     /// A text column that is shown in wide output only.
     pub const fn wide(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
         Self { def: column(name, "string", "", description, 1), cell: Cell::Of(cell) }
@@ -153,5 +163,28 @@ mod tests {
         check("ClusterRoleBinding", "Name|Role|Age|[Users]|[Groups]|[ServiceAccounts]");
         check("PriorityClass", "Name|Value|Global-Default|Age|PreemptionPolicy");
         check("RuntimeClass", "Name|Handler|Age");
+        check(
+            "PersistentVolume",
+            "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age|[VolumeMode]",
+        );
+        check(
+            "PersistentVolumeClaim",
+            "Name|Status|Volume|Capacity|Access Modes|StorageClass|VolumeAttributesClass|Age|[VolumeMode]",
+        );
+        check("StorageClass", "Name|Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age");
+        check("VolumeAttributesClass", "Name|DriverName|Age");
+        check("CSIDriver", "Name|AttachRequired|PodInfoOnMount|StorageCapacity|TokenRequests|RequiresRepublish|Modes|Age");
+        check("CSINode", "Name|Drivers|Age");
+        check("CSIStorageCapacity", "Name|StorageClassName|Capacity");
+        check("VolumeAttachment", "Name|Attacher|PV|Node|Attached|Age");
+        check("Ingress", "Name|Class|Hosts|Address|Ports|Age");
+        check("IngressClass", "Name|Controller|Parameters|Age");
+        check("NetworkPolicy", "Name|Pod-Selector|Age");
+        check("IPAddress", "Name|ParentRef");
+        check("ServiceCIDR", "Name|CIDRs|Age");
+        check("ResourceClaim", "Name|State|Age");
+        check("ResourceClaimTemplate", "Name|Age");
+        check("ResourceSlice", "Name|Node|Driver|Pool|Age");
+        check("DeviceClass", "Name|Age");
     }
 }

@@ -19,6 +19,8 @@ pub enum NameRule {
     Label1035,
     /// Anything that is one path segment (RBAC).
     PathSegment,
+    /// An IP address in its canonical form.
+    IpAddress,
 }
 
 impl NameRule {
@@ -29,6 +31,7 @@ impl NameRule {
             Self::Label => names::name_is_label(name, prefix),
             Self::Label1035 => names::name_is_1035_label(name, prefix),
             Self::PathSegment => names::name_is_path_segment(name, prefix),
+            Self::IpAddress => names::name_is_ip(name, prefix),
         }
     }
 }
@@ -123,6 +126,11 @@ impl KindDef {
             returns_deleted: false,
             subresources: &[],
         }
+    }
+
+    /// [`KindDef::new`] with the names that the API's type has.
+    pub const fn of<K: k8s_openapi::Resource>(singular: &'static str) -> Self {
+        Self::new(K::GROUP, K::VERSION, K::KIND, K::URL_PATH_SEGMENT, singular)
     }
 
     /// Sets the short names.

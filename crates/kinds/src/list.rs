@@ -1,7 +1,9 @@
 //! The list of kinds. Everything that enumerates kinds starts here.
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::{apps, authentication, authorization, coordination, discovery, node, rbac, scheduling};
+use k8s_openapi::api::{
+    apps, authentication, authorization, coordination, discovery, networking, node, rbac, resource, scheduling, storage,
+};
 
 use crate::events_v1::EventsV1;
 use crate::strategy::Strategy;
@@ -25,6 +27,8 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<core::ServiceAccount>(),
     kind::<core::Event>(),
     &EventsV1,
+    kind::<core::PersistentVolume>(),
+    kind::<core::PersistentVolumeClaim>(),
     kind::<apps::v1::Deployment>(),
     kind::<apps::v1::ReplicaSet>(),
     kind::<apps::v1::ControllerRevision>(),
@@ -36,10 +40,25 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<authorization::v1::SelfSubjectRulesReview>(),
     kind::<coordination::v1::Lease>(),
     kind::<discovery::v1::EndpointSlice>(),
+    kind::<networking::v1::Ingress>(),
+    kind::<networking::v1::IngressClass>(),
+    kind::<networking::v1::IPAddress>(),
+    kind::<networking::v1::NetworkPolicy>(),
+    kind::<networking::v1::ServiceCIDR>(),
     kind::<node::v1::RuntimeClass>(),
     kind::<rbac::v1::Role>(),
     kind::<rbac::v1::RoleBinding>(),
     kind::<rbac::v1::ClusterRole>(),
     kind::<rbac::v1::ClusterRoleBinding>(),
+    kind::<resource::v1::DeviceClass>(),
+    kind::<resource::v1::ResourceClaim>(),
+    kind::<resource::v1::ResourceClaimTemplate>(),
+    kind::<resource::v1::ResourceSlice>(),
     kind::<scheduling::v1::PriorityClass>(),
+    kind::<storage::v1::CSIDriver>(),
+    kind::<storage::v1::CSINode>(),
+    kind::<storage::v1::CSIStorageCapacity>(),
+    kind::<storage::v1::StorageClass>(),
+    kind::<storage::v1::VolumeAttachment>(),
+    kind::<storage::v1::VolumeAttributesClass>(),
 ];

@@ -100,13 +100,41 @@ impl<K> Default for Typed<K> {
 
 /// Decodes an object that the schema has accepted; a failure here is a defect of the schema table and is reported, not hidden.
 pub(crate) fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) -> Option<K> {
-    match K::deserialize(object) {
+    match decode(object) {
         Ok(typed) => Some(typed),
         Err(error) => {
             errors.push(Error::internal(&Path::root(), error.to_string()));
             None
         }
     }
+}
+
+/// `lastTransitionTime` of a `metav1.Condition` is null where its writer left it out, as the zero time of Go is; the type here has no
+/// such value, and takes the beginning of the epoch for it.
+fn decode<K: DeserializeOwned>(object: &Value) -> Result<K, serde_json::Error> {
+    K::deserialize(object).or_else(|error| {
+        let mut object = object.clone();
+        if complete_times(&mut object) { K::deserialize(&object) } else { Err(error) }
+    })
+}
+
+/// Fills in the times of conditions; whether one was missing.
+fn complete_times(value: &mut Value) -> bool {
+    let fields = match value {
+        Value::Object(map) => map,
+        Value::Array(list) => return list.iter_mut().fold(false, |any, item| complete_times(item) | any),
+        _ => return false,
+    };
+    let mut any = false;
+    for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(condition) = condition.as_object_mut()
+            && condition.get("lastTransitionTime").is_none_or(Value::is_null)
+        {
+            condition.insert("lastTransitionTime".to_owned(), "1970-01-01T00:00:00Z".into());
+            any = true;
+        }
+    }
+    fields.values_mut().fold(any, |any, value| complete_times(value) | any)
 }
 
 impl<K: Kind> Strategy for Typed<K> {
@@ -188,7 +216,7 @@ impl<K: Kind> Strategy for Typed<K> {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let metadata = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
-        let typed = K::deserialize(object).ok();
+        let typed = decode::<K>(object).ok();
         let cell = |column: &Column<K>| match column.cell {
             Cell::Name => metadata("name").into(),
             Cell::Age => apimachinery::table::age(metadata("creationTimestamp"), now).into(),
@@ -202,7 +230,7 @@ impl<K: Kind> Strategy for Typed<K> {
 /// The columns of a kind, Name and Age included.
 fn all_columns<K: Kind>() -> Vec<&'static Column<K>> {
     let own = K::columns().iter();
-    if own.clone().any(|column| matches!(column.cell, Cell::Name)) {
+    if own.clone().any(|column| column.def.format == "name") {
         return own.collect();
     }
     let (narrow, wide): (Vec<_>, Vec<_>) = own.partition(|column| column.def.priority == 0);

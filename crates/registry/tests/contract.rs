@@ -43,6 +43,27 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
         }
         "ControllerRevision" => json!({"revision": 1, "data": {"spec": {}}}),
         "PriorityClass" => json!({"value": 1}),
+        "PersistentVolume" => json!({"spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/data"},
+        }}),
+        "PersistentVolumeClaim" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+        }
+        "StorageClass" => json!({"provisioner": "example.com/disk"}),
+        "VolumeAttributesClass" => json!({"driverName": "example.com", "parameters": {"iops": "1"}}),
+        "CSIDriver" | "NetworkPolicy" | "DeviceClass" | "ResourceClaim" | "ResourceClaimTemplate" => json!({"spec": {}}),
+        "ResourceSlice" => json!({"spec": {
+            "driver": "example.com", "nodeName": "n", "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+        }}),
+        "CSINode" => json!({"spec": {"drivers": []}}),
+        "CSIStorageCapacity" => json!({"storageClassName": "fast"}),
+        "VolumeAttachment" => {
+            json!({"spec": {"attacher": "example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}})
+        }
+        "Ingress" => json!({"spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}}),
+        "IngressClass" => json!({"spec": {"controller": "example.com/ingress"}}),
+        "IPAddress" => json!({"spec": {"parentRef": {"resource": "services", "namespace": "ns", "name": "web"}}}),
+        "ServiceCIDR" => json!({"spec": {"cidrs": ["10.96.0.0/16"]}}),
         _ => json!({}),
     };
     for (key, value) in extra.as_object().unwrap() {
@@ -62,9 +83,10 @@ async fn decoded(res: &Served, cx: &Context, mut object: Value) -> Value {
 
 async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     let namespace = if res.def.namespaced { "ns" } else { "" };
+    let one = if res.def.name == kinds::NameRule::IpAddress { "10.0.0.1" } else { "one" };
     let kind = res.def.kind;
     let cx = context("tester");
-    let object = decoded(res, &cx, minimal(res, "ns", "one")).await;
+    let object = decoded(res, &cx, minimal(res, "ns", one)).await;
     let created =
         registry.create(&cx, res, namespace, None, object.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
     let value = created.value();
@@ -73,14 +95,18 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
 
     let again = registry.create(&cx, res, namespace, None, object).await.unwrap_err();
     assert!(again.is(Reason::AlreadyExists), "{kind}: {again}");
-    assert_eq!(registry.get(res, namespace, "one", None).await.unwrap().json, created.json, "{kind}");
+    assert_eq!(registry.get(res, namespace, one, None).await.unwrap().json, created.json, "{kind}");
 
     let mut begin = created.revision;
     if res.def.has_status() {
         let labels = Patch::Merge(r#"{"metadata": {"labels": {"by": "status"}}}"#.into());
-        let patched = registry.patch(&cx, res, "status", namespace, "one", labels).await.unwrap().entry;
+        let patched = registry.patch(&cx, res, "status", namespace, one, labels).await.unwrap().entry;
         assert_eq!(meta::label(&patched.value(), "by").is_none(), res.def.status_keeps_labels, "{kind}");
-        begin = patched.revision;
+        let mut noted = patched.value();
+        meta::set_annotation(&mut noted, "by", "status");
+        let updated = registry.update(&cx, res, "status", namespace, one, noted).await.unwrap().entry;
+        assert_eq!(meta::annotation(&updated.value(), "by"), Some("status"), "{kind}");
+        begin = updated.revision;
     }
     let mut watch = registry
         .watch(res, None, &ListOptions { resource_version: Some(begin.to_string()), ..ListOptions::default() })
@@ -88,30 +114,30 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
         .unwrap();
     let merge = Patch::Merge(r#"{"metadata": {"labels": {"x": "y"}}}"#.into());
     let patched =
-        registry.patch(&cx, res, "", namespace, "one", merge.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
+        registry.patch(&cx, res, "", namespace, one, merge.clone()).await.unwrap_or_else(|status| panic!("{kind}: {status}"));
     assert_eq!(meta::label(&patched.entry.value(), "x"), Some("y"), "{kind}");
-    let same = registry.patch(&cx, res, "", namespace, "one", merge).await.unwrap();
+    let same = registry.patch(&cx, res, "", namespace, one, merge).await.unwrap();
     assert_eq!(same.entry.revision, patched.entry.revision, "{kind}: a patch that changes nothing writes nothing");
 
-    let stale = registry.update(&cx, res, "", namespace, "one", value).await.unwrap_err();
+    let stale = registry.update(&cx, res, "", namespace, one, value).await.unwrap_err();
     assert!(stale.is(Reason::Conflict), "{kind}: {stale}");
     let mut fresh = patched.entry.value();
     meta::set_annotation(&mut fresh, "k", "v");
-    let updated = registry.update(&cx, res, "", namespace, "one", fresh).await.unwrap();
+    let updated = registry.update(&cx, res, "", namespace, one, fresh).await.unwrap();
 
     let selector = ListOptions { labels: Some(apimachinery::labels::Selector::parse("x=y").unwrap()), ..ListOptions::default() };
     assert_eq!(registry.list(res, None, &selector).await.unwrap().entries.len(), 1, "{kind}");
 
     registry
-        .delete(&cx, res, namespace, "one", DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() })
+        .delete(&cx, res, namespace, one, DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() })
         .await
         .unwrap_err();
     let background = DeleteOptions { propagation: Some("Background".into()), ..DeleteOptions::default() };
-    let deleted = registry.delete(&cx, res, namespace, "one", background).await.unwrap();
+    let deleted = registry.delete(&cx, res, namespace, one, background).await.unwrap();
     let kept = kind == "Namespace";
     assert_eq!(matches!(deleted, Deleted::Later(_)), kept, "{kind}");
     if !kept {
-        assert!(registry.get(res, namespace, "one", None).await.unwrap_err().is(Reason::NotFound), "{kind}");
+        assert!(registry.get(res, namespace, one, None).await.unwrap_err().is(Reason::NotFound), "{kind}");
     }
     let mut seen = Vec::new();
     for _ in 0..3 {
@@ -124,12 +150,52 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     assert_eq!(seen[2].0, last, "{kind}");
 }
 
+/// Collections are deleted by selector; what is not selected stays.
+async fn check_collection(registry: &Registry, res: &Arc<Resource>) {
+    let (cx, kind) = (context("tester"), res.def.kind);
+    let namespace = if res.def.namespaced { "ns" } else { "" };
+    let names = if res.def.name == kinds::NameRule::IpAddress { ["10.0.0.2", "10.0.0.3"] } else { ["two", "three"] };
+    for (name, label) in names.into_iter().zip(["goes", "stays"]) {
+        let mut object = minimal(res, "ns", name);
+        object["metadata"]["labels"]["collection"] = label.into();
+        registry.create(&cx, res, namespace, None, decoded(res, &cx, object).await).await.unwrap();
+    }
+    let labels = |text: &str| Some(apimachinery::labels::Selector::parse(text).unwrap());
+    let goes = ListOptions { labels: labels("collection=goes"), ..ListOptions::default() };
+    let scope = res.def.namespaced.then_some("ns");
+    let deleted = registry.delete_collection(&cx, res, scope, &goes, DeleteOptions::default()).await.unwrap();
+    assert_eq!(deleted.entries.len(), 1, "{kind}");
+    let left = ListOptions { labels: labels("collection"), ..ListOptions::default() };
+    let left = registry.list(res, scope, &left).await.unwrap().entries;
+    let left: Vec<_> =
+        left.iter().filter(|entry| !meta::is_deleting(&entry.value())).map(|entry| entry.name().to_owned()).collect();
+    assert_eq!(left, [names[1]], "{kind}");
+    registry.delete(&cx, res, namespace, names[1], DeleteOptions::default()).await.unwrap();
+}
+
+/// Conformance: [sig-network] Ingress API should support creating Ingress API operations [Conformance]
+/// Conformance: [sig-network] IngressClass API should support creating IngressClass API operations [Conformance]
+/// Conformance: [sig-network] ServiceCIDR and IPAddress API should support IPAddress API operations [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 DeviceClass [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaim [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaimTemplate [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceSlice [Conformance]
+/// Conformance: [sig-storage] CSIInlineVolumes should run through the lifecycle of a CSIDriver [Conformance]
+/// Conformance: [sig-storage] CSINodes CSI Conformance should run through the lifecycle of a csinode [Conformance]
+/// Conformance: [sig-storage] CSIStorageCapacity should support CSIStorageCapacities API operations [Conformance]
+/// Conformance: [sig-storage] PersistentVolumes CSI Conformance should apply changes to a pv/pvc status [Conformance]
+/// Conformance: [sig-storage] PersistentVolumes CSI Conformance should run through the lifecycle of a PV and a PVC [Conformance]
+/// Conformance: [sig-storage] StorageClasses CSI Conformance should run through the lifecycle of a StorageClass [Conformance]
+/// Conformance: [sig-storage] VolumeAttachment Conformance should apply changes to a volumeattachment status [Conformance]
+/// Conformance: [sig-storage] VolumeAttachment Conformance should run through the lifecycle of a VolumeAttachment [Conformance]
+/// Conformance: [sig-storage] VolumeAttributesClass [FeatureGate:VolumeAttributesClass] should run through the lifecycle of a VolumeAttributesClass [Conformance]
 #[tokio::test]
 async fn every_kind_through_every_verb() {
     let dir = tempfile::tempdir().unwrap();
     let (registry, _engine) = open(dir.path()).await;
     for res in registry.catalog().iter().filter(|res| res.def.stored) {
         check_kind(&registry, res).await;
+        check_collection(&registry, res).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 
+use crate::core::volume_source;
 use crate::util::{child_object, each, set_default, set_zero, text};
 
 /// Mode of files in configMap, secret, projected and downwardAPI volumes: 0644.
@@ -145,9 +146,6 @@ fn default_volume(volume: &mut Value) {
             set_default(source, "defaultMode", FILE_MODE);
         }
     }
-    if let Some(path) = volume.get_mut("hostPath") {
-        set_default(path, "type", "");
-    }
     if let Some(items) = volume.get_mut("downwardAPI") {
         each(items, "items").for_each(default_item);
     }
@@ -158,7 +156,7 @@ fn default_volume(volume: &mut Value) {
     if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
         set_default(claim, "volumeMode", "Filesystem");
     }
-    default_driver(volume);
+    volume_source::apply_defaults(volume);
     let Some(projected) = volume.get_mut("projected") else { return };
     for source in each(projected, "sources") {
         if let Some(token) = source.get_mut("serviceAccountToken") {
@@ -167,29 +165,6 @@ fn default_volume(volume: &mut Value) {
         if let Some(items) = source.get_mut("downwardAPI") {
             each(items, "items").for_each(default_item);
         }
-    }
-}
-
-/// Defaults of storage systems: volume type, field and value.
-fn default_driver(volume: &mut Value) {
-    const DRIVERS: &[(&str, &str, &str)] = &[
-        ("iscsi", "iscsiInterface", "default"),
-        ("rbd", "pool", "rbd"),
-        ("rbd", "user", "admin"),
-        ("rbd", "keyring", "/etc/ceph/keyring"),
-        ("azureDisk", "cachingMode", "ReadWrite"),
-        ("azureDisk", "kind", "Shared"),
-        ("azureDisk", "fsType", "ext4"),
-        ("scaleIO", "storageMode", "ThinProvisioned"),
-        ("scaleIO", "fsType", "xfs"),
-    ];
-    for (driver, field, value) in DRIVERS {
-        if let Some(source) = volume.get_mut(driver) {
-            set_zero(source, field, *value);
-        }
-    }
-    if let Some(disk) = volume.get_mut("azureDisk") {
-        set_default(disk, "readOnly", false);
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// The difference, a line each.
-pub(super) fn show(old: &Value, new: &Value) -> String {
+pub(crate) fn show(old: &Value, new: &Value) -> String {
     let mut out = String::new();
     walk(None, old, new, 1, &mut out);
     format!("  {{\n{out}  }}\n")

@@ -2,7 +2,7 @@
 
 mod columns;
 mod defaults;
-mod diff;
+pub(crate) mod diff;
 mod status;
 mod update;
 mod validate;
@@ -13,9 +13,11 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
-pub(crate) use warnings::of_template;
+pub(crate) use warnings::{of_template, renamed_label};
 
-pub(crate) use validate::{PROTOCOLS, TAINT_EFFECTS, tolerations, validate_overhead, validate_template};
+pub(crate) use validate::{
+    PROTOCOLS, TAINT_EFFECTS, host_path, node_selector, tolerations, validate_overhead, validate_template,
+};
 
 use crate::columns::Column;
 use crate::def::KindDef;

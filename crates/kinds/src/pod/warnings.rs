@@ -29,6 +29,11 @@ const LABELS: &[(&str, &str)] = &[
     ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
 ];
 
+/// What to say of a label of nodes that has a new name.
+pub(crate) fn renamed_label(key: &str) -> Option<&'static str> {
+    LABELS.iter().find(|(old, _)| *old == key).map(|(_, message)| *message)
+}
+
 /// Of a pod.
 pub(super) fn of_pod(spec: &PodSpec, notes: Option<&Annotations>) -> Vec<String> {
     of(spec, notes, &Path::root(), false)
@@ -65,14 +70,13 @@ fn of(spec: &PodSpec, notes: Option<&Annotations>, path: &Path, template: bool) 
 }
 
 fn node_labels(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
-    let renamed = |key: &str| LABELS.iter().find(|(old, _)| *old == key).map(|(_, message)| *message);
     for key in spec.node_selector.iter().flatten().map(|(key, _)| key) {
-        warnings.extend(renamed(key).map(|message| format!("{}: {message}", path.child("nodeSelector").key(key))));
+        warnings.extend(renamed_label(key).map(|message| format!("{}: {message}", path.child("nodeSelector").key(key))));
     }
     let mut term = |term: &NodeSelectorTerm, path: Path| {
         for (index, key) in list(&term.match_expressions).iter().map(|expression| expression.key.as_str()).enumerate() {
             let path = path.child("matchExpressions").index(index).child("key");
-            warnings.extend(renamed(key).map(|message| format!("{path}: {key} is {message}")));
+            warnings.extend(renamed_label(key).map(|message| format!("{path}: {key} is {message}")));
         }
     };
     if let Some(affinity) = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()) {
@@ -88,7 +92,7 @@ fn node_labels(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
     for (index, constraint) in list(&spec.topology_spread_constraints).iter().enumerate() {
         let path = path.child("topologySpreadConstraints").index(index);
         let key = &constraint.topology_key;
-        warnings.extend(renamed(key).map(|message| format!("{}: {key} is {message}", path.child("topologyKey"))));
+        warnings.extend(renamed_label(key).map(|message| format!("{}: {key} is {message}", path.child("topologyKey"))));
         if constraint.label_selector.is_none() {
             warnings.push(format!("{}: a null labelSelector results in matching no pod", path.child("labelSelector")));
         }

@@ -1,33 +1,15 @@
 //! IP addresses and ranges (upstream: `pkg/util/validation/ip.go`, in its strict form: KEP-4858).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::names::{self, without_leading_zeros as lenient};
+use apimachinery::text::quote;
 use ipnet::IpNet;
-
-const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-
-/// The address with zeros before its numbers taken away, as lenient parsers read it.
-fn lenient(value: &str) -> String {
-    let trim = |part: &str| match part.trim_start_matches('0') {
-        "" if !part.is_empty() => "0".to_owned(),
-        rest => rest.to_owned(),
-    };
-    value.split('.').map(trim).collect::<Vec<_>>().join(".")
-}
 
 /// A valid IP address.
 pub(crate) fn ip(path: &Path, value: &str, errors: &mut Errors) {
-    match value.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
-            errors.push(Error::invalid(path, value, "must not be an IPv4-mapped IPv6 address"));
-        }
-        Ok(_) => {}
-        Err(_) if lenient(value).parse::<Ipv4Addr>().is_ok() => {
-            errors.push(Error::invalid(path, value, "must not have leading 0s"));
-        }
-        Err(_) => errors.push(Error::invalid(path, value, NOT_AN_IP)),
-    }
+    errors.invalid_each(path, value, names::ip(value));
 }
 
 /// A range as its text says, bits beyond the prefix included; numbers with zeros before them are none.
@@ -48,6 +30,45 @@ pub(crate) fn cidr(path: &Path, value: &str, errors: &mut Errors) {
         None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
     };
     errors.push(Error::invalid(path, value, detail));
+}
+
+/// A range in its canonical form, as new kinds demand it.
+pub(crate) fn canonical_cidr(path: &Path, value: &str, errors: &mut Errors) {
+    let before = errors.len();
+    cidr(path, value, errors);
+    if let Some(net) = net(value).filter(|net| errors.len() == before && net.to_string() != value) {
+        let detail = format!("must be in canonical form ({})", quote(&net.to_string()));
+        errors.push(Error::invalid(path, value, detail));
+    }
+}
+
+/// The address of an interface with the length of its network.
+pub(crate) fn interface_address(path: &Path, value: &str, errors: &mut Errors) {
+    match net(value) {
+        None => {
+            let detail = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+            errors.push(Error::invalid(path, value, detail));
+        }
+        Some(net) if net.to_string() != value => {
+            let detail = format!("must be in canonical form ({})", quote(&net.to_string()));
+            errors.push(Error::invalid(path, value, detail));
+        }
+        Some(_) => {}
+    }
+}
+
+/// Says so where an IPv6 range is written in another way than RFC 5952 asks for.
+pub(crate) fn warn_of_cidr(path: &Path, value: &str, warnings: &mut Vec<String>) {
+    if let Some(net @ IpNet::V6(_)) = net(value).filter(|net| net.to_string() != value) {
+        let (value, wanted) = (quote(value), quote(&net.to_string()));
+        warnings.push(format!("{path}: IPv6 CIDR value {value} should be in RFC 5952 canonical format ({wanted})"));
+    }
+}
+
+/// Whether `inner` is a part of `outer` and not all of it; none when one of them is no range.
+pub(crate) fn is_strict_subset(inner: &str, outer: &str) -> Option<bool> {
+    let (inner, outer) = (net(inner)?, net(outer)?);
+    Some(outer.contains(&inner) && outer.prefix_len() < inner.prefix_len())
 }
 
 /// An address that other machines can reach: for endpoints and external addresses.
@@ -89,8 +110,8 @@ mod tests {
     fn addresses() {
         check(ip, "10.0.0.1", "");
         check(ip, "fd00::1", "");
-        check(ip, "10.0.0.256", NOT_AN_IP);
-        check(ip, "", NOT_AN_IP);
+        check(ip, "10.0.0.256", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        check(ip, "", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         check(ip, "010.0.0.01", "must not have leading 0s");
         check(ip, "::ffff:10.0.0.1", "must not be an IPv4-mapped IPv6 address");
     }
@@ -103,6 +124,24 @@ mod tests {
         check(cidr, "10.0.0.0/08", "must not have leading 0s in IP or prefix length");
         check(cidr, "10.0.0.1/8", "must not have bits set beyond the prefix length");
         check(cidr, "010.0.0.0/8", "must not have leading 0s in IP or prefix length");
+    }
+
+    #[test]
+    fn canonical_ranges() {
+        check(canonical_cidr, "10.0.0.0/8", "");
+        check(canonical_cidr, "fd00:0::/64", "must be in canonical form (\"fd00::/64\")");
+        check(canonical_cidr, "10.0.0.1/8", "must not have bits set beyond the prefix length");
+        check(interface_address, "10.9.8.7/24", "");
+        check(interface_address, "FD00::1/64", "must be in canonical form (\"fd00::1/64\")");
+        check(interface_address, "10.9.8.7", "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)");
+        assert_eq!(is_strict_subset("10.1.0.0/16", "10.0.0.0/8"), Some(true));
+        assert_eq!(is_strict_subset("10.0.0.0/8", "10.0.0.0/8"), Some(false));
+        assert_eq!(is_strict_subset("11.0.0.0/16", "10.0.0.0/8"), Some(false));
+        assert_eq!(is_strict_subset("fd00::/64", "10.0.0.0/8"), Some(false));
+        let mut warnings = Vec::new();
+        warn_of_cidr(&Path::new("c"), "FD00::/64", &mut warnings);
+        warn_of_cidr(&Path::new("c"), "10.0.0.0/8", &mut warnings);
+        assert_eq!(warnings, ["c: IPv6 CIDR value \"FD00::/64\" should be in RFC 5952 canonical format (\"fd00::/64\")"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rules that many kinds share: small functions that add what is wrong with one value to a list of errors.
 
 mod address;
+mod condition;
 mod path;
 pub(crate) mod resources;
 
@@ -8,9 +9,11 @@ use std::collections::BTreeMap;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{meta, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-pub(crate) use address::{cidr, family, ip, non_special_ip};
+pub(crate) use address::{canonical_cidr, cidr, family, interface_address, ip, is_strict_subset, non_special_ip, warn_of_cidr};
+pub(crate) use condition::conditions;
 pub(crate) use path::{descending_path, local_path, no_backsteps};
 
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
@@ -51,6 +54,33 @@ pub(crate) fn supported(path: &Path, value: Option<&str>, supported: &[&str], er
 fn supported_value(path: &Path, value: &str, supported: &[&str], errors: &mut Errors) {
     if !supported.contains(&value) {
         errors.push(Error::not_supported(path, value, supported));
+    }
+}
+
+/// What may not change once it is there.
+pub(crate) fn immutable<T: PartialEq + serde::Serialize>(path: &Path, new: &T, old: &T, errors: &mut Errors) {
+    if new != old {
+        errors.push(Error::invalid(path, serde_json::json!(new), meta::IMMUTABLE));
+    }
+}
+
+/// The name of a driver of the Container Storage Interface, or of dynamic resources.
+pub(crate) fn driver_name(path: &Path, name: &str, errors: &mut Errors) {
+    required(path, name, errors);
+    if name.len() > 63 {
+        errors.push(Error::too_long(path, 63));
+    }
+    errors.invalid_each(path, name, names::dns1123_subdomain(&name.to_lowercase()));
+}
+
+/// Metadata of a template: labels and annotations, and nothing else.
+pub(crate) fn template_metadata(path: &Path, metadata: Option<&ObjectMeta>, errors: &mut Errors) {
+    let Some(metadata) = metadata else { return };
+    annotations(&path.child("annotations"), metadata.annotations.as_ref(), errors);
+    labels(&path.child("labels"), metadata.labels.as_ref(), errors);
+    let rest = ObjectMeta { annotations: None, labels: None, ..metadata.clone() };
+    for field in serde_json::to_value(rest).iter().filter_map(serde_json::Value::as_object).flat_map(|map| map.keys()) {
+        errors.push(Error::forbidden(&path.child(field), "cannot be set"));
     }
 }
 

@@ -6,7 +6,7 @@ use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
 use apimachinery::names;
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, WeightedPodAffinityTerm,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -38,18 +38,23 @@ pub(super) fn validate(affinity: &Affinity, path: &Path, errors: &mut Errors) {
 
 fn validate_node(affinity: &NodeAffinity, path: &Path, errors: &mut Errors) {
     if let Some(selector) = &affinity.required_during_scheduling_ignored_during_execution {
-        let path = path.child(REQUIRED).child("nodeSelectorTerms");
-        if selector.node_selector_terms.is_empty() {
-            errors.push(Error::required(&path, "must have at least one node selector term"));
-        }
-        for (index, term) in selector.node_selector_terms.iter().enumerate() {
-            validate_node_term(term, true, &path.index(index), errors);
-        }
+        node_selector(selector, true, &path.child(REQUIRED), errors);
     }
     for (index, term) in list(&affinity.preferred_during_scheduling_ignored_during_execution).iter().enumerate() {
         let path = path.child(PREFERRED).index(index);
         validate_weight(term.weight, &path, errors);
         validate_node_term(&term.preference, false, &path.child("preference"), errors);
+    }
+}
+
+/// Nodes that one of several terms selects. With `strict`, values are such that labels can have.
+pub(crate) fn node_selector(selector: &NodeSelector, strict: bool, path: &Path, errors: &mut Errors) {
+    let path = path.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.push(Error::required(&path, "must have at least one node selector term"));
+    }
+    for (index, term) in selector.node_selector_terms.iter().enumerate() {
+        validate_node_term(term, strict, &path.index(index), errors);
     }
 }
 

@@ -31,6 +31,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec, SecurityContext}
 
 use crate::rules;
 
+pub(crate) use affinity::node_selector;
 pub(super) use container::image_is_trimmed;
 pub(crate) use ports::PROTOCOLS;
 pub(super) use resources::container_requests;
@@ -38,6 +39,7 @@ pub(crate) use resources::validate_overhead;
 pub(crate) use scheduling::TAINT_EFFECTS;
 pub(crate) use scheduling::tolerations;
 use scope::Scope;
+pub(crate) use volumes::host_path;
 
 /// A whole pod, new or changed.
 pub(super) fn validate_pod(pod: &Pod, errors: &mut Errors) {

@@ -71,7 +71,7 @@ fn validate_source(volume: &Volume, scope: &Scope<'_>, path: &Path, errors: &mut
     one.finish("must specify a volume type", errors);
 }
 
-fn host_path(source: &HostPathVolumeSource, path: &Path, errors: &mut Errors) {
+pub(crate) fn host_path(source: &HostPathVolumeSource, path: &Path, errors: &mut Errors) {
     if source.path.is_empty() {
         return errors.push(Error::required(&path.child("path"), ""));
     }
@@ -117,12 +117,7 @@ pub(super) fn mode(path: &Path, mode: Option<i32>, errors: &mut Errors) {
 }
 
 fn csi(source: &CSIVolumeSource, path: &Path, errors: &mut Errors) {
-    rules::required(&path.child("driver"), &source.driver, errors);
-    if source.driver.len() > 63 {
-        errors.push(Error::too_long(&path.child("driver"), 63));
-    }
-    let lower = source.driver.to_lowercase();
-    errors.invalid_each(&path.child("driver"), &source.driver, apimachinery::names::dns1123_subdomain(&lower));
+    rules::driver_name(&path.child("driver"), &source.driver, errors);
     match source.node_publish_secret_ref.as_ref().map(|secret| secret.name.as_str()) {
         None => {}
         Some("") => errors.push(Error::required(&path.child("nodePublishSecretRef.name"), "")),

@@ -1,0 +1,143 @@
+//! Claims and volumes stay as long as they are used: a finalizer, which the API server gives them (StorageObjectInUseProtection),
+//! keeps them when they are deleted, and is taken away here once nobody uses them
+//! (Kubernetes documentation, "Storage Object in Use Protection").
+
+#[cfg(test)]
+mod tests;
+
+use client::kube::api::{ListParams, PostParams};
+use client::kube::{self, Api};
+use client::{Informer, Informers, Key, Object};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use serde::Serialize;
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::{meta, pods};
+
+const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
+const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
+
+pub(crate) struct ClaimProtection {
+    claims: Informer<PersistentVolumeClaim>,
+    pods: Informer<Pod>,
+}
+
+impl ClaimProtection {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { claims: informers.of(), pods: informers.of() }
+    }
+}
+
+impl Controller for ClaimProtection {
+    const NAME: &'static str = "persistentvolumeclaim-protection";
+    const ACCOUNT: &'static str = "pvc-protection-controller";
+
+    fn sources(&self) -> Vec<Source> {
+        let of_pods = Source::mapped(&self.pods, |change, queue| {
+            let ended = change.new.as_ref().is_none_or(|pod| pods::is_finished(pod));
+            let Some(pod) = change.object().filter(|_| ended) else { return };
+            for claim in volumes(pod).filter_map(|volume| claim_of(pod, volume)) {
+                queue.add(Key::namespaced(meta::namespace(pod.as_ref()), claim));
+            }
+        });
+        vec![Source::own(&self.claims), of_pods]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(claim) = self.claims.by_key(key) else { return Ok(Action::Done) };
+        let used = meta::ends(claim.as_ref()) && self.is_used(cx, key).await?;
+        let api = Api::namespaced(cx.client.clone(), key.ns());
+        settle(&api, claim.as_ref(), CLAIM_FINALIZER, used).await
+    }
+}
+
+impl ClaimProtection {
+    /// Asks the cache first, and the API server where the cache says no: it may be behind.
+    async fn is_used(&self, cx: &Cx, key: &Key) -> Result<bool, Error> {
+        if self.pods.in_namespace(key.ns()).iter().any(|pod| uses(pod, &key.name)) {
+            return Ok(true);
+        }
+        let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
+        Ok(api.list(&ListParams::default()).await?.items.iter().any(|pod| uses(pod, &key.name)))
+    }
+}
+
+fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+/// The claim behind a volume; one that is made for the pod is named after both.
+fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", meta::name(pod), volume.name)),
+        (None, None) => None,
+    }
+}
+
+/// Only pods that have a node use a claim: a kubelet does not start one whose claim is being deleted. A claim of the pod's own is
+/// free as soon as the pod has finished.
+fn uses(pod: &Pod, claim: &str) -> bool {
+    let own = |volume: &&Volume| volume.persistent_volume_claim.is_none();
+    !pods::node(pod).is_empty()
+        && volumes(pod)
+            .filter(|volume| !(own(volume) && pods::is_finished(pod)))
+            .any(|volume| claim_of(pod, volume).is_some_and(|name| name == claim))
+}
+
+pub(crate) struct VolumeProtection {
+    volumes: Informer<PersistentVolume>,
+}
+
+impl VolumeProtection {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { volumes: informers.of() }
+    }
+}
+
+impl Controller for VolumeProtection {
+    const NAME: &'static str = "persistentvolume-protection";
+    const ACCOUNT: &'static str = "pv-protection-controller";
+
+    fn sources(&self) -> Vec<Source> {
+        vec![Source::own(&self.volumes)]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(volume) = self.volumes.by_key(key) else { return Ok(Action::Done) };
+        let bound = volume.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound"));
+        settle(&Api::all(cx.client.clone()), volume.as_ref(), VOLUME_FINALIZER, bound).await
+    }
+}
+
+/// What to do about the finalizer.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    Add,
+    Remove,
+    Nothing,
+}
+
+fn plan(ends: bool, protected: bool, used: bool) -> Change {
+    match (ends, protected) {
+        (false, false) => Change::Add,
+        (true, true) if !used => Change::Remove,
+        _ => Change::Nothing,
+    }
+}
+
+async fn settle<K: Object + Serialize>(api: &Api<K>, object: &K, finalizer: &str, used: bool) -> Result<Action, Error> {
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    match plan(meta::ends(object), finalizers.iter().any(|one| one == finalizer), used) {
+        Change::Add => finalizers.push(finalizer.to_owned()),
+        Change::Remove => finalizers.retain(|one| one != finalizer),
+        Change::Nothing => return Ok(Action::Done),
+    }
+    let mut changed = object.clone();
+    changed.meta_mut().finalizers = Some(finalizers);
+    match api.replace(meta::name(object), &PostParams::default(), &changed).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Action::Done),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(Action::Done),
+    }
+}

@@ -1,0 +1,8 @@
+//! Kinds of the core group, a file each.
+
+mod persistent_volume;
+mod persistent_volume_claim;
+pub(crate) mod volume_source;
+
+pub(crate) use persistent_volume::inline_volume;
+pub(crate) use persistent_volume_claim::validate_claim_spec;
