@@ -224,9 +224,24 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A list of errors, in the order found.
+/// About how many bytes a value has as text.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::String(text) => 2 + text.len(),
+        Value::Array(items) => items.iter().map(|item| 1 + size(item)).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| 4 + key.len() + size(value)).sum(),
+    }
+}
+
+/// Most errors of one object, and most bytes of them. A body holds a million elements, each of which may be wrong and tell so with
+/// all that is around it; nobody reads that.
+const MAX_ERRORS: usize = 5_000;
+const MAX_ERROR_BYTES: usize = 4 << 20;
+
+/// A list of errors, in the order found; the first of very many.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Errors(pub Vec<Error>);
+pub struct Errors(pub Vec<Error>, usize);
 
 impl Errors {
     /// Nothing wrong yet.
@@ -236,12 +251,20 @@ impl Errors {
 
     /// Adds one.
     pub fn push(&mut self, error: Error) {
-        self.0.push(error);
+        if !self.is_full() {
+            self.1 += error.path.0.len() + error.detail.len() + error.value.as_ref().map_or(0, size);
+            self.0.push(error);
+        }
+    }
+
+    /// Whether no more errors are taken: then there is no need to word them.
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= MAX_ERRORS || self.1 > MAX_ERROR_BYTES
     }
 
     /// Adds an [`Error::invalid`] per message, as checks of [`crate::names`] return them.
     pub fn invalid_each(&mut self, path: &Path, value: &str, messages: Vec<String>) {
-        self.0.extend(messages.into_iter().map(|m| Error::invalid(path, value, m)));
+        self.extend(messages.into_iter().map(|m| Error::invalid(path, value, m)));
     }
 
     /// Whether nothing is wrong.
@@ -262,7 +285,7 @@ impl Errors {
 
 impl Extend<Error> for Errors {
     fn extend<T: IntoIterator<Item = Error>>(&mut self, iter: T) {
-        self.0.extend(iter);
+        iter.into_iter().for_each(|error| self.push(error));
     }
 }
 
@@ -276,7 +299,9 @@ impl IntoIterator for Errors {
 
 impl From<Vec<Error>> for Errors {
     fn from(errors: Vec<Error>) -> Self {
-        Self(errors)
+        let mut all = Self::new();
+        all.extend(errors);
+        all
     }
 }
 
@@ -323,9 +348,20 @@ mod tests {
     #[test]
     fn aggregates() {
         let error = |n: i64| Error::invalid(&Path::new("a"), n, "x");
-        let check = |errors: Vec<Error>, expected: &str| assert_eq!(Errors(errors).to_string(), expected);
+        let check = |errors: Vec<Error>, expected: &str| assert_eq!(Errors::from(errors).to_string(), expected);
         check(vec![error(1)], "a: Invalid value: 1: x");
         check(vec![error(1), error(1)], "a: Invalid value: 1: x");
         check(vec![error(1), error(2)], "[a: Invalid value: 1: x, a: Invalid value: 2: x]");
+    }
+
+    #[test]
+    fn very_many_errors_are_told_in_part() {
+        let check = |detail: &str, expected: std::ops::Range<usize>| {
+            let error = Error::invalid(&Path::new("a"), 1, detail);
+            let count = Errors::from(vec![error; 20_000]).len();
+            assert!(expected.contains(&count), "{count}");
+        };
+        check("x", MAX_ERRORS..MAX_ERRORS + 1);
+        check(&"x".repeat(100 << 10), 40..43);
     }
 }

@@ -241,8 +241,9 @@ impl Kind for RuntimeClass {
         rules::labels(&path.child("nodeSelector"), scheduling.node_selector.as_ref(), errors);
         let path = path.child("tolerations");
         pod::tolerations(given, &path, errors);
-        for (index, toleration) in given.iter().enumerate().filter(|(index, one)| given[..*index].contains(one)) {
-            errors.push(Error::duplicate(&path.index(index), serde_json::json!(toleration)));
+        let keys = given.iter().map(|one| (&one.key, &one.operator, &one.value, &one.effect, one.toleration_seconds));
+        for index in rules::repeated(keys) {
+            errors.push(Error::duplicate(&path.index(index), serde_json::json!(given[index])));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 
 use crate::columns::Column;
@@ -21,9 +21,9 @@ const MAX_TOPOLOGY: usize = 16;
 const MAX_HINTS: usize = 8;
 
 /// Shows the first three of `items` and how many more there are.
-fn first_three(items: Vec<String>) -> String {
-    let more = items.len().saturating_sub(3);
-    let shown = items.into_iter().take(3).collect::<Vec<_>>().join(",");
+fn first_three(items: impl Iterator<Item = String>, count: usize) -> String {
+    let more = count.saturating_sub(3);
+    let shown = items.take(3).collect::<Vec<_>>().join(",");
     if more > 0 { format!("{shown} + {more} more...") } else { shown }
 }
 
@@ -59,20 +59,21 @@ impl Kind for Endpoints {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[Column::new("Endpoints", "Addresses and ports behind the service.", |endpoints, _| {
-                let mut shown = Vec::new();
-                for subset in endpoints.subsets.iter().flatten() {
-                    for address in subset.addresses.iter().flatten() {
-                        let ports = subset.ports.as_deref().unwrap_or_default();
-                        shown.extend(ports.iter().map(|port| format!("{}:{}", address.ip, port.port)));
-                        if ports.is_empty() {
-                            shown.push(address.ip.clone());
-                        }
-                    }
-                }
-                or_none(first_three(shown))
+                let subsets = || endpoints.subsets.iter().flatten();
+                let count = subsets().map(|subset| list(&subset.addresses).len() * list(&subset.ports).len().max(1)).sum();
+                or_none(first_three(subsets().flat_map(places), count))
             })]
         }
     }
+}
+
+/// Every port at every address. There may be very many: whoever wants a few takes no more.
+fn places(subset: &EndpointSubset) -> impl Iterator<Item = String> {
+    list(&subset.addresses).iter().flat_map(|address| {
+        let bare = list(&subset.ports).is_empty().then(|| address.ip.clone());
+        let ports = list(&subset.ports).iter().map(|port| format!("{}:{}", address.ip, port.port));
+        ports.chain(bare)
+    })
 }
 
 fn validate_address(address: &EndpointAddress, path: &Path, errors: &mut Errors) {
@@ -141,13 +142,13 @@ impl Kind for EndpointSlice {
                 Column::new("Ports", "Ports of the endpoints.", |slice, _| {
                     let ports =
                         slice.ports.iter().flatten().map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
-                    let ports = first_three(ports.collect());
+                    let ports = first_three(ports, list(&slice.ports).len());
                     if ports.is_empty() { "<unset>".into() } else { ports.into() }
                 }),
                 Column::new("Endpoints", "Addresses of the endpoints.", |slice, _| {
-                    let all = slice.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.iter().cloned());
-                    let addresses = all.collect::<Vec<_>>();
-                    if addresses.is_empty() { "<unset>".into() } else { first_three(addresses).into() }
+                    let all = || slice.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.iter().cloned());
+                    let addresses = first_three(all(), all().count());
+                    if addresses.is_empty() { "<unset>".into() } else { addresses.into() }
                 }),
             ]
         }

@@ -26,6 +26,7 @@ pub(crate) fn validate(node: &Node, errors: &mut Errors) {
 }
 
 fn validate_taints(taints: &[Taint], path: &Path, errors: &mut Errors) {
+    let mut seen = HashSet::new();
     for (index, taint) in taints.iter().enumerate() {
         let (path, value) = (path.index(index), text(&taint.value));
         rules::qualified_name(&path.child("key"), &taint.key, errors);
@@ -34,7 +35,7 @@ fn validate_taints(taints: &[Taint], path: &Path, errors: &mut Errors) {
             errors.push(Error::invalid(&path.child("value"), value, wrong.join(";")));
         }
         rules::one_of(&path.child("effect"), &taint.effect, TAINT_EFFECTS, errors);
-        if taints[..index].iter().any(|other| other.key == taint.key && other.effect == taint.effect) {
+        if !seen.insert((&taint.key, &taint.effect)) {
             let detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(Error { detail, ..Error::duplicate(&path, json!(taint)) });
         }
@@ -55,8 +56,8 @@ pub(crate) fn validate_ranges(node: &Node, errors: &mut Errors) {
     if families.len() != 2 || ranges.len() > 2 {
         errors.push(Error::invalid(&path, ranges.to_vec(), "may specify no more than one CIDR for each IP family"));
     }
-    for (index, range) in ranges.iter().enumerate().filter(|(index, range)| ranges[..*index].contains(range)) {
-        errors.push(Error::duplicate(&path.index(index), range.as_str()));
+    for index in rules::repeated(ranges) {
+        errors.push(Error::duplicate(&path.index(index), ranges[index].as_str()));
     }
 }
 
@@ -65,8 +66,8 @@ pub(crate) fn validate_update(node: &Node, old: &Node, errors: &mut Errors) {
     let none = NodeSpec::default();
     let (new, was) = (node.spec.as_ref().unwrap_or(&none), old.spec.as_ref().unwrap_or(&none));
     let addresses = node.status.as_ref().map(|status| list(&status.addresses)).unwrap_or_default();
-    for (index, address) in addresses.iter().enumerate().filter(|(index, address)| addresses[..*index].contains(address)) {
-        errors.push(Error::duplicate(&Path::new("status.addresses").index(index), json!(address)));
+    for index in rules::repeated(addresses.iter().map(|address| (&address.type_, &address.address))) {
+        errors.push(Error::duplicate(&Path::new("status.addresses").index(index), json!(addresses[index])));
     }
     if !list(&was.pod_cidrs).is_empty() && new.pod_cidrs != was.pod_cidrs {
         let detail = format!("node updates may not change podCIDR {NO_CHANGE}");

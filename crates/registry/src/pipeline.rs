@@ -192,7 +192,7 @@ pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings
     let rule = name_rule(res);
     let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
     let mut found = Vec::new();
-    errors.0.extend(without_managed_fields(object, |object| res.strategy.validate(object, &mut found)).0);
+    errors.extend(without_managed_fields(object, |object| res.strategy.validate(object, &mut found)));
     if errors.is_empty() {
         found.into_iter().for_each(|text| warnings.push(text));
     }

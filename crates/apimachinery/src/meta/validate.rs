@@ -7,6 +7,7 @@ use super::{
 use crate::field::{Error, Errors, Path};
 use crate::names::{self, NameFn};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// Keys and values of all annotations together, in bytes.
 pub const ANNOTATIONS_LIMIT: usize = 256 << 10;
@@ -162,12 +163,14 @@ pub fn validate_owner_references(references: &[Value], path: &Path, errors: &mut
             let this = format!("{}/{}", text("kind"), text("name"));
             match &controller {
                 None => controller = Some(this),
-                Some(first) => {
+                // The error shows all references: once there are many errors, there is no use in more of them.
+                Some(first) if !errors.is_full() => {
                     let detail = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
                     errors.push(Error::invalid(path, references.to_vec(), detail));
                 }
+                Some(_) => {}
             }
         }
     }
@@ -187,7 +190,8 @@ fn validate_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn forbid_new_finalizers(new: &Value, old: &Value, path: &Path, errors: &mut Errors) {
-    let mut extra: Vec<&str> = finalizers(new).filter(|f| !super::has_finalizer(old, f)).collect();
+    let known: HashSet<&str> = finalizers(old).collect();
+    let mut extra: Vec<&str> = finalizers(new).filter(|f| !known.contains(f)).collect();
     extra.sort_unstable();
     extra.dedup();
     if !extra.is_empty() {

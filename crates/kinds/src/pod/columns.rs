@@ -1,5 +1,7 @@
 //! How `kubectl get pods` shows a pod.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use serde_json::Value;
@@ -37,17 +39,19 @@ fn init_statuses(pod: &Pod) -> &[ContainerStatus] {
     pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
 }
 
-/// Whether the init container of that name is a sidecar (KEP-753).
-fn is_sidecar(pod: &Pod, name: &str) -> bool {
+/// The names of the init containers that are sidecars (KEP-753).
+fn sidecars(pod: &Pod) -> HashSet<&str> {
     let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    containers.into_iter().any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
+    let sidecars = containers.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    sidecars.map(|container| container.name.as_str()).collect()
 }
 
 fn ready(pod: &Pod) -> String {
     let sidecars = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always")).count();
     let total = pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) + sidecars;
-    let ready_sidecars = init_statuses(pod).iter().filter(|status| status.ready && is_sidecar(pod, &status.name)).count();
+    let names = self::sidecars(pod);
+    let ready_sidecars = init_statuses(pod).iter().filter(|status| status.ready && names.contains(status.name.as_str())).count();
     let ready = statuses(pod).iter().filter(|status| status.ready && running(status)).count() + ready_sidecars;
     format!("{ready}/{total}")
 }
@@ -83,9 +87,10 @@ fn reason(pod: &Pod) -> String {
 /// The state of init containers, while they are not done.
 fn init_reason(pod: &Pod) -> Option<String> {
     let total = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref()).map_or(0, Vec::len);
+    let names = sidecars(pod);
     for (index, container) in init_statuses(pod).iter().enumerate() {
         let state = container.state.clone().unwrap_or_default();
-        let sidecar_up = is_sidecar(pod, &container.name) && container.started == Some(true);
+        let sidecar_up = names.contains(container.name.as_str()) && container.started == Some(true);
         if state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0) || sidecar_up {
             continue;
         }
@@ -131,7 +136,8 @@ fn container_reason(pod: &Pod, mut reason: String) -> String {
 fn restarts(pod: &Pod, now: Timestamp) -> String {
     let inits = init_statuses(pod);
     let done = init_reason(pod).is_none();
-    let counted = inits.iter().filter(|status| !done || is_sidecar(pod, &status.name));
+    let names = sidecars(pod);
+    let counted = inits.iter().filter(|status| !done || names.contains(status.name.as_str()));
     let all: Vec<_> = if done { counted.chain(statuses(pod)).collect() } else { counted.collect() };
     let count: i32 = all.iter().map(|status| status.restart_count).sum();
     let last = all

@@ -1,9 +1,9 @@
 //! What a status may say, and how it may change.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::{Value, json};
 
 use super::update;
@@ -48,14 +48,15 @@ fn lists(status: &PodStatus) -> [(&'static str, &[ContainerStatus]); 3] {
 
 /// What ended and is not started again stays ended.
 fn validate_transitions(new: &PodStatus, old: &PodStatus, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+    let restarts = Restarts::new(spec);
     for ((field, new), (_, old)) in lists(new).into_iter().zip(lists(old)) {
+        let ended = |state: &ContainerStatus| state.state.as_ref().is_some_and(|state| state.terminated.is_some());
+        let running: HashSet<&str> = new.iter().filter(|now| !ended(now)).map(|now| now.name.as_str()).collect();
         for (index, was) in old.iter().enumerate() {
             let Some(code) = was.state.as_ref().and_then(|state| state.terminated.as_ref()).map(|ended| ended.exit_code) else {
                 continue;
             };
-            let ended = |state: &ContainerStatus| state.state.as_ref().is_some_and(|state| state.terminated.is_some());
-            let runs_again = new.iter().any(|now| now.name == was.name && !ended(now));
-            if runs_again && !may_restart(field, &was.name, code, spec) {
+            if running.contains(was.name.as_str()) && !restarts.may(field, &was.name, code) {
                 let path = path.child(field).index(index).child("state");
                 errors.push(Error::forbidden(&path, "may not be transitioned to non-terminated state"));
             }
@@ -63,26 +64,37 @@ fn validate_transitions(new: &PodStatus, old: &PodStatus, spec: &PodSpec, path: 
     }
 }
 
-/// Whether the policies of the pod or the container, or its rules, start a container again that ended with that code.
-fn may_restart(field: &str, name: &str, code: i32, spec: &PodSpec) -> bool {
-    if field == "ephemeralContainerStatuses" {
-        return false;
+/// What the policies of the pod and its containers, and their rules, start again.
+struct Restarts<'a> {
+    containers: HashMap<&'a str, &'a Container>,
+    /// Whether a rule may start all of them again.
+    gang: bool,
+    policy: &'a str,
+}
+
+impl<'a> Restarts<'a> {
+    fn new(spec: &'a PodSpec) -> Self {
+        let all = || spec.containers.iter().chain(list(&spec.init_containers));
+        let containers = all().map(|container| (container.name.as_str(), container)).collect();
+        let rules = |container: &'a Container| list(&container.restart_policy_rules).iter();
+        let gang = all().flat_map(rules).any(|rule| rule.action == "RestartAllContainers");
+        Self { containers, gang, policy: text(&spec.restart_policy) }
     }
-    let containers = || spec.containers.iter().chain(list(&spec.init_containers));
-    let gang = |container: &k8s_openapi::api::core::v1::Container| {
-        list(&container.restart_policy_rules).iter().any(|rule| rule.action == "RestartAllContainers")
-    };
-    if containers().any(gang) {
-        return true;
-    }
-    let container = containers().find(|container| container.name == name);
-    if container.is_some_and(|container| !list(&container.restart_policy_rules).is_empty()) {
-        return true;
-    }
-    match container.and_then(|container| container.restart_policy.as_deref()).unwrap_or(text(&spec.restart_policy)) {
-        "Always" => true,
-        "OnFailure" => code != 0,
-        _ => false,
+
+    /// Whether a container is started again that ended with that code.
+    fn may(&self, field: &str, name: &str, code: i32) -> bool {
+        if field == "ephemeralContainerStatuses" {
+            return false;
+        }
+        let container = self.containers.get(name);
+        if self.gang || container.is_some_and(|container| !list(&container.restart_policy_rules).is_empty()) {
+            return true;
+        }
+        match container.and_then(|container| container.restart_policy.as_deref()).unwrap_or(self.policy) {
+            "Always" => true,
+            "OnFailure" => code != 0,
+            _ => false,
+        }
     }
 }
 
@@ -98,8 +110,8 @@ fn validate_addresses(addresses: &[&str], shown: Value, path: &Path, errors: &mu
     if families.len() != 2 || addresses.len() > 2 {
         errors.push(Error::invalid(path, shown, "may specify no more than one IP for each IP family"));
     }
-    for (index, address) in addresses.iter().enumerate().filter(|(index, address)| addresses[..*index].contains(address)) {
-        errors.push(Error::duplicate(&path.index(index), json!({"ip": address})));
+    for index in rules::repeated(addresses) {
+        errors.push(Error::duplicate(&path.index(index), json!({"ip": addresses[index]})));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What may change in a pod once it exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
@@ -101,9 +101,11 @@ fn deadline(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut Errors) -> b
 }
 
 fn only_added_tolerations(new: &[Toleration], old: &[Toleration], path: &Path, errors: &mut Errors) {
-    let kept =
-        |old: &Toleration| new.iter().any(|new| *old == Toleration { toleration_seconds: old.toleration_seconds, ..new.clone() });
-    if !old.iter().all(kept) {
+    fn key(one: &Toleration) -> [&Option<String>; 4] {
+        [&one.key, &one.operator, &one.value, &one.effect]
+    }
+    let kept: HashSet<_> = new.iter().map(key).collect();
+    if !old.iter().all(|old| kept.contains(&key(old))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         return errors.push(Error::forbidden(path, detail));
     }
@@ -111,7 +113,8 @@ fn only_added_tolerations(new: &[Toleration], old: &[Toleration], path: &Path, e
 }
 
 fn only_removed_gates(new: &[PodSchedulingGate], old: &[PodSchedulingGate], path: &Path, errors: &mut Errors) {
-    for (index, gate) in new.iter().enumerate().filter(|(_, gate)| !old.contains(gate)) {
+    let old: HashSet<&str> = old.iter().map(|gate| gate.name.as_str()).collect();
+    for (index, gate) in new.iter().enumerate().filter(|(_, gate)| !old.contains(gate.name.as_str())) {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errors.push(Error::forbidden(&path.index(index).child("name"), detail));
     }
@@ -197,9 +200,10 @@ pub(super) fn ephemeral_containers(pod: &Pod, old: &Pod, errors: &mut Errors) {
     }
     let of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.clone()).unwrap_or_default();
     let (new, path) = (of(pod), Path::new("spec.ephemeralContainers"));
+    let by_name: HashMap<_, _> = new.iter().map(|new| (new.name.as_str(), new)).collect();
     for old in of(old) {
         let name = &old.name;
-        match new.iter().find(|new| new.name == *name) {
+        match by_name.get(name.as_str()).copied() {
             None => {
                 let detail = format!("existing ephemeral containers \"{name}\" may not be removed\n");
                 errors.push(Error::forbidden(&path, detail));

@@ -170,11 +170,16 @@ fn containers(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
                 let path = path.child("ports").index(index);
                 let others = taken.entry((port.container_port, text(&port.protocol))).or_default();
                 others.iter().for_each(|(other, there)| overlap(port, &path, there, other, warnings));
-                others.push((path, port));
+                if others.len() < MAX_SAME_PORTS {
+                    others.push((path, port));
+                }
             }
         }
     }
 }
+
+/// Ports of one number with which further ones are compared: each may be worth a warning, of which a hundred are shown.
+const MAX_SAME_PORTS: usize = 16;
 
 /// Each port is said once. One without a port of the host is there already when one with it is.
 fn overlap(port: &ContainerPort, path: &Path, there: &ContainerPort, other: &Path, warnings: &mut Vec<String>) {

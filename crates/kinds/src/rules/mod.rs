@@ -5,7 +5,8 @@ mod condition;
 mod path;
 pub(crate) mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{meta, names};
@@ -27,6 +28,12 @@ pub(crate) fn text(value: &Option<String>) -> &str {
 /// The elements, none when absent.
 pub(crate) fn list<T>(value: &Option<Vec<T>>) -> &[T] {
     value.as_deref().unwrap_or_default()
+}
+
+/// The positions of elements whose keys came before.
+pub(crate) fn repeated<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> impl Iterator<Item = usize> {
+    let mut seen = HashSet::new();
+    keys.into_iter().enumerate().filter_map(move |(index, key)| (!seen.insert(key)).then_some(index))
 }
 
 /// Something must be there.

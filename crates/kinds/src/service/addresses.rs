@@ -40,9 +40,10 @@ pub(super) fn validate(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_families(families: &[String], path: &Path, errors: &mut Errors) {
+    let mut seen = std::collections::HashSet::new();
     for (index, family) in families.iter().enumerate() {
         rules::supported(&path.index(index), Some(family), FAMILIES, errors);
-        if families[..index].contains(family) {
+        if !seen.insert(family) {
             errors.push(Error::duplicate(&path.index(index), family.as_str()));
         }
     }

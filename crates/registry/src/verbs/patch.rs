@@ -99,12 +99,33 @@ fn check_shape(config: &Value) -> Result<(), Status> {
 
 /// The patched object.
 pub(crate) fn apply_patch(ty: schema::TypeId, old: &Value, patch: &Patch) -> Result<Value, Status> {
-    match patch {
-        Patch::Json(operations) => patch::json_patch(old, operations),
-        Patch::Merge(change) => patch::merge_patch(old, change),
-        Patch::Strategic(change) => patch::strategic_merge_patch(Schema::builtin(), ty, old, change),
-        Patch::Apply(_) => Err(Status::internal("apply is not a patch of the object alone")),
+    let mut object = match patch {
+        Patch::Json(operations) => patch::json_patch(old, operations)?,
+        Patch::Merge(change) => patch::merge_patch(old, change)?,
+        Patch::Strategic(change) => patch::strategic_merge_patch(Schema::builtin(), ty, old, change)?,
+        Patch::Apply(_) => return Err(Status::internal("apply is not a patch of the object alone")),
+    };
+    settle_type(&mut object, old, matches!(patch, Patch::Strategic(_)))?;
+    Ok(object)
+}
+
+/// The patched object is of the type that is patched. As upstream, a strategic merge patch may say anything of it, while what
+/// others make of the object is decoded as what it says it is: nothing, or the same type.
+fn settle_type(object: &mut Value, old: &Value, any: bool) -> Result<(), Status> {
+    for key in ["apiVersion", "kind"] {
+        let (new, own) = (object.get(key), old.get(key));
+        if !any && new != own && new.is_some_and(|new| !new.is_null() && *new != "") {
+            let (kind, version) = (meta::kind(object), meta::api_version(object));
+            let text = format!("no kind {kind:?} is registered for version {version:?}");
+            let mut errors = Errors::new();
+            errors.push(Error::invalid(&Path::new("patch"), object.to_string(), text));
+            return Err(Status::invalid("", "", "", &errors));
+        }
+        if let Some(own) = own.cloned() {
+            object[key] = own;
+        }
     }
+    Ok(())
 }
 
 /// Whether the patch names the version that it is meant for: then a conflict is the answer.
@@ -127,9 +148,6 @@ fn check_unchanged_identity(target: Target<'_>, object: &Value, old: &Value) -> 
             errors.push(Error::invalid(&Path::new("metadata").child(key), meta::get(object, key), "field is immutable"));
         }
     }
-    if meta::kind(object) != meta::kind(old) || meta::api_version(object) != meta::api_version(old) {
-        return Err(Status::bad_request("a patch cannot change apiVersion or kind"));
-    }
     target.invalid(&errors)
 }
 
@@ -142,4 +160,30 @@ fn unprocessable(target: Target<'_>, status: &Status) -> Status {
     let text = status.message.split_once(": ").map_or(status.message.as_str(), |(_, cause)| cause);
     errors.push(Error::invalid(&Path::new("patch"), text, text));
     Status::invalid(target.res.def.group, target.res.def.kind, target.name, &errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// `patcher.applyPatchToObject` decodes what a strategic merge makes by the Go type, the other patches by what the text says.
+    #[test]
+    fn types_of_patched_objects() {
+        let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
+        let Some(ty) = Schema::builtin().kind("", "v1", "ConfigMap") else { panic!("ConfigMap is in the schema") };
+        let check = |change: Value, strategic: Result<(), u16>, merge: Result<(), u16>| {
+            let bytes = bytes::Bytes::from(change.to_string());
+            for (patch, expected) in [(Patch::Strategic(bytes.clone()), strategic), (Patch::Merge(bytes), merge)] {
+                let got = apply_patch(ty, &old, &patch);
+                assert_eq!(got.map(|object| assert_eq!(object, old)).map_err(|status| status.code), expected, "{patch:?}");
+            }
+        };
+        check(json!({}), Ok(()), Ok(()));
+        check(json!({"kind": null, "apiVersion": null}), Ok(()), Ok(()));
+        check(json!({"kind": "ConfigMap", "apiVersion": "v1"}), Ok(()), Ok(()));
+        check(json!({"kind": "Foo"}), Ok(()), Err(422));
+        check(json!({"apiVersion": "apps/v1"}), Ok(()), Err(422));
+        check(json!({"kind": 1}), Ok(()), Err(422));
+    }
 }

@@ -120,7 +120,7 @@ fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> R
             _ => strategy.validate_sub(sub, object, old),
         })
     });
-    errors.0.extend(own.0);
+    errors.extend(own);
     target.invalid(&errors)?;
     found.into_iter().for_each(|text| target.cx.warnings.push(text));
     Ok(())
@@ -128,7 +128,7 @@ fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> R
 
 fn unversioned(target: Target<'_>) -> Status {
     let path = Path::new("metadata").child("resourceVersion");
-    let errors = Errors(vec![Error::invalid(&path, 0, "must be specified for an update")]);
+    let errors = Errors::from(vec![Error::invalid(&path, 0, "must be specified for an update")]);
     Status::invalid(target.res.def.group, target.res.def.kind, target.name, &errors)
 }
 

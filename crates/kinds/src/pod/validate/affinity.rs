@@ -1,6 +1,6 @@
 //! Affinity to nodes and to other pods.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
@@ -158,6 +158,7 @@ fn validate_keys(term: &PodAffinityTerm, path: &Path, errors: &mut Errors) {
     if let Some(selector) = &term.label_selector {
         selected_twice(selector, same, path, errors);
     }
+    let different: HashSet<&String> = different.iter().collect();
     for (index, key) in same.iter().enumerate().filter(|(_, key)| different.contains(key)) {
         let path = path.child("matchLabelKeys").index(index);
         errors.push(Error::invalid(&path, key.as_str(), "exists in both matchLabelKeys and mismatchLabelKeys"));
@@ -167,9 +168,11 @@ fn validate_keys(term: &PodAffinityTerm, path: &Path, errors: &mut Errors) {
 /// The selector has got one expression for each key already; a second mention is the author's.
 fn selected_twice(selector: &LabelSelector, keys: &[String], path: &Path, errors: &mut Errors) {
     let mut mentioned: HashSet<&str> = selector.match_labels.iter().flatten().map(|(key, _)| key.as_str()).collect();
+    // From the end, so that the first mention of a key counts.
+    let positions: HashMap<_, _> = keys.iter().enumerate().rev().map(|(index, key)| (key.as_str(), index)).collect();
     for key in list(&selector.match_expressions).iter().map(|expression| expression.key.as_str()) {
         let twice = !mentioned.insert(key);
-        if let Some(index) = keys.iter().position(|other| other == key).filter(|_| twice) {
+        if let Some(index) = positions.get(key).copied().filter(|_| twice) {
             errors.push(Error::invalid(&path.index(index), key, "exists in both matchLabelKeys and labelSelector"));
         }
     }

@@ -1,6 +1,6 @@
 //! Annotations that say something about a pod: mirror pods, the cost of deletion, and the older form of security profiles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::core::v1::PodSpec;
@@ -18,6 +18,9 @@ type Annotations = BTreeMap<String, String>;
 
 /// `path` is that of the annotations.
 pub(super) fn validate(annotations: Option<&Annotations>, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+    let is_armored = annotations.into_iter().flatten().any(|(key, _)| key.starts_with(APP_ARMOR));
+    let scope = is_armored.then(|| Scope::new(spec, None));
+    let containers: HashSet<_> = scope.iter().flat_map(|scope| scope.all()).map(|container| container.name.to_owned()).collect();
     for (key, value) in annotations.into_iter().flatten() {
         let at = || path.key(key);
         match key.as_str() {
@@ -31,7 +34,7 @@ pub(super) fn validate(annotations: Option<&Annotations>, spec: &PodSpec, path: 
             _ => {}
         }
         if let Some(container) = key.strip_prefix(APP_ARMOR) {
-            validate_app_armor(container, value, spec, &at(), errors);
+            validate_app_armor(container, value, &containers, &at(), errors);
         }
     }
 }
@@ -49,8 +52,8 @@ fn validate_seccomp(value: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_app_armor(container: &str, value: &str, spec: &PodSpec, path: &Path, errors: &mut Errors) {
-    if !Scope::new(spec, None).all().any(|other| other.name == container) {
+fn validate_app_armor(container: &str, value: &str, containers: &HashSet<String>, path: &Path, errors: &mut Errors) {
+    if !containers.contains(container) {
         errors.push(Error::invalid(path, container, "container not found"));
     }
     if !["", "runtime/default", "unconfined"].contains(&value) && !value.starts_with("localhost/") {

@@ -12,9 +12,11 @@ use crate::rules::{self, list, text};
 pub(super) fn validate(container: &Container, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let (mounts, at) = (list(&container.volume_mounts), path.child("volumeMounts"));
     let mut seen = HashSet::new();
+    let devices = list(&container.volume_devices).iter();
+    let devices = (devices.clone().map(|one| one.name.as_str()).collect(), devices.map(|one| one.device_path.as_str()).collect());
     for (index, mount) in mounts.iter().enumerate() {
         let path = at.index(index);
-        validate_place(mount, container, scope, &path, errors);
+        validate_place(mount, &devices, scope, &path, errors);
         if !seen.insert(mount.mount_path.as_str()) {
             errors.push(Error::invalid(&path.child("mountPath"), mount.mount_path.as_str(), "must be unique"));
         }
@@ -22,21 +24,24 @@ pub(super) fn validate(container: &Container, scope: &Scope<'_>, path: &Path, er
         validate_propagation(mount, container, &at.child("mountPropagation"), errors);
         validate_recursive(mount, &at.child("recursiveReadOnly"), errors);
     }
-    validate_devices(list(&container.volume_devices), mounts, scope, &path.child("volumeDevices"), errors);
+    let mounts = (mounts.iter().map(|one| one.name.as_str()).collect(), seen);
+    validate_devices(list(&container.volume_devices), &mounts, scope, &path.child("volumeDevices"), errors);
 }
 
-fn validate_place(mount: &VolumeMount, container: &Container, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+/// Names of volumes, and the places where a container sees them.
+type Places<'a> = (HashSet<&'a str>, HashSet<&'a str>);
+
+fn validate_place(mount: &VolumeMount, devices: &Places<'_>, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let (name, target) = (mount.name.as_str(), mount.mount_path.as_str());
     rules::required(&path.child("name"), name, errors);
     if !scope.volumes.contains_key(name) {
         errors.push(Error::not_found(&path.child("name"), name));
     }
     rules::required(&path.child("mountPath"), target, errors);
-    let devices = list(&container.volume_devices);
-    if devices.iter().any(|device| device.name == name) {
+    if devices.0.contains(name) {
         errors.push(Error::invalid(&path.child("name"), name, "must not already exist in volumeDevices"));
     }
-    if devices.iter().any(|device| device.device_path == target) {
+    if devices.1.contains(target) {
         errors.push(Error::invalid(&path.child("mountPath"), target, "must not already exist as a path in volumeDevices"));
     }
 }
@@ -80,7 +85,7 @@ fn validate_recursive(mount: &VolumeMount, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_devices(devices: &[VolumeDevice], mounts: &[VolumeMount], scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+fn validate_devices(devices: &[VolumeDevice], mounts: &Places<'_>, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
     for (index, device) in devices.iter().enumerate() {
         let (name, target, path) = (device.name.as_str(), device.device_path.as_str(), path.index(index));
@@ -99,10 +104,10 @@ fn validate_devices(devices: &[VolumeDevice], mounts: &[VolumeMount], scope: &Sc
         if target.split('/').any(|part| part == "..") {
             wrong("devicePath", target, "can not contain backsteps ('..')");
         }
-        if mounts.iter().any(|mount| mount.name == name) {
+        if mounts.0.contains(name) {
             wrong("name", name, "must not already exist in volumeMounts");
         }
-        if mounts.iter().any(|mount| mount.mount_path == target) {
+        if mounts.1.contains(target) {
             wrong("devicePath", target, "must not already exist as a path in volumeMounts");
         }
         if volume.is_none() {

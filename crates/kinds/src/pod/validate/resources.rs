@@ -83,23 +83,28 @@ fn validate_request(name: &str, request: &ApiQuantity, limit: &ApiQuantity, path
 /// Each claim that a container uses is one of the pod's, and used once.
 fn validate_claim_names(claims: &[ResourceClaim], spec: &PodSpec, path: &Path, errors: &mut Errors) {
     let known: Vec<_> = list(&spec.resource_claims).iter().map(|claim| claim.name.as_str()).collect();
+    let by_name: HashSet<_> = known.iter().copied().collect();
+    // Names that were used, those that were used as a whole, and requests of them.
+    let (mut used, mut whole, mut parts) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (index, claim) in claims.iter().enumerate() {
         let (path, name, request) = (path.index(index), claim.name.as_str(), text(&claim.request));
         if name.is_empty() {
             errors.push(Error::required(&path, ""));
             continue;
         }
-        let overlaps = |other: &ResourceClaim| {
-            let theirs = text(&other.request);
-            other.name == name && (theirs.is_empty() || request.is_empty() || theirs == request)
-        };
+        let overlaps =
+            if request.is_empty() { used.contains(name) } else { whole.contains(name) || !parts.insert((name, request)) };
+        used.insert(name);
+        if request.is_empty() {
+            whole.insert(name);
+        }
         if !request.is_empty() {
             rules::dns_label(&path.child("request"), request, errors);
         }
-        if claims[..index].iter().any(overlaps) {
+        if overlaps {
             errors.push(Error::duplicate(&path, name));
         }
-        if !known.contains(&name) {
+        if !by_name.contains(name) && !errors.is_full() {
             let names = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
             let detail = format!("must be one of the names in pod.spec.resourceClaims{names}");
             errors.push(Error { detail, ..Error::not_found(&path, name) });

@@ -1,5 +1,7 @@
 //! Topology spread constraints (KEP-895, KEP-3022, KEP-3094, KEP-3243).
 
+use std::collections::HashMap;
+
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
@@ -8,6 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use crate::rules::{self, NOT_POSITIVE, list};
 
 pub(super) fn validate(constraints: &[TopologySpreadConstraint], path: &Path, errors: &mut Errors) {
+    let key = |one: &TopologySpreadConstraint| (one.topology_key.clone(), one.when_unsatisfiable.clone());
+    let last: HashMap<_, _> = constraints.iter().enumerate().map(|(index, constraint)| (key(constraint), index)).collect();
     for (index, constraint) in constraints.iter().enumerate() {
         let (path, action) = (path.index(index), constraint.when_unsatisfiable.as_str());
         if constraint.max_skew <= 0 {
@@ -17,10 +21,7 @@ pub(super) fn validate(constraints: &[TopologySpreadConstraint], path: &Path, er
             errors.push(Error::required(&path.child("topologyKey"), "can not be empty"));
         }
         rules::supported(&path.child("whenUnsatisfiable"), Some(action), &["DoNotSchedule", "ScheduleAnyway"], errors);
-        let same = |other: &TopologySpreadConstraint| {
-            other.topology_key == constraint.topology_key && other.when_unsatisfiable == action
-        };
-        if constraints[index + 1..].iter().any(same) {
+        if last.get(&key(constraint)).is_some_and(|last| *last > index) {
             let path = path.child("{topologyKey, whenUnsatisfiable}");
             errors.push(Error::duplicate(&path, format!("{{{}, {action}}}", constraint.topology_key)));
         }

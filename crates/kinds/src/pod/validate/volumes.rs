@@ -21,6 +21,7 @@ const HOST_PATH_TYPES: &[&str] =
 pub(super) fn validate<'a>(scope: &Scope<'a>, path: &Path, errors: &mut Errors) -> HashMap<&'a str, &'a Volume> {
     let volumes = list(&scope.spec.volumes);
     let mut right = HashMap::with_capacity(volumes.len());
+    let made: HashSet<&str> = volumes.iter().filter(|other| other.ephemeral.is_some()).map(|other| other.name.as_str()).collect();
     for (index, volume) in volumes.iter().enumerate() {
         let (path, before) = (path.index(index), errors.len());
         validate_source(volume, scope, &path, errors);
@@ -34,16 +35,16 @@ pub(super) fn validate<'a>(scope: &Scope<'a>, path: &Path, errors: &mut Errors) 
         if errors.len() == before {
             right.insert(volume.name.as_str(), volume);
         }
-        validate_claim(volume, scope, &path, errors);
+        validate_claim(volume, &made, scope, &path, errors);
     }
     right
 }
 
 /// A claim that is made for the pod is not there to be claimed.
-fn validate_claim(volume: &Volume, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+fn validate_claim(volume: &Volume, made: &HashSet<&str>, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let (Some(claim), Some(pod)) = (&volume.persistent_volume_claim, scope.name.filter(|name| !name.is_empty())) else { return };
-    let made = list(&scope.spec.volumes).iter().filter(|other| other.ephemeral.is_some());
-    if made.into_iter().any(|other| claim.claim_name == format!("{pod}-{}", other.name)) {
+    let volume = claim.claim_name.strip_prefix(pod).and_then(|rest| rest.strip_prefix('-'));
+    if volume.is_some_and(|volume| made.contains(volume)) {
         let detail = "must not reference a PVC that gets created for an ephemeral volume";
         errors.push(Error::invalid(&path.child("persistentVolumeClaim.claimName"), claim.claim_name.as_str(), detail));
     }
