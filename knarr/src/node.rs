@@ -121,7 +121,7 @@ fn network_options(options: &cli::Server, paths: &Paths, node: &Node) -> network
     }
 }
 
-/// The kubelet's endpoint serves the API server and nobody else.
+/// The kubelet's endpoint serves the API server, and whom the API lets.
 fn kubelet_server(options: &cli::Server, paths: &Paths, node: &Node) -> Result<kubelet::Server> {
     let request = Request::Both {
         user: format!("system:node:{}", node.name),

@@ -64,8 +64,13 @@ impl Plan {
             Some(def) => handler(method, target, def, verb),
         };
         let mut verbs = vec![verb.map_or("", Verb::as_str)];
-        // A WebSocket handshake is a GET; what it starts is a creation (KEP-5515).
-        if let (Some(Verb::Get), Ok(Handler::Connect(Connect::Attach | Connect::Exec | Connect::PortForward))) = (verb, handler) {
+        // A WebSocket handshake is a GET; what it starts is a creation (KEP-5515), also through a kubelet's own paths.
+        let creates = match handler {
+            Ok(Handler::Connect(Connect::Attach | Connect::Exec | Connect::PortForward)) => true,
+            Ok(Handler::Connect(Connect::Proxy)) => crate::proxy::runs_commands(target),
+            _ => false,
+        };
+        if creates && verb != Some(Verb::Create) {
             verbs.push(Verb::Create.as_str());
         }
         Self { verbs, handler }

@@ -16,6 +16,7 @@ use crate::body::{Body, RequestBody};
 use crate::resources::On;
 
 pub use kubelet::KubeletClient;
+pub(crate) use target::runs_commands;
 
 impl Inner {
     /// Everything that streams.

@@ -56,7 +56,7 @@ pub struct Server {
     pub tls: Arc<rustls::ServerConfig>,
     /// Says who a client is.
     pub verifier: Arc<Verifier>,
-    /// User names that are served: the API server's.
+    /// User names that may do everything: the API server's.
     pub callers: Vec<String>,
 }
 

@@ -38,9 +38,12 @@ pub fn accept<B>(request: &mut Request<B>, tasks: &Tasks) -> Result<(Response<()
         let message = format!("{} ports are too many for one connection: {MAX_PORTS} fit", ports.len());
         return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
     }
-    let legacy: &[&str] = &[TUNNEL, V4, V4_BASE64];
-    let accepted = upgrade::negotiate(request, if ports.is_empty() { &legacy[..1] } else { legacy }, &[SPDY])?;
+    // A WebSocket client that names no subprotocol speaks binary v4.
+    let accepted = upgrade::negotiate(request, &[TUNNEL, V4, V4_BASE64, ""], &[SPDY])?;
     let Accepted { transport, protocol, response, upgrade } = accepted;
+    if transport == Transport::WebSocket && protocol != TUNNEL && ports.is_empty() {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "query parameter \"ports\" is required"));
+    }
     let (sender, connections) = mpsc::channel(16);
     tasks.spawn_until_cancelled("port-forward stream", OnFailure::Log, async move {
         let io = upgrade::socket(upgrade).await?;

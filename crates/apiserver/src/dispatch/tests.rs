@@ -73,6 +73,12 @@ fn connections_need_the_right_to_create() {
         check("GET", &format!("{path}?watch=true"), "get create", Ok(Handler::Connect(connect)));
         check("PUT", &path, "update", Err(Refusal::MethodNotAllowed));
         check("GET", &format!("/api/v1/watch/namespaces/n/pods/p/{sub}"), "watch", Err(Refusal::NotFound));
+        // `get nodes/proxy` reads what kubelets tell, and is no shell in every pod.
+        let word = if sub == "portforward" { "portForward" } else { sub };
+        let path = format!("/api/v1/nodes/n1/proxy/{word}/n/p/c");
+        check("GET", &path, "get create", Ok(Handler::Connect(Connect::Proxy)));
+        check("POST", &path, "create", Ok(Handler::Connect(Connect::Proxy)));
+        check("DELETE", &path, "delete create", Ok(Handler::Connect(Connect::Proxy)));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::api::Inner;
 use crate::body::{Body, RequestBody};
 use crate::resources::On;
 use crate::respond;
+use crate::route::Target;
 
 /// `[scheme:]name[:port]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +37,15 @@ impl<'a> Name<'a> {
     }
 }
 
+/// Whether a proxy request leads to what runs commands in pods, or reaches their ports, by the kubelet of a node.
+pub(crate) fn runs_commands(target: &Target<'_>) -> bool {
+    let first = target.rest.trim_start_matches('/').split('/').next().unwrap_or_default();
+    target.plural == "nodes" && matches!(first, "exec" | "run" | "attach" | "portForward")
+}
+
 /// Sends the request on.
 pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
-    let raw = raw_rest(on.call.parts.uri.path());
+    let raw = raw_rest(on.call.parts.uri.path(), on.call.path.len() - on.target.rest.len());
     let reads = matches!(on.call.parts.method, Method::GET | Method::HEAD);
     if raw.is_empty() && reads && !streaming::is_upgrade(&on.call.parts.headers) {
         return Ok(redirect(on));
@@ -75,11 +82,17 @@ fn host(parts: &http::request::Parts) -> Option<String> {
     header.or_else(|| parts.uri.authority().map(ToString::to_string))
 }
 
-/// What follows the `proxy` of `/api/v1/[namespaces/N/]KIND/NAME/proxy`, not decoded. Names may begin with `proxy` too.
-fn raw_rest(path: &str) -> &str {
-    let parents = if path.starts_with("/api/v1/namespaces/") { 6 } else { 4 };
-    let proxy = path.match_indices('/').nth(parents).map_or(path.len(), |(at, _)| at + "/proxy".len());
-    path.get(proxy..).unwrap_or_default()
+/// What follows the first `decoded` bytes of a path, and is not decoded itself. The request was authorized by the decoded path, so
+/// what is passed on has to be what was seen there.
+fn raw_rest(path: &str, decoded: usize) -> &str {
+    let bytes = path.as_bytes();
+    let mut at = 0;
+    for _ in 0..decoded {
+        let escaped =
+            matches!(bytes.get(at..at + 3), Some([b'%', high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
+        at += if escaped { 3 } else { 1 };
+    }
+    path.get(at..).unwrap_or_default()
 }
 
 /// Relative links work below a slash only.
@@ -228,10 +241,21 @@ mod tests {
 
     #[test]
     fn rests() {
-        assert_eq!(raw_rest("/api/v1/namespaces/n/pods/p/proxy/a%2Fb/"), "/a%2Fb/");
-        assert_eq!(raw_rest("/api/v1/namespaces/n/pods/p/proxy"), "");
-        assert_eq!(raw_rest("/api/v1/namespaces/proxy-1/services/proxy/proxy/proxy/a"), "/proxy/a");
-        assert_eq!(raw_rest("/api/v1/nodes/proxy/proxy/logs/"), "/logs/");
+        let check = |path: &str, expected: &str, runs: bool| {
+            let decoded = crate::route::decode(path, false);
+            let crate::route::Route::Resource(target) = crate::route::parse(&decoded) else { panic!("{path}") };
+            assert_eq!(raw_rest(path, decoded.len() - target.rest.len()), expected, "{path}");
+            assert_eq!(runs_commands(&target), runs, "{path}");
+        };
+        check("/api/v1/namespaces/n/pods/p/proxy/a%2Fb/", "/a%2Fb/", false);
+        check("/api/v1/namespaces/n/pods/p/proxy", "", false);
+        check("/api/v1/namespaces/n/pods/p/proxy/exec/", "/exec/", false);
+        check("/api/v1/namespaces/proxy-1/services/proxy/proxy/proxy/a", "/proxy/a", false);
+        check("/api/v1/nodes/proxy/proxy/logs/", "/logs/", false);
+        check("/api/v1/nodes/n%31/pro%78y/%65xec/a", "/%65xec/a", true);
+        check("/api/v1/nodes/n/proxy//run/n/p/c", "//run/n/p/c", true);
+        // A path that says one thing to the one who authorizes and another one to the kubelet.
+        check("/api/v1/nodes%2Fn%2Fproxy%2Fx/a/proxy/exec/n/p/c", "%2Fx/a/proxy/exec/n/p/c", false);
     }
 
     #[test]

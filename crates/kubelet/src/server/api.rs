@@ -69,6 +69,11 @@ impl Api {
         Self { cx, pods }
     }
 
+    /// The kubelet's client of the API, and its node's name.
+    pub(super) fn identity(&self) -> (kube::Client, String) {
+        (self.cx.options.client.clone(), self.cx.options.node_name.clone())
+    }
+
     /// The pods that are bound to this node.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         self.pods.list()

@@ -1,6 +1,9 @@
-//! The kubelet's HTTPS endpoint, for the API server alone.
+//! The kubelet's HTTPS endpoint, for the API server and for who has rights on the node's sub-resources.
 
+mod access;
 pub mod api;
+mod auth;
+mod cache;
 pub mod query;
 pub mod stream;
 
@@ -10,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
-use base::tls::Peer;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
@@ -28,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use self::auth::Auth;
 pub use api::{Api, ApiError};
 
 use crate::options::Server;
@@ -46,6 +49,8 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
     let mut tls = rustls::ServerConfig::clone(&server.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let server = Arc::new(Server { tls: Arc::new(tls), ..server });
+    let (client, node) = api.identity();
+    let auth = Arc::new(Auth::new(client, node, server.callers.clone()));
     loop {
         // The semaphore is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
@@ -58,9 +63,9 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
                 continue;
             }
         };
-        let (server, api, streams) = (server.clone(), api.clone(), tasks.clone());
+        let (server, api, auth, streams) = (server.clone(), api.clone(), auth.clone(), tasks.clone());
         tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {
-            if let Err(error) = connection(&server, stream, api, streams).await {
+            if let Err(error) = connection(&server, stream, api, auth, streams).await {
                 tracing::debug!(error, "connection to the kubelet ended");
             }
             drop(place);
@@ -69,37 +74,26 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
     }
 }
 
-async fn connection(server: &Server, stream: TcpStream, api: Api, tasks: Tasks) -> Result<(), String> {
+async fn connection(server: &Server, stream: TcpStream, api: Api, auth: Arc<Auth>, tasks: Tasks) -> Result<(), String> {
     // Keystrokes are small and wait for nothing.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
     let stream =
         tokio::time::timeout(PATIENCE, handshake).await.map_err(|_| "no handshake in time")?.map_err(|e| e.to_string())?;
-    let peer = server.verifier.peer(stream.get_ref().1.peer_certificates());
-    let refusal = refusal(&peer, &server.callers);
-    let service = service_fn(move |request| {
-        let (api, tasks) = (api.clone(), tasks.clone());
-        let refusal = refusal.clone();
+    let peer = Arc::new(server.verifier.peer(stream.get_ref().1.peer_certificates()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (api, tasks, auth, peer) = (api.clone(), tasks.clone(), auth.clone(), peer.clone());
         async move {
-            Ok::<_, Infallible>(match refusal {
-                Some((status, why)) => text(status, why),
-                None => answer(request, api, tasks).await,
+            let (parts, body) = request.into_parts();
+            Ok::<_, Infallible>(match auth.check(&peer, &parts).await {
+                Err((status, why)) => text(status, why),
+                Ok(()) => answer(Request::from_parts(parts, body), api, tasks).await,
             })
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.map_err(|error| error.to_string())
-}
-
-/// Why this client is not served.
-fn refusal(peer: &Peer, callers: &[String]) -> Option<(StatusCode, String)> {
-    match peer {
-        Peer::User { name, .. } if callers.contains(name) => None,
-        Peer::User { name, .. } => Some((StatusCode::FORBIDDEN, format!("Forbidden (user={name})"))),
-        Peer::Anonymous => Some((StatusCode::UNAUTHORIZED, "Unauthorized: a client certificate is required".to_owned())),
-        Peer::Invalid(why) => Some((StatusCode::UNAUTHORIZED, format!("Unauthorized: {why}"))),
-    }
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use runtime::api::{Result as RuntimeResult, Streams};
 use streaming::exec::{Outcome, Session};
 use streaming::portforward::Connection;
-use tokio::io::{AsyncRead, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWriteExt, copy};
+use tokio::net::TcpStream;
 
 use super::api::{Api, ApiError};
 
@@ -67,16 +68,64 @@ async fn pump(from: Option<Pin<Box<dyn AsyncRead + Send>>>, to: Option<streaming
 
 /// Forwards one connection to a port of the pod.
 pub async fn forward(api: Api, namespace: String, pod: String, connection: Connection) {
-    let Connection { port, mut data, mut error, .. } = connection;
-    match api.dial(&namespace, &pod, port).await {
-        Ok(mut target) => {
-            // Either end may go at any time: that is the end of the connection, not an error.
-            let _ = copy_bidirectional(&mut data, &mut target).await;
-        }
+    match api.dial(&namespace, &pod, connection.port).await {
+        Ok(target) => relay(connection, target).await,
         Err(why) => {
+            let Connection { port, mut error, .. } = connection;
             let text = format!("error forwarding port {port} to pod {pod}, uid : {why}");
             let _ = error.write_all(text.as_bytes()).await;
+            let _ = error.shutdown().await;
         }
     }
-    let _ = error.shutdown().await;
+}
+
+/// Copies in both directions until both have ended. Either end may go at any time: that is the end of the connection, not an
+/// error.
+async fn relay(connection: Connection, target: TcpStream) {
+    let Connection { data, mut error, .. } = connection;
+    let (mut from_client, mut to_client) = tokio::io::split(data);
+    let (mut from_pod, mut to_pod) = target.into_split();
+    let down = async {
+        let _ = copy(&mut from_pod, &mut to_client).await;
+        // Nothing more comes, no error either. A WebSocket whose channels have all ended is closed: its client has no other way
+        // to learn of it, and cannot end its own side.
+        let _ = to_client.shutdown().await;
+        let _ = error.shutdown().await;
+    };
+    let up = async {
+        let _ = copy(&mut from_client, &mut to_pod).await;
+        let _ = to_pod.shutdown().await;
+    };
+    tokio::join!(down, up);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    #[tokio::test]
+    async fn the_end_of_the_pods_side_reaches_a_client_that_ends_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut pod, _) = listener.accept().await.unwrap();
+        let ((data, mut near), (error, mut near_error)) = (duplex(64), duplex(64));
+        let client = async {
+            near.write_all(b"ping").await.unwrap();
+            let mut ping = [0; 4];
+            pod.read_exact(&mut ping).await.unwrap();
+            pod.write_all(b"pong").await.unwrap();
+            pod.shutdown().await.unwrap();
+            let (mut text, mut errors) = (String::new(), String::new());
+            near.read_to_string(&mut text).await.unwrap();
+            near_error.read_to_string(&mut errors).await.unwrap();
+            // The other direction is open for as long as the client wants.
+            near.write_all(b"more").await.unwrap();
+            pod.read_exact(&mut ping).await.unwrap();
+            drop(near);
+            (ping, text, errors, pod.read(&mut [0]).await.unwrap())
+        };
+        let ((), seen) = tokio::join!(relay(Connection { port: 80, data, error }, target), client);
+        assert_eq!(seen, (*b"more", "pong".to_owned(), String::new(), 0));
+    }
 }

@@ -49,10 +49,11 @@ async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: Socke
 }
 
 #[tokio::test]
-async fn only_the_api_server_reads_logs() {
+async fn the_api_server_reads_logs_and_others_are_asked_about() {
     let (authority, server) = endpoint().await;
     let address = server.listen;
     let cell = Cell::new();
+    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
     cell.start_with(Some(server)).await;
     cell.put("p", json!({"containers": [{"name": "a"}]}));
     cell.ready("p").await;
@@ -73,6 +74,7 @@ async fn only_the_api_server_reads_logs() {
     let previous = "previous terminated container \"a\" in pod \"p\" not found";
     check(caller, "/containerLogs/ns/p/a?previous=true", (400, previous)).await;
     check(caller, "/exec/ns/p/b?command=ls", (404, "container not found (\"b\")")).await;
-    check(Some("somebody"), "/containerLogs/ns/p/a", (403, "Forbidden (user=somebody)")).await;
-    check(None, "/healthz", (401, "Unauthorized: a client certificate is required")).await;
+    let denied = "Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[proxy])";
+    check(Some("somebody"), "/containerLogs/ns/p/a", (403, denied)).await;
+    check(None, "/healthz", (401, "Unauthorized")).await;
 }

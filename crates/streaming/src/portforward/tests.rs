@@ -103,6 +103,35 @@ async fn channels_start_with_their_port() {
     assert!(received.starts_with(&[0, 80, 0, 1, 80, 0]) || received.starts_with(&[1, 80, 0, 0, 80, 0]), "{received:?}");
 }
 
+/// What a WebSocket client gets that offers `protocol`: the status and the chosen one.
+#[track_caller]
+fn check_offer(query: &str, protocol: Option<&str>, expected: Result<Option<&str>, StatusCode>) {
+    let mut request = Request::get(format!("/portForward/n/p?{query}"));
+    let ws = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    for (name, value) in ws.into_iter().chain(protocol.map(|protocol| ("sec-websocket-protocol", protocol))) {
+        request = request.header(name, value);
+    }
+    let (tasks, _failures) = Tasks::root();
+    let accepted = accept(&mut request.body(()).unwrap(), &tasks).map_err(|refusal| refusal.status);
+    let chosen = accepted.map(|(response, _)| {
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        response.headers().get("sec-websocket-protocol").map(|value| value.to_str().unwrap().to_owned())
+    });
+    assert_eq!(chosen, expected.map(|chosen| chosen.map(str::to_owned)), "{query} {protocol:?}");
+}
+
+#[tokio::test]
+async fn clients_without_a_subprotocol_speak_version_4() {
+    check_offer("ports=80", None, Ok(None));
+    check_offer("ports=80", Some(V4), Ok(Some(V4)));
+    check_offer("ports=80", Some("v4.base64.channel.k8s.io, v4.channel.k8s.io"), Ok(Some(V4_BASE64)));
+    check_offer("", Some(TUNNEL), Ok(Some(TUNNEL)));
+    check_offer("ports=80", Some("v9"), Err(StatusCode::FORBIDDEN));
+    // Which port a channel leads to stands in the query alone.
+    check_offer("", None, Err(StatusCode::BAD_REQUEST));
+    check_offer("", Some(V4), Err(StatusCode::BAD_REQUEST));
+}
+
 #[test]
 fn port_queries() {
     assert_eq!(ports("ports=80&ports=81"), [80, 81]);
