@@ -259,14 +259,13 @@ impl Inner {
         let base = Attributes::new(&call.user);
         match *route {
             Route::Other => Attributes { verb, path: call.path, ..base },
-            Route::Resource(Target { group, version, namespace, plural, name, sub, .. }) => Attributes {
+            Route::Resource(ref target @ Target { group, version, plural, name, sub, .. }) => Attributes {
                 verb,
                 group,
                 version,
                 resource: plural,
                 subresource: sub,
-                // A namespace is in itself.
-                namespace: if plural == "namespaces" { name } else { namespace },
+                namespace: target.scope(),
                 name: if name.is_empty() { &selected.0 } else { name },
                 is_resource: true,
                 node_name: &selected.1,

@@ -32,6 +32,15 @@ pub struct Target<'a> {
     pub watch: bool,
 }
 
+impl<'a> Target<'a> {
+    /// The namespace whose rules of access apply. A namespace is in itself.
+    pub fn scope(&self) -> &'a str {
+        if self.group.is_empty() && self.plural == NAMESPACES { self.name } else { self.namespace }
+    }
+}
+
+const NAMESPACES: &str = "namespaces";
+
 /// Takes the next segment off a path.
 fn segment<'a>(path: &mut &'a str) -> &'a str {
     let trimmed = path.strip_prefix('/').unwrap_or(path);
@@ -62,7 +71,7 @@ pub fn parse(path: &str) -> Route<'_> {
     // A namespace is an object itself when nothing, or one of its subresources, follows.
     let mut ahead = rest;
     let next = segment(&mut ahead);
-    if first == "namespaces" && !target.name.is_empty() && !matches!(next, "" | "status" | "finalize") {
+    if first == NAMESPACES && !target.name.is_empty() && !matches!(next, "" | "status" | "finalize") {
         target.namespace = target.name;
         target.plural = next;
         rest = ahead;
