@@ -87,7 +87,7 @@ async fn publish_range(registry: &Registry, (base, bits): (IpAddr, u8)) -> Resul
     let range = format!("{}/{bits}", network(base, bits));
     let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [range]}});
     ensure(registry, NETWORKING, "servicecidrs", "", object).await?;
-    let resource = resource(registry, NETWORKING, "servicecidrs")?;
+    let resource = &resource(registry, NETWORKING, "servicecidrs")?;
     let mut found = registry.get(resource, "", "kubernetes", None).await?.value();
     let conditions = found.pointer("/status/conditions").and_then(Value::as_array);
     if conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready")) {

@@ -151,7 +151,7 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
 }
 
 /// Collections are deleted by selector; what is not selected stays.
-async fn check_collection(registry: &Registry, res: &Arc<Resource>) {
+async fn check_collection(registry: &Registry, res: &Arc<Served>) {
     let (cx, kind) = (context("tester"), res.def.kind);
     let namespace = if res.def.namespaced { "ns" } else { "" };
     let names = if res.def.name == kinds::NameRule::IpAddress { ["10.0.0.2", "10.0.0.3"] } else { ["two", "three"] };
