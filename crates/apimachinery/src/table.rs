@@ -58,7 +58,8 @@ impl ColumnDefinition {
         Self { format: "name".to_owned(), ..Self::text("Name", 0, description) }
     }
 
-    fn to_value(&self) -> Value {
+    /// As an element of a table's `columnDefinitions`.
+    pub fn to_value(&self) -> Value {
         json!({"name": self.name, "type": self.ty, "format": self.format, "description": self.description, "priority": self.priority})
     }
 }

@@ -17,13 +17,13 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use registry::{Registry, Served, User, Warnings};
 
-use crate::authn::{ANONYMOUS, Authenticator, Identity, impersonate};
+use crate::authn::{self, ANONYMOUS, Authenticator, Identity, impersonate};
 use crate::authz::{Attributes, Authorizer};
 use crate::body::{Body, BoxError, RequestBody};
 use crate::discovery::Discovery;
 use crate::dispatch::{Handler, Plan};
 use crate::metrics::{self, About};
-use crate::negotiate::{self, Accept};
+use crate::negotiate::{self, Accept, Restrictions};
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
 use crate::query::Query;
@@ -88,7 +88,8 @@ impl Api {
         B::Error: Into<BoxError>,
     {
         let inner = self.0.clone();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        authn::websocket::take_token(&mut parts);
         let body = match body.is_end_stream() {
             true => RequestBody::new(Empty::new().map_err(|never| match never {})),
             false => RequestBody::new(body.map_err(Into::into)),
@@ -143,6 +144,16 @@ where
     }
 }
 
+/// What answers may be asked for: tables and metadata of what is stored, not of documents and reviews.
+fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restrictions<'a> {
+    match route {
+        Route::Resource(target) => {
+            Restrictions { shapes: resource.is_none_or(|resource| resource.def.stored), version: target.version }
+        }
+        Route::Other => Restrictions { shapes: false, version: "" },
+    }
+}
+
 impl Inner {
     async fn serve(&self, parts: Parts, body: RequestBody) -> Response<Body> {
         let started = Instant::now();
@@ -164,10 +175,8 @@ impl Inner {
         };
         let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| resource.def));
         about.fill(&plan, &route, resource.as_ref().map(|resource| resource.def));
-        // Tables and metadata exist of what is stored, not of documents and reviews.
-        let shapes = matches!(route, Route::Resource(_)) && resource.as_ref().is_none_or(|resource| resource.def.stored);
-        let negotiated = negotiate::accept(&parts.headers, query, shapes);
-        let accept = negotiated.as_ref().ok().copied().unwrap_or_default();
+        let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
+        let accept = negotiated.as_ref().copied().unwrap_or(Accept::RAW);
         let mut call = Call { parts, path: &path, query, accept, user: Arc::default() };
         let admitted = self.admit(&mut call, &route, &plan).await;
         let unauthenticated = match &admitted {

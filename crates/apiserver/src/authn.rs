@@ -3,6 +3,7 @@
 pub mod impersonate;
 pub mod keys;
 pub mod token;
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 
@@ -84,8 +85,14 @@ impl Authenticator {
         if let Some(Identity::User(user)) = identity {
             return Ok(user.clone());
         }
-        if let Some(header) = parts.headers.get(AUTHORIZATION) {
-            let token = header.to_str().ok().and_then(bearer).ok_or_else(refused)?;
+        let token = match parts.headers.get(AUTHORIZATION) {
+            Some(header) => Some(header.to_str().ok().and_then(bearer).ok_or_else(refused)?),
+            None => websocket::token(parts).map_err(|error| {
+                tracing::debug!(%error, "bearer token of a WebSocket refused");
+                refused()
+            })?,
+        };
+        if let Some(token) = token {
             let (user, _) = self.review(token, &[]).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");
                 refused()

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use kinds::KindDef;
-use registry::Catalog;
+use kinds::{GroupVersionKindRef, Strategy};
+use registry::{Catalog, Served};
+use schema::{Ordered, Schema};
 use serde_json::{Map, Value, json};
 
 /// The order in which groups are listed; others follow by name.
@@ -96,25 +99,26 @@ pub(crate) struct Documents {
 }
 
 /// Groups, their versions, their kinds.
-type Groups = Vec<(&'static str, Vec<(&'static str, Vec<&'static KindDef>)>)>;
+type Groups = Vec<(&'static str, Vec<(&'static str, Vec<Arc<Served>>)>)>;
 
 fn group_up(catalog: &Catalog) -> Groups {
     let mut groups: Groups = Vec::new();
-    for def in catalog.iter().map(|served| served.def) {
+    for served in catalog.iter() {
+        let (def, served) = (served.def, served.clone());
         let at = groups.iter().position(|(group, _)| *group == def.group).unwrap_or_else(|| {
             groups.push((def.group, Vec::new()));
             groups.len() - 1
         });
         let versions = &mut groups[at].1;
         match versions.iter_mut().find(|(version, _)| *version == def.version) {
-            Some((_, kinds)) => kinds.push(def),
-            None => versions.push((def.version, vec![def])),
+            Some((_, kinds)) => kinds.push(served),
+            None => versions.push((def.version, vec![served])),
         }
     }
     groups.sort_by_key(|(group, _)| (ORDER.iter().position(|known| known == group).unwrap_or(ORDER.len()), *group));
     for (_, versions) in &mut groups {
         for (_, kinds) in versions {
-            kinds.sort_by_key(|def| def.plural);
+            kinds.sort_by_key(|served| served.def.plural);
         }
     }
     groups
@@ -150,7 +154,8 @@ impl Documents {
                     .map(|(group, versions)| aggregated_group(group, versions))
                     .collect();
                 let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items});
-                let text = list.to_string();
+                // A tree of texts: nothing of it can fail.
+                let text = serde_json::to_string(&Ordered::new(Schema::builtin(), &list)).unwrap_or_default();
                 let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
                 let tag: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
                 all.insert((path, version), (Bytes::from(text), format!("\"{tag}\"")));
@@ -177,15 +182,28 @@ impl Documents {
     }
 }
 
+/// The kind as which objects are stored.
+fn stored_kind(strategy: &dyn Strategy) -> GroupVersionKindRef {
+    let def = strategy.def();
+    strategy.conversion().map_or((def.group, def.version, def.kind), |conversion| conversion.stored)
+}
+
+/// What tells clients that the storage version of a resource has changed; the very hash of upstream, which some compare.
+fn storage_version_hash((group, version, kind): GroupVersionKindRef) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{group}/{version}/{kind}").as_bytes());
+    BASE64.encode(&digest.as_ref()[..8])
+}
+
 fn api_group(group: &str, versions: impl Iterator<Item = &'static str>) -> Value {
     let versions: Vec<Value> =
         versions.map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
     json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
-fn resource_list(group: &str, version: &str, kinds: &[&KindDef]) -> Value {
+fn resource_list(group: &str, version: &str, kinds: &[Arc<Served>]) -> Value {
     let mut resources = Vec::new();
-    for def in kinds {
+    for served in kinds {
+        let def = served.def;
         let mut resource = Map::new();
         resource.insert("name".into(), def.plural.into());
         resource.insert("singularName".into(), def.singular.into());
@@ -197,6 +215,9 @@ fn resource_list(group: &str, version: &str, kinds: &[&KindDef]) -> Value {
         }
         if !def.categories.is_empty() {
             resource.insert("categories".into(), json!(def.categories));
+        }
+        if def.stored {
+            resource.insert("storageVersionHash".into(), storage_version_hash(stored_kind(served.strategy)).into());
         }
         resources.push(Value::Object(resource));
         for sub in def.subresources {
@@ -212,9 +233,10 @@ fn resource_list(group: &str, version: &str, kinds: &[&KindDef]) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": apimachinery::gvk::api_version(group, version), "resources": resources})
 }
 
-fn aggregated_group(group: &str, versions: &[(&str, Vec<&KindDef>)]) -> Value {
+fn aggregated_group(group: &str, versions: &[(&str, Vec<Arc<Served>>)]) -> Value {
     let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
-    let resource = |def: &&KindDef| {
+    let resource = |served: &Arc<Served>| {
+        let def = served.def;
         let mut out = json!({
             "resource": def.plural, "responseKind": kind((def.group, def.version, def.kind)),
             "scope": if def.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": def.singular, "verbs": def.verbs.names(),
@@ -232,7 +254,7 @@ fn aggregated_group(group: &str, versions: &[(&str, Vec<&KindDef>)]) -> Value {
         }
         out
     };
-    let version = |(version, kinds): &(&str, Vec<&KindDef>)| json!({"version": version, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()});
+    let version = |(version, kinds): &(&str, Vec<Arc<Served>>)| json!({"version": version, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()});
     let mut metadata = json!({"creationTimestamp": null});
     if !group.is_empty() {
         metadata["name"] = group.into();
@@ -242,7 +264,22 @@ fn aggregated_group(group: &str, versions: &[(&str, Vec<&KindDef>)]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Hashes that a server of upstream's shows.
+    #[test]
+    fn storage_version_hashes() {
+        let check = |kind, expected: &str| assert_eq!(storage_version_hash(kind), expected, "{kind:?}");
+        check(("", "v1", "Pod"), "xPOwRZ+Yhw8=");
+        check(("", "v1", "ConfigMap"), "qFsyl6wFWjQ=");
+        check(("apps", "v1", "Deployment"), "8aSe+NMegvE=");
+        let event = |group: &str| {
+            let strategy = kinds::KINDS.iter().find(|kind| (kind.def().group, kind.def().kind) == (group, "Event")).unwrap();
+            storage_version_hash(stored_kind(*strategy))
+        };
+        assert_eq!([event(""), event("events.k8s.io")], ["r2yiGXH7wu8=", "r2yiGXH7wu8="]);
+    }
 
     #[test]
     fn forms() {

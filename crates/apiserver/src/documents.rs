@@ -2,11 +2,13 @@
 
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::api::{Call, Inner, OK, method_not_allowed};
 use crate::body::{Body, RequestBody};
 use crate::discovery::Form;
+use crate::negotiate::Accept;
 use crate::respond;
 
 const JSON: &str = "application/json";
@@ -22,7 +24,7 @@ impl Inner {
         }
         match path {
             "" => self.paths(),
-            "/version" => respond::bytes(OK, JSON, crate::version::document(&self.build).to_string()),
+            "/version" => raw(&crate::version::document(&self.build)),
             "/metrics" => respond::bytes(OK, "text/plain; version=0.0.4; charset=utf-8", base::metrics::encode()),
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
@@ -83,7 +85,7 @@ impl Inner {
         let documents = self.discovery.of(&self.registry.catalog());
         let mut paths: Vec<&str> = documents.paths().chain(own).collect();
         paths.sort_unstable();
-        respond::bytes(OK, JSON, json!({"paths": paths}).to_string())
+        raw(&json!({"paths": paths}))
     }
 
     fn openid(&self) -> Response<Body> {
@@ -93,5 +95,13 @@ impl Inner {
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
         });
         respond::bytes(OK, JSON, document.to_string())
+    }
+}
+
+/// A document that is no API object: always indented, as upstream.
+fn raw(document: &impl Serialize) -> Response<Body> {
+    match respond::json(Accept::RAW, document) {
+        Ok(text) => respond::bytes(OK, JSON, text),
+        Err(status) => respond::failure(Accept::RAW, &status),
     }
 }

@@ -1,9 +1,14 @@
-//! Content negotiation: how a client wants its answer, and how it sent its body.
+//! Content negotiation: how a client wants its answer, and how it sent its body. The rules are upstream's
+//! (`k8s.io/apiserver/pkg/endpoints/handlers/negotiation`).
 
-use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+mod clauses;
 
 use apimachinery::Status;
+use http::HeaderMap;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+
+use crate::route;
+use clauses::{Clause, clauses};
 
 /// Encodings of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +33,13 @@ pub enum Shape {
         /// v1beta1, for clients from before 1.15.
         beta: bool,
     },
-    /// `as=PartialObjectMetadata` or `as=PartialObjectMetadataList`.
+    /// `as=PartialObjectMetadata`.
     Metadata {
+        /// v1beta1.
+        beta: bool,
+    },
+    /// `as=PartialObjectMetadataList`.
+    MetadataList {
         /// v1beta1.
         beta: bool,
     },
@@ -49,6 +59,9 @@ pub struct Accept {
 }
 
 impl Accept {
+    /// How a client is answered that takes nothing which is served.
+    pub const RAW: Self = Self { format: Format::Json, shape: Shape::Object, pretty: true, gzip: false };
+
     /// The bytes of the cache can be sent as they are.
     pub fn is_plain(self) -> bool {
         self.format == Format::Json && self.shape == Shape::Object && !self.pretty
@@ -56,6 +69,8 @@ impl Accept {
 }
 
 impl Format {
+    const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+
     /// The media type.
     pub fn media_type(self) -> &'static str {
         match self {
@@ -65,72 +80,96 @@ impl Format {
         }
     }
 
-    /// The media type of watch streams.
-    pub fn stream_type(self) -> &'static str {
+    /// The media type of watch streams; there are none of YAML.
+    pub fn stream_type(self) -> Option<&'static str> {
         match self {
-            Self::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-            // Streams of YAML do not exist.
-            Self::Json | Self::Yaml => "application/json",
+            Self::Protobuf => Some("application/vnd.kubernetes.protobuf;stream=watch"),
+            Self::Json => Some("application/json"),
+            Self::Yaml => None,
         }
+    }
+
+    fn is_asked_for(self, clause: &Clause<'_>) -> bool {
+        let (main, sub) = self.media_type().split_once('/').unwrap_or_default();
+        clause.takes(main, sub)
     }
 }
 
 const ACCEPTED: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: &[&str] = &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
-/// Reads the Accept and Accept-Encoding headers and `?pretty`. `shapes` says whether objects are served, for which
-/// tables and metadata exist.
-pub fn accept(headers: &HeaderMap, query: &str, shapes: bool) -> Result<Accept, Status> {
-    let gzip = headers.get(ACCEPT_ENCODING).is_some_and(|value| value.as_bytes().windows(4).any(|w| w == b"gzip"));
-    let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (format, shape) = match wanted {
-        "" | "*/*" | "application/json" => (Format::Json, Shape::Object),
-        list => choose(list, shapes).ok_or_else(|| Status::not_acceptable(ACCEPTED))?,
+/// What a resource can be shown as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restrictions<'a> {
+    /// Tables and metadata exist.
+    pub shapes: bool,
+    /// The version that `sv` may name; empty for none.
+    pub version: &'a str,
+}
+
+/// Reads the Accept and Accept-Encoding headers, `?pretty` and the user agent.
+pub fn accept(headers: &HeaderMap, query: &str, restrictions: Restrictions<'_>) -> Result<Accept, Status> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (format, shape, pretty) = match text(ACCEPT) {
+        "" | "*/*" | "application/json" => (Format::Json, Shape::Object, false),
+        list => choose(list, restrictions).ok_or_else(|| Status::not_acceptable(ACCEPTED))?,
     };
-    let pretty = !query.is_empty() && query.split('&').any(|pair| matches!(pair, "pretty" | "pretty=1" | "pretty=true"));
-    Ok(Accept { format, shape, pretty, gzip })
+    let gzip = text(ACCEPT_ENCODING).split(',').any(|encoding| encoding.trim() == "gzip");
+    Ok(Accept { format, shape, pretty: pretty || is_pretty(query, text(USER_AGENT)), gzip })
 }
 
-fn choose(list: &str, shapes: bool) -> Option<(Format, Shape)> {
-    let mut clauses: Vec<(u32, &str)> = list.split(',').map(|clause| (quality(clause), clause)).collect();
-    clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-    clauses.iter().filter(|(quality, _)| *quality > 0).find_map(|(_, clause)| read_clause(clause, shapes))
+/// Refuses a watch in a format that has no streams.
+pub fn check_stream(accept: Accept) -> Result<(), Status> {
+    accept.format.stream_type().map(drop).ok_or_else(|| Status::not_acceptable(STREAMS))
 }
 
-/// The q parameter, in thousandths.
-fn quality(clause: &str) -> u32 {
-    let parameter = clause.split(';').map(str::trim).find_map(|parameter| parameter.strip_prefix("q="));
-    parameter.and_then(|q| q.parse::<f32>().ok()).map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32)
-}
-
-fn read_clause(clause: &str, shapes: bool) -> Option<(Format, Shape)> {
-    let mut parts = clause.split(';').map(str::trim);
-    let format = match parts.next()? {
-        "application/json" | "application/*" | "*/*" => Format::Json,
-        "application/yaml" => Format::Yaml,
-        "application/vnd.kubernetes.protobuf" => Format::Protobuf,
-        _ => return None,
-    };
-    let (mut kind, mut group, mut version) = ("", "", "");
-    for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
-        match name {
-            "as" => kind = value,
-            "g" => group = value,
-            "v" => version = value,
-            _ => {}
+/// `?pretty` says it; without it, people get indented JSON: users of these clients.
+fn is_pretty(query: &str, agent: &str) -> bool {
+    if query.contains("pretty") {
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let said = pairs.map(|(name, value)| (route::decode(name, true), value)).find(|(name, _)| name == "pretty");
+        if let Some((_, value)) = said.filter(|(_, value)| !value.is_empty()) {
+            // What Go's ParseBool takes for true.
+            return matches!(&*route::decode(value, true), "1" | "t" | "T" | "true" | "TRUE" | "True");
         }
     }
-    let beta = match version {
-        "" | "v1" => false,
-        "v1beta1" => true,
-        _ => return None,
-    };
-    match kind {
-        "" => Some((format, Shape::Object)),
-        _ if !shapes || group != "meta.k8s.io" => None,
-        "Table" => Some((format, Shape::Table { beta })),
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => Some((format, Shape::Metadata { beta })),
-        _ => None,
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))
+}
+
+/// The first format and shape, by the order of the clauses and then ours, that is served.
+fn choose(list: &str, restrictions: Restrictions<'_>) -> Option<(Format, Shape, bool)> {
+    clauses(list).iter().find_map(|clause| {
+        let pretty = clause.parameter("pretty") == Some("1");
+        let mut formats = Format::ALL.into_iter().filter(|format| format.is_asked_for(clause));
+        formats.find_map(|format| Some((format, shape(format, clause, restrictions)?, pretty)))
+    })
+}
+
+/// The shape that a clause asks for, if it may be had in that format.
+fn shape(format: Format, clause: &Clause<'_>, restrictions: Restrictions<'_>) -> Option<Shape> {
+    let given = |name| clause.parameter(name);
+    let stream = given("stream").unwrap_or_default();
+    let version = given("sv").unwrap_or_default();
+    if !stream.is_empty() && (stream != "watch" || format.stream_type().is_none()) {
+        return None;
     }
+    if !version.is_empty() && version != restrictions.version {
+        return None;
+    }
+    let (None, None, None) = (given("as"), given("g"), given("v")) else {
+        let beta = match (given("g"), given("v")) {
+            (Some("meta.k8s.io"), Some("v1")) => false,
+            (Some("meta.k8s.io"), Some("v1beta1")) => true,
+            _ => return None,
+        };
+        return match given("as").filter(|_| restrictions.shapes)? {
+            "Table" if format != Format::Protobuf => Some(Shape::Table { beta }),
+            "PartialObjectMetadata" => Some(Shape::Metadata { beta }),
+            "PartialObjectMetadataList" => Some(Shape::MetadataList { beta }),
+            _ => None,
+        };
+    };
+    Some(Shape::Object)
 }
 
 /// The media type of the request's body, without parameters.
@@ -150,39 +189,4 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn check(header: &str, expected: Option<(Format, Shape)>) {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, header.parse().unwrap());
-        let got = accept(&headers, "", true).ok().map(|accept| (accept.format, accept.shape));
-        assert_eq!(got, expected, "{header}");
-    }
-
-    #[test]
-    fn accept_headers() {
-        let table = Shape::Table { beta: false };
-        check("application/json", Some((Format::Json, Shape::Object)));
-        check("application/vnd.kubernetes.protobuf,application/json", Some((Format::Protobuf, Shape::Object)));
-        check("application/json;q=0.5, application/yaml", Some((Format::Yaml, Shape::Object)));
-        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some((Format::Json, table)));
-        check("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Some((Format::Json, Shape::Object)));
-        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-        check(partial, Some((Format::Protobuf, Shape::Metadata { beta: false })));
-        check("text/html, */*;q=0.1", Some((Format::Json, Shape::Object)));
-        check("text/html", None);
-        check("application/cbor", None);
-    }
-
-    #[test]
-    fn bodies() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(body_format(&headers).unwrap(), Format::Json);
-        headers.insert(CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
-        assert_eq!(body_format(&headers).unwrap(), Format::Json);
-        headers.insert(CONTENT_TYPE, "application/cbor".parse().unwrap());
-        assert_eq!(body_format(&headers).unwrap_err().code, 415);
-    }
-}
+mod tests;

@@ -37,9 +37,9 @@ impl Query {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A boolean as upstream's query conversion reads it: present and neither `false` nor `0`.
+    /// A boolean as upstream's query conversion reads it: present, even if empty, and neither `0` nor any spelling of `false`.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| !matches!(value, "false" | "0"))
+        self.get(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     fn integer(&self, name: &str) -> Result<Option<i64>, Status> {
@@ -206,7 +206,7 @@ fn watch_errors(options: &ListOptions) -> Errors {
 
 /// Whether a query asks for a watch.
 pub(crate) fn watches(query: &str) -> bool {
-    query.split('&').any(|pair| matches!(pair, "watch" | "watch=" | "watch=true" | "watch=1" | "watch=True"))
+    !query.is_empty() && Query::parse(query).flag("watch")
 }
 
 #[cfg(test)]
@@ -227,6 +227,18 @@ mod tests {
         let message = "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
         check(list("resourceVersionMatch=Exact"), Err((422, message)));
         assert!(list("labelSelector=a%3D%3D%3Db").is_err());
+    }
+
+    #[test]
+    fn booleans() {
+        let check = |query: &str, expected: bool| assert_eq!(super::watches(query), expected, "{query}");
+        for query in ["watch", "watch=", "watch=1", "watch=true", "watch=TRUE", "watch=yes", "watch=no", "watch=1&watch=false"] {
+            check(query, true);
+        }
+        for query in ["", "watch=0", "watch=false", "watch=False", "watch=FALSE", "Watch=1", "watch=false&watch=true"] {
+            check(query, false);
+        }
+        check("w%61tch=t%72ue", true);
     }
 
     #[test]

@@ -112,16 +112,14 @@ impl Inner {
     }
 
     async fn watch(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
+        negotiate::check_stream(on.call.accept)?;
         let mut options = Query::parse(on.call.query).list_options(true)?;
         if !on.target.name.is_empty() {
             options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
         }
         options.timeout.get_or_insert_with(watch::default_timeout);
         match self.registry.watch(on.resource, on.namespace(), &options).await {
-            Ok(watch) => {
-                let end = self.tasks.token();
-                Ok(watch::stream(on.call.accept, on.resource, watch, on.call.query, end))
-            }
+            Ok(watch) => watch::stream(on, watch, &self.tasks),
             Err(status) => Ok(watch::refused(on.call.accept, status)),
         }
     }

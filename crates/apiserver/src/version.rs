@@ -1,6 +1,6 @@
 //! `/version`: which API is served, and what was built.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// The version of the API that is served.
 pub const VERSION: &str = "v1.36.4";
@@ -18,20 +18,48 @@ pub struct Build {
     pub rust: &'static str,
 }
 
-/// The document: upstream's `version.Info`. The toolchain stands where upstream names its own.
-pub(crate) fn document(build: &Build) -> Value {
+/// The document: upstream's `version.Info`, in the order of its fields. The toolchain stands where upstream names its own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Document {
+    major: &'static str,
+    minor: &'static str,
+    emulation_major: &'static str,
+    emulation_minor: &'static str,
+    min_compatibility_major: &'static str,
+    min_compatibility_minor: &'static str,
+    git_version: &'static str,
+    git_commit: &'static str,
+    git_tree_state: &'static str,
+    build_date: &'static str,
+    go_version: String,
+    compiler: &'static str,
+    platform: String,
+}
+
+/// What `/version` says of a build.
+pub(crate) fn document(build: &Build) -> Document {
     let mut numbers = VERSION.trim_start_matches('v').split('.');
     let platform = match std::env::consts::ARCH {
         "x86_64" => "linux/amd64".to_owned(),
         "aarch64" => "linux/arm64".to_owned(),
         other => format!("linux/{other}"),
     };
-    json!({
-        "major": numbers.next(), "minor": numbers.next(), "gitVersion": VERSION, "gitCommit": build.commit,
-        "gitTreeState": build.tree_state, "buildDate": build.date, "goVersion": toolchain(build), "compiler": "rustc",
-        "platform": platform, "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
-    })
+    Document {
+        major: numbers.next().unwrap_or_default(),
+        minor: numbers.next().unwrap_or_default(),
+        emulation_major: "1",
+        emulation_minor: "36",
+        min_compatibility_major: "1",
+        min_compatibility_minor: "35",
+        git_version: VERSION,
+        git_commit: build.commit,
+        git_tree_state: build.tree_state,
+        build_date: build.date,
+        go_version: toolchain(build),
+        compiler: "rustc",
+        platform,
+    }
 }
 
 fn toolchain(build: &Build) -> String {
@@ -40,15 +68,16 @@ fn toolchain(build: &Build) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn says_what_was_built() {
         let build = Build { commit: "abc", tree_state: "clean", date: "2026-01-01T00:00:00Z", rust: "1.90.0" };
-        let said = document(&build);
+        let said = serde_json::to_value(document(&build)).unwrap();
         let fields = ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler"];
         let expected = ["1", "36", "v1.36.4", "abc", "clean", "2026-01-01T00:00:00Z", "rust1.90.0", "rustc"];
         assert_eq!(fields.map(|field| said[field].as_str().unwrap_or_default()), expected);
-        assert_eq!(document(&Build::default())["goVersion"], "");
+        assert_eq!(document(&Build::default()).go_version, "");
     }
 }

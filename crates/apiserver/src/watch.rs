@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use apimachinery::Status;
 use apimachinery::table::IncludeObject;
+use base::tasks::{OnFailure, Tasks};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use http::{Response, StatusCode};
 use registry::{Event, EventType, Served, Watch};
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::negotiate::{Accept, Format, Shape};
+use crate::resources::On;
 use crate::respond;
 
 /// How long a watch lasts that does not say, at least; up to twice that, so that clients do not come back all at once.
@@ -24,21 +25,26 @@ pub(crate) fn default_timeout() -> Duration {
     DEFAULT_TIMEOUT.mul_f64(1.0 + spread())
 }
 
-/// The stream of a watch, until its end or the end of the server.
-pub(crate) fn stream(
-    accept: Accept,
-    resource: &Arc<Served>,
-    watch: Watch,
-    query: &str,
-    end: CancellationToken,
-) -> Response<Body> {
-    let (resource, embed) = (resource.clone(), respond::include(query));
-    let mut columns_sent = false;
-    let frames = watch.into_stream().take_until(end.cancelled_owned()).map(move |event| {
-        let first = !std::mem::replace(&mut columns_sent, true);
-        Ok(frame(accept, &resource, &event, embed, first))
-    });
-    respond::bytes(StatusCode::OK, accept.format.stream_type(), Body::Stream(frames.boxed()))
+/// The answer to a watch, until its end or the end of the server: a stream of events, or a WebSocket for who asks for one.
+pub(crate) fn stream(on: &On<'_>, watch: Watch, tasks: &Tasks) -> Result<Response<Body>, Status> {
+    let accept = on.call.accept;
+    let stream_type = accept.format.stream_type().unwrap_or_default();
+    let embed = match accept.shape {
+        Shape::Table { .. } => respond::include(on.call.query)?,
+        _ => IncludeObject::default(),
+    };
+    let mut events = Events { accept, resource: on.resource.clone(), embed, columns_sent: false };
+    let watch = watch.into_stream().take_until(tasks.token().cancelled_owned());
+    if !streaming::is_websocket(&on.call.parts.headers) {
+        let frames = watch.map(move |event| Ok(events.frame(&event)));
+        return Ok(respond::bytes(StatusCode::OK, stream_type, Body::Stream(frames.boxed())));
+    }
+    let mut request = http::Request::from_parts(on.call.parts.clone(), ());
+    let accepted = streaming::messages::accept(&mut request, accept.format != Format::Protobuf);
+    let (answer, send) = accepted.map_err(|refusal| Status::bad_request(refusal.message))?;
+    let sending = send(watch.map(move |event| events.message(&event)).boxed());
+    tasks.spawn_until_cancelled("watch over websocket", OnFailure::Log, sending);
+    Ok(answer.map(|()| Body::Empty))
 }
 
 /// A number in [0, 1) that differs from watch to watch.
@@ -47,38 +53,64 @@ fn spread() -> f64 {
     (RandomState::new().hash_one(0) % 1000) as f64 / 1000.0
 }
 
-fn frame(accept: Accept, resource: &Served, event: &Event, embed: IncludeObject, first: bool) -> Bytes {
-    if accept.shape == Shape::Object && accept.format != Format::Protobuf {
-        return event.frame();
+/// How events are shown.
+struct Events {
+    accept: Accept,
+    resource: Arc<Served>,
+    embed: IncludeObject,
+    columns_sent: bool,
+}
+
+impl Events {
+    /// An event as a part of a stream: a line of JSON, or a message behind its length.
+    fn frame(&mut self, event: &Event) -> Bytes {
+        let message = self.message(event);
+        if self.accept.format != Format::Protobuf {
+            return message;
+        }
+        let mut frame = BytesMut::with_capacity(message.len() + 4);
+        frame.put_u32(message.len() as u32);
+        frame.put_slice(&message);
+        frame.freeze()
     }
-    if let (Shape::Metadata { beta }, None, true) = (accept.shape, &event.status, accept.format != Format::Protobuf)
-        && let Some(object) = respond::metadata_json(&event.entry.json, beta)
-    {
-        let (before, kind, between) = (br#"{"type":""#, event.kind.as_str().as_bytes(), br#"","object":"#);
-        return [before, kind, between, &object, b"}\n"].concat().into();
+
+    fn message(&mut self, event: &Event) -> Bytes {
+        let (accept, first) = (self.accept, !std::mem::replace(&mut self.columns_sent, true));
+        let is_json = accept.format != Format::Protobuf;
+        if is_json && matches!(accept.shape, Shape::Object | Shape::MetadataList { .. }) {
+            return event.frame();
+        }
+        if let (Shape::Metadata { beta }, None, true) = (accept.shape, &event.status, is_json)
+            && let Some(object) = respond::metadata_json(&event.entry.json, beta)
+        {
+            let (before, kind, between) = (br#"{"type":""#, event.kind.as_str().as_bytes(), br#"","object":"#);
+            return [before, kind, between, &object, b"}\n"].concat().into();
+        }
+        let kind = event.kind.as_str();
+        let object = match &event.status {
+            Some(status) if is_json => return error_line(status).into(),
+            Some(status) => status.to_value(),
+            None => shape(accept.shape, &self.resource, event, self.embed, first),
+        };
+        if is_json {
+            let mut line = json!({"type": kind, "object": object}).to_string();
+            line.push('\n');
+            return line.into();
+        }
+        let enveloped = respond::protobuf(&object).or_else(|status| respond::protobuf(&status.to_value())).unwrap_or_default();
+        schema::protobuf::watch_event(kind, &enveloped).into()
     }
-    let object = match &event.status {
-        Some(status) => status.to_value(),
-        None => shape(accept.shape, resource, event, embed, first),
-    };
-    let kind = event.kind.as_str();
-    if accept.format != Format::Protobuf {
-        let mut line = json!({"type": kind, "object": object}).to_string();
-        line.push('\n');
-        return line.into();
-    }
-    let enveloped = respond::protobuf(&object).or_else(|status| respond::protobuf(&status.to_value())).unwrap_or_default();
-    let message = schema::protobuf::watch_event(kind, &enveloped);
-    let mut frame = BytesMut::with_capacity(message.len() + 4);
-    frame.put_u32(message.len() as u32);
-    frame.put_slice(&message);
-    frame.freeze()
+}
+
+fn error_line(status: &Status) -> String {
+    format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_json())
 }
 
 fn shape(shape: Shape, resource: &Served, event: &Event, embed: IncludeObject, first: bool) -> Value {
     let object = event.entry.value();
     match shape {
-        Shape::Object => object,
+        // A list of one event is none: the object stays as it is, as upstream.
+        Shape::Object | Shape::MetadataList { .. } => object,
         Shape::Metadata { beta } => respond::metadata(&object, beta),
         Shape::Table { beta } => {
             let mut own = Map::new();
@@ -105,12 +137,8 @@ fn shape(shape: Shape, resource: &Served, event: &Event, embed: IncludeObject, f
 
 /// The watch could not start: clients expect an HTTP error for what they sent, and an event for an expired version.
 pub(crate) fn refused(accept: Accept, status: Status) -> Response<Body> {
-    if status.code != 410 {
-        return respond::failure(accept, &status);
-    }
-    let event = json!({"type": "ERROR", "object": status.to_value()}).to_string() + "\n";
-    match accept.format {
-        Format::Protobuf => respond::failure(accept, &status),
-        format => respond::bytes(StatusCode::OK, format.stream_type(), event),
+    match (status.code, accept.format, accept.format.stream_type()) {
+        (410, Format::Json, Some(stream_type)) => respond::bytes(StatusCode::OK, stream_type, error_line(&status)),
+        _ => respond::failure(accept, &status),
     }
 }

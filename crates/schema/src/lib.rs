@@ -5,6 +5,7 @@
 
 mod decode;
 pub mod openapi;
+mod ordered;
 mod path;
 pub mod protobuf;
 pub mod quantity;
@@ -14,5 +15,6 @@ mod time;
 mod types;
 
 pub use decode::{TypeError, check, decode};
+pub use ordered::Ordered;
 pub use strict::parse_strict;
 pub use types::{Alternative, Field, ListKind, Patch, Schema, Type, TypeDef, TypeId};

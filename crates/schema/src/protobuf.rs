@@ -11,7 +11,7 @@ mod wire;
 
 pub use decode::decode;
 pub use encode::encode;
-pub use envelope::{MAGIC, put_message, unwrap_envelope, watch_event, wrap_envelope};
+pub use envelope::{MAGIC, envelope, put_message, unwrap_envelope, watch_event, wrap_envelope};
 
 /// Messages nest at most this deep.
 const MAX_DEPTH: usize = 100;

@@ -1,4 +1,4 @@
-//! The server's end of `kubectl exec`, `attach`, `port-forward` and of logs over WebSocket.
+//! The server's end of `kubectl exec`, `attach`, `port-forward`, and of logs and watches over WebSocket.
 //!
 //! Two transports carry several byte streams over one upgraded connection: WebSocket with a channel byte per message
 //! (KEP-4006) and SPDY/3.1 with a SYN_STREAM per stream, which can itself travel inside WebSocket messages. What comes
@@ -6,6 +6,7 @@
 
 pub mod exec;
 pub mod logs;
+pub mod messages;
 pub mod portforward;
 mod resize;
 mod spdy;

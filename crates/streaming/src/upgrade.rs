@@ -87,6 +87,18 @@ pub(crate) fn negotiate<B>(
     Ok(Accepted { transport, protocol, response, upgrade: hyper::upgrade::on(request) })
 }
 
+/// Accepts a WebSocket for messages that have no subprotocol. The client's first one is confirmed: browsers close a
+/// connection whose server chose none of theirs.
+pub(crate) fn any_websocket<B>(request: &mut Request<B>) -> Result<(Response<()>, hyper::upgrade::OnUpgrade), Refusal> {
+    let headers = request.headers();
+    if !is_websocket(headers) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "Upgrade request required"));
+    }
+    let first = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).next().unwrap_or_default();
+    let response = websocket_response(headers, first)?;
+    Ok((response, hyper::upgrade::on(request)))
+}
+
 fn choose(offered: &[&str], served: &[&'static str]) -> Option<&'static str> {
     offered.iter().find_map(|name| served.iter().find(|served| *served == name).copied())
 }
@@ -96,7 +108,7 @@ fn unsupported(offered: &[&str], served: &[&str]) -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, message)
 }
 
-fn websocket_response(headers: &HeaderMap, protocol: &'static str) -> Result<Response<()>, Refusal> {
+fn websocket_response(headers: &HeaderMap, protocol: &str) -> Result<Response<()>, Refusal> {
     let key = headers
         .get(SEC_WEBSOCKET_KEY)
         .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key header is missing"))?;
@@ -105,7 +117,9 @@ fn websocket_response(headers: &HeaderMap, protocol: &'static str) -> Result<Res
         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key header is not valid"))?;
     response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
     if !protocol.is_empty() {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        let protocol = HeaderValue::try_from(protocol)
+            .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Protocol header is not valid"))?;
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(response)
 }
@@ -166,6 +180,15 @@ mod tests {
         check(&with(("sec-websocket-protocol", "v9")), Err(StatusCode::FORBIDDEN));
         check(&ws[..2], Err(StatusCode::BAD_REQUEST));
         check(&ws[..1], Err(StatusCode::BAD_REQUEST));
+        let any = |extra: Option<&str>| {
+            let pairs = ws.iter().copied().chain(extra.map(|protocols| ("sec-websocket-protocol", protocols)));
+            let pairs = pairs.map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap()));
+            let mut request = Request::new(());
+            *request.headers_mut() = pairs.collect();
+            let (response, _) = any_websocket(&mut request).unwrap();
+            response.headers().get(SEC_WEBSOCKET_PROTOCOL).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!((any(None), any(Some("x, y")).as_deref()), (None, Some("x")));
         let spdy = [("connection", "keep-alive, upgrade"), ("upgrade", "SPDY/3.1")];
         check(&spdy, Err(StatusCode::FORBIDDEN));
         let offer = ("x-stream-protocol-version", "v4.channel.k8s.io");

@@ -3,7 +3,8 @@
 mod constructors;
 
 pub use constructors::OPTIMISTIC_LOCK_MESSAGE;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use std::fmt;
 
 /// A failure as a client sees it. Its text is the message.
@@ -62,33 +63,89 @@ reasons!(
 );
 
 /// What a Status is about.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Details {
     /// Name of the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// API group, empty for the legacy one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub group: String,
     /// The resource (or the kind, for invalid objects), as upstream fills it.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// UID of the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// One per field or manager.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     /// Seconds after which a retry makes sense; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
     pub retry_after_seconds: i32,
     /// Where an expired list goes on. On the wire it is in the Status's metadata, in the place of details.
+    #[serde(skip)]
     pub continue_token: String,
 }
 
 /// One of several causes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// Such as `FieldValueInvalid`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// For people.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Path of the field, if any.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
+}
+
+/// The wire form, in the order of upstream's struct: some clients' tests compare bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: Metadata<'a>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a Details>,
+    code: u16,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
+    continue_token: &'a str,
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let details = self.details.as_deref();
+        let continue_token = details.map_or("", |details| &details.continue_token);
+        let wire = Wire {
+            kind: "Status",
+            api_version: "v1",
+            metadata: Metadata { continue_token },
+            status: "Failure",
+            message: &self.message,
+            reason: self.reason.as_str(),
+            details: details.filter(|_| continue_token.is_empty()),
+            code: self.code,
+        };
+        wire.serialize(serializer)
+    }
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 impl Status {
@@ -99,26 +156,18 @@ impl Status {
 
     /// As a `v1` Status object.
     pub fn to_value(&self) -> Value {
-        let mut out = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"});
-        insert(&mut out, "message", &self.message);
-        insert(&mut out, "reason", self.reason.as_str());
-        match &self.details {
-            Some(details) if details.continue_token.is_empty() => out["details"] = details.to_value(),
-            Some(details) => insert(&mut out["metadata"], "continue", &details.continue_token),
-            None => {}
-        }
-        out["code"] = self.code.into();
-        out
+        // Texts and numbers under texts as keys: nothing of it can fail.
+        serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// As the text of a `v1` Status object.
+    /// As the text of a `v1` Status object, its fields in upstream's order.
     pub fn to_json(&self) -> String {
-        self.to_value().to_string()
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The `v1` Status of a successful deletion and the like.
     pub fn success(details: &Details) -> Value {
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_value()})
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
     }
 
     /// Reads a Status object that says `Failure`; `None` for anything else.
@@ -202,21 +251,6 @@ impl fmt::Display for Status {
 impl std::error::Error for Status {}
 
 impl Details {
-    fn to_value(&self) -> Value {
-        let mut out = Value::Object(Map::new());
-        insert(&mut out, "name", &self.name);
-        insert(&mut out, "group", &self.group);
-        insert(&mut out, "kind", &self.kind);
-        insert(&mut out, "uid", &self.uid);
-        if !self.causes.is_empty() {
-            out["causes"] = self.causes.iter().map(Cause::to_value).collect();
-        }
-        if self.retry_after_seconds != 0 {
-            out["retryAfterSeconds"] = self.retry_after_seconds.into();
-        }
-        out
-    }
-
     fn from_value(value: &Value) -> Self {
         let text = |key| string(value, key);
         let causes = value.get("causes").and_then(Value::as_array);
@@ -233,14 +267,6 @@ impl Details {
 }
 
 impl Cause {
-    fn to_value(&self) -> Value {
-        let mut out = Value::Object(Map::new());
-        insert(&mut out, "reason", &self.reason);
-        insert(&mut out, "message", &self.message);
-        insert(&mut out, "field", &self.field);
-        out
-    }
-
     fn from_value(value: &Value) -> Self {
         let text = |key| string(value, key);
         Self { reason: text("reason"), message: text("message"), field: text("field") }
@@ -249,12 +275,6 @@ impl Cause {
 
 fn string(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-fn insert(object: &mut Value, key: &str, text: &str) {
-    if !text.is_empty() {
-        object[key] = text.into();
-    }
 }
 
 #[cfg(test)]
@@ -281,6 +301,8 @@ mod tests {
         let expected = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": "pods \"a\" not found", "reason": "NotFound", "details": {"name": "a", "kind": "pods"}, "code": 404});
         assert_eq!(status.to_value(), expected);
+        let text = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"pods \"a\" not found","reason":"NotFound","details":{"name":"a","kind":"pods"},"code":404}"#;
+        assert_eq!(status.to_json(), text);
     }
 
     #[test]

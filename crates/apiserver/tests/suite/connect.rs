@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Request as Identity, Resolver};
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
 
-use crate::server::start;
+use crate::server::{admin, config_map, grant, start};
 
 /// Answers logs with the request's path, and exec with the command's query.
 async fn kubelet(
@@ -69,16 +70,24 @@ async fn create(service: &apiserver::Api, path: &str, object: Value) {
     assert_eq!(code, 201, "{body:?}");
 }
 
-async fn connect(authority: &Arc<Authority>, address: SocketAddr) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
+async fn connect(
+    authority: &Arc<Authority>,
+    address: SocketAddr,
+    is_admin: bool,
+) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
     let identity = Identity::Client { user: "admin".into(), groups: vec!["system:masters".into()] };
-    let config = base::tls::client(authority.bundle(), Some(Resolver::memory(authority.clone(), identity).unwrap())).unwrap();
+    let resolver = is_admin.then(|| Resolver::memory(authority.clone(), identity).unwrap());
+    let config = base::tls::client(authority.bundle(), resolver).unwrap();
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(address).await.unwrap()).await.unwrap()
 }
 
 /// Sends a request and reads until `end` has come.
 async fn talk(authority: &Arc<Authority>, address: SocketAddr, request: &str, end: &str) -> String {
-    let mut stream = connect(authority, address).await;
+    talk_over(connect(authority, address, true).await, request, end).await
+}
+
+async fn talk_over(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, request: &str, end: &str) -> String {
     stream.write_all(request.replace('\n', "\r\n").as_bytes()).await.unwrap();
     let mut received = Vec::new();
     while stream.read_buf(&mut received).await.unwrap() > 0 {
@@ -118,5 +127,49 @@ async fn exec_and_logs() {
     let plain =
         talk(&authority, handle.address, &format!("GET {base}/exec?command=a&stdout=true HTTP/1.1\nhost: x\n\n"), "}").await;
     assert!(plain.contains("Upgrade request required"), "{plain}");
+    assert!(tasks.drain(std::time::Duration::from_secs(20)).await);
+}
+
+/// Dashboards watch over WebSocket, with their token as a subprotocol: a message for each event
+/// (`k8s.io/apiserver/pkg/endpoints/handlers/watch.go`).
+#[tokio::test]
+async fn watches_of_browsers() {
+    let mut server = start(true).await;
+    let (tasks, authority) = (server.tasks.clone(), server.authority.clone());
+    let service = server.service.take().unwrap();
+    let handle = service.handle().unwrap();
+    let own = tasks.clone();
+    tasks.spawn("apiserver", OnFailure::Log, async move { service.run(own).await });
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    create(&handle.api, "/api/v1/namespaces/default/serviceaccounts", account).await;
+    create(&handle.api, "/api/v1/namespaces/default/configmaps", config_map("seen")).await;
+
+    let path = "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1";
+    let upgrade =
+        "connection: Upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+    let watch = format!("GET {path} HTTP/1.1\nhost: x\n{upgrade}\n\n");
+    let answer = talk(&authority, handle.address, &watch, r#""name":"seen""#).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert!(!answer.contains("sec-websocket-protocol"), "{answer}");
+    // The frame of a text says so in its first byte.
+    assert!(answer.contains(r#"{"type":"ADDED","object":{"#) && !answer.contains("transfer-encoding"), "{answer}");
+
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let issued = admin(&handle.api, &format!("POST /api/v1/namespaces/default/serviceaccounts/default/token\n\n{request}")).await;
+    let token = issued.json()["status"]["token"].as_str().unwrap().to_owned();
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["watch"]}]);
+    let user = "system:serviceaccount:default:default";
+    grant(&handle.api, user, rules, &format!("GET {path}&resourceVersion=1")).await;
+    let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&token);
+    let ask = async |protocols: &str| {
+        let watch = format!("GET {path} HTTP/1.1\nhost: x\norigin: http://x\n{upgrade}\n{protocols}\n\n");
+        talk_over(connect(&authority, handle.address, false).await, &watch, "\r\n\r\n").await
+    };
+    let good =
+        ask(&format!("sec-websocket-protocol: base64.binary.k8s.io, base64url.bearer.authorization.k8s.io.{encoded}")).await;
+    assert!(good.starts_with("HTTP/1.1 101") && good.contains("sec-websocket-protocol: base64.binary.k8s.io\r\n"), "{good}");
+    let alone = ask(&format!("sec-websocket-protocol: base64url.bearer.authorization.k8s.io.{encoded}")).await;
+    assert!(alone.starts_with("HTTP/1.1 401"), "{alone}");
+    assert!(ask("sec-websocket-protocol: base64.binary.k8s.io").await.starts_with("HTTP/1.1 403"));
     assert!(tasks.drain(std::time::Duration::from_secs(20)).await);
 }

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod connect;
+mod forms;
 mod history;
 mod operations;
 mod requests;

@@ -47,7 +47,8 @@ impl Registry {
         from: Created,
     ) -> Result<Arc<Entry>, Status> {
         check_identity(&mut object, namespace, name_in_url)?;
-        if !meta::resource_version(&object).is_empty() {
+        // What is no number is no version, and is forgotten, as upstream.
+        if meta::resource_version(&object).parse::<u64>().is_ok_and(|version| version != 0) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let name = meta::name(&object).to_owned();

@@ -1,7 +1,7 @@
 //! The frame around every Kubernetes protobuf body: four bytes and `runtime.Unknown`.
 
 use super::Error;
-use super::wire::{Raw, Reader, put_bytes, put_nested};
+use super::wire::{BYTES, Raw, Reader, put_bytes, put_nested, put_tag, put_varint};
 
 /// The first bytes of every body.
 pub const MAGIC: &[u8] = b"k8s\0";
@@ -43,7 +43,15 @@ fn text<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, Error> {
 
 /// Puts an object's message into the envelope.
 pub fn wrap_envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len() + api_version.len() + kind.len() + 24);
+    let (mut out, end) = envelope(api_version, kind, raw.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(end);
+    out
+}
+
+/// What stands before and behind a message of `length` bytes in its envelope, for messages that are too large to copy.
+pub fn envelope(api_version: &str, kind: &str, length: usize) -> (Vec<u8>, &'static [u8]) {
+    let mut out = Vec::with_capacity(length.min(1 << 20) + api_version.len() + kind.len() + 24);
     out.extend_from_slice(MAGIC);
     let meta = |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
         put_bytes(out, 1, api_version.as_bytes());
@@ -51,10 +59,10 @@ pub fn wrap_envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
         Ok(())
     };
     let Ok(()) = put_nested(&mut out, 1, meta);
-    put_bytes(&mut out, 2, raw);
-    put_bytes(&mut out, 3, b"");
-    put_bytes(&mut out, 4, b"");
-    out
+    put_tag(&mut out, 2, BYTES);
+    put_varint(&mut out, length as u64);
+    // Content encoding and type, both empty.
+    (out, b"\x1a\0\x22\0")
 }
 
 /// Appends a length-delimited field: with number 2, one item of a list message.

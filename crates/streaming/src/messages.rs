@@ -1,0 +1,50 @@
+//! A stream of messages over WebSocket, one way: the events of a watch for browsers.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
+use http::{Request, Response};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use crate::upgrade::{self, Refusal};
+use crate::{Error, LINGER};
+
+/// Sends messages until their end, or until the client goes away.
+pub type Sending = futures::future::BoxFuture<'static, Result<(), Error>>;
+
+/// Accepts the upgrade, whatever subprotocol the client offers. What the client sends is read and forgotten. Messages are
+/// sent as text where they are `text`.
+pub fn accept<B>(
+    request: &mut Request<B>,
+    text: bool,
+) -> Result<(Response<()>, impl FnOnce(BoxStream<'static, Bytes>) -> Sending + use<B>), Refusal> {
+    let (response, upgraded) = upgrade::any_websocket(request)?;
+    let send = move |mut messages: BoxStream<'static, Bytes>| -> Sending {
+        Box::pin(async move {
+            let socket = upgrade::websocket(upgrade::socket(upgraded).await?).await;
+            let (mut sink, mut source) = socket.split();
+            let sending = async {
+                while let Some(bytes) = messages.next().await {
+                    sink.send(message(bytes, text)).await?;
+                }
+                sink.close().await?;
+                tokio::time::sleep(LINGER).await;
+                Ok(())
+            };
+            let receiving = async { while let Some(Ok(_)) = source.next().await {} };
+            let result = tokio::select! {
+                result = sending => result,
+                () = receiving => Ok(()),
+            };
+            crate::ended(result)
+        })
+    };
+    Ok((response, send))
+}
+
+fn message(bytes: Bytes, text: bool) -> Message {
+    match Utf8Bytes::try_from(bytes.clone()) {
+        Ok(utf8) if text => Message::Text(utf8),
+        _ => Message::Binary(bytes),
+    }
+}
