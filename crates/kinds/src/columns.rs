@@ -154,6 +154,14 @@ mod tests {
         check("PodTemplate", "Name|Containers|Images|Pod Labels");
         check("Deployment", "Name|Ready|Up-to-date|Available|Age|[Containers]|[Images]|[Selector]");
         check("ReplicaSet", "Name|Desired|Current|Ready|Age|[Containers]|[Images]|[Selector]");
+        check("StatefulSet", "Name|Ready|Age|[Containers]|[Images]");
+        check("DaemonSet", "Name|Desired|Current|Ready|Up-to-date|Available|Node Selector|Age|[Containers]|[Images]|[Selector]");
+        check("Job", "Name|Status|Completions|Duration|Age|[Containers]|[Images]|[Selector]");
+        check("CronJob", "Name|Schedule|Timezone|Suspend|Active|Last Schedule|Age|[Containers]|[Images]|[Selector]");
+        check("PodDisruptionBudget", "Name|Min Available|Max Unavailable|Allowed Disruptions|Age");
+        check("HorizontalPodAutoscaler", "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age");
+        check("LimitRange", "Name|Created At");
+        check("ResourceQuota", "Name|Request|Limit|Age");
         check("ControllerRevision", "Name|Controller|Revision|Age");
         check("Lease", "Name|Holder|Age");
         check("EndpointSlice", "Name|AddressType|Ports|Endpoints|Age");

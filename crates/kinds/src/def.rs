@@ -88,6 +88,8 @@ pub struct KindDef {
     pub name: NameRule,
     /// Default propagation of deletions.
     pub dependents: Dependents,
+    /// What somebody is told who deletes an object and says nothing of its dependents.
+    pub silent_deletion: Option<&'static str>,
     /// A deletion answers with the object instead of a Status.
     pub returns_deleted: bool,
     /// Sub-resources.
@@ -123,6 +125,7 @@ impl KindDef {
             status_on_create: false,
             name: NameRule::Subdomain,
             dependents: Dependents::Go,
+            silent_deletion: None,
             returns_deleted: false,
             subresources: &[],
         }
@@ -204,6 +207,12 @@ impl KindDef {
     /// Sets what a deletion does with dependents.
     pub const fn dependents(mut self, dependents: Dependents) -> Self {
         self.dependents = dependents;
+        self
+    }
+
+    /// Sets what is told of dependents that were not thought of.
+    pub const fn silent_deletion(mut self, warning: &'static str) -> Self {
+        self.silent_deletion = Some(warning);
         self
     }
 

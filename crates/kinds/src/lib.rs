@@ -13,6 +13,9 @@ mod typed;
 pub mod util;
 mod verb;
 
+mod apps;
+pub mod autoscaling;
+pub mod batch;
 mod cluster;
 mod config;
 mod coordination;
@@ -26,6 +29,7 @@ mod node;
 mod plain;
 mod pod;
 mod pod_template;
+mod policy;
 mod rbac;
 mod resource;
 mod rules;

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::{
-    apps, authentication, authorization, coordination, discovery, networking, node, rbac, resource, scheduling, storage,
+    apps, authentication, authorization, autoscaling, batch, coordination, discovery, networking, node, policy, rbac, resource,
+    scheduling, storage,
 };
 
 use crate::events_v1::EventsV1;
@@ -25,12 +26,16 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<core::ConfigMap>(),
     kind::<core::Secret>(),
     kind::<core::ServiceAccount>(),
+    kind::<core::LimitRange>(),
+    kind::<core::ResourceQuota>(),
     kind::<core::Event>(),
     &EventsV1,
     kind::<core::PersistentVolume>(),
     kind::<core::PersistentVolumeClaim>(),
     kind::<apps::v1::Deployment>(),
     kind::<apps::v1::ReplicaSet>(),
+    kind::<apps::v1::StatefulSet>(),
+    kind::<apps::v1::DaemonSet>(),
     kind::<apps::v1::ControllerRevision>(),
     kind::<authentication::v1::TokenReview>(),
     kind::<authentication::v1::SelfSubjectReview>(),
@@ -38,6 +43,9 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<authorization::v1::SelfSubjectAccessReview>(),
     kind::<authorization::v1::LocalSubjectAccessReview>(),
     kind::<authorization::v1::SelfSubjectRulesReview>(),
+    kind::<autoscaling::v2::HorizontalPodAutoscaler>(),
+    kind::<batch::v1::Job>(),
+    kind::<batch::v1::CronJob>(),
     kind::<coordination::v1::Lease>(),
     kind::<discovery::v1::EndpointSlice>(),
     kind::<networking::v1::Ingress>(),
@@ -46,6 +54,7 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<networking::v1::NetworkPolicy>(),
     kind::<networking::v1::ServiceCIDR>(),
     kind::<node::v1::RuntimeClass>(),
+    kind::<policy::v1::PodDisruptionBudget>(),
     kind::<rbac::v1::Role>(),
     kind::<rbac::v1::RoleBinding>(),
     kind::<rbac::v1::ClusterRole>(),

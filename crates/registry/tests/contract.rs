@@ -25,11 +25,17 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
     }
     let containers = json!([{"name": "c", "image": "image:1"}]);
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
+    let ending = json!({"spec": {"restartPolicy": "Never", "containers": containers}});
     let extra = match def.kind {
         "Pod" => json!({"spec": {"containers": containers}}),
         "PodTemplate" => json!({"template": template}),
         "ReplicationController" => json!({"spec": {"template": template}}),
-        "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}})
+        }
+        "Job" => json!({"spec": {"template": ending}}),
+        "CronJob" => json!({"spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": ending}}}}),
+        "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" if def.group == "events.k8s.io" => json!({
             "regarding": {"namespace": namespace, "name": "x", "kind": "Pod"}, "eventTime": "2026-01-01T00:00:00.000000Z",
@@ -287,6 +293,25 @@ async fn pages_are_consistent_and_watches_resume_after_a_restart() {
     let mut watch = registry.watch(res, None, &from).await.unwrap();
     let event = watch.next().await.unwrap();
     assert_eq!((event.kind, event.entry.name()), (EventType::Deleted, "c3"));
+}
+
+#[tokio::test]
+async fn a_job_with_a_generated_name_names_its_pods() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let (res, cx) = (&registry.resource("batch", "v1", "jobs").unwrap(), context("t"));
+    let mut job = minimal(res, "ns", "");
+    meta::remove(&mut job, "name");
+    meta::set(&mut job, "generateName", "pi-");
+    let made = registry.create(&cx, res, "ns", None, decoded(res, &cx, job).await).await.unwrap().value();
+    let labels = &made["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(
+        (&labels["job-name"], &labels["batch.kubernetes.io/controller-uid"]),
+        (&made["metadata"]["name"], &made["metadata"]["uid"])
+    );
+    assert!(meta::name(&made).starts_with("pi-"), "{made}");
+    registry.delete(&cx, res, "ns", meta::name(&made), DeleteOptions::default()).await.unwrap();
+    assert!(cx.warnings.take()[0].starts_with("child pods are preserved by default"));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub(crate) use warnings::{of_template, renamed_label};
 
 pub(crate) use validate::{
     PROTOCOLS, TAINT_EFFECTS, host_path, node_selector, tolerations, validate_overhead, validate_template,
+    validate_template_metadata,
 };
 
 use crate::columns::Column;

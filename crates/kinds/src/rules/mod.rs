@@ -2,6 +2,7 @@
 
 mod address;
 mod condition;
+pub(crate) mod int_or_percent;
 mod path;
 pub(crate) mod resources;
 

@@ -65,6 +65,12 @@ pub(crate) fn resource_name(path: &Path, name: &str, errors: &mut Errors) -> boo
     errors.len() == before
 }
 
+/// Whether a quota can be about that resource of Kubernetes itself.
+pub(crate) fn is_quota_resource(name: &str) -> bool {
+    let standard = STANDARD.iter().any(|(standard, _)| *standard == name) && name != "storage";
+    standard || is_huge_pages(name) || name.starts_with("requests.hugepages-")
+}
+
 /// The name of a resource that containers can have.
 pub(crate) fn container_resource_name(path: &Path, name: &str, errors: &mut Errors) {
     resource_name(path, name, errors);

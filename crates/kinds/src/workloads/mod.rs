@@ -4,4 +4,4 @@ mod deployment;
 mod replicas;
 mod view;
 
-pub(crate) use view::each_container;
+pub(crate) use view::{SCALE, each_container, format_selector, validate_counts};

@@ -15,7 +15,7 @@ use crate::rules::{self, list, text};
 use crate::sub::{ScalePaths, Sub};
 use crate::util::{integer, or_none};
 
-pub(super) const SCALE: Sub =
+pub(crate) const SCALE: Sub =
     Sub::scale(ScalePaths { replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" });
 
 /// A kind that keeps a number of pods of one template.
@@ -139,7 +139,7 @@ pub(super) fn warnings_on_update<K: Workload>(new: &K, old: &K) -> Vec<String> {
 }
 
 /// Counts in a status: none negative, and parts no greater than the whole.
-pub(super) fn validate_counts(counts: &[(&str, i64)], parts: &[(&str, &str)], errors: &mut Errors) {
+pub(crate) fn validate_counts(counts: &[(&str, i64)], parts: &[(&str, &str)], errors: &mut Errors) {
     let path = Path::new("status");
     let count = |name: &str| counts.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count);
     for (field, count) in counts {
@@ -176,10 +176,13 @@ pub(super) const fn images<K: Workload>() -> Column<K> {
 }
 
 pub(super) const fn selector<K: Workload>() -> Column<K> {
-    Column::wide("Selector", "Label selector for pods.", |workload, _| {
-        let parsed = Selector::from_label_selector(workload.selector().as_ref()).ok();
-        or_none(parsed.map(|parsed| parsed.to_string()).unwrap_or_default())
-    })
+    Column::wide("Selector", "Label selector for pods.", |workload, _| or_none(format_selector(workload.selector().as_ref())))
+}
+
+/// A selector as one line, empty when it selects nothing in particular.
+pub(crate) fn format_selector(selector: Option<&LabelSelector>) -> String {
+    let parsed = selector.and_then(|selector| Selector::from_label_selector(Some(selector)).ok());
+    parsed.map(|parsed| parsed.to_string()).unwrap_or_default()
 }
 
 pub(super) const fn desired<K: Workload>() -> Column<K> {

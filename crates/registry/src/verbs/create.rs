@@ -60,21 +60,16 @@ impl Registry {
         }
         let mut object = self.mutate(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
         prepare_metadata(&mut object, namespace);
-        if res.def.has_status() && !res.def.status_on_create {
-            object["status"] = json!({});
-        }
-        res.strategy.prepare_create(&mut object);
-        if res.def.generation {
-            meta::set_generation(&mut object, 1);
-        }
         self.insert(target, object).await
     }
 
-    /// Names, validates and commits a new object; a generated name that is taken is generated again.
-    async fn insert(&self, target: Target<'_>, mut object: Value) -> Result<Arc<Entry>, Status> {
-        let base = meta::generate_name(&object).to_owned();
-        let generated = meta::name(&object).is_empty() && !base.is_empty();
+    /// Names, prepares, validates and commits a new object; a generated name that is taken is generated again. What is prepared may
+    /// repeat the name (labels of a Job's pods do), so it is prepared again too.
+    async fn insert(&self, target: Target<'_>, mut unnamed: Value) -> Result<Arc<Entry>, Status> {
+        let base = meta::generate_name(&unnamed).to_owned();
+        let generated = meta::name(&unnamed).is_empty() && !base.is_empty();
         for attempt in 1.. {
+            let mut object = if generated { unnamed.clone() } else { std::mem::take(&mut unnamed) };
             if generated {
                 meta::set_name(&mut object, names::generate(&base));
             }
@@ -84,6 +79,7 @@ impl Registry {
                 // The namespace label repeats the name; other defaults do not depend on it and are in place.
                 target.res.strategy.apply_defaults(&mut object);
             }
+            prepare(target.res, &mut object);
             if attempt == 1 {
                 target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
             }
@@ -102,6 +98,17 @@ impl Registry {
             }
         }
         Err(Status::internal("no name was generated"))
+    }
+}
+
+/// What only the server says of a new object.
+fn prepare(res: &Served, object: &mut Value) {
+    if res.def.has_status() && !res.def.status_on_create {
+        object["status"] = json!({});
+    }
+    res.strategy.prepare_create(object);
+    if res.def.generation {
+        meta::set_generation(object, 1);
     }
 }
 

@@ -38,6 +38,11 @@ impl Registry {
         options: DeleteOptions,
     ) -> Result<Deleted, Status> {
         let target = Target { cx, res, sub: "", namespace, name };
+        if let Some(warning) =
+            res.def.silent_deletion.filter(|_| options.propagation.is_none() && options.orphan_dependents.is_none())
+        {
+            cx.warnings.push(warning);
+        }
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             match self.delete_once(target, &current, &options).await {

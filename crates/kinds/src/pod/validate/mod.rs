@@ -68,17 +68,24 @@ pub(super) fn validate_new_pod(pod: &Pod, errors: &mut Errors) {
 /// A template inside a workload.
 pub(crate) fn validate_template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
     let (spec, at) = (template.spec.as_ref().unwrap_or(&EMPTY), path.child("spec"));
-    let metadata = template.metadata.as_ref();
-    let notes = metadata.and_then(|metadata| metadata.annotations.as_ref());
-    rules::labels(&path.child("labels"), metadata.and_then(|metadata| metadata.labels.as_ref()), errors);
-    rules::annotations(&path.child("annotations"), notes, errors);
-    annotations::validate(notes, spec, &path.child("annotations"), errors);
+    let notes = template.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
+    validate_template_metadata(template, path, errors);
     spec::validate(&Scope::new(spec, None), &at, errors);
     annotations::validate_match(notes, spec, &at, errors);
     if !rules::list(&spec.ephemeral_containers).is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(Error::forbidden(&at.child("ephemeralContainers"), detail));
     }
+}
+
+/// Labels and annotations of a template. Of the templates of StatefulSets nothing else is checked, as upstream does: their volumes
+/// are known only with their claims.
+pub(crate) fn validate_template_metadata(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
+    let metadata = template.metadata.as_ref();
+    let notes = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    rules::labels(&path.child("labels"), metadata.and_then(|metadata| metadata.labels.as_ref()), errors);
+    rules::annotations(&path.child("annotations"), notes, errors);
+    annotations::validate(notes, template.spec.as_ref().unwrap_or(&EMPTY), &path.child("annotations"), errors);
 }
 
 /// The security contexts of all containers, by name.

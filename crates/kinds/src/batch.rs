@@ -1,0 +1,5 @@
+//! batch/v1: work that ends.
+
+mod cron_job;
+mod job;
+pub mod schedule;
