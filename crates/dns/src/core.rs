@@ -262,5 +262,4 @@ fn is_wanted(port: &Port, wanted: Option<(&str, &str)>) -> bool {
 }
 
 #[cfg(test)]
-#[path = "core_tests.rs"]
 mod tests;

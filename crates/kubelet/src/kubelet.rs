@@ -83,5 +83,4 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
 }
 
 #[cfg(test)]
-#[path = "kubelet_tests.rs"]
 mod tests;

@@ -129,5 +129,4 @@ fn harm(one: &Preemption) -> (i32, i64, usize, Reverse<Timestamp>) {
 }
 
 #[cfg(test)]
-#[path = "preemption_tests.rs"]
 mod tests;

@@ -80,6 +80,9 @@ pub fn check(files: &[File]) -> Vec<String> {
                 complaints.push(format!("{}:{}: unwrap outside tests", file.path, number + 1));
             }
         }
+        if file.path.ends_with("/mod.rs") && !file.path.ends_with("/tests/common/mod.rs") {
+            complaints.push(format!("{}: a module with parts is a file beside its directory, name.rs and name/", file.path));
+        }
         if home.as_ref().is_some_and(|home| file.text.contains(home)) {
             complaints.push(format!("{}: names a directory of this machine", file.path));
         }
@@ -112,7 +115,7 @@ mod tests {
         check("crates/store/tests/crash.rs", true);
         check("crates/testing/src/lib.rs", true);
         check("crates/kinds/src/pod/tests.rs", true);
-        check("crates/kinds/src/pod/mod.rs", false);
+        check("crates/kinds/src/core/pod.rs", false);
     }
 
     #[test]

@@ -194,5 +194,4 @@ pub(super) fn ingress(service: &Service, nodes: &[Arc<Node>], slices: &[Arc<Endp
 }
 
 #[cfg(test)]
-#[path = "balancer_tests.rs"]
 mod tests;

@@ -317,5 +317,4 @@ fn begin_start(slot: &mut Slot) {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

@@ -303,5 +303,4 @@ fn go_duration(duration: std::time::Duration) -> String {
 }
 
 #[cfg(test)]
-#[path = "status_tests.rs"]
 mod tests;

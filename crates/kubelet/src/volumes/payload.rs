@@ -141,5 +141,4 @@ fn token_file(model: &Model, text: &str, mode: i32) -> File {
 }
 
 #[cfg(test)]
-#[path = "payload_tests.rs"]
 mod tests;

@@ -262,5 +262,4 @@ fn assign(old: &[Endpoint], wanted: &[Endpoint]) -> Vec<Endpoint> {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

@@ -148,5 +148,4 @@ fn check_expectation(write: &Write, before: Option<&Stored>) -> Result<(), Error
 }
 
 #[cfg(test)]
-#[path = "stage_tests.rs"]
 mod tests;
