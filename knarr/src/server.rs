@@ -1,12 +1,13 @@
 //! `knarr server`: builds the components, starts them in order, and drains them in the opposite order.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base::metrics::Page;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
@@ -88,6 +89,12 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let kubernetes = address_at(options.service_cidr, 1)?;
     let dns = options.cluster_dns.map_or_else(|| address_at(options.service_cidr, 10), Ok)?;
 
+    let database = paths.store();
+    Page::Server.observe(
+        "apiserver_storage_size_bytes",
+        "Size of the storage database file physically allocated in bytes.",
+        move |tell| tell(&[("storage_cluster_id", "embedded")], allocated(&database) as f64),
+    );
     let service = apiserver::Service::new(
         Arc::new(engine),
         authority.clone(),
@@ -99,7 +106,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::cluster_dns(identity::apiserver(&handle.api), dns).await?;
-    start_controllers(options, &handle, &authority, components);
+    start_controllers(options, &handle, &authority, &readiness, components);
     if !options.no_agent {
         std::fs::write(paths.node_name(), &node_name)?;
         let node = Node { name: node_name, ip: node_ip, dns, authority: authority.clone() };
@@ -132,7 +139,19 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
 }
 
 /// Controllers and scheduler share one set of caches.
-fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authority: &Authority, tasks: &Tasks) {
+fn start_controllers(
+    options: &cli::Server,
+    handle: &apiserver::Handle,
+    authority: &Authority,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) {
+    // One server runs them; there is no other to lose the lead to.
+    Page::Server.observe(
+        "leader_election_master_status",
+        "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.",
+        |tell| ["kube-controller-manager", "kube-scheduler"].iter().for_each(|name| tell(&[("name", name)], 1.0)),
+    );
     let informers = Informers::new(identity::controllers(&handle.api), tasks.clone());
     let api = handle.api.clone();
     let controllers = controllers::Options {
@@ -141,10 +160,21 @@ fn start_controllers(options: &cli::Server, handle: &apiserver::Handle, authorit
         root_ca: authority.bundle().to_owned(),
         cluster_cidrs: vec![options.cluster_cidr],
     };
-    controllers::run(&controllers, tasks);
+    controllers::run(&controllers, tasks, readiness.gate("controllers"));
     let scheduler =
         scheduler::Options { informers, client: identity::scheduler(&handle.api), name: "default-scheduler".to_owned() };
-    scheduler::run(&scheduler, tasks);
+    scheduler::run(&scheduler, tasks, readiness.gate("scheduler"));
+}
+
+/// Bytes on disk of all files below a directory. Files may vanish meanwhile.
+fn allocated(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => allocated(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
 }
 
 /// Makes the data directory, for this user only.

@@ -96,3 +96,76 @@ fn killall_leaves_nothing_but_the_objects() {
     c.start_server();
     c.k("rollout status deployment/idle --timeout=60s");
 }
+
+/// The page of a path as its lines, comments left out.
+fn samples(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter(|line| !line.starts_with('#'))
+}
+
+#[test]
+fn metrics_have_upstreams_names() {
+    let c = Cluster::start(KNARR);
+    c.kubectl(&["run", "one", "--image", BUSYBOX, "--", "sleep", "100000"]);
+    c.k("wait --for=condition=Ready pod/one --timeout=60s");
+    let page = c.k("get --raw /metrics");
+    // What kube-prometheus' rules and dashboards select, as they select it.
+    for (name, labels) in [
+        ("apiserver_request_total", &[r#"verb="POST""#, r#"resource="pods""#, r#"code="201""#, r#"scope="resource""#][..]),
+        ("apiserver_request_total", &[r#"verb="LIST""#, r#"component="apiserver""#]),
+        ("apiserver_request_total", &[r#"verb="APPLY""#, r#"resource="services""#]),
+        ("apiserver_request_sli_duration_seconds_bucket", &[r#"verb="LIST""#, r#"scope="cluster""#, r#"le="30""#]),
+        ("apiserver_request_duration_seconds_count", &[r#"verb="GET""#, r#"dry_run="""#]),
+        ("apiserver_response_sizes_bucket", &[r#"le="1e+06""#]),
+        ("apiserver_current_inflight_requests", &[r#"request_kind="readOnly""#]),
+        ("apiserver_longrunning_requests", &[r#"verb="WATCH""#, r#"resource="pods""#]),
+        ("apiserver_watch_events_total", &[r#"resource="pods""#]),
+        ("apiserver_storage_objects", &[r#"resource="deployments.apps""#]),
+        ("apiserver_resource_objects", &[r#"resource="pods""#]),
+        ("apiserver_storage_size_bytes", &[]),
+        ("etcd_request_duration_seconds_count", &[r#"operation="create""#, r#"resource="pods""#]),
+        ("authentication_attempts", &[r#"result="success""#]),
+        ("authorization_attempts_total", &[r#"result="allowed""#]),
+        ("workqueue_depth", &[r#"name="deployment""#]),
+        ("workqueue_adds_total", &[r#"name="endpointslice""#]),
+        ("workqueue_queue_duration_seconds_bucket", &[r#"name="deployment""#, r#"le="1e-08""#]),
+        ("rest_client_requests_total", &[r#"code="200""#, r#"method="GET""#]),
+        ("scheduler_schedule_attempts_total", &[r#"result="scheduled""#, r#"profile="default-scheduler""#]),
+        ("scheduler_pending_pods", &[r#"queue="active""#]),
+        ("scheduler_pod_scheduling_sli_duration_seconds_count", &[r#"attempts="1""#]),
+        ("leader_election_master_status", &[r#"name="kube-scheduler""#]),
+        ("kubernetes_build_info", &[r#"git_version="v1.36.4""#]),
+        ("process_cpu_seconds_total", &[]),
+    ] {
+        let found = samples(&page)
+            .any(|line| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label)));
+        assert!(found, "{name} {labels:?} is not in {page}");
+    }
+    // Each series once, and no name of OpenMetrics.
+    let mut series: Vec<&str> = samples(&page).filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
+    let all = series.len();
+    series.sort_unstable();
+    series.dedup();
+    assert_eq!(series.len(), all, "a series is there twice");
+    assert!(!page.contains("# EOF") && page.contains("# TYPE apiserver_request_total counter"));
+    // The kubelet's page is the node's own.
+    let node = c.k("get --raw /api/v1/nodes/n1/proxy/metrics");
+    assert!(node.contains("kubernetes_build_info{") && node.contains("knarr_network_nft_elements"), "{node}");
+    assert!(!node.contains("apiserver_") && !node.contains("scheduler_"), "{node}");
+}
+
+#[test]
+fn health_checks_are_named_as_upstreams() {
+    let c = Cluster::start(KNARR);
+    let verbose = c.k("get --raw /readyz?verbose");
+    for check in
+        ["ping", "log", "etcd", "informer-sync", "controllers", "scheduler", "kubelet", "poststarthook/rbac/bootstrap-roles"]
+    {
+        assert!(verbose.contains(&format!("[+]{check} ok\n")), "{check} is not in {verbose}");
+        assert_eq!(c.k(&format!("get --raw /readyz/{check}")), "ok");
+    }
+    assert!(verbose.ends_with("[+]shutdown ok\nreadyz check passed\n"), "{verbose}");
+    assert!(!c.k("get --raw /livez?verbose").contains("kubelet"), "a component that is not ready is no reason to restart");
+    assert!(c.k("get --raw /livez?verbose&exclude=etcd").contains("[+]etcd excluded: ok\n"));
+    let slis = c.k("get --raw /metrics/slis");
+    assert!(slis.contains(r#"kubernetes_healthcheck{name="etcd",type="readyz"} 1"#), "{slis}");
+}

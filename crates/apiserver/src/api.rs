@@ -22,7 +22,8 @@ use crate::authz::{Attributes, Authorizer};
 use crate::body::{Body, BoxError, RequestBody};
 use crate::discovery::Discovery;
 use crate::dispatch::{Handler, Plan};
-use crate::metrics::{self, About};
+use crate::metrics::load::{InFlight, Ongoing};
+use crate::metrics::{self, Asked};
 use crate::negotiate::{self, Accept, Restrictions};
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
@@ -58,6 +59,8 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a str,
     pub(crate) accept: Accept,
     pub(crate) user: Arc<User>,
+    /// What holds it counts as under way.
+    pub(crate) ongoing: Option<Arc<Ongoing>>,
 }
 
 /// The API with an identity: what components of this process hold.
@@ -157,14 +160,6 @@ fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restri
 impl Inner {
     async fn serve(&self, parts: Parts, body: RequestBody) -> Response<Body> {
         let started = Instant::now();
-        let mut about = About::default();
-        let response = self.route(&parts, body, &mut about).await;
-        metrics::answered(&about, response.status().as_u16(), started.elapsed());
-        response
-    }
-
-    /// The stages of a request, in their order.
-    async fn route(&self, parts: &Parts, body: RequestBody, about: &mut About) -> Response<Body> {
         let path = route::decode(parts.uri.path(), false);
         let query = parts.uri.query().unwrap_or_default();
         // Where it leads decides what must be allowed, so routing comes first.
@@ -174,17 +169,41 @@ impl Inner {
             Route::Other => None,
         };
         let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| resource.def));
-        about.fill(&plan, &route, resource.as_ref().map(|resource| resource.def));
+        let asked = Asked::of(&plan, &route, resource.as_ref().map(|resource| resource.def), &parts);
+        let _in_flight = InFlight::begin(&asked);
+        let ongoing = Ongoing::begin(&asked, started);
         let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
         let accept = negotiated.as_ref().copied().unwrap_or(Accept::RAW);
-        let mut call = Call { parts, path: &path, query, accept, user: Arc::default() };
-        let admitted = self.admit(&mut call, &route, &plan).await;
+        let call = Call { parts: &parts, path: &path, query, accept, user: Arc::default(), ongoing: ongoing.clone() };
+        let mut response = self.stages(call, &route, &plan, resource.as_ref(), negotiated, body).await;
+        match ongoing {
+            Some(ongoing) => {
+                ongoing.answered(response.status().as_u16());
+                response.body_mut().hold(ongoing);
+            }
+            None => metrics::answered(&asked, response.status().as_u16(), Some(response.body()), started.elapsed()),
+        }
+        response
+    }
+
+    /// The stages of a request, in their order.
+    async fn stages(
+        &self,
+        mut call: Call<'_>,
+        route: &Route<'_>,
+        plan: &Plan,
+        resource: Option<&Arc<Served>>,
+        negotiated: Result<Accept, Status>,
+        body: RequestBody,
+    ) -> Response<Body> {
+        let accept = call.accept;
+        let admitted = self.admit(&mut call, route, plan).await;
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
             _ => call.user.name == ANONYMOUS,
         };
         let answer = match admitted {
-            Ok(()) => self.dispatch(call, &route, &plan, resource.as_ref(), negotiated, body).await,
+            Ok(()) => self.dispatch(call, route, plan, resource, negotiated, body).await,
             Err(status) => Err(status),
         };
         // The one place where errors become an answer.
@@ -198,15 +217,23 @@ impl Inner {
     /// Authentication, impersonation, authorization: who it is comes before what may be done, and what is asked for is told to
     /// nobody who may not ask.
     async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>, plan: &Plan) -> Result<(), Status> {
-        call.user = self.authenticator.authenticate(call.parts).await?;
+        let started = Instant::now();
+        let user = self.authenticator.authenticate(call.parts).await;
+        metrics::identity::authenticated(user.as_deref(), started.elapsed());
+        call.user = user?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             self.impersonate(call).await?;
         }
         let name = self.selected(call, route, plan);
+        let started = Instant::now();
+        let mut allowed = Ok(());
         for verb in &plan.verbs {
-            self.authorizer.decide(&self.registry, &self.attributes(call, route, verb, &name)).await?;
+            if allowed.is_ok() {
+                allowed = self.authorizer.decide(&self.registry, &self.attributes(call, route, verb, &name)).await;
+            }
         }
-        Ok(())
+        metrics::identity::authorized(&allowed, started.elapsed());
+        allowed
     }
 
     async fn dispatch(

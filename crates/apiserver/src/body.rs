@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::wire::SLICE;
@@ -33,6 +34,41 @@ pub enum Body {
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
     /// Another server's body.
     Proxied(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Body {
+    /// Keeps `guard` until the body of another server has ended. Others hold on their own what they need.
+    pub(crate) fn hold<T: Send + 'static>(&mut self, guard: T) {
+        if let Self::Proxied(body) = self {
+            *body = Held { body: std::mem::take(body), _guard: guard }.boxed_unsync();
+        }
+    }
+}
+
+/// A body that something lives as long as.
+struct Held<T> {
+    body: UnsyncBoxBody<Bytes, BoxError>,
+    _guard: T,
+}
+
+// Nothing of it is pinned.
+impl<T> Unpin for Held<T> {}
+
+impl<T> http_body::Body for Held<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The text of a list, put together from shared bytes piece by piece.

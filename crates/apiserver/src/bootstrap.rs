@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Status, fields, meta};
+use base::readiness::Gate;
 use futures::StreamExt;
 use futures::stream::{self, SelectAll};
 use registry::{Context, ListOptions, Registry, Served};
@@ -46,7 +47,12 @@ pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), adverti
 
 /// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
 /// until the registry ends.
-pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), advertised: SocketAddr) -> Result<(), Status> {
+pub(crate) async fn keep(
+    registry: Arc<Registry>,
+    service_cidr: (IpAddr, u8),
+    advertised: SocketAddr,
+    gate: Gate,
+) -> Result<(), Status> {
     let own = fields::Selector::parse("metadata.name=kubernetes").ok();
     let kept = [
         ("", "namespaces", None, None),
@@ -66,10 +72,12 @@ pub(crate) async fn keep(registry: Arc<Registry>, service_cidr: (IpAddr, u8), ad
         }
         loop {
             if let Err(error) = run(&registry, service_cidr, advertised).await {
+                gate.not_ready(error.message.clone());
                 tracing::warn!(%error, "the cluster's own namespaces and the kubernetes Service cannot be kept, trying again");
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
+            gate.ready();
             match changes.next().await {
                 Some(Some(event)) if event.status.is_none() => {}
                 _ => break,

@@ -1,5 +1,6 @@
 //! Paths that name no resource.
 
+use base::metrics::{Format, Page};
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
@@ -13,19 +14,26 @@ use crate::respond;
 
 const JSON: &str = "application/json";
 
+fn metrics(call: &Call<'_>, page: Page) -> Response<Body> {
+    let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    respond::bytes(OK, format.media_type(), page.encode(format))
+}
+
 impl Inner {
     pub(crate) async fn document(&self, call: &Call<'_>, _: RequestBody) -> Response<Body> {
         if !matches!(call.parts.method, Method::GET | Method::HEAD) {
             return method_not_allowed(call.accept);
         }
         let path = call.path.trim_end_matches('/');
-        if let Some(response) = crate::health::respond(&self.readiness, path, call.query) {
+        if let Some(response) = crate::health::respond(self, path, call.query).await {
             return response;
         }
         match path {
             "" => self.paths(),
             "/version" => raw(&crate::version::document(&self.build)),
-            "/metrics" => respond::bytes(OK, "text/plain; version=0.0.4; charset=utf-8", base::metrics::encode()),
+            "/metrics" => metrics(call, Page::Server),
+            "/metrics/slis" => metrics(call, Page::ServerSlis),
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
             "/openid/v1/jwks" => respond::bytes(OK, "application/jwk-set+json", self.keys.key_set().to_string()),
@@ -76,6 +84,7 @@ impl Inner {
             "/healthz",
             "/livez",
             "/metrics",
+            "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             "/openid/v1/jwks",

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authn::Identity;
 use crate::wire::Wire;
-use crate::{Api, Body};
+use crate::{Api, Body, metrics};
 
 /// Connections at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -82,8 +82,14 @@ async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, ve
     let local = stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+        Ok(Err(error)) => {
+            metrics::load::handshake_failed();
+            return tracing::debug!(%peer, %error, "TLS handshake failed");
+        }
+        Err(_) => {
+            metrics::load::handshake_failed();
+            return tracing::debug!(%peer, "TLS handshake timed out");
+        }
     };
     let identity = Identity::of_peer(verifier.peer(stream.get_ref().1.peer_certificates()));
     let answer = move |mut request: http::Request<Incoming>| {

@@ -19,7 +19,7 @@ use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
 use crate::version::{Build, VERSION};
-use crate::{Error, bootstrap, server};
+use crate::{Error, bootstrap, metrics, server};
 
 /// What the API server needs to know.
 #[derive(Clone)]
@@ -79,8 +79,12 @@ impl Service {
         let authorizer = Arc::new(Authorizer::default());
         let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
         let registry = Registry::open(engine, admission::all(&authorizer), registry_options).await?;
+        let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
+        let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
+        classes.ready();
         authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
+        roles.ready();
         let listener =
             TcpListener::bind(options.listen).await.map_err(|source| Error::Listen { address: options.listen, source })?;
         let certificate = Request::Server { name: "kube-apiserver".into(), sans: names(&options) };
@@ -100,6 +104,8 @@ impl Service {
             keys,
             registry,
         }));
+        metrics::storage::observe(Arc::downgrade(&api.0.registry));
+        metrics::storage::build_info(&options.build);
         let service_cidr = options.registry.service_cidr;
         Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised: options.advertised })
     }
@@ -112,15 +118,16 @@ impl Service {
 
     /// Serves until the tasks are cancelled, then lets requests finish.
     pub async fn run(self, tasks: Tasks) -> Result<(), Error> {
-        let gate = self.readiness.gate("apiserver");
+        let gate = self.readiness.gate("shutdown");
         let inner = self.api.0.clone();
-        let policy = authz::run(inner.registry.clone(), inner.authorizer.clone());
+        let policy = authz::run(inner.registry.clone(), inner.authorizer.clone(), self.readiness.gate("informer-sync"));
         tasks.spawn_until_cancelled("rbac index", OnFailure::Shutdown, policy);
-        let own = bootstrap::keep(inner.registry.clone(), self.service_cidr, self.advertised);
+        let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
+        let own = bootstrap::keep(inner.registry.clone(), self.service_cidr, self.advertised, kept);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
         gate.ready();
         let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
-        gate.not_ready("stopping");
+        gate.not_ready("process is shutting down");
         // Watches end here, so that their connections drain.
         inner.tasks.drain(std::time::Duration::from_secs(8)).await;
         Ok(())

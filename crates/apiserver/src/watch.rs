@@ -13,6 +13,7 @@ use registry::{Event, EventType, Served, Watch};
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
+use crate::metrics::load::Ongoing;
 use crate::negotiate::{Accept, Format, Shape};
 use crate::resources::On;
 use crate::respond;
@@ -33,7 +34,8 @@ pub(crate) fn stream(on: &On<'_>, watch: Watch, tasks: &Tasks) -> Result<Respons
         Shape::Table { .. } => respond::include(on.call.query)?,
         _ => IncludeObject::default(),
     };
-    let mut events = Events { accept, resource: on.resource.clone(), embed, columns_sent: false };
+    let mut events =
+        Events { accept, resource: on.resource.clone(), embed, columns_sent: false, ongoing: on.call.ongoing.clone() };
     let watch = watch.into_stream().take_until(tasks.token().cancelled_owned());
     if !streaming::is_websocket(&on.call.parts.headers) {
         let frames = watch.map(move |event| Ok(events.frame(&event)));
@@ -59,6 +61,7 @@ struct Events {
     resource: Arc<Served>,
     embed: IncludeObject,
     columns_sent: bool,
+    ongoing: Option<Arc<Ongoing>>,
 }
 
 impl Events {
@@ -75,6 +78,14 @@ impl Events {
     }
 
     fn message(&mut self, event: &Event) -> Bytes {
+        let message = self.encode(event);
+        if let Some(ongoing) = &self.ongoing {
+            ongoing.sent(message.len());
+        }
+        message
+    }
+
+    fn encode(&mut self, event: &Event) -> Bytes {
         let (accept, first) = (self.accept, !std::mem::replace(&mut self.columns_sent, true));
         let is_json = accept.format != Format::Protobuf;
         if is_json && matches!(accept.shape, Shape::Object | Shape::MetadataList { .. }) {

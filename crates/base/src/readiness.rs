@@ -1,13 +1,38 @@
 //! Readiness as a typed, watched value: who waits, waits for the condition itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// The readiness of every component of the process, by name. Cheap to clone.
 #[derive(Clone)]
 pub struct Readiness(Arc<watch::Sender<BTreeMap<&'static str, Result<(), String>>>>);
+
+/// One of several parts of a component, which is ready when all are.
+pub struct Part {
+    gate: Arc<Gate>,
+    name: &'static str,
+    left: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl Part {
+    /// This part is ready.
+    pub fn ready(self) {
+        let mut left = self.left.lock();
+        left.remove(self.name);
+        if left.is_empty() {
+            self.gate.ready();
+        } else {
+            self.gate.not_ready(waits_for(&left));
+        }
+    }
+}
+
+fn waits_for(left: &BTreeSet<&'static str>) -> String {
+    format!("waiting for {}", left.iter().copied().collect::<Vec<_>>().join(", "))
+}
 
 /// Says when one component is ready. Not ready until told so.
 pub struct Gate {
@@ -43,6 +68,19 @@ impl Readiness {
 }
 
 impl Gate {
+    /// The parts of a component, one for each name. Without any it is ready at once.
+    pub fn parts(self, names: impl IntoIterator<Item = &'static str>) -> Vec<Part> {
+        let names: Vec<_> = names.into_iter().collect();
+        let left: BTreeSet<_> = names.iter().copied().collect();
+        if left.is_empty() {
+            self.ready();
+        } else {
+            self.not_ready(waits_for(&left));
+        }
+        let (gate, left) = (Arc::new(self), Arc::new(Mutex::new(left)));
+        names.into_iter().map(|name| Part { gate: gate.clone(), name, left: left.clone() }).collect()
+    }
+
     /// The component serves.
     pub fn ready(&self) {
         self.set(Ok(()));
@@ -61,6 +99,20 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_component_is_ready_when_all_its_parts_are() {
+        let readiness = Readiness::default();
+        let mut parts = readiness.gate("controllers").parts(["b", "a"]);
+        let state = || readiness.snapshot().remove("controllers");
+        assert_eq!(state(), Some(Err("waiting for a, b".to_owned())));
+        parts.remove(0).ready();
+        assert_eq!(state(), Some(Err("waiting for a".to_owned())));
+        parts.remove(0).ready();
+        assert_eq!(state(), Some(Ok(())));
+        assert!(readiness.gate("none").parts([]).is_empty());
+        assert_eq!(readiness.snapshot()["none"], Ok(()));
+    }
 
     #[tokio::test]
     async fn waits_for_all_that_are_named() {

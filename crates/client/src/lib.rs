@@ -10,6 +10,7 @@ pub mod fake;
 mod informer;
 mod informers;
 mod key;
+pub mod measured;
 pub mod resource_version;
 mod services;
 mod store;

@@ -27,6 +27,7 @@ mod worker;
 
 use std::sync::Arc;
 
+use base::readiness::{Gate, Part};
 use base::tasks::Tasks;
 use client::events::Recorder;
 use client::{Client, Informers};
@@ -63,11 +64,17 @@ pub struct Entry {
     pub name: &'static str,
     /// The service account in `kube-system` that it writes as.
     pub account: &'static str,
-    start: fn(&Options, &Tasks),
+    start: fn(&Options, Start<'_>),
 }
 
-const fn entry<C: Controller>(start: fn(&Options, &Tasks)) -> Entry {
+const fn entry<C: Controller>(start: fn(&Options, Start<'_>)) -> Entry {
     Entry { name: C::NAME, account: C::ACCOUNT, start }
+}
+
+/// Where a controller runs, and who hears that it has its caches.
+struct Start<'a> {
+    tasks: &'a Tasks,
+    ready: Part,
 }
 
 /// Every controller.
@@ -92,16 +99,17 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),
 ];
 
-/// Starts every controller under `tasks`; they end with it.
-pub fn run(options: &Options, tasks: &Tasks) {
-    for entry in CONTROLLERS {
-        (entry.start)(options, tasks);
+/// Starts every controller under `tasks`; they end with it. `gate` is ready when all have their caches.
+pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
+    let parts = gate.parts(CONTROLLERS.iter().map(|entry| entry.name));
+    for (entry, part) in CONTROLLERS.iter().zip(parts) {
+        (entry.start)(options, Start { tasks, ready: part });
     }
 }
 
-fn launch<C: Controller>(controller: C, options: &Options, tasks: &Tasks) {
+fn launch<C: Controller>(controller: C, options: &Options, Start { tasks, ready }: Start<'_>) {
     let client = (options.clients)(C::ACCOUNT);
     let events = Recorder::new(client.clone(), C::ACCOUNT, "", tasks);
     let cx = Cx { client, events };
-    worker::start(controller, cx, tasks);
+    worker::start(controller, cx, tasks, ready);
 }

@@ -1,5 +1,7 @@
 //! The work queue of a controller: each key once, never two workers on one key, delays, and back-off per key.
 
+mod metrics;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,32 +12,40 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use metrics::Meter;
+
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(1000);
 
 #[derive(Default)]
 struct State {
-    ready: VecDeque<Key>,
+    /// Keys, and since when they wait here.
+    ready: VecDeque<(Key, Instant)>,
     /// Keys in `ready`, and keys to be put there when their worker is done.
     dirty: HashSet<Key>,
-    running: HashSet<Key>,
+    /// Keys that are worked on, and since when.
+    running: HashMap<Key, Instant>,
     failures: HashMap<Key, u32>,
     delayed: BTreeMap<(Instant, Key), ()>,
     due: HashMap<Key, Instant>,
 }
 
 /// Cheap to clone. One consumer.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Queue {
     state: Arc<Mutex<State>>,
+    meter: Arc<Meter>,
     wake: Arc<Notify>,
 }
 
 impl State {
-    fn add(&mut self, key: Key) {
-        if self.dirty.insert(key.clone()) && !self.running.contains(&key) {
-            self.ready.push_back(key);
+    /// Whether the key was not to be worked on before.
+    fn add(&mut self, key: Key) -> bool {
+        let new = self.dirty.insert(key.clone());
+        if new && !self.running.contains_key(&key) {
+            self.ready.push_back((key, Instant::now()));
         }
+        new
     }
 
     fn delay(&mut self, key: Key, due: Instant) {
@@ -49,14 +59,14 @@ impl State {
     }
 
     /// Moves what is due to `ready`; the time of the next that is not.
-    fn ripen(&mut self, now: Instant) -> Option<Instant> {
+    fn ripen(&mut self, now: Instant, meter: &Meter) -> Option<Instant> {
         while let Some(((due, _), ())) = self.delayed.first_key_value() {
             if *due > now {
                 return Some(*due);
             }
             if let Some(((_, key), ())) = self.delayed.pop_first() {
                 self.due.remove(&key);
-                self.add(key);
+                meter.adds.inc_by(u64::from(self.add(key)));
             }
         }
         None
@@ -64,9 +74,18 @@ impl State {
 }
 
 impl Queue {
+    /// A queue whose figures have this name.
+    pub(crate) fn new(name: &'static str) -> Self {
+        let state = Arc::default();
+        Self { meter: Arc::new(Meter::new(name, &state)), state, wake: Arc::default() }
+    }
+
     /// Adds a key now.
     pub(crate) fn add(&self, key: Key) {
-        self.state.lock().add(key);
+        let mut state = self.state.lock();
+        self.meter.adds.inc_by(u64::from(state.add(key)));
+        self.tell_depth(&state);
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -83,6 +102,7 @@ impl Queue {
         let delay = jitter(backoff(*failures));
         *failures += 1;
         state.delay(key, Instant::now() + delay);
+        self.meter.retries.inc();
         self.wake.notify_one();
     }
 
@@ -96,10 +116,13 @@ impl Queue {
         loop {
             let due = {
                 let mut state = self.state.lock();
-                let due = state.ripen(Instant::now());
-                if let Some(key) = state.ready.pop_front() {
+                let now = Instant::now();
+                let due = state.ripen(now, &self.meter);
+                if let Some((key, since)) = state.ready.pop_front() {
                     state.dirty.remove(&key);
-                    state.running.insert(key.clone());
+                    state.running.insert(key.clone(), now);
+                    self.meter.waited.observe(now.saturating_duration_since(since).as_secs_f64());
+                    self.tell_depth(&state);
                     return key;
                 }
                 due
@@ -117,16 +140,19 @@ impl Queue {
     /// The worker of `key` is through.
     pub(crate) fn done(&self, key: &Key) {
         let mut state = self.state.lock();
-        state.running.remove(key);
+        let now = Instant::now();
+        if let Some(started) = state.running.remove(key) {
+            self.meter.worked.observe(now.saturating_duration_since(started).as_secs_f64());
+        }
         if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
+            state.ready.push_back((key.clone(), now));
+            self.tell_depth(&state);
             self.wake.notify_one();
         }
     }
 
-    /// How many keys wait now.
-    pub(crate) fn depth(&self) -> usize {
-        self.state.lock().ready.len()
+    fn tell_depth(&self, state: &State) {
+        self.meter.depth.set(i64::try_from(state.ready.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -154,21 +180,21 @@ mod tests {
 
     #[tokio::test]
     async fn gives_each_key_to_one_worker() {
-        let (queue, a, b) = (Queue::default(), Key::cluster("a"), Key::cluster("b"));
+        let (queue, a, b) = (Queue::new("test"), Key::cluster("a"), Key::cluster("b"));
         queue.add(a.clone());
         queue.add(a.clone());
         assert_eq!(queue.next().await, a);
         queue.add(a.clone());
         queue.add(b.clone());
         assert_eq!(queue.next().await, b);
-        assert_eq!(queue.depth(), 0);
+        assert_eq!(queue.meter.depth.get(), 0);
         queue.done(&a);
         assert_eq!(queue.next().await, a);
     }
 
     #[tokio::test]
     async fn delays_and_retries() {
-        let (queue, a, b) = (Queue::default(), Key::cluster("a"), Key::cluster("b"));
+        let (queue, a, b) = (Queue::new("test"), Key::cluster("a"), Key::cluster("b"));
         queue.add_after(a.clone(), Duration::from_secs(60));
         queue.add_after(b.clone(), Duration::from_millis(20));
         queue.add_after(a.clone(), Duration::from_millis(10));
@@ -180,5 +206,44 @@ mod tests {
         queue.retry(b.clone());
         assert_eq!(queue.next().await, b);
         assert!(start.elapsed() >= Duration::from_millis(25));
+    }
+
+    #[tokio::test]
+    async fn is_measured_as_client_go_does() {
+        let (queue, a, b) = (Queue::new("measured"), Key::cluster("a"), Key::cluster("b"));
+        queue.add(a.clone());
+        queue.add(a.clone());
+        queue.add(b.clone());
+        assert_eq!(queue.next().await, a);
+        // Again while it is worked on: once more, afterwards.
+        queue.add(a.clone());
+        queue.retry(b.clone());
+        let page = || base::metrics::Page::Server.encode(base::metrics::Format::Text);
+        let check = |page: &str, metric: &str, expected: f64| {
+            let start = format!("workqueue_{metric}{{name=\"measured\"}} ");
+            let value = page.lines().find_map(|line| line.strip_prefix(&start)).and_then(|value| value.parse::<f64>().ok());
+            assert_eq!(value, Some(expected), "{metric} in {page}");
+        };
+        let now = page();
+        for (metric, expected) in [
+            ("adds_total", 3.0),
+            ("depth", 1.0),
+            ("retries_total", 1.0),
+            ("queue_duration_seconds_count", 1.0),
+            ("work_duration_seconds_count", 0.0),
+        ] {
+            check(&now, metric, expected);
+        }
+        assert!(!now.lines().any(|line| line == "workqueue_unfinished_work_seconds{name=\"measured\"} 0.0"), "{now}");
+        queue.done(&a);
+        let now = page();
+        for (metric, expected) in [
+            ("depth", 2.0),
+            ("work_duration_seconds_count", 1.0),
+            ("unfinished_work_seconds", 0.0),
+            ("longest_running_processor_seconds", 0.0),
+        ] {
+            check(&now, metric, expected);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base::readiness::Readiness;
 use base::tasks::{Failures, Tasks};
 use client::Informers;
 use client::fake::Fake;
@@ -19,6 +20,7 @@ pub(crate) fn object<K: DeserializeOwned>(value: Value) -> K {
 pub(crate) struct World {
     pub(crate) fake: Fake,
     pub(crate) tasks: Tasks,
+    pub(crate) readiness: Readiness,
     _failures: Failures,
 }
 
@@ -38,7 +40,7 @@ impl World {
             fake.serve(group, version, plural, kind, namespaced);
         }
         let (tasks, failures) = Tasks::root();
-        Self { fake, tasks, _failures: failures }
+        Self { fake, tasks, readiness: Readiness::default(), _failures: failures }
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -54,8 +56,10 @@ impl World {
     /// Starts the controllers of these names.
     pub(crate) fn start(&self, names: &[&str]) {
         let options = self.options();
-        for entry in crate::CONTROLLERS.iter().filter(|entry| names.contains(&entry.name)) {
-            (entry.start)(&options, &self.tasks);
+        let entries: Vec<_> = crate::CONTROLLERS.iter().filter(|entry| names.contains(&entry.name)).collect();
+        let parts = self.readiness.gate("controllers").parts(entries.iter().map(|entry| entry.name));
+        for (entry, part) in entries.into_iter().zip(parts) {
+            (entry.start)(&options, crate::Start { tasks: &self.tasks, ready: part });
         }
     }
 }

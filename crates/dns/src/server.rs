@@ -111,9 +111,10 @@ struct Question {
 type Labels = [(&'static str, &'static str); 1];
 
 static REQUESTS: LazyLock<Family<Labels, Counter>> =
-    LazyLock::new(|| base::metrics::register("knarr_dns_requests", "Messages from clients", Family::default()));
-static RESPONSES: LazyLock<Family<Labels, Counter>> =
-    LazyLock::new(|| base::metrics::register("knarr_dns_responses", "Messages to clients by response code", Family::default()));
+    LazyLock::new(|| base::metrics::Page::Node.register("knarr_dns_requests", "Messages from clients", Family::default()));
+static RESPONSES: LazyLock<Family<Labels, Counter>> = LazyLock::new(|| {
+    base::metrics::Page::Node.register("knarr_dns_responses", "Messages to clients by response code", Family::default())
+});
 
 impl Server {
     /// Opens the sockets. `tasks` will run everything that the server does.

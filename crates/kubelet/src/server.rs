@@ -12,10 +12,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::metrics::{Format, Page};
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -140,6 +141,15 @@ fn route(path: &str) -> Option<Route> {
     })
 }
 
+/// The node's own page.
+fn metrics(request: &Request<Incoming>) -> Response<Body> {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let mut response = text(StatusCode::OK, Page::Node.encode(format));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.media_type()));
+    response
+}
+
 async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<Body> {
     let Some(route) = route(request.uri().path()) else { return text(StatusCode::NOT_FOUND, "404 page not found") };
     if !matches!(*request.method(), Method::GET | Method::POST) {
@@ -148,7 +158,7 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
     let query = request.uri().query().unwrap_or_default().to_owned();
     match route {
         Route::Healthz => text(StatusCode::OK, "ok"),
-        Route::Metrics => text(StatusCode::OK, base::metrics::encode()),
+        Route::Metrics => metrics(&request),
         Route::Pods => pods(&api.pods()),
         Route::Logs { namespace, pod, container } => {
             let options = match query::log_options(&query, Timestamp::now()) {

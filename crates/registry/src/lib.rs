@@ -9,6 +9,7 @@ mod cache;
 mod catalog;
 mod context;
 mod entry;
+mod metrics;
 mod open;
 mod options;
 mod pipeline;

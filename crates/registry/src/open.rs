@@ -111,6 +111,11 @@ impl Registry {
         self.catalog.load().get(group, version, plural).cloned()
     }
 
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), store::Error> {
+        self.engine.get(b"/registry/health").await.map(|_| ())
+    }
+
     /// The newest revision that every cache shows.
     pub fn revision(&self) -> u64 {
         *self.applied.borrow()

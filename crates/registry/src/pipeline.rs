@@ -12,6 +12,7 @@ use store::{Change, Expect, Lane, Write};
 use crate::admission::{Hold, Request};
 use crate::context::{Context, Warnings};
 use crate::entry::{Entry, Index};
+use crate::metrics;
 use crate::served::object_path;
 use crate::{Operation, Registry, Served};
 
@@ -123,7 +124,9 @@ impl Registry {
             return self.rehearse(target, &object, expect).map(|entry| res.show(&entry));
         }
         let key = res.storage.key(&index.namespace, &index.name);
-        let revision = self.engine.commit(self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()))).await?;
+        let operation = if expect == Expect::Absent { "create" } else { "update" };
+        let write = self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()));
+        let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
         let path = object_path(&index.namespace, &index.name);
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.storage.cache.get(&path).filter(|entry| entry.revision == revision);
@@ -137,7 +140,7 @@ impl Registry {
         }
         let key = target.res.storage.key(last.namespace(), last.name());
         let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
-        let revision = self.engine.commit(write).await?;
+        let revision = metrics::timed("delete", target.res, self.engine.commit(write)).await?;
         Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))))
     }
 

@@ -40,6 +40,12 @@ impl Served {
         self.strategy.conversion()
     }
 
+    /// How many objects are stored, and their bytes. None for what is not stored, or not as this version.
+    pub fn stored(&self) -> Option<(usize, usize)> {
+        let own = self.def.stored && std::ptr::eq(self.def, self.storage.def);
+        own.then(|| self.storage.cache.size())
+    }
+
     /// Whether objects have to be converted to be read.
     pub(crate) fn is_converted(&self) -> bool {
         self.conversion().is_some()

@@ -14,12 +14,14 @@ use serde_json::json;
 
 use crate::pod::PodInfo;
 use crate::preemption;
+use crate::queue::Trial;
 
 /// A write that has ended.
 pub(crate) enum Written {
     Bound {
         pod: Arc<PodInfo>,
         node: String,
+        trial: Trial,
         result: kube::Result<()>,
     },
     /// A victim of preemption was told to go.
@@ -44,7 +46,7 @@ impl Api {
     }
 
     /// Gives the pod its node.
-    pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String) -> BoxFuture<'static, Written> {
+    pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String, trial: Trial) -> BoxFuture<'static, Written> {
         let api = self.pods(&pod);
         async move {
             let meta = &pod.pod.metadata;
@@ -59,7 +61,7 @@ impl Api {
                 target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
             };
             let result = api.create_subresource::<_, Status>("binding", &name, &PostParams::default(), &binding).await;
-            Written::Bound { pod, node, result: result.map(|_| ()) }
+            Written::Bound { pod, node, trial, result: result.map(|_| ()) }
         }
         .boxed()
     }

@@ -11,6 +11,7 @@ mod cycle;
 mod filtering;
 mod framework;
 mod groups;
+mod metrics;
 mod nominations;
 mod plugins;
 mod pod;
@@ -25,6 +26,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::events::Recorder;
 use client::{Client, Informers};
@@ -40,9 +42,9 @@ pub struct Options {
     pub name: String,
 }
 
-/// Starts the scheduler under `tasks`; it ends with it.
-pub fn run(options: &Options, tasks: &Tasks) {
+/// Starts the scheduler under `tasks`; it ends with it. `gate` is ready when it has its caches.
+pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
     let events = Recorder::new(options.client.clone(), &options.name, "", tasks);
     let scheduler = service::Scheduler::new(options, events);
-    tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, scheduler.run(options.informers.clone()));
+    tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, scheduler.run(options.informers.clone(), gate));
 }

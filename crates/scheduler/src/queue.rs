@@ -10,6 +10,7 @@ use client::Key;
 use tokio::time::Instant;
 
 use crate::framework::Event;
+use crate::metrics::Pending;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 
@@ -20,7 +21,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub(crate) type PluginSet = u32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Active,
     Backoff(Instant, u64),
     Unschedulable,
@@ -28,10 +29,22 @@ enum Place {
     Trying,
 }
 
+/// One attempt to give a pod a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trial {
+    /// When the attempt began.
+    pub(crate) started: Instant,
+    /// When the pod came to the queue.
+    pub(crate) entered: Instant,
+    /// How many there were, this one included.
+    pub(crate) attempts: u32,
+}
+
 #[derive(Debug)]
 struct Entry {
     pod: Arc<PodInfo>,
     place: Place,
+    entered: Instant,
     attempts: u32,
     /// When its last attempt ended.
     failed: Option<Instant>,
@@ -69,6 +82,7 @@ pub(crate) struct Queue {
     /// Those whose entries events concern: unschedulable, or being tried. Many more may be active.
     waiting: HashSet<Key>,
     count: u64,
+    pending: Pending,
 }
 
 impl Queue {
@@ -88,7 +102,9 @@ impl Queue {
             }
             _ => {
                 self.remove(&key);
-                let entry = Entry { pod, place: Place::Active, attempts: 0, failed: None, rejected_by: 0, missed: 0, number };
+                let (place, entered) = (Place::Active, Instant::now());
+                let entry = Entry { pod, place, entered, attempts: 0, failed: None, rejected_by: 0, missed: 0, number };
+                self.pending.moved(None, Some(place));
                 self.entries.insert(key.clone(), entry);
                 self.activate(key);
             }
@@ -98,7 +114,9 @@ impl Queue {
     /// A pod is gone, or has a node.
     pub(crate) fn remove(&mut self, key: &Key) {
         self.waiting.remove(key);
-        if let Some(Entry { place: Place::Backoff(due, number), .. }) = self.entries.remove(key) {
+        let Some(Entry { place, .. }) = self.entries.remove(key) else { return };
+        self.pending.moved(Some(place), None);
+        if let Place::Backoff(due, number) = place {
             self.backoff.remove(&(due, number));
         }
     }
@@ -109,18 +127,20 @@ impl Queue {
     }
 
     /// The next pod to try. [`Queue::failed`] or [`Queue::remove`] must follow.
-    pub(crate) fn pop(&mut self) -> Option<Arc<PodInfo>> {
+    pub(crate) fn pop(&mut self) -> Option<(Arc<PodInfo>, Trial)> {
         while let Some(ready) = self.active.pop() {
             // Removed and overtaken ones are skipped here.
             if let Some(entry) = self.entries.get_mut(&ready.key)
                 && entry.place == Place::Active
                 && entry.number == ready.number.0
             {
+                self.pending.moved(Some(entry.place), Some(Place::Trying));
                 entry.place = Place::Trying;
                 entry.attempts += 1;
                 entry.missed = 0;
                 self.waiting.insert(ready.key);
-                return Some(entry.pod.clone());
+                let trial = Trial { started: Instant::now(), entered: entry.entered, attempts: entry.attempts };
+                return Some((entry.pod.clone(), trial));
             }
         }
         None
@@ -136,6 +156,7 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.failed = Some(now);
         entry.rejected_by = rejected_by;
+        self.pending.moved(Some(entry.place), Some(Place::Unschedulable));
         entry.place = Place::Unschedulable;
         if rejected_by == 0 || entry.missed & rejected_by != 0 {
             self.wake(key);
@@ -164,15 +185,17 @@ impl Queue {
         self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let due = entry.failed.map(|failed| failed + backoff(entry.attempts));
-        match due {
-            Some(due) if due > Instant::now() => {
-                entry.place = Place::Backoff(due, entry.number);
+        let place = match due {
+            Some(due) if due > Instant::now() => Place::Backoff(due, entry.number),
+            _ => Place::Active,
+        };
+        self.pending.moved(Some(entry.place), Some(place));
+        entry.place = place;
+        match place {
+            Place::Backoff(due, _) => {
                 self.backoff.insert((due, entry.number), key.clone());
             }
-            _ => {
-                entry.place = Place::Active;
-                self.activate(key.clone());
-            }
+            _ => self.activate(key.clone()),
         }
     }
 
@@ -190,6 +213,7 @@ impl Queue {
             }
             if let Some((_, key)) = self.backoff.pop_first() {
                 if let Some(entry) = self.entries.get_mut(&key) {
+                    self.pending.moved(Some(entry.place), Some(Place::Active));
                     entry.place = Place::Active;
                 }
                 self.activate(key);
@@ -222,7 +246,7 @@ mod tests {
     }
 
     fn popped(queue: &mut Queue) -> String {
-        std::iter::from_fn(|| queue.pop()).map(|pod| pod.uid().to_owned()).collect::<Vec<_>>().join(" ")
+        std::iter::from_fn(|| queue.pop()).map(|(pod, _)| pod.uid().to_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -244,14 +268,19 @@ mod tests {
         queue.failed(&Key::namespaced("a", "a"), ports, now);
         queue.happened(Event::PodPlaced);
         assert_eq!((queue.lengths(), queue.ripen(now + BACKOFF_MIN)), ((0, 0, 1), None));
+        assert_eq!(queue.pending.numbers(), [0, 0, 1]);
         queue.happened(Event::PodRemoved);
         assert_eq!(queue.ripen(now), Some(now + BACKOFF_MIN));
+        assert_eq!(queue.pending.numbers(), [0, 1, 0]);
         assert_eq!(queue.ripen(now + BACKOFF_MIN), None);
+        assert_eq!(queue.pending.numbers(), [1, 0, 0]);
         assert_eq!(popped(&mut queue), "a");
         // What happens during a try is not lost.
         queue.happened(Event::Node);
         queue.failed(&Key::namespaced("a", "a"), ports, now);
         assert_eq!(queue.lengths(), (0, 1, 0));
         assert_eq!(queue.ripen(now), Some(now + 2 * BACKOFF_MIN));
+        queue.remove(&Key::namespaced("a", "a"));
+        assert_eq!(queue.pending.numbers(), [0, 0, 0]);
     }
 }

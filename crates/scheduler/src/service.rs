@@ -1,9 +1,10 @@
 //! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
 
 use std::convert::Infallible;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use base::readiness::Gate;
 use client::events::{Recorder, Type};
 use client::{Change, Changes, Informers, Key};
 use futures::StreamExt;
@@ -11,8 +12,6 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec, ReplicationController, Service};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::time::Instant;
 
 use crate::Options;
@@ -21,30 +20,13 @@ use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::filtering::FitError;
 use crate::framework::Event;
+use crate::metrics::{self, Outcome};
 use crate::pod::{PodInfo, node_of};
 use crate::preemption::{self, Preemption};
-use crate::queue::Queue;
+use crate::queue::{Queue, Trial};
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
-
-struct Metrics {
-    scheduled: Counter,
-    unschedulable: Counter,
-    victims: Counter,
-    seconds: Histogram,
-}
-
-static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
-    scheduled: base::metrics::register("scheduler_scheduled", "Pods that got a node", Counter::default()),
-    unschedulable: base::metrics::register("scheduler_unschedulable", "Tries that found no node", Counter::default()),
-    victims: base::metrics::register("scheduler_preemption_victims", "Pods that had to go for others", Counter::default()),
-    seconds: base::metrics::register(
-        "scheduler_decision_seconds",
-        "Time of one decision",
-        Histogram::new(exponential_buckets(0.00001, 4.0, 8)),
-    ),
-});
 
 struct Sources {
     pods: Changes<Pod>,
@@ -97,8 +79,9 @@ impl Scheduler {
         }
     }
 
-    pub(crate) async fn run(mut self, informers: Informers) -> Result<(), Infallible> {
+    pub(crate) async fn run(mut self, informers: Informers, gate: Gate) -> Result<(), Infallible> {
         let mut sources = Sources::new(&informers).await;
+        gate.ready();
         loop {
             let due = self.queue.ripen(Instant::now());
             tokio::select! {
@@ -237,24 +220,23 @@ impl Scheduler {
     }
 
     fn schedule_one(&mut self) {
-        let Some(pod) = self.queue.pop() else { return };
+        let Some((pod, trial)) = self.queue.pop() else { return };
         let start = Instant::now();
         self.cluster.prepare(&pod);
         let choice = self.chooser.choose(&pod, &self.cluster);
-        METRICS.seconds.observe(start.elapsed().as_secs_f64());
+        metrics::decided(start.elapsed());
         match choice {
             Ok(node) => {
                 self.cluster.nominations.withdraw(pod.uid());
                 self.cluster.place(pod.clone(), &node);
-                self.writes.push(self.api.bind(pod, node));
+                self.writes.push(self.api.bind(pod, node, trial));
             }
-            Err(error) => self.no_node(&pod, error),
+            Err(error) => self.no_node(&pod, trial, error),
         }
     }
 
     /// Tries to make room, and tells why there is none.
-    fn no_node(&mut self, pod: &Arc<PodInfo>, mut error: FitError) {
-        METRICS.unschedulable.inc();
+    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, mut error: FitError) {
         let offset = self.chooser.draw(error.occupied.len().max(1));
         match preemption::preempt(pod, &mut self.cluster, &error, offset) {
             Ok(preemption) => self.make_room(pod, preemption),
@@ -269,14 +251,15 @@ impl Scheduler {
         let message = error.to_string();
         tracing::debug!(pod = %pod.key(), refused_by = ?error.plugin_names(), message, "no node");
         self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message.as_str());
+        metrics::attempted(&self.name, Outcome::Unschedulable, trial);
         self.queue.failed(&pod.key(), error.plugins, Instant::now());
         self.writes.extend(self.api.report(pod, message, self.cluster.nominations.node_of(pod.uid())));
     }
 
     fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims }: Preemption) {
         tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
+        metrics::preempted(victims.len());
         for victim in victims.iter().filter(|victim| victim.pod.metadata.deletion_timestamp.is_none()) {
-            METRICS.victims.inc();
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
             self.events.about(victim.pod.as_ref(), Type::Normal, "Preempted", text);
             let why = format!("{}: preempting to accommodate a higher priority pod", self.name);
@@ -293,8 +276,8 @@ impl Scheduler {
     }
 
     fn written(&mut self, written: Written) {
-        let (pod, node, result) = match written {
-            Written::Bound { pod, node, result } => (pod, node, result),
+        let (pod, node, trial, result) = match written {
+            Written::Bound { pod, node, trial, result } => (pod, node, trial, result),
             Written::Evicted { victim, result: Err(error) } => {
                 tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
                 return self.queue.happened(Event::PodRemoved);
@@ -303,7 +286,7 @@ impl Scheduler {
         };
         match result {
             Ok(()) => {
-                METRICS.scheduled.inc();
+                metrics::attempted(&self.name, Outcome::Scheduled, trial);
                 let message = format!("Successfully assigned {} to {node}", pod.key());
                 self.events.about(pod.pod.as_ref(), Type::Normal, "Scheduled", message);
                 self.queue.remove(&pod.key());
@@ -314,6 +297,7 @@ impl Scheduler {
                 let message = format!("binding rejected: {error}");
                 self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message);
                 self.cluster.remove_pod(pod.uid());
+                metrics::attempted(&self.name, Outcome::Error, trial);
                 self.queue.failed(&pod.key(), 0, Instant::now());
                 self.queue.happened(Event::PodRemoved);
             }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use base::readiness::Readiness;
 use client::fake::Fake;
 use client::kube::Api;
 use client::kube::api::{DeleteParams, PostParams};
@@ -12,7 +13,11 @@ use crate::testing::{node, pod};
 fn start(fake: &Fake) -> (Tasks, base::tasks::Failures) {
     let (tasks, failures) = Tasks::root();
     let informers = Informers::new(fake.client(), tasks.clone());
-    run(&Options { informers, client: fake.client(), name: "default-scheduler".to_owned() }, &tasks);
+    run(
+        &Options { informers, client: fake.client(), name: "default-scheduler".to_owned() },
+        &tasks,
+        Readiness::default().gate("scheduler"),
+    );
     (tasks, failures)
 }
 

@@ -13,18 +13,18 @@ pub(crate) struct Metrics {
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
-    commits: base::metrics::register("knarr_store_commits", "Committed writes", Counter::default()),
-    batch_size: base::metrics::register(
+    commits: base::metrics::Page::Server.register("knarr_store_commits", "Committed writes", Counter::default()),
+    batch_size: base::metrics::Page::Server.register(
         "knarr_store_batch_size",
         "Writes that shared one disk synchronisation",
         Histogram::new(exponential_buckets(1.0, 2.0, 12)),
     ),
-    sync_seconds: base::metrics::register(
+    sync_seconds: base::metrics::Page::Server.register(
         "knarr_store_sync_seconds",
         "Time to write one batch to disk and synchronise it",
         Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
     ),
-    reopened: base::metrics::register(
+    reopened: base::metrics::Page::Server.register(
         "knarr_store_reopened",
         "Times that the database was opened again after a failed write",
         Counter::default(),

@@ -144,7 +144,7 @@ fn child_is_out_of_room_in_the_middle() {
             assert_eq!(revision, last + 1, "writes resume by themselves");
             last = revision;
         }
-        let metrics = base::metrics::encode();
+        let metrics = base::metrics::Page::Server.encode(base::metrics::Format::Text);
         let reopened = metrics.lines().find(|line| line.starts_with("knarr_store_reopened_total")).unwrap().to_owned();
         println!("{counts:?}, {reopened}");
         assert!(!reopened.ends_with(" 0"), "the real error was met");

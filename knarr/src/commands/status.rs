@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use client::kube::config::{KubeConfigOptions, Kubeconfig};
-use client::kube::{Api, Client, Config};
+use client::kube::{self, Api, Client, Config};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::cli::Status;
@@ -43,7 +43,12 @@ async fn look(paths: &Paths) -> Result<String> {
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config)?;
     let ready = http::Request::get("/readyz?verbose").body(Vec::new())?;
-    let checks = client.request_text(ready).await.with_context(|| format!("the API server at {server} is not ready"))?;
+    let checks = match client.request_text(ready).await {
+        Err(kube::Error::Api(status)) if status.code == 500 => {
+            bail!("the API server at {server} is not ready: {}", reasons(&client, &status.message).await)
+        }
+        result => result.with_context(|| format!("the API server at {server} does not answer"))?,
+    };
     let nodes = Api::<Node>::all(client).list(&Default::default()).await?;
     let mut report = format!("server {server}\n{checks}");
     let name = std::fs::read_to_string(paths.node_name()).unwrap_or_default();
@@ -61,4 +66,36 @@ async fn look(paths: &Paths) -> Result<String> {
         }
     }
     Ok(report)
+}
+
+/// Why the checks failed that a page of checks withholds the reasons of: each tells it at its own path.
+async fn reasons(client: &Client, page: &str) -> String {
+    let mut reasons = Vec::new();
+    for name in failed(page) {
+        let one = http::Request::get(format!("/readyz/{name}")).body(Vec::new());
+        let why = match one.map(|request| client.request_text(request)) {
+            // It has become ready in the meantime.
+            Ok(answer) => answer.await.err().map(|error| client::why(&error)),
+            Err(_) => None,
+        };
+        reasons.extend(why.map(|why| format!("{name}: {}", why.trim().trim_start_matches("internal server error: "))));
+    }
+    reasons.join("; ")
+}
+
+/// The names of the checks that failed.
+fn failed(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter_map(|line| line.strip_prefix("[-]")?.split_once(" failed:")).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_checks_are_found() {
+        let page =
+            "[+]ping ok\n[-]poststarthook/a failed: reason withheld\n[-]dns failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(failed(page).collect::<Vec<_>>(), ["poststarthook/a", "dns"]);
+    }
 }

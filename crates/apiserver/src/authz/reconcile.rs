@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Status, meta};
+use base::readiness::Gate;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use futures::stream::SelectAll;
@@ -41,8 +42,9 @@ async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Valu
 }
 
 /// Follows all changes until the registry ends.
-pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Result<(), Status> {
+pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>, gate: Gate) -> Result<(), Status> {
     loop {
+        gate.not_ready("roles and bindings are not followed yet");
         let mut changes = SelectAll::new();
         for plural in ["clusterroles", "roles", "clusterrolebindings", "rolebindings"] {
             let version = Some(registry.revision().to_string());
@@ -50,6 +52,7 @@ pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Result
             changes.push(registry.watch(&resource(&registry, plural)?, None, &options).await?.into_stream());
         }
         refresh(&registry, &authorizer).await?;
+        gate.ready();
         let mut changes = changes.ready_chunks(1024);
         while let Some(events) = changes.next().await {
             if events.iter().any(|event| event.status.is_some()) {

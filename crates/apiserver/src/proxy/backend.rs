@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::body::{Body, RequestBody};
+use crate::metrics::load::Ongoing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -63,6 +64,7 @@ impl Backend {
         path: &str,
         body: RequestBody,
         tasks: &Tasks,
+        ongoing: Option<Arc<Ongoing>>,
     ) -> Result<Response<Body>, String> {
         let unreachable = |error: &dyn std::fmt::Display| format!("dial tcp {}: {error}", self.authority());
         let stream = self.dial().await.map_err(|error| unreachable(&error))?;
@@ -78,7 +80,10 @@ impl Backend {
             let (near, far) = (upgrade_of(parts), hyper::upgrade::on(&mut response));
             let (parts, _) = response.into_parts();
             if let Some(near) = near {
-                tasks.spawn_until_cancelled("proxied upgrade", OnFailure::Log, splice(near, far));
+                tasks.spawn_until_cancelled("proxied upgrade", OnFailure::Log, async move {
+                    let _ongoing = ongoing;
+                    splice(near, far).await
+                });
             }
             return Ok(Response::from_parts(parts, Body::Empty));
         }

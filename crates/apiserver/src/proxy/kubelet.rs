@@ -67,7 +67,7 @@ pub(super) async fn log(api: &Inner, on: &On<'_>) -> Result<Response<Body>, Stat
     if streaming::is_websocket(&on.call.parts.headers) {
         return log_over_websocket(api, on, &backend, &path, empty()).await;
     }
-    let mut response = backend.send(on.call.parts, &path, empty(), &api.tasks).await.map_err(failed)?;
+    let mut response = backend.send(on.call.parts, &path, empty(), &api.tasks, on.call.ongoing.clone()).await.map_err(failed)?;
     if !response.status().is_success() {
         return Err(refused(response).await);
     }
@@ -86,13 +86,17 @@ async fn log_over_websocket(
     let mut plain = on.call.parts.clone();
     plain.headers.clear();
     plain.extensions.clear();
-    let response = backend.send(&plain, path, empty, &api.tasks).await.map_err(Status::internal)?;
+    let response = backend.send(&plain, path, empty, &api.tasks, None).await.map_err(Status::internal)?;
     if !response.status().is_success() {
         return Err(refused(response).await);
     }
     let mut request = http::Request::from_parts(on.call.parts.clone(), ());
     let (answer, copy) = streaming::logs::accept(&mut request).map_err(|refusal| Status::bad_request(refusal.message))?;
-    let copying = copy(response.into_body());
+    let (copying, ongoing) = (copy(response.into_body()), on.call.ongoing.clone());
+    let copying = async move {
+        let _ongoing = ongoing;
+        copying.await
+    };
     api.tasks.spawn_until_cancelled("log stream", base::tasks::OnFailure::Log, copying);
     Ok(answer.map(|()| Body::Empty))
 }
@@ -122,7 +126,7 @@ pub(super) async fn stream(api: &Inner, on: &On<'_>, body: RequestBody) -> Resul
         return Err(Status::bad_request("Upgrade request required"));
     }
     let backend = api.kubelet_of(node).await?;
-    let response = backend.send(on.call.parts, &path, body, &api.tasks).await;
+    let response = backend.send(on.call.parts, &path, body, &api.tasks, on.call.ongoing.clone()).await;
     let response = response.map_err(|error| Status::internal(format!("error dialing backend: {error}")))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS { Ok(response) } else { Err(refused(response).await) }
 }

@@ -63,7 +63,7 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     }
     let unreachable = |error| Status::service_unavailable(format!("error trying to reach service: {error}"));
     if streaming::is_upgrade(&on.call.parts.headers) {
-        return backend.send(on.call.parts, &path, body, &api.tasks).await.map_err(unreachable);
+        return backend.send(on.call.parts, &path, body, &api.tasks, on.call.ongoing.clone()).await.map_err(unreachable);
     }
     let own_path = on.call.parts.uri.path();
     let mut parts = on.call.parts.clone();
@@ -72,7 +72,7 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     }
     let prefix = own_path.strip_suffix(raw).unwrap_or(own_path).to_owned();
     let links = Links { prefix, hosts: [Some(backend.authority()), host(&parts)].into_iter().flatten().collect() };
-    let response = backend.send(&parts, &path, body, &api.tasks).await.map_err(unreachable)?;
+    let response = backend.send(&parts, &path, body, &api.tasks, on.call.ongoing.clone()).await.map_err(unreachable)?;
     Ok(links.adapt(response))
 }
 

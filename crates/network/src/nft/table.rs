@@ -51,10 +51,18 @@ struct Metrics {
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
-    changes: base::metrics::register("knarr_network_nft_element_changes", "Map elements added or removed", Counter::default()),
-    replacements: base::metrics::register("knarr_network_nft_replacements", "Whole-table replacements", Counter::default()),
-    elements: base::metrics::register("knarr_network_nft_elements", "Map elements in the table", Gauge::default()),
-    microseconds: base::metrics::register(
+    changes: base::metrics::Page::Node.register(
+        "knarr_network_nft_element_changes",
+        "Map elements added or removed",
+        Counter::default(),
+    ),
+    replacements: base::metrics::Page::Node.register(
+        "knarr_network_nft_replacements",
+        "Whole-table replacements",
+        Counter::default(),
+    ),
+    elements: base::metrics::Page::Node.register("knarr_network_nft_elements", "Map elements in the table", Gauge::default()),
+    microseconds: base::metrics::Page::Node.register(
         "knarr_network_nft_commit_microseconds",
         "Time spent in netlink batches",
         Counter::default(),

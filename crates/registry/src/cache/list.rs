@@ -76,6 +76,12 @@ impl Cache {
         Some(entries.into_iter().filter(|(_, entry)| selects(entry)).map(|(_, entry)| entry.clone()).collect())
     }
 
+    /// How many objects there are, and the bytes of all.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.items.len(), state.items.values().map(|entry| entry.json.len()).sum())
+    }
+
     /// The revision of the newest change.
     pub(crate) fn revision(&self) -> u64 {
         self.state.read().revision
