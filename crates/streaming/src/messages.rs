@@ -12,14 +12,14 @@ use crate::{Error, LINGER};
 /// Sends messages until their end, or until the client goes away.
 pub type Sending = futures::future::BoxFuture<'static, Result<(), Error>>;
 
+/// Starts to send, once the answer to the handshake is on its way.
+pub type Send = Box<dyn FnOnce(BoxStream<'static, Bytes>) -> Sending + std::marker::Send>;
+
 /// Accepts the upgrade, whatever subprotocol the client offers. What the client sends is read and forgotten. Messages are
 /// sent as text where they are `text`.
-pub fn accept<B>(
-    request: &mut Request<B>,
-    text: bool,
-) -> Result<(Response<()>, impl FnOnce(BoxStream<'static, Bytes>) -> Sending + use<B>), Refusal> {
+pub fn accept<B>(request: &mut Request<B>, text: bool) -> Result<(Response<()>, Send), Refusal> {
     let (response, upgraded) = upgrade::any_websocket(request)?;
-    let send = move |mut messages: BoxStream<'static, Bytes>| -> Sending {
+    let send: Send = Box::new(move |mut messages: BoxStream<'static, Bytes>| -> Sending {
         Box::pin(async move {
             let socket = upgrade::websocket(upgrade::socket(upgraded).await?).await;
             let (mut sink, mut source) = socket.split();
@@ -38,7 +38,7 @@ pub fn accept<B>(
             };
             crate::ended(result)
         })
-    };
+    });
     Ok((response, send))
 }
 

@@ -305,12 +305,16 @@ impl Rendering {
 /// Where a list goes: as it is, or compressed.
 enum Output {
     Plain { over: bool },
-    Gzip(Option<GzEncoder<Vec<u8>>>),
+    Gzip(Option<Box<GzEncoder<Vec<u8>>>>),
 }
 
 impl Output {
     fn new(gzip: bool) -> Self {
-        if gzip { Self::Gzip(Some(GzEncoder::new(Vec::new(), Compression::fast()))) } else { Self::Plain { over: false } }
+        if gzip {
+            Self::Gzip(Some(Box::new(GzEncoder::new(Vec::new(), Compression::fast()))))
+        } else {
+            Self::Plain { over: false }
+        }
     }
 
     fn is_over(&self) -> bool {
