@@ -40,7 +40,7 @@ impl Inner {
             "/openapi/v2" => self.openapi.v2(&call.parts.headers).await,
             "/openapi/v3" => self.openapi.index(),
             _ => match path.strip_prefix("/openapi/v3/") {
-                Some(rest) => self.openapi.v3(rest, &call.parts.headers).await,
+                Some(rest) => self.openapi.v3(rest, call.query, &call.parts.headers).await,
                 None => match self.discovery.of(&self.registry.catalog()).document(path) {
                     Some(document) => respond::value(call.accept, OK, None, document.clone(), ""),
                     None => respond::page_not_found(),

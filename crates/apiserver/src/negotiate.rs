@@ -118,6 +118,14 @@ pub fn accept(headers: &HeaderMap, query: &str, restrictions: Restrictions<'_>) 
     Ok(Accept { format, shape, pretty: pretty || is_pretty(query, text(USER_AGENT)), gzip })
 }
 
+/// The best of some media types by an Accept header, of documents that are no API objects.
+pub fn best(header: &str, served: &[&'static str]) -> Option<&'static str> {
+    clauses(header).iter().find_map(|clause| {
+        let takes = |media: &&str| media.split_once('/').is_some_and(|(main, sub)| clause.takes(main, sub));
+        served.iter().copied().find(|media| takes(media))
+    })
+}
+
 /// Refuses a watch in a format that has no streams.
 pub fn check_stream(accept: Accept) -> Result<(), Status> {
     accept.format.stream_type().map(drop).ok_or_else(|| Status::not_acceptable(STREAMS))

@@ -1,25 +1,34 @@
 //! OpenAPI documents: built when first asked for, kept compressed.
 
 mod gnostic;
+mod operation;
+mod options;
 mod paths;
+mod resource;
+mod roots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, VARY};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 use registry::{Catalog, Registry};
+use schema::Schema;
 use schema::openapi::{Docs, v2_definitions, v3_schemas};
-use schema::{Schema, TypeId};
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
-use crate::respond;
+use crate::{negotiate, respond};
+use operation::Dialect;
+use paths::Operations;
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
-const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What the document of version 2 can be had as. The last one is a name that is no media type, and which clients use.
+const V2_TYPES: [&str; 3] = ["application/json", V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
 
 /// A document, gzipped.
 #[derive(Clone)]
@@ -46,47 +55,57 @@ impl OpenApi {
     /// `/openapi/v3`: the group versions and the hashes of their documents.
     pub(crate) fn index(&self) -> Response<Body> {
         let mut paths = Map::new();
-        for path in self.group_versions() {
-            // The hash names what the document derives from: this build and the kinds that it serves.
-            let generation = self.registry.catalog().generation();
-            let seed = format!("{} {path} {} {generation}", self.version, env!("CARGO_PKG_VERSION"));
-            let url = format!("/openapi/v3/{path}?hash={}", hash(seed.as_bytes()));
+        let catalog = self.registry.catalog();
+        for path in roots::keys(&catalog) {
+            let url = self.url(&path, catalog.generation());
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
         respond::bytes(StatusCode::OK, "application/json", json!({"paths": paths}).to_string())
     }
 
-    fn group_versions(&self) -> Vec<String> {
-        let mut all: Vec<String> =
-            self.registry.catalog().iter().map(|served| prefix(served.def.group, served.def.version)).collect();
-        all.sort();
-        all.dedup();
-        all
+    /// Where a document is. The hash names what it derives from: this build and the kinds that it serves.
+    fn url(&self, path: &str, generation: u64) -> String {
+        let seed = format!("{} {path} {} {generation}", self.version, env!("CARGO_PKG_VERSION"));
+        format!("/openapi/v3/{path}?hash={}", hash(seed.as_bytes()))
     }
 
-    /// `/openapi/v3/PATH`.
-    pub(crate) async fn v3(&self, path: &str, headers: &HeaderMap) -> Response<Body> {
-        if !self.group_versions().iter().any(|known| known == path) {
+    /// `/openapi/v3/PATH`. A hash in the query makes the answer one that stays true, or leads to the present document.
+    pub(crate) async fn v3(&self, path: &str, query: &str, headers: &HeaderMap) -> Response<Body> {
+        let (catalog, version, wanted) = (self.registry.catalog(), self.version, path.to_owned());
+        if !roots::keys(&catalog).iter().any(|known| known == path) {
             return respond::page_not_found();
         }
-        let (catalog, version, wanted) = (self.registry.catalog(), self.version, path.to_owned());
         let generation = catalog.generation();
+        let url = self.url(path, generation);
+        let hash = query.split('&').find_map(|pair| pair.strip_prefix("hash=")).filter(|hash| !hash.is_empty());
+        if hash.is_some_and(|hash| !url.ends_with(&format!("?hash={hash}"))) {
+            return moved(&url);
+        }
         let built = self.packed(path, generation, move || document_v3(&catalog, version, &wanted).to_string().into_bytes()).await;
-        self.send(built, "application/json", headers)
+        let mut response = self.send(built, "application/json", headers);
+        if hash.is_some() {
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+        }
+        response
     }
 
-    /// `/openapi/v2`, as JSON or in protobuf, whichever the client names first.
+    /// `/openapi/v2`, as JSON or in protobuf, whichever the client likes best.
     pub(crate) async fn v2(&self, headers: &HeaderMap) -> Response<Body> {
-        let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let protobuf = wanted.split(',').next().is_some_and(|first| first.trim_start().starts_with(V2_PROTOBUF));
+        let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|wanted| !wanted.is_empty());
         let (catalog, version) = (self.registry.catalog(), self.version);
         let generation = catalog.generation();
-        if protobuf {
-            let built = self.packed("v2+protobuf", generation, move || gnostic::encode(&document_v2(&catalog, version))).await;
-            return self.send(built, V2_PROTOBUF_TYPE, headers);
+        match negotiate::best(wanted.unwrap_or("*/*"), &V2_TYPES) {
+            Some("application/json") => {
+                let built = self.packed("v2", generation, move || document_v2(&catalog, version).to_string().into_bytes()).await;
+                self.send(built, "application/json", headers)
+            }
+            Some(_) => {
+                let built =
+                    self.packed("v2+protobuf", generation, move || gnostic::encode(&document_v2(&catalog, version))).await;
+                self.send(built, V2_PROTOBUF, headers)
+            }
+            None => respond::text(StatusCode::NOT_ACCEPTABLE, Body::Empty),
         }
-        let built = self.packed("v2", generation, move || document_v2(&catalog, version).to_string().into_bytes()).await;
-        self.send(built, "application/json", headers)
     }
 
     async fn packed(&self, key: &str, generation: u64, build: impl FnOnce() -> Vec<u8> + Send + 'static) -> Option<Packed> {
@@ -122,6 +141,10 @@ impl OpenApi {
             true => respond::bytes(StatusCode::OK, media_type, packed.gzip.clone()),
             false => respond::bytes(StatusCode::OK, media_type, unpack(&packed)),
         };
+        if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == packed.tag.as_bytes()) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.body_mut() = Body::Empty;
+        }
         let headers = response.headers_mut();
         if takes_gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -132,6 +155,15 @@ impl OpenApi {
         }
         response
     }
+}
+
+/// To the present document.
+fn moved(url: &str) -> Response<Body> {
+    let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, Body::Empty);
+    if let Ok(url) = HeaderValue::from_str(url) {
+        response.headers_mut().insert(LOCATION, url);
+    }
+    response
 }
 
 fn unpack(packed: &Packed) -> Vec<u8> {
@@ -151,42 +183,33 @@ fn prefix(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The types whose schemas a group version's document needs.
-fn roots(catalog: &Catalog, only: Option<&str>) -> Vec<TypeId> {
-    let schema = Schema::builtin();
-    let mut roots = Vec::new();
-    for resource in catalog.iter().filter(|r| only.is_none_or(|path| prefix(r.def.group, r.def.version) == path)) {
-        let def = resource.def;
-        roots.push(resource.schema_type());
-        roots.extend(schema.kind(def.group, def.version, &def.list_kind()));
-        roots.extend(def.subresources.iter().filter_map(|sub| {
-            let (group, version, kind) = def.body_kind(Some(sub));
-            schema.kind(group, version, kind)
-        }));
-        roots.extend(schema.kind(def.group, def.version, "DeleteOptions"));
-        roots.extend(schema.kind(def.group, def.version, "WatchEvent"));
-    }
-    roots.extend(schema.named("io.k8s.apimachinery.pkg.apis.meta.v1.Status"));
-    roots
+/// The scheme of authentication that all operations have.
+fn bearer_token() -> Value {
+    json!({"BearerToken": {
+        "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
+    }})
 }
 
 fn document_v3(catalog: &Catalog, version: &str, path: &str) -> Value {
-    let schemas = v3_schemas(Schema::builtin(), &Docs::builtin(), &roots(catalog, Some(path)));
+    let docs = Docs::builtin();
+    let operations = Operations::of(catalog, &docs, path);
+    let mut schemas = v3_schemas(Schema::builtin(), &docs, &operations.types());
+    if path == "version" {
+        schemas.extend(roots::definitions());
+    }
     json!({
-        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths::v3(catalog, path),
-        "components": {"schemas": schemas, "securitySchemes": {"BearerToken": {
-            "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
-        }}},
+        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": operations.render(Dialect::V3),
+        "components": {"schemas": schemas, "securitySchemes": bearer_token()},
     })
 }
 
 fn document_v2(catalog: &Catalog, version: &str) -> Value {
-    let definitions = v2_definitions(Schema::builtin(), &Docs::builtin(), &roots(catalog, None));
+    let docs = Docs::builtin();
+    let operations = Operations::all(catalog, &docs);
+    let mut definitions = v2_definitions(Schema::builtin(), &docs, &operations.types());
+    definitions.extend(roots::definitions());
     json!({
-        "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths::v2(catalog), "definitions": definitions,
-        "securityDefinitions": {"BearerToken": {
-            "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
-        }},
-        "security": [{"BearerToken": []}],
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": operations.render(Dialect::V2),
+        "definitions": definitions, "securityDefinitions": bearer_token(), "security": [{"BearerToken": []}],
     })
 }

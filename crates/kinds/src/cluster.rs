@@ -18,6 +18,7 @@ impl Kind for Namespace {
         .short(&["ns"])
         .cluster()
         .name(NameRule::Label)
+        .verbs(VerbSet::WITHOUT_COLLECTION)
         .subresources(&[
             Sub::part("finalize", VerbSet::of(&[Verb::Update]), |object, old| {
                 keep_all_but_part(object, old, "spec", "finalizers")

@@ -48,6 +48,9 @@ pub struct VerbSet(u8);
 impl VerbSet {
     /// What a stored kind takes.
     pub const ALL: Self = Self::of(&Verb::ALL);
+    /// What a stored kind takes of which nobody may delete a whole collection.
+    pub const WITHOUT_COLLECTION: Self =
+        Self::of(&[Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete]);
     /// What a kind takes that is answered and never kept.
     pub const CREATE: Self = Self::of(&[Verb::Create]);
     /// What a sub-resource takes that is a part of the object.

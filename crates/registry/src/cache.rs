@@ -5,10 +5,11 @@
 //! ring is cut off and lists again.
 
 mod event;
+mod items;
 mod list;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use apimachinery::meta;
@@ -21,6 +22,8 @@ pub use watch::Watch;
 
 use crate::entry::{Encoding, Entry, Index};
 pub(crate) use event::Change;
+use items::Items;
+pub(crate) use list::{Page, Window};
 
 /// Most changes kept for watchers of one kind.
 const RING_EVENTS: usize = 8192;
@@ -37,7 +40,7 @@ pub(crate) struct Cache {
 
 #[derive(Default)]
 struct State {
-    items: BTreeMap<Arc<str>, Arc<Entry>>,
+    items: Items,
     ring: VecDeque<Arc<Change>>,
     /// Position of the first change in the ring.
     start: u64,
@@ -68,7 +71,7 @@ impl Cache {
     /// Takes in an object as it was when the resource was opened.
     pub(crate) fn load(&self, path: &str, stored: &Bytes, revision: u64) {
         let entry = Arc::new(self.entry(stored, revision, None));
-        self.state.write().items.insert(path.into(), entry);
+        self.state.write().items.insert(path, entry);
     }
 
     /// Says that everything up to `revision` is loaded. Commits that came meanwhile are taken in where what was loaded is older; their
@@ -83,7 +86,7 @@ impl Cache {
                 continue;
             }
             match &event.value {
-                Some(value) => drop(state.items.insert((*path).into(), Arc::new(self.entry(value, event.revision, None)))),
+                Some(value) => drop(state.items.insert(&path, Arc::new(self.entry(value, event.revision, None)))),
                 None => drop(state.items.remove(&*path)),
             }
         }
@@ -98,7 +101,7 @@ impl Cache {
             return early.push(event.clone());
         }
         let previous = match &new {
-            Some(entry) => state.items.insert(path.into(), entry.clone()),
+            Some(entry) => state.items.insert(path, entry.clone()),
             None => state.items.remove(path),
         };
         let entry = match (new, &previous) {
@@ -120,7 +123,7 @@ impl Cache {
 
     /// Every object of a namespace, or all, at this moment.
     pub(crate) fn all(&self, namespace: Option<&str>) -> Vec<Arc<Entry>> {
-        list::select(&self.state.read().items, namespace, None, |_| true)
+        list::select(&self.state.read().items, Window { namespace, ..Window::default() }, |_| true).entries
     }
 
     /// The same object under another revision.

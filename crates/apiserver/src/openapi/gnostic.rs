@@ -45,6 +45,8 @@ const PATH_ITEM: Fields = &[
     (3, "put", Kind::Message(operation)),
     (4, "post", Kind::Message(operation)),
     (5, "delete", Kind::Message(operation)),
+    (6, "options", Kind::Message(operation)),
+    (7, "head", Kind::Message(operation)),
     (8, "patch", Kind::Message(operation)),
     (9, "parameters", Kind::Messages(parameter)),
 ];
@@ -57,6 +59,7 @@ const OPERATION: Fields = &[
     (7, "consumes", Kind::Texts),
     (8, "parameters", Kind::Messages(parameter)),
     (9, "responses", Kind::Message(|all| named(all, 1, |one| put(1, &message(one, RESPONSE, 5))))),
+    (10, "schemes", Kind::Texts),
 ];
 
 const RESPONSE: Fields = &[(1, "description", Kind::Text), (2, "schema", Kind::Message(|one| put(1, &schema(one))))];

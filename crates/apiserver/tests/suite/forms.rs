@@ -261,3 +261,29 @@ async fn watches_by_any_name() {
         check("watch=0", "ConfigMapList"),
     );
 }
+
+/// A page costs what it holds: what comes behind it is counted, not read, also in the past.
+#[tokio::test]
+async fn pages_say_what_remains() {
+    let server = with_maps(10, 30).await;
+    let api = &server.api;
+    let page = async |query: String| {
+        let list = admin(api, &format!("GET {PATH}?{query}")).await.json();
+        let names: Vec<String> =
+            list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+        let metadata = &list["metadata"];
+        let token = metadata["continue"].as_str().unwrap_or_default().to_owned();
+        (names.join(" "), metadata["remainingItemCount"].as_i64(), token)
+    };
+    let (names, remaining, token) = page("limit=4".into()).await;
+    assert_eq!((names.as_str(), remaining), ("m000 m001 m002 m003", Some(6)));
+    // What happens meanwhile does not show in the pages that follow.
+    assert_eq!(admin(api, &format!("DELETE {PATH}/m005")).await.code, 200);
+    assert_eq!(admin(api, &format!("POST {PATH}\n\n{}", config_map("m0045"))).await.code, 201);
+    let (names, remaining, token) = page(format!("limit=4&continue={token}")).await;
+    assert_eq!((names.as_str(), remaining), ("m004 m005 m006 m007", Some(2)));
+    let (names, remaining, token) = page(format!("limit=4&continue={token}")).await;
+    assert_eq!((names.as_str(), remaining, token.as_str()), ("m008 m009", None, ""));
+    let (names, remaining, _) = page("limit=5&fieldSelector=metadata.name%21%3Dm001".into()).await;
+    assert_eq!((names.as_str(), remaining), ("m000 m002 m003 m004 m0045", None));
+}

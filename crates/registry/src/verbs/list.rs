@@ -5,6 +5,7 @@ use std::sync::Arc;
 use apimachinery::{Status, fields};
 
 use super::continuation::Continuation;
+use crate::cache::{Page, Window};
 use crate::pipeline::storage_error;
 use crate::served::object_path;
 use crate::{Entry, List, ListOptions, Registry, Served};
@@ -50,6 +51,11 @@ impl Selection {
     /// Most objects of a page, 0 for all.
     fn limit(&self) -> usize {
         usize::try_from(self.options.limit).unwrap_or(0)
+    }
+
+    /// The part of a cache that is looked at.
+    fn window<'a>(&'a self, after: Option<&'a str>) -> Window<'a> {
+        Window { namespace: self.namespace.as_deref(), after, limit: self.limit() }
     }
 
     /// Whether a selector other than the namespace narrows it down.
@@ -117,15 +123,15 @@ impl Registry {
             let entries = res.storage.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
             return List { entries, revision, ..List::default() };
         }
-        let (entries, newest) = res.storage.cache.select(selection.namespace.as_deref(), after, |entry| selection.matches(entry));
-        page(entries, newest.max(current), selection, true)
+        let (page, newest) = res.storage.cache.select(selection.window(after), |entry| selection.matches(entry));
+        list(page, newest.max(current), selection)
     }
 
     /// A page of the state at a revision.
     async fn list_at(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
-        let cached = res.storage.cache.select_at(at, selection.namespace.as_deref(), after, |entry| selection.selects(entry));
+        let cached = res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry));
         match (cached, after) {
-            (Some(entries), _) => Ok(page(entries, at, selection, true)),
+            (Some(page), _) => Ok(list(page, at, selection)),
             (None, _) if !res.storage.def.ephemeral => self.list_past(res, selection, at, after).await,
             (None, after) => Err(expired(after)),
         }
@@ -149,7 +155,14 @@ impl Registry {
                 Some(last) if found.more && (selection.limit() == 0 || entries.len() <= selection.limit()) => {
                     start = [&last.key, &b"\0"[..]].concat();
                 }
-                _ => return Ok(page(entries, at, selection, !found.more)),
+                _ => {
+                    let more = selection.limit() > 0 && entries.len() > selection.limit();
+                    let behind = (more && !found.more).then(|| entries.len() - selection.limit());
+                    if more {
+                        entries.truncate(selection.limit());
+                    }
+                    return Ok(list(Page { entries, more, behind }, at, selection));
+                }
             }
         }
     }
@@ -163,17 +176,16 @@ fn expired(after: Option<&str>) -> Status {
     }
 }
 
-/// Cuts a list to the limit. `complete` says that `entries` go to the end.
-fn page(mut entries: Vec<Arc<Entry>>, revision: u64, selection: &Selection, complete: bool) -> List {
-    let limit = selection.limit();
-    if limit == 0 || entries.len() <= limit {
-        return List { entries, revision, continue_token: None, remaining: None };
+/// A page as a list. How many objects remain is unknown where selectors decide about them.
+fn list(page: Page, revision: u64, selection: &Selection) -> List {
+    let last = page.entries.last().filter(|_| page.more);
+    let behind = page.behind.filter(|_| page.more && !selection.is_narrowed());
+    List {
+        continue_token: last.map(|last| Continuation::behind(last, revision).encode()),
+        remaining: behind.map(|count| i64::try_from(count).unwrap_or(i64::MAX)),
+        entries: page.entries,
+        revision,
     }
-    let counts = complete && !selection.is_narrowed();
-    let remaining = counts.then(|| i64::try_from(entries.len() - limit).unwrap_or(i64::MAX));
-    entries.truncate(limit);
-    let continue_token = entries.last().map(|last| Continuation::behind(last, revision).encode());
-    List { entries, revision, continue_token, remaining }
 }
 
 /// A resource version from a request: none and "0" ask for anything.

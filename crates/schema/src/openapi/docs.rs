@@ -50,6 +50,11 @@ impl Docs {
         Self(all)
     }
 
+    /// What a field of a type is for; empty where nobody has said.
+    pub fn field_description(&self, ty: &str, field: &str) -> &str {
+        self.of(ty).and_then(|ty| ty.field(field)).map_or("", FieldDocs::description)
+    }
+
     pub(super) fn of(&self, name: &str) -> Option<&TypeDocs> {
         self.0.get(name)
     }
