@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     scheduling, storage,
 };
 
-use crate::events_v1::EventsV1;
+use crate::events::EventsV1;
 use crate::strategy::Strategy;
 use crate::typed::{Kind, Typed};
 

@@ -9,13 +9,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
+use crate::core::pod;
 use crate::def::KindDef;
-use crate::pod;
 use crate::rules::{self, int_or_percent, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{self, child_object, or_none, set_default, set_zero};
-use crate::workloads::{each_container, format_selector, validate_counts};
+use crate::workload::{each_container, format_selector, validate_counts};
 
 /// The number of templates that there were, which older versions of the API kept in a field.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

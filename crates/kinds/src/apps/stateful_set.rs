@@ -8,14 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
+use crate::core::pod;
 use crate::def::{KindDef, NameRule};
-use crate::pod;
 use crate::rules::resources::amount;
 use crate::rules::{self, int_or_percent, list, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{self, child_object, each, remove, set_default, set_zero};
-use crate::workloads::{SCALE, each_container, validate_counts};
+use crate::workload::{SCALE, each_container, validate_counts};
 
 const UPDATABLE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 const ROLLING: &str = "/spec/updateStrategy/rollingUpdate";

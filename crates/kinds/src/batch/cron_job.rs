@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::job;
 use super::schedule::Schedule;
 use crate::columns::Column;
+use crate::core::pod;
 use crate::def::KindDef;
-use crate::pod;
 use crate::rules::{self, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{age_of, child_object, or_none, set_default, set_zero};
-use crate::workloads::{each_container, format_selector};
+use crate::workload::{each_container, format_selector};
 
 const POLICIES: &[&str] = &["Allow", "Forbid", "Replace"];
 /// Jobs have the name of their CronJob and the time, in eleven characters, and at most 63 in all.

@@ -18,12 +18,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
+use crate::core::pod;
 use crate::def::{Dependents, KindDef};
-use crate::pod;
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, each, integer, or_none, set_default, set_zero};
-use crate::workloads::{each_container, format_selector};
+use crate::workload::{each_container, format_selector};
 
 pub(super) use spec::validate_template_spec;
 

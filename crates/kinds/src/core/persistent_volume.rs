@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::volume_source;
 use crate::columns::Column;
+use crate::core::pod::renamed_label;
 use crate::def::KindDef;
-use crate::pod::renamed_label;
 use crate::rules::resources::amount;
 use crate::rules::{list, text};
 use crate::sub::Sub;

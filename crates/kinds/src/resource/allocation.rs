@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::claim::{MAX_CONFIG, Requests};
 use super::{DeviceId, binding_conditions, configuration, each, each_once, pool_name, raw_object, toleration, uid};
-use crate::pod::node_selector;
+use crate::core::pod::node_selector;
 use crate::rules::{self, list, text};
 
 const MAX_CONSUMERS: usize = 256;

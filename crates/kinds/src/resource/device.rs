@@ -8,7 +8,7 @@ use k8s_openapi::api::resource::v1::{Counter, Device, DeviceAttribute, DeviceCou
 use serde_json::{Value, json};
 
 use super::{EFFECTS, binding_conditions, each, each_once, policy, qualified_name, shown_key};
-use crate::pod::node_selector;
+use crate::core::pod::node_selector;
 use crate::rules::{self, list, text};
 
 const MAX_ENTRIES: usize = 32;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{device, each_once, pool_name};
 use crate::columns::Column;
+use crate::core::pod::node_selector;
 use crate::def::KindDef;
-use crate::pod::node_selector;
 use crate::rules::{self, NOT_POSITIVE, list, text};
 use crate::typed::Kind;
 use crate::util::{self, remove, set_default};

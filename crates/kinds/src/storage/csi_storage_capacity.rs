@@ -6,8 +6,8 @@ use apimachinery::quantity::Quantity;
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 
 use crate::columns::Column;
+use crate::core::pod::renamed_label;
 use crate::def::KindDef;
-use crate::pod::renamed_label;
 use crate::rules::resources::amount;
 use crate::rules::{self, NEGATIVE, list};
 use crate::typed::Kind;

@@ -8,8 +8,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
+use crate::core::pod::renamed_label;
 use crate::def::KindDef;
-use crate::pod::renamed_label;
 use crate::rules::{self, list};
 use crate::typed::Kind;
 use crate::util::set_default;

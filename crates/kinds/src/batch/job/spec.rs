@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::{JobSpec, JobTemplateSpec};
 use serde_json::json;
 
 use super::policies;
-use crate::pod;
+use crate::core::pod;
 use crate::rules::{self, text};
 
 /// An indexed job keeps the list of its indexes in its status, which must not grow without bound.

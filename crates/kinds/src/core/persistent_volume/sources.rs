@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::{
     LocalVolumeSource, PersistentVolumeSpec, SecretReference, StorageOSPersistentVolumeSource,
 };
 
+use crate::core::pod::host_path;
 use crate::core::volume_source::{
     self as source, azure_disk, fibre_channel, first, flex, flocker, needs, nfs, partition, quobyte,
 };
-use crate::pod::host_path;
 use crate::rules::{self, OneOf, text};
 
 pub(super) fn validate(spec: &PersistentVolumeSpec, name: &str, path: &Path, errors: &mut Errors) {

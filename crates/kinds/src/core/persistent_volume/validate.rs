@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{basic_resource, sources};
 use crate::core::persistent_volume_claim::{VOLUME_MODES, access_modes};
-use crate::pod::{diff, node_selector};
+use crate::core::pod::{diff, node_selector};
 use crate::rules::resources::amount;
 use crate::rules::{self, NOT_POSITIVE, list, text};
 

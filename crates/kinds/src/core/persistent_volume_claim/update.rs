@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use serde_json::json;
 
 use crate::core::persistent_volume::BETA_CLASS;
-use crate::pod::diff;
+use crate::core::pod::diff;
 use crate::rules::resources::amount;
 use crate::rules::{self, text};
 

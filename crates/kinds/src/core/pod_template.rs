@@ -5,11 +5,11 @@ use k8s_openapi::api::core::v1::PodTemplate;
 use serde_json::Value;
 
 use crate::columns::Column;
+use crate::core::pod;
 use crate::def::KindDef;
-use crate::pod;
 use crate::typed::Kind;
 use crate::util::{child_object, or_none};
-use crate::workloads::each_container;
+use crate::workload::each_container;
 
 impl Kind for PodTemplate {
     const DEF: KindDef = KindDef::new("", "v1", "PodTemplate", "podtemplates", "podtemplate").generation().returns_deleted();

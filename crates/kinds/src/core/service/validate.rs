@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, Serv
 use serde_json::json;
 
 use super::addresses;
-use crate::pod::PROTOCOLS;
+use crate::core::pod::PROTOCOLS;
 use crate::rules::{self, list, text};
 
 const BALANCERS_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";

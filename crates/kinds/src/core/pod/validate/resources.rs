@@ -179,7 +179,7 @@ fn pod_resource_name(path: &Path, name: &str, errors: &mut Errors) {
 }
 
 /// What all containers ask for together: those that run side by side add up, an init container needs its own while it runs.
-pub(in crate::pod) fn container_requests(spec: &PodSpec) -> BTreeMap<&str, Quantity> {
+pub(in crate::core::pod) fn container_requests(spec: &PodSpec) -> BTreeMap<&str, Quantity> {
     let mut sum: BTreeMap<&str, Quantity> = BTreeMap::new();
     let (mut peak, mut sidecars) = (sum.clone(), sum.clone());
     for container in &spec.containers {

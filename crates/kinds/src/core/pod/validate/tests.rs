@@ -11,7 +11,7 @@ use apimachinery::patch;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pod::defaults::default_pod;
+use crate::core::pod::defaults::default_pod;
 
 /// Merges the snippet into the spec of a pod that is right, fills in defaults and says what is wrong.
 pub(super) fn problems(spec: Value) -> Vec<String> {

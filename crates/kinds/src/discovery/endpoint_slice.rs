@@ -1,108 +1,28 @@
-//! Endpoints and EndpointSlice: where a service's pods are.
+//! EndpointSlice.
 
 use std::collections::HashSet;
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 
 use crate::columns::Column;
+use crate::core::endpoints::first_three;
+use crate::core::pod::PROTOCOLS;
 use crate::def::KindDef;
-use crate::pod::PROTOCOLS;
 use crate::rules::{self, list, text};
 use crate::typed::Kind;
-use crate::util::{each, or_none, set_default, set_zero};
+use crate::util::{each, set_default};
 
 /// Most endpoints and ports of a slice, and addresses of an endpoint.
 const MAX_ENDPOINTS: usize = 1000;
+
 const MAX_PORTS: usize = 20_000;
+
 const MAX_ADDRESSES: usize = 100;
+
 const MAX_TOPOLOGY: usize = 16;
+
 const MAX_HINTS: usize = 8;
-
-/// Shows the first three of `items` and how many more there are.
-fn first_three(items: impl Iterator<Item = String>, count: usize) -> String {
-    let more = count.saturating_sub(3);
-    let shown = items.take(3).collect::<Vec<_>>().join(",");
-    if more > 0 { format!("{shown} + {more} more...") } else { shown }
-}
-
-impl Kind for Endpoints {
-    const DEF: KindDef = KindDef::new("", "v1", "Endpoints", "endpoints", "endpoints").short(&["ep"]).create_on_update();
-
-    fn apply_defaults(object: &mut serde_json::Value) {
-        for subset in each(object, "subsets") {
-            for port in each(subset, "ports") {
-                set_zero(port, "protocol", "TCP");
-            }
-        }
-    }
-
-    fn validate(&self, errors: &mut Errors) {
-        for (index, subset) in list(&self.subsets).iter().enumerate() {
-            let path = Path::new("subsets").index(index);
-            let (ready, not_ready, ports) = (list(&subset.addresses), list(&subset.not_ready_addresses), list(&subset.ports));
-            if ready.is_empty() && not_ready.is_empty() {
-                errors.push(Error::required(&path, "must specify `addresses` or `notReadyAddresses`"));
-            }
-            for (field, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
-                for (index, address) in addresses.iter().enumerate() {
-                    validate_address(address, &path.child(field).index(index), errors);
-                }
-            }
-            for (index, port) in ports.iter().enumerate() {
-                validate_port(port, ports.len() > 1, &path.child("ports").index(index), errors);
-            }
-        }
-    }
-
-    fn columns() -> &'static [Column<Self>] {
-        const {
-            &[Column::new("Endpoints", "Addresses and ports behind the service.", |endpoints, _| {
-                let subsets = || endpoints.subsets.iter().flatten();
-                let count = subsets().map(|subset| list(&subset.addresses).len() * list(&subset.ports).len().max(1)).sum();
-                or_none(first_three(subsets().flat_map(places), count))
-            })]
-        }
-    }
-}
-
-/// Every port at every address. There may be very many: whoever wants a few takes no more.
-fn places(subset: &EndpointSubset) -> impl Iterator<Item = String> {
-    list(&subset.addresses).iter().flat_map(|address| {
-        let bare = list(&subset.ports).is_empty().then(|| address.ip.clone());
-        let ports = list(&subset.ports).iter().map(|port| format!("{}:{}", address.ip, port.port));
-        ports.chain(bare)
-    })
-}
-
-fn validate_address(address: &EndpointAddress, path: &Path, errors: &mut Errors) {
-    let before = errors.len();
-    rules::ip(&path.child("ip"), &address.ip, errors);
-    let valid = errors.len() == before;
-    if !text(&address.hostname).is_empty() {
-        rules::dns_label(&path.child("hostname"), text(&address.hostname), errors);
-    }
-    if let Some(node) = &address.node_name {
-        rules::dns_subdomain(&path.child("nodeName"), node, errors);
-    }
-    if valid {
-        rules::non_special_ip(&path.child("ip"), &address.ip, errors);
-    }
-}
-
-fn validate_port(port: &EndpointPort, named: bool, path: &Path, errors: &mut Errors) {
-    match text(&port.name) {
-        "" if named => errors.push(Error::required(&path.child("name"), "")),
-        "" => {}
-        name => rules::dns_label(&path.child("name"), name, errors),
-    }
-    rules::port_number(&path.child("port"), port.port, errors);
-    rules::one_of(&path.child("protocol"), text(&port.protocol), PROTOCOLS, errors);
-    if let Some(protocol) = &port.app_protocol {
-        rules::qualified_name(&path.child("appProtocol"), protocol, errors);
-    }
-}
 
 impl Kind for EndpointSlice {
     const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
@@ -266,28 +186,6 @@ mod tests {
         let mut errors = Errors::new();
         serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
         assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn endpoints() {
-        let subset = |subset: Value| json!({"subsets": [subset]});
-        check::<Endpoints>(subset(json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]})), &[]);
-        check::<Endpoints>(
-            subset(json!({"ports": [{"port": 80}, {"port": 0, "name": "b", "protocol": "X"}]})),
-            &[
-                "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
-                "subsets[0].ports[0].name: Required value",
-                "subsets[0].ports[1].port: Invalid value: 0: must be between 1 and 65535, inclusive",
-                "subsets[0].ports[1].protocol: Unsupported value: \"X\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
-            ],
-        );
-        check::<Endpoints>(
-            subset(json!({"addresses": [{"ip": "127.0.0.1"}, {"ip": "x"}]})),
-            &[
-                "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
-                "subsets[0].addresses[1].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ],
-        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::pod;
+use crate::core::pod;
 use crate::rules::{self, list, text};
 use crate::sub::{ScalePaths, Sub};
 use crate::util::{integer, or_none};
@@ -19,7 +19,7 @@ pub(crate) const SCALE: Sub =
     Sub::scale(ScalePaths { replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" });
 
 /// A kind that keeps a number of pods of one template.
-pub(super) trait Workload {
+pub(crate) trait Workload {
     fn template(&self) -> Option<&PodTemplateSpec>;
     fn selector(&self) -> Option<LabelSelector>;
     /// Wanted pods, and the seconds for which one must be ready to count as available.
@@ -68,7 +68,7 @@ workload!(
 );
 
 /// Counts, selector and template. ReplicationControllers (`by_map`) say some of it in words of their own.
-pub(super) fn validate<K: Workload>(workload: &K, kind: &str, by_map: bool, errors: &mut Errors) {
+pub(crate) fn validate<K: Workload>(workload: &K, kind: &str, by_map: bool, errors: &mut Errors) {
     let path = Path::new("spec");
     let (replicas, min_ready) = workload.counts();
     let selector = workload.selector().unwrap_or_default();
@@ -129,12 +129,12 @@ fn validate_template(template: &PodTemplateSpec, selector: &LabelSelector, kind:
 }
 
 /// What the author of the template should know.
-pub(super) fn warnings<K: Workload>(workload: &K) -> Vec<String> {
+pub(crate) fn warnings<K: Workload>(workload: &K) -> Vec<String> {
     workload.template().map(|template| pod::of_template(template, &Path::new("spec.template"))).unwrap_or_default()
 }
 
 /// The same of a change, where there was one.
-pub(super) fn warnings_on_update<K: Workload>(new: &K, old: &K) -> Vec<String> {
+pub(crate) fn warnings_on_update<K: Workload>(new: &K, old: &K) -> Vec<String> {
     if new.template() == old.template() { Vec::new() } else { warnings(new) }
 }
 
@@ -152,30 +152,30 @@ pub(crate) fn validate_counts(counts: &[(&str, i64)], parts: &[(&str, &str)], er
 }
 
 /// The selector never changes.
-pub(super) fn immutable_selector<K: Workload>(new: &K, old: &K, errors: &mut Errors) {
+pub(crate) fn immutable_selector<K: Workload>(new: &K, old: &K, errors: &mut Errors) {
     if new.selector() != old.selector() {
         errors.push(Error::invalid(&Path::new("spec").child("selector"), json!(new.selector()), "field is immutable"));
     }
 }
 
 /// The selectable field `status.replicas`.
-pub(super) fn replicas_field(object: &Value) -> String {
+pub(crate) fn replicas_field(object: &Value) -> String {
     integer(object, "/status/replicas").unwrap_or(0).to_string()
 }
 
-pub(super) const fn containers<K: Workload>() -> Column<K> {
+pub(crate) const fn containers<K: Workload>() -> Column<K> {
     Column::wide("Containers", "Names of each container in the template.", |workload, _| {
         each(workload, |container| container.name.clone())
     })
 }
 
-pub(super) const fn images<K: Workload>() -> Column<K> {
+pub(crate) const fn images<K: Workload>() -> Column<K> {
     Column::wide("Images", "Images referenced by each container in the template.", |workload, _| {
         each(workload, |container| container.image.clone().unwrap_or_default())
     })
 }
 
-pub(super) const fn selector<K: Workload>() -> Column<K> {
+pub(crate) const fn selector<K: Workload>() -> Column<K> {
     Column::wide("Selector", "Label selector for pods.", |workload, _| or_none(format_selector(workload.selector().as_ref())))
 }
 
@@ -185,15 +185,15 @@ pub(crate) fn format_selector(selector: Option<&LabelSelector>) -> String {
     parsed.map(|parsed| parsed.to_string()).unwrap_or_default()
 }
 
-pub(super) const fn desired<K: Workload>() -> Column<K> {
+pub(crate) const fn desired<K: Workload>() -> Column<K> {
     Column::integer("Desired", "Number of desired pods.", |workload, _| workload.counts().0.unwrap_or(0).into())
 }
 
-pub(super) const fn current<K: Workload>() -> Column<K> {
+pub(crate) const fn current<K: Workload>() -> Column<K> {
     Column::integer("Current", "Number of pods observed.", |workload, _| workload.observed().0.into())
 }
 
-pub(super) const fn ready<K: Workload>() -> Column<K> {
+pub(crate) const fn ready<K: Workload>() -> Column<K> {
     Column::integer("Ready", "Number of ready pods.", |workload, _| workload.observed().1.into())
 }
 

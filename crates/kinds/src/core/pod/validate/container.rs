@@ -41,7 +41,7 @@ pub(super) fn pull_policy(path: &Path, policy: &Option<String>, errors: &mut Err
 }
 
 /// Templates of old may have spaces around images; pods may not.
-pub(in crate::pod) fn image_is_trimmed(container: &Container, path: &Path, errors: &mut Errors) {
+pub(in crate::core::pod) fn image_is_trimmed(container: &Container, path: &Path, errors: &mut Errors) {
     let image = text(&container.image);
     if image.trim() != image {
         errors.push(Error::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));

@@ -6,14 +6,14 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, RollingUpdateDeploy
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::view::{self, SCALE};
 use crate::columns::Column;
+use crate::core::pod;
 use crate::def::KindDef;
-use crate::pod;
 use crate::rules;
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default, text};
+use crate::workload::{self, SCALE};
 
 impl Kind for Deployment {
     const DEF: KindDef = KindDef::new("apps", "v1", "Deployment", "deployments", "deployment")
@@ -41,7 +41,7 @@ impl Kind for Deployment {
     fn validate(&self, errors: &mut Errors) {
         let Some(spec) = &self.spec else { return };
         let path = Path::new("spec");
-        view::validate(self, "ReplicaSet", false, errors);
+        workload::validate(self, "ReplicaSet", false, errors);
         validate_strategy(spec, &path.child("strategy"), errors);
         rules::non_negative(&path.child("revisionHistoryLimit"), spec.revision_history_limit.unwrap_or(0).into(), errors);
         rules::non_negative(&path.child("progressDeadlineSeconds"), spec.progress_deadline_seconds.unwrap_or(0).into(), errors);
@@ -52,7 +52,7 @@ impl Kind for Deployment {
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        view::immutable_selector(self, old, errors);
+        workload::immutable_selector(self, old, errors);
     }
 
     fn validate_sub(&self, sub: &str, old: &Self, errors: &mut Errors) {
@@ -62,11 +62,11 @@ impl Kind for Deployment {
     }
 
     fn warnings(&self) -> Vec<String> {
-        view::warnings(self)
+        workload::warnings(self)
     }
 
     fn warnings_on_update(&self, old: &Self) -> Vec<String> {
-        view::warnings_on_update(self, old)
+        workload::warnings_on_update(self, old)
     }
 
     fn columns() -> &'static [Column<Self>] {
@@ -86,9 +86,9 @@ impl Kind for Deployment {
                     "Total number of available pods (ready for at least minReadySeconds) targeted by this deployment.",
                     |deployment, _| deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).into(),
                 ),
-                view::containers(),
-                view::images(),
-                view::selector(),
+                workload::containers(),
+                workload::images(),
+                workload::selector(),
             ]
         }
     }
@@ -149,7 +149,7 @@ fn validate_status(new: &Deployment, old: &Deployment, errors: &mut Errors) {
         ("availableReplicas", "replicas"),
         ("availableReplicas", "readyReplicas"),
     ];
-    view::validate_counts(&counts, &parts, errors);
+    workload::validate_counts(&counts, &parts, errors);
     let was = old.status.as_ref().and_then(|status| status.collision_count);
     if status.collision_count < was {
         let path = Path::new("status.collisionCount");

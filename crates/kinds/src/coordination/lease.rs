@@ -1,0 +1,73 @@
+//! Lease.
+
+use apimachinery::field::{Error, Errors, Path};
+use k8s_openapi::api::coordination::v1::Lease;
+
+use crate::columns::Column;
+use crate::def::KindDef;
+use crate::rules::{self, NEGATIVE, text};
+use crate::typed::Kind;
+
+impl Kind for Lease {
+    const DEF: KindDef =
+        KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease").ephemeral(None).create_on_update().versioned();
+
+    fn validate(&self, errors: &mut Errors) {
+        let (Some(spec), path) = (&self.spec, Path::new("spec")) else { return };
+        if let Some(seconds) = spec.lease_duration_seconds.filter(|seconds| *seconds <= 0) {
+            errors.push(Error::invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0"));
+        }
+        if let Some(transitions) = spec.lease_transitions.filter(|transitions| *transitions < 0) {
+            errors.push(Error::invalid(&path.child("leaseTransitions"), transitions, NEGATIVE));
+        }
+        let strategy = text(&spec.strategy);
+        if strategy.contains('/') {
+            rules::qualified_name(&path.child("strategy.strategy"), strategy, errors);
+        } else {
+            let strategy = spec.strategy.as_deref();
+            rules::supported(&path.child("strategy.strategy"), strategy, &["OldestEmulationVersion"], errors);
+        }
+        if !text(&spec.preferred_holder).is_empty() && strategy.is_empty() {
+            let detail = "may only be specified if `strategy` is defined";
+            errors.push(Error::forbidden(&path.child("preferredHolder"), detail));
+        }
+    }
+
+    fn columns() -> &'static [Column<Self>] {
+        const {
+            &[Column::new("Holder", "holderIdentity contains the identity of the holder of a current lease.", |lease, _| {
+                lease.spec.as_ref().map(|spec| text(&spec.holder_identity)).unwrap_or_default().into()
+            })]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check<K: Kind>(object: Value, expected: &[&str]) {
+        let mut errors = Errors::new();
+        serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn leases() {
+        check::<Lease>(json!({"spec": {"leaseDurationSeconds": 15, "leaseTransitions": 0}}), &[]);
+        check::<Lease>(
+            json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1, "preferredHolder": "a"}}),
+            &[
+                "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
+                "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0",
+                "spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined",
+            ],
+        );
+        check::<Lease>(
+            json!({"spec": {"strategy": "Mine"}}),
+            &["spec.strategy.strategy: Unsupported value: \"Mine\": supported values: \"OldestEmulationVersion\""],
+        );
+    }
+}
