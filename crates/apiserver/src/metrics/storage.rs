@@ -7,9 +7,12 @@ use registry::{Registry, Served};
 
 use crate::version::{self, Build};
 
+/// Tells one sample of a kind that has so many objects, and of so many bytes.
+type Sample<'a> = &'a dyn Fn(&mut Tell<'_>, &Served, (usize, usize));
+
 /// Tells of every kind how many objects there are, at each scrape.
 pub(crate) fn observe(registry: Weak<Registry>) {
-    let each = move |tell: &mut Tell<'_>, sample: &dyn Fn(&mut Tell<'_>, &Served, (usize, usize))| {
+    let each = move |tell: &mut Tell<'_>, sample: Sample<'_>| {
         let Some(registry) = registry.upgrade() else { return };
         for resource in registry.catalog().iter() {
             if let Some(stored) = resource.stored() {
