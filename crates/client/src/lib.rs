@@ -14,7 +14,6 @@ pub mod measured;
 pub mod resource_version;
 mod services;
 mod store;
-pub mod tolerations;
 
 pub use changes::{Change, Changes};
 pub use informer::{Informer, Object};

@@ -4,8 +4,6 @@ mod confinement;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
-
 use crate::pod::effects::host_ports;
 use crate::resources;
 use crate::spec::Model;
@@ -37,7 +35,7 @@ pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (Stri
             return Err(out_of(name, requested / unit, used / unit, available / unit));
         }
     }
-    if !matches_node(pod, room) {
+    if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
         return Err(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
     }
     let taken: Vec<_> = others.iter().flat_map(host_ports).collect();
@@ -60,47 +58,6 @@ fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> (String, Stri
 
 fn predicate(name: &str, why: &str) -> (String, String) {
     (name.to_owned(), format!("Predicate {name} failed: {why}"))
-}
-
-fn matches_node(pod: &Model, room: &Room<'_>) -> bool {
-    let spec = pod.spec();
-    if spec.node_selector.iter().flatten().any(|(key, value)| room.labels.get(key) != Some(value)) {
-        return false;
-    }
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, room)))
-}
-
-fn matches_term(term: &NodeSelectorTerm, room: &Room<'_>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let field = |requirement: &NodeSelectorRequirement| {
-        let value = (requirement.key == "metadata.name").then_some(room.name);
-        matches_requirement(requirement, value)
-    };
-    let label = |requirement: &NodeSelectorRequirement| {
-        matches_requirement(requirement, room.labels.get(&requirement.key).map(String::as_str))
-    };
-    expressions.iter().all(label) && fields.iter().all(field)
-}
-
-fn matches_requirement(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = value.is_some_and(|value| values.iter().any(|listed| listed == value));
-    let numbers = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers().is_some_and(|(own, bound)| own > bound),
-        "Lt" => numbers().is_some_and(|(own, bound)| own < bound),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 //! A node may read only what its pods refer to, so nothing is listed: each reference is a watch on one name, which
 //! lives as long as some pod holds it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use base::tasks::{OnFailure, Tasks};
 use client::Object;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
@@ -91,7 +91,7 @@ impl References {
 
     /// The references of one pod. `changed` is notified when one of them changes.
     pub fn of_pod(&self, model: &Model, changed: &Arc<Notify>) -> PodReferences {
-        let (config_maps, secrets) = names(model);
+        let pods::references::References { config_maps, secrets, .. } = pods::references::References::of(&model.pod);
         let namespace = model.namespace();
         let maps = config_maps.into_iter().map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed)));
         let secrets = secrets.into_iter().map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed)));
@@ -184,37 +184,6 @@ impl Objects for PodReferences {
     }
 }
 
-/// Names of the ConfigMaps and Secrets that a pod refers to.
-pub fn names(model: &Model) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
-    for member in &model.members {
-        for source in member.spec.env_from.iter().flatten() {
-            maps.extend(source.config_map_ref.as_ref().map(|r| r.name.clone()));
-            secrets.extend(source.secret_ref.as_ref().map(|r| r.name.clone()));
-        }
-        for source in member.spec.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
-            maps.extend(source.config_map_key_ref.as_ref().map(|r| r.name.clone()));
-            secrets.extend(source.secret_key_ref.as_ref().map(|r| r.name.clone()));
-        }
-    }
-    for volume in model.spec().volumes.iter().flatten() {
-        volume_names(volume, &mut maps, &mut secrets);
-    }
-    secrets.extend(model.spec().image_pull_secrets.iter().flatten().map(|r| r.name.clone()));
-    maps.remove("");
-    secrets.remove("");
-    (maps, secrets)
-}
-
-fn volume_names(volume: &Volume, maps: &mut BTreeSet<String>, secrets: &mut BTreeSet<String>) {
-    maps.extend(volume.config_map.as_ref().map(|source| source.name.clone()));
-    secrets.extend(volume.secret.as_ref().and_then(|source| source.secret_name.clone()));
-    for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
-        maps.extend(source.config_map.as_ref().map(|r| r.name.clone()));
-        secrets.extend(source.secret.as_ref().map(|r| r.name.clone()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,18 +201,5 @@ mod tests {
             references.of_pod(&model, &Arc::new(Notify::new()));
         }
         assert!(held.secrets["s"].listeners.lock().len() <= 2);
-    }
-
-    #[test]
-    fn finds_every_reference() {
-        let pod = json!({"spec": {
-            "imagePullSecrets": [{"name": "pull"}],
-            "volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "m1"}}, {"secret": {"name": "s1"}}]}},
-                {"name": "w", "secret": {"secretName": "s2"}}],
-            "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "m2"}}],
-                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}}]}]}});
-        let (maps, secrets) = names(&Model::new(Arc::new(serde_json::from_value(pod).unwrap())));
-        assert_eq!(maps.into_iter().collect::<Vec<_>>(), ["m1", "m2"]);
-        assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["pull", "s1", "s2", "s3"]);
     }
 }

@@ -1,11 +1,12 @@
-//! Quality of service, cgroup values and the out-of-memory score, as upstream computes them.
+//! Cgroups, cgroup values and the out-of-memory score, as upstream computes them.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::api::core::v1::Container;
+pub use pods::qos::Qos;
 use runtime::api::Resources;
 
-use crate::spec::{Model, Role};
+use crate::spec::Model;
 use crate::units::{self, ResourceList};
 
 /// Scheduling period of CPU quotas, microseconds.
@@ -14,58 +15,14 @@ const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 const MIN_QUOTA: i64 = 1000;
 
-/// The quality of service class of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Qos {
-    /// Every container has equal requests and limits of CPU and memory.
-    Guaranteed,
-    /// Some container asks for something.
-    Burstable,
-    /// Nobody asks for anything.
-    BestEffort,
-}
-
-impl Qos {
-    /// As in `status.qosClass`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
-        }
-    }
-}
-
 fn requirements(container: &Container) -> (Option<&ResourceList>, Option<&ResourceList>) {
-    split(container.resources.as_ref())
-}
-
-fn split(resources: Option<&ResourceRequirements>) -> (Option<&ResourceList>, Option<&ResourceList>) {
+    let resources = container.resources.as_ref();
     (resources.and_then(|r| r.requests.as_ref()), resources.and_then(|r| r.limits.as_ref()))
 }
 
-/// The class of a pod by its containers, or by its pod-level resources where it has them (KEP-2837).
+/// The class of a pod.
 pub fn qos(model: &Model) -> Qos {
-    let pod_level = model.spec().resources.as_ref();
-    let sources: Vec<_> = if pod_level.is_some() {
-        vec![split(pod_level)]
-    } else {
-        model.members.iter().filter(|m| m.role != Role::Ephemeral).map(|m| requirements(&m.spec)).collect()
-    };
-    let asks = |(requests, limits): &(Option<&ResourceList>, Option<&ResourceList>)| {
-        ["cpu", "memory"].iter().any(|name| units::milli_of(*requests, name) > 0 || units::milli_of(*limits, name) > 0)
-    };
-    if !sources.iter().any(asks) {
-        return Qos::BestEffort;
-    }
-    let guaranteed = sources.iter().all(|(requests, limits)| {
-        ["cpu", "memory"].iter().all(|name| {
-            let limit = units::milli_of(*limits, name);
-            let request = requests.and_then(|r| r.get(*name)).map_or(limit, units::milli);
-            limit > 0 && limit == request
-        })
-    });
-    if guaranteed { Qos::Guaranteed } else { Qos::Burstable }
+    Qos::of(model.spec())
 }
 
 /// The pod's cgroup, relative to the runtime's root.
@@ -128,50 +85,20 @@ fn huge_pages(limits: Option<&ResourceList>) -> BTreeMap<String, u64> {
     named.collect()
 }
 
-/// What a pod takes of resource `name`, in thousandths: the larger of its steady state and of each step of its
-/// initialization, sidecars counted where they already run (KEP-753), and its overhead.
+/// What a pod takes of resource `name`, in thousandths.
 pub fn pod_request(model: &Model, name: &str) -> i64 {
-    pod_total(model, name, |container| {
-        let (requests, limits) = requirements(container);
-        requests.and_then(|r| r.get(name)).or_else(|| limits.and_then(|l| l.get(name))).map_or(0, units::milli)
-    })
-}
-
-fn pod_total(model: &Model, name: &str, value: impl Fn(&Container) -> i64) -> i64 {
-    let overhead = units::milli_of(model.spec().overhead.as_ref(), name);
-    if let Some(quantity) = split(model.spec().resources.as_ref()).0.and_then(|r| r.get(name)) {
-        return units::milli(quantity) + overhead;
-    }
-    let (mut sidecars, mut init_peak, mut apps) = (0, 0, 0);
-    for member in &model.members {
-        let value = value(&member.spec);
-        match member.role {
-            Role::Init => init_peak = init_peak.max(sidecars + value),
-            Role::Sidecar => {
-                sidecars += value;
-                init_peak = init_peak.max(sidecars);
-            }
-            Role::App => apps += value,
-            Role::Ephemeral => {}
-        }
-    }
-    (apps + sidecars).max(init_peak) + overhead
+    pods::resources::pod_requests(model.spec()).get(name).map_or(0, |amount| amount.as_milli())
 }
 
 /// Limits of the pod's own cgroup: CPU and memory only where every container has a limit.
 pub fn pod(model: &Model) -> Resources {
-    let limit_of = |name: &str| {
-        let pod_level = split(model.spec().resources.as_ref()).1.and_then(|l| l.get(name)).map(units::milli);
-        let of = |container: &Container| units::milli_of(requirements(container).1, name);
-        let all = model.members.iter().filter(|m| m.role != Role::Ephemeral).all(|m| of(&m.spec) > 0);
-        pod_level.or_else(|| all.then(|| pod_total(model, name, of)))
-    };
-    let cpu_limit = limit_of("cpu").unwrap_or(0);
+    let limits = pods::resources::pod_limits(model.spec());
+    let cpu_limit = limits.get("cpu").map_or(0, |limit| limit.as_milli());
     Resources {
         cpu_quota: quota(cpu_limit),
         cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
         cpu_shares: Some(shares(pod_request(model, "cpu"))),
-        memory_limit: limit_of("memory").map(|milli| milli / 1000).filter(|limit| *limit > 0),
+        memory_limit: limits.get("memory").map(|limit| limit.as_i64()).filter(|limit| *limit > 0),
         ..Resources::default()
     }
 }
@@ -198,11 +125,12 @@ mod tests {
     #[test]
     fn classes() {
         check(json!([{"name": "a"}]), Qos::BestEffort, "kubepods/besteffort/podu", 1000);
-        let all = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let amounts = json!({"cpu": "1", "memory": "1Gi"});
+        let all = json!({"requests": amounts, "limits": amounts});
         check(json!([{"name": "a", "resources": all}]), Qos::Guaranteed, "kubepods/podu", -997);
         let some = json!({"requests": {"memory": "4Gi"}});
         check(json!([{"name": "a", "resources": some}]), Qos::Burstable, "kubepods/burstable/podu", 750);
-        check(json!([{"name": "a", "resources": all}, {"name": "b"}]), Qos::Burstable, "kubepods/burstable/podu", 999);
+        check(json!([{"name": "a", "resources": all}, {"name": "b"}]), Qos::Burstable, "kubepods/burstable/podu", 938);
     }
 
     #[test]
@@ -226,17 +154,5 @@ mod tests {
         assert_eq!(values.huge_pages, BTreeMap::from([("2MB".to_owned(), 4 << 20)]));
         let pod = pod(&model);
         assert_eq!((pod.cpu_quota, pod.memory_limit), (Some(50_000), Some(64 << 20)));
-    }
-
-    #[test]
-    fn sidecars_count_beside_later_init_containers() {
-        let cpu = |value: &str| json!({"requests": {"cpu": value}});
-        let pod = json!({"spec": {
-            "initContainers": [
-                {"name": "s", "restartPolicy": "Always", "resources": cpu("1")},
-                {"name": "i", "resources": cpu("3")}],
-            "containers": [{"name": "a", "resources": cpu("2")}]}});
-        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        assert_eq!(pod_request(&model, "cpu"), 4000);
     }
 }

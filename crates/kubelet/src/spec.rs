@@ -42,7 +42,7 @@ impl Model {
     pub fn new(pod: Arc<Pod>) -> Self {
         let spec = pod.spec.clone().unwrap_or_default();
         let init = spec.init_containers.into_iter().flatten().map(|spec| {
-            let role = if spec.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
+            let role = if pods::is_sidecar(&spec) { Role::Sidecar } else { Role::Init };
             Member { role, spec, target: None }
         });
         let app = spec.containers.into_iter().map(|spec| Member { role: Role::App, spec, target: None });

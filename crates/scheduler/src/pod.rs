@@ -5,9 +5,10 @@ use std::sync::Arc;
 use apimachinery::labels::Selector;
 use client::Key;
 use k8s_openapi::api::core::v1::{Affinity, ContainerPort, Pod, PodSpec, TopologySpreadConstraint};
+use pods::nodes::{NodeTerm, NodeTerms};
 
 use crate::resources::{Resources, pod_request};
-use crate::selectors::{Labels, NodeTerm, NodeTerms, PodTerm, with_own_labels};
+use crate::selectors::{Labels, PodTerm, with_own_labels};
 
 /// A port on the node's own addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,6 @@ impl PodInfo {
         let affinity = spec.affinity.as_ref();
         let (near, far) = pod_terms(affinity, namespace, labels);
         let nodes = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = nodes.and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
         let preferred = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
         let preferred = preferred.into_iter().flatten();
         Self {
@@ -81,7 +81,7 @@ impl PodInfo {
             request: pod_request(spec, false),
             assumed_request: pod_request(spec, true),
             ports: host_ports(spec),
-            node_terms: required.map(NodeTerms::new),
+            node_terms: NodeTerms::required(spec),
             preferred_nodes: preferred.map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference))).collect(),
             affinity: near,
             anti_affinity: far,
@@ -125,7 +125,7 @@ impl PodInfo {
 }
 
 pub(crate) fn node_of(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    pods::state::node(pod)
 }
 
 fn pod_terms(affinity: Option<&Affinity>, namespace: &str, labels: &Labels) -> (PodTerms, PodTerms) {
@@ -162,7 +162,7 @@ fn spread(constraint: &TopologySpreadConstraint, labels: &Labels) -> Spread {
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec.init_containers.iter().flatten().filter(|one| pods::is_sidecar(one));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     ports.filter_map(host_port).collect()
 }

@@ -1,10 +1,8 @@
 //! Amounts of resources, in the units that scheduling computes with.
 
-use std::collections::BTreeMap;
-
-use apimachinery::quantity::Quantity as Parsed;
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use apimachinery::quantity::{Format, Quantity};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use pods::resources::{Amounts, ResourceList, amounts, pod_requests_as, requests};
 
 /// Assumed for a container that asks for nothing, so that such pods spread too: 100m and 200 MB.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -20,20 +18,16 @@ pub(crate) struct Resources {
     pub(crate) others: Vec<(Box<str>, i64)>,
 }
 
-type List = BTreeMap<String, Quantity>;
-
-fn parse(quantity: &Quantity) -> Parsed {
-    // The API has validated it.
-    Parsed::parse(&quantity.0).unwrap_or(Parsed::ZERO)
-}
-
 impl Resources {
     /// From a resource list of the API. `pods` is not an amount that pods ask for; see [`pods_in`].
-    pub(crate) fn from_list(list: &List) -> Self {
+    pub(crate) fn from_list(list: &ResourceList) -> Self {
+        Self::from_amounts(&amounts(Some(list)))
+    }
+
+    fn from_amounts(amounts: &Amounts<'_>) -> Self {
         let mut resources = Self::default();
-        for (name, quantity) in list {
-            let quantity = parse(quantity);
-            match name.as_str() {
+        for (name, quantity) in amounts {
+            match *name {
                 "cpu" => resources.milli_cpu = quantity.as_milli(),
                 "memory" => resources.memory = quantity.as_i64(),
                 "ephemeral-storage" => resources.ephemeral_storage = quantity.as_i64(),
@@ -67,79 +61,24 @@ impl Resources {
     pub(crate) fn subtract(&mut self, other: &Self) {
         self.combine(other, i64::saturating_sub);
     }
-
-    fn at_least(&mut self, other: &Self) {
-        self.combine(other, i64::max);
-    }
-
-    /// Takes from `other` what it names.
-    fn override_with(&mut self, list: &List) {
-        let other = Self::from_list(list);
-        let named = |name: &str| list.contains_key(name);
-        if named("cpu") {
-            self.milli_cpu = other.milli_cpu;
-        }
-        if named("memory") {
-            self.memory = other.memory;
-        }
-        for (name, amount) in other.others {
-            self.others.retain(|(own, _)| *own != name);
-            self.others.push((name, amount));
-        }
-    }
 }
 
 /// How many pods a list of allocatable resources allows.
-pub(crate) fn pods_in(list: &List) -> usize {
-    list.get("pods").map_or(0, |quantity| usize::try_from(parse(quantity).as_i64()).unwrap_or(0))
+pub(crate) fn pods_in(list: &ResourceList) -> usize {
+    list.get("pods").map_or(0, |quantity| usize::try_from(pods::resources::parse(quantity).as_i64()).unwrap_or(0))
 }
 
-fn requests(resources: Option<&ResourceRequirements>) -> Option<&List> {
-    resources?.requests.as_ref()
-}
-
-fn of_container(container: &Container, defaults: bool) -> Resources {
-    let list = requests(container.resources.as_ref());
-    let mut resources = list.map(Resources::from_list).unwrap_or_default();
-    if defaults {
-        let named = |name: &str| list.is_some_and(|list| list.contains_key(name));
-        if !named("cpu") {
-            resources.milli_cpu = DEFAULT_MILLI_CPU;
-        }
-        if !named("memory") {
-            resources.memory = DEFAULT_MEMORY;
-        }
-    }
-    resources
-}
-
-/// What a pod asks for: containers and sidecars together, or the largest init container with the sidecars that run
-/// before it; pod-level requests win; overhead comes on top. With `defaults` silent containers count as small ones.
+/// What a pod asks for. With `defaults` silent containers count as small ones.
 pub(crate) fn pod_request(spec: &PodSpec, defaults: bool) -> Resources {
-    let mut total = Resources::default();
-    for container in &spec.containers {
-        total.add(&of_container(container, defaults));
-    }
-    let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
-    for container in spec.init_containers.iter().flatten() {
-        let mut own = of_container(container, defaults);
-        if container.restart_policy.as_deref() == Some("Always") {
-            total.add(&own);
-            sidecars.add(&own);
-            peak.at_least(&sidecars);
-        } else {
-            own.add(&sidecars);
-            peak.at_least(&own);
-        }
-    }
-    total.at_least(&peak);
-    if let Some(list) = requests(spec.resources.as_ref()) {
-        total.override_with(list);
-    }
-    if let Some(overhead) = &spec.overhead {
-        total.add(&Resources::from_list(overhead));
-    }
-    total
+    let of = if defaults { assumed_requests } else { requests };
+    Resources::from_amounts(&pod_requests_as(spec, of))
+}
+
+fn assumed_requests(container: &Container) -> Amounts<'_> {
+    let mut amounts = requests(container);
+    amounts.entry("cpu").or_insert_with(|| Quantity::from_milli(DEFAULT_MILLI_CPU, Format::DecimalSi));
+    amounts.entry("memory").or_insert_with(|| Quantity::from_units(DEFAULT_MEMORY, Format::BinarySi));
+    amounts
 }
 
 #[cfg(test)]

@@ -1,68 +1,9 @@
-//! Compiled selectors of a pod: node selectors and affinity terms.
-
-use std::collections::BTreeMap;
+//! Compiled affinity terms of a pod.
 
 use apimachinery::labels::{Operator, Requirement, Selector};
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm};
+use k8s_openapi::api::core::v1::PodAffinityTerm;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
-pub(crate) type Labels = Option<BTreeMap<String, String>>;
-
-/// Node selector terms, of which one must match.
-#[derive(Debug, Default)]
-pub(crate) struct NodeTerms(Vec<NodeTerm>);
-
-/// Requirements that must all hold. None matches nothing.
-#[derive(Debug)]
-pub(crate) struct NodeTerm {
-    labels: Option<Vec<Requirement>>,
-    names: Vec<Requirement>,
-}
-
-fn requirement(one: &NodeSelectorRequirement) -> Option<Requirement> {
-    let operator = match one.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return None,
-    };
-    Requirement::new(one.key.clone(), operator, one.values.clone().unwrap_or_default()).ok()
-}
-
-impl NodeTerm {
-    pub(crate) fn new(term: &NodeSelectorTerm) -> Self {
-        let labels = term.match_expressions.as_deref().unwrap_or_default();
-        let fields = term.match_fields.as_deref().unwrap_or_default();
-        if labels.is_empty() && fields.is_empty() {
-            return Self { labels: None, names: Vec::new() };
-        }
-        let names: Option<Vec<Requirement>> = fields.iter().map(requirement).collect();
-        match names {
-            Some(names) => Self { labels: labels.iter().map(requirement).collect(), names },
-            None => Self { labels: None, names: Vec::new() },
-        }
-    }
-
-    pub(crate) fn matches(&self, name: &str, labels: &Labels) -> bool {
-        let Some(requirements) = &self.labels else { return false };
-        let fields = || BTreeMap::from([("metadata.name".to_owned(), name.to_owned())]);
-        requirements.iter().all(|one| one.matches(labels))
-            && (self.names.is_empty() || self.names.iter().all(|one| one.matches(&fields())))
-    }
-}
-
-impl NodeTerms {
-    pub(crate) fn new(selector: &NodeSelector) -> Self {
-        Self(selector.node_selector_terms.iter().map(NodeTerm::new).collect())
-    }
-
-    pub(crate) fn matches(&self, name: &str, labels: &Labels) -> bool {
-        self.0.iter().any(|term| term.matches(name, labels))
-    }
-}
+pub(crate) use pods::nodes::Labels;
 
 /// A pod (anti-)affinity term.
 #[derive(Debug)]

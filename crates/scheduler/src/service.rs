@@ -158,7 +158,7 @@ impl Scheduler {
             self.forget(&key, &uid(old));
         }
         let Some(pod) = new else { return };
-        if is_finished(&pod) {
+        if pods::state::is_finished(&pod) {
             self.forget(&key, &uid(&pod));
         } else if node_of(&pod).is_empty() {
             self.pending(&key, pod, old.filter(|_| !replaced));
@@ -310,11 +310,6 @@ async fn until(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
-}
-
-fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether nothing changed that scheduling looks at. Heartbeats change a node all the time.

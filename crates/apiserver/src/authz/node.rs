@@ -1,5 +1,6 @@
 //! The Node authorizer: a kubelet may read what its pods refer to and write what is its own (KEP-4601 included).
 
+use pods::references::References;
 use registry::{ListOptions, Registry, User};
 use serde_json::Value;
 
@@ -125,63 +126,17 @@ async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decisio
         ListOptions { fields: Some(apimachinery::fields::Selector::equals("spec.nodeName", node)), ..ListOptions::default() };
     let namespace = if a.resource == "persistentvolumes" { None } else { Some(a.namespace) };
     let pods = registry.list(&resource, namespace, &options).await.map(|list| list.entries).unwrap_or_default();
-    if pods.iter().any(|entry| refers(&entry.value(), a.resource, a.name)) {
+    if pods.iter().any(|entry| refers(entry.value(), a.resource, a.name)) {
         return Decision::Allow;
     }
     Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
 }
 
 /// Whether a pod refers to an object of its namespace.
-fn refers(pod: &Value, resource: &str, name: &str) -> bool {
-    // A kubelet makes these itself: they give it no rights.
-    if apimachinery::meta::annotation(pod, "kubernetes.io/config.mirror").is_some() {
-        return false;
-    }
-    let spec = &pod["spec"];
-    match resource {
-        "serviceaccounts" => spec["serviceAccountName"] == name,
-        "persistentvolumeclaims" => {
-            let own = apimachinery::meta::name(pod);
-            each(spec, "volumes").any(|volume| {
-                volume.pointer("/persistentVolumeClaim/claimName").is_some_and(|claim| claim == name)
-                    || volume.get("ephemeral").is_some() && volume["name"].as_str().is_some_and(|v| format!("{own}-{v}") == name)
-            })
-        }
-        "secrets" | "configmaps" => {
-            let (volume, source, env_from, env) = match resource {
-                "secrets" => ("/secret/secretName", "/secret/name", "secretRef", "secretKeyRef"),
-                _ => ("/configMap/name", "/configMap/name", "configMapRef", "configMapKeyRef"),
-            };
-            let is = |value: Option<&Value>| value.is_some_and(|value| value == name);
-            let volumes = each(spec, "volumes").any(|v| {
-                is(v.pointer(volume))
-                    || each(&v["projected"], "sources").any(|s| is(s.pointer(source)))
-                    || resource == "secrets" && secret_of_driver(v, name)
-            });
-            volumes
-                || containers(spec).any(|container| {
-                    each(container, "envFrom").any(|from| from[env_from]["name"] == name)
-                        || each(container, "env").any(|var| var["valueFrom"][env]["name"] == name)
-                })
-                || resource == "secrets" && each(spec, "imagePullSecrets").any(|secret| secret["name"] == name)
-        }
-        _ => false,
-    }
-}
-
-fn secret_of_driver(volume: &Value, name: &str) -> bool {
-    ["csi", "cephfs", "rbd", "iscsi", "flexVolume", "scaleIO", "storageos"]
-        .iter()
-        .any(|driver| ["nodePublishSecretRef", "secretRef"].iter().any(|key| volume[*driver][*key]["name"] == name))
-        || volume.pointer("/azureFile/secretName").is_some_and(|secret| secret == name)
-}
-
-fn each<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    value.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
-fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
-    ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(move |key| each(spec, key))
+fn refers(pod: Value, resource: &str, name: &str) -> bool {
+    // A kubelet makes mirror pods itself: they give it no rights.
+    apimachinery::meta::annotation(&pod, "kubernetes.io/config.mirror").is_none()
+        && References::of_value(pod).contains(resource, name)
 }
 
 #[cfg(test)]
@@ -203,7 +158,7 @@ mod tests {
         }});
         let check = |resource: &str, names: &[&str]| {
             for name in ["sa", "pull", "s1", "s2", "s3", "c1", "c2", "c3", "claim", "p-e", "none"] {
-                assert_eq!(refers(&pod, resource, name), names.contains(&name), "{resource} {name}");
+                assert_eq!(refers(pod.clone(), resource, name), names.contains(&name), "{resource} {name}");
             }
         };
         check("secrets", &["pull", "s1", "s2", "s3"]);
@@ -212,7 +167,7 @@ mod tests {
         check("persistentvolumeclaims", &["claim", "p-e"]);
         let mirror =
             json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"serviceAccountName": "sa"}});
-        assert!(!refers(&mirror, "serviceaccounts", "sa"));
+        assert!(!refers(mirror, "serviceaccounts", "sa"));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Time
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut earliest = None;
     for taint in evicting(node) {
-        let mut fitting = tolerations.iter().filter(|one| client::tolerations::tolerates(one, taint)).peekable();
+        let mut fitting = tolerations.iter().filter(|one| ::pods::tolerations::tolerates(one, taint)).peekable();
         if fitting.peek().is_none() {
             return Some(Duration::ZERO);
         }

@@ -63,7 +63,7 @@ pub(super) fn port_number(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
-            let sidecar = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+            let sidecar = |one: &&Container| ::pods::is_sidecar(one);
             let sidecars = spec.init_containers.iter().flatten().filter(sidecar);
             let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
             let named = ports

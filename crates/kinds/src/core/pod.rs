@@ -9,7 +9,9 @@ mod validate;
 mod warnings;
 
 use apimachinery::field::Errors;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use pods::qos::Qos;
+use pods::state::is_last_phase;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
@@ -90,8 +92,7 @@ impl Kind for Pod {
 
     /// What the spec says unless the options say otherwise, none when nothing runs (Pod Lifecycle, "Termination of Pods").
     fn grace_seconds(object: &Value, asked: Option<i64>) -> i64 {
-        let nothing_runs =
-            text(object, "/spec/nodeName").is_empty() || ["Succeeded", "Failed"].contains(&text(object, "/status/phase"));
+        let nothing_runs = text(object, "/spec/nodeName").is_empty() || is_last_phase(text(object, "/status/phase"));
         if nothing_runs {
             return 0;
         }
@@ -135,22 +136,36 @@ impl Kind for Pod {
 
 /// Quality of service class: Guaranteed, Burstable or BestEffort.
 fn qos_class(object: &Value) -> &'static str {
+    // What cannot be decoded is refused by validation.
+    let decoded = |value: Option<&Value>| serde_json::from_value::<Option<ResourceRequirements>>(value.cloned()?).ok().flatten();
     let list = |key: &str| object.pointer(&format!("/spec/{key}")).and_then(Value::as_array).into_iter().flatten();
-    let value = |container: &Value, which: &str, resource: &str| {
-        let quantity = container.pointer(&format!("/resources/{which}/{resource}")).and_then(Value::as_str);
-        quantity.filter(|text| !["0", "0m"].contains(text)).map(str::to_owned)
-    };
-    let (mut any, mut all) = (false, true);
-    for container in list("containers").chain(list("initContainers")) {
-        for resource in ["cpu", "memory"] {
-            let (request, limit) = (value(container, "requests", resource), value(container, "limits", resource));
-            any |= request.is_some() || limit.is_some();
-            all &= limit.is_some() && request == limit;
-        }
+    let containers: Vec<_> = list("containers").chain(list("initContainers")).map(|c| decoded(c.get("resources"))).collect();
+    let own = decoded(object.pointer("/spec/resources"));
+    Qos::of_resources(own.as_ref(), containers.iter().map(Option::as_ref)).name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(spec: Value, expected: &str) {
+        let mut pod = json!({"spec": spec});
+        Pod::apply_defaults(&mut pod);
+        Pod::prepare_create(&mut pod);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": expected}), "{pod}");
     }
-    match (any, all) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
+
+    /// The class of a stored pod is that by which its kubelet treats it, as both ask the same rule.
+    #[test]
+    fn the_class_is_by_the_pods_own_resources_where_it_has_them() {
+        let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let plain = json!([{"name": "c"}]);
+        check(json!({"containers": plain}), "BestEffort");
+        check(json!({"containers": [{"name": "c", "resources": limits}]}), "Guaranteed");
+        check(json!({"containers": [{"name": "c", "resources": limits}, {"name": "d"}]}), "Burstable");
+        check(json!({"containers": plain, "resources": limits}), "Guaranteed");
+        check(json!({"containers": plain, "resources": {"requests": {"cpu": "1"}}}), "Burstable");
+        check(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "0.0"}}}]}), "BestEffort");
     }
 }

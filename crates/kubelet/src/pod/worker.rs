@@ -284,9 +284,9 @@ impl Worker {
 
     fn updated(&mut self) {
         let pod = self.desired.borrow_and_update().pod.clone();
-        let old_refs = crate::refs::names(&self.model);
+        let old_refs = pods::references::References::of(&self.model.pod);
         self.model = Model::new(pod);
-        if crate::refs::names(&self.model) != old_refs {
+        if pods::references::References::of(&self.model.pod) != old_refs {
             let refs = self.cx.references.of_pod(&self.model, &self.references_changed);
             self.effects.refs = Arc::new(refs);
         }
@@ -319,5 +319,5 @@ impl Worker {
 
 /// Whether the API has the pod's final phase.
 pub fn ended(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    pods::state::is_last_phase(status.phase.as_deref().unwrap_or_default())
 }

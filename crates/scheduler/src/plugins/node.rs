@@ -1,7 +1,7 @@
 //! Plugins that look at the node alone.
 
-use client::tolerations::tolerates;
 use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
+use pods::tolerations::tolerates;
 
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, Plugin, Score, Verdict, filter, scale};

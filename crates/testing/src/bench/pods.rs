@@ -10,11 +10,13 @@ use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+/// A server with a readiness probe of the default period, as most pods are: it listens a moment after its process began.
 fn pod(name: &str) -> Result<Pod> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"bench": "pods"}},
         "spec": {"terminationGracePeriodSeconds": 0, "containers": [
-            {"name": "main", "image": "127.0.0.1:5000/busybox:1.36", "command": ["sleep", "100000"]}]}
+            {"name": "main", "image": "127.0.0.1:5000/busybox:1.36", "command": ["httpd", "-f", "-p", "8080", "-h", "/etc"],
+             "readinessProbe": {"httpGet": {"path": "/hostname", "port": 8080}}}]}
     }))?)
 }
 

@@ -42,13 +42,13 @@ fn init_statuses(pod: &Pod) -> &[ContainerStatus] {
 /// The names of the init containers that are sidecars (KEP-753).
 fn sidecars(pod: &Pod) -> HashSet<&str> {
     let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let sidecars = containers.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars = containers.filter(|container| pods::is_sidecar(container));
     sidecars.map(|container| container.name.as_str()).collect()
 }
 
 fn ready(pod: &Pod) -> String {
     let sidecars = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always")).count();
+    let sidecars = sidecars.filter(|container| pods::is_sidecar(container)).count();
     let total = pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) + sidecars;
     let names = self::sidecars(pod);
     let ready_sidecars = init_statuses(pod).iter().filter(|status| status.ready && names.contains(status.name.as_str())).count();
@@ -79,7 +79,7 @@ fn reason(pod: &Pod) -> String {
     }
     match pod_status.reason.as_deref() {
         Some("NodeLost") => "Unknown".to_owned(),
-        _ if phase == "Succeeded" || phase == "Failed" => shown,
+        _ if pods::state::is_last_phase(&phase) => shown,
         _ => "Terminating".to_owned(),
     }
 }

@@ -124,7 +124,7 @@ fn default_requests(object: &mut Value) {
 /// The pod as a whole asks for at least what its containers ask for, and for its limit where they ask for nothing (KEP-2837).
 fn default_pod_requests(spec: &mut Value) {
     let Ok(typed) = serde_json::from_value::<PodSpec>(spec.clone()) else { return };
-    let sums = super::validate::container_requests(&typed);
+    let sums = pods::resources::together(&typed, pods::resources::requests);
     let limited = |name: &str| spec.pointer("/resources/limits").is_some_and(|limits| limits.get(name).is_some());
     let sums: Vec<_> = sums
         .into_iter()

@@ -34,7 +34,6 @@ use crate::rules;
 pub(crate) use affinity::node_selector;
 pub(super) use container::image_is_trimmed;
 pub(crate) use ports::PROTOCOLS;
-pub(super) use resources::container_requests;
 pub(crate) use resources::validate_overhead;
 pub(crate) use scheduling::TAINT_EFFECTS;
 pub(crate) use scheduling::tolerations;

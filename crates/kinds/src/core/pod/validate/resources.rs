@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::quantity::Quantity;
 use k8s_openapi::api::core::v1::{PodResourceClaim, PodSpec, ResourceClaim, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use serde_json::json;
@@ -152,7 +151,7 @@ pub(super) fn validate_pod(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     validate_requirements(requirements, pod_resource_name, path, errors);
     let none = Amounts::new();
     let (requests, limits) = (requirements.requests.as_ref().unwrap_or(&none), requirements.limits.as_ref().unwrap_or(&none));
-    for (name, sum) in container_requests(spec) {
+    for (name, sum) in pods::resources::together(spec, pods::resources::requests) {
         let given = requests.get(name);
         if given.map(amount).unwrap_or_default() < sum {
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
@@ -175,40 +174,5 @@ pub(super) fn validate_pod(spec: &PodSpec, path: &Path, errors: &mut Errors) {
 fn pod_resource_name(path: &Path, name: &str, errors: &mut Errors) {
     if resource_name(path, name, errors) && !["cpu", "memory"].contains(&name) && !is_huge_pages(name) {
         errors.push(Error::not_supported(path, name, &["cpu", "hugepages-", "memory"]));
-    }
-}
-
-/// What all containers ask for together: those that run side by side add up, an init container needs its own while it runs.
-pub(in crate::core::pod) fn container_requests(spec: &PodSpec) -> BTreeMap<&str, Quantity> {
-    let mut sum: BTreeMap<&str, Quantity> = BTreeMap::new();
-    let (mut peak, mut sidecars) = (sum.clone(), sum.clone());
-    for container in &spec.containers {
-        add(&mut sum, container.resources.as_ref());
-    }
-    for container in list(&spec.init_containers) {
-        if text(&container.restart_policy) == "Always" {
-            add(&mut sum, container.resources.as_ref());
-            add(&mut sidecars, container.resources.as_ref());
-            raise(&mut peak, &sidecars);
-        } else {
-            let mut now = sidecars.clone();
-            add(&mut now, container.resources.as_ref());
-            raise(&mut peak, &now);
-        }
-    }
-    raise(&mut sum, &peak);
-    sum
-}
-
-fn add<'a>(sum: &mut BTreeMap<&'a str, Quantity>, resources: Option<&'a ResourceRequirements>) {
-    for (name, request) in resources.into_iter().flat_map(|resources| resources.requests.iter().flatten()) {
-        *sum.entry(name).or_default() += amount(request);
-    }
-}
-
-fn raise<'a>(peak: &mut BTreeMap<&'a str, Quantity>, to: &BTreeMap<&'a str, Quantity>) {
-    for (name, amount) in to {
-        let entry = peak.entry(name).or_default();
-        *entry = (*entry).max(*amount);
     }
 }

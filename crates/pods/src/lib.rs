@@ -1,0 +1,22 @@
+//! What a pod means, for everyone who asks: API server, scheduler, controllers and kubelet. Pure.
+//!
+//! Each rule stands here once. The types are those of the API.
+
+pub mod nodes;
+pub mod qos;
+pub mod references;
+pub mod resources;
+pub mod state;
+pub mod tolerations;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+/// Whether an init container is a sidecar: it starts in its turn and stays beside the others (KEP-753).
+pub fn is_sidecar(init: &Container) -> bool {
+    init.restart_policy.as_deref() == Some("Always")
+}
+
+/// Containers and init containers. Ephemeral ones have no resources and no rights of their own.
+pub fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
+}

@@ -1,0 +1,147 @@
+//! The objects that a pod refers to by name: what its kubelet may read (Node authorizer) and watches.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, PodSpec, Volume};
+use serde_json::Value;
+
+/// Names of objects in the pod's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// ConfigMaps.
+    pub config_maps: BTreeSet<String>,
+    /// Secrets, also those that drivers of volumes need.
+    pub secrets: BTreeSet<String>,
+    /// PersistentVolumeClaims, also those that are made for the pod.
+    pub claims: BTreeSet<String>,
+    /// The ServiceAccount, empty when there is none.
+    pub service_account: String,
+}
+
+impl References {
+    /// Of a pod.
+    pub fn of(pod: &Pod) -> Self {
+        let mut found = Self::default();
+        if let Some(spec) = &pod.spec {
+            found.spec(spec, pod.metadata.name.as_deref().unwrap_or_default());
+        }
+        found.config_maps.remove("");
+        found.secrets.remove("");
+        found.claims.remove("");
+        found
+    }
+
+    /// Of a pod as it is stored; of one that is none, nothing.
+    pub fn of_value(pod: Value) -> Self {
+        serde_json::from_value(pod).map(|pod| Self::of(&pod)).unwrap_or_default()
+    }
+
+    /// Whether the pod refers to an object of the core group, by the plural of its kind.
+    pub fn contains(&self, resource: &str, name: &str) -> bool {
+        match resource {
+            "configmaps" => self.config_maps.contains(name),
+            "secrets" => self.secrets.contains(name),
+            "persistentvolumeclaims" => self.claims.contains(name),
+            "serviceaccounts" => !name.is_empty() && self.service_account == name,
+            _ => false,
+        }
+    }
+
+    fn spec(&mut self, spec: &PodSpec, pod: &str) {
+        self.service_account = spec.service_account_name.clone().unwrap_or_default();
+        self.secrets.extend(spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()));
+        for container in crate::containers(spec) {
+            self.environment(container.env.as_deref(), container.env_from.as_deref());
+        }
+        for container in spec.ephemeral_containers.iter().flatten() {
+            self.environment(container.env.as_deref(), container.env_from.as_deref());
+        }
+        for volume in spec.volumes.iter().flatten() {
+            self.volume(volume, pod);
+            self.secrets.extend(driver_secret(volume));
+        }
+    }
+
+    fn environment(&mut self, env: Option<&[EnvVar]>, from: Option<&[EnvFromSource]>) {
+        for source in from.unwrap_or_default() {
+            self.config_maps.extend(source.config_map_ref.as_ref().map(|source| source.name.clone()));
+            self.secrets.extend(source.secret_ref.as_ref().map(|source| source.name.clone()));
+        }
+        for source in env.unwrap_or_default().iter().filter_map(|variable| variable.value_from.as_ref()) {
+            self.config_maps.extend(source.config_map_key_ref.as_ref().map(|source| source.name.clone()));
+            self.secrets.extend(source.secret_key_ref.as_ref().map(|source| source.name.clone()));
+        }
+    }
+
+    fn volume(&mut self, volume: &Volume, pod: &str) {
+        self.config_maps.extend(volume.config_map.as_ref().map(|source| source.name.clone()));
+        self.secrets.extend(volume.secret.as_ref().and_then(|source| source.secret_name.clone()));
+        self.claims.extend(volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone()));
+        self.claims.extend(volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name)));
+        for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            self.config_maps.extend(source.config_map.as_ref().map(|source| source.name.clone()));
+            self.secrets.extend(source.secret.as_ref().map(|source| source.name.clone()));
+        }
+    }
+}
+
+/// The secret that the driver of a volume needs.
+fn driver_secret(volume: &Volume) -> Option<String> {
+    let azure = volume.azure_file.as_ref().map(|source| source.secret_name.clone());
+    let local = None
+        .or(volume.csi.as_ref().and_then(|source| source.node_publish_secret_ref.as_ref()))
+        .or(volume.cephfs.as_ref().and_then(|source| source.secret_ref.as_ref()))
+        .or(volume.rbd.as_ref().and_then(|source| source.secret_ref.as_ref()))
+        .or(volume.iscsi.as_ref().and_then(|source| source.secret_ref.as_ref()))
+        .or(volume.flex_volume.as_ref().and_then(|source| source.secret_ref.as_ref()))
+        .or(volume.scale_io.as_ref().map(|source| &source.secret_ref))
+        .or(volume.storageos.as_ref().and_then(|source| source.secret_ref.as_ref()));
+    local.map(|secret| secret.name.clone()).or(azure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_reference_is_found() {
+        let env = |n: usize| {
+            json!({"name": "c",
+                "envFrom": [{"secretRef": {"name": format!("from{n}")}}, {"configMapRef": {"name": format!("map-from{n}")}}],
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": format!("key{n}"), "key": "k"}}},
+                    {"name": "B", "valueFrom": {"configMapKeyRef": {"name": format!("map-key{n}"), "key": "k"}}}, {"name": "C"}]})
+        };
+        let pod = json!({"metadata": {"name": "p"}, "spec": {
+            "serviceAccountName": "sa",
+            "imagePullSecrets": [{"name": "pull"}, {}],
+            "containers": [env(1)], "initContainers": [env(2)], "ephemeralContainers": [env(3)],
+            "volumes": [
+                {"name": "a", "secret": {"secretName": "s1"}}, {"name": "b", "configMap": {"name": "c1"}},
+                {"name": "e", "ephemeral": {}}, {"name": "f", "persistentVolumeClaim": {"claimName": "claim"}},
+                {"name": "g", "projected": {"sources": [{"secret": {"name": "s2"}}, {"configMap": {"name": "c2"}}]}},
+                {"name": "h", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "csi"}}},
+                {"name": "i", "azureFile": {"secretName": "azure", "shareName": "x"}},
+                {"name": "j", "rbd": {"image": "i", "monitors": [], "secretRef": {"name": "rbd"}}},
+                {"name": "k", "flexVolume": {"driver": "d", "secretRef": {"name": "flex"}}},
+                {"name": "l", "emptyDir": {}},
+            ],
+        }});
+        let found = References::of_value(pod);
+        let sorted = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(sorted(&found.config_maps), "c1 c2 map-from1 map-from2 map-from3 map-key1 map-key2 map-key3");
+        assert_eq!(sorted(&found.secrets), "azure csi flex from1 from2 from3 key1 key2 key3 pull rbd s1 s2");
+        assert_eq!((sorted(&found.claims).as_str(), found.service_account.as_str()), ("claim p-e", "sa"));
+        let check = |resource: &str, name: &str, expected: bool| {
+            assert_eq!(found.contains(resource, name), expected, "{resource} {name}")
+        };
+        check("secrets", "pull", true);
+        check("secrets", "c1", false);
+        check("configmaps", "c1", true);
+        check("persistentvolumeclaims", "p-e", true);
+        check("serviceaccounts", "sa", true);
+        check("serviceaccounts", "", false);
+        check("pods", "p", false);
+        assert_eq!(References::of_value(json!({"spec": 7})), References::default());
+    }
+}

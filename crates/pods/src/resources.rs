@@ -1,0 +1,167 @@
+//! What a pod takes: its containers as they run beside and after each other, its own requests, its overhead.
+
+use std::collections::BTreeMap;
+
+use apimachinery::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+/// Amounts as the API has them, in `resources.requests`, `status.capacity`...
+pub type ResourceList = BTreeMap<String, ApiQuantity>;
+
+/// Amounts by resource.
+pub type Amounts<'a> = BTreeMap<&'a str, Quantity>;
+
+/// The amount; nothing when it is none (the API has validated it).
+pub fn parse(quantity: &ApiQuantity) -> Quantity {
+    Quantity::parse(&quantity.0).unwrap_or(Quantity::ZERO)
+}
+
+/// The amounts of a list.
+pub fn amounts(list: Option<&ResourceList>) -> Amounts<'_> {
+    list.into_iter().flatten().map(|(name, quantity)| (name.as_str(), parse(quantity))).collect()
+}
+
+/// What a container asks for.
+pub fn requests(container: &Container) -> Amounts<'_> {
+    amounts(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
+}
+
+/// What a container is limited to.
+pub fn limits(container: &Container) -> Amounts<'_> {
+    amounts(container.resources.as_ref().and_then(|resources| resources.limits.as_ref()))
+}
+
+/// The most that containers take together, when each takes what `of` says: containers and sidecars beside each other, or a step of
+/// initialization beside the sidecars that run by then, whichever is more (KEP-753).
+pub fn together<'a>(spec: &'a PodSpec, of: impl Fn(&'a Container) -> Amounts<'a>) -> Amounts<'a> {
+    let (mut total, mut sidecars, mut peak) = (Amounts::new(), Amounts::new(), Amounts::new());
+    for container in &spec.containers {
+        add(&mut total, &of(container));
+    }
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container);
+        if crate::is_sidecar(container) {
+            add(&mut total, &own);
+            add(&mut sidecars, &own);
+            raise(&mut peak, &sidecars);
+        } else {
+            let mut step = sidecars.clone();
+            add(&mut step, &own);
+            raise(&mut peak, &step);
+        }
+    }
+    raise(&mut total, &peak);
+    total
+}
+
+/// What the scheduler and the kubelet set aside for a pod, when each container asks for what `of` says. The pod's own requests stand for
+/// those of its containers (KEP-2837), its overhead comes on top (KEP-688).
+pub fn pod_requests_as<'a>(spec: &'a PodSpec, of: impl Fn(&'a Container) -> Amounts<'a>) -> Amounts<'a> {
+    let mut total = together(spec, of);
+    total.extend(amounts(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref())));
+    add(&mut total, &amounts(spec.overhead.as_ref()));
+    total
+}
+
+/// What the scheduler and the kubelet set aside for a pod.
+pub fn pod_requests(spec: &PodSpec) -> Amounts<'_> {
+    pod_requests_as(spec, requests)
+}
+
+/// What a pod is limited to. A resource that one of its containers may take without limit has none, unless the pod itself has.
+pub fn pod_limits(spec: &PodSpec) -> Amounts<'_> {
+    let mut total = together(spec, limits);
+    total.retain(|name, _| crate::containers(spec).all(|container| limits(container).get(name).is_some_and(|l| l.signum() > 0)));
+    let (own, overhead) = (amounts(spec.resources.as_ref().and_then(|r| r.limits.as_ref())), amounts(spec.overhead.as_ref()));
+    total.extend(own);
+    for (name, limit) in &mut total {
+        *limit += overhead.get(name).copied().unwrap_or_default();
+    }
+    total
+}
+
+fn add<'a>(sum: &mut Amounts<'a>, more: &Amounts<'a>) {
+    for (name, amount) in more {
+        *sum.entry(name).or_default() += *amount;
+    }
+}
+
+fn raise<'a>(to: &mut Amounts<'a>, least: &Amounts<'a>) {
+    for (name, amount) in least {
+        let own = to.entry(name).or_default();
+        *own = (*own).max(*amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn container(resources: Value) -> Value {
+        json!({"name": "c", "resources": resources})
+    }
+
+    fn asks(cpu: &str) -> Value {
+        container(json!({"requests": {"cpu": cpu}}))
+    }
+
+    fn sidecar(mut container: Value) -> Value {
+        container["restartPolicy"] = json!("Always");
+        container
+    }
+
+    fn shown(amounts: &Amounts<'_>) -> Value {
+        amounts
+            .iter()
+            .map(|(name, amount)| ((*name).to_owned(), json!(amount.as_milli())))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    #[track_caller]
+    fn check(spec: Value, expected: Value) {
+        let typed: PodSpec = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(shown(&pod_requests(&typed)), expected, "{spec}");
+    }
+
+    #[test]
+    fn containers_add_up_and_init_containers_take_turns() {
+        let cpu = |milli: i64| json!({"cpu": milli});
+        check(json!({"containers": [asks("100m"), asks("1")]}), cpu(1100));
+        check(json!({"containers": [asks("1")], "initContainers": [asks("3"), asks("2")]}), cpu(3000));
+        check(json!({"containers": [asks("1")], "initContainers": [sidecar(asks("500m")), asks("2")]}), cpu(2500));
+        check(json!({"containers": [asks("1")], "initContainers": [asks("2"), sidecar(asks("500m"))]}), cpu(2000));
+        check(json!({"containers": [asks("2")], "initContainers": [sidecar(asks("1")), asks("3")]}), cpu(4000));
+        check(json!({"containers": [{"name": "c"}]}), json!({}));
+    }
+
+    #[test]
+    fn the_pods_own_requests_win_and_overhead_comes_on_top() {
+        let overhead = json!({"cpu": "250m", "memory": "1k"});
+        check(json!({"containers": [asks("1")], "overhead": overhead}), json!({"cpu": 1250, "memory": 1_000_000}));
+        let own = json!({"requests": {"cpu": "500m"}});
+        let both = container(json!({"requests": {"cpu": "4", "example.com/x": "2"}}));
+        check(
+            json!({"containers": [both], "resources": own, "overhead": {"cpu": "1"}}),
+            json!({"cpu": 1500, "example.com/x": 2000}),
+        );
+    }
+
+    #[test]
+    fn one_container_without_a_limit_leaves_the_pod_without() {
+        let check = |spec: Value, expected: Value| {
+            let typed: PodSpec = serde_json::from_value(spec.clone()).unwrap();
+            assert_eq!(shown(&pod_limits(&typed)), expected, "{spec}");
+        };
+        let both = container(json!({"limits": {"cpu": "1", "memory": "1k"}}));
+        let cpu = container(json!({"limits": {"cpu": "2"}}));
+        check(json!({"containers": [both, cpu]}), json!({"cpu": 3000}));
+        check(json!({"containers": [both, {"name": "c"}]}), json!({}));
+        check(json!({"containers": [both], "initContainers": [cpu]}), json!({"cpu": 2000}));
+        check(json!({"containers": [both], "overhead": {"cpu": "1"}}), json!({"cpu": 2000, "memory": 1_000_000}));
+        check(json!({"containers": [{"name": "c"}], "resources": {"limits": {"memory": "2k"}}}), json!({"memory": 2_000_000}));
+    }
+}
