@@ -82,12 +82,12 @@ impl Cache {
         for event in state.early.take().unwrap_or_default() {
             state.complete_after = state.complete_after.max(event.revision);
             let path = String::from_utf8_lossy(&event.key[prefix..]);
-            if state.items.get(&*path).is_some_and(|entry| entry.revision >= event.revision) {
+            if state.items.get(&path).is_some_and(|entry| entry.revision >= event.revision) {
                 continue;
             }
             match &event.value {
                 Some(value) => drop(state.items.insert(&path, Arc::new(self.entry(value, event.revision, None)))),
-                None => drop(state.items.remove(&*path)),
+                None => drop(state.items.remove(&path)),
             }
         }
     }
