@@ -57,8 +57,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     }
 });
 
+/// A queue and its controller's name.
+type Known = (&'static str, Weak<Mutex<State>>);
+
 /// The queues that have a name.
-static QUEUES: Mutex<Vec<(&'static str, Weak<Mutex<State>>)>> = Mutex::new(Vec::new());
+static QUEUES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
 /// How long each queue's keys have been worked on.
 fn running(mut tell: impl FnMut(&str, &[f64])) {
