@@ -2,11 +2,12 @@
 //!
 //! The store's writer feeds it in commit order, before the commit is acknowledged, so reading it is reading your own writes. Watchers
 //! share one ring of changes and each keep a position in it: there is no queue per watcher, and who falls out of the
-//! ring is cut off and lists again.
+//! ring is cut off and lists again. The rings of all kinds share one budget ([`rings`]).
 
 mod event;
 mod items;
 mod list;
+pub(crate) mod rings;
 mod watch;
 
 use std::collections::VecDeque;
@@ -24,11 +25,6 @@ use crate::entry::{Encoding, Entry, Index};
 pub(crate) use event::Change;
 use items::Items;
 pub(crate) use list::{Page, Window};
-
-/// Most changes kept for watchers of one kind.
-const RING_EVENTS: usize = 8192;
-/// Most bytes that they keep alive.
-const RING_BYTES: usize = 8 << 20;
 
 pub(crate) struct Cache {
     strategy: &'static dyn Strategy,
@@ -92,13 +88,14 @@ impl Cache {
         }
     }
 
-    /// Takes in one committed change, unannounced.
-    pub(crate) fn apply(&self, path: &str, event: &store::Event) {
+    /// Takes in one committed change, unannounced. The bytes that its ring keeps alive more than before.
+    pub(crate) fn apply(&self, path: &str, event: &store::Event) -> usize {
         let index = event.note.clone().and_then(|note| note.downcast::<Index>().ok());
         let new = event.value.as_ref().map(|value| Arc::new(self.entry(value, event.revision, index)));
         let mut state = self.state.write();
         if let Some(early) = &mut state.early {
-            return early.push(event.clone());
+            early.push(event.clone());
+            return 0;
         }
         let previous = match &new {
             Some(entry) => state.items.insert(path, entry.clone()),
@@ -107,9 +104,9 @@ impl Cache {
         let entry = match (new, &previous) {
             (Some(entry), _) => Change::put(entry, previous),
             (None, Some(last)) => Change::delete(Arc::new(self.encoding.restamp(last, event.revision)), previous),
-            (None, None) => return,
+            (None, None) => return 0,
         };
-        state.push(Arc::new(entry));
+        state.push(Arc::new(entry))
     }
 
     /// Wakes the watchers: there are changes that they have not seen.
@@ -136,19 +133,5 @@ impl Cache {
         let json = serde_json::to_vec(object).unwrap_or_default().into();
         let revision = meta::resource_version(object).parse().unwrap_or(0);
         Entry { index: Arc::new(Index::of(self.strategy, object)), revision, json }
-    }
-}
-
-impl State {
-    fn push(&mut self, change: Arc<Change>) {
-        self.revision = change.revision();
-        self.bytes += change.weight();
-        self.ring.push_back(change);
-        while self.ring.len() > RING_EVENTS || self.bytes > RING_BYTES && self.ring.len() > 1 {
-            let Some(oldest) = self.ring.pop_front() else { break };
-            self.bytes -= oldest.weight();
-            self.start += 1;
-            self.complete_after = oldest.revision();
-        }
     }
 }

@@ -11,6 +11,7 @@ use kinds::KINDS;
 use store::{Engine, Sink};
 use tokio::sync::watch;
 
+use crate::cache::rings::Rings;
 use crate::services::ServiceAddresses;
 use crate::storage::Storage;
 use crate::sub::TokenSubject;
@@ -60,15 +61,17 @@ pub struct Registry {
 struct Feed {
     catalog: Arc<ArcSwap<Catalog>>,
     applied: Arc<watch::Sender<u64>>,
+    rings: Rings,
 }
 
 impl Sink for Feed {
     fn apply(&self, events: &[store::Event]) {
         let catalog = self.catalog.load();
         let mut changed: Vec<&Arc<Storage>> = Vec::new();
+        let mut grown = 0;
         for event in events {
             let Some((storage, path)) = catalog.locate(&event.key) else { continue };
-            storage.cache.apply(path, event);
+            grown += storage.cache.apply(path, event);
             if !changed.iter().any(|known| Arc::ptr_eq(known, storage)) {
                 changed.push(storage);
             }
@@ -78,6 +81,7 @@ impl Sink for Feed {
         }
         // Once for all, so that a watcher takes the batch in one step.
         changed.iter().for_each(|storage| storage.cache.announce());
+        self.rings.grown(grown, || catalog.storages().map(|storage| &*storage.cache));
     }
 }
 
@@ -90,7 +94,8 @@ impl Registry {
     ) -> Result<Arc<Self>, OpenError> {
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::of(KINDS).map_err(OpenError::Schema)?));
         let applied = Arc::new(watch::Sender::new(0));
-        let revision = engine.subscribe(Arc::new(Feed { catalog: catalog.clone(), applied: applied.clone() }));
+        let revision =
+            engine.subscribe(Arc::new(Feed { catalog: catalog.clone(), applied: applied.clone(), rings: Rings::default() }));
         for storage in catalog.load().storages() {
             storage.load(engine.as_ref(), revision).await?;
         }

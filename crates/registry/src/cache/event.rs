@@ -1,6 +1,7 @@
 //! Changes, and the events that watchers see of them.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use apimachinery::Status;
 use bytes::Bytes;
@@ -41,25 +42,29 @@ pub(crate) struct Change {
     /// The new object, or the last state of a deleted one under the revision of the deletion.
     pub(crate) entry: Arc<Entry>,
     pub(crate) previous: Option<Arc<Entry>>,
+    /// When it was taken in.
+    pub(crate) at: Instant,
     frame: Arc<OnceLock<Bytes>>,
 }
 
 impl Change {
     pub(crate) fn put(entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
         let kind = if previous.is_some() { EventType::Modified } else { EventType::Added };
-        Self { kind, entry, previous, frame: Arc::default() }
+        Self { kind, entry, previous, at: Instant::now(), frame: Arc::default() }
     }
 
     pub(crate) fn delete(entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
-        Self { kind: EventType::Deleted, entry, previous, frame: Arc::default() }
+        Self { kind: EventType::Deleted, entry, previous, at: Instant::now(), frame: Arc::default() }
     }
 
     pub(crate) fn revision(&self) -> u64 {
         self.entry.revision
     }
 
+    /// Bytes that it may keep alive: the object, its state before, and the frame that watchers are sent.
     pub(crate) fn weight(&self) -> usize {
-        self.entry.json.len() + 256
+        let previous = self.previous.as_ref().map_or(0, |previous| previous.json.len());
+        2 * self.entry.json.len() + previous + 256
     }
 
     /// What a watcher with this selection sees, if anything.
