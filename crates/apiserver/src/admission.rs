@@ -1,5 +1,6 @@
 //! Admission plugins, in upstream's order.
 
+mod device_access;
 mod ingress_class;
 mod namespace;
 mod node_restriction;
@@ -33,6 +34,7 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
         Box::new(storage_class::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
         Box::new(ingress_class::DefaultIngressClass),
+        Box::new(device_access::AdminAccess),
         Box::new(EscalationCheck::new(authorizer.clone())),
     ]
 }

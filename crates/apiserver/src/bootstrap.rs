@@ -97,13 +97,13 @@ async fn publish_range(registry: &Registry, (base, bits): (IpAddr, u8)) -> Resul
     ensure(registry, NETWORKING, "servicecidrs", "", object).await?;
     let resource = &resource(registry, NETWORKING, "servicecidrs")?;
     let mut found = registry.get(resource, "", "kubernetes", None).await?.value();
-    let conditions = found.pointer("/status/conditions").and_then(Value::as_array);
-    if conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready")) {
+    let mut conditions = found.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    if conditions.iter().any(|condition| condition["type"] == "Ready") {
         return Ok(());
     }
-    let ready = json!({"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
-        "lastTransitionTime": apimachinery::time::now()});
-    found["status"] = json!({"conditions": [ready]});
+    conditions.push(json!({"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": apimachinery::time::now()}));
+    found["status"] = json!({"conditions": conditions});
     registry.update(&context(), resource, "status", "", "kubernetes", found).await.map(drop)
 }
 

@@ -166,27 +166,25 @@ fn binding_conditions(good: &[String], bad: &[String], path: &Path, errors: &mut
     for (conditions, path) in [(good, &good_path), (bad, &bad_path)] {
         each(conditions, MAX_CONDITIONS, path, errors, |name, path, errors| rules::qualified_name(path, name, errors));
     }
-    let repeated = |conditions: &[String], index: usize| conditions[..index].contains(&conditions[index]);
-    for index in (0..good.len()).filter(|index| repeated(good, *index)) {
-        errors.push(Error::duplicate(&good_path.index(index), good[index].as_str()));
+    for (conditions, path) in [(good, &good_path), (bad, &bad_path)] {
+        let mut seen = HashSet::new();
+        for (index, name) in conditions.iter().enumerate().filter(|(_, name)| !seen.insert(name.as_str())) {
+            errors.push(Error::duplicate(&path.index(index), name.as_str()));
+        }
     }
-    for (index, name) in bad.iter().enumerate() {
-        if repeated(bad, index) {
-            errors.push(Error::duplicate(&bad_path.index(index), name.as_str()));
-        }
-        if good.contains(name) {
-            let detail = "bindingFailureConditions must not overlap with bindingConditions";
-            errors.push(Error::invalid(&bad_path.index(index), name.as_str(), detail));
-        }
+    let known: HashSet<_> = good.iter().collect();
+    for (index, name) in bad.iter().enumerate().filter(|(_, name)| known.contains(name)) {
+        let detail = "bindingFailureConditions must not overlap with bindingConditions";
+        errors.push(Error::invalid(&bad_path.index(index), name.as_str(), detail));
     }
     match (good.is_empty(), bad.is_empty()) {
         (true, false) => {
             let detail = "bindingConditions are required to use bindingFailureConditions";
-            errors.push(Error::invalid(&good_path, good.to_vec(), detail));
+            errors.push(Error::invalid(&good_path, Value::Null, detail));
         }
         (false, true) => {
             let detail = "bindingFailureConditions are required to use bindingConditions";
-            errors.push(Error::invalid(&bad_path, bad.to_vec(), detail));
+            errors.push(Error::invalid(&bad_path, Value::Null, detail));
         }
         _ => {}
     }

@@ -9,4 +9,5 @@ mod operations;
 mod requests;
 mod security;
 mod server;
+mod storage;
 mod watch;

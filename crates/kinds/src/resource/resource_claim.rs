@@ -11,7 +11,7 @@ use crate::def::KindDef;
 use crate::rules::{self, list};
 use crate::sub::Sub;
 use crate::typed::Kind;
-use crate::util::{child_object, each, remove, set_zero, text};
+use crate::util::{carry_over, child_object, each, remove, set_zero, text};
 
 impl Kind for ResourceClaim {
     const DEF: KindDef =
@@ -21,8 +21,12 @@ impl Kind for ResourceClaim {
         claim::apply_defaults(child_object(object, "spec"));
     }
 
-    /// What drivers reported of devices that are no longer allocated goes with them.
+    /// Metadata stays. What drivers reported of devices that are no longer allocated goes with them.
     fn prepare_status(object: &mut Value, old: &Value) {
+        if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
+            carry_over(metadata, old, "annotations");
+            carry_over(metadata, old, "finalizers");
+        }
         let gone: Vec<_> = allocated(old).into_iter().filter(|id| !allocated(object).contains(id)).collect();
         let status = child_object(object, "status");
         if let Some(devices) = status.get_mut("devices").and_then(Value::as_array_mut) {

@@ -1,6 +1,6 @@
 //! CSINode: which drivers of the Container Storage Interface a node has.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
@@ -31,8 +31,9 @@ impl Kind for CSINode {
     /// Drivers come and go; of one that stays only the number of volumes may change (KEP-4876).
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let fixed = |driver: &CSINodeDriver| CSINodeDriver { allocatable: None, ..driver.clone() };
-        for old in &old.spec.drivers {
-            for new in self.spec.drivers.iter().filter(|new| new.name == old.name) {
+        let before: HashMap<_, _> = old.spec.drivers.iter().map(|driver| (driver.name.as_str(), driver)).collect();
+        for new in &self.spec.drivers {
+            if let Some(old) = before.get(new.name.as_str()) {
                 rules::immutable(&Path::new("spec.drivers"), &fixed(new), &fixed(old), errors);
             }
         }

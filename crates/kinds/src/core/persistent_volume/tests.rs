@@ -51,7 +51,7 @@ fn common_fields() {
         &[
             "spec.accessModes: Required value",
             "spec.capacity: Required value",
-            "spec.capacity: Unsupported value: {}: supported values: \"storage\"",
+            "spec.capacity: Unsupported value: null: supported values: \"storage\"",
             "spec: Required value: must specify a volume type",
         ],
     );

@@ -90,7 +90,7 @@ fn validate_capacity(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Erro
         errors.push(Error::required(path, ""));
     }
     if !capacity.contains_key("storage") || capacity.len() > 1 {
-        errors.push(Error::not_supported(path, json!(capacity), &["storage"]));
+        errors.push(Error::not_supported(path, json!(spec.capacity), &["storage"]));
     }
     for (name, size) in &capacity {
         let path = path.key(name);
