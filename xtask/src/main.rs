@@ -4,8 +4,10 @@
 
 mod bench;
 mod conformance;
+mod debian;
 mod images;
 mod kubectl;
+mod oracle;
 mod schema;
 mod steps;
 mod test;
@@ -31,6 +33,8 @@ enum Command {
     Bench,
     /// Drive upstream's end-to-end suite against a cluster of the release binary.
     Conformance(conformance::Options),
+    /// Compare what Knarr computes with what upstream's own libraries compute.
+    Oracle(oracle::Options),
     /// Make OCI images from Debian packages.
     Images(images::Options),
     /// Fetch kubectl and print where it is.
@@ -57,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tidy => tidy::run(),
         Command::Bench => bench::run(),
         Command::Conformance(options) => conformance::run(&options),
+        Command::Oracle(options) => oracle::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),
         Command::Schema(args) => schema::run(&args),

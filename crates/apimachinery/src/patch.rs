@@ -36,8 +36,36 @@ pub const CUSTOM_PATCHES: &[&str] = &[JSON_PATCH, MERGE_PATCH, APPLY_PATCH];
 pub fn merge(original: &Value, patch: &Value) -> Result<Value, Status> {
     check_object(patch)?;
     let mut out = original.clone();
-    ::json_patch::merge(&mut out, patch);
+    merge_value(&mut out, patch);
     Ok(out)
+}
+
+/// RFC 7386, and as upstream's library: members that are null are left out also in lists, and where nothing was before.
+fn merge_value(target: &mut Value, patch: &Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (key, value) in patch {
+                match target.get_mut(key) {
+                    _ if value.is_null() => drop(target.remove(key)),
+                    Some(current) if !current.is_null() => merge_value(current, value),
+                    _ => drop(target.insert(key.clone(), without_nulls(value))),
+                }
+            }
+        }
+        (target @ Value::Object(_), other) => *target = other.clone(),
+        (target, patch) => *target = without_nulls(patch),
+    }
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let members = map.iter().filter(|(_, value)| !value.is_null());
+            members.map(|(key, value)| (key.clone(), without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
 }
 
 /// [`json`] of the body of a request.
@@ -118,6 +146,11 @@ mod tests {
         };
         check(json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"}));
         check(json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"}));
+        // What the oracle found: nulls in lists, and in what is new.
+        check(json!({"a": [1]}), json!({"a": [{"b": null, "c": [{"d": null}]}, null]}), json!({"a": [{"c": [{}]}, null]}));
+        check(json!({}), json!({"a": {"b": null, "c": 1}}), json!({"a": {"c": 1}}));
+        check(json!({"a": null}), json!({"a": {"b": null}}), json!({"a": {}}));
+        check(json!({"a": {"x": 1}}), json!({"a": [{"b": null}]}), json!({"a": [{"b": null}]}));
         check(json!({"a": [1]}), json!({"a": [2, 3]}), json!({"a": [2, 3]}));
         check(json!({"a": {"b": 1, "c": 2}}), json!({"a": {"b": null, "d": 3}}), json!({"a": {"c": 2, "d": 3}}));
         check(json!({}), json!({"a": {"b": {"c": null}}}), json!({"a": {"b": {}}}));

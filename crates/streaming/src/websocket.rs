@@ -223,6 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -235,5 +236,46 @@ mod tests {
         assert_eq!(encode(1, b"hi", Encoding::Base64), Message::Text("1aGk=".into()));
         assert_eq!(decode(Message::Text("!".into()), Encoding::Base64), None);
         assert_eq!(decode(Message::Ping(Bytes::new()), Encoding::Binary), None);
+    }
+    /// A connection's bytes with some changed, the same every time: it ends, with an error or without.
+    #[tokio::test]
+    async fn noise_ends() {
+        use tokio_tungstenite::tungstenite::protocol::Role;
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let mut writer = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        for text in ["first", "second", "third"] {
+            writer.send(encode(0, text.as_bytes(), Encoding::Binary)).await.unwrap();
+            writer.send(Message::Text("0YWJj".into())).await.unwrap();
+            writer.send(Message::Ping(Bytes::new())).await.unwrap();
+        }
+        drop(writer);
+        let mut bytes = Vec::new();
+        tokio::io::BufReader::new(server).read_to_end(&mut bytes).await.unwrap();
+        let mut seed = 11_u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        for round in 0..2000 {
+            let mut noisy = bytes.clone();
+            for _ in 0..next() % 5 {
+                let at = next() % noisy.len();
+                noisy[at] = next() as u8;
+            }
+            let encoding = if round % 2 == 0 { Encoding::Binary } else { Encoding::Base64 };
+            let (mut client, server) = tokio::io::duplex(1 << 16);
+            client.write_all(&noisy).await.unwrap();
+            client.shutdown().await.unwrap();
+            let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+            let (mut ours, theirs) = tokio::io::duplex(1 << 16);
+            let channels = vec![(0, Some(tokio::io::split(theirs).1))];
+            let reading = async {
+                let mut got = Vec::new();
+                ours.read_to_end(&mut got).await.unwrap();
+                got
+            };
+            let (_, got) = tokio::join!(receive(socket.split().1, channels, encoding), reading);
+            assert!(got.len() <= noisy.len());
+        }
     }
 }

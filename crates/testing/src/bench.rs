@@ -2,4 +2,24 @@
 
 pub mod load;
 pub mod pods;
+pub mod ratios;
 pub mod usage;
+pub mod yardstick;
+
+use bytes::Bytes;
+use serde_json::json;
+
+/// Connections of the load generator.
+pub const CLIENTS: usize = 64;
+/// ConfigMaps of the load.
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// Pods of the load.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// A ConfigMap of 2 KB.
+pub fn config_map(prefix: &str, number: u64) -> Bytes {
+    let data = "x".repeat(2048);
+    let object =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("{prefix}-{number}")}, "data": {"d": data}});
+    Bytes::from(object.to_string())
+}

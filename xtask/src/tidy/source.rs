@@ -57,10 +57,10 @@ fn walk(directory: &Path, root: &Path, files: &mut Vec<File>) -> Result<()> {
     Ok(())
 }
 
-/// Integration tests, test modules in files of their own, and the crate that only tests use.
+/// Integration tests, test modules in files of their own, tools of developers, and the crate that only tests use.
 fn is_test(path: &str) -> bool {
     let part = |part: &str| {
-        matches!(part, "tests" | "tests.rs" | "testing" | "testing.rs" | "benches" | "test_support.rs")
+        matches!(part, "tests" | "tests.rs" | "testing" | "testing.rs" | "benches" | "examples" | "test_support.rs")
             || part.ends_with("_tests.rs")
     };
     path.split('/').any(part)

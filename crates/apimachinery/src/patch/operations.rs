@@ -43,8 +43,8 @@ fn check_operations(operations: &Value) -> Result<&[Value], Status> {
     Ok(list)
 }
 
-/// Applies a JSON patch. As upstream, a missing member passes a test for null, a missing value is null, and negative indices count
-/// from the end.
+/// Applies a JSON patch. As upstream, a missing member passes a test for null, can be replaced and is copied as null, a missing value
+/// is null, negative indices count from the end, and only tests and replacements may name the whole document.
 ///
 /// # Errors
 /// 400 when the patch is not a list of objects, 413 beyond the limits, 422 when an operation fails.
@@ -98,7 +98,7 @@ impl Document {
             "remove" => self.remove(path).map(drop),
             "replace" => {
                 let below = depth(value(), &mut 0);
-                *self.existing(path)? = value().clone();
+                self.replace(path, value().clone())?;
                 self.grown(path, below)
             }
             "move" => {
@@ -110,7 +110,7 @@ impl Document {
             "copy" => {
                 let from = text(operation, "from")?;
                 let below = self.below(from);
-                let copy = self.existing(from)?.clone();
+                let copy = self.read(from)?;
                 self.count_copy(&copy)?;
                 self.add(path, copy, below)
             }
@@ -123,8 +123,31 @@ impl Document {
         pointer::place(&mut self.root, path).ok_or_else(unprocessable)
     }
 
-    fn existing(&mut self, path: &str) -> Result<&mut Value, Status> {
-        self.place(path)?.existing().ok_or_else(unprocessable)
+    /// What is copied: a member that is missing is null.
+    fn read(&mut self, path: &str) -> Result<Value, Status> {
+        let place = self.place(path)?;
+        let optional = place.is_member();
+        match place.existing() {
+            Some(value) => Ok(value.clone()),
+            None if optional => Ok(Value::Null),
+            None => Err(unprocessable()),
+        }
+    }
+
+    /// Sets a member, be it there or not, or an element that is there, or the whole document.
+    fn replace(&mut self, path: &str, value: Value) -> Result<(), Status> {
+        if path.is_empty() {
+            if !value.is_object() && !value.is_array() {
+                return Err(unprocessable());
+            }
+            self.root = value;
+            return Ok(());
+        }
+        match self.place(path)? {
+            Place::Member(map, key) => drop(map.insert(key.into_owned(), value)),
+            element => *element.existing().ok_or_else(unprocessable)? = value,
+        }
+        Ok(())
     }
 
     fn add(&mut self, path: &str, value: Value, below: usize) -> Result<(), Status> {
@@ -140,6 +163,9 @@ impl Document {
     }
 
     fn test(&mut self, path: &str, value: &Value) -> Result<(), Status> {
+        if path.is_empty() {
+            return if self.root == *value { Ok(()) } else { Err(unprocessable()) };
+        }
         let place = self.place(path)?;
         let optional = place.is_member();
         match place.existing() {

@@ -1,5 +1,5 @@
 //! Places in a document that paths of a JSON patch name (RFC 6901), as upstream's library reads them: what stands before the first
-//! slash is ignored, the whole document cannot be named, and indices may be negative.
+//! slash is ignored, the whole document is no place, and indices may be negative.
 
 use serde_json::{Map, Value};
 use std::borrow::Cow;

@@ -5,6 +5,7 @@ mod conformance;
 mod connect;
 mod forms;
 mod history;
+mod noise;
 mod operations;
 mod requests;
 mod security;

@@ -1,6 +1,5 @@
 //! Many clients at once over TLS, each on a connection that it keeps.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,81 +9,190 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use serde_json::json;
+use hyper::client::conn::http1::SendRequest;
 
 use crate::api::Endpoint;
 
-/// Connections of the load generator.
-pub const CLIENTS: usize = 64;
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-/// Creates ConfigMaps of 2 KB for so long; how many a second.
-///
-/// # Errors
-/// When the server refuses one.
-pub async fn creates(endpoint: &Endpoint, time: Duration) -> Result<f64> {
-    let data = "x".repeat(2048);
-    let request = move |number: u64| {
-        let object =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("load-{number}")}, "data": {"d": data}});
-        (Method::POST, MAPS.to_owned(), Bytes::from(object.to_string()))
-    };
-    Ok(run(endpoint, CLIENTS, time, Arc::new(request)).await?.0)
+/// A request.
+pub struct Ask {
+    /// Its method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// Content type of the body.
+    pub content_type: &'static str,
+    /// Whom the administrator impersonates.
+    pub user: Option<String>,
+    /// The body.
+    pub body: Bytes,
 }
 
-/// Gets objects that `creates` made; how many a second.
-///
-/// # Errors
-/// When the server refuses one.
-pub async fn gets(endpoint: &Endpoint, time: Duration) -> Result<f64> {
-    let request = |number: u64| (Method::GET, format!("{MAPS}/load-{}", number % 1000), Bytes::new());
-    Ok(run(endpoint, CLIENTS, time, Arc::new(request)).await?.0)
-}
+impl Ask {
+    /// GET.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, ..Self::post(path, Bytes::new()) }
+    }
 
-/// Lists 3,000 objects that `creates` made with two clients; bytes a second.
-///
-/// # Errors
-/// When the server refuses one.
-pub async fn lists(endpoint: &Endpoint, time: Duration) -> Result<f64> {
-    let request = |_| (Method::GET, format!("{MAPS}?limit=3000"), Bytes::new());
-    Ok(run(endpoint, 2, time, Arc::new(request)).await?.1)
-}
+    /// POST of JSON.
+    pub fn post(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, path: path.into(), content_type: "application/json", user: None, body: body.into() }
+    }
 
-type Make = dyn Fn(u64) -> (Method, String, Bytes) + Send + Sync;
+    /// PATCH.
+    pub fn patch(path: impl Into<String>, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::PATCH, content_type, ..Self::post(path, body) }
+    }
 
-/// Requests and bytes a second.
-async fn run(endpoint: &Endpoint, clients: usize, time: Duration, make: Arc<Make>) -> Result<(f64, f64)> {
-    let (tasks, _failures) = Tasks::root();
-    let (next, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let connections = try_join_all((0..clients).map(|_| endpoint.connect(&tasks))).await?;
-    let start = Instant::now();
-    let client = |mut connection: hyper::client::conn::http1::SendRequest<Full<Bytes>>| {
-        let (next, bytes, make) = (&next, &bytes, &make);
-        async move {
-            while start.elapsed() < time {
-                let (method, path, body) = make(next.fetch_add(1, Ordering::Relaxed));
-                let request = Request::builder()
-                    .method(method)
-                    .uri(path)
-                    .header("host", "knarr")
-                    .header("content-type", "application/json");
-                connection.ready().await?;
-                let answer = connection.send_request(request.body(Full::new(body))?).await?;
-                let status = answer.status();
-                let mut body = answer.into_body();
-                while let Some(frame) = body.frame().await {
-                    let length = frame?.data_ref().map_or(0, Bytes::len);
-                    bytes.fetch_add(length as u64, Ordering::Relaxed);
-                }
-                if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
-                    bail!("the server answered {status}");
-                }
-            }
-            Ok(())
+    fn request(self) -> Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder().method(self.method).uri(self.path).header("host", "knarr");
+        request = request.header("content-type", self.content_type);
+        if let Some(user) = self.user {
+            request = request.header("impersonate-user", user);
         }
-    };
-    try_join_all(connections.into_iter().map(client)).await?;
-    let seconds = start.elapsed().as_secs_f64();
+        Ok(request.body(Full::new(self.body))?)
+    }
+}
+
+/// When a load ends.
+#[derive(Clone, Copy)]
+pub enum Until {
+    /// After so long.
+    Time(Duration),
+    /// After so many requests.
+    Count(u64),
+}
+
+/// What a load did.
+pub struct Done {
+    /// Requests that were answered.
+    pub operations: u64,
+    /// Bytes of the bodies of the answers.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Done {
+    /// Requests a second.
+    pub fn rate(&self) -> f64 {
+        self.operations as f64 / self.seconds
+    }
+}
+
+/// Sends what `make` makes of 0, 1, 2 and so on, from so many clients.
+///
+/// # Errors
+/// When the server refuses one.
+pub async fn run(endpoint: &Endpoint, clients: usize, until: Until, make: impl Fn(u64) -> Ask) -> Result<Done> {
+    let (tasks, _failures) = Tasks::root();
+    let load =
+        Load { until, make, start: Instant::now(), next: AtomicU64::new(0), bytes: AtomicU64::new(0), done: AtomicU64::new(0) };
+    let connections = try_join_all((0..clients).map(|_| endpoint.connect(&tasks))).await?;
+    try_join_all(connections.into_iter().map(|connection| load.client(connection))).await?;
+    let seconds = load.start.elapsed().as_secs_f64();
     tasks.drain(Duration::from_secs(1)).await;
-    Ok((next.into_inner() as f64 / seconds, bytes.into_inner() as f64 / seconds))
+    Ok(Done { operations: load.done.into_inner(), bytes: load.bytes.into_inner(), seconds })
+}
+
+struct Load<F> {
+    until: Until,
+    make: F,
+    start: Instant,
+    next: AtomicU64,
+    bytes: AtomicU64,
+    done: AtomicU64,
+}
+
+impl<F: Fn(u64) -> Ask> Load<F> {
+    /// The number of the next request, if there is one.
+    fn next(&self) -> Option<u64> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let more = match self.until {
+            Until::Time(time) => self.start.elapsed() < time,
+            Until::Count(count) => number < count,
+        };
+        more.then_some(number)
+    }
+
+    async fn client(&self, mut connection: SendRequest<Full<Bytes>>) -> Result<()> {
+        while let Some(number) = self.next() {
+            connection.ready().await?;
+            let answer = connection.send_request((self.make)(number).request()?).await?;
+            let status = answer.status();
+            let mut body = answer.into_body();
+            while let Some(frame) = body.frame().await {
+                let length = frame?.data_ref().map_or(0, Bytes::len);
+                self.bytes.fetch_add(length as u64, Ordering::Relaxed);
+            }
+            if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
+                bail!("the server answered {status}");
+            }
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// The body of the answer to one request.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn once(endpoint: &Endpoint, ask: Ask) -> Result<Bytes> {
+    let (tasks, _failures) = Tasks::root();
+    let mut connection = endpoint.connect(&tasks).await?;
+    let answer = connection.send_request(ask.request()?).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        bail!("the server answered {status}: {body:?}");
+    }
+    Ok(body)
+}
+
+/// Watchers that are open, and the events that they have not yet read.
+pub struct Watchers {
+    tasks: Tasks,
+    bodies: Vec<hyper::body::Incoming>,
+}
+
+impl Watchers {
+    /// Opens so many watches, each on a connection of its own.
+    ///
+    /// # Errors
+    /// When the server refuses one.
+    pub async fn open(endpoint: &Endpoint, count: usize, path: &str) -> Result<Self> {
+        let (tasks, _failures) = Tasks::root();
+        let open = async |_| {
+            let mut connection = endpoint.connect(&tasks).await?;
+            let answer = connection.send_request(Ask::get(path).request()?).await?;
+            if answer.status() != StatusCode::OK {
+                bail!("the server answered a watch with {}", answer.status());
+            }
+            Ok(answer.into_body())
+        };
+        let bodies = try_join_all((0..count).map(open)).await?;
+        Ok(Self { tasks, bodies })
+    }
+
+    /// Reads so many events from each watch, then closes them. Returns what the last one read.
+    ///
+    /// # Errors
+    /// When a watch ends before.
+    pub async fn read(self, events: usize) -> Result<Vec<u8>> {
+        let read = async |mut body: hyper::body::Incoming| {
+            let (mut lines, mut bytes) = (0, Vec::new());
+            while lines < events {
+                let Some(frame) = body.frame().await else { bail!("a watch ended after {lines} of {events} events") };
+                let frame = frame?;
+                let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+                lines += data.iter().filter(|byte| **byte == b'\n').count();
+                bytes.clear();
+                bytes.extend_from_slice(data);
+            }
+            Ok(bytes)
+        };
+        let mut last = try_join_all(self.bodies.into_iter().map(read)).await?;
+        self.tasks.drain(Duration::from_secs(1)).await;
+        Ok(last.pop().unwrap_or_default())
+    }
 }

@@ -26,11 +26,13 @@ pub fn memory(machine: &Machine) -> u64 {
 
 /// CPU time that the server and the shims have used.
 pub fn cpu(machine: &Machine) -> Duration {
-    let ticks = |pid: i32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields: Vec<_> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let field = |index: usize| fields.get(index).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
-        field(11) + field(12)
-    };
-    Duration::from_millis(processes(machine).into_iter().map(ticks).sum::<u64>() * 1000 / TICKS)
+    processes(machine).into_iter().map(cpu_of).sum()
+}
+
+/// CPU time that one process has used.
+pub fn cpu_of(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<_> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let field = |index: usize| fields.get(index).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((field(11) + field(12)) * 1000 / TICKS)
 }

@@ -53,3 +53,9 @@ async fn replica_set() {
 async fn replication_controller() {
     check("v1", "ReplicationController", "replicationcontrollers").await;
 }
+
+/// Conformance: [sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] should have a working scale subresource [Conformance]
+#[tokio::test]
+async fn stateful_set() {
+    check("apps/v1", "StatefulSet", "statefulsets").await;
+}

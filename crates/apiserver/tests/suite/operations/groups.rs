@@ -27,20 +27,30 @@ async fn check(group_version: &str, required: &[&str]) {
 /// Conformance: [sig-network] Services should complete a service status lifecycle [Conformance]
 /// Conformance: [sig-network] Services should delete a collection of services [Conformance]
 /// Conformance: [sig-network] Services should find a service from listing all namespaces [Conformance]
+/// Conformance: [sig-scheduling] LimitRange should list, patch and delete a LimitRange by collection [Conformance]
+/// Conformance: [sig-api-machinery] ResourceQuota should apply changes to a resourcequota status [Conformance]
+/// Conformance: [sig-api-machinery] ResourceQuota should be able to update and delete ResourceQuota. [Conformance]
+/// Conformance: [sig-api-machinery] ResourceQuota should manage the lifecycle of a ResourceQuota [Conformance]
+/// Conformance: [sig-storage] PersistentVolumes CSI Conformance should apply changes to a pv/pvc status [Conformance]
+/// Conformance: [sig-storage] PersistentVolumes CSI Conformance should run through the lifecycle of a PV and a PVC [Conformance]
 #[tokio::test]
 async fn core() {
-    let required =
-        ["configmaps", "secrets", "podtemplates", "pods", "nodes", "serviceaccounts", "events", "endpoints", "services"];
-    check("v1", &required).await;
+    let names = "configmaps secrets podtemplates pods nodes serviceaccounts events endpoints services persistentvolumes \
+        persistentvolumeclaims limitranges resourcequotas";
+    check("v1", &names.split(' ').collect::<Vec<_>>()).await;
 }
 
 /// Conformance: [sig-apps] Deployment should validate Deployment Status endpoints [Conformance]
 /// Conformance: [sig-apps] ReplicaSet should list and delete a collection of ReplicaSets [Conformance]
 /// Conformance: [sig-apps] ReplicaSet should validate Replicaset Status endpoints [Conformance]
+/// Conformance: [sig-apps] Daemon set [Serial] should list and delete a collection of DaemonSets [Conformance]
+/// Conformance: [sig-apps] Daemon set [Serial] should verify changes to a daemon set status [Conformance]
+/// Conformance: [sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] should list, patch and delete a collection of StatefulSets [Conformance]
+/// Conformance: [sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] should validate Statefulset Status endpoints [Conformance]
 /// Conformance: [sig-apps] ControllerRevision [Serial] should manage the lifecycle of a ControllerRevision [Conformance]
 #[tokio::test]
 async fn apps() {
-    check("apps/v1", &["deployments", "replicasets", "controllerrevisions"]).await;
+    check("apps/v1", &["deployments", "replicasets", "statefulsets", "daemonsets", "controllerrevisions"]).await;
 }
 
 /// Conformance: [sig-node] Lease lease API should be available [Conformance]
@@ -79,6 +89,54 @@ async fn rbac() {
     check("rbac.authorization.k8s.io/v1", &["roles", "rolebindings", "clusterroles", "clusterrolebindings"]).await;
 }
 
+/// Conformance: [sig-storage] CSIInlineVolumes should run through the lifecycle of a CSIDriver [Conformance]
+/// Conformance: [sig-storage] CSINodes CSI Conformance should run through the lifecycle of a csinode [Conformance]
+/// Conformance: [sig-storage] CSIStorageCapacity should support CSIStorageCapacities API operations [Conformance]
+/// Conformance: [sig-storage] StorageClasses CSI Conformance should run through the lifecycle of a StorageClass [Conformance]
+/// Conformance: [sig-storage] VolumeAttachment Conformance should apply changes to a volumeattachment status [Conformance]
+/// Conformance: [sig-storage] VolumeAttachment Conformance should run through the lifecycle of a VolumeAttachment [Conformance]
+/// Conformance: [sig-storage] VolumeAttributesClass [FeatureGate:VolumeAttributesClass] should run through the lifecycle of a VolumeAttributesClass [Conformance]
+#[tokio::test]
+async fn storage() {
+    let required =
+        ["csidrivers", "csinodes", "csistoragecapacities", "storageclasses", "volumeattachments", "volumeattributesclasses"];
+    check("storage.k8s.io/v1", &required).await;
+}
+
+/// Conformance: [sig-network] Ingress API should support creating Ingress API operations [Conformance]
+/// Conformance: [sig-network] IngressClass API should support creating IngressClass API operations [Conformance]
+/// Conformance: [sig-network] ServiceCIDR and IPAddress API should support IPAddress API operations [Conformance]
+/// Conformance: [sig-network] ServiceCIDR and IPAddress API should support ServiceCIDR API operations [Conformance]
+#[tokio::test]
+async fn networking() {
+    check("networking.k8s.io/v1", &["ingresses", "ingressclasses", "networkpolicies", "ipaddresses", "servicecidrs"]).await;
+}
+
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 DeviceClass [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaim [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaimTemplate [Conformance]
+/// Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceSlice [Conformance]
+#[tokio::test]
+async fn resource() {
+    check("resource.k8s.io/v1", &["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"]).await;
+}
+
+/// Conformance: [sig-apps] CronJob should support CronJob API operations [Conformance]
+/// Conformance: [sig-apps] Job should apply changes to a job status [Conformance]
+/// Conformance: [sig-apps] Job should manage the lifecycle of a job [Conformance]
+#[tokio::test]
+async fn batch() {
+    check("batch/v1", &["jobs", "cronjobs"]).await;
+}
+
+/// Conformance: [sig-apps] DisruptionController Listing PodDisruptionBudgets for all namespaces should list and delete a collection of PodDisruptionBudgets [Conformance]
+/// Conformance: [sig-apps] DisruptionController should create a PodDisruptionBudget [Conformance]
+/// Conformance: [sig-apps] DisruptionController should update/patch PodDisruptionBudget status [Conformance]
+#[tokio::test]
+async fn policy() {
+    check("policy/v1", &["poddisruptionbudgets"]).await;
+}
+
 /// Groups that a test above goes through.
 const TESTED: &[&str] = &[
     "v1",
@@ -89,6 +147,11 @@ const TESTED: &[&str] = &[
     "node.k8s.io/v1",
     "scheduling.k8s.io/v1",
     "rbac.authorization.k8s.io/v1",
+    "storage.k8s.io/v1",
+    "networking.k8s.io/v1",
+    "resource.k8s.io/v1",
+    "batch/v1",
+    "policy/v1",
 ];
 
 /// What is served without a test of its own above is gone through here.
