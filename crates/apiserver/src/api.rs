@@ -256,6 +256,7 @@ impl Inner {
             negotiated?;
         }
         let warnings = Warnings::default();
+        resource.def.deprecated.into_iter().for_each(|text| warnings.push(text));
         let on = On { call, target, resource, warnings: warnings.clone() };
         let mut answer = self.handle(&on, handler, body).await;
         if let Ok(response) = &mut answer {
