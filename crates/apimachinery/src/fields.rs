@@ -45,7 +45,7 @@ impl Selector {
         Self(vec![Requirement { field: field.into(), value: value.into(), negated: false }])
     }
 
-    /// Parses; terms are sorted, empty ones skipped.
+    /// Parses; terms are sorted, and empty ones skipped, also those of nothing but an operator.
     pub fn parse(selector: &str) -> Result<Self, Error> {
         let mut terms: Vec<&str> = split_terms(selector).into_iter().filter(|t| !t.is_empty()).collect();
         terms.sort_unstable();
@@ -54,7 +54,9 @@ impl Selector {
             let (field, negated, value) = split_term(term).ok_or_else(unknown)?;
             Ok(Requirement { field: field.to_owned(), value: unescape(value)?, negated })
         };
-        terms.into_iter().map(parse).collect::<Result<_, _>>().map(Self)
+        let mut requirements = terms.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        requirements.retain(|requirement| !requirement.field.is_empty() || !requirement.value.is_empty());
+        Ok(Self(requirements))
     }
 
     /// Whether it selects everything.
@@ -174,6 +176,8 @@ mod tests {
         check("b==c,a!=d,", Ok("a!=d,b=c"));
         check(r"a=b\,c\=d\\", Ok(r"a=b\,c\=d\\"));
         check("a=", Ok("a="));
+        // What the oracle found: an operator alone is no term.
+        check("=,a=b,!=", Ok("a=b"));
         check("a", Err("invalid selector: 'a'; can't understand 'a'"));
         check(r"a=\x", Err(r"invalid field selector: invalid escape sequence: \x"));
         check("a=b=c", Err("invalid field selector: unescaped character in value: 61"));

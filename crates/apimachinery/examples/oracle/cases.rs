@@ -262,7 +262,8 @@ impl Case {
         if let Some(live) = live {
             apply::keep_times(live, &mut object);
         }
-        for entry in object["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
+        let entries = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+        for entry in entries.into_iter().flatten() {
             entry.as_object_mut().unwrap().remove("time");
         }
         Ok(object)

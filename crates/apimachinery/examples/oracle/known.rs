@@ -15,6 +15,11 @@ pub fn reason(operation: &str, question: &Value, ours: &Outcome, theirs: &Outcom
         (Ok(_), Err(_)) if texts.iter().any(|text| !text.contains(|c: char| c.is_ascii_digit())) => {
             Some("a number without digits is 0 here; upstream takes or refuses it by which of its two parsers reads it")
         }
+        (Ok(ours), Ok(_))
+            if ours["value"].as_i64().is_some_and(|value| value.checked_abs().is_none_or(|size| size == i64::MAX)) =>
+        {
+            Some("decimal amounts above 64 bits are kept here; upstream's overflow")
+        }
         (Ok(ours), Ok(theirs)) if (&ours["text"], &ours["order"]) == (&theirs["text"], &theirs["order"]) => Some(
             "upstream's integers overflow where amounts are larger than 64 bits of their smallest unit; ours stay at the largest",
         )

@@ -304,8 +304,8 @@ impl Maker<'_> {
             (Type::Struct(_), Some(key)) => {
                 let order = items.iter().map(|item| json!({key: item[key]})).collect();
                 if self.dice.chance(20) {
-                    let value = items.first().map_or_else(|| json!("a"), |item| item[key].clone());
-                    items.push(json!({"$patch": "delete", key: value}));
+                    let word = WORDS.iter().map(|word| json!(word)).find(|word| items.iter().all(|item| item[key] != *word));
+                    items.extend(word.map(|word| json!({"$patch": "delete", key: word})));
                 } else if self.dice.chance(8) {
                     items.push(json!({"$patch": "replace"}));
                 }

@@ -151,14 +151,35 @@ pub(super) fn order(
     Ok(out)
 }
 
+/// The order of the server that upstream goes by where a patch also deletes: it deletes in the list's own memory, where what the patch
+/// adds then takes the places that became free.
+pub(super) fn server_order(mut old: Vec<Value>, patch: &[Value], key: Option<&str>) -> Vec<Value> {
+    let Some(key) = key else { return old };
+    let deletions = patch.iter().filter(|item| is_deletion(item));
+    let deleted: HashSet<&Value> = deletions.filter_map(|item| item.get(key)).collect();
+    let places = old.len();
+    old.retain(|item| item.get(key).is_none_or(|value| !deleted.contains(value)));
+    let mut known: HashSet<Value> = old.iter().filter_map(|item| item.get(key).cloned()).collect();
+    for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
+        if old.len() < places && item.get(key).is_some_and(|value| known.insert(value.clone())) {
+            old.push(item.clone());
+        }
+    }
+    old
+}
+
+fn is_deletion(item: &Value) -> bool {
+    item.get(DIRECTIVE).is_some_and(|directive| directive == "delete")
+}
+
 /// The elements of a patch must be in the order that `$setElementOrder` gives, and be named there.
 pub(super) fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), StrategicError> {
     if patch.is_empty() || order.is_empty() {
         return Ok(());
     }
     let mut remaining = order.iter();
-    for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
-        if let Some(key) = key {
+    for item in patch.iter().filter(|item| !is_deletion(item)) {
+        if let Some(key) = key.filter(|_| item.get(DIRECTIVE).is_none()) {
             key_of(item, key)?;
         }
         let wanted = identity(item, key);

@@ -214,14 +214,16 @@ fn apply_element_orders(cursor: Cursor<'_>, original: &mut Object, patch: &mut O
         let new = list(patch.get(key).cloned())?;
         let (cursor, rules) = cursor.list_field(key)?;
         lists::check_order(new.as_deref().unwrap_or_default(), &order, rules.merge_key)?;
-        let merged = match (old.clone(), new) {
+        let server_order =
+            lists::server_order(old.clone().unwrap_or_default(), new.as_deref().unwrap_or_default(), rules.merge_key);
+        let merged = match (old, new) {
             (None, None) => continue,
             (Some(old), None) => old,
             (None, Some(new)) => new.into_iter().filter_map(without_directives).collect(),
             (Some(old), Some(new)) if rules.merge => lists::merge(cursor, old, new, rules.merge_key)?,
             (Some(_), Some(new)) => new,
         };
-        let ordered = lists::order(merged, &order, &old.unwrap_or_default(), rules.merge_key)?;
+        let ordered = lists::order(merged, &order, &server_order, rules.merge_key)?;
         original.insert(key.to_owned(), Value::Array(ordered));
         patch.remove(key);
     }

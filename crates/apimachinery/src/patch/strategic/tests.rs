@@ -58,6 +58,20 @@ fn lists_merge_by_key() {
     check_containers(json!([a]), json!([{"name": "a", "args": ["x"]}]), json!([{"name": "a", "image": "1", "args": ["x"]}]));
 }
 
+/// What the oracle found: `kubectl apply` of a list whose element got another name, beside one that only the server has.
+#[test]
+fn what_is_added_takes_the_place_of_what_is_deleted() {
+    let spec =
+        |names: &[&str]| json!({"spec": {"containers": names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()}});
+    let renamed = json!({"spec": {"$setElementOrder/containers": [{"name": "new"}],
+        "containers": [{"name": "new"}, {"$patch": "delete", "name": "old"}]}});
+    check("Pod", spec(&["old", "injected"]), renamed.clone(), spec(&["injected", "new"]));
+    check("Pod", spec(&["injected", "old"]), renamed.clone(), spec(&["injected", "new"]));
+    check("Pod", spec(&["injected"]), renamed, spec(&["new", "injected"]));
+    let replaced = json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "a"}, {"$patch": "replace"}]});
+    refuses(json!({"containers": [{"name": "b"}]}), replaced, "The order in patch list", 500);
+}
+
 #[test]
 fn lists_without_a_strategy_are_replaced() {
     let args = |args: Value| json!([{"name": "a", "args": args}]);
