@@ -100,7 +100,6 @@ impl Service {
             build: options.build,
             public_address: options.public_address.clone(),
             tasks: tasks.child(),
-            budgets: crate::stages::Budgets::default(),
             authorizer,
             keys,
             registry,

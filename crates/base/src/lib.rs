@@ -1,6 +1,5 @@
 //! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS.
 
-pub mod budgets;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;

@@ -7,6 +7,7 @@ mod adopt;
 mod controller;
 mod deployment;
 mod discovery;
+mod disruption;
 mod expectations;
 mod garbage;
 mod meta;
@@ -91,6 +92,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<EndpointSlices>(|o, t| launch(EndpointSlices::new(&o.informers), o, t)),
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
     entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers), o, t)),
+    entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),

@@ -12,8 +12,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::budgets::connections::{Connections, Limits, Place};
-use base::budgets::descriptors;
 use base::metrics::{Format, Page};
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
@@ -30,6 +28,7 @@ use k8s_openapi::api::core::v1::Pod;
 use runtime::api::ExecRequest;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Auth;
@@ -39,17 +38,14 @@ use crate::options::Server;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Most connections at a time, and how many of all descriptors, in percent.
+/// Most connections at a time.
 const CONNECTIONS: usize = 1024;
-const CONNECTIONS_PERCENT: usize = 10;
 /// Time for a handshake, and for the headers of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves on `listener` until cancelled.
 pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
-    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, CONNECTIONS);
-    // The API server is one user that speaks for all others.
-    let connections = Connections::new("kubelet_connections", Limits { of_user: all, ..Limits::of(all) });
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Protocol upgrades need HTTP/1.1: nothing else is offered.
     let mut tls = rustls::ServerConfig::clone(&server.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -57,8 +53,10 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
     let (client, node) = api.identity();
     let auth = Arc::new(Auth::new(client, node, server.callers.clone()));
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        // The semaphore is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, as a rule: closing connections will help, spinning does not.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -66,26 +64,18 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
                 continue;
             }
         };
-        let Some(place) = connections.admit(peer.ip()).map(Arc::new) else { continue };
         let (server, api, auth, streams) = (server.clone(), api.clone(), auth.clone(), tasks.clone());
         tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {
-            let ended = place.ended().clone();
-            let served = ended.run_until_cancelled(connection(&server, stream, api, auth, (streams, place))).await;
-            if let Some(Err(error)) = served {
+            if let Err(error) = connection(&server, stream, api, auth, streams).await {
                 tracing::debug!(error, "connection to the kubelet ended");
             }
+            drop(place);
             Ok::<_, Infallible>(())
         });
     }
 }
 
-async fn connection(
-    server: &Server,
-    stream: TcpStream,
-    api: Api,
-    auth: Arc<Auth>,
-    (tasks, place): (Tasks, Arc<Place>),
-) -> Result<(), String> {
+async fn connection(server: &Server, stream: TcpStream, api: Api, auth: Arc<Auth>, tasks: Tasks) -> Result<(), String> {
     // Keystrokes are small and wait for nothing.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
@@ -94,12 +84,10 @@ async fn connection(
     let peer = Arc::new(server.verifier.peer(stream.get_ref().1.peer_certificates()));
     let service = service_fn(move |request: Request<Incoming>| {
         let (api, tasks, auth, peer) = (api.clone(), tasks.clone(), auth.clone(), peer.clone());
-        let place = place.clone();
         async move {
             let (parts, body) = request.into_parts();
             Ok::<_, Infallible>(match auth.check(&peer, &parts).await {
                 Err((status, why)) => text(status, why),
-                Ok(()) if !place.prove("authorized") => text(StatusCode::TOO_MANY_REQUESTS, "too many connections"),
                 Ok(()) => answer(Request::from_parts(parts, body), api, tasks).await,
             })
         }

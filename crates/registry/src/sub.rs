@@ -1,5 +1,6 @@
 //! Subresources with a body of their own kind.
 
+mod eviction;
 mod pods;
 mod scale;
 mod token;

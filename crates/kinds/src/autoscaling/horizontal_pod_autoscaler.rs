@@ -12,7 +12,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use serde_json::{Value, json};
 
-pub use v1::{from_v1, to_v1};
+pub(super) use v1::{from_v1, to_v1};
 
 use crate::columns::Column;
 use crate::def::KindDef;

@@ -3,6 +3,7 @@
 mod columns;
 mod defaults;
 pub(crate) mod diff;
+mod resize;
 mod status;
 mod update;
 mod validate;
@@ -42,6 +43,7 @@ impl Kind for Pod {
             Sub::connect("log", None, Connect::Log),
             Sub::connect("portforward", Some(("", "v1", "PodPortForwardOptions")), Connect::PortForward),
             Sub::connect("proxy", Some(("", "v1", "PodProxyOptions")), Connect::Proxy),
+            Sub::part("resize", VerbSet::PART, resize::confine),
             Sub::STATUS,
         ]);
     const SELECTABLE: &'static [&'static str] = &[
@@ -121,6 +123,7 @@ impl Kind for Pod {
                 validate::validate_pod(self, errors);
                 update::ephemeral_containers(self, old, errors);
             }
+            "resize" => resize::validate(self, old, errors),
             _ => {}
         }
     }
@@ -134,7 +137,8 @@ impl Kind for Pod {
     }
 }
 
-/// Quality of service class: Guaranteed, Burstable or BestEffort.
+/// Quality of service class: Guaranteed, Burstable or BestEffort. What the pod asks for as a whole counts instead of what its
+/// containers ask for (KEP-2837).
 fn qos_class(object: &Value) -> &'static str {
     // What cannot be decoded is refused by validation.
     let decoded = |value: Option<&Value>| serde_json::from_value::<Option<ResourceRequirements>>(value.cloned()?).ok().flatten();

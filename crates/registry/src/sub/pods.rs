@@ -1,4 +1,4 @@
-//! Binding and eviction of pods.
+//! Binding of pods.
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, meta, time};
@@ -7,7 +7,7 @@ use store::Expect;
 
 use crate::pipeline::{Target, storage_error};
 use crate::verbs::CONFLICT_ATTEMPTS;
-use crate::{DeleteOptions, Operation, Registry};
+use crate::{Operation, Registry};
 
 impl Registry {
     /// Binds a pod to a node, once.
@@ -28,21 +28,6 @@ impl Registry {
             }
         }
         Err(target.modified())
-    }
-
-    /// Deletes a pod with the options that the eviction carries. Disruption budgets are not served yet, so none forbids it.
-    pub(super) async fn evict(&self, target: Target<'_>, eviction: &Value) -> Result<Value, Status> {
-        let options = &eviction["deleteOptions"];
-        let text = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let options = DeleteOptions {
-            grace_seconds: options["gracePeriodSeconds"].as_i64(),
-            uid: text("/preconditions/uid"),
-            resource_version: text("/preconditions/resourceVersion"),
-            propagation: text("/propagationPolicy"),
-            orphan_dependents: options["orphanDependents"].as_bool(),
-        };
-        self.delete(target.cx, target.res, target.namespace, target.name, options).await?;
-        Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
     }
 }
 

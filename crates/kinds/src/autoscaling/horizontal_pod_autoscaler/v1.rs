@@ -42,7 +42,7 @@ fn is_cpu(metric: &Value) -> bool {
 }
 
 /// The autoscaler in the form of autoscaling/v1.
-pub fn to_v1(scaler: &Value) -> Value {
+pub(in crate::autoscaling) fn to_v1(scaler: &Value) -> Value {
     let mut out = scaler.clone();
     drop_annotations(&mut out);
     out["apiVersion"] = "autoscaling/v1".into();
@@ -78,7 +78,7 @@ pub fn to_v1(scaler: &Value) -> Value {
 }
 
 /// The autoscaler in the form of autoscaling/v2.
-pub fn from_v1(scaler: &Value) -> Value {
+pub(in crate::autoscaling) fn from_v1(scaler: &Value) -> Value {
     let mut out = scaler.clone();
     drop_annotations(&mut out);
     out["apiVersion"] = "autoscaling/v2".into();

@@ -1,0 +1,104 @@
+//! Budgets of disruption: how many pods each of them can lose now (KEP-85; page "Disruptions"). The API server spends what stands in
+//! a budget's status, this controller says how much that is.
+
+mod plan;
+mod scale;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use apimachinery::labels::Selector;
+use client::events::Type;
+use client::kube::Api;
+use client::kube::api::PostParams;
+use client::{Informer, Informers, Key};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::meta;
+use scale::Scales;
+
+pub(crate) struct Disruption {
+    budgets: Informer<PodDisruptionBudget>,
+    pods: Informer<Pod>,
+    scales: Scales,
+}
+
+impl Disruption {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { budgets: informers.of(), pods: informers.of(), scales: Scales::new(informers) }
+    }
+
+    fn pods_of(&self, budget: &PodDisruptionBudget) -> Vec<Arc<Pod>> {
+        let Some(selector) = selector(budget) else { return Vec::new() };
+        let pods = self.pods.in_namespace(meta::namespace(budget)).into_iter();
+        pods.filter(|pod| selector.matches(&pod.metadata.labels)).collect()
+    }
+}
+
+/// What the budget selects; nothing when it has no selector.
+fn selector(budget: &PodDisruptionBudget) -> Option<Selector> {
+    let selector = budget.spec.as_ref()?.selector.as_ref()?;
+    Selector::from_label_selector(Some(selector)).ok()
+}
+
+impl Controller for Disruption {
+    const NAME: &'static str = "disruption";
+    const ACCOUNT: &'static str = "disruption-controller";
+
+    fn sources(&self) -> Vec<Source> {
+        let budgets = self.budgets.clone();
+        let of_pods = Source::mapped(&self.pods, move |change, queue| {
+            for pod in [&change.old, &change.new].into_iter().flatten() {
+                for budget in budgets.in_namespace(meta::namespace(pod.as_ref())) {
+                    if selector(&budget).is_some_and(|selector| selector.matches(&pod.metadata.labels)) {
+                        queue.add(Key::of(budget.as_ref()));
+                    }
+                }
+            }
+        });
+        let mut sources = vec![Source::own(&self.budgets), of_pods];
+        sources.extend(self.scales.sources(&self.budgets));
+        sources
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(budget) = self.budgets.by_key(key) else { return Ok(Action::Done) };
+        let (pods, now) = (self.pods_of(&budget), Timestamp::now());
+        if pods.is_empty() {
+            cx.events.about(budget.as_ref(), Type::Normal, "NoPods", "No matching pods found");
+        }
+        let scale = self.scales.of(&pods);
+        match plan::expected(&budget, pods.len(), scale.as_ref()) {
+            Ok(expected) => {
+                let (status, recheck) = plan::status(&budget, &pods, expected, now);
+                write(cx, key, &budget, status).await?;
+                Ok(Action::after(recheck))
+            }
+            Err(error) => {
+                let (reason, message) = ("CalculateExpectedPodCountFailed", error.to_string());
+                cx.events.about(
+                    budget.as_ref(),
+                    Type::Warning,
+                    reason,
+                    format!("Failed to calculate the number of expected pods: {message}"),
+                );
+                write(cx, key, &budget, plan::failed(&budget, &message, now)).await?;
+                Err(Error::Other(message))
+            }
+        }
+    }
+}
+
+async fn write(cx: &Cx, key: &Key, budget: &PodDisruptionBudget, status: PodDisruptionBudgetStatus) -> Result<(), Error> {
+    if budget.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let next = PodDisruptionBudget { status: Some(status), ..budget.clone() };
+    let api: Api<PodDisruptionBudget> = Api::namespaced(cx.client.clone(), key.ns());
+    api.replace_status(&key.name, &PostParams::default(), &next).await?;
+    Ok(())
+}

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+
+use client::kube::Api;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use serde_json::{Value, json};
+
+use super::plan::{self, Expected};
+use super::scale::Unknown;
+use crate::testing::{World, object};
+
+fn budget(spec: Value, status: Value) -> PodDisruptionBudget {
+    object(json!({"metadata": {"name": "b", "namespace": "ns", "generation": 3}, "spec": spec, "status": status}))
+}
+
+fn pod(name: &str, ready: bool) -> Arc<Pod> {
+    let status = if ready { "True" } else { "False" };
+    Arc::new(object(json!({"metadata": {"name": name, "namespace": "ns"},
+        "status": {"conditions": [{"type": "Ready", "status": status}]}})))
+}
+
+#[test]
+fn what_is_expected() {
+    let check = |spec: Value, scale: Result<i64, Unknown>, expected: Result<(i64, i64), &str>| {
+        let found = plan::expected(&budget(spec, json!({})), 4, scale.as_ref());
+        let found = found.map(|Expected { pods, healthy }| (pods, healthy)).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned));
+    };
+    let unknown = || Err(Unknown::NoScale { resource: "jobs".to_owned(), group: "batch".to_owned() });
+    check(json!({"minAvailable": 3}), Ok(10), Ok((4, 3)));
+    check(json!({"minAvailable": 3}), unknown(), Ok((4, 3)));
+    check(json!({"minAvailable": "28%"}), Ok(10), Ok((10, 3)));
+    check(json!({"maxUnavailable": 1}), Ok(10), Ok((10, 9)));
+    check(json!({"maxUnavailable": "25%"}), Ok(10), Ok((10, 7)));
+    check(json!({"maxUnavailable": 20}), Ok(10), Ok((10, 0)));
+    check(json!({"maxUnavailable": 1}), unknown(), Err("jobs.batch does not implement the scale subresource"));
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn shown(status: &PodDisruptionBudgetStatus) -> [Option<i32>; 4] {
+    [status.current_healthy, status.desired_healthy, status.expected_pods, status.disruptions_allowed]
+}
+
+#[test]
+fn what_is_allowed() {
+    let check = |pods: &[Arc<Pod>], expected: Expected, counts: [i32; 4], reason: &str| {
+        let (status, _) = plan::status(&budget(json!({}), json!({})), pods, expected, at(0));
+        let condition = status.conditions.as_ref().and_then(|conditions| conditions.first()).expect("a condition");
+        assert_eq!((shown(&status), condition.reason.as_str()), (counts.map(Some), reason));
+        assert_eq!(status.observed_generation, Some(3));
+    };
+    let pods = [pod("a", true), pod("b", true), pod("c", false)];
+    check(&pods, Expected { pods: 3, healthy: 1 }, [2, 1, 3, 1], "SufficientPods");
+    check(&pods, Expected { pods: 3, healthy: 2 }, [2, 2, 3, 0], "InsufficientPods");
+    check(&pods, Expected { pods: 3, healthy: 5 }, [2, 5, 3, 0], "InsufficientPods");
+    check(&[], Expected { pods: 0, healthy: 0 }, [0, 0, 0, 0], "InsufficientPods");
+}
+
+#[test]
+fn evicted_pods_do_not_count_for_two_minutes() {
+    let noted = json!({"disruptedPods": {"a": "1970-01-01T00:00:10Z", "gone": "1970-01-01T00:00:10Z"}});
+    let check = |now: i64, healthy: i32, wait: Option<u64>| {
+        let pods = [pod("a", true), pod("b", true)];
+        let (status, recheck) = plan::status(&budget(json!({}), noted.clone()), &pods, Expected { pods: 2, healthy: 1 }, at(now));
+        let names = status.disrupted_pods.clone().unwrap_or_default().into_keys().collect::<Vec<_>>();
+        assert_eq!(status.current_healthy, Some(healthy));
+        assert_eq!((names.len(), recheck.map(|wait| wait.as_secs())), (usize::from(wait.is_some()), wait));
+    };
+    check(20, 1, Some(110));
+    check(130, 2, None);
+}
+
+#[test]
+fn a_failure_allows_nothing() {
+    let before =
+        json!({"disruptionsAllowed": 2, "currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3, "observedGeneration": 2});
+    let status = plan::failed(&budget(json!({}), before), "why", at(0));
+    let condition = status.conditions.as_ref().and_then(|conditions| conditions.first()).expect("a condition");
+    assert_eq!(shown(&status), [3, 1, 3, 0].map(Some));
+    assert_eq!(
+        (condition.reason.as_str(), condition.message.as_str(), status.observed_generation),
+        ("SyncFailed", "why", Some(2))
+    );
+}
+
+#[tokio::test]
+async fn a_budget_follows_its_pods() {
+    let world = World::new();
+    for (group, plural, kind) in [
+        ("policy", "poddisruptionbudgets", "PodDisruptionBudget"),
+        ("apps", "statefulsets", "StatefulSet"),
+        ("", "replicationcontrollers", "ReplicationController"),
+    ] {
+        world.fake.serve(group, "v1", plural, kind, true);
+    }
+    world.start(&["disruption"]);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.fake.client(), "ns");
+    let pods: Api<Pod> = Api::namespaced(world.fake.client(), "ns");
+    let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}});
+    let made = object(json!({"metadata": {"name": "b", "namespace": "ns"}, "spec": spec}));
+    budgets.create(&Default::default(), &made).await.expect("a budget");
+    let mut changes = world.options().informers.of::<PodDisruptionBudget>().changes();
+    for name in ["a", "b"] {
+        let mut pod = pod(name, true).as_ref().clone();
+        pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
+        let made = pods.create(&Default::default(), &pod).await.expect("a pod");
+        let status = Pod { status: pod.status.clone(), ..made };
+        pods.replace_status(name, &Default::default(), &status).await.expect("a status");
+    }
+    loop {
+        let Some(budget) = changes.next().await.new else { continue };
+        if budget.status.as_ref().is_some_and(|status| status.disruptions_allowed == Some(1)) {
+            break;
+        }
+    }
+}

@@ -1,3 +1,0 @@
-//! `apiextensions.k8s.io`: kinds that users define.
-
-mod custom_resource_definition;

@@ -1,3 +1,0 @@
-//! `certificates.k8s.io`: requests for certificates.
-
-mod certificate_signing_request;
