@@ -52,9 +52,9 @@ fn the_clusters_own_objects_come_back() {
 #[test]
 fn a_kind_that_is_not_served_is_named() {
     let c = Cluster::start(KNARR);
-    let refused = c.try_k_with("apply -f -", "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: d}, spec: {}}");
+    let refused = c.try_k_with("apply -f -", "{apiVersion: example.com/v1, kind: Ship, metadata: {name: s}, spec: {}}");
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains(r#"no matches for kind "DaemonSet" in version "apps/v1""#), "{refused:?}");
+    assert!(refused.stderr.contains(r#"no matches for kind "Ship" in version "example.com/v1""#), "{refused:?}");
 }
 
 #[test]
