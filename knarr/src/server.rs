@@ -31,6 +31,9 @@ pub(crate) fn run(options: cli::Server) -> Result<()> {
     preflight::networks(options.cluster_cidr, options.service_cidr, options.cluster_dns)?;
     preflight::node(&options)?;
     let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    if let Err(error) = base::budgets::descriptors::raise() {
+        tracing::warn!(%error, "cannot raise the limit of descriptors");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }

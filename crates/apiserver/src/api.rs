@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use apimachinery::Status;
+use base::budgets::heavy;
 use base::readiness::Readiness;
 use base::tasks::Tasks;
 use bytes::Bytes;
@@ -32,6 +33,7 @@ use crate::resources::On;
 use crate::respond;
 use crate::route::{self, Route, Target};
 use crate::server::Unauthenticated;
+use crate::stages::{self, Budgets, InProcess, in_flight};
 
 /// The API of a cluster. Cheap to clone; a `tower::Service`.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) build: crate::version::Build,
     pub(crate) public_address: String,
     pub(crate) tasks: Tasks,
+    pub(crate) budgets: Budgets,
 }
 
 /// One request, understood.
@@ -143,6 +146,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Answer {
         request.extensions_mut().insert(self.identity.clone());
+        request.extensions_mut().insert(InProcess);
         self.api.answer(request)
     }
 }
@@ -203,7 +207,7 @@ impl Inner {
             _ => call.user.name == ANONYMOUS,
         };
         let answer = match admitted {
-            Ok(()) => self.dispatch(call, route, plan, resource, negotiated, body).await,
+            Ok(_place) => self.bounded(call, route, plan, resource, negotiated, body).await,
             Err(status) => Err(status),
         };
         // The one place where errors become an answer.
@@ -214,9 +218,9 @@ impl Inner {
         response
     }
 
-    /// Authentication, impersonation, authorization: who it is comes before what may be done, and what is asked for is told to
-    /// nobody who may not ask.
-    async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>, plan: &Plan) -> Result<(), Status> {
+    /// Authentication, impersonation, a place among all requests, authorization: who it is comes before what may be done, and what
+    /// is asked for is told to nobody who may not ask.
+    async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>, plan: &Plan) -> Result<Option<in_flight::Place>, Status> {
         let started = Instant::now();
         let user = self.authenticator.authenticate(call.parts).await;
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
@@ -224,6 +228,8 @@ impl Inner {
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             self.impersonate(call).await?;
         }
+        stages::prove(call.parts, &call.user)?;
+        let place = self.budgets.in_flight.enter(call.parts, &call.user, route, stages::is_long_running(plan))?;
         let name = self.selected(call, route, plan);
         let started = Instant::now();
         let mut allowed = Ok(());
@@ -233,7 +239,27 @@ impl Inner {
             }
         }
         metrics::identity::authorized(&allowed, started.elapsed());
-        allowed
+        allowed.map(|()| place)
+    }
+
+    /// What a request does, within its deadline. Work on a large body is done aside.
+    async fn bounded(
+        &self,
+        call: Call<'_>,
+        route: &Route<'_>,
+        plan: &Plan,
+        resource: Option<&Arc<Served>>,
+        negotiated: Result<Accept, Status>,
+        body: RequestBody,
+    ) -> Result<Response<Body>, Status> {
+        if stages::is_long_running(plan) {
+            return self.dispatch(call, route, plan, resource, negotiated, body).await;
+        }
+        let request = async {
+            let (body, size) = stages::large_body(body).await?;
+            heavy::run(size, self.dispatch(call, route, plan, resource, negotiated, body)).await
+        };
+        stages::within_deadline(request).await
     }
 
     async fn dispatch(
@@ -256,6 +282,7 @@ impl Inner {
             negotiated?;
         }
         let warnings = Warnings::default();
+        resource.def.deprecated.into_iter().for_each(|text| warnings.push(text));
         let on = On { call, target, resource, warnings: warnings.clone() };
         let mut answer = self.handle(&on, handler, body).await;
         if let Ok(response) = &mut answer {

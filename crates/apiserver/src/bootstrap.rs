@@ -1,5 +1,7 @@
-//! What every cluster has before anybody asks: its namespaces, the system's priority classes, the range of service addresses and the
-//! `kubernetes` Service.
+//! What every cluster has before anybody asks: its namespaces, the system's priority classes, flow schemas and priority levels, the
+//! range of service addresses and the `kubernetes` Service.
+
+mod flow_control;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -41,6 +43,7 @@ pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), adverti
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
+    flow_control::run(registry).await?;
     publish_range(registry, service_cidr).await?;
     publish(registry, service_cidr, advertised).await
 }
@@ -56,6 +59,8 @@ pub(crate) async fn keep(
     let own = fields::Selector::parse("metadata.name=kubernetes").ok();
     let kept = [
         ("", "namespaces", None, None),
+        (flow_control::GROUP, "flowschemas", None, None),
+        (flow_control::GROUP, "prioritylevelconfigurations", None, None),
         ("", "services", Some("default"), own.clone()),
         ("", "endpoints", Some("default"), own.clone()),
         ("discovery.k8s.io", "endpointslices", Some("default"), own.clone()),
@@ -150,7 +155,10 @@ async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str,
     if registry.get(resource, namespace, meta::name(&object), None).await.is_ok() {
         return Ok(());
     }
-    let mut object = object;
+    create(registry, resource, namespace, object).await
+}
+
+async fn create(registry: &Registry, resource: &Served, namespace: &str, mut object: Value) -> Result<(), Status> {
     resource.decode(&context(), "", &mut object, Vec::new())?;
     registry.create(&context(), resource, namespace, None, object).await.map(drop)
 }

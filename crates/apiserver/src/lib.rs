@@ -26,9 +26,11 @@ mod reviews;
 pub mod route;
 pub mod server;
 mod service;
+mod stages;
 mod version;
 mod watch;
 mod wire;
+mod yaml;
 
 pub use api::Api;
 pub use authn::{Authenticator, Identity, TokenKeys};

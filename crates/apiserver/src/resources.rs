@@ -118,8 +118,9 @@ impl Inner {
             options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
         }
         options.timeout.get_or_insert_with(watch::default_timeout);
+        let place = self.budgets.watches.open(on.call.parts, &on.call.user)?;
         match self.registry.watch(on.resource, on.namespace(), &options).await {
-            Ok(watch) => watch::stream(on, watch, &self.tasks),
+            Ok(watch) => watch::stream(on, watch, place, &self.tasks),
             Err(status) => Ok(watch::refused(on.call.accept, status)),
         }
     }

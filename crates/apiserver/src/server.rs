@@ -3,8 +3,11 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base::budgets::connections::{Connections, Limits, Place};
+use base::budgets::descriptors;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Verifier;
 use http::Response;
@@ -16,16 +19,21 @@ use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::Identity;
 use crate::wire::Wire;
 use crate::{Api, Body, metrics};
+use patience::Patient;
 
-/// Connections at once; more wait in the listener's queue.
+mod patience;
+
+/// Connections at once, in percent of all descriptors and at most. Proxied ones need two more each.
+const CONNECTIONS_PERCENT: usize = 40;
 const MAX_CONNECTIONS: usize = 16_384;
+/// How long an answer may wait for a client that does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests may go on once the server ends.
@@ -48,15 +56,11 @@ pub async fn serve(
     tasks: Tasks,
 ) -> Result<(), Infallible> {
     let acceptor = TlsAcceptor::from(config);
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, MAX_CONNECTIONS);
+    let connections = Connections::new("apiserver_connections", Limits::of(all));
     let end = tasks.token();
     loop {
-        let accepted = async {
-            // The semaphore is never closed.
-            let permit = permits.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let Some((permit, accepted)) = end.run_until_cancelled(accepted).await else { return Ok(()) };
+        let Some(accepted) = end.run_until_cancelled(listener.accept()).await else { return Ok(()) };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -66,16 +70,25 @@ pub async fn serve(
                 continue;
             }
         };
+        // Without a place it is closed at once: what would wait in the queue could not make room for anybody.
+        let Some(place) = connections.admit(peer.ip()).map(Arc::new) else { continue };
         let (acceptor, verifier, api, connection) = (acceptor.clone(), verifier.clone(), api.clone(), tasks.clone());
         tasks.spawn("api connection", OnFailure::Log, async move {
-            let _permit = permit;
-            converse(stream, peer, acceptor, verifier, api, connection).await;
+            let ended = place.ended().clone();
+            ended.run_until_cancelled(converse(stream, peer, acceptor, verifier, api, (connection, place))).await;
             Ok::<_, Infallible>(())
         });
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, verifier: Arc<Verifier>, api: Api, tasks: Tasks) {
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    verifier: Arc<Verifier>,
+    api: Api,
+    (tasks, place): (Tasks, Arc<Place>),
+) {
     // Small answers go out at once; a socket that refuses the option works all the same.
     let _ = stream.set_nodelay(true);
     // On one machine copying is cheaper than compressing.
@@ -92,10 +105,16 @@ async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, ve
         }
     };
     let identity = Identity::of_peer(verifier.peer(stream.get_ref().1.peer_certificates()));
+    if let Some(Identity::User(user)) = &identity
+        && !place.prove(&user.name)
+    {
+        return tracing::debug!(%peer, user = user.name, "the user has too many connections");
+    }
     let answer = move |mut request: http::Request<Incoming>| {
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }
+        request.extensions_mut().insert(place.clone());
         if local {
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
@@ -115,19 +134,25 @@ where
     F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     let (asked, leave) = (CancellationToken::new(), CancellationToken::new());
+    let streams = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request: http::Request<Incoming>| {
         asked.cancel();
-        let (leave, is_http2) = (leave.clone(), request.version() == http::Version::HTTP_2);
+        let (leave, streams, is_http2) = (leave.clone(), streams.clone(), request.version() == http::Version::HTTP_2);
         let answer = answer(request);
         async move {
             let response = answer.await?;
             if is_http2 && response.extensions().get::<Unauthenticated>().is_some() {
                 leave.cancel();
             }
+            let is_stream = matches!(response.body(), Body::Stream(_) | Body::Proxied(_));
+            if is_stream || response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                streams.store(true, Ordering::Relaxed);
+            }
             Ok::<_, Infallible>(response.map(Wire))
         }
     });
     let builder = builder(patience);
+    let stream = Patient::new(stream, WRITE_TIMEOUT, streams.clone());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // Neither protocol bounds the wait for the very first byte.
@@ -172,7 +197,7 @@ mod tests {
     use futures::StreamExt;
     use http_body_util::Empty;
     use hyper::client::conn::http2;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use tokio::io::AsyncWriteExt;
 
     async fn anonymous(_: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {

@@ -100,6 +100,7 @@ impl Service {
             build: options.build,
             public_address: options.public_address.clone(),
             tasks: tasks.child(),
+            budgets: crate::stages::Budgets::default(),
             authorizer,
             keys,
             registry,

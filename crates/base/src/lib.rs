@@ -1,5 +1,6 @@
 //! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS.
 
+pub mod budgets;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;

@@ -94,6 +94,10 @@ pub struct KindDef {
     pub returns_deleted: bool,
     /// Sub-resources.
     pub subresources: &'static [Sub],
+    /// What everybody who uses the API is told, if it is deprecated.
+    pub deprecated: Option<&'static str>,
+    /// What a creator is told where an object is kept and nothing acts on it.
+    pub without_effect: Option<&'static str>,
 }
 
 impl KindDef {
@@ -128,6 +132,8 @@ impl KindDef {
             silent_deletion: None,
             returns_deleted: false,
             subresources: &[],
+            deprecated: None,
+            without_effect: None,
         }
     }
 
@@ -145,6 +151,24 @@ impl KindDef {
     /// Member of the category `all`.
     pub const fn in_all(mut self) -> Self {
         self.categories = &["all"];
+        self
+    }
+
+    /// Member of these categories.
+    pub const fn categories(mut self, names: &'static [&'static str]) -> Self {
+        self.categories = names;
+        self
+    }
+
+    /// The API is deprecated. The text is upstream's (`endpoints/deprecation`): since when, and what to use instead.
+    pub const fn deprecated(mut self, warning: &'static str) -> Self {
+        self.deprecated = Some(warning);
+        self
+    }
+
+    /// Objects are kept, and nothing acts on them. The creator is told, so that nobody trusts in what does not happen.
+    pub const fn without_effect(mut self, warning: &'static str) -> Self {
+        self.without_effect = Some(warning);
         self
     }
 

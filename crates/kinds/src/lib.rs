@@ -9,17 +9,24 @@ mod conversion;
 mod def;
 mod strategy;
 mod sub;
+#[cfg(test)]
+mod testing;
 mod typed;
 pub mod util;
 mod verb;
 
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
 mod apps;
 mod autoscaling;
 pub mod batch;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod flowcontrol;
 mod list;
 mod networking;
 mod node;
@@ -32,14 +39,12 @@ mod scheduling;
 mod storage;
 mod workload;
 
-#[cfg(test)]
-mod testing;
-
 pub use columns::{Column, scale_columns, scale_row};
 pub use conversion::Conversion;
 pub use def::{Dependents, GroupVersionKindRef, KindDef, NameRule};
+pub use flowcontrol::{Bootstrap, bootstrap};
 pub use list::KINDS;
 pub use strategy::{Fields, Strategy};
 pub use sub::{Action, Behaviour, Connect, ScalePaths, Sub};
-pub use typed::{Kind, Typed};
+pub use typed::{Kind, Requester, Typed};
 pub use verb::{Verb, VerbSet};

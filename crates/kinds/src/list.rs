@@ -2,9 +2,11 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::{
-    apps, authentication, authorization, autoscaling, batch, coordination, discovery, networking, node, policy, rbac, resource,
-    scheduling, storage,
+    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, discovery,
+    flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
 
 use crate::autoscaling::HorizontalPodAutoscalerV1;
 use crate::events::EventsV1;
@@ -33,6 +35,14 @@ pub static KINDS: &[&dyn Strategy] = &[
     &EventsV1,
     kind::<core::PersistentVolume>(),
     kind::<core::PersistentVolumeClaim>(),
+    kind::<admissionregistration::v1::MutatingAdmissionPolicy>(),
+    kind::<admissionregistration::v1::MutatingAdmissionPolicyBinding>(),
+    kind::<admissionregistration::v1::MutatingWebhookConfiguration>(),
+    kind::<admissionregistration::v1::ValidatingAdmissionPolicy>(),
+    kind::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>(),
+    kind::<admissionregistration::v1::ValidatingWebhookConfiguration>(),
+    kind::<apiextensions::v1::CustomResourceDefinition>(),
+    kind::<apiregistration::v1::APIService>(),
     kind::<apps::v1::Deployment>(),
     kind::<apps::v1::ReplicaSet>(),
     kind::<apps::v1::StatefulSet>(),
@@ -48,8 +58,11 @@ pub static KINDS: &[&dyn Strategy] = &[
     &HorizontalPodAutoscalerV1,
     kind::<batch::v1::Job>(),
     kind::<batch::v1::CronJob>(),
+    kind::<certificates::v1::CertificateSigningRequest>(),
     kind::<coordination::v1::Lease>(),
     kind::<discovery::v1::EndpointSlice>(),
+    kind::<flowcontrol::v1::FlowSchema>(),
+    kind::<flowcontrol::v1::PriorityLevelConfiguration>(),
     kind::<networking::v1::Ingress>(),
     kind::<networking::v1::IngressClass>(),
     kind::<networking::v1::IPAddress>(),

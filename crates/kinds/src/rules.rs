@@ -5,6 +5,8 @@ mod condition;
 pub(crate) mod int_or_percent;
 mod path;
 pub(crate) mod resources;
+mod signer;
+mod webhook;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
@@ -17,6 +19,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 pub(crate) use address::{canonical_cidr, cidr, family, interface_address, ip, is_strict_subset, non_special_ip, warn_of_cidr};
 pub(crate) use condition::conditions;
 pub(crate) use path::{descending_path, local_path, no_backsteps};
+pub(crate) use signer::signer_name;
+pub(crate) use webhook::{WebhookService, review_versions, webhook_service, webhook_url};
 
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
 pub(crate) const NOT_POSITIVE: &str = "must be greater than zero";

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::conversion::Conversion;
 use crate::def::KindDef;
+use crate::typed::Requester;
 
 /// Field selector values of an object: label such as `spec.nodeName`, and its value.
 pub type Fields = Vec<(&'static str, String)>;
@@ -32,6 +33,9 @@ pub trait Strategy: Send + Sync {
 
     /// Carries over what an update of the status may not take away.
     fn prepare_status(&self, _object: &mut Value, _old: &Value) {}
+
+    /// Notes who writes, and when, in a new object or (with `old`) in a changed one.
+    fn record(&self, _object: &mut Value, _old: Option<&Value>, _by: &Requester<'_>) {}
 
     /// Seconds that the object is given to end when it is deleted; `asked` by whoever deletes it.
     fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+pub(crate) mod untyped;
+
 use apimachinery::field::Errors;
 use apimachinery::patch;
 use jiff::Timestamp;

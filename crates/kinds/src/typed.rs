@@ -1,5 +1,6 @@
 //! From typed kinds to the object-safe [`Strategy`].
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use apimachinery::field::{Error, Errors, Path};
@@ -12,6 +13,20 @@ use crate::columns::{Cell, Column};
 use crate::conversion::Conversion;
 use crate::def::KindDef;
 use crate::strategy::{Fields, Strategy};
+
+/// Who makes a request, and when: what a kind may note of it in the object.
+pub struct Requester<'a> {
+    /// Name of the user.
+    pub name: &'a str,
+    /// Unique identifier of the user, may be empty.
+    pub uid: &'a str,
+    /// Groups of the user.
+    pub groups: &'a [String],
+    /// Further attributes of the user.
+    pub extra: &'a BTreeMap<String, Vec<String>>,
+    /// The time, as objects show it.
+    pub now: &'a str,
+}
 
 /// A built-in kind. Every function has a default that does nothing, so that a plain kind is one constant.
 pub trait Kind: DeserializeOwned + 'static {
@@ -35,6 +50,9 @@ pub trait Kind: DeserializeOwned + 'static {
 
     /// Carries over what an update of the status may not take away.
     fn prepare_status(_object: &mut Value, _old: &Value) {}
+
+    /// Notes who writes, and when, in a new object or (with `old`) in a changed one.
+    fn record(_object: &mut Value, _old: Option<&Value>, _by: &Requester<'_>) {}
 
     /// Seconds that the object is given to end when it is deleted; `asked` by whoever deletes it.
     fn grace_seconds(_object: &Value, _asked: Option<i64>) -> i64 {
@@ -162,6 +180,10 @@ impl<K: Kind> Strategy for Typed<K> {
         K::prepare_status(object, old);
     }
 
+    fn record(&self, object: &mut Value, old: Option<&Value>, by: &Requester<'_>) {
+        K::record(object, old, by);
+    }
+
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
         K::grace_seconds(object, asked)
     }
@@ -180,6 +202,7 @@ impl<K: Kind> Strategy for Typed<K> {
             typed.validate(&mut errors);
             typed.validate_create(&mut errors);
             *warnings = typed.warnings();
+            warnings.extend(K::DEF.without_effect.map(str::to_owned));
         }
         errors
     }

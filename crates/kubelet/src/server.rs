@@ -12,6 +12,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::budgets::connections::{Connections, Limits, Place};
+use base::budgets::descriptors;
 use base::metrics::{Format, Page};
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
@@ -28,7 +30,6 @@ use k8s_openapi::api::core::v1::Pod;
 use runtime::api::ExecRequest;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Auth;
@@ -38,14 +39,17 @@ use crate::options::Server;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Most connections at a time.
+/// Most connections at a time, and how many of all descriptors, in percent.
 const CONNECTIONS: usize = 1024;
+const CONNECTIONS_PERCENT: usize = 10;
 /// Time for a handshake, and for the headers of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves on `listener` until cancelled.
 pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, CONNECTIONS);
+    // The API server is one user that speaks for all others.
+    let connections = Connections::new("kubelet_connections", Limits { of_user: all, ..Limits::of(all) });
     // Protocol upgrades need HTTP/1.1: nothing else is offered.
     let mut tls = rustls::ServerConfig::clone(&server.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -53,10 +57,8 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
     let (client, node) = api.identity();
     let auth = Arc::new(Auth::new(client, node, server.callers.clone()));
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, as a rule: closing connections will help, spinning does not.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -64,18 +66,26 @@ pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks
                 continue;
             }
         };
+        let Some(place) = connections.admit(peer.ip()).map(Arc::new) else { continue };
         let (server, api, auth, streams) = (server.clone(), api.clone(), auth.clone(), tasks.clone());
         tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {
-            if let Err(error) = connection(&server, stream, api, auth, streams).await {
+            let ended = place.ended().clone();
+            let served = ended.run_until_cancelled(connection(&server, stream, api, auth, (streams, place))).await;
+            if let Some(Err(error)) = served {
                 tracing::debug!(error, "connection to the kubelet ended");
             }
-            drop(place);
             Ok::<_, Infallible>(())
         });
     }
 }
 
-async fn connection(server: &Server, stream: TcpStream, api: Api, auth: Arc<Auth>, tasks: Tasks) -> Result<(), String> {
+async fn connection(
+    server: &Server,
+    stream: TcpStream,
+    api: Api,
+    auth: Arc<Auth>,
+    (tasks, place): (Tasks, Arc<Place>),
+) -> Result<(), String> {
     // Keystrokes are small and wait for nothing.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
@@ -84,10 +94,12 @@ async fn connection(server: &Server, stream: TcpStream, api: Api, auth: Arc<Auth
     let peer = Arc::new(server.verifier.peer(stream.get_ref().1.peer_certificates()));
     let service = service_fn(move |request: Request<Incoming>| {
         let (api, tasks, auth, peer) = (api.clone(), tasks.clone(), auth.clone(), peer.clone());
+        let place = place.clone();
         async move {
             let (parts, body) = request.into_parts();
             Ok::<_, Infallible>(match auth.check(&peer, &parts).await {
                 Err((status, why)) => text(status, why),
+                Ok(()) if !place.prove("authorized") => text(StatusCode::TOO_MANY_REQUESTS, "too many connections"),
                 Ok(()) => answer(Request::from_parts(parts, body), api, tasks).await,
             })
         }

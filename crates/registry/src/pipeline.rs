@@ -164,6 +164,12 @@ impl Registry {
     }
 }
 
+/// Who writes, as kinds may note it.
+pub(crate) fn requester<'a>(cx: &'a Context, now: &'a str) -> kinds::Requester<'a> {
+    let user = &cx.user;
+    kinds::Requester { name: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra, now }
+}
+
 /// Metadata of a new object, before its name is generated.
 pub(crate) fn prepare_metadata(object: &mut Value, namespace: &str) {
     for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {

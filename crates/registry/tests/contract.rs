@@ -70,12 +70,52 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
         "IngressClass" => json!({"spec": {"controller": "example.com/ingress"}}),
         "IPAddress" => json!({"spec": {"parentRef": {"resource": "services", "namespace": "ns", "name": "web"}}}),
         "ServiceCIDR" => json!({"spec": {"cidrs": ["10.96.0.0/16"]}}),
+        "CustomResourceDefinition" => json!({"spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": name.trim_end_matches(".example.com"), "kind": "One"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+        }}),
+        "APIService" => json!({"spec": {
+            "group": "example.com", "version": name.trim_end_matches(".example.com"), "groupPriorityMinimum": 1, "versionPriority": 1,
+        }}),
+        "CertificateSigningRequest" => json!({"spec": {
+            "request": base64(include_str!("request.pem")), "signerName": "example.com/one", "usages": ["client auth"],
+        }}),
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
+        "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}}),
+        "ValidatingAdmissionPolicy" => {
+            json!({"spec": {"matchConstraints": constraints(), "validations": [{"expression": "true"}]}})
+        }
+        "MutatingAdmissionPolicy" => json!({"spec": {
+            "matchConstraints": constraints(), "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+        }}),
+        "ValidatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "x", "validationActions": ["Deny"]}}),
+        "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "x"}}),
         _ => json!({}),
     };
     for (key, value) in extra.as_object().unwrap() {
         object[key] = value.clone();
     }
     object
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+fn constraints() -> Value {
+    json!({"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]})
+}
+
+/// The name of one of a test's objects: some kinds have names that follow from what they say.
+fn name_of(res: &Served, number: usize) -> String {
+    match res.def.kind {
+        "CustomResourceDefinition" => format!("kind{number}.example.com"),
+        "APIService" => format!("v{number}.example.com"),
+        _ if res.def.name == kinds::NameRule::IpAddress => format!("10.0.0.{number}"),
+        _ => format!("name{number}"),
+    }
 }
 
 fn context(manager: &str) -> Context {
@@ -89,8 +129,7 @@ async fn decoded(res: &Served, cx: &Context, mut object: Value) -> Value {
 
 async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     let namespace = if res.def.namespaced { "ns" } else { "" };
-    let one = if res.def.name == kinds::NameRule::IpAddress { "10.0.0.1" } else { "one" };
-    let kind = res.def.kind;
+    let (kind, one) = (res.def.kind, &name_of(res, 1));
     let cx = context("tester");
     let object = decoded(res, &cx, minimal(res, "ns", one)).await;
     let created =
@@ -161,8 +200,8 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
 async fn check_collection(registry: &Registry, res: &Arc<Served>) {
     let (cx, kind) = (context("tester"), res.def.kind);
     let namespace = if res.def.namespaced { "ns" } else { "" };
-    let names = if res.def.name == kinds::NameRule::IpAddress { ["10.0.0.2", "10.0.0.3"] } else { ["two", "three"] };
-    for (name, label) in names.into_iter().zip(["goes", "stays"]) {
+    let names = [name_of(res, 2), name_of(res, 3)];
+    for (name, label) in names.iter().zip(["goes", "stays"]) {
         let mut object = minimal(res, "ns", name);
         object["metadata"]["labels"]["collection"] = label.into();
         registry.create(&cx, res, namespace, None, decoded(res, &cx, object).await).await.unwrap();
@@ -176,8 +215,8 @@ async fn check_collection(registry: &Registry, res: &Arc<Served>) {
     let left = registry.list(res, scope, &left).await.unwrap().entries;
     let left: Vec<_> =
         left.iter().filter(|entry| !meta::is_deleting(&entry.value())).map(|entry| entry.name().to_owned()).collect();
-    assert_eq!(left, [names[1]], "{kind}");
-    registry.delete(&cx, res, namespace, names[1], DeleteOptions::default()).await.unwrap();
+    assert_eq!(left, names[1..], "{kind}");
+    registry.delete(&cx, res, namespace, &names[1], DeleteOptions::default()).await.unwrap();
 }
 
 /// Conformance: [sig-network] Ingress API should support creating Ingress API operations [Conformance]

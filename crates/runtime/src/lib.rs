@@ -20,7 +20,12 @@ use std::path::Path;
 /// To be called before anything else in `main`: these processes are small and have one thread.
 pub fn dispatch(args: &[OsString]) -> Option<i32> {
     match (args.get(1)?.to_str()?, args.get(2)) {
-        ("shim", Some(dir)) => Some(shim::main(Path::new(dir))),
+        ("shim", Some(dir)) => {
+            // Containers have the limit of descriptors that this machine gives to programs, not the server's own.
+            let limit = args.get(3).and_then(|limit| limit.to_str()?.parse().ok());
+            limit.into_iter().for_each(base::budgets::descriptors::lower);
+            Some(shim::main(Path::new(dir)))
+        }
         ("oci-helper", Some(request)) => Some(container::helper::main(request.to_str().unwrap_or_default())),
         _ => None,
     }

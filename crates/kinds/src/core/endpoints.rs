@@ -18,7 +18,10 @@ pub(crate) fn first_three(items: impl Iterator<Item = String>, count: usize) -> 
 }
 
 impl Kind for Endpoints {
-    const DEF: KindDef = KindDef::new("", "v1", "Endpoints", "endpoints", "endpoints").short(&["ep"]).create_on_update();
+    const DEF: KindDef = KindDef::new("", "v1", "Endpoints", "endpoints", "endpoints")
+        .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        .short(&["ep"])
+        .create_on_update();
 
     fn apply_defaults(object: &mut serde_json::Value) {
         for subset in each(object, "subsets") {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use apimachinery::apply::{self, By, Types};
-use apimachinery::{Status, meta, names};
+use apimachinery::{Status, meta, names, time};
 use kinds::Behaviour;
 use schema::Schema;
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, prepare_metadata, storage_error, validate_new};
+use crate::pipeline::{Target, prepare_metadata, requester, storage_error, validate_new};
 use crate::{Context, Entry, Operation, Registry, Served};
 
 /// How often a generated name is tried before the client is asked to try again.
@@ -80,6 +80,7 @@ impl Registry {
                 target.res.strategy.apply_defaults(&mut object);
             }
             prepare(target.res, &mut object);
+            target.res.strategy.record(&mut object, None, &requester(target.cx, &time::now()));
             if attempt == 1 {
                 target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
             }

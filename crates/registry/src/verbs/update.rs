@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::{Status, meta};
+use apimachinery::{Status, meta, time};
 use kinds::Behaviour;
 use kinds::util::keep_all_but;
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, count_generation, keep_metadata, storage_error, without_managed_fields};
+use crate::pipeline::{Target, count_generation, keep_metadata, requester, storage_error, without_managed_fields};
 use crate::verbs::create::{check_identity, track};
 use crate::{Context, Entry, Operation, Registry, Served, Written};
 
@@ -85,6 +85,7 @@ impl Registry {
             track(cx, res, Some(&old), &mut object, sub);
         }
         let mut object = self.mutate(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
+        res.strategy.record(&mut object, Some(&old), &requester(cx, &time::now()));
         if res.def.generation && !matches!(res.behaviour(sub), Some(Behaviour::Status)) {
             count_generation(&mut object, &old);
         }

@@ -119,6 +119,7 @@ impl Inner {
         let mut child = tokio::process::Command::new(&self.options.helper)
             .arg("shim")
             .arg(dir)
+            .args(base::budgets::descriptors::inherited().map(|limit| limit.to_string()))
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

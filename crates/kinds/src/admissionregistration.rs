@@ -1,0 +1,24 @@
+//! `admissionregistration.k8s.io`: webhooks and policies (upstream: `pkg/apis/admissionregistration`).
+//!
+//! Expressions are taken as they are: nothing compiles CEL yet.
+
+mod matching;
+mod mutating_admission_policy;
+mod mutating_admission_policy_binding;
+mod mutating_webhook_configuration;
+mod policy;
+#[cfg(test)]
+mod tests;
+mod validating_admission_policy;
+mod validating_admission_policy_binding;
+mod validating_webhook_configuration;
+mod webhook;
+
+use crate::def::KindDef;
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// What all kinds of the group have in common.
+const fn def(kind: &'static str, plural: &'static str, singular: &'static str) -> KindDef {
+    KindDef::new(GROUP, "v1", kind, plural, singular).cluster().generation().versioned().categories(&["api-extensions"])
+}
