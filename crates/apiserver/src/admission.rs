@@ -1,5 +1,6 @@
 //! Admission plugins, in upstream's order.
 
+mod certificates;
 mod device_access;
 mod ingress_class;
 mod namespace;
@@ -33,6 +34,9 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
         Box::new(storage_protection::StorageObjectInUseProtection),
         Box::new(storage_class::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
+        Box::new(certificates::CertificateApproval(authorizer.clone())),
+        Box::new(certificates::CertificateSigning(authorizer.clone())),
+        Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),
         Box::new(EscalationCheck::new(authorizer.clone())),

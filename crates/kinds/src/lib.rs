@@ -6,6 +6,8 @@
 
 mod columns;
 mod conversion;
+#[cfg(test)]
+mod coverage;
 mod def;
 mod strategy;
 mod sub;

@@ -1,6 +1,7 @@
 //! The API over the embedded store in a temporary directory. One program: linking is what costs most.
 #![allow(clippy::unwrap_used)]
 
+mod certificates;
 mod conformance;
 mod connect;
 mod forms;

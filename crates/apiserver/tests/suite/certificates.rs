@@ -1,0 +1,79 @@
+//! Requests for certificates: who asks, who decides, and who answers. Warnings of what is deprecated or has no effect.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::server::{admin, ask, grant, start};
+
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// Made with openssl, for `/O=system:masters/CN=me`.
+const REQUEST: &str = include_str!("../../../registry/tests/request.pem");
+
+fn request(name: &str, signer: &str) -> Value {
+    json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name},
+        "spec": {"request": STANDARD.encode(REQUEST), "signerName": signer, "usages": ["client auth"], "username": "root"}})
+}
+
+/// Conformance: [sig-auth] Certificates API [Privileged:ClusterAdmin] should support CSR API operations [Conformance]
+#[tokio::test]
+async fn who_decides_has_the_verb_for_the_signer() {
+    let mut server = start(true).await;
+    let service = server.service.take().unwrap();
+    let (api, tasks) = (server.api.clone(), server.tasks.clone());
+    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    let made = admin(&api, &format!("POST {REQUESTS}\n\n{}", request("a", "example.com/a"))).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+    assert_eq!(made.json()["spec"]["username"], "admin", "who asks is not for the client to say");
+
+    let write = json!({"verbs": ["get", "update"], "apiGroups": ["certificates.k8s.io"],
+        "resources": ["certificatesigningrequests", "certificatesigningrequests/approval", "certificatesigningrequests/status"]});
+    let approve = json!({"verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["example.com/*"]});
+    let until = format!("GET {REQUESTS}/none");
+    grant(&api, "jane", json!([write]), &until).await;
+    grant(&api, "john", json!([write, approve]), &until).await;
+    let mut approved = made.json();
+    approved["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "Known"}]);
+    let put = |sub: &str, object: &Value| format!("PUT {REQUESTS}/a/{sub}\n\n{object}");
+    let refused = ask(&api, "jane", &put("approval", &approved)).await;
+    assert_eq!(refused.code, 403, "{:?}", refused.body);
+    let why = refused.json()["message"].as_str().unwrap().to_owned();
+    assert!(why.ends_with("user not permitted to approve requests with signerName \"example.com/a\""), "{why}");
+    let done = ask(&api, "john", &put("approval", &approved)).await;
+    assert_eq!(done.code, 200, "{:?}", done.body);
+    let mut failed = done.json();
+    assert_ne!(failed["status"]["conditions"][0]["lastTransitionTime"], Value::Null);
+    failed["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "Failed", "status": "True"}));
+    let refused = ask(&api, "john", &put("status", &failed)).await;
+    assert_eq!(refused.code, 403, "who approves does not sign: {:?}", refused.body);
+    assert_eq!(admin(&api, &put("status", &failed)).await.code, 200);
+}
+
+#[tokio::test]
+async fn nobody_becomes_a_master_by_certificate() {
+    let server = start(true).await;
+    let made = admin(&server.api, &format!("POST {REQUESTS}\n\n{}", request("a", "kubernetes.io/kube-apiserver-client"))).await;
+    assert_eq!(made.code, 403);
+    let why = made.json()["message"].as_str().unwrap().to_owned();
+    assert!(why.ends_with("use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"), "{why}");
+}
+
+#[tokio::test]
+async fn writers_are_warned_of_what_has_no_effect() {
+    let server = start(true).await;
+    let warnings = |answer: crate::server::Answer| {
+        let all = answer.headers.get_all("warning").iter();
+        all.map(|text| text.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let listed = admin(&server.api, "GET /api/v1/endpoints").await;
+    let text = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!(warnings(listed), [text]);
+    let hooks = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "none"}});
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let made = admin(&server.api, &format!("POST {path}\n\n{hooks}")).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+    let found = warnings(made);
+    assert!(found.len() == 1 && found[0].contains("does not call admission webhooks yet"), "{found:?}");
+}
