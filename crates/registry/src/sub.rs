@@ -21,7 +21,8 @@ impl Registry {
         let entry = self.get(res, namespace, name, None).await?;
         match res.behaviour(sub) {
             Some(Behaviour::Scale(paths)) => scale::read(&entry.value(), paths),
-            _ => Ok(res.value(&entry)),
+            // It has been converted already.
+            _ => Ok(entry.value()),
         }
     }
 
