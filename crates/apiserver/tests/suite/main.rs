@@ -6,6 +6,7 @@ mod conformance;
 mod connect;
 mod forms;
 mod history;
+mod hostile;
 mod noise;
 mod operations;
 mod requests;
