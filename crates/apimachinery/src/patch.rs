@@ -181,9 +181,20 @@ mod tests {
         proptest::collection::btree_map("[a-c]", inner, 0..3).prop_map(|m| Value::Object(m.into_iter().collect()))
     }
 
+    /// The same without null inside of lists: whether upstream drops those depends on what the list replaces, so that merging
+    /// twice may differ there.
+    fn plain_lists(value: Value, in_list: bool) -> Value {
+        match value {
+            Value::Null if in_list => Value::Bool(true),
+            Value::Array(items) => items.into_iter().map(|item| plain_lists(item, true)).collect(),
+            Value::Object(map) => map.into_iter().map(|(key, value)| (key, plain_lists(value, in_list))).collect(),
+            other => other,
+        }
+    }
+
     proptest! {
         #[test]
-        fn merging_twice_is_merging_once(original in values(), patch in values()) {
+        fn merging_twice_is_merging_once(original in values(), patch in values().prop_map(|patch| plain_lists(patch, false))) {
             let once = merge(&original, &patch).unwrap();
             prop_assert_eq!(merge(&once, &patch).unwrap(), once);
         }
