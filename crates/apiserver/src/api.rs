@@ -62,6 +62,7 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a str,
     pub(crate) accept: Accept,
     pub(crate) user: Arc<User>,
+    pub(crate) warnings: Warnings,
     /// What holds it counts as under way.
     pub(crate) ongoing: Option<Arc<Ongoing>>,
 }
@@ -178,7 +179,8 @@ impl Inner {
         let ongoing = Ongoing::begin(&asked, started);
         let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
         let accept = negotiated.as_ref().copied().unwrap_or(Accept::RAW);
-        let call = Call { parts: &parts, path: &path, query, accept, user: Arc::default(), ongoing: ongoing.clone() };
+        let (user, warnings) = (Arc::default(), Warnings::default());
+        let call = Call { parts: &parts, path: &path, query, accept, user, warnings, ongoing: ongoing.clone() };
         let mut response = self.stages(call, &route, &plan, resource.as_ref(), negotiated, body).await;
         match ongoing {
             Some(ongoing) => {
@@ -200,7 +202,7 @@ impl Inner {
         negotiated: Result<Accept, Status>,
         body: RequestBody,
     ) -> Response<Body> {
-        let accept = call.accept;
+        let (accept, warnings) = (call.accept, call.warnings.clone());
         let admitted = self.admit(&mut call, route, plan).await;
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
@@ -212,6 +214,8 @@ impl Inner {
         };
         // The one place where errors become an answer.
         let mut response = answer.unwrap_or_else(|status| respond::failure(accept, &status));
+        // Who is refused is warned too.
+        respond::warn(&mut response, &warnings);
         if unauthenticated {
             response.extensions_mut().insert(Unauthenticated);
         }
@@ -281,14 +285,8 @@ impl Inner {
         if !matches!(handler, Handler::Connect(_)) {
             negotiated?;
         }
-        let warnings = Warnings::default();
-        resource.def.deprecated.into_iter().for_each(|text| warnings.push(text));
-        let on = On { call, target, resource, warnings: warnings.clone() };
-        let mut answer = self.handle(&on, handler, body).await;
-        if let Ok(response) = &mut answer {
-            respond::warn(response, &warnings);
-        }
-        answer
+        resource.def.deprecated.into_iter().for_each(|text| call.warnings.push(text));
+        self.handle(&On { call, target, resource }, handler, body).await
     }
 
     async fn impersonate(&self, call: &mut Call<'_>) -> Result<(), Status> {

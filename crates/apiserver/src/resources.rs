@@ -6,7 +6,7 @@ use apimachinery::Status;
 use apimachinery::status::Details;
 use http::{Response, StatusCode};
 use kinds::Verb;
-use registry::{Context, Deleted, Patch, Served, Warnings};
+use registry::{Context, Deleted, Patch, Served};
 use serde_json::Value;
 
 use crate::api::{Call, Inner, OK};
@@ -30,7 +30,6 @@ pub(crate) struct On<'a> {
     pub(crate) call: Call<'a>,
     pub(crate) target: Target<'a>,
     pub(crate) resource: &'a Arc<Served>,
-    pub(crate) warnings: Warnings,
 }
 
 impl Inner {
@@ -207,7 +206,12 @@ impl On<'_> {
 
     /// The circumstances of a write without options.
     pub(crate) fn plain_context(&self) -> Context {
-        Context { user: self.call.user.clone(), manager: self.agent(), warnings: self.warnings.clone(), ..Context::default() }
+        Context {
+            user: self.call.user.clone(),
+            manager: self.agent(),
+            warnings: self.call.warnings.clone(),
+            ..Context::default()
+        }
     }
 
     /// The circumstances of a write.

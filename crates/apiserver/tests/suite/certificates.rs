@@ -69,6 +69,9 @@ async fn writers_are_warned_of_what_has_no_effect() {
     let listed = admin(&server.api, "GET /api/v1/endpoints").await;
     let text = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
     assert_eq!(warnings(listed), [text]);
+    let missing = admin(&server.api, "GET /api/v1/namespaces/default/endpoints/none").await;
+    let code = missing.code;
+    assert_eq!((code, warnings(missing)), (404, vec![text.to_owned()]), "who is refused is warned too");
     let hooks = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "none"}});
     let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
