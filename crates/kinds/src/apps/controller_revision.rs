@@ -56,15 +56,9 @@ fn controller(owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerRefer
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::{Value, json};
-
-    fn check<K: Kind>(object: Value, expected: &[&str]) {
-        let mut errors = Errors::new();
-        serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-    }
+    use crate::testing::check;
+    use serde_json::json;
 
     #[test]
     fn revisions() {

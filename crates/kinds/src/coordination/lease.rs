@@ -44,15 +44,9 @@ impl Kind for Lease {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::{Value, json};
-
-    fn check<K: Kind>(object: Value, expected: &[&str]) {
-        let mut errors = Errors::new();
-        serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-    }
+    use crate::testing::check;
+    use serde_json::json;
 
     #[test]
     fn leases() {

@@ -99,16 +99,9 @@ fn validate_port(port: &EndpointPort, named: bool, path: &Path, errors: &mut Err
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::testing::check;
     use serde_json::{Value, json};
-
-    fn check<K: Kind>(mut object: Value, expected: &[&str]) {
-        K::apply_defaults(&mut object);
-        let mut errors = Errors::new();
-        serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-    }
 
     #[test]
     fn endpoints() {

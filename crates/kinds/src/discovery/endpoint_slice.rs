@@ -177,16 +177,9 @@ fn validate_slice_ports(ports: &[discovery::EndpointPort], path: &Path, errors: 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::{Value, json};
-
-    fn check<K: Kind>(mut object: Value, expected: &[&str]) {
-        K::apply_defaults(&mut object);
-        let mut errors = Errors::new();
-        serde_json::from_value::<K>(object).unwrap().validate(&mut errors);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-    }
+    use crate::testing::check;
+    use serde_json::json;
 
     #[test]
     fn slices() {
