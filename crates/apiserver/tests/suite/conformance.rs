@@ -2,12 +2,14 @@
 
 mod documents;
 mod identity;
+mod immutable;
 mod lists;
 mod namespaces;
 mod pods;
 mod scale;
 mod validation;
 mod watches;
+mod webhooks;
 
 use apiserver::Api;
 use serde_json::{Value, json};

@@ -22,8 +22,7 @@ async fn group(api: &Api, group_version: &str, required: &[&str]) {
         populated_namespace(api, NAMESPACE).await;
     }
     let root = if group_version.contains('/') { format!("/apis/{group_version}") } else { format!("/api/{group_version}") };
-    let discovered = admin(api, &format!("GET {root}")).await.json();
-    let resources = discovered["resources"].as_array().unwrap_or_else(|| panic!("{group_version}: {discovered}"));
+    let resources = discovered(api, group_version, &root).await;
     for name in required {
         assert!(resources.iter().any(|r| r["name"] == *name), "{group_version} does not have {name}");
     }
@@ -33,6 +32,25 @@ async fn group(api: &Api, group_version: &str, required: &[&str]) {
         let target = Target { api, root: &root, group_version, resource, status };
         target.operations().await;
     }
+}
+
+/// The resources of a version, which stands in each document of discovery from the list of all groups down.
+async fn discovered(api: &Api, group_version: &str, root: &str) -> Vec<Value> {
+    let document = async |path: &str| admin(api, &format!("GET {path}")).await.json();
+    match group_version.split_once('/') {
+        None => assert_eq!(document("/api").await["versions"], json!([group_version])),
+        Some((name, version)) => {
+            let version = json!({"groupVersion": group_version, "version": version});
+            let all = document("/apis").await;
+            let listed = all["groups"].as_array().unwrap().iter().find(|group| group["name"] == name);
+            for group in [listed.unwrap_or_else(|| panic!("{name}: {all}")), &document(&format!("/apis/{name}")).await] {
+                assert!(group["versions"].as_array().unwrap().contains(&version), "{group_version}: {group}");
+            }
+        }
+    }
+    let list = document(root).await;
+    assert_eq!((&list["kind"], &list["groupVersion"]), (&json!("APIResourceList"), &json!(group_version)));
+    list["resources"].as_array().unwrap_or_else(|| panic!("{group_version}: {list}")).clone()
 }
 
 /// Not a sub-resource, no review, and no Namespace: those have tests of their own.

@@ -137,6 +137,28 @@ async fn policy() {
     check("policy/v1", &["poddisruptionbudgets"]).await;
 }
 
+/// Conformance: [sig-api-machinery] API priority and fairness should support FlowSchema API operations [Conformance]
+/// Conformance: [sig-api-machinery] API priority and fairness should support PriorityLevelConfiguration API operations [Conformance]
+#[tokio::test]
+async fn flowcontrol() {
+    check("flowcontrol.apiserver.k8s.io/v1", &["flowschemas", "prioritylevelconfigurations"]).await;
+}
+
+/// Conformance: [sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin] should support MutatingAdmissionPolicy API operations [Conformance]
+/// Conformance: [sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin] should support MutatingAdmissionPolicyBinding API operations [Conformance]
+/// Conformance: [sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicy API operations [Conformance]
+/// Conformance: [sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicyBinding API operations [Conformance]
+#[tokio::test]
+async fn admission() {
+    let required = [
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+    ];
+    check("admissionregistration.k8s.io/v1", &required).await;
+}
+
 /// Groups that a test above goes through.
 const TESTED: &[&str] = &[
     "v1",
@@ -152,6 +174,8 @@ const TESTED: &[&str] = &[
     "resource.k8s.io/v1",
     "batch/v1",
     "policy/v1",
+    "flowcontrol.apiserver.k8s.io/v1",
+    "admissionregistration.k8s.io/v1",
 ];
 
 /// What is served without a test of its own above is gone through here.
