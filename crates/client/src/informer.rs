@@ -5,26 +5,20 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::store::Store;
+use crate::watch::{Event, Watch};
 use crate::{Changes, Key, resource_version};
 
 /// What an informer can hold.
 pub trait Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
 impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Object for K {}
-
-const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How long until it is asked again whether a kind is served that was not: nothing tells.
-const RETRY_MISSING: Duration = Duration::from_secs(60);
 
 /// A cache of all objects of kind `K` (or of those that a field selector picks), kept current by a watch. Cheap to clone.
 pub struct Informer<K> {
@@ -111,32 +105,14 @@ impl<K: Object> Informer<K> {
         *self.shared.synced.borrow()
     }
 
-    /// Lists and watches for ever; reconnects with back-off.
+    /// Lists and watches for ever.
     pub(crate) async fn run(self, client: Client, fields: String) -> Result<(), Infallible> {
-        let mut config = watcher::Config::default().streaming_lists();
-        if !fields.is_empty() {
-            config = config.fields(&fields);
-        }
-        let mut events = pin!(watcher(Api::<K>::all(client), config));
+        let mut events = pin!(Watch::all::<K>(client, &fields).events::<K>());
         let mut seen = HashSet::new();
-        let mut retry = RETRY_MIN;
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => {
-                    if !matches!(event, Event::Init) {
-                        retry = RETRY_MIN;
-                    }
-                    self.take(event, &mut seen);
-                }
-                Err(error) if is_missing(&error) => {
-                    tracing::debug!(kind = %K::kind(&()), "not served, asking again later");
-                    tokio::time::sleep(RETRY_MISSING).await;
-                }
-                Err(error) => {
-                    tracing::debug!(kind = %K::kind(&()), %error, "watch failed, connecting again");
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_MAX);
-                }
+                Ok(event) => self.take(event, &mut seen),
+                Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch failed, connecting again"),
             }
         }
         Ok(())
@@ -159,15 +135,6 @@ impl<K: Object> Informer<K> {
                 self.shared.store.write().remove(&Key::of(&object), resource_version::of(&object));
             }
         }
-    }
-}
-
-/// Whether the API does not have the kind.
-fn is_missing(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
     }
 }
 

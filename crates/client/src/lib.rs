@@ -14,6 +14,7 @@ pub mod measured;
 pub mod resource_version;
 mod services;
 mod store;
+pub mod watch;
 
 pub use changes::{Change, Changes};
 pub use informer::{Informer, Object};

@@ -8,11 +8,10 @@ use std::sync::{Arc, Weak};
 
 use base::tasks::{OnFailure, Tasks};
 use client::Object;
+use client::watch::{Event, Watch};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -113,8 +112,8 @@ impl References {
                 token: token.clone(),
             });
             entries.insert(key, Arc::downgrade(&entry));
-            let api = kube::Api::<K>::namespaced(self.client.clone(), namespace);
-            let task = follow(api, name.to_owned(), Arc::downgrade(&entry));
+            let watch = Watch::new(self.client.clone(), K::url_path(&(), Some(namespace)), &format!("metadata.name={name}"));
+            let task = follow(watch, name.to_owned(), Arc::downgrade(&entry));
             let title = format!("watch of {} {namespace}/{name}", K::kind(&()));
             self.tasks.spawn(title, OnFailure::Log, async move {
                 token.run_until_cancelled(task).await;
@@ -131,9 +130,8 @@ impl References {
     }
 }
 
-async fn follow<K: Object>(api: kube::Api<K>, name: String, entry: Weak<Entry<K>>) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+async fn follow<K: Object>(watch: Watch, name: String, entry: Weak<Entry<K>>) {
+    let mut events = std::pin::pin!(watch.events::<K>());
     let mut found = None;
     while let Some(event) = events.next().await {
         let Some(entry) = entry.upgrade() else { return };

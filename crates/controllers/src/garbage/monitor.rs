@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::kube::Api;
+use client::kube::Resource;
 use client::kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
-use client::kube::runtime::watcher::{self, Event, watcher};
+use client::watch::{self, Event};
 use client::{Client, Key};
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
@@ -212,9 +212,8 @@ impl Running {
 }
 
 fn watch(client: &Client, resource: &ApiResource, number: usize, stop: CancellationToken) -> Watch {
-    use client::kube::runtime::WatchStreamExt;
-    let api: Api<Meta> = Api::all_with(client.clone(), resource);
-    let events = watcher(api, watcher::Config::default().streaming_lists()).default_backoff();
+    let watch = watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "").metadata_only();
+    let events = watch.events::<Meta>();
     let events = events.filter_map(move |event| std::future::ready(event.ok().map(|event| (number, event))));
     Box::pin(events.take_until(stop.cancelled_owned()))
 }

@@ -1,0 +1,255 @@
+//! One watch of a collection: all objects first, then what happens to them, for ever.
+//!
+//! Everything but the decoding of objects is the same code for all kinds, and an object is decoded straight from the bytes of its event.
+//! (kube's watcher buffers each object in a generic tree first, and is compiled again for each kind.)
+
+mod connection;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use futures::{Stream, stream};
+use kube::api::WatchParams;
+use kube::core::Request;
+use kube::{Client, Resource};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use connection::Connection;
+
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long until it is asked again whether a kind is served that was not: nothing tells.
+const RETRY_MISSING: Duration = Duration::from_secs(60);
+/// Seconds after which a server is to end the watch, so that a connection that died silently is noticed.
+const TIMEOUT: u32 = 290;
+/// Marks the bookmark that ends the initial objects (KEP-3157).
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<K> {
+    /// All objects follow: at the start, and when history was lost.
+    Init,
+    /// An object that is there.
+    InitApply(K),
+    /// All objects that were there have come.
+    InitDone,
+    /// An object was created or changed.
+    Apply(K),
+    /// An object was deleted; its last state.
+    Delete(K),
+}
+
+/// Why nothing comes at the moment. The watch goes on by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API refused, or was not reached.
+    #[error("{}", crate::why(.0))]
+    Request(#[from] kube::Error),
+    /// The connection broke.
+    #[error("the watch broke: {0}")]
+    Broken(#[from] std::io::Error),
+    /// The connection ended at once.
+    #[error("the watch ended before anything came")]
+    Ended,
+    /// What came is no event, or no object of the kind.
+    #[error("what came is no event of the watch: {0}")]
+    Decode(#[from] serde_json::Error),
+}
+
+impl Error {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Request(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the API does not have the kind.
+    pub fn is_missing(&self) -> bool {
+        self.code() == Some(404)
+    }
+}
+
+/// A watch of the objects of a collection.
+pub struct Watch {
+    client: Client,
+    request: Request,
+    params: WatchParams,
+    metadata_only: bool,
+    connection: Option<Connection>,
+    /// Where a new connection goes on; none when it begins with all objects.
+    version: Option<String>,
+    /// Whether the objects that come are those that were there.
+    listing: bool,
+    /// Whether nothing has come on this connection.
+    idle: bool,
+    /// How long the next connection waits.
+    pause: Option<Duration>,
+    retry: Duration,
+}
+
+/// An event as it came.
+enum Raw {
+    Init,
+    InitDone,
+    Object(Type, Box<RawValue>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Type {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    r#type: Type,
+    object: Box<RawValue>,
+}
+
+/// What a bookmark carries.
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+}
+
+impl Watch {
+    /// A watch of the collection at `path`; of the objects that a field selector picks, if `fields` is not empty.
+    pub fn new(client: Client, path: impl Into<String>, fields: &str) -> Self {
+        let params = WatchParams { timeout: Some(TIMEOUT), ..WatchParams::default() };
+        Self {
+            client,
+            request: Request::new(path.into()),
+            params: if fields.is_empty() { params } else { params.fields(fields) },
+            metadata_only: false,
+            connection: None,
+            version: None,
+            listing: true,
+            idle: true,
+            pause: None,
+            retry: RETRY_MIN,
+        }
+    }
+
+    /// All objects of a kind, in all namespaces.
+    pub fn all<K: Resource<DynamicType = ()>>(client: Client, fields: &str) -> Self {
+        Self::new(client, K::url_path(&(), None), fields)
+    }
+
+    /// Asks for the metadata of the objects only.
+    pub fn metadata_only(mut self) -> Self {
+        self.metadata_only = true;
+        self
+    }
+
+    /// The events, for ever. After an error the watch waits, longer each time, and goes on where it was.
+    pub fn events<K: Resource + DeserializeOwned>(self) -> impl Stream<Item = Result<Event<K>, Error>> {
+        stream::unfold(self, |mut watch| async move { Some((watch.next().await, watch)) })
+    }
+
+    async fn next<K: Resource + DeserializeOwned>(&mut self) -> Result<Event<K>, Error> {
+        let (kind, object) = match self.raw().await? {
+            Raw::Init => return Ok(Event::Init),
+            Raw::InitDone => return Ok(Event::InitDone),
+            Raw::Object(kind, object) => (kind, object),
+        };
+        // One object that cannot be read does not hold up the others: the connection stays.
+        let object: K = serde_json::from_str(object.get())?;
+        if !self.listing {
+            self.version = object.meta().resource_version.clone();
+        }
+        Ok(match kind {
+            Type::Deleted => Event::Delete(object),
+            _ if self.listing => Event::InitApply(object),
+            _ => Event::Apply(object),
+        })
+    }
+
+    /// The next event that says something, whatever connections it takes.
+    async fn raw(&mut self) -> Result<Raw, Error> {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
+        loop {
+            let Some(connection) = &mut self.connection else {
+                match self.connect().await {
+                    Ok(true) => return Ok(Raw::Init),
+                    Ok(false) => continue,
+                    Err(error) => return Err(self.failed(error)),
+                }
+            };
+            let line: Line = match connection.line().await {
+                Ok(Some(line)) => serde_json::from_slice(line).map_err(|error| self.failed(error.into()))?,
+                // A server ends each watch after a while.
+                Ok(None) if !std::mem::take(&mut self.idle) => {
+                    self.connection = None;
+                    continue;
+                }
+                Ok(None) => return Err(self.failed(Error::Ended)),
+                Err(error) => return Err(self.failed(error.into())),
+            };
+            self.idle = false;
+            self.retry = RETRY_MIN;
+            match line.r#type {
+                Type::Bookmark => {
+                    if self.bookmark(&line.object)? {
+                        return Ok(Raw::InitDone);
+                    }
+                }
+                Type::Error => {
+                    let status: kube::core::Status = serde_json::from_str(line.object.get())?;
+                    let error = kube::Error::Api(Box::new(status)).into();
+                    return Err(self.failed(error));
+                }
+                kind => return Ok(Raw::Object(kind, line.object)),
+            }
+        }
+    }
+
+    /// Opens a connection. Whether it begins with all objects.
+    async fn connect(&mut self) -> Result<bool, Error> {
+        let begins = self.version.is_none();
+        let params = if begins { self.params.clone().initial_events() } else { self.params.clone() };
+        let version = self.version.as_deref().unwrap_or_default();
+        let request = match self.metadata_only {
+            true => self.request.watch_metadata(&params, version),
+            false => self.request.watch(&params, version),
+        };
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        self.connection = Some(Connection::open(&self.client, request).await?);
+        self.listing = begins;
+        self.idle = true;
+        Ok(begins)
+    }
+
+    /// Notes how far the watch is. Whether this was the last of the initial objects.
+    fn bookmark(&mut self, object: &RawValue) -> Result<bool, Error> {
+        let Bookmark { metadata } = serde_json::from_str(object.get()).map_err(|error| self.failed(error.into()))?;
+        let ends = metadata.annotations.is_some_and(|all| all.contains_key(INITIAL_EVENTS_END));
+        if ends || !self.listing {
+            self.version = metadata.resource_version;
+        }
+        let ended = self.listing && ends;
+        self.listing &= !ends;
+        Ok(ended)
+    }
+
+    /// Ends the connection and decides how long the next one waits. What is gone (410) starts again with all objects.
+    fn failed(&mut self, error: Error) -> Error {
+        self.connection = None;
+        if error.code() == Some(410) {
+            self.version = None;
+        }
+        self.pause = Some(if error.is_missing() { RETRY_MISSING } else { self.retry });
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+        error
+    }
+}
