@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::store::Store;
 use crate::watch::{Event, Watch};
-use crate::{Changes, Key, resource_version};
+use crate::{Changes, Index, Key, Values, resource_version};
 
 /// What an informer can hold.
 pub trait Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
@@ -36,7 +36,7 @@ impl<K> Clone for Informer<K> {
     }
 }
 
-impl<K> Default for Informer<K> {
+impl<K: Resource> Default for Informer<K> {
     fn default() -> Self {
         let shared = Shared { store: RwLock::new(Store::default()), synced: watch::Sender::new(false) };
         Self { shared: Arc::new(shared) }
@@ -64,14 +64,24 @@ impl<K: Object> Informer<K> {
         self.shared.store.read().in_namespace(namespace).cloned().collect()
     }
 
-    /// The objects whose controlling owner has this uid, in no order. From an index.
+    /// The objects whose controlling owner has this uid, by key. From an index.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
-        self.shared.store.read().owned_by(uid).cloned().collect()
+        self.shared.store.read().owned_by(uid)
     }
 
-    /// The objects that no controller owns, in no order. From an index.
-    pub fn orphans(&self) -> Vec<Arc<K>> {
-        self.owned_by("")
+    /// The objects of a namespace that no controller owns, by name. From an index.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.shared.store.read().orphans(namespace)
+    }
+
+    /// The index of that name, shared by all who ask for it; `values` says under what an object is found in it.
+    pub fn index(&self, name: &'static str, values: fn(&K, &mut Values)) -> Index<K> {
+        let place = self.shared.store.write().index(name, values);
+        Index::new(self.clone(), place)
+    }
+
+    pub(crate) fn indexed(&self, place: usize, value: &str) -> Vec<Arc<K>> {
+        self.shared.store.read().indexed(place, value)
     }
 
     /// How many objects there are.

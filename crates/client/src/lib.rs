@@ -7,6 +7,7 @@
 pub mod changes;
 pub mod events;
 pub mod fake;
+mod index;
 mod informer;
 mod informers;
 mod key;
@@ -17,6 +18,7 @@ mod store;
 pub mod watch;
 
 pub use changes::{Change, Changes};
+pub use index::{Index, Values};
 pub use informer::{Informer, Object};
 pub use informers::Informers;
 pub use key::Key;

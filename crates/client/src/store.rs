@@ -1,32 +1,45 @@
-//! The objects of one informer, indexed by key and by owner, and who listens to their changes.
+//! The objects of one informer, indexed by key, by owner and by whatever its readers ask for, and who listens to their changes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use kube::Resource;
 
 use crate::changes::Queue;
+use crate::index::{Table, Values};
 use crate::{Changes, Key, resource_version};
+
+/// The index that every store has: by the uid of the controller, or by the namespace where there is none.
+const OWNER: &str = "controller";
 
 /// Objects by namespace and name. Cluster-scoped objects have the namespace "".
 pub(crate) struct Store<K> {
     objects: BTreeMap<Box<str>, BTreeMap<Box<str>, Arc<K>>>,
-    /// Keys by the uid of their controller, and under "" those without one.
-    by_owner: HashMap<Box<str>, HashSet<Key>>,
+    /// The indexes by their place; the first is [`OWNER`].
+    indexes: Vec<Table<K>>,
     subscribers: Vec<Weak<Queue<K>>>,
     observed: u64,
     count: usize,
 }
 
-impl<K> Default for Store<K> {
+impl<K: Resource> Default for Store<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), by_owner: HashMap::new(), subscribers: Vec::new(), observed: 0, count: 0 }
+        let indexes = vec![Table::new(OWNER, |object, values| values.add(owner(object)))];
+        Self { objects: BTreeMap::new(), indexes, subscribers: Vec::new(), observed: 0, count: 0 }
     }
 }
 
-fn owner_uid<K: Resource>(object: &K) -> &str {
+/// The uid of an object's controller; of an object without one its namespace behind a slash, which no uid begins with.
+fn owner<K: Resource>(object: &K) -> String {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map_or("", |owner| owner.uid.as_str())
+    match owners.iter().find(|owner| owner.controller == Some(true)) {
+        Some(owner) => owner.uid.clone(),
+        None => orphans(object.meta().namespace.as_deref().unwrap_or_default()),
+    }
+}
+
+fn orphans(namespace: &str) -> String {
+    format!("/{namespace}")
 }
 
 impl<K: Resource> Store<K> {
@@ -42,9 +55,31 @@ impl<K: Resource> Store<K> {
         self.objects.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
-    pub(crate) fn owned_by(&self, uid: &str) -> impl Iterator<Item = &Arc<K>> {
-        let keys = self.by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| self.get(key.namespace.as_deref(), &key.name))
+    pub(crate) fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        self.indexed(0, uid)
+    }
+
+    pub(crate) fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.indexed(0, &orphans(namespace))
+    }
+
+    /// The objects that the index at this place has under `value`.
+    pub(crate) fn indexed(&self, index: usize, value: &str) -> Vec<Arc<K>> {
+        let keys = self.indexes.get(index).into_iter().flat_map(|table| table.keys(value));
+        keys.filter_map(|key| self.get(key.namespace.as_deref(), &key.name).cloned()).collect()
+    }
+
+    /// The place of the index of that name, which is built now if it is new.
+    pub(crate) fn index(&mut self, name: &'static str, values: fn(&K, &mut Values)) -> usize {
+        if let Some(place) = self.indexes.iter().position(|table| table.name == name) {
+            return place;
+        }
+        let mut table = Table::new(name, values);
+        for object in self.list() {
+            table.change(&Key::of(object.as_ref()), None, Some(object.as_ref()));
+        }
+        self.indexes.push(table);
+        self.indexes.len() - 1
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,20 +151,8 @@ impl<K: Resource> Store<K> {
     }
 
     fn reindex(&mut self, key: &Key, old: Option<&K>, new: Option<&K>) {
-        let (before, after) = (old.map(owner_uid), new.map(owner_uid));
-        if before == after {
-            return;
-        }
-        if let Some(uid) = before
-            && let Some(keys) = self.by_owner.get_mut(uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_owner.remove(uid);
-            }
-        }
-        if let Some(uid) = after {
-            self.by_owner.entry(uid.into()).or_default().insert(key.clone());
+        for table in &mut self.indexes {
+            table.change(key, old, new);
         }
     }
 }

@@ -25,6 +25,17 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
     selector: &Selector,
     cache: &Informer<C>,
 ) -> Result<Vec<Arc<C>>, Error> {
+    claim_where(cx, owner, selector, cache, |_| true).await
+}
+
+/// [`claim`] for an owner that takes only objects of which `may_own` is true, whatever their labels.
+pub(crate) async fn claim_where<O: Owned, C: Owned>(
+    cx: &Cx,
+    owner: &O,
+    selector: &Selector,
+    cache: &Informer<C>,
+    may_own: impl Fn(&C) -> bool,
+) -> Result<Vec<Arc<C>>, Error> {
     let namespace = meta::namespace(owner);
     let api: Api<C> = Api::namespaced(cx.client.clone(), namespace);
     let mut claimed = Vec::new();
@@ -32,7 +43,7 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
         if meta::namespace(object.as_ref()) != namespace {
             continue;
         }
-        if selector.matches(&object.meta().labels) || meta::ends(owner) {
+        if meta::ends(owner) || (selector.matches(&object.meta().labels) && may_own(&object)) {
             claimed.push(object);
         } else {
             release(&api, object.as_ref(), meta::uid(owner)).await?;
@@ -42,9 +53,9 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
         return Ok(claimed);
     }
     let adoptable = |object: &Arc<C>| {
-        meta::namespace(object.as_ref()) == namespace && !meta::ends(object.as_ref()) && selector.matches(&object.meta().labels)
+        !meta::ends(object.as_ref()) && selector.matches(&object.meta().labels) && may_own(object)
     };
-    let orphans: Vec<Arc<C>> = cache.orphans().into_iter().filter(adoptable).collect();
+    let orphans: Vec<Arc<C>> = cache.orphans(namespace).into_iter().filter(adoptable).collect();
     if orphans.is_empty() {
         return Ok(claimed);
     }

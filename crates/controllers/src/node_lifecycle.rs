@@ -12,7 +12,7 @@ use std::time::Duration;
 use client::events::Type;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use client::kube::{self, Api};
-use client::{Informer, Informers, Key};
+use client::{Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
@@ -30,6 +30,7 @@ pub(crate) struct NodeLifecycle {
     nodes: Informer<Node>,
     leases: Informer<Lease>,
     pods: Informer<Pod>,
+    by_node: Index<Pod>,
     /// Pods of a node are judged from this long after the start: nodes get the chance to report first.
     started: tokio::time::Instant,
     /// When each NoExecute taint of a node was first seen. Only we ourselves write the time into taints.
@@ -38,10 +39,12 @@ pub(crate) struct NodeLifecycle {
 
 impl NodeLifecycle {
     pub(crate) fn new(informers: &Informers) -> Self {
+        let pods = informers.of();
         Self {
             nodes: informers.of(),
             leases: informers.of(),
-            pods: informers.of(),
+            by_node: pods::by_node(&pods),
+            pods,
             started: tokio::time::Instant::now(),
             seen: Mutex::default(),
         }
@@ -163,7 +166,7 @@ impl NodeLifecycle {
     }
 
     fn pods_of(&self, node: &Node) -> Vec<Arc<Pod>> {
-        self.pods.list().into_iter().filter(|pod| pods::node(pod) == meta::name(node)).collect()
+        self.by_node.get(meta::name(node))
     }
 
     /// Nobody on a silent node says that its pods do not serve any more.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use client::kube::{self, Api};
-use client::{Informer, Informers, Key};
+use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
 
@@ -20,6 +20,7 @@ const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(40);
 
 pub(crate) struct PodCollector {
     pods: Informer<Pod>,
+    by_node: Index<Pod>,
     nodes: Informer<Node>,
     /// Since when the node of a key was not there.
     missing: parking_lot::Mutex<BTreeMap<String, tokio::time::Instant>>,
@@ -27,7 +28,8 @@ pub(crate) struct PodCollector {
 
 impl PodCollector {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self { pods: informers.of(), nodes: informers.of(), missing: parking_lot::Mutex::default() }
+        let pods = informers.of();
+        Self { by_node: pods::by_node(&pods), pods, nodes: informers.of(), missing: parking_lot::Mutex::default() }
     }
 }
 
@@ -67,8 +69,8 @@ impl Controller for PodCollector {
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         match key.name.as_str() {
             UNSCHEDULED => {
-                let ended = |pod: &Arc<Pod>| pods::node(pod).is_empty() && meta::ends(pod.as_ref());
-                self.remove_all(cx, ended, None).await?;
+                let ended = self.by_node.get(UNSCHEDULED).into_iter().filter(|pod| meta::ends(pod.as_ref()));
+                remove_all(cx, ended, None).await?;
                 Ok(Action::Done)
             }
             FINISHED => self.remove_surplus(cx).await,
@@ -91,7 +93,7 @@ impl PodCollector {
         // The cache may be behind a node that has just come back.
         let api: Api<Node> = Api::all(cx.client.clone());
         if api.get_opt(node).await?.is_none() {
-            self.remove_all(cx, |pod| pods::node(pod) == node, Some("PodGC: node no longer exists")).await?;
+            remove_all(cx, self.by_node.get(node), Some("PodGC: node no longer exists")).await?;
         }
         self.missing.lock().remove(node);
         Ok(Action::Done)
@@ -106,13 +108,13 @@ impl PodCollector {
         }
         Ok(Action::Done)
     }
+}
 
-    async fn remove_all(&self, cx: &Cx, which: impl Fn(&Arc<Pod>) -> bool, why: Option<&str>) -> Result<(), Error> {
-        for pod in self.pods.list().into_iter().filter(which) {
-            remove(cx, &pod, why).await?;
-        }
-        Ok(())
+async fn remove_all(cx: &Cx, pods: impl IntoIterator<Item = Arc<Pod>>, why: Option<&str>) -> Result<(), Error> {
+    for pod in pods {
+        remove(cx, &pod, why).await?;
     }
+    Ok(())
 }
 
 /// Removes a pod at once. One that has not finished is marked as failed first, so that its owner sees what became of it.

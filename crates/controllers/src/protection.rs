@@ -7,7 +7,7 @@ mod tests;
 
 use client::kube::api::{ListParams, PostParams};
 use client::kube::{self, Api};
-use client::{Informer, Informers, Key, Object};
+use client::{Index, Informer, Informers, Key, Object};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use serde::Serialize;
 
@@ -20,11 +20,13 @@ const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
 pub(crate) struct ClaimProtection {
     claims: Informer<PersistentVolumeClaim>,
     pods: Informer<Pod>,
+    by_claim: Index<Pod>,
 }
 
 impl ClaimProtection {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self { claims: informers.of(), pods: informers.of() }
+        let pods = informers.of();
+        Self { claims: informers.of(), by_claim: pods::by_claim(&pods), pods }
     }
 }
 
@@ -36,7 +38,7 @@ impl Controller for ClaimProtection {
         let of_pods = Source::mapped(&self.pods, |change, queue| {
             let ended = change.new.as_ref().is_none_or(|pod| pods::is_finished(pod));
             let Some(pod) = change.object().filter(|_| ended) else { return };
-            for claim in volumes(pod).filter_map(|volume| claim_of(pod, volume)) {
+            for claim in pods::claims(pod) {
                 queue.add(Key::namespaced(meta::namespace(pod.as_ref()), claim));
             }
         });
@@ -54,24 +56,11 @@ impl Controller for ClaimProtection {
 impl ClaimProtection {
     /// Asks the cache first, and the API server where the cache says no: it may be behind.
     async fn is_used(&self, cx: &Cx, key: &Key) -> Result<bool, Error> {
-        if self.pods.in_namespace(key.ns()).iter().any(|pod| uses(pod, &key.name)) {
+        if self.by_claim.get(&key.to_string()).iter().any(|pod| uses(pod, &key.name)) {
             return Ok(true);
         }
         let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
         Ok(api.list(&ListParams::default()).await?.items.iter().any(|pod| uses(pod, &key.name)))
-    }
-}
-
-fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
-    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
-}
-
-/// The claim behind a volume; one that is made for the pod is named after both.
-fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
-    match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{}-{}", meta::name(pod), volume.name)),
-        (None, None) => None,
     }
 }
 
@@ -80,9 +69,9 @@ fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
 fn uses(pod: &Pod, claim: &str) -> bool {
     let own = |volume: &&Volume| volume.persistent_volume_claim.is_none();
     !pods::node(pod).is_empty()
-        && volumes(pod)
+        && pods::volumes(pod)
             .filter(|volume| !(own(volume) && pods::is_finished(pod)))
-            .any(|volume| claim_of(pod, volume).is_some_and(|name| name == claim))
+            .any(|volume| pods::claim_of(pod, volume).is_some_and(|name| name == claim))
 }
 
 pub(crate) struct VolumeProtection {

@@ -1,0 +1,123 @@
+//! Named indexes of an informer's objects, so that a reader pays for what it finds and not for what there is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use kube::Resource;
+
+use crate::{Informer, Key, Object};
+
+/// The values under which one object is found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Values(Vec<String>);
+
+impl Values {
+    /// Adds a value.
+    pub fn add(&mut self, value: impl Into<String>) {
+        self.0.push(value.into());
+    }
+}
+
+/// One index of an informer: objects by a value that they say of themselves. Cheap to clone.
+pub struct Index<K> {
+    informer: Informer<K>,
+    place: usize,
+}
+
+impl<K> Clone for Index<K> {
+    fn clone(&self) -> Self {
+        Self { informer: self.informer.clone(), place: self.place }
+    }
+}
+
+impl<K: Object> Index<K> {
+    pub(crate) fn new(informer: Informer<K>, place: usize) -> Self {
+        Self { informer, place }
+    }
+
+    /// The objects with this value, by key.
+    pub fn get(&self, value: &str) -> Vec<Arc<K>> {
+        self.informer.indexed(self.place, value)
+    }
+}
+
+/// Keys by value, and what says an object's values.
+pub(crate) struct Table<K> {
+    pub(crate) name: &'static str,
+    values: fn(&K, &mut Values),
+    keys: HashMap<String, BTreeSet<Key>>,
+}
+
+impl<K: Resource> Table<K> {
+    pub(crate) fn new(name: &'static str, values: fn(&K, &mut Values)) -> Self {
+        Self { name, values, keys: HashMap::new() }
+    }
+
+    pub(crate) fn keys(&self, value: &str) -> impl Iterator<Item = &Key> {
+        self.keys.get(value).into_iter().flatten()
+    }
+
+    /// The object of `key` was `old` and is `new`.
+    pub(crate) fn change(&mut self, key: &Key, old: Option<&K>, new: Option<&K>) {
+        let (before, after) = (self.values_of(old), self.values_of(new));
+        if before == after {
+            return;
+        }
+        for value in before.0 {
+            if let Some(keys) = self.keys.get_mut(&value) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.keys.remove(&value);
+                }
+            }
+        }
+        for value in after.0 {
+            self.keys.entry(value).or_default().insert(key.clone());
+        }
+    }
+
+    fn values_of(&self, object: Option<&K>) -> Values {
+        let mut values = Values::default();
+        if let Some(object) = object {
+            (self.values)(object, &mut values);
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(name: &str, colours: &[&str]) -> ConfigMap {
+        let data: serde_json::Map<_, _> = colours.iter().map(|colour| ((*colour).to_owned(), json!(""))).collect();
+        serde_json::from_value(json!({"metadata": {"namespace": "a", "name": name}, "data": data})).unwrap()
+    }
+
+    #[test]
+    fn follows_values_and_leaves_none_behind() {
+        let mut table = Table::new("colour", |map: &ConfigMap, values| {
+            map.data.iter().flatten().for_each(|(colour, _)| values.add(colour));
+        });
+        let check = |table: &Table<ConfigMap>, colour: &str, expected: &[&str]| {
+            let names: Vec<&str> = table.keys(colour).map(|key| key.name.as_str()).collect();
+            assert_eq!(names, expected, "{colour}");
+        };
+        let (x, y) = (map("x", &["red", "blue"]), map("y", &["red"]));
+        table.change(&Key::of(&x), None, Some(&x));
+        table.change(&Key::of(&y), None, Some(&y));
+        check(&table, "red", &["x", "y"]);
+        check(&table, "blue", &["x"]);
+        let green = map("x", &["green"]);
+        table.change(&Key::of(&x), Some(&x), Some(&green));
+        check(&table, "red", &["y"]);
+        check(&table, "blue", &[]);
+        check(&table, "green", &["x"]);
+        table.change(&Key::of(&x), Some(&green), None);
+        table.change(&Key::of(&y), Some(&y), None);
+        assert!(table.keys.is_empty());
+    }
+}
