@@ -52,9 +52,7 @@ pub(crate) async fn claim_where<O: Owned, C: Owned>(
     if meta::ends(owner) {
         return Ok(claimed);
     }
-    let adoptable = |object: &Arc<C>| {
-        !meta::ends(object.as_ref()) && selector.matches(&object.meta().labels) && may_own(object)
-    };
+    let adoptable = |object: &Arc<C>| !meta::ends(object.as_ref()) && selector.matches(&object.meta().labels) && may_own(object);
     let orphans: Vec<Arc<C>> = cache.orphans(namespace).into_iter().filter(adoptable).collect();
     if orphans.is_empty() {
         return Ok(claimed);
@@ -121,6 +119,17 @@ pub(crate) fn owners<O: Object, C: Object>(
             queue.add(Key { namespace: namespace.clone(), name: owner.name.clone() });
         }
     }
+    adopters(change, owners, selector, queue);
+}
+
+/// Enqueues every owner whose selector matches the object of a change, if that object has no controller.
+pub(crate) fn adopters<O: Object, C: Object>(
+    change: &Change<C>,
+    owners: &Informer<O>,
+    selector: impl Fn(&O) -> Option<Selector>,
+    queue: &Queue,
+) {
+    let namespace = &change.key.namespace;
     let Some(new) = &change.new else { return };
     if meta::controller_of(new.as_ref()).is_some() || meta::ends(new.as_ref()) {
         return;

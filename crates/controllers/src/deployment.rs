@@ -1,6 +1,5 @@
 //! Deployments: a rollout is a new replica set that grows while the old ones shrink.
 
-mod hash;
 mod plan;
 mod revision;
 mod rolling;

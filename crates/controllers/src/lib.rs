@@ -5,11 +5,14 @@
 
 mod adopt;
 mod controller;
+mod daemon;
 mod deployment;
 mod discovery;
 mod disruption;
 mod expectations;
 mod garbage;
+mod hash;
+mod history;
 mod meta;
 mod namespace;
 mod node_lifecycle;
@@ -22,9 +25,11 @@ mod replicas;
 mod root_ca;
 mod service_account;
 mod services;
+mod stateful;
 #[cfg(test)]
 mod testing;
 mod worker;
+mod write;
 
 use std::sync::Arc;
 
@@ -88,6 +93,8 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<replicas::Replicas<ReplicationController>>(|o, t| {
         launch(replicas::Replicas::<ReplicationController>::new(&o.informers), o, t)
     }),
+    entry::<daemon::DaemonSets>(|o, t| launch(daemon::DaemonSets::new(&o.informers), o, t)),
+    entry::<stateful::StatefulSets>(|o, t| launch(stateful::StatefulSets::new(&o.informers), o, t)),
     entry::<EndpointsOfServices>(|o, t| launch(EndpointsOfServices::new(&o.informers), o, t)),
     entry::<EndpointSlices>(|o, t| launch(EndpointSlices::new(&o.informers), o, t)),
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),

@@ -9,18 +9,17 @@ mod tests;
 use std::sync::Arc;
 
 use client::events::Type;
-use client::kube::api::{DeleteParams, PostParams, Preconditions};
+use client::kube::api::PostParams;
 use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::adopt;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
-use crate::{meta, pods};
+use crate::{meta, pods, write};
 use kind::Replicated;
 use plan::{Failure, Step};
 
@@ -90,52 +89,38 @@ impl<K: Replicated> Replicas<K> {
         pods.filter(|pod| pods::is_active(pod)).collect()
     }
 
-    /// Creates in batches of one, two, four...: when every creation fails, few are tried.
     async fn create(&self, cx: &Cx, key: &Key, owner: &K, number: usize) -> Result<(), (Failure, kube::Error)> {
         let Some(template) = owner.template() else { return Ok(()) };
         let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
-        let pod = pod_of(owner, template);
-        let (mut left, mut batch) = (number, 1);
-        while left > 0 {
-            let size = batch.min(left);
-            let results = join_all((0..size).map(|_| api.create(&POST, &pod))).await;
-            for result in results {
-                match result {
-                    Ok(pod) => {
-                        self.expectations.created(key, &pod);
-                        let message = format!("Created pod: {}", meta::name(&pod));
-                        cx.events.about(owner, Type::Normal, "SuccessfulCreate", message);
-                    }
-                    // The namespace is going: there is nothing to keep up.
-                    Err(error) if namespace_ends(&error) => return Ok(()),
-                    Err(error) => return Err(failed(cx, owner, "FailedCreate", "creating", error)),
+        let pod = write::pod_of(owner, template);
+        let mut outcome = Ok(());
+        for result in write::in_batches(0..number, |_| api.create(&POST, &pod)).await {
+            match result {
+                Ok(pod) => {
+                    self.expectations.created(key, &pod);
+                    let message = format!("Created pod: {}", meta::name(&pod));
+                    cx.events.about(owner, Type::Normal, "SuccessfulCreate", message);
                 }
+                // The namespace is going: there is nothing to keep up.
+                Err(error) if write::namespace_ends(&error) => {}
+                Err(error) => outcome = Err(failed(cx, owner, "FailedCreate", "creating", error)),
             }
-            left -= size;
-            batch *= 2;
         }
-        Ok(())
+        outcome
     }
 
     async fn delete(&self, cx: &Cx, key: &Key, owner: &K, pods: Vec<Arc<Pod>>) -> Result<(), (Failure, kube::Error)> {
         let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
-        let delete = |pod: Arc<Pod>| {
-            let api = api.clone();
-            async move {
-                let uid = pod.metadata.uid.clone();
-                let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
-                (api.delete(meta::name(pod.as_ref()), &params).await.map(|_| ()), pod)
-            }
-        };
+        let delete = async |pod: Arc<Pod>| (write::delete(&api, pod.as_ref()).await, pod);
         let mut outcome = Ok(());
         for (result, pod) in join_all(pods.into_iter().map(delete)).await {
             match result {
-                Ok(()) => {
+                Ok(false) => {}
+                Ok(true) => {
                     self.expectations.deleted(key, Key::of(pod.as_ref()), meta::uid(pod.as_ref()));
                     let message = format!("Deleted pod: {}", meta::name(pod.as_ref()));
                     cx.events.about(owner, Type::Normal, "SuccessfulDelete", message);
                 }
-                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
                 Err(error) => outcome = Err(failed(cx, owner, "FailedDelete", "deleting", error)),
             }
         }
@@ -146,35 +131,9 @@ impl<K: Replicated> Replicas<K> {
 const POST: PostParams = PostParams { dry_run: false, field_manager: None };
 
 fn failed<K: Replicated>(cx: &Cx, owner: &K, reason: &'static str, verb: &str, error: kube::Error) -> (Failure, kube::Error) {
-    let message = match &error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    };
+    let message = client::why(&error);
     cx.events.about(owner, Type::Warning, reason, format!("Error {verb}: {message}"));
     ((reason, message), error)
-}
-
-fn namespace_ends(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-}
-
-fn pod_of<K: Replicated>(owner: &K, template: &PodTemplateSpec) -> Pod {
-    let meta = template.metadata.clone().unwrap_or_default();
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", meta::name(owner))),
-            namespace: owner.meta().namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![meta::controller_ref(owner)]),
-            ..Default::default()
-        },
-        spec: template.spec.clone(),
-        status: None,
-    }
 }
 
 async fn write_status<K: Replicated>(

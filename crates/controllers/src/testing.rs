@@ -34,6 +34,10 @@ impl World {
             ("", "v1", "persistentvolumes", "PersistentVolume", false),
             ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
             ("", "v1", "services", "Service", true),
+            ("", "v1", "nodes", "Node", false),
+            ("apps", "v1", "controllerrevisions", "ControllerRevision", true),
+            ("apps", "v1", "daemonsets", "DaemonSet", true),
+            ("apps", "v1", "statefulsets", "StatefulSet", true),
             ("apps", "v1", "deployments", "Deployment", true),
             ("apps", "v1", "replicasets", "ReplicaSet", true),
         ] {

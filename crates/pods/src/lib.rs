@@ -8,6 +8,7 @@ pub mod references;
 pub mod resources;
 pub mod state;
 pub mod tolerations;
+pub mod volumes;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 

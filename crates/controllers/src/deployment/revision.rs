@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::hash::template_hash;
 use super::{DESIRED, HASH, HISTORY, MAX, REVISION, size};
+use crate::hash::template_hash;
 use crate::meta;
 
 /// Characters that the list of former revisions may have.

@@ -1,15 +1,15 @@
-//! The hash that tells a deployment's replica sets apart.
+//! The hash that tells the templates of a workload apart: in names of replica sets and controller revisions.
 //!
 //! Upstream hashes a dump of Go structures; this hashes the JSON of the template. The values differ, which nobody can
-//! see: replica sets are found by their template, and the hash only has to be stable and distinct.
+//! see: sets and revisions are found by their template, and the hash only has to be stable and distinct.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 /// No vowels and nothing that looks like another character, as upstream encodes.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// The value of the label `pod-template-hash`.
-pub(super) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
+/// The value of the labels `pod-template-hash` and `controller-revision-hash`; `collisions` with other templates make it another.
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let mut hash = Fnv::default();
     // Maps are sorted and writing to memory cannot fail: the same template gives the same bytes.
     hash.write(&serde_json::to_vec(template).unwrap_or_default());

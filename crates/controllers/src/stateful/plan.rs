@@ -1,0 +1,286 @@
+//! What to do next about a set. Pure.
+//!
+//! In order (OrderedReady) a step waits for all pods before it: they run, are ready and have been so for minReadySeconds. In parallel
+//! nothing waits. Scaling comes before updating.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
+
+use super::{claims, identity, status};
+use crate::{meta, pods};
+
+/// A revision: what it is called and what it makes.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) name: String,
+    pub(super) template: PodTemplateSpec,
+}
+
+/// What the caches say.
+pub(super) struct Observed<'a> {
+    pub(super) set: &'a StatefulSet,
+    /// The pods that the set controls.
+    pub(super) pods: &'a [Arc<Pod>],
+    /// What the set comes from, and what it goes to.
+    pub(super) current: &'a Version,
+    pub(super) update: &'a Version,
+    /// Claims of the set's namespace by name.
+    pub(super) claims: &'a (dyn Fn(&str) -> Option<Arc<PersistentVolumeClaim>> + Sync),
+    pub(super) collisions: i32,
+    pub(super) now: Timestamp,
+}
+
+/// A pod to be made.
+#[derive(Debug, PartialEq)]
+pub(super) struct Create {
+    pub(super) pod: Box<Pod>,
+    /// To be made before it.
+    pub(super) claims: Vec<PersistentVolumeClaim>,
+    /// A claim of it that is being deleted, so that it cannot be made yet.
+    pub(super) ending: Option<String>,
+}
+
+/// What is to be done, in the order of the fields.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// Claims that pods that wait for them lack, each with the pod's name.
+    pub(super) claims: Vec<(String, PersistentVolumeClaim)>,
+    /// Labels that pods lack.
+    pub(super) label: Vec<(Arc<Pod>, BTreeMap<String, String>)>,
+    pub(super) create: Vec<Create>,
+    /// Claims with other owners.
+    pub(super) own: Vec<PersistentVolumeClaim>,
+    pub(super) delete: Vec<Arc<Pod>>,
+    pub(super) status: StatefulSetStatus,
+    pub(super) after: Option<Duration>,
+}
+
+/// Whether more can be done in this look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Go {
+    On,
+    Wait,
+}
+
+/// Runs and is ready.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    pods::phase(pod) == "Running" && pods::is_ready(pod)
+}
+
+impl Observed<'_> {
+    fn min_ready(&self) -> i32 {
+        self.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
+    }
+
+    /// How long until the pod is available; None when it is not ready.
+    pub(super) fn availability(&self, pod: &Pod) -> Option<Duration> {
+        is_ready(pod).then(|| pods::available_in(pod, self.min_ready(), self.now)).flatten()
+    }
+
+    fn is_available(&self, pod: &Pod) -> bool {
+        self.availability(pod) == Some(Duration::ZERO)
+    }
+
+    /// Whether a place has a pod that serves and stays.
+    fn serves(&self, pod: Option<&Arc<Pod>>) -> bool {
+        pod.is_some_and(|pod| self.is_available(pod) && !meta::ends(pod.as_ref()))
+    }
+
+    fn in_order(&self) -> bool {
+        self.set.spec.as_ref().and_then(|spec| spec.pod_management_policy.as_deref()) != Some("Parallel")
+    }
+
+    /// Pods below this index keep the current revision.
+    fn partition(&self) -> Option<i32> {
+        self.set.spec.as_ref()?.update_strategy.as_ref()?.rolling_update.as_ref().map(|rolling| rolling.partition.unwrap_or(0))
+    }
+
+    fn rolls(&self) -> bool {
+        let strategy = self.set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()?.type_.as_deref());
+        strategy != Some("OnDelete")
+    }
+
+    /// The revision that a new pod of that index gets.
+    fn version(&self, index: i32) -> &Version {
+        let current = self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0);
+        let old = match self.partition() {
+            Some(partition) => index < partition,
+            None => self.rolls() && index < current,
+        };
+        if old { self.current } else { self.update }
+    }
+}
+
+struct Work<'a> {
+    observed: &'a Observed<'a>,
+    /// The pods that there should be, by index; None where there is none yet.
+    replicas: Vec<Option<&'a Arc<Pod>>>,
+    /// The pods that there should not be, the highest number first.
+    condemned: Vec<&'a Arc<Pod>>,
+    in_order: bool,
+    plan: Plan,
+}
+
+pub(super) fn plan(observed: &Observed<'_>) -> Plan {
+    let start = identity::start(observed.set);
+    let wanted = usize::try_from(identity::replicas(observed.set)).unwrap_or(0);
+    let (mut replicas, mut condemned) = (vec![None; wanted], Vec::new());
+    for pod in observed.pods {
+        let Some(ordinal) = identity::ordinal(pod) else { continue };
+        let place = usize::try_from(ordinal - start).ok().and_then(|index| replicas.get_mut(index));
+        match place {
+            Some(place) => *place = Some(pod),
+            None => condemned.push(pod),
+        }
+    }
+    condemned.sort_by_key(|pod| std::cmp::Reverse(identity::ordinal(pod)));
+    let members = replicas.iter().flatten().copied().chain(condemned.iter().copied());
+    let status = status::status(observed, members);
+    let waits = observed.pods.iter().filter_map(|pod| observed.availability(pod)).filter(|wait| !wait.is_zero());
+    let plan = Plan { status, after: waits.min(), ..Plan::default() };
+    let mut work = Work { observed, replicas, condemned, in_order: observed.in_order(), plan };
+    if !meta::ends(observed.set) {
+        work.run();
+    }
+    work.plan
+}
+
+impl Work<'_> {
+    fn run(&mut self) {
+        for index in 0..self.replicas.len() {
+            if self.replica(index) == Go::Wait && self.in_order {
+                return;
+            }
+        }
+        for pod in self.condemned.clone() {
+            self.settle_claims(pod);
+        }
+        let unavailable = self.first_unavailable();
+        for pod in self.condemned.clone() {
+            if self.condemn(pod, unavailable.as_deref()) == Go::Wait && self.in_order {
+                return;
+            }
+        }
+        if self.observed.rolls() {
+            self.update();
+        }
+    }
+
+    /// The name of the first pod that does not serve: of those that stay, then of the lowest that goes. None where a place is empty.
+    fn first_unavailable(&self) -> Option<String> {
+        let staying = self.replicas.iter().copied().find(|pod| !self.observed.serves(*pod));
+        let going = || self.condemned.iter().rev().find(|pod| !self.observed.serves(Some(pod))).copied();
+        match staying {
+            Some(pod) => pod.map(|pod| meta::name(pod.as_ref()).to_owned()),
+            None => going().map(|pod| meta::name(pod.as_ref()).to_owned()),
+        }
+    }
+
+    /// Brings one of the pods that should be there nearer to how it should be.
+    fn replica(&mut self, index: usize) -> Go {
+        let Some(pod) = self.replicas[index] else { return self.create(index) };
+        if status::has_ended(pod) {
+            // Another is made when this one is gone.
+            if !meta::ends(pod.as_ref()) {
+                self.plan.delete.push(pod.clone());
+            }
+            return Go::Wait;
+        }
+        let Some(ordinal) = identity::ordinal(pod) else { return Go::On };
+        if pods::phase(pod) == "Pending" {
+            let missing = self.missing_claims(ordinal);
+            self.plan.claims.extend(missing.into_iter().map(|claim| (meta::name(pod.as_ref()).to_owned(), claim)));
+        }
+        if self.in_order && !self.observed.serves(Some(pod)) {
+            return Go::Wait;
+        }
+        if let Some(labels) = identity::missing_labels(pod, ordinal) {
+            self.plan.label.push((pod.clone(), labels));
+        }
+        self.settle_claims(pod);
+        Go::On
+    }
+
+    fn create(&mut self, index: usize) -> Go {
+        let set = self.observed.set;
+        let index = i32::try_from(index).unwrap_or(i32::MAX);
+        let ordinal = identity::start(set).saturating_add(index);
+        let version = self.observed.version(index);
+        let pod = identity::pod(set, &version.template, &version.name, ordinal);
+        let there: Vec<_> =
+            claims::of_pod(set, ordinal).filter_map(|(_, claim)| (self.observed.claims)(meta::name(&claim))).collect();
+        if there.iter().any(|claim| claims::is_stale(set, &pod, claim)) {
+            return Go::Wait;
+        }
+        let ending = there.iter().find(|claim| meta::ends(claim.as_ref())).map(|claim| meta::name(claim.as_ref()).to_owned());
+        let owned = there.iter().filter_map(|claim| claims::owned(set, &pod, ordinal, claim));
+        self.plan.own.extend(owned);
+        let claims = self.missing_claims(ordinal);
+        self.plan.create.push(Create { pod: Box::new(pod), claims, ending });
+        Go::Wait
+    }
+
+    fn missing_claims(&self, ordinal: i32) -> Vec<PersistentVolumeClaim> {
+        let all = claims::of_pod(self.observed.set, ordinal).map(|(_, claim)| claim);
+        all.filter(|claim| (self.observed.claims)(meta::name(claim)).is_none()).collect()
+    }
+
+    /// Gives the claims of a pod the owners that they should have.
+    fn settle_claims(&mut self, pod: &Arc<Pod>) {
+        let (set, Some(ordinal)) = (self.observed.set, identity::ordinal(pod)) else { return };
+        let there = claims::of_pod(set, ordinal).filter_map(|(_, claim)| (self.observed.claims)(meta::name(&claim)));
+        self.plan.own.extend(there.filter_map(|claim| claims::owned(set, pod, ordinal, &claim)));
+    }
+
+    /// Ends a pod that should not be there. In order, one that serves goes first; the first that does not serve may go before it.
+    fn condemn(&mut self, pod: &Arc<Pod>, unavailable: Option<&str>) -> Go {
+        if meta::ends(pod.as_ref()) {
+            return Go::Wait;
+        }
+        if self.in_order && !self.observed.is_available(pod) && unavailable != Some(meta::name(pod.as_ref())) {
+            return Go::Wait;
+        }
+        self.plan.delete.push(pod.clone());
+        Go::Wait
+    }
+
+    /// Ends the highest pod of an old revision, unless one above it does not serve yet.
+    fn update(&mut self) {
+        let least = usize::try_from(self.observed.partition().unwrap_or(0)).unwrap_or(0);
+        for pod in self.replicas.iter().skip(least).rev() {
+            if let Some(old) = pod.filter(|pod| identity::revision(pod) != self.observed.update.name && !meta::ends(pod.as_ref()))
+            {
+                if !self.plan.delete.contains(old) {
+                    self.plan.delete.push(old.clone());
+                }
+                let current = self.plan.status.current_replicas.unwrap_or(0) - 1;
+                self.plan.status.current_replicas = Some(current).filter(|count| *count > 0);
+                return;
+            }
+            if !self.observed.serves(*pod) {
+                return;
+            }
+        }
+    }
+}
+
+/// The oldest revisions beyond the limit that neither the set nor one of its pods needs. `revisions` are ordered by age.
+pub(super) fn surplus<'a>(
+    set: &StatefulSet,
+    revisions: &'a [Arc<ControllerRevision>],
+    needed: &[&str],
+    pods: &[Arc<Pod>],
+) -> Vec<&'a Arc<ControllerRevision>> {
+    let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+    // A negative limit keeps them all.
+    let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
+    let live: HashSet<&str> = needed.iter().copied().chain(pods.iter().map(|pod| identity::revision(pod))).collect();
+    let dead: Vec<_> = revisions.iter().filter(|revision| !live.contains(meta::name(revision.as_ref()))).collect();
+    let number = dead.len().saturating_sub(limit);
+    dead.into_iter().take(number).collect()
+}
