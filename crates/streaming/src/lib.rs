@@ -62,6 +62,18 @@ impl Error {
     }
 }
 
+/// Ends our half of a connection and waits for the client to end the other half. Some clients wait for bytes and not for
+/// what these bytes say: they see the end of a stream or a close frame only when the connection ends. What the client
+/// still sends is read, since a connection that is closed over it is reset, and loses what the client has not read.
+async fn hang_up<S>(connection: &mut S) -> Result<(), Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    tokio::io::AsyncWriteExt::shutdown(connection).await?;
+    let rest = tokio::time::timeout(LINGER, tokio::io::copy(connection, &mut tokio::io::sink())).await;
+    rest.map_or(Ok(()), |copied| Ok(copied.map(drop)?))
+}
+
 /// The end of a connection, where a client that went away is a good one.
 fn ended(result: Result<(), Error>) -> Result<(), Error> {
     result.or_else(|error| if error.is_hang_up() { Ok(()) } else { Err(error) })

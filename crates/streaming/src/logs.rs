@@ -2,14 +2,15 @@
 
 use base64::Engine;
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
+use futures::future::ready;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::upgrade::{self, Refusal};
-use crate::{Error, LINGER};
+use crate::{Error, websocket};
 
 const BINARY: &str = "binary.k8s.io";
 const BASE64: &str = "base64.binary.k8s.io";
@@ -28,22 +29,8 @@ where
     let copy = move |body: D| -> Copying {
         Box::pin(async move {
             let socket = upgrade::websocket(upgrade::socket(accepted.upgrade).await?).await;
-            let (mut sink, mut source) = socket.split();
-            let sending = async {
-                let mut body = body;
-                while let Some(Ok(frame)) = body.frame().await {
-                    let Ok(data) = frame.into_data() else { continue };
-                    sink.send(message(data, base64)).await?;
-                }
-                sink.close().await?;
-                tokio::time::sleep(LINGER).await;
-                Ok(())
-            };
-            let receiving = async { while let Some(Ok(_)) = source.next().await {} };
-            tokio::select! {
-                result = sending => result,
-                () = receiving => Ok(()),
-            }
+            let data = body.into_data_stream().take_while(|data| ready(data.is_ok()));
+            websocket::send_all(socket, data.filter_map(|data| ready(data.ok().map(|data| message(data, base64))))).await
         })
     };
     Ok((accepted.response, copy))

@@ -1,13 +1,13 @@
 //! A stream of messages over WebSocket, one way: the events of a watch for browsers.
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{SinkExt, StreamExt};
 use http::{Request, Response};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::upgrade::{self, Refusal};
-use crate::{Error, LINGER};
+use crate::{Error, websocket};
 
 /// Sends messages until their end, or until the client goes away.
 pub type Sending = futures::future::BoxFuture<'static, Result<(), Error>>;
@@ -19,24 +19,10 @@ pub type Send = Box<dyn FnOnce(BoxStream<'static, Bytes>) -> Sending + std::mark
 /// sent as text where they are `text`.
 pub fn accept<B>(request: &mut Request<B>, text: bool) -> Result<(Response<()>, Send), Refusal> {
     let (response, upgraded) = upgrade::any_websocket(request)?;
-    let send: Send = Box::new(move |mut messages: BoxStream<'static, Bytes>| -> Sending {
+    let send: Send = Box::new(move |messages: BoxStream<'static, Bytes>| -> Sending {
         Box::pin(async move {
             let socket = upgrade::websocket(upgrade::socket(upgraded).await?).await;
-            let (mut sink, mut source) = socket.split();
-            let sending = async {
-                while let Some(bytes) = messages.next().await {
-                    sink.send(message(bytes, text)).await?;
-                }
-                sink.close().await?;
-                tokio::time::sleep(LINGER).await;
-                Ok(())
-            };
-            let receiving = async { while let Some(Ok(_)) = source.next().await {} };
-            let result = tokio::select! {
-                result = sending => result,
-                () = receiving => Ok(()),
-            };
-            crate::ended(result)
+            crate::ended(websocket::send_all(socket, messages.map(|bytes| message(bytes, text))).await)
         })
     });
     Ok((response, send))

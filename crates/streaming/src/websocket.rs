@@ -46,7 +46,7 @@ pub(crate) async fn serve<S>(socket: WebSocketStream<S>, channels: Vec<Channel>,
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (sink, source) = socket.split();
+    let (sink, mut source) = socket.split();
     let (messages, outgoing) = mpsc::channel(8);
     let mut incoming = Vec::new();
     let pumps = FuturesUnordered::new();
@@ -58,16 +58,50 @@ where
         }
     }
     drop(messages);
-    let sending = async {
-        tokio::join!(pumps.collect::<()>(), write(sink, outgoing)).1?;
-        // Everything is sent, close frame included: the client closes the connection, or we do after a while.
-        tokio::time::sleep(crate::LINGER).await;
-        Ok(())
+    let sending = async { tokio::join!(pumps.collect::<()>(), write(sink, outgoing)).1 };
+    let sink = tokio::select! {
+        result = receive(&mut source, incoming, encoding) => return result,
+        result = sending => result?,
     };
-    tokio::select! {
-        result = receive(source, incoming, encoding) => result,
-        result = sending => result,
+    finish(sink, source).await
+}
+
+/// Sends messages until their end and ends the connection; or until the client goes away. What it sends is forgotten.
+pub(crate) async fn send_all<S>(
+    socket: WebSocketStream<S>,
+    mut messages: impl futures::Stream<Item = Message> + Unpin,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sink, mut source) = socket.split();
+    let sending = async {
+        while let Some(message) = messages.next().await {
+            sink.send(message).await?;
+        }
+        Ok::<_, Error>(sink)
+    };
+    let receiving = async { while let Some(Ok(_)) = source.next().await {} };
+    let sink = tokio::select! {
+        result = sending => result?,
+        () = receiving => return Ok(()),
+    };
+    finish(sink, source).await
+}
+
+/// Ends a connection on which everything is sent: with the close frame, then with our half of the transport.
+async fn finish<S>(sink: Sender<S>, source: SplitStream<WebSocketStream<S>>) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = sink.reunite(source).map_err(|_| Error::Closed)?;
+    // Clients take a close without the code for a normal end as a connection that broke.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    match socket.send(Message::Close(Some(normal))).await {
+        Ok(()) | Err(WsError::ConnectionClosed) => {}
+        Err(error) => return Err(error.into()),
     }
+    crate::hang_up(socket.get_mut()).await
 }
 
 async fn pump(id: u8, mut stream: ReadHalf<Stream>, messages: mpsc::Sender<Message>, encoding: Encoding) {
@@ -79,23 +113,20 @@ async fn pump(id: u8, mut stream: ReadHalf<Stream>, messages: mpsc::Sender<Messa
     }
 }
 
-async fn write<S>(mut sink: SplitSink<WebSocketStream<S>, Message>, mut outgoing: mpsc::Receiver<Message>) -> Result<(), Error>
+type Sender<S> = SplitSink<WebSocketStream<S>, Message>;
+
+async fn write<S>(mut sink: Sender<S>, mut outgoing: mpsc::Receiver<Message>) -> Result<Sender<S>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(message) = outgoing.recv().await {
         sink.send(message).await?;
     }
-    // Clients take a close without the code for a normal end as a connection that broke.
-    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
-    match sink.send(Message::Close(Some(normal))).await {
-        Ok(()) | Err(WsError::ConnectionClosed) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(sink)
 }
 
 async fn receive<S>(
-    mut source: SplitStream<WebSocketStream<S>>,
+    source: &mut SplitStream<WebSocketStream<S>>,
     mut channels: Vec<(u8, Option<WriteHalf<Stream>>)>,
     encoding: Encoding,
 ) -> Result<(), Error>
@@ -269,12 +300,13 @@ mod tests {
             let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
             let (mut ours, theirs) = tokio::io::duplex(1 << 16);
             let channels = vec![(0, Some(tokio::io::split(theirs).1))];
+            let (_sink, mut source) = socket.split();
             let reading = async {
                 let mut got = Vec::new();
                 ours.read_to_end(&mut got).await.unwrap();
                 got
             };
-            let (_, got) = tokio::join!(receive(socket.split().1, channels, encoding), reading);
+            let (_, got) = tokio::join!(receive(&mut source, channels, encoding), reading);
             assert!(got.len() <= noisy.len());
         }
     }

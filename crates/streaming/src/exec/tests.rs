@@ -50,6 +50,26 @@ async fn websocket_v5() {
     assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
 }
 
+/// A client that waits for bytes and looks at no frame: the end of the connection is all that it notices.
+#[tokio::test]
+async fn the_connection_ends_with_the_command() {
+    for (streams, protocol) in [(Streams::default(), V5), (ALL, V5), (ALL, V4), (ALL, V4_BASE64), (ALL, V1)] {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let (ready, session) = oneshot::channel::<Session>();
+        let client = async {
+            let mut everything = Vec::new();
+            tokio::time::timeout(LINGER / 3, far.read_to_end(&mut everything)).await.expect("the server ends it").unwrap();
+            drop(far);
+            everything
+        };
+        let finish = async { session.await.unwrap().finisher.finish(Outcome::Exit(3)) };
+        let (served, (), everything) = tokio::join!(over_websocket(near, streams, protocol, ready), finish, client);
+        served.unwrap();
+        // The last frame is a close with code 1000.
+        assert!(everything.ends_with(b"\x88\x02\x03\xe8"), "{protocol}: {everything:?}");
+    }
+}
+
 async fn spdy_client(far: DuplexStream) -> [Vec<u8>; 4] {
     let (read, write) = tokio::io::split(far);
     let (mut reader, mut writer) = (Reader::new(read), Writer::new(write).unwrap());
