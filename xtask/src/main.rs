@@ -3,11 +3,15 @@
 #![allow(unreachable_pub, reason = "a program has no interface: `pub` says what a module offers the others")]
 
 mod bench;
+mod clients;
 mod conformance;
 mod debian;
+mod golang;
+mod helm;
 mod images;
 mod kubectl;
 mod oracle;
+mod python;
 mod schema;
 mod steps;
 mod test;
@@ -35,10 +39,16 @@ enum Command {
     Conformance(conformance::Options),
     /// Compare what Knarr computes with what upstream's own libraries compute.
     Oracle(oracle::Options),
+    /// Run the tests with clients that take long to fetch or to build.
+    Clients(clients::Options),
     /// Make OCI images from Debian packages.
     Images(images::Options),
     /// Fetch kubectl and print where it is.
     Kubectl,
+    /// Fetch Helm and print where it is.
+    Helm,
+    /// Fetch the Python client and print which Python has it.
+    Python,
     /// Make the API's type tables from the Go sources of Kubernetes.
     Schema(schema::Args),
 }
@@ -62,8 +72,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench => bench::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Oracle(options) => oracle::run(&options),
+        Command::Clients(options) => clients::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),
+        Command::Helm => helm::path().map(|path| println!("{}", path.display())),
+        Command::Python => python::path().map(|path| println!("{}", path.display())),
         Command::Schema(args) => schema::run(&args),
     }
 }

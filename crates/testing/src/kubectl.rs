@@ -1,11 +1,12 @@
 //! kubectl against the cluster.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use crate::Cluster;
+use crate::programs::fetched;
 use crate::wait::PATIENCE;
 
 /// How a command ended.
@@ -19,34 +20,34 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// The kubectl that `cargo xtask test` fetched, or the one that `KNARR_KUBECTL` names.
-///
-/// # Panics
-/// When it is not there.
-pub fn program() -> PathBuf {
-    if let Some(path) = std::env::var_os("KNARR_KUBECTL") {
-        return path.into();
+impl Outcome {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let path = target.join("xtask/kubectl-1.36.4/usr/bin/kubectl");
-    assert!(path.exists(), "{} is missing: `cargo xtask kubectl` fetches it", path.display());
-    path
+}
+
+/// The kubectl that `cargo xtask test` fetched, or the one that `KNARR_KUBECTL` names.
+pub fn program() -> PathBuf {
+    fetched("kubectl-1.36.4/usr/bin/kubectl", "KNARR_KUBECTL", "kubectl")
 }
 
 impl Cluster {
     /// A kubectl command. It ends after [`PATIENCE`] at the latest.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.arg(PATIENCE.as_secs().to_string()).arg(program()).args(arguments);
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.scratch()).current_dir(self.scratch());
-        command.stdin(Stdio::null());
+        let mut command = self.client_command(&program());
+        command.args(arguments);
         command
     }
 
     /// Runs kubectl whatever comes out of it.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Outcome {
-        outcome(&mut self.kubectl_command(arguments))
+        Outcome::of(&mut self.kubectl_command(arguments))
     }
 
     /// Runs kubectl with these arguments and returns its output.
@@ -79,7 +80,7 @@ impl Cluster {
         let path = self.scratch().join("input");
         std::fs::write(&path, input).unwrap();
         let mut command = self.kubectl_command(&line.split_whitespace().collect::<Vec<_>>());
-        outcome(command.stdin(std::fs::File::open(path).unwrap()))
+        Outcome::of(command.stdin(std::fs::File::open(path).unwrap()))
     }
 
     /// Starts kubectl and reads what it prints while the test goes on.
@@ -96,12 +97,6 @@ impl Cluster {
         command.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
         Background::spawn(&mut command)
     }
-}
-
-fn outcome(command: &mut Command) -> Outcome {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Outcome { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// A running command. It is killed with this value.
@@ -141,6 +136,18 @@ impl Background {
                 return line;
             }
             seen.push(line);
+        }
+    }
+
+    /// The next line, until the output ends.
+    ///
+    /// # Panics
+    /// When neither comes in time.
+    pub fn next_line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line within {PATIENCE:?}"),
         }
     }
 

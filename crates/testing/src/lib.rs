@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod http;
 pub mod kubectl;
 pub mod machine;
+pub mod programs;
 pub mod wait;
 
 pub use api::{Answer, Api};
