@@ -162,6 +162,7 @@ fn start_controllers(
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
         cluster_cidrs: vec![options.cluster_cidr],
+        clock: controllers::Clock::system(),
     };
     controllers::run(&controllers, tasks, readiness.gate("controllers"));
     let scheduler =

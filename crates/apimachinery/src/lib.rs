@@ -13,6 +13,7 @@
 //! | [`gvk`], [`time`], [`quantity`], [`intstr`] | small value types |
 //! | [`patch`] | JSON, merge and strategic merge patches |
 //! | [`apply`] | managed fields and server-side apply |
+//! | [`schedule`] | when CronJobs are due, and time zones |
 //! | [`table`] | `meta.k8s.io/v1` tables |
 
 pub mod apply;
@@ -25,6 +26,7 @@ pub mod meta;
 pub mod names;
 pub mod patch;
 pub mod quantity;
+pub mod schedule;
 pub mod status;
 pub mod table;
 pub mod text;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use apimachinery::labels::Selector;
 use client::kube::api::{Patch, PatchParams};
 use client::kube::core::NamespaceResourceScope;
-use client::kube::{self, Api, Resource, ResourceExt};
+use client::kube::{self, Api, Resource};
 use client::{Change, Informer, Key, Object};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use crate::controller::{Cx, Error};
@@ -25,7 +25,7 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
     selector: &Selector,
     cache: &Informer<C>,
 ) -> Result<Vec<Arc<C>>, Error> {
-    claim_where(cx, owner, selector, cache, |_| true).await
+    claim_as(cx, owner, selector, cache, |_| true, None).await
 }
 
 /// [`claim`] for an owner that takes only objects of which `may_own` is true, whatever their labels.
@@ -35,6 +35,28 @@ pub(crate) async fn claim_where<O: Owned, C: Owned>(
     selector: &Selector,
     cache: &Informer<C>,
     may_own: impl Fn(&C) -> bool,
+) -> Result<Vec<Arc<C>>, Error> {
+    claim_as(cx, owner, selector, cache, may_own, None).await
+}
+
+/// [`claim`] for an owner that holds what it owns by a finalizer: it comes with adoption and goes with release.
+pub(crate) async fn claim_tracked<O: Owned, C: Owned>(
+    cx: &Cx,
+    owner: &O,
+    selector: &Selector,
+    cache: &Informer<C>,
+    finalizer: &str,
+) -> Result<Vec<Arc<C>>, Error> {
+    claim_as(cx, owner, selector, cache, |_| true, Some(finalizer)).await
+}
+
+async fn claim_as<O: Owned, C: Owned>(
+    cx: &Cx,
+    owner: &O,
+    selector: &Selector,
+    cache: &Informer<C>,
+    may_own: impl Fn(&C) -> bool,
+    finalizer: Option<&str>,
 ) -> Result<Vec<Arc<C>>, Error> {
     let namespace = meta::namespace(owner);
     let api: Api<C> = Api::namespaced(cx.client.clone(), namespace);
@@ -46,7 +68,7 @@ pub(crate) async fn claim_where<O: Owned, C: Owned>(
         if meta::ends(owner) || (selector.matches(&object.meta().labels) && may_own(&object)) {
             claimed.push(object);
         } else {
-            release(&api, object.as_ref(), meta::uid(owner)).await?;
+            release(&api, object.as_ref(), meta::uid(owner), finalizer).await?;
         }
     }
     if meta::ends(owner) {
@@ -59,7 +81,7 @@ pub(crate) async fn claim_where<O: Owned, C: Owned>(
     }
     confirm_alive(cx, owner).await?;
     for object in orphans {
-        if let Some(adopted) = adopt(&api, object.as_ref(), owner).await? {
+        if let Some(adopted) = adopt(&api, object.as_ref(), owner, finalizer).await? {
             claimed.push(Arc::new(adopted));
         }
     }
@@ -76,28 +98,35 @@ async fn confirm_alive<O: Owned>(cx: &Cx, owner: &O) -> Result<(), Error> {
     Ok(())
 }
 
-async fn adopt<O: Owned, C: Owned>(api: &Api<C>, object: &C, owner: &O) -> Result<Option<C>, Error> {
-    let mut owners = object.owner_references().to_vec();
+async fn adopt<O: Owned, C: Owned>(api: &Api<C>, object: &C, owner: &O, finalizer: Option<&str>) -> Result<Option<C>, Error> {
+    let mut meta = object.meta().clone();
+    let owners = meta.owner_references.get_or_insert_default();
     owners.retain(|reference| reference.uid != meta::uid(owner));
     owners.push(meta::controller_ref(owner));
-    set_owners(api, object, owners).await
+    if let Some(finalizer) = finalizer {
+        let finalizers = meta.finalizers.get_or_insert_default();
+        finalizers.retain(|other| other != finalizer);
+        finalizers.push(finalizer.to_owned());
+    }
+    set_owners(api, &meta).await
 }
 
-async fn release<C: Owned>(api: &Api<C>, object: &C, uid: &str) -> Result<(), Error> {
-    let mut owners = object.owner_references().to_vec();
-    owners.retain(|reference| reference.uid != uid);
-    set_owners(api, object, owners).await.map(|_| ())
+async fn release<C: Owned>(api: &Api<C>, object: &C, uid: &str, finalizer: Option<&str>) -> Result<(), Error> {
+    let mut meta = object.meta().clone();
+    meta.owner_references.get_or_insert_default().retain(|reference| reference.uid != uid);
+    meta.finalizers.get_or_insert_default().retain(|other| Some(other.as_str()) != finalizer);
+    set_owners(api, &meta).await.map(|_| ())
 }
 
-/// None when the object is gone or another.
-async fn set_owners<C: Owned>(api: &Api<C>, object: &C, owners: Vec<OwnerReference>) -> Result<Option<C>, Error> {
-    let meta = object.meta();
+/// Writes owners and finalizers. None when the object is gone or another.
+async fn set_owners<C: Owned>(api: &Api<C>, meta: &ObjectMeta) -> Result<Option<C>, Error> {
     let patch = json!({"metadata": {
-        "ownerReferences": owners,
+        "ownerReferences": meta.owner_references,
+        "finalizers": meta.finalizers,
         "uid": meta.uid,
         "resourceVersion": meta.resource_version,
     }});
-    match api.patch(meta::name(object), &PatchParams::default(), &Patch::Merge(patch)).await {
+    match api.patch(meta.name.as_deref().unwrap_or_default(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(changed) => Ok(Some(changed)),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),

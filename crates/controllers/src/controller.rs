@@ -7,6 +7,7 @@ use client::events::Recorder;
 use client::{Change, Client, Informer, Key, changes::Changes, kube};
 use futures::future::BoxFuture;
 
+use crate::clock::Clock;
 use crate::queue::Queue;
 
 /// Brings the world of one key nearer to what is wanted.
@@ -35,6 +36,8 @@ pub(crate) struct Cx {
     pub(crate) client: Client,
     /// Tells users.
     pub(crate) events: Recorder,
+    /// Tells the time.
+    pub(crate) clock: Clock,
 }
 
 /// What follows a reconciliation.

@@ -4,7 +4,9 @@
 //! The list of controllers is [`CONTROLLERS`]; a new one is a file and a line there.
 
 mod adopt;
+mod clock;
 mod controller;
+mod cron_job;
 mod daemon;
 mod deployment;
 mod discovery;
@@ -13,10 +15,12 @@ mod expectations;
 mod garbage;
 mod hash;
 mod history;
+mod job;
 mod meta;
 mod namespace;
 mod node_lifecycle;
 mod pod_cidrs;
+mod pod_control;
 mod pod_gc;
 mod pods;
 mod protection;
@@ -28,6 +32,7 @@ mod services;
 mod stateful;
 #[cfg(test)]
 mod testing;
+mod ttl_after_finished;
 mod worker;
 mod write;
 
@@ -40,6 +45,7 @@ use client::{Client, Informers};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 
+pub use clock::Clock;
 use controller::{Controller, Cx};
 use garbage::GarbageCollector;
 use node_lifecycle::NodeLifecycle;
@@ -49,6 +55,7 @@ use services::balancer::Balancers;
 use services::endpoints::EndpointsOfServices;
 use services::endpointslices::EndpointSlices;
 use services::mirroring::Mirroring;
+use ttl_after_finished::TtlAfterFinished;
 
 /// What the controllers need from the composition.
 #[derive(Clone)]
@@ -62,6 +69,8 @@ pub struct Options {
     /// The networks that nodes get their pod networks from: at most one of each IP family, the first family first.
     /// Empty when something else hands them out.
     pub cluster_cidrs: Vec<ipnet::IpNet>,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 /// One line of the list.
@@ -95,6 +104,10 @@ pub const CONTROLLERS: &[Entry] = &[
     }),
     entry::<daemon::DaemonSets>(|o, t| launch(daemon::DaemonSets::new(&o.informers), o, t)),
     entry::<stateful::StatefulSets>(|o, t| launch(stateful::StatefulSets::new(&o.informers), o, t)),
+    entry::<job::Jobs>(|o, t| launch(job::Jobs::new(&o.informers), o, t)),
+    entry::<job::Orphans>(|o, t| launch(job::Orphans::new(&o.informers), o, t)),
+    entry::<TtlAfterFinished>(|o, t| launch(TtlAfterFinished::new(&o.informers), o, t)),
+    entry::<cron_job::CronJobs>(|o, t| launch(cron_job::CronJobs::new(&o.informers, o.clock.clone()), o, t)),
     entry::<EndpointsOfServices>(|o, t| launch(EndpointsOfServices::new(&o.informers), o, t)),
     entry::<EndpointSlices>(|o, t| launch(EndpointSlices::new(&o.informers), o, t)),
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
@@ -119,6 +132,6 @@ pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
 fn launch<C: Controller>(controller: C, options: &Options, Start { tasks, ready }: Start<'_>) {
     let client = (options.clients)(C::ACCOUNT);
     let events = Recorder::new(client.clone(), C::ACCOUNT, "", tasks);
-    let cx = Cx { client, events };
+    let cx = Cx { client, events, clock: options.clock.clone() };
     worker::start(controller, cx, tasks, ready);
 }

@@ -2,26 +2,25 @@
 
 mod kind;
 mod plan;
-mod rank;
+pub(crate) mod rank;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use client::events::Type;
 use client::kube::api::PostParams;
 use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
-use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::adopt;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
+use crate::pod_control::{Failure, PodControl};
 use crate::{meta, pods, write};
 use kind::Replicated;
-use plan::{Failure, Step};
+use plan::Step;
 
 pub(crate) struct Replicas<K> {
     owners: Informer<K>,
@@ -72,10 +71,15 @@ impl<K: Replicated> Replicas<K> {
         let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let family = if active.len() > usize::try_from(owner.replicas()).unwrap_or(0) { self.family(owner) } else { Vec::new() };
         let neighbours = |node: &str| family.iter().filter(|pod| pods::node(pod) == node).count();
+        let control = PodControl { cx, key, owner, expectations: &self.expectations };
         match plan::step(owner, &active, neighbours, Timestamp::now()) {
             Step::Keep => Ok(()),
-            Step::Create(number) => self.create(cx, key, owner, number).await,
-            Step::Delete(pods) => self.delete(cx, key, owner, pods).await,
+            Step::Create(number) => {
+                let Some(template) = owner.template() else { return Ok(()) };
+                let pod = write::pod_of(owner, template);
+                control.create(number, |_| pod.clone()).await.failure.map_or(Ok(()), Err)
+            }
+            Step::Delete(pods) => control.delete(pods).await.failure.map_or(Ok(()), Err),
         }
     }
 
@@ -88,53 +92,9 @@ impl<K: Replicated> Replicas<K> {
         let pods = uids.iter().flat_map(|uid| self.pods.owned_by(uid));
         pods.filter(|pod| pods::is_active(pod)).collect()
     }
-
-    async fn create(&self, cx: &Cx, key: &Key, owner: &K, number: usize) -> Result<(), (Failure, kube::Error)> {
-        let Some(template) = owner.template() else { return Ok(()) };
-        let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
-        let pod = write::pod_of(owner, template);
-        let mut outcome = Ok(());
-        for result in write::in_batches(0..number, |_| api.create(&POST, &pod)).await {
-            match result {
-                Ok(pod) => {
-                    self.expectations.created(key, &pod);
-                    let message = format!("Created pod: {}", meta::name(&pod));
-                    cx.events.about(owner, Type::Normal, "SuccessfulCreate", message);
-                }
-                // The namespace is going: there is nothing to keep up.
-                Err(error) if write::namespace_ends(&error) => {}
-                Err(error) => outcome = Err(failed(cx, owner, "FailedCreate", "creating", error)),
-            }
-        }
-        outcome
-    }
-
-    async fn delete(&self, cx: &Cx, key: &Key, owner: &K, pods: Vec<Arc<Pod>>) -> Result<(), (Failure, kube::Error)> {
-        let api: Api<Pod> = Api::namespaced(cx.client.clone(), key.ns());
-        let delete = async |pod: Arc<Pod>| (write::delete(&api, pod.as_ref()).await, pod);
-        let mut outcome = Ok(());
-        for (result, pod) in join_all(pods.into_iter().map(delete)).await {
-            match result {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.expectations.deleted(key, Key::of(pod.as_ref()), meta::uid(pod.as_ref()));
-                    let message = format!("Deleted pod: {}", meta::name(pod.as_ref()));
-                    cx.events.about(owner, Type::Normal, "SuccessfulDelete", message);
-                }
-                Err(error) => outcome = Err(failed(cx, owner, "FailedDelete", "deleting", error)),
-            }
-        }
-        outcome
-    }
 }
 
 const POST: PostParams = PostParams { dry_run: false, field_manager: None };
-
-fn failed<K: Replicated>(cx: &Cx, owner: &K, reason: &'static str, verb: &str, error: kube::Error) -> (Failure, kube::Error) {
-    let message = client::why(&error);
-    cx.events.about(owner, Type::Warning, reason, format!("Error {verb}: {message}"));
-    ((reason, message), error)
-}
 
 async fn write_status<K: Replicated>(
     cx: &Cx,

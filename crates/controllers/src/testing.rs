@@ -6,10 +6,13 @@ use base::readiness::Readiness;
 use base::tasks::{Failures, Tasks};
 use client::Informers;
 use client::fake::Fake;
+use client::kube::Api;
+use client::kube::api::PostParams;
+use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Options;
+use crate::{Clock, Options};
 
 /// An object from JSON.
 pub(crate) fn object<K: DeserializeOwned>(value: Value) -> K {
@@ -21,6 +24,7 @@ pub(crate) struct World {
     pub(crate) fake: Fake,
     pub(crate) tasks: Tasks,
     pub(crate) readiness: Readiness,
+    pub(crate) clock: Clock,
     _failures: Failures,
 }
 
@@ -40,11 +44,13 @@ impl World {
             ("apps", "v1", "statefulsets", "StatefulSet", true),
             ("apps", "v1", "deployments", "Deployment", true),
             ("apps", "v1", "replicasets", "ReplicaSet", true),
+            ("batch", "v1", "jobs", "Job", true),
+            ("batch", "v1", "cronjobs", "CronJob", true),
         ] {
             fake.serve(group, version, plural, kind, namespaced);
         }
         let (tasks, failures) = Tasks::root();
-        Self { fake, tasks, readiness: Readiness::default(), _failures: failures }
+        Self { fake, tasks, readiness: Readiness::default(), clock: Clock::system(), _failures: failures }
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -54,6 +60,7 @@ impl World {
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
+            clock: self.clock.clone(),
         }
     }
 
@@ -70,21 +77,20 @@ impl World {
 
 /// Stands in for kubelets: every pod becomes ready.
 pub(crate) async fn make_pods_ready(world: &World) {
-    use client::kube::Api;
-    use client::kube::api::PostParams;
-    use k8s_openapi::api::core::v1::Pod;
+    run_pods(world, |pod| {
+        let ready = serde_json::json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        (!crate::pods::is_ready(pod)).then(|| serde_json::json!({"phase": "Running", "conditions": ready}))
+    })
+    .await;
+}
 
+/// Stands in for kubelets: every pod gets the status that `status` has for it.
+pub(crate) async fn run_pods(world: &World, status: impl Fn(&Pod) -> Option<Value>) {
     let mut changes = world.options().informers.of::<Pod>().changes();
     loop {
         let Some(pod) = changes.next().await.new else { continue };
-        if crate::pods::is_ready(&pod) {
-            continue;
-        }
-        let mut pod = pod.as_ref().clone();
-        pod.status = Some(object(serde_json::json!({
-            "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-        })));
+        let Some(status) = status(&pod) else { continue };
+        let pod = Pod { status: Some(object(status)), ..pod.as_ref().clone() };
         let api: Api<Pod> = Api::namespaced(world.fake.client(), crate::meta::namespace(&pod));
         // A conflict or a deleted pod: the next change tells.
         let _ = api.replace_status(crate::meta::name(&pod), &PostParams::default(), &pod).await;

@@ -2,4 +2,3 @@
 
 mod cron_job;
 mod job;
-pub mod schedule;

@@ -22,7 +22,7 @@ mod apiextensions;
 mod apiregistration;
 mod apps;
 mod autoscaling;
-pub mod batch;
+mod batch;
 mod certificates;
 mod coordination;
 mod core;

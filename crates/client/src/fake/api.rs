@@ -214,7 +214,10 @@ fn patch(db: &Db, place: &Place, name: &str, subresource: Option<&str>, change: 
     Ok((StatusCode::OK, store(db, place, subresource, old, new)))
 }
 
-/// RFC 7386.
+/// The directive of strategic patches that takes values out of a list.
+const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
+
+/// RFC 7386, and the one directive of strategic patches that components use.
 fn merge(target: &mut Value, change: &Value) {
     let Some(change) = change.as_object() else {
         *target = change.clone();
@@ -224,6 +227,12 @@ fn merge(target: &mut Value, change: &Value) {
         *target = json!({});
     }
     for (key, value) in change {
+        if let (Some(list), Some(gone)) = (key.strip_prefix(DELETE_FROM_LIST), value.as_array()) {
+            if let Some(list) = target[list].as_array_mut() {
+                list.retain(|one| !gone.contains(one));
+            }
+            continue;
+        }
         match value {
             Value::Null => {
                 target.as_object_mut().map(|object| object.remove(key));

@@ -9,10 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::kind::Replicated;
 use super::rank::{self, Ranked};
+use crate::pod_control::{BURST, Failure};
 use crate::{meta, pods};
-
-/// The most pods that one look makes or deletes.
-const BURST: usize = 500;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
@@ -42,9 +40,6 @@ pub(super) fn step<K: Replicated>(owner: &K, active: &[Arc<Pod>], neighbours: im
     ranked.truncate(surplus);
     Step::Delete(ranked.into_iter().map(|one| one.pod).collect())
 }
-
-/// Why a step failed: reason and message of the condition `ReplicaFailure`.
-pub(super) type Failure = (&'static str, String);
 
 /// The status for `pods`, all that the owner has claimed.
 pub(super) fn status<K: Replicated>(owner: &K, pods: &[Arc<Pod>], failure: Option<Failure>, now: Timestamp) -> ReplicaSetStatus {

@@ -11,13 +11,13 @@ use crate::{meta, pods};
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// A pod and how many pods of its family its node has.
-pub(super) struct Ranked {
-    pub(super) pod: Arc<Pod>,
-    pub(super) neighbours: usize,
+pub(crate) struct Ranked {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) neighbours: usize,
 }
 
 /// Orders pods so that those whose loss hurts least come first.
-pub(super) fn sort(pods: &mut [Ranked], now: Timestamp) {
+pub(crate) fn sort(pods: &mut [Ranked], now: Timestamp) {
     pods.sort_by(|a, b| compare(a, b, now));
 }
 

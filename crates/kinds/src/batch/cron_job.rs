@@ -1,12 +1,12 @@
 //! CronJob: jobs by the clock.
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::schedule::{self, Schedule};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
 use super::job;
-use super::schedule::Schedule;
 use crate::columns::Column;
 use crate::core::pod;
 use crate::def::KindDef;
@@ -179,7 +179,7 @@ fn validate_time_zone(zone: &str, path: &Path, errors: &mut Errors) {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.push(Error::invalid(path, zone, detail));
     }
-    if zone != "Local" && !super::schedule::is_time_zone(zone) {
+    if zone != "Local" && !schedule::is_time_zone(zone) {
         errors.push(Error::invalid(path, zone, format!("unknown time zone {zone}")));
     }
 }

@@ -76,9 +76,34 @@ impl Registry {
         Err(target.modified())
     }
 
-    async fn delete_evicted(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
+    async fn delete_evicted(&self, target: Target<'_>, mut options: DeleteOptions) -> Result<Value, Status> {
+        let marked = if target.cx.dry_run { None } else { self.mark_evicted(target, &options).await? };
+        if let (Some(wanted), Some(marked)) = (&mut options.resource_version, marked) {
+            *wanted = marked.to_string();
+        }
         self.delete(target.cx, target.res, target.namespace, target.name, options).await?;
         Ok(done())
+    }
+
+    /// Shows in the pod that it is evicted (KEP-3329); the revision that it then has. Nothing happens to a pod that the options
+    /// do not mean, which the deletion refuses.
+    async fn mark_evicted(&self, target: Target<'_>, options: &DeleteOptions) -> Result<Option<u64>, Status> {
+        let target = Target { sub: "status", ..target };
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let pod = target.res.value(&current);
+            let other = options.uid.as_deref().is_some_and(|uid| uid != meta::uid(&pod));
+            let changed = options.resource_version.as_ref().is_some_and(|version| *version != current.revision.to_string());
+            if other || changed {
+                return Ok(None);
+            }
+            match self.put(target, &evicted(&pod, &time::now()), Expect::At(current.revision)).await {
+                Ok(entry) => return Ok(Some(entry.revision)),
+                Err(store::Error::Conflict(_)) => {}
+                Err(error) => return Err(storage_error(error)),
+            }
+        }
+        Err(target.modified())
     }
 
     /// The budgets that select the pod. One that selects everything by saying nothing selects nothing here.
@@ -209,6 +234,18 @@ fn spent(budget: &Value, pod: &str, allowed: i64, now: &str) -> Value {
     next
 }
 
+/// The pod with the condition that says that it is evicted.
+fn evicted(pod: &Value, now: &str) -> Value {
+    let mut next = pod.clone();
+    let mut condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": now});
+    if meta::generation(pod) > 0 {
+        condition["observedGeneration"] = meta::generation(pod).into();
+    }
+    set_condition(&mut next["status"], condition);
+    next
+}
+
 /// Puts a condition in the place of the one of its type. The time stays where the status does.
 fn set_condition(status: &mut Value, mut condition: Value) {
     if !status["conditions"].is_array() {
@@ -268,6 +305,17 @@ mod tests {
         check(json!({"status": {"phase": "Failed"}}), Some(true));
         check(json!({"status": {"phase": "Succeeded"}}), Some(true));
         check(json!({"metadata": {"deletionTimestamp": "t"}, "status": {"phase": "Running"}}), Some(true));
+    }
+
+    #[test]
+    fn an_evicted_pod_says_so() {
+        let mut pod = pod(true);
+        pod["metadata"]["generation"] = json!(3);
+        let next = evicted(&pod, "now");
+        let expected = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": "now", "observedGeneration": 3});
+        assert_eq!(next["status"]["conditions"][1], expected);
+        assert_eq!(evicted(&next, "later"), next);
     }
 
     #[test]

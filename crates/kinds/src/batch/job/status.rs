@@ -216,7 +216,10 @@ fn history(change: &Change<'_>, errors: &mut Errors) {
     let (time, was) = (&status.completion_time, &before.completion_time);
     let moved = time.is_some() && was.is_some() && time != was;
     change.invalid(moved, "completionTime", json!(time), IMMUTABLE, errors);
-    let moved = before.start_time.is_some() && before.start_time != status.start_time && spec.suspend != Some(true);
+    let moved = before.start_time.is_some() && before.start_time != status.start_time;
+    // A job that is resumed starts again.
+    let resumes = change.was("Suspended") && !change.is("Suspended");
+    let moved = moved && spec.suspend != Some(true) && !resumes;
     change.required(moved, "startTime", "startTime cannot be removed for unsuspended job", errors);
     let lost = change.was("SuccessCriteriaMet") && !change.is("SuccessCriteriaMet");
     change.conditions(lost, "cannot disable the SuccessCriteriaMet=True condition", errors);

@@ -343,6 +343,15 @@ fn statuses() {
 }
 
 #[test]
+fn a_resumed_job_starts_again() {
+    let suspended = json!({"conditions": conditions(&["Suspended"]), "startTime": START});
+    check_status(json!({"suspend": false}), suspended.clone(), json!({"startTime": END}), &[]);
+    let still = json!({"conditions": conditions(&["Suspended"]), "startTime": END});
+    let kept = "status.startTime: Required value: startTime cannot be removed for unsuspended job";
+    check_status(json!({"suspend": false}), suspended, still, &[kept]);
+}
+
+#[test]
 fn lists_of_indexes() {
     let indexed = json!({"completionMode": "Indexed", "completions": 5, "backoffLimitPerIndex": 1});
     check_status(indexed.clone(), json!({}), json!({"completedIndexes": "0-1,3", "failedIndexes": "2"}), &[]);

@@ -1,5 +1,9 @@
 //! When a CronJob is due, in five fields or one word (crontab(5), and upstream's parser for what is refused and how).
 
+mod next;
+
+pub use next::time_zone;
+
 /// What is wrong with a schedule. The words are those that users of Kubernetes know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -56,23 +60,34 @@ pub struct Field {
 /// When something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// At the minutes that all of these fit.
-    Calendar {
-        /// Time zone that stands within the schedule.
-        zone: Option<String>,
-        /// 0 to 59.
-        minute: Field,
-        /// 0 to 23.
-        hour: Field,
-        /// 1 to 31.
-        day: Field,
-        /// 1 to 12.
-        month: Field,
-        /// 0 (Sunday) to 6.
-        weekday: Field,
-    },
+    /// At the minutes that all of its fields fit.
+    Calendar(Calendar),
     /// Again and again after so many seconds.
     Every(u64),
+}
+
+/// The five fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    /// Time zone that stands within the schedule.
+    pub zone: Option<String>,
+    /// 0 to 59.
+    pub minute: Field,
+    /// 0 to 23.
+    pub hour: Field,
+    /// 1 to 31.
+    pub day: Field,
+    /// 1 to 12.
+    pub month: Field,
+    /// 0 (Sunday) to 6.
+    pub weekday: Field,
+}
+
+impl Field {
+    /// Whether it has that value.
+    fn has(self, value: i8) -> bool {
+        u32::try_from(value).is_ok_and(|value| self.bits >> value & 1 == 1)
+    }
 }
 
 /// Limits and names of a field.
@@ -120,14 +135,14 @@ impl Schedule {
         let [minute, hour, day, month, weekday] = fields[..] else {
             return Err(Error::Fields(fields.into_iter().map(str::to_owned).collect()));
         };
-        Ok(Self::Calendar {
+        Ok(Self::Calendar(Calendar {
             zone,
             minute: field(minute, &MINUTE)?,
             hour: field(hour, &HOUR)?,
             day: field(day, &DAY)?,
             month: field(month, &MONTH)?,
             weekday: field(weekday, &WEEKDAY)?,
-        })
+        }))
     }
 }
 
@@ -237,7 +252,9 @@ mod tests {
     fn check(text: &str, expected: Result<[u64; 5], &str>) {
         let parsed = Schedule::parse(text).map_err(|error| error.to_string());
         let bits = parsed.map(|schedule| match schedule {
-            Schedule::Calendar { minute, hour, day, month, weekday, .. } => [minute, hour, day, month, weekday].map(|f| f.bits),
+            Schedule::Calendar(Calendar { minute, hour, day, month, weekday, .. }) => {
+                [minute, hour, day, month, weekday].map(|f| f.bits)
+            }
             Schedule::Every(seconds) => [seconds, 0, 0, 0, 0],
         });
         assert_eq!(bits, expected.map_err(str::to_owned), "{text}");
