@@ -63,6 +63,11 @@ func apply(c *Case) (any, error) {
 		if live, err = decode(kind, text); err != nil {
 			return nil, err
 		}
+		// An object that has a UID is one that was there before.
+		if accessor, err = meta.Accessor(live); err != nil {
+			return nil, err
+		}
+		accessor.SetUID("u")
 		answers = append(answers, Answer{OK: json.RawMessage(text)})
 	}
 	return answers, nil
@@ -90,6 +95,7 @@ func write(manager *managedfields.FieldManager, kind schema.GroupVersionKind, li
 		return nil, err
 	}
 	accessor.SetManagedFields(seen.GetManagedFields())
+	accessor.SetUID(seen.GetUID())
 	return manager.Update(live, object, step.Manager)
 }
 

@@ -41,6 +41,7 @@ var operations = map[string]func(*Case) (any, error){
 	"labels":    labelSelector,
 	"fields":    fieldSelector,
 	"quantity":  quantity,
+	"yaml":      yamlDocument,
 }
 
 func answer(line []byte) (result Answer) {

@@ -4,8 +4,9 @@
 //! an object: fields that it names are set, fields that its manager applied before and no longer names are removed unless somebody
 //! else owns them, and fields that others own are conflicts.
 //!
-//! Kinds have one version here, so sets never need conversion between versions. Objects are expected in canonical form, in which
-//! Go would write them; the configuration of an apply is taken as it came.
+//! Each manager owns fields of the version through which it wrote: what a write changes is found out in every version that has
+//! managers ([`versions`]). Objects are expected in canonical form, in which Go would write them; the configuration of an apply is
+//! taken as it came.
 
 mod compare;
 mod extract;
@@ -13,11 +14,12 @@ mod managed;
 mod merge;
 mod set;
 mod shape;
+mod versions;
 
 use crate::meta;
 use crate::status::{Cause, Reason, Status};
 use compare::{Diff, compare, is_unowned_meta, is_unowned_root};
-use managed::{Managed, Operation};
+use managed::Managed;
 use schema::{Schema, TypeId};
 use serde_json::{Map, Value};
 use set::Set;
@@ -25,6 +27,7 @@ pub use shape::Types;
 use shape::field_element;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+pub use versions::{Alone, Seen, Versions};
 
 /// The annotation of client-side apply.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -53,7 +56,7 @@ impl By<'_> {
 /// Records in `new` who set what by a create (no `live` object), update or patch.
 ///
 /// As upstream, an object whose entries were reset stays without until the next apply.
-pub fn update(types: Types<'_>, live: Option<&Value>, new: &mut Value, by: &By<'_>) {
+pub fn update(seen: Seen<'_>, live: Option<&Value>, new: &mut Value, by: &By<'_>) {
     let sent = meta::remove(new, "managedFields");
     let mut managed = managed::of_update(sent.as_ref(), live, !by.subresource.is_empty());
     if live.is_some() && managed.is_empty() {
@@ -63,17 +66,19 @@ pub fn update(types: Types<'_>, live: Option<&Value>, new: &mut Value, by: &By<'
     let old = match live {
         Some(live) => live,
         None => {
-            empty = empty_object(types);
+            empty = empty_object(seen.types);
             &empty
         }
     };
-    let diff = compare(types.root(), old, new).without(&set::of_fields(by.reset));
+    let api_version = meta::api_version(new);
+    let diff = compare(seen.types.root(), old, new).without(&set::of_fields(by.reset));
     if !diff.is_empty() {
-        managed.take(&diff.changed, None);
-        managed.take(&diff.removed, None);
-        managed.add_update(by, meta::api_version(new), diff.changed);
-        managed.cap();
+        seen.settle(&mut managed, api_version);
+        let diffs = seen.diffs(diff, &managed, api_version, (old, new), by);
+        managed.take(&diffs, None);
+        managed.add_update(by, api_version, diffs.into_own());
     }
+    managed.cap();
     meta::set_managed_fields(new, managed.encode());
 }
 
@@ -83,7 +88,8 @@ pub fn update(types: Types<'_>, live: Option<&Value>, new: &mut Value, by: &By<'
 /// # Errors
 /// 409 with a cause per field when others own fields that would change, unless `force`; 400 when the configuration cannot be
 /// applied; 500 without a reason, as upstream, when it does not fit the types.
-pub fn apply(types: Types<'_>, live: Option<&Value>, patch: &Value, by: &By<'_>, force: bool) -> Result<Value, Status> {
+pub fn apply(seen: Seen<'_>, live: Option<&Value>, patch: &Value, by: &By<'_>, force: bool) -> Result<Value, Status> {
+    let types = seen.types;
     check_patch(types, live, patch)?;
     let entries = live.map_or(&[][..], meta::managed_fields);
     let decode_error = |e| unknown_error(format!("failed to decode managed fields: {e}"));
@@ -96,7 +102,8 @@ pub fn apply(types: Types<'_>, live: Option<&Value>, patch: &Value, by: &By<'_>,
         let diff = compare(types.root(), &empty, &base).without(&set::of_fields(by.reset));
         managed.add_update(&before, meta::api_version(patch), diff.changed);
     }
-    let job = Job { types, live: &base, patch, by };
+    seen.settle(&mut managed, meta::api_version(patch));
+    let job = Job { seen, live: &base, patch, by };
     let mut result = job.run(&managed, force);
     // `kubectl apply --server-side` takes over what `kubectl apply` set before.
     if let Err(conflicts) = &mut result
@@ -154,7 +161,7 @@ fn check_patch(types: Types<'_>, live: Option<&Value>, patch: &Value) -> Result<
     let text = match errors.as_slice() {
         [] => return Ok(()),
         [one] => one.clone(),
-        many => format!("errors:\n{}", many.iter().map(|e| format!("  {e}\n")).collect::<String>()),
+        many => format!("errors:{}", many.iter().map(|error| format!("\n  {error}")).collect::<String>()),
     };
     let named = format!("{}/{}; {}", meta::namespace(patch), meta::name(patch), crate::GroupVersionKind::of(patch));
     Err(unknown_error(format!("failed to create typed patch object ({named}): {text}")))
@@ -170,7 +177,7 @@ type Conflicts = Vec<(String, Set)>;
 
 /// One merge of a configuration into an object.
 struct Job<'a> {
-    types: Types<'a>,
+    seen: Seen<'a>,
     live: &'a Value,
     patch: &'a Value,
     by: &'a By<'a>,
@@ -178,46 +185,29 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn run(&self, managed: &Managed, force: bool) -> Result<(Value, Managed), Conflicts> {
-        let root = self.types.root();
+        let root = self.seen.types.root();
         let api_version = meta::api_version(self.patch);
-        let last = managed.of(self.by, Operation::Apply, api_version).cloned().unwrap_or_default();
         let reset = set::of_fields(self.by.reset);
         let mut fields = extract::extract(root, self.patch);
         set::subtract_recursive(&mut fields, &reset);
+        let last = managed.last_applied(self.by).map(|(last, version)| (last.clone(), version.to_owned()));
         let mut managed = managed.clone();
         managed.set_apply(self.by, api_version, fields.clone(), false);
         let merged = merge::merge(root, self.live, self.patch);
-        let object = self.prune(merged, &last, &managed);
+        let object = match last {
+            Some((last, version)) => self.seen.prune(&merged, (&last, &version), &managed, api_version).unwrap_or(merged),
+            None => merged,
+        };
         let diff = compare(root, self.live, &object).without(&reset);
-        let conflicts = managed.conflicts(self.by, &diff.changed);
+        let diffs = self.seen.diffs(diff, &managed, api_version, (self.live, &object), self.by);
+        let conflicts = managed.conflicts(self.by, &diffs);
         if !force && !conflicts.is_empty() {
             return Err(conflicts);
         }
-        managed.take(&diff.changed, managed.applied(self.by));
-        managed.take(&diff.removed, managed.applied(self.by));
+        managed.take(&diffs, managed.applied(self.by));
         strip(&mut fields);
-        let changed = object != *self.live || (last.is_empty() && !fields.is_empty());
-        managed.set_apply(self.by, api_version, fields, changed);
+        managed.set_apply(self.by, api_version, fields, object != *self.live);
         Ok((object, managed))
-    }
-
-    /// Removes what this manager applied last time, does not apply now, and nobody else owns.
-    fn prune(&self, merged: Value, last: &Set, managed: &Managed) -> Value {
-        if last.is_empty() {
-            return merged;
-        }
-        let root = self.types.root();
-        let members = |value: &Value| extract::with_named_fields(root, &extract::extract(root, value));
-        let without = |set: &Set| merge::remove(root, &merged, set).unwrap_or_else(|| Value::Object(Map::new()));
-        let last = extract::with_named_fields(root, last);
-        let all = members(&merged);
-        // Without anything applied last time, then with what is owned, then with what was not applied last time.
-        let mut unowned = all.clone();
-        set::subtract(&mut unowned, &members(&without(&last)));
-        set::subtract(&mut unowned, &extract::with_named_fields(root, &managed.everything()));
-        let mut dangling = all;
-        set::subtract(&mut dangling, &members(&without(&unowned)));
-        without(&set::intersection(&dangling, &last))
     }
 
     /// The fields that client-side apply set and nobody changed since.
@@ -227,7 +217,7 @@ impl Job<'_> {
         if meta::api_version(&last_applied) != meta::api_version(self.patch) {
             return None;
         }
-        let root = self.types.root();
+        let root = self.seen.types.root();
         let mut fields = extract::extract(root, &last_applied);
         let Diff { changed, removed } = compare(root, &last_applied, self.live);
         set::subtract(&mut fields, &changed);

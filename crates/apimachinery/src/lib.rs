@@ -15,6 +15,7 @@
 //! | [`apply`] | managed fields and server-side apply |
 //! | [`schedule`] | when CronJobs are due, and time zones |
 //! | [`table`] | `meta.k8s.io/v1` tables |
+//! | [`yaml`] | YAML 1.1, as upstream turns it into JSON |
 
 pub mod apply;
 pub mod field;
@@ -31,6 +32,7 @@ pub mod status;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod yaml;
 
 pub use field::{Errors, Path};
 pub use gvk::{GroupResource, GroupVersion, GroupVersionKind};

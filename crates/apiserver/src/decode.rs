@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use apimachinery::{Status, gvk};
+use apimachinery::{Status, gvk, yaml};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::body::RequestBody;
 use crate::negotiate::{self, Format};
-use crate::yaml;
 
 /// The largest body of a request (upstream's default).
 pub(crate) const MAX_BODY: usize = 3 << 20;
@@ -22,7 +21,7 @@ const MAX_TIME: Duration = Duration::from_secs(60);
 /// Bytes of a refused body that are read and thrown away.
 const MAX_DISCARDED: usize = 16 << 20;
 
-/// A parsed body and the paths of its duplicate keys.
+/// A parsed body and what is to be told of its duplicate keys.
 pub(crate) type Parsed = (Value, Vec<String>);
 
 /// Reads the whole body.
@@ -94,7 +93,9 @@ pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8], expected: (&str, &str, &s
 
 /// Parses JSON.
 pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
-    schema::parse_strict(bytes).map_err(|error| {
+    let told = |path: String| format!("duplicate field \"{path}\"");
+    let parsed = schema::parse_strict(bytes).map(|(value, duplicates)| (value, duplicates.into_iter().map(told).collect()));
+    parsed.map_err(|error| {
         let text = "couldn't get version/kind; json parse error";
         Status::bad_request(format!("{text}: {error}"))
     })
@@ -103,7 +104,7 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
 /// Parses YAML, of which JSON is a part.
 pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
     if bytes.trim_ascii_start().starts_with(b"{")
-        && let Ok(parsed) = schema::parse_strict(bytes)
+        && let Ok(parsed) = parse_json(bytes)
     {
         return Ok(parsed);
     }

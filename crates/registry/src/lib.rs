@@ -18,6 +18,7 @@ mod services;
 mod storage;
 mod sub;
 mod verbs;
+mod versions;
 
 pub use admission::{Admission, Hold, Operation, Request};
 pub use cache::{Event, EventType, Watch};

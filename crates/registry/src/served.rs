@@ -73,22 +73,34 @@ impl Served {
     /// An entry of the cache, decoded, in this version.
     pub(crate) fn value(&self, entry: &Entry) -> Value {
         let mut object = entry.value();
-        if let Some(conversion) = self.conversion() {
-            (conversion.from_stored)(&mut object);
-            apimachinery::meta::set_type(&mut object, &self.def.api_version(), self.def.kind);
-            canonicalize(self.ty, &mut object);
-        }
+        self.show_stored(&mut object);
         object
+    }
+
+    /// Makes an object of the stored version one of this version.
+    pub(crate) fn show_stored(&self, object: &mut Value) {
+        if let Some(conversion) = self.conversion() {
+            (conversion.from_stored)(object);
+            apimachinery::meta::set_type(object, &self.def.api_version(), self.def.kind);
+            canonicalize(self.ty, object);
+        }
+    }
+
+    /// Makes an object of this version one of the stored version.
+    pub(crate) fn store(&self, object: &mut Value) {
+        if let Some(conversion) = self.conversion() {
+            (conversion.to_stored)(object);
+            self.storage.set_type(object);
+        }
     }
 
     /// An object of this version as it is stored, and what selectors need of it.
     pub(crate) fn stored_form<'a>(&self, object: &'a Value) -> (Cow<'a, Value>, Arc<Index>) {
-        let Some(conversion) = self.conversion() else {
+        if !self.is_converted() {
             return (Cow::Borrowed(object), Arc::new(Index::of(self.strategy, object)));
-        };
+        }
         let mut stored = object.clone();
-        (conversion.to_stored)(&mut stored);
-        self.storage.set_type(&mut stored);
+        self.store(&mut stored);
         let index = Arc::new(Index::of(self.storage.strategy, &stored));
         (Cow::Owned(stored), index)
     }
@@ -121,7 +133,8 @@ impl Served {
         matches!(self.behaviour(sub), None | Some(Behaviour::Status | Behaviour::Part(_)))
     }
 
-    /// Decodes a body against the schema: type errors are refused, unknown and duplicate fields by `cx.field_validation`.
+    /// Decodes a body against the schema: type errors are refused, unknown fields and what `duplicates` tells by
+    /// `cx.field_validation`.
     pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
         let expected = self.def.body_kind(self.def.subresource(sub));
         let ty = self.body_type(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
@@ -133,7 +146,7 @@ impl Served {
         })?;
         apimachinery::meta::set_type(value, &gvk::api_version(expected.0, expected.1), expected.2);
         let texts = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
-        strict(cx, texts.chain(duplicates.into_iter().map(|path| format!("duplicate field \"{path}\""))).collect(), expected)
+        strict(cx, texts.chain(duplicates).collect(), expected)
     }
 }
 

@@ -401,6 +401,50 @@ async fn autoscalers_are_the_same_objects_in_both_versions() {
     );
 }
 
+/// Fields are owned in the version in which they were written: `managedFields` of each version follow what it shows.
+#[tokio::test]
+async fn a_manager_of_one_version_keeps_what_the_other_cannot_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let (v1, v2) = (
+        registry.resource("autoscaling", "v1", "horizontalpodautoscalers").unwrap(),
+        registry.resource("autoscaling", "v2", "horizontalpodautoscalers").unwrap(),
+    );
+    let memory =
+        json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+    let config = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"},
+        "spec": {"maxReplicas": 3, "metrics": [memory], "scaleTargetRef": {"kind": "Deployment", "name": "web"},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 1}}}});
+    registry.patch(&context("two"), &v2, "", "ns", "web", Patch::Apply(config.clone())).await.unwrap();
+    let more = Patch::Merge(json!({"spec": {"maxReplicas": 4, "targetCPUUtilizationPercentage": 50}}).to_string().into());
+    registry.patch(&context("one"), &v1, "", "ns", "web", more).await.unwrap();
+    let owned = |object: &Value| {
+        let entries = meta::managed_fields(object).iter();
+        let of = |entry: &Value| (format!("{} {}", entry["manager"], entry["apiVersion"]), entry["fieldsV1"]["f:spec"].clone());
+        entries.map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let shown = registry.get(&v2, "ns", "web", None).await.unwrap().value();
+    let behaviour = json!({"f:scaleDown": {"f:stabilizationWindowSeconds": {}}});
+    let (one, two) = ("\"one\" \"autoscaling/v1\"", "\"two\" \"autoscaling/v2\"");
+    let expected = std::collections::BTreeMap::from([
+        (one.to_owned(), json!({"f:maxReplicas": {}, "f:targetCPUUtilizationPercentage": {}})),
+        // The list of metrics is one thing, which now has another one.
+        (two.to_owned(), json!({"f:behavior": behaviour, "f:scaleTargetRef": {}})),
+    ]);
+    assert_eq!(owned(&shown), expected);
+    let conflict = registry.patch(&context("two"), &v2, "", "ns", "web", Patch::Apply(config.clone())).await.unwrap_err();
+    let message = "Apply failed with 1 conflict: conflict with \"one\" using autoscaling/v1: .spec.maxReplicas";
+    assert_eq!(conflict.message, message);
+    // What nobody applies any more goes, also when others write in a version that cannot say it.
+    let mut fewer = config;
+    fewer["spec"].as_object_mut().unwrap().retain(|field, _| field != "behavior" && field != "maxReplicas");
+    registry.patch(&context("two"), &v2, "", "ns", "web", Patch::Apply(fewer)).await.unwrap();
+    let shown = registry.get(&v2, "ns", "web", None).await.unwrap().value();
+    let window = shown.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds");
+    let metrics = shown["spec"]["metrics"].as_array().map(Vec::len);
+    assert_eq!((&shown["spec"]["maxReplicas"], window, metrics), (&json!(4), None, Some(1)), "{shown}");
+}
+
 #[tokio::test]
 async fn a_job_with_a_generated_name_names_its_pods() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,11 +5,12 @@ use std::fmt::Write;
 
 use apimachinery::apply::{self, By, Types};
 use apimachinery::quantity::Quantity;
-use apimachinery::{Status, fields, labels, meta, patch};
+use apimachinery::{Status, fields, labels, meta, patch, yaml};
 use schema::{Schema, TypeId};
 use serde_json::{Map, Value, json};
 
 use crate::dice::Dice;
+use crate::documents;
 use crate::known;
 use crate::objects::{KINDS, Maker};
 
@@ -37,11 +38,12 @@ pub fn random(dice: &mut Dice) -> Case {
     let (group, version, kind) = *dice.pick(KINDS);
     let schema = Schema::builtin();
     let ty = schema.kind(group, version, kind).unwrap();
-    let operations = ["strategic", "two-way", "three-way", "json", "merge", "apply", "labels", "fields", "quantity"];
+    let operations = ["strategic", "two-way", "three-way", "json", "merge", "apply", "labels", "fields", "quantity", "yaml"];
     let operation = *dice.pick(&operations);
     let mut question = match operation {
         "labels" | "fields" => selector(dice),
         "quantity" => json!({"text": number(dice), "other": number(dice)}),
+        "yaml" => json!({"text": documents::document(dice)}),
         _ => on_object(Maker { schema, ty, dice }, (group, version, kind), operation),
     };
     question["op"] = json!(operation);
@@ -224,6 +226,7 @@ impl Case {
             "merge" => patch::merge(&q["original"], &q["patch"]).map_err(|status| status.message),
             "labels" => label_selector(text, &q["labels"]),
             "fields" => field_selector(text, &q["labels"]),
+            "yaml" => document(text),
             "quantity" => quantity(text, q["other"].as_str().unwrap_or_default()),
             _ => Ok(Value::Array(self.story())),
         }
@@ -236,8 +239,9 @@ impl Case {
         let mut answers = Vec::new();
         for step in self.question["steps"].as_array().into_iter().flatten() {
             match self.write(types, live.as_ref(), step) {
-                Ok(object) => {
+                Ok(mut object) => {
                     answers.push(json!({"ok": object}));
+                    meta::set(&mut object, "uid", "u");
                     live = Some(object);
                 }
                 Err(status) => answers.push(json!({"error": explain(&status)})),
@@ -249,13 +253,14 @@ impl Case {
     fn write(&self, types: Types<'_>, live: Option<&Value>, step: &Value) -> Result<Value, Status> {
         let by = By { manager: step["manager"].as_str().unwrap(), subresource: "", now: "2026-01-01T00:00:00Z", reset: &[] };
         let mut object = if step["apply"] == true {
-            apply::apply(types, live, &step["object"], &by, step["force"] == true)?
+            apply::apply(types.into(), live, &step["object"], &by, step["force"] == true)?
         } else {
             let mut object = step["object"].clone();
             if let Some(live) = live {
                 meta::set_managed_fields(&mut object, meta::managed_fields(live).to_vec());
+                meta::set(&mut object, "uid", meta::uid(live));
             }
-            apply::update(types, live, &mut object, &by);
+            apply::update(types.into(), live, &mut object, &by);
             object
         };
         schema::decode(Schema::builtin(), self.ty, &mut object).map_err(|why| Status::bad_request(why.to_string()))?;
@@ -313,6 +318,11 @@ fn field_selector(text: &str, set: &Value) -> Outcome {
     let selector = fields::Selector::parse(text).map_err(|why| why.to_string())?;
     let get = |field: &str| set[field].as_str().unwrap_or_default();
     Ok(json!({"text": selector.to_string(), "matches": selector.matches(get)}))
+}
+
+fn document(text: &str) -> Outcome {
+    let (value, told) = yaml::parse(text).map_err(|why| why.to_string())?;
+    Ok(json!({"value": value, "strict": told.concat()}))
 }
 
 fn quantity(text: &str, other: &str) -> Outcome {

@@ -29,6 +29,11 @@ impl Dice {
         &items[self.below(items.len())]
     }
 
+    /// One of some texts.
+    pub fn word(&mut self, words: &[&'static str]) -> &'static str {
+        words[self.below(words.len())]
+    }
+
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for at in (1..items.len()).rev() {
             items.swap(at, self.below(at + 1));

@@ -6,9 +6,62 @@ use crate::cases::Outcome;
 
 /// Why this difference is none that we would mend, if so.
 pub fn reason(operation: &str, question: &Value, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
-    if operation != "quantity" {
-        return None;
+    match operation {
+        "quantity" => quantity(question, ours, theirs),
+        "strategic" => strategic(ours, theirs),
+        "yaml" => yaml(question["text"].as_str().unwrap_or_default(), ours, theirs),
+        _ => None,
     }
+}
+
+fn strategic(ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
+    match (ours, theirs) {
+        (Ok(_), Err(why)) if why == "no elements in any of the given slices" => {
+            Some("upstream cannot put an empty list in an order, and refuses a patch that changes nothing in it")
+        }
+        _ => None,
+    }
+}
+
+/// What upstream's parser says of texts that it cannot read.
+const UNREADABLE: &[&str] =
+    &["found ", "did not find expected ", "could not find expected ", "control characters are not allowed"];
+
+fn yaml(text: &str, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
+    let unreadable = |why: &str| {
+        let problem = why.strip_prefix("yaml: ").unwrap_or_default();
+        let problem = problem.strip_prefix("line ").and_then(|rest| rest.split_once(": ")).map_or(problem, |(_, rest)| rest);
+        UNREADABLE.iter().any(|start| problem.starts_with(start))
+    };
+    match (ours, theirs) {
+        (Ok(_), Err(why)) if unreadable(why) => Some("upstream's parser is of YAML 1.1, and cannot read all that 1.2 allows"),
+        (Err(why), Ok(_)) if why.contains("comment") => Some("a comment must be told apart by a space in YAML 1.2"),
+        (Err(why), Ok(theirs)) if why.contains("unsupported value") && theirs["strict"] != "" => {
+            Some("what another value of the same key replaces must be right here, too")
+        }
+        (Err(why), Ok(_)) if why.contains("did not find expected ','") && text.contains(" :") => {
+            Some("a colon begins a value only before a space in YAML 1.2")
+        }
+        (Ok(ours), Ok(theirs)) if ours["value"] == theirs["value"] && text.contains("? ") => {
+            Some("the line of a block of text is told as that of its key")
+        }
+        (_, _) if text.split(['[', '{', ',']).skip(1).any(|item| item.trim_start().starts_with('?')) => {
+            Some("upstream takes any ? in a flow for the sign of a key")
+        }
+        (_, _) if text.split('&').skip(1).any(|name| name.split_whitespace().next().is_some_and(|name| name.contains(':'))) => {
+            Some("the name of an anchor may have a colon in YAML 1.2")
+        }
+        (Ok(ours), Ok(theirs)) if ours["value"] == theirs["value"] && (text.contains('*') || text.contains("<<")) => {
+            Some("duplicate keys are told once, and where the alias is; upstream tells them for each alias")
+        }
+        (Ok(ours), Ok(theirs)) if ours["strict"] != "" && theirs["strict"] == "" => {
+            Some("keys of which JSON has the same text: they are duplicates here, and upstream takes any of them")
+        }
+        _ => None,
+    }
+}
+
+fn quantity(question: &Value, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
     let texts = [&question["text"], &question["other"]].map(|text| text.as_str().unwrap_or_default());
     match (ours, theirs) {
         (Err(why), Ok(_)) if why.contains("too large") => Some("amounts above 1.7e29 are refused: nothing has so much"),

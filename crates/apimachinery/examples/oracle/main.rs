@@ -7,6 +7,7 @@
 
 mod cases;
 mod dice;
+mod documents;
 mod known;
 mod objects;
 mod program;

@@ -27,6 +27,22 @@ impl Diff {
     }
 }
 
+/// What differs, as each version of the kind sees it; first that of the request.
+#[derive(Debug)]
+pub(crate) struct Diffs(pub(crate) Vec<(String, Diff)>);
+
+impl Diffs {
+    /// What has changed in the version of the request.
+    pub(crate) fn into_own(self) -> Set {
+        self.0.into_iter().next().map(|(_, diff)| diff.changed).unwrap_or_default()
+    }
+
+    /// What differs in that version; `None` when the object cannot be seen in it.
+    pub(crate) fn of(&self, api_version: &str) -> Option<&Diff> {
+        self.0.iter().find(|(version, _)| version == api_version).map(|(_, diff)| diff)
+    }
+}
+
 /// Fields of the object that nobody owns.
 pub(crate) fn is_unowned_root(key: &str) -> bool {
     matches!(key, "apiVersion" | "kind")
@@ -106,7 +122,7 @@ fn walk(ty: Ref<'_>, old: Option<&Value>, new: Option<&Value>) -> Part {
 }
 
 fn keyed(keys: Keys<'_>, lists: (Option<&Vec<Value>>, Option<&Vec<Value>>), item: Ref<'_>) -> Diff {
-    items(lists, |value| keys.element(value).ok(), item)
+    items(lists, |value| keys.element(value), item)
 }
 
 fn map(fields: Fields<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>, skip: fn(&str) -> bool) -> Part {
@@ -168,12 +184,16 @@ fn items(
     let pick = |list: &'_ [Value], at: &[usize]| at.iter().map(|i| list[*i].clone()).collect::<Vec<_>>();
     for (key, at) in index(new, &element) {
         let earlier = before.remove(&key).unwrap_or_default();
+        let here = Some(Set::new());
         let part = match (earlier.as_slice(), at.as_slice()) {
             ([], [one]) => walk(ty, None, Some(&new[*one])),
             ([was], [is]) => walk(ty, Some(&old[*was]), Some(&new[*is])),
-            // Duplicates cannot be compared one by one.
+            // Duplicates cannot be compared one by one: they are one thing, which comes and goes as a whole.
+            ([], _) => Part { changed: here, removed: None },
+            ([was], _) => Part { changed: here, ..walk(ty, Some(&old[*was]), None) },
+            (_, [one]) => Part { removed: here, ..walk(ty, None, Some(&new[*one])) },
             (was, is) if pick(old, was) == pick(new, is) => Part::default(),
-            _ => Part { changed: Some(Set::new()), removed: None },
+            _ => Part { changed: here, removed: None },
         };
         out.add(|| key.clone(), part);
     }

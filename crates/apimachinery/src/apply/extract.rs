@@ -38,7 +38,7 @@ fn map_fields(fields: Fields<'_>, map: &Map<String, Value>) -> Set {
 fn list_fields(keys: Keys<'_>, item_type: Ref<'_>, items: &[Value]) -> Set {
     let mut out = Set::new();
     for item in items {
-        let Ok(key) = keys.element(item) else { continue };
+        let Some(key) = keys.element(item) else { continue };
         // Items with the same key cannot be told apart: what lies below belongs to nobody.
         let below = if out.contains_key(&key) { Set::new() } else { fields_of(item_type, item).unwrap_or_default() };
         out.insert(key, Value::Object(node(below, true).unwrap_or_default()));
@@ -98,12 +98,14 @@ impl Errors {
 }
 
 fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Errors) {
-    let (fields, items) = match (ty.shape(value), value) {
+    let (fields, items) = match (ty.inside(value), value) {
         (_, Value::Null) | (Shape::Leaf, _) => return,
         (Shape::Map(fields), Value::Object(map)) => (Some((fields, map)), None),
         (Shape::Map(_), _) => return errors.push(format_args!("{path}: expected map, got {value}")),
-        (shape @ (Shape::Set | Shape::List(..)), Value::Array(items)) => (None, Some((shape, items))),
-        (Shape::Set | Shape::List(..), _) => return errors.push(format_args!("{path}: expected list, got {value}")),
+        (shape @ (Shape::Set | Shape::List(..) | Shape::Row(_)), Value::Array(items)) => (None, Some((shape, items))),
+        (Shape::Set | Shape::List(..) | Shape::Row(_), _) => {
+            return errors.push(format_args!("{path}: expected list, got {value}"));
+        }
     };
     let length = path.len();
     if let Some((fields, map)) = fields {
@@ -126,26 +128,10 @@ fn check_items(shape: &Shape<'_>, items: &[Value], path: &mut String, errors: &m
     let mut seen = HashSet::new();
     let length = path.len();
     for (i, item) in items.iter().enumerate() {
-        let (element, ty) = match shape {
-            Shape::List(keys, ty) if item.is_object() => match keys.element(item) {
-                Ok(element) => (element, *ty),
-                Err(key) => {
-                    errors.push(format_args!(
-                        "{path}: element {i}: associative list with keys has an element that omits key field {} (and doesn't have default value)",
-                        crate::text::quote(key)
-                    ));
-                    continue;
-                }
-            },
-            Shape::List(..) => {
-                errors.push(format_args!("{path}: element {i}: associative list with keys may not have non-map elements"));
-                continue;
-            }
-            _ if item.is_object() || item.is_array() || item.is_null() => {
-                errors.push(format_args!("{path}: element {i}: associative lists without keys may not have non-scalar elements"));
-                continue;
-            }
-            _ => (set_element(item), Ref::Scalar),
+        let (element, ty) = match element(shape, i, item) {
+            Ok(found) => found,
+            // What follows cannot be told apart either.
+            Err(why) => return errors.push(format_args!("{path}: element {i}: {why}")),
         };
         let text = set::element_text(&element);
         if !seen.insert(element) {
@@ -154,5 +140,43 @@ fn check_items(shape: &Shape<'_>, items: &[Value], path: &mut String, errors: &m
         path.push_str(&text);
         check(ty, item, path, errors);
         path.truncate(length);
+    }
+}
+
+/// The path element and the type of an item, or what is wrong with it.
+fn element<'s>(shape: &Shape<'s>, index: usize, item: &Value) -> Result<(String, Ref<'s>), String> {
+    match shape {
+        Shape::Row(ty) => Ok((format!("i:{index}"), *ty)),
+        Shape::List(..) if item.is_null() => Err("associative list with keys may not have a null element".to_owned()),
+        Shape::List(keys, ty) if item.is_object() => keys.element(item).map(|element| (element, *ty)).ok_or_else(|| {
+            let keys = keys.told();
+            format!("associative list with keys has an element that omits all key fields {keys} (and doesn't have default values for any key fields)")
+        }),
+        Shape::List(..) => Err("associative list with keys may not have non-map elements".to_owned()),
+        _ => match item {
+            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+            Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
+            Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
+            _ => Ok((set_element(item), Ref::Scalar)),
+        },
+    }
+}
+
+/// Ownership of fields below what is only replaced as a whole is ownership of the whole: the type may have changed since.
+pub(crate) fn settle(ty: Ref<'_>, set: &mut Set) {
+    let fields = match ty.shape(&Value::Object(Map::new())) {
+        Shape::Map(fields) => Some(fields),
+        _ => None,
+    };
+    let item = match ty.shape(&Value::Array(Vec::new())) {
+        Shape::List(_, item) => Some(item),
+        _ => None,
+    };
+    for (key, below) in set.iter_mut() {
+        let name = key.strip_prefix("f:");
+        let ty = name.map_or(item, |name| fields.and_then(|fields| fields.declared(name)));
+        let Some(ty) = ty.filter(|ty| !matches!(ty, Ref::Deduced)) else { continue };
+        let Some(below) = below.as_object_mut().filter(|below| set::children(below).next().is_some()) else { continue };
+        if ty.is_whole() { below.clear() } else { settle(ty, below) }
     }
 }

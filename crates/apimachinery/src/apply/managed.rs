@@ -1,6 +1,7 @@
 //! The entries of `metadata.managedFields`.
 
 use super::By;
+use super::compare::Diffs;
 use super::set::{self, Set};
 use crate::meta;
 use crate::text::quote;
@@ -80,9 +81,30 @@ impl Managed {
         self.0.into_iter().map(Value::Object).collect()
     }
 
-    /// The fields of a manager's entry.
-    pub(crate) fn of(&self, by: &By<'_>, operation: Operation, api_version: &str) -> Option<&Set> {
-        self.position(by, operation, api_version).map(|i| fields(&self.0[i]))
+    /// What a manager applied last, and in which version.
+    pub(crate) fn last_applied(&self, by: &By<'_>) -> Option<(&Set, &str)> {
+        self.applied(by).map(|i| (fields(&self.0[i]), text(&self.0[i], "apiVersion")))
+    }
+
+    /// The versions that entries are of, each once.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let mut versions: Vec<String> = Vec::new();
+        for version in self.0.iter().map(|entry| text(entry, "apiVersion")) {
+            if !versions.iter().any(|known| known == version) {
+                versions.push(version.to_owned());
+            }
+        }
+        versions
+    }
+
+    /// Changes the fields of every entry; entries for whose version there is no change are dropped.
+    pub(crate) fn revise(&mut self, mut change: impl FnMut(&str, &mut Set) -> Option<()>) {
+        self.0.retain_mut(|entry| {
+            let version = text(entry, "apiVersion").to_owned();
+            let mut none = Set::new();
+            let fields = entry.get_mut("fieldsV1").and_then(Value::as_object_mut);
+            change(&version, fields.unwrap_or(&mut none)).is_some()
+        });
     }
 
     fn position(&self, by: &By<'_>, operation: Operation, api_version: &str) -> Option<usize> {
@@ -91,26 +113,29 @@ impl Managed {
         self.0.iter().position(|e| identity(e) == wanted)
     }
 
-    /// All fields of all entries.
-    pub(crate) fn everything(&self) -> Set {
+    /// All fields of all entries of a version.
+    pub(crate) fn everything(&self, api_version: &str) -> Set {
         let mut out = Set::new();
-        self.0.iter().for_each(|e| set::union(&mut out, fields(e)));
+        let entries = self.0.iter().filter(|entry| text(entry, "apiVersion") == api_version);
+        entries.for_each(|entry| set::union(&mut out, fields(entry)));
         out
     }
 
-    /// Takes fields away from all entries but the one at `except`; entries without fields are dropped.
-    pub(crate) fn take(&mut self, taken: &Set, except: Option<usize>) {
-        if !taken.is_empty() {
-            for (_, entry) in self.0.iter_mut().enumerate().filter(|(i, _)| Some(*i) != except) {
-                if let Some(Value::Object(fields)) = entry.get_mut("fieldsV1") {
-                    set::subtract(fields, taken);
-                }
-            }
-        }
+    /// Takes what has changed away from all entries but the one at `except`. Entries without fields are dropped, and those of
+    /// versions in which the object cannot be seen.
+    pub(crate) fn take(&mut self, diffs: &Diffs, except: Option<usize>) {
         let mut index = 0;
-        self.0.retain(|e| {
+        self.0.retain_mut(|entry| {
             index += 1;
-            Some(index - 1) == except || !fields(e).is_empty()
+            if Some(index - 1) == except {
+                return true;
+            }
+            let Some(diff) = diffs.of(text(entry, "apiVersion")) else { return false };
+            if let Some(Value::Object(fields)) = entry.get_mut("fieldsV1") {
+                set::subtract(fields, &diff.changed);
+                set::subtract(fields, &diff.removed);
+            }
+            !fields(entry).is_empty()
         });
     }
 
@@ -129,7 +154,8 @@ impl Managed {
         }
     }
 
-    /// Replaces the entry of an apply; an entry without fields is dropped. Without `touch` the time stays.
+    /// Replaces the entry of an apply; an entry without fields is dropped. Without `touch` the time stays, and a new entry has
+    /// none.
     pub(crate) fn set_apply(&mut self, by: &By<'_>, api_version: &str, fields: Set, touch: bool) {
         let position = self.position(by, Operation::Apply, api_version);
         let earlier = position.map(|i| self.0.remove(i));
@@ -137,18 +163,25 @@ impl Managed {
             return;
         }
         let mut new = entry(by, Operation::Apply, api_version, fields);
-        if let Some(time) = earlier.filter(|_| !touch).and_then(|mut e| e.remove("time")) {
-            new.insert("time".to_owned(), time);
+        if !touch {
+            let time = earlier.and_then(|mut earlier| earlier.remove("time"));
+            match time {
+                Some(time) => drop(new.insert("time".to_owned(), time)),
+                None => drop(new.remove("time")),
+            }
         }
         self.0.push(new);
     }
 
-    /// Who, apart from this apply, owns some of these fields, and which.
-    pub(crate) fn conflicts(&self, by: &By<'_>, changed: &Set) -> Vec<(String, Set)> {
+    /// Who, apart from this apply, owns some of what has changed, and which.
+    pub(crate) fn conflicts(&self, by: &By<'_>, diffs: &Diffs) -> Vec<(String, Set)> {
         let own = self.applied(by);
-        let others = self.0.iter().enumerate().filter(|(i, _)| Some(*i) != own).map(|(_, e)| e);
-        let common = others.map(|e| (describe(e), set::intersection(fields(e), changed)));
-        common.filter(|(_, s)| !s.is_empty()).collect()
+        let others = self.0.iter().enumerate().filter(|(i, _)| Some(*i) != own).map(|(_, entry)| entry);
+        let common = others.filter_map(|entry| {
+            let diff = diffs.of(text(entry, "apiVersion"))?;
+            Some((describe(entry), set::intersection(fields(entry), &diff.changed)))
+        });
+        common.filter(|(_, set)| !set.is_empty()).collect()
     }
 
     /// The index of the entry of an apply.
@@ -163,7 +196,8 @@ impl Managed {
         if excess == 0 {
             return;
         }
-        self.0.sort_by_cached_key(|e| (text(e, "time").to_owned(), text(e, "manager").to_owned()));
+        let order = |e: &Map<String, Value>| ["time", "manager", "apiVersion", "subresource"].map(|key| text(e, key).to_owned());
+        self.0.sort_by_cached_key(order);
         // The oldest update of each version, which takes in those that follow.
         let mut oldest: HashMap<String, usize> = HashMap::new();
         let mut kept: Vec<Map<String, Value>> = Vec::with_capacity(self.0.len());

@@ -23,9 +23,9 @@ pub(crate) fn merge(ty: Ref<'_>, live: &Value, config: &Value) -> Value {
             lists(live, config, |item| Some(set_element(item)), |_, item| item.clone())
         }
         (Shape::List(keys, ty), Value::Array(live), Value::Array(config)) => {
-            lists(live, config, |item| keys.element(item).ok(), |live, config| merge(ty, live, config))
+            lists(live, config, |item| keys.element(item), |live, config| merge(ty, live, config))
         }
-        (Shape::Map(_) | Shape::Set | Shape::List(..), live, Value::Null) => live.clone(),
+        (Shape::Map(_) | Shape::Set | Shape::List(..), live, Value::Null) if !is_empty(live) => live.clone(),
         (_, _, config) => config.clone(),
     }
 }
@@ -85,40 +85,39 @@ fn lists(
     }
 }
 
-/// The value without the fields of a set; `None` when nothing is left.
-pub(crate) fn remove(ty: Ref<'_>, value: &Value, set: &Set) -> Option<Value> {
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// The value without the fields of a set. Where that leaves nothing it is null, as upstream's: who owns the place still owns it.
+pub(crate) fn remove(ty: Ref<'_>, value: &Value, set: &Set) -> Value {
     if set.is_empty() {
-        return Some(value.clone());
+        return value.clone();
     }
     let below = |element: &str| set.get(element).and_then(Value::as_object);
-    match (ty.shape(value), value) {
+    let kept = |ty: Ref<'_>, value: &Value, node: Option<&Set>| match node {
+        None => Some(value.clone()),
+        Some(node) if is_member(node) => None,
+        Some(node) => Some(remove(ty, value, node)),
+    };
+    let left = match (ty.shape(value), value) {
         (Shape::Map(fields), Value::Object(map)) => {
-            let mut out = Map::new();
-            for (key, value) in map {
-                let kept = match below(&field_element(key)) {
-                    None => Some(value.clone()),
-                    Some(node) if is_member(node) => None,
-                    Some(node) => remove(fields.get(key), value, node),
-                };
-                kept.into_iter().for_each(|kept| drop(out.insert(key.clone(), kept)));
-            }
-            (!out.is_empty()).then_some(Value::Object(out))
+            let kept =
+                |(key, value): (&String, &Value)| Some((key.clone(), kept(fields.get(key), value, below(&field_element(key)))?));
+            Value::Object(map.iter().filter_map(kept).collect())
         }
-        (Shape::Set, Value::Array(items)) => {
-            let kept: Vec<Value> = items.iter().filter(|i| below(&set_element(i)).is_none()).cloned().collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
-        }
+        (Shape::Set, Value::Array(items)) => items.iter().filter(|item| below(&set_element(item)).is_none()).cloned().collect(),
         (Shape::List(keys, ty), Value::Array(items)) => {
-            let keep = |item: &Value| match keys.element(item).ok().as_deref().and_then(below) {
-                None => Some(item.clone()),
-                Some(node) if is_member(node) => None,
-                Some(node) => remove(ty, item, node),
-            };
-            let kept: Vec<Value> = items.iter().filter_map(keep).collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+            items.iter().filter_map(|item| kept(ty, item, keys.element(item).as_deref().and_then(below))).collect()
         }
-        _ => Some(value.clone()),
-    }
+        (_, Value::Object(_) | Value::Array(_)) => Value::Null,
+        (_, scalar) => scalar.clone(),
+    };
+    if is_empty(&left) { Value::Null } else { left }
 }
 
 #[cfg(test)]

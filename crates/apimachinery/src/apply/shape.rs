@@ -3,7 +3,9 @@
 //! The answer comes from the built-in type table, from the structural schema of a custom resource, or from the value itself.
 
 use schema::{Field, ListKind, Schema, Type, TypeDef, TypeId};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::text::quote;
 
 /// Where the types of an object come from.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,8 @@ pub(crate) enum Shape<'s> {
     /// A list of scalars, each of which is there or not.
     Set,
     List(Keys<'s>, Ref<'s>),
+    /// A list that is only replaced as a whole. For [`Ref::inside`]; it is a leaf else.
+    Row(Ref<'s>),
 }
 
 /// The fields of an object.
@@ -86,6 +90,36 @@ impl<'s> Ref<'s> {
             Self::Element(schema, ty) => typed(schema, ty, &ListKind::Atomic),
             Self::Json(schema) => structural(schema, value),
             Self::Resource(schema) => Shape::Map(Fields::Resource(schema)),
+        }
+    }
+}
+
+impl Ref<'_> {
+    /// Whether the type has parts, but is only replaced as a whole.
+    pub(crate) fn is_whole(self) -> bool {
+        let leaf = |sample: Value| matches!(self.shape(&sample), Shape::Leaf);
+        !matches!(self, Self::Scalar | Self::Deduced) && leaf(Value::Object(Map::new())) && leaf(Value::Array(Vec::new()))
+    }
+}
+
+impl<'s> Ref<'s> {
+    /// What a value of the type is made of, also where it is only replaced as a whole.
+    pub(crate) fn inside(self, value: &Value) -> Shape<'s> {
+        let typed = |schema: &'s Schema, ty: &'s Type, list: &'s ListKind| match (ty, list) {
+            (Type::Struct(id), _) => Shape::Map(Fields::Struct(schema, schema.get(*id))),
+            (Type::List(element), ListKind::Atomic) => Shape::Row(Ref::Element(schema, element)),
+            _ => typed(schema, ty, list),
+        };
+        match self {
+            Self::Struct(schema, id) => Shape::Map(Fields::Struct(schema, schema.get(id))),
+            Self::Field(schema, field) => typed(schema, &field.ty, &field.list),
+            Self::Element(schema, ty) => typed(schema, ty, &ListKind::Atomic),
+            Self::Json(schema) => match (self.shape(value), text(schema, "type"), schema.get("items")) {
+                (Shape::Leaf, "object", _) => Shape::Map(Fields::Json(schema)),
+                (Shape::Leaf, "array", Some(items)) => Shape::Row(Ref::Json(items)),
+                (shape, ..) => shape,
+            },
+            _ => self.shape(value),
         }
     }
 }
@@ -201,28 +235,50 @@ impl<'s> Keys<'s> {
     /// The value that stands for a key that an item lacks.
     fn default(self, name: &str) -> Option<Value> {
         match self {
-            Self::Builtin(_, def) => serde_json::from_str(def?.1.field(name)?.default?).ok(),
+            Self::Builtin(_, def) => {
+                let field = def?.1.field(name)?;
+                match (field.default, &field.ty) {
+                    (Some(text), _) => serde_json::from_str(text).ok(),
+                    // What Go always writes has a default in upstream's OpenAPI: Go's zero value.
+                    (None, Type::String) if field.required => Some("".into()),
+                    (None, Type::Int32 | Type::Int64) if field.required => Some(0.into()),
+                    (None, Type::Bool) if field.required => Some(false.into()),
+                    _ => None,
+                }
+            }
             Self::Json(_, items) => items.get("properties")?.get(name)?.get("default").cloned(),
         }
     }
 
-    /// The path element of an item, `k:{"name":"x"}`; else the key that it lacks.
-    pub(crate) fn element(self, item: &Value) -> Result<String, &'s str> {
+    /// The path element of an item, `k:{"name":"x"}`, with the keys that it has or that have a default; `None` when there is none.
+    pub(crate) fn element(self, item: &Value) -> Option<String> {
         let mut out = String::from("k:{");
-        for (i, name) in self.names().into_iter().enumerate() {
-            if i > 0 {
+        let item = item.as_object()?;
+        for name in self.names() {
+            let start = out.len();
+            if start > 3 {
                 out.push(',');
             }
             push_json(&mut out, name);
             out.push(':');
-            match item.get(name) {
-                Some(Value::String(s)) => push_json(&mut out, s),
-                Some(value) => out.push_str(&value.to_string()),
-                None => out.push_str(&self.default(name).ok_or(name)?.to_string()),
+            match (item.get(name), self.default(name)) {
+                (Some(Value::String(text)), _) => push_json(&mut out, text),
+                (Some(value), _) => out.push_str(&value.to_string()),
+                (None, Some(value)) => out.push_str(&value.to_string()),
+                (None, None) => out.truncate(start),
             }
         }
         out.push('}');
-        Ok(out)
+        (out.len() > 4).then_some(out)
+    }
+
+    /// The names as messages tell them, `["port" "protocol"]`.
+    pub(crate) fn told(self) -> String {
+        let names: Vec<String> = match self {
+            Self::Builtin(keys, _) => keys.iter().map(|name| quote(name)).collect(),
+            Self::Json(keys, _) => keys.iter().filter_map(Value::as_str).map(quote).collect(),
+        };
+        format!("[{}]", names.join(" "))
     }
 }
 

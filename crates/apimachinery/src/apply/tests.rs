@@ -39,7 +39,7 @@ impl<'s> Story<'s> {
         let mut new = canonical(self.types, object);
         let now = self.now();
         let by = By { manager, subresource: "", now: &now, reset: &[] };
-        update(self.types, self.live.as_ref(), &mut new, &by);
+        update(self.types.into(), self.live.as_ref(), &mut new, &by);
         self.live = Some(new);
         self
     }
@@ -47,7 +47,7 @@ impl<'s> Story<'s> {
     fn try_apply(&mut self, manager: &str, patch: Value, force: bool) -> Result<(), Status> {
         let now = self.now();
         let by = By { manager, subresource: "", now: &now, reset: &[] };
-        let got = apply(self.types, self.live.as_ref(), &patch, &by, force)?;
+        let got = apply(self.types.into(), self.live.as_ref(), &patch, &by, force)?;
         let mut got = canonical(self.types, got);
         if let Some(live) = &self.live {
             keep_times(live, &mut got);
@@ -250,12 +250,12 @@ fn subresources_and_reset_fields() {
     let types = builtin("Pod");
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
     let mut new = canonical(types, pod.clone());
-    update(types, None, &mut new, &By { manager: "m", subresource: "", now: "t", reset: &[&["status"]] });
+    update(types.into(), None, &mut new, &By { manager: "m", subresource: "", now: "t", reset: &[&["status"]] });
     assert_eq!(new["metadata"]["managedFields"][0]["fieldsV1"], json!({"f:spec": {"f:nodeName": {}}}));
     let live = new.clone();
     new["status"]["phase"] = "Failed".into();
     new["metadata"]["managedFields"] = json!([]);
-    update(types, Some(&live), &mut new, &By { manager: "m", subresource: "status", now: "u", reset: &[&["spec"]] });
+    update(types.into(), Some(&live), &mut new, &By { manager: "m", subresource: "status", now: "u", reset: &[&["spec"]] });
     let entry = &new["metadata"]["managedFields"][1];
     assert_eq!((&entry["subresource"], &entry["fieldsV1"]), (&json!("status"), &json!({"f:status": {"f:phase": {}}})));
 }
@@ -299,14 +299,64 @@ fn refuses_what_cannot_be_applied() {
         pod(json!({"containers": [{"name": "a"}, {"name": "a"}]})),
         r#".spec.containers: duplicate entries for key [name="a"]"#,
     );
-    check(
-        pod(json!({"containers": [{}]})),
-        r#"element 0: associative list with keys has an element that omits key field "name" (and doesn't have default value)"#,
-    );
+    // A field that is always written has a default, which tells the item apart.
+    check(pod(json!({"containers": [{}, {}]})), r#".spec.containers: duplicate entries for key [name=""]"#);
+    // What is only replaced as a whole must be right inside.
+    let selector =
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"foo": 1}]}}});
+    let path = ".spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].foo";
+    check(pod(json!({"affinity": selector})), &format!("{path}: field not declared in schema"));
     check(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"managedFields": []}}), "metadata.managedFields must be nil");
     let mut story = Story::new(builtin("Pod"));
     story.put("a", pod(json!({})));
     story.conflicts("me", json!({"apiVersion": "v2", "kind": "Pod"}), "invalid object type: /v2, Kind=Pod");
+}
+
+/// An item that has some of the keys is told apart by those (structured-merge-diff 6).
+#[test]
+fn items_without_some_keys() {
+    let item = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
+    let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["b", "a"], "items": item});
+    let schema = json!({"type": "object", "properties": {"l": list}});
+    let object = |list: Value| json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "o"}, "l": list});
+    let mut story = Story::new(Types::Structural(&schema));
+    story.apply("me", object(json!([{"a": "1"}, {"a": "1", "b": "2"}])));
+    story.owns(json!({"me/Apply": {"f:l": {"k:{\"a\":\"1\"}": {".": {}, "f:a": {}},
+        "k:{\"a\":\"1\",\"b\":\"2\"}": {".": {}, "f:a": {}, "f:b": {}}}}}));
+    let got = story.try_apply("me", object(json!([{}])), false).unwrap_err();
+    let told = r#".l: element 0: associative list with keys has an element that omits all key fields ["b" "a"] (and doesn't have default values for any key fields)"#;
+    assert!(got.message.ends_with(told), "{got}");
+}
+
+/// An apply that changes nothing has no time of its own (`managedFieldsUpdater`), and what is emptied stays its other owner's.
+#[test]
+fn what_changes_nothing() {
+    let mut story = Story::new(builtin("ConfigMap"));
+    let config = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": data});
+    story.apply("z", config(json!({"a": "1"}))).apply("x", config(json!({"a": "1"})));
+    let entries: Vec<_> =
+        meta::managed_fields(story.live.as_ref().unwrap()).iter().map(|e| [&e["manager"], &e["time"]]).collect();
+    assert_eq!(entries, [[&json!("x"), &Value::Null], [&json!("z"), &json!("2026-01-01T00:00:01Z")]]);
+    story.apply("y", config(json!({}))).apply("x", config(json!({}))).apply("z", config(json!({})));
+    let expected = json!({"f:data": {}});
+    story.owns(json!({"x/Apply": expected, "y/Apply": expected, "z/Apply": expected})).holds("/data", Value::Null);
+}
+
+/// Twice the same key is one thing, which comes and goes as a whole.
+#[test]
+fn duplicates_come_and_go() {
+    let ports = |ports: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "ports": ports}]}});
+    let (one, two) =
+        (json!({"containerPort": 1, "protocol": "TCP"}), json!({"containerPort": 1, "protocol": "TCP", "name": "x"}));
+    let owned = |below: Value| {
+        json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:resources": {},
+            "f:ports": {".": {}, "k:{\"containerPort\":1,\"protocol\":\"TCP\"}": below}}}}})
+    };
+    let fields = json!({".": {}, "f:containerPort": {}, "f:protocol": {}});
+    let mut story = Story::new(builtin("Pod"));
+    story.put("a", ports(json!([one]))).owns(json!({"a/Update": owned(fields.clone())}));
+    story.put("a", ports(json!([one, two]))).owns(json!({"a/Update": owned(json!({}))}));
+    story.put("a", ports(json!([one]))).owns(json!({"a/Update": owned(fields)}));
 }
 
 #[test]

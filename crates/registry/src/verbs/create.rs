@@ -56,11 +56,17 @@ impl Registry {
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
-            track(cx, res, None, &mut object, "");
+            self.track(cx, res, None, &mut object, "");
         }
         let mut object = self.mutate(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
         prepare_metadata(&mut object, namespace);
         self.insert(target, object).await
+    }
+
+    /// Notes in managedFields who set what.
+    pub(crate) fn track(&self, cx: &Context, res: &Served, live: Option<&Value>, object: &mut Value, sub: &str) {
+        let now = time::now();
+        apply::update(self.siblings(res).seen(), live, object, &by(cx, res, sub, &now));
     }
 
     /// Names, prepares, validates and commits a new object; a generated name that is taken is generated again. What is prepared may
@@ -111,12 +117,6 @@ fn prepare(res: &Served, object: &mut Value) {
     if res.def.generation {
         meta::set_generation(object, 1);
     }
-}
-
-/// Notes in managedFields who set what.
-pub(crate) fn track(cx: &Context, res: &Served, live: Option<&Value>, object: &mut Value, sub: &str) {
-    let now = apimachinery::time::now();
-    apply::update(types(res), live, object, &by(cx, res, sub, &now));
 }
 
 /// The kind's shape, for managed fields.

@@ -85,6 +85,11 @@ impl Registry {
         found.map(|entry| res.show(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 
+    /// How many bytes an object has; zero when there is none.
+    pub fn size(&self, res: &Served, namespace: &str, name: &str) -> usize {
+        res.storage.cache.get(&object_path(namespace, name)).map_or(0, |entry| entry.json.len())
+    }
+
     /// The objects that the options select.
     pub async fn list(&self, res: &Served, namespace: Option<&str>, options: &ListOptions) -> Result<List, Status> {
         let selection = Selection::new(res, namespace, options)?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::pipeline::Target;
 use crate::verbs::Created;
-use crate::verbs::create::{by, types};
+use crate::verbs::create::by;
 use crate::verbs::update::CONFLICT_ATTEMPTS;
 use crate::{Context, Entry, Patch, Registry, Served, Written};
 
@@ -62,7 +62,8 @@ impl Registry {
         super::create::check_identity(&mut config, namespace, Some(name))?;
         let now = apimachinery::time::now();
         let old = current.as_ref().map(|entry| res.value(entry));
-        let mut merged = apply::apply(types(res), old.as_ref(), &config, &by(cx, res, sub, &now), cx.force)?;
+        let siblings = self.siblings(res);
+        let mut merged = apply::apply(siblings.seen(), old.as_ref(), &config, &by(cx, res, sub, &now), cx.force)?;
         res.decode(cx, sub, &mut merged, Vec::new())?;
         match current {
             Some(current) => {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::Expect;
 
 use crate::pipeline::{Target, count_generation, keep_metadata, requester, storage_error, without_managed_fields};
-use crate::verbs::create::{check_identity, track};
+use crate::verbs::create::check_identity;
 use crate::{Context, Entry, Operation, Registry, Served, Written};
 
 /// How often a write is tried again after another one came between, when the client asked for no particular version.
@@ -82,7 +82,7 @@ impl Registry {
         meta::set_resource_version(&mut object, current.revision.to_string());
         confine(res, sub, &mut object, &old);
         if tracked {
-            track(cx, res, Some(&old), &mut object, sub);
+            self.track(cx, res, Some(&old), &mut object, sub);
         }
         let mut object = self.mutate(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
         res.strategy.record(&mut object, Some(&old), &requester(cx, &time::now()));

@@ -23,14 +23,14 @@ fn keyed_lists() {
     let types = builtin("Pod");
     let forth = pod((0..MANY).map(|n| container(n, "1")));
     let back = pod((0..MANY).rev().map(|n| container(n, "2")));
-    let mut live = apply(types, None, &forth, &by("a"), false).unwrap();
-    live = apply(types, Some(&live), &back, &by("a"), false).unwrap();
+    let mut live = apply(types.into(), None, &forth, &by("a"), false).unwrap();
+    live = apply(types.into(), Some(&live), &back, &by("a"), false).unwrap();
     assert_eq!(live.pointer("/spec/containers/0/name"), Some(&json!(format!("c{}", MANY - 1))));
     let mut fewer = pod((0..MANY / 2).map(|n| container(n, "3")));
-    update(types, Some(&live), &mut fewer, &by("b"));
+    update(types.into(), Some(&live), &mut fewer, &by("b"));
     let entries = meta::managed_fields(&fewer);
     assert_eq!(entries.len(), 2);
-    live = apply(types, Some(&live), &pod(std::iter::empty()), &by("a"), false).unwrap();
+    live = apply(types.into(), Some(&live), &pod(std::iter::empty()), &by("a"), false).unwrap();
     assert_eq!(live.pointer("/spec/containers"), None);
 }
 
@@ -40,8 +40,8 @@ fn plain_sets() {
         |names: Vec<String>| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "finalizers": names}});
     let name = |n: usize| format!("s.e/{n}");
     let types = builtin("ConfigMap");
-    let live = apply(types, None, &finalizers((0..MANY).map(name).collect()), &by("a"), false).unwrap();
-    let live = apply(types, Some(&live), &finalizers((0..MANY).rev().map(name).collect()), &by("b"), false).unwrap();
+    let live = apply(types.into(), None, &finalizers((0..MANY).map(name).collect()), &by("a"), false).unwrap();
+    let live = apply(types.into(), Some(&live), &finalizers((0..MANY).rev().map(name).collect()), &by("b"), false).unwrap();
     assert_eq!(live.pointer("/metadata/finalizers/0"), Some(&json!(name(MANY - 1))));
 }
 
@@ -67,11 +67,11 @@ fn many_managers() {
         let live = config_map(COUNT, "1", Vec::new());
         let mut new = config_map(COUNT, "1", history);
         new["data"]["more"] = json!("1");
-        update(types, Some(&live), &mut new, &by("me"));
+        update(types.into(), Some(&live), &mut new, &by("me"));
         assert_eq!(meta::managed_fields(&new).len(), left);
     };
     check(history(COUNT, "Update", |_| "v1".into()), 10);
-    check(history(COUNT, "Update", |n| format!("g{n}/v1")), COUNT + 1);
+    check(history(COUNT, "Update", |n| format!("g{n}/v1")), 1);
     check(history(COUNT, "Apply", |_| "v1".into()), COUNT + 1);
 }
 
@@ -81,7 +81,7 @@ fn many_conflicts_are_told_in_part() {
     let live = config_map(COUNT, "1", history(COUNT, "Apply", |_| "v1".into()));
     let mut changed = config_map(COUNT, "2", Vec::new());
     meta::remove(&mut changed, "managedFields");
-    let status = apply(builtin("ConfigMap"), Some(&live), &changed, &by("me"), false).unwrap_err();
+    let status = apply(builtin("ConfigMap").into(), Some(&live), &changed, &by("me"), false).unwrap_err();
     assert_eq!(status.code, 409);
     assert!(status.message.len() < 4 * MAX_TOLD, "{}", status.message.len());
 }
@@ -92,6 +92,6 @@ fn errors_below_a_long_key_are_told_in_part() {
     let mut object = pod(std::iter::once(json!({"name": "x".repeat(1 << 20)})));
     let unknown: Map<String, Value> = (0..MANY).map(|n| (format!("u{n}"), json!(1))).collect();
     object["spec"]["containers"][0].as_object_mut().unwrap().extend(unknown);
-    let status = apply(builtin("Pod"), None, &object, &by("me"), false).unwrap_err();
+    let status = apply(builtin("Pod").into(), None, &object, &by("me"), false).unwrap_err();
     assert!(status.message.len() < 4 << 20, "{}", status.message.len());
 }

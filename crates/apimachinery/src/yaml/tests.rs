@@ -20,7 +20,11 @@ fn documents() {
     check("---\na: |\n  x\n  y\n...\n", json!({"a": "x\ny\n"}));
     check("a:\n- b: {c: null}\n- \n", json!({"a": [{"b": {"c": null}}, null]}));
     check(r#"{"a": [1, 2.0, true]}"#, json!({"a": [1, 2, true]}));
-    refuses("a: 1\n---\nb: 2\n", "more than one document");
+    // The first of several documents counts, and what follows is not even read.
+    check("a: 1\n---\nb: 2\n", json!({"a": 1}));
+    check("a: 1\n---\n", json!({"a": 1}));
+    check("a: 1\n...\n][\n", json!({"a": 1}));
+    check("---\n---\na: 1\n", json!(null));
     refuses("a: b: c\n", "yaml: ");
     refuses("a: [\n", "yaml: ");
 }
@@ -32,7 +36,9 @@ fn keys() {
     refuses("[a]: b\n", "invalid map key");
     let duplicates = |text: &str| parse(text).unwrap().1;
     assert_eq!(duplicates("a: 1\nb: 2\n"), [""; 0]);
-    assert_eq!(duplicates("a: 1\na: 2\nl:\n- x: {k: 1, k: 2}\n"), ["a", "l[0].x.k"]);
+    let told = "yaml: unmarshal errors:\n  line 2: key \"a\" already set in map\n  line 4: key 1 already set in map";
+    assert_eq!(duplicates("a: 1\na: 2\nl:\n- x: {1: 1, 1: 2}\n"), [told]);
+    assert_eq!(duplicates("<<: {a: 1}\na: 2\n"), ["yaml: unmarshal errors:\n  line 2: key \"a\" already set in map"]);
     check("a: 1\na: 2\n", json!({"a": 2}));
 }
 
