@@ -124,6 +124,7 @@ fn metrics_have_upstreams_names() {
         ("apiserver_storage_size_bytes", &[]),
         ("etcd_request_duration_seconds_count", &[r#"operation="create""#, r#"resource="pods""#]),
         ("authentication_attempts", &[r#"result="success""#]),
+        ("apiserver_client_certificate_expiration_seconds_bucket", &[r#"le="86400""#]),
         ("authorization_attempts_total", &[r#"result="allowed""#]),
         ("workqueue_depth", &[r#"name="deployment""#]),
         ("workqueue_adds_total", &[r#"name="endpointslice""#]),

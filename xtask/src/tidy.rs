@@ -2,6 +2,7 @@
 //!
 //! Each check returns the complaints it has; the command prints them all and fails when there is one.
 
+mod circles;
 mod generic;
 mod layers;
 mod lists;
@@ -23,6 +24,7 @@ pub fn run() -> Result<()> {
     complaints.extend(source::check(&files));
     complaints.extend(lists::check(&files));
     complaints.extend(generic::check(&files));
+    complaints.extend(circles::check(&files));
     complaints.extend(shape::check(&files));
     complaints.extend(report::complaints(&files));
     for complaint in &complaints {

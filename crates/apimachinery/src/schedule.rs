@@ -123,8 +123,8 @@ impl Schedule {
         }
         let (zone, text) = split_zone(text)?;
         if let Some(duration) = text.strip_prefix("@every ") {
-            let seconds = go_duration(duration).map_err(|error| Error::Duration(text.to_owned(), error))?;
-            return Ok(Self::Every(seconds.max(1)));
+            let nanoseconds = schema::parse_duration(duration).map_err(|error| Error::Duration(text.to_owned(), error))?;
+            return Ok(Self::Every(u64::try_from(nanoseconds / 1_000_000_000).unwrap_or(0).max(1)));
         }
         let text = match WORDS.iter().find(|(word, _)| *word == text) {
             Some((_, fields)) => fields,
@@ -216,32 +216,6 @@ fn number(text: &str, bounds: &Bounds) -> Result<u32, Error> {
         Some(index) => Ok(index + bounds.low),
         None => text.parse().map_err(|_| Error::Number(text.to_owned())),
     }
-}
-
-/// Seconds of a duration in Go's form: `1h30m`, `90s`, `1.5h`.
-fn go_duration(text: &str) -> Result<u64, String> {
-    const UNITS: &[(&str, f64)] =
-        &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (mut rest, mut seconds) = (text, 0.0);
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (value, tail) = rest.split_at(digits);
-        let value: f64 = value.parse().map_err(|_| invalid())?;
-        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end);
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {text:?}"));
-        }
-        let known = UNITS.iter().find(|(name, _)| *name == unit);
-        let (_, factor) = known.ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
-        seconds += value * factor;
-        rest = tail;
-    }
-    Ok(seconds as u64)
 }
 
 #[cfg(test)]

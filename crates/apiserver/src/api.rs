@@ -5,66 +5,62 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apimachinery::Status;
 use base::budgets::heavy;
-use base::readiness::Readiness;
-use base::tasks::Tasks;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
+use kinds::Verb;
 use registry::{Registry, Served, User, Warnings};
 
-use crate::authn::{self, ANONYMOUS, Authenticator, Identity, impersonate};
-use crate::authz::{Attributes, Authorizer};
+use crate::authn::{self, ANONYMOUS, Identity, impersonate};
+use crate::authz::Attributes;
 use crate::body::{Body, BoxError, RequestBody};
-use crate::discovery::Discovery;
+use crate::call::{Call, Inner, On};
 use crate::dispatch::{Handler, Plan};
 use crate::metrics::load::{InFlight, Ongoing};
 use crate::metrics::{self, Asked};
 use crate::negotiate::{self, Accept, Restrictions};
-use crate::openapi::OpenApi;
-use crate::proxy::KubeletClient;
 use crate::query::Query;
-use crate::resources::On;
 use crate::respond;
 use crate::route::{self, Route, Target};
 use crate::server::Unauthenticated;
-use crate::stages::{self, Budgets, InProcess, in_flight};
+use crate::stages::{self, InProcess, in_flight};
 
 /// The API of a cluster. Cheap to clone; a `tower::Service`.
 #[derive(Clone)]
 pub struct Api(pub(crate) Arc<Inner>);
 
-/// What requests need.
-pub(crate) struct Inner {
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) authenticator: Authenticator,
-    pub(crate) authorizer: Arc<Authorizer>,
-    pub(crate) discovery: Discovery,
-    pub(crate) openapi: OpenApi,
-    pub(crate) readiness: Readiness,
-    pub(crate) kubelets: KubeletClient,
-    pub(crate) keys: Arc<crate::authn::TokenKeys>,
-    pub(crate) build: crate::version::Build,
-    pub(crate) public_address: String,
-    pub(crate) tasks: Tasks,
-    pub(crate) budgets: Budgets,
+/// Where a request leads: known before it is known who sends it.
+struct Routed<'a> {
+    route: Route<'a>,
+    /// None for what is not served.
+    resource: Option<Arc<Served>>,
+    plan: Plan,
+    /// How its client can be answered, or why it cannot.
+    negotiated: Result<Accept, Status>,
+    started: Instant,
 }
 
-/// One request, understood.
-pub(crate) struct Call<'a> {
-    pub(crate) parts: &'a Parts,
-    pub(crate) path: &'a str,
-    pub(crate) query: &'a str,
-    pub(crate) accept: Accept,
-    pub(crate) user: Arc<User>,
-    pub(crate) warnings: Warnings,
-    /// What holds it counts as under way.
-    pub(crate) ongoing: Option<Arc<Ongoing>>,
+impl<'a> Routed<'a> {
+    fn new(registry: &Registry, parts: &'a Parts, path: &'a str, query: &str, started: Instant) -> Self {
+        let route = route::parse(path);
+        let resource = match &route {
+            Route::Resource(target) => registry.resource(target.group, target.version, target.plural),
+            Route::Other => None,
+        };
+        let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| resource.def));
+        let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
+        Self { route, resource, plan, negotiated, started }
+    }
+
+    fn accept(&self) -> Accept {
+        self.negotiated.as_ref().copied().unwrap_or(Accept::RAW)
+    }
 }
 
 /// The API with an identity: what components of this process hold.
@@ -168,20 +164,13 @@ impl Inner {
         let path = route::decode(parts.uri.path(), false);
         let query = parts.uri.query().unwrap_or_default();
         // Where it leads decides what must be allowed, so routing comes first.
-        let route = route::parse(&path);
-        let resource = match &route {
-            Route::Resource(target) => self.registry.resource(target.group, target.version, target.plural),
-            Route::Other => None,
-        };
-        let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| resource.def));
-        let asked = Asked::of(&plan, &route, resource.as_ref().map(|resource| resource.def), &parts);
+        let routed = Routed::new(&self.registry, &parts, &path, query, started);
+        let asked = Asked::of(&routed.plan, &routed.route, routed.resource.as_ref().map(|resource| resource.def), &parts);
         let _in_flight = InFlight::begin(&asked);
         let ongoing = Ongoing::begin(&asked, started);
-        let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
-        let accept = negotiated.as_ref().copied().unwrap_or(Accept::RAW);
         let (user, warnings) = (Arc::default(), Warnings::default());
-        let call = Call { parts: &parts, path: &path, query, accept, user, warnings, ongoing: ongoing.clone() };
-        let mut response = self.stages(call, &route, &plan, resource.as_ref(), negotiated, body).await;
+        let call = Call { parts: &parts, path: &path, query, accept: routed.accept(), user, warnings, ongoing: ongoing.clone() };
+        let mut response = self.stages(call, &routed, body).await;
         match ongoing {
             Some(ongoing) => {
                 ongoing.answered(response.status().as_u16());
@@ -193,23 +182,18 @@ impl Inner {
     }
 
     /// The stages of a request, in their order.
-    async fn stages(
-        &self,
-        mut call: Call<'_>,
-        route: &Route<'_>,
-        plan: &Plan,
-        resource: Option<&Arc<Served>>,
-        negotiated: Result<Accept, Status>,
-        body: RequestBody,
-    ) -> Response<Body> {
+    async fn stages(&self, mut call: Call<'_>, routed: &Routed<'_>, body: RequestBody) -> Response<Body> {
         let (accept, warnings) = (call.accept, call.warnings.clone());
-        let admitted = self.admit(&mut call, route, plan).await;
+        let admitted = match stages::time_limit(&routed.plan, call.query) {
+            Ok(limit) => self.admit(&mut call, routed).await.map(|place| (limit, place)),
+            Err(status) => Err(status),
+        };
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
             _ => call.user.name == ANONYMOUS,
         };
         let answer = match admitted {
-            Ok(_place) => self.bounded(call, route, plan, resource, negotiated, body).await,
+            Ok((limit, _place)) => self.bounded(call, routed, limit, body).await,
             Err(status) => Err(status),
         };
         // The one place where errors become an answer.
@@ -224,7 +208,8 @@ impl Inner {
 
     /// Authentication, impersonation, a place among all requests, authorization: who it is comes before what may be done, and what
     /// is asked for is told to nobody who may not ask.
-    async fn admit(&self, call: &mut Call<'_>, route: &Route<'_>, plan: &Plan) -> Result<Option<in_flight::Place>, Status> {
+    async fn admit(&self, call: &mut Call<'_>, routed: &Routed<'_>) -> Result<Option<in_flight::Place>, Status> {
+        let Routed { route, plan, .. } = routed;
         let started = Instant::now();
         let user = self.authenticator.authenticate(call.parts).await;
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
@@ -246,44 +231,45 @@ impl Inner {
         allowed.map(|()| place)
     }
 
-    /// What a request does, within its deadline. Work on a large body is done aside.
+    /// What a request does, within its time. Work on much is done aside.
     async fn bounded(
         &self,
         call: Call<'_>,
-        route: &Route<'_>,
-        plan: &Plan,
-        resource: Option<&Arc<Served>>,
-        negotiated: Result<Accept, Status>,
+        routed: &Routed<'_>,
+        limit: Option<Duration>,
         body: RequestBody,
     ) -> Result<Response<Body>, Status> {
-        if stages::is_long_running(plan) {
-            return self.dispatch(call, route, plan, resource, negotiated, body).await;
-        }
+        let Some(limit) = limit else { return self.dispatch(call, routed, body).await };
+        let stored = self.stored_size(&call, routed);
         let request = async {
-            let (body, size) = stages::large_body(body).await?;
-            heavy::run(size, self.dispatch(call, route, plan, resource, negotiated, body)).await
+            let (body, sent) = stages::large_body(body).await?;
+            heavy::run(sent.max(stored), self.dispatch(call, routed, body)).await
         };
-        stages::within_deadline(request).await
+        stages::within(limit.saturating_sub(routed.started.elapsed()), request).await
     }
 
-    async fn dispatch(
-        &self,
-        call: Call<'_>,
-        route: &Route<'_>,
-        plan: &Plan,
-        resource: Option<&Arc<Served>>,
-        negotiated: Result<Accept, Status>,
-        body: RequestBody,
-    ) -> Result<Response<Body>, Status> {
-        let (target, resource) = match (route, resource) {
+    /// How large the object is that a request has to read, change or render: what is sent may be small, and the work is not. Zero
+    /// where its bytes are only passed on.
+    fn stored_size(&self, call: &Call<'_>, routed: &Routed<'_>) -> usize {
+        let (Route::Resource(target), Some(resource), Ok(handler)) = (&routed.route, &routed.resource, routed.plan.handler)
+        else {
+            return 0;
+        };
+        let passed_on = handler == Handler::Object(Verb::Get) && call.accept.is_plain();
+        let reads = matches!(handler, Handler::Object(_) | Handler::Part(_)) && !target.name.is_empty() && !passed_on;
+        if reads { self.registry.size(resource, target.namespace, target.name) } else { 0 }
+    }
+
+    async fn dispatch(&self, call: Call<'_>, routed: &Routed<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let (target, resource) = match (&routed.route, &routed.resource) {
             (Route::Resource(target), Some(resource)) => (*target, resource),
             (Route::Resource(target), None) => return self.unknown(target),
             (Route::Other, _) => return Ok(self.document(&call, body).await),
         };
-        let handler = plan.handler?;
+        let handler = routed.plan.handler?;
         // What is proxied has its own media types.
         if !matches!(handler, Handler::Connect(_)) {
-            negotiated?;
+            routed.negotiated.as_ref().map_err(Status::clone)?;
         }
         resource.def.deprecated.into_iter().for_each(|text| call.warnings.push(text));
         self.handle(&On { call, target, resource }, handler, body).await
@@ -335,11 +321,3 @@ impl Inner {
         }
     }
 }
-
-/// 405 as upstream words it.
-pub(crate) fn method_not_allowed(accept: Accept) -> Response<Body> {
-    respond::failure(accept, &Status::method_not_allowed())
-}
-
-/// 200.
-pub(crate) const OK: StatusCode = StatusCode::OK;

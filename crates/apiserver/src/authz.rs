@@ -9,6 +9,7 @@ mod node;
 mod policy;
 mod reconcile;
 mod rules;
+mod tables;
 
 use std::sync::Arc;
 

@@ -29,6 +29,8 @@ pub(crate) enum Handler {
     Action(Action),
     /// A question that is answered and not kept.
     Review,
+    /// What is posted to the collection is posted to a sub-resource of the object that it names.
+    Forward,
     /// The request becomes a connection.
     Connect(Connect),
 }
@@ -144,6 +146,7 @@ fn object(target: &Target<'_>, def: &KindDef, verb: Option<Verb>) -> Result<Hand
         // A collection of all namespaces is read only.
         Verb::DeleteCollection if !placed => Err(Refusal::MethodNotAllowed),
         Verb::Update | Verb::Patch if !named => Err(Refusal::MethodNotAllowed),
+        Verb::Create if def.posted_to.is_some() => Ok(Handler::Forward),
         Verb::Create if !def.stored => Ok(Handler::Review),
         verb => Ok(Handler::Object(verb)),
     }

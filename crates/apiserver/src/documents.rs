@@ -1,13 +1,14 @@
 //! Paths that name no resource.
 
+use apimachinery::Status;
 use base::metrics::{Format, Page};
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api::{Call, Inner, OK, method_not_allowed};
 use crate::body::{Body, RequestBody};
+use crate::call::{Call, Inner};
 use crate::discovery::Form;
 use crate::negotiate::Accept;
 use crate::respond;
@@ -17,7 +18,7 @@ const JSON: &str = "application/json";
 fn metrics(call: &Call<'_>, page: Page) -> Response<Body> {
     let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    respond::bytes(OK, format.media_type(), page.encode(format))
+    respond::bytes(StatusCode::OK, format.media_type(), page.encode(format))
 }
 
 impl Inner {
@@ -36,13 +37,13 @@ impl Inner {
             "/metrics/slis" => metrics(call, Page::ServerSlis),
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
-            "/openid/v1/jwks" => respond::bytes(OK, "application/jwk-set+json", self.keys.key_set().to_string()),
+            "/openid/v1/jwks" => respond::bytes(StatusCode::OK, "application/jwk-set+json", self.keys.key_set().to_string()),
             "/openapi/v2" => self.openapi.v2(&call.parts.headers).await,
             "/openapi/v3" => self.openapi.index(),
             _ => match path.strip_prefix("/openapi/v3/") {
                 Some(rest) => self.openapi.v3(rest, call.query, &call.parts.headers).await,
                 None => match self.discovery.of(&self.registry.catalog()).document(path) {
-                    Some(document) => respond::value(call.accept, OK, None, document.clone(), ""),
+                    Some(document) => respond::value(call.accept, StatusCode::OK, None, document.clone(), ""),
                     None => respond::page_not_found(),
                 },
             },
@@ -59,12 +60,12 @@ impl Inner {
                 document["serverAddressByClientCIDRs"] =
                     json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": self.public_address}]);
             }
-            let mut response = respond::value(call.accept, OK, None, document, "");
+            let mut response = respond::value(call.accept, StatusCode::OK, None, document, "");
             response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
             return response;
         }
         let (body, tag) = documents.aggregated(path, form);
-        let mut response = respond::bytes(OK, JSON, body);
+        let mut response = respond::bytes(StatusCode::OK, JSON, body);
         if call.parts.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.body_mut() = Body::Empty;
@@ -103,14 +104,19 @@ impl Inner {
             "issuer": issuer, "jwks_uri": format!("https://{address}/openid/v1/jwks"), "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
         });
-        respond::bytes(OK, JSON, document.to_string())
+        respond::bytes(StatusCode::OK, JSON, document.to_string())
     }
 }
 
 /// A document that is no API object: always indented, as upstream.
 fn raw(document: &impl Serialize) -> Response<Body> {
     match respond::json(Accept::RAW, document) {
-        Ok(text) => respond::bytes(OK, JSON, text),
+        Ok(text) => respond::bytes(StatusCode::OK, JSON, text),
         Err(status) => respond::failure(Accept::RAW, &status),
     }
+}
+
+/// 405 as upstream words it.
+fn method_not_allowed(accept: Accept) -> Response<Body> {
+    respond::failure(accept, &Status::method_not_allowed())
 }

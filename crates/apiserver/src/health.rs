@@ -16,8 +16,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::api::Inner;
 use crate::body::Body;
+use crate::call::Inner;
 use crate::query::Query;
 use crate::respond;
 

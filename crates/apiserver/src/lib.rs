@@ -10,6 +10,7 @@ pub mod authn;
 pub mod authz;
 pub mod body;
 mod bootstrap;
+mod call;
 mod decode;
 mod discovery;
 mod dispatch;
@@ -30,7 +31,6 @@ mod stages;
 mod version;
 mod watch;
 mod wire;
-mod yaml;
 
 pub use api::Api;
 pub use authn::{Authenticator, Identity, TokenKeys};

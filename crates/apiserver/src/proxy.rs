@@ -2,6 +2,7 @@
 //! and nodes for their proxy subresource.
 
 mod backend;
+pub(crate) mod client;
 mod html;
 mod kubelet;
 mod links;
@@ -11,11 +12,10 @@ use apimachinery::Status;
 use http::Response;
 use kinds::Connect;
 
-use crate::api::Inner;
 use crate::body::{Body, RequestBody};
-use crate::resources::On;
+use crate::call::{Inner, On};
 
-pub use kubelet::KubeletClient;
+pub use client::KubeletClient;
 pub(crate) use target::runs_commands;
 
 impl Inner {

@@ -1,17 +1,15 @@
 //! The verbs on resources: from an understood request to the registry and back.
 
-use std::sync::Arc;
-
 use apimachinery::Status;
 use apimachinery::status::Details;
 use http::{Response, StatusCode};
 use kinds::Verb;
-use registry::{Context, Deleted, Patch, Served};
+use registry::{Context, Deleted, Patch};
 use serde_json::Value;
 
-use crate::api::{Call, Inner, OK};
 use crate::authz::Attributes;
 use crate::body::{Body, RequestBody};
+use crate::call::{Inner, On};
 use crate::dispatch::Handler;
 use crate::negotiate;
 use crate::query::Query;
@@ -24,13 +22,6 @@ const PATCH_TYPES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
-
-/// A request on a resource that exists.
-pub(crate) struct On<'a> {
-    pub(crate) call: Call<'a>,
-    pub(crate) target: Target<'a>,
-    pub(crate) resource: &'a Arc<Served>,
-}
 
 impl Inner {
     /// A group version that is served answers with a Status, anything else like a web server.
@@ -46,6 +37,7 @@ impl Inner {
             Handler::Part(verb) => self.part(on, verb, body).await,
             Handler::Action(_) => self.action(on, body).await,
             Handler::Review => self.review(on, body).await,
+            Handler::Forward => self.forward(on, body).await,
             Handler::Connect(connect) => self.connect(on, connect, body).await,
             Handler::Document => Err(Status::page_not_found()),
         }
@@ -61,7 +53,7 @@ impl Inner {
                     Query::parse(on.call.query).get("resourceVersion").map(str::to_owned)
                 };
                 let entry = registry.get(on.resource, target.namespace, target.name, version.as_deref()).await?;
-                Ok(respond::object(on.call.accept, OK, on.resource, &entry.json, on.call.query))
+                Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query))
             }
             Verb::List => {
                 let options = Query::parse(on.call.query).list_options(false)?;
@@ -95,7 +87,7 @@ impl Inner {
         match verb {
             Verb::Get => {
                 let object = self.registry.get_sub(on.resource, target.sub, target.namespace, target.name).await?;
-                Ok(respond::value(on.call.accept, OK, Some(on.resource), object, on.call.query))
+                Ok(respond::value(on.call.accept, StatusCode::OK, Some(on.resource), object, on.call.query))
             }
             Verb::Update => self.update(on, body).await,
             Verb::Patch => self.patch(on, body).await,
@@ -107,6 +99,16 @@ impl Inner {
         let (cx, target) = (on.context("CreateOptions", false)?, &on.target);
         let object = on.read(&cx, body).await?;
         let made = self.registry.create_sub(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
+        Ok(respond::value(on.call.accept, StatusCode::CREATED, None, made, ""))
+    }
+
+    async fn forward(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        let (cx, target, def) = (on.context("CreateOptions", false)?, &on.target, on.resource.def);
+        let (plural, sub) = def.posted_to.ok_or_else(Status::method_not_allowed)?;
+        let resource = self.registry.resource(target.group, target.version, plural).ok_or_else(Status::page_not_found)?;
+        let object = on.read(&cx, body).await?;
+        let name = apimachinery::meta::name(&object).to_owned();
+        let made = self.registry.create_sub(&cx, &resource, sub, target.namespace, &name, object).await?;
         Ok(respond::value(on.call.accept, StatusCode::CREATED, None, made, ""))
     }
 
@@ -187,11 +189,11 @@ impl Inner {
                     uid: apimachinery::meta::uid(&object).to_owned(),
                     ..Details::default()
                 };
-                Ok(respond::value(accept, OK, None, Status::success(&details), ""))
+                Ok(respond::value(accept, StatusCode::OK, None, Status::success(&details), ""))
             }
-            Deleted::Now(entry) => Ok(respond::object(accept, OK, on.resource, &entry.json, on.call.query)),
+            Deleted::Now(entry) => Ok(respond::object(accept, StatusCode::OK, on.resource, &entry.json, on.call.query)),
             Deleted::Later(entry) => {
-                let code = if foreground { StatusCode::ACCEPTED } else { OK };
+                let code = if foreground { StatusCode::ACCEPTED } else { StatusCode::OK };
                 Ok(respond::object(accept, code, on.resource, &entry.json, on.call.query))
             }
         }
@@ -263,7 +265,7 @@ impl On<'_> {
     }
 
     fn written(&self, written: registry::Written) -> Response<Body> {
-        let code = if written.created { StatusCode::CREATED } else { OK };
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         match written.object {
             Some(object) => respond::value(self.call.accept, code, None, object, ""),
             None => respond::object(self.call.accept, code, self.resource, &written.entry.json, self.call.query),

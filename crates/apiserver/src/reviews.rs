@@ -5,10 +5,9 @@ use http::{Response, StatusCode};
 use registry::User;
 use serde_json::{Map, Value, json};
 
-use crate::api::Inner;
 use crate::authz::{Attributes, Rule};
 use crate::body::{Body, RequestBody};
-use crate::resources::On;
+use crate::call::{Inner, On};
 use crate::respond;
 
 impl Inner {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
 use base::tasks::{OnFailure, Tasks};
-use base::tls::Verifier;
+use base::tls::{Peer, Verifier};
 use http::Response;
 use http::header::ACCEPT_ENCODING;
 use hyper::body::Incoming;
@@ -104,7 +104,8 @@ async fn converse(
             return tracing::debug!(%peer, "TLS handshake timed out");
         }
     };
-    let identity = Identity::of_peer(verifier.peer(stream.get_ref().1.peer_certificates()));
+    let chain = stream.get_ref().1.peer_certificates();
+    let (identity, expiry) = (Identity::of_peer(verifier.peer(chain)), Peer::expiry(chain));
     if let Some(Identity::User(user)) = &identity
         && !place.prove(&user.name)
     {
@@ -115,6 +116,9 @@ async fn converse(
             request.extensions_mut().insert(identity.clone());
         }
         request.extensions_mut().insert(place.clone());
+        if let (Some(Identity::User(_)), Some(expiry)) = (&identity, expiry) {
+            metrics::identity::certified(expiry);
+        }
         if local {
             request.headers_mut().remove(ACCEPT_ENCODING);
         }

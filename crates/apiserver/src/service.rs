@@ -12,9 +12,10 @@ use store::Engine;
 use tokio::net::TcpListener;
 
 use crate::admission;
-use crate::api::{Api, Inner};
+use crate::api::Api;
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::{self, Authorizer};
+use crate::call::Inner;
 use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;

@@ -19,8 +19,9 @@ use registry::User;
 use crate::body::RequestBody;
 use crate::decode;
 use crate::dispatch::{Handler, Plan};
+use crate::query::Query;
 
-/// How long a request may take (upstream's `--request-timeout`).
+/// How long a request may take at most (upstream's `--request-timeout`).
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Marks requests of components of this process. What they do at once, they bound themselves.
@@ -49,14 +50,28 @@ pub(crate) fn prove(parts: &Parts, user: &User) -> Result<(), Status> {
     }
 }
 
-/// Gives up on a request that takes too long.
-pub(crate) async fn within_deadline<T>(request: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    within(DEADLINE, request).await
+/// The time that a request has, as its `timeout` says, but no more than any has. None for what lasts as long as its client wants.
+pub(crate) fn time_limit(plan: &Plan, query: &str) -> Result<Option<Duration>, Status> {
+    if is_long_running(plan) {
+        return Ok(None);
+    }
+    let text = if query.contains("timeout") { Query::parse(query).get("timeout").map(str::to_owned) } else { None };
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Some(DEADLINE)) };
+    let nanoseconds = schema::parse_duration(&text)
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    // Zero says nothing, and so does less.
+    let wanted = u64::try_from(nanoseconds).ok().filter(|wanted| *wanted > 0).map(Duration::from_nanos);
+    Ok(Some(wanted.map_or(DEADLINE, |wanted| wanted.min(DEADLINE))))
 }
 
-async fn within<T>(limit: Duration, request: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let late = |_| Status::timeout("request did not complete within the allotted timeout", 0);
-    tokio::time::timeout(limit, request).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+/// Gives up on a request that takes too long.
+pub(crate) async fn within<T>(limit: Duration, request: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = || Err(Status::timeout("request did not complete within the allotted timeout", 0));
+    // A request whose time is over is not begun.
+    if limit.is_zero() {
+        return late();
+    }
+    tokio::time::timeout(limit, request).await.unwrap_or_else(|_| late())
 }
 
 /// The body and its size. A large one is here as a whole: who handles it then does so in one go, with nothing to wait for.
@@ -85,7 +100,28 @@ mod tests {
             (status.code, status.message.as_str()),
             (504, "Timeout: request did not complete within the allotted timeout")
         );
-        assert_eq!(within_deadline(async { Ok(1) }).await, Ok(1));
+        assert_eq!(within(DEADLINE, async { Ok(1) }).await, Ok(1));
+    }
+
+    /// As upstream's `withRequestDeadline` has it.
+    #[test]
+    fn time_limits() {
+        let plan = |verb: &'static str| Plan { verbs: vec![verb], handler: Ok(Handler::Object(kinds::Verb::Get)) };
+        let check = |query: &str, expected: Result<Option<Duration>, &str>| {
+            let got = time_limit(&plan("get"), query).map_err(|status| (status.code, status.message));
+            assert_eq!(got, expected.map_err(|message| (400, message.to_owned())), "{query}");
+        };
+        for query in ["", "timeout=", "timeout=0", "timeout=0s", "timeout=-1s", "timeout=10m", "timeoutSeconds=5", "timeout=1m0s"]
+        {
+            check(query, Ok(Some(DEADLINE)));
+        }
+        check("a=b&timeout=1.5s", Ok(Some(Duration::from_millis(1500))));
+        check("timeout=32s&timeout=x", Ok(Some(Duration::from_secs(32))));
+        let invalid = "invalid timeout specified in the request URL - time: ";
+        check("timeout=x", Err(&format!("{invalid}invalid duration \"x\"")));
+        check("timeout=5", Err(&format!("{invalid}missing unit in duration \"5\"")));
+        check("timeout=5x", Err(&format!("{invalid}unknown unit \"x\" in duration \"5x\"")));
+        assert_eq!(time_limit(&plan("watch"), "timeout=x"), Ok(None));
     }
 
     #[tokio::test]

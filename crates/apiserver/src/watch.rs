@@ -13,9 +13,9 @@ use registry::{Event, EventType, Served, Watch};
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
+use crate::call::On;
 use crate::metrics::load::Ongoing;
 use crate::negotiate::{Accept, Format, Shape};
-use crate::resources::On;
 use crate::respond;
 use crate::stages::watches::Place;
 

@@ -7,11 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
-use crate::body::{Body, BoxError};
-
-/// The longest run of bytes that anybody copies at once. glibc copies more than 2,112 bytes with `rep movsb`, which on
-/// processors of AMD has a third of the speed.
-pub(crate) const SLICE: usize = 2 << 10;
+use crate::body::{Body, BoxError, SLICE};
 
 /// Bytes that show themselves in slices, for TLS copies each run on its own.
 pub(crate) struct Sliced(Bytes);

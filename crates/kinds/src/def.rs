@@ -68,6 +68,9 @@ pub struct KindDef {
     pub namespaced: bool,
     /// False for review kinds, which are answered and never kept.
     pub stored: bool,
+    /// Resource and sub-resource of the same group that stand for this one: what is posted to the collection is posted to the
+    /// object that it names.
+    pub posted_to: Option<(&'static str, &'static str)>,
     /// API verbs that it takes.
     pub verbs: VerbSet,
     /// Kept outside history (Events, Leases).
@@ -119,6 +122,7 @@ impl KindDef {
             categories: &[],
             namespaced: true,
             stored: true,
+            posted_to: None,
             verbs: VerbSet::ALL,
             ephemeral: false,
             ttl_seconds: None,
@@ -183,6 +187,12 @@ impl KindDef {
         self.stored = false;
         self.verbs = VerbSet::CREATE;
         self
+    }
+
+    /// Another form of a post to the sub-resource of a resource.
+    pub const fn posted_to(mut self, resource: &'static str, sub: &'static str) -> Self {
+        self.posted_to = Some((resource, sub));
+        self.review()
     }
 
     /// Kept outside history; objects go after `ttl_seconds` when given.

@@ -22,6 +22,7 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<core::Namespace>(),
     kind::<core::Node>(),
     kind::<core::Pod>(),
+    kind::<core::Binding>(),
     kind::<core::Service>(),
     kind::<core::ReplicationController>(),
     kind::<core::PodTemplate>(),

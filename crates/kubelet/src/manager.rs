@@ -15,7 +15,8 @@ use tokio::sync::{Notify, watch};
 use crate::admission::{Room, admit};
 use crate::context::Context;
 use crate::pod::cleanup;
-use crate::pod::worker::{Desired, Found, Worker, ended};
+use crate::pod::found::{Found, ended};
+use crate::pod::worker::{Desired, Worker};
 use crate::qos;
 use crate::spec::Model;
 

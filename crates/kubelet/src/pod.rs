@@ -1,10 +1,12 @@
 //! One pod: what is known of it, what to do next, what to report, and the task that does it.
 
+pub mod action;
 mod adopt;
 pub mod cleanup;
 pub mod conditions;
 pub mod effects;
 pub mod ending;
+pub mod found;
 pub mod last_words;
 pub mod outcome;
 pub mod patch;

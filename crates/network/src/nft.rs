@@ -12,6 +12,7 @@
 pub(crate) mod batch;
 pub(crate) mod expr;
 pub mod host;
+mod map;
 pub mod ruleset;
 pub(crate) mod skeleton;
 pub mod table;

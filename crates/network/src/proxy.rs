@@ -6,6 +6,7 @@
 mod conntrack;
 mod endpoints;
 mod health;
+pub mod node;
 pub mod plan;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +20,8 @@ use k8s_openapi::api::core::v1::Node as ApiNode;
 
 use crate::nft::table::{self, Table};
 use health::HealthChecks;
-use plan::{Node, Plan};
+use node::Node;
+use plan::Plan;
 
 /// The proxy cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,8 @@
 //! Pods that wait: to be tried, for their back-off to pass, or for something to happen that may help them. Pure; the
 //! caller brings the time.
 
+pub(crate) mod place;
+
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,32 +15,13 @@ use crate::framework::Event;
 use crate::metrics::Pending;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
+pub(crate) use place::{Place, Trial};
 
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Bit n: the plugin of that index in [`PLUGINS`].
 pub(crate) type PluginSet = u32;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Active,
-    Backoff(Instant, u64),
-    Unschedulable,
-    /// A worker has it: it is being tried or bound.
-    Trying,
-}
-
-/// One attempt to give a pod a node.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Trial {
-    /// When the attempt began.
-    pub(crate) started: Instant,
-    /// When the pod came to the queue.
-    pub(crate) entered: Instant,
-    /// How many there were, this one included.
-    pub(crate) attempts: u32,
-}
 
 #[derive(Debug)]
 struct Entry {

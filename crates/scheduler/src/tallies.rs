@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use apimachinery::labels::Selector;
 
-use crate::cluster::NodeInfo;
+use crate::cluster::node::NodeInfo;
 use crate::pod::PodInfo;
 
 /// More are not kept: all are counted anew when they are asked for.

@@ -175,8 +175,11 @@ impl Reader<'_> {
 const UNITS: [(&str, f64); 8] =
     [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("μs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9)];
 
-/// Reads a Go duration such as `1h30m` into nanoseconds; the error is Go's message.
-pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+/// Reads a Go duration such as `1h30m` into nanoseconds.
+///
+/// # Errors
+/// Go's message.
+pub fn parse_duration(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let negative = text.starts_with('-');
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);

@@ -1,6 +1,6 @@
 //! The table of default roles.
 
-use super::policy::{Line, Role};
+use super::tables::{Line, Role};
 
 const READ: &str = "get list watch";
 const WRITE: &str = "create update patch delete deletecollection";

@@ -1,6 +1,6 @@
 //! The table of the controllers' roles: each is bound to the ServiceAccount of its name in kube-system.
 
-use super::policy::Line;
+use super::tables::Line;
 
 const READ: &str = "get list watch";
 const EVENTS: Line = ("create update patch", "core events.k8s.io", "events");

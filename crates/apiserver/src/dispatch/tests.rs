@@ -60,6 +60,9 @@ fn subresources() {
     check("PUT", "/api/v1/namespaces/n/finalize", "update", Ok(Handler::Part(Verb::Update)));
     check("GET", "/api/v1/namespaces/n/finalize", "get", Err(Refusal::MethodNotAllowed));
     check("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", "create", Ok(Handler::Review));
+    check("POST", "/api/v1/namespaces/n/bindings", "create", Ok(Handler::Forward));
+    check("GET", "/api/v1/namespaces/n/bindings", "list", Err(Refusal::MethodNotAllowed));
+    check("POST", "/api/v1/bindings", "create", Err(Refusal::MethodNotAllowed));
     check("GET", "/apis/authorization.k8s.io/v1/subjectaccessreviews", "list", Err(Refusal::MethodNotAllowed));
 }
 

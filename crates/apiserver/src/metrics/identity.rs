@@ -63,6 +63,37 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     ),
 });
 
+/// From half an hour to a year.
+const LIFETIMES: [f64; 14] = [
+    0.0,
+    1_800.0,
+    3_600.0,
+    7_200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
+
+static CERTIFICATES: LazyLock<Histogram> = LazyLock::new(|| {
+    Page::Server.register(
+        "apiserver_client_certificate_expiration_seconds",
+        "Distribution of the remaining lifetime on the certificate used to authenticate a request",
+        Histogram::new(LIFETIMES),
+    )
+});
+
+/// Tells how long the certificate of a request is valid still. `expiry` is in seconds since the Unix epoch.
+pub(crate) fn certified(expiry: i64) {
+    CERTIFICATES.observe((expiry - jiff::Timestamp::now().as_second()) as f64);
+}
+
 /// Counts what authentication said.
 pub(crate) fn authenticated<E>(outcome: Result<&User, E>, took: Duration) {
     let result = match outcome {

@@ -1,47 +1,15 @@
 //! Requests to kubelets.
 
-use std::sync::Arc;
-
 use apimachinery::Status;
-use base::tls::{self, Authority, Request, Resolver};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::backend::Backend;
-use crate::api::Inner;
 use crate::body::{Body, RequestBody};
+use crate::call::{Inner, On};
 use crate::query::Query;
-use crate::resources::On;
 use crate::route;
-
-const KUBELET_PORT: u16 = 10250;
-
-/// How the API server proves to kubelets who it is.
-pub struct KubeletClient {
-    config: Arc<ClientConfig>,
-}
-
-impl KubeletClient {
-    /// With a client certificate of the cluster's authority, which also vouches for the kubelets.
-    pub fn new(authority: &Arc<Authority>) -> Result<Self, tls::Error> {
-        // Kubelets know the name. It has no rights in the API: a Node that gives the API server's own address gains nothing.
-        let request = Request::Client { user: "system:kube-apiserver".into(), groups: Vec::new() };
-        let resolver = Resolver::memory(authority.clone(), request)?;
-        Ok(Self { config: Arc::new(tls::client(authority.bundle(), Some(resolver))?) })
-    }
-
-    /// The kubelet of a Node object.
-    pub(super) fn backend(&self, node: &Value) -> Option<Backend> {
-        let addresses = node.pointer("/status/addresses")?.as_array()?;
-        let of_kind = |kind: &str| addresses.iter().find(|address| address["type"] == kind)?["address"].as_str();
-        let host = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP"].into_iter().find_map(of_kind)?;
-        let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
-        let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
-        Some(Backend { host: host.to_owned(), port, tls: Some(self.config.clone()) })
-    }
-}
 
 impl Inner {
     pub(super) async fn kubelet_of(&self, name: &str) -> Result<Backend, Status> {
@@ -194,15 +162,5 @@ mod tests {
         let message = "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]";
         assert_eq!(container(&pod, None).unwrap_err().message, message);
         assert_eq!(container(&pod, Some("x")).unwrap_err().message, "container x is not valid for pod p");
-    }
-
-    #[test]
-    fn kubelet_addresses() {
-        let client = KubeletClient::new(&Arc::new(Authority::in_memory("ca").unwrap())).unwrap();
-        let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "h"}, {"type": "InternalIP", "address": "10.0.0.1"}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 1234}}}});
-        let backend = client.backend(&node).unwrap();
-        assert_eq!((backend.host.as_str(), backend.port), ("10.0.0.1", 1234));
-        assert!(client.backend(&json!({})).is_none());
     }
 }

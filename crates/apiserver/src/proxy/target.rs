@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use super::backend::Backend;
 use super::links::Links;
-use crate::api::Inner;
 use crate::body::{Body, RequestBody};
-use crate::resources::On;
+use crate::call::{Inner, On};
 use crate::respond;
 use crate::route::Target;
 

@@ -34,6 +34,43 @@ async fn objects() {
     assert_eq!(admin(api, &format!("GET {path}/m")).await.code, 404);
 }
 
+/// Pods can be bound through the collection that is older than their sub-resource (`LegacyBindingREST`).
+#[tokio::test]
+async fn bindings() {
+    let server = start(true).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await.code, 201);
+    let binding =
+        |name: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": "node"}});
+    let post = async |binding: Value| admin(api, &format!("POST /api/v1/namespaces/n/bindings\n\n{binding}")).await;
+    let bound = post(binding("p")).await;
+    assert_eq!((bound.code, &bound.json()["status"]), (201, &json!("Success")));
+    assert_eq!(admin(api, "GET /api/v1/namespaces/n/pods/p").await.json()["spec"]["nodeName"], "node");
+    assert_eq!((post(binding("p")).await.code, post(binding("q")).await.code), (409, 404));
+    let listed = admin(api, "GET /api/v1").await.json();
+    let listed = listed["resources"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "bindings").cloned());
+    let expected =
+        json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"]});
+    assert_eq!(listed, Some(expected));
+}
+
+/// `?timeout=` bounds a request, and one that makes no sense is told before anybody is asked who it is.
+#[tokio::test]
+async fn timeouts() {
+    let server = start(true).await;
+    let api = &server.api;
+    for (query, code) in
+        [("timeout=10s", 200), ("timeout=0", 200), ("timeout=1h", 200), ("timeout=soon", 400), ("timeout=1ns", 504)]
+    {
+        assert_eq!(admin(api, &format!("GET /api/v1/namespaces?{query}")).await.code, code, "{query}");
+    }
+    let late = admin(api, "GET /api/v1/namespaces?timeout=1ns").await.json();
+    let expected = json!("Timeout: request did not complete within the allotted timeout");
+    assert_eq!((&late["reason"], &late["message"]), (&json!("Timeout"), &expected), "{late}");
+}
+
 #[tokio::test]
 async fn shapes() {
     let server = start(true).await;

@@ -53,6 +53,14 @@ impl Verifier {
     }
 }
 
+impl Peer {
+    /// When the certificate at the head of `chain` ends to be valid, in seconds since the Unix epoch.
+    pub fn expiry(chain: Option<&[CertificateDer<'static>]>) -> Option<i64> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(chain?.first()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+}
+
 fn user(leaf: &CertificateDer<'_>) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);

@@ -14,7 +14,7 @@ use runtime::api::Image;
 use super::machine::Machine;
 use super::pressure::Pressure;
 use crate::options::Options;
-use crate::pod::status::seconds;
+use crate::pod::conditions::seconds;
 
 /// Most images that are listed, the largest first; upstream's default.
 const MAX_IMAGES: usize = 50;

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use runtime::api::{Container, ContainerState, SandboxState};
 
+use super::found::{Found, ended};
 use super::state::{Cause, Ending, State, Step};
 use super::status::SCHEME;
-use super::worker::{Found, ended};
 use crate::spec::Model;
 
 /// The state of a pod that may have run before this kubelet started: nothing that runs is touched.

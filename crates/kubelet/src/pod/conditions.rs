@@ -2,10 +2,15 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::state::{Slot, State, Step};
-use super::status::seconds;
 use crate::spec::{Model, Role};
+
+/// API times have whole seconds.
+pub fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
 
 /// Status, reason and message of a condition.
 type Verdict = (bool, &'static str, String);

@@ -11,9 +11,9 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
 use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, Resources, SandboxConfig};
 
+use super::action::Action;
 use super::last_words;
 use super::outcome::Outcome;
-use super::plan::Action;
 use super::start::{Start, start};
 use super::state::State;
 use crate::context::Context;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::plan::{Action, Plan};
+use super::action::{Action, Plan};
 use super::state::{Cause, Ending, State, Step};
 use crate::backoff::signed;
 use crate::spec::{Member, Model, Role};

@@ -5,71 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runtime::api::Container;
 
+use super::action::{Action, Plan};
 use super::ending;
 use super::state::{Cause, Ending, Slot, State, Step};
 use crate::backoff::signed;
 use crate::spec::{Member, Model, Role};
-
-/// Something to do. The worker marks it as begun and hands its outcome back to the state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Make the sandbox with this number.
-    RunSandbox(u32),
-    /// Remove a sandbox that no longer serves.
-    RemoveLost(String),
-    /// Mount the volumes.
-    MountVolumes,
-    /// Bring mounted volumes up to date.
-    RefreshVolumes,
-    /// See that the image of a container is here, by its pull policy.
-    EnsureImage(String),
-    /// Make and start a container.
-    Start(String),
-    /// Run the postStart hook.
-    PostStart(String),
-    /// Stop a container.
-    Stop {
-        /// Its name.
-        name: String,
-        /// Time it has to end, its preStop hook included.
-        grace: Duration,
-        /// For the event.
-        message: String,
-        /// Run its preStop hook first. Not when a running stop is only shortened.
-        hook: bool,
-    },
-    /// Stop the sandbox for good.
-    StopSandbox(String),
-    /// Unmount and remove the volumes.
-    Unmount,
-    /// Delete the API object.
-    Delete,
-}
-
-/// Actions for now, and when to look again if nothing happens before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// In no order: they run side by side.
-    pub actions: Vec<Action>,
-    /// Earliest time at which the plan may change by itself.
-    pub wake: Option<Timestamp>,
-}
-
-impl Plan {
-    /// Looks again at `time` at the latest.
-    pub fn wake_at(&mut self, time: Timestamp) {
-        self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
-    }
-
-    /// Adds `action` when `step` is due.
-    pub fn when_due<T>(&mut self, step: &Step<T>, now: Timestamp, action: Action) {
-        match step.due(now) {
-            Ok(true) => self.actions.push(action),
-            Ok(false) => {}
-            Err(time) => self.wake_at(time),
-        }
-    }
-}
 
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {

@@ -40,7 +40,7 @@ impl Reporter {
     /// For this pod. A pod whose final phase is known already is not reported on any more.
     pub fn new(client: kube::Client, model: &Model) -> Self {
         let known = model.pod.status.clone().unwrap_or_default();
-        let frozen = super::worker::ended(&known);
+        let frozen = super::found::ended(&known);
         Self {
             api: Api::namespaced(client, model.namespace()),
             name: model.name().to_owned(),

@@ -7,10 +7,9 @@ use k8s_openapi::api::core::v1::{
     ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
     PodIP, PodStatus, VolumeMountStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use runtime::api::{Container, ContainerState};
 
-use super::conditions;
+use super::conditions::{self, seconds};
 use super::plan::finished;
 use super::state::{Cause, Slot, State, Step};
 use crate::resources;
@@ -18,11 +17,6 @@ use crate::spec::{Member, Model, Role};
 
 /// Scheme of container identifiers in the API.
 pub const SCHEME: &str = "knarr://";
-
-/// API times have whole seconds.
-pub fn seconds(time: Timestamp) -> Time {
-    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
-}
 
 /// The status to report. `old` is the one that the API has: conditions of others and transition times come from it.
 pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {

@@ -8,14 +8,15 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use runtime::api::{Container, Sandbox};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::action::Plan;
 use super::adopt::adopt;
 use super::effects::{Effects, pod_ip};
+use super::found::Found;
 use super::outcome::Outcome;
-use super::plan::{self, Plan};
+use super::plan;
 use super::report::Reporter;
 use super::state::{Cause, Ending, Failure, State, Step};
 use super::{ending, last_words, status};
@@ -31,15 +32,6 @@ pub struct Desired {
     pub pod: Arc<Pod>,
     /// The object is gone.
     pub removed: bool,
-}
-
-/// What the runtime holds of a pod when its worker starts.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Its sandboxes.
-    pub sandboxes: Vec<Sandbox>,
-    /// Its containers.
-    pub containers: Vec<Container>,
 }
 
 /// One pod's task.
@@ -315,9 +307,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// Whether the API has the pod's final phase.
-pub fn ended(status: &PodStatus) -> bool {
-    pods::state::is_last_phase(status.phase.as_deref().unwrap_or_default())
 }

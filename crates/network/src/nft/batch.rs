@@ -4,7 +4,7 @@ use crate::netlink::{ACK, APPEND, Buffer, CREATE, EXCL};
 
 use super::Family;
 use super::expr::{Expr, Verdict, data, encode_verdict};
-use super::ruleset::Map;
+use super::map::Map;
 
 const SUBSYS: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
-use super::plan::Node;
+use super::node::Node;
 use crate::nft::Family;
 use crate::nft::ruleset::{Endpoint, Protocol};
 

@@ -9,23 +9,9 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::endpoints::{Chosen, choose};
+use super::node::Node;
 use crate::nft::Family;
 use crate::nft::ruleset::{Claim, Code, Element, Empty, Endpoint, Key, Map, Protocol};
-
-/// What the plan must know of the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// Its zone (`topology.kubernetes.io/zone`).
-    pub zone: Option<String>,
-    /// Its pod ranges.
-    pub pod_cidrs: Vec<IpNet>,
-    /// Ranges of all pods and services of the cluster. An external address in one of them is somebody's already: it is ignored.
-    pub inner_cidrs: Vec<IpNet>,
-    /// Families that the cluster has.
-    pub families: Vec<Family>,
-}
 
 /// One place where clients connect to a service, and the endpoints that they may get. Slots keep their endpoints as
 /// long as they can, so that a change of one endpoint is a change of one or two slots.

@@ -9,6 +9,7 @@ mod dns;
 mod drivers;
 mod env;
 mod field_ref;
+mod files;
 mod mounts;
 mod ports;
 mod probes;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use serde_json::json;
 
 use super::field_ref;
-use super::volumes::{Paths, keys, mode};
+use super::files::{Paths, keys, mode};
 use crate::rules::{self, list};
 
 const CONFLICT: &str = "conflicting duplicate paths";

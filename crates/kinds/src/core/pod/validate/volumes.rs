@@ -6,9 +6,10 @@ use apimachinery::field::{Error, Errors, Path};
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::core::v1::{
     CSIVolumeSource, ConfigMapVolumeSource, DownwardAPIVolumeSource, EphemeralVolumeSource, HostPathVolumeSource,
-    ImageVolumeSource, KeyToPath, SecretVolumeSource, Volume,
+    ImageVolumeSource, SecretVolumeSource, Volume,
 };
 
+use super::files::{keys, mode};
 use super::scope::Scope;
 use super::{container, drivers, projected};
 use crate::rules::resources::amount;
@@ -99,24 +100,6 @@ fn downward(source: &DownwardAPIVolumeSource, path: &Path, errors: &mut Errors) 
     }
 }
 
-/// Keys as files.
-pub(super) fn keys(items: &[KeyToPath], path: &Path, errors: &mut Errors) {
-    for (index, item) in items.iter().enumerate() {
-        let path = path.index(index);
-        rules::required(&path.child("key"), &item.key, errors);
-        rules::required(&path.child("path"), &item.path, errors);
-        rules::local_path(&path.child("path"), &item.path, errors);
-        mode(&path.child("mode"), item.mode, errors);
-    }
-}
-
-/// The mode of files.
-pub(super) fn mode(path: &Path, mode: Option<i32>, errors: &mut Errors) {
-    if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
-        errors.push(Error::invalid(path, mode, "must be a number between 0 and 0777 (octal), both inclusive"));
-    }
-}
-
 fn csi(source: &CSIVolumeSource, path: &Path, errors: &mut Errors) {
     rules::driver_name(&path.child("driver"), &source.driver, errors);
     match source.node_publish_secret_ref.as_ref().map(|secret| secret.name.as_str()) {
@@ -154,15 +137,4 @@ fn image(source: &ImageVolumeSource, scope: &Scope<'_>, path: &Path, errors: &mu
         rules::required(&path.child("reference"), text(&source.reference), errors);
     }
     container::pull_policy(&path.child("pullPolicy"), &source.pull_policy, errors);
-}
-
-/// Files of several sources in one directory: no two of the same path.
-#[derive(Default)]
-pub(super) struct Paths<'a>(HashSet<&'a str>);
-
-impl<'a> Paths<'a> {
-    /// Whether the path is taken already.
-    pub(super) fn taken(&mut self, path: &'a str) -> bool {
-        !path.is_empty() && !self.0.insert(path)
-    }
 }

@@ -1,0 +1,54 @@
+//! What the handlers of requests are given: what all of them need, and the one request.
+
+use std::sync::Arc;
+
+use base::readiness::Readiness;
+use base::tasks::Tasks;
+use http::request::Parts;
+use registry::{Registry, Served, User, Warnings};
+
+use crate::authn::{Authenticator, TokenKeys};
+use crate::authz::Authorizer;
+use crate::discovery::Discovery;
+use crate::metrics::load::Ongoing;
+use crate::negotiate::Accept;
+use crate::openapi::OpenApi;
+use crate::proxy::client::KubeletClient;
+use crate::route::Target;
+use crate::stages::Budgets;
+use crate::version::Build;
+
+/// What requests need.
+pub(crate) struct Inner {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+    pub(crate) readiness: Readiness,
+    pub(crate) kubelets: KubeletClient,
+    pub(crate) keys: Arc<TokenKeys>,
+    pub(crate) build: Build,
+    pub(crate) public_address: String,
+    pub(crate) tasks: Tasks,
+    pub(crate) budgets: Budgets,
+}
+
+/// One request, understood.
+pub(crate) struct Call<'a> {
+    pub(crate) parts: &'a Parts,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) accept: Accept,
+    pub(crate) user: Arc<User>,
+    pub(crate) warnings: Warnings,
+    /// What holds it counts as under way.
+    pub(crate) ongoing: Option<Arc<Ongoing>>,
+}
+
+/// A request on a resource that exists.
+pub(crate) struct On<'a> {
+    pub(crate) call: Call<'a>,
+    pub(crate) target: Target<'a>,
+    pub(crate) resource: &'a Arc<Served>,
+}

@@ -1,0 +1,24 @@
+//! Where a pod is on its way to a node, and how often it was tried.
+
+use tokio::time::Instant;
+
+/// Where a pod waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Active,
+    Backoff(Instant, u64),
+    Unschedulable,
+    /// A worker has it: it is being tried or bound.
+    Trying,
+}
+
+/// One attempt to give a pod a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trial {
+    /// When the attempt began.
+    pub(crate) started: Instant,
+    /// When the pod came to the queue.
+    pub(crate) entered: Instant,
+    /// How many there were, this one included.
+    pub(crate) attempts: u32,
+}
