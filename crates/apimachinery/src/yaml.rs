@@ -19,6 +19,8 @@ const MAX_DEPTH: usize = 120;
 /// Nodes, and bytes of text, that anchors keep and aliases repeat in all.
 const MAX_REPEATED_NODES: usize = 400_000;
 const MAX_REPEATED_BYTES: usize = 8 << 20;
+/// What begins the text about duplicate keys; each has a line behind it.
+pub const UNMARSHAL_ERRORS: &str = "yaml: unmarshal errors:";
 /// Bytes of text about duplicate keys.
 const MAX_TOLD: usize = 64 << 10;
 
@@ -51,7 +53,7 @@ pub fn parse(text: &str) -> Result<(Value, Vec<String>), YamlError> {
     let parser = Parser::new_from_str(text);
     let mut reader = Reader { parser, anchors: HashMap::new(), repeated: Size::default(), duplicates: String::new() };
     let value = reader.document()?;
-    let told = (!reader.duplicates.is_empty()).then(|| format!("yaml: unmarshal errors:{}", reader.duplicates));
+    let told = (!reader.duplicates.is_empty()).then(|| format!("{UNMARSHAL_ERRORS}{}", reader.duplicates));
     Ok((value, told.into_iter().collect()))
 }
 

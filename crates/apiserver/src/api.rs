@@ -190,7 +190,8 @@ impl Inner {
         };
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
-            _ => call.user.name == ANONYMOUS,
+            // Who has no name was not even asked.
+            _ => call.user.name == ANONYMOUS || call.user.name.is_empty(),
         };
         let answer = match admitted {
             Ok((limit, _place)) => self.bounded(call, routed, limit, body).await,
@@ -242,7 +243,7 @@ impl Inner {
         let Some(limit) = limit else { return self.dispatch(call, routed, body).await };
         let stored = self.stored_size(&call, routed);
         let request = async {
-            let (body, sent) = stages::large_body(body).await?;
+            let (body, sent) = stages::large_body(body, stored).await?;
             heavy::run(sent.max(stored), self.dispatch(call, routed, body)).await
         };
         stages::within(limit.saturating_sub(routed.started.elapsed()), request).await

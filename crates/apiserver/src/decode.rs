@@ -105,6 +105,7 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
 pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
     if bytes.trim_ascii_start().starts_with(b"{")
         && let Ok(parsed) = parse_json(bytes)
+        && parsed.1.is_empty()
     {
         return Ok(parsed);
     }

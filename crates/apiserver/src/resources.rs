@@ -4,7 +4,7 @@ use apimachinery::Status;
 use apimachinery::status::Details;
 use http::{Response, StatusCode};
 use kinds::Verb;
-use registry::{Context, Deleted, Patch};
+use registry::{Context, Deleted, FieldValidation, Patch};
 use serde_json::Value;
 
 use crate::authz::Attributes;
@@ -148,7 +148,7 @@ impl Inner {
             "application/json-patch+json" => Patch::Json(bytes),
             "application/merge-patch+json" => Patch::Merge(bytes),
             "application/strategic-merge-patch+json" => Patch::Strategic(bytes),
-            _ => Patch::Apply(decode::parse_yaml(&bytes)?.0),
+            _ => Patch::Apply(configuration(&cx, &bytes)?),
         };
         let target = &on.target;
         let written = self.registry.patch(&cx, on.resource, target.sub, target.namespace, target.name, patch).await?;
@@ -197,6 +197,22 @@ impl Inner {
                 Ok(respond::object(accept, code, on.resource, &entry.json, on.call.query))
             }
         }
+    }
+}
+
+/// What is applied: YAML, whose duplicate keys are told or refused.
+fn configuration(cx: &Context, bytes: &[u8]) -> Result<Value, Status> {
+    let (config, duplicates) = decode::parse_yaml(bytes)?;
+    match cx.field_validation {
+        FieldValidation::Strict if !duplicates.is_empty() => {
+            let duplicates = duplicates.concat();
+            Err(Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {duplicates}")))
+        }
+        FieldValidation::Warn => {
+            cx.warn_of(&duplicates);
+            Ok(config)
+        }
+        _ => Ok(config),
     }
 }
 

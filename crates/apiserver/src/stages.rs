@@ -74,10 +74,11 @@ pub(crate) async fn within<T>(limit: Duration, request: impl Future<Output = Res
     tokio::time::timeout(limit, request).await.unwrap_or_else(|_| late())
 }
 
-/// The body and its size. A large one is here as a whole: who handles it then does so in one go, with nothing to wait for.
-pub(crate) async fn large_body(body: RequestBody) -> Result<(RequestBody, usize), Status> {
+/// The body and its size. A large one, or one of a request that changes something large, is here as a whole: who handles it then
+/// does so in one go, with nothing to wait for.
+pub(crate) async fn large_body(body: RequestBody, stored: usize) -> Result<(RequestBody, usize), Status> {
     match body.size_hint().exact() {
-        Some(size) if size < HEAVY as u64 => Ok((body, 0)),
+        Some(size) if size < HEAVY as u64 && stored < HEAVY => Ok((body, 0)),
         _ => {
             let bytes = decode::read(body).await?;
             let size = bytes.len();
@@ -126,13 +127,14 @@ mod tests {
 
     #[tokio::test]
     async fn large_bodies_are_read_first() {
-        let check = async |length: usize, expected: Result<usize, u16>| {
+        let check = async |length: usize, stored: usize, expected: Result<usize, u16>| {
             let body = RequestBody::new(Full::new(Bytes::from(vec![b'x'; length])).map_err(|never| match never {}));
-            let read = large_body(body).await;
+            let read = large_body(body, stored).await;
             assert_eq!(read.map(|(_, size)| size).map_err(|status| status.code), expected);
         };
-        check(10, Ok(0)).await;
-        check(HEAVY, Ok(HEAVY)).await;
-        check(decode::MAX_BODY + 1, Err(413)).await;
+        check(10, 0, Ok(0)).await;
+        check(10, HEAVY, Ok(10)).await;
+        check(HEAVY, 0, Ok(HEAVY)).await;
+        check(decode::MAX_BODY + 1, 0, Err(413)).await;
     }
 }

@@ -5,6 +5,7 @@ mod backoff;
 mod place;
 mod plan;
 mod rolling;
+mod spread;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,9 @@
 
 mod claims;
 mod identity;
+mod observed;
 mod plan;
+mod range;
 mod status;
 #[cfg(test)]
 mod tests;

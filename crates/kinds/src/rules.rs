@@ -20,7 +20,7 @@ pub(crate) use address::{canonical_cidr, cidr, family, interface_address, ip, is
 pub(crate) use condition::conditions;
 pub(crate) use path::{descending_path, local_path, no_backsteps};
 pub(crate) use signer::signer_name;
-pub(crate) use webhook::{WebhookService, review_versions, webhook_service, webhook_url};
+pub(crate) use webhook::{review_versions, webhook_client};
 
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
 pub(crate) const NOT_POSITIVE: &str = "must be greater than zero";

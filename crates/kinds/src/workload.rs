@@ -197,6 +197,11 @@ pub(crate) const fn ready<K: Workload>() -> Column<K> {
     Column::integer("Ready", "Number of ready pods.", |workload, _| workload.observed().1.into())
 }
 
+/// The columns of what keeps a number of pods.
+pub(crate) const fn replica_columns<K: Workload>() -> [Column<K>; 6] {
+    [desired(), current(), ready(), containers(), images(), selector()]
+}
+
 fn each<K: Workload>(workload: &K, pick: fn(&Container) -> String) -> Value {
     each_container(workload.template(), pick)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Status;
+use apimachinery::yaml::UNMARSHAL_ERRORS;
 use parking_lot::Mutex;
 
 /// An authenticated user.
@@ -70,4 +71,14 @@ pub struct Context {
     pub warnings: Warnings,
     /// Why the user may not create the object, when an update or apply finds that it does not exist.
     pub create_refused: Option<Box<Status>>,
+}
+
+impl Context {
+    /// Warns of what is wrong with a body: once for each line of what YAML's reader tells (upstream: `parseYAMLWarnings`).
+    pub fn warn_of(&self, problems: &[String]) {
+        for problem in problems {
+            let lines = problem.strip_prefix(UNMARSHAL_ERRORS).unwrap_or(problem).trim_start().lines();
+            lines.for_each(|line| self.warnings.push(line.trim()));
+        }
+    }
 }

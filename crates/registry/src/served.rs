@@ -208,7 +208,7 @@ fn strict(cx: &Context, problems: Vec<String>, (_, version, kind): kinds::GroupV
             problems.join(", ")
         ))),
         FieldValidation::Warn => {
-            problems.into_iter().for_each(|problem| cx.warnings.push(problem));
+            cx.warn_of(&problems);
             Ok(())
         }
         _ => Ok(()),

@@ -429,7 +429,7 @@ async fn a_manager_of_one_version_keeps_what_the_other_cannot_say() {
     let expected = std::collections::BTreeMap::from([
         (one.to_owned(), json!({"f:maxReplicas": {}, "f:targetCPUUtilizationPercentage": {}})),
         // The list of metrics is one thing, which now has another one.
-        (two.to_owned(), json!({"f:behavior": behaviour, "f:scaleTargetRef": {}})),
+        (two.to_owned(), json!({"f:behavior": behaviour, "f:scaleTargetRef": {"f:kind": {}, "f:name": {}}})),
     ]);
     assert_eq!(owned(&shown), expected);
     let conflict = registry.patch(&context("two"), &v2, "", "ns", "web", Patch::Apply(config.clone())).await.unwrap_err();
@@ -443,6 +443,32 @@ async fn a_manager_of_one_version_keeps_what_the_other_cannot_say() {
     let window = shown.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds");
     let metrics = shown["spec"]["metrics"].as_array().map(Vec::len);
     assert_eq!((&shown["spec"]["maxReplicas"], window, metrics), (&json!(4), None, Some(1)), "{shown}");
+}
+
+/// `managedfields.ScaleHandler`: who applies a Scale owns the number of pods of the object, through the sub-resource.
+#[tokio::test]
+async fn scales_are_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let sets = registry.resource("apps", "v1", "replicasets").unwrap();
+    let cx = context("maker");
+    registry.create(&cx, &sets, "ns", None, decoded(&sets, &cx, minimal(&sets, "ns", "a")).await).await.unwrap();
+    let scale = |replicas: i64| {
+        Patch::Apply(
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}, "spec": {"replicas": replicas}}),
+        )
+    };
+    let conflict = registry.patch(&context("scaler"), &sets, "scale", "ns", "a", scale(3)).await.unwrap_err();
+    assert!(conflict.message.contains("conflict with \"maker\" using apps/v1: .spec.replicas"), "{conflict}");
+    let force = Context { force: true, ..context("scaler") };
+    let shown = registry.patch(&force, &sets, "scale", "ns", "a", scale(3)).await.unwrap().object.unwrap();
+    assert_eq!((&shown["kind"], &shown["spec"]["replicas"]), (&json!("Scale"), &json!(3)));
+    let set = registry.get(&sets, "ns", "a", None).await.unwrap().value();
+    let own = meta::managed_fields(&set).iter().find(|entry| entry["manager"] == "scaler").unwrap();
+    let expected = (json!("Apply"), json!("scale"), json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!((own["operation"].clone(), own["subresource"].clone(), own["fieldsV1"].clone()), expected);
+    assert_eq!(registry.patch(&force, &sets, "scale", "ns", "a", scale(-1)).await.unwrap_err().code, 422);
+    assert_eq!(registry.patch(&force, &sets, "scale", "ns", "b", scale(1)).await.unwrap_err().code, 404);
 }
 
 #[tokio::test]

@@ -12,13 +12,6 @@ const KNOWN: &[(&[&str], &str)] = &[
         &["apimachinery::patch::lists", "apimachinery::patch::strategic"],
         "objects are merged by merging their lists, and lists by merging their objects",
     ),
-    (
-        &[
-            "kinds::apiextensions::custom_resource_definition::schema",
-            "kinds::apiextensions::custom_resource_definition::structural",
-        ],
-        "a schema is structural when the schemas in it are, and each looks at the parts of the other",
-    ),
     (&["kinds::def", "kinds::sub"], "a kind has sub-resources, and each is of a kind"),
     (&["kinds::strategy", "kinds::typed"], "the rules of a kind as the registry and as the kind see them"),
     (&["registry::served", "registry::storage"], "a version is served over a storage, which stores one of the versions"),

@@ -40,6 +40,8 @@ async fn bindings() {
     let server = start(true).await;
     let api = &server.api;
     namespace(api, "n").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts\n\n{account}")).await.code, 201);
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await.code, 201);
     let binding =
@@ -54,6 +56,33 @@ async fn bindings() {
     let expected =
         json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"]});
     assert_eq!(listed, Some(expected));
+}
+
+/// Duplicate keys of YAML are told in the words of upstream's reader, for what is sent and for what is applied.
+#[tokio::test]
+async fn duplicate_keys_of_yaml() {
+    let server = start(true).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let path = "/api/v1/namespaces/n/configmaps";
+    let twice = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata:\n  a: b\n  a: c\n  1: x\n  1: z\n";
+    let told = ["line 6: key \"a\" already set in map", "line 8: key 1 already set in map"];
+    let errors = format!("yaml: unmarshal errors:\n  {}\n  {}", told[0], told[1]);
+    let create = format!("POST {path}?fieldValidation=VALIDATION\ncontent-type: application/yaml\n\n{twice}");
+    let apply = format!(
+        "PATCH {path}/m?fieldManager=me&force=true&fieldValidation=VALIDATION\ncontent-type: application/apply-patch+yaml\n\n{twice}"
+    );
+    for (request, refused) in [
+        (create, "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: "),
+        (apply, "error strict decoding YAML: error converting YAML to JSON: "),
+    ] {
+        let strict = admin(api, &request.replace("VALIDATION", "Strict")).await;
+        assert_eq!((strict.code, strict.json()["message"].as_str()), (400, Some(format!("{refused}{errors}").as_str())));
+        let warned = admin(api, &request.replace("VALIDATION", "Warn")).await;
+        let warnings: Vec<_> = warned.headers.get_all("warning").iter().filter_map(|value| value.to_str().ok()).collect();
+        let expected = told.map(|line| format!("299 - \"{}\"", line.replace('"', "\\\"")));
+        assert_eq!((warned.json()["data"]["a"].as_str(), warnings), (Some("c"), expected.iter().map(String::as_str).collect()));
+    }
 }
 
 /// `?timeout=` bounds a request, and one that makes no sense is told before anybody is asked who it is.

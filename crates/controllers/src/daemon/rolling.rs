@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::plan::{Plan, Spread, Why};
+use super::spread::{Plan, Spread, Why};
 use crate::meta;
 
 /// How many nodes may lack an available pod, and how many may have one more.

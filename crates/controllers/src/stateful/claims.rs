@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::identity;
+use super::range;
 use crate::meta;
 
 fn templates(set: &StatefulSet) -> impl Iterator<Item = &PersistentVolumeClaim> {
@@ -61,7 +61,7 @@ pub(super) fn is_stale(set: &StatefulSet, pod: &Pod, claim: &PersistentVolumeCla
 /// The claim with the owners that it should have; None when it has them. `pod` is there, with its number.
 pub(super) fn owned(set: &StatefulSet, pod: &Pod, ordinal: i32, claim: &PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let retention = Retention::of(set);
-    let condemned = retention.when_scaled && !identity::in_range(set, ordinal);
+    let condemned = retention.when_scaled && !range::in_range(set, ordinal);
     let mut wanted = Vec::new();
     if condemned {
         wanted.push(meta::controller_ref(pod));

@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
 
 use super::claims;
+pub(super) use super::range::{replicas, start};
 use crate::history::HASH;
 use crate::{meta, write};
 
@@ -27,22 +28,6 @@ pub(super) fn is_member(set: &StatefulSet, pod: &Pod) -> bool {
 /// The number in the pod's name.
 pub(super) fn ordinal(pod: &Pod) -> Option<i32> {
     parse(meta::name(pod))?.1
-}
-
-/// The first number of the set.
-pub(super) fn start(set: &StatefulSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.ordinals.as_ref()?.start).unwrap_or(0)
-}
-
-/// How many pods the set should have.
-pub(super) fn replicas(set: &StatefulSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
-}
-
-/// Whether the set should have a pod of that number.
-pub(super) fn in_range(set: &StatefulSet, ordinal: i32) -> bool {
-    let (start, number) = (i64::from(start(set)), i64::from(ordinal));
-    start <= number && number < start + i64::from(replicas(set))
 }
 
 /// The name of a revision that a pod was made by.

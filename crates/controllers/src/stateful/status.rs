@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::identity;
-use super::plan::{Observed, is_ready};
+use super::observed::{Observed, is_ready};
 use crate::{meta, pods};
 
 /// The status of what is observed, `members` being the pods that have a number.

@@ -5,7 +5,7 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, Mutat
 use serde_json::Value;
 
 use super::matching::{MUTATING_OPERATIONS, REINVOCATION_POLICIES};
-use super::policy::{self, Policy};
+use super::policy;
 use crate::columns::Column;
 use crate::def::KindDef;
 use crate::rules::{self, list, text};
@@ -24,15 +24,7 @@ impl Kind for MutatingAdmissionPolicy {
     fn validate(&self, errors: &mut Errors) {
         let (path, none) = (Path::new("spec"), MutatingAdmissionPolicySpec::default());
         let spec = self.spec.as_ref().unwrap_or(&none);
-        let common = Policy {
-            failure_policy: &spec.failure_policy,
-            param_kind: &spec.param_kind,
-            constraints: &spec.match_constraints,
-            conditions: &spec.match_conditions,
-            variables: &spec.variables,
-            operations: MUTATING_OPERATIONS,
-        };
-        common.validate(&path, errors);
+        policy::policy!(spec, MUTATING_OPERATIONS).validate(&path, errors);
         let mutations = list(&spec.mutations);
         if mutations.is_empty() {
             errors.push(Error::required(&path.child("mutations"), "mutations must contain at least one item"));
@@ -52,11 +44,9 @@ impl Kind for MutatingAdmissionPolicy {
                     "Mutations indicates the number of mutations rules defined in this configuration",
                     |policy, _| policy.spec.as_ref().map_or(0, |spec| list(&spec.mutations).len()).into(),
                 ),
-                Column::new(
-                    "ParamKind",
-                    "ParamKind specifies the kind of resources used to parameterize this policy",
-                    |policy, _| policy::param_kind_cell(policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref())),
-                ),
+                policy::param_kind_column(|policy: &Self, _| {
+                    policy::param_kind_cell(policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref()))
+                }),
             ]
         }
     }

@@ -28,12 +28,6 @@ impl Kind for MutatingWebhookConfiguration {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const {
-            &[Column::integer(
-                "Webhooks",
-                "Webhooks indicates the number of webhooks registered in this configuration",
-                |configuration, _| list(&configuration.webhooks).len().into(),
-            )]
-        }
+        const { &[webhook::column(|configuration: &Self, _| list(&configuration.webhooks).len().into())] }
     }
 }

@@ -3,10 +3,12 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
 use apimachinery::names;
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, MatchResources, ParamKind, ParamRef, Variable};
 use serde_json::Value;
 
 use super::matching::{self, FAILURE_POLICIES};
+use crate::columns::Column;
 use crate::rules::{self, list, text};
 use crate::util::set_default;
 
@@ -63,6 +65,26 @@ pub(super) struct Policy<'a> {
     pub(super) conditions: &'a Option<Vec<MatchCondition>>,
     pub(super) variables: &'a Option<Vec<Variable>>,
     pub(super) operations: &'static [&'static str],
+}
+
+/// The common part of the specification of either kind.
+macro_rules! policy {
+    ($spec:expr, $operations:expr) => {
+        $crate::admissionregistration::policy::Policy {
+            failure_policy: &$spec.failure_policy,
+            param_kind: &$spec.param_kind,
+            constraints: &$spec.match_constraints,
+            conditions: &$spec.match_conditions,
+            variables: &$spec.variables,
+            operations: $operations,
+        }
+    };
+}
+pub(super) use policy;
+
+/// The column of tables that shows the kind of parameters.
+pub(super) const fn param_kind_column<K>(cell: fn(&K, Timestamp) -> Value) -> Column<K> {
+    Column::new("ParamKind", "ParamKind specifies the kind of resources used to parameterize this policy", cell)
 }
 
 impl Policy<'_> {

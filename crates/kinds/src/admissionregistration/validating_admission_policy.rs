@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use serde_json::{Value, json};
 
 use super::matching::OPERATIONS;
-use super::policy::{self, Policy};
+use super::policy;
 use crate::columns::Column;
 use crate::def::KindDef;
 use crate::rules::{self, list, text};
@@ -30,15 +30,7 @@ impl Kind for ValidatingAdmissionPolicy {
     fn validate(&self, errors: &mut Errors) {
         let (path, none) = (Path::new("spec"), ValidatingAdmissionPolicySpec::default());
         let spec = self.spec.as_ref().unwrap_or(&none);
-        let common = Policy {
-            failure_policy: &spec.failure_policy,
-            param_kind: &spec.param_kind,
-            constraints: &spec.match_constraints,
-            conditions: &spec.match_conditions,
-            variables: &spec.variables,
-            operations: OPERATIONS,
-        };
-        common.validate(&path, errors);
+        policy::policy!(spec, OPERATIONS).validate(&path, errors);
         let (validations, annotations) = (list(&spec.validations), list(&spec.audit_annotations));
         if validations.is_empty() && annotations.is_empty() {
             let detail = "validations or auditAnnotations must contain at least one item";
@@ -73,11 +65,9 @@ impl Kind for ValidatingAdmissionPolicy {
                     "Validations indicates the number of validation rules defined in this configuration",
                     |policy, _| policy.spec.as_ref().map_or(0, |spec| list(&spec.validations).len()).into(),
                 ),
-                Column::new(
-                    "ParamKind",
-                    "ParamKind specifies the kind of resources used to parameterize this policy",
-                    |policy, _| policy::param_kind_cell(policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref())),
-                ),
+                policy::param_kind_column(|policy: &Self, _| {
+                    policy::param_kind_cell(policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref()))
+                }),
             ]
         }
     }

@@ -3,6 +3,7 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
 use apimachinery::names;
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
 };
@@ -10,7 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use super::matching::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES};
-use crate::rules::{self, WebhookService, list};
+use crate::columns::Column;
+use crate::rules::{self, list};
 use crate::util::{each, set_default};
 
 /// What a webhook may do besides answering; others could not be asked in a dry run.
@@ -65,6 +67,11 @@ impl<'a> From<&'a MutatingWebhook> for Webhook<'a> {
     fn from(hook: &'a MutatingWebhook) -> Self {
         webhook!(hook, hook.reinvocation_policy.as_deref())
     }
+}
+
+/// The column of tables that counts webhooks.
+pub(super) const fn column<K>(count: fn(&K, Timestamp) -> Value) -> Column<K> {
+    Column::integer("Webhooks", "Webhooks indicates the number of webhooks registered in this configuration", count)
 }
 
 /// Defaults of the webhooks of a configuration.
@@ -123,7 +130,8 @@ impl Webhook<'_> {
             }
         }
         rules::supported(&path.child("reinvocationPolicy"), self.reinvocation_policy, REINVOCATION_POLICIES, errors);
-        validate_client(self.client, &path.child("clientConfig"), errors);
+        let service = self.client.service.as_ref().map(Into::into);
+        rules::webhook_client(&path.child("clientConfig"), self.client.url.as_deref(), service, errors);
         matching::validate_match_conditions(self.conditions, &path.child("matchConditions"), errors);
         validate_versions(self.versions, &path.child("admissionReviewVersions"), errors);
     }
@@ -139,22 +147,6 @@ fn qualified_name(name: &str, path: &Path, errors: &mut Errors) {
     } else if name.split('.').count() < 3 {
         let detail = "should be a domain with at least three segments separated by dots";
         errors.push(Error::invalid(path, name, detail));
-    }
-}
-
-fn validate_client(client: &WebhookClientConfig, path: &Path, errors: &mut Errors) {
-    match (&client.url, &client.service) {
-        (Some(url), None) => rules::webhook_url(&path.child("url"), url, errors),
-        (None, Some(service)) => {
-            let service = WebhookService {
-                namespace: &service.namespace,
-                name: &service.name,
-                path: service.path.as_deref(),
-                port: service.port.unwrap_or_default(),
-            };
-            rules::webhook_service(&path.child("service"), &service, errors);
-        }
-        _ => errors.push(Error::required(path, "exactly one of url or service is required")),
     }
 }
 

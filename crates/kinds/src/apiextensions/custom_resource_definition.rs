@@ -7,6 +7,7 @@ mod approval;
 mod conversion;
 mod formats;
 mod names;
+mod parts;
 mod schema;
 mod structural;
 #[cfg(test)]
@@ -130,7 +131,7 @@ fn validate_spec(spec: &CustomResourceDefinitionSpec, path: &Path, errors: &mut 
     names::validate_group(&spec.group, &path.child("group"), errors);
     rules::one_of(&path.child("scope"), &spec.scope, SCOPES, errors);
     let preserves = spec.preserve_unknown_fields == Some(true);
-    if preserves && versions::schemas(spec, path).iter().any(|found| schema::has_defaults(found.schema)) {
+    if preserves && versions::schemas(spec, path).iter().any(|found| parts::has_defaults(found.schema)) {
         let detail = "must be false in order to use defaults in the schema";
         errors.push(Error::invalid(&path.child("preserveUnknownFields"), true, detail));
     }

@@ -91,15 +91,6 @@ impl Kind for ReplicaSet {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const {
-            &[
-                workload::desired(),
-                workload::current(),
-                workload::ready(),
-                workload::containers(),
-                workload::images(),
-                workload::selector(),
-            ]
-        }
+        const { &workload::replica_columns() }
     }
 }

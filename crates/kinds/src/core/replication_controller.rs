@@ -58,15 +58,6 @@ impl Kind for ReplicationController {
     }
 
     fn columns() -> &'static [Column<Self>] {
-        const {
-            &[
-                workload::desired(),
-                workload::current(),
-                workload::ready(),
-                workload::containers(),
-                workload::images(),
-                workload::selector(),
-            ]
-        }
+        const { &workload::replica_columns() }
     }
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
 use k8s_openapi::api::core::v1::{
-    AzureDiskVolumeSource, FCVolumeSource, FlockerVolumeSource, GitRepoVolumeSource, NFSVolumeSource, QuobyteVolumeSource,
+    AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, FCVolumeSource, FlockerVolumeSource, GCEPersistentDiskVolumeSource,
+    GitRepoVolumeSource, NFSVolumeSource, PhotonPersistentDiskVolumeSource, PortworxVolumeSource, QuobyteVolumeSource,
+    VsphereVirtualDiskVolumeSource,
 };
 use serde_json::Value;
 
@@ -53,7 +55,29 @@ pub(crate) fn first(list: &[String]) -> &str {
     list.first().map_or("", |_| "some")
 }
 
-pub(crate) fn partition(path: &Path, partition: Option<i32>, errors: &mut Errors) {
+pub(crate) fn aws_disk(disk: &AWSElasticBlockStoreVolumeSource, path: &Path, errors: &mut Errors) {
+    needs(path, &[("volumeID", &disk.volume_id)], errors);
+    partition(path, disk.partition, errors);
+}
+
+pub(crate) fn gce_disk(disk: &GCEPersistentDiskVolumeSource, path: &Path, errors: &mut Errors) {
+    needs(path, &[("pdName", &disk.pd_name)], errors);
+    partition(path, disk.partition, errors);
+}
+
+pub(crate) fn vsphere_disk(disk: &VsphereVirtualDiskVolumeSource, path: &Path, errors: &mut Errors) {
+    needs(path, &[("volumePath", &disk.volume_path)], errors);
+}
+
+pub(crate) fn photon_disk(disk: &PhotonPersistentDiskVolumeSource, path: &Path, errors: &mut Errors) {
+    needs(path, &[("pdID", &disk.pd_id)], errors);
+}
+
+pub(crate) fn portworx(volume: &PortworxVolumeSource, path: &Path, errors: &mut Errors) {
+    needs(path, &[("volumeID", &volume.volume_id)], errors);
+}
+
+fn partition(path: &Path, partition: Option<i32>, errors: &mut Errors) {
     if let Some(number) = partition.filter(|number| !(0..=255).contains(number)) {
         errors.push(Error::invalid(&path.child("partition"), number, names::range_error(1, 255)));
     }

@@ -2,6 +2,8 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
+use k8s_openapi::api::admissionregistration;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 
 const FORM: &str = "; desired format: https://host[/path]";
 
@@ -11,6 +13,28 @@ pub(crate) struct WebhookService<'a> {
     pub(crate) name: &'a str,
     pub(crate) path: Option<&'a str>,
     pub(crate) port: i32,
+}
+
+macro_rules! services {
+    ($($kind:ty),+) => { $(
+        impl<'a> From<&'a $kind> for WebhookService<'a> {
+            fn from(service: &'a $kind) -> Self {
+                let port = service.port.unwrap_or_default();
+                Self { namespace: &service.namespace, name: &service.name, path: service.path.as_deref(), port }
+            }
+        }
+    )+ };
+}
+
+services!(admissionregistration::v1::ServiceReference, apiextensions::v1::ServiceReference);
+
+/// Where a webhook listens: at a URL, or behind a service.
+pub(crate) fn webhook_client(path: &Path, url: Option<&str>, service: Option<WebhookService<'_>>, errors: &mut Errors) {
+    match (url, service) {
+        (Some(url), None) => webhook_url(&path.child("url"), url, errors),
+        (None, Some(service)) => webhook_service(&path.child("service"), &service, errors),
+        _ => errors.push(Error::required(path, "exactly one of url or service is required")),
+    }
 }
 
 /// The parts of a URL that matter here.
@@ -62,7 +86,7 @@ fn scheme(url: &str) -> Result<(String, &str), &'static str> {
 }
 
 /// An HTTPS URL without user, query and fragment.
-pub(crate) fn webhook_url(path: &Path, url: &str, errors: &mut Errors) {
+fn webhook_url(path: &Path, url: &str, errors: &mut Errors) {
     let parsed = match Url::parse(url) {
         Ok(parsed) => parsed,
         Err(why) => {
@@ -88,7 +112,7 @@ pub(crate) fn webhook_url(path: &Path, url: &str, errors: &mut Errors) {
 }
 
 /// A service, with a path of DNS names.
-pub(crate) fn webhook_service(path: &Path, service: &WebhookService<'_>, errors: &mut Errors) {
+fn webhook_service(path: &Path, service: &WebhookService<'_>, errors: &mut Errors) {
     super::required(&path.child("name"), service.name, errors);
     super::required(&path.child("namespace"), service.namespace, errors);
     let wrong = names::port_number(service.port.into());

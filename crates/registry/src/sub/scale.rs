@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::Selector;
-use apimachinery::{Status, meta};
+use apimachinery::{Status, apply, meta, time};
 use kinds::ScalePaths;
 use serde_json::{Value, json};
 
 use crate::pipeline::Target;
-use crate::verbs::{CONFLICT_ATTEMPTS, apply_patch};
+use crate::verbs::{CONFLICT_ATTEMPTS, apply_patch, by};
 use crate::{Entry, Patch, Registry, Written};
 
 /// The Scale of an object.
@@ -45,22 +45,70 @@ fn selector(value: &Value) -> Result<Selector, Status> {
     }
 }
 
+/// How many pods a Scale asks for.
+fn wanted(target: Target<'_>, scale: &Value) -> Result<i64, Status> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(replicas);
+    }
+    let mut errors = Errors::new();
+    let path = Path::new("spec").child("replicas");
+    errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
+    Err(Status::invalid("autoscaling", "Scale", target.name, &errors))
+}
+
+/// Sets what a pointer names, and the objects on the way there.
+fn nest(object: &mut Value, pointer: &str, value: Value) {
+    let place = pointer.split('/').skip(1).fold(object, |place, name| &mut place[name]);
+    *place = value;
+}
+
 impl Registry {
     pub(crate) async fn update_scale(&self, target: Target<'_>, paths: &ScalePaths, scale: &Value) -> Result<Written, Status> {
         self.change_scale(target, paths, |_| Ok(scale.clone())).await
     }
 
     pub(crate) async fn patch_scale(&self, target: Target<'_>, paths: &ScalePaths, patch: &Patch) -> Result<Written, Status> {
+        if let Patch::Apply(config) = patch {
+            return self.apply_scale(target, paths, config).await;
+        }
         let ty = target.res.body_type(target.sub).ok_or_else(|| Status::internal("no schema for Scale"))?;
         self.change_scale(target, paths, |current| {
-            let mut scale = match patch {
-                Patch::Apply(config) => apply_patch(ty, &current, &Patch::Merge(config.to_string().into()))?,
-                patch => apply_patch(ty, &current, patch)?,
-            };
+            let mut scale = apply_patch(ty, &current, patch)?;
             target.res.decode(target.cx, target.sub, &mut scale, Vec::new())?;
             Ok(scale)
         })
         .await
+    }
+
+    /// Server-side apply of a Scale: one of the object itself, which says the number of its pods and nothing else, through this
+    /// sub-resource (upstream: `managedfields.ScaleHandler`).
+    async fn apply_scale(&self, target: Target<'_>, paths: &ScalePaths, config: &Value) -> Result<Written, Status> {
+        let Target { cx, res, sub, .. } = target;
+        let mut scale = config.clone();
+        let says = scale.pointer("/spec/replicas").is_some();
+        res.decode(cx, sub, &mut scale, Vec::new())?;
+        let replicas = wanted(target, &scale)?;
+        let mut config = json!({"apiVersion": res.def.api_version(), "kind": res.def.kind, "metadata": {"name": target.name}});
+        if says {
+            nest(&mut config, paths.replicas, replicas.into());
+        }
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            let (old, now) = (res.value(&current), time::now());
+            let siblings = self.siblings(res);
+            let mut object = apply::apply(siblings.seen(), Some(&old), &config, &by(cx, res, sub, &now), cx.force)?;
+            res.decode(cx, "", &mut object, Vec::new())?;
+            match self.replace(target, &current, old, object, false).await {
+                Err(status) if status == target.modified() => {}
+                Err(status) => return Err(status),
+                Ok(entry) => {
+                    let object = Some(read(&entry.value(), paths)?);
+                    return Ok(Written { entry, created: false, object });
+                }
+            }
+        }
+        Err(target.modified())
     }
 
     async fn change_scale(
@@ -96,13 +144,7 @@ impl Registry {
         scale: &Value,
         paths: &ScalePaths,
     ) -> Result<Arc<Entry>, Status> {
-        let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-        if replicas < 0 {
-            let mut errors = Errors::new();
-            let path = Path::new("spec").child("replicas");
-            errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
-            return Err(Status::invalid("autoscaling", "Scale", target.name, &errors));
-        }
+        let replicas = wanted(target, scale)?;
         let (mut object, version) = (old.clone(), meta::resource_version(scale));
         if !version.is_empty() {
             meta::set_resource_version(&mut object, version);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinitionSpec, JSONSchemaProps};
 
-use super::{schema, versions};
+use super::{parts, versions};
 use crate::rules::text;
 
 /// Formats of texts, without their dashes.
@@ -56,7 +56,7 @@ fn unknown(spec: &CustomResourceDefinitionSpec) -> Vec<String> {
         false
     };
     for version in versions::schemas(spec, &apimachinery::field::Path::root()) {
-        schema::any(version.schema, &mut look);
+        parts::any(version.schema, &mut look);
     }
     found
 }

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-use super::schema;
+use super::parts;
 use crate::rules::{list, text};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ enum Level {
 /// Why the schema cannot be read as a structural one.
 pub(super) fn unsupported(root: &JSONSchemaProps) -> Option<String> {
     let mut found = None;
-    schema::any(root, &mut |schema| {
+    parts::any(root, &mut |schema| {
         let not_empty = |set: Option<bool>| set == Some(false);
         let fields = [
             ("id", !text(&schema.id).is_empty()),

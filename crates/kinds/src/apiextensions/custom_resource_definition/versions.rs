@@ -7,21 +7,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::json;
 
-use super::{names, schema};
+use super::schema::Located;
+use super::{names, parts, schema};
 use crate::rules::{self, list};
 
 const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: &[&str] = &["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 const MAX_WARNING: usize = 256;
 const MAX_SELECTABLE: usize = 8;
-
-/// A schema, where upstream reports what is wrong with it.
-pub(super) struct Located<'a> {
-    pub(super) path: Path,
-    pub(super) schema: &'a JSONSchemaProps,
-    /// The status is written through its own sub-resource.
-    pub(super) has_status: bool,
-}
 
 /// What all versions have in common, if they do.
 fn common<T: PartialEq>(spec: &CustomResourceDefinitionSpec, part: impl Fn(&CustomResourceDefinitionVersion) -> &T) -> bool {
@@ -188,7 +181,7 @@ fn validate_selectable(fields: &[SelectableField], schema: Option<&JSONSchemaPro
             errors.push(Error::required(&at, ""));
             continue;
         }
-        let Some(target) = schema.and_then(|schema| schema::at(schema, given)) else {
+        let Some(target) = schema.and_then(|schema| parts::at(schema, given)) else {
             errors.push(Error::invalid(&at, given, "is an invalid path: does not refer to a valid field"));
             continue;
         };

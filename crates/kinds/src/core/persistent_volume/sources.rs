@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{
 
 use crate::core::pod::host_path;
 use crate::core::volume_source::{
-    self as source, azure_disk, fibre_channel, first, flex, flocker, needs, nfs, partition, quobyte,
+    self as source, aws_disk, azure_disk, fibre_channel, first, flex, flocker, gce_disk, needs, nfs, photon_disk, portworx,
+    quobyte, vsphere_disk,
 };
 use crate::rules::{self, OneOf, text};
 
@@ -17,14 +18,9 @@ pub(super) fn validate(spec: &PersistentVolumeSpec, name: &str, path: &Path, err
     one.field("hostPath", &spec.host_path, errors, host_path);
     one.field("gcePersistentDisk", &spec.gce_persistent_disk, errors, |v, _, errors| {
         // Upstream calls it by this name.
-        let path = path.child("persistentDisk");
-        needs(&path, &[("pdName", &v.pd_name)], errors);
-        partition(&path, v.partition, errors);
+        gce_disk(v, &path.child("persistentDisk"), errors);
     });
-    one.field("awsElasticBlockStore", &spec.aws_elastic_block_store, errors, |v, path, errors| {
-        needs(path, &[("volumeID", &v.volume_id)], errors);
-        partition(path, v.partition, errors);
-    });
+    one.field("awsElasticBlockStore", &spec.aws_elastic_block_store, errors, aws_disk);
     one.field("glusterfs", &spec.glusterfs, errors, glusterfs);
     one.field("flocker", &spec.flocker, errors, flocker);
     one.field("nfs", &spec.nfs, errors, nfs);
@@ -43,15 +39,9 @@ pub(super) fn validate(spec: &PersistentVolumeSpec, name: &str, path: &Path, err
     one.field("fc", &spec.fc, errors, fibre_channel);
     one.field("flexVolume", &spec.flex_volume, errors, |v, path, errors| flex(&v.driver, v.options.as_ref(), path, errors));
     one.field("azureFile", &spec.azure_file, errors, azure_file);
-    one.field("vsphereVolume", &spec.vsphere_volume, errors, |v, path, errors| {
-        needs(path, &[("volumePath", &v.volume_path)], errors);
-    });
-    one.field("photonPersistentDisk", &spec.photon_persistent_disk, errors, |v, path, errors| {
-        needs(path, &[("pdID", &v.pd_id)], errors);
-    });
-    one.field("portworxVolume", &spec.portworx_volume, errors, |v, path, errors| {
-        needs(path, &[("volumeID", &v.volume_id)], errors);
-    });
+    one.field("vsphereVolume", &spec.vsphere_volume, errors, vsphere_disk);
+    one.field("photonPersistentDisk", &spec.photon_persistent_disk, errors, photon_disk);
+    one.field("portworxVolume", &spec.portworx_volume, errors, portworx);
     one.field("azureDisk", &spec.azure_disk, errors, azure_disk);
     one.field("scaleIO", &spec.scale_io, errors, |v, path, errors| {
         needs(path, &[("gateway", &v.gateway), ("system", &v.system), ("volumeName", text(&v.volume_name))], errors);

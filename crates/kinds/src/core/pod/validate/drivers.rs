@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{ISCSIVolumeSource, PersistentVolumeClaimTemplat
 
 use crate::core::validate_claim_spec;
 use crate::core::volume_source::{
-    self as source, azure_disk, fibre_channel, first, flex, flocker, git_repo, needs, nfs, partition, quobyte,
+    self as source, aws_disk, azure_disk, fibre_channel, first, flex, flocker, gce_disk, git_repo, needs, nfs, photon_disk,
+    portworx, quobyte, vsphere_disk,
 };
 use crate::rules::{self, OneOf, text};
 
@@ -19,14 +20,8 @@ pub(super) fn validate(volume: &Volume, one: &mut OneOf<'_>, errors: &mut Errors
     one.field("quobyte", &volume.quobyte, errors, quobyte);
     one.field("flocker", &volume.flocker, errors, flocker);
     one.field("storageos", &volume.storageos, errors, storage_os);
-    one.field("gcePersistentDisk", &volume.gce_persistent_disk, errors, |v, path, errors| {
-        needs(path, &[("pdName", &v.pd_name)], errors);
-        partition(path, v.partition, errors);
-    });
-    one.field("awsElasticBlockStore", &volume.aws_elastic_block_store, errors, |v, path, errors| {
-        needs(path, &[("volumeID", &v.volume_id)], errors);
-        partition(path, v.partition, errors);
-    });
+    one.field("gcePersistentDisk", &volume.gce_persistent_disk, errors, gce_disk);
+    one.field("awsElasticBlockStore", &volume.aws_elastic_block_store, errors, aws_disk);
     one.field("glusterfs", &volume.glusterfs, errors, |v, path, errors| {
         needs(path, &[("endpoints", &v.endpoints), ("path", &v.path)], errors);
     });
@@ -43,15 +38,9 @@ pub(super) fn validate(volume: &Volume, one: &mut OneOf<'_>, errors: &mut Errors
     one.field("azureFile", &volume.azure_file, errors, |v, path, errors| {
         needs(path, &[("secretName", &v.secret_name), ("shareName", &v.share_name)], errors);
     });
-    one.field("vsphereVolume", &volume.vsphere_volume, errors, |v, path, errors| {
-        needs(path, &[("volumePath", &v.volume_path)], errors);
-    });
-    one.field("photonPersistentDisk", &volume.photon_persistent_disk, errors, |v, path, errors| {
-        needs(path, &[("pdID", &v.pd_id)], errors);
-    });
-    one.field("portworxVolume", &volume.portworx_volume, errors, |v, path, errors| {
-        needs(path, &[("volumeID", &v.volume_id)], errors);
-    });
+    one.field("vsphereVolume", &volume.vsphere_volume, errors, vsphere_disk);
+    one.field("photonPersistentDisk", &volume.photon_persistent_disk, errors, photon_disk);
+    one.field("portworxVolume", &volume.portworx_volume, errors, portworx);
     one.field("scaleIO", &volume.scale_io, errors, |v, path, errors| {
         needs(path, &[("gateway", &v.gateway), ("system", &v.system), ("volumeName", text(&v.volume_name))], errors);
     });
