@@ -269,6 +269,10 @@ pub struct ContainerConfig {
     pub security: SecurityContext,
     /// Labels and annotations that the kubelet wants back.
     pub annotations: BTreeMap<String, String>,
+    /// The running container of the pod whose processes this one sees and is seen by; none where it has a process namespace
+    /// of its own.
+    #[serde(default)]
+    pub target: Option<String>,
     /// Most bytes of a log file before it is rotated, and how many files are kept.
     pub log_limit: Option<(u64, u32)>,
 }

@@ -142,6 +142,24 @@ impl Api {
         })
     }
 
+    /// Requests with these bodies on one connection, one after the other, which all succeed.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn send_all(&self, method: &Method, path: &str, content_type: &str, bodies: impl IntoIterator<Item = String>) {
+        self.block_on(async {
+            let mut connection = self.endpoint.connect(&self.tasks).await.unwrap();
+            for body in bodies {
+                let request = Request::builder().method(method).uri(path).header("host", "knarr");
+                let request = request.header("content-type", content_type).body(Full::new(Bytes::from(body))).unwrap();
+                let answer = connection.send_request(request).await.unwrap();
+                let status = answer.status();
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                assert!(status.is_success(), "{method} {path}: {status} {body:?}");
+            }
+        });
+    }
+
     /// GET.
     pub fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, "application/json", "")

@@ -136,15 +136,11 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         tty: spec.tty.unwrap_or(false),
         resources: resources::container(&start.model, spec, cx.machine.memory_bytes),
         security,
-        annotations: annotations(start),
+        annotations: BTreeMap::new(),
+        target: start.member.target.clone(),
         log_limit: Some(LOG_LIMIT),
         env: environment.variables,
     })
-}
-
-fn annotations(start: &Start) -> BTreeMap<String, String> {
-    let target = start.member.target.clone().map(|target| ("knarr.io/target-container".to_owned(), target));
-    target.into_iter().collect()
 }
 
 fn environment(cx: &Context, start: &Start) -> Result<Environment, String> {

@@ -57,9 +57,9 @@ pub(crate) struct Input<'a> {
     pub(crate) available: Available,
     /// Directory of what the pod's containers share: `shm`, `hostname`, `resolv.conf`.
     pub(crate) shared_dir: &'a Path,
-    /// The process that holds the pod's namespaces, and the init of its pid namespace.
+    /// The process that holds the pod's namespaces, and one of the pid namespace that the container joins, if it joins one.
     pub(crate) shim: u32,
-    pub(crate) pod_init: Option<u32>,
+    pub(crate) joined: Option<u32>,
     /// Lowest OOM score adjustment that may be set.
     pub(crate) oom_floor: Option<i32>,
     /// The system call filter; none for privileged containers and where none is wanted.
@@ -195,9 +195,9 @@ impl Input<'_> {
         if self.sandbox.ipc != NamespaceMode::Node {
             namespaces.push(shim("ipc"));
         }
-        match (self.sandbox.pid, self.pod_init) {
+        match (self.sandbox.pid, self.joined) {
             (NamespaceMode::Node, _) => {}
-            (NamespaceMode::Pod, Some(init)) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{init}/ns/pid")})),
+            (_, Some(one)) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{one}/ns/pid")})),
             _ => namespaces.push(json!({"type": "pid"})),
         }
         if self.cgroups.unified() && !self.config.security.privileged {

@@ -37,6 +37,7 @@ impl Inner {
         let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
         self.expect_start();
         let parent = entry.record();
+        let target = config.target.as_deref().map(|name| self.process_of(sandbox, name)).transpose()?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let record = ContainerRecord {
             sandbox: sandbox.to_owned(),
@@ -45,7 +46,7 @@ impl Inner {
             created: Timestamp::now(),
             log_path: parent.config.log_directory.join(&config.log_path),
             cgroup: self.group(&format!("{}/{id}", parent.config.cgroup_parent.trim_matches('/'))),
-            shared_pid: parent.config.pid != NamespaceMode::Container,
+            shared_pid: parent.config.pid != NamespaceMode::Container || target.is_some(),
             id: id.clone(),
             config,
         };
@@ -54,7 +55,7 @@ impl Inner {
         // From here on the image is in use.
         self.containers.lock().insert(id.clone(), container.clone());
         let (inner, made) = (self.clone(), container.clone());
-        let result = blocking(move || inner.prepare(&made.dir, &made.record, &parent, &image)).await;
+        let result = blocking(move || inner.prepare(&made.dir, &made.record, &parent, target, &image)).await;
         if let Err(error) = result.and_then(|result| result) {
             self.containers.lock().remove(&id);
             let (inner, container) = (self.clone(), container.clone());
@@ -71,7 +72,22 @@ impl Inner {
         self.options.tasks.spawn("prepare for a start", OnFailure::Log, blocking(move || inner.cgroups.prepare_move()));
     }
 
-    fn prepare(&self, dir: &std::path::Path, record: &ContainerRecord, parent: &SandboxRecord, image: &Record) -> Result<()> {
+    /// The first process of a running container of the sandbox.
+    fn process_of(&self, sandbox: &str, name: &str) -> Result<u32> {
+        let containers = self.containers.lock();
+        let named = containers.values().filter(|entry| entry.record.sandbox == sandbox && entry.record.config.name == name);
+        let pid = named.into_iter().find_map(|entry| entry.view().pid);
+        pid.ok_or_else(|| Error::Create(format!("target container {name:?} does not run")))
+    }
+
+    fn prepare(
+        &self,
+        dir: &std::path::Path,
+        record: &ContainerRecord,
+        parent: &SandboxRecord,
+        target: Option<u32>,
+        image: &Record,
+    ) -> Result<()> {
         let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
         std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
@@ -89,7 +105,7 @@ impl Inner {
             available: self.available,
             shared_dir: &shared_dir,
             shim: parent.shim,
-            pod_init: parent.pod_init,
+            joined: target.or(parent.pod_init),
             oom_floor: self.oom_floor,
             seccomp: seccomp(&record.config.security, self.available)?,
         };

@@ -14,7 +14,7 @@ fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) 
         available: Available(u64::MAX),
         shared_dir: Path::new("/run/sb"),
         shim: 7,
-        pod_init: Some(8),
+        joined: config.target.as_ref().map(|_| 9).or((sandbox.pid == NamespaceMode::Pod).then_some(8)),
         oom_floor: Some(0),
         seccomp: config.security.seccomp.as_ref().map(|_| json!({"defaultAction": "SCMP_ACT_ALLOW"})),
     }
@@ -32,6 +32,10 @@ fn check_args(entrypoint: &[&str], cmd: &[&str], command: &[&str], args: &[&str]
     assert_eq!(spec.map(|spec| spec["process"]["args"].clone()), expected.map(|list| json!(list)), "{command:?} {args:?}");
 }
 
+/// Conformance: [sig-node] Containers should be able to override the image's default arguments (container cmd) [NodeConformance] [Conformance]
+/// Conformance: [sig-node] Containers should be able to override the image's default command (container entrypoint) [NodeConformance] [Conformance]
+/// Conformance: [sig-node] Containers should be able to override the image's default command and arguments [NodeConformance] [Conformance]
+/// Conformance: [sig-node] Containers should use the image defaults if command and args are blank [NodeConformance] [Conformance]
 #[test]
 fn command_and_args_follow_the_pod_api() {
     check_args(&["e"], &["c"], &[], &[], Some(&["e", "c"]));
@@ -66,6 +70,9 @@ fn namespaces_are_the_pods() {
     let private = SandboxConfig { pid: NamespaceMode::Container, ..Default::default() };
     assert_eq!(namespace_types(&private), ["mount", "network/proc/7/ns/net", "uts/proc/7/ns/uts", "ipc/proc/7/ns/ipc", "pid"]);
     assert_eq!(namespace_types(&SandboxConfig::default()).last().unwrap(), "pid/proc/8/ns/pid");
+    let beside = ContainerConfig { target: Some("main".into()), ..simple() };
+    let beside = spec(&beside, &ImageConfig::default(), &private).unwrap();
+    assert!(beside["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "pid", "path": "/proc/9/ns/pid"})));
     let host = SandboxConfig { host_network: true, pid: NamespaceMode::Node, ipc: NamespaceMode::Node, ..Default::default() };
     assert_eq!(namespace_types(&host), ["mount"]);
 }
