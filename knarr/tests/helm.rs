@@ -9,7 +9,7 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/helm/ship");
 /// What the release's objects carry.
 const SELECTOR: &str = "-l app.kubernetes.io/instance=voyage";
 /// The kinds in the chart.
-const KINDS: &str = "configmaps,secrets,serviceaccounts,roles,rolebindings,services,deployments,ingresses,networkpolicies,poddisruptionbudgets,hpa";
+const KINDS: &str = "configmaps,secrets,serviceaccounts,roles,rolebindings,services,deployments,statefulsets,cronjobs,ingresses,networkpolicies,poddisruptionbudgets,hpa";
 
 /// What Helm prints as JSON.
 fn json(c: &Cluster, line: &str) -> Value {
@@ -43,11 +43,12 @@ fn a_release_from_installation_to_removal() {
     assert_eq!(objects(&c), [""; 0]);
     let installed = c.helm(&format!("install voyage {CHART} --wait --timeout 50s"));
     assert!(installed.contains("Landed at http://voyage-ship:80, release 1."), "{installed}");
-    assert_eq!(objects(&c).len(), 10, "{:?}", objects(&c));
+    assert_eq!(objects(&c).len(), 13, "{:?}", objects(&c));
     serves(&c, "Landed");
     assert_eq!(c.k("get deployment voyage-ship -o jsonpath={.status.readyReplicas}"), "1");
+    assert_eq!(c.k("get statefulset voyage-ship-store -o jsonpath={.status.readyReplicas}"), "2");
     // Hooks ran before the rest and stay as their policies say.
-    assert_eq!(c.k("logs voyage-ship-survey"), "surveyed\n");
+    assert_eq!(c.k("logs job/voyage-ship-survey"), "surveyed\n");
     assert_eq!(c.k("get configmap voyage-ship-chart -o jsonpath={.data.course}"), "west");
     let key = || c.k("get secret voyage-ship -o jsonpath={.data.key}");
     let first_key = key();
@@ -57,9 +58,9 @@ fn a_release_from_installation_to_removal() {
 
     c.helm(&format!("upgrade voyage {CHART} --set title=Sailed,replicas=2,autoscaling.enabled=true --wait --timeout 50s"));
     serves(&c, "Sailed");
-    assert_eq!(objects(&c).len(), 11, "{:?}", objects(&c));
+    assert_eq!(objects(&c).len(), 14, "{:?}", objects(&c));
     assert_eq!(key(), first_key, "the chart looks up what is there");
-    assert_eq!(c.k("get pods -l hook=check -o name"), "", "a hook with this policy is deleted");
+    assert_eq!(c.k("get jobs -l hook=check -o name"), "", "a hook with this policy is deleted");
     assert_eq!(json(&c, "get values voyage")["title"], "Sailed");
     assert_eq!(history(&c), ["superseded", "deployed"]);
 
@@ -69,7 +70,7 @@ fn a_release_from_installation_to_removal() {
 
     c.helm("rollback voyage 1 --wait --timeout 50s --no-hooks");
     serves(&c, "Landed");
-    assert_eq!(objects(&c).len(), 10, "{:?}", objects(&c));
+    assert_eq!(objects(&c).len(), 13, "{:?}", objects(&c));
     assert_eq!(history(&c).last().unwrap(), "deployed");
     assert_eq!(json(&c, "list")[0]["chart"], "ship-1.2.0");
 

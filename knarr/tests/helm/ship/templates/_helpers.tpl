@@ -7,6 +7,16 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "ship.page" -}}
+{{ include "ship.selector" . }}
+app.kubernetes.io/component: page
+{{- end }}
+
+{{- define "ship.store" -}}
+{{ include "ship.selector" . }}
+app.kubernetes.io/component: store
+{{- end }}
+
 {{- define "ship.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "ship.selector" . }}
@@ -20,11 +30,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if $there }}{{ index $there.data "key" }}{{ else }}{{ randAlphaNum 24 | b64enc }}{{ end -}}
 {{- end }}
 
-{{/* A hook that runs a line of shell. */}}
+{{/* A hook that runs a line of shell: a Job, or a Pod where Helm reads its log. */}}
 {{- define "ship.hook" -}}
 {{- $top := index . 0 -}}
-apiVersion: v1
-kind: Pod
 metadata:
   name: {{ include "ship.fullname" $top }}-{{ index . 1 }}
   labels: {hook: {{ index . 1 }}}
@@ -32,12 +40,25 @@ metadata:
     helm.sh/hook: {{ index . 2 }}
     helm.sh/hook-weight: "5"
     helm.sh/hook-delete-policy: {{ index . 3 }}
+{{- end }}
+
+{{- define "ship.shell" -}}
+restartPolicy: Never
+terminationGracePeriodSeconds: 0
+containers:
+  - name: main
+    image: {{ (index . 0).Values.tools }}
+    command: [sh, -c]
+    args: [{{ index . 1 | quote }}]
+{{- end }}
+
+{{- define "ship.job" -}}
+apiVersion: batch/v1
+kind: Job
+{{ include "ship.hook" . }}
 spec:
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 0
-  containers:
-    - name: main
-      image: {{ $top.Values.tools }}
-      command: [sh, -c]
-      args: [{{ index . 4 | quote }}]
+  backoffLimit: 0
+  template:
+    spec:
+      {{- include "ship.shell" (list (index . 0) (index . 4)) | nindent 6 }}
 {{- end }}
