@@ -7,22 +7,22 @@ use http::Method;
 use serde_json::{Value, json};
 use testing::{Cluster, eventually};
 
-use super::{KNARR, core, create, delete, exec, extend, output, patch, pod, reaches, run, send};
+use super::{KNARR, core, create, delete, extend, output, patch, pod, reaches, run, send};
 
 /// A pod as it is now.
-fn see(c: &Cluster, name: &str) -> Value {
+pub(super) fn see(c: &Cluster, name: &str) -> Value {
     c.api().object(&format!("{}/{name}", core("pods")))
 }
 
-fn main_status(c: &Cluster, name: &str) -> Value {
+pub(super) fn main_status(c: &Cluster, name: &str) -> Value {
     see(c, name)["status"]["containerStatuses"][0].clone()
 }
 
-fn restarts(c: &Cluster, name: &str) -> Option<u64> {
+pub(super) fn restarts(c: &Cluster, name: &str) -> Option<u64> {
     main_status(c, name)["restartCount"].as_u64()
 }
 
-fn condition(object: &Value, kind: &str) -> Value {
+pub(super) fn condition(object: &Value, kind: &str) -> Value {
     let conditions = object["status"]["conditions"].as_array();
     conditions.into_iter().flatten().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
 }
@@ -143,7 +143,7 @@ fn init_containers() {
 }
 
 /// A server of files that logs what it is asked for.
-const SERVER: &str =
+pub(super) const SERVER: &str =
     "mkdir /www; cd /www; touch start-exec start-http stop-exec stop-http healthz; exec httpd -f -vv -p 8080 -h /www";
 
 /// Conformance: [sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute poststart exec hook properly [NodeConformance] [Conformance]
@@ -172,71 +172,6 @@ fn hooks() {
         delete(&c, &format!("{}/stop-{kind}", core("pods")));
         c.k(&format!("wait --for=delete pod/stop-{kind} --timeout=60s"));
         assert_eq!(asked(&format!("stop-{kind}")), 1, "{kind}");
-    }
-}
-
-/// Each probe counts itself, so that what does not happen is known after so many of them.
-///
-/// Conformance: [sig-node] Probing container should *not* be restarted with a /healthz http liveness probe [NodeConformance] [Conformance]
-/// Conformance: [sig-node] Probing container should *not* be restarted with a exec "cat /tmp/health" liveness probe [NodeConformance] [Conformance]
-/// Conformance: [sig-node] Probing container should *not* be restarted with a tcp:8080 liveness probe [NodeConformance] [Conformance]
-/// Conformance: [sig-node] Probing container should be restarted with a /healthz http liveness probe [NodeConformance] [Conformance]
-/// Conformance: [sig-node] Probing container should be restarted with a exec "cat /tmp/health" liveness probe [NodeConformance] [Conformance]
-/// Conformance: [sig-node] Probing container with readiness probe should not be ready before initial delay and never restart [NodeConformance] [Conformance]
-/// Conformance: [sig-node] Probing container with readiness probe that fails should never be ready and never restart [NodeConformance] [Conformance]
-#[test]
-fn probes() {
-    let c = Cluster::start(KNARR);
-    let often = |probe: Value| {
-        let mut probe = probe;
-        extend(&mut probe, &json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 10}));
-        probe
-    };
-    let liveness = |probe: Value| json!({"livenessProbe": often(probe)});
-    let with_startup = |mut container: Value| {
-        container["startupProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
-        container
-    };
-    let http = json!({"httpGet": {"path": "/healthz", "port": 8080}});
-    let health = json!({"exec": {"command": ["sh", "-c", "echo probed >> /tmp/probes; cat /tmp/health"]}});
-    let healthy = "echo ok > /tmp/health; exec sleep 100000";
-    let listen = "exec nc -ll -p 8080 -e sh -c 'echo probed >> /tmp/probes'";
-    let always = json!({"restartPolicy": "Always"});
-    let server = format!("{SERVER} 2> /tmp/probes");
-    for (name, script, container) in [
-        ("http", server.as_str(), with_startup(liveness(http.clone()))),
-        ("exec", healthy, liveness(health.clone())),
-        ("tcp", listen, liveness(json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 1}))),
-        ("late", "exec sleep 100000", json!({"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 4}})),
-        (
-            "never",
-            "exec sleep 100000",
-            json!({"readinessProbe": often(json!({"exec": {"command": ["sh", "-c", "echo probed >> /tmp/probes; false"]}}))}),
-        ),
-    ] {
-        create(&c, &core("pods"), &pod(name, script, &container, &always));
-    }
-    c.k("wait --for=jsonpath={.status.phase}=Running pod/http pod/exec pod/tcp pod/late pod/never --timeout=60s");
-    for name in ["http", "exec", "tcp", "never"] {
-        reaches(&format!("probes of {name}"), 4, || {
-            let answer = c.try_kubectl(&["exec", name, "--", "sh", "-c", "wc -l < /tmp/probes"]);
-            answer.stdout.trim().parse().ok()
-        });
-        assert_eq!(restarts(&c, name), Some(0), "{name}");
-        let ready = condition(&see(&c, name), "Ready");
-        assert_eq!(ready["status"], if name == "never" { "False" } else { "True" }, "{name}");
-    }
-    c.k("wait --for=condition=Ready pod/late --timeout=60s");
-    let time = |value: &Value| value.as_str().unwrap().parse::<k8s_openapi::jiff::Timestamp>().unwrap().as_second();
-    let ready = time(&condition(&see(&c, "late"), "Ready")["lastTransitionTime"]);
-    let status = main_status(&c, "late");
-    let delay = ready - time(&status["state"]["running"]["startedAt"]);
-    assert!(delay >= 3 && status["restartCount"] == 0, "both times are cut to seconds: {delay}, {status}");
-
-    exec(&c, "http", "rm /www/healthz");
-    exec(&c, "exec", "rm /tmp/health");
-    for name in ["http", "exec"] {
-        reaches(&format!("restarts of {name}"), 1, || restarts(&c, name));
     }
 }
 

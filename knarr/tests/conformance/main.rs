@@ -4,8 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod containers;
+mod endpoints;
 mod environment;
 mod network;
+mod probes;
+mod proxies;
+mod scheduling;
 mod volumes;
 mod workloads;
 

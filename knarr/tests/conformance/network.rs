@@ -1,12 +1,11 @@
 //! Names, services of every type, endpoints, and the ways in from outside.
 
-use http::Method;
 use serde_json::{Value, json};
 use testing::{Cluster, eventually, machine};
 
-use super::{KNARR, NGINX, core, create, delete, exec, patch, pod, run, send};
+use super::{KNARR, core, create, delete, exec, patch, pod, run};
 
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
 /// Serves its name over HTTP on two ports, and answers whatever comes over UDP with its address.
 const SERVER: &str = r#"mkdir /www; hostname > /www/name; httpd -p 8081 -h /www; httpd -p 8080 -h /www
@@ -33,7 +32,7 @@ fn with_perl(mut pod: Value) -> Value {
 }
 
 /// A pod `name` with the label `app`, ready when it serves.
-fn server(c: &Cluster, name: &str, app: &str, extra: &Value) {
+pub(super) fn server(c: &Cluster, name: &str, app: &str, extra: &Value) {
     let container = json!({
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "readinessProbe": {"tcpSocket": {"port": 8080}},
@@ -43,15 +42,15 @@ fn server(c: &Cluster, name: &str, app: &str, extra: &Value) {
     run(c, &object);
 }
 
-fn address(c: &Cluster, pod: &str) -> String {
+pub(super) fn address(c: &Cluster, pod: &str) -> String {
     c.api().object(&format!("{}/{pod}", core("pods")))["status"]["podIP"].as_str().unwrap().to_owned()
 }
 
-fn client(c: &Cluster) {
+pub(super) fn client(c: &Cluster) {
     run(c, &pod("client", "exec sleep 100000", &json!({}), &json!({})));
 }
 
-fn service(name: &str, spec: &Value) -> Value {
+pub(super) fn service(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
 }
 
@@ -74,7 +73,7 @@ fn silent(c: &Cluster, from: &str) {
 }
 
 /// Which servers answer twenty questions of the client.
-fn answering(c: &Cluster, from: &str) -> Vec<String> {
+pub(super) fn answering(c: &Cluster, from: &str) -> Vec<String> {
     let script = format!("for i in $(seq 20); do timeout 2 wget -q -O - http://{from}/name; done | sort -u");
     exec(c, "client", &script).lines().map(str::to_owned).collect()
 }
@@ -97,7 +96,7 @@ fn reversed(address: &str) -> String {
 }
 
 /// Addresses in the slices of a service that are ready, sorted.
-fn in_slices(c: &Cluster, service: &str) -> Vec<String> {
+pub(super) fn in_slices(c: &Cluster, service: &str) -> Vec<String> {
     let list = c.api().object(&format!("{SLICES}?labelSelector=kubernetes.io/service-name%3D{service}"));
     let endpoints =
         list["items"].as_array().unwrap().iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
@@ -109,7 +108,7 @@ fn in_slices(c: &Cluster, service: &str) -> Vec<String> {
 }
 
 /// Addresses in the Endpoints of a service, sorted; nothing when there is no such object.
-fn in_endpoints(c: &Cluster, service: &str) -> Option<Vec<String>> {
+pub(super) fn in_endpoints(c: &Cluster, service: &str) -> Option<Vec<String>> {
     let answer = c.api().get(&format!("{}/{service}", core("endpoints")));
     let object = (answer.status == 200).then(|| answer.json())?;
     let subsets = object["subsets"].as_array().into_iter().flatten();
@@ -122,7 +121,7 @@ fn in_endpoints(c: &Cluster, service: &str) -> Option<Vec<String>> {
 }
 
 /// Waits until both forms of a service's endpoints have these addresses.
-fn endpoints_are(c: &Cluster, service: &str, expected: &[&String]) {
+pub(super) fn endpoints_are(c: &Cluster, service: &str, expected: &[&String]) {
     let mut expected: Vec<_> = expected.iter().map(|address| (*address).clone()).collect();
     expected.sort();
     eventually(&format!("{service} has {expected:?}"), || {
@@ -316,98 +315,6 @@ fn affinity() {
     }
 }
 
-/// Conformance: [sig-network] EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service [Conformance]
-/// Conformance: [sig-network] EndpointSlice should create and delete EndpointSlices for a Service with a selector that matches no pods [Conformance]
-/// Conformance: [sig-network] EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices [Conformance]
-/// Conformance: [sig-network] EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices [Conformance]
-/// Conformance: [sig-network] EndpointsController should create Endpoints for Pods matching a Service [Conformance]
-/// Conformance: [sig-network] EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods [Conformance]
-/// Conformance: [sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete [Conformance]
-/// Conformance: [sig-network] API Server should have Endpoints and EndpointSlices pointing to API Server [Conformance]
-/// Conformance: [sig-network] API Server should provide secure master service [Conformance]
-#[test]
-fn endpoints() {
-    let c = Cluster::start(KNARR);
-    client(&c);
-    let kubernetes = c.api().object(&format!("{}/kubernetes", core("services")));
-    assert_eq!(
-        (&kubernetes["spec"]["ports"][0]["name"], &kubernetes["spec"]["ports"][0]["port"]),
-        (&json!("https"), &json!(443))
-    );
-    endpoints_are(&c, "kubernetes", &[&machine::ADDRESS.to_owned()]);
-
-    let ports = json!([{"name": "http", "port": 80, "targetPort": "http"}]);
-    create(&c, &core("services"), &service("none", &json!({"selector": {"app": "nobody"}, "ports": ports})));
-    endpoints_are(&c, "none", &[]);
-    let of_none = format!("{SLICES}?labelSelector=kubernetes.io/service-name%3Dnone");
-    eventually("an empty slice", || (c.api().object(&of_none)["items"].as_array()?.len() == 1).then_some(()));
-    delete(&c, &format!("{}/none", core("services")));
-    eventually("both go with the service", || {
-        (in_endpoints(&c, "none").is_none() && c.api().object(&of_none)["items"] == json!([])).then_some(())
-    });
-
-    server(&c, "web1", "web", &json!({}));
-    server(&c, "web2", "web", &json!({}));
-    let [first, second] = ["web1", "web2"].map(|name| address(&c, name));
-    create(&c, &core("services"), &service("web", &json!({"selector": {"app": "web"}, "ports": ports})));
-    endpoints_are(&c, "web", &[&first, &second]);
-    let slices = c.api().object(&format!("{SLICES}?labelSelector=kubernetes.io/service-name%3Dweb"));
-    let slice = &slices["items"][0];
-    assert_eq!(
-        (&slice["ports"][0]["name"], &slice["ports"][0]["port"], &slice["ports"][0]["protocol"]),
-        (&json!("http"), &json!(8080), &json!("TCP")),
-        "{slice}"
-    );
-    for endpoint in slice["endpoints"].as_array().unwrap() {
-        assert_eq!((&endpoint["targetRef"]["kind"], &endpoint["nodeName"]), (&json!("Pod"), &json!("n1")), "{endpoint}");
-    }
-    by_hand(&c, &first, &second);
-    mirrored(&c);
-    delete(&c, &format!("{}/web1", core("pods")));
-    endpoints_are(&c, "web", &[&second]);
-}
-
-/// Slices that nobody but the test writes: of two addresses, and of one address with two ports.
-fn by_hand(c: &Cluster, first: &str, second: &str) {
-    for (name, slices, expected) in [
-        ("two-addresses", [(first, 8080), (second, 8081)], &["web1", "web2"][..]),
-        ("two-ports", [(first, 8080), (first, 8081)], &["web1"]),
-    ] {
-        let made = create(c, &core("services"), &service(name, &json!({"ports": [{"name": "http", "port": 80}]})));
-        for (number, (address, port)) in slices.iter().enumerate() {
-            let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-                "metadata": {"name": format!("{name}-{number}"), "labels": {"kubernetes.io/service-name": name}},
-                "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [{"name": "http", "port": port}]});
-            create(c, SLICES, &slice);
-        }
-        let ip = made["spec"]["clusterIP"].as_str().unwrap();
-        eventually(name, || (answering(c, &format!("{ip}:80")) == expected).then_some(()));
-        // Each slice serves alone, too.
-        delete(c, &format!("{SLICES}/{name}-0"));
-        let left = &expected[expected.len() - 1..];
-        eventually(name, || (answering(c, &format!("{ip}:80")) == left).then_some(()));
-    }
-}
-
-/// Endpoints that a client writes become slices, follow it, and go with it.
-fn mirrored(c: &Cluster) {
-    let path = format!("{}/mirrored", core("endpoints"));
-    create(c, &core("services"), &service("mirrored", &json!({"ports": [{"name": "http", "port": 80}]})));
-    let object = |ip: &str| {
-        json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "mirrored"},
-        "subsets": [{"addresses": [{"ip": ip}], "ports": [{"name": "http", "port": 9000}]}]})
-    };
-    create(c, &core("endpoints"), &object("10.1.2.3"));
-    endpoints_are(c, "mirrored", &[&"10.1.2.3".to_owned()]);
-    let list = c.api().object(&format!("{SLICES}?labelSelector=kubernetes.io/service-name%3Dmirrored"));
-    let labels = &list["items"][0]["metadata"]["labels"];
-    assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "endpointslicemirroring-controller.k8s.io", "{list}");
-    send(c, 200, Method::PUT, &path, &object("10.2.3.4"));
-    endpoints_are(c, "mirrored", &[&"10.2.3.4".to_owned()]);
-    delete(c, &path);
-    eventually("the slices go", || in_slices(c, "mirrored").is_empty().then_some(()));
-}
-
 /// Conformance: [sig-network] HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol [LinuxOnly] [Conformance]
 #[test]
 fn ports_of_the_node() {
@@ -425,55 +332,4 @@ fn ports_of_the_node() {
     assert_eq!((get("127.0.0.1"), get(machine::ADDRESS)), ("pod1".to_owned(), "pod2".to_owned()));
     let third = address(&c, "pod3");
     eventually("UDP", || (ask(&format!("{}:{port}", machine::ADDRESS))? == third).then_some(()));
-}
-
-/// Conformance: [sig-network] Proxy version v1 A set of valid responses are returned for both pod and service Proxy [Conformance]
-/// Conformance: [sig-network] Proxy version v1 A set of valid responses are returned for both pod and service ProxyWithPath [Conformance]
-#[test]
-fn proxies() {
-    let c = Cluster::start(KNARR);
-    let answer = r#"server { listen 80; location / { default_type application/json; return 200 '{"Body":"foo","Method":"$request_method"}'; } }"#;
-    let config =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"}, "data": {"default.conf": answer}});
-    create(&c, &core("configmaps"), &config);
-    let container = json!({"image": NGINX, "command": ["nginx"], "readinessProbe": {"tcpSocket": {"port": 80}},
-        "volumeMounts": [{"name": "v", "mountPath": "/etc/nginx/conf.d"}]});
-    let mut object = pod("porter", "", &container, &json!({"volumes": [{"name": "v", "configMap": {"name": "config"}}]}));
-    object["metadata"]["labels"] = json!({"app": "porter"});
-    run(&c, &object);
-    create(&c, &core("services"), &service("porter", &json!({"selector": {"app": "porter"}, "ports": [{"port": 80}]})));
-    eventually("the service has its endpoint", || (in_slices(&c, "porter").len() == 1).then_some(()));
-    for kind in ["pods", "services"] {
-        let path = format!("{}/porter/proxy", core(kind));
-        for method in [Method::DELETE, Method::OPTIONS, Method::PATCH, Method::POST, Method::PUT, Method::GET, Method::HEAD] {
-            let reads = [Method::GET, Method::HEAD].contains(&method);
-            let answer = c.api().send(method.clone(), &format!("{path}?method={method}"), "application/json", "");
-            assert_eq!(answer.status, if reads { 301 } else { 200 }, "{method} {path}: {answer:?}");
-            let below = c.api().send(method.clone(), &format!("{path}/some/path/with/{method}"), "application/json", "");
-            assert_eq!(below.status, 200, "{method} {path}: {below:?}");
-            let bodies = [Some(below).filter(|_| method != Method::HEAD), Some(answer).filter(|_| !reads)];
-            for answer in bodies.into_iter().flatten() {
-                assert_eq!(answer.json(), json!({"Body": "foo", "Method": method.as_str()}), "{path}");
-            }
-        }
-    }
-}
-
-/// Conformance: [sig-network] Service endpoints latency should not be very high [Conformance]
-#[test]
-fn latency() {
-    const SERVICES: usize = 100;
-    let c = Cluster::start(KNARR);
-    server(&c, "web", "web", &json!({}));
-    let mut took: Vec<_> = (0..SERVICES)
-        .map(|number| {
-            let name = format!("s{number}");
-            let start = std::time::Instant::now();
-            create(&c, &core("services"), &service(&name, &json!({"selector": {"app": "web"}, "ports": [{"port": 80}]})));
-            eventually("an endpoint", || (in_slices(&c, &name).len() == 1).then_some(()));
-            start.elapsed().as_secs()
-        })
-        .collect();
-    took.sort_unstable();
-    assert!(took[SERVICES / 2] < 2 && took[SERVICES * 99 / 100] < 5, "seconds: {took:?}");
 }

@@ -2,14 +2,14 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use testing::{Cluster, eventually, machine};
+use testing::{Cluster, eventually};
 
 use super::{BUSYBOX, KNARR, NGINX, core, create, delete, patch, pod, run, send};
 
 const APPS: &str = "/apis/apps/v1/namespaces/default";
 
 /// A ReplicationController, ReplicaSet or Deployment whose pods have the label `app` and idle.
-fn controller(kind: &str, name: &str, replicas: u32) -> Value {
+pub(super) fn controller(kind: &str, name: &str, replicas: u32) -> Value {
     let labels = json!({"app": name});
     let (version, selector) =
         if kind == "ReplicationController" { ("v1", labels.clone()) } else { ("apps/v1", json!({"matchLabels": labels})) };
@@ -25,12 +25,12 @@ fn collection(kind: &str) -> String {
     }
 }
 
-fn make(c: &Cluster, object: &Value) -> Value {
+pub(super) fn make(c: &Cluster, object: &Value) -> Value {
     create(c, &collection(object["kind"].as_str().unwrap()), object)
 }
 
 /// Waits until this many replicas are ready.
-fn ready(c: &Cluster, kind: &str, name: &str, replicas: u64) -> Value {
+pub(super) fn ready(c: &Cluster, kind: &str, name: &str, replicas: u64) -> Value {
     eventually(&format!("{replicas} of {kind} {name} are ready"), || {
         let object = c.api().object(&format!("{}/{name}", collection(kind)));
         let status = &object["status"];
@@ -42,7 +42,7 @@ fn ready(c: &Cluster, kind: &str, name: &str, replicas: u64) -> Value {
 }
 
 /// The pods of an app that are not on their way out.
-fn pods_of(c: &Cluster, app: &str) -> Vec<Value> {
+pub(super) fn pods_of(c: &Cluster, app: &str) -> Vec<Value> {
     let list = c.api().object(&format!("{}?labelSelector=app%3D{app}", core("pods")));
     let items = list["items"].as_array().unwrap();
     items.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().collect()
@@ -394,147 +394,4 @@ fn budgets() {
         let names = ["expectedPods", "currentHealthy", "desiredHealthy", "disruptionsAllowed", "observedGeneration"];
         (json!(names.map(|name| &status[name])) == expected).then_some(())
     });
-}
-
-fn condition(c: &Cluster, pod: &str, kind: &str) -> Value {
-    let object = c.api().object(&format!("{}/{pod}", core("pods")));
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
-}
-
-fn unschedulable(c: &Cluster, pod: &str) {
-    eventually(&format!("{pod} fits nowhere"), || (condition(c, pod, "PodScheduled")["reason"] == "Unschedulable").then_some(()));
-    assert!(c.api().object(&format!("{}/{pod}", core("pods")))["spec"]["nodeName"].is_null(), "{pod}");
-}
-
-/// A pod that idles, with this in its specification.
-fn idle(name: &str, spec: &Value) -> Value {
-    pod(name, "exec sleep 100000", &json!({}), spec)
-}
-
-fn requesting(name: &str, resource: &str, quantity: &str, spec: &Value) -> Value {
-    let resources = json!({"requests": {resource: quantity}, "limits": {resource: quantity}});
-    pod(name, "exec sleep 100000", &json!({"resources": resources}), spec)
-}
-
-/// Conformance: [sig-scheduling] SchedulerPredicates [Serial] validates resource limits of pods that are allowed to run [Conformance]
-/// Conformance: [sig-scheduling] SchedulerPredicates [Serial] validates that NodeSelector is respected if matching [Conformance]
-/// Conformance: [sig-scheduling] SchedulerPredicates [Serial] validates that NodeSelector is respected if not matching [Conformance]
-/// Conformance: [sig-scheduling] SchedulerPredicates [Serial] validates that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP [Conformance]
-#[test]
-fn predicates() {
-    let c = Cluster::start(KNARR);
-    let nowhere = json!({"nodeSelector": {"label": "nonempty"}});
-    create(&c, &core("pods"), &idle("nowhere", &nowhere));
-    unschedulable(&c, "nowhere");
-    patch(&c, "/api/v1/nodes/n1", &json!({"metadata": {"labels": {"example.com/here": "42"}}}));
-    run(&c, &idle("here", &json!({"nodeSelector": {"example.com/here": "42"}})));
-    patch(&c, "/api/v1/nodes/n1", &json!({"metadata": {"labels": {"label": "nonempty"}}}));
-    c.k("wait --for=condition=Ready pod/nowhere --timeout=60s");
-
-    let with_port = |name: &str, ip: &str| {
-        let ports = json!({"ports": [{"containerPort": 8080, "hostPort": 54322, "hostIP": ip, "protocol": "TCP"}]});
-        pod(name, "exec sleep 100000", &ports, &json!({}))
-    };
-    run(&c, &with_port("all-addresses", "0.0.0.0"));
-    create(&c, &core("pods"), &with_port("one-address", machine::ADDRESS));
-    unschedulable(&c, "one-address");
-
-    let cpu = c.api().object("/api/v1/nodes/n1")["status"]["allocatable"]["cpu"].as_str().unwrap().parse::<u64>().unwrap() * 1000;
-    run(&c, &requesting("filler", "cpu", &format!("{}m", cpu * 7 / 10), &json!({})));
-    create(&c, &core("pods"), &requesting("too-much", "cpu", &format!("{}m", cpu / 2), &json!({})));
-    unschedulable(&c, "too-much");
-    c.k("wait --for=jsonpath={.reason}=FailedScheduling events --field-selector involvedObject.name=too-much --timeout=60s");
-    delete(&c, &format!("{}/filler", core("pods")));
-    c.k("wait --for=condition=Ready pod/too-much --timeout=60s");
-}
-
-/// Conformance: [sig-scheduling] SchedulerPreemption [Serial] PreemptionExecutionPath runs ReplicaSets to verify preemption running path [Conformance]
-/// Conformance: [sig-scheduling] SchedulerPreemption [Serial] validates basic preemption works [Conformance]
-/// Conformance: [sig-scheduling] SchedulerPreemption [Serial] validates lower priority pod preemption by critical pod [Conformance]
-/// Conformance: [sig-scheduling] SchedulerPreemption [Serial] validates pod disruption condition is added to the preempted pod [Conformance]
-#[test]
-fn preemption() {
-    const RESOURCE: &str = "example.com/fakecpu";
-    let c = Cluster::start(KNARR);
-    let capacity = json!({"status": {"capacity": {RESOURCE: "1000"}, "allocatable": {RESOURCE: "1000"}}});
-    patch(&c, "/api/v1/nodes/n1/status", &capacity);
-    for number in 1..=4 {
-        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": format!("p{number}")},
-            "value": number});
-        create(&c, "/apis/scheduling.k8s.io/v1/priorityclasses", &class);
-    }
-    let priority = |number: u32| json!({"priorityClassName": format!("p{number}")});
-    let pods = core("pods");
-    // The lowest goes, and only it.
-    let mut victim = requesting("low", RESOURCE, "400", &priority(1));
-    victim["metadata"]["finalizers"] = json!(["example.com/seen"]);
-    run(&c, &victim);
-    run(&c, &requesting("middle", RESOURCE, "600", &priority(2)));
-    create(&c, &pods, &requesting("high", RESOURCE, "400", &priority(3)));
-    eventually("the victim is told why", || {
-        let told = condition(&c, "low", "DisruptionTarget");
-        (told["status"] == "True" && told["reason"] == "PreemptionByScheduler").then_some(())
-    });
-    assert!(c.api().object(&format!("{pods}/low"))["metadata"]["deletionTimestamp"].is_string());
-    patch(&c, &format!("{pods}/low"), &json!({"metadata": {"finalizers": null}}));
-    c.k("wait --for=condition=Ready pod/high pod/middle --timeout=60s");
-    assert_eq!(c.api().get(&format!("{pods}/low")).status, 404);
-
-    let mut critical = requesting("critical", RESOURCE, "600", &json!({"priorityClassName": "system-cluster-critical"}));
-    critical["metadata"]["namespace"] = json!("kube-system");
-    create(&c, "/api/v1/namespaces/kube-system/pods", &critical);
-    c.k("wait --for=condition=Ready pod/critical -n kube-system --timeout=60s");
-    assert_eq!((c.api().get(&format!("{pods}/middle")).status, c.api().get(&format!("{pods}/high")).status), (404, 200));
-    delete(&c, "/api/v1/namespaces/kube-system/pods/critical");
-    delete(&c, &format!("{pods}/high"));
-    c.k("wait --for=delete pod/high --timeout=60s");
-    c.k("wait --for=delete pod/critical -n kube-system --timeout=60s");
-    sets_that_preempt(&c, RESOURCE);
-}
-
-/// Three ReplicaSets fill the node; the fourth drives the two lowest away, whose pods are made again and wait.
-fn sets_that_preempt(c: &Cluster, resource: &str) {
-    for (number, quantity) in [(1, "200"), (2, "300"), (3, "450"), (4, "500")] {
-        let name = format!("rs-pod{number}");
-        let mut set = controller("ReplicaSet", &name, 1);
-        let quantities = json!({"requests": {resource: quantity}, "limits": {resource: quantity}});
-        set["spec"]["template"]["spec"]["priorityClassName"] = json!(format!("p{number}"));
-        set["spec"]["template"]["spec"]["containers"][0]["resources"] = quantities;
-        make(c, &set);
-        ready(c, "ReplicaSet", &name, 1);
-    }
-    for (number, runs) in [(1, false), (2, false), (3, true), (4, true)] {
-        eventually("pods are made again", || {
-            let pods = pods_of(c, &format!("rs-pod{number}"));
-            (pods.len() == 1 && pods[0]["spec"]["nodeName"].is_string() == runs).then_some(())
-        });
-    }
-}
-
-/// A pod's deadline tells how much time has passed.
-///
-/// Conformance: [sig-node] NoExecuteTaintManager Multiple Pods [Serial] evicts pods with minTolerationSeconds [Disruptive] [Conformance]
-/// Conformance: [sig-node] NoExecuteTaintManager Single Pod [Serial] removing taint cancels eviction [Disruptive] [Conformance]
-#[test]
-fn taints() {
-    let c = Cluster::start(KNARR);
-    let tolerating = |name: &str, seconds: Value| {
-        let toleration = json!({"key": "example.com/evict", "operator": "Exists", "effect": "NoExecute",
-            "tolerationSeconds": seconds});
-        idle(name, &json!({"tolerations": [toleration]}))
-    };
-    run(&c, &tolerating("short", json!(1)));
-    run(&c, &tolerating("long", json!(5)));
-    let taint = |taints: Value| patch(&c, "/api/v1/nodes/n1", &json!({"spec": {"taints": taints}}));
-    taint(json!([{"key": "example.com/evict", "value": "x", "effect": "NoExecute"}]));
-    let mut clock = tolerating("clock", Value::Null);
-    clock["spec"]["activeDeadlineSeconds"] = json!(6);
-    run(&c, &clock);
-    c.k("wait --for=delete pod/short --timeout=60s");
-    let long = format!("{}/long", core("pods"));
-    assert!(c.api().object(&long)["metadata"]["deletionTimestamp"].is_null(), "each pod has its own time");
-    taint(json!([]));
-    c.k("wait --for=jsonpath={.status.phase}=Failed pod/clock --timeout=60s");
-    assert!(c.api().object(&long)["metadata"]["deletionTimestamp"].is_null(), "a taint that is gone evicts nobody");
 }
