@@ -3,9 +3,11 @@
 mod certificates;
 mod device_access;
 mod ingress_class;
+mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage_class;
@@ -25,6 +27,7 @@ use crate::authz::{Authorizer, EscalationCheck};
 pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace::NamespaceLifecycle),
+        Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
         Box::new(taints::TaintNodesByCondition),
@@ -40,6 +43,8 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),
         Box::new(EscalationCheck::new(authorizer.clone())),
+        // Last: what is refused by others is not counted.
+        Box::new(resource_quota::ResourceQuota),
     ]
 }
 

@@ -26,6 +26,7 @@ mod pods;
 mod protection;
 mod queue;
 mod replicas;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod services;
@@ -51,6 +52,7 @@ use garbage::GarbageCollector;
 use node_lifecycle::NodeLifecycle;
 use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
+use resource_quota::ResourceQuotas;
 use services::balancer::Balancers;
 use services::endpoints::EndpointsOfServices;
 use services::endpointslices::EndpointSlices;
@@ -113,6 +115,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
     entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers), o, t)),
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
+    entry::<ResourceQuotas>(|o, t| launch(ResourceQuotas::new(&o.informers, (o.clients)(ResourceQuotas::ACCOUNT)), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),

@@ -4,6 +4,7 @@
 
 pub mod nodes;
 pub mod qos;
+pub mod quota;
 pub mod references;
 pub mod resources;
 pub mod state;
@@ -11,6 +12,11 @@ pub mod tolerations;
 pub mod volumes;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+/// The specification of a pod as it is stored; None when it is none.
+pub fn spec_of_value(pod: &serde_json::Value) -> Option<PodSpec> {
+    serde_json::from_value(pod.get("spec")?.clone()).ok()
+}
 
 /// Whether an init container is a sidecar: it starts in its turn and stays beside the others (KEP-753).
 pub fn is_sidecar(init: &Container) -> bool {

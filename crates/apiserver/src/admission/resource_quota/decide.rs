@@ -1,0 +1,172 @@
+//! What a quota says to a request. Pure.
+
+use apimachinery::quantity::Quantity;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuotaSpec};
+use pods::quota::{self, Usage};
+use serde_json::{Map, Value, json};
+
+/// What a request takes.
+pub(super) struct Asked {
+    group: &'static str,
+    plural: &'static str,
+    /// More, or less, than before.
+    delta: Usage,
+    /// The pod, if the object is one.
+    pod: Option<Pod>,
+    creates: bool,
+}
+
+impl Asked {
+    pub(super) fn new(group: &'static str, plural: &'static str, object: &Value, old: Option<&Value>, now: Timestamp) -> Self {
+        let mut delta = quota::of_value(group, plural, object, now);
+        for (name, amount) in old.map(|old| quota::of_value(group, plural, old, now)).unwrap_or_default() {
+            *delta.entry(name).or_default() -= amount;
+        }
+        delta.retain(|_, amount| !amount.is_zero());
+        let pod = if (group, plural) == ("", "pods") { serde_json::from_value(object.clone()).ok() } else { None };
+        Self { group, plural, delta, pod, creates: old.is_none() }
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// The quota is not about it.
+    Free,
+    Refused(String),
+    /// The quota as it is when it has been counted.
+    Charged(Value),
+}
+
+pub(super) fn decide(asked: &Asked, quota: &Value) -> Verdict {
+    let spec: ResourceQuotaSpec = serde_json::from_value(quota["spec"].clone()).unwrap_or_default();
+    let hard = amounts(&quota["status"]["hard"]);
+    let names: Vec<&str> =
+        hard.keys().map(String::as_str).filter(|name| quota::concerns(asked.group, asked.plural, name)).collect();
+    if names.is_empty() || !quota::selects(&spec, asked.pod.as_ref()) {
+        return Verdict::Free;
+    }
+    let name = apimachinery::meta::name(quota);
+    if let Some(pod) = asked.pod.as_ref().filter(|_| asked.creates) {
+        let unsaid = quota::unsaid(names.iter().copied(), pod);
+        if !unsaid.is_empty() {
+            let each = unsaid.iter().map(|(name, who)| format!("{name} for: {}", who.join(",")));
+            let all = each.collect::<Vec<_>>().join("; ");
+            return Verdict::Refused(format!("failed quota: {name}: must specify {all}"));
+        }
+    }
+    let used = amounts(&quota["status"]["used"]);
+    let unknown: Vec<&str> = names.iter().copied().filter(|name| !used.contains_key(*name)).collect();
+    if !unknown.is_empty() {
+        return Verdict::Refused(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
+    }
+    count(asked, quota, name, &hard, used)
+}
+
+fn count(asked: &Asked, quota: &Value, name: &str, hard: &Usage, mut used: Usage) -> Verdict {
+    let (mut requested, mut before, mut limited) = (Vec::new(), Vec::new(), Vec::new());
+    let mut changed = false;
+    for (resource, most) in hard {
+        let (Some(delta), Some(now)) = (asked.delta.get(resource), used.get(resource).copied()) else { continue };
+        let next = now + *delta;
+        if delta.signum() > 0 && next > *most {
+            requested.push(format!("{resource}={delta}"));
+            before.push(format!("{resource}={now}"));
+            limited.push(format!("{resource}={most}"));
+        }
+        used.insert(resource.clone(), next.max(Quantity::ZERO.with_format(most.format())));
+        changed = true;
+    }
+    if !requested.is_empty() {
+        let [requested, before, limited] = [requested, before, limited].map(|list| list.join(","));
+        let text = format!("exceeded quota: {name}, requested: {requested}, used: {before}, limited: {limited}");
+        return Verdict::Refused(text);
+    }
+    if !changed {
+        return Verdict::Free;
+    }
+    let mut next = quota.clone();
+    next["status"]["used"] =
+        used.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect::<Map<_, _>>().into();
+    Verdict::Charged(next)
+}
+
+fn amounts(value: &Value) -> Usage {
+    let list = value.as_object().into_iter().flatten();
+    list.filter_map(|(name, amount)| Some((name.clone(), Quantity::from_value(amount).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(scopes: &[&str], hard: Value, used: Value) -> Value {
+        json!({"metadata": {"name": "q"}, "spec": {"scopes": scopes}, "status": {"hard": hard, "used": used}})
+    }
+
+    /// What is used afterwards, or why it is refused.
+    #[track_caller]
+    fn check(plural: &'static str, object: &Value, old: Option<&Value>, quota: &Value, expected: Result<Value, &str>) {
+        let asked = Asked::new("", plural, object, old, Timestamp::UNIX_EPOCH);
+        let found = match decide(&asked, quota) {
+            Verdict::Free => Ok(Value::Null),
+            Verdict::Refused(why) => Err(why),
+            Verdict::Charged(quota) => Ok(quota["status"]["used"].clone()),
+        };
+        assert_eq!(found, expected.map_err(str::to_owned));
+    }
+
+    fn pod(requests: Value) -> Value {
+        json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}})
+    }
+
+    #[test]
+    fn pods() {
+        let hard = json!({"pods": "2", "requests.cpu": "1", "requests.memory": "1Gi", "services": "1"});
+        let used = json!({"pods": "1", "requests.cpu": "500m", "requests.memory": "256Mi", "services": "0"});
+        let cluster = quota(&[], hard, used);
+        let asks = |cpu: &str| pod(json!({"cpu": cpu, "memory": "256Mi"}));
+        let after = json!({"pods": "2", "requests.cpu": "1", "requests.memory": "512Mi", "services": "0"});
+        check("pods", &asks("500m"), None, &cluster, Ok(after));
+        let over = "exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=500m, limited: requests.cpu=1";
+        check("pods", &asks("600m"), None, &cluster, Err(over));
+        check("pods", &pod(json!({"cpu": "1m"})), None, &cluster, Err("failed quota: q: must specify requests.memory for: c"));
+        check("secrets", &json!({}), None, &cluster, Ok(Value::Null));
+        let unknown = "status unknown for quota: q, resources: pods";
+        check("pods", &asks("1m"), None, &quota(&[], json!({"pods": "2"}), json!({})), Err(unknown));
+        // Before the controller has looked at it, a quota limits nothing.
+        check("pods", &asks("1m"), None, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}), Ok(Value::Null));
+    }
+
+    #[test]
+    fn scopes() {
+        let of = |scope: &str| quota(&[scope], json!({"pods": "1"}), json!({"pods": "0"}));
+        let mut ends = pod(json!({}));
+        ends["spec"]["activeDeadlineSeconds"] = json!(3600);
+        let one = || Ok(json!({"pods": "1"}));
+        let none = || Ok(Value::Null);
+        check("pods", &ends, None, &of("Terminating"), one());
+        check("pods", &ends, None, &of("NotTerminating"), none());
+        check("pods", &pod(json!({})), None, &of("Terminating"), none());
+        check("pods", &pod(json!({})), None, &of("NotTerminating"), one());
+        check("pods", &pod(json!({})), None, &of("BestEffort"), one());
+        check("pods", &pod(json!({"cpu": "1"})), None, &of("BestEffort"), none());
+        check("pods", &pod(json!({"cpu": "1"})), None, &of("NotBestEffort"), one());
+    }
+
+    #[test]
+    fn changes() {
+        let service = |kind: &str| json!({"spec": {"type": kind, "ports": [{"port": 80}]}});
+        let limits = |used: &str| {
+            quota(&[], json!({"services": "5", "services.nodeports": "1"}), json!({"services": "1", "services.nodeports": used}))
+        };
+        let (plain, port) = (service("ClusterIP"), service("NodePort"));
+        check("services", &port, Some(&plain), &limits("0"), Ok(json!({"services": "1", "services.nodeports": "1"})));
+        check("services", &plain, Some(&port), &limits("1"), Ok(json!({"services": "1", "services.nodeports": "0"})));
+        check("services", &port, Some(&port), &limits("1"), Ok(Value::Null));
+        let over =
+            "exceeded quota: q, requested: services.nodeports=1, used: services.nodeports=1, limited: services.nodeports=1";
+        check("services", &port, Some(&plain), &limits("1"), Err(over));
+    }
+}

@@ -1,0 +1,181 @@
+//! ResourceQuotas: what the objects of a namespace take together. The API server adds what it lets in; this controller counts
+//! what is there, and so gives back what has gone.
+
+mod count;
+mod others;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::pods::quota::{self, Usage};
+use client::kube::Api;
+use client::kube::api::PostParams;
+use client::{Client, Informer, Informers, Key};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, Service};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::queue::Queue;
+use crate::{meta, pods};
+use others::Others;
+
+/// How long a quota has to stay as it is before it is lowered: what the API server has added may not be written yet.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long after a change by the API server everything is counted, should the object not have been written.
+const RECOUNT: Duration = Duration::from_secs(5);
+
+pub(crate) struct ResourceQuotas {
+    quotas: Informer<ResourceQuota>,
+    pods: Informer<Pod>,
+    services: Informer<Service>,
+    claims: Informer<PersistentVolumeClaim>,
+    others: Arc<Others>,
+    /// The version of a quota that is to be lowered, and since when it has been that.
+    lowered: Mutex<HashMap<Key, (Option<String>, Instant)>>,
+}
+
+impl ResourceQuotas {
+    /// `client` has the controller's own identity, which may read the metadata of everything.
+    pub(crate) fn new(informers: &Informers, client: Client) -> Self {
+        Self {
+            quotas: informers.of(),
+            pods: informers.of(),
+            services: informers.of(),
+            claims: informers.of(),
+            others: Arc::new(Others::new(client)),
+            lowered: Mutex::default(),
+        }
+    }
+
+    /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it.
+    fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: fn(&client::Change<K>) -> bool) -> Source {
+        let quotas = self.quotas.clone();
+        Source::mapped(informer, move |change, queue| {
+            if change.new.is_none() || ended(change) {
+                enqueue(&quotas, change.key.ns(), queue);
+            }
+        })
+    }
+}
+
+/// Enqueues the quotas of a namespace.
+fn enqueue(quotas: &Informer<ResourceQuota>, namespace: &str, queue: &Queue) {
+    quotas.in_namespace(namespace).iter().for_each(|quota| queue.add(Key::of(quota.as_ref())));
+}
+
+fn pod_ended(change: &client::Change<Pod>) -> bool {
+    let ended = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(pods::is_finished);
+    change.old.is_some() && !ended(&change.old) && ended(&change.new)
+}
+
+impl Controller for ResourceQuotas {
+    const NAME: &'static str = "resourcequota";
+    const ACCOUNT: &'static str = "resourcequota-controller";
+
+    fn sources(&self) -> Vec<Source> {
+        let own = Source::mapped(&self.quotas, |change, queue| {
+            let hard = |quota: &Arc<ResourceQuota>| quota.spec.as_ref().and_then(|spec| spec.hard.clone());
+            match (&change.old, &change.new) {
+                (Some(old), Some(new)) if hard(old) == hard(new) => queue.add_after(change.key.clone(), RECOUNT),
+                _ => queue.add(change.key.clone()),
+            }
+        });
+        let (others, quotas) = (self.others.clone(), self.quotas.clone());
+        let of_others = Source {
+            synced: Box::pin(std::future::ready(())),
+            feed: Box::new(move |queue| Box::pin(async move { others.follow(&quotas, &queue).await })),
+        };
+        let never = |_: &client::Change<Service>| false;
+        let of_claims = self.gone(&self.claims, |_| false);
+        vec![own, self.gone(&self.pods, pod_ended), self.gone(&self.services, never), of_claims, of_others]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let Some(quota) = self.quotas.by_key(key) else {
+            self.lowered.lock().remove(key);
+            return Ok(Action::Done);
+        };
+        let usage = self.usage(cx, &quota).await?;
+        let status = count::status(&quota, &usage);
+        let change = count::change(quota.status.as_ref(), &status);
+        if change == count::Change::None {
+            self.lowered.lock().remove(key);
+            return Ok(Action::Done);
+        }
+        if change == count::Change::Lower
+            && let Some(left) = self.settles(key, quota.metadata.resource_version.clone())
+        {
+            return Ok(Action::After(left));
+        }
+        self.lowered.lock().remove(key);
+        let next = ResourceQuota { status: Some(status), ..quota.as_ref().clone() };
+        let api: Api<ResourceQuota> = Api::namespaced(cx.client.clone(), key.ns());
+        api.replace_status(&key.name, &PostParams::default(), &next).await?;
+        Ok(Action::Done)
+    }
+}
+
+impl ResourceQuotas {
+    /// How long the quota still has to stay at this version before it is lowered; None when it has.
+    fn settles(&self, key: &Key, version: Option<String>) -> Option<Duration> {
+        let mut lowered = self.lowered.lock();
+        let now = Instant::now();
+        let (seen, since) = lowered.entry(key.clone()).or_insert_with(|| (version.clone(), now));
+        if *seen != version {
+            (*seen, *since) = (version, now);
+        }
+        SETTLE.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// What the objects take that the quota is about.
+    async fn usage(&self, cx: &Cx, quota: &ResourceQuota) -> Result<Usage, Error> {
+        let spec = quota.spec.clone().unwrap_or_default();
+        let namespace = meta::namespace(quota);
+        let mut usage = self.sized(namespace, &spec, cx.clock.now());
+        for (group, plural) in numbered(&spec) {
+            let number = self.others.count(namespace, &group, &plural).await?;
+            let one = quota::of_any(&group, &plural).into_iter();
+            count::add(&mut usage, one.map(|(name, one)| (name, one.times(number))).collect());
+        }
+        Ok(usage)
+    }
+
+    /// What the objects take that are more than numbers.
+    fn sized(&self, namespace: &str, spec: &ResourceQuotaSpec, now: Timestamp) -> Usage {
+        let names = || spec.hard.iter().flatten().map(|(name, _)| name.as_str());
+        let concerns = |plural: &str| names().any(|name| quota::concerns("", plural, name));
+        let mut usage = Usage::new();
+        if concerns("pods") {
+            let pods = self.pods.in_namespace(namespace).into_iter().filter(|pod| quota::selects(spec, Some(pod)));
+            pods.for_each(|pod| count::add(&mut usage, quota::of_pod(&pod, now)));
+        }
+        // Only pods have scopes.
+        let all = quota::selects(spec, None);
+        if all && concerns("services") {
+            let services = self.services.in_namespace(namespace);
+            services.iter().for_each(|service| count::add(&mut usage, quota::of_service(service)));
+        }
+        if all && concerns("persistentvolumeclaims") {
+            let claims = self.claims.in_namespace(namespace);
+            claims.iter().for_each(|claim| count::add(&mut usage, quota::of_claim(claim)));
+        }
+        usage
+    }
+}
+
+/// The same of a quota.
+fn numbered_of(quota: &ResourceQuota) -> BTreeSet<(String, String)> {
+    quota.spec.as_ref().map(numbered).unwrap_or_default()
+}
+
+/// Groups and plurals of the objects that the quota only counts.
+fn numbered(spec: &ResourceQuotaSpec) -> BTreeSet<(String, String)> {
+    let names = spec.hard.iter().flatten().filter(|_| quota::selects(spec, None));
+    let counted = names.filter_map(|(name, _)| others::counted(name));
+    counted.map(|(group, plural)| (group.to_owned(), plural.to_owned())).collect()
+}
