@@ -17,6 +17,7 @@ use crate::call::On;
 use crate::metrics::load::Ongoing;
 use crate::negotiate::{Accept, Format, Shape};
 use crate::respond;
+use crate::stages::InProcess;
 use crate::stages::watches::Place;
 
 /// How long a watch lasts that does not say, at least; up to twice that, so that clients do not come back all at once.
@@ -43,8 +44,14 @@ pub(crate) fn stream(on: &On<'_>, watch: Watch, place: Option<Place>, tasks: &Ta
         ongoing: on.call.ongoing.clone(),
         _place: place,
     };
-    let watch = watch.into_stream().take_until(tasks.token().cancelled_owned());
+    // A token of this watch alone: asking one takes its lock.
+    let watch = watch.into_stream().take_until(tasks.token().child_token().cancelled_owned());
     if !streaming::is_websocket(&on.call.parts.headers) {
+        // A component of this process that keeps the object shares it with the cache.
+        if on.call.parts.extensions.get::<InProcess>().is_some() && events.is_plain() {
+            let pieces = watch.flat_map(move |event| futures::stream::iter(events.pieces(&event).map(Ok)));
+            return Ok(respond::bytes(StatusCode::OK, stream_type, Body::Stream(pieces.boxed())));
+        }
         let frames = watch.map(move |event| Ok(events.frame(&event)));
         return Ok(respond::bytes(StatusCode::OK, stream_type, Body::Stream(frames.boxed())));
     }
@@ -84,6 +91,24 @@ impl Events {
         frame.put_u32(message.len() as u32);
         frame.put_slice(&message);
         frame.freeze()
+    }
+
+    /// Whether events are sent as their lines of JSON.
+    fn is_plain(&self) -> bool {
+        self.accept.format == Format::Json && matches!(self.accept.shape, Shape::Object | Shape::MetadataList { .. })
+    }
+
+    /// The line of an event in three pieces, the middle one of which is the object as the cache has it.
+    fn pieces(&mut self, event: &Event) -> [Bytes; 3] {
+        let object = match &event.status {
+            Some(status) => Bytes::from(status.to_json()),
+            None => event.entry.json.clone(),
+        };
+        let head = format!(r#"{{"type":"{}","object":"#, event.kind.as_str());
+        if let Some(ongoing) = &self.ongoing {
+            ongoing.sent(head.len() + object.len() + 2);
+        }
+        [head.into(), object, Bytes::from_static(b"}\n")]
     }
 
     fn message(&mut self, event: &Event) -> Bytes {

@@ -9,7 +9,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::Key;
+use crate::slot::Slot;
+use crate::{Key, Object};
+
+/// Changes of which an empty queue keeps the room.
+const ROOM: usize = 1024;
 
 /// One step of one object, from what the subscriber saw last to what is there now.
 #[derive(Debug)]
@@ -35,8 +39,8 @@ pub struct Changes<K> {
 }
 
 struct Pending<K> {
-    old: Option<Arc<K>>,
-    new: Option<Arc<K>>,
+    old: Option<Arc<Slot<K>>>,
+    new: Option<Arc<Slot<K>>>,
 }
 
 struct State<K> {
@@ -56,7 +60,7 @@ impl<K> Default for Queue<K> {
 }
 
 impl<K> Queue<K> {
-    pub(crate) fn push(&self, key: &Key, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+    pub(crate) fn push(&self, key: &Key, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
         let state = &mut *self.state.lock();
         match state.pending.get_mut(key) {
             Some(pending) if pending.old.is_none() && new.is_none() => {
@@ -75,18 +79,31 @@ impl<K> Queue<K> {
         self.wake.notify_one();
     }
 
-    fn pop(&self) -> Option<Change<K>> {
+    fn take(&self) -> Option<(Key, Pending<K>)> {
         let state = &mut *self.state.lock();
         while let Some(key) = state.order.pop_front() {
-            if let Some(Pending { old, new }) = state.pending.remove(&key) {
-                return Some(Change { key, old, new });
+            if let Some(pending) = state.pending.remove(&key) {
+                return Some((key, pending));
             }
+        }
+        // The room of many changes at once goes back.
+        if state.order.capacity() > ROOM {
+            state.order = VecDeque::new();
+            state.pending = HashMap::new();
         }
         None
     }
 }
 
-impl<K> Changes<K> {
+impl<K: Object> Queue<K> {
+    fn pop(&self) -> Option<Change<K>> {
+        let (key, Pending { old, new }) = self.take()?;
+        let get = |slot: Option<Arc<Slot<K>>>| slot.and_then(|slot| slot.get());
+        Some(Change { key, old: get(old), new: get(new) })
+    }
+}
+
+impl<K: Object> Changes<K> {
     /// The next change. Waits for one; safe to drop and call again.
     pub async fn next(&mut self) -> Change<K> {
         loop {
@@ -105,17 +122,27 @@ impl<K> Changes<K> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::core::v1::ConfigMap;
 
-    fn check(steps: &[(&str, Option<u32>, Option<u32>)], expected: &[(&str, Option<u32>, Option<u32>)]) {
-        let queue = Arc::new(Queue::default());
+    use super::*;
+    use crate::slot::Hot;
+
+    fn check(steps: &[(&str, Option<u64>, Option<u64>)], expected: &[(&str, Option<u64>, Option<u64>)]) {
+        let (queue, hot) = (Arc::new(Queue::<ConfigMap>::default()), Arc::<Hot<ConfigMap>>::default());
+        let slot = |name: &str, version: u64| {
+            let json = format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{version}"}}}}"#);
+            Arc::new(Slot::new(json.into(), &hot).unwrap().0)
+        };
         for (name, old, new) in steps {
-            queue.push(&Key::cluster(*name), old.map(Arc::new).as_ref(), new.map(Arc::new).as_ref());
+            let slot = |version: &Option<u64>| version.map(|version| slot(name, version));
+            queue.push(&Key::cluster(*name), slot(old).as_ref(), slot(new).as_ref());
         }
         let mut changes = Changes { queue };
         let mut seen = Vec::new();
+        let version = |object: &Option<Arc<ConfigMap>>| object.as_deref().map(crate::resource_version::of);
         while let Some(change) = changes.try_next() {
-            seen.push((change.key.name.clone(), change.old.as_deref().copied(), change.new.as_deref().copied()));
+            seen.push((change.key.name.clone(), version(&change.old), version(&change.new)));
         }
         let expected: Vec<_> = expected.iter().map(|(name, old, new)| (name.to_string(), *old, *new)).collect();
         assert_eq!(seen, expected);

@@ -6,12 +6,14 @@ use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use kube::{Client, Resource};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::slot::{LabelSet, Slot};
 use crate::store::Store;
 use crate::watch::{Event, Watch};
 use crate::{Changes, Index, Key, Values, resource_version};
@@ -46,12 +48,19 @@ impl<K: Resource> Default for Informer<K> {
 impl<K: Object> Informer<K> {
     /// Every object, by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.store.read().list().cloned().collect()
+        self.select(|_| true)
+    }
+
+    /// The objects that are `wanted`, by namespace and name. Each is looked at alone, so that the others take no memory.
+    pub fn select(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let slots: Vec<_> = self.shared.store.read().list().cloned().collect();
+        objects(&slots).filter(|object| wanted(object)).collect()
     }
 
     /// One object. `namespace` is None for cluster-scoped kinds.
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
-        self.shared.store.read().get(namespace, name).cloned()
+        let slot = self.shared.store.read().get(namespace, name).cloned();
+        slot?.get()
     }
 
     /// One object by its key.
@@ -61,17 +70,28 @@ impl<K: Object> Informer<K> {
 
     /// The objects of one namespace, by name.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.shared.store.read().in_namespace(namespace).cloned().collect()
+        self.labelled(namespace, |_| true)
+    }
+
+    /// The objects of one namespace whose labels match, by name. Of the others nothing else is looked at.
+    pub fn labelled(&self, namespace: &str, matches: impl Fn(&LabelSet) -> bool) -> Vec<Arc<K>> {
+        let store = self.shared.store.read();
+        let slots: Vec<_> = store.in_namespace(namespace).filter(|slot| matches(slot.labels())).cloned().collect();
+        drop(store);
+        objects(&slots).collect()
     }
 
     /// The objects whose controlling owner has this uid, by key. From an index.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
-        self.shared.store.read().owned_by(uid)
+        let slots = self.shared.store.read().owned_by(uid);
+        objects(&slots).collect()
     }
 
-    /// The objects of a namespace that no controller owns, by name. From an index.
-    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.shared.store.read().orphans(namespace)
+    /// The objects of a namespace that no controller owns and whose labels match, by name. From an index.
+    pub fn orphans(&self, namespace: &str, matches: impl Fn(&LabelSet) -> bool) -> Vec<Arc<K>> {
+        let mut slots = self.shared.store.read().orphans(namespace);
+        slots.retain(|slot| matches(slot.labels()));
+        objects(&slots).collect()
     }
 
     /// The index of that name, shared by all who ask for it; `values` says under what an object is found in it.
@@ -81,7 +101,8 @@ impl<K: Object> Informer<K> {
     }
 
     pub(crate) fn indexed(&self, place: usize, value: &str) -> Vec<Arc<K>> {
-        self.shared.store.read().indexed(place, value)
+        let slots = self.shared.store.read().indexed(place, value);
+        objects(&slots).collect()
     }
 
     /// How many objects there are.
@@ -117,7 +138,7 @@ impl<K: Object> Informer<K> {
 
     /// Lists and watches for ever.
     pub(crate) async fn run(self, client: Client, fields: String) -> Result<(), Infallible> {
-        let mut events = pin!(Watch::all::<K>(client, &fields).events::<K>());
+        let mut events = pin!(Watch::all::<K>(client, &fields).encoded());
         let mut seen = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
@@ -128,28 +149,51 @@ impl<K: Object> Informer<K> {
         Ok(())
     }
 
-    fn take(&self, event: Event<K>, seen: &mut HashSet<Key>) {
+    fn take(&self, event: Event<Bytes>, seen: &mut HashSet<Key>) {
         match event {
             Event::Init => seen.clear(),
-            Event::InitApply(object) => {
-                seen.insert(Key::of(&object));
-                self.shared.store.write().apply(lean(object));
-            }
+            Event::InitApply(object) => seen.extend(self.apply(object)),
             Event::InitDone => {
                 self.shared.store.write().retain(seen);
                 *seen = HashSet::new();
                 self.shared.synced.send_replace(true);
             }
-            Event::Apply(object) => self.shared.store.write().apply(lean(object)),
-            Event::Delete(object) => {
-                self.shared.store.write().remove(&Key::of(&object), resource_version::of(&object));
-            }
+            Event::Apply(object) => drop(self.apply(object)),
+            Event::Delete(object) => match serde_json::from_slice::<Deleted>(&object) {
+                Ok(Deleted { metadata: DeletedMeta { namespace, name, resource_version } }) => {
+                    let version = resource_version::parse(resource_version.as_deref());
+                    self.shared.store.write().remove(&Key { namespace, name }, version);
+                }
+                Err(error) => unreadable::<K>(&error),
+            },
         }
+    }
+
+    fn apply(&self, object: Bytes) -> Option<Key> {
+        let applied = self.shared.store.write().apply(object);
+        applied.inspect_err(unreadable::<K>).ok()
     }
 }
 
-/// Nobody who reads from a cache asks for managed fields, and they are often the larger half of an object.
-fn lean<K: Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
+/// One object that cannot be read does not hold up the others.
+fn unreadable<K: Object>(error: &serde_json::Error) {
+    tracing::error!(kind = %K::kind(&()), %error, "an object cannot be decoded");
+}
+
+/// What is asked of an object that is gone.
+#[derive(serde::Deserialize)]
+struct Deleted {
+    metadata: DeletedMeta,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeletedMeta {
+    namespace: Option<String>,
+    name: String,
+    resource_version: Option<String>,
+}
+
+fn objects<K: Object>(slots: &[Arc<Slot<K>>]) -> impl Iterator<Item = Arc<K>> {
+    slots.iter().filter_map(|slot| slot.get())
 }

@@ -11,9 +11,11 @@ mod index;
 mod informer;
 mod informers;
 mod key;
+mod lean;
 pub mod measured;
 pub mod resource_version;
 mod services;
+mod slot;
 mod store;
 pub mod watch;
 
@@ -25,6 +27,7 @@ pub use key::Key;
 pub use kube;
 pub use kube::Client;
 pub use services::ServiceWatch;
+pub use slot::LabelSet;
 
 /// What went wrong, for people: of an answer of the API its message, without the wire form that [`kube::Error`] shows.
 pub fn why(error: &kube::Error) -> String {

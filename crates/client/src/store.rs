@@ -3,18 +3,24 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use kube::Resource;
 
 use crate::changes::Queue;
 use crate::index::{Table, Values};
-use crate::{Changes, Key, resource_version};
+use crate::slot::{Hot, Slot};
+use crate::{Changes, Key, Object};
 
 /// The index that every store has: by the uid of the controller, or by the namespace where there is none.
 const OWNER: &str = "controller";
 
+/// Objects by name.
+type Names<K> = BTreeMap<Box<str>, Arc<Slot<K>>>;
+
 /// Objects by namespace and name. Cluster-scoped objects have the namespace "".
 pub(crate) struct Store<K> {
-    objects: BTreeMap<Box<str>, BTreeMap<Box<str>, Arc<K>>>,
+    objects: BTreeMap<Box<str>, Names<K>>,
+    hot: Arc<Hot<K>>,
     /// The indexes by their place; the first is [`OWNER`].
     indexes: Vec<Table<K>>,
     subscribers: Vec<Weak<Queue<K>>>,
@@ -25,7 +31,7 @@ pub(crate) struct Store<K> {
 impl<K: Resource> Default for Store<K> {
     fn default() -> Self {
         let indexes = vec![Table::new(OWNER, |object, values| values.add(owner(object)))];
-        Self { objects: BTreeMap::new(), indexes, subscribers: Vec::new(), observed: 0, count: 0 }
+        Self { objects: BTreeMap::new(), hot: Arc::default(), indexes, subscribers: Vec::new(), observed: 0, count: 0 }
     }
 }
 
@@ -42,29 +48,29 @@ fn orphans(namespace: &str) -> String {
     format!("/{namespace}")
 }
 
-impl<K: Resource> Store<K> {
-    pub(crate) fn get(&self, namespace: Option<&str>, name: &str) -> Option<&Arc<K>> {
+impl<K: Object> Store<K> {
+    pub(crate) fn get(&self, namespace: Option<&str>, name: &str) -> Option<&Arc<Slot<K>>> {
         self.objects.get(namespace.unwrap_or_default())?.get(name)
     }
 
-    pub(crate) fn list(&self) -> impl Iterator<Item = &Arc<K>> {
+    pub(crate) fn list(&self) -> impl Iterator<Item = &Arc<Slot<K>>> {
         self.objects.values().flat_map(BTreeMap::values)
     }
 
-    pub(crate) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
+    pub(crate) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Slot<K>>> {
         self.objects.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
-    pub(crate) fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+    pub(crate) fn owned_by(&self, uid: &str) -> Vec<Arc<Slot<K>>> {
         self.indexed(0, uid)
     }
 
-    pub(crate) fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+    pub(crate) fn orphans(&self, namespace: &str) -> Vec<Arc<Slot<K>>> {
         self.indexed(0, &orphans(namespace))
     }
 
     /// The objects that the index at this place has under `value`.
-    pub(crate) fn indexed(&self, index: usize, value: &str) -> Vec<Arc<K>> {
+    pub(crate) fn indexed(&self, index: usize, value: &str) -> Vec<Arc<Slot<K>>> {
         let keys = self.indexes.get(index).into_iter().flat_map(|table| table.keys(value));
         keys.filter_map(|key| self.get(key.namespace.as_deref(), &key.name).cloned()).collect()
     }
@@ -75,8 +81,8 @@ impl<K: Resource> Store<K> {
             return place;
         }
         let mut table = Table::new(name, values);
-        for object in self.list() {
-            table.change(&Key::of(object.as_ref()), None, Some(object.as_ref()));
+        for slot in self.list() {
+            table.change(&slot.key, None, slot.get().as_deref());
         }
         self.indexes.push(table);
         self.indexes.len() - 1
@@ -90,16 +96,19 @@ impl<K: Resource> Store<K> {
         self.observed
     }
 
-    /// Puts in `object`. Nothing happens when this version is already there.
-    pub(crate) fn apply(&mut self, object: K) {
-        let key = Key::of(&object);
-        self.observed = self.observed.max(resource_version::of(&object));
+    /// Puts in an object. Nothing happens when this version is already there.
+    ///
+    /// # Errors
+    /// When it is none of this kind.
+    pub(crate) fn apply(&mut self, object: Bytes) -> Result<Key, serde_json::Error> {
+        let (new, typed) = Slot::new(object, &self.hot)?;
+        let (new, key) = (Arc::new(new), Key::of(typed.as_ref()));
+        self.observed = self.observed.max(new.version);
         let old = self.get(key.namespace.as_deref(), &key.name).cloned();
-        if old.as_ref().is_some_and(|old| same_version(old.as_ref(), &object)) {
-            return;
+        if old.as_ref().is_some_and(|old| old.is_same(&new)) {
+            return Ok(key);
         }
-        self.reindex(&key, old.as_deref(), Some(&object));
-        let new = Arc::new(object);
+        self.reindex(&key, old.as_ref().and_then(|old| old.get()).as_deref(), Some(&typed));
         if !self.objects.contains_key(key.ns()) {
             self.objects.insert(key.ns().into(), BTreeMap::new());
         }
@@ -108,6 +117,7 @@ impl<K: Resource> Store<K> {
         }
         self.count += usize::from(old.is_none());
         self.tell(&key, old.as_ref(), Some(&new));
+        Ok(key)
     }
 
     /// Takes out the object of `key`. `version` is the resource version of the deletion, 0 when not known.
@@ -119,13 +129,13 @@ impl<K: Resource> Store<K> {
             self.objects.remove(key.ns());
         }
         self.count -= 1;
-        self.reindex(key, Some(old.as_ref()), None);
+        self.reindex(key, old.get().as_deref(), None);
         self.tell(key, Some(&old), None);
     }
 
     /// Takes out everything that is not in `keep`: the end of a relist.
     pub(crate) fn retain(&mut self, keep: &HashSet<Key>) {
-        let gone: Vec<Key> = self.list().map(|object| Key::of(object.as_ref())).filter(|key| !keep.contains(key)).collect();
+        let gone: Vec<Key> = self.list().map(|slot| slot.key.clone()).filter(|key| !keep.contains(key)).collect();
         for key in gone {
             self.remove(&key, 0);
         }
@@ -133,14 +143,14 @@ impl<K: Resource> Store<K> {
 
     pub(crate) fn subscribe(&mut self) -> Changes<K> {
         let queue = Arc::new(Queue::default());
-        for object in self.list() {
-            queue.push(&Key::of(object.as_ref()), None, Some(object));
+        for slot in self.list() {
+            queue.push(&slot.key, None, Some(slot));
         }
         self.subscribers.push(Arc::downgrade(&queue));
         Changes { queue }
     }
 
-    fn tell(&mut self, key: &Key, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+    fn tell(&mut self, key: &Key, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
         self.subscribers.retain(|subscriber| match subscriber.upgrade() {
             Some(queue) => {
                 queue.push(key, old, new);
@@ -155,9 +165,4 @@ impl<K: Resource> Store<K> {
             table.change(key, old, new);
         }
     }
-}
-
-fn same_version<K: Resource>(a: &K, b: &K) -> bool {
-    let (a, b) = (a.meta(), b.meta());
-    a.resource_version.is_some() && a.resource_version == b.resource_version && a.uid == b.uid
 }

@@ -1,22 +1,25 @@
 //! One watch of a collection: all objects first, then what happens to them, for ever.
 //!
-//! Everything but the decoding of objects is the same code for all kinds, and an object is decoded straight from the bytes of its event.
+//! Everything but the decoding of objects is the same code for all kinds, and an object is decoded straight from the bytes of its event,
+//! without its managed fields: nobody who watches in this program asks for them.
 //! (kube's watcher buffers each object in a generic tree first, and is compiled again for each kind.)
 
 mod connection;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{Stream, stream};
 use kube::api::WatchParams;
 use kube::core::Request;
 use kube::{Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
+use crate::lean;
 use connection::Connection;
 
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -81,8 +84,8 @@ pub struct Watch {
     params: WatchParams,
     metadata_only: bool,
     connection: Option<Connection>,
-    /// Where a new connection goes on; none when it begins with all objects.
-    version: Option<String>,
+    /// The object or bookmark behind which a new connection goes on; none when it begins with all objects.
+    last: Option<Bytes>,
     /// Whether the objects that come are those that were there.
     listing: bool,
     /// Whether nothing has come on this connection.
@@ -96,10 +99,10 @@ pub struct Watch {
 enum Raw {
     Init,
     InitDone,
-    Object(Type, Box<RawValue>),
+    Object(Type, Bytes),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Type {
     Added,
@@ -109,16 +112,17 @@ enum Type {
     Error,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    r#type: Type,
-    object: Box<RawValue>,
-}
-
-/// What a bookmark carries.
+/// What is asked of a bookmark, and of an object that a watch goes on behind.
 #[derive(Deserialize)]
 struct Bookmark {
-    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    metadata: Place,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    resource_version: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Watch {
@@ -131,7 +135,7 @@ impl Watch {
             params: if fields.is_empty() { params } else { params.fields(fields) },
             metadata_only: false,
             connection: None,
-            version: None,
+            last: None,
             listing: true,
             idle: true,
             pause: None,
@@ -155,16 +159,30 @@ impl Watch {
         stream::unfold(self, |mut watch| async move { Some((watch.next().await, watch)) })
     }
 
+    /// The same events with the objects as the API sends them.
+    pub fn encoded(self) -> impl Stream<Item = Result<Event<Bytes>, Error>> {
+        stream::unfold(self, |mut watch| async move { Some((watch.next_encoded().await, watch)) })
+    }
+
     async fn next<K: Resource + DeserializeOwned>(&mut self) -> Result<Event<K>, Error> {
+        // One object that cannot be read does not hold up the others: the connection stays.
+        Ok(match self.next_encoded().await? {
+            Event::Init => Event::Init,
+            Event::InitApply(object) => Event::InitApply(lean::decode(&object)?),
+            Event::InitDone => Event::InitDone,
+            Event::Apply(object) => Event::Apply(lean::decode(&object)?),
+            Event::Delete(object) => Event::Delete(lean::decode(&object)?),
+        })
+    }
+
+    async fn next_encoded(&mut self) -> Result<Event<Bytes>, Error> {
         let (kind, object) = match self.raw().await? {
             Raw::Init => return Ok(Event::Init),
             Raw::InitDone => return Ok(Event::InitDone),
             Raw::Object(kind, object) => (kind, object),
         };
-        // One object that cannot be read does not hold up the others: the connection stays.
-        let object: K = serde_json::from_str(object.get())?;
         if !self.listing {
-            self.version = object.meta().resource_version.clone();
+            self.last = Some(object.clone());
         }
         Ok(match kind {
             Type::Deleted => Event::Delete(object),
@@ -186,39 +204,42 @@ impl Watch {
                     Err(error) => return Err(self.failed(error)),
                 }
             };
-            let line: Line = match connection.line().await {
-                Ok(Some(line)) => serde_json::from_slice(line).map_err(|error| self.failed(error.into()))?,
+            let (kind, object) = match connection.event().await {
+                Ok(Some(event)) => event,
                 // A server ends each watch after a while.
                 Ok(None) if !std::mem::take(&mut self.idle) => {
                     self.connection = None;
                     continue;
                 }
                 Ok(None) => return Err(self.failed(Error::Ended)),
-                Err(error) => return Err(self.failed(error.into())),
+                Err(error) => return Err(self.failed(error)),
             };
             self.idle = false;
             self.retry = RETRY_MIN;
-            match line.r#type {
+            match kind {
                 Type::Bookmark => {
-                    if self.bookmark(&line.object)? {
+                    if self.bookmark(object)? {
                         return Ok(Raw::InitDone);
                     }
                 }
                 Type::Error => {
-                    let status: kube::core::Status = serde_json::from_str(line.object.get())?;
+                    let status: kube::core::Status = serde_json::from_slice(&object)?;
                     let error = kube::Error::Api(Box::new(status)).into();
                     return Err(self.failed(error));
                 }
-                kind => return Ok(Raw::Object(kind, line.object)),
+                kind => return Ok(Raw::Object(kind, object)),
             }
         }
     }
 
     /// Opens a connection. Whether it begins with all objects.
     async fn connect(&mut self) -> Result<bool, Error> {
-        let begins = self.version.is_none();
+        // Whoever has read an object has read its version: without one all objects come again.
+        let version =
+            self.last.as_deref().and_then(|last| serde_json::from_slice::<Bookmark>(last).ok()?.metadata.resource_version);
+        let begins = version.is_none();
         let params = if begins { self.params.clone().initial_events() } else { self.params.clone() };
-        let version = self.version.as_deref().unwrap_or_default();
+        let version = version.as_deref().unwrap_or_default();
         let request = match self.metadata_only {
             true => self.request.watch_metadata(&params, version),
             false => self.request.watch(&params, version),
@@ -231,11 +252,11 @@ impl Watch {
     }
 
     /// Notes how far the watch is. Whether this was the last of the initial objects.
-    fn bookmark(&mut self, object: &RawValue) -> Result<bool, Error> {
-        let Bookmark { metadata } = serde_json::from_str(object.get()).map_err(|error| self.failed(error.into()))?;
+    fn bookmark(&mut self, object: Bytes) -> Result<bool, Error> {
+        let Bookmark { metadata } = serde_json::from_slice(&object).map_err(|error| self.failed(error.into()))?;
         let ends = metadata.annotations.is_some_and(|all| all.contains_key(INITIAL_EVENTS_END));
         if ends || !self.listing {
-            self.version = metadata.resource_version;
+            self.last = Some(object);
         }
         let ended = self.listing && ends;
         self.listing &= !ends;
@@ -246,7 +267,7 @@ impl Watch {
     fn failed(&mut self, error: Error) -> Error {
         self.connection = None;
         if error.code() == Some(410) {
-            self.version = None;
+            self.last = None;
         }
         self.pause = Some(if error.is_missing() { RETRY_MISSING } else { self.retry });
         self.retry = (self.retry * 2).min(RETRY_MAX);

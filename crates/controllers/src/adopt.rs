@@ -74,8 +74,8 @@ async fn claim_as<O: Owned, C: Owned>(
     if meta::ends(owner) {
         return Ok(claimed);
     }
-    let adoptable = |object: &Arc<C>| !meta::ends(object.as_ref()) && selector.matches(&object.meta().labels) && may_own(object);
-    let orphans: Vec<Arc<C>> = cache.orphans(namespace).into_iter().filter(adoptable).collect();
+    let mut orphans = cache.orphans(namespace, |labels| selector.matches(&meta::Labels(labels)));
+    orphans.retain(|object| !meta::ends(object.as_ref()) && may_own(object));
     if orphans.is_empty() {
         return Ok(claimed);
     }

@@ -100,7 +100,7 @@ impl Source {
     }
 }
 
-async fn feed<K>(changes: &mut Changes<K>, queue: &Queue, map: impl Fn(&Change<K>, &Queue)) {
+async fn feed<K: client::Object>(changes: &mut Changes<K>, queue: &Queue, map: impl Fn(&Change<K>, &Queue)) {
     loop {
         let change = changes.next().await;
         map(&change, queue);

@@ -34,8 +34,7 @@ impl Disruption {
 
     fn pods_of(&self, budget: &PodDisruptionBudget) -> Vec<Arc<Pod>> {
         let Some(selector) = selector(budget) else { return Vec::new() };
-        let pods = self.pods.in_namespace(meta::namespace(budget)).into_iter();
-        pods.filter(|pod| selector.matches(&pod.metadata.labels)).collect()
+        self.pods.labelled(meta::namespace(budget), |labels| selector.matches(&meta::Labels(labels)))
     }
 }
 

@@ -1,8 +1,19 @@
 //! Small questions about metadata that several controllers ask.
 
+use apimachinery::labels;
+use client::LabelSet;
 use client::kube::Resource;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+
+/// Labels of a cached object, for selectors.
+pub(crate) struct Labels<'a>(pub(crate) &'a LabelSet);
+
+impl labels::Labels for Labels<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.0.get(key)
+    }
+}
 
 /// `at` as the API keeps times.
 pub(crate) fn whole_seconds(at: Timestamp) -> Time {

@@ -100,7 +100,7 @@ impl PodCollector {
     }
 
     async fn remove_surplus(&self, cx: &Cx) -> Result<Action, Error> {
-        let mut finished: Vec<Arc<Pod>> = self.pods.list().into_iter().filter(|pod| pods::is_finished(pod)).collect();
+        let mut finished: Vec<Arc<Pod>> = self.pods.select(pods::is_finished);
         let surplus = finished.len().saturating_sub(THRESHOLD);
         finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         for pod in finished.iter().take(surplus) {

@@ -14,7 +14,7 @@ mod triggers;
 
 use std::collections::BTreeMap;
 
-use client::{Change, Informer, Key};
+use client::{Change, Informer, Key, LabelSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
 
 use crate::controller::Source;
@@ -33,6 +33,11 @@ fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
 
 fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+}
+
+/// Whether the selector takes an object with these labels.
+fn picks(selector: &BTreeMap<String, String>, labels: &LabelSet) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn selects(selector: &BTreeMap<String, String>, pod: &Pod) -> bool {

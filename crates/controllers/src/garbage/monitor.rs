@@ -5,14 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use client::kube::Resource;
-use client::kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use client::kube::core::{ApiResource, DynamicObject};
 use client::watch::{self, Event};
 use client::{Client, Key};
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::graph::{Graph, Owner, Place, Uid, uid};
@@ -25,8 +27,36 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 
-type Meta = PartialObjectMeta<DynamicObject>;
-type Watch = Pin<Box<dyn Stream<Item = (usize, Event<Meta>)> + Send>>;
+type Watch = Pin<Box<dyn Stream<Item = (usize, Event<Bytes>)> + Send>>;
+
+/// What counts here of an object; the rest is not decoded.
+#[derive(Deserialize)]
+struct Object {
+    metadata: Meta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
+    deletion_timestamp: Option<Time>,
+}
+
+fn meta(object: &[u8]) -> ObjectMeta {
+    match serde_json::from_slice::<Object>(object) {
+        Ok(Object { metadata: Meta { name, namespace, uid, owner_references, finalizers, deletion_timestamp } }) => {
+            ObjectMeta { name, namespace, uid, owner_references, finalizers, deletion_timestamp, ..ObjectMeta::default() }
+        }
+        Err(error) => {
+            tracing::error!(%error, "an object has no readable metadata");
+            ObjectMeta::default()
+        }
+    }
+}
 
 /// Resources by their number, which they keep for ever.
 #[derive(Default)]
@@ -165,24 +195,25 @@ impl Monitor {
         }
     }
 
-    fn take(&self, running: &mut Running, number: usize, event: Event<Meta>) {
+    fn take(&self, running: &mut Running, number: usize, event: Event<Bytes>) {
         match event {
             Event::Init => {
                 running.listed.insert(number, HashSet::new());
             }
             Event::InitApply(object) => {
-                let own = uid(object.metadata.uid.as_deref().unwrap_or_default());
+                let meta = meta(&object);
+                let own = uid(meta.uid.as_deref().unwrap_or_default());
                 running.listed.entry(number).or_default().insert(own);
-                self.observe(running, number, &object.metadata);
+                self.observe(running, number, &meta);
             }
             Event::InitDone => {
                 running.waiting.remove(&number);
                 let keep = running.listed.remove(&number).unwrap_or_default();
                 self.remove_all(running, number, &keep);
             }
-            Event::Apply(object) => self.observe(running, number, &object.metadata),
+            Event::Apply(object) => self.observe(running, number, &meta(&object)),
             Event::Delete(object) => {
-                let own = uid(object.metadata.uid.as_deref().unwrap_or_default());
+                let own = uid(meta(&object).uid.as_deref().unwrap_or_default());
                 running.held.extend(self.graph.lock().remove(own));
             }
         }
@@ -212,8 +243,9 @@ impl Running {
 }
 
 fn watch(client: &Client, resource: &ApiResource, number: usize, stop: CancellationToken) -> Watch {
-    let watch = watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "").metadata_only();
-    let events = watch.events::<Meta>();
+    let watch = watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "");
+    // Whole objects: those of the API server's cache cost nothing, and cutting out their metadata would.
+    let events = watch.encoded();
     let events = events.filter_map(move |event| std::future::ready(event.ok().map(|event| (number, event))));
     Box::pin(events.take_until(stop.cancelled_owned()))
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 
 use super::targets;
 use super::triggers::{self, Triggers};
-use super::{labels_of, of_pods, selector, selects};
+use super::{labels_of, of_pods, picks, selector};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::namespace::tolerate;
 use crate::pods;
@@ -56,7 +56,7 @@ impl Controller for EndpointsOfServices {
             return Ok(Action::Done);
         };
         let Some(selector) = selector(&service) else { return Ok(Action::Done) };
-        let pods: Vec<Arc<Pod>> = self.pods.in_namespace(key.ns()).into_iter().filter(|pod| selects(selector, pod)).collect();
+        let pods: Vec<Arc<Pod>> = self.pods.labelled(key.ns(), |labels| picks(selector, labels));
         let mut wanted = wanted(&service, &pods, there.as_deref());
         let trigger = self.triggers.since_last(key, &service, &pods);
         if there.as_deref() == Some(&wanted) {

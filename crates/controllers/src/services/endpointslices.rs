@@ -11,7 +11,7 @@ use super::keeper::Keeper;
 use super::slices::{Frame, Group, MANAGED_BY, SERVICE_NAME};
 use super::targets::{self, Family};
 use super::triggers::Triggers;
-use super::{labels_of, of_pods, selector, selects};
+use super::{labels_of, of_pods, picks, selector};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::{meta, pods};
 
@@ -62,7 +62,7 @@ impl Controller for EndpointSlices {
         if meta::ends(service.as_ref()) || !self.keeper.is_current(key) {
             return Ok(Action::Done);
         }
-        let pods: Vec<Arc<Pod>> = self.pods.in_namespace(key.ns()).into_iter().filter(|pod| selects(selector, pod)).collect();
+        let pods: Vec<Arc<Pod>> = self.pods.labelled(key.ns(), |labels| picks(selector, labels));
         let zone = |node: &str| {
             let node = self.nodes.get(None, node)?;
             node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
