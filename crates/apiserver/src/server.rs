@@ -137,7 +137,8 @@ where
     A: Fn(http::Request<Incoming>) -> F,
     F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
-    let (asked, leave) = (CancellationToken::new(), CancellationToken::new());
+    // One token for both reasons to leave, and of this connection alone: asking a token takes its lock.
+    let (asked, leave) = (CancellationToken::new(), end.child_token());
     let streams = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request: http::Request<Incoming>| {
         asked.cancel();
@@ -168,7 +169,7 @@ where
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = silent => return Err("no request in time".into()),
-        () = async { tokio::select! { () = end.cancelled() => {}, () = leave.cancelled() => {} } } => {
+        () = leave.cancelled() => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(DRAIN, connection).await {
                 Ok(result) => result,

@@ -57,10 +57,7 @@ impl Cache {
 
     /// An entry from stored bytes; decodes them when the index is not at hand.
     pub(crate) fn entry(&self, stored: &[u8], revision: u64, index: Option<Arc<Index>>) -> Entry {
-        let index = index.unwrap_or_else(|| {
-            let value = serde_json::from_slice(stored).unwrap_or_default();
-            Arc::new(Index::of(self.strategy, &value))
-        });
+        let index = index.unwrap_or_else(|| Arc::new(Index::read(self.strategy, stored)));
         Entry { index, revision, json: self.encoding.stamp(stored, revision) }
     }
 

@@ -4,6 +4,8 @@
 //! `{"apiVersion":"v1","kind":"ConfigMap","metadata":{`, and lack the resource version, which the store assigns at the
 //! commit; [`Encoding::stamp`] writes it in right behind the head. The stamped bytes are what gets, lists and watchers share.
 
+mod outline;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -23,6 +25,12 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// Of an encoded object.
+    pub(crate) fn read(strategy: &dyn Strategy, encoded: &[u8]) -> Self {
+        // The bytes are what this process encoded, or one before it.
+        Self::of(strategy, &outline::outline(encoded).unwrap_or_default())
+    }
+
     pub(crate) fn of(strategy: &dyn Strategy, object: &Value) -> Self {
         let labels = meta::labels(object).into_iter().flatten();
         let fields = strategy.fields(object).into_iter().filter(|(_, value)| !value.is_empty());

@@ -66,19 +66,18 @@ impl Storage {
         // '0' follows '/' in ASCII: the end of all keys under the prefix.
         end.pop();
         end.push(b'0');
-        loop {
-            let page = engine.range(&start, &end, None, LOAD_PAGE).await?;
-            for record in &page.records {
-                let path = String::from_utf8_lossy(&record.key[prefix.len()..]);
-                self.cache.load(&path, &record.value, record.revision);
-            }
-            match page.records.last() {
-                Some(last) if page.more => {
-                    start = last.key.to_vec();
-                    start.push(0);
+        let mut next = Some(engine.range(&start, &end, None, LOAD_PAGE).await?);
+        while let Some(page) = next.take() {
+            start = page.records.last().map_or(start, |last| [&last.key, &b"\0"[..]].concat());
+            // The next page is read, on another thread, while this one is taken in.
+            let more = async { if page.more { engine.range(&start, &end, None, LOAD_PAGE).await.map(Some) } else { Ok(None) } };
+            let take_in = async {
+                for record in &page.records {
+                    let path = String::from_utf8_lossy(&record.key[prefix.len()..]);
+                    self.cache.load(&path, &record.value, record.revision);
                 }
-                _ => break,
-            }
+            };
+            next = tokio::join!(biased; more, take_in).0?;
         }
         self.cache.loaded(self.prefix.len(), revision);
         Ok(())

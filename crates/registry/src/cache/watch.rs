@@ -1,6 +1,7 @@
 //! Watchers.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use apimachinery::Status;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{Cache, Change, Event, EventType};
 use crate::{Entry, Served};
@@ -42,6 +43,8 @@ pub struct Watch {
     bookmarks: Option<CurrentRevision>,
     next_bookmark: Instant,
     deadline: Option<Instant>,
+    /// Wakes for the earlier of both. Kept from event to event: to set a timer takes a lock that all share.
+    timer: Option<Pin<Box<Sleep>>>,
     /// The kind to show objects as, where it is not the stored one.
     shown: Option<Arc<Served>>,
     over: bool,
@@ -93,6 +96,7 @@ impl Watch {
             bookmarks: None,
             next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
             deadline: None,
+            timer: None,
             shown: None,
             over: false,
         }
@@ -162,8 +166,8 @@ impl Watch {
 
     /// Waits for something to send, or for the end.
     async fn advance(&mut self) {
-        let deadline = self.deadline;
         if self.past.is_some() {
+            let deadline = self.deadline;
             tokio::select! {
                 read = self.read_past() => if let Err(status) = read { self.fail(status) },
                 () = sleep_until(deadline) => self.over = true,
@@ -175,10 +179,25 @@ impl Watch {
             return;
         }
         let bookmark = self.bookmarks.is_some().then_some(self.next_bookmark);
+        let wake = [self.deadline, bookmark].into_iter().flatten().min();
+        if let Some(wake) = wake {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake)));
+            if timer.deadline() != wake {
+                timer.as_mut().reset(wake);
+            }
+        }
+        let timer = async {
+            match &mut self.timer {
+                Some(timer) if wake.is_some() => timer.await,
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             changed = self.changed.changed() => self.over = changed.is_err(),
-            () = sleep_until(deadline) => self.over = true,
-            () = sleep_until(bookmark) => self.bookmark(),
+            () = timer => match self.deadline {
+                Some(deadline) if Some(deadline) == wake => self.over = true,
+                _ => self.bookmark(),
+            },
         }
     }
 

@@ -46,8 +46,15 @@ impl Registry {
     }
 
     async fn patch_once(&self, target: Target<'_>, patch: &Patch, current: &Arc<Entry>) -> Result<Written, Status> {
-        let old = target.res.value(current);
-        let mut object = apply_patch(target.res.ty, &old, patch)?;
+        let mut old = target.res.value(current);
+        // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
+        // without any keeps the stored ones.
+        let kept = if speaks_of_managed_fields(patch) { None } else { meta::remove(&mut old, "managedFields") };
+        let patched = apply_patch(target.res.ty, &old, patch);
+        if let Some(kept) = kept {
+            meta::set(&mut old, "managedFields", kept);
+        }
+        let mut object = patched?;
         check_unchanged_identity(target, &object, &old)?;
         target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
         let entry = self.replace(target, current, old, object, true).await?;
@@ -82,6 +89,18 @@ impl Registry {
                 }
             }
             None => Err(target.not_found()),
+        }
+    }
+}
+
+/// Whether a patch may touch managed fields: it names them, or replaces what they are a part of.
+fn speaks_of_managed_fields(patch: &Patch) -> bool {
+    match patch {
+        Patch::Json(_) | Patch::Apply(_) => true,
+        // A key may be written with escapes.
+        Patch::Merge(bytes) | Patch::Strategic(bytes) => {
+            memchr::memchr(b'\\', bytes).is_some()
+                || [&b"managedFields"[..], b"$"].iter().any(|word| memchr::memmem::find(bytes, word).is_some())
         }
     }
 }
