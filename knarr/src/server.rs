@@ -23,6 +23,9 @@ use crate::{cli, identity, kubeconfig, preflight};
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
 const DRAIN_API: Duration = Duration::from_secs(4);
 
+/// How long after the start the code that only the start needs is let go of.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// Runs until a signal or a failure.
 pub(crate) fn run(options: cli::Server) -> Result<()> {
     // Files for pods have modes that their users need; what is private gets its own mode. The starter's mask is for neither.
@@ -115,6 +118,11 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         let node = Node { name: node_name, ip: node_ip, dns, authority: authority.clone() };
         node::start(options, paths, node, &handle.api, &readiness, components).await?;
     }
+    components.spawn_until_cancelled("code of the start", OnFailure::Log, async {
+        tokio::time::sleep(SETTLED).await;
+        runtime::memory::release_code();
+        Ok::<_, std::convert::Infallible>(())
+    });
     // Last: who sees the file may connect.
     kubeconfig::write(&paths.kubeconfig(), &paths.pki(), &authority, options.bind_address, handle.address.port())?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);

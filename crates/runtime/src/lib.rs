@@ -8,6 +8,7 @@ mod container;
 mod engine;
 pub mod images;
 mod keyed;
+pub mod memory;
 mod shim;
 
 pub use engine::{Engine, Options};
