@@ -3,6 +3,7 @@
 pub mod load;
 pub mod pods;
 pub mod ratios;
+pub mod scale;
 pub mod usage;
 pub mod yardstick;
 

@@ -14,6 +14,7 @@ use hyper::client::conn::http1::SendRequest;
 use crate::api::Endpoint;
 
 /// A request.
+#[derive(Clone)]
 pub struct Ask {
     /// Its method.
     pub method: Method,
@@ -21,6 +22,8 @@ pub struct Ask {
     pub path: String,
     /// Content type of the body.
     pub content_type: &'static str,
+    /// What the answer may be.
+    pub accept: &'static str,
     /// Whom the administrator impersonates.
     pub user: Option<String>,
     /// The body.
@@ -35,7 +38,8 @@ impl Ask {
 
     /// POST of JSON.
     pub fn post(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, path: path.into(), content_type: "application/json", user: None, body: body.into() }
+        let (path, body) = (path.into(), body.into());
+        Self { method: Method::POST, path, content_type: "application/json", accept: "", user: None, body }
     }
 
     /// PATCH.
@@ -43,9 +47,13 @@ impl Ask {
         Self { method: Method::PATCH, content_type, ..Self::post(path, body) }
     }
 
-    fn request(self) -> Result<Request<Full<Bytes>>> {
+    /// As hyper sends it.
+    pub(super) fn request(self) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(self.method).uri(self.path).header("host", "knarr");
         request = request.header("content-type", self.content_type);
+        if !self.accept.is_empty() {
+            request = request.header("accept", self.accept);
+        }
         if let Some(user) = self.user {
             request = request.header("impersonate-user", user);
         }
@@ -84,9 +92,24 @@ impl Done {
 /// # Errors
 /// When the server refuses one.
 pub async fn run(endpoint: &Endpoint, clients: usize, until: Until, make: impl Fn(u64) -> Ask) -> Result<Done> {
+    let start = Instant::now();
+    run_paced(endpoint, clients, until, move |_| start, make).await
+}
+
+/// The same, each request not before its time.
+///
+/// # Errors
+/// When the server refuses one.
+pub async fn run_paced(
+    endpoint: &Endpoint,
+    clients: usize,
+    until: Until,
+    pace: impl Fn(u64) -> Instant,
+    make: impl Fn(u64) -> Ask,
+) -> Result<Done> {
     let (tasks, _failures) = Tasks::root();
-    let load =
-        Load { until, make, start: Instant::now(), next: AtomicU64::new(0), bytes: AtomicU64::new(0), done: AtomicU64::new(0) };
+    let (next, bytes, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let load = Load { until, pace, make, start: Instant::now(), next, bytes, done };
     let connections = try_join_all((0..clients).map(|_| endpoint.connect(&tasks))).await?;
     try_join_all(connections.into_iter().map(|connection| load.client(connection))).await?;
     let seconds = load.start.elapsed().as_secs_f64();
@@ -94,8 +117,9 @@ pub async fn run(endpoint: &Endpoint, clients: usize, until: Until, make: impl F
     Ok(Done { operations: load.done.into_inner(), bytes: load.bytes.into_inner(), seconds })
 }
 
-struct Load<F> {
+struct Load<P, F> {
     until: Until,
+    pace: P,
     make: F,
     start: Instant,
     next: AtomicU64,
@@ -103,7 +127,7 @@ struct Load<F> {
     done: AtomicU64,
 }
 
-impl<F: Fn(u64) -> Ask> Load<F> {
+impl<P: Fn(u64) -> Instant, F: Fn(u64) -> Ask> Load<P, F> {
     /// The number of the next request, if there is one.
     fn next(&self) -> Option<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -116,6 +140,10 @@ impl<F: Fn(u64) -> Ask> Load<F> {
 
     async fn client(&self, mut connection: SendRequest<Full<Bytes>>) -> Result<()> {
         while let Some(number) = self.next() {
+            let at = (self.pace)(number);
+            if at > Instant::now() {
+                tokio::time::sleep_until(at.into()).await;
+            }
             connection.ready().await?;
             let answer = connection.send_request((self.make)(number).request()?).await?;
             let status = answer.status();

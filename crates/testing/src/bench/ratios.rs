@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::load::{Ask, Until, Watchers, once, run};
@@ -34,14 +33,14 @@ pub struct Ratio {
 }
 
 /// A server under load.
-struct Side<'a> {
-    endpoint: &'a Endpoint,
-    pid: i32,
+pub(super) struct Side<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) pid: i32,
 }
 
 impl Side<'_> {
     /// CPU time of one request.
-    async fn cost(&self, clients: usize, until: Until, make: impl Fn(u64) -> Ask) -> Result<Duration> {
+    pub(super) async fn cost(&self, clients: usize, until: Until, make: impl Fn(u64) -> Ask) -> Result<Duration> {
         let before = usage::cpu_of(self.pid);
         let done = run(self.endpoint, clients, until, make).await?;
         let used = usage::cpu_of(self.pid).saturating_sub(before);
@@ -94,6 +93,46 @@ pub async fn measure(endpoint: &Endpoint, pid: i32, directory: &Path, time: Dura
     let body = patch_status(0).body;
     add("status patch of a pod", "4 x", status, bare.cost(CLIENTS, until, |_| Ask::post("/status", body.clone())).await?);
     Ok(ratios)
+}
+
+/// What [`drive`] can do.
+pub const LOADS: [&str; 5] = ["get", "list", "watch", "create", "status"];
+
+/// Puts one load on a server for so long, to be looked at with a profiler, and says how many operations a second it did.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn drive(endpoint: &Endpoint, load: &str, time: Duration) -> Result<f64> {
+    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    // Those of earlier runs are there.
+    for number in 0..1000 {
+        let _ = once(endpoint, Ask::post(MAPS, super::config_map("load", number))).await;
+    }
+    for number in 0..if load == "status" { HELD } else { 0 } {
+        let _ = once(endpoint, Ask::post(PODS, held_pod(&format!("held-{number}"), 0).to_string())).await;
+    }
+    let until = Until::Time(time);
+    let get = |number: u64| Ask::get(format!("{MAPS}/load-{}", number % 1000));
+    let done = match load {
+        "get" => run(endpoint, CLIENTS, until, get).await?,
+        "list" => run(endpoint, 2, until, |_| Ask::get(list_path())).await?,
+        "create" => {
+            run(endpoint, CLIENTS, until, |number| Ask::post(MAPS, super::config_map(&format!("at-{start}"), number))).await?
+        }
+        "status" => run(endpoint, CLIENTS, until, |number| patch_status(number + number / HELD)).await?,
+        _ => {
+            let path = format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Dload-0");
+            let open = Watchers::open(endpoint, WATCHERS, &path).await?;
+            let events = 200 * time.as_secs();
+            let (read, written) = tokio::join!(
+                open.read(events as usize),
+                run(endpoint, 1, Until::Count(events), |number| change(number + start as u64))
+            );
+            read?;
+            written?
+        }
+    };
+    Ok(done.rate())
 }
 
 /// Stores the answers that the yardstick gives: those of the API server.
@@ -179,15 +218,4 @@ pub async fn authorization(endpoint: &Endpoint, pid: i32, time: Duration) -> Res
     }
     let administrator = side.cost(CLIENTS, Until::Time(time), get(None)).await?;
     Ok(side.cost(CLIENTS, Until::Time(time), get(Some(user))).await?.saturating_sub(administrator))
-}
-
-/// Makes so many pods of 4 KB that nobody schedules; how long that took.
-///
-/// # Errors
-/// When the server refuses one.
-pub async fn fill(endpoint: &Endpoint, pods: u64) -> Result<f64> {
-    let bare = held_pod("many-000000", 0).to_string().len();
-    let padding = 4096_usize.checked_sub(bare).context("a pod is smaller than 4 KB")?;
-    let body = |number: u64| Bytes::from(held_pod(&format!("many-{number:06}"), padding).to_string());
-    Ok(run(endpoint, CLIENTS, Until::Count(pods), |number| Ask::post(PODS, body(number))).await?.seconds)
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use anyhow::Result;
+
 use crate::Machine;
 
 /// Clock ticks of /proc/PID/stat per second (USER_HZ).
@@ -22,6 +24,22 @@ pub fn memory(machine: &Machine) -> u64 {
         line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
     };
     processes(machine).into_iter().map(pss).sum()
+}
+
+/// Resident memory of one process now; its peak counts from here on.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn forget_peak(pid: i32) -> Result<u64> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    Ok(peak(pid))
+}
+
+/// The most resident memory that a process has had, in bytes.
+pub fn peak(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// CPU time that the server and the shims have used.

@@ -1,20 +1,48 @@
-//! Measures a `knarr` binary and prints a table: `bench PATH`. Started by `cargo xtask bench`.
+//! Measures a `knarr` binary and prints a table: `bench PATH [PART...]`. Started by `cargo xtask bench`. `bench drive KUBECONFIG LOAD
+//! SECONDS` puts one load on a server that runs, for a profiler.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails says where")]
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use testing::bench::load::{Ask, Until, run};
-use testing::bench::{CLIENTS, MAPS, config_map, pods, ratios, usage, yardstick};
+use testing::bench::{CLIENTS, MAPS, PODS, config_map, pods, ratios, scale, usage, yardstick};
 use testing::{Api, Cluster, eventually};
 
 const LOAD: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(20);
-const PODS: usize = 20;
+/// How long after a load memory is looked at: longer than changes are kept for watchers.
+const REST: Duration = Duration::from_secs(90);
+const STARTED: usize = 20;
 const MANY: u64 = 100_000;
+const FEW: u64 = 1000;
+const WATCHERS: usize = 500;
+const CREATES: u64 = 10_000;
+
+type Part = (&'static str, fn(&mut Cluster));
+
+/// What is measured, in this order, on one cluster.
+const PARTS: [Part; 7] = [
+    ("idle", idle),
+    ("start", start_pods),
+    ("load", load_api),
+    ("compare", compare),
+    ("watchers", many_watchers),
+    ("clean", clean_up),
+    ("many", many_pods),
+];
 
 fn row(measure: &str, goal: &str, value: String) {
-    println!("| {measure:<58} | {goal:<18} | {value:>12} |");
+    println!("| {measure:<70} | {goal:<18} | {value:>12} |");
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.0} us", time.as_secs_f64() * 1e6)
 }
 
 fn main() {
@@ -24,40 +52,46 @@ fn main() {
     {
         return yardstick::serve(directory.as_ref()).unwrap();
     }
-    let binary = arguments.first().expect("usage: bench PATH-OF-KNARR").clone();
-    let size = std::fs::metadata(&binary).unwrap().len();
+    if let [word, kubeconfig, load, seconds] = arguments.as_slice()
+        && word == "drive"
+    {
+        let (endpoint, time) = (Api::endpoint_of(kubeconfig.as_ref()), Duration::from_secs(seconds.parse().unwrap()));
+        assert!(ratios::LOADS.contains(&load.as_str()), "loads are {:?}", ratios::LOADS);
+        let rate = runtime().block_on(ratios::drive(&endpoint, load, time)).unwrap();
+        return println!("{rate:.0} /s");
+    }
+    let (binary, parts) = arguments.split_first().expect("usage: bench PATH-OF-KNARR [PART...]");
+    let unknown = parts.iter().find(|part| PARTS.iter().all(|(name, _)| part != name));
+    assert_eq!(unknown, None, "parts are {:?}", PARTS.map(|(name, _)| name));
+    let size = std::fs::metadata(binary).unwrap().len();
     let start = Instant::now();
-    let mut cluster = Cluster::prepare(&binary);
+    let mut cluster = Cluster::prepare(binary);
     let machine = start.elapsed();
     cluster.start_server();
     let ready = start.elapsed() - machine;
     row("measure", "goal", "here".into());
     row("---", "---", "---".into());
-    row("empty data directory to node Ready", "1.5 s (0.5 s)", format!("{:.2} s", ready.as_secs_f64()));
-    idle(&cluster);
-    start_pods(&cluster);
-    load_api(&cluster);
-    compare(&cluster);
-    many_pods(&mut cluster);
-    row("release binary", "50 MB", format!("{:.1} MB", size as f64 / 1e6));
+    row("empty data directory to node Ready", "150 ms", format!("{} ms", ready.as_millis()));
+    for (name, measure) in PARTS {
+        if parts.is_empty() || parts.iter().any(|part| part == name) {
+            measure(&mut cluster);
+        }
+    }
+    row("release binary", "50 MB", megabytes(size));
 }
 
 /// Memory and CPU with nothing to do.
-fn idle(cluster: &Cluster) {
+fn idle(cluster: &mut Cluster) {
     pause(Duration::from_secs(5));
     let before = usage::cpu(cluster.machine());
     pause(IDLE);
     let used = usage::cpu(cluster.machine()) - before;
     let memory = usage::memory(cluster.machine());
-    row("memory of the idle cluster, all processes (PSS)", "100 MB (60 MB)", format!("{:.1} MB", memory as f64 / 1e6));
-    row(
-        "CPU of the idle cluster, of one core",
-        "1 % (0.5 %)",
-        format!("{:.2} %", used.as_secs_f64() * 100.0 / IDLE.as_secs_f64()),
-    );
+    row("memory of the idle cluster, all processes (PSS)", "45 MB", megabytes(memory));
+    row("CPU of the idle cluster, of one core", "0.5 %", format!("{:.2} %", used.as_secs_f64() * 100.0 / IDLE.as_secs_f64()));
 }
 
-fn start_pods(cluster: &Cluster) {
+fn start_pods(cluster: &mut Cluster) {
     let client = cluster.api().client();
     let run = |names: &[String]| {
         let time = cluster.api().block_on(pods::start(&client, names)).unwrap();
@@ -67,68 +101,91 @@ fn start_pods(cluster: &Cluster) {
     };
     // The first one pulls the image.
     run(&["pull".to_owned()]);
-    let mut times: Vec<_> = (0..PODS).map(|number| run(&[format!("one-{number}")]).0).collect();
+    let mut times: Vec<_> = (0..STARTED).map(|number| run(&[format!("one-{number}")]).0).collect();
     times.sort();
-    row("create a pod to Ready, one at a time, median", "120 ms (50 ms)", format!("{} ms", times[PODS / 2].as_millis()));
+    row("create a pod to Ready, one at a time, median", "25 ms", format!("{} ms", times[STARTED / 2].as_millis()));
     let names: Vec<_> = (0..30).map(|number| format!("many-{number}")).collect();
     let (time, memory) = run(&names);
-    row("30 pods at once, all Ready", "4 s (1.5 s)", format!("{:.2} s", time.as_secs_f64()));
-    row("memory with those 30 pods, shims included (PSS)", "", format!("{:.1} MB", memory as f64 / 1e6));
+    row("30 pods at once, all Ready", "0.5 s", format!("{:.2} s", time.as_secs_f64()));
+    row("memory with those 30 pods, shims included (PSS)", "", megabytes(memory));
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn load_api(cluster: &Cluster) {
+fn load_api(cluster: &mut Cluster) {
     let endpoint = Api::endpoint_of(&cluster.kubeconfig());
     let runtime = runtime();
     let load = |clients, make: &dyn Fn(u64) -> Ask| runtime.block_on(run(&endpoint, clients, Until::Time(LOAD), make)).unwrap();
     let creates = load(CLIENTS, &|number| Ask::post(MAPS, config_map("load", number)));
-    row("create 2 KB ConfigMaps durably, 64 clients, TLS", "8,000 /s (15,000)", format!("{:.0} /s", creates.rate()));
+    row("create 2 KB ConfigMaps durably, 64 clients, TLS", "", format!("{:.0} /s", creates.rate()));
     let gets = load(CLIENTS, &|number| Ask::get(format!("{MAPS}/load-{}", number % 1000)));
-    row("get one object, 64 clients, TLS", "25,000 /s (40,000)", format!("{:.0} /s", gets.rate()));
+    row("get one object, 64 clients, TLS", "", format!("{:.0} /s", gets.rate()));
     let lists = load(2, &|_| Ask::get(format!("{MAPS}?limit=3000")));
-    row(
-        "list 3,000 x 2 KB objects, 2 clients, TLS",
-        "(1,000 MB/s)",
-        format!("{:.0} MB/s", lists.bytes as f64 / lists.seconds / 1e6),
-    );
+    row("list 3,000 x 2 KB objects, 2 clients, TLS", "", format!("{:.0} MB/s", lists.bytes as f64 / lists.seconds / 1e6));
 }
 
 /// CPU time of an operation, also as a multiple of what a bare server needs for it.
-fn compare(cluster: &Cluster) {
+fn compare(cluster: &mut Cluster) {
     let (endpoint, pid) = (Api::endpoint_of(&cluster.kubeconfig()), cluster.server_pid());
     let (runtime, time) = (runtime(), LOAD / 2);
     let directory = cluster.scratch().join("yardstick");
     std::fs::create_dir_all(&directory).unwrap();
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let number = |time: Duration| time.as_secs_f64() * 1e6;
     for ratio in runtime.block_on(ratios::measure(&endpoint, pid, &directory, time)).unwrap() {
-        let (ours, bare) = (micros(ratio.server), micros(ratio.yardstick));
+        let (ours, bare) = (number(ratio.server), number(ratio.yardstick));
         let times = format!("{:.2} x", ours / bare.max(0.001));
         row(&format!("server CPU, {}: {ours:.0} us, bare server {bare:.0} us", ratio.name), ratio.goal, times);
     }
     let apply = runtime.block_on(ratios::apply(&endpoint, pid, time)).unwrap();
-    row("server CPU, server-side apply of a Deployment, dry run", "500 us", format!("{:.0} us", micros(apply)));
+    row("server CPU, server-side apply of a Deployment, dry run", "500 us", micros(apply));
     let rbac = runtime.block_on(ratios::authorization(&endpoint, pid, time)).unwrap();
-    row("server CPU, a right among 5,000 bindings and impersonation", "10 us", format!("{:.0} us", micros(rbac)));
+    row("server CPU, a right among 5,000 bindings and impersonation", "10 us", micros(rbac));
 }
 
-/// Memory and restart with pods that nobody runs.
-fn many_pods(cluster: &mut Cluster) {
+/// Many watchers of a busy kind.
+fn many_watchers(cluster: &mut Cluster) {
+    let (endpoint, pid) = (Api::endpoint_of(&cluster.kubeconfig()), cluster.server_pid());
+    let watched = runtime().block_on(scale::watchers(&endpoint, pid, WATCHERS, 2000, CREATES)).unwrap();
+    row("500 watchers of 2,000 creates/s: creates", "2,000 /s", format!("{:.0} /s", watched.rate));
+    row("... the last watcher behind the last create", "", format!("{:.1} s", watched.behind));
+    row("... cut off and resumed; lost", "0; 0", format!("{}; {}", watched.resumed, watched.lost));
+    row("... memory that they take", "", megabytes(watched.memory));
+}
+
+/// Memory after everything that was made is deleted.
+fn clean_up(cluster: &mut Cluster) {
     let endpoint = Api::endpoint_of(&cluster.kubeconfig());
-    let seconds = runtime().block_on(ratios::fill(&endpoint, MANY)).unwrap();
+    for path in [MAPS, PODS] {
+        let all = Ask { method: Method::DELETE, ..Ask::get(path) };
+        // What takes longer than a request may is asked for again.
+        let deleted = |_| runtime().block_on(run(&endpoint, 1, Until::Count(1), |_| all.clone())).is_ok();
+        assert!((0..20).any(deleted), "{path} cannot be deleted");
+    }
+    row("memory after all that, everything deleted (PSS)", "", megabytes(usage::memory(cluster.machine())));
+    pause(REST);
+    row("... and 90 s later", "80 MB", megabytes(usage::memory(cluster.machine())));
+}
+
+/// Pages, a Table, memory and restart with pods that nobody runs.
+fn many_pods(cluster: &mut Cluster) {
+    let (endpoint, runtime, time) = (Api::endpoint_of(&cluster.kubeconfig()), runtime(), LOAD / 2);
+    let page = |pid, pods| micros(runtime.block_on(scale::page(&endpoint, pid, pods, time)).unwrap());
+    runtime.block_on(scale::fill(&endpoint, 0, FEW)).unwrap();
+    row("server CPU, page of 500 pods among 1,000", "", page(cluster.server_pid(), FEW));
+    let seconds = runtime.block_on(scale::fill(&endpoint, FEW, MANY)).unwrap();
     row("create 100,000 pods of 4 KB", "", format!("{seconds:.0} s"));
-    row(
-        "memory with them and all of the above (PSS)",
-        "700 MB",
-        format!("{:.0} MB", usage::memory(cluster.machine()) as f64 / 1e6),
-    );
+    row("server CPU, page of 500 pods among 100,000", "as among 1,000", page(cluster.server_pid(), MANY));
+    row("memory with them and all of the above (PSS)", "700 MB", megabytes(usage::memory(cluster.machine())));
+    let (seconds, memory) = runtime.block_on(scale::table(&endpoint, cluster.server_pid())).unwrap();
+    row("all of them as a Table", "", format!("{seconds:.1} s"));
+    row("... memory that it takes", "100 MB", megabytes(memory));
     let (_, stopped) = cluster.stop_server();
     let start = Instant::now();
     cluster.start_server();
     row("restart with them, to Ready", "2 s", format!("{:.2} s", start.elapsed().as_secs_f64()));
-    row("memory after that restart (PSS)", "700 MB", format!("{:.0} MB", usage::memory(cluster.machine()) as f64 / 1e6));
+    row("memory after that restart (PSS)", "700 MB", megabytes(usage::memory(cluster.machine())));
     row("stop with them", "10 s", format!("{:.2} s", stopped.as_secs_f64()));
 }
 
