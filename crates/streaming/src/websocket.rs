@@ -268,6 +268,24 @@ mod tests {
         assert_eq!(decode(Message::Text("!".into()), Encoding::Base64), None);
         assert_eq!(decode(Message::Ping(Bytes::new()), Encoding::Binary), None);
     }
+
+    /// A watch or a log: the client sees the end although it answers nothing.
+    #[tokio::test]
+    async fn messages_end_with_the_connection() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let socket = crate::upgrade::websocket(server).await;
+        let messages = futures::stream::iter([Message::Text("a".into()), Message::Binary(Bytes::from_static(b"b"))]);
+        let reading = async {
+            let mut bytes = Vec::new();
+            tokio::time::timeout(crate::LINGER / 3, client.read_to_end(&mut bytes)).await.expect("the server ends it").unwrap();
+            drop(client);
+            bytes
+        };
+        let (sent, bytes) = tokio::join!(send_all(socket, messages), reading);
+        sent.unwrap();
+        assert_eq!(bytes, b"\x81\x01a\x82\x01b\x88\x02\x03\xe8");
+    }
+
     /// A connection's bytes with some changed, the same every time: it ends, with an error or without.
     #[tokio::test]
     async fn noise_ends() {
