@@ -22,6 +22,11 @@ pub fn format_micro(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
+/// A duration as Go prints it: `312ms`, `2m40s`.
+pub fn duration_text(duration: std::time::Duration) -> String {
+    schema::format_duration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+}
+
 /// Parses an RFC 3339 time; `None` when it is malformed.
 pub fn parse(text: &str) -> Option<Timestamp> {
     text.parse().ok()
@@ -41,6 +46,18 @@ pub fn seconds_since(text: &str, now: Timestamp) -> Option<i64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn durations() {
+        let check = |millis: u64, expected: &str| {
+            assert_eq!(duration_text(std::time::Duration::from_millis(millis)), expected);
+        };
+        for (millis, expected) in [(312, "312ms"), (1500, "1.5s"), (40_000, "40s"), (75_100, "1m15.1s"), (160_000, "2m40s")] {
+            check(millis, expected);
+        }
+        check(300_000, "5m0s");
+        check(3_600_000, "1h0m0s");
+    }
 
     #[test]
     fn forms() {

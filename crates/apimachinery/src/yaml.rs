@@ -184,8 +184,11 @@ impl<'t> Reader<'t> {
             let key_line = next.1.end.line();
             let next = self.next()?;
             let line = if begins_before(&next.0) { key_line } else { next.1.start.line() };
+            let is_alias = matches!(next.0, Event::Alias(_));
             let value = self.node(next, depth + 1)?;
             match key {
+                // An alias names one mapping; only a list that is written here names several.
+                None if is_alias && !value.is_object() => return Err(YamlError::Merge),
                 None => self.merge(value, &mut map, line)?,
                 Some(key) => self.set(&mut map, key, value, line),
             }

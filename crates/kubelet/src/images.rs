@@ -80,7 +80,9 @@ async fn pull(
     match cx.runtime().pull_image(reference, &credentials).await {
         Ok(image) => {
             cx.node_changed.notify_one();
-            let took = go_duration(begun.elapsed());
+            // To the millisecond.
+            let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let took = apimachinery::time::duration_text(std::time::Duration::from_millis(took));
             let size = image.size;
             event(
                 Type::Normal,
@@ -98,15 +100,6 @@ async fn pull(
             event(Type::Warning, "Failed", &format!("Error: {reason}"));
             Err((reason.to_owned(), error.to_string()))
         }
-    }
-}
-
-/// As Go prints a duration, to the millisecond: `312ms`, `1.5s`.
-fn go_duration(duration: std::time::Duration) -> String {
-    if duration.as_secs() == 0 {
-        format!("{}ms", duration.as_millis())
-    } else {
-        format!("{}s", duration.as_millis() as f64 / 1000.0)
     }
 }
 

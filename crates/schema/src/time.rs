@@ -213,7 +213,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
 }
 
 /// Writes nanoseconds as a Go duration.
-pub(crate) fn format_duration(nanos: i64) -> String {
+pub fn format_duration(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let nanos = nanos.unsigned_abs();
     let decimal = |unit: u64, name: &str| {

@@ -34,13 +34,15 @@ fn yaml(text: &str, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
         UNREADABLE.iter().any(|start| problem.starts_with(start))
     };
     match (ours, theirs) {
+        _ if text.contains(['\u{85}', '\u{2028}', '\u{2029}']) => Some("three more characters end lines in YAML 1.1"),
         (Ok(_), Err(why)) if unreadable(why) => Some("upstream's parser is of YAML 1.1, and cannot read all that 1.2 allows"),
         (Err(why), Ok(_)) if why.contains("comment") => Some("a comment must be told apart by a space in YAML 1.2"),
         (Err(why), Ok(theirs)) if why.contains("unsupported value") && theirs["strict"] != "" => {
             Some("what another value of the same key replaces must be right here, too")
         }
-        (Err(why), Ok(_)) if why.contains("did not find expected ','") && text.contains(" :") => {
-            Some("a colon begins a value only before a space in YAML 1.2")
+        // What the parser says, and not what is made of its events, has a place in the text.
+        (Err(why), Ok(_)) if why.contains(" at char ") => {
+            Some("upstream's parser is of YAML 1.1, and reads some of what 1.2 does not allow")
         }
         (Ok(ours), Ok(theirs)) if ours["value"] == theirs["value"] && text.contains("? ") => {
             Some("the line of a block of text is told as that of its key")

@@ -16,6 +16,7 @@ pub const KINDS: &[(&str, &str, &str)] = &[
     ("", "v1", "ResourceQuota"),
     ("apps", "v1", "Deployment"),
     ("apps", "v1", "StatefulSet"),
+    ("apps", "v1", "ControllerRevision"),
     ("autoscaling", "v2", "HorizontalPodAutoscaler"),
     ("batch", "v1", "CronJob"),
     ("discovery.k8s.io", "v1", "EndpointSlice"),
@@ -23,6 +24,7 @@ pub const KINDS: &[(&str, &str, &str)] = &[
     ("networking.k8s.io", "v1", "NetworkPolicy"),
     ("policy", "v1", "PodDisruptionBudget"),
     ("rbac.authorization.k8s.io", "v1", "ClusterRole"),
+    ("resource.k8s.io", "v1", "ResourceClaim"),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration"),
 ];
 /// Fields of metadata that clients write.

@@ -1,7 +1,8 @@
 //! Which fields a configuration names, and whether it can be applied at all.
 
 use super::set::{self, Set, node};
-use super::shape::{Fields, Keys, Ref, Shape, field_element, set_element};
+use super::shape::{Fields, Keys, Ref, Scalar, Shape, field_element, set_element};
+use crate::text::quote;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -99,12 +100,13 @@ impl Errors {
 
 fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Errors) {
     let (fields, items) = match (ty.inside(value), value) {
-        (_, Value::Null) | (Shape::Leaf, _) => return,
+        (_, Value::Null) => return,
+        (Shape::Leaf, value) => return check_scalar(ty.scalar(), value, path, errors),
         (Shape::Map(fields), Value::Object(map)) => (Some((fields, map)), None),
-        (Shape::Map(_), _) => return errors.push(format_args!("{path}: expected map, got {value}")),
+        (Shape::Map(_), _) => return errors.push(format_args!("{path}: expected map, got &{{{}}}", shown(value))),
         (shape @ (Shape::Set | Shape::List(..) | Shape::Row(_)), Value::Array(items)) => (None, Some((shape, items))),
         (Shape::Set | Shape::List(..) | Shape::Row(_), _) => {
-            return errors.push(format_args!("{path}: expected list, got {value}"));
+            return errors.push(format_args!("{path}: expected list, got &{{{}}}", shown(value)));
         }
     };
     let length = path.len();
@@ -121,6 +123,65 @@ fn check(ty: Ref<'_>, value: &Value, path: &mut String, errors: &mut Errors) {
     }
     if let Some((shape, items)) = items {
         check_items(&shape, items, path, errors);
+    }
+}
+
+fn check_scalar(scalar: Option<Scalar>, value: &Value, path: &str, errors: &mut Errors) {
+    let whole = value.is_object() || value.is_array();
+    match scalar {
+        Some(Scalar::Text) if !value.is_string() => {
+            errors.push(format_args!("{path}: expected string, got &value.valueUnstructured{{Value:{}}}", declared(value)));
+        }
+        Some(Scalar::Number) if !value.is_number() => {
+            errors.push(format_args!("{path}: expected numeric (int or float), got {}", type_name(value)));
+        }
+        Some(Scalar::Boolean) if !value.is_boolean() => {
+            errors.push(format_args!("{path}: expected boolean, got &{{{}}}", shown(value)));
+        }
+        Some(Scalar::Any) if whole => errors.push(format_args!("{path}: expected any scalar, got &{{{}}}", shown(value))),
+        _ => {}
+    }
+}
+
+/// A value as Go's `%v` shows it.
+fn shown(value: &Value) -> String {
+    let join = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", join(items.iter().map(shown).collect())),
+        Value::Object(map) => {
+            format!("map[{}]", join(map.iter().map(|(key, value)| format!("{key}:{}", shown(value))).collect()))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// A value as Go's `%#v` shows it.
+fn declared(value: &Value) -> String {
+    let join = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => quote(text),
+        Value::Array(items) => format!("[]interface {{}}{{{}}}", join(items.iter().map(declared).collect())),
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| format!("{}:{}", quote(key), declared(value))).collect();
+            format!("map[string]interface {{}}{{{}}}", join(pairs))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// The name of a value's type in Go.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -102,6 +102,40 @@ impl Ref<'_> {
     }
 }
 
+/// What a value without parts may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scalar {
+    Text,
+    Number,
+    Boolean,
+    Any,
+}
+
+impl Ref<'_> {
+    /// What a value of the type may be, if it has no parts and that is known.
+    pub(crate) fn scalar(self) -> Option<Scalar> {
+        let of = |ty: &Type| match ty {
+            Type::String | Type::Bytes => Some(Scalar::Text),
+            Type::Int32 | Type::Int64 | Type::Float64 => Some(Scalar::Number),
+            Type::Bool => Some(Scalar::Boolean),
+            Type::Quantity | Type::IntOrString | Type::Time | Type::MicroTime => Some(Scalar::Any),
+            _ => None,
+        };
+        match self {
+            Self::Field(_, field) => of(&field.ty),
+            Self::Element(_, ty) => of(ty),
+            Self::Json(schema) if flag(schema, "x-kubernetes-int-or-string") => Some(Scalar::Any),
+            Self::Json(schema) => match text(schema, "type") {
+                "string" => Some(Scalar::Text),
+                "integer" | "number" => Some(Scalar::Number),
+                "boolean" => Some(Scalar::Boolean),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl<'s> Ref<'s> {
     /// What a value of the type is made of, also where it is only replaced as a whole.
     pub(crate) fn inside(self, value: &Value) -> Shape<'s> {

@@ -306,6 +306,14 @@ fn refuses_what_cannot_be_applied() {
         json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"foo": 1}]}}});
     let path = ".spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].foo";
     check(pod(json!({"affinity": selector})), &format!("{path}: field not declared in schema"));
+    let env = |value: Value| pod(json!({"containers": [{"name": "c", "env": [{"name": "E", "value": value}]}]}));
+    let path = r#".spec.containers[name="c"].env[name="E"].value: expected string, got &value.valueUnstructured{Value:"#;
+    check(env(json!(1)), &format!("{path}1}}"));
+    check(env(json!(["a", {"b": true}])), &format!(r#"{path}[]interface {{}}{{"a", map[string]interface {{}}{{"b":true}}}}}}"#));
+    check(pod(json!({"priority": "high"})), ".spec.priority: expected numeric (int or float), got string");
+    check(pod(json!({"hostNetwork": "yes"})), ".spec.hostNetwork: expected boolean, got &{yes}");
+    check(pod(json!({"nodeSelector": ["a", 1]})), ".spec.nodeSelector: expected map, got &{[a 1]}");
+    check(pod(json!({"containers": {"b": 1, "a": []}})), ".spec.containers: expected list, got &{map[a:[] b:1]}");
     check(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"managedFields": []}}), "metadata.managedFields must be nil");
     let mut story = Story::new(builtin("Pod"));
     story.put("a", pod(json!({})));

@@ -237,7 +237,9 @@ fn float(text: &str) -> Option<Scalar> {
 pub(super) fn key_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) if number.is_f64() => number.as_f64().and_then(|number| Scalar::Float(number).to_key()),
+        Value::Number(number) => Scalar::Integer(number.clone()).to_key(),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

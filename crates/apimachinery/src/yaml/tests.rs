@@ -49,6 +49,9 @@ fn anchors_and_merges() {
     check("x: {<<: [{a: 1}, {a: 2, b: 2}]}\n", json!({"x": {"a": 1, "b": 2}}));
     check("'<<': 1\n", json!({"<<": 1}));
     refuses("<<: 1\n", "map merge");
+    refuses("a: &x [{k: 1}]\nb:\n  <<: *x\n", "map merge");
+    check("a: &x 1.5\n*x : b\n", json!({"a": 1.5, "1.5": "b"}));
+    refuses("a: &x 9223372036854775808\n*x : b\n", "invalid map key");
     refuses("a: &a [*a]\n", "contains itself");
     refuses("a: *b\n", "yaml: ");
 }

@@ -280,7 +280,7 @@ fn waiting_reason(model: &Model, state: &State, member: &Member, slot: &Slot, no
     }
     if let Some((_, delay)) = crashed {
         let name = &member.spec.name;
-        let delay = go_duration(delay);
+        let delay = apimachinery::time::duration_text(std::time::Duration::from_secs(delay.as_secs()));
         let message = format!("back-off {delay} restarting failed container={name} pod={}", model.title());
         return ("CrashLoopBackOff".to_owned(), Some(message));
     }
@@ -288,12 +288,6 @@ fn waiting_reason(model: &Model, state: &State, member: &Member, slot: &Slot, no
     let initializing = has_init && !conditions::initialized(model, state) && member.role == Role::App;
     let pending_init = has_init && member.role == Role::Init;
     if initializing || pending_init { ("PodInitializing".to_owned(), None) } else { ("ContainerCreating".to_owned(), None) }
-}
-
-/// Whole seconds as Go prints a duration: `40s`, `2m40s`, `5m0s`.
-fn go_duration(duration: std::time::Duration) -> String {
-    let seconds = duration.as_secs();
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
 
 #[cfg(test)]

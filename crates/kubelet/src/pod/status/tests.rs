@@ -112,14 +112,6 @@ fn transition_times_stay_while_nothing_changes() {
 }
 
 #[test]
-fn go_durations() {
-    let check = |seconds, expected: &str| assert_eq!(go_duration(std::time::Duration::from_secs(seconds)), expected);
-    check(40, "40s");
-    check(160, "2m40s");
-    check(300, "5m0s");
-}
-
-#[test]
 fn a_container_that_never_ran_has_ended_with_its_pod() {
     let mut spec = one("Never");
     spec["activeDeadlineSeconds"] = json!(1);
