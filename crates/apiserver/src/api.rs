@@ -53,7 +53,7 @@ impl<'a> Routed<'a> {
             Route::Resource(target) => registry.resource(target.group, target.version, target.plural),
             Route::Other => None,
         };
-        let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| resource.def));
+        let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| &*resource.def));
         let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
         Self { route, resource, plan, negotiated, started }
     }
@@ -151,10 +151,12 @@ where
 /// What answers may be asked for: tables and metadata of what is stored, not of documents and reviews.
 fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restrictions<'a> {
     match route {
-        Route::Resource(target) => {
-            Restrictions { shapes: resource.is_none_or(|resource| resource.def.stored), version: target.version }
-        }
-        Route::Other => Restrictions { shapes: false, version: "" },
+        Route::Resource(target) => Restrictions {
+            shapes: resource.is_none_or(|resource| resource.def.stored),
+            version: target.version,
+            protobuf: resource.is_none_or(|resource| !resource.is_custom()),
+        },
+        Route::Other => Restrictions { shapes: false, version: "", protobuf: true },
     }
 }
 
@@ -165,7 +167,7 @@ impl Inner {
         let query = parts.uri.query().unwrap_or_default();
         // Where it leads decides what must be allowed, so routing comes first.
         let routed = Routed::new(&self.registry, &parts, &path, query, started);
-        let asked = Asked::of(&routed.plan, &routed.route, routed.resource.as_ref().map(|resource| resource.def), &parts);
+        let asked = Asked::of(&routed.plan, &routed.route, routed.resource.as_ref().map(|resource| &*resource.def), &parts);
         let _in_flight = InFlight::begin(&asked);
         let ongoing = Ongoing::begin(&asked, started);
         let (user, warnings) = (Arc::default(), Warnings::default());
@@ -272,7 +274,7 @@ impl Inner {
         if !matches!(handler, Handler::Connect(_)) {
             routed.negotiated.as_ref().map_err(Status::clone)?;
         }
-        resource.def.deprecated.into_iter().for_each(|text| call.warnings.push(text));
+        resource.def.deprecated.iter().for_each(|text| call.warnings.push(text.as_ref()));
         self.handle(&On { call, target, resource }, handler, body).await
     }
 

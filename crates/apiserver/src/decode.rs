@@ -91,6 +91,14 @@ pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8], expected: (&str, &str, &s
     }
 }
 
+/// Custom resources have no protobuf form.
+pub(crate) fn refuse_protobuf(headers: &HeaderMap) -> Result<(), Status> {
+    match negotiate::body_format(headers)? {
+        Format::Protobuf => Err(Status::unsupported_media_type(&[Format::Json.media_type(), Format::Yaml.media_type()])),
+        Format::Json | Format::Yaml => Ok(()),
+    }
+}
+
 /// Parses JSON.
 pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
     let told = |path: String| format!("duplicate field \"{path}\"");

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use kinds::{GroupVersionKindRef, Strategy};
+use kinds::custom::version_priority;
 use registry::{Catalog, Served};
 use schema::{Ordered, Schema};
 use serde_json::{Map, Value, json};
@@ -99,26 +99,33 @@ pub(crate) struct Documents {
 }
 
 /// Groups, their versions, their kinds.
-type Groups = Vec<(&'static str, Vec<(&'static str, Vec<Arc<Served>>)>)>;
+type Groups = Vec<(String, Versions)>;
+type Versions = Vec<(String, Vec<Arc<Served>>)>;
 
 fn group_up(catalog: &Catalog) -> Groups {
     let mut groups: Groups = Vec::new();
+    let mut places = HashMap::new();
     for served in catalog.iter() {
-        let (def, served) = (served.def, served.clone());
-        let at = groups.iter().position(|(group, _)| *group == def.group).unwrap_or_else(|| {
-            groups.push((def.group, Vec::new()));
+        let (def, served) = (&served.def, served.clone());
+        let at = *places.entry(def.group.to_string()).or_insert_with(|| {
+            groups.push((def.group.to_string(), Vec::new()));
             groups.len() - 1
         });
         let versions = &mut groups[at].1;
         match versions.iter_mut().find(|(version, _)| *version == def.version) {
             Some((_, kinds)) => kinds.push(served),
-            None => versions.push((def.version, vec![served])),
+            None => versions.push((def.version.to_string(), vec![served])),
         }
     }
-    groups.sort_by_key(|(group, _)| (ORDER.iter().position(|known| known == group).unwrap_or(ORDER.len()), *group));
-    for (_, versions) in &mut groups {
+    let place = |group: &str| ORDER.iter().position(|known| *known == group).unwrap_or(ORDER.len());
+    groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
+    for (group, versions) in &mut groups {
+        // Definitions say nothing of the order of their group's versions.
+        if place(group) == ORDER.len() {
+            versions.sort_by(|(a, _), (b, _)| version_priority(b).cmp(&version_priority(a)));
+        }
         for (_, kinds) in versions {
-            kinds.sort_by_key(|served| served.def.plural);
+            kinds.sort_by(|a, b| a.def.plural.cmp(&b.def.plural));
         }
     }
     groups
@@ -135,7 +142,7 @@ impl Documents {
                 documents.insert(path, resource_list(group, version, kinds));
             }
             if !group.is_empty() {
-                let document = api_group(group, versions.iter().map(|(version, _)| *version));
+                let document = api_group(group, versions.iter().map(|(version, _)| version.as_str()));
                 listed.push(document.clone());
                 let mut alone = document;
                 alone["kind"] = "APIGroup".into();
@@ -182,19 +189,13 @@ impl Documents {
     }
 }
 
-/// The kind as which objects are stored.
-fn stored_kind(strategy: &dyn Strategy) -> GroupVersionKindRef {
-    let def = strategy.def();
-    strategy.conversion().map_or((def.group, def.version, def.kind), |conversion| conversion.stored)
-}
-
 /// What tells clients that the storage version of a resource has changed; the very hash of upstream, which some compare.
-fn storage_version_hash((group, version, kind): GroupVersionKindRef) -> String {
+fn storage_version_hash((group, version, kind): (&str, &str, &str)) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, format!("{group}/{version}/{kind}").as_bytes());
     BASE64.encode(&digest.as_ref()[..8])
 }
 
-fn api_group(group: &str, versions: impl Iterator<Item = &'static str>) -> Value {
+fn api_group<'a>(group: &str, versions: impl Iterator<Item = &'a str>) -> Value {
     let versions: Vec<Value> =
         versions.map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
     json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
@@ -203,12 +204,12 @@ fn api_group(group: &str, versions: impl Iterator<Item = &'static str>) -> Value
 fn resource_list(group: &str, version: &str, kinds: &[Arc<Served>]) -> Value {
     let mut resources = Vec::new();
     for served in kinds {
-        let def = served.def;
+        let def = &served.def;
         let mut resource = Map::new();
-        resource.insert("name".into(), def.plural.into());
-        resource.insert("singularName".into(), def.singular.into());
+        resource.insert("name".into(), json!(def.plural));
+        resource.insert("singularName".into(), json!(def.singular));
         resource.insert("namespaced".into(), def.namespaced.into());
-        resource.insert("kind".into(), def.kind.into());
+        resource.insert("kind".into(), json!(def.kind));
         resource.insert("verbs".into(), json!(def.verbs.names()));
         if !def.short_names.is_empty() {
             resource.insert("shortNames".into(), json!(def.short_names));
@@ -217,13 +218,14 @@ fn resource_list(group: &str, version: &str, kinds: &[Arc<Served>]) -> Value {
             resource.insert("categories".into(), json!(def.categories));
         }
         if def.stored {
-            resource.insert("storageVersionHash".into(), storage_version_hash(stored_kind(served.strategy)).into());
+            let (group, version, kind) = served.stored_kind();
+            resource.insert("storageVersionHash".into(), storage_version_hash((&group, &version, &kind)).into());
         }
         resources.push(Value::Object(resource));
-        for sub in def.subresources {
+        for sub in def.subresources.iter() {
             let (group, version, kind) = def.body_kind(Some(sub));
             let mut resource = json!({"name": format!("{}/{}", def.plural, sub.name), "singularName": "", "namespaced": def.namespaced, "kind": kind, "verbs": sub.verbs.names()});
-            if (group, version) != (def.group, def.version) {
+            if group != def.group || version != def.version {
                 resource["group"] = group.into();
                 resource["version"] = version.into();
             }
@@ -233,12 +235,12 @@ fn resource_list(group: &str, version: &str, kinds: &[Arc<Served>]) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": apimachinery::gvk::api_version(group, version), "resources": resources})
 }
 
-fn aggregated_group(group: &str, versions: &[(&str, Vec<Arc<Served>>)]) -> Value {
+fn aggregated_group(group: &str, versions: &Versions) -> Value {
     let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let resource = |served: &Arc<Served>| {
-        let def = served.def;
+        let def = &served.def;
         let mut out = json!({
-            "resource": def.plural, "responseKind": kind((def.group, def.version, def.kind)),
+            "resource": def.plural, "responseKind": kind(def.own_kind()),
             "scope": if def.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": def.singular, "verbs": def.verbs.names(),
         });
         if !def.short_names.is_empty() {
@@ -254,7 +256,7 @@ fn aggregated_group(group: &str, versions: &[(&str, Vec<Arc<Served>>)]) -> Value
         }
         out
     };
-    let version = |(version, kinds): &(&str, Vec<Arc<Served>>)| json!({"version": version, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()});
+    let version = |(version, kinds): &(String, Vec<Arc<Served>>)| json!({"version": version, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()});
     let mut metadata = json!({"creationTimestamp": null});
     if !group.is_empty() {
         metadata["name"] = group.into();
@@ -275,8 +277,8 @@ mod tests {
         check(("", "v1", "ConfigMap"), "qFsyl6wFWjQ=");
         check(("apps", "v1", "Deployment"), "8aSe+NMegvE=");
         let event = |group: &str| {
-            let strategy = kinds::KINDS.iter().find(|kind| (kind.def().group, kind.def().kind) == (group, "Event")).unwrap();
-            storage_version_hash(stored_kind(*strategy))
+            let strategy = kinds::KINDS.iter().find(|kind| kind.def().group == group && kind.def().kind == "Event").unwrap();
+            storage_version_hash(strategy.conversion().map_or(strategy.def().own_kind(), |conversion| conversion.stored))
         };
         assert_eq!([event(""), event("events.k8s.io")], ["r2yiGXH7wu8=", "r2yiGXH7wu8="]);
     }

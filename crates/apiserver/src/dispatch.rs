@@ -133,8 +133,8 @@ fn handler(method: &Method, target: &Target<'_>, def: &KindDef, verb: Option<Ver
     match (sub.behaviour, verb) {
         (Behaviour::Connect(connect), _) => Ok(Handler::Connect(connect)),
         (Behaviour::Action(action), _) => Ok(Handler::Action(action)),
-        (Behaviour::Status | Behaviour::Part(_) | Behaviour::Scale(_), Some(verb)) => Ok(Handler::Part(verb)),
-        (Behaviour::Status | Behaviour::Part(_) | Behaviour::Scale(_), None) => Err(Refusal::MethodNotAllowed),
+        (Behaviour::Status | Behaviour::Part(_) | Behaviour::Scale, Some(verb)) => Ok(Handler::Part(verb)),
+        (Behaviour::Status | Behaviour::Part(_) | Behaviour::Scale, None) => Err(Refusal::MethodNotAllowed),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod body;
 mod bootstrap;
 mod call;
 mod decode;
+mod definitions;
 mod discovery;
 mod dispatch;
 mod documents;

@@ -88,7 +88,7 @@ struct Answered {
 
 impl Asked {
     /// Takes the labels from what the request leads to.
-    pub(crate) fn of(plan: &Plan, route: &Route<'_>, def: Option<&'static KindDef>, parts: &Parts) -> Self {
+    pub(crate) fn of(plan: &Plan, route: &Route<'_>, def: Option<&KindDef>, parts: &Parts) -> Self {
         let query = parts.uri.query().unwrap_or_default();
         let dry_run = match () {
             () if !query.contains("dryRun") => "",
@@ -98,7 +98,7 @@ impl Asked {
         let mut about = About { verb: verb(plan, parts), component: "apiserver", ..About::default() };
         match (route, def) {
             (Route::Resource(target), Some(def)) => {
-                (about.group, about.version, about.resource) = (def.group, def.version, def.plural);
+                (about.group, about.version, about.resource) = def.label();
                 about.subresource = def.subresource(target.sub).map_or("", |sub| sub.name);
                 about.scope = match (target.name.is_empty(), target.namespace.is_empty()) {
                     (false, _) => "resource",

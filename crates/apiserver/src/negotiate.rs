@@ -105,6 +105,8 @@ pub struct Restrictions<'a> {
     pub shapes: bool,
     /// The version that `sv` may name; empty for none.
     pub version: &'a str,
+    /// Objects have a protobuf form. Those of custom resources have none; their metadata have.
+    pub protobuf: bool,
 }
 
 /// Reads the Accept and Accept-Encoding headers, `?pretty` and the user agent.
@@ -177,7 +179,7 @@ fn shape(format: Format, clause: &Clause<'_>, restrictions: Restrictions<'_>) ->
             _ => None,
         };
     };
-    Some(Shape::Object)
+    (format != Format::Protobuf || restrictions.protobuf).then_some(Shape::Object)
 }
 
 /// The media type of the request's body, without parameters.

@@ -1,5 +1,6 @@
 //! OpenAPI documents: built when first asked for, kept compressed.
 
+mod custom;
 mod gnostic;
 mod operation;
 mod options;
@@ -194,6 +195,7 @@ fn document_v3(catalog: &Catalog, version: &str, path: &str) -> Value {
     let docs = Docs::builtin();
     let operations = Operations::of(catalog, &docs, path);
     let mut schemas = v3_schemas(Schema::builtin(), &docs, &operations.types());
+    schemas.extend(custom::schemas(catalog, Some(path), Dialect::V3));
     if path == "version" {
         schemas.extend(roots::definitions());
     }
@@ -207,6 +209,7 @@ fn document_v2(catalog: &Catalog, version: &str) -> Value {
     let docs = Docs::builtin();
     let operations = Operations::all(catalog, &docs);
     let mut definitions = v2_definitions(Schema::builtin(), &docs, &operations.types());
+    definitions.extend(custom::schemas(catalog, None, Dialect::V2));
     definitions.extend(roots::definitions());
     json!({
         "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": operations.render(Dialect::V2),

@@ -16,13 +16,6 @@ use crate::query::Query;
 use crate::route::Target;
 use crate::{decode, respond, watch};
 
-const PATCH_TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
-
 impl Inner {
     /// A group version that is served answers with a Status, anything else like a web server.
     pub(crate) fn unknown(&self, target: &Target<'_>) -> Result<Response<Body>, Status> {
@@ -106,7 +99,7 @@ impl Inner {
     }
 
     async fn forward(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
-        let (cx, target, def) = (on.context("CreateOptions", false)?, &on.target, on.resource.def);
+        let (cx, target, def) = (on.context("CreateOptions", false)?, &on.target, &on.resource.def);
         let (plural, sub) = def.posted_to.ok_or_else(Status::method_not_allowed)?;
         let resource = self.registry.resource(target.group, target.version, plural).ok_or_else(Status::page_not_found)?;
         let object = on.read(&cx, body).await?;
@@ -140,8 +133,9 @@ impl Inner {
 
     async fn patch(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
         let kind = negotiate::content_type(&on.call.parts.headers);
-        if !PATCH_TYPES.contains(&kind) {
-            return Err(Status::unsupported_media_type(PATCH_TYPES));
+        let taken = on.resource.patch_types();
+        if !taken.contains(&kind) {
+            return Err(Status::unsupported_media_type(taken));
         }
         let apply = kind == "application/apply-patch+yaml";
         let cx = on.context("PatchOptions", apply)?;
@@ -187,8 +181,8 @@ impl Inner {
                 let object = entry.value();
                 let details = Details {
                     name: on.target.name.to_owned(),
-                    group: on.resource.def.group.to_owned(),
-                    kind: on.resource.def.plural.to_owned(),
+                    group: on.resource.def.group.to_string(),
+                    kind: on.resource.def.plural.to_string(),
                     uid: apimachinery::meta::uid(&object).to_owned(),
                     ..Details::default()
                 };
@@ -260,8 +254,11 @@ impl On<'_> {
 
     /// Reads and decodes the object in the body.
     pub(crate) async fn read(&self, cx: &Context, body: RequestBody) -> Result<Value, Status> {
-        let def = self.resource.def;
+        let def = &self.resource.def;
         let expected = def.body_kind(def.subresource(self.target.sub));
+        if self.resource.is_custom() {
+            decode::refuse_protobuf(&self.call.parts.headers)?;
+        }
         let bytes = decode::read(body).await?;
         let (mut value, duplicates) = decode::parse(&self.call.parts.headers, &bytes, expected)?;
         self.resource.decode(cx, self.target.sub, &mut value, duplicates)?;

@@ -81,7 +81,7 @@ fn shaped(accept: Accept, resource: Option<&Served>, object: Value, query: &str)
         Shape::Object => object,
         Shape::Metadata { beta } => metadata(&object, beta),
         Shape::MetadataList { .. } => {
-            return Err(shape::mismatch("PartialObjectMetadataList", "is not a list", resource.def.kind));
+            return Err(shape::mismatch("PartialObjectMetadataList", "is not a list", &resource.def.kind));
         }
         Shape::Table { beta } => {
             let own = meta::metadata(&object).and_then(|m| m.get("resourceVersion")).cloned();

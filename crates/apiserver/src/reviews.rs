@@ -14,7 +14,7 @@ impl Inner {
     pub(crate) async fn review(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
         let cx = on.context("CreateOptions", false)?;
         let mut review = on.read(&cx, body).await?;
-        let status = match on.resource.def.kind {
+        let status = match &*on.resource.def.kind {
             "TokenReview" => self.token_review(&review).await?,
             "SelfSubjectReview" => json!({"userInfo": user_info(&on.call.user)}),
             "SelfSubjectRulesReview" => self.rules_review(&on.call.user, &review)?,

@@ -16,6 +16,7 @@ use crate::api::Api;
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::{self, Authorizer};
 use crate::call::Inner;
+use crate::definitions::Definitions;
 use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
@@ -56,6 +57,8 @@ pub struct Service {
     readiness: Readiness,
     service_cidr: (IpAddr, u8),
     advertised: SocketAddr,
+    /// The definitions of custom resources, and the revision up to which they are in force.
+    definitions: (Definitions, u64),
 }
 
 /// What others hold of the API server. Cheap to clone.
@@ -84,6 +87,7 @@ impl Service {
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
         classes.ready();
+        let definitions = Definitions::start(&registry).await.map_err(Error::Policy)?;
         authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
         roles.ready();
         let listener =
@@ -109,7 +113,8 @@ impl Service {
         metrics::storage::observe(Arc::downgrade(&api.0.registry));
         metrics::storage::build_info(&options.build);
         let service_cidr = options.registry.service_cidr;
-        Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised: options.advertised })
+        let advertised = options.advertised;
+        Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised, definitions })
     }
 
     /// What others hold.
@@ -127,6 +132,10 @@ impl Service {
         let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
         let own = bootstrap::keep(inner.registry.clone(), self.service_cidr, self.advertised, kept);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
+        let (definitions, revision) = self.definitions;
+        let synced = self.readiness.gate("poststarthook/crd-informer-synced");
+        let definitions = definitions.run(revision, tasks.clone(), synced);
+        tasks.spawn_until_cancelled("custom resource definitions", OnFailure::Shutdown, definitions);
         gate.ready();
         let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
         gate.not_ready("process is shutting down");

@@ -4,7 +4,7 @@ use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde_json::Value;
 
-const AGE_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.";
+pub(crate) const AGE_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.";
 
 /// Definition of one column.
 #[derive(Clone, Copy, Debug)]

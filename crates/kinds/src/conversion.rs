@@ -10,7 +10,7 @@ use crate::def::GroupVersionKindRef;
 /// How a served version and the stored one become each other. `apiVersion` and `kind` are set by the caller.
 pub struct Conversion {
     /// The version that is stored.
-    pub stored: GroupVersionKindRef,
+    pub stored: GroupVersionKindRef<'static>,
     /// From the stored version.
     pub from_stored: fn(object: &mut Value),
     /// To the stored version.

@@ -23,9 +23,9 @@ fn has_metadata(schema: &Schema, id: schema::TypeId) -> bool {
 }
 
 fn served() -> Vec<String> {
-    let own = KINDS.iter().map(|strategy| (strategy.def().group, strategy.def().version, strategy.def().kind));
-    let bodies = KINDS.iter().flat_map(|strategy| strategy.def().subresources);
-    let bodies = bodies.filter(|sub| matches!(sub.behaviour, Behaviour::Scale(_) | Behaviour::Action(_)));
+    let own = KINDS.iter().map(|strategy| strategy.def().own_kind());
+    let bodies = KINDS.iter().flat_map(|strategy| strategy.def().subresources.iter());
+    let bodies = bodies.filter(|sub| matches!(sub.behaviour, Behaviour::Scale | Behaviour::Action(_)));
     let all = own.chain(bodies.filter_map(|sub| sub.kind));
     all.map(|(group, version, kind)| format!("{group}/{version}/{kind}")).collect()
 }

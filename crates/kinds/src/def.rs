@@ -1,12 +1,59 @@
 //! What is constant about a kind.
 
+use std::borrow::Cow;
+
 use apimachinery::names;
+use serde::{Serialize, Serializer};
 
 use crate::sub::{Behaviour, ScalePaths, Sub};
 use crate::verb::VerbSet;
 
 /// `(group, version, kind)`.
-pub type GroupVersionKindRef = (&'static str, &'static str, &'static str);
+pub type GroupVersionKindRef<'a> = (&'a str, &'a str, &'a str);
+
+/// A name that is part of the program, or one that somebody gave a kind of their own.
+pub type Name = Cow<'static, str>;
+
+/// A list of names.
+#[derive(Clone, Debug)]
+pub enum Names {
+    /// Of a built-in kind.
+    Fixed(&'static [&'static str]),
+    /// Of a custom resource.
+    Given(Vec<String>),
+}
+
+impl Names {
+    /// The names in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let (fixed, given): (&[&str], &[String]) = match self {
+            Self::Fixed(names) => (names, &[]),
+            Self::Given(names) => (&[], names),
+        };
+        fixed.iter().copied().chain(given.iter().map(String::as_str))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Whether this is one of them.
+    pub fn contains(&self, name: &str) -> bool {
+        self.iter().any(|one| one == name)
+    }
+}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+/// Sets a field of a constant. What was there is part of the program: there is nothing to give back, and a constant could not.
+const fn set<T>(field: &mut T, value: T) {
+    std::mem::forget(std::mem::replace(field, value));
+}
 
 /// What names of a kind look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,22 +95,24 @@ pub enum Dependents {
 }
 
 /// Constant facts of a kind. Built by [`KindDef::new`] and the chained setters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KindDef {
     /// API group, empty for the core group.
-    pub group: &'static str,
+    pub group: Name,
     /// API version.
-    pub version: &'static str,
+    pub version: Name,
     /// Kind.
-    pub kind: &'static str,
+    pub kind: Name,
+    /// Kind of a list of these.
+    pub list_kind: Option<Name>,
     /// Resource name in paths.
-    pub plural: &'static str,
+    pub plural: Name,
     /// Lower-case kind.
-    pub singular: &'static str,
+    pub singular: Name,
     /// Short names for the command line.
-    pub short_names: &'static [&'static str],
+    pub short_names: Names,
     /// Categories, such as `all`.
-    pub categories: &'static [&'static str],
+    pub categories: Names,
     /// Lives in a namespace.
     pub namespaced: bool,
     /// False for review kinds, which are answered and never kept.
@@ -87,6 +136,8 @@ pub struct KindDef {
     pub versioned: bool,
     /// A creator may set the status (Nodes: kubelets register themselves).
     pub status_on_create: bool,
+    /// An object may have no status at all (custom resources).
+    pub status_is_optional: bool,
     /// Rule for names.
     pub name: NameRule,
     /// Default propagation of deletions.
@@ -95,10 +146,12 @@ pub struct KindDef {
     pub silent_deletion: Option<&'static str>,
     /// A deletion answers with the object instead of a Status.
     pub returns_deleted: bool,
+    /// Where its size stands, if it has one.
+    pub scale: ScalePaths,
     /// Sub-resources.
-    pub subresources: &'static [Sub],
+    pub subresources: Cow<'static, [Sub]>,
     /// What everybody who uses the API is told, if it is deprecated.
-    pub deprecated: Option<&'static str>,
+    pub deprecated: Option<Name>,
     /// What a creator is told where an object is kept and nothing acts on it.
     pub without_effect: Option<&'static str>,
 }
@@ -113,13 +166,14 @@ impl KindDef {
         singular: &'static str,
     ) -> Self {
         Self {
-            group,
-            version,
-            kind,
-            plural,
-            singular,
-            short_names: &[],
-            categories: &[],
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            kind: Cow::Borrowed(kind),
+            list_kind: None,
+            plural: Cow::Borrowed(plural),
+            singular: Cow::Borrowed(singular),
+            short_names: Names::Fixed(&[]),
+            categories: Names::Fixed(&[]),
             namespaced: true,
             stored: true,
             posted_to: None,
@@ -131,14 +185,21 @@ impl KindDef {
             create_on_update: false,
             versioned: false,
             status_on_create: false,
+            status_is_optional: false,
             name: NameRule::Subdomain,
             dependents: Dependents::Go,
             silent_deletion: None,
             returns_deleted: false,
-            subresources: &[],
+            scale: ScalePaths::BUILTIN,
+            subresources: Cow::Borrowed(&[]),
             deprecated: None,
             without_effect: None,
         }
+    }
+
+    /// A namespaced, stored kind whose names are set later.
+    pub const fn unnamed() -> Self {
+        Self::new("", "", "", "", "")
     }
 
     /// [`KindDef::new`] with the names that the API's type has.
@@ -146,27 +207,39 @@ impl KindDef {
         Self::new(K::GROUP, K::VERSION, K::KIND, K::URL_PATH_SEGMENT, singular)
     }
 
+    /// The same kind in another group.
+    pub const fn group(mut self, group: &'static str) -> Self {
+        set(&mut self.group, Cow::Borrowed(group));
+        self
+    }
+
+    /// The same kind in another version.
+    pub const fn version(mut self, version: &'static str) -> Self {
+        set(&mut self.version, Cow::Borrowed(version));
+        self
+    }
+
     /// Sets the short names.
     pub const fn short(mut self, names: &'static [&'static str]) -> Self {
-        self.short_names = names;
+        set(&mut self.short_names, Names::Fixed(names));
         self
     }
 
     /// Member of the category `all`.
     pub const fn in_all(mut self) -> Self {
-        self.categories = &["all"];
+        set(&mut self.categories, Names::Fixed(&["all"]));
         self
     }
 
     /// Member of these categories.
     pub const fn categories(mut self, names: &'static [&'static str]) -> Self {
-        self.categories = names;
+        set(&mut self.categories, Names::Fixed(names));
         self
     }
 
     /// The API is deprecated. The text is upstream's (`endpoints/deprecation`): since when, and what to use instead.
     pub const fn deprecated(mut self, warning: &'static str) -> Self {
-        self.deprecated = Some(warning);
+        set(&mut self.deprecated, Some(Cow::Borrowed(warning)));
         self
     }
 
@@ -252,7 +325,7 @@ impl KindDef {
 
     /// Sets the sub-resources.
     pub const fn subresources(mut self, subresources: &'static [Sub]) -> Self {
-        self.subresources = subresources;
+        set(&mut self.subresources, Cow::Borrowed(subresources));
         self
     }
 
@@ -270,22 +343,40 @@ impl KindDef {
 
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
-        apimachinery::gvk::api_version(self.group, self.version)
+        apimachinery::gvk::api_version(&self.group, &self.version)
+    }
+
+    /// Whether users have defined it.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.plural, Cow::Owned(_))
+    }
+
+    /// Group, version and resource as labels of metrics. Custom resources share one: users would make series without end.
+    pub fn label(&self) -> GroupVersionKindRef<'static> {
+        match (&self.group, &self.version, &self.plural) {
+            (Cow::Borrowed(group), Cow::Borrowed(version), Cow::Borrowed(plural)) => (group, version, plural),
+            _ => ("", "", "customresources"),
+        }
     }
 
     /// The kind of a list of these.
-    pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+    pub fn list_kind(&self) -> Name {
+        self.list_kind.clone().unwrap_or_else(|| format!("{}List", self.kind).into())
     }
 
     /// The sub-resource of that name.
-    pub fn subresource(&self, name: &str) -> Option<&'static Sub> {
+    pub fn subresource(&self, name: &str) -> Option<&Sub> {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
     /// The kind of a sub-resource's body.
-    pub fn body_kind(&self, sub: Option<&Sub>) -> GroupVersionKindRef {
-        sub.and_then(|sub| sub.kind).unwrap_or((self.group, self.version, self.kind))
+    pub fn body_kind(&self, sub: Option<&Sub>) -> GroupVersionKindRef<'_> {
+        sub.and_then(|sub| sub.kind).unwrap_or_else(|| self.own_kind())
+    }
+
+    /// Group, version and kind.
+    pub fn own_kind(&self) -> GroupVersionKindRef<'_> {
+        (&self.group, &self.version, &self.kind)
     }
 
     /// Whether it has a status that only its sub-resource writes.
@@ -294,10 +385,7 @@ impl KindDef {
     }
 
     /// Where its size stands, if it has one.
-    pub fn scale(&self) -> Option<&'static ScalePaths> {
-        self.subresources.iter().find_map(|sub| match &sub.behaviour {
-            Behaviour::Scale(paths) => Some(paths),
-            _ => None,
-        })
+    pub fn scale(&self) -> Option<&ScalePaths> {
+        self.subresources.iter().any(|sub| matches!(sub.behaviour, Behaviour::Scale)).then_some(&self.scale)
     }
 }

@@ -198,7 +198,7 @@ mod tests {
 
     #[track_caller]
     fn check(object: Value, expected: &[&str]) {
-        let strategy = KINDS.iter().find(|strategy| object["kind"] == strategy.def().kind);
+        let strategy = KINDS.iter().find(|strategy| object["kind"] == *strategy.def().kind);
         let mut object = object;
         let errors = strategy.map(|strategy| {
             strategy.apply_defaults(&mut object);

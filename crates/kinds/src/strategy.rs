@@ -1,24 +1,32 @@
 //! What the registry asks of any kind, built-in or defined by a user.
 
+use std::sync::Arc;
+
 use apimachinery::field::Errors;
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde_json::Value;
+use structural::Structural;
 
 use crate::conversion::Conversion;
-use crate::def::KindDef;
+use crate::def::{KindDef, Names};
 use crate::typed::Requester;
 
-/// Field selector values of an object: label such as `spec.nodeName`, and its value.
-pub type Fields = Vec<(&'static str, String)>;
+/// Field selector values of an object: position in [`Strategy::selectable`], and the value.
+pub type Fields = Vec<(usize, String)>;
 
 /// An object-safe view of a kind. Objects are in their JSON form and schema-decoded.
 pub trait Strategy: Send + Sync {
     /// Constant facts.
-    fn def(&self) -> &'static KindDef;
+    fn def(&self) -> &KindDef;
 
     /// How this version becomes the stored one, none when it is the stored one.
     fn conversion(&self) -> Option<&'static Conversion> {
+        None
+    }
+
+    /// The schema of a custom resource, none for a built-in kind, whose type is in the table.
+    fn schema(&self) -> Option<&Arc<Structural>> {
         None
     }
 
@@ -60,9 +68,9 @@ pub trait Strategy: Send + Sync {
     fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors;
 
     /// Selectable fields beyond `metadata.name` and `metadata.namespace`: their names.
-    fn selectable(&self) -> &'static [&'static str];
+    fn selectable(&self) -> &Names;
 
-    /// Their values, in the order of [`Strategy::selectable`].
+    /// Those that have a value.
     fn fields(&self, object: &Value) -> Fields;
 
     /// Columns of the table form.
@@ -70,4 +78,24 @@ pub trait Strategy: Send + Sync {
 
     /// One row of the table form.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}
+
+/// The rules of a kind: part of the program, or made of what a user has defined.
+#[derive(Clone)]
+pub enum Rules {
+    /// A built-in kind.
+    Builtin(&'static dyn Strategy),
+    /// A kind of a user's own.
+    Custom(Arc<dyn Strategy>),
+}
+
+impl std::ops::Deref for Rules {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Builtin(strategy) => *strategy,
+            Self::Custom(strategy) => &**strategy,
+        }
+    }
 }

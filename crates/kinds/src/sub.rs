@@ -1,19 +1,30 @@
 //! Sub-resources: what a path below an object stands for, and what may be done with it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::def::GroupVersionKindRef;
 use crate::verb::{Verb, VerbSet};
 
 /// Where the parts of `autoscaling/v1 Scale` are found, as JSON pointers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ScalePaths {
     /// Desired count.
-    pub replicas: &'static str,
+    pub replicas: Cow<'static, str>,
     /// Observed count.
-    pub status_replicas: &'static str,
-    /// Label selector: an object or, for ReplicationControllers, a map.
-    pub selector: &'static str,
+    pub status_replicas: Cow<'static, str>,
+    /// Label selector: an object, for ReplicationControllers a map, for custom resources text. None where there is no selector.
+    pub selector: Option<Cow<'static, str>>,
+}
+
+impl ScalePaths {
+    /// Those of all built-in kinds.
+    pub const BUILTIN: Self = Self {
+        replicas: Cow::Borrowed("/spec/replicas"),
+        status_replicas: Cow::Borrowed("/status/replicas"),
+        selector: Some(Cow::Borrowed("/spec/selector")),
+    };
 }
 
 /// What is posted to a sub-resource, and done then.
@@ -49,8 +60,8 @@ pub enum Behaviour {
     Status,
     /// Another part of the object. The function takes back what a write through it may not change.
     Part(fn(object: &mut Value, old: &Value)),
-    /// Its size, as `autoscaling/v1 Scale`.
-    Scale(ScalePaths),
+    /// Its size, as `autoscaling/v1 Scale`. The kind says where it stands.
+    Scale,
     /// Something is posted and done.
     Action(Action),
     /// The request becomes a connection.
@@ -63,7 +74,7 @@ pub struct Sub {
     /// Name in the path.
     pub name: &'static str,
     /// Kind of the body, none for the kind of the object itself.
-    pub kind: Option<GroupVersionKindRef>,
+    pub kind: Option<GroupVersionKindRef<'static>>,
     /// API verbs that it takes.
     pub verbs: VerbSet,
     /// What it is.
@@ -74,11 +85,9 @@ impl Sub {
     /// `status`.
     pub const STATUS: Self = Self { name: "status", kind: None, verbs: VerbSet::PART, behaviour: Behaviour::Status };
 
-    /// `scale`, for counts at these paths.
-    pub const fn scale(paths: ScalePaths) -> Self {
-        let kind = Some(("autoscaling", "v1", "Scale"));
-        Self { name: "scale", kind, verbs: VerbSet::PART, behaviour: Behaviour::Scale(paths) }
-    }
+    /// `scale`.
+    pub const SCALE: Self =
+        Self { name: "scale", kind: Some(("autoscaling", "v1", "Scale")), verbs: VerbSet::PART, behaviour: Behaviour::Scale };
 
     /// A part of the object besides its status.
     pub const fn part(name: &'static str, verbs: VerbSet, confine: fn(&mut Value, &Value)) -> Self {
@@ -86,12 +95,12 @@ impl Sub {
     }
 
     /// Something that is posted.
-    pub const fn action(name: &'static str, kind: GroupVersionKindRef, action: Action) -> Self {
+    pub const fn action(name: &'static str, kind: GroupVersionKindRef<'static>, action: Action) -> Self {
         Self { name, kind: Some(kind), verbs: VerbSet::CREATE, behaviour: Behaviour::Action(action) }
     }
 
     /// A connection.
-    pub const fn connect(name: &'static str, kind: Option<GroupVersionKindRef>, connect: Connect) -> Self {
+    pub const fn connect(name: &'static str, kind: Option<GroupVersionKindRef<'static>>, connect: Connect) -> Self {
         let verbs: &[Verb] = match connect {
             Connect::Log => &[Verb::Get],
             Connect::Attach | Connect::Exec | Connect::PortForward => &[Verb::Create, Verb::Get],

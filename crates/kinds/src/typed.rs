@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::columns::{Cell, Column};
 use crate::conversion::Conversion;
-use crate::def::KindDef;
+use crate::def::{KindDef, Names};
 use crate::strategy::{Fields, Strategy};
 
 /// Who makes a request, and when: what a kind may note of it in the object.
@@ -156,7 +156,7 @@ fn complete_times(value: &mut Value) -> bool {
 }
 
 impl<K: Kind> Strategy for Typed<K> {
-    fn def(&self) -> &'static KindDef {
+    fn def(&self) -> &KindDef {
         const { &K::DEF }
     }
 
@@ -225,12 +225,12 @@ impl<K: Kind> Strategy for Typed<K> {
         errors
     }
 
-    fn selectable(&self) -> &'static [&'static str] {
-        K::SELECTABLE
+    fn selectable(&self) -> &Names {
+        const { &Names::Fixed(K::SELECTABLE) }
     }
 
     fn fields(&self, object: &Value) -> Fields {
-        K::SELECTABLE.iter().map(|name| (*name, K::field(object, name))).collect()
+        K::SELECTABLE.iter().map(|name| K::field(object, name)).enumerate().filter(|(_, value)| !value.is_empty()).collect()
     }
 
     fn columns(&self) -> Vec<ColumnDefinition> {

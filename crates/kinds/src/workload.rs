@@ -12,11 +12,7 @@ use serde_json::{Value, json};
 use crate::columns::Column;
 use crate::core::pod;
 use crate::rules::{self, list, text};
-use crate::sub::{ScalePaths, Sub};
 use crate::util::{integer, or_none};
-
-pub(crate) const SCALE: Sub =
-    Sub::scale(ScalePaths { replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" });
 
 /// A kind that keeps a number of pods of one template.
 pub(crate) trait Workload {

@@ -14,21 +14,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use apimachinery::meta;
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use kinds::Strategy;
 use parking_lot::RwLock;
 
 pub use event::{Event, EventType};
 pub use watch::Watch;
 
-use crate::entry::{Encoding, Entry, Index};
+use crate::entry::{Entry, Index};
+use crate::form::Form;
 pub(crate) use event::Change;
 use items::Items;
 pub(crate) use list::{Page, Window};
 
 pub(crate) struct Cache {
-    strategy: &'static dyn Strategy,
-    encoding: Encoding,
+    /// The stored version.
+    form: ArcSwap<Form>,
     state: RwLock<State>,
     /// Watchers wait on it.
     changed: tokio::sync::watch::Sender<()>,
@@ -47,18 +48,58 @@ struct State {
     complete_after: u64,
     /// Commits from while the objects are loaded, none when they are. The store itself writes by then: it deletes what expired.
     early: Option<Vec<store::Event>>,
+    /// How often all watchers were told to begin again.
+    cuts: u64,
 }
 
+/// Objects that are renewed before others get their turn.
+const RENEWED: usize = 64;
+
 impl Cache {
-    pub(crate) fn new(strategy: &'static dyn Strategy, encoding: Encoding) -> Self {
+    pub(crate) fn new(form: Form) -> Self {
         let state = State { early: Some(Vec::new()), ..State::default() };
-        Self { strategy, encoding, state: RwLock::new(state), changed: tokio::sync::watch::Sender::new(()) }
+        let form = ArcSwap::from_pointee(form);
+        Self { form, state: RwLock::new(state), changed: tokio::sync::watch::Sender::new(()) }
+    }
+
+    /// The stored version.
+    pub(crate) fn form(&self) -> Guard<Arc<Form>> {
+        self.form.load()
+    }
+
+    /// Changes the stored version. Objects are brought up to date by [`Cache::renew`]; until then that is done where they are read.
+    pub(crate) fn set_form(&self, form: Form) {
+        self.form.store(Arc::new(form));
+    }
+
+    /// Ends all watches: what they show is no longer what they would show now.
+    pub(crate) fn cut(&self) {
+        self.state.write().cuts += 1;
+        self.announce();
+    }
+
+    /// Brings all objects into the present form, a few at a time.
+    pub(crate) fn renew(&self) {
+        let form = self.form.load_full();
+        let old: Vec<Arc<Entry>> = {
+            let state = self.state.read();
+            state.items.values().filter(|entry| entry.index.epoch != form.epoch).cloned().collect()
+        };
+        for some in old.chunks(RENEWED) {
+            let new: Vec<Arc<Entry>> = some.iter().map(|entry| Arc::new(form.renew(entry))).collect();
+            let mut state = self.state.write();
+            for (old, new) in some.iter().zip(new) {
+                // Unless it was written meanwhile.
+                if state.items.get(old.index.path()).is_some_and(|entry| Arc::ptr_eq(entry, old)) {
+                    state.items.insert(old.index.path(), new);
+                }
+            }
+        }
     }
 
     /// An entry from stored bytes; decodes them when the index is not at hand.
     pub(crate) fn entry(&self, stored: &[u8], revision: u64, index: Option<Arc<Index>>) -> Entry {
-        let index = index.unwrap_or_else(|| Arc::new(Index::read(self.strategy, stored)));
-        Entry { index, revision, json: self.encoding.stamp(stored, revision) }
+        self.form.load().entry(stored, revision, index)
     }
 
     /// Takes in an object as it was when the resource was opened.
@@ -100,7 +141,7 @@ impl Cache {
         };
         let entry = match (new, &previous) {
             (Some(entry), _) => Change::put(entry, previous),
-            (None, Some(last)) => Change::delete(Arc::new(self.encoding.restamp(last, event.revision)), previous),
+            (None, Some(last)) => Change::delete(Arc::new(self.restamp(last, event.revision)), previous),
             (None, None) => return 0,
         };
         state.push(Arc::new(entry))
@@ -122,13 +163,13 @@ impl Cache {
 
     /// The same object under another revision.
     pub(crate) fn restamp(&self, entry: &Entry, revision: u64) -> Entry {
-        self.encoding.restamp(entry, revision)
+        self.form.load().encoding.restamp(entry, revision)
     }
 
     /// The encoded form of an object that is not stored (dry run).
     pub(crate) fn unstored(&self, object: &serde_json::Value) -> Entry {
         let json = serde_json::to_vec(object).unwrap_or_default().into();
         let revision = meta::resource_version(object).parse().unwrap_or(0);
-        Entry { index: Arc::new(Index::of(self.strategy, object)), revision, json }
+        Entry { index: Arc::new(self.form.load().index(object)), revision, json }
     }
 }

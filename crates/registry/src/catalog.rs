@@ -1,51 +1,68 @@
 //! Everything that is served, as one immutable snapshot. Routes, discovery, OpenAPI and the feeds of the caches derive from it; none
-//! keeps a list of its own. A request holds the snapshot that it began with.
+//! keeps a list of its own. A request holds the snapshot that it began with, and definitions of custom resources make the next one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kinds::{GroupVersionKindRef, KindDef, Strategy};
+use kinds::{Rules, Strategy};
 
 use crate::Served;
+use crate::form::{BUILTIN, Form};
 use crate::storage::Storage;
 
 /// A snapshot of what is served.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Catalog {
     generation: u64,
     served: Vec<Arc<Served>>,
-    by_name: HashMap<Name, usize>,
+    /// Where the versions of each resource name stand in the list, of all groups.
+    by_plural: HashMap<String, Vec<usize>>,
     by_prefix: HashMap<String, Arc<Storage>>,
 }
 
-/// Group, version and resource.
-type Name = (&'static str, &'static str, &'static str);
-
 impl Catalog {
     /// Of these kinds. A version that is converted comes after the one that is stored.
-    pub(crate) fn of(strategies: &[&'static dyn Strategy]) -> Result<Self, String> {
+    pub(crate) fn builtin(strategies: &[&'static dyn Strategy]) -> Result<Self, String> {
         let mut catalog = Self { generation: 1, ..Self::default() };
         for strategy in strategies {
-            catalog.add(*strategy)?;
+            let rules = Rules::Builtin(*strategy);
+            let storage = match strategy.conversion() {
+                None => Arc::new(Storage::new(Form::new(rules.clone(), BUILTIN)?)),
+                Some(conversion) => {
+                    let stored = catalog.served.iter().find(|one| one.def.own_kind() == conversion.stored);
+                    stored.ok_or_else(|| format!("{:?} is served before it is stored", conversion.stored))?.storage.clone()
+                }
+            };
+            let served = Served::new(rules, storage, strategy.conversion().is_some(), BUILTIN)?;
+            if served.def.stored {
+                catalog.by_prefix.insert(served.storage.prefix.clone(), served.storage.clone());
+            }
+            catalog.push(Arc::new(served));
         }
         Ok(catalog)
     }
 
-    fn add(&mut self, strategy: &'static dyn Strategy) -> Result<(), String> {
-        let storage = match strategy.conversion() {
-            None => Arc::new(Storage::new(strategy)?),
-            Some(conversion) => {
-                let stored = self.served.iter().find(|one| gvk(one.def) == conversion.stored);
-                stored.ok_or_else(|| format!("{:?} is served before it is stored", conversion.stored))?.storage.clone()
-            }
-        };
-        let served = Served::new(strategy, storage)?;
-        if served.def.stored && !served.is_converted() {
-            self.by_prefix.insert(served.storage.prefix.clone(), served.storage.clone());
+    fn push(&mut self, served: Arc<Served>) {
+        self.by_plural.entry(served.def.plural.to_string()).or_default().push(self.served.len());
+        self.served.push(served);
+    }
+
+    /// The next snapshot, in which a storage is fed whose resource is not served yet.
+    pub(crate) fn with_storage(&self, storage: &Arc<Storage>) -> Self {
+        let mut next = self.clone();
+        next.by_prefix.insert(storage.prefix.clone(), storage.clone());
+        next
+    }
+
+    /// The next snapshot, in which these are the versions of the resource under `prefix`; its storage goes with the last of them.
+    pub(crate) fn with_versions(&self, prefix: &str, versions: Vec<Arc<Served>>) -> Self {
+        let mut next = Self { generation: self.generation + 1, by_prefix: self.by_prefix.clone(), ..Self::default() };
+        if versions.is_empty() {
+            next.by_prefix.remove(prefix);
         }
-        self.by_name.insert((served.def.group, served.def.version, served.def.plural), self.served.len());
-        self.served.push(Arc::new(served));
-        Ok(())
+        let others = self.served.iter().filter(|served| served.storage.prefix != prefix).cloned();
+        others.chain(versions).for_each(|served| next.push(served));
+        next
     }
 
     /// Grows with each change.
@@ -53,19 +70,25 @@ impl Catalog {
         self.generation
     }
 
-    /// Every version of every resource, in the order of the list of kinds.
+    /// Every version of every resource: built-in kinds in the order of their list, then custom resources.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Served>> {
         self.served.iter()
     }
 
     /// The resource of that group, version and plural.
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.by_name.get(&(group, version, plural)).map(|index| &self.served[*index])
+        let mut found = self.by_plural.get(plural)?.iter().map(|index| &self.served[*index]);
+        found.find(|served| served.def.group == group && served.def.version == version)
     }
 
     /// Whether anything is served in that group version.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
-        self.served.iter().any(|served| (served.def.group, served.def.version) == (group, version))
+        self.served.iter().any(|served| served.def.group == group && served.def.version == version)
+    }
+
+    /// The storage under a prefix.
+    pub(crate) fn storage(&self, prefix: &str) -> Option<&Arc<Storage>> {
+        self.by_prefix.get(prefix)
     }
 
     /// Every storage.
@@ -79,8 +102,4 @@ impl Catalog {
         let (end, _) = key.match_indices('/').nth(3)?;
         Some((self.by_prefix.get(&key[..=end])?, &key[end + 1..]))
     }
-}
-
-fn gvk(def: &'static KindDef) -> GroupVersionKindRef {
-    (def.group, def.version, def.kind)
 }

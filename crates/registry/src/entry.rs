@@ -12,34 +12,60 @@ use std::sync::Arc;
 use apimachinery::labels::Labels;
 use apimachinery::meta;
 use bytes::Bytes;
-use kinds::{KindDef, Strategy};
+use kinds::{KindDef, Names, Strategy};
 use serde_json::Value;
+
+/// `namespace/name`, or `name` alone.
+pub(crate) fn object_path(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
 
 /// What selectors need of an object, attached to its commit so that nobody decodes it again.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
-    pub(crate) namespace: Box<str>,
-    pub(crate) name: Box<str>,
+    /// `namespace/name`, or the name alone.
+    path: Box<str>,
+    /// Where the name begins.
+    name: u32,
     labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(&'static str, Box<str>)]>,
+    /// Positions in [`Strategy::selectable`], and the values.
+    fields: Box<[(usize, Box<str>)]>,
+    /// That of the form that this is of.
+    pub(crate) epoch: u64,
 }
 
 impl Index {
     /// Of an encoded object.
-    pub(crate) fn read(strategy: &dyn Strategy, encoded: &[u8]) -> Self {
+    pub(crate) fn read(strategy: &dyn Strategy, encoded: &[u8], epoch: u64) -> Self {
         // The bytes are what this process encoded, or one before it.
-        Self::of(strategy, &outline::outline(encoded).unwrap_or_default())
+        Self::of(strategy, &outline::outline(encoded).unwrap_or_default(), epoch)
     }
 
-    pub(crate) fn of(strategy: &dyn Strategy, object: &Value) -> Self {
+    pub(crate) fn of(strategy: &dyn Strategy, object: &Value, epoch: u64) -> Self {
         let labels = meta::labels(object).into_iter().flatten();
         let fields = strategy.fields(object).into_iter().filter(|(_, value)| !value.is_empty());
+        let (namespace, name) = (meta::namespace(object), meta::name(object));
         Self {
-            namespace: meta::namespace(object).into(),
-            name: meta::name(object).into(),
+            path: object_path(namespace, name).into(),
+            // Names are short; a namespace is followed by a slash.
+            name: if namespace.is_empty() { 0 } else { namespace.len() as u32 + 1 },
             labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into())).collect(),
-            fields: fields.map(|(name, value)| (name, value.into())).collect(),
+            fields: fields.map(|(position, value)| (position, value.into())).collect(),
+            epoch,
         }
+    }
+
+    /// `namespace/name`, or the name alone.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn namespace(&self) -> &str {
+        &self.path[..(self.name as usize).saturating_sub(1)]
+    }
+
+    fn name(&self) -> &str {
+        &self.path[self.name as usize..]
     }
 }
 
@@ -61,12 +87,12 @@ impl Entry {
 
     /// Namespace, empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
-        &self.index.namespace
+        self.index.namespace()
     }
 
     /// Name.
     pub fn name(&self) -> &str {
-        &self.index.name
+        self.index.name()
     }
 
     /// Decodes the object.
@@ -75,12 +101,16 @@ impl Entry {
         serde_json::from_slice(&self.json).unwrap_or_default()
     }
 
-    /// The value of a field for field selectors, empty when it has none.
-    pub fn field(&self, name: &str) -> &str {
+    /// The value of a field for field selectors, empty when it has none. `selectable` are the fields of the stored version.
+    pub(crate) fn field(&self, selectable: &Names, name: &str) -> &str {
         match name {
-            "metadata.name" => &self.index.name,
-            "metadata.namespace" => &self.index.namespace,
-            _ => self.index.fields.iter().find(|(field, _)| *field == name).map_or("", |(_, value)| value),
+            "metadata.name" => self.index.name(),
+            "metadata.namespace" => self.index.namespace(),
+            _ => {
+                let position = selectable.iter().position(|field| field == name);
+                let value = |position| self.index.fields.iter().find(|(field, _)| *field == position);
+                position.and_then(value).map_or("", |(_, value)| value)
+            }
         }
     }
 }
@@ -116,9 +146,18 @@ impl Encoding {
         Ok(out.into())
     }
 
+    /// The length of an object's head: the same for all, but for those that were stored in another version.
+    fn head_of(&self, bytes: &[u8]) -> usize {
+        const METADATA: &[u8] = br#","metadata":{"#;
+        if bytes.starts_with(self.head.as_bytes()) {
+            return self.head.len();
+        }
+        memchr::memmem::find(bytes, METADATA).map_or(bytes.len(), |at| at + METADATA.len())
+    }
+
     /// The complete object.
     pub(crate) fn stamp(&self, stored: &[u8], revision: u64) -> Bytes {
-        let at = self.head.len().min(stored.len());
+        let at = self.head_of(stored);
         let mut out = Vec::with_capacity(stored.len() + 44);
         out.extend_from_slice(&stored[..at]);
         push_version(&mut out, revision);
@@ -130,7 +169,7 @@ impl Encoding {
     pub(crate) fn restamp(&self, entry: &Entry, revision: u64) -> Entry {
         let mut version = Vec::with_capacity(44);
         push_version(&mut version, entry.revision);
-        let at = self.head.len();
+        let at = self.head_of(&entry.json);
         let mut out = Vec::with_capacity(entry.json.len() + 4);
         out.extend_from_slice(&entry.json[..at]);
         push_version(&mut out, revision);
@@ -176,12 +215,12 @@ mod tests {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"},
             "metadata": {"name": "m", "namespace": "n", "resourceVersion": "5", "labels": {"x": "y"}}});
         let stored = encoding.encode(&object).unwrap();
-        let index = Arc::new(Index::of(*strategy, &object));
+        let index = Arc::new(Index::of(*strategy, &object, 0));
         let entry = Entry { index, revision: 42, json: encoding.stamp(&stored, 42) };
         let mut expected = object;
         expected["metadata"]["resourceVersion"] = "42".into();
         assert_eq!(entry.value(), expected);
-        assert_eq!((entry.label("x"), entry.field("metadata.name")), (Some("y"), "m"));
+        assert_eq!((entry.label("x"), entry.field(strategy.selectable(), "metadata.name")), (Some("y"), "m"));
         expected["metadata"]["resourceVersion"] = "1007".into();
         assert_eq!(encoding.restamp(&entry, 1007).value(), expected);
     }

@@ -51,7 +51,8 @@ pub(crate) async fn timed<T>(
 ) -> Result<T, store::Error> {
     let started = Instant::now();
     let result = request.await;
-    let labels = Labels { operation, group: res.def.group, resource: res.def.plural };
+    let (group, _, resource) = res.def.label();
+    let labels = Labels { operation, group, resource };
     METRICS.seconds.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     METRICS.requests.get_or_create(&labels).inc();
     if result.as_ref().is_err_and(|error| !matches!(error, store::Error::Conflict(_))) {

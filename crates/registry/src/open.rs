@@ -12,6 +12,7 @@ use store::{Engine, Sink};
 use tokio::sync::watch;
 
 use crate::cache::rings::Rings;
+use crate::form::BUILTIN;
 use crate::services::ServiceAddresses;
 use crate::storage::Storage;
 use crate::sub::TokenSubject;
@@ -55,6 +56,10 @@ pub struct Registry {
     pub(crate) options: Options,
     catalog: Arc<ArcSwap<Catalog>>,
     applied: Arc<watch::Sender<u64>>,
+    /// Grows with each definition of a custom resource; held while what is served changes.
+    pub(crate) epoch: tokio::sync::Mutex<u64>,
+    /// The generation of what is served.
+    generation: watch::Sender<u64>,
 }
 
 /// Feeds the caches with the store's commits.
@@ -92,7 +97,7 @@ impl Registry {
         mut admission: Vec<Box<dyn Admission>>,
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
-        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::of(KINDS).map_err(OpenError::Schema)?));
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::builtin(KINDS).map_err(OpenError::Schema)?));
         let applied = Arc::new(watch::Sender::new(0));
         let revision =
             engine.subscribe(Arc::new(Feed { catalog: catalog.clone(), applied: applied.clone(), rings: Rings::default() }));
@@ -103,7 +108,20 @@ impl Registry {
         applied.send_modify(|applied| *applied = revision.max(*applied));
         // Addresses come last, when nothing else can refuse the object any more.
         admission.push(Box::new(ServiceAddresses::default()));
-        Ok(Arc::new(Self { engine, admission, options, catalog, applied }))
+        let (epoch, generation) = (tokio::sync::Mutex::new(BUILTIN), watch::Sender::new(catalog.load().generation()));
+        Ok(Arc::new(Self { engine, admission, options, catalog, applied, epoch, generation }))
+    }
+
+    /// Makes a snapshot the present one. Only who holds `epoch` may.
+    pub(crate) fn publish(&self, next: Catalog) {
+        let generation = next.generation();
+        self.catalog.store(Arc::new(next));
+        self.generation.send_replace(generation);
+    }
+
+    /// The generation of what is served, and its changes.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     /// What is served now.

@@ -58,6 +58,19 @@ pub enum Patch {
     Apply(Value),
 }
 
+impl Patch {
+    /// The media types of patches that every kind takes.
+    pub const ANY: &'static [&'static str] =
+        &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+    /// Those of built-in kinds: only their types say how lists are merged strategically.
+    pub const BUILTIN: &'static [&'static str] = &[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
+}
+
 /// The result of an update or patch.
 #[derive(Clone, Debug)]
 pub struct Written {

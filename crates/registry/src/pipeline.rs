@@ -11,9 +11,9 @@ use store::{Change, Expect, Lane, Write};
 
 use crate::admission::{Hold, Request};
 use crate::context::{Context, Warnings};
+use crate::entry::object_path;
 use crate::entry::{Entry, Index};
 use crate::metrics;
-use crate::served::object_path;
 use crate::{Operation, Registry, Served};
 
 /// One write on its way: to which object, by whom.
@@ -45,7 +45,7 @@ impl Target<'_> {
     }
 
     pub(crate) fn invalid(&self, errors: &Errors) -> Result<(), Status> {
-        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(self.res.def.group, self.res.def.kind, self.name, errors)) }
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&self.res.def.group, &self.res.def.kind, self.name, errors)) }
     }
 }
 
@@ -119,17 +119,16 @@ impl Registry {
     pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
         let res = target.res;
         let (object, index) = res.stored_form(object);
-        let stored = res.storage.encoding.encode(&object).map_err(|error| store::Error::Failed(error.to_string()))?;
+        let stored = res.storage.form().encoding.encode(&object).map_err(|error| store::Error::Failed(error.to_string()))?;
         if target.cx.dry_run {
             return self.rehearse(target, &object, expect).map(|entry| res.show(&entry));
         }
-        let key = res.storage.key(&index.namespace, &index.name);
+        let key = res.storage.key(index.path());
         let operation = if expect == Expect::Absent { "create" } else { "update" };
         let write = self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()));
         let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
-        let path = object_path(&index.namespace, &index.name);
         // The cache has it already, unless somebody was quicker to write it again.
-        let cached = res.storage.cache.get(&path).filter(|entry| entry.revision == revision);
+        let cached = res.storage.cache.get(index.path()).filter(|entry| entry.revision == revision);
         Ok(res.show(&cached.unwrap_or_else(|| Arc::new(res.storage.cache.entry(&stored, revision, Some(index))))))
     }
 
@@ -138,15 +137,15 @@ impl Registry {
         if target.cx.dry_run {
             return Ok(target.res.show(last));
         }
-        let key = target.res.storage.key(last.namespace(), last.name());
+        let key = target.res.storage.key(last.index.path());
         let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
         let revision = metrics::timed("delete", target.res, self.engine.commit(write)).await?;
         Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))))
     }
 
     fn write(&self, res: &Served, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {
-        let lane = if res.storage.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
-        let ttl = res.storage.def.ttl_seconds.map(Duration::from_secs);
+        let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
+        let ttl = res.def.ttl_seconds.map(Duration::from_secs);
         Write { key, expect, change, lane, ttl, note: index.map(|index| index as store::Note) }
     }
 
@@ -219,15 +218,20 @@ pub(crate) fn without_managed_fields<T>(object: &mut Value, rules: impl FnOnce(&
 }
 
 /// The generation counts changes of what the user asks for: everything but metadata and status.
-pub(crate) fn count_generation(object: &mut Value, old: &Value) {
-    if !wanted(object).eq(wanted(old)) {
+/// Without a status of its own, a custom resource's status is like any other field.
+pub(crate) fn count_generation(res: &Served, object: &mut Value, old: &Value) {
+    let has_status = res.def.has_status() || !res.def.status_is_optional;
+    if !wanted(object, has_status).eq(wanted(old, has_status)) {
         meta::set_generation(object, meta::generation(old) + 1);
     }
 }
 
-fn wanted(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+fn wanted(object: &Value, has_status: bool) -> impl Iterator<Item = (&String, &Value)> {
     let fields = object.as_object().into_iter().flatten();
-    fields.filter(|(key, _)| !["metadata", "status", "apiVersion", "kind"].contains(&key.as_str()))
+    fields.filter(move |(key, _)| {
+        let own = ["metadata", "apiVersion", "kind"].contains(&key.as_str());
+        !own && (!has_status || key.as_str() != "status")
+    })
 }
 
 /// The name check of a kind in the form that metadata validation takes.

@@ -4,36 +4,42 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status, gvk};
-use kinds::{Behaviour, Conversion, KindDef, Strategy};
-use schema::{Schema, TypeId};
+use kinds::{Behaviour, Conversion, GroupVersionKindRef, KindDef, Names, Rules};
+use schema::Schema;
 use serde_json::Value;
 
 use crate::context::{Context, FieldValidation};
 use crate::entry::{Encoding, Entry, Index};
 use crate::storage::Storage;
+use crate::{ObjectSchema, Patch};
 
 /// One version of a resource as it is served.
 pub struct Served {
     /// Constant facts.
-    pub def: &'static KindDef,
+    pub def: Arc<KindDef>,
     /// Rules.
-    pub strategy: &'static dyn Strategy,
+    pub strategy: Rules,
+    /// Shape of its objects.
+    pub schema: ObjectSchema,
     /// Group and resource, for messages.
     pub group_resource: GroupResource,
     /// Where its objects are, maybe shared with other versions.
     pub(crate) storage: Arc<Storage>,
-    pub(crate) ty: TypeId,
     /// How this version is encoded.
     encoding: Encoding,
+    /// It is not the version that is stored.
+    converted: bool,
+    /// When its definition came into force, see [`crate::form::Form`].
+    epoch: u64,
 }
 
 impl Served {
-    /// The version of `strategy`, over `storage`.
-    pub(crate) fn new(strategy: &'static dyn Strategy, storage: Arc<Storage>) -> Result<Self, String> {
-        let def = strategy.def();
-        let ty = schema_type(def)?;
+    /// The version with these rules, over `storage`; `converted` when another version is stored.
+    pub(crate) fn new(strategy: Rules, storage: Arc<Storage>, converted: bool, epoch: u64) -> Result<Self, String> {
+        let def = Arc::new(strategy.def().clone());
+        let schema = ObjectSchema::of(&strategy)?;
         let group_resource = storage.group_resource.clone();
-        Ok(Self { def, strategy, group_resource, storage, ty, encoding: Encoding::new(def) })
+        Ok(Self { encoding: Encoding::new(&def), def, strategy, schema, group_resource, storage, converted, epoch })
     }
 
     fn conversion(&self) -> Option<&'static Conversion> {
@@ -42,18 +48,39 @@ impl Served {
 
     /// How many objects are stored, and their bytes. None for what is not stored, or not as this version.
     pub fn stored(&self) -> Option<(usize, usize)> {
-        let own = self.def.stored && std::ptr::eq(self.def, self.storage.def);
-        own.then(|| self.storage.cache.size())
+        (self.def.stored && !self.converted).then(|| self.storage.cache.size())
+    }
+
+    /// Group, version and kind of the version that is stored.
+    pub fn stored_kind(&self) -> (String, String, String) {
+        let form = self.storage.form();
+        let (group, version, kind) = form.def.own_kind();
+        (group.to_owned(), version.to_owned(), kind.to_owned())
+    }
+
+    /// Whether users have defined this kind.
+    pub fn is_custom(&self) -> bool {
+        self.def.is_custom()
     }
 
     /// Whether objects have to be converted to be read.
     pub(crate) fn is_converted(&self) -> bool {
-        self.conversion().is_some()
+        self.converted
+    }
+
+    /// Whether all entries of the cache are shown as they are.
+    pub(crate) fn shows_what_is_stored(&self) -> bool {
+        !self.converted && !self.is_custom()
+    }
+
+    /// Whether an entry of the cache is shown as it is.
+    pub(crate) fn is_shown(&self, entry: &Entry) -> bool {
+        !self.converted && entry.index.epoch == self.epoch
     }
 
     /// An entry of the cache in this version.
     pub(crate) fn show(&self, entry: &Arc<Entry>) -> Arc<Entry> {
-        if !self.is_converted() {
+        if self.is_shown(entry) {
             return entry.clone();
         }
         match self.encoding.encode(&self.value(entry)) {
@@ -66,14 +93,16 @@ impl Served {
     /// A bookmark of the cache, whose object has metadata only, in this version.
     pub(crate) fn show_bookmark(&self, entry: &Arc<Entry>) -> Arc<Entry> {
         let mut object = entry.value();
-        apimachinery::meta::set_type(&mut object, &self.def.api_version(), self.def.kind);
+        apimachinery::meta::set_type(&mut object, &self.def.api_version(), &self.def.kind);
         Arc::new(entry.with_json(object.to_string().into()))
     }
 
     /// An entry of the cache, decoded, in this version.
     pub(crate) fn value(&self, entry: &Entry) -> Value {
         let mut object = entry.value();
-        self.show_stored(&mut object);
+        if !self.is_shown(entry) {
+            self.show_stored(&mut object);
+        }
         object
     }
 
@@ -81,27 +110,29 @@ impl Served {
     pub(crate) fn show_stored(&self, object: &mut Value) {
         if let Some(conversion) = self.conversion() {
             (conversion.from_stored)(object);
-            apimachinery::meta::set_type(object, &self.def.api_version(), self.def.kind);
-            canonicalize(self.ty, object);
         }
+        apimachinery::meta::set_type(object, &self.def.api_version(), &self.def.kind);
+        self.schema.settle(object);
     }
 
     /// Makes an object of this version one of the stored version.
     pub(crate) fn store(&self, object: &mut Value) {
         if let Some(conversion) = self.conversion() {
             (conversion.to_stored)(object);
-            self.storage.set_type(object);
+        }
+        if self.converted {
+            self.storage.form().settle(object);
         }
     }
 
     /// An object of this version as it is stored, and what selectors need of it.
     pub(crate) fn stored_form<'a>(&self, object: &'a Value) -> (Cow<'a, Value>, Arc<Index>) {
-        if !self.is_converted() {
-            return (Cow::Borrowed(object), Arc::new(Index::of(self.strategy, object)));
+        if !self.converted {
+            return (Cow::Borrowed(object), Arc::new(Index::of(&*self.strategy, object, self.epoch)));
         }
         let mut stored = object.clone();
         self.store(&mut stored);
-        let index = Arc::new(Index::of(self.storage.strategy, &stored));
+        let index = Arc::new(self.storage.form().index(&stored));
         (Cow::Owned(stored), index)
     }
 
@@ -110,21 +141,31 @@ impl Served {
         self.conversion().map_or_else(|| field.to_owned(), |conversion| (conversion.stored_field)(field))
     }
 
-    /// The object's type in the schema.
-    pub fn schema_type(&self) -> TypeId {
-        self.ty
+    /// The fields that the cache knows.
+    pub(crate) fn stored_fields(&self) -> Names {
+        self.storage.form().rules.selectable().clone()
     }
 
-    /// The type of a body for the object or one of its subresources.
-    pub fn body_type(&self, sub: &str) -> Option<TypeId> {
+    /// The value of a field for field selectors, empty when the object has none.
+    pub fn field<'a>(&self, entry: &'a Entry, name: &str) -> &'a str {
+        entry.field(self.storage.form().rules.selectable(), name)
+    }
+
+    /// The shape of a body for the object or one of its subresources.
+    pub fn body_schema(&self, sub: &str) -> Option<ObjectSchema> {
         match self.def.subresource(sub).and_then(|sub| sub.kind) {
-            Some((group, version, kind)) => Schema::builtin().kind(group, version, kind),
-            None => Some(self.ty),
+            Some((group, version, kind)) => Schema::builtin().kind(group, version, kind).map(ObjectSchema::Builtin),
+            None => Some(self.schema.clone()),
         }
     }
 
+    /// The media types of patches that it takes.
+    pub fn patch_types(&self) -> &'static [&'static str] {
+        if self.is_custom() { Patch::ANY } else { Patch::BUILTIN }
+    }
+
     /// What a sub-resource is, none for the object itself.
-    pub fn behaviour(&self, sub: &str) -> Option<&'static Behaviour> {
+    pub fn behaviour(&self, sub: &str) -> Option<&Behaviour> {
         self.def.subresource(sub).map(|sub| &sub.behaviour)
     }
 
@@ -137,9 +178,9 @@ impl Served {
     /// `cx.field_validation`.
     pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
         let expected = self.def.body_kind(self.def.subresource(sub));
-        let ty = self.body_type(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
+        let schema = self.body_schema(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
         check_kind(value, expected)?;
-        let unknown = schema::decode(Schema::builtin(), ty, value).map_err(|error| {
+        let unknown = schema.decode(value).map_err(|error| {
             let api_version = gvk::api_version(expected.0, expected.1);
             let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
             Status::bad_request(format!("{} in version \"{version}\" cannot be handled as a {}: {error}", expected.2, expected.2))
@@ -150,25 +191,8 @@ impl Served {
     }
 }
 
-/// The type of a kind in the schema.
-pub(crate) fn schema_type(def: &KindDef) -> Result<TypeId, String> {
-    let ty = Schema::builtin().kind(def.group, def.version, def.kind);
-    ty.ok_or_else(|| format!("no schema for {} {}", def.api_version(), def.kind))
-}
-
-/// Brings an object that has changed its version into the form in which Go would write it.
-pub(crate) fn canonicalize(ty: TypeId, object: &mut Value) {
-    // The same values under other names have the right types.
-    let _ = schema::decode(Schema::builtin(), ty, object);
-}
-
-/// `namespace/name`, or `name` alone.
-pub(crate) fn object_path(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
-}
-
 /// The body's kind is the path's kind, or is left out.
-fn check_kind(value: &Value, (group, version, kind): kinds::GroupVersionKindRef) -> Result<(), Status> {
+fn check_kind(value: &Value, (group, version, kind): GroupVersionKindRef<'_>) -> Result<(), Status> {
     if !value.is_object() {
         let detail = format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
@@ -201,7 +225,7 @@ fn json_type(value: &Value) -> &'static str {
     }
 }
 
-fn strict(cx: &Context, problems: Vec<String>, (_, version, kind): kinds::GroupVersionKindRef) -> Result<(), Status> {
+fn strict(cx: &Context, problems: Vec<String>, (_, version, kind): GroupVersionKindRef<'_>) -> Result<(), Status> {
     match cx.field_validation {
         FieldValidation::Strict if !problems.is_empty() => Err(Status::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",

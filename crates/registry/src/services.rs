@@ -50,7 +50,7 @@ impl Admission for ServiceAddresses {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        let def = request.resource.def;
+        let def = &request.resource.def;
         def.group.is_empty()
             && def.plural == SERVICES
             && request.subresource.is_empty()
@@ -60,11 +60,11 @@ impl Admission for ServiceAddresses {
     async fn reserve(&self, request: &mut Request<'_>) -> Result<Option<Hold>, Status> {
         let (registry, old) = (request.registry, request.old);
         let Some(object) = request.object_mut() else { return Ok(None) };
-        let path = crate::served::object_path(meta::namespace(object), meta::name(object));
+        let path = crate::entry::object_path(meta::namespace(object), meta::name(object));
         let mut pending = self.0.lock();
         let mut taken = pending.clone();
         for entry in registry.builtin("", SERVICES)?.storage.cache.all(None) {
-            let own = crate::served::object_path(entry.namespace(), entry.name()) == path;
+            let own = crate::entry::object_path(entry.namespace(), entry.name()) == path;
             if !own {
                 collect(&entry.value(), &mut taken);
             }

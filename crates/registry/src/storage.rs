@@ -3,16 +3,13 @@
 
 use std::sync::Arc;
 
-use apimachinery::{GroupResource, meta};
+use apimachinery::GroupResource;
+use arc_swap::Guard;
 use bytes::Bytes;
-use kinds::{KindDef, Strategy};
-use schema::TypeId;
-use serde_json::Value;
 use store::Engine;
 
 use crate::cache::Cache;
-use crate::entry::Encoding;
-use crate::served::{canonicalize, object_path, schema_type};
+use crate::form::Form;
 
 /// Most keys read from the store at once while loading.
 const LOAD_PAGE: usize = 1000;
@@ -22,41 +19,28 @@ pub(crate) struct Storage {
     pub(crate) group_resource: GroupResource,
     /// Of all keys: `/registry/GROUP/RESOURCE/`.
     pub(crate) prefix: String,
-    /// Facts of the stored version.
-    pub(crate) def: &'static KindDef,
-    /// The stored version, for what selectors need of its objects.
-    pub(crate) strategy: &'static dyn Strategy,
-    pub(crate) encoding: Encoding,
     pub(crate) cache: Arc<Cache>,
-    ty: TypeId,
 }
 
 impl Storage {
     /// Of the version that is stored.
-    pub(crate) fn new(strategy: &'static dyn Strategy) -> Result<Self, String> {
-        let def = strategy.def();
-        let group = if def.group.is_empty() { "core" } else { def.group };
-        let encoding = Encoding::new(def);
-        Ok(Self {
-            group_resource: GroupResource::new(def.group, def.plural),
-            prefix: format!("/registry/{group}/{}/", def.plural),
-            cache: Arc::new(Cache::new(strategy, encoding.clone())),
-            ty: schema_type(def)?,
-            def,
-            strategy,
-            encoding,
-        })
+    pub(crate) fn new(form: Form) -> Self {
+        let def = &form.def;
+        Self {
+            group_resource: GroupResource::new(&*def.group, &*def.plural),
+            prefix: prefix(&def.group, &def.plural),
+            cache: Arc::new(Cache::new(form)),
+        }
+    }
+
+    /// The version that is stored.
+    pub(crate) fn form(&self) -> Guard<Arc<Form>> {
+        self.cache.form()
     }
 
     /// The store's key of an object.
-    pub(crate) fn key(&self, namespace: &str, name: &str) -> Bytes {
-        format!("{}{}", self.prefix, object_path(namespace, name)).into()
-    }
-
-    /// Makes an object that has been converted one of the stored version.
-    pub(crate) fn set_type(&self, object: &mut Value) {
-        meta::set_type(object, &self.def.api_version(), self.def.kind);
-        canonicalize(self.ty, object);
+    pub(crate) fn key(&self, path: &str) -> Bytes {
+        format!("{}{path}", self.prefix).into()
     }
 
     /// Reads every object. `revision` is of the subscription that feeds the cache from then on.
@@ -82,4 +66,10 @@ impl Storage {
         self.cache.loaded(self.prefix.len(), revision);
         Ok(())
     }
+}
+
+/// Of the keys of a resource.
+pub(crate) fn prefix(group: &str, plural: &str) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    format!("/registry/{group}/{plural}/")
 }

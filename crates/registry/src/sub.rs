@@ -9,8 +9,8 @@ use apimachinery::Status;
 use kinds::{Action, Behaviour};
 use serde_json::Value;
 
+use crate::entry::object_path;
 use crate::pipeline::Target;
-use crate::served::object_path;
 use crate::{Context, Registry, Served};
 
 pub use token::TokenSubject;
@@ -20,7 +20,7 @@ impl Registry {
     pub async fn get_sub(&self, res: &Served, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = self.get(res, namespace, name, None).await?;
         match res.behaviour(sub) {
-            Some(Behaviour::Scale(paths)) => scale::read(&entry.value(), paths),
+            Some(Behaviour::Scale) => scale::read(&entry.value(), &res.def.scale),
             // It has been converted already.
             _ => Ok(entry.value()),
         }
@@ -48,6 +48,6 @@ impl Registry {
     /// The decoded object at that path.
     pub(crate) fn stored(&self, res: &Served, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = res.storage.cache.get(&object_path(namespace, name));
-        entry.map(|entry| entry.value()).ok_or_else(|| Status::not_found(&res.group_resource, name))
+        entry.map(|entry| res.value(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 }

@@ -8,6 +8,6 @@ mod patch;
 mod update;
 mod watch;
 
-pub(crate) use create::{Created, by, types};
+pub(crate) use create::{Created, by};
 pub(crate) use patch::apply_patch;
 pub(crate) use update::CONFLICT_ATTEMPTS;

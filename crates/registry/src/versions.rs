@@ -6,7 +6,6 @@ use apimachinery::apply::{Seen, Types, Versions};
 use apimachinery::meta;
 use serde_json::Value;
 
-use crate::verbs::types;
 use crate::{Catalog, Registry, Served};
 
 /// Every version of the resource that a request is about.
@@ -25,7 +24,7 @@ impl Registry {
 impl Siblings<'_> {
     /// How a request in this version sees the object.
     pub(crate) fn seen(&self) -> Seen<'_> {
-        Seen { types: types(self.of), others: self }
+        Seen { types: self.of.schema.types(), others: self }
     }
 
     fn find(&self, api_version: &str) -> Option<&Served> {
@@ -36,14 +35,16 @@ impl Siblings<'_> {
 
 impl Versions for Siblings<'_> {
     fn types(&self, api_version: &str) -> Option<Types<'_>> {
-        self.find(api_version).map(types)
+        self.find(api_version).map(|served| served.schema.types())
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
         let (from, to) = (self.find(meta::api_version(object))?, self.find(api_version)?);
         let mut object = object.clone();
         from.store(&mut object);
-        to.show_stored(&mut object);
+        if to.is_converted() {
+            to.show_stored(&mut object);
+        }
         Some(object)
     }
 }

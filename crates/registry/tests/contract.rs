@@ -17,7 +17,7 @@ async fn open(dir: &std::path::Path) -> (Arc<Registry>, store::Fjall) {
 
 /// The smallest valid object of a kind.
 fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
-    let def = res.def;
+    let def = &res.def;
     let mut object =
         json!({"apiVersion": def.api_version(), "kind": def.kind, "metadata": {"name": name, "labels": {"minimal": "yes"}}});
     if def.namespaced {
@@ -26,7 +26,7 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
     let containers = json!([{"name": "c", "image": "image:1"}]);
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
     let ending = json!({"spec": {"restartPolicy": "Never", "containers": containers}});
-    let extra = match def.kind {
+    let extra = match &*def.kind {
         "Pod" => json!({"spec": {"containers": containers}}),
         "PodTemplate" => json!({"template": template}),
         "ReplicationController" => json!({"spec": {"template": template}}),
@@ -110,7 +110,7 @@ fn constraints() -> Value {
 
 /// The name of one of a test's objects: some kinds have names that follow from what they say.
 fn name_of(res: &Served, number: usize) -> String {
-    match res.def.kind {
+    match &*res.def.kind {
         "CustomResourceDefinition" => format!("kind{number}.example.com"),
         "APIService" => format!("v{number}.example.com"),
         _ if res.def.name == kinds::NameRule::IpAddress => format!("10.0.0.{number}"),
@@ -129,7 +129,7 @@ async fn decoded(res: &Served, cx: &Context, mut object: Value) -> Value {
 
 async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     let namespace = if res.def.namespaced { "ns" } else { "" };
-    let (kind, one) = (res.def.kind, &name_of(res, 1));
+    let (kind, one) = (&*res.def.kind, &name_of(res, 1));
     let cx = context("tester");
     let object = decoded(res, &cx, minimal(res, "ns", one)).await;
     let created =
@@ -180,7 +180,7 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
         .unwrap_err();
     let background = DeleteOptions { propagation: Some("Background".into()), ..DeleteOptions::default() };
     let deleted = registry.delete(&cx, res, namespace, one, background).await.unwrap();
-    let kept = kind == "Namespace";
+    let kept = ["Namespace", "CustomResourceDefinition"].contains(&kind);
     assert_eq!(matches!(deleted, Deleted::Later(_)), kept, "{kind}");
     if !kept {
         assert!(registry.get(res, namespace, one, None).await.unwrap_err().is(Reason::NotFound), "{kind}");
@@ -198,7 +198,7 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
 
 /// Collections are deleted by selector; what is not selected stays.
 async fn check_collection(registry: &Registry, res: &Arc<Served>) {
-    let (cx, kind) = (context("tester"), res.def.kind);
+    let (cx, kind) = (context("tester"), &*res.def.kind);
     let namespace = if res.def.namespaced { "ns" } else { "" };
     let names = [name_of(res, 2), name_of(res, 3)];
     for (name, label) in names.iter().zip(["goes", "stays"]) {

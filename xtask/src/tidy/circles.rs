@@ -14,7 +14,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["kinds::def", "kinds::sub"], "a kind has sub-resources, and each is of a kind"),
     (&["kinds::strategy", "kinds::typed"], "the rules of a kind as the registry and as the kind see them"),
-    (&["registry::served", "registry::storage"], "a version is served over a storage, which stores one of the versions"),
     (&["runtime::container::enter", "runtime::container::helper"], "one process, which makes containers and enters them"),
 ];
 

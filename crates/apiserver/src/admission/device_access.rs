@@ -47,7 +47,7 @@ impl Admission for AdminAccess {
         }
         let detail = format!("admin access to devices requires the `{LABEL}: true` label on the containing namespace");
         let errors = Errors::from(vec![Error::forbidden(&path, detail)]);
-        Err(Status::invalid(GROUP, a.resource.def.kind, meta::name(object), &errors))
+        Err(Status::invalid(GROUP, &a.resource.def.kind, meta::name(object), &errors))
     }
 }
 

@@ -27,7 +27,7 @@ impl Admission for NodeRestriction {
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let Some(node) = node_identity(a.user) else { return Ok(()) };
-        let result = match (a.resource.def.group, a.resource.def.plural, a.subresource) {
+        let result = match (&*a.resource.def.group, &*a.resource.def.plural, a.subresource) {
             ("", "pods", "") => pod(a, node).await,
             ("", "pods", "status") => pod_status(a, node),
             ("", "pods", "eviction") => evicted(a, node).await,

@@ -45,7 +45,7 @@ impl Admission for ResourceQuota {
         if quotas.is_empty() {
             return Ok(());
         }
-        let (group, plural) = (a.resource.def.group, a.resource.def.plural);
+        let (group, plural) = (&a.resource.def.group, &a.resource.def.plural);
         let asked = Asked::new(group, plural, object, a.old, Timestamp::now());
         for quota in quotas {
             self.charge(a, &asked, quota).await?;
@@ -63,7 +63,7 @@ async fn quotas(a: &Request<'_>) -> Vec<Value> {
 
 impl ResourceQuota {
     /// Adds what is asked for to the quota, or refuses it.
-    async fn charge(&self, a: &Request<'_>, asked: &Asked, mut quota: Value) -> Result<(), Status> {
+    async fn charge(&self, a: &Request<'_>, asked: &Asked<'_>, mut quota: Value) -> Result<(), Status> {
         let Some(resource) = a.registry.resource("", "v1", "resourcequotas") else { return Ok(()) };
         let name = meta::name(&quota).to_owned();
         for _ in 0..ATTEMPTS {

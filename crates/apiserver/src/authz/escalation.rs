@@ -36,7 +36,7 @@ impl EscalationCheck {
         let held = Held::new(index.rules(request.user, request.namespace));
         let lacking = held.lacking(rules).map_err(|error| {
             let errors = vec![Error::forbidden(&Path::new("rules"), error.to_string())].into();
-            Status::invalid(GROUP, request.resource.def.kind, name(request), &errors)
+            Status::invalid(GROUP, &request.resource.def.kind, name(request), &errors)
         })?;
         if lacking.is_empty() {
             return Ok(());
@@ -55,7 +55,7 @@ impl EscalationCheck {
     }
 
     async fn check_role(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        let plural = request.resource.def.plural;
+        let plural = &*request.resource.def.plural;
         if self.may(request, "escalate", plural, request.namespace, name(request)).await {
             return Ok(());
         }
@@ -129,14 +129,14 @@ impl Admission for EscalationCheck {
     }
 
     async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
-        let def = request.resource.def;
+        let def = &request.resource.def;
         let Some(object) = request.object() else { return Ok(()) };
         if request.user.groups.iter().any(|group| group == crate::authn::MASTERS)
             || request.old.is_some_and(|old| only_for_collection(old, object))
         {
             return Ok(());
         }
-        match def.kind {
+        match &*def.kind {
             "Role" | "ClusterRole" => self.check_role(request, object).await,
             _ => self.check_binding(request, object).await,
         }

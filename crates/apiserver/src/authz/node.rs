@@ -111,7 +111,7 @@ async fn pods(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) ->
 async fn on_node(registry: &Registry, node: &str, namespace: &str, name: &str) -> bool {
     let Some(resource) = registry.resource("", "v1", "pods") else { return false };
     match registry.get(&resource, namespace, name, None).await {
-        Ok(entry) => entry.field("spec.nodeName") == node,
+        Ok(entry) => resource.field(&entry, "spec.nodeName") == node,
         // A pod that is gone gives nothing away, and its kubelet must be able to learn of it.
         Err(status) => status.code == 404,
     }

@@ -9,7 +9,7 @@ fn plan(method: &str, path: &str) -> Plan {
         Route::Resource(target) => kinds::KINDS
             .iter()
             .map(|strategy| strategy.def())
-            .find(|def| (def.group, def.version, def.plural) == (target.group, target.version, target.plural)),
+            .find(|def| (&*def.group, &*def.version, &*def.plural) == (target.group, target.version, target.plural)),
         Route::Other => None,
     };
     Plan::of(&method.parse().unwrap(), &route, query, def)
@@ -107,7 +107,7 @@ fn every_verb_of_discovery_is_served() {
             assert_eq!(served.handler.is_ok(), def.verbs.contains(verb), "{method} {base}{end}");
             assert_eq!(served.verbs[0], verb.as_str());
         }
-        for sub in def.subresources {
+        for sub in def.subresources.iter() {
             for (method, verb) in [
                 ("GET", Verb::Get),
                 ("POST", Verb::Create),

@@ -26,8 +26,8 @@ pub(crate) fn observe(registry: Weak<Registry>) {
         "[DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind.",
         move |tell| {
             count(tell, &|tell, resource, (count, _)| {
-                let def = resource.def;
-                let name = if def.group.is_empty() { def.plural.to_owned() } else { format!("{}.{}", def.plural, def.group) };
+                let def = &resource.def;
+                let name = if def.group.is_empty() { def.plural.to_string() } else { format!("{}.{}", def.plural, def.group) };
                 tell(&[("resource", &name)], count as f64);
             });
         },
@@ -38,7 +38,7 @@ pub(crate) fn observe(registry: Weak<Registry>) {
         "Number of stored objects at the time of last check split by kind.",
         move |tell| {
             count(tell, &|tell, resource, (count, _)| {
-                tell(&[("group", resource.def.group), ("resource", resource.def.plural)], count as f64);
+                tell(&[("group", &resource.def.group), ("resource", &resource.def.plural)], count as f64);
             });
         },
     );
@@ -47,7 +47,7 @@ pub(crate) fn observe(registry: Weak<Registry>) {
         "Estimated size of stored objects in database.",
         move |tell| {
             each(tell, &|tell, resource, (_, bytes)| {
-                tell(&[("group", resource.def.group), ("resource", resource.def.plural)], bytes as f64);
+                tell(&[("group", &resource.def.group), ("resource", &resource.def.plural)], bytes as f64);
             });
         },
     );

@@ -11,7 +11,8 @@ fn asked(method: &Method, uri: &str, content: &str) -> Asked {
     let route = route::parse(parts.uri.path());
     let def = match &route {
         Route::Resource(target) => {
-            let named = |def: &&KindDef| (def.group, def.version, def.plural) == (target.group, target.version, target.plural);
+            let named =
+                |def: &&KindDef| (&*def.group, &*def.version, &*def.plural) == (target.group, target.version, target.plural);
             KINDS.iter().map(|strategy| strategy.def()).find(named)
         }
         Route::Other => None,

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 
-const OBJECTS: Restrictions<'static> = Restrictions { shapes: true, version: "v1" };
-const DOCUMENTS: Restrictions<'static> = Restrictions { shapes: false, version: "" };
+const OBJECTS: Restrictions<'static> = Restrictions { shapes: true, version: "v1", protobuf: true };
+const DOCUMENTS: Restrictions<'static> = Restrictions { shapes: false, version: "", protobuf: true };
 
 fn headers(pairs: &[(http::HeaderName, &str)]) -> HeaderMap {
     pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
@@ -140,4 +140,19 @@ fn bodies() {
     check("application/cbor", Err(415));
     check("text/plain", Err(415));
     check("application/x-www-form-urlencoded", Err(415));
+}
+
+/// Custom resources have no protobuf form; their metadata have.
+#[test]
+fn custom_resources() {
+    let custom = Restrictions { protobuf: false, ..OBJECTS };
+    let ask = |text: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, text.parse().unwrap());
+        accept(&headers, "", custom).map(|accept| accept.format).map_err(|status| status.code)
+    };
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    assert_eq!(ask(protobuf), Err(406));
+    assert_eq!(ask(&format!("{protobuf}, application/json")), Ok(Format::Json));
+    assert_eq!(ask(&format!("{protobuf};as=PartialObjectMetadata;g=meta.k8s.io;v=v1")), Ok(Format::Protobuf));
 }

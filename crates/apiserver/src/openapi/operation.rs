@@ -12,7 +12,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    fn reference(self, name: &str) -> Value {
+    pub(super) fn reference(self, name: &str) -> Value {
         let base = if self == Self::V2 { "#/definitions/" } else { "#/components/schemas/" };
         json!({"$ref": format!("{base}{name}")})
     }
@@ -93,6 +93,8 @@ pub(super) struct Operation {
     pub(super) codes: &'static [u16],
     /// `x-kubernetes-action` and `x-kubernetes-group-version-kind`, of operations on objects.
     pub(super) action: Option<(&'static str, (String, String, String))>,
+    /// It is on custom resources.
+    pub(super) is_custom: bool,
 }
 
 /// An item of `paths`: parameters that all of its operations share are written once.
@@ -217,6 +219,7 @@ mod tests {
             writes: Writes::Object("T".into()),
             codes: &[200, 201],
             action: None,
+            is_custom: false,
         }
     }
 

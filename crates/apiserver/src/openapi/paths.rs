@@ -8,7 +8,7 @@ use schema::{Schema, TypeId};
 use serde_json::{Map, Value};
 
 use super::operation::{Dialect, Operation, Writes, item};
-use super::{prefix, resource, roots};
+use super::{custom, prefix, resource, roots};
 
 /// The operations of a document, by their paths.
 pub(super) struct Operations(BTreeMap<String, Vec<Operation>>);
@@ -16,14 +16,14 @@ pub(super) struct Operations(BTreeMap<String, Vec<Operation>>);
 impl Operations {
     /// Those of a document of version 3.
     pub(super) fn of(catalog: &Catalog, docs: &Docs, key: &str) -> Self {
-        let own = catalog.iter().map(|resource| resource.def).filter(|def| prefix(def.group, def.version) == key);
+        let own = catalog.iter().map(|resource| &*resource.def).filter(|def| prefix(&def.group, &def.version) == key);
         let own = own.flat_map(|def| resource::operations(def, docs));
         Self(own.chain(roots::operations(key)).collect())
     }
 
     /// All.
     pub(super) fn all(catalog: &Catalog, docs: &Docs) -> Self {
-        let own = catalog.iter().flat_map(|resource| resource::operations(resource.def, docs));
+        let own = catalog.iter().flat_map(|resource| resource::operations(&resource.def, docs));
         let mut all: BTreeMap<_, _> = own.chain(roots::keys(catalog).iter().flat_map(|key| roots::operations(key))).collect();
         hide_field_validation(catalog, &mut all);
         Self(all)
@@ -38,6 +38,9 @@ impl Operations {
             };
             one.reads.iter().map(|reads| &reads.schema).chain(written)
         });
+        let custom = self.0.values().flatten().any(|one| one.is_custom);
+        let needed = custom::NEEDED.into_iter().filter(|_| custom);
+        let names = names.map(String::as_str).chain(needed);
         let mut types: Vec<TypeId> = names.filter_map(|name| Schema::builtin().named(name)).collect();
         types.sort_unstable();
         types.dedup();

@@ -7,17 +7,12 @@ use schema::openapi::Docs;
 
 use super::operation::{Operation, Parameter, Reads, Writes, camel};
 use super::options::{parameters, pretty};
-use super::prefix;
+use super::{custom, prefix};
 
 const ANY: &[&str] = &["*/*"];
 const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
-const PATCHES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
+const CUSTOM_MEDIA: &[&str] = &["application/json", "application/yaml"];
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const NAMESPACE: &str = "object name and auth scope, such as for teams and projects";
 const DEPRECATED: &str = ". deprecated: use the 'watch' parameter with a list operation instead";
@@ -33,8 +28,8 @@ pub(super) type Paths = Vec<(String, Vec<Operation>)>;
 #[derive(Clone, Copy)]
 struct On<'a> {
     docs: &'a Docs,
-    def: &'static KindDef,
-    sub: Option<&'static Sub>,
+    def: &'a KindDef,
+    sub: Option<&'a Sub>,
     /// All namespaces.
     everywhere: bool,
     /// What follows a proxy's own path.
@@ -42,8 +37,8 @@ struct On<'a> {
 }
 
 /// All operations of a kind.
-pub(super) fn operations(def: &'static KindDef, docs: &Docs) -> Paths {
-    let base = format!("/{}", prefix(def.group, def.version));
+pub(super) fn operations(def: &KindDef, docs: &Docs) -> Paths {
+    let base = format!("/{}", prefix(&def.group, &def.version));
     let scope = if def.namespaced { "namespaces/{namespace}/" } else { "" };
     let own = format!("{scope}{}", def.plural);
     let on = On { docs, def, sub: None, everywhere: false, with_path: false };
@@ -55,19 +50,20 @@ pub(super) fn operations(def: &'static KindDef, docs: &Docs) -> Paths {
     };
     add(own.clone(), on.verbs(&[Verb::List, Verb::Create, Verb::DeleteCollection]));
     add(format!("{own}/{{name}}"), on.verbs(&[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete]));
-    let watches = def.verbs.contains(Verb::Watch);
+    // The older paths of watches are not told of custom resources, as upstream.
+    let watches = def.verbs.contains(Verb::Watch) && !def.is_custom();
     if watches {
         add(format!("watch/{own}"), vec![on.watch(false)]);
         add(format!("watch/{own}/{{name}}"), vec![on.watch(true)]);
     }
     if def.namespaced && def.verbs.contains(Verb::List) {
         let everywhere = On { everywhere: true, ..on };
-        add(def.plural.into(), vec![everywhere.verb(Verb::List)]);
+        add(def.plural.to_string(), vec![everywhere.verb(Verb::List)]);
         if watches {
             add(format!("watch/{}", def.plural), vec![everywhere.watch(false)]);
         }
     }
-    for sub in def.subresources {
+    for sub in def.subresources.iter() {
         let on = On { sub: Some(sub), ..on };
         let path = format!("{own}/{{name}}/{}", sub.name);
         match sub.behaviour {
@@ -85,13 +81,22 @@ pub(super) fn operations(def: &'static KindDef, docs: &Docs) -> Paths {
 
 impl On<'_> {
     /// The kind of the body.
-    fn kind(&self) -> GroupVersionKindRef {
+    fn kind(&self) -> GroupVersionKindRef<'_> {
         self.def.body_kind(self.sub)
     }
 
     fn verbs(&self, wanted: &[Verb]) -> Vec<Operation> {
         let served = self.sub.map_or(self.def.verbs, |sub| sub.verbs);
         wanted.iter().filter(|verb| served.contains(**verb)).map(|verb| self.verb(*verb)).collect()
+    }
+
+    /// The name of a kind's type.
+    fn type_name(&self, kind: (&str, &str, &str)) -> Option<String> {
+        if self.def.is_custom() && self.sub.is_none_or(|sub| sub.kind.is_none()) {
+            return Some(custom::type_name(kind));
+        }
+        let schema = Schema::builtin();
+        schema.kind(kind.0, kind.1, kind.2).map(|id| schema.get(id).name.to_owned())
     }
 
     /// `verb of the ...`, or `verb of SUB of the ...`.
@@ -104,7 +109,7 @@ impl On<'_> {
 
     /// `a`, `an`, or nothing before what is a plural.
     fn article(&self) -> &'static str {
-        let kind = self.def.kind;
+        let kind = &self.def.kind;
         match kind.chars().next() {
             _ if kind.ends_with('s') && !kind.ends_with("ss") => "",
             Some('A' | 'E' | 'I' | 'O' | 'U') => "an ",
@@ -143,31 +148,34 @@ impl On<'_> {
             _ => "",
         };
         let noun = noun.replace("{}", &format!("{scope}{}{sub}", def.kind));
-        let (group_id, version_id) = (camel(group, true), camel(def.version, true));
+        let (group_id, version_id) = (camel(group, true), camel(&def.version, true));
         let kind = self.kind();
         Operation {
             method,
             id: format!("{verb}{group_id}{version_id}{noun}{suffix}"),
-            tag: format!("{}_{}", camel(group, false), camel(def.version, false)),
+            tag: format!("{}_{}", camel(group, false), camel(&def.version, false)),
             description: String::new(),
             parameters: Vec::new(),
             consumes: ANY,
-            produces: MEDIA.to_vec(),
+            produces: if def.is_custom() { CUSTOM_MEDIA.to_vec() } else { MEDIA.to_vec() },
             reads: None,
-            writes: type_name(kind).map_or(Writes::Text, Writes::Object),
+            writes: self.type_name(kind).map_or(Writes::Text, Writes::Object),
             codes: &[200],
             action: Some((action, (kind.0.into(), kind.1.into(), kind.2.into()))),
+            is_custom: def.is_custom(),
         }
     }
 
     fn verb(&self, verb: Verb) -> Operation {
         let body = |schema: String, required| Some(Reads { schema, required });
-        let own = || type_name(self.kind()).unwrap_or_default();
+        let own = || self.type_name(self.kind()).unwrap_or_default();
+        let consumes = if self.def.is_custom() { CUSTOM_MEDIA } else { ANY };
         let named = matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete);
         let mut out = match verb {
             Verb::List => self.list(),
             Verb::Create => Operation {
                 description: self.doc("create", self.article()),
+                consumes,
                 reads: body(own(), true),
                 codes: &[200, 201, 202],
                 parameters: self.options("CreateOptions", &[]),
@@ -176,6 +184,7 @@ impl On<'_> {
             Verb::DeleteCollection => self.delete_collection(),
             Verb::Update => Operation {
                 description: self.doc("replace", "the specified "),
+                consumes,
                 reads: body(own(), true),
                 codes: &[200, 201],
                 parameters: self.options("UpdateOptions", &[]),
@@ -183,7 +192,7 @@ impl On<'_> {
             },
             Verb::Patch => Operation {
                 description: self.doc("partially update", "the specified "),
-                consumes: PATCHES,
+                consumes: if self.def.is_custom() { registry::Patch::ANY } else { registry::Patch::BUILTIN },
                 reads: body(format!("{META}.Patch"), true),
                 codes: &[200, 201],
                 parameters: self.options("PatchOptions", &[]),
@@ -207,11 +216,11 @@ impl On<'_> {
     fn list(&self) -> Operation {
         let def = self.def;
         let or_watch = if def.verbs.contains(Verb::Watch) { "list or watch" } else { "list" };
-        let list = type_name((def.group, def.version, &def.list_kind()));
+        let list = self.type_name((&def.group, &def.version, &def.list_kind()));
         Operation {
             description: format!("{or_watch} objects of kind {}", def.kind),
             parameters: self.options("ListOptions", &[]),
-            produces: [&MEDIA[..], &STREAMS].concat(),
+            produces: if def.is_custom() { CUSTOM_MEDIA.to_vec() } else { [&MEDIA[..], &STREAMS].concat() },
             writes: list.map_or(Writes::Text, Writes::Object),
             ..self.operation("get", "list", "list", "{}")
         }
@@ -231,7 +240,7 @@ impl On<'_> {
 
     /// The deprecated way to watch one object, or all.
     fn watch(&self, one: bool) -> Operation {
-        let kind = self.def.kind;
+        let kind = &self.def.kind;
         let (action, noun, description) = match one {
             true => {
                 let instead = format!("{DEPRECATED}, filtered to a single item with the 'fieldSelector' parameter.");
@@ -277,10 +286,4 @@ impl On<'_> {
         };
         methods.iter().map(|method| connect(method)).collect()
     }
-}
-
-/// The name of a kind's schema.
-fn type_name((group, version, kind): (&str, &str, &str)) -> Option<String> {
-    let schema = Schema::builtin();
-    schema.kind(group, version, kind).map(|id| schema.get(id).name.to_owned())
 }

@@ -17,7 +17,7 @@ pub(super) const KEYS: [&str; 5] = [".well-known/openid-configuration", "api", "
 
 /// The groups but the core one, as keys.
 pub(super) fn groups(catalog: &Catalog) -> Vec<String> {
-    let groups = catalog.iter().map(|resource| resource.def.group).filter(|group| !group.is_empty());
+    let groups = catalog.iter().map(|resource| &*resource.def.group).filter(|group| !group.is_empty());
     let mut all: Vec<String> = groups.map(|group| format!("apis/{group}")).collect();
     all.sort();
     all.dedup();
@@ -79,12 +79,13 @@ fn get(key: &str, name: &str, description: &str, produces: &[&'static str], writ
         writes,
         codes: &[200],
         action: None,
+        is_custom: false,
     }
 }
 
 /// The keys of all documents of version 3.
 pub(super) fn keys(catalog: &Catalog) -> Vec<String> {
-    let versions = catalog.iter().map(|resource| prefix(resource.def.group, resource.def.version));
+    let versions = catalog.iter().map(|resource| prefix(&resource.def.group, &resource.def.version));
     let mut all: Vec<String> = versions.chain(groups(catalog)).chain(KEYS.map(str::to_owned)).collect();
     all.sort();
     all.dedup();

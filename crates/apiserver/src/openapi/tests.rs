@@ -82,7 +82,7 @@ fn operations_are_upstreams() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // And what upstream offers for the collections and objects of a kind is offered.
     for def in kinds::KINDS.iter().map(|strategy| strategy.def()) {
-        let (base, named) = (format!("/{}/", prefix(def.group, def.version)), format!("{}/{{name}}", def.plural));
+        let (base, named) = (format!("/{}/", prefix(&def.group, &def.version)), format!("{}/{{name}}", def.plural));
         let missing: Vec<&String> = upstream
             .keys()
             .filter(|key| {

@@ -87,7 +87,7 @@ impl Items {
     /// Kind and version of the list.
     fn kind(&self) -> (String, String) {
         match self.accept.shape {
-            Shape::Object => (self.resource.def.list_kind(), self.resource.def.api_version()),
+            Shape::Object => (self.resource.def.list_kind().into_owned(), self.resource.def.api_version()),
             Shape::Table { beta } => ("Table".into(), meta_version(beta).into()),
             Shape::Metadata { beta } | Shape::MetadataList { beta } => {
                 ("PartialObjectMetadataList".into(), meta_version(beta).into())
@@ -170,7 +170,7 @@ impl Items {
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
         let ty = schema.kind(group, if beta { "v1" } else { version }, &kind);
         let item = match self.accept.shape {
-            Shape::Object => Some(self.resource.schema_type()),
+            Shape::Object => self.resource.schema.type_id(),
             _ => schema.kind("meta.k8s.io", "v1", "PartialObjectMetadata"),
         };
         let (Some(ty), Some(item)) = (ty, item) else {

@@ -4,6 +4,7 @@
 mod certificates;
 mod conformance;
 mod connect;
+mod custom;
 mod forms;
 mod history;
 mod hostile;

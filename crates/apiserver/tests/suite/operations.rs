@@ -73,6 +73,10 @@ impl Target<'_> {
         self.resource["name"].as_str().unwrap()
     }
 
+    fn is_custom(&self) -> bool {
+        self.group_version.starts_with("operations.example.com/")
+    }
+
     /// The collection's path, in the namespace if it has one.
     fn path(&self) -> String {
         match self.resource["namespaced"] == true {
@@ -178,7 +182,11 @@ impl Target<'_> {
 
     async fn patches(&self, one: &str, made: &Value) {
         self.patch(one, "merge-patch+json", &json!({"metadata": {"annotations": {"merge": "yes"}}})).await;
-        self.patch(one, "strategic-merge-patch+json", &json!({"metadata": {"annotations": {"strategic": "yes"}}})).await;
+        // Nobody knows how lists of custom resources are merged strategically.
+        let (code, strategic) = if self.is_custom() { (415, "merge-patch+json") } else { (200, "strategic-merge-patch+json") };
+        let change = json!({"metadata": {"annotations": {"strategic": "yes"}}});
+        self.send(code, "PATCH", one, "application/strategic-merge-patch+json", &change).await;
+        self.patch(one, strategic, &change).await;
         let add = json!([{"op": "add", "path": "/metadata/annotations/json", "value": "yes"}]);
         self.patch(one, "json-patch+json", &add).await;
         let metadata = json!({"name": name(made), "annotations": {"apply": "yes"}});

@@ -36,8 +36,20 @@ pub(crate) struct Server {
     pub(crate) tasks: Tasks,
     pub(crate) authority: Arc<Authority>,
     pub(crate) service: Option<Service>,
+    engine: Arc<store::Fjall>,
     _failures: Failures,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Ends the API, and opens it again over the same store.
+    pub(crate) async fn restart(&mut self) {
+        let options = options(self.dir.path().join("pki"), true);
+        let (engine, authority) = (self.engine.clone(), self.authority.clone());
+        let service = Service::new(engine, authority, options, Readiness::default(), &self.tasks).await.unwrap();
+        self.api = service.handle().unwrap().api;
+        self.service = Some(service);
+    }
 }
 
 /// A server over an empty store that listens and follows its own objects, such as roles.
@@ -56,9 +68,9 @@ pub(crate) async fn start(anonymous: bool) -> Server {
     let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
     let authority = Arc::new(Authority::in_memory("test-ca").unwrap());
     let options = options(dir.path().join("pki"), anonymous);
-    let service = Service::new(engine, authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
+    let service = Service::new(engine.clone(), authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
     let api = service.handle().unwrap().api;
-    Server { api, tasks, authority, service: Some(service), _failures: failures, _dir: dir }
+    Server { api, tasks, authority, service: Some(service), engine, _failures: failures, dir }
 }
 
 /// What the server answered.

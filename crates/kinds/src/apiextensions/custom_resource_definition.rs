@@ -14,6 +14,8 @@ mod structural;
 mod tests;
 mod versions;
 
+pub(crate) use approval::condition as approval_condition;
+
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::meta;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -28,6 +30,8 @@ use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default, set_zero, text};
 
+/// Keeps a definition until its objects are gone.
+pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 const GROUP: &str = "apiextensions.k8s.io";
 const SCOPES: &[&str] = &["Cluster", "Namespaced"];
 
@@ -39,8 +43,7 @@ impl Kind for CustomResourceDefinition {
             .cluster()
             .generation()
             .versioned()
-            .subresources(&[Sub::STATUS])
-            .without_effect("this version of Knarr does not serve custom resources yet: objects of this kind cannot be created");
+            .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
@@ -65,6 +68,15 @@ impl Kind for CustomResourceDefinition {
 
     fn prepare_update(object: &mut Value, _old: &Value) {
         store_in_storage_version(object);
+    }
+
+    /// Its objects go first: until then a finalizer keeps it, which it gets when it is deleted.
+    fn is_kept(object: &Value) -> bool {
+        !meta::is_deleting(object)
+    }
+
+    fn prepare_delete(object: &mut Value) {
+        meta::add_finalizer(object, CLEANUP);
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -102,7 +114,10 @@ impl Kind for CustomResourceDefinition {
     }
 
     fn warnings(&self) -> Vec<String> {
-        formats::warnings(&self.spec, None)
+        let mut warnings = formats::warnings(&self.spec, None);
+        warnings.extend(conversion::warning(&self.spec));
+        warnings.extend(formats::unchecked_rules(&self.spec));
+        warnings
     }
 
     fn warnings_on_update(&self, old: &Self) -> Vec<String> {

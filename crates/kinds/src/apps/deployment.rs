@@ -13,7 +13,7 @@ use crate::rules;
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default, text};
-use crate::workload::{self, SCALE};
+use crate::workload;
 
 impl Kind for Deployment {
     const DEF: KindDef = KindDef::new("apps", "v1", "Deployment", "deployments", "deployment")
@@ -21,7 +21,7 @@ impl Kind for Deployment {
         .in_all()
         .generation()
         .status_keeps_labels()
-        .subresources(&[SCALE, Sub::STATUS]);
+        .subresources(&[Sub::SCALE, Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         let spec = child_object(object, "spec");

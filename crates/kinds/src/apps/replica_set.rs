@@ -10,7 +10,7 @@ use crate::def::KindDef;
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default};
-use crate::workload::{self, SCALE};
+use crate::workload;
 
 pub(crate) fn apply_defaults(object: &mut Value) {
     let spec = child_object(object, "spec");
@@ -52,7 +52,7 @@ impl Kind for ReplicaSet {
         .short(&["rs"])
         .in_all()
         .generation()
-        .subresources(&[SCALE, Sub::STATUS]);
+        .subresources(&[Sub::SCALE, Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 
     fn field(object: &Value, _name: &'static str) -> String {

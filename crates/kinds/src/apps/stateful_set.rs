@@ -15,7 +15,7 @@ use crate::rules::{self, int_or_percent, list, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{self, child_object, each, remove, set_default, set_zero};
-use crate::workload::{SCALE, each_container, validate_counts};
+use crate::workload::{each_container, validate_counts};
 
 const UPDATABLE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 const ROLLING: &str = "/spec/updateStrategy/rollingUpdate";
@@ -26,7 +26,7 @@ impl Kind for StatefulSet {
         .in_all()
         .generation()
         .name(NameRule::Label)
-        .subresources(&[SCALE, Sub::STATUS]);
+        .subresources(&[Sub::SCALE, Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         let spec = child_object(object, "spec");

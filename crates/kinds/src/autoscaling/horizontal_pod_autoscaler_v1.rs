@@ -5,12 +5,13 @@ use apimachinery::field::Errors;
 use apimachinery::meta;
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
+use k8s_openapi::Resource;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::Value;
 
 use super::horizontal_pod_autoscaler::{from_v1, to_v1};
 use crate::conversion::Conversion;
-use crate::def::KindDef;
+use crate::def::{KindDef, Names};
 use crate::strategy::{Fields, Strategy};
 use crate::typed::{Kind, Typed};
 use crate::util::{child_object, set_default};
@@ -21,7 +22,11 @@ pub(crate) struct HorizontalPodAutoscalerV1;
 static STORED: Typed<HorizontalPodAutoscaler> = Typed::new();
 
 static CONVERSION: Conversion = Conversion {
-    stored: (HorizontalPodAutoscaler::DEF.group, HorizontalPodAutoscaler::DEF.version, HorizontalPodAutoscaler::DEF.kind),
+    stored: (
+        <HorizontalPodAutoscaler as Resource>::GROUP,
+        <HorizontalPodAutoscaler as Resource>::VERSION,
+        <HorizontalPodAutoscaler as Resource>::KIND,
+    ),
     from_stored: |object| *object = to_v1(object),
     to_stored: |object| *object = stored(object),
     stored_field: str::to_owned,
@@ -30,14 +35,14 @@ static CONVERSION: Conversion = Conversion {
 /// The object as it is stored, with the defaults of what v1 cannot say.
 fn stored(object: &Value) -> Value {
     let mut stored = from_v1(object);
-    meta::set_type(&mut stored, &HorizontalPodAutoscaler::DEF.api_version(), HorizontalPodAutoscaler::DEF.kind);
+    meta::set_type(&mut stored, &HorizontalPodAutoscaler::DEF.api_version(), &HorizontalPodAutoscaler::DEF.kind);
     STORED.apply_defaults(&mut stored);
     stored
 }
 
 impl Strategy for HorizontalPodAutoscalerV1 {
-    fn def(&self) -> &'static KindDef {
-        const { &KindDef { version: "v1", ..HorizontalPodAutoscaler::DEF } }
+    fn def(&self) -> &KindDef {
+        const { &HorizontalPodAutoscaler::DEF.version("v1") }
     }
 
     fn conversion(&self) -> Option<&'static Conversion> {
@@ -66,7 +71,7 @@ impl Strategy for HorizontalPodAutoscalerV1 {
         STORED.validate_sub(sub, &stored(object), &stored(old))
     }
 
-    fn selectable(&self) -> &'static [&'static str] {
+    fn selectable(&self) -> &Names {
         STORED.selectable()
     }
 

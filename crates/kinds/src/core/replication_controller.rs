@@ -10,7 +10,7 @@ use crate::def::{Dependents, KindDef};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default};
-use crate::workload::{self, SCALE};
+use crate::workload;
 
 impl Kind for ReplicationController {
     const DEF: KindDef = KindDef::new("", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller")
@@ -18,7 +18,7 @@ impl Kind for ReplicationController {
         .in_all()
         .generation()
         .dependents(Dependents::Stay)
-        .subresources(&[SCALE, Sub::STATUS]);
+        .subresources(&[Sub::SCALE, Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 
     fn field(object: &Value, _name: &'static str) -> String {

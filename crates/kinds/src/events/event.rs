@@ -3,11 +3,12 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
+use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::Event;
 use serde_json::{Map, Value};
 
 use crate::conversion::Conversion;
-use crate::def::KindDef;
+use crate::def::{KindDef, Names};
 use crate::strategy::{Fields, Strategy};
 use crate::typed::{Kind, Typed, typed};
 use crate::util::text;
@@ -18,7 +19,7 @@ pub(crate) struct EventsV1;
 static STORED: Typed<Event> = Typed::new();
 
 static CONVERSION: Conversion = Conversion {
-    stored: (Event::DEF.group, Event::DEF.version, Event::DEF.kind),
+    stored: (<Event as Resource>::GROUP, <Event as Resource>::VERSION, <Event as Resource>::KIND),
     from_stored: |event| convert(event, FIELDS.iter().map(|(own, stored)| (*stored, *own)), "events.k8s.io/v1"),
     to_stored: |event| convert(event, FIELDS.iter().copied(), "v1"),
     stored_field,
@@ -70,7 +71,7 @@ impl EventsV1 {
     fn stored(object: &Value) -> Value {
         let mut stored = object.clone();
         (CONVERSION.to_stored)(&mut stored);
-        apimachinery::meta::set_type(&mut stored, &Event::DEF.api_version(), Event::DEF.kind);
+        apimachinery::meta::set_type(&mut stored, &Event::DEF.api_version(), &Event::DEF.kind);
         stored
     }
 }
@@ -93,8 +94,8 @@ const FIXED: [&str; 13] = [
 ];
 
 impl Strategy for EventsV1 {
-    fn def(&self) -> &'static KindDef {
-        const { &KindDef { group: "events.k8s.io", ..Event::DEF } }
+    fn def(&self) -> &KindDef {
+        const { &Event::DEF.group("events.k8s.io") }
     }
 
     fn conversion(&self) -> Option<&'static Conversion> {
@@ -134,8 +135,8 @@ impl Strategy for EventsV1 {
         Errors::new()
     }
 
-    fn selectable(&self) -> &'static [&'static str] {
-        &[
+    fn selectable(&self) -> &Names {
+        &Names::Fixed(&[
             "regarding.kind",
             "regarding.namespace",
             "regarding.name",
@@ -146,13 +147,13 @@ impl Strategy for EventsV1 {
             "reason",
             "reportingController",
             "type",
-        ]
+        ])
     }
 
     fn fields(&self, object: &Value) -> Fields {
         let stored = Self::stored(object);
         let value = |name: &str| text(&stored, &format!("/{}", stored_field(name).replace('.', "/"))).to_owned();
-        self.selectable().iter().map(|name| (*name, value(name))).collect()
+        self.selectable().iter().map(value).enumerate().collect()
     }
 
     fn columns(&self) -> Vec<ColumnDefinition> {
@@ -238,15 +239,13 @@ mod tests {
     #[test]
     fn both_kinds_are_kept_alike() {
         let (own, stored) = (EventsV1.def(), STORED.def());
-        let facts = |def: &KindDef| (def.version, def.plural, def.namespaced, def.ephemeral, def.ttl_seconds, def.name);
+        let facts =
+            |def: &KindDef| (def.version.clone(), def.plural.clone(), def.namespaced, def.ephemeral, def.ttl_seconds, def.name);
         assert_eq!(facts(own), facts(stored));
         let selectable = STORED.selectable();
-        assert!(EventsV1.selectable().iter().all(|field| selectable.contains(&stored_field(field).as_str())));
+        assert!(EventsV1.selectable().iter().all(|field| selectable.contains(stored_field(field).as_str())));
         let fields = EventsV1.fields(&event(&[]));
-        assert!(
-            fields.contains(&("regarding.name", "p".to_owned()))
-                && fields.contains(&("reportingController", "example.com/c".to_owned()))
-        );
+        assert!(fields.contains(&(2, "p".to_owned())) && fields.contains(&(8, "example.com/c".to_owned())));
     }
 
     fn check(extra: &[(&str, Value)], expected: &[&str]) {

@@ -14,7 +14,7 @@ pub(crate) fn prepared(mut object: Value) -> (&'static dyn Strategy, Value) {
     let strategy = *found.unwrap_or_else(|| panic!("no {version} {kind}"));
     let def = strategy.def();
     let schema = Schema::builtin();
-    let ty = schema.kind(def.group, def.version, def.kind).unwrap_or_else(|| panic!("no schema of {kind}"));
+    let ty = schema.kind(&def.group, &def.version, &def.kind).unwrap_or_else(|| panic!("no schema of {kind}"));
     let unknown = schema::decode(schema, ty, &mut object).unwrap_or_else(|error| panic!("{kind}: {error}"));
     assert!(unknown.is_empty(), "{kind}: {unknown:?}");
     strategy.apply_defaults(&mut object);

@@ -142,7 +142,7 @@ mod tests {
 
     fn entry(revision: u64) -> Arc<Entry> {
         let strategy = kinds::KINDS.iter().find(|strategy| strategy.def().kind == "ConfigMap").unwrap();
-        let index = Arc::new(Index::of(*strategy, &serde_json::json!({})));
+        let index = Arc::new(Index::of(*strategy, &serde_json::json!({}), 0));
         Arc::new(Entry { index, revision, json: bytes::Bytes::new() })
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Cache;
 use super::items::{Items, Place};
 use crate::Entry;
-use crate::served::object_path;
 
 /// Which objects to look at, and how many to take.
 #[derive(Clone, Copy, Default)]
@@ -109,7 +108,7 @@ impl Cache {
         // The first change of an object since then says what it was then.
         let mut undone: BTreeMap<String, _> = BTreeMap::new();
         for change in since {
-            let path = object_path(change.entry.namespace(), change.entry.name());
+            let path = change.entry.index.path().to_owned();
             if window.contains(&change.entry, &path) {
                 undone.entry(path).or_insert_with(|| change.previous.clone());
             }
@@ -142,7 +141,7 @@ mod tests {
         let strategy = kinds::KINDS.iter().find(|strategy| strategy.def().kind == "ConfigMap").unwrap();
         let (namespace, name) = path.split_once('/').unwrap();
         let object = serde_json::json!({"metadata": {"namespace": namespace, "name": name}});
-        Arc::new(Entry { index: Arc::new(Index::of(*strategy, &object)), revision, json: bytes::Bytes::new() })
+        Arc::new(Entry { index: Arc::new(Index::of(*strategy, &object, 0)), revision, json: bytes::Bytes::new() })
     }
 
     fn items(paths: &[&str]) -> Items {

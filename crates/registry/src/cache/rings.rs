@@ -112,12 +112,12 @@ impl State {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::entry::Encoding;
+    use crate::form::{BUILTIN, Form};
 
     fn caches<const N: usize>() -> [Cache; N] {
         let strategy = kinds::KINDS.iter().find(|strategy| strategy.def().plural == "configmaps").unwrap();
         std::array::from_fn(|_| {
-            let cache = Cache::new(*strategy, Encoding::new(strategy.def()));
+            let cache = Cache::new(Form::new(kinds::Rules::Builtin(*strategy), BUILTIN).unwrap());
             cache.loaded(0, 0);
             cache
         })
@@ -127,7 +127,7 @@ mod tests {
     fn write(cache: &Cache, revision: u64) {
         let name = format!("m{revision}");
         let object = serde_json::json!({"metadata": {"name": name, "namespace": "a"}, "data": {"k": "x".repeat(1024)}});
-        let stored = cache.encoding.encode(&object).unwrap();
+        let stored = cache.form().encoding.encode(&object).unwrap();
         let event = store::Event {
             key: name.clone().into(),
             value: Some(stored),

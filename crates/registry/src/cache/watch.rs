@@ -47,6 +47,8 @@ pub struct Watch {
     timer: Option<Pin<Box<Sleep>>>,
     /// The kind to show objects as, where it is not the stored one.
     shown: Option<Arc<Served>>,
+    /// How often the watches of the cache had ended when this one began.
+    cuts: u64,
     over: bool,
 }
 
@@ -98,6 +100,7 @@ impl Watch {
             deadline: None,
             timer: None,
             shown: None,
+            cuts: cache.state.read().cuts,
             over: false,
         }
     }
@@ -124,7 +127,7 @@ impl Watch {
 
     /// Shows the objects as another kind, if `res` is one that does.
     pub(crate) fn shown_as(mut self, res: &Arc<Served>) -> Self {
-        self.shown = res.is_converted().then(|| res.clone());
+        self.shown = (!res.shows_what_is_stored()).then(|| res.clone());
         self
     }
 
@@ -132,6 +135,8 @@ impl Watch {
         match shown {
             None => event,
             Some(_) if event.kind == EventType::Error => event,
+            // Its frame is shared with the other watchers.
+            Some(res) if res.is_shown(&event.entry) && !res.is_converted() => event,
             Some(res) if event.kind == EventType::Bookmark => Event::new(event.kind, res.show_bookmark(&event.entry)),
             Some(res) => Event::new(event.kind, res.show(&event.entry)),
         }
@@ -223,6 +228,7 @@ impl Watch {
         }
         let at = usize::try_from(self.position - state.start).unwrap_or(usize::MAX);
         let changes: Vec<_> = state.ring.iter().skip(at).take(BATCH).cloned().collect();
+        self.over |= changes.is_empty() && state.cuts != self.cuts;
         drop(state);
         self.position += changes.len() as u64;
         changes.iter().for_each(|change| self.see(change));
@@ -271,7 +277,8 @@ async fn sleep_until(at: Option<Instant>) {
 impl Cache {
     /// A bookmark; the one that ends the initial events says so.
     pub(crate) fn bookmark(&self, revision: u64, ends_initial: bool) -> Event {
-        let def = self.strategy.def();
+        let form = self.form.load();
+        let def = &form.def;
         let mut object = serde_json::json!({
             "kind": def.kind, "apiVersion": def.api_version(),
             "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},

@@ -15,19 +15,23 @@ use crate::{Entry, Patch, Registry, Written};
 /// The Scale of an object.
 pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let selector =
-        object.pointer(paths.selector).map(selector).transpose()?.map(|selector| selector.to_string()).unwrap_or_default();
+    let selector = match paths.selector.as_deref().and_then(|pointer| object.pointer(pointer)) {
+        // Custom resources write it as text, which is told as it is.
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => selector(value)?.to_string(),
+        None => String::new(),
+    };
     let metadata = meta::metadata(object).into_iter().flatten();
     let keep = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
     let metadata: serde_json::Map<_, _> =
         metadata.filter(|(key, _)| keep.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect();
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {}, "status": {"replicas": number(paths.status_replicas)},
+        "spec": {}, "status": {"replicas": number(&paths.status_replicas)},
     });
     // Zero is left out, as Go's omitempty does.
-    if number(paths.replicas) != 0 {
-        scale["spec"]["replicas"] = number(paths.replicas).into();
+    if number(&paths.replicas) != 0 {
+        scale["spec"]["replicas"] = number(&paths.replicas).into();
     }
     if !selector.is_empty() {
         scale["status"]["selector"] = selector.into();
@@ -57,10 +61,14 @@ fn wanted(target: Target<'_>, scale: &Value) -> Result<i64, Status> {
     Err(Status::invalid("autoscaling", "Scale", target.name, &errors))
 }
 
-/// Sets what a pointer names, and the objects on the way there.
-fn nest(object: &mut Value, pointer: &str, value: Value) {
-    let place = pointer.split('/').skip(1).fold(object, |place, name| &mut place[name]);
-    *place = value;
+/// Sets a value, and makes the objects that it stands in.
+fn set(object: &mut Value, pointer: &str, value: Value) {
+    let mut at = object;
+    for name in pointer.split('/').skip(1) {
+        let Some(map) = at.as_object_mut() else { return };
+        at = map.entry(name.replace("~1", "/").replace("~0", "~")).or_insert_with(|| json!({}));
+    }
+    *at = value;
 }
 
 impl Registry {
@@ -72,9 +80,9 @@ impl Registry {
         if let Patch::Apply(config) = patch {
             return self.apply_scale(target, paths, config).await;
         }
-        let ty = target.res.body_type(target.sub).ok_or_else(|| Status::internal("no schema for Scale"))?;
+        let schema = target.res.body_schema(target.sub).ok_or_else(|| Status::internal("no schema for Scale"))?;
         self.change_scale(target, paths, |current| {
-            let mut scale = apply_patch(ty, &current, patch)?;
+            let mut scale = apply_patch(&schema, &current, patch)?;
             target.res.decode(target.cx, target.sub, &mut scale, Vec::new())?;
             Ok(scale)
         })
@@ -91,7 +99,7 @@ impl Registry {
         let replicas = wanted(target, &scale)?;
         let mut config = json!({"apiVersion": res.def.api_version(), "kind": res.def.kind, "metadata": {"name": target.name}});
         if says {
-            nest(&mut config, paths.replicas, replicas.into());
+            set(&mut config, &paths.replicas, replicas.into());
         }
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
@@ -119,7 +127,7 @@ impl Registry {
     ) -> Result<Written, Status> {
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
-            let before = current.value();
+            let before = target.res.value(&current);
             let shown = read(&before, paths)?;
             let scale = change(shown.clone())?;
             let pinned =
@@ -149,9 +157,7 @@ impl Registry {
         if !version.is_empty() {
             meta::set_resource_version(&mut object, version);
         }
-        if let Some(slot) = object.pointer_mut(paths.replicas) {
-            *slot = replicas.into();
-        }
+        set(&mut object, &paths.replicas, replicas.into());
         self.replace(target, current, old, object, true).await
     }
 }

@@ -6,7 +6,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::Entry;
-use crate::served::object_path;
 
 const VERSION: &str = "meta.k8s.io/v1";
 
@@ -29,7 +28,7 @@ struct Token {
 
 impl Continuation {
     pub(crate) fn behind(last: &Entry, at: u64) -> Self {
-        Self { at: Some(at), after: object_path(last.namespace(), last.name()) }
+        Self { at: Some(at), after: last.index.path().to_owned() }
     }
 
     pub(crate) fn encode(&self) -> String {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use apimachinery::apply::{self, By, Types};
+use apimachinery::apply::{self, By};
 use apimachinery::{Status, meta, names, time};
 use kinds::Behaviour;
-use schema::Schema;
 use serde_json::{Value, json};
 use store::Expect;
 
@@ -111,7 +110,10 @@ impl Registry {
 /// What only the server says of a new object.
 fn prepare(res: &Served, object: &mut Value) {
     if res.def.has_status() && !res.def.status_on_create {
-        object["status"] = json!({});
+        match object.as_object_mut() {
+            Some(map) if res.def.status_is_optional => drop(map.remove("status")),
+            _ => object["status"] = json!({}),
+        }
     }
     res.strategy.prepare_create(object);
     if res.def.generation {
@@ -119,14 +121,9 @@ fn prepare(res: &Served, object: &mut Value) {
     }
 }
 
-/// The kind's shape, for managed fields.
-pub(crate) fn types(res: &Served) -> Types<'static> {
-    Types::Builtin(Schema::builtin(), res.ty)
-}
-
 /// Who writes through which part of the object; what that part resets is never owned through it.
 pub(crate) fn by<'a>(cx: &'a Context, res: &Served, sub: &'a str, now: &'a str) -> By<'a> {
-    let reset: &[&[&str]] = match res.def.subresource(sub).map(|sub| sub.behaviour) {
+    let reset: &[&[&str]] = match res.behaviour(sub) {
         None if res.def.has_status() => &[&["status"]],
         Some(Behaviour::Status) => &[&["spec"]],
         _ => &[],

@@ -184,7 +184,7 @@ mod tests {
     use serde_json::json;
 
     fn resource(kind: &str) -> std::sync::Arc<Served> {
-        crate::Catalog::of(kinds::KINDS).unwrap().iter().find(|served| served.def.kind == kind).unwrap().clone()
+        crate::Catalog::builtin(kinds::KINDS).unwrap().iter().find(|served| served.def.kind == kind).unwrap().clone()
     }
 
     fn check(kind: &str, object: Value, options: DeleteOptions, expected: &str) {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use apimachinery::{Status, fields};
+use kinds::Names;
 
 use super::continuation::Continuation;
 use crate::cache::{Page, Window};
+use crate::entry::object_path;
 use crate::pipeline::storage_error;
-use crate::served::object_path;
 use crate::{Entry, List, ListOptions, Registry, Served};
 
 /// Most objects read from the store at once.
@@ -17,6 +18,8 @@ const PAGE: usize = 1000;
 pub(crate) struct Selection {
     pub namespace: Option<String>,
     options: ListOptions,
+    /// The fields that the cache knows.
+    fields: Names,
 }
 
 impl Selection {
@@ -25,7 +28,7 @@ impl Selection {
             let known = |field: &str| {
                 field == "metadata.name"
                     || field == "metadata.namespace" && res.def.namespaced
-                    || res.strategy.selectable().contains(&field)
+                    || res.strategy.selectable().contains(field)
             };
             let checked =
                 if res.strategy.selectable().is_empty() { selector.check_default_labels() } else { selector.check_labels(known) };
@@ -35,7 +38,7 @@ impl Selection {
         for term in options.fields.iter_mut().flat_map(|fields| &mut fields.0) {
             term.field = res.stored_field(&term.field);
         }
-        Ok(Self { namespace: namespace.map(str::to_owned), options })
+        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.stored_fields() })
     }
 
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
@@ -45,7 +48,7 @@ impl Selection {
     /// Whether the selectors take an object of the namespace.
     fn matches(&self, entry: &Entry) -> bool {
         self.options.labels.as_ref().is_none_or(|labels| labels.matches(entry))
-            && self.options.fields.as_ref().is_none_or(|fields| fields.matches(|name| entry.field(name)))
+            && self.options.fields.as_ref().is_none_or(|fields| fields.matches(|name| entry.field(&self.fields, name)))
     }
 
     /// Most objects of a page, 0 for all.
@@ -113,7 +116,7 @@ impl Registry {
             Some(at) => self.list_at(res, &selection, at, after.as_deref()).await?,
             None => self.list_now(res, &selection, after.as_deref()),
         };
-        if res.is_converted() {
+        if !res.shows_what_is_stored() {
             list.entries.iter_mut().for_each(|entry| *entry = res.show(entry));
         }
         Ok(list)
@@ -137,7 +140,7 @@ impl Registry {
         let cached = res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry));
         match (cached, after) {
             (Some(page), _) => Ok(list(page, at, selection)),
-            (None, _) if !res.storage.def.ephemeral => self.list_past(res, selection, at, after).await,
+            (None, _) if !res.def.ephemeral => self.list_past(res, selection, at, after).await,
             (None, after) => Err(expired(after)),
         }
     }

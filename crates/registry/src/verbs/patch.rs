@@ -12,7 +12,7 @@ use crate::pipeline::Target;
 use crate::verbs::Created;
 use crate::verbs::create::by;
 use crate::verbs::update::CONFLICT_ATTEMPTS;
-use crate::{Context, Entry, Patch, Registry, Served, Written};
+use crate::{Context, Entry, ObjectSchema, Patch, Registry, Served, Written};
 
 impl Registry {
     /// Changes an object, or the part of it that `sub` names, by a patch.
@@ -26,8 +26,8 @@ impl Registry {
         patch: Patch,
     ) -> Result<Written, Status> {
         let target = Target { cx, res, sub, namespace, name };
-        if let Some(Behaviour::Scale(paths)) = res.behaviour(sub) {
-            return self.patch_scale(target, paths, &patch).await;
+        if let Some(Behaviour::Scale) = res.behaviour(sub) {
+            return self.patch_scale(target, &res.def.scale, &patch).await;
         }
         let mut conflict = None;
         for _ in 0..CONFLICT_ATTEMPTS {
@@ -50,7 +50,7 @@ impl Registry {
         // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
         // without any keeps the stored ones.
         let kept = if speaks_of_managed_fields(patch) { None } else { meta::remove(&mut old, "managedFields") };
-        let patched = apply_patch(target.res.ty, &old, patch);
+        let patched = apply_patch(&target.res.schema, &old, patch);
         if let Some(kept) = kept {
             meta::set(&mut old, "managedFields", kept);
         }
@@ -118,11 +118,14 @@ fn check_shape(config: &Value) -> Result<(), Status> {
 }
 
 /// The patched object.
-pub(crate) fn apply_patch(ty: schema::TypeId, old: &Value, patch: &Patch) -> Result<Value, Status> {
+pub(crate) fn apply_patch(schema: &ObjectSchema, old: &Value, patch: &Patch) -> Result<Value, Status> {
     let mut object = match patch {
         Patch::Json(operations) => patch::json_patch(old, operations)?,
         Patch::Merge(change) => patch::merge_patch(old, change)?,
-        Patch::Strategic(change) => patch::strategic_merge_patch(Schema::builtin(), ty, old, change)?,
+        Patch::Strategic(change) => match schema {
+            ObjectSchema::Builtin(ty) => patch::strategic_merge_patch(Schema::builtin(), *ty, old, change)?,
+            ObjectSchema::Structural(_) => return Err(Status::unsupported_media_type(Patch::ANY)),
+        },
         Patch::Apply(_) => return Err(Status::internal("apply is not a patch of the object alone")),
     };
     settle_type(&mut object, old, matches!(patch, Patch::Strategic(_)))?;
@@ -179,7 +182,7 @@ fn unprocessable(target: Target<'_>, status: &Status) -> Status {
     let mut errors = Errors::new();
     let text = status.message.split_once(": ").map_or(status.message.as_str(), |(_, cause)| cause);
     errors.push(Error::invalid(&Path::new("patch"), text, text));
-    Status::invalid(target.res.def.group, target.res.def.kind, target.name, &errors)
+    Status::invalid(&target.res.def.group, &target.res.def.kind, target.name, &errors)
 }
 
 #[cfg(test)]
@@ -192,10 +195,11 @@ mod tests {
     fn types_of_patched_objects() {
         let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
         let Some(ty) = Schema::builtin().kind("", "v1", "ConfigMap") else { panic!("ConfigMap is in the schema") };
+        let schema = ObjectSchema::Builtin(ty);
         let check = |change: Value, strategic: Result<(), u16>, merge: Result<(), u16>| {
             let bytes = bytes::Bytes::from(change.to_string());
             for (patch, expected) in [(Patch::Strategic(bytes.clone()), strategic), (Patch::Merge(bytes), merge)] {
-                let got = apply_patch(ty, &old, &patch);
+                let got = apply_patch(&schema, &old, &patch);
                 assert_eq!(got.map(|object| assert_eq!(object, old)).map_err(|status| status.code), expected, "{patch:?}");
             }
         };

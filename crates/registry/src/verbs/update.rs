@@ -27,8 +27,8 @@ impl Registry {
         name: &str,
         mut object: Value,
     ) -> Result<Written, Status> {
-        if let Some(Behaviour::Scale(paths)) = res.behaviour(sub) {
-            return self.update_scale(Target { cx, res, sub, namespace, name }, paths, &object).await;
+        if let Some(Behaviour::Scale) = res.behaviour(sub) {
+            return self.update_scale(Target { cx, res, sub, namespace, name }, &res.def.scale, &object).await;
         }
         check_identity(&mut object, namespace, Some(name))?;
         let target = Target { cx, res, sub, namespace, name };
@@ -87,7 +87,7 @@ impl Registry {
         let mut object = self.mutate(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
         res.strategy.record(&mut object, Some(&old), &requester(cx, &time::now()));
         if res.def.generation && !matches!(res.behaviour(sub), Some(Behaviour::Status)) {
-            count_generation(&mut object, &old);
+            count_generation(res, &mut object, &old);
         }
         validate_change(target, &mut object, &mut old)?;
         let (admitted, holds) = self.admit(target, Operation::Update, Some(object), Some(&old)).await?;
@@ -112,7 +112,7 @@ impl Registry {
 
 /// Rules for a changed object.
 fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> Result<(), Status> {
-    let (strategy, sub) = (target.res.strategy, target.sub);
+    let (strategy, sub) = (&target.res.strategy, target.sub);
     let mut errors = meta::validate_object_meta_update(object, old, &Path::new("metadata"));
     let mut found = Vec::new();
     let own = without_managed_fields(object, |object| {
@@ -130,7 +130,7 @@ fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> R
 fn unversioned(target: Target<'_>) -> Status {
     let path = Path::new("metadata").child("resourceVersion");
     let errors = Errors::from(vec![Error::invalid(&path, 0, "must be specified for an update")]);
-    Status::invalid(target.res.def.group, target.res.def.kind, target.name, &errors)
+    Status::invalid(&target.res.def.group, &target.res.def.kind, target.name, &errors)
 }
 
 /// The body's version and uid, where given, are those of the stored object.
@@ -163,13 +163,13 @@ fn confine(res: &Served, sub: &str, object: &mut Value, old: &Value) {
             if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
                 keep_all_but(metadata, old, &[labels, "annotations", "finalizers", "managedFields"]);
             }
-            if let Some(map) = object.as_object_mut() {
+            if let Some(map) = object.as_object_mut().filter(|_| !res.def.status_is_optional) {
                 map.entry("status").or_insert_with(|| json!({}));
             }
             res.strategy.prepare_status(object, old);
         }
         Some(Behaviour::Part(confine)) => confine(object, old),
-        Some(Behaviour::Scale(_) | Behaviour::Action(_) | Behaviour::Connect(_)) => {}
+        Some(Behaviour::Scale | Behaviour::Action(_) | Behaviour::Connect(_)) => {}
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
 
     #[track_caller]
     fn check(sub: &str, object: Value, old: Value, expected: Value) {
-        let (mut object, catalog) = (object, crate::Catalog::of(kinds::KINDS).expect("all kinds have a schema"));
+        let (mut object, catalog) = (object, crate::Catalog::builtin(kinds::KINDS).expect("all kinds have a schema"));
         confine(catalog.get("", "v1", "namespaces").expect("namespaces are served"), sub, &mut object, &old);
         assert_eq!(object, expected, "{sub}");
     }

@@ -48,7 +48,7 @@ impl Registry {
     ) -> Result<Watch, Status> {
         let (watch, until) = res.storage.cache.watch_after(selects, version);
         let Some(until) = until else { return Ok(watch) };
-        if res.storage.def.ephemeral {
+        if res.def.ephemeral {
             return Err(too_old(version, until));
         }
         let (engine, resource) = (self.engine.clone(), res.clone());

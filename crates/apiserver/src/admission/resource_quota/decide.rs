@@ -7,9 +7,9 @@ use pods::quota::{self, Usage};
 use serde_json::{Map, Value, json};
 
 /// What a request takes.
-pub(super) struct Asked {
-    group: &'static str,
-    plural: &'static str,
+pub(super) struct Asked<'a> {
+    group: &'a str,
+    plural: &'a str,
     /// More, or less, than before.
     delta: Usage,
     /// The pod, if the object is one.
@@ -17,8 +17,8 @@ pub(super) struct Asked {
     creates: bool,
 }
 
-impl Asked {
-    pub(super) fn new(group: &'static str, plural: &'static str, object: &Value, old: Option<&Value>, now: Timestamp) -> Self {
+impl<'a> Asked<'a> {
+    pub(super) fn new(group: &'a str, plural: &'a str, object: &Value, old: Option<&Value>, now: Timestamp) -> Self {
         let mut delta = quota::of_value(group, plural, object, now);
         for (name, amount) in old.map(|old| quota::of_value(group, plural, old, now)).unwrap_or_default() {
             *delta.entry(name).or_default() -= amount;
@@ -39,7 +39,7 @@ pub(super) enum Verdict {
     Charged(Value),
 }
 
-pub(super) fn decide(asked: &Asked, quota: &Value) -> Verdict {
+pub(super) fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     let spec: ResourceQuotaSpec = serde_json::from_value(quota["spec"].clone()).unwrap_or_default();
     let hard = amounts(&quota["status"]["hard"]);
     let names: Vec<&str> =
@@ -64,7 +64,7 @@ pub(super) fn decide(asked: &Asked, quota: &Value) -> Verdict {
     count(asked, quota, name, &hard, used)
 }
 
-fn count(asked: &Asked, quota: &Value, name: &str, hard: &Usage, mut used: Usage) -> Verdict {
+fn count(asked: &Asked<'_>, quota: &Value, name: &str, hard: &Usage, mut used: Usage) -> Verdict {
     let (mut requested, mut before, mut limited) = (Vec::new(), Vec::new(), Vec::new());
     let mut changed = false;
     for (resource, most) in hard {

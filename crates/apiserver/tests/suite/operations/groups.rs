@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::group;
-use crate::server::{admin, start};
+use crate::custom::define;
+use crate::server::{admin, serve, start};
 
 async fn check(group_version: &str, required: &[&str]) {
     let server = start(false).await;
@@ -192,4 +193,20 @@ async fn others() {
         group(&server.api, version, &[] as &[&str]).await;
     }
     assert!(groups["groups"].as_array().is_some_and(|groups| groups.iter().all(|g| g["preferredVersion"] != Value::Null)));
+}
+
+/// A custom resource is a kind like any other.
+#[tokio::test]
+async fn custom_resources() {
+    let server = serve().await;
+    let schema = serde_json::json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {"size": {"type": "integer"}}},
+        "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
+    }});
+    let mut definition = crate::custom::definition("gadgets", "Gadget", schema);
+    definition["metadata"]["name"] = "gadgets.operations.example.com".into();
+    definition["spec"]["group"] = "operations.example.com".into();
+    definition["spec"]["versions"][0]["subresources"] = serde_json::json!({"status": {}});
+    define(&server.api, &definition).await;
+    group(&server.api, "operations.example.com/v1", &["gadgets", "gadgets/status"]).await;
 }

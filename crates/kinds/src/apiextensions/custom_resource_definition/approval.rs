@@ -2,6 +2,9 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+use crate::util::text;
 
 const ANNOTATION: &str = "api-approved.kubernetes.io";
 const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
@@ -57,4 +60,25 @@ pub(super) fn validate(new: &CustomResourceDefinition, old: Option<&CustomResour
         }
         Approval::Approved | Approval::Bypassed => {}
     }
+}
+
+/// What the condition KubernetesAPIApprovalPolicyConformant says of a definition in a protected group: status, reason, message.
+pub(crate) fn condition(definition: &Value) -> Option<(&'static str, &'static str, String)> {
+    if !is_protected(text(definition, "/spec/group")) {
+        return None;
+    }
+    let given = apimachinery::meta::annotation(definition, ANNOTATION).unwrap_or_default();
+    Some(match approval(given) {
+        Approval::Missing => {
+            let message = format!("protected groups must have approval annotation {ANNOTATION:?}, {SEE}");
+            ("False", "MissingAnnotation", message)
+        }
+        Approval::Invalid => {
+            let either = "with either a URL or a reason starting with \"unapproved\"";
+            let message = format!("protected groups must have approval annotation {ANNOTATION:?} {either}, {SEE}");
+            ("False", "InvalidAnnotation", message)
+        }
+        Approval::Bypassed => ("False", "UnapprovedAnnotation", format!("not approved: {given:?}")),
+        Approval::Approved => ("True", "ApprovedAnnotation", format!("approved in {given}")),
+    })
 }

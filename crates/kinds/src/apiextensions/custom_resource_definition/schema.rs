@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, JSONSchemaPropsOrStringArray,
 };
 
-use super::structural;
+use super::structural as structure;
 use crate::rules::{list, text};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -43,15 +43,27 @@ pub(super) fn validate(located: &Located<'_>, errors: &mut Errors) {
     if schema.nullable == Some(true) {
         found.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
     }
-    let unsupported = structural::unsupported(schema);
+    let unsupported = structure::unsupported(schema);
     if unsupported.is_none() {
-        structural::validate(schema, path, &mut found);
+        structure::validate(schema, path, &mut found);
     }
     validate_schema(schema, path, Place { is_root: true, ..Place::default() }, &mut found);
     if let (true, Some(why)) = (found.is_empty(), unsupported) {
         found.push(Error::invalid(path, "", why));
     }
+    if found.is_empty() {
+        compile(schema, path, &mut found);
+    }
     errors.0.append(&mut found.0);
+}
+
+/// What is wrong only where the schema is used: what it cannot be compiled for, and defaults that it does not allow itself.
+fn compile(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
+    let source = serde_json::to_value(schema).unwrap_or_default();
+    match structural::Structural::compile(&source) {
+        Ok(compiled) => errors.extend(compiled.validate_default(path)),
+        Err(error) => errors.push(Error::invalid(path, "", error.to_string())),
+    }
 }
 
 /// With a status of its own, only some fields may stand at the root: those that do not reach into the status.
@@ -180,6 +192,11 @@ fn validate_standard(schema: &JSONSchemaProps, path: &Path, place: Place<'_>, er
     ];
     for (field, _) in unsupported.into_iter().filter(|(_, set)| *set) {
         errors.push(Error::forbidden(&path.child(field), format!("{field} is not supported")));
+    }
+    let pattern = text(&schema.pattern);
+    if let (false, Err(error)) = (pattern.is_empty(), structural::check_pattern(pattern)) {
+        let detail = format!("must be a valid regular expression, but isn't: {error}");
+        errors.push(Error::invalid(&path.child("pattern"), pattern, detail));
     }
     if kind == "null" {
         let detail = "type cannot be set to null, use nullable as an alternative";

@@ -1,0 +1,132 @@
+//! Definitions come and go.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition creating/deleting custom resource definition objects works [Conformance]
+/// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] should include custom resource definition resources in discovery documents [Conformance]
+/// Conformance: [sig-api-machinery] AggregatedDiscovery should support aggregated discovery interface for CRDs [Conformance]
+/// Conformance: [sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery request for CRDs [Conformance]
+#[tokio::test]
+async fn a_kind_comes_and_goes() {
+    let server = with_spec(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})).await;
+    let api = &server.api;
+    let made = get(api, &format!("{DEFINITIONS}/foos.example.com")).await;
+    assert_eq!(
+        made["status"]["acceptedNames"],
+        json!({"plural": "foos", "singular": "foo", "kind": "Foo", "listKind": "FooList"})
+    );
+    assert_eq!((condition(&made, "NamesAccepted"), &made["status"]["storedVersions"]), ("True", &json!(["v1"])));
+    let list = get(api, "/apis/example.com/v1").await;
+    assert_eq!((list["resources"][0]["name"].as_str(), list["resources"][0]["kind"].as_str()), (Some("foos"), Some("Foo")));
+    let groups = get(api, "/apis").await;
+    assert!(groups["groups"].as_array().unwrap().iter().any(|group| group["name"] == "example.com"));
+    let wanted = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let aggregated = admin(api, &format!("GET /apis\nAccept: {wanted}")).await.json();
+    let group = aggregated["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "example.com").unwrap();
+    assert_eq!(group["versions"][0]["resources"][0]["responseKind"]["kind"], "Foo");
+
+    ask(api, 201, &format!("POST {FOOS}"), &foo("a", json!({"x": 1}))).await;
+    let mut watch = Watch::start(api, FOOS).await;
+    assert_eq!(watch.next().await["type"], "ADDED");
+    let answer = ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+    assert_eq!(answer["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
+    while let Some(event) = watch.end_or_next().await {
+        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some("DELETED"), Some("a")));
+    }
+    while admin(api, &format!("GET {FOOS}")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(admin(api, &format!("GET {DEFINITIONS}/foos.example.com")).await.code, 404);
+    assert_eq!(admin(api, "GET /apis/example.com").await.code, 404);
+    // And comes again, with nothing of before.
+    define(api, &definition("foos", "Foo", json!({"type": "object"}))).await;
+    assert_eq!(get(api, FOOS).await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn objects_with_finalizers_hold_up_their_definition() {
+    let server = with_spec(json!({"type": "object"})).await;
+    let api = &server.api;
+    let mut kept = foo("a", json!({}));
+    kept["metadata"]["finalizers"] = json!(["example.com/keep"]);
+    ask(api, 201, &format!("POST {FOOS}"), &kept).await;
+    ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+    let name = json!("foos.example.com");
+    until(api, &name, |object| condition(object, "Terminating") == "True").await;
+    while get(api, &format!("{FOOS}/a")).await["metadata"].get("deletionTimestamp").is_none() {
+        tokio::task::yield_now().await;
+    }
+    // No new ones meanwhile.
+    assert_eq!(send(api, &format!("POST {FOOS}"), &foo("b", json!({}))).await.code, 405);
+    let free = json!({"metadata": {"finalizers": null}});
+    ask(api, 200, &format!("PATCH {FOOS}/a\ncontent-type: application/merge-patch+json"), &free).await;
+    while admin(api, &format!("GET {DEFINITIONS}/foos.example.com")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn names_belong_to_one_definition() {
+    let server = with_spec(json!({"type": "object"})).await;
+    let api = &server.api;
+    let other = definition("bars", "Foo", json!({"type": "object"}));
+    ask(api, 201, &format!("POST {DEFINITIONS}"), &other).await;
+    let name = json!("bars.example.com");
+    until(api, &name, |object| condition(object, "NamesAccepted") == "False").await;
+    assert_eq!(admin(api, "GET /apis/example.com/v1/bars").await.code, 404);
+    ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+    until(api, &name, |object| condition(object, "Established") == "True").await;
+    assert_eq!(get(api, "/apis/example.com/v1/bars").await["kind"], "FooList");
+}
+
+/// Conformance: [sig-api-machinery] CustomResourceDefinition Watch [Privileged:ClusterAdmin] CustomResourceDefinition Watch watch on custom resource definition objects [Conformance]
+/// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition listing custom resource definition objects works [Conformance]
+#[tokio::test]
+async fn objects_are_watched() {
+    let server = with_spec(json!({"type": "object", "properties": {"n": {"type": "integer"}}})).await;
+    let api = &server.api;
+    let labelled = json!({"metadata": {"labels": {"x": "y"}}});
+    ask(api, 200, &format!("PATCH {DEFINITIONS}/foos.example.com\ncontent-type: application/merge-patch+json"), &labelled).await;
+    assert_eq!(get(api, &format!("{DEFINITIONS}?labelSelector=x%3Dy")).await["items"].as_array().unwrap().len(), 1);
+    let mut watch = Watch::start(api, FOOS).await;
+    ask(api, 201, &format!("POST {FOOS}"), &foo("a", json!({"n": 1}))).await;
+    let merge = json!({"spec": {"n": 2}});
+    ask(api, 200, &format!("PATCH {FOOS}/a\ncontent-type: application/merge-patch+json"), &merge).await;
+    ask(api, 200, &format!("DELETE {FOOS}/a"), &Value::Null).await;
+    for (kind, n) in [("ADDED", 1), ("MODIFIED", 2), ("DELETED", 2)] {
+        let event = watch.next().await;
+        assert_eq!((event["type"].as_str(), event["object"]["spec"]["n"].as_i64()), (Some(kind), Some(n)));
+    }
+}
+
+/// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition getting/updating/patching custom resource definition status sub-resource works [Conformance]
+#[tokio::test]
+async fn the_status_of_a_definition_is_a_sub_resource() {
+    let server = with_spec(json!({"type": "object"})).await;
+    let (api, path) = (&server.api, format!("{DEFINITIONS}/foos.example.com/status"));
+    let mut own = get(api, &path).await;
+    let tested = json!({"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from an e2e test"});
+    own["status"]["conditions"].as_array_mut().unwrap().push(tested);
+    ask(api, 200, &format!("PUT {path}"), &own).await;
+    let operations = json!([{"op": "add", "path": "/status/conditions", "value": [{"type": "StatusPatched", "status": "True"}]}]);
+    ask(api, 200, &format!("PATCH {path}\ncontent-type: application/json-patch+json"), &operations).await;
+    // The server's own conditions come back.
+    until(api, &json!("foos.example.com"), |object| {
+        condition(object, "StatusPatched") == "True" && condition(object, "Established") == "True"
+    })
+    .await;
+}
+
+/// What a definition served before a restart it serves when the server is back.
+#[tokio::test]
+async fn definitions_survive_restarts() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"n": {"type": "integer"}}}}});
+    let mut server = with_definition(definition("foos", "Foo", schema)).await;
+    ask(&server.api, 201, &format!("POST {FOOS}"), &foo("a", json!({"n": 1}))).await;
+    server.restart().await;
+    assert_eq!(get(&server.api, &format!("{FOOS}/a")).await["spec"], json!({"n": 1}));
+    let wrong = send(&server.api, &format!("POST {FOOS}"), &foo("b", json!({"n": "x"}))).await;
+    assert_eq!(wrong.code, 422, "{:?}", wrong.body);
+}

@@ -1,0 +1,159 @@
+//! Which names of a definition are accepted, and what its status says (upstream: `controller/status`, `controller/establish`,
+//! `controller/finalizer` and `controller/apiapproval`).
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::apiextensions::approval_condition;
+use crate::util::{child_object, text};
+
+const NAMES: &str = "/status/acceptedNames";
+
+/// Whether the names of a definition are accepted, or were when it was established.
+pub fn is_accepted(definition: &Value) -> bool {
+    has_condition(definition, "NamesAccepted", "True") || has_condition(definition, "Established", "True")
+}
+
+/// Whether a definition waits for its objects to go.
+pub fn is_kept(definition: &Value) -> bool {
+    apimachinery::meta::has_finalizer(definition, crate::apiextensions::CLEANUP)
+}
+
+/// The definition's conditions.
+pub fn conditions(definition: &Value) -> &[Value] {
+    definition.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn has_condition(definition: &Value, kind: &str, status: &str) -> bool {
+    conditions(definition).iter().any(|condition| condition["type"] == kind && condition["status"] == status)
+}
+
+/// Sets a condition. Its time changes when its status does.
+fn set_condition(definition: &mut Value, kind: &str, status: &str, (reason, message): (&str, &str), now: &str) {
+    let list = &mut child_object(definition, "status")["conditions"];
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    let Some(list) = list.as_array_mut() else { return };
+    let new = json!({"type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message});
+    match list.iter_mut().find(|condition| condition["type"] == kind) {
+        None => list.push(new),
+        Some(old) => {
+            let since = old["lastTransitionTime"].clone();
+            let same = old["status"] == status;
+            *old = new;
+            if same && !since.is_null() {
+                old["lastTransitionTime"] = since;
+            }
+        }
+    }
+}
+
+/// Names that others of the group have.
+struct Taken {
+    resources: HashSet<String>,
+    kinds: HashSet<String>,
+}
+
+impl Taken {
+    fn by<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>) -> Self {
+        let mut taken = Self { resources: HashSet::new(), kinds: HashSet::new() };
+        let same_group = |other: &&Value| {
+            text(other, "/spec/group") == text(definition, "/spec/group")
+                && text(other, "/metadata/name") != text(definition, "/metadata/name")
+        };
+        for other in others.filter(same_group) {
+            let name = |key: &str| text(other, &format!("{NAMES}/{key}")).to_owned();
+            let short = other.pointer(&format!("{NAMES}/shortNames")).and_then(Value::as_array).into_iter().flatten();
+            taken.resources.extend([name("plural"), name("singular")]);
+            taken.resources.extend(short.filter_map(Value::as_str).map(str::to_owned));
+            taken.kinds.extend([name("kind"), name("listKind")]);
+        }
+        taken
+    }
+}
+
+/// The definition with the names that it gets, beside those that `others` have, and the conditions that follow.
+pub fn accept<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>, now: &str) -> Value {
+    let mut out = definition.clone();
+    let taken = Taken::by(definition, others);
+    let wanted = definition.pointer("/spec/names").cloned().unwrap_or_default();
+    let mut accepted = definition.pointer(NAMES).filter(|names| names.is_object()).cloned().unwrap_or_else(|| json!({}));
+    let mut refused = None;
+    let fields = [
+        ("plural", "PluralConflict", &taken.resources),
+        ("singular", "SingularConflict", &taken.resources),
+        ("shortNames", "ShortNamesConflict", &taken.resources),
+        ("kind", "KindConflict", &taken.kinds),
+        ("listKind", "ListKindConflict", &taken.kinds),
+    ];
+    for (field, reason, taken) in fields {
+        match conflict(&wanted[field], &accepted[field], taken) {
+            Some(message) => refused = Some((reason, message)),
+            None => copy(&mut accepted, &wanted, field),
+        }
+    }
+    copy(&mut accepted, &wanted, "categories");
+    child_object(&mut out, "status")["acceptedNames"] = accepted;
+    match &refused {
+        Some((reason, message)) => set_condition(&mut out, "NamesAccepted", "False", (reason, message), now),
+        None => set_condition(&mut out, "NamesAccepted", "True", ("NoConflicts", "no conflicts found"), now),
+    }
+    if !has_condition(definition, "Established", "True") {
+        let (status, why) = match refused {
+            None => ("True", ("InitialNamesAccepted", "the initial names have been accepted")),
+            Some(_) => ("False", ("NotAccepted", "not all names are accepted")),
+        };
+        set_condition(&mut out, "Established", status, why, now);
+    }
+    if let Some((status, reason, message)) = approval_condition(definition) {
+        set_condition(&mut out, "KubernetesAPIApprovalPolicyConformant", status, (reason, &message), now);
+    }
+    out
+}
+
+/// Why a name, or one of several, is not to be had.
+fn conflict(wanted: &Value, accepted: &Value, taken: &HashSet<String>) -> Option<String> {
+    let list = |value: &Value| -> Vec<String> {
+        match value {
+            Value::String(text) => vec![text.clone()],
+            Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        }
+    };
+    let own = list(accepted);
+    let found: Vec<String> = list(wanted)
+        .into_iter()
+        .filter(|name| !own.contains(name) && taken.contains(name))
+        .map(|name| format!("{name:?} is already in use"))
+        .collect();
+    match found.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        many => Some(format!("[{}]", many.join(", "))),
+    }
+}
+
+fn copy(to: &mut Value, from: &Value, field: &str) {
+    match from.get(field) {
+        Some(value) => to[field] = value.clone(),
+        None => drop(to.as_object_mut().and_then(|map| map.remove(field))),
+    }
+}
+
+/// Says that the objects of a definition go, before it does.
+pub fn set_terminating(definition: &mut Value, now: &str) {
+    let why = ("InstanceDeletionInProgress", "CustomResource deletion is in progress");
+    set_condition(definition, "Terminating", "True", why, now);
+}
+
+/// Lets a definition go whose objects are gone, or never were.
+pub fn finish(definition: &mut Value, now: &str) {
+    let why = match has_condition(definition, "Established", "True") {
+        true => ("InstanceDeletionCompleted", "removed all instances"),
+        false => ("NeverEstablished", "resource was never established"),
+    };
+    set_condition(definition, "Terminating", "False", why, now);
+    apimachinery::meta::remove_finalizer(definition, crate::apiextensions::CLEANUP);
+}

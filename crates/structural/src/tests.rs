@@ -1,0 +1,229 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use super::Structural;
+
+fn compile(properties: Value) -> Structural {
+    Structural::compile(&json!({"type": "object", "properties": properties})).unwrap()
+}
+
+#[track_caller]
+fn check_pruning(properties: Value, mut object: Value, expected: Value, unknown: &[&str]) {
+    let found = compile(properties).decode(&mut object).unwrap();
+    assert_eq!((object, found), (expected, unknown.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()));
+}
+
+/// Conformance: [sig-api-machinery] FieldValidation should detect unknown metadata fields in both the root and embedded object of a CR [Conformance]
+#[test]
+fn pruning() {
+    let spec = json!({"spec": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    check_pruning(
+        spec.clone(),
+        json!({"kind": "K", "spec": {"a": "x", "b": {"c": 1}}, "other": 1}),
+        json!({"kind": "K", "spec": {"a": "x"}}),
+        &["other", "spec.b"],
+    );
+    check_pruning(spec, json!({"metadata": {"name": "n", "wrong": 1}}), json!({"metadata": {"name": "n"}}), &["metadata.wrong"]);
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "object"}}});
+    check_pruning(
+        json!({"spec": open}),
+        json!({"spec": {"a": {"gone": 1}, "b": {"c": 1}}}),
+        json!({"spec": {"a": {}, "b": {"c": 1}}}),
+        &["spec.a.gone"],
+    );
+    let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}});
+    check_pruning(
+        json!({"pod": embedded}),
+        json!({"pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "n", "unknown": 1}, "spec": {"x": 1}, "data": 1}}),
+        json!({"pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "n"}, "spec": {}}}),
+        &["pod.data", "pod.metadata.unknown", "pod.spec.x"],
+    );
+    let map = json!({"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "integer"}}}});
+    check_pruning(json!({"m": map}), json!({"m": {"k": {"a": 1, "b": 2}}}), json!({"m": {"k": {"a": 1}}}), &["m.k.b"]);
+    let list = json!({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "integer"}}}});
+    check_pruning(json!({"l": list}), json!({"l": [{"a": 1}, {"b": 2}]}), json!({"l": [{"a": 1}, {}]}), &["l[1].b"]);
+    let open_list = json!({"type": "array", "x-kubernetes-preserve-unknown-fields": true, "items": {"type": "object"}});
+    check_pruning(json!({"l": open_list}), json!({"l": [{"b": 2}]}), json!({"l": [{"b": 2}]}), &[]);
+    let nulls =
+        json!({"a": {"type": "string"}, "b": {"type": "string", "nullable": true}, "c": {"type": "string", "default": "x"}});
+    check_pruning(nulls, json!({"a": null, "b": null, "c": null}), json!({"b": null, "c": null}), &[]);
+}
+
+/// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] custom resource defaulting for requests and from storage works [Conformance]
+#[test]
+fn defaulting() {
+    let check = |properties: Value, mut object: Value, expected: Value| {
+        compile(properties).apply_defaults(&mut object);
+        assert_eq!(object, expected);
+    };
+    check(json!({"a": {"type": "string", "default": "x"}}), json!({}), json!({"a": "x"}));
+    check(json!({"a": {"type": "string", "default": "x"}}), json!({"a": "y"}), json!({"a": "y"}));
+    check(json!({"a": {"type": "string", "default": "x"}}), json!({"a": null}), json!({"a": "x"}));
+    check(json!({"a": {"type": "string", "default": "x", "nullable": true}}), json!({"a": null}), json!({"a": null}));
+    let inner = json!({"type": "object", "default": {}, "properties": {"b": {"type": "integer", "default": 1}}});
+    check(json!({"a": inner}), json!({}), json!({"a": {"b": 1}}));
+    let without = json!({"type": "object", "properties": {"b": {"type": "integer", "default": 1}}});
+    check(json!({"a": without}), json!({}), json!({}));
+    let list = json!({"type": "array", "items": {"type": "object", "properties": {"b": {"type": "integer", "default": 1}}}});
+    check(json!({"l": list}), json!({"l": [{}, {"b": 2}]}), json!({"l": [{"b": 1}, {"b": 2}]}));
+    let map = json!({"type": "object", "additionalProperties": {"type": "integer", "default": 7}});
+    check(json!({"m": map}), json!({"m": {"k": null, "j": 1}}), json!({"m": {"k": 7, "j": 1}}));
+}
+
+#[track_caller]
+fn check_rules(spec: Value, value: Value, expected: &[&str]) {
+    let schema = compile(json!({"spec": spec}));
+    let found: Vec<String> = schema.validate(&json!({"spec": value})).iter().map(ToString::to_string).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn types() {
+    let check = |kind: &str, value: Value, given: &str| {
+        let wrong = format!("spec: Invalid value: \"{given}\": spec in body must be of type {kind}: \"{given}\"");
+        let expected: &[&str] = if given.is_empty() { &[] } else { &[&wrong] };
+        check_rules(json!({"type": kind}), value, expected);
+    };
+    check("string", json!("x"), "");
+    check("string", json!(1), "integer");
+    check("integer", json!(1), "");
+    check("integer", json!(1.0), "");
+    check("integer", json!(1.5), "number");
+    check("integer", json!("1"), "string");
+    check("number", json!(1), "");
+    check("number", json!(1.5), "");
+    check("boolean", json!("true"), "string");
+    check("object", json!([]), "array");
+    check("object", Value::Null, "null");
+    check_rules(json!({"type": "object", "nullable": true}), Value::Null, &[]);
+    let either = json!({"x-kubernetes-int-or-string": true});
+    check_rules(either.clone(), json!("10%"), &[]);
+    check_rules(either.clone(), json!(10), &[]);
+    let wrong = "spec: Invalid value: \"boolean\": spec in body must be of type integer,string: \"boolean\"";
+    check_rules(either, json!(true), &[wrong]);
+}
+
+#[test]
+fn limits() {
+    let number = json!({"type": "integer", "minimum": 1, "maximum": 5});
+    check_rules(number.clone(), json!(3), &[]);
+    check_rules(number.clone(), json!(0), &["spec: Invalid value: 0: spec in body should be greater than or equal to 1"]);
+    check_rules(number, json!(6), &["spec: Invalid value: 6: spec in body should be less than or equal to 5"]);
+    let open = json!({"type": "number", "minimum": 0.5, "exclusiveMinimum": true, "multipleOf": 0.5});
+    check_rules(open.clone(), json!(0.5), &["spec: Invalid value: 0.5: spec in body should be greater than 0.5"]);
+    check_rules(open, json!(0.7), &["spec: Invalid value: 0.7: spec in body should be a multiple of 0.5"]);
+    let text = json!({"type": "string", "minLength": 2, "maxLength": 3, "pattern": "^a"});
+    check_rules(text.clone(), json!("a"), &["spec: Invalid value: \"a\": spec in body should be at least 2 chars long"]);
+    check_rules(text.clone(), json!("aaaa"), &["spec: Too long: may not be more than 3 bytes"]);
+    check_rules(text.clone(), json!("bb"), &["spec: Invalid value: \"bb\": spec in body should match '^a'"]);
+    check_rules(text, json!("a\u{e9}\u{e9}"), &[]);
+    let values = json!({"type": "string", "enum": ["a", "b"]});
+    check_rules(values.clone(), json!("a"), &[]);
+    check_rules(values, json!("c"), &["spec: Unsupported value: \"c\": supported values: \"a\", \"b\""]);
+    let format = json!({"type": "string", "format": "ipv4"});
+    check_rules(format, json!("x"), &["spec: Invalid value: \"x\": spec in body must be of type ipv4: \"x\""]);
+    let list = json!({"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "integer"}});
+    check_rules(list.clone(), json!([]), &["spec: Invalid value: 0: spec in body should have at least 1 items"]);
+    check_rules(list.clone(), json!([1, 2, 3]), &["spec: Too many: 3: must have at most 2 items"]);
+    check_rules(list, json!(["x"]), &["spec[0]: Invalid value: \"string\": spec[0] in body must be of type integer: \"string\""]);
+    let object =
+        json!({"type": "object", "required": ["a", "b"], "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
+    check_rules(object, json!({"a": "x"}), &["spec.b: Required value"]);
+    let sized = json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "string"}});
+    check_rules(sized.clone(), json!({}), &["spec: Invalid value: 1: spec in body should have at least 1 properties"]);
+    check_rules(sized, json!({"a": "", "b": ""}), &["spec: Too many: 2: must have at most 1 item"]);
+}
+
+#[test]
+fn junctors() {
+    let kinds = |name: &str| {
+        json!({"type": "object", name: [{"required": ["a"]}, {"required": ["b"]}],
+        "properties": {"a": {"type": "string"}, "b": {"type": "string"}}})
+    };
+    check_rules(kinds("oneOf"), json!({"a": ""}), &[]);
+    check_rules(
+        kinds("oneOf"),
+        json!({}),
+        &[
+            "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found none valid",
+            "spec.a: Required value",
+        ],
+    );
+    let both = "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found 2 valid alternatives";
+    check_rules(kinds("oneOf"), json!({"a": "", "b": ""}), &[both]);
+    check_rules(kinds("anyOf"), json!({"b": ""}), &[]);
+    let none = "<nil>: Invalid value: \"\": \"spec\" must validate at least one schema (anyOf)";
+    check_rules(kinds("anyOf"), json!({}), &[none, "spec.a: Required value"]);
+    let all = "<nil>: Invalid value: \"\": \"spec\" must validate all the schemas (allOf)";
+    check_rules(kinds("allOf"), json!({"a": ""}), &["spec.b: Required value", all]);
+    let not = json!({"type": "object", "not": {"required": ["a"]}, "properties": {"a": {"type": "string"}}});
+    check_rules(not.clone(), json!({}), &[]);
+    check_rules(not, json!({"a": ""}), &["<nil>: Invalid value: \"\": \"spec\" must not validate the schema (not)"]);
+}
+
+#[test]
+fn unique_elements() {
+    let set = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    check_rules(set.clone(), json!(["a", "b"]), &[]);
+    check_rules(set, json!(["a", "b", "a", "a"]), &["spec[2]: Duplicate value: \"a\""]);
+    let fields = json!({"type": "object", "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}});
+    let map = |keys: Value| json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys, "items": fields});
+    let twice = json!([{"name": "a", "port": 1}, {"name": "a", "port": 2}]);
+    check_rules(map(json!(["name"])), twice.clone(), &["spec[1]: Duplicate value: {\"name\":\"a\"}"]);
+    check_rules(map(json!(["name", "port"])), twice, &[]);
+}
+
+#[test]
+fn embedded_objects() {
+    let embedded =
+        json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true});
+    check_rules(embedded.clone(), json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}), &[]);
+    check_rules(
+        embedded.clone(),
+        json!({"apiVersion": "a/b/c"}),
+        &["spec.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c", "spec.kind: Required value"],
+    );
+    let found = compile(json!({"spec": embedded}))
+        .validate(&json!({"spec": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a/b"}}}));
+    assert!(found.to_string().starts_with("spec.metadata.name: Invalid value"), "{found}");
+}
+
+/// KEP-4008: "unchanged values are not validated again".
+#[test]
+fn ratcheting() {
+    let items = json!({"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer", "maximum": 5}}});
+    let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": items});
+    let schema = compile(json!({"a": {"type": "string", "maxLength": 1}, "b": {"type": "string"}, "l": list}));
+    let check = |old: Value, new: Value, expected: &[&str]| {
+        let found: Vec<String> = schema.validate_update(&new, &old).iter().map(|error| error.path.to_string()).collect();
+        assert_eq!(found, expected, "{old} {new}");
+    };
+    check(json!({"a": "long"}), json!({"a": "long", "b": "x"}), &[]);
+    check(json!({"a": "long"}), json!({"a": "longer"}), &["a"]);
+    check(json!({"a": "s"}), json!({"a": "long"}), &["a"]);
+    let wrong = json!({"name": "x", "n": 6});
+    check(json!({"l": [wrong]}), json!({"l": [{"name": "y", "n": 1}, wrong]}), &[]);
+    check(json!({"l": [wrong]}), json!({"l": [{"name": "x", "n": 7}]}), &["l[0].n"]);
+}
+
+#[test]
+fn no_schemas() {
+    let check = |schema: Value| assert!(Structural::compile(&schema).is_err(), "{schema}");
+    check(json!("x"));
+    check(json!({"type": "thing"}));
+    let deep = (0..200).fold(json!({"type": "object"}), |inner, _| json!({"type": "object", "properties": {"a": inner}}));
+    check(deep);
+}
+
+/// As much as a body holds: what looks at each for each does not end within the test's time.
+#[test]
+fn large_objects() {
+    let set = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}});
+    let schema = compile(json!({"l": set, "m": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 1}}}));
+    let many: Vec<u32> = (0..200_000).collect();
+    let map: serde_json::Map<_, _> = (0..50_000).map(|n| (format!("k{n}"), json!("xx"))).collect();
+    let object = json!({"l": many, "m": map});
+    assert!(schema.validate(&object).is_full());
+    assert!(schema.validate_update(&object, &object).is_empty());
+}
