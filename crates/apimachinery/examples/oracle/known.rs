@@ -37,15 +37,25 @@ fn yaml(text: &str, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
         _ if text.contains(['\u{85}', '\u{2028}', '\u{2029}']) => Some("three more characters end lines in YAML 1.1"),
         (Ok(_), Err(why)) if unreadable(why) => Some("upstream's parser is of YAML 1.1, and cannot read all that 1.2 allows"),
         (Err(why), Ok(_)) if why.contains("comment") => Some("a comment must be told apart by a space in YAML 1.2"),
-        (Err(why), Ok(theirs)) if why.contains("unsupported value") && theirs["strict"] != "" => {
+        (Err(why), Ok(theirs))
+            if ["unsupported value", "invalid map key"].iter().any(|part| why.contains(part)) && theirs["strict"] != "" =>
+        {
             Some("what another value of the same key replaces must be right here, too")
         }
         // What the parser says, and not what is made of its events, has a place in the text.
         (Err(why), Ok(_)) if why.contains(" at char ") => {
             Some("upstream's parser is of YAML 1.1, and reads some of what 1.2 does not allow")
         }
-        (Ok(ours), Ok(theirs)) if ours["value"] == theirs["value"] && text.contains("? ") => {
-            Some("the line of a block of text is told as that of its key")
+        (Ok(ours), Ok(theirs)) if ours["value"] == theirs["value"] && without_lines(ours) == without_lines(theirs) => {
+            Some("the line of what begins with a tag, an anchor or the sign of a block is told as that of its key")
+        }
+        (Ok(_), Ok(_)) if text.rsplit('\n').next().is_some_and(|last| !last.is_empty() && last.trim().is_empty()) => {
+            Some("a last line of nothing but spaces, which has no end, is one more line of a block of text in YAML 1.2")
+        }
+        (Ok(_), Ok(_))
+            if text.split('!').skip(1).any(|tag| tag.split_whitespace().next().is_some_and(|tag| tag.contains(','))) =>
+        {
+            Some("a tag may have a comma in YAML 1.1")
         }
         (_, _) if text.split(['[', '{', ',']).skip(1).any(|item| item.trim_start().starts_with('?')) => {
             Some("upstream takes any ? in a flow for the sign of a key")
@@ -61,6 +71,12 @@ fn yaml(text: &str, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// What is told of duplicate keys, without the numbers of lines.
+fn without_lines(answer: &Value) -> String {
+    let text = answer["strict"].as_str().unwrap_or_default();
+    text.split("line ").map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit())).collect()
 }
 
 fn quantity(question: &Value, ours: &Outcome, theirs: &Outcome) -> Option<&'static str> {
