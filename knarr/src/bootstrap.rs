@@ -1,12 +1,15 @@
-//! The Service of the cluster DNS, which clients look up and whose address the node serves itself.
+//! What a cluster has from its first start beside what the API server keeps: the Service of the cluster DNS, which clients look up and
+//! whose address the node serves itself, and the default class of volumes.
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use client::Client;
-use client::kube::api::{Patch, PatchParams};
+use client::kube::api::{Patch, PatchParams, PostParams};
 use client::kube::{self, Api};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 
 /// Writes the Service as it must be; repeating it changes nothing.
@@ -30,5 +33,32 @@ pub(crate) async fn cluster_dns(client: Client, address: IpAddr) -> Result<()> {
             status.message
         ),
         Err(error) => Err(error).context("service kube-system/kube-dns"),
+    }
+}
+
+/// The default class of volumes, whose provisioner is Knarr's, and the provisioner's rights. What there is already stays as it is:
+/// another class may be the default by now.
+pub(crate) async fn local_storage(client: Client) -> Result<()> {
+    const ACCOUNT: &str = "local-path-provisioner";
+    let class = json!({
+        "metadata": {"name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": controllers::LOCAL_PROVISIONER,
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    let binding = json!({
+        "metadata": {"name": "knarr:local-path-provisioner"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:persistent-volume-provisioner"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": ACCOUNT}],
+    });
+    let classes: Api<StorageClass> = Api::all(client.clone());
+    present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("storage class local-path")?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(client);
+    present(bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await).context("rights of local-path")
+}
+
+fn present<K>(created: kube::Result<K>) -> kube::Result<()> {
+    match created {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop),
     }
 }

@@ -46,6 +46,11 @@ impl Paths {
         self.root.join("kubelet")
     }
 
+    /// Persistent volumes that are directories of this machine.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// Images and containers.
     pub(crate) fn runtime(&self) -> PathBuf {
         self.root.join("runtime")

@@ -112,7 +112,9 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::cluster_dns(identity::apiserver(&handle.api), dns).await?;
-    start_controllers(options, &handle, &authority, &readiness, components);
+    bootstrap::local_storage(identity::apiserver(&handle.api)).await?;
+    let volumes = controllers::LocalVolumes { node: node_name.clone(), root: paths.volumes() };
+    start_controllers(options, &handle, &authority, volumes, &readiness, components);
     if !options.no_agent {
         std::fs::write(paths.node_name(), &node_name)?;
         let node = Node { name: node_name, ip: node_ip, dns, authority: authority.clone() };
@@ -154,6 +156,7 @@ fn start_controllers(
     options: &cli::Server,
     handle: &apiserver::Handle,
     authority: &Authority,
+    volumes: controllers::LocalVolumes,
     readiness: &Readiness,
     tasks: &Tasks,
 ) {
@@ -171,6 +174,7 @@ fn start_controllers(
         root_ca: authority.bundle().to_owned(),
         cluster_cidrs: vec![options.cluster_cidr],
         clock: controllers::Clock::system(),
+        local_volumes: Some(volumes).filter(|_| !options.no_agent),
     };
     controllers::run(&controllers, tasks, readiness.gate("controllers"));
     let scheduler =

@@ -11,11 +11,13 @@ mod daemon;
 mod deployment;
 mod discovery;
 mod disruption;
+mod ephemeral;
 mod expectations;
 mod garbage;
 mod hash;
 mod history;
 mod job;
+mod local_path;
 mod meta;
 mod namespace;
 mod node_lifecycle;
@@ -34,6 +36,7 @@ mod stateful;
 #[cfg(test)]
 mod testing;
 mod ttl_after_finished;
+mod volumes;
 mod worker;
 mod write;
 
@@ -49,6 +52,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 pub use clock::Clock;
 use controller::{Controller, Cx};
 use garbage::GarbageCollector;
+pub use local_path::{LocalVolumes, PROVISIONER as LOCAL_PROVISIONER};
 use node_lifecycle::NodeLifecycle;
 use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
@@ -73,6 +77,8 @@ pub struct Options {
     pub cluster_cidrs: Vec<ipnet::IpNet>,
     /// The time of day.
     pub clock: Clock,
+    /// Where volumes are made on this machine; none are where it is no node.
+    pub local_volumes: Option<LocalVolumes>,
 }
 
 /// One line of the list.
@@ -120,6 +126,12 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
+    entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),
+    entry::<ephemeral::EphemeralVolumes>(|o, t| launch(ephemeral::EphemeralVolumes::new(&o.informers), o, t)),
+    entry::<local_path::LocalPath>(|o, t| match &o.local_volumes {
+        Some(place) => launch(local_path::LocalPath::new(&o.informers, place.clone()), o, t),
+        None => t.ready.ready(),
+    }),
     entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),
     entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),
 ];

@@ -39,6 +39,7 @@ impl World {
             ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
             ("", "v1", "services", "Service", true),
             ("", "v1", "nodes", "Node", false),
+            ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
             ("apps", "v1", "controllerrevisions", "ControllerRevision", true),
             ("apps", "v1", "daemonsets", "DaemonSet", true),
             ("apps", "v1", "statefulsets", "StatefulSet", true),
@@ -59,6 +60,7 @@ impl World {
             informers: Informers::new(self.fake.client(), self.tasks.clone()),
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
+            local_volumes: None,
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
             clock: self.clock.clone(),
         }
@@ -66,11 +68,15 @@ impl World {
 
     /// Starts the controllers of these names.
     pub(crate) fn start(&self, names: &[&str]) {
-        let options = self.options();
+        self.start_with(&self.options(), names);
+    }
+
+    /// The same with other options.
+    pub(crate) fn start_with(&self, options: &Options, names: &[&str]) {
         let entries: Vec<_> = crate::CONTROLLERS.iter().filter(|entry| names.contains(&entry.name)).collect();
         let parts = self.readiness.gate("controllers").parts(entries.iter().map(|entry| entry.name));
         for (entry, part) in entries.into_iter().zip(parts) {
-            (entry.start)(&options, crate::Start { tasks: &self.tasks, ready: part });
+            (entry.start)(options, crate::Start { tasks: &self.tasks, ready: part });
         }
     }
 }

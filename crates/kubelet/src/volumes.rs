@@ -1,13 +1,16 @@
 //! Volumes of a pod: made before its containers, kept current while they run, removed after them.
 
 pub mod atomic;
+pub mod claims;
 pub mod host_path;
 pub mod mounts;
 pub mod payload;
+pub mod points;
 pub mod propagation;
 pub mod sub_path;
 pub mod tokens;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -23,8 +26,13 @@ use crate::context::Context;
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use crate::units;
+use claims::Backing;
 use payload::Sources;
+use points::{is_mount_point, remove_points, unmount_below};
 use tokens::Tokens;
+
+/// The directory of volumes behind claims: what is in them is not the pod's.
+const CLAIMED: &str = "kubernetes.io~local-volume";
 
 /// Makes and updates the volumes of one pod.
 pub struct Volumes {
@@ -44,6 +52,8 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
         "kubernetes.io~secret"
     } else if volume.downward_api.is_some() {
         "kubernetes.io~downward-api"
+    } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        CLAIMED
     } else {
         "kubernetes.io~projected"
     };
@@ -53,8 +63,6 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
 /// The kind of a volume that this kubelet does not offer.
 fn unsupported(volume: &Volume) -> Option<&'static str> {
     let checks = [
-        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
-        (volume.ephemeral.is_some(), "ephemeral"),
         (volume.csi.is_some(), "csi"),
         (volume.nfs.is_some(), "nfs"),
         (volume.image.is_some(), "image"),
@@ -67,6 +75,8 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
         || volume.config_map.is_some()
         || volume.secret.is_some()
         || volume.downward_api.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
         || volume.projected.is_some();
     checks.iter().find(|(there, _)| *there).map(|(_, kind)| *kind).or((!known).then_some("this kind"))
 }
@@ -89,14 +99,32 @@ impl Volumes {
         let (known, fetched) = tokio::join!(refs.known(), tokens.refresh(&self.cx.options.client, model));
         known.and(fetched).map_err(|error| format!("MountVolume.SetUp failed: {error}"))?;
         let (texts, due) = (tokens.texts(), tokens.due());
+        let backings = self.backings(model).await?;
         let (cx, model, refs) = (self.cx.clone(), model.clone(), refs.clone());
         let work = move || {
             let facts = cx.facts(Vec::new());
             let sources = Sources { model: &model, objects: refs.as_ref(), facts: &facts, tokens: &texts };
-            make_all(&cx.pod_dir(model.uid()), &sources)
+            make_all(&cx.pod_dir(model.uid()), &sources, &backings)
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
         Ok(due)
+    }
+
+    /// What is behind the claims of the volumes that are not mounted yet, by the volumes' names.
+    async fn backings(&self, model: &Model) -> Result<HashMap<String, Backing>, String> {
+        let pod_dir = self.cx.pod_dir(model.uid());
+        let mut backings = HashMap::new();
+        for volume in model.spec().volumes.iter().flatten() {
+            let Some(claim) = claims::name(model, volume) else { continue };
+            if is_mount_point(&path(&pod_dir, volume)).map_err(|error| error.to_string())? {
+                continue;
+            }
+            let found = claims::find(&self.cx.options.client, model, volume, &claim).await;
+            let backing = found.and_then(|found| Backing::of(&found));
+            let failed = |error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
+            backings.insert(volume.name.clone(), backing.map_err(failed)?);
+        }
+        Ok(backings)
     }
 
     /// Unmounts and removes everything in the pod's directory but its containers' last words. Idempotent.
@@ -109,27 +137,18 @@ impl Volumes {
 pub async fn remove(pod_dir: PathBuf) -> Result<(), String> {
     let work = move || -> io::Result<()> {
         unmount_below(&pod_dir)?;
-        for part in ["volumes", "volume-subpaths"] {
-            match fs::remove_dir_all(pod_dir.join(part)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        remove_points(&pod_dir.join("volumes").join(CLAIMED), 1)?;
+        // By volume, container and mount.
+        remove_points(&pod_dir.join("volume-subpaths"), 3)?;
+        match fs::remove_dir_all(pod_dir.join("volumes")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     };
     tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|error| format!("cannot remove volumes: {error}"))
 }
 
-/// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
-fn unmount_below(directory: &Path) -> io::Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(point.replace("\\040", " ")));
-    let mut points: Vec<_> = points.filter(|point| point.starts_with(directory)).collect();
-    points.sort_unstable();
-    points.iter().rev().try_for_each(|point| sub_path::unmount(point))
-}
-
-fn make_all(pod_dir: &Path, sources: &Sources<'_>) -> Result<(), String> {
+fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Backing>) -> Result<(), String> {
     let group = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
     for volume in sources.model.spec().volumes.iter().flatten() {
         let failed = |error: String| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
@@ -145,6 +164,9 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>) -> Result<(), String> {
             host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
         } else if let Some(source) = &volume.empty_dir {
             empty_dir(&at, source, sources.model, group).map_err(|error| failed(error.to_string()))?;
+        } else if let Some(backing) = backings.get(&volume.name) {
+            let policy = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
+            backing.bind(&at, group.map(|group| (group, policy != Some("OnRootMismatch")))).map_err(failed)?;
         }
     }
     Ok(())

@@ -52,6 +52,11 @@ pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     !volume_of(claim).is_empty() && annotation(&claim.metadata, BIND_COMPLETED).is_some()
 }
 
+/// Whether a kubelet takes a claim: it has its volume, and its status says so.
+pub fn is_usable(claim: &PersistentVolumeClaim) -> bool {
+    is_bound(claim) && claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
+}
+
 /// Whether a volume is meant for a claim: by its name, and by its uid where the volume knows it.
 pub fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let Some(reference) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return false };

@@ -1,20 +1,23 @@
 //! What the scheduler writes: bindings, and why a pod has no node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use client::Client;
-use client::kube;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use client::kube::{self, Resource};
+use client::{Client, Informer, Key};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
+use pods::volumes as rules;
 use serde_json::json;
 
 use crate::pod::PodInfo;
 use crate::preemption;
 use crate::queue::Trial;
+use crate::volumes::Step;
 
 /// A write that has ended.
 pub(crate) enum Written {
@@ -22,7 +25,7 @@ pub(crate) enum Written {
         pod: Arc<PodInfo>,
         node: String,
         trial: Trial,
-        result: kube::Result<()>,
+        result: Result<(), BindError>,
     },
     /// A victim of preemption was told to go.
     Evicted {
@@ -31,6 +34,20 @@ pub(crate) enum Written {
     },
     Reported,
 }
+
+/// Why a pod was not bound.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    #[error("{}", client::why(.0))]
+    Api(#[from] kube::Error),
+    #[error("binding volumes: context deadline exceeded")]
+    Late,
+    #[error("binding volumes: provisioning failed for PVC {0:?}")]
+    Provisioning(String),
+}
+
+/// How long volumes may take.
+const VOLUMES: Duration = Duration::from_secs(600);
 
 pub(crate) struct Api {
     client: Client,
@@ -47,7 +64,34 @@ impl Api {
 
     /// Gives the pod its node.
     pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String, trial: Trial) -> BoxFuture<'static, Written> {
-        let api = self.pods(&pod);
+        let bind = self.binding(&pod, &node);
+        async move { Written::Bound { pod, node, trial, result: bind.await.map_err(BindError::from) } }.boxed()
+    }
+
+    /// Gives the pod its node when its claims have their volumes there.
+    pub(crate) fn bind_with_volumes(
+        &self,
+        pod: Arc<PodInfo>,
+        node: String,
+        trial: Trial,
+        steps: Vec<Step>,
+        claims: Informer<PersistentVolumeClaim>,
+    ) -> BoxFuture<'static, Written> {
+        let (bind, client) = (self.binding(&pod, &node), self.client.clone());
+        async move {
+            let volumes = volumes_for(client, &node, steps, &claims);
+            let result = match tokio::time::timeout(VOLUMES, volumes).await {
+                Ok(Ok(())) => bind.await.map_err(BindError::from),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(BindError::Late),
+            };
+            Written::Bound { pod, node, trial, result }
+        }
+        .boxed()
+    }
+
+    fn binding(&self, pod: &Arc<PodInfo>, node: &str) -> BoxFuture<'static, kube::Result<()>> {
+        let (api, pod, node) = (self.pods(pod), pod.clone(), node.to_owned());
         async move {
             let meta = &pod.pod.metadata;
             let name = meta.name.clone().unwrap_or_default();
@@ -61,7 +105,7 @@ impl Api {
                 target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
             };
             let result = api.create_subresource::<_, Status>("binding", &name, &PostParams::default(), &binding).await;
-            Written::Bound { pod, node, trial, result: result.map(|_| ()) }
+            result.map(|_| ())
         }
         .boxed()
     }
@@ -127,6 +171,64 @@ impl Api {
         }
         .boxed()
     }
+}
+
+/// Takes the steps and waits until their claims have their volumes.
+async fn volumes_for(
+    client: Client,
+    node: &str,
+    steps: Vec<Step>,
+    cache: &Informer<PersistentVolumeClaim>,
+) -> Result<(), BindError> {
+    let volumes: kube::Api<PersistentVolume> = kube::Api::all(client.clone());
+    let mut open = Vec::new();
+    for step in steps {
+        let (claim, provisioned) = match step {
+            Step::Take(volume, claim) => {
+                let mut next = volume.as_ref().clone();
+                let annotations = next.metadata.annotations.get_or_insert_default();
+                annotations.insert(rules::BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
+                next.spec.get_or_insert_default().claim_ref = Some(claim.object_ref(&()));
+                volumes.replace(volume.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &next).await?;
+                (claim, false)
+            }
+            Step::Provision(claim) => {
+                let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+                let api: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(client.clone(), namespace);
+                let patch = json!({"metadata": {"uid": claim.metadata.uid, "annotations": {rules::SELECTED_NODE: node}}});
+                let name = claim.metadata.name.as_deref().unwrap_or_default();
+                let told = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                (Arc::new(told), true)
+            }
+        };
+        open.push((Key::of(claim.as_ref()), client::resource_version::of(claim.as_ref()), provisioned));
+    }
+    let mut changes = cache.changes();
+    while !all_bound(cache, &open, node)? {
+        changes.next().await;
+    }
+    Ok(())
+}
+
+/// Whether the claims have their volumes. A provisioner that cannot make one takes the node's name away again.
+fn all_bound(cache: &Informer<PersistentVolumeClaim>, open: &[(Key, u64, bool)], node: &str) -> Result<bool, BindError> {
+    let mut all = true;
+    for (key, version, provisioned) in open {
+        let claim = cache.by_key(key);
+        if claim.as_ref().is_some_and(|claim| rules::is_usable(claim)) {
+            continue;
+        }
+        all = false;
+        // Older ones do not show yet what we have written.
+        let newer = claim.filter(|claim| client::resource_version::of(claim.as_ref()) >= *version);
+        let chosen = |claim: &Arc<PersistentVolumeClaim>| {
+            claim.metadata.annotations.as_ref().and_then(|all| all.get(rules::SELECTED_NODE)).map(String::as_str) == Some(node)
+        };
+        if newer.is_some_and(|claim| *provisioned && !chosen(&claim)) {
+            return Err(BindError::Provisioning(key.name.clone()));
+        }
+    }
+    Ok(all)
 }
 
 fn condition(kind: &str, status: &str, reason: &str, message: String, generation: Option<i64>) -> PodCondition {

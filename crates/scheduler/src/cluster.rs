@@ -14,6 +14,7 @@ use crate::nominations::Nominations;
 use crate::pod::PodInfo;
 use crate::selectors::Labels;
 use crate::tallies::{Tallies, Tally};
+use crate::volumes::Volumes;
 pub(crate) use node::NodeInfo;
 
 /// The labels of nodes by which pods without constraints of their own are counted.
@@ -34,6 +35,7 @@ pub(crate) struct Cluster {
     pub(crate) with_anti_affinity: usize,
     pub(crate) groups: Groups,
     pub(crate) nominations: Nominations,
+    pub(crate) volumes: Volumes,
     tallies: Tallies,
 }
 

@@ -45,6 +45,10 @@ impl Chooser {
     }
 
     fn feasible<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Vec<&'a NodeInfo>, FitError> {
+        let refusals = PLUGINS.iter().enumerate().find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?)));
+        if let Some((plugin, reason)) = refusals {
+            return Err(FitError::everywhere(cluster.len(), plugin, reason));
+        }
         let filters = Filters::prepare(pod, cluster);
         let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name));
         if let Some(node) = promised.filter(|node| filters.check(node, &mut Vec::new()).0 == Verdict::Fits) {

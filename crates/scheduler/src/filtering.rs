@@ -51,6 +51,8 @@ impl<'a> Filters<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct FitError {
     nodes: usize,
+    /// Why it does not matter which nodes there are.
+    everywhere: Option<Reason>,
     /// How many nodes each reason keeps out.
     reasons: BTreeMap<Reason, usize>,
     /// Who gave them.
@@ -68,6 +70,10 @@ impl fmt::Display for FitError {
             return f.write_str("no nodes available to schedule pods");
         }
         write!(f, "0/{} nodes are available", self.nodes)?;
+        if let Some(reason) = &self.everywhere {
+            write!(f, ": {reason}.")?;
+            return self.preemption.iter().try_for_each(|text| write!(f, " preemption: {text}"));
+        }
         // Sorted as texts, numbers included.
         let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
@@ -84,6 +90,11 @@ impl FitError {
     pub(crate) fn of(nodes: usize) -> Self {
         // A cluster without nodes is helped by a node.
         Self { nodes, plugins: if nodes == 0 { PluginSet::MAX } else { 0 }, ..Self::default() }
+    }
+
+    /// The pod is refused whatever node it is.
+    pub(crate) fn everywhere(nodes: usize, plugin: usize, reason: Reason) -> Self {
+        Self { everywhere: Some(reason), plugins: 1 << plugin, ..Self::of(nodes) }
     }
 
     pub(crate) fn add(&mut self, node: &str, verdict: Verdict, plugins: PluginSet, reasons: impl Iterator<Item = Reason>) {

@@ -22,6 +22,8 @@ pub(crate) enum Event {
     PodRemoved,
     /// A namespace's labels changed.
     Namespace,
+    /// A claim, a volume or a class of volumes came or changed.
+    Volume,
 }
 
 /// One scheduling rule. All methods have defaults: a plugin says only what it has an opinion on.
@@ -32,6 +34,12 @@ pub(crate) trait Plugin: Sync {
     /// How much its scores count.
     fn weight(&self) -> i64 {
         1
+    }
+
+    /// Why `pod` cannot be on any node, whatever node it is.
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster) -> Option<Reason> {
+        let _ = (pod, cluster);
+        None
     }
 
     /// The nodes that will do for `pod`. None: all.

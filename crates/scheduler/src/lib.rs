@@ -25,6 +25,7 @@ mod tallies;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};

@@ -7,6 +7,7 @@ mod resources;
 mod spread;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use crate::framework::Plugin;
 
@@ -19,6 +20,8 @@ pub(crate) static PLUGINS: &[&dyn Plugin] = &[
     &node::NodePorts,
     &resources::NodeResourcesFit,
     &resources::NodeResourcesBalancedAllocation,
+    &volumes::VolumeRestrictions,
+    &volumes::VolumeBinding,
     &spread::PodTopologySpread,
     &affinity::InterPodAffinity,
     &images::ImageLocality,

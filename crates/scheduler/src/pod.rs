@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 use client::Key;
-use k8s_openapi::api::core::v1::{Affinity, ContainerPort, Pod, PodSpec, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{Affinity, ContainerPort, Pod, PodSpec, TopologySpreadConstraint, Volume};
 use pods::nodes::{NodeTerm, NodeTerms};
 
 use crate::resources::{Resources, pod_request};
@@ -16,6 +16,14 @@ pub(crate) struct HostPort {
     ip: String,
     protocol: String,
     port: i32,
+}
+
+/// A claim behind a volume of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim {
+    pub(crate) name: String,
+    /// It is made for the pod.
+    pub(crate) own: bool,
 }
 
 /// Of how many pods each value of a label may have more than the value with the fewest.
@@ -63,6 +71,7 @@ pub(crate) struct PodInfo {
     pub(crate) affinity: PodTerms,
     pub(crate) anti_affinity: PodTerms,
     pub(crate) spread: Vec<Spread>,
+    pub(crate) claims: Vec<Claim>,
 }
 
 impl PodInfo {
@@ -86,6 +95,7 @@ impl PodInfo {
             affinity: near,
             anti_affinity: far,
             spread: spec.topology_spread_constraints.iter().flatten().map(|one| spread(one, labels)).collect(),
+            claims: claims(spec, pod.metadata.name.as_deref().unwrap_or_default()),
             pod,
         }
     }
@@ -159,6 +169,18 @@ fn spread(constraint: &TopologySpreadConstraint, labels: &Labels) -> Spread {
             honour_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
         },
     }
+}
+
+fn claims(spec: &PodSpec, pod: &str) -> Vec<Claim> {
+    let claim = |volume: &Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(Claim { name: claim.claim_name.clone(), own: false }),
+        (None, Some(_)) => Some(Claim { name: format!("{pod}-{}", volume.name), own: true }),
+        (None, None) => None,
+    };
+    let mut claims: Vec<Claim> = spec.volumes.iter().flatten().filter_map(claim).collect();
+    claims.sort();
+    claims.dedup();
+    claims
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

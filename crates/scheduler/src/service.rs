@@ -11,7 +11,10 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ReplicationController, Service,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
 use tokio::time::Instant;
 
 use crate::Options;
@@ -24,6 +27,7 @@ use crate::metrics::{self, Outcome};
 use crate::pod::{PodInfo, node_of};
 use crate::preemption::{self, Preemption};
 use crate::queue::{Queue, Trial};
+use crate::volumes::{Place, Step, Volumes};
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
@@ -36,6 +40,9 @@ struct Sources {
     sets: Changes<ReplicaSet>,
     controllers: Changes<ReplicationController>,
     stateful: Changes<StatefulSet>,
+    claims: Changes<PersistentVolumeClaim>,
+    volumes: Changes<PersistentVolume>,
+    classes: Changes<StorageClass>,
 }
 
 impl Sources {
@@ -48,10 +55,16 @@ impl Sources {
             sets: informers.of().changes(),
             controllers: informers.of().changes(),
             stateful: informers.of().changes(),
+            claims: informers.of().changes(),
+            volumes: informers.of().changes(),
+            classes: informers.of().changes(),
         };
-        tokio::join!(async { informers.of::<Pod>().synced().await }, async { informers.of::<Node>().synced().await }, async {
-            informers.of::<Namespace>().synced().await
-        },);
+        informers.of::<Pod>().synced().await;
+        informers.of::<Node>().synced().await;
+        informers.of::<Namespace>().synced().await;
+        informers.of::<PersistentVolumeClaim>().synced().await;
+        informers.of::<PersistentVolume>().synced().await;
+        informers.of::<StorageClass>().synced().await;
         sources
     }
 }
@@ -64,6 +77,8 @@ pub(crate) struct Scheduler {
     queue: Queue,
     chooser: Chooser,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
+    /// Bindings that wait for volumes, which takes as long as a provisioner does. They hold up no decision.
+    with_volumes: FuturesUnordered<BoxFuture<'static, Written>>,
 }
 
 impl Scheduler {
@@ -76,11 +91,13 @@ impl Scheduler {
             queue: Queue::default(),
             chooser: Chooser::default(),
             writes: FuturesUnordered::new(),
+            with_volumes: FuturesUnordered::new(),
         }
     }
 
     pub(crate) async fn run(mut self, informers: Informers, gate: Gate) -> Result<(), Infallible> {
         let mut sources = Sources::new(&informers).await;
+        self.cluster.volumes = Volumes::new(&informers);
         gate.ready();
         loop {
             let due = self.queue.ripen(Instant::now());
@@ -102,7 +119,11 @@ impl Scheduler {
                     let labels = owner.spec.as_ref()?.selector.as_ref()?;
                     Some(Selector::from_set(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
                 }),
+                _ = sources.claims.next() => self.queue.happened(Event::Volume),
+                _ = sources.volumes.next() => self.queue.happened(Event::Volume),
+                _ = sources.classes.next() => self.queue.happened(Event::Volume),
                 change = sources.pods.next() => self.pod_changed(change),
+                Some(written) = self.with_volumes.next(), if !self.with_volumes.is_empty() => self.written(written),
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
                 () = std::future::ready(()), if self.queue.has_active() && self.writes.len() < WRITES => self.schedule_one(),
                 () = until(due) => {}
@@ -228,11 +249,28 @@ impl Scheduler {
         match choice {
             Ok(node) => {
                 self.cluster.nominations.withdraw(pod.uid());
+                let steps = self.volumes_on(&pod, &node);
                 self.cluster.place(pod.clone(), &node);
-                self.writes.push(self.api.bind(pod, node, trial));
+                if steps.is_empty() {
+                    self.writes.push(self.api.bind(pod, node, trial));
+                } else {
+                    let claims = self.cluster.volumes.claims.clone();
+                    self.with_volumes.push(self.api.bind_with_volumes(pod, node, trial, steps, claims));
+                }
             }
             Err(error) => self.no_node(&pod, trial, error),
         }
+    }
+
+    /// What the pod's claims need before it can be bound to the node that was chosen for it.
+    fn volumes_on(&self, pod: &PodInfo, node: &str) -> Vec<Step> {
+        if pod.claims.is_empty() {
+            return Vec::new();
+        }
+        let (claims, node) = (self.cluster.volumes.claims_of(pod).ok(), self.cluster.node(node));
+        let place = node.map(|node| Place { name: &node.name, labels: &node.labels });
+        let steps = claims.zip(place).map(|(claims, place)| self.cluster.volumes.steps(&claims, place));
+        steps.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Tries to make room, and tells why there is none.
@@ -292,8 +330,7 @@ impl Scheduler {
                 self.queue.remove(&pod.key());
             }
             Err(error) => {
-                let error = client::why(&error);
-                tracing::warn!(pod = %pod.key(), node, error, "binding failed, again later");
+                tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
                 let message = format!("binding rejected: {error}");
                 self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message);
                 self.cluster.remove_pod(pod.uid());

@@ -121,15 +121,34 @@ async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decisio
     if a.name.is_empty() {
         return Decision::NoOpinion("No Object name found".into());
     }
-    let Some(resource) = registry.resource("", "v1", "pods") else { return Decision::NoOpinion(String::new()) };
-    let options =
-        ListOptions { fields: Some(apimachinery::fields::Selector::equals("spec.nodeName", node)), ..ListOptions::default() };
-    let namespace = if a.resource == "persistentvolumes" { None } else { Some(a.namespace) };
-    let pods = registry.list(&resource, namespace, &options).await.map(|list| list.entries).unwrap_or_default();
-    if pods.iter().any(|entry| refers(entry.value(), a.resource, a.name)) {
+    if a.resource == "persistentvolumes" {
+        return volume(registry, node, a).await;
+    }
+    if used(registry, node, a.namespace, a.resource, a.name).await {
         return Decision::Allow;
     }
     Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
+}
+
+/// A volume is related to the node where a pod uses its claim.
+async fn volume(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
+    let unrelated = || Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"));
+    let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return unrelated() };
+    let Ok(volume) = registry.get(&resource, "", a.name, None).await else { return unrelated() };
+    let volume = volume.value();
+    let text = |field: &str| volume["spec"]["claimRef"][field].as_str().unwrap_or_default().to_owned();
+    let (namespace, claim) = (text("namespace"), text("name"));
+    let related = !claim.is_empty() && used(registry, node, &namespace, "persistentvolumeclaims", &claim).await;
+    if related { Decision::Allow } else { unrelated() }
+}
+
+/// Whether a pod on the node refers to an object.
+async fn used(registry: &Registry, node: &str, namespace: &str, resource: &str, name: &str) -> bool {
+    let Some(pods) = registry.resource("", "v1", "pods") else { return false };
+    let options =
+        ListOptions { fields: Some(apimachinery::fields::Selector::equals("spec.nodeName", node)), ..ListOptions::default() };
+    let pods = registry.list(&pods, Some(namespace), &options).await.map(|list| list.entries).unwrap_or_default();
+    pods.iter().any(|entry| refers(entry.value(), resource, name))
 }
 
 /// Whether a pod refers to an object of its namespace.

@@ -51,10 +51,11 @@ fn one(
     // Files that the kubelet writes are not for the container to change.
     let managed =
         volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
+    let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
     Ok(Mount {
         host_path,
         container_path: absolute(&mount.mount_path),
-        readonly: mount.read_only == Some(true) || managed,
+        readonly: mount.read_only == Some(true) || managed || to_read,
         propagation,
     })
 }
@@ -99,7 +100,8 @@ mod tests {
     #[track_caller]
     fn check(mount: Value, expected: Result<(&str, &str, bool), &str>) {
         let model = model(json!({
-            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "configMap": {"name": "x"}}, {"name": "h", "hostPath": {"path": "/srv"}}],
+            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "configMap": {"name": "x"}}, {"name": "h", "hostPath": {"path": "/srv"}},
+                {"name": "c", "persistentVolumeClaim": {"claimName": "x"}}, {"name": "r", "persistentVolumeClaim": {"claimName": "x", "readOnly": true}}],
             "containers": [{"name": "c", "volumeMounts": [mount]}]}));
         let mounts = of_container(Path::new("/pod"), &model, &model.members[0].spec, &[]);
         let seen = mounts.map(|list| {
@@ -116,6 +118,8 @@ mod tests {
         check(volume("e"), Ok(("/pod/volumes/kubernetes.io~empty-dir/e", "/x", false)));
         check(volume("m"), Ok(("/pod/volumes/kubernetes.io~configmap/m", "/x", true)));
         check(volume("h"), Ok(("/srv", "/x", false)));
+        check(volume("c"), Ok(("/pod/volumes/kubernetes.io~local-volume/c", "/x", false)));
+        check(volume("r"), Ok(("/pod/volumes/kubernetes.io~local-volume/r", "/x", true)));
         let recursive = json!({"name": "e", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "Enabled"});
         check(recursive, Err("volume \"e\" requested recursive read-only mode, but it is not supported by the runtime"));
         check(volume("none"), Err("cannot find volume \"none\" to mount into container \"c\""));

@@ -1,0 +1,240 @@
+//! Volumes behind claims: what a claim stands for is looked up once and bound into the pod's directory, where it is like any other
+//! volume.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use kube::Api;
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use pods::volumes as rules;
+
+use super::host_path;
+use super::points::is_mount_point;
+use crate::spec::Model;
+
+/// Why a claim cannot be used. The texts are what events say.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The claim.
+    #[error("error processing PVC {0}: {1}")]
+    Claim(String, Refusal),
+    /// The volume that it has.
+    #[error("error processing PV {0}: {1}")]
+    Volume(String, Refusal),
+}
+
+/// What is wrong with a claim or a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It cannot be read.
+    #[error("failed to fetch it from API server: {}", client::why(.0))]
+    Unknown(#[from] kube::Error),
+    /// It does not exist.
+    #[error("not found")]
+    Absent,
+    /// It was made for another pod, or by hand.
+    #[error("it was not created for the pod (pod is not owner)")]
+    Strange,
+    /// It will go as soon as nobody uses it.
+    #[error("it is being deleted")]
+    Ending,
+    /// It has no volume yet.
+    #[error("PVC is not bound")]
+    Unbound,
+    /// It has another claim.
+    #[error("it is bound to another claim")]
+    Taken,
+    /// This kubelet does not offer it.
+    #[error("volumes of {0} are not supported by this kubelet")]
+    Unsupported(&'static str),
+}
+
+/// The name of the claim behind a volume.
+pub fn name(model: &Model, volume: &Volume) -> Option<String> {
+    match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", model.name(), volume.name)),
+        (None, None) => None,
+    }
+}
+
+/// The volume of a claim of the pod.
+pub async fn find(client: &kube::Client, model: &Model, volume: &Volume, name: &str) -> Result<PersistentVolume, Error> {
+    let key = format!("{}/{name}", model.namespace());
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), model.namespace());
+    let refused = |why: Refusal| Error::Claim(key.clone(), why);
+    let claim = claims.get_opt(name).await.map_err(|error| refused(error.into()))?.ok_or_else(|| refused(Refusal::Absent))?;
+    usable(model, volume, &claim).map_err(refused)?;
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let name = rules::volume_of(&claim);
+    let refused = |why: Refusal| Error::Volume(name.to_owned(), why);
+    let found = volumes.get_opt(name).await.map_err(|error| refused(error.into()))?.ok_or_else(|| refused(Refusal::Absent))?;
+    if rules::is_for(&found, &claim) { Ok(found) } else { Err(refused(Refusal::Taken)) }
+}
+
+fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
+    let owners = claim.metadata.owner_references.iter().flatten();
+    let own = owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == model.uid());
+    if volume.persistent_volume_claim.is_none() && !own {
+        return Err(Refusal::Strange);
+    }
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(Refusal::Ending);
+    }
+    let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+    if bound && !rules::volume_of(claim).is_empty() { Ok(()) } else { Err(Refusal::Unbound) }
+}
+
+/// Where a volume is on this node.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Backing {
+    path: PathBuf,
+    /// As of a hostPath volume.
+    kind: String,
+    /// A pod's group may be given what is in it.
+    grouped: bool,
+}
+
+impl Backing {
+    /// Of a volume, if it is of a kind that this kubelet offers.
+    pub fn of(volume: &PersistentVolume) -> Result<Self, Error> {
+        let refused = |what| Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(what)));
+        let Some(spec) = &volume.spec else { return refused("this kind") };
+        if spec.volume_mode.as_deref() == Some("Block") {
+            return refused("mode Block");
+        }
+        if let Some(local) = &spec.local {
+            return Ok(Self { path: PathBuf::from(&local.path), kind: "Directory".to_owned(), grouped: true });
+        }
+        if let Some(source) = &spec.host_path {
+            let kind = source.type_.clone().unwrap_or_default();
+            return Ok(Self { path: PathBuf::from(&source.path), kind, grouped: false });
+        }
+        refused(match spec {
+            spec if spec.csi.is_some() => "type csi",
+            spec if spec.nfs.is_some() => "type nfs",
+            spec if spec.iscsi.is_some() => "type iscsi",
+            spec if spec.fc.is_some() => "type fc",
+            _ => "this kind",
+        })
+    }
+
+    /// Binds it to `at`, unless that is done. Blocking.
+    pub fn bind(&self, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
+        let failed = |error: io::Error| format!("{}: {error}", self.path.display());
+        if is_mount_point(at).map_err(failed)? {
+            return Ok(());
+        }
+        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
+        if let Some((group, always)) = group.filter(|_| self.grouped) {
+            give(&self.path, group, always).map_err(failed)?;
+        }
+        bind(&self.path, at).map_err(failed)
+    }
+}
+
+fn bind(source: &Path, at: &Path) -> io::Result<()> {
+    if fs::metadata(source)?.is_dir() {
+        fs::create_dir_all(at)?;
+    } else {
+        at.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::OpenOptions::new().create(true).append(true).open(at)?;
+    }
+    Ok(mount(Some(source), at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
+}
+
+/// Gives a directory and all that is in it to a group (fsGroup). Unless `always`, not when the directory has it already.
+fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
+    let metadata = fs::metadata(root)?;
+    if !always && metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770 {
+        return Ok(());
+    }
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        // What is a link, or becomes one meanwhile, leads nowhere.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path) else { continue };
+        let metadata = file.metadata()?;
+        if !metadata.is_dir() && !metadata.is_file() {
+            continue;
+        }
+        fchown(&file, None, Some(group))?;
+        let more = if metadata.is_dir() { 0o2770 } else { 0o660 };
+        file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777 | more))?;
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path)?.filter_map(|entry| entry.ok().map(|entry| entry.path())));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::testing::model;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn claims_that_can_be_used() {
+        let model = model(
+            json!({"volumes": [{"name": "c", "persistentVolumeClaim": {"claimName": "x"}}, {"name": "e", "ephemeral": {}}]}),
+        );
+        let volumes = model.spec().volumes.clone().unwrap();
+        assert_eq!(
+            volumes.iter().map(|volume| name(&model, volume)).collect::<Vec<_>>(),
+            [Some("x".to_owned()), Some("p-e".to_owned())]
+        );
+        let check = |volume: usize, metadata: Value, volume_name: &str, phase: &str, expected: Option<&str>| {
+            let claim = json!({"metadata": metadata, "spec": {"volumeName": volume_name}, "status": {"phase": phase}});
+            let claim = serde_json::from_value(claim).unwrap();
+            let refusal = usable(&model, &volumes[volume], &claim).err().map(|refusal| refusal.to_string());
+            assert_eq!(refusal.as_deref(), expected);
+        };
+        check(0, json!({}), "v", "Bound", None);
+        check(0, json!({}), "v", "Pending", Some("PVC is not bound"));
+        check(0, json!({}), "", "Bound", Some("PVC is not bound"));
+        check(0, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "v", "Bound", Some("it is being deleted"));
+        check(1, json!({}), "v", "Bound", Some("it was not created for the pod (pod is not owner)"));
+        let own = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]});
+        check(1, own, "v", "Bound", None);
+    }
+
+    #[test]
+    fn volumes_of_this_node() {
+        let check = |spec: Value, expected: Result<(&str, &str, bool), &str>| {
+            let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
+            let expected = expected
+                .map(|(path, kind, grouped)| Backing { path: path.into(), kind: kind.to_owned(), grouped })
+                .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
+            assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
+        };
+        check(json!({"local": {"path": "/d"}}), Ok(("/d", "Directory", true)));
+        check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", false)));
+        check(json!({"local": {"path": "/d"}, "volumeMode": "Block"}), Err("mode Block"));
+        check(json!({"nfs": {"path": "/d", "server": "s"}}), Err("type nfs"));
+    }
+
+    #[test]
+    fn a_group_gets_everything_and_links_lead_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, outside) = (directory.path().join("volume"), directory.path().join("outside"));
+        fs::create_dir_all(root.join("a")).unwrap();
+        fs::write(root.join("a/file"), "").unwrap();
+        fs::write(&outside, "").unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
+        let own = fs::metadata(&root).unwrap().gid();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        give(&root, own, false).unwrap();
+        assert_eq!((mode(&root) & 0o2770, mode(&root.join("a/file")) & 0o660, mode(&outside)), (0o2770, 0o660, 0o600));
+        fs::set_permissions(root.join("a/file"), fs::Permissions::from_mode(0o600)).unwrap();
+        give(&root, own, false).unwrap();
+        assert_eq!(mode(&root.join("a/file")), 0o600);
+        give(&root, own, true).unwrap();
+        assert_eq!(mode(&root.join("a/file")), 0o660);
+    }
+}

@@ -1,0 +1,72 @@
+//! Mount points below the kubelet's directories: what is mounted there is often not ours.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::sub_path;
+
+fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.map(|point| PathBuf::from(point.replace("\\040", " "))).collect())
+}
+
+/// Whether something is mounted at `path`, also of the same file system.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    Ok(path.exists() && mount_points()?.iter().any(|point| point == path))
+}
+
+/// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
+pub fn unmount_below(directory: &Path) -> io::Result<()> {
+    let mut points: Vec<_> = mount_points()?.into_iter().filter(|point| point.starts_with(directory)).collect();
+    points.sort_unstable();
+    points.iter().rev().try_for_each(|point| sub_path::unmount(point))
+}
+
+/// Removes mount points that are so many levels below `directory`, and the directories between. What was mounted there is not ours: nothing
+/// is removed that is not empty, and the kernel refuses what something is mounted at.
+pub fn remove_points(directory: &Path, levels: u32) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        match (entry.file_type()?.is_dir(), levels) {
+            (false, _) => fs::remove_file(entry.path())?,
+            (true, 0 | 1) => fs::remove_dir(entry.path())?,
+            (true, _) => remove_points(&entry.path(), levels - 1)?,
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_empty_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |levels: u32, path: &str, removed: bool| {
+            let root = directory.path().join("root");
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            if path.ends_with("file") {
+                fs::write(root.join(path), "").unwrap()
+            } else {
+                fs::create_dir(root.join(path)).unwrap()
+            }
+            assert_eq!((remove_points(&root, levels).is_ok(), root.exists()), (removed, !removed), "{path}");
+            let _ = fs::remove_dir_all(&root);
+        };
+        check(1, "volume", true);
+        check(1, "file", true);
+        check(1, "volume/data", false);
+        check(1, "volume/file", false);
+        check(3, "volume/container/0", true);
+        check(3, "volume/container/file", true);
+        check(3, "volume/container/0/file", false);
+        assert!(remove_points(&directory.path().join("none"), 1).is_ok());
+    }
+}

@@ -1,0 +1,201 @@
+//! Claims, volumes and classes as scheduling sees them: which claims of a pod have a volume, and what can be done about the others
+//! on a node. The caches are read as they are; who binds is told by a conflict when they were behind.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use client::{Index, Informer, Informers, Key};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use pods::volumes::{self as rules, Wish};
+
+use crate::pod::{Claim, PodInfo};
+use crate::selectors::Labels;
+
+pub(crate) const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
+pub(crate) const BIND_CONFLICT: &str = "node(s) didn't find available persistent volumes to bind";
+pub(crate) const VOLUME_MISSING: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+
+/// Why a pod cannot be on any node. The texts are upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("pod has unbound immediate PersistentVolumeClaims")]
+    Unbound,
+    #[error("persistentvolumeclaim {0:?} not found")]
+    Missing(String),
+    #[error("waiting for ephemeral volume controller to create the persistentvolumeclaim {0:?}")]
+    NotMade(String),
+    #[error("PVC {claim} was not created for pod {pod} (pod is not owner)")]
+    Strange { claim: Key, pod: Key },
+    #[error("persistentvolumeclaim {0:?} is being deleted")]
+    Ending(String),
+    #[error("persistentvolumeclaim {claim:?} bound to non-existent persistentvolume {volume:?}")]
+    Lost { claim: String, volume: String },
+}
+
+/// The caches.
+#[derive(Clone)]
+pub(crate) struct Volumes {
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    pub(crate) volumes: Informer<PersistentVolume>,
+    by_class: Index<PersistentVolume>,
+    pub(crate) classes: Informer<StorageClass>,
+}
+
+impl fmt::Debug for Volumes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} volumes", self.volumes.len())
+    }
+}
+
+impl Default for Volumes {
+    fn default() -> Self {
+        Self::of(Informer::default(), Informer::default(), Informer::default())
+    }
+}
+
+/// A claim of a pod that waits for the pod's node.
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub(crate) claim: Arc<PersistentVolumeClaim>,
+    class: Option<Arc<StorageClass>>,
+}
+
+/// The claims of a pod.
+#[derive(Default)]
+pub(crate) struct ClaimsOf {
+    /// The volumes of those that have one, as far as they exist.
+    bound: Vec<Option<Arc<PersistentVolume>>>,
+    open: Vec<Open>,
+}
+
+/// A node by what volumes ask of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) labels: &'a Labels,
+}
+
+/// What has to be done for a claim before its pod is bound.
+pub(crate) enum Step {
+    /// The volume is there and is meant for the claim from now on.
+    Take(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>),
+    /// A provisioner is told the node.
+    Provision(Arc<PersistentVolumeClaim>),
+}
+
+impl Volumes {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self::of(informers.of(), informers.of(), informers.of())
+    }
+
+    pub(crate) fn of(
+        claims: Informer<PersistentVolumeClaim>,
+        volumes: Informer<PersistentVolume>,
+        classes: Informer<StorageClass>,
+    ) -> Self {
+        let by_class = volumes.index("class", |volume, values| values.add(rules::class_of_volume(volume)));
+        Self { claims, volumes, by_class, classes }
+    }
+
+    /// The claims of a pod, or why it cannot be scheduled anywhere.
+    pub(crate) fn claims_of(&self, pod: &PodInfo) -> Result<ClaimsOf, Refusal> {
+        let mut found = ClaimsOf::default();
+        let mut immediate = false;
+        for wanted in &pod.claims {
+            let claim = self.claim(pod, wanted)?;
+            if rules::is_bound(&claim) {
+                found.bound.push(self.volumes.get(None, rules::volume_of(&claim)));
+                continue;
+            }
+            let class = self.classes.get(None, rules::class_of_claim(&claim).unwrap_or_default());
+            let mode = class.as_ref().and_then(|class| class.volume_binding_mode.as_deref());
+            if mode == Some("WaitForFirstConsumer") && rules::volume_of(&claim).is_empty() {
+                found.open.push(Open { claim, class });
+            } else {
+                immediate = true;
+            }
+        }
+        if immediate { Err(Refusal::Unbound) } else { Ok(found) }
+    }
+
+    fn claim(&self, pod: &PodInfo, wanted: &Claim) -> Result<Arc<PersistentVolumeClaim>, Refusal> {
+        let name = wanted.name.clone();
+        let Some(claim) = self.claims.get(Some(pod.namespace()), &name) else {
+            return Err(if wanted.own { Refusal::NotMade(name) } else { Refusal::Missing(name) });
+        };
+        let owners = claim.metadata.owner_references.iter().flatten();
+        if wanted.own && !owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == pod.uid()) {
+            return Err(Refusal::Strange { claim: Key::of(claim.as_ref()), pod: pod.key() });
+        }
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Err(Refusal::Ending(name));
+        }
+        if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost") {
+            return Err(Refusal::Lost { claim: name, volume: rules::volume_of(&claim).to_owned() });
+        }
+        Ok(claim)
+    }
+
+    /// The claims of a pod that only one pod may use at a time.
+    pub(crate) fn for_one_pod<'p>(&self, pod: &'p PodInfo) -> Vec<&'p str> {
+        let exclusive = |wanted: &&'p Claim| {
+            let claim = self.claims.get(Some(pod.namespace()), &wanted.name);
+            let modes = claim.as_ref().and_then(|claim| claim.spec.as_ref()?.access_modes.as_deref());
+            modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod"))
+        };
+        pod.claims.iter().filter(exclusive).map(|claim| claim.name.as_str()).collect()
+    }
+
+    /// What has to be done so that the claims can be used on a node, or why they cannot.
+    pub(crate) fn steps(&self, claims: &ClaimsOf, node: Place<'_>) -> Result<Vec<Step>, &'static str> {
+        for volume in &claims.bound {
+            let volume = volume.as_ref().ok_or(VOLUME_MISSING)?;
+            if !rules::is_reachable(volume, node.name, node.labels) {
+                return Err(NODE_CONFLICT);
+            }
+        }
+        let (mut steps, mut taken) = (Vec::new(), HashSet::new());
+        for open in &claims.open {
+            let step = self.step(open, node, &taken).ok_or(BIND_CONFLICT)?;
+            if let Step::Take(volume, _) = &step {
+                taken.insert(volume.metadata.name.clone());
+            }
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    fn step(&self, open: &Open, node: Place<'_>, taken: &HashSet<Option<String>>) -> Option<Step> {
+        let claim = &open.claim;
+        let annotations = claim.metadata.annotations.as_ref();
+        if let Some(chosen) = annotations.and_then(|all| all.get(rules::SELECTED_NODE)) {
+            return (chosen == node.name).then(|| Step::Provision(claim.clone()));
+        }
+        let free = self.by_class.get(rules::class_of_claim(claim).unwrap_or_default());
+        let free: Vec<Arc<PersistentVolume>> = free.into_iter().filter(|volume| !taken.contains(&volume.metadata.name)).collect();
+        let wish = Wish::new(claim, true);
+        let best = wish.best(free.iter().map(Arc::as_ref), Some((node.name, node.labels)));
+        if let Some(volume) = best.and_then(|best| free.iter().find(|volume| std::ptr::eq(volume.as_ref(), best))) {
+            return Some(Step::Take(volume.clone(), claim.clone()));
+        }
+        let class = open.class.as_ref()?;
+        let provided = class.provisioner != rules::NO_PROVISIONER && allows(class, node);
+        provided.then(|| Step::Provision(claim.clone()))
+    }
+}
+
+/// Whether a class makes volumes for a node.
+fn allows(class: &StorageClass, node: Place<'_>) -> bool {
+    let label = |key: &str| node.labels.as_ref().and_then(|labels| labels.get(key));
+    let terms = class.allowed_topologies.as_deref().unwrap_or_default();
+    terms.is_empty()
+        || terms.iter().any(|term| {
+            let mut expressions = term.match_label_expressions.iter().flatten();
+            expressions.all(|one| label(&one.key).is_some_and(|value| one.values.contains(value)))
+        })
+}
+
+#[cfg(test)]
+mod tests;

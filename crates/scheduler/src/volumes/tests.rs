@@ -1,0 +1,170 @@
+#![allow(clippy::unwrap_used)]
+
+use base::tasks::Tasks;
+use client::fake::Fake;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::Cluster;
+use crate::cycle::Chooser;
+use crate::testing::{node, pod};
+
+fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn claim(name: &str, annotations: Value, class: &str, volume: &str, status: &str) -> PersistentVolumeClaim {
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": class, "volumeName": volume,
+        "resources": {"requests": {"storage": "1Gi"}}});
+    object(
+        json!({"metadata": {"namespace": "a", "name": name, "uid": name, "annotations": annotations}, "spec": spec, "status": {"phase": status}}),
+    )
+}
+
+fn exclusive(mut claim: PersistentVolumeClaim) -> PersistentVolumeClaim {
+    claim.spec.as_mut().unwrap().access_modes = Some(vec!["ReadWriteOncePod".to_owned()]);
+    claim
+}
+
+/// A volume that is on one node.
+fn volume(name: &str, node: &str, claim: Option<&str>, phase: &str) -> PersistentVolume {
+    let terms = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]);
+    let reference = claim.map(|claim| json!({"namespace": "a", "name": claim, "uid": claim}));
+    object(json!({"metadata": {"name": name}, "status": {"phase": phase}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "hand", "claimRef": reference,
+        "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}))
+}
+
+fn class(name: &str, provisioner: &str, mode: &str) -> StorageClass {
+    object(json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode}))
+}
+
+/// Two nodes, n and m, and what there is of storage.
+async fn cluster() -> (Cluster, Tasks) {
+    let fake = Fake::default();
+    let bound = || json!({rules::BIND_COMPLETED: "yes"});
+    for one in [
+        claim("bound", bound(), "hand", "used", "Bound"),
+        claim("astray", bound(), "hand", "gone", "Bound"),
+        claim("lost", bound(), "hand", "gone", "Lost"),
+        exclusive(claim("single", bound(), "hand", "used", "Bound")),
+        claim("now", json!({}), "now", "", "Pending"),
+        claim("hand", json!({}), "hand", "", "Pending"),
+        claim("second", json!({}), "hand", "", "Pending"),
+        claim("later", json!({}), "later", "", "Pending"),
+        claim("chosen", json!({rules::SELECTED_NODE: "m"}), "later", "", "Pending"),
+    ] {
+        fake.put(&one);
+    }
+    fake.put(&volume("used", "n", Some("bound"), "Bound"));
+    fake.put(&volume("free", "m", None, "Available"));
+    fake.put(&class("now", "p", "Immediate"));
+    fake.put(&class("hand", rules::NO_PROVISIONER, "WaitForFirstConsumer"));
+    fake.put(&class("later", "p", "WaitForFirstConsumer"));
+    let (tasks, _failures) = Tasks::root();
+    let informers = Informers::new(fake.client(), tasks.clone());
+    let volumes = Volumes::new(&informers);
+    volumes.claims.synced().await;
+    volumes.volumes.synced().await;
+    volumes.classes.synced().await;
+    let mut cluster = Cluster::default();
+    cluster.set_node(&node("n", json!({})));
+    cluster.set_node(&node("m", json!({})));
+    cluster.volumes = volumes;
+    (cluster, tasks)
+}
+
+fn at<'a>(cluster: &'a Cluster, node: &str) -> Place<'a> {
+    let node = cluster.node(node).unwrap();
+    Place { name: &node.name, labels: &node.labels }
+}
+
+fn using(claims: &[&str]) -> PodInfo {
+    let source = |claim: &&str| match claim.strip_prefix("own:") {
+        Some(volume) => json!({"name": volume, "ephemeral": {}}),
+        None => json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}),
+    };
+    let volumes: Vec<Value> = claims.iter().map(source).collect();
+    PodInfo::new(Arc::new(pod("p", json!({"volumes": volumes}))))
+}
+
+#[tokio::test]
+async fn nodes_for_pods_with_claims() {
+    let (cluster, _tasks) = cluster().await;
+    let check = |claims: &[&str], expected: &str| {
+        let chosen = Chooser::default().choose(&using(claims), &cluster).unwrap_or_else(|error| error.to_string());
+        assert_eq!(chosen, expected, "{claims:?}");
+    };
+    check(&["bound"], "n");
+    check(&["hand"], "m");
+    check(&["chosen"], "m");
+    check(
+        &["bound", "hand"],
+        "0/2 nodes are available: 1 node(s) didn't find available persistent volumes to bind, 1 node(s) didn't match PersistentVolume's node affinity.",
+    );
+    check(&["astray"], "0/2 nodes are available: 2 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s).");
+    check(&["now", "bound"], "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
+    check(&["none"], "0/2 nodes are available: persistentvolumeclaim \"none\" not found.");
+    check(&["lost"], "0/2 nodes are available: persistentvolumeclaim \"lost\" bound to non-existent persistentvolume \"gone\".");
+    let waits = "0/2 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim \"p-v\".";
+    check(&["own:v"], waits);
+}
+
+#[tokio::test]
+async fn a_claim_for_one_pod() {
+    let (mut cluster, _tasks) = cluster().await;
+    let choose =
+        |cluster: &Cluster| Chooser::default().choose(&using(&["single"]), cluster).unwrap_or_else(|error| error.to_string());
+    assert_eq!(choose(&cluster), "n");
+    let mut other = pod("other", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "single"}}]}));
+    cluster.place(Arc::new(PodInfo::new(Arc::new(other.clone()))), "n");
+    let text = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.";
+    assert_eq!(choose(&cluster), text);
+    cluster.remove_pod("other");
+    other.metadata.namespace = Some("b".to_owned());
+    cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "n");
+    assert_eq!(choose(&cluster), "n");
+}
+
+#[tokio::test]
+async fn what_is_done_before_the_pod_is_bound() {
+    let (cluster, _tasks) = cluster().await;
+    let check = |claims: &[&str], node: &str, expected: Result<&str, &'static str>| {
+        let found = cluster.volumes.claims_of(&using(claims)).unwrap_or_default();
+        let steps = cluster.volumes.steps(&found, at(&cluster, node));
+        let shown = steps.map(|steps| {
+            let name = |claim: &PersistentVolumeClaim| claim.metadata.name.clone().unwrap();
+            let show = |step: &Step| match step {
+                Step::Take(volume, claim) => format!("{} takes {}", name(claim), volume.metadata.name.clone().unwrap()),
+                Step::Provision(claim) => format!("{} is provisioned", name(claim)),
+            };
+            steps.iter().map(show).collect::<Vec<_>>().join(", ")
+        });
+        assert_eq!(shown.as_deref().map_err(|error| *error), expected, "{claims:?} on {node}");
+    };
+    check(&["bound"], "n", Ok(""));
+    check(&["later"], "n", Ok("later is provisioned"));
+    check(&["hand", "later"], "m", Ok("hand takes free, later is provisioned"));
+    check(&["hand"], "n", Err(BIND_CONFLICT));
+    check(&["chosen"], "n", Err(BIND_CONFLICT));
+    check(&["bound"], "m", Err(NODE_CONFLICT));
+    // One volume is not for two.
+    check(&["hand", "second"], "m", Err(BIND_CONFLICT));
+    check(&["hand", "hand"], "m", Ok("hand takes free"));
+}
+
+#[test]
+fn topologies_of_classes() {
+    let check = |terms: Value, expected: bool| {
+        let class = json!({"metadata": {"name": "c"}, "provisioner": "p", "allowedTopologies": terms});
+        let mut cluster = Cluster::default();
+        cluster.set_node(&node("n", json!({"labels": {"zone": "a"}})));
+        let class: StorageClass = serde_json::from_value(class).unwrap();
+        assert_eq!(allows(&class, at(&cluster, "n")), expected, "{terms}");
+    };
+    let one = |key: &str, values: Value| json!({"matchLabelExpressions": [{"key": key, "values": values}]});
+    check(json!(null), true);
+    check(json!([one("zone", json!(["a", "b"]))]), true);
+    check(json!([one("zone", json!(["b"]))]), false);
+    check(json!([one("other", json!(["a"])), one("zone", json!(["a"]))]), true);
+}

@@ -1,0 +1,127 @@
+//! Storage for stateful workloads: claims, volumes made by hand and on demand, data that outlives pods and servers.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+use testing::{Cluster, eventually};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
+
+/// Its pods count in a file of their claim how often they were started.
+fn counters(replicas: u32, retention: &Value) -> String {
+    let labels = json!({"app": "db"});
+    let script = "echo started >> /data/log; exec sleep 10000";
+    let container = json!({"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000}, "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {
+        "replicas": replicas, "serviceName": "db", "selector": {"matchLabels": labels}, "volumeClaimTemplates": [claim],
+        "persistentVolumeClaimRetentionPolicy": retention,
+        "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}}})
+    .to_string()
+}
+
+/// Waits until the pod has been started so often.
+fn starts(c: &Cluster, pod: &str, number: usize) {
+    let log = || c.try_kubectl(&["exec", pod, "--", "cat", "/data/log"]).stdout.lines().count();
+    eventually(&format!("{pod} has started {number} times"), || (log() == number).then_some(()));
+}
+
+fn claims(c: &Cluster) -> Vec<String> {
+    c.k("get pvc -o name").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_stateful_set_keeps_its_data() {
+    let mut c = Cluster::start(KNARR);
+    let policy = |scaled: &str| json!({"whenDeleted": "Delete", "whenScaled": scaled});
+    c.k_with("apply -f -", &counters(2, &policy("Retain")));
+    c.k("rollout status statefulset/db --timeout=60s");
+    assert_eq!(claims(&c), ["persistentvolumeclaim/data-db-0", "persistentvolumeclaim/data-db-1"]);
+    c.k("wait --for=jsonpath={.status.phase}=Bound pvc/data-db-0 --timeout=60s");
+    assert_eq!(c.k("get pvc data-db-0 -o jsonpath={.spec.storageClassName}"), "local-path");
+    starts(&c, "db-0", 1);
+    starts(&c, "db-1", 1);
+
+    // A pod that is lost comes back to its volume, and so does one that was scaled away.
+    c.k("delete pod db-0");
+    starts(&c, "db-0", 2);
+    c.k("scale statefulset/db --replicas=1");
+    c.k("wait --for=delete pod/db-1 --timeout=60s");
+    assert_eq!(claims(&c).len(), 2);
+    c.k("scale statefulset/db --replicas=2");
+    starts(&c, "db-1", 2);
+
+    // The server is killed and another one starts: the pods run on, and a new pod finds the data.
+    c.kill_server();
+    c.start_server();
+    starts(&c, "db-0", 2);
+    c.k("delete pod db-0");
+    starts(&c, "db-0", 3);
+
+    // What is scaled away goes with its claim, volume and directory, if the set says so.
+    c.k_with("apply -f -", &counters(1, &policy("Delete")));
+    c.k("wait --for=delete pvc/data-db-1 --timeout=60s");
+    let directories = || std::fs::read_dir(c.data_dir().join("volumes")).map(Iterator::count).unwrap_or(0);
+    eventually("one directory is left", || (directories() == 1).then_some(()));
+    c.k("delete statefulset db");
+    eventually("nothing is left", || (c.k("get pvc,pv -o name").is_empty() && directories() == 0).then_some(()));
+}
+
+fn volume(name: &str, path: &str, more: &Value) -> String {
+    let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+        "hostPath": {"path": path, "type": "DirectoryOrCreate"}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}).to_string()
+}
+
+fn claim(name: &str, class: &str) -> String {
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}}})
+    .to_string()
+}
+
+/// A pod with one volume at /data.
+fn pod(name: &str, volume: &Value) -> String {
+    let mut source = volume.clone();
+    source["name"] = "v".into();
+    let container = json!({"name": "main", "image": BUSYBOX, "command": ["sleep", "10000"], "volumeMounts": [{"name": "v", "mountPath": "/data"}]});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": [source]}})
+    .to_string()
+}
+
+#[test]
+fn volumes_by_hand_and_of_pods() {
+    let c = Cluster::start(KNARR);
+    let path = c.scratch().join("disk");
+    c.k_with("apply -f -", &claim("mine", ""));
+    c.k_with("apply -f -", &pod("user", &json!({"persistentVolumeClaim": {"claimName": "mine"}})));
+    let condition = || c.k("get pod user -o jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].message}");
+    let message = eventually("the scheduler says why", || Some(condition()).filter(|text| !text.is_empty()));
+    assert!(message.starts_with("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."), "{message}");
+    c.k_with("apply -f -", &volume("disk", path.to_str().unwrap(), &json!({})));
+    c.k("wait --for=condition=Ready pod/user --timeout=60s");
+    assert_eq!(c.k("get pv disk -o jsonpath={.status.phase}"), "Bound");
+    c.kubectl(&["exec", "user", "--", "sh", "-c", "echo hello > /data/file"]);
+    assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "hello\n");
+
+    // A claim in use stays until its pod is gone; the volume is released and kept.
+    c.k("delete pvc mine --wait=false");
+    assert_eq!(c.k("get pvc mine -o jsonpath={.status.phase}"), "Bound");
+    c.k("delete pod user");
+    c.k("wait --for=delete pvc/mine --timeout=60s");
+    c.k("wait --for=jsonpath={.status.phase}=Released pv/disk --timeout=60s");
+    assert!(path.join("file").exists());
+
+    // A claim of the pod's own comes and goes with it.
+    let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    c.k_with("apply -f -", &pod("scratch", &json!({"ephemeral": {"volumeClaimTemplate": template}})));
+    c.k("wait --for=condition=Ready pod/scratch --timeout=60s");
+    assert_eq!(claims(&c), ["persistentvolumeclaim/scratch-v"]);
+    c.kubectl(&["exec", "scratch", "--", "touch", "/data/file"]);
+    c.k("delete pod scratch");
+    eventually("the claim and its volume are gone", || {
+        (claims(&c).is_empty() && c.k("get pv -o name") == "persistentvolume/disk\n").then_some(())
+    });
+}
