@@ -6,6 +6,7 @@ use crate::formats::Format;
 use crate::node::{Additional, Kind, Limits, List, Node};
 use crate::pattern::Pattern;
 use crate::prune;
+use crate::rule::Rule;
 
 /// How deep schemas may be: a body cannot nest deeper either.
 const MAX_DEPTH: usize = 128;
@@ -43,6 +44,7 @@ pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
     };
     let items = map.get("items").filter(|items| items.is_object()).map(child).transpose()?.map(Box::new);
     let limits = limits(map, depth)?;
+    let rules = map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
     let mut out = Node {
         kind: kind(map)?,
         nullable: flag("nullable"),
@@ -55,13 +57,16 @@ pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
         default_was_pruned: false,
         list: list(map),
         limits: (!limits.is_empty()).then(|| Box::new(limits)),
+        rules: rules.map(Rule::new).collect(),
         has_defaults: false,
         has_embedded: false,
         has_unique: false,
+        has_rules: false,
     };
     out.has_defaults = out.default.is_some() || out.children().any(|child| child.has_defaults);
     out.has_embedded = out.embeds || out.children().any(|child| child.has_embedded);
     out.has_unique = out.list != List::Atomic || out.children().any(|child| child.has_unique);
+    out.has_rules = !out.rules.is_empty() || out.children().any(|child| child.has_rules);
     if let Some(mut default) = out.default.take() {
         out.default_was_pruned = !prune::prune(&out, &mut default).is_empty();
         out.default = Some(default);

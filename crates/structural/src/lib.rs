@@ -15,6 +15,8 @@ mod node;
 mod path;
 mod pattern;
 mod prune;
+mod rule;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -73,6 +75,7 @@ impl Structural {
         let mut errors = validate::validate(&self.root, object, None, "");
         errors.extend(embedded::validate(&self.root, object));
         errors.extend(lists::validate(&self.root, object));
+        rules::validate(&self.root, object, None, &mut errors);
         errors
     }
 
@@ -83,18 +86,26 @@ impl Structural {
         if lists::validate(&self.root, old).is_empty() {
             errors.extend(lists::validate(&self.root, object));
         }
+        rules::validate(&self.root, object, Some(old), &mut errors);
         errors
     }
 
     /// Rules for one field of the root, such as the status, when it alone is written.
     pub fn validate_field(&self, name: &str, object: &Value, old: &Value) -> Errors {
         let (Some(node), Some(value)) = (self.root.properties.get(name), object.get(name)) else { return Errors::new() };
-        validate::validate(node, value, old.get(name), name)
+        let mut errors = validate::validate(node, value, old.get(name), name);
+        rules::validate(&self.root, object, Some(old), &mut errors);
+        errors
     }
 
     /// Whether a default fits its schema: for definitions, before anybody relies on it.
     pub fn validate_default(&self, path: &Path) -> Errors {
         defaults::validate(&self.root, path)
+    }
+
+    /// What is wrong with the rules of a schema: for definitions.
+    pub fn validate_rules(&self, path: &Path) -> Errors {
+        rules::check(&self.root, path)
     }
 
     /// Whether the schema has a default anywhere.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::formats::Format;
 use crate::pattern::Pattern;
+use crate::rule::Rule;
 
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +78,16 @@ pub(crate) struct Node {
     pub(crate) default_was_pruned: bool,
     pub(crate) list: List,
     pub(crate) limits: Option<Box<Limits>>,
+    /// `x-kubernetes-validations`.
+    pub(crate) rules: Vec<Rule>,
     /// There is a default here or below.
     pub(crate) has_defaults: bool,
     /// An embedded resource is below, or this is one.
     pub(crate) has_embedded: bool,
     /// A list of which something is unique is here or below.
     pub(crate) has_unique: bool,
+    /// A rule is here or below.
+    pub(crate) has_rules: bool,
 }
 
 impl Node {

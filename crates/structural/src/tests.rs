@@ -227,3 +227,73 @@ fn large_objects() {
     assert!(schema.validate(&object).is_full());
     assert!(schema.validate_update(&object, &object).is_empty());
 }
+
+#[test]
+fn rules() {
+    let rule = |rule: Value| {
+        json!({"type": "object", "x-kubernetes-validations": [rule], "properties": {
+            "a": {"type": "integer"}, "b": {"type": "integer"}, "since": {"type": "string", "format": "date-time"},
+            "l": {"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self != 'bad'"}]}},
+        }})
+    };
+    let less = json!({"rule": "self.a <= self.b"});
+    check_rules(rule(less.clone()), json!({"a": 1, "b": 2}), &[]);
+    check_rules(rule(less.clone()), json!({"a": 3, "b": 2}), &["spec: Invalid value: failed rule: self.a <= self.b"]);
+    check_rules(
+        rule(less.clone()),
+        json!({"a": 3}),
+        &["spec: Invalid value: \"object\": no such key: b evaluating rule: self.a <= self.b"],
+    );
+    check_rules(
+        rule(less),
+        json!({"a": 1, "b": 2, "l": ["bad"]}),
+        &["spec.l[0]: Invalid value: \"bad\": failed rule: self != 'bad'"],
+    );
+    let told =
+        json!({"rule": "self.a <= self.b", "message": "a is at most b", "reason": "FieldValueForbidden", "fieldPath": ".a"});
+    check_rules(rule(told), json!({"a": 3, "b": 2}), &["spec.a: Forbidden: a is at most b"]);
+    let made = json!({"rule": "self.a <= self.b", "messageExpression": "'a is %d'.format([self.a])"});
+    check_rules(rule(made), json!({"a": 3, "b": 2}), &["spec: Invalid value: a is 3"]);
+    let typed = json!({"rule": "self.since.getFullYear() > 2000"});
+    check_rules(rule(typed), json!({"since": "2026-01-01T00:00:00Z"}), &[]);
+    let wrong = rule(json!({"rule": "self.a <"}));
+    let found = compile(json!({"spec": wrong})).validate_rules(&apimachinery::field::Path::new("schema"));
+    assert!(found.to_string().starts_with("schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: \"self.a <\": compilation failed: Syntax error"), "{found}");
+}
+
+#[test]
+fn rules_about_changes() {
+    let spec = json!({"type": "object", "properties": {
+        "fixed": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]},
+        "once": {"type": "string", "x-kubernetes-validations": [
+            {"rule": "!oldSelf.hasValue() || oldSelf.value() == self", "optionalOldSelf": true, "message": "is set once"},
+        ]},
+        "small": {"type": "integer", "x-kubernetes-validations": [{"rule": "self < 5"}]}, "other": {"type": "integer"},
+    }});
+    let schema = compile(json!({"spec": spec}));
+    let check = |old: Value, new: Value, expected: &[&str]| {
+        let found = schema.validate_update(&json!({"spec": new}), &json!({"spec": old}));
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{old} {new}");
+    };
+    check(json!({"fixed": "a"}), json!({"fixed": "a"}), &[]);
+    check(json!({"fixed": "a"}), json!({"fixed": "b"}), &["spec.fixed: Invalid value: \"b\": is immutable"]);
+    check(json!({}), json!({"fixed": "b"}), &[]);
+    check(json!({}), json!({"once": "a"}), &[]);
+    check(json!({"once": "a"}), json!({"once": "b"}), &["spec.once: Invalid value: \"b\": is set once"]);
+    // What was wrong before stays as it is.
+    check(json!({"small": 9}), json!({"small": 9, "other": 1}), &[]);
+    check(json!({"small": 9}), json!({"small": 8}), &["spec.small: Invalid value: 8: failed rule: self < 5"]);
+    assert!(schema.validate(&json!({"spec": {"fixed": "a"}})).is_empty());
+}
+
+#[test]
+fn rules_have_a_budget() {
+    let list = json!({"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": [{"rule": "self.all(a, self.all(b, a + b >= 0))"}]});
+    let schema = compile(json!({"spec": list}));
+    let many: Vec<u32> = (0..100_000).collect();
+    let found = schema.validate(&json!({"spec": many})).to_string();
+    assert!(found.contains("call cost exceeds limit for rule: self.all(a"), "{found}");
+    let blocked = json!({"type": "object", "required": ["a"], "x-kubernetes-validations": [{"rule": "false"}]});
+    let found = compile(json!({"spec": blocked})).validate(&json!({"spec": {}}));
+    assert_eq!(found.iter().map(|error| error.path.to_string()).collect::<Vec<_>>(), ["spec.a", "<nil>"]);
+}

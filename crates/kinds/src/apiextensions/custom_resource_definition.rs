@@ -116,7 +116,6 @@ impl Kind for CustomResourceDefinition {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = formats::warnings(&self.spec, None);
         warnings.extend(conversion::warning(&self.spec));
-        warnings.extend(formats::unchecked_rules(&self.spec));
         warnings
     }
 

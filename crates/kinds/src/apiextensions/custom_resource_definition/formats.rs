@@ -67,13 +67,3 @@ pub(super) fn warnings(spec: &CustomResourceDefinitionSpec, old: Option<&CustomR
     let new = unknown(spec).into_iter().filter(|format| !before.contains(format));
     new.map(|format| format!("unrecognized format {format:?}")).collect()
 }
-
-/// What a creator is told whose schema has rules in CEL: they are kept, and nobody asks them.
-pub(super) fn unchecked_rules(spec: &CustomResourceDefinitionSpec) -> Option<String> {
-    let schemas = versions::schemas(spec, &apimachinery::field::Path::root());
-    let has_rules = |schema: &JSONSchemaProps| !crate::rules::list(&schema.x_kubernetes_validations).is_empty();
-    let found = schemas.iter().any(|located| parts::any(located.schema, &mut |schema| has_rules(schema)));
-    found.then(|| {
-        "this version of Knarr does not evaluate x-kubernetes-validations: objects that break these rules are accepted".to_owned()
-    })
-}

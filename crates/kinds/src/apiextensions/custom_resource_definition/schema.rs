@@ -61,7 +61,10 @@ pub(super) fn validate(located: &Located<'_>, errors: &mut Errors) {
 fn compile(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
     let source = serde_json::to_value(schema).unwrap_or_default();
     match structural::Structural::compile(&source) {
-        Ok(compiled) => errors.extend(compiled.validate_default(path)),
+        Ok(compiled) => {
+            errors.extend(compiled.validate_default(path));
+            errors.extend(compiled.validate_rules(path));
+        }
         Err(error) => errors.push(Error::invalid(path, "", error.to_string())),
     }
 }

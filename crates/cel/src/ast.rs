@@ -1,0 +1,117 @@
+//! Expressions as trees. Macros are nodes of their own.
+
+use crate::functions::Function;
+use crate::value::Value;
+
+/// An expression.
+#[derive(Debug)]
+pub(crate) enum Expr {
+    Literal(Value<'static>),
+    Variable(String),
+    /// `a.b`; `a.?b` when `optional`.
+    Select {
+        operand: Box<Expr>,
+        field: String,
+        optional: bool,
+    },
+    /// `has(a.b)`.
+    Has {
+        operand: Box<Expr>,
+        field: String,
+    },
+    /// `a[b]`; `a[?b]` when `optional`.
+    Index {
+        operand: Box<Expr>,
+        index: Box<Expr>,
+        optional: bool,
+    },
+    /// A function; the target of a method is its first argument.
+    Call {
+        function: &'static Function,
+        arguments: Vec<Expr>,
+    },
+    Unary(Unary, Box<Expr>),
+    Binary(Binary, Box<Expr>, Box<Expr>),
+    And(Box<Expr>, Box<Expr>),
+    Or(Box<Expr>, Box<Expr>),
+    If(Box<[Expr; 3]>),
+    /// Elements, and whether they are left out when they are `none`.
+    List(Vec<(Expr, bool)>),
+    Map(Vec<(Expr, Expr, bool)>),
+    /// A macro over the elements of a list or the keys of a map.
+    Each {
+        each: Each,
+        range: Box<Expr>,
+        variable: String,
+        body: Vec<Expr>,
+    },
+    /// `cel.bind`, and the macros of optional values.
+    Bind {
+        variable: String,
+        value: Box<Expr>,
+        body: Box<Expr>,
+    },
+    /// `a.optMap(v, e)`, `a.optFlatMap(v, e)`.
+    OptionalMap {
+        operand: Box<Expr>,
+        variable: String,
+        body: Box<Expr>,
+        flat: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unary {
+    Not,
+    Negate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binary {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Modulo,
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Each {
+    All,
+    Exists,
+    ExistsOne,
+    Filter,
+    /// With two bodies, the first one filters.
+    Map,
+}
+
+impl Expr {
+    /// Whether it uses a variable.
+    pub(crate) fn uses(&self, name: &str) -> bool {
+        match self {
+            Self::Literal(_) => false,
+            Self::Variable(variable) => variable == name,
+            Self::Select { operand, .. } | Self::Has { operand, .. } | Self::Unary(_, operand) => operand.uses(name),
+            Self::Index { operand: a, index: b, .. } | Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => {
+                a.uses(name) || b.uses(name)
+            }
+            Self::Call { arguments, .. } => arguments.iter().any(|one| one.uses(name)),
+            Self::If(parts) => parts.iter().any(|one| one.uses(name)),
+            Self::List(items) => items.iter().any(|(one, _)| one.uses(name)),
+            Self::Map(entries) => entries.iter().any(|(key, value, _)| key.uses(name) || value.uses(name)),
+            Self::Each { range, variable, body, .. } => {
+                range.uses(name) || variable != name && body.iter().any(|one| one.uses(name))
+            }
+            Self::Bind { variable, value: first, body } | Self::OptionalMap { operand: first, variable, body, .. } => {
+                first.uses(name) || variable != name && body.uses(name)
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What an expression is.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crate::ast::{Binary, Each, Expr, Unary};
+use crate::error::Error;
+use crate::value::{List, Map, Value};
+
+/// What an evaluation may cost. Each step costs one, and functions as much as they look at; upstream counts alike.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    /// A budget of so much.
+    pub fn new(limit: u64) -> Self {
+        Self { left: limit }
+    }
+
+    /// What is left of it.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    pub(crate) fn spend(&mut self, cost: usize) -> Result<(), Error> {
+        self.left = self.left.checked_sub(cost as u64).ok_or(Error::Budget)?;
+        Ok(())
+    }
+}
+
+pub(crate) fn evaluate<'a>(root: &'a Expr, variables: &[(&'a str, Value<'a>)], budget: &mut Budget) -> Result<Value<'a>, Error> {
+    let mut scope = Scope { variables: variables.to_vec(), budget };
+    scope.value(root)
+}
+
+struct Scope<'a, 'b> {
+    variables: Vec<(&'a str, Value<'a>)>,
+    budget: &'b mut Budget,
+}
+
+impl<'a> Scope<'a, '_> {
+    fn value(&mut self, expr: &'a Expr) -> Result<Value<'a>, Error> {
+        match expr {
+            Expr::Literal(value) => Ok(value.clone()),
+            Expr::Variable(name) => {
+                self.budget.spend(1)?;
+                let found = self.variables.iter().rev().find(|(known, _)| known == name);
+                found.map(|(_, value)| value.clone()).ok_or_else(|| Error::Other(format!("no such attribute: {name}")))
+            }
+            Expr::Select { operand, field, optional } => {
+                self.budget.spend(1)?;
+                let operand = self.value(operand)?;
+                if *optional || matches!(operand, Value::Optional(_)) {
+                    return Ok(optional_member(operand, &|value| select(value, field)));
+                }
+                select(&operand, field)
+            }
+            Expr::Has { operand, field } => {
+                self.budget.spend(1)?;
+                match self.value(operand)? {
+                    Value::Map(map) => Ok(Value::Bool(map.select(field).is_some())),
+                    Value::Optional(Some(inner)) => Ok(Value::Bool(select(&inner, field).is_ok())),
+                    Value::Optional(None) => Ok(Value::Bool(false)),
+                    _ => Err(Error::NoOverload),
+                }
+            }
+            Expr::Index { operand, index, optional } => {
+                self.budget.spend(1)?;
+                let (operand, at) = (self.value(operand)?, self.value(index)?);
+                if *optional || matches!(operand, Value::Optional(_)) {
+                    return Ok(optional_member(operand, &|value| index_of(value, &at)));
+                }
+                index_of(&operand, &at)
+            }
+            Expr::Call { function, arguments } => {
+                let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
+                self.budget.spend(values.first().map_or(1, Value::size))?;
+                (function.run)(&values)
+            }
+            Expr::Unary(operator, operand) => {
+                self.budget.spend(1)?;
+                match (operator, self.value(operand)?) {
+                    (Unary::Not, Value::Bool(value)) => Ok(Value::Bool(!value)),
+                    (Unary::Negate, Value::Int(value)) => value.checked_neg().map(Value::Int).ok_or(Error::Overflow("integer")),
+                    (Unary::Negate, Value::Double(value)) => Ok(Value::Double(-value)),
+                    _ => Err(Error::NoOverload),
+                }
+            }
+            Expr::Binary(operator, left, right) => {
+                let (left, right) = (self.value(left)?, self.value(right)?);
+                self.budget.spend(left.size().min(right.size()))?;
+                binary(*operator, &left, &right)
+            }
+            Expr::And(left, right) => self.junction(left, right, false),
+            Expr::Or(left, right) => self.junction(left, right, true),
+            Expr::If(parts) => {
+                let [condition, yes, no] = &**parts;
+                match self.value(condition)? {
+                    Value::Bool(true) => self.value(yes),
+                    Value::Bool(false) => self.value(no),
+                    _ => Err(Error::NoOverload),
+                }
+            }
+            Expr::List(items) => self.list(items),
+            Expr::Map(entries) => self.map(entries),
+            Expr::Each { each, range, variable, body } => self.each(*each, range, variable, body),
+            Expr::Bind { variable, value, body } => {
+                let value = self.value(value)?;
+                self.with(variable, value, body)
+            }
+            Expr::OptionalMap { operand, variable, body, flat } => match self.value(operand)? {
+                Value::Optional(None) => Ok(Value::Optional(None)),
+                Value::Optional(Some(inner)) => {
+                    let value = self.with(variable, Value::clone(&inner), body)?;
+                    Ok(if *flat { value } else { Value::some(value) })
+                }
+                _ => Err(Error::NoOverload),
+            },
+        }
+    }
+
+    fn with(&mut self, variable: &'a str, value: Value<'a>, body: &'a Expr) -> Result<Value<'a>, Error> {
+        self.variables.push((variable, value));
+        let result = self.value(body);
+        self.variables.pop();
+        result
+    }
+
+    /// `&&` and `||`: one side that decides is enough, whatever the other one is.
+    fn junction(&mut self, left: &'a Expr, right: &'a Expr, decisive: bool) -> Result<Value<'a>, Error> {
+        let decides = |value: &Result<Value<'a>, Error>| matches!(value, Ok(Value::Bool(value)) if *value == decisive);
+        let first = self.value(left);
+        if decides(&first) || first == Err(Error::Budget) {
+            return first;
+        }
+        let second = self.value(right);
+        if decides(&second) {
+            return second;
+        }
+        match (first?, second?) {
+            (Value::Bool(_), Value::Bool(_)) => Ok(Value::Bool(!decisive)),
+            _ => Err(Error::NoOverload),
+        }
+    }
+
+    fn list(&mut self, items: &'a [(Expr, bool)]) -> Result<Value<'a>, Error> {
+        self.budget.spend(10)?;
+        let mut out = Vec::with_capacity(items.len());
+        for (item, optional) in items {
+            match (self.value(item)?, optional) {
+                (Value::Optional(inner), true) => out.extend(inner.map(|inner| Value::clone(&inner))),
+                (_, true) => return Err(Error::NoOverload),
+                (value, false) => out.push(value),
+            }
+        }
+        Ok(Value::list(out))
+    }
+
+    fn map(&mut self, entries: &'a [(Expr, Expr, bool)]) -> Result<Value<'a>, Error> {
+        self.budget.spend(30)?;
+        let mut out: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(entries.len());
+        for (key, value, optional) in entries {
+            let key = self.value(key)?;
+            if out.iter().any(|(known, _)| known.equals(&key)) {
+                return Err(Error::Other("Failed with repeated key".to_owned()));
+            }
+            match (self.value(value)?, optional) {
+                (Value::Optional(inner), true) => out.extend(inner.map(|inner| (key, Value::clone(&inner)))),
+                (_, true) => return Err(Error::NoOverload),
+                (value, false) => out.push((key, value)),
+            }
+        }
+        Ok(Value::Map(Map::Made(out.into())))
+    }
+
+    /// The macros over elements.
+    fn each(&mut self, each: Each, range: &'a Expr, variable: &'a str, body: &'a [Expr]) -> Result<Value<'a>, Error> {
+        let range = self.value(range)?;
+        let keys;
+        let list = match &range {
+            Value::List(list) => list,
+            Value::Map(map) => {
+                keys = List::Made(map.keys().into());
+                &keys
+            }
+            _ => return Err(Error::NoOverload),
+        };
+        let mut outcome = Outcome::new(each);
+        for item in list.iter() {
+            // As much as the folding of a list costs upstream.
+            self.budget.spend(3)?;
+            self.variables.push((variable, item.clone()));
+            let result = self.step(each, body);
+            self.variables.pop();
+            if outcome.take(item, result)? {
+                break;
+            }
+        }
+        outcome.finish()
+    }
+
+    fn step(&mut self, each: Each, body: &'a [Expr]) -> Result<Option<Value<'a>>, Error> {
+        match (each, body) {
+            (Each::Map, [condition, value]) => match self.value(condition)? {
+                Value::Bool(true) => self.value(value).map(Some),
+                Value::Bool(false) => Ok(None),
+                _ => Err(Error::NoOverload),
+            },
+            (_, [one, ..]) => self.value(one).map(Some),
+            (_, []) => Err(Error::NoOverload),
+        }
+    }
+}
+
+/// What a macro has found so far.
+struct Outcome<'a> {
+    each: Each,
+    found: Vec<Value<'a>>,
+    count: usize,
+    failed: Option<Error>,
+}
+
+impl<'a> Outcome<'a> {
+    fn new(each: Each) -> Self {
+        Self { each, found: Vec::new(), count: 0, failed: None }
+    }
+
+    /// Takes in one element's result; whether that decides.
+    fn take(&mut self, item: Value<'a>, result: Result<Option<Value<'a>>, Error>) -> Result<bool, Error> {
+        let decisive = match self.each {
+            Each::All => Some(false),
+            Each::Exists => Some(true),
+            Each::ExistsOne | Each::Filter | Each::Map => None,
+        };
+        match (result, decisive) {
+            (Err(Error::Budget), _) => return Err(Error::Budget),
+            // Another element may decide all the same.
+            (Err(error), Some(_)) => drop(self.failed.get_or_insert(error)),
+            (Err(error), None) => return Err(error),
+            (Ok(Some(Value::Bool(value))), Some(decisive)) => {
+                if value == decisive {
+                    self.count = 1;
+                    return Ok(true);
+                }
+            }
+            (Ok(value), None) if self.each == Each::Map => self.found.extend(value),
+            (Ok(Some(Value::Bool(value))), None) => {
+                self.count += usize::from(value);
+                if value && self.each == Each::Filter {
+                    self.found.push(item);
+                }
+            }
+            (Ok(_), _) => return Err(Error::NoOverload),
+        }
+        Ok(false)
+    }
+
+    fn finish(self) -> Result<Value<'a>, Error> {
+        match self.each {
+            Each::Filter | Each::Map => Ok(Value::list(self.found)),
+            Each::ExistsOne => Ok(Value::Bool(self.count == 1)),
+            Each::All | Each::Exists if self.count == 1 => Ok(Value::Bool(self.each == Each::Exists)),
+            Each::All | Each::Exists => match self.failed {
+                Some(error) => Err(error),
+                None => Ok(Value::Bool(self.each == Each::All)),
+            },
+        }
+    }
+}
+
+fn select<'a>(operand: &Value<'a>, field: &str) -> Result<Value<'a>, Error> {
+    match operand {
+        Value::Map(map) => map.select(field).ok_or_else(|| Error::NoSuchKey(field.to_owned())),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+fn index_of<'a>(operand: &Value<'a>, index: &Value<'a>) -> Result<Value<'a>, Error> {
+    match (operand, index) {
+        (Value::List(list), Value::Int(at)) => {
+            usize::try_from(*at).ok().and_then(|at| list.get(at)).ok_or(Error::OutOfBounds(*at))
+        }
+        (Value::List(list), Value::Uint(at)) => {
+            let shown = i64::try_from(*at).unwrap_or(i64::MAX);
+            usize::try_from(*at).ok().and_then(|at| list.get(at)).ok_or(Error::OutOfBounds(shown))
+        }
+        (Value::Map(map), key) => map.get(key).ok_or_else(|| Error::NoSuchKey(crate::functions::show(key))),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+/// A member that may be missing, of a value that may be, too.
+fn optional_member<'a>(operand: Value<'a>, member: &dyn Fn(&Value<'a>) -> Result<Value<'a>, Error>) -> Value<'a> {
+    let found = match &operand {
+        Value::Optional(None) => return operand,
+        Value::Optional(Some(inner)) => member(inner),
+        value => member(value),
+    };
+    Value::Optional(found.ok().map(Arc::new))
+}
+
+fn binary<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+    let order =
+        |wanted: &[Ordering]| left.order(right).map(|order| Value::Bool(wanted.contains(&order))).ok_or(Error::NoOverload);
+    match operator {
+        Binary::Equal => Ok(Value::Bool(left.equals(right))),
+        Binary::Unequal => Ok(Value::Bool(!left.equals(right))),
+        Binary::Less => order(&[Ordering::Less]),
+        Binary::LessOrEqual => order(&[Ordering::Less, Ordering::Equal]),
+        Binary::Greater => order(&[Ordering::Greater]),
+        Binary::GreaterOrEqual => order(&[Ordering::Greater, Ordering::Equal]),
+        Binary::In => match right {
+            Value::List(list) => Ok(Value::Bool(list.iter().any(|item| item.equals(left)))),
+            Value::Map(map) => Ok(Value::Bool(map.get(left).is_some())),
+            _ => Err(Error::NoOverload),
+        },
+        Binary::Add => add(left, right),
+        Binary::Subtract => subtract(left, right),
+        Binary::Multiply | Binary::Divide | Binary::Modulo => scale(operator, left, right),
+    }
+}
+
+fn whole<'a, T>(value: Option<T>, wrap: fn(T) -> Value<'a>, name: &'static str) -> Result<Value<'a>, Error> {
+    value.map(wrap).ok_or(Error::Overflow(name))
+}
+
+fn add<'a>(left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+    let beyond = |kind| Error::Overflow(kind);
+    match (left, right) {
+        (Value::Int(a), Value::Int(b)) => whole(a.checked_add(*b), Value::Int, "integer"),
+        (Value::Uint(a), Value::Uint(b)) => whole(a.checked_add(*b), Value::Uint, "unsigned integer"),
+        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a + b)),
+        (Value::Text(a), Value::Text(b)) => Ok(Value::text(format!("{a}{b}"))),
+        (Value::Bytes(a), Value::Bytes(b)) => Ok(Value::Bytes([&**a, &**b].concat().into())),
+        (Value::Duration(a), Value::Duration(b)) => whole(a.checked_add(*b), Value::Duration, "duration"),
+        (Value::Time(time), Value::Duration(by)) | (Value::Duration(by), Value::Time(time)) => {
+            time.checked_add(*by).map(Value::Time).map_err(|_| beyond("timestamp"))
+        }
+        (Value::List(a), Value::List(b)) => Ok(join(a, b)),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+/// Two lists one after the other; to sets and lists by keys only what is new is added, and what has a known key is replaced.
+fn join<'a>(left: &List<'a>, right: &List<'a>) -> Value<'a> {
+    let mut out: Vec<Value<'a>> = left.iter().collect();
+    let shape = left.shape();
+    let keys = shape.map_or(&[][..], |shape| shape.keys());
+    let same = |a: &Value<'a>, b: &Value<'a>| match (a, b) {
+        (Value::Map(a), Value::Map(b)) if !keys.is_empty() => keys.iter().all(|key| match (a.select(key), b.select(key)) {
+            (Some(a), Some(b)) => a.equals(&b),
+            (a, b) => a.is_none() && b.is_none(),
+        }),
+        (a, b) => a.equals(b),
+    };
+    let merges = shape.is_some_and(|shape| shape.is_set()) || !keys.is_empty();
+    for item in right.iter() {
+        match out.iter().position(|known| merges && same(known, &item)) {
+            Some(at) => out[at] = item,
+            None => out.push(item),
+        }
+    }
+    Value::list(out)
+}
+
+fn subtract<'a>(left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+    match (left, right) {
+        (Value::Int(a), Value::Int(b)) => whole(a.checked_sub(*b), Value::Int, "integer"),
+        (Value::Uint(a), Value::Uint(b)) => whole(a.checked_sub(*b), Value::Uint, "unsigned integer"),
+        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a - b)),
+        (Value::Duration(a), Value::Duration(b)) => whole(a.checked_sub(*b), Value::Duration, "duration"),
+        (Value::Time(a), Value::Time(b)) => Ok(Value::Duration(a.duration_since(*b))),
+        (Value::Time(time), Value::Duration(by)) => {
+            time.checked_sub(*by).map(Value::Time).map_err(|_| Error::Overflow("timestamp"))
+        }
+        _ => Err(Error::NoOverload),
+    }
+}
+
+fn scale<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+    let zero = || if operator == Binary::Modulo { Error::ModulusByZero } else { Error::DivisionByZero };
+    match (operator, left, right) {
+        (Binary::Multiply, Value::Int(a), Value::Int(b)) => whole(a.checked_mul(*b), Value::Int, "integer"),
+        (Binary::Multiply, Value::Uint(a), Value::Uint(b)) => whole(a.checked_mul(*b), Value::Uint, "unsigned integer"),
+        (Binary::Multiply, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a * b)),
+        (Binary::Divide, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a / b)),
+        (_, Value::Int(_), Value::Int(0)) | (_, Value::Uint(_), Value::Uint(0)) => Err(zero()),
+        (Binary::Divide, Value::Int(a), Value::Int(b)) => whole(a.checked_div(*b), Value::Int, "integer"),
+        (Binary::Divide, Value::Uint(a), Value::Uint(b)) => whole(a.checked_div(*b), Value::Uint, "unsigned integer"),
+        (Binary::Modulo, Value::Int(a), Value::Int(b)) => whole(a.checked_rem(*b), Value::Int, "integer"),
+        (Binary::Modulo, Value::Uint(a), Value::Uint(b)) => whole(a.checked_rem(*b), Value::Uint, "unsigned integer"),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.equals(other)
+    }
+}

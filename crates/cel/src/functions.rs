@@ -1,0 +1,109 @@
+//! The functions, in one list: those of cel-spec, of cel-go's extensions and of Kubernetes' libraries.
+
+mod convert;
+mod format;
+mod lists;
+mod network;
+mod numbers;
+mod quantity;
+mod strings;
+mod times;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::value::Value;
+
+pub(crate) use convert::show;
+
+pub(crate) type Run = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, Error>;
+
+/// How a function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// `f(a)`.
+    Global,
+    /// `a.f()`.
+    Method,
+    /// Either.
+    Both,
+}
+
+/// A function. The target of a method counts as an argument.
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
+    style: Style,
+    least: usize,
+    most: usize,
+    pub(crate) run: Run,
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+const fn global(name: &'static str, count: usize, run: Run) -> Function {
+    Function { name, style: Style::Global, least: count, most: count, run }
+}
+
+const fn method(name: &'static str, count: usize, run: Run) -> Function {
+    Function { name, style: Style::Method, least: count, most: count, run }
+}
+
+/// With at least so many arguments and at most so many.
+const fn ranged(name: &'static str, style: Style, least: usize, most: usize, run: Run) -> Function {
+    Function { name, style, least, most, run }
+}
+
+const LISTS: [&[Function]; 8] = [
+    convert::FUNCTIONS,
+    format::FUNCTIONS,
+    lists::FUNCTIONS,
+    network::FUNCTIONS,
+    numbers::FUNCTIONS,
+    quantity::FUNCTIONS,
+    strings::FUNCTIONS,
+    times::FUNCTIONS,
+];
+
+/// The function of a name that takes so many arguments.
+pub(crate) fn find(name: &str, count: usize, is_method: bool) -> Option<&'static Function> {
+    let style = if is_method { Style::Method } else { Style::Global };
+    let fits = |function: &&Function| {
+        function.name == name
+            && (function.style == style || function.style == Style::Both)
+            && (function.least..=function.most).contains(&count)
+    };
+    LISTS.into_iter().flatten().find(fits)
+}
+
+/// A text argument.
+fn text<'v>(value: &'v Value<'_>) -> Result<&'v str, Error> {
+    value.as_text().ok_or(Error::NoOverload)
+}
+
+fn int(value: &Value<'_>) -> Result<i64, Error> {
+    match value {
+        Value::Int(value) => Ok(*value),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+fn list<'a>(value: &Value<'a>) -> Result<Vec<Value<'a>>, Error> {
+    match value {
+        Value::List(list) => Ok(list.iter().collect()),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+fn other<T>(message: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Other(message.into()))
+}
+
+/// `none`, or the value.
+fn optional<'a>(value: Option<Value<'a>>) -> Value<'a> {
+    Value::Optional(value.map(Arc::new))
+}

@@ -1,0 +1,116 @@
+//! Lists and sets.
+
+use std::cmp::Ordering;
+
+use super::{Function, Style, global, int, list, method, other, ranged};
+use crate::error::Error;
+use crate::value::Value;
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    method("isSorted", 1, |a| {
+        let items = list(&a[0])?;
+        let mut sorted = true;
+        for pair in items.windows(2) {
+            sorted &= compare(&pair[0], &pair[1])? != Ordering::Greater;
+        }
+        Ok(Value::Bool(sorted))
+    }),
+    method("sum", 1, sum),
+    method("min", 1, |a| extreme(a, Ordering::Less)),
+    method("max", 1, |a| extreme(a, Ordering::Greater)),
+    method("sort", 1, |a| {
+        let mut items = list(&a[0])?;
+        for pair in items.windows(2) {
+            compare(&pair[0], &pair[1])?;
+        }
+        items.sort_by(|a, b| a.order(b).unwrap_or(Ordering::Equal));
+        Ok(Value::list(items))
+    }),
+    method("distinct", 1, |a| {
+        let mut out: Vec<Value<'_>> = Vec::new();
+        for item in list(&a[0])? {
+            if !out.iter().any(|known| known.equals(&item)) {
+                out.push(item);
+            }
+        }
+        Ok(Value::list(out))
+    }),
+    method("slice", 3, |a| {
+        let items = list(&a[0])?;
+        let (start, end) = (int(&a[1])?, int(&a[2])?);
+        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        match range.and_then(|(start, end)| items.get(start..end)) {
+            Some(part) => Ok(Value::list(part.to_vec())),
+            None => other(format!("cannot slice({start}, {end}), list is length {}", items.len())),
+        }
+    }),
+    ranged("flatten", Style::Method, 1, 2, |a| {
+        let depth = a.get(1).map_or(Ok(1), int)?;
+        Ok(Value::list(flatten(list(&a[0])?, depth.clamp(0, 100))))
+    }),
+    method("first", 1, |a| Ok(super::optional(list(&a[0])?.into_iter().next()))),
+    method("last", 1, |a| Ok(super::optional(list(&a[0])?.into_iter().next_back()))),
+    global("lists.range", 1, |a| match int(&a[0])? {
+        count @ 0..=100_000 => Ok(Value::list((0..count).map(Value::Int).collect())),
+        _ => Err(Error::Budget),
+    }),
+    global("sets.contains", 2, |a| has_all(&list(&a[0])?, &list(&a[1])?)),
+    global("sets.equivalent", 2, |a| {
+        let (one, two) = (list(&a[0])?, list(&a[1])?);
+        let both = [has_all(&one, &two)?, has_all(&two, &one)?];
+        Ok(Value::Bool(both.iter().all(|has| has.equals(&Value::Bool(true)))))
+    }),
+    global("sets.intersects", 2, |a| {
+        let other = list(&a[1])?;
+        Ok(Value::Bool(list(&a[0])?.iter().any(|item| other.iter().any(|known| known.equals(item)))))
+    }),
+];
+
+fn compare(a: &Value<'_>, b: &Value<'_>) -> Result<Ordering, Error> {
+    a.order(b).ok_or(Error::NoOverload)
+}
+
+fn sum<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
+    let mut items = list(&a[0])?.into_iter();
+    let Some(mut total) = items.next() else { return Ok(Value::Int(0)) };
+    for item in items {
+        total = match (&total, &item) {
+            (Value::Int(a), Value::Int(b)) => a.checked_add(*b).map(Value::Int).ok_or(Error::Overflow("integer"))?,
+            (Value::Uint(a), Value::Uint(b)) => a.checked_add(*b).map(Value::Uint).ok_or(Error::Overflow("unsigned integer"))?,
+            (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
+            (Value::Duration(a), Value::Duration(b)) => {
+                a.checked_add(*b).map(Value::Duration).ok_or(Error::Overflow("duration"))?
+            }
+            _ => return Err(Error::NoOverload),
+        };
+    }
+    Ok(total)
+}
+
+fn extreme<'a>(a: &[Value<'a>], wanted: Ordering) -> Result<Value<'a>, Error> {
+    let mut items = list(&a[0])?.into_iter();
+    let Some(mut best) = items.next() else {
+        return other(format!("{} called on empty list", if wanted == Ordering::Less { "min" } else { "max" }));
+    };
+    for item in items {
+        if compare(&item, &best)? == wanted {
+            best = item;
+        }
+    }
+    Ok(best)
+}
+
+fn flatten<'a>(items: Vec<Value<'a>>, depth: i64) -> Vec<Value<'a>> {
+    let mut out = Vec::new();
+    for item in items {
+        match item {
+            Value::List(inner) if depth > 0 => out.extend(flatten(inner.iter().collect(), depth - 1)),
+            item => out.push(item),
+        }
+    }
+    out
+}
+
+fn has_all<'a>(set: &[Value<'a>], part: &[Value<'a>]) -> Result<Value<'a>, Error> {
+    Ok(Value::Bool(part.iter().all(|item| set.iter().any(|known| known.equals(item)))))
+}

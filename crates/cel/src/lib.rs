@@ -1,0 +1,53 @@
+//! The Common Expression Language (cel-spec), with the libraries that Kubernetes adds (`k8s.io/apiserver/pkg/cel/library`).
+//!
+//! [`Program::compile`] parses an expression once: names of variables and functions, and the numbers of their arguments, are checked
+//! there; types are checked when it runs, since values are JSON. [`Program::evaluate`] walks the tree over borrowed values, and
+//! stops when its [`Budget`] is used up. What is not there: protobuf messages, comprehensions with two variables, `authorizer`.
+
+mod ast;
+mod error;
+mod evaluate;
+mod functions;
+mod lexer;
+mod parse;
+mod pattern;
+mod time;
+mod value;
+
+pub use error::{CompileError, Error};
+pub use evaluate::Budget;
+pub use value::{Kind, Shape, Value};
+
+use ast::Expr;
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Program {
+    root: Expr,
+}
+
+impl Program {
+    /// Compiles an expression that may use these variables.
+    ///
+    /// # Errors
+    /// It is no expression, or uses what is not there.
+    pub fn compile(source: &str, variables: &[&str]) -> Result<Self, CompileError> {
+        parse::parse(source, variables).map(|root| Self { root })
+    }
+
+    /// Whether the expression uses a variable.
+    pub fn uses(&self, variable: &str) -> bool {
+        self.root.uses(variable)
+    }
+
+    /// What the expression is with these variables.
+    ///
+    /// # Errors
+    /// A key that is not there, a type that a function does not take, numbers that are too large, or a budget that is used up.
+    pub fn evaluate<'a>(&'a self, variables: &[(&'a str, Value<'a>)], budget: &mut Budget) -> Result<Value<'a>, Error> {
+        evaluate::evaluate(&self.root, variables, budget)
+    }
+}
+
+#[cfg(test)]
+mod tests;

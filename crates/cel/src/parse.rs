@@ -1,0 +1,439 @@
+//! From tokens to a tree, macros expanded and names looked up.
+
+use std::collections::HashSet;
+
+use crate::ast::{Binary, Each, Expr, Unary};
+use crate::error::CompileError;
+use crate::functions;
+use crate::lexer::{Token, tokens};
+use crate::value::{Kind, Value};
+
+/// How deep expressions may nest, and how many parts they may have: what runs is as deep.
+const MAX_DEPTH: usize = 100;
+const MAX_PARTS: usize = 20_000;
+
+/// Words that name nothing.
+const RESERVED: &[&str] = &[
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+    "in",
+];
+
+pub(crate) fn parse(source: &str, variables: &[&str]) -> Result<Expr, CompileError> {
+    let variables = variables.iter().map(|name| (*name).to_owned()).collect();
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, parts: 0, variables, bound: Vec::new() };
+    let root = parser.expression()?;
+    match parser.peek() {
+        Token::End => Ok(root),
+        _ => Err(parser.wrong("unexpected input behind the expression")),
+    }
+}
+
+struct Parser {
+    tokens: Vec<(usize, Token)>,
+    at: usize,
+    depth: usize,
+    parts: usize,
+    variables: HashSet<String>,
+    /// Variables of macros around.
+    bound: Vec<String>,
+}
+
+impl Parser {
+    fn peek(&self) -> &Token {
+        &self.tokens[self.at.min(self.tokens.len() - 1)].1
+    }
+
+    fn wrong(&self, message: &str) -> CompileError {
+        let at = self.tokens[self.at.min(self.tokens.len() - 1)].0;
+        CompileError::Syntax { at, message: message.to_owned() }
+    }
+
+    fn advance(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.at += 1;
+        token
+    }
+
+    fn take(&mut self, sign: &str) -> bool {
+        let found = matches!(self.peek(), Token::Sign(known) if *known == sign);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, sign: &str) -> Result<(), CompileError> {
+        if self.take(sign) { Ok(()) } else { Err(self.wrong(&format!("expected '{sign}'"))) }
+    }
+
+    fn expression(&mut self) -> Result<Expr, CompileError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(CompileError::TooLarge);
+        }
+        let condition = self.or()?;
+        let out = if self.take("?") {
+            let yes = self.or()?;
+            self.expect(":")?;
+            let no = self.expression()?;
+            Expr::If(Box::new([condition, yes, no]))
+        } else {
+            condition
+        };
+        self.depth -= 1;
+        Ok(out)
+    }
+
+    fn or(&mut self) -> Result<Expr, CompileError> {
+        let mut parts = vec![self.and()?];
+        while self.take("||") {
+            parts.push(self.and()?);
+        }
+        Ok(balanced(parts, Expr::Or))
+    }
+
+    fn and(&mut self) -> Result<Expr, CompileError> {
+        let mut parts = vec![self.relation()?];
+        while self.take("&&") {
+            parts.push(self.relation()?);
+        }
+        Ok(balanced(parts, Expr::And))
+    }
+
+    fn relation(&mut self) -> Result<Expr, CompileError> {
+        let mut left = self.sum()?;
+        loop {
+            let operator = match self.peek() {
+                Token::Sign("==") => Binary::Equal,
+                Token::Sign("!=") => Binary::Unequal,
+                Token::Sign("<") => Binary::Less,
+                Token::Sign("<=") => Binary::LessOrEqual,
+                Token::Sign(">") => Binary::Greater,
+                Token::Sign(">=") => Binary::GreaterOrEqual,
+                Token::Name(name) if name == "in" => Binary::In,
+                _ => return Ok(left),
+            };
+            self.at += 1;
+            left = self.joined(operator, left, Self::sum)?;
+        }
+    }
+
+    fn joined(
+        &mut self,
+        operator: Binary,
+        left: Expr,
+        next: fn(&mut Self) -> Result<Expr, CompileError>,
+    ) -> Result<Expr, CompileError> {
+        self.count()?;
+        Ok(Expr::Binary(operator, Box::new(left), Box::new(next(self)?)))
+    }
+
+    fn count(&mut self) -> Result<(), CompileError> {
+        self.parts += 1;
+        if self.parts > MAX_PARTS { Err(CompileError::TooLarge) } else { Ok(()) }
+    }
+
+    fn sum(&mut self) -> Result<Expr, CompileError> {
+        let mut left = self.product()?;
+        for _ in 0..MAX_DEPTH {
+            let operator = match self.peek() {
+                Token::Sign("+") => Binary::Add,
+                Token::Sign("-") => Binary::Subtract,
+                _ => return Ok(left),
+            };
+            self.at += 1;
+            left = self.joined(operator, left, Self::product)?;
+        }
+        Err(CompileError::TooLarge)
+    }
+
+    fn product(&mut self) -> Result<Expr, CompileError> {
+        let mut left = self.unary()?;
+        for _ in 0..MAX_DEPTH {
+            let operator = match self.peek() {
+                Token::Sign("*") => Binary::Multiply,
+                Token::Sign("/") => Binary::Divide,
+                Token::Sign("%") => Binary::Modulo,
+                _ => return Ok(left),
+            };
+            self.at += 1;
+            left = self.joined(operator, left, Self::unary)?;
+        }
+        Err(CompileError::TooLarge)
+    }
+
+    fn unary(&mut self) -> Result<Expr, CompileError> {
+        self.count()?;
+        let (mut nots, mut minuses) = (0, 0);
+        while self.take("!") {
+            nots += 1;
+        }
+        while nots == 0 && self.take("-") {
+            minuses += 1;
+        }
+        // The smallest number has no positive counterpart.
+        if minuses % 2 == 1
+            && let Token::Int(value) = *self.peek()
+        {
+            let negative = 0i64.checked_sub_unsigned(value).ok_or_else(|| self.wrong("invalid int literal"))?;
+            self.at += 1;
+            return self.members(Expr::Literal(Value::Int(negative)));
+        }
+        let operand = self.primary()?;
+        let operand = self.members(operand)?;
+        Ok(match (nots % 2, minuses % 2) {
+            (1, _) => Expr::Unary(Unary::Not, Box::new(operand)),
+            (_, 1) => Expr::Unary(Unary::Negate, Box::new(operand)),
+            _ => operand,
+        })
+    }
+
+    fn members(&mut self, mut operand: Expr) -> Result<Expr, CompileError> {
+        for _ in 0..MAX_DEPTH {
+            self.count()?;
+            operand = if self.take(".?") {
+                Expr::Select { operand: Box::new(operand), field: self.name()?, optional: true }
+            } else if self.take(".") {
+                let name = self.name()?;
+                if self.take("(") { self.method(operand, name)? } else { select(operand, name) }
+            } else if self.take("[?") {
+                self.index(operand, true)?
+            } else if self.take("[") {
+                self.index(operand, false)?
+            } else {
+                return self.resolved(operand);
+            };
+        }
+        Err(CompileError::TooLarge)
+    }
+
+    fn index(&mut self, operand: Expr, optional: bool) -> Result<Expr, CompileError> {
+        let index = self.expression()?;
+        self.expect("]")?;
+        Ok(Expr::Index { operand: Box::new(self.resolved(operand)?), index: Box::new(index), optional })
+    }
+
+    /// Refuses a variable that nobody has declared. Only here is it known that it is no part of a function's name.
+    fn resolved(&self, operand: Expr) -> Result<Expr, CompileError> {
+        let mut first = &operand;
+        while let Expr::Select { operand, .. } = first {
+            first = operand;
+        }
+        match first {
+            Expr::Variable(name) if !self.is_declared(name) => match Kind::named(name) {
+                Some(kind) if matches!(operand, Expr::Variable(_)) => Ok(Expr::Literal(Value::Type(kind))),
+                _ => Err(CompileError::Undeclared(name.clone())),
+            },
+            _ => Ok(operand),
+        }
+    }
+
+    fn is_declared(&self, name: &str) -> bool {
+        self.bound.iter().any(|bound| bound == name) || self.variables.contains(name)
+    }
+
+    fn name(&mut self) -> Result<String, CompileError> {
+        match self.advance() {
+            Token::Name(name) => Ok(name),
+            _ => Err(self.wrong("expected an identifier")),
+        }
+    }
+
+    fn primary(&mut self) -> Result<Expr, CompileError> {
+        Ok(match self.advance() {
+            Token::Int(value) => {
+                let value = i64::try_from(value).map_err(|_| self.wrong("invalid int literal"))?;
+                Expr::Literal(Value::Int(value))
+            }
+            Token::Uint(value) => Expr::Literal(Value::Uint(value)),
+            Token::Double(value) => Expr::Literal(Value::Double(value)),
+            Token::Text(text) => Expr::Literal(Value::text(text)),
+            Token::Bytes(bytes) => Expr::Literal(Value::Bytes(bytes.into())),
+            Token::Name(name) => return self.named(name),
+            Token::Sign(".") => {
+                let name = self.name()?;
+                return self.named(name);
+            }
+            Token::Sign("(") => {
+                let inner = self.expression()?;
+                self.expect(")")?;
+                inner
+            }
+            Token::Sign("[") => self.list()?,
+            Token::Sign("[?") => {
+                // The first element is an optional one.
+                self.at -= 1;
+                self.tokens[self.at].1 = Token::Sign("?");
+                self.list()?
+            }
+            Token::Sign("{") => self.map()?,
+            Token::Sign("{?") => {
+                self.at -= 1;
+                self.tokens[self.at].1 = Token::Sign("?");
+                self.map()?
+            }
+            _ => {
+                self.at -= 1;
+                return Err(self.wrong("unexpected token"));
+            }
+        })
+    }
+
+    fn list(&mut self) -> Result<Expr, CompileError> {
+        let mut items = Vec::new();
+        while !self.take("]") {
+            let optional = self.take("?");
+            items.push((self.expression()?, optional));
+            if !self.take(",") {
+                self.expect("]")?;
+                break;
+            }
+        }
+        Ok(Expr::List(items))
+    }
+
+    fn map(&mut self) -> Result<Expr, CompileError> {
+        let mut entries = Vec::new();
+        while !self.take("}") {
+            let optional = self.take("?");
+            let key = self.expression()?;
+            self.expect(":")?;
+            entries.push((key, self.expression()?, optional));
+            if !self.take(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expr::Map(entries))
+    }
+
+    fn named(&mut self, name: String) -> Result<Expr, CompileError> {
+        match name.as_str() {
+            "true" => return Ok(Expr::Literal(Value::Bool(true))),
+            "false" => return Ok(Expr::Literal(Value::Bool(false))),
+            "null" => return Ok(Expr::Literal(Value::Null)),
+            reserved if RESERVED.contains(&reserved) => return Err(self.wrong(&format!("reserved identifier: {reserved}"))),
+            _ => {}
+        }
+        if !self.take("(") {
+            return Ok(Expr::Variable(name));
+        }
+        if name == "has" {
+            let argument = self.expression()?;
+            self.expect(")")?;
+            return match argument {
+                Expr::Select { operand, field, .. } => Ok(Expr::Has { operand, field }),
+                _ => Err(self.wrong("invalid argument to has() macro")),
+            };
+        }
+        let arguments = self.arguments()?;
+        call(&name, arguments, false)
+    }
+
+    fn arguments(&mut self) -> Result<Vec<Expr>, CompileError> {
+        let mut out = Vec::new();
+        while !self.take(")") {
+            out.push(self.expression()?);
+            if !self.take(",") {
+                self.expect(")")?;
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    fn method(&mut self, operand: Expr, name: String) -> Result<Expr, CompileError> {
+        // The name of a namespace, such as `math` in `math.least(1, 2)`.
+        if let Expr::Variable(namespace) = &operand
+            && !self.is_declared(namespace)
+        {
+            if (namespace.as_str(), name.as_str()) == ("cel", "bind") {
+                return self.bind();
+            }
+            let arguments = self.arguments()?;
+            return call(&format!("{namespace}.{name}"), arguments, false);
+        }
+        let operand = self.resolved(operand)?;
+        let each = match name.as_str() {
+            "all" => Some(Each::All),
+            "exists" => Some(Each::Exists),
+            "exists_one" | "existsOne" => Some(Each::ExistsOne),
+            "filter" => Some(Each::Filter),
+            "map" => Some(Each::Map),
+            _ => None,
+        };
+        if let Some(each) = each {
+            return self.each(each, operand);
+        }
+        if let flat @ ("optMap" | "optFlatMap") = name.as_str() {
+            let flat = flat == "optFlatMap";
+            let variable = self.name()?;
+            let body = self.scoped(&variable, 1)?.remove(0);
+            return Ok(Expr::OptionalMap { operand: Box::new(operand), variable, body: Box::new(body), flat });
+        }
+        let mut arguments = vec![operand];
+        arguments.extend(self.arguments()?);
+        call(&name, arguments, true)
+    }
+
+    fn each(&mut self, each: Each, range: Expr) -> Result<Expr, CompileError> {
+        let variable = self.name().map_err(|_| self.wrong("argument must be a simple name"))?;
+        let most = if each == Each::Map { 2 } else { 1 };
+        let body = self.scoped(&variable, most)?;
+        Ok(Expr::Each { each, range: Box::new(range), variable, body })
+    }
+
+    /// The arguments behind a variable, which they may use.
+    fn scoped(&mut self, variable: &str, most: usize) -> Result<Vec<Expr>, CompileError> {
+        self.expect(",")?;
+        self.bound.push(variable.to_owned());
+        let arguments = self.arguments();
+        self.bound.pop();
+        match arguments? {
+            arguments if (1..=most).contains(&arguments.len()) => Ok(arguments),
+            _ => Err(self.wrong("unexpected number of arguments")),
+        }
+    }
+
+    fn bind(&mut self) -> Result<Expr, CompileError> {
+        let variable = self.name()?;
+        self.expect(",")?;
+        let value = self.expression()?;
+        let body = self.scoped(&variable, 1)?.remove(0);
+        Ok(Expr::Bind { variable, value: Box::new(value), body: Box::new(body) })
+    }
+}
+
+fn select(operand: Expr, field: String) -> Expr {
+    Expr::Select { operand: Box::new(operand), field, optional: false }
+}
+
+fn call(name: &str, arguments: Vec<Expr>, method: bool) -> Result<Expr, CompileError> {
+    match functions::find(name, arguments.len(), method) {
+        Some(function) => Ok(Expr::Call { function, arguments }),
+        None => Err(CompileError::NoFunction(name.to_owned(), arguments.len())),
+    }
+}
+
+/// Joins parts in a tree that is as flat as can be: rules are long, and what runs them has only so much stack.
+fn balanced(mut parts: Vec<Expr>, join: fn(Box<Expr>, Box<Expr>) -> Expr) -> Expr {
+    if parts.len() > 1 {
+        let right = parts.split_off(parts.len() / 2);
+        return join(Box::new(balanced(parts, join)), Box::new(balanced(right, join)));
+    }
+    parts.pop().unwrap_or(Expr::Literal(Value::Null))
+}

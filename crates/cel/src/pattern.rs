@@ -1,0 +1,29 @@
+//! Patterns of `matches` and `find`. An expression's are nearly always the same, so that the last ones are kept compiled.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use regex::{Regex, RegexBuilder};
+
+use crate::error::Error;
+
+/// Memory of one compiled pattern, and how many are kept.
+const MAX_SIZE: usize = 2 << 20;
+const KEPT: usize = 256;
+
+static CACHE: LazyLock<std::sync::Mutex<HashMap<String, Arc<Regex>>>> = LazyLock::new(Default::default);
+
+pub(crate) fn compile(pattern: &str) -> Result<Arc<Regex>, Error> {
+    let lock = || CACHE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(known) = lock().get(pattern) {
+        return Ok(known.clone());
+    }
+    let compiled = RegexBuilder::new(pattern).size_limit(MAX_SIZE).build();
+    let compiled = Arc::new(compiled.map_err(|error| Error::Other(format!("error parsing regexp: {error}")))?);
+    let mut known = lock();
+    if known.len() >= KEPT {
+        known.clear();
+    }
+    known.insert(pattern.to_owned(), compiled.clone());
+    Ok(compiled)
+}

@@ -1,0 +1,288 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value as Json, json};
+
+use super::{Budget, CompileError, Error, Program, Shape, Value};
+use crate::functions::show;
+
+const LIMIT: u64 = 1_000_000;
+
+fn run(expression: &str, own: &Json) -> Result<String, Error> {
+    let program = Program::compile(expression, &["self"]).unwrap_or_else(|error| panic!("{expression}: {error}"));
+    program.evaluate(&[("self", Value::of(own, None))], &mut Budget::new(LIMIT)).map(|value| show(&value))
+}
+
+#[track_caller]
+fn check(expression: &str, expected: &str) {
+    check_of(expression, json!({}), expected);
+}
+
+#[track_caller]
+fn check_of(expression: &str, own: Json, expected: &str) {
+    assert_eq!(run(expression, &own).as_deref(), Ok(expected), "{expression} {own}");
+}
+
+#[track_caller]
+fn check_error(expression: &str, own: Json, expected: &str) {
+    assert_eq!(run(expression, &own).map_err(|error| error.to_string()), Err(expected.to_owned()), "{expression}");
+}
+
+#[test]
+fn operators() {
+    check("1 + 2 * 3", "7");
+    check("(1 + 2) * 3", "9");
+    check("-7 / 2", "-3");
+    check("-7 % 3", "-1");
+    check("-9223372036854775808", "-9223372036854775808");
+    check("10 - 2 - 3", "5");
+    check("1.5 + 2.5", "4");
+    check("3u + 4u", "7");
+    check("'a' + 'b'", "ab");
+    check("[1] + [2, 3]", "[1, 2, 3]");
+    check("1 == 1.0", "true");
+    check("1 == '1'", "false");
+    check("1 < 2.5", "true");
+    check("'a' < 'b'", "true");
+    check("!true || false", "false");
+    check("true ? 1 : 2", "1");
+    check("false ? 1 : true ? 2 : 3", "2");
+    check("2 in [1, 2]", "true");
+    check("'a' in {'a': 1}", "true");
+    check("{'a': {'b': [5]}}.a.b[0]", "5");
+    check("b'abc' == bytes('abc')", "true");
+    check(r#"r'\d' + "\n\x41\u00e9""#, "\\d\nA\u{e9}");
+    check("'''a'b''' // a comment", "a'b");
+    check("0x10", "16");
+    check("type(1) == int && type('') == string && type(type(1)) == type", "true");
+    check_error("9223372036854775807 + 1", json!({}), "integer overflow");
+    check_error("1 / 0", json!({}), "division by zero");
+    check_error("1 % 0", json!({}), "modulus by zero");
+    check_error("1 + 'a'", json!({}), "no such overload");
+    check_error("[1][2]", json!({}), "index out of bounds: 2");
+    check_error("self.a", json!({}), "no such key: a");
+}
+
+#[test]
+fn one_side_that_decides_is_enough() {
+    check("1 / 0 > 1 || true", "true");
+    check("true || 1 / 0 > 1", "true");
+    check("1 / 0 > 1 && false", "false");
+    check_error("1 / 0 > 1 && true", json!({}), "division by zero");
+    check("[1, 0].exists(x, 1 / x == 1)", "true");
+    check("[0, 2].all(x, 4 / x == 1)", "false");
+}
+
+#[test]
+fn macros() {
+    check("[1, 2, 3].all(x, x > 0)", "true");
+    check("[1, 2, 3].exists(x, x > 2)", "true");
+    check("[1, 2, 3].exists_one(x, x > 1)", "false");
+    check("[1, 2, 3].filter(x, x > 1)", "[2, 3]");
+    check("[1, 2, 3].map(x, x * 2)", "[2, 4, 6]");
+    check("[1, 2, 3].map(x, x > 1, x * 2)", "[4, 6]");
+    check("{'a': 1, 'b': 2}.all(k, k != 'c')", "true");
+    check("[[1, 2], [3]].all(l, l.all(x, x < 4))", "true");
+    check("[].all(x, x > 0) && ![].exists(x, true)", "true");
+    check("cel.bind(x, 5, x * x)", "25");
+    check_of("has(self.a) && !has(self.b)", json!({"a": 1}), "true");
+    check_of("has(self.a.b)", json!({"a": {"b": null}}), "true");
+    check_of("self.a.map(x, x.n)", json!({"a": [{"n": 1}, {"n": 2}]}), "[1, 2]");
+}
+
+#[test]
+fn optional_values() {
+    check_of("self.?a.orValue(7)", json!({}), "7");
+    check_of("self.?a.?b.orValue('x')", json!({"a": {"b": "y"}}), "y");
+    check_of("self.?a.b.hasValue()", json!({"a": {}}), "false");
+    check_of("self[?'a'].value()", json!({"a": 3}), "3");
+    check("[1, 2][?5].orValue(0)", "0");
+    check("optional.of(1).optMap(x, x + 1)", "optional(2)");
+    check("optional.none().optMap(x, x + 1)", "optional.none()");
+    check("optional.of(1).optFlatMap(x, optional.of(x + 1)).value()", "2");
+    check("optional.none().or(optional.of(3)).value()", "3");
+    check("optional.ofNonZeroValue('').hasValue()", "false");
+    check("[?optional.of(1), ?optional.none(), 2]", "[1, 2]");
+    check("{?'a': optional.of(1), ?'b': optional.none()}", "{a: 1}");
+    check_error("optional.none().value()", json!({}), "optional.none() dereference");
+}
+
+#[test]
+fn texts() {
+    check("'hello'.contains('ell') && 'hello'.startsWith('he') && 'hello'.endsWith('lo')", "true");
+    check("'abc'.matches('^[a-c]+$') && matches('abc', 'b')", "true");
+    check("size('h\u{e9}llo')", "5");
+    check("'a1b22'.findAll('[0-9]+')", "[1, 22]");
+    check("'a1b22'.findAll('[0-9]+', 1)", "[1]");
+    check("'a1b22'.find('[0-9]+')", "1");
+    check("'hello'.charAt(4)", "o");
+    check("'hello mellow'.indexOf('ello')", "1");
+    check("'hello mellow'.indexOf('ello', 2)", "7");
+    check("'hello mellow'.lastIndexOf('ello')", "7");
+    check("'hello mellow'.lastIndexOf('jello')", "-1");
+    check("'TacoCat'.lowerAscii() + 'TacoCat'.upperAscii()", "tacocatTACOCAT");
+    check("'hello hello'.replace('he', 'we')", "wello wello");
+    check("'hello hello'.replace('he', 'we', 1)", "wello hello");
+    check("'a,b,c'.split(',')", "[a, b, c]");
+    check("'a,b,c'.split(',', 2)", "[a, b,c]");
+    check("'abc'.split('')", "[a, b, c]");
+    check("'tacocat'.substring(4) + 'tacocat'.substring(0, 4)", "cattaco");
+    check("'  x '.trim()", "x");
+    check("['a', 'b'].join('-')", "a-b");
+    check("'gums'.reverse()", "smug");
+    check("'%s is %d, %.2f, %x'.format(['a', 1, 2.5, 255])", "a is 1, 2.50, ff");
+    check("string(1) + string(true) + string(1.5)", "1true1.5");
+    check("int('42') + int(3.9)", "45");
+    check_error("'tacocat'.substring(40)", json!({}), "index out of range: 40");
+}
+
+#[test]
+fn lists_and_sets() {
+    check("[1, 2, 2].isSorted() && ![2, 1].isSorted()", "true");
+    check("[1, 3].sum()", "4");
+    check("[3, 1].min() + [3, 1].max()", "4");
+    check("[1, 2, 2].indexOf(2)", "1");
+    check("[1, 2, 2].lastIndexOf(2)", "2");
+    check("sets.contains([1, 2], [1]) && !sets.contains([1], [2])", "true");
+    check("sets.equivalent([1, 2], [2, 1, 1]) && sets.intersects([1], [1, 2])", "true");
+    check("[3, 1, 2].sort()", "[1, 2, 3]");
+    check("[1, 1, 2].distinct()", "[1, 2]");
+    check("[[1], [2, 3]].flatten()", "[1, 2, 3]");
+    check("[1, 2, 3].slice(1, 3)", "[2, 3]");
+    check("math.greatest(1, 2.5, 2) == 2.5 && math.least([3, 1]) == 1", "true");
+    check_error("[].min()", json!({}), "min called on empty list");
+}
+
+/// The expressions of the documentation of `k8s.io/apiserver/pkg/cel/library`.
+#[test]
+fn libraries_of_kubernetes() {
+    check("quantity('1.5G').isGreaterThan(quantity('1G')) && quantity('50k').isLessThan(quantity('50M'))", "true");
+    check("quantity('50k').add(20).compareTo(quantity('50020'))", "0");
+    check("quantity('50M').isInteger() && quantity('50000000G').asInteger() > 0", "true");
+    check("isQuantity('1Mi') && !isQuantity('1x')", "true");
+    check("quantity('200M').compareTo(quantity('0.2G'))", "0");
+    check("url('https://example.com:80/path?k1=a&k2=b&k2=c').getHost()", "example.com:80");
+    check("url('https://example.com:80/').getHostname() + url('https://[::1]:80/').getPort()", "example.com80");
+    check("url('https://example.com/path with spaces/'.replace(' ', '%20')).getEscapedPath()", "/path%20with%20spaces/");
+    check("url('https://example.com/path?k1=a&k2=b&k2=c').getQuery()['k2'][1]", "c");
+    check("isURL('https://example.com') && isURL('/absolute') && !isURL('../relative') && !isURL('https://a:b/')", "true");
+    check("ip('127.0.0.1').family() == 4 && ip('::1').isLoopback() && !isIP('1.2.3')", "true");
+    check("ip.isCanonical('127.0.0.1') && !ip.isCanonical('2001:DB8::ABCD')", "true");
+    check("cidr('192.168.0.0/24').containsIP('192.168.0.1') && !cidr('10.0.0.0/8').containsIP(ip('11.0.0.1'))", "true");
+    check("cidr('192.168.0.0/24').containsCIDR(cidr('192.168.0.0/26')) && isCIDR('::/0')", "true");
+    check("cidr('192.168.1.5/24').masked().ip()", "192.168.1.0");
+    check("cidr('::/16').prefixLength()", "16");
+    check("!format.dns1123Label().validate('my-label-name').hasValue()", "true");
+    check("format.dns1123Label().validate('My_label').value().size() > 0", "true");
+    check("format.named('uuid').value().validate('x').hasValue() && !format.named('no').hasValue()", "true");
+    check("duration('1h30m').getSeconds() == 5400 && duration('90s') == duration('1m30s')", "true");
+    check("duration('300ms').getMilliseconds()", "300");
+    check("timestamp('2026-01-02T03:04:05Z').getFullYear()", "2026");
+    check("timestamp('2026-01-02T03:04:05Z').getMonth()", "0");
+    check("timestamp('2026-01-02T03:04:05Z').getHours('+02:00')", "5");
+    check("timestamp('2026-01-02T03:04:05Z') + duration('1h') > timestamp('2026-01-02T04:00:00Z')", "true");
+    check("string(timestamp('2026-01-02T03:04:05Z') - timestamp('2026-01-01T03:04:05Z'))", "86400s");
+    check("base64.encode(b'hi') + string(base64.decode('aGk='))", "aGk=hi");
+}
+
+#[test]
+fn escaped_names() {
+    check_of(
+        "self.a__dash__b + self.__if__ + self.c__dot__d + self.e__underscores__f",
+        json!({"a-b": 1, "if": 2, "c.d": 3, "e__f": 4}),
+        "10",
+    );
+    check_of("self['a-b']", json!({"a-b": 1}), "1");
+}
+
+#[test]
+fn what_is_no_expression() {
+    let error = |text: &str| Program::compile(text, &["self"]).map(drop).unwrap_err();
+    assert_eq!(error("other"), CompileError::Undeclared("other".to_owned()));
+    assert_eq!(error("other.a.b"), CompileError::Undeclared("other".to_owned()));
+    assert_eq!(error("nothing(1)"), CompileError::NoFunction("nothing".to_owned(), 1));
+    assert_eq!(error("'a'.size(1, 2)"), CompileError::NoFunction("size".to_owned(), 3));
+    for text in [
+        "",
+        "1 +",
+        "(1",
+        "[1",
+        "{'a' 1}",
+        "'a",
+        "1 2",
+        "has(self)",
+        "self.all(1, true)",
+        "@",
+        "if",
+        "99999999999999999999",
+        "'\\q'",
+    ] {
+        assert!(matches!(error(text), CompileError::Syntax { .. }), "{text}: {:?}", error(text));
+    }
+    assert_eq!(error(&"(".repeat(1000)), CompileError::TooLarge);
+    assert_eq!(error(&format!("1{}", " + 1".repeat(1000))), CompileError::TooLarge);
+    // As long as rules of real definitions.
+    assert!(Program::compile(&vec!["self.a == 'b'"; 500].join(" || "), &["self"]).is_ok());
+}
+
+#[test]
+fn variables_that_are_used() {
+    let uses = |text: &str| Program::compile(text, &["self", "oldSelf"]).unwrap().uses("oldSelf");
+    assert!(uses("self == oldSelf") && uses("self.all(x, x in oldSelf)") && !uses("self.a > 1"));
+    assert!(!uses("[1].all(oldSelf, oldSelf > 0)"));
+}
+
+#[test]
+fn budgets_end_evaluations() {
+    let many: Vec<u32> = (0..2000).collect();
+    let own = json!(many);
+    let program = Program::compile("self.all(a, self.all(b, a + b >= 0))", &["self"]).unwrap();
+    let result = program.evaluate(&[("self", Value::of(&own, None))], &mut Budget::new(LIMIT));
+    assert_eq!(result.map(|value| show(&value)), Err(Error::Budget));
+    let mut budget = Budget::new(100);
+    Program::compile("1 + 1", &[]).unwrap().evaluate(&[], &mut budget).unwrap();
+    assert!(budget.left() < 100 && budget.left() > 90);
+}
+
+#[derive(Debug)]
+struct Typed(&'static str, Vec<String>);
+
+impl Shape for Typed {
+    fn field(&self, _: &str) -> Option<&dyn Shape> {
+        Some(self)
+    }
+
+    fn element(&self) -> Option<&dyn Shape> {
+        None
+    }
+
+    fn format(&self) -> &str {
+        self.0
+    }
+
+    fn is_set(&self) -> bool {
+        self.0 == "set"
+    }
+
+    fn keys(&self) -> &[String] {
+        &self.1
+    }
+}
+
+/// Conventions of Kubernetes: texts of a format have its type, and lists are compared and joined as server-side apply does.
+#[test]
+fn schemas_count() {
+    let check = |format: &'static str, keys: &[&str], expression: &str, own: Json, expected: &str| {
+        let typed = Typed(format, keys.iter().map(|key| (*key).to_owned()).collect());
+        let program = Program::compile(expression, &["self"]).unwrap();
+        let value = program.evaluate(&[("self", Value::of(&own, Some(&typed)))], &mut Budget::new(LIMIT)).unwrap();
+        assert_eq!(show(&value), expected, "{expression} {own}");
+    };
+    check("duration", &[], "self.getSeconds()", json!("90s"), "90");
+    check("date-time", &[], "self.getMonth()", json!("2026-02-01T00:00:00Z"), "1");
+    check("date", &[], "self.getDate()", json!("2026-02-03"), "3");
+    check("byte", &[], "self == b'hi'", json!("aGk="), "true");
+    check("set", &[], "self == [2, 1]", json!([1, 2]), "true");
+    check("set", &[], "self + [2, 3]", json!([1, 2]), "[1, 2, 3]");
+    check("", &[], "self + [2, 3]", json!([1, 2]), "[1, 2, 2, 3]");
+    check("number", &[], "self + 0.5", json!(1), "1.5");
+}
