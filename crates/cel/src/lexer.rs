@@ -2,6 +2,28 @@
 
 use crate::error::CompileError;
 
+/// Words that name nothing; a field of such a name is escaped.
+pub(crate) const RESERVED: &[&str] = &[
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+    "in",
+];
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Token {
     Name(String),

@@ -5,34 +5,12 @@ use std::collections::HashSet;
 use crate::ast::{Binary, Each, Expr, Unary};
 use crate::error::CompileError;
 use crate::functions;
-use crate::lexer::{Token, tokens};
+use crate::lexer::{RESERVED, Token, tokens};
 use crate::value::{Kind, Value};
 
 /// How deep expressions may nest, and how many parts they may have: what runs is as deep.
 const MAX_DEPTH: usize = 100;
 const MAX_PARTS: usize = 20_000;
-
-/// Words that name nothing.
-const RESERVED: &[&str] = &[
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-    "in",
-];
 
 pub(crate) fn parse(source: &str, variables: &[&str]) -> Result<Expr, CompileError> {
     let variables = variables.iter().map(|name| (*name).to_owned()).collect();

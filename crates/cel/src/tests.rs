@@ -192,6 +192,9 @@ fn escaped_names() {
         "10",
     );
     check_of("self['a-b']", json!({"a-b": 1}), "1");
+    for word in crate::lexer::RESERVED.iter().chain(&["true", "false", "null"]) {
+        check_of(&format!("self.__{word}__"), json!({*word: 1}), "1");
+    }
 }
 
 #[test]

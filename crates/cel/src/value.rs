@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonMap, Value as Json};
 
+use crate::lexer::RESERVED;
+
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
 pub trait Shape: fmt::Debug + Sync {
     /// That of a field.
@@ -325,27 +327,8 @@ impl<'a> Map<'a> {
 
 fn unescape(name: &str) -> String {
     let keyword = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
-    let known = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-    ];
-    if let Some(keyword) = keyword.filter(|word| known.contains(word)) {
+    let is_known = |word: &&str| matches!(*word, "true" | "false" | "null") || RESERVED.contains(word);
+    if let Some(keyword) = keyword.filter(is_known) {
         return keyword.to_owned();
     }
     let mut out = String::with_capacity(name.len());

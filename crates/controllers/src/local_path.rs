@@ -17,8 +17,8 @@ use client::kube::api::PostParams;
 use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{
-    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference, PersistentVolume,
-    PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
+    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -191,15 +191,7 @@ fn volume(place: &LocalVolumes, claim: &PersistentVolumeClaim, class: &StorageCl
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
             capacity: Some(capacity),
-            claim_ref: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("PersistentVolumeClaim".to_owned()),
-                namespace: claim.metadata.namespace.clone(),
-                name: claim.metadata.name.clone(),
-                uid: claim.metadata.uid.clone(),
-                resource_version: claim.metadata.resource_version.clone(),
-                field_path: None,
-            }),
+            claim_ref: Some(crate::volumes::reference_to(claim)),
             local: Some(LocalVolumeSource { path: place.root.join(&name).to_string_lossy().into_owned(), fs_type: None }),
             mount_options: class.mount_options.clone(),
             node_affinity: Some(VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: vec![term] }) }),

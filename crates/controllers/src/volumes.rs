@@ -240,7 +240,7 @@ fn annotate(meta: &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMet
     meta.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
 }
 
-fn reference_to(claim: &PersistentVolumeClaim) -> ObjectReference {
+pub(crate) fn reference_to(claim: &PersistentVolumeClaim) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("PersistentVolumeClaim".to_owned()),
