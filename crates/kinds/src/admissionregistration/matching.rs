@@ -1,5 +1,7 @@
 //! What webhooks and policies match: rules, selectors and conditions.
 
+use std::collections::HashSet;
+
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
 use apimachinery::names;
@@ -57,10 +59,11 @@ pub(super) fn validate_rule(rule: &RuleWithOperations, path: &Path, errors: &mut
 /// A rule of a policy.
 fn validate_named_rule(rule: &NamedRuleWithOperations, operations: &[&str], path: &Path, errors: &mut Errors) {
     let (names, at) = (list(&rule.resource_names), path.child("resourceNames"));
+    let mut seen = HashSet::new();
     for (index, name) in names.iter().enumerate() {
         let at = at.index(index);
         errors.invalid_each(&at, name, names::path_segment_name(name));
-        if names[..index].contains(name) {
+        if !seen.insert(name) {
             errors.push(Error::duplicate(&at, name.as_str()));
         }
     }
