@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicyBinding.
 
+use std::collections::HashSet;
+
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use serde_json::Value;
@@ -53,9 +55,10 @@ impl Kind for ValidatingAdmissionPolicyBinding {
 }
 
 fn validate_actions(actions: &[String], path: &Path, errors: &mut Errors) {
+    let mut seen = HashSet::new();
     for (index, action) in actions.iter().enumerate() {
         rules::supported(&path.index(index), Some(action), &["Audit", "Deny", "Warn"], errors);
-        if actions[..index].contains(action) {
+        if !seen.insert(action) {
             errors.push(Error::duplicate(&path.index(index), action.as_str()));
         }
     }

@@ -1,5 +1,7 @@
 //! How an API server reaches a webhook (upstream: `apiserver/pkg/util/webhook/validation.go`).
 
+use std::collections::HashSet;
+
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
 use k8s_openapi::api::admissionregistration;
@@ -146,9 +148,10 @@ fn segments(url: &str, path: &Path, errors: &mut Errors) {
 
 /// Versions of review objects: DNS labels, each once.
 pub(crate) fn review_versions(versions: &[String], path: &Path, errors: &mut Errors) {
+    let mut seen = HashSet::new();
     for (index, version) in versions.iter().enumerate() {
         let at = path.index(index);
-        if versions[..index].contains(version) {
+        if !seen.insert(version) {
             errors.push(Error::invalid(&at, version.as_str(), "duplicate version"));
         } else {
             errors.invalid_each(&at, version, names::dns1035_label(version));

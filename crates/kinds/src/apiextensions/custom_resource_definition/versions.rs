@@ -1,5 +1,7 @@
 //! Versions of a custom resource: their names, schemas, sub-resources and columns.
 
+use std::collections::HashSet;
+
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceColumnDefinition, CustomResourceDefinitionSpec, CustomResourceDefinitionVersion, CustomResourceSubresources,
@@ -69,7 +71,8 @@ pub(super) fn validate(spec: &CustomResourceDefinitionSpec, path: &Path, errors:
             validate_selectable(list(&version.selectable_fields), open_api(version), &path, errors);
         }
     }
-    if versions.iter().enumerate().any(|(index, version)| versions[..index].iter().any(|other| other.name == version.name)) {
+    let mut seen = HashSet::new();
+    if !versions.iter().all(|version| seen.insert(version.name.as_str())) {
         errors.push(Error::invalid(&path, json!(versions), "must contain unique version names"));
     }
     if versions.iter().filter(|version| version.storage).count() != 1 {

@@ -1,5 +1,7 @@
 //! What a job makes of pods that fail (KEP-3329), and when it has succeeded (KEP-3998).
 
+use std::collections::HashSet;
+
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
@@ -106,12 +108,13 @@ fn validate_exit_codes(codes: &PodFailurePolicyOnExitCodesRequirement, names: &[
         errors.push(Error::invalid(&path, json!(values), "at least one value is required"));
     }
     too_many(&path, values.len(), MAX_EXIT_CODES, errors);
+    let mut seen = HashSet::new();
     for (index, code) in values.iter().enumerate() {
         let path = path.index(index);
         if codes.operator == "In" && *code == 0 {
             errors.push(Error::invalid(&path, 0, "must not be 0 for the In operator"));
         }
-        if values[..index].contains(code) {
+        if !seen.insert(code) {
             errors.push(Error::duplicate(&path, *code));
         }
     }
