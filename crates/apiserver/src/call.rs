@@ -14,6 +14,7 @@ use crate::metrics::load::Ongoing;
 use crate::negotiate::Accept;
 use crate::openapi::OpenApi;
 use crate::proxy::client::KubeletClient;
+use crate::remote::Remotes;
 use crate::route::Target;
 use crate::stages::Budgets;
 use crate::version::Build;
@@ -27,6 +28,9 @@ pub(crate) struct Inner {
     pub(crate) openapi: OpenApi,
     pub(crate) readiness: Readiness,
     pub(crate) kubelets: KubeletClient,
+    /// What the API server calls: webhooks and servers of other APIs.
+    #[allow(dead_code)] // Admission holds its own handle; aggregation takes this one.
+    pub(crate) remotes: Arc<Remotes>,
     pub(crate) keys: Arc<TokenKeys>,
     pub(crate) build: Build,
     pub(crate) public_address: String,

@@ -22,6 +22,8 @@ pub mod negotiate;
 mod openapi;
 mod proxy;
 mod query;
+#[allow(dead_code, unused_imports)] // Admission webhooks, conversions and aggregation call by it.
+mod remote;
 mod resources;
 mod respond;
 mod reviews;

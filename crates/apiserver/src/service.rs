@@ -20,6 +20,7 @@ use crate::definitions::Definitions;
 use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
+use crate::remote::Remotes;
 use crate::version::{Build, VERSION};
 use crate::{Error, bootstrap, metrics, server};
 
@@ -82,6 +83,7 @@ impl Service {
         let keys = Arc::new(TokenKeys::load_or_create(&options.pki.join("service-account.key"), &options.issuer)?);
         let authorizer = Arc::new(Authorizer::default());
         let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
+        let remotes = Arc::new(Remotes::new(tasks.child()));
         let registry = Registry::open(engine, admission::all(&authorizer), registry_options).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
@@ -101,6 +103,7 @@ impl Service {
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(&authority)?,
+            remotes,
             readiness: readiness.clone(),
             build: options.build,
             public_address: options.public_address.clone(),

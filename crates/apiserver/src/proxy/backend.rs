@@ -137,7 +137,13 @@ async fn splice(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade)
 
 /// TLS without looking at the certificate.
 #[derive(Debug)]
-struct Unverified(rustls::crypto::CryptoProvider);
+pub(crate) struct Unverified(rustls::crypto::CryptoProvider);
+
+impl Default for Unverified {
+    fn default() -> Self {
+        Self(rustls::crypto::ring::default_provider())
+    }
+}
 
 impl rustls::client::danger::ServerCertVerifier for Unverified {
     fn verify_server_cert(
@@ -176,10 +182,9 @@ impl rustls::client::danger::ServerCertVerifier for Unverified {
 
 /// For pods and services that the user proxies to.
 pub(super) fn unverified() -> Result<Arc<ClientConfig>, Status> {
-    let provider = rustls::crypto::ring::default_provider();
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(Status::internal)?;
-    let verifier = Arc::new(Unverified(provider));
+    let verifier = Arc::new(Unverified::default());
     Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 

@@ -1,0 +1,199 @@
+//! One target, and the connections to it that are kept.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use base::tasks::{OnFailure, Tasks};
+use base::tls::Resolver;
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use registry::Registry;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::resolve::{self, Address};
+use super::target::authority;
+use super::{Error, Target, trust};
+
+/// Connections that are kept for the next calls, and for how long.
+const KEPT: usize = 25;
+const KEPT_FOR: Duration = Duration::from_secs(90);
+/// The head of an answer is no larger than this.
+const HEAD: usize = 64 << 10;
+/// Answers up to this size need no share of the memory for large ones.
+const SMALL: usize = 64 << 10;
+/// KiB of large answers that are read at once, of all targets.
+const LARGE_KIB: usize = 64 << 10;
+
+static LARGE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(LARGE_KIB));
+
+/// How long a call may take, and how large its answer may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// From looking up the target to the last byte of the answer.
+    pub(crate) time: Duration,
+    /// Of the answer's body.
+    pub(crate) bytes: usize,
+}
+
+/// What is called.
+pub(crate) struct Endpoint {
+    target: Target,
+    identity: Option<Arc<Resolver>>,
+    tls: OnceCell<Arc<ClientConfig>>,
+    kept: Mutex<Vec<Kept>>,
+    tasks: Tasks,
+}
+
+/// A connection on which nothing is under way.
+struct Kept {
+    address: Address,
+    sender: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+impl Endpoint {
+    pub(super) fn new(target: Target, identity: Option<Arc<Resolver>>, tasks: Tasks) -> Self {
+        Self { target, identity, tls: OnceCell::new(), kept: Mutex::default(), tasks }
+    }
+
+    /// What is called.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Sends a request, whose URI is a path, and reads its answer, whatever its status.
+    pub(crate) async fn call(
+        &self,
+        registry: &Registry,
+        mut request: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, Error> {
+        if let Ok(host) = HeaderValue::try_from(self.target.authority()) {
+            request.headers_mut().insert(HOST, host);
+        }
+        let call = self.exchange(registry, request, limits.bytes);
+        tokio::time::timeout(limits.time, call).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    /// A new connection, for what upgrades or streams. Its time is the caller's to limit.
+    #[allow(dead_code)] // For the aggregation, whose answers are passed on as they come.
+    pub(crate) async fn dial(&self, registry: &Registry) -> Result<TlsStream<TcpStream>, Error> {
+        let addresses = resolve::addresses(registry, &self.target.place).await?;
+        self.dial_one_of(addresses).await.map(|(_, stream)| stream)
+    }
+
+    async fn exchange(&self, registry: &Registry, request: Request<Full<Bytes>>, most: usize) -> Result<Response<Bytes>, Error> {
+        let addresses = resolve::addresses(registry, &self.target.place).await?;
+        while let Some(mut kept) = self.take(&addresses) {
+            // It may have been closed just now: what nobody has begun to answer is sent on another one.
+            match kept.sender.send_request(request.clone()).await {
+                Ok(response) => return self.finish(kept.address, kept.sender, response, most).await,
+                Err(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
+                Err(error) => return Err(failure(&error)),
+            }
+        }
+        let (address, stream) = self.dial_one_of(addresses).await?;
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
+        self.tasks.spawn_until_cancelled("connection to a webhook", OnFailure::Log, async move {
+            // Its end is told by the answer.
+            let _ = connection.await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let response = sender.send_request(request).await.map_err(|error| failure(&error))?;
+        self.finish(address, sender, response, most).await
+    }
+
+    /// Reads the answer, and keeps the connection.
+    async fn finish(
+        &self,
+        address: Address,
+        sender: SendRequest<Full<Bytes>>,
+        response: Response<hyper::body::Incoming>,
+        most: usize,
+    ) -> Result<Response<Bytes>, Error> {
+        let (parts, body) = response.into_parts();
+        let body = read(body, most).await?;
+        let mut kept = self.kept.lock();
+        if kept.len() < KEPT {
+            kept.push(Kept { address, sender, since: Instant::now() });
+        }
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// A kept connection to one of these addresses, the one that was used last. What is too old, or leads where nobody is any more,
+    /// is closed.
+    fn take(&self, addresses: &[Address]) -> Option<Kept> {
+        let mut kept = self.kept.lock();
+        kept.retain(|one| !one.sender.is_closed() && one.since.elapsed() < KEPT_FOR && addresses.contains(&one.address));
+        kept.pop()
+    }
+
+    /// Dials the addresses, from any of them on, until one answers.
+    async fn dial_one_of(&self, mut addresses: Vec<Address>) -> Result<(Address, TlsStream<TcpStream>), Error> {
+        let first = RandomState::new().hash_one(0) as usize % addresses.len().max(1);
+        addresses.rotate_left(first);
+        let mut failed = Error::Target("there is no address to dial".to_owned());
+        for address in addresses {
+            match TcpStream::connect((address.0.as_str(), address.1)).await {
+                Ok(stream) => return self.secure(stream).await.map(|stream| (address, stream)),
+                Err(error) => failed = Error::Dial { address: authority(&address.0, address.1), why: connect_error(&error) },
+            }
+        }
+        Err(failed)
+    }
+
+    async fn secure(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
+        let config = self.tls.get_or_try_init(|| trust::config(&self.target, self.identity.clone())).await?;
+        let name = ServerName::try_from(self.target.server_name()).map_err(|error| Error::Tls(error.to_string()))?;
+        // What is asked for is small and urgent; without it, it is only slower.
+        let _ = stream.set_nodelay(true);
+        TlsConnector::from(config.clone()).connect(name, stream).await.map_err(|error| trust::failure(&error))
+    }
+}
+
+/// The body, if it is not larger than `most`.
+async fn read(mut body: hyper::body::Incoming, most: usize) -> Result<Bytes, Error> {
+    let (mut bytes, mut share) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| failure(&error))?.into_data() else { continue };
+        let size = bytes.len() + data.len();
+        if size > most {
+            return Err(Error::TooLarge(most));
+        }
+        if size > SMALL && share.is_none() {
+            // For all that may come: who held a part and waited for more could wait for ever.
+            let kib = u32::try_from((most >> 10).clamp(1, LARGE_KIB)).unwrap_or(1);
+            share = LARGE.acquire_many(kib).await.ok();
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+fn connect_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// An error of HTTP with its cause.
+fn failure(error: &hyper::Error) -> Error {
+    use std::error::Error as _;
+    if error.is_incomplete_message() {
+        return Error::Http("unexpected EOF".to_owned());
+    }
+    Error::Http(error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
+}
