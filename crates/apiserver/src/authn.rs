@@ -1,5 +1,6 @@
-//! Who asks: client certificates, ServiceAccount tokens, components of this process, or nobody.
+//! Who asks: client certificates, ServiceAccount tokens, bootstrap tokens, components of this process, or nobody.
 
+mod bootstrap_token;
 pub mod impersonate;
 pub mod keys;
 pub mod token;
@@ -111,15 +112,23 @@ impl Authenticator {
 
     /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for.
     pub async fn review(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), token::Error> {
-        let claims = self.keys.verify(token)?;
-        let wanted = if audiences.is_empty() { self.keys.audiences() } else { audiences };
-        let good: Vec<String> = wanted.iter().filter(|audience| claims.audiences.contains(*audience)).cloned().collect();
-        if good.is_empty() {
-            return Err(token::Error::Audience);
+        if let Some((id, secret)) = bootstrap_token::parse(token) {
+            // It names no audience: it is for the API server.
+            let good = common(audiences, self.keys.audiences(), self.keys.audiences())?;
+            return Ok((bootstrap_token::live(&self.registry, id, secret).await?, good));
         }
+        let claims = self.keys.verify(token)?;
+        let good = common(audiences, &claims.audiences, self.keys.audiences())?;
         let user = token::live(&self.registry, &claims).await?;
         Ok((user, good))
     }
+}
+
+/// The wanted audiences (by default the API server's `own`) that a token is for; an error when there is none.
+fn common(wanted: &[String], of_token: &[String], own: &[String]) -> Result<Vec<String>, token::Error> {
+    let wanted = if wanted.is_empty() { own } else { wanted };
+    let good: Vec<String> = wanted.iter().filter(|audience| of_token.contains(*audience)).cloned().collect();
+    if good.is_empty() { Err(token::Error::Audience) } else { Ok(good) }
 }
 
 fn refused() -> Status {

@@ -15,7 +15,6 @@ use kinds::Connect;
 use crate::body::{Body, RequestBody};
 use crate::call::{Inner, On};
 
-pub(crate) use backend::Unverified;
 pub use client::KubeletClient;
 pub(crate) use target::runs_commands;
 

@@ -3,15 +3,19 @@
 //! Nothing renews on a timer. A [`Resolver`] looks at its certificate when a handshake asks for it: it reads the
 //! files again when they have changed and issues a new certificate when two thirds of the lifetime have passed.
 
+mod anybody;
 mod authority;
 mod config;
 mod peer;
 mod resolver;
+mod signing;
 
+pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
 pub use config::{client, roots, server};
 pub use peer::{Peer, Verifier};
 pub use resolver::Resolver;
+pub use signing::{SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
 
 /// Why a certificate could not be made, read or used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no certificate yet.
+    #[error("{}: no such file", .0.display())]
+    Missing(std::path::PathBuf),
     /// A certificate could not be generated.
     #[error("cannot issue a certificate: {0}")]
     Issue(#[from] rcgen::Error),

@@ -4,6 +4,7 @@
 //! The list of controllers is [`CONTROLLERS`]; a new one is a file and a line there.
 
 mod adopt;
+mod certificates;
 mod clock;
 mod controller;
 mod cron_job;
@@ -35,6 +36,7 @@ mod services;
 mod stateful;
 #[cfg(test)]
 mod testing;
+mod token_cleaner;
 mod ttl_after_finished;
 mod volumes;
 mod worker;
@@ -44,11 +46,16 @@ use std::sync::Arc;
 
 use base::readiness::{Gate, Part};
 use base::tasks::Tasks;
+use base::tls::Authority;
 use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 
+pub use certificates::NODE_KEY;
+use certificates::approving::Approver;
+use certificates::cleaning::Cleaner;
+use certificates::signing::Signing;
 pub use clock::Clock;
 use controller::{Controller, Cx};
 use garbage::GarbageCollector;
@@ -61,6 +68,7 @@ use services::balancer::Balancers;
 use services::endpoints::EndpointsOfServices;
 use services::endpointslices::EndpointSlices;
 use services::mirroring::Mirroring;
+use token_cleaner::TokenCleaner;
 use ttl_after_finished::TtlAfterFinished;
 
 /// What the controllers need from the composition.
@@ -72,6 +80,8 @@ pub struct Options {
     pub clients: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     /// The certificates that clients in pods trust the API server by, PEM. Published as `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Signs the certificates that are asked for.
+    pub authority: Arc<Authority>,
     /// The networks that nodes get their pod networks from: at most one of each IP family, the first family first.
     /// Empty when something else hands them out.
     pub cluster_cidrs: Vec<ipnet::IpNet>,
@@ -123,6 +133,10 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
     entry::<ResourceQuotas>(|o, t| launch(ResourceQuotas::new(&o.informers, (o.clients)(ResourceQuotas::ACCOUNT)), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
+    entry::<Approver>(|o, t| launch(Approver::new(&o.informers), o, t)),
+    entry::<Signing>(|o, t| launch(Signing::new(&o.informers, o.authority.clone()), o, t)),
+    entry::<Cleaner>(|o, t| launch(Cleaner::new(&o.informers), o, t)),
+    entry::<TokenCleaner>(|o, t| launch(TokenCleaner::new(&o.informers), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),

@@ -33,6 +33,8 @@ impl World {
         let fake = Fake::default();
         for (group, version, plural, kind, namespaced) in [
             ("", "v1", "pods", "Pod", true),
+            ("", "v1", "secrets", "Secret", true),
+            ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
             ("", "v1", "configmaps", "ConfigMap", true),
             ("", "v1", "namespaces", "Namespace", false),
             ("", "v1", "persistentvolumes", "PersistentVolume", false),
@@ -60,6 +62,7 @@ impl World {
             informers: Informers::new(self.fake.client(), self.tasks.clone()),
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
+            authority: Arc::new(base::tls::Authority::in_memory("ca").expect("an authority")),
             local_volumes: None,
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
             clock: self.clock.clone(),

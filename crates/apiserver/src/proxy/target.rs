@@ -1,6 +1,7 @@
 //! The proxy subresource of pods, services and nodes: names such as `https:web:443`, and what they stand for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use apimachinery::Status;
 use http::header::{HOST, LOCATION};
@@ -110,7 +111,7 @@ fn redirect(on: &On<'_>) -> Response<Body> {
 fn backend(scheme: &str, host: &str, port: u16) -> Result<Backend, Status> {
     // Pods have certificates of their own making: the connection is encrypted, and not authenticated, as upstream's.
     let tls = match scheme {
-        "https" => Some(super::backend::unverified()?),
+        "https" => Some(Arc::new(base::tls::client_of_anybody().map_err(Status::internal)?)),
         _ => None,
     };
     Ok(Backend { host: host.to_owned(), port, tls })

@@ -21,7 +21,7 @@ pub(super) async fn config(target: &Target, identity: Option<Arc<Resolver>>) -> 
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| roots(&error))?.dangerous();
     let builder = if target.unverified {
-        builder.with_custom_certificate_verifier(Arc::new(crate::proxy::Unverified::default()))
+        builder.with_custom_certificate_verifier(Arc::new(base::tls::Unverified::default()))
     } else {
         let (store, own) = match &target.ca_bundle {
             Some(bundle) => (base::tls::roots(bundle).map_err(|error| roots(&error))?, certificates(bundle)),

@@ -21,12 +21,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How far back certificates are valid, for machines whose clocks differ.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(super) const BACKDATE: Duration = Duration::from_secs(3600);
 
 /// A certificate authority with its key, ECDSA P-256.
 pub struct Authority {
     bundle: String,
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate chain and its key, both PEM.
@@ -200,20 +200,32 @@ impl Identity {
 
     /// Whether two thirds of the lifetime have passed. What cannot be read is due.
     pub fn is_due(&self, now: SystemTime) -> bool {
-        let Ok((start, end)) = self.validity() else { return true };
-        let lifetime = end.duration_since(start).unwrap_or_default();
-        now >= start + lifetime * 2 / 3
+        self.due_in(now).is_none_or(|left| left.is_zero())
     }
 
-    /// Whether the leaf has the names that the request asks for.
-    fn fits(&self, request: &Request) -> bool {
-        let wanted: &[String] = match request {
-            Request::Server { sans, .. } | Request::Both { sans, .. } => sans,
-            Request::Client { .. } => return true,
+    /// How long until two thirds of the lifetime have passed; none of what cannot be read.
+    pub fn due_in(&self, now: SystemTime) -> Option<Duration> {
+        let (start, end) = self.validity().ok()?;
+        let due = start + end.duration_since(start).unwrap_or_default() * 2 / 3;
+        Some(due.duration_since(now).unwrap_or_default())
+    }
+
+    /// Whether the leaf is valid at this time.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.validity().is_ok_and(|(start, end)| start <= now && now < end)
+    }
+
+    /// Whether the leaf has the names that the request asks for, and is the user's.
+    pub fn fits(&self, request: &Request) -> bool {
+        let (user, wanted): (Option<&String>, &[String]) = match request {
+            Request::Server { sans, .. } => (None, sans),
+            Request::Both { user, sans, .. } => (Some(user), sans),
+            Request::Client { user, .. } => (Some(user), &[]),
         };
         self.with_leaf(|leaf| {
             let have = super::peer::alternative_names(leaf);
-            wanted.iter().all(|name| have.contains(name))
+            let names = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+            wanted.iter().all(|name| have.contains(name)) && user.is_none_or(|user| names.into_iter().any(|name| name == user))
         })
         .unwrap_or(false)
     }
@@ -229,7 +241,7 @@ impl Identity {
 
 /// A distinguished name keeps one value per attribute type; the organization's object identifier, spelled out, is a
 /// second type, and no identity of the cluster needs a third group.
-fn subject(name: &str, organizations: &[String]) -> Result<DistinguishedName, Error> {
+pub(super) fn subject(name: &str, organizations: &[String]) -> Result<DistinguishedName, Error> {
     let types = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
     if organizations.len() > types.len() {
         return Err(Error::Parse(format!("the groups of {name}: a certificate carries at most two")));
@@ -298,6 +310,10 @@ mod tests {
         assert_eq!(second.load_or_issue(&pki, "api", &request).unwrap().certificate, issued.certificate);
         let wider = Request::Server { name: "api".into(), sans: vec!["localhost".into(), "10.0.0.1".into()] };
         assert_ne!(second.load_or_issue(&pki, "api", &wider).unwrap().certificate, issued.certificate);
+        let client = |user: &str| Request::Client { user: user.into(), groups: vec![] };
+        let jane = second.load_or_issue(&pki, "client", &client("jane")).unwrap();
+        assert_eq!(second.load_or_issue(&pki, "client", &client("jane")).unwrap().certificate, jane.certificate);
+        assert_ne!(second.load_or_issue(&pki, "client", &client("joe")).unwrap().certificate, jane.certificate);
         let other = Authority::in_memory("test-ca").unwrap();
         assert!(!other.signed(&issued), "another key under the same name");
     }
@@ -312,6 +328,8 @@ mod tests {
         let now = SystemTime::now();
         assert!(!identity.is_due(now + hours(2)));
         assert!(identity.is_due(now + hours(4)));
+        assert!(identity.due_in(now).unwrap().as_secs().abs_diff(3 * 3600) < 60);
+        assert!(identity.is_valid(now) && identity.is_valid(now + hours(4)) && !identity.is_valid(now + hours(6)));
     }
 
     #[test]

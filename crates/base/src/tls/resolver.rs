@@ -22,7 +22,7 @@ pub struct Resolver {
 }
 
 enum Source {
-    /// Two files that somebody else replaces.
+    /// Two files that somebody else replaces, and may be yet to write.
     Files { certificate: PathBuf, key: PathBuf },
     /// Issued here, kept as `NAME.crt` and `NAME.key`.
     Issued { authority: Arc<Authority>, dir: PathBuf, name: String, request: Request },
@@ -30,9 +30,11 @@ enum Source {
     Memory { authority: Arc<Authority>, request: Request },
 }
 
+/// None is there before the first certificate is.
+type Certified = Option<(Arc<CertifiedKey>, Identity)>;
+
 struct State {
-    certified: Arc<CertifiedKey>,
-    identity: Identity,
+    certified: Certified,
     changed: Option<SystemTime>,
     looked: Instant,
 }
@@ -41,6 +43,18 @@ impl Resolver {
     /// Serves what the two files hold, and reads them again when they change.
     pub fn files(certificate: &Path, key: &Path) -> Result<Arc<Self>, Error> {
         Self::new(Source::Files { certificate: certificate.into(), key: key.into() })
+    }
+
+    /// Like [`Resolver::files`], of files that may be yet to come: until then handshakes have no certificate.
+    pub fn pending(certificate: &Path, key: &Path) -> Result<Arc<Self>, Error> {
+        match Self::files(certificate, key) {
+            Err(Error::Missing(_)) => {
+                let state = State { certified: None, changed: None, looked: Instant::now() };
+                let source = Source::Files { certificate: certificate.into(), key: key.into() };
+                Ok(Arc::new(Self { source, state: RwLock::new(state) }))
+            }
+            other => other,
+        }
     }
 
     /// Serves `NAME.crt` and `NAME.key` under `dir`, which `authority` issues and renews.
@@ -58,11 +72,12 @@ impl Resolver {
         Ok(Arc::new(Self { source, state }))
     }
 
-    /// The current certificate; the last good one when a newer cannot be had, which is logged.
-    pub fn current(&self) -> Arc<CertifiedKey> {
+    /// The current certificate; the last good one when a newer cannot be had, which is logged. None before there is one.
+    pub fn current(&self) -> Option<Arc<CertifiedKey>> {
+        let certified = |state: &State| state.certified.as_ref().map(|(certified, _)| certified.clone());
         let state = self.state.read();
-        if state.looked.elapsed() < LOOK_EVERY {
-            return state.certified.clone();
+        if state.certified.is_some() && state.looked.elapsed() < LOOK_EVERY {
+            return certified(&state);
         }
         let stale = self.source.is_stale(&state);
         drop(state);
@@ -71,10 +86,11 @@ impl Resolver {
         if stale {
             match self.source.load() {
                 Ok(fresh) => *state = fresh,
+                Err(Error::Missing(_)) => {}
                 Err(error) => tracing::error!(%error, "cannot renew the certificate, going on with the old one"),
             }
         }
-        state.certified.clone()
+        certified(&state)
     }
 }
 
@@ -82,18 +98,19 @@ impl Source {
     fn load(&self) -> Result<State, Error> {
         let changed = self.changed();
         let identity = match self {
-            Self::Files { certificate, key } => Identity::load(certificate, key)?
-                .ok_or_else(|| Error::Parse(format!("{}: no such file", certificate.display())))?,
+            Self::Files { certificate, key } => {
+                Identity::load(certificate, key)?.ok_or_else(|| Error::Missing(certificate.clone()))?
+            }
             Self::Issued { authority, dir, name, request } => authority.load_or_issue(dir, name, request)?,
             Self::Memory { authority, request } => authority.issue(request)?,
         };
-        Ok(State { certified: identity.certified()?, identity, changed, looked: Instant::now() })
+        Ok(State { certified: Some((identity.certified()?, identity)), changed, looked: Instant::now() })
     }
 
     fn is_stale(&self, state: &State) -> bool {
-        let due = || state.identity.is_due(SystemTime::now());
+        let due = || state.certified.as_ref().is_none_or(|(_, identity)| identity.is_due(SystemTime::now()));
         match self {
-            Self::Files { .. } => self.changed() != state.changed,
+            Self::Files { .. } => state.certified.is_none() || self.changed() != state.changed,
             Self::Issued { .. } => self.changed() != state.changed || due(),
             Self::Memory { .. } => due(),
         }
@@ -117,13 +134,13 @@ impl std::fmt::Debug for Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
+        self.current()
     }
 }
 
 impl ResolvesClientCert for Resolver {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
+        self.current()
     }
 
     fn has_certs(&self) -> bool {
@@ -144,13 +161,24 @@ mod tests {
         let request = Request::Server { name: "a".into(), sans: vec!["a".into()] };
         authority.issue(&request).unwrap().store(&certificate, &key).unwrap();
         let resolver = Resolver::files(&certificate, &key).unwrap();
-        let first = resolver.current();
+        let first = resolver.current().unwrap();
         authority.issue(&request).unwrap().store(&certificate, &key).unwrap();
-        assert!(Arc::ptr_eq(&first, &resolver.current()), "looked a moment ago");
+        assert!(Arc::ptr_eq(&first, &resolver.current().unwrap()), "looked a moment ago");
         let mut state = resolver.state.write();
         state.looked = Instant::now().checked_sub(LOOK_EVERY).unwrap();
         state.changed = None;
         drop(state);
-        assert_ne!(first.cert, resolver.current().cert);
+        assert_ne!(first.cert, resolver.current().unwrap().cert);
+    }
+    #[test]
+    fn what_is_yet_to_come_is_served_when_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("a.crt"), dir.path().join("a.key"));
+        assert!(Resolver::files(&certificate, &key).is_err());
+        let resolver = Resolver::pending(&certificate, &key).unwrap();
+        assert!(resolver.current().is_none());
+        let request = Request::Server { name: "a".into(), sans: vec!["a".into()] };
+        Authority::in_memory("ca").unwrap().issue(&request).unwrap().store(&certificate, &key).unwrap();
+        assert!(resolver.current().is_some(), "looked for at each handshake");
     }
 }

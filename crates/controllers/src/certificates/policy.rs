@@ -1,0 +1,219 @@
+//! What the signers of `kubernetes.io` certify, and what nodes get without anybody's approval. Pure.
+
+use std::net::IpAddr;
+
+use base::tls::{SigningRequest, Usage};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
+use k8s_openapi::api::core::v1::Node;
+
+use crate::meta;
+
+/// The annotation of a Node that says by which key it has joined: the SHA-256 of the public key. Its name is given to nobody else.
+pub const NODE_KEY: &str = "knarr.io/node-key";
+
+const USER: &str = "system:node:";
+const GROUP: &str = "system:nodes";
+
+/// A signer of the cluster's authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signer {
+    /// Clients of the API server.
+    Client,
+    /// Kubelets, as clients of the API server.
+    KubeletClient,
+    /// Kubelets, as servers.
+    KubeletServing,
+}
+
+impl Signer {
+    pub(super) fn of(name: &str) -> Option<Self> {
+        match name {
+            "kubernetes.io/kube-apiserver-client" => Some(Self::Client),
+            "kubernetes.io/kube-apiserver-client-kubelet" => Some(Self::KubeletClient),
+            "kubernetes.io/kubelet-serving" => Some(Self::KubeletServing),
+            _ => None,
+        }
+    }
+
+    /// What it must be for, and nothing but that and what comes with every certificate.
+    fn purpose(self) -> Usage {
+        match self {
+            Self::Client | Self::KubeletClient => Usage::ClientAuth,
+            Self::KubeletServing => Usage::ServerAuth,
+        }
+    }
+}
+
+/// Why a signer does not certify something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("cannot read the request: {0}")]
+    Unreadable(String),
+    #[error("usages did not match: {0}")]
+    Usages(String),
+    #[error("organization is not system:nodes")]
+    Organization,
+    #[error("subject common name does not begin with system:node:")]
+    CommonName,
+    #[error("names are not allowed in the certificate of a client")]
+    Names,
+    #[error("only DNS names and IP addresses are allowed")]
+    OtherNames,
+    #[error("at least one DNS name or IP address is needed")]
+    NoNames,
+}
+
+/// What is asked of a signer, read and checked.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) request: SigningRequest,
+    pub(super) usages: Vec<Usage>,
+}
+
+/// Checks a request against the rules of its signer.
+pub(super) fn check(signer: Signer, spec: &CertificateSigningRequestSpec) -> Result<Wanted, Violation> {
+    let request = SigningRequest::parse(&spec.request.0).map_err(|error| Violation::Unreadable(error.to_string()))?;
+    let names: Vec<&str> = spec.usages.iter().flatten().map(String::as_str).collect();
+    let usages: Option<Vec<Usage>> = names.iter().map(|name| usage(name)).collect();
+    let allowed = |usage: &Usage| *usage == signer.purpose() || matches!(usage, Usage::DigitalSignature | Usage::KeyEncipherment);
+    let usages = usages
+        .filter(|usages| usages.iter().all(allowed) && usages.contains(&signer.purpose()))
+        .ok_or_else(|| Violation::Usages(names.join(", ")))?;
+    let unnamed = request.dns.is_empty() && request.ips.is_empty();
+    match signer {
+        Signer::Client => return Ok(Wanted { request, usages }),
+        Signer::KubeletClient if !unnamed || request.others => return Err(Violation::Names),
+        Signer::KubeletServing if request.others => return Err(Violation::OtherNames),
+        Signer::KubeletServing if unnamed => return Err(Violation::NoNames),
+        _ => {}
+    }
+    if request.organizations != [GROUP] {
+        return Err(Violation::Organization);
+    }
+    match node(&request) {
+        Some(_) => Ok(Wanted { request, usages }),
+        None => Err(Violation::CommonName),
+    }
+}
+
+fn usage(name: &str) -> Option<Usage> {
+    match name {
+        "digital signature" => Some(Usage::DigitalSignature),
+        "key encipherment" => Some(Usage::KeyEncipherment),
+        "client auth" => Some(Usage::ClientAuth),
+        "server auth" => Some(Usage::ServerAuth),
+        _ => None,
+    }
+}
+
+/// The node that a request is for.
+pub(super) fn node(request: &SigningRequest) -> Option<&str> {
+    request.name.strip_prefix(USER).filter(|name| !name.is_empty())
+}
+
+/// Whether the certificate is for the requester itself.
+pub(super) fn is_own(spec: &CertificateSigningRequestSpec, request: &SigningRequest) -> bool {
+    let groups = spec.groups.iter().flatten();
+    spec.username.as_deref() == Some(request.name.as_str()) && groups.into_iter().any(|group| group == GROUP)
+}
+
+/// Whether a machine may become the node of this name: nobody has it, or the machine has the key with which the node has joined.
+pub(super) fn may_join(node: Option<&Node>, fingerprint: &str) -> bool {
+    node.is_none_or(|node| meta::annotation(node, NODE_KEY) == Some(fingerprint))
+}
+
+/// Whether the node has these names: its own name and host names, and addresses that no other node has.
+pub(super) fn has_names<'a>(node: &Node, others: impl Iterator<Item = &'a Node>, request: &SigningRequest) -> bool {
+    let own = meta::name(node);
+    let has_dns =
+        |wanted: &String| wanted == own || addresses(node, &["Hostname", "InternalDNS", "ExternalDNS"]).any(|a| a == wanted);
+    let ips = |node| addresses(node, &["InternalIP", "ExternalIP"]).filter_map(|text| text.parse::<IpAddr>().ok());
+    let has_ip = |wanted: &IpAddr| ips(node).any(|ip| ip == *wanted);
+    request.dns.iter().all(has_dns)
+        && request.ips.iter().all(has_ip)
+        && !others.filter(|other| meta::name(*other) != own).any(|other| ips(other).any(|ip| request.ips.contains(&ip)))
+}
+
+fn addresses<'a>(node: &'a Node, types: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter(|address| types.contains(&address.type_.as_str())).map(|address| address.address.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base::tls;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::object;
+
+    fn spec(name: &str, groups: &[&str], sans: &[&str], usages: &[&str]) -> CertificateSigningRequestSpec {
+        let own = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let wanted = tls::Request::Both { user: name.to_owned(), groups: own(groups), sans: own(sans) };
+        let request = tls::request(&tls::generate_key().unwrap(), &wanted).unwrap();
+        CertificateSigningRequestSpec {
+            request: k8s_openapi::ByteString(request.into_bytes()),
+            usages: Some(own(usages)),
+            ..Default::default()
+        }
+    }
+
+    const CLIENT: &[&str] = &["digital signature", "client auth"];
+    const SERVER: &[&str] = &["digital signature", "key encipherment", "server auth"];
+
+    #[test]
+    fn signers_have_rules() {
+        let check = |signer, name: &str, groups: &[&str], sans: &[&str], usages: &[&str], expected: Result<(), Violation>| {
+            assert_eq!(super::check(signer, &spec(name, groups, sans, usages)).map(drop), expected, "{signer:?} {name}");
+        };
+        let nodes = &["system:nodes"][..];
+        let usages = |names: &[&str]| Err(Violation::Usages(names.join(", ")));
+        check(Signer::KubeletClient, "system:node:a", nodes, &[], CLIENT, Ok(()));
+        check(Signer::KubeletClient, "system:node:a", nodes, &[], &["key encipherment", "client auth"], Ok(()));
+        check(Signer::KubeletClient, "system:node:a", nodes, &[], SERVER, usages(SERVER));
+        check(Signer::KubeletClient, "system:node:a", nodes, &[], &["digital signature"], usages(&["digital signature"]));
+        check(Signer::KubeletClient, "system:node:a", nodes, &["a"], CLIENT, Err(Violation::Names));
+        check(Signer::KubeletClient, "system:node:a", &["system:nodes", "b"], &[], CLIENT, Err(Violation::Organization));
+        check(Signer::KubeletClient, "system:node:a", &["system:masters"], &[], CLIENT, Err(Violation::Organization));
+        check(Signer::KubeletClient, "system:node:", nodes, &[], CLIENT, Err(Violation::CommonName));
+        check(Signer::KubeletClient, "jane", nodes, &[], CLIENT, Err(Violation::CommonName));
+        check(Signer::KubeletServing, "system:node:a", nodes, &["a", "10.0.0.1"], SERVER, Ok(()));
+        check(Signer::KubeletServing, "system:node:a", nodes, &[], SERVER, Err(Violation::NoNames));
+        check(Signer::KubeletServing, "system:node:a", nodes, &["a"], CLIENT, usages(CLIENT));
+        check(Signer::Client, "jane", &["a", "b"], &[], CLIENT, Ok(()));
+        check(Signer::Client, "jane", &[], &[], &["client auth", "server auth"], usages(&["client auth", "server auth"]));
+        check(Signer::Client, "jane", &[], &[], &["client auth", "cert sign"], usages(&["client auth", "cert sign"]));
+    }
+
+    #[test]
+    fn a_name_belongs_to_the_key_that_joined() {
+        let check = |annotations: Option<serde_json::Value>, expected: bool| {
+            let node = annotations.map(|all| object::<Node>(json!({"metadata": {"name": "a", "annotations": all}})));
+            assert_eq!(may_join(node.as_ref(), "f00d"), expected);
+        };
+        check(None, true);
+        check(Some(json!({NODE_KEY: "f00d"})), true);
+        check(Some(json!({NODE_KEY: "beef"})), false);
+        check(Some(json!({})), false);
+    }
+
+    #[test]
+    fn a_node_gets_its_own_names() {
+        let node = |name: &str, ip: &str| -> Node {
+            let addresses = json!([{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}]);
+            object(json!({"metadata": {"name": name}, "status": {"addresses": addresses}}))
+        };
+        let check = |sans: &[&str], others: &[Node], expected: bool| {
+            let spec = spec("system:node:a", &["system:nodes"], sans, SERVER);
+            let wanted = super::check(Signer::KubeletServing, &spec).unwrap();
+            let own = node("a", "10.0.0.1");
+            assert_eq!(has_names(&own, others.iter().chain([&own]), &wanted.request), expected, "{sans:?}");
+        };
+        check(&["a", "10.0.0.1"], &[node("b", "10.0.0.2")], true);
+        check(&["b", "10.0.0.1"], &[], false);
+        check(&["a", "10.0.0.2"], &[], false);
+        check(&["kubernetes.default.svc"], &[], false);
+        check(&["a", "10.0.0.1"], &[node("b", "10.0.0.1")], false);
+    }
+}
