@@ -1,6 +1,8 @@
 //! What a cluster has from its first start beside what the API server keeps: the Service of the cluster DNS, which clients look up and
 //! whose address the node serves itself, and the default class of volumes.
 
+pub(crate) mod nodes;
+
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
 
 /// A whole Kubernetes cluster in one process.
 #[derive(Parser)]
@@ -40,6 +41,10 @@ impl Cli {
 pub(crate) enum Command {
     /// Run a cluster on this machine.
     Server(Box<Server>),
+    /// Run a node of a cluster whose server is on another machine.
+    Agent(Box<Agent>),
+    /// Make, list and delete the tokens by which machines join.
+    Token(Token),
     /// Say what is ready and what is not.
     Status(Status),
     /// Stop the pods of a server that has ended, and remove their network.
@@ -60,15 +65,6 @@ pub(crate) struct Server {
     /// Address that the API server listens on.
     #[arg(long, default_value = "0.0.0.0")]
     pub(crate) bind_address: IpAddr,
-    /// The node's name; the host name by default.
-    #[arg(long)]
-    pub(crate) node_name: Option<String>,
-    /// The node's address; that of the default route by default.
-    #[arg(long)]
-    pub(crate) node_ip: Option<IpAddr>,
-    /// Port of the kubelet.
-    #[arg(long, default_value_t = 10250)]
-    pub(crate) kubelet_port: u16,
     /// Network of all pods.
     #[arg(long, default_value = "10.42.0.0/16")]
     pub(crate) cluster_cidr: IpNet,
@@ -84,15 +80,83 @@ pub(crate) struct Server {
     /// Further names and addresses by which clients reach the API server.
     #[arg(long = "tls-san")]
     pub(crate) tls_san: Vec<String>,
-    /// Mirrors of image registries and how to talk to them (YAML).
-    #[arg(long)]
-    pub(crate) registries: Option<PathBuf>,
     /// Run no pods on this machine.
     #[arg(long)]
     pub(crate) no_agent: bool,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Options of `knarr agent`.
+#[derive(Args, Clone)]
+pub(crate) struct Agent {
+    /// Where the server is: https://HOST:PORT.
+    #[arg(long)]
+    pub(crate) server: String,
+    /// File with the token to join with. A machine that has joined needs it only when its certificate has expired.
+    #[arg(long)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where everything is kept.
+    #[arg(long, default_value = crate::paths::DEFAULT)]
+    pub(crate) data_dir: PathBuf,
+    /// Address that the kubelet listens on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub(crate) bind_address: IpAddr,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Options of `knarr token`.
+#[derive(Args, Clone)]
+pub(crate) struct Token {
+    /// The server's data directory.
+    #[arg(long, default_value = crate::paths::DEFAULT, global = true)]
+    pub(crate) data_dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Subcommand, Clone)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it.
+    Create {
+        /// How long it is good, such as 30m or 24h; 0 is for ever.
+        #[arg(long, default_value = "24h", value_parser = duration)]
+        ttl: Duration,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// Print the tokens that there are, without their secrets.
+    List,
+    /// Make a token worthless. Nodes that have joined with it stay.
+    Delete {
+        /// The token's id, the six characters before the dot.
+        id: String,
+    },
+}
+
+/// What is said of a node, wherever it runs.
+#[derive(Args, Clone)]
+pub(crate) struct Node {
+    /// The node's name; the host name by default.
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// The node's address; that of the default route by default.
+    #[arg(long)]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Port of the kubelet.
+    #[arg(long, default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
+    /// Mirrors of image registries and how to talk to them (YAML).
+    #[arg(long)]
+    pub(crate) registries: Option<PathBuf>,
     /// Labels of the node.
     #[arg(long = "label", value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,
+    /// Taints that the node registers with: KEY=VALUE:EFFECT or KEY:EFFECT.
+    #[arg(long = "taint", value_parser = taint)]
+    pub(crate) taints: Vec<Taint>,
     /// Most pods on the node.
     #[arg(long, default_value_t = 110)]
     pub(crate) max_pods: u32,
@@ -128,6 +192,16 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn taint(text: &str) -> Result<Taint, String> {
+    let (rest, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err("the effect is one of NoSchedule, PreferNoSchedule, NoExecute".to_owned());
+    }
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+    Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
@@ -158,6 +232,19 @@ mod tests {
         check("2m", Some(120_000));
         check("1d", None);
         check("s", None);
+    }
+
+    #[test]
+    fn taints() {
+        let check = |text: &str, expected: Option<(&str, Option<&str>, &str)>| {
+            let found = taint(text).ok();
+            assert_eq!(found.as_ref().map(|t| (t.key.as_str(), t.value.as_deref(), t.effect.as_str())), expected, "{text}");
+        };
+        check("a.b/c=d:NoSchedule", Some(("a.b/c", Some("d"), "NoSchedule")));
+        check("a:NoExecute", Some(("a", None, "NoExecute")));
+        check("a=:PreferNoSchedule", Some(("a", None, "PreferNoSchedule")));
+        check("a=b", None);
+        check("a=b:Never", None);
     }
 
     #[test]

@@ -2,16 +2,19 @@
 
 mod killall;
 mod status;
+mod token;
 
 use anyhow::Result;
 
 use crate::cli::Command;
-use crate::server;
+use crate::{agent, server};
 
 /// Runs one subcommand.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Server(options) => server::run(*options),
+        Command::Agent(options) => agent::run(*options),
+        Command::Token(options) => token::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Killall(options) => killall::run(&options),
         Command::Version => {

@@ -6,6 +6,7 @@ use apiserver::{Api, authn};
 use base::metrics::Page;
 use client::Client;
 use client::measured::Meter;
+use client::remote::Remote;
 use http::header::{HeaderValue, USER_AGENT};
 use tower::ServiceExt;
 
@@ -55,6 +56,16 @@ pub(crate) fn controller(api: &Api, account: &str) -> Client {
 /// A kubelet.
 pub(crate) fn node(api: &Api, name: &str) -> Client {
     client(api, authn::user(format!("system:node:{name}"), vec!["system:nodes".to_owned()]), KUBELET, &NODE)
+}
+
+/// A node on another machine than the server's.
+pub(crate) fn remote_node(remote: Remote) -> Client {
+    Client::new(NODE.measure(remote.with_agent(KUBELET)), "default")
+}
+
+/// Its service proxy and DNS, with the node's identity: who holds the one could always read by the other.
+pub(crate) fn remote_proxy(remote: Remote) -> Client {
+    Client::new(NODE.measure(remote.with_agent(PROXY)), "default")
 }
 
 /// The API server itself, for the objects that it keeps.

@@ -1,16 +1,21 @@
 //! `knarr`: a whole Kubernetes cluster in one process.
 
+mod agent;
 mod bootstrap;
 mod cli;
 mod commands;
 mod identity;
 mod kubeconfig;
+mod local;
 mod node;
 mod paths;
 mod preflight;
+mod process;
 mod server;
+mod token;
 mod version;
 
+use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,6 +23,18 @@ use clap::Parser;
 /// A fifth of what creating an object costs was the C library's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The address by which this machine reaches others: that of its default route, else the first that is not loopback.
+fn default_address() -> Option<IpAddr> {
+    // Connecting a datagram socket sends nothing; it makes the kernel choose the source address. The target is TEST-NET-1.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
+    routed.ok().or_else(|| {
+        let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+        let addresses = interfaces.filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())));
+        addresses.into_iter().find(|address| !address.is_loopback())
+    })
+}
 
 fn main() -> ExitCode {
     // Shims and the OCI helper are this same program: they are small, and go their own way before anything else.

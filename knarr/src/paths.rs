@@ -36,6 +36,16 @@ impl Paths {
         self.root.join("kubeconfig")
     }
 
+    /// The token by which machines join.
+    pub(crate) fn token(&self) -> PathBuf {
+        self.root.join("token")
+    }
+
+    /// Held by the agent that works here.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// The node's name, once a server has run here.
     pub(crate) fn node_name(&self) -> PathBuf {
         self.root.join("node-name")

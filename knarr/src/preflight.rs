@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use apimachinery::names;
 use ipnet::IpNet;
 
-use crate::cli::Server;
+use crate::cli;
 
 /// Whether a server can run here; says what is missing and what to do.
 pub(crate) fn check(runs_pods: bool) -> Result<()> {
@@ -55,19 +55,30 @@ pub(crate) fn networks(cluster: IpNet, service: IpNet, dns: Option<IpAddr>) -> R
     }
 }
 
-/// Whether the node's names and labels are ones that the API takes, and its address is this machine's.
-pub(crate) fn node(options: &Server) -> Result<()> {
-    let domain = &options.cluster_domain;
-    if let Some(problem) = names::dns1123_subdomain(domain).first() {
-        bail!("{domain:?} cannot be the domain of the cluster: {problem}");
+/// Whether the API takes the name of the cluster's domain.
+pub(crate) fn domain(domain: &str) -> Result<()> {
+    match names::dns1123_subdomain(domain).first() {
+        Some(problem) => bail!("{domain:?} cannot be the domain of the cluster: {problem}"),
+        None => Ok(()),
     }
+}
+
+/// Whether the node's labels and taints are ones that the API takes, and its address is this machine's.
+pub(crate) fn node(options: &cli::Node) -> Result<()> {
     for (key, value) in &options.labels {
         let problems = names::qualified_name(key).into_iter().chain(names::label_value(value)).next();
         if let Some(problem) = problems {
             bail!("{key:?}={value:?} cannot be a label of the node: {problem}");
         }
     }
-    let Some(address) = options.node_ip.filter(|_| !options.no_agent) else { return Ok(()) };
+    for taint in &options.taints {
+        let problems = names::qualified_name(&taint.key).into_iter();
+        let problems = problems.chain(names::label_value(taint.value.as_deref().unwrap_or_default())).next();
+        if let Some(problem) = problems {
+            bail!("{:?} cannot be a taint of the node: {problem}", taint.key);
+        }
+    }
+    let Some(address) = options.node_ip else { return Ok(()) };
     // Only an address of this machine can be bound.
     match std::net::UdpSocket::bind((address, 0)) {
         Ok(_) => Ok(()),
@@ -106,7 +117,11 @@ mod tests {
         let refused = |arguments: &[&str], problem: &str| {
             let cli = crate::cli::Cli::try_parse_from(["knarr", "server"].iter().chain(arguments)).unwrap();
             let crate::cli::Command::Server(options) = cli.command else { panic!("not a server") };
-            let found = node(&options).err().map(|error| error.to_string()).unwrap_or_default();
+            let found = domain(&options.cluster_domain)
+                .and_then(|()| node(&options.node))
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             assert!(if problem.is_empty() { found.is_empty() } else { found.contains(problem) }, "{arguments:?}: {found}");
         };
         refused(&["--label", "a=b", "--node-ip", "127.0.0.1"], "");
@@ -114,6 +129,6 @@ mod tests {
         refused(&["--label", "a=b c"], "cannot be a label");
         refused(&["--cluster-domain", "A_B"], "cannot be the domain");
         refused(&["--node-ip", "192.0.2.7"], "not an address of this machine");
-        refused(&["--node-ip", "192.0.2.7", "--no-agent"], "");
+        refused(&["--taint", "a b:NoExecute"], "cannot be a taint");
     }
 }

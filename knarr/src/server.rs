@@ -1,71 +1,53 @@
 //! `knarr server`: builds the components, starts them in order, and drains them in the opposite order.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use base::metrics::Page;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
 use client::Informers;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bootstrap;
+use crate::local::{InProcess, Issued};
 use crate::node::{self, Node};
 use crate::paths::Paths;
+use crate::process::{self, Ending, create_private, make_private};
+use crate::token::JoinToken;
 use crate::{cli, identity, kubeconfig, preflight};
 
 /// How long each layer may take to end. Together they stay below the ten seconds that service managers give.
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
 const DRAIN_API: Duration = Duration::from_secs(4);
 
-/// How long after the start the code that only the start needs is let go of.
-const SETTLED: Duration = Duration::from_secs(3);
-
 /// Runs until a signal or a failure.
 pub(crate) fn run(options: cli::Server) -> Result<()> {
-    // Files for pods have modes that their users need; what is private gets its own mode. The starter's mask is for neither.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     preflight::check(!options.no_agent)?;
     preflight::networks(options.cluster_cidr, options.service_cidr, options.cluster_dns)?;
-    preflight::node(&options)?;
-    let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
-    if let Err(error) = base::budgets::descriptors::raise() {
-        tracing::warn!(%error, "cannot raise the limit of descriptors");
+    preflight::domain(&options.cluster_domain)?;
+    if !options.no_agent {
+        preflight::node(&options.node)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(options))
+    let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    process::run(serve(options))
 }
 
 async fn serve(options: cli::Server) -> Result<()> {
-    let (tasks, mut failures) = Tasks::root();
+    let (tasks, failures) = Tasks::root();
     let (storage, api_tasks, components) = (tasks.child(), tasks.child(), tasks.child());
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ending = Ending::new(failures)?;
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }
     let engine = store::Fjall::open(store::Options::new(paths.store()), &storage).await?;
-    let started = start(&options, &paths, engine.clone(), &api_tasks, &components);
-    let ended = tokio::select! {
-        result = started => match result {
-            Err(error) => Err(error),
-            Ok(()) => tokio::select! {
-                _ = terminate.recv() => Ok(()),
-                _ = interrupt.recv() => Ok(()),
-                failure = failures.recv() => failure.map_or(Ok(()), |failure| Err(failure.into())),
-            },
-        },
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        failure = failures.recv() => failure.map_or(Ok(()), |failure| Err(failure.into())),
-    };
+    let ended = ending.wait(start(&options, &paths, engine.clone(), &api_tasks, &components)).await;
     tracing::info!("stopping; pods keep running");
     // Components first, so that they can still tell the API what they leave; the store last.
     if !components.drain(DRAIN_COMPONENTS).await {
@@ -82,15 +64,7 @@ async fn serve(options: cli::Server) -> Result<()> {
 /// Starts everything, each part when what it needs is there.
 async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_tasks: &Tasks, components: &Tasks) -> Result<()> {
     let readiness = Readiness::default();
-    let node_ip = match options.node_ip {
-        Some(address) => address,
-        None => default_address().context("cannot tell this machine's address: give it with --node-ip")?,
-    };
-    let node_name = match &options.node_name {
-        Some(name) => name.clone(),
-        None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
-    };
-    check_name(&node_name)?;
+    let identity = node::Identity::of(&options.node)?;
     let authority = Arc::new(Authority::load_or_create(&paths.pki(), "ca", "knarr-ca")?);
     let kubernetes = address_at(options.service_cidr, 1)?;
     let dns = options.cluster_dns.map_or_else(|| address_at(options.service_cidr, 10), Ok)?;
@@ -104,7 +78,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let service = apiserver::Service::new(
         Arc::new(engine),
         authority.clone(),
-        api_options(options, paths, node_ip, kubernetes),
+        api_options(options, paths, identity.ip, kubernetes),
         readiness.clone(),
         api_tasks,
     )
@@ -113,22 +87,41 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::cluster_dns(identity::apiserver(&handle.api), dns).await?;
     bootstrap::local_storage(identity::apiserver(&handle.api)).await?;
-    let volumes = controllers::LocalVolumes { node: node_name.clone(), root: paths.volumes() };
+    let volumes = controllers::LocalVolumes { node: identity.name.clone(), root: paths.volumes() };
+    let cluster = cluster(options, dns);
+    let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
+    let server = format!("https://{}", SocketAddr::new(identity.ip, handle.address.port()));
+    let (client, bundle, whole) = (identity::apiserver(&handle.api), authority.bundle().to_owned(), cluster.clone());
+    // Nobody waits for it but machines that join, and they try again.
+    components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
+        bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
+    });
     start_controllers(options, &handle, &authority, volumes, &readiness, components);
     if !options.no_agent {
-        std::fs::write(paths.node_name(), &node_name)?;
-        let node = Node { name: node_name, ip: node_ip, dns, authority: authority.clone() };
-        node::start(options, paths, node, &handle.api, &readiness, components).await?;
+        std::fs::write(paths.node_name(), &identity.name)?;
+        let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
+        let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
+        let node = node::Options {
+            reserved_ports: vec![options.port],
+            ..node::Options::new(&options.node, identity, cluster, options.bind_address)
+        };
+        Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?;
     }
-    components.spawn_until_cancelled("code of the start", OnFailure::Log, async {
-        tokio::time::sleep(SETTLED).await;
-        runtime::memory::release_code();
-        Ok::<_, std::convert::Infallible>(())
-    });
+    process::settle(components);
     // Last: who sees the file may connect.
     kubeconfig::write(&paths.kubeconfig(), &paths.pki(), &authority, options.bind_address, handle.address.port())?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
     Ok(())
+}
+
+/// What this server's cluster is, for its nodes.
+fn cluster(options: &cli::Server, dns: IpAddr) -> node::Cluster {
+    node::Cluster {
+        pods: vec![options.cluster_cidr],
+        services: vec![options.service_cidr],
+        dns,
+        domain: options.cluster_domain.clone(),
+    }
 }
 
 fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes: IpAddr) -> apiserver::Options {
@@ -155,7 +148,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
 fn start_controllers(
     options: &cli::Server,
     handle: &apiserver::Handle,
-    authority: &Authority,
+    authority: &Arc<Authority>,
     volumes: controllers::LocalVolumes,
     readiness: &Readiness,
     tasks: &Tasks,
@@ -172,6 +165,7 @@ fn start_controllers(
         informers: informers.clone(),
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
+        authority: authority.clone(),
         cluster_cidrs: vec![options.cluster_cidr],
         clock: controllers::Clock::system(),
         local_volumes: Some(volumes).filter(|_| !options.no_agent),
@@ -193,21 +187,6 @@ fn allocated(directory: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// Makes the data directory, for this user only.
-fn create_private(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("cannot make the data directory {}", path.display()))
-}
-
-/// Makes a part of the data directory private, whatever the mode of the directory that a user has given us.
-fn make_private(path: &Path) -> Result<()> {
-    create_private(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(|| path.display().to_string())
-}
-
 /// The nth address of a network.
 fn address_at(network: ipnet::IpNet, offset: u32) -> Result<IpAddr> {
     let address = match network.network() {
@@ -218,40 +197,4 @@ fn address_at(network: ipnet::IpNet, offset: u32) -> Result<IpAddr> {
         bail!("the service network {network} is too small");
     }
     Ok(address)
-}
-
-/// The address by which this machine reaches others: that of its default route, else the first that is not loopback.
-fn default_address() -> Option<IpAddr> {
-    // Connecting a datagram socket sends nothing; it makes the kernel choose the source address. The target is TEST-NET-1.
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
-    routed.ok().or_else(|| {
-        let interfaces = nix::ifaddrs::getifaddrs().ok()?;
-        let addresses = interfaces.filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())));
-        addresses.into_iter().find(|address| !address.is_loopback())
-    })
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let problems = apimachinery::names::dns1123_subdomain(name);
-    match problems.first() {
-        Some(problem) => bail!("{name:?} cannot be the node's name: {problem}. Give another with --node-name"),
-        None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn parts_of_an_open_directory_are_private() {
-        let directory = tempfile::tempdir().unwrap();
-        let part = directory.path().join("pki");
-        std::fs::create_dir(&part).unwrap();
-        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).unwrap();
-        make_private(&part).unwrap();
-        assert_eq!(std::fs::metadata(&part).unwrap().permissions().mode() & 0o777, 0o700);
-    }
 }

@@ -41,6 +41,8 @@ pub struct Options {
     pub pod_max_pids: Option<i64>,
     /// Labels to register the node with.
     pub labels: BTreeMap<String, String>,
+    /// Annotations to register the node with.
+    pub annotations: BTreeMap<String, String>,
     /// Taints to register the node with.
     pub taints: Vec<Taint>,
     /// The HTTPS endpoint; none does not serve.

@@ -319,6 +319,7 @@ impl Cell {
             max_pods: 110,
             pod_max_pids: Some(1000),
             labels: Default::default(),
+            annotations: Default::default(),
             taints: Vec::new(),
             server,
         };

@@ -8,6 +8,7 @@
 //! the bridge: pods and host processes reach them before any Service or endpoint exists.
 
 mod ipam;
+pub mod overlay;
 mod rtnl;
 mod sysctl;
 
@@ -62,6 +63,9 @@ pub enum Error {
     /// The bridge vanished.
     #[error("bridge {0} is gone: restart the node agent to set it up again")]
     NoBridge(String),
+    /// The device between nodes vanished.
+    #[error("the link {0} is gone: restart the node agent to set it up again")]
+    NoOverlay(String),
     /// The process stops.
     #[error("the process is shutting down")]
     Stopped,
@@ -84,6 +88,10 @@ pub struct Options {
     pub local_addresses: Vec<IpAddr>,
     /// TCP ports of the node that no service and no pod gets: those of the API server and of the kubelet.
     pub reserved_ports: Vec<u16>,
+    /// The node's own address, by which others reach it; none is a node without others.
+    pub node_ip: Option<IpAddr>,
+    /// Name of the device to other nodes, at most 15 characters.
+    pub overlay: String,
     /// Largest packet, bytes; none takes that of the default route's link.
     pub mtu: Option<u32>,
     /// Hide pods behind the node's address when they talk to the outside.
@@ -105,6 +113,8 @@ impl Options {
             service_cidrs,
             local_addresses: Vec::new(),
             reserved_ports: Vec::new(),
+            node_ip: None,
+            overlay: "knarr-vxlan".to_owned(),
             mtu: None,
             masquerade: true,
             proxy: true,
@@ -174,6 +184,11 @@ impl PodNetwork {
         &self.0.table
     }
 
+    /// What leads to other nodes; none where there are none. The node's name says which of the nodes it is.
+    pub fn overlay(&self, node_name: &str) -> Option<overlay::Overlay> {
+        self.0.options.node_ip.map(|address| overlay::Overlay::new(&self.0.options, address, node_name))
+    }
+
     /// The options with which it was started.
     pub fn options(&self) -> &Options {
         &self.0.options
@@ -210,11 +225,11 @@ impl PodNetwork {
         options.check()?;
         let ipam = Ipam::load(&options.directory.join("leases"), &options.pod_cidrs)?;
         let mut links = open_links()?;
-        let mtu = match options.mtu {
-            Some(mtu) => mtu,
-            None => links.default_mtu()?.unwrap_or(1500),
-        };
+        let mtu = find_mtu(&options, &mut links)?;
         set_up_bridge(&options, &mut links, mtu)?;
+        if let Some(address) = options.node_ip {
+            overlay::set_up(&options, &mut links, address, mtu)?;
+        }
         let table = Table::open(&options.table, options.config(), options.proxy)?;
         crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), host_port_elements(lease)));
@@ -224,7 +239,21 @@ impl PodNetwork {
     }
 }
 
-/// Deletes the bridge, the veth pairs on it, the table and the leases of this cluster. Idempotent.
+/// The largest packet of pods: other nodes may join at any time, so there is always room for the headers of the way to them.
+fn find_mtu(options: &Options, links: &mut Links) -> Result<u32, Error> {
+    if let Some(mtu) = options.mtu {
+        return Ok(mtu);
+    }
+    let Some(address) = options.node_ip else { return Ok(links.default_mtu()?.unwrap_or(1500)) };
+    let lower = match links.mtu_at(address)? {
+        Some(mtu) => mtu,
+        None => links.default_mtu()?.unwrap_or(1500),
+    };
+    // A loopback has packets that no other link takes.
+    Ok(overlay::inner_mtu(address, lower.min(9216)))
+}
+
+/// Deletes the bridge, the veth pairs on it, the device to other nodes, the table and the leases of this cluster. Idempotent.
 pub async fn teardown(options: Options) -> Result<(), Error> {
     blocking(move || {
         table::delete(&options.table)?;
@@ -236,6 +265,7 @@ pub async fn teardown(options: Options) -> Result<(), Error> {
             }
         }
         links.delete(&options.bridge)?;
+        links.delete(&options.overlay)?;
         let leases = options.directory.join("leases");
         match std::fs::remove_dir_all(&leases) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IpamError::File { path: leases, source }.into()),

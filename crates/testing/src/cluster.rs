@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::hosts::Host;
 use crate::machine::{self, Machine};
 use crate::{Api, eventually};
 
@@ -19,7 +20,8 @@ pub struct Cluster {
     // Dropped in this order: clients, the server's parent, the machine.
     api: Option<Api>,
     server: Option<Child>,
-    binary: PathBuf,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) binary: PathBuf,
     machine: Machine,
 }
 
@@ -36,7 +38,7 @@ impl Cluster {
 
     /// A machine with the binary, without a server on it.
     pub fn prepare(binary: impl Into<PathBuf>) -> Self {
-        Self { api: None, server: None, binary: binary.into(), machine: Machine::new() }
+        Self { api: None, server: None, hosts: Vec::new(), binary: binary.into(), machine: Machine::new() }
     }
 
     /// Starts the server, also again, and waits until it serves and its node is Ready.
@@ -140,6 +142,7 @@ impl Cluster {
             let shown = kubectl(line);
             eprintln!("--- kubectl {line}\n{}{}", shown.stdout, shown.stderr);
         }
+        self.explain_hosts();
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         eprintln!("--- end of the server's log\n{}\n---", lines[lines.len().saturating_sub(80)..].join("\n"));

@@ -6,7 +6,6 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
@@ -51,11 +50,25 @@ impl Machine {
         assert_eq!(line, "ready\n", "no machine (are you root?): {}", fs::read_to_string(&log).unwrap_or_default());
         let init = child_of(child_of(watchdog.id() as i32));
         let home = File::open("/proc/thread-self/ns/net").unwrap();
-        let forwarder = forwarder();
         setns(File::open(format!("/proc/{init}/ns/net")).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-        forwarder.send(TcpListener::bind(REGISTRY).unwrap()).unwrap();
         let alive = watchdog.stdin.take();
-        Self { directory, init, watchdog, alive, home }
+        let machine = Self { directory, init, watchdog, alive, home };
+        machine.forward(TcpListener::bind(REGISTRY).unwrap());
+        machine
+    }
+
+    /// Connects what arrives at a listener of the machine to the registry of this side.
+    pub(crate) fn forward(&self, listener: TcpListener) {
+        let home = self.home.try_clone().unwrap();
+        thread::spawn(move || {
+            setns(home, CloneFlags::CLONE_NEWNET).unwrap();
+            for inside in listener.incoming().flatten() {
+                // Refused: the connection closes, as with a registry that is down.
+                let Ok(outside) = TcpStream::connect(REGISTRY) else { continue };
+                pipe(&inside, &outside);
+                pipe(&outside, &inside);
+            }
+        });
     }
 
     /// A directory that ends with the machine.
@@ -70,8 +83,14 @@ impl Machine {
 
     /// A program that will run as one of the machine's processes. Its process is the child of the one that starts.
     pub fn command(&self, program: &Path) -> Command {
+        self.command_in(&PathBuf::from(format!("/proc/{}/ns/net", self.init)), program)
+    }
+
+    /// The same in another network namespace.
+    pub(crate) fn command_in(&self, netns: &Path, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--net", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--target", &self.init.to_string(), "--", "sh"]);
+        command.arg(format!("--net={}", netns.display()));
+        command.args(["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--target", &self.init.to_string(), "--", "sh"]);
         command.arg(self.directory.join("enter.sh")).arg(program);
         command
     }
@@ -119,21 +138,6 @@ fn below(pid: i32, own: &Option<PathBuf>, namespace: impl Fn(i32) -> Option<Path
 pub fn child_of(pid: i32) -> i32 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     children.split_whitespace().next().expect("a child process").parse().unwrap()
-}
-
-/// Threads of this side's network that connect what arrives at a listener of the machine to the registry here.
-fn forwarder() -> mpsc::Sender<TcpListener> {
-    let (sender, receiver) = mpsc::channel::<TcpListener>();
-    thread::spawn(move || {
-        let Ok(listener) = receiver.recv() else { return };
-        for inside in listener.incoming().flatten() {
-            // Refused: the connection closes, as with a registry that is down.
-            let Ok(outside) = TcpStream::connect(REGISTRY) else { continue };
-            pipe(&inside, &outside);
-            pipe(&outside, &inside);
-        }
-    });
-    sender
 }
 
 fn pipe(from: &TcpStream, to: &TcpStream) {

@@ -12,7 +12,7 @@ use runtime::api::{PodNetwork, Runtime};
 use crate::cli::Killall;
 use crate::node::runtime_options;
 use crate::paths::Paths;
-use crate::preflight;
+use crate::{preflight, process};
 
 /// Stops every pod, unmounts and removes what they used, and takes down the pod network. Nothing stays but the data
 /// directory with the cluster's objects.
@@ -26,8 +26,12 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
     runtime.block_on(async {
         let (tasks, _failures) = Tasks::root();
         let paths = Paths::new(&data_dir);
-        // Fails when a server runs: it would start the pods again.
-        let lock = store::Fjall::open(store::Options::new(paths.store()), &tasks).await.context("stop the server first")?;
+        // Fails when a server or an agent runs: it would start the pods again.
+        let _lock = process::lock(&paths.lock())?;
+        let store = match paths.store().exists() {
+            true => Some(store::Fjall::open(store::Options::new(paths.store()), &tasks).await.context("stop the server first")?),
+            false => None,
+        };
         let no_network: Option<Arc<dyn PodNetwork>> = None;
         let engine = runtime::Engine::open(runtime_options(&paths, runtime::Registries::default(), no_network, &tasks)).await?;
         for sandbox in engine.sandboxes().await? {
@@ -42,7 +46,9 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
         remove_cgroups(&paths.cgroup())?;
         remove(&paths.run())?;
         remove_logs(&paths.pod_logs())?;
-        lock.close().await;
+        if let Some(store) = store {
+            store.close().await;
+        }
         tasks.drain(Duration::from_secs(5)).await;
         Ok(())
     })

@@ -1,5 +1,6 @@
 //! Registers the node and keeps its status and its lease current.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ const REPORT: Duration = Duration::from_secs(300);
 const COALESCE: Duration = Duration::from_secs(10);
 /// Delay before a failed call is repeated, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
+
+type Pairs = BTreeMap<String, String>;
 
 /// The node's own tasks.
 pub struct Agent {
@@ -82,15 +85,10 @@ impl Agent {
         }
         let name = &cx.options.node_name;
         let present = self.nodes.get(name).await?;
-        let missing = node
-            .metadata
-            .labels
-            .iter()
-            .flatten()
-            .filter(|(key, value)| present.metadata.labels.as_ref().and_then(|labels| labels.get(*key)) != Some(value));
-        let labels: serde_json::Map<String, Value> = missing.map(|(key, value)| (key.clone(), json!(value))).collect();
-        if !labels.is_empty() {
-            let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+        let labels = missing(node.metadata.labels.as_ref(), present.metadata.labels.as_ref());
+        let annotations = missing(node.metadata.annotations.as_ref(), present.metadata.annotations.as_ref());
+        if !labels.is_empty() || !annotations.is_empty() {
+            let patch = Patch::Strategic(json!({"metadata": {"labels": labels, "annotations": annotations}}));
             self.nodes.patch(name, &PatchParams::default(), &patch).await?;
         }
         let old = present.status.unwrap_or_default();
@@ -184,6 +182,11 @@ impl Agent {
             }
         }
     }
+}
+
+/// What is wanted and not present so.
+fn missing<'a>(wanted: Option<&'a Pairs>, present: Option<&Pairs>) -> BTreeMap<&'a String, &'a String> {
+    wanted.into_iter().flatten().filter(|(key, value)| present.and_then(|all| all.get(*key)) != Some(value)).collect()
 }
 
 fn reference(node: &Node) -> ObjectReference {

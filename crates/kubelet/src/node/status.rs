@@ -45,7 +45,12 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
     .into();
     labels.extend(options.labels.clone());
     Node {
-        metadata: ObjectMeta { name: Some(options.node_name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(options.node_name.clone()),
+            labels: Some(labels),
+            annotations: Some(options.annotations.clone()).filter(|all| !all.is_empty()),
+            ..ObjectMeta::default()
+        },
         spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
         status: Some(status),
     }

@@ -118,6 +118,7 @@ impl Node {
             max_pods: 110,
             pod_max_pids: None,
             labels: Default::default(),
+            annotations: Default::default(),
             taints: Vec::new(),
             server: None,
         };

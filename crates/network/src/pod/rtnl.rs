@@ -1,5 +1,7 @@
 //! Links, addresses and routes.
 
+mod vxlan;
+
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -20,6 +22,8 @@ const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
 const GET_ROUTE: u16 = libc::RTM_GETROUTE;
 const FORWARDING_TIMEOUT: Duration = Duration::from_secs(2);
 const UP: u32 = libc::IFF_UP as u32;
+
+pub(crate) use vxlan::Vxlan;
 
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];

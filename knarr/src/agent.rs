@@ -1,0 +1,111 @@
+//! `knarr agent`: a node whose server is on another machine.
+//!
+//! It joins with a token, and is then known by certificates that it keeps current. Whatever happens to the server, pods and their network
+//! go on with what the node knows.
+
+mod certificates;
+mod join;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base::readiness::Readiness;
+use base::tasks::{OnFailure, Tasks};
+use base::tls::{self, Resolver};
+use client::Client;
+use client::kube;
+use client::remote::Remote;
+
+use crate::bootstrap::nodes::CLUSTER;
+use crate::node::{self, Certificates, Clients, Cluster, Node};
+use crate::paths::Paths;
+use crate::process::{self, Ending, create_private, make_private};
+use crate::{cli, identity, preflight};
+use certificates::{Kind, Member};
+
+/// How long the components may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs until a signal or a failure.
+pub(crate) fn run(options: cli::Agent) -> Result<()> {
+    preflight::check(true)?;
+    preflight::node(&options.node)?;
+    let options = cli::Agent { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    process::run(serve(options))
+}
+
+async fn serve(options: cli::Agent) -> Result<()> {
+    let (tasks, failures) = Tasks::root();
+    let ending = Ending::new(failures)?;
+    let paths = Paths::new(&options.data_dir);
+    create_private(&options.data_dir)?;
+    let _lock = process::lock(&paths.lock())?;
+    for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
+        make_private(&part)?;
+    }
+    let ended = ending.wait(start(&options, &paths, &tasks)).await;
+    tracing::info!("stopping; pods keep running");
+    if !tasks.drain(DRAIN).await {
+        tracing::warn!(left = tasks.len(), "some components did not end in time");
+    }
+    ended
+}
+
+async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()> {
+    let identity = node::Identity::of(&options.node)?;
+    std::fs::write(paths.node_name(), &identity.name)?;
+    let member = Arc::new(Member::new(options, paths, identity.clone()).await?);
+    member.join(tasks).await?;
+    let clients = Https(member.remote()?);
+    let cluster = cluster(&clients.kubelet()).await?;
+    let annotation = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
+    let node = node::Options {
+        annotations: [annotation].into(),
+        ..node::Options::new(&options.node, identity, cluster, options.bind_address)
+    };
+    let name = node.identity.name.clone();
+    Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
+    for kind in [Kind::Client, Kind::Serving] {
+        let keeper = member.clone().keep(kind, clients.kubelet(), tasks.clone());
+        tasks.spawn_until_cancelled(format!("{} certificate", kind.name()), OnFailure::Shutdown, keeper);
+    }
+    process::settle(tasks);
+    tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+/// What the server says of the cluster; asks until it does.
+async fn cluster(client: &Client) -> Result<Cluster> {
+    let path = format!("/api/v1/namespaces/kube-system/configmaps/{CLUSTER}");
+    let map: serde_json::Value = join::until("what the cluster is cannot be read", || async {
+        client.request(http::Request::get(&path).body(Vec::new()).map_err(kube::Error::HttpError)?).await
+    })
+    .await;
+    let text = map["data"]["cluster"].as_str().unwrap_or_default();
+    serde_json::from_str(text).with_context(|| format!("ConfigMap kube-system/{CLUSTER}: was it made by another version?"))
+}
+
+/// The API of another machine.
+struct Https(Remote);
+
+impl Clients for Https {
+    fn kubelet(&self) -> Client {
+        identity::remote_node(self.0.clone())
+    }
+
+    fn proxy(&self) -> Client {
+        identity::remote_proxy(self.0.clone())
+    }
+}
+
+impl Certificates for Member {
+    fn bundle(&self) -> String {
+        self.authority().to_owned()
+    }
+
+    fn serving(&self, _: &node::Identity) -> Result<Arc<Resolver>, tls::Error> {
+        let (certificate, key) = self.files(Kind::Serving);
+        Resolver::pending(&certificate, &key)
+    }
+}

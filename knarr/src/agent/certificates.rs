@@ -1,0 +1,240 @@
+//! The certificates of a node that is not the server's: asked for, kept in files, and asked for again in time.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use base::tasks::Tasks;
+use base::tls::{self, Identity, Request, Resolver};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use client::remote::{Remote, Server};
+use client::{Client, Informers, kube};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use serde_json::json;
+
+use super::join::{self, AGENT};
+use crate::cli;
+use crate::node;
+use crate::paths::Paths;
+use crate::token::JoinToken;
+
+/// How long a request may wait for its certificate before another is made.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Time between two looks at how old a certificate is: clocks may be set.
+const LOOK: Duration = Duration::from_secs(3600);
+/// Delay before a failed request is repeated, doubling up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+
+/// Which certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// By which the node is known to the API.
+    Client,
+    /// Of the kubelet's endpoint.
+    Serving,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "kubelet-client",
+            Self::Serving => "kubelet",
+        }
+    }
+
+    fn signer(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Client => ("kubernetes.io/kube-apiserver-client-kubelet", "client auth"),
+            Self::Serving => ("kubernetes.io/kubelet-serving", "server auth"),
+        }
+    }
+}
+
+/// Why a request got no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Somebody has decided so: trying again would not help.
+    #[error("the certificate was denied: {0}")]
+    Denied(String),
+    /// The signer could not.
+    #[error("the certificate could not be issued: {0}")]
+    Failed(String),
+    #[error("nobody has decided on the request for a certificate")]
+    Undecided,
+    #[error("{}", client::why(.0))]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+}
+
+/// A machine that joins, or has joined.
+pub(super) struct Member {
+    server: Server,
+    identity: node::Identity,
+    token: Option<JoinToken>,
+    pki: PathBuf,
+    bundle: String,
+}
+
+impl Member {
+    /// Learns who the server is.
+    pub(super) async fn new(options: &cli::Agent, paths: &Paths, identity: node::Identity) -> Result<Self> {
+        let server: Server = options.server.parse().context("--server")?;
+        let token = options.token_file.as_deref().map(JoinToken::read).transpose()?;
+        let pki = paths.pki();
+        let bundle = join::authority(&server, token.as_ref(), &pki.join("server-ca.crt")).await?;
+        Ok(Self { server, identity, token, pki, bundle })
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        &self.bundle
+    }
+
+    /// Certificate and key.
+    pub(super) fn files(&self, kind: Kind) -> (PathBuf, PathBuf) {
+        (self.pki.join(format!("{}.crt", kind.name())), self.pki.join(format!("{}.key", kind.name())))
+    }
+
+    /// The transport of who has joined.
+    pub(super) fn remote(&self) -> Result<Remote> {
+        let (certificate, key) = self.files(Kind::Client);
+        let resolver = Resolver::files(&certificate, &key)?;
+        Ok(Remote::new(self.server.clone(), tls::client(&self.bundle, Some(resolver))?, AGENT))
+    }
+
+    /// By which key this machine joins, as the annotation of its Node says.
+    pub(super) fn fingerprint(&self) -> Result<String> {
+        Ok(tls::fingerprint_of_key(&self.key(Kind::Client)?)?)
+    }
+
+    /// The key, which stays the same for as long as the machine is this node.
+    fn key(&self, kind: Kind) -> Result<String, tls::Error> {
+        let (_, path) = self.files(kind);
+        if let Some(key) = tls::read_private(&path)? {
+            return Ok(key);
+        }
+        let key = tls::generate_key()?;
+        tls::write_private(&path, key.as_bytes())?;
+        Ok(key)
+    }
+
+    fn request(&self, kind: Kind) -> Request {
+        let (user, groups) = (format!("system:node:{}", self.identity.name), vec!["system:nodes".to_owned()]);
+        match kind {
+            Kind::Client => Request::Client { user, groups },
+            Kind::Serving => Request::Both { user, groups, sans: vec![self.identity.name.clone(), self.identity.ip.to_string()] },
+        }
+    }
+
+    /// What there is of a certificate, if it is what would be asked for now.
+    fn present(&self, kind: Kind) -> Option<Identity> {
+        let (certificate, key) = self.files(kind);
+        Identity::load(&certificate, &key).ok()?.filter(|identity| identity.fits(&self.request(kind)))
+    }
+
+    /// Gets the first client certificate; a machine that has a valid one has joined already.
+    pub(super) async fn join(&self, tasks: &Tasks) -> Result<()> {
+        if self.present(Kind::Client).is_some_and(|identity| identity.is_valid(SystemTime::now())) {
+            return Ok(());
+        }
+        let client = self.newcomer()?;
+        let mut delay = RETRY.0;
+        loop {
+            match self.obtain(Kind::Client, &client, tasks).await {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Denied(why)) => bail!("this machine cannot join as node {}: {why}", self.identity.name),
+                Err(Refusal::Api(kube::Error::Api(status))) if status.code == 401 => bail!(
+                    "the server does not know the token {}: it has expired or was deleted (knarr token create makes another)",
+                    self.token.as_ref().map(|token| token.id.as_str()).unwrap_or_default()
+                ),
+                Err(error) => tracing::warn!(%error, "cannot join yet, trying again"),
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(RETRY.1);
+        }
+    }
+
+    /// A client with the rights of the token.
+    fn newcomer(&self) -> Result<Client> {
+        let token = self
+            .token
+            .as_ref()
+            .context("the certificate of this node has expired: say with --token-file which token it joins with again")?;
+        let remote = Remote::new(self.server.clone(), tls::client(&self.bundle, None)?, AGENT);
+        Ok(Client::new(remote.with_token(&token.bearer()), "default"))
+    }
+
+    /// Keeps a certificate current, for ever. `member` is a client with the node's own rights.
+    pub(super) async fn keep(self: std::sync::Arc<Self>, kind: Kind, member: Client, tasks: Tasks) -> Result<(), Infallible> {
+        let mut delay = RETRY.0;
+        loop {
+            let left = self.present(kind).and_then(|identity| identity.due_in(SystemTime::now()));
+            if let Some(left) = left.filter(|left| !left.is_zero()) {
+                tokio::time::sleep(left.min(LOOK)).await;
+                continue;
+            }
+            // Who was away for longer than the certificate is valid comes in by the token again.
+            let expired = self.present(Kind::Client).is_none_or(|identity| !identity.is_valid(SystemTime::now()));
+            let client = if expired { self.newcomer().unwrap_or_else(|_| member.clone()) } else { member.clone() };
+            match self.obtain(kind, &client, &tasks).await {
+                Ok(()) => {
+                    tracing::info!(certificate = kind.name(), "the node has a new certificate");
+                    delay = RETRY.0;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, certificate = kind.name(), "the certificate cannot be renewed yet, trying again");
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// Asks for a certificate and keeps it.
+    async fn obtain(&self, kind: Kind, client: &Client, tasks: &Tasks) -> Result<(), Refusal> {
+        let key = self.key(kind)?;
+        let (signer, purpose) = kind.signer();
+        let request = STANDARD.encode(tls::request(&key, &self.request(kind))?);
+        let body = json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"generateName": "csr-"},
+            "spec": {"signerName": signer, "request": request, "usages": ["digital signature", purpose]},
+        });
+        let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+        let post = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
+        let post = post.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
+        let created: serde_json::Value = client.request(post).await?;
+        let name = created["metadata"]["name"].as_str().unwrap_or_default();
+        let watching = tasks.child();
+        let answer = tokio::time::timeout(PATIENCE, decision(client, name, &watching)).await;
+        watching.drain(Duration::from_secs(1)).await;
+        let certificate = answer.map_err(|_| Refusal::Undecided)??;
+        let (path, key_path) = self.files(kind);
+        Ok(Identity { certificate, key }.store(&path, &key_path)?)
+    }
+}
+
+/// What becomes of the request of this name.
+async fn decision(client: &Client, name: &str, tasks: &Tasks) -> Result<String, Refusal> {
+    let informer =
+        Informers::new(client.clone(), tasks.clone()).of_selected::<CertificateSigningRequest>(&format!("metadata.name={name}"));
+    let mut changes = informer.changes();
+    loop {
+        let Some(request) = changes.next().await.new else { continue };
+        let Some(status) = &request.status else { continue };
+        if let Some(certificate) = status.certificate.as_ref().and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
+            && !certificate.is_empty()
+        {
+            return Ok(certificate);
+        }
+        for condition in status.conditions.iter().flatten() {
+            let why = condition.message.clone().or_else(|| condition.reason.clone()).unwrap_or_default();
+            match condition.type_.as_str() {
+                "Denied" => return Err(Refusal::Denied(why)),
+                "Failed" => return Err(Refusal::Failed(why)),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The node's network: pod network, service proxy and DNS, which start when the node has its pod ranges.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use base::readiness::{Gate, Readiness};
+use base::tasks::{OnFailure, Tasks};
+use client::Informers;
+use k8s_openapi::api::core::v1::Node as ApiNode;
+use network::pod::overlay::Overlay;
+use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
+use tokio::sync::watch;
+
+/// Delay before the ways to other nodes are tried again, doubling up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// What it takes to start the network, once the node has its pod range.
+pub(super) struct Start {
+    pub(super) informers: Informers,
+    pub(super) proxy_informers: Informers,
+    pub(super) engine: Arc<dyn Runtime>,
+    pub(super) readiness: Readiness,
+    pub(super) tasks: Tasks,
+    pub(super) options: network::Options,
+    pub(super) node_name: String,
+    pub(super) dns: dns::Options,
+}
+
+impl Start {
+    /// Starts it; attached pods hear of the network by `publish`.
+    pub(super) fn spawn(self, publish: watch::Sender<Option<network::PodNetwork>>) {
+        let tasks = self.tasks.clone();
+        tasks.spawn_until_cancelled("pod network", OnFailure::Shutdown, self.run(publish));
+    }
+
+    async fn run(self, publish: watch::Sender<Option<network::PodNetwork>>) -> Result<()> {
+        let gate = self.readiness.gate("pod-network");
+        let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
+        let pod_cidrs = self.pod_cidrs().await?;
+        let options = network::Options { pod_cidrs: pod_cidrs.clone(), ..self.options };
+        let inner_cidrs = [&options.cluster_cidrs[..], &options.service_cidrs].concat();
+        let pods = network::PodNetwork::start(options).await.context("pod network")?;
+        let live: BTreeSet<_> = self.engine.sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
+        pods.reconcile(&live).await?;
+        publish.send_replace(Some(pods.clone()));
+        gate.ready();
+        if let Some(overlay) = pods.overlay(&self.node_name) {
+            let follow = follow(overlay, self.proxy_informers.clone(), self.readiness.gate("overlay-network"));
+            self.tasks.spawn_until_cancelled("network to other nodes", OnFailure::Shutdown, follow);
+        }
+        let server = dns::Server::bind(self.dns, self.tasks.clone()).await?;
+        server.run(&self.proxy_informers, dns_gate);
+        let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs, inner_cidrs };
+        let run = network::proxy::run(proxy, self.proxy_informers, pods.table().clone(), proxy_gate, self.tasks.clone());
+        self.tasks.spawn_until_cancelled("service proxy", OnFailure::Shutdown, async { run.await.map(|never| match never {}) });
+        // The sender lives as long as pods may be attached.
+        publish.closed().await;
+        Ok(())
+    }
+
+    /// Waits for the node's pod ranges, which a controller assigns.
+    async fn pod_cidrs(&self) -> Result<Vec<ipnet::IpNet>> {
+        let nodes = self.informers.of_selected::<ApiNode>(&format!("metadata.name={}", self.node_name));
+        let mut changes = nodes.changes();
+        loop {
+            let change = changes.next().await;
+            let spec = change.new.as_ref().and_then(|node| node.spec.as_ref());
+            let cidrs = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+            if !cidrs.is_empty() {
+                return cidrs.iter().map(|cidr| cidr.parse().with_context(|| format!("pod CIDR {cidr:?}"))).collect();
+            }
+        }
+    }
+}
+
+/// Keeps the ways to other nodes as the Node objects say.
+async fn follow(mut overlay: Overlay, informers: Informers, gate: Gate) -> Result<(), Infallible> {
+    let nodes = informers.of::<ApiNode>();
+    let mut changes = nodes.changes();
+    nodes.synced().await;
+    let mut retry = RETRY.0;
+    loop {
+        while changes.try_next().is_some() {}
+        match overlay.update(nodes.list().iter().map(AsRef::as_ref)).await {
+            Ok(_) => {
+                gate.ready();
+                retry = RETRY.0;
+                changes.next().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the network to other nodes cannot be set up, trying again");
+                gate.not_ready(error.to_string());
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+/// A network for pods that is there once it is published.
+pub(super) fn deferred(network: watch::Receiver<Option<network::PodNetwork>>) -> Arc<dyn PodNetwork> {
+    Arc::new(Deferred(network))
+}
+
+/// The pod network, as soon as it is there: pods wait for it.
+struct Deferred(watch::Receiver<Option<network::PodNetwork>>);
+
+impl Deferred {
+    async fn get(&self) -> Result<network::PodNetwork, RuntimeError> {
+        let mut receiver = self.0.clone();
+        let there = receiver.wait_for(Option::is_some).await.map(|network| network.clone()).ok().flatten();
+        there.ok_or_else(|| RuntimeError::Internal("the pod network has stopped".into()))
+    }
+}
+
+#[async_trait]
+impl PodNetwork for Deferred {
+    async fn attach(
+        &self,
+        sandbox: &str,
+        netns: &Path,
+        _: &PodIdentity,
+        ports: &[HostPort],
+    ) -> Result<Vec<IpAddr>, RuntimeError> {
+        let ports = ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
+        self.get().await?.attach(sandbox, netns, &ports).await.map_err(|error| RuntimeError::Internal(error.to_string()))
+    }
+
+    async fn detach(&self, sandbox: &str) -> Result<(), RuntimeError> {
+        self.get().await?.detach(sandbox).await.map_err(|error| RuntimeError::Internal(error.to_string()))
+    }
+}
+
+fn host_port(port: &HostPort) -> Result<network::HostPort, RuntimeError> {
+    let protocol = network::nft::ruleset::Protocol::from_name(Some(&port.protocol))
+        .ok_or_else(|| RuntimeError::Unsupported(format!("protocol {:?} of a host port", port.protocol)))?;
+    Ok(network::HostPort { protocol, container_port: port.container_port, host_port: port.host_port, host_ip: port.host_ip })
+}

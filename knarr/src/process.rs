@@ -1,0 +1,115 @@
+//! What the long-running commands have in common: how they begin, what ends them, and directories that are theirs alone.
+
+use std::fs::File;
+use std::future::Future;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use base::tasks::{Failures, OnFailure, Tasks};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long after the start the code that only the start needs is let go of.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Runs a command's work on a new runtime.
+pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
+    // Files for pods have modes that their users need; what is private gets its own mode. The starter's mask is for neither.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    if let Err(error) = base::budgets::descriptors::raise() {
+        tracing::warn!(%error, "cannot raise the limit of descriptors");
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// What ends the process: a signal, or the failure of a task.
+pub(crate) struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+    failures: Failures,
+}
+
+impl Ending {
+    /// Listens from now on.
+    pub(crate) fn new(failures: Failures) -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, failures })
+    }
+
+    /// Waits for the end, also while `started` is under way; its failure is an end, too.
+    pub(crate) async fn wait(mut self, started: impl Future<Output = Result<()>>) -> Result<()> {
+        let running = async {
+            match started.await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => Err(error),
+            }
+        };
+        tokio::select! {
+            result = running => result,
+            _ = self.terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => Ok(()),
+            failure = self.failures.recv() => failure.map_or(Ok(()), |failure| Err(failure.into())),
+        }
+    }
+}
+
+/// Lets go of the code of the start, some time after it.
+pub(crate) fn settle(tasks: &Tasks) {
+    tasks.spawn_until_cancelled("code of the start", OnFailure::Log, async {
+        tokio::time::sleep(SETTLED).await;
+        runtime::memory::release_code();
+        Ok::<_, std::convert::Infallible>(())
+    });
+}
+
+/// Makes the data directory, for this user only.
+pub(crate) fn create_private(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the data directory {}", path.display()))
+}
+
+/// Makes a part of the data directory private, whatever the mode of the directory that a user has given us.
+pub(crate) fn make_private(path: &Path) -> Result<()> {
+    create_private(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(|| path.display().to_string())
+}
+
+/// Holds a data directory until dropped: one process works in it.
+pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
+    let file = File::create(path).with_context(|| path.display().to_string())?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("another process works with this data directory: stop it first"),
+        Err((_, errno)) => Err(errno).with_context(|| path.display().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn parts_of_an_open_directory_are_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = directory.path().join("pki");
+        std::fs::create_dir(&part).unwrap();
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&part).unwrap();
+        assert_eq!(std::fs::metadata(&part).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_directory_is_held_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = lock(&path).unwrap();
+        assert!(lock(&path).unwrap_err().to_string().contains("another process"));
+        drop(held);
+        lock(&path).unwrap();
+    }
+}

@@ -1,0 +1,247 @@
+//! Three nodes: a server with its own, and two agents on hosts of their own.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use testing::{Cluster, Outcome, eventually};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+
+/// On each node a pod that says on which.
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: main
+          image: 127.0.0.1:5000/busybox:1.36
+          command: [sh, -c, "mkdir /www; echo $NODE > /www/index.html; echo serving; exec httpd -f -p 8080 -h /www"]
+          env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+"#;
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// Node, name and address of each pod.
+fn pods(c: &Cluster) -> Vec<(String, String, String)> {
+    let columns = "-o custom-columns=A:.spec.nodeName,B:.metadata.name,C:.status.podIP";
+    let lines = c.k(&format!("get pods -l app=web --no-headers {columns}"));
+    let mut pods: Vec<_> = lines
+        .lines()
+        .map(|line| {
+            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            (words[0].clone(), words[1].clone(), words[2].clone())
+        })
+        .collect();
+    pods.sort();
+    pods
+}
+
+fn start_web(c: &Cluster) -> Vec<(String, String, String)> {
+    c.k_with("apply -f -", WEB);
+    c.k("rollout status daemonset/web --timeout=60s");
+    let pods = pods(c);
+    assert_eq!(pods.iter().map(|(node, ..)| node.as_str()).collect::<Vec<_>>(), NODES);
+    pods
+}
+
+/// What a host gets of a URL.
+fn fetch(c: &Cluster, host: u8, url: &str) -> Outcome {
+    Outcome::of(c.on_host(host, "timeout").args(["10", "busybox", "wget", "-q", "-O", "-", url]))
+}
+
+#[test]
+fn three_nodes_are_one_cluster() {
+    let start = Instant::now();
+    let mut c = Cluster::start_nodes(KNARR, 3);
+    println!("three nodes ready after {:?}", start.elapsed());
+    let pods = start_web(&c);
+    every_pod_reaches_every_pod(&c, &pods);
+    every_node_has_the_port(&c);
+    the_api_reaches_kubelets(&c, &pods[2].1);
+    joined_by_certificates(&c);
+    for number in [2, 3] {
+        let pid = c.agent_pid(number);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
+        println!("agent n{number}: {}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+}
+
+fn every_pod_reaches_every_pod(c: &Cluster, pods: &[(String, String, String)]) {
+    for (from, pod, _) in pods {
+        let get = |url: &str| c.kubectl(&["exec", pod, "--", "timeout", "10", "wget", "-q", "-O", "-", url]).trim().to_owned();
+        for (to, _, address) in pods {
+            assert_eq!(get(&format!("http://{address}:8080/")), *to, "from {from}");
+        }
+        for url in ["http://web/", "http://web.default.svc.cluster.local/"] {
+            assert!(NODES.contains(&get(url).as_str()), "{url} from {from}");
+        }
+        // By the service's address all are reached, whichever node asks.
+        let mut seen = std::collections::BTreeSet::new();
+        eventually("every node answers", || {
+            seen.insert(get("http://web/"));
+            (seen.len() == NODES.len()).then_some(())
+        });
+        // Packets as large as the network of pods lets through.
+        let large = c.kubectl(&["exec", pod, "--", "sh", "-c", "cat /sys/class/net/eth0/mtu"]);
+        assert_eq!(large.trim(), "1450", "{from}");
+        let fits = c.kubectl(&["exec", pod, "--", "ping", "-c", "1", "-W", "5", "-s", "1422", &pods[2].2]);
+        assert!(fits.contains("1 packets received"), "{from}: {fits}");
+    }
+}
+
+fn every_node_has_the_port(c: &Cluster) {
+    for host in [2, 3] {
+        for address in ["192.168.77.1", "192.168.77.2", "192.168.77.3"] {
+            let answer = fetch(c, host, &format!("http://{address}:30080/"));
+            assert!(NODES.contains(&answer.stdout.trim()), "{address} from host {host}: {answer:?}");
+        }
+    }
+}
+
+fn the_api_reaches_kubelets(c: &Cluster, pod: &str) {
+    assert_eq!(c.k(&format!("logs {pod}")).trim(), "serving");
+    assert_eq!(c.k(&format!("exec {pod} -- printenv NODE")).trim(), "n3");
+    assert_eq!(c.k("get --raw /api/v1/nodes/n3/proxy/healthz"), "ok");
+    assert!(c.k("get --raw /api/v1/nodes/n3/proxy/metrics").contains("rest_client_requests_total"));
+    let forward = c.background(&format!("port-forward pod/{pod} 18080:8080"));
+    forward.line("Forwarding from");
+    let mut stream = TcpStream::connect("127.0.0.1:18080").unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("n3\n"), "{answer}");
+}
+
+/// Each agent asked for two certificates, and nobody had to approve them.
+fn joined_by_certificates(c: &Cluster) {
+    let columns = "-o custom-columns=A:.spec.signerName,B:.spec.username,C:.status.conditions[*].type --no-headers";
+    let requests = c.k(&format!("get csr {columns}"));
+    let count = |signer: &str, user: &str| {
+        let all = requests.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        all.filter(|words| words[0] == signer && words[1].starts_with(user) && words[2] == "Approved").count()
+    };
+    assert_eq!(count("kubernetes.io/kube-apiserver-client-kubelet", "system:bootstrap:"), 2, "{requests}");
+    assert_eq!(count("kubernetes.io/kubelet-serving", "system:node:n2"), 1, "{requests}");
+    for file in ["kubelet-client.key", "kubelet-client.crt", "kubelet.key", "server-ca.crt"] {
+        let path = c.agent_dir(2).join("pki").join(file);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777;
+        assert_eq!(mode, 0o600, "{file}");
+    }
+    assert!(!c.agent_dir(2).join("pki/ca.key").exists(), "no agent holds the authority's key");
+}
+
+#[test]
+fn nodes_go_on_without_the_server() {
+    let mut c = Cluster::start_nodes(KNARR, 3);
+    let before = start_web(&c);
+    let ids = |c: &Cluster| c.k("get pods -l app=web -o jsonpath={.items[*].status.containerStatuses[*].containerID}");
+    let containers = ids(&c);
+    c.kill_server();
+    for (node, _, address) in &before {
+        let answer = fetch(&c, 2, &format!("http://{address}:8080/"));
+        assert_eq!(answer.stdout.trim(), node, "{answer:?}");
+    }
+    let answer = fetch(&c, 3, "http://192.168.77.3:30080/");
+    assert!(NODES.contains(&answer.stdout.trim()), "{answer:?}");
+    // An agent that dies meanwhile takes nothing with it, and waits for the server when it comes back.
+    c.kill_agent(2);
+    assert_eq!(fetch(&c, 3, &format!("http://{}:8080/", before[1].2)).stdout.trim(), "n2");
+    c.start_agent(2);
+    c.start_server();
+    c.wait_nodes(3);
+    eventually("the agents' kubelets are reached", || {
+        let outcome = c.try_kubectl(&["exec", &before[1].1, "--", "printenv", "NODE"]);
+        (outcome.stdout.trim() == "n2").then_some(())
+    });
+    assert_eq!(pods(&c), before);
+    assert_eq!(ids(&c), containers, "the pods were adopted");
+    // What is new reaches everybody.
+    c.k("delete pod -l app=web");
+    c.k("rollout status daemonset/web --timeout=60s");
+    let after = pods(&c);
+    assert_ne!(after, before);
+    every_pod_reaches_every_pod(&c, &after);
+}
+
+#[test]
+fn nodes_come_and_go() {
+    let mut c = Cluster::start_nodes(KNARR, 3);
+    refused(&mut c);
+    c.plug(3, false);
+    c.k("wait --for=condition=Ready=Unknown node/n3 --timeout=60s");
+    let taints = || c.k("get node n3 -o jsonpath={.spec.taints[*].effect}:{.spec.taints[*].key}");
+    eventually("the node is tainted", || {
+        let taints = taints();
+        let unreachable = taints.contains("NoExecute") && taints.contains("node.kubernetes.io/unreachable");
+        unreachable.then_some(())
+    });
+    c.plug(3, true);
+    c.k("wait --for=condition=Ready node/n3 --timeout=60s");
+    eventually("the taints go", || taints().eq(":").then_some(()));
+    // What is removed leaves nothing at the others.
+    let range = c.k("get node n3 -o jsonpath={.spec.podCIDR}");
+    assert!(routes(&c).contains(&range), "{}", routes(&c));
+    c.stop_agent(3);
+    c.k("delete node n3");
+    eventually("the route to the node goes", || (!routes(&c).contains(&range)).then_some(()));
+    eventually("its lease goes", || {
+        let outcome = c.try_kubectl(&["get", "lease", "-n", "kube-node-lease", "n3"]);
+        (outcome.code != Some(0)).then_some(())
+    });
+    // The machine is still known by its certificate, and may come back.
+    c.start_agent(3);
+    c.wait_nodes(3);
+}
+
+/// The ways from the server's node to others.
+fn routes(c: &Cluster) -> String {
+    let mut command = c.machine().command(std::path::Path::new("ip"));
+    Outcome::of(command.args(["route", "show", "dev", "knarr-vxlan"])).stdout
+}
+
+/// Who cannot join, and what is said.
+fn refused(c: &mut Cluster) {
+    c.add_host(4);
+    let token = std::fs::read_to_string(c.token_file()).unwrap();
+    join(c, "n2", &token, &["cannot join as node n2", "kubectl delete node n2"]);
+    let (digest, rest) = token.split_once("::").unwrap();
+    join(c, "n4", &format!("{digest}::zzzzzz.0123456789abcdef"), &["the server does not know the token zzzzzz"]);
+    join(c, "n4", &format!("K10{}::{rest}", "0".repeat(64)), &["another authority than the token says"]);
+    join(c, "n4", "abcdef.0123456789abcdef", &["must look like K10DIGEST::ID.SECRET"]);
+    // Tokens of the command line: made, listed, worthless once deleted.
+    let knarr = |arguments: &[&str]| Outcome::of(&mut c.knarr(arguments));
+    let made = knarr(&["token", "create", "--ttl", "10m", "--description", "for n4"]).stdout;
+    let id = made.split("::").nth(1).unwrap().split('.').next().unwrap().to_owned();
+    assert!(knarr(&["token", "list"]).stdout.lines().any(|line| line.starts_with(&id) && line.ends_with("for n4")));
+    assert_eq!(knarr(&["token", "delete", &id]).code, Some(0));
+    assert!(!knarr(&["token", "list"]).stdout.contains(&id));
+    join(c, "n4", &made, &[&format!("the server does not know the token {id}")]);
+}
+
+/// An agent that cannot join by this token ends, and says why.
+fn join(c: &mut Cluster, name: &str, token: &str, expected: &[&str]) {
+    let file = c.scratch().join("other");
+    std::fs::write(&file, token).unwrap();
+    let _ = std::fs::remove_dir_all(c.agent_dir(4));
+    c.start_agent_with(4, &file, &["--node-name", name, "--node-ip", "192.168.77.4"]);
+    let log = c.wait_agent(4);
+    assert!(expected.iter().all(|part| log.contains(part)), "{log}");
+}
