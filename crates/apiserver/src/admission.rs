@@ -6,6 +6,7 @@ mod ingress_class;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -31,6 +32,7 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
         Box::new(taints::TaintNodesByCondition),
+        Box::new(pod_security::PodSecurity),
         Box::new(priority::Priority),
         Box::new(tolerations::DefaultTolerationSeconds),
         Box::new(storage_class::DefaultStorageClass),

@@ -7,6 +7,7 @@ pub mod qos;
 pub mod quota;
 pub mod references;
 pub mod resources;
+pub mod security;
 pub mod state;
 pub mod tolerations;
 pub mod volumes;

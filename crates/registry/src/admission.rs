@@ -6,7 +6,7 @@ use apimachinery::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::{Registry, Served, User};
+use crate::{Context, Registry, Served, User};
 
 /// What the request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub struct Request<'a> {
     pub user: &'a User,
     /// Nothing will be written.
     pub dry_run: bool,
+    target: crate::pipeline::Target<'a>,
     object: Option<Value>,
     changed: bool,
 }
@@ -66,9 +67,15 @@ impl<'a> Request<'a> {
             old,
             user: &target.cx.user,
             dry_run: target.cx.dry_run,
+            target,
             object,
             changed: false,
         }
+    }
+
+    /// The circumstances of the write.
+    pub fn context(&self) -> &'a Context {
+        self.target.cx
     }
 
     /// The new object, none for a deletion or a connection.
