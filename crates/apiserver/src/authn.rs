@@ -12,9 +12,12 @@ use apimachinery::Status;
 use base::tls::Peer;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use jiff::Timestamp;
 use registry::{Registry, User};
 
 pub use keys::TokenKeys;
+
+use crate::metrics::identity as metrics;
 
 /// The group of everybody who has proved an identity.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -120,6 +123,11 @@ impl Authenticator {
         let claims = self.keys.verify(token)?;
         let good = common(audiences, &claims.audiences, self.keys.audiences())?;
         let user = token::live(&self.registry, &claims).await?;
+        let stale = token::stale_for(&claims, Timestamp::now().as_second());
+        if let Some(seconds) = stale {
+            tracing::debug!(user = user.name, seconds, "a token was used that should have been renewed");
+        }
+        metrics::token_used(stale.is_some());
         Ok((user, good))
     }
 }

@@ -23,8 +23,11 @@ const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Signs ServiceAccount tokens.
 pub trait TokenSigner: Send + Sync {
-    /// A token for `subject` and the time of its end.
-    fn sign(&self, subject: &TokenSubject) -> Result<(String, jiff::Timestamp), Status>;
+    /// A token for `subject`.
+    fn sign(&self, subject: &TokenSubject) -> Result<String, Status>;
+
+    /// The API server's own audiences.
+    fn audiences(&self) -> &[String];
 }
 
 /// What the registry needs to know.

@@ -1,4 +1,7 @@
-//! The key that signs ServiceAccount tokens, and JSON Web Signatures with it (RFC 7515, ES256).
+//! The keys of ServiceAccount tokens, and JSON Web Signatures with them (RFC 7515, ES256).
+//!
+//! The file of keys holds one or several blocks. The first private key signs; tokens of all keys are good, so that a key is rotated
+//! by putting a new one before it, and by taking it away when its tokens have ended.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,18 +23,47 @@ use super::token::{Claims, Error};
 /// Verified tokens that are remembered, so that each costs one signature check.
 const REMEMBERED: usize = 10_000;
 
+/// A SubjectPublicKeyInfo of P-256 (RFC 5480) up to the point.
+const SPKI_P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
+    0x01, 0x07, 0x03, 0x42, 0x00,
+];
+/// Bytes of an uncompressed point of P-256: 4, x, y.
+const POINT: usize = 65;
+
+/// A key that tokens may be signed with.
+struct PublicKey {
+    id: String,
+    point: Vec<u8>,
+}
+
+impl PublicKey {
+    fn new(point: &[u8]) -> Self {
+        let id = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, point));
+        Self { id, point: point.to_owned() }
+    }
+
+    /// As a JSON Web Key (RFC 7517).
+    fn to_jwk(&self) -> Value {
+        let (x, y) = self.point[1..].split_at(32);
+        let coordinate = |bytes: &[u8]| BASE64.encode(bytes);
+        json!({"use": "sig", "kty": "EC", "kid": self.id, "crv": "P-256", "alg": "ES256", "x": coordinate(x), "y": coordinate(y)})
+    }
+}
+
 /// Signs and verifies tokens.
 pub struct TokenKeys {
     issuer: String,
     audiences: Vec<String>,
     key: EcdsaKeyPair,
-    id: String,
+    /// Of all keys, the one that signs first.
+    known: Vec<PublicKey>,
     random: SystemRandom,
     verified: RwLock<HashMap<[u8; 32], Arc<Claims>>>,
 }
 
 impl TokenKeys {
-    /// Reads the key of `path` (PKCS #8, PEM), or makes it with mode 0600. `issuer` is the API server's name in tokens and
+    /// Reads the keys of `path` (PEM: PKCS #8, or public keys), or makes one with mode 0600. `issuer` is the API server's name in tokens and
     /// its audience.
     pub fn load_or_create(path: &Path, issuer: &str) -> Result<Self, tls::Error> {
         let pem = match tls::read_private(path)? {
@@ -50,14 +82,38 @@ impl TokenKeys {
         Self::from_pem(&tls::generate_key()?, issuer)
     }
 
-    fn from_pem(text: &str, issuer: &str) -> Result<Self, tls::Error> {
-        let unreadable = |why: String| tls::Error::Parse(format!("the ServiceAccount key: {why}"));
-        let der = pem::parse(text).map_err(|error| unreadable(error.to_string()))?;
+    pub(super) fn from_pem(text: &str, issuer: &str) -> Result<Self, tls::Error> {
+        let unreadable = |why: &str| tls::Error::Parse(format!("the ServiceAccount keys: {why}"));
+        let blocks = pem::parse_many(text).map_err(|error| unreadable(&error.to_string()))?;
         let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.contents(), &random)
-            .map_err(|error| unreadable(error.to_string()))?;
-        let id = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, key.public_key().as_ref()));
-        Ok(Self { issuer: issuer.into(), audiences: vec![issuer.into()], key, id, random, verified: RwLock::default() })
+        let (mut signing, mut known) = (None, Vec::new());
+        for block in &blocks {
+            if block.tag() == "PUBLIC KEY" {
+                let point = block.contents().strip_prefix(&SPKI_P256).filter(|point| point.len() == POINT);
+                known.push(PublicKey::new(point.ok_or_else(|| unreadable("a public key is none of P-256"))?));
+                continue;
+            }
+            let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, block.contents(), &random)
+                .map_err(|error| unreadable(&error.to_string()))?;
+            let public = PublicKey::new(key.public_key().as_ref());
+            match signing {
+                Some(_) => known.push(public),
+                None => {
+                    signing = Some(key);
+                    known.insert(0, public);
+                }
+            }
+        }
+        let key = signing.ok_or_else(|| unreadable("there is no private key"))?;
+        Ok(Self { issuer: issuer.into(), audiences: vec![issuer.into()], key, known, random, verified: RwLock::default() })
+    }
+
+    /// The public half of a private key.
+    #[cfg(test)]
+    pub(super) fn public_pem(private: &str) -> Result<String, tls::Error> {
+        let keys = Self::from_pem(private, "")?;
+        let spki = [&SPKI_P256[..], &keys.known[0].point].concat();
+        Ok(pem::encode(&pem::Pem::new("PUBLIC KEY", spki)))
     }
 
     /// The API server's own audiences.
@@ -70,19 +126,14 @@ impl TokenKeys {
         &self.issuer
     }
 
-    /// The public key as a JSON Web Key Set (RFC 7517).
+    /// The public keys as a JSON Web Key Set (RFC 7517).
     pub fn key_set(&self) -> Value {
-        // Uncompressed point: 4, x, y.
-        let point = self.key.public_key().as_ref();
-        let (x, y) = point[1..].split_at(32);
-        let coordinate = |bytes: &[u8]| BASE64.encode(bytes);
-        let key = json!({"use": "sig", "kty": "EC", "kid": self.id, "crv": "P-256", "alg": "ES256", "x": coordinate(x), "y": coordinate(y)});
-        json!({"keys": [key]})
+        json!({"keys": self.known.iter().map(PublicKey::to_jwk).collect::<Vec<_>>()})
     }
 
     /// Signs claims.
     pub fn issue(&self, claims: &Value) -> Result<String, Status> {
-        let header = json!({"alg": "ES256", "kid": self.id});
+        let header = json!({"alg": "ES256", "kid": self.known[0].id});
         let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
         let signature = self.key.sign(&self.random, signed.as_bytes()).map_err(|_| Status::internal("cannot sign a token"))?;
         Ok(format!("{signed}.{}", BASE64.encode(signature)))
@@ -118,8 +169,15 @@ impl TokenKeys {
         if header["alg"] != "ES256" {
             return Err(Error::Algorithm);
         }
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref());
-        key.verify(signed.as_bytes(), &decode(signature)?).map_err(|_| Error::Signature)?;
+        let signature = decode(signature)?;
+        let named = |key: &&PublicKey| header.get("kid").is_none_or(|id| *id == key.id.as_str());
+        let signs = |key: &PublicKey| {
+            let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point);
+            key.verify(signed.as_bytes(), &signature).is_ok()
+        };
+        if !self.known.iter().filter(named).any(signs) {
+            return Err(Error::Signature);
+        }
         let payload: Value = serde_json::from_slice(&decode(payload)?).map_err(|_| Error::Malformed)?;
         if payload["iss"] != self.issuer.as_str() {
             return Err(Error::Issuer);
@@ -129,10 +187,11 @@ impl TokenKeys {
 }
 
 impl TokenSigner for TokenKeys {
-    fn sign(&self, subject: &TokenSubject) -> Result<(String, Timestamp), Status> {
-        let now = Timestamp::now().as_second();
-        let claims = Claims::of(subject, &self.issuer, now);
-        let expires = Timestamp::from_second(now.saturating_add(subject.seconds)).map_err(Status::internal)?;
-        Ok((self.issue(&claims)?, expires))
+    fn sign(&self, subject: &TokenSubject) -> Result<String, Status> {
+        self.issue(&Claims::of(subject, &self.issuer, Timestamp::now().as_second()))
+    }
+
+    fn audiences(&self) -> &[String] {
+        &self.audiences
     }
 }

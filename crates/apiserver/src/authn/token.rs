@@ -57,6 +57,7 @@ pub struct Claims {
     pod: Option<Reference>,
     secret: Option<Reference>,
     node: Option<Reference>,
+    warn_after: Option<i64>,
 }
 
 impl Claims {
@@ -71,6 +72,9 @@ impl Claims {
         }
         if let Some((name, uid)) = &subject.node {
             own.insert("node".into(), reference(name, uid));
+        }
+        if let Some(seconds) = subject.warn_after {
+            own.insert("warnafter".into(), now.saturating_add(seconds).into());
         }
         let audiences = if subject.audiences.is_empty() { vec![issuer.to_owned()] } else { subject.audiences.clone() };
         let account = format!("system:serviceaccount:{}:{}", subject.namespace, subject.service_account);
@@ -100,6 +104,7 @@ impl Claims {
             pod: bound("pod")?,
             secret: bound("secret")?,
             node: bound("node")?,
+            warn_after: own["warnafter"].as_i64(),
         })
     }
 
@@ -110,6 +115,11 @@ impl Claims {
             _ => Ok(()),
         }
     }
+}
+
+/// How many seconds ago the client should have read a newer token; None when this one is not stale.
+pub(super) fn stale_for(claims: &Claims, now: i64) -> Option<i64> {
+    claims.warn_after.map(|end| now - end).filter(|seconds| *seconds > 0)
 }
 
 /// The user of the claims, if the account and all that the token is bound to still exist.
@@ -191,6 +201,40 @@ mod tests {
         check(&keys, &format!("{signed}x.{signature}"), Err(Error::Signature));
         check(&keys, "a.b", Err(Error::Malformed));
         check(&keys, "", Err(Error::Malformed));
+    }
+
+    #[test]
+    fn tokens_get_stale_before_they_end() {
+        let keys = TokenKeys::in_memory("https://cluster").unwrap();
+        let check = |warn_after: Option<i64>, ago: i64, expected: Option<i64>| {
+            let now = Timestamp::now().as_second();
+            let subject = TokenSubject { warn_after, ..subject(31_536_000) };
+            let token = keys.issue(&Claims::of(&subject, "https://cluster", now - ago)).unwrap();
+            assert_eq!(stale_for(&keys.verify(&token).unwrap(), now), expected);
+        };
+        check(None, 9999, None);
+        check(Some(3607), 3607, None);
+        check(Some(3607), 3617, Some(10));
+    }
+
+    #[test]
+    fn keys_are_rotated() {
+        let (old, new) = (base::tls::generate_key().unwrap(), base::tls::generate_key().unwrap());
+        let keys = |pem: &str| TokenKeys::from_pem(pem, "https://cluster").unwrap();
+        let issue =
+            |keys: &TokenKeys| keys.issue(&Claims::of(&subject(600), "https://cluster", Timestamp::now().as_second())).unwrap();
+        let (before, both) = (keys(&old), keys(&format!("{new}{old}")));
+        check(&both, &issue(&before), Ok(()));
+        check(&keys(&new), &issue(&both), Ok(()));
+        check(&before, &issue(&both), Err(Error::Signature));
+        let ids = |keys: &TokenKeys| {
+            keys.key_set()["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&both), [ids(&keys(&new)), ids(&before)].concat(), "the signing key first");
+        let public = TokenKeys::public_pem(&old).unwrap();
+        check(&keys(&format!("{new}{public}")), &issue(&before), Ok(()));
+        assert!(TokenKeys::from_pem(&public, "https://cluster").is_err(), "nothing to sign with");
+        assert!(TokenKeys::from_pem("", "https://cluster").is_err());
     }
 
     #[test]

@@ -94,6 +94,27 @@ pub(crate) fn certified(expiry: i64) {
     CERTIFICATES.observe((expiry - jiff::Timestamp::now().as_second()) as f64);
 }
 
+/// Tokens of ServiceAccounts that were good, by whether a newer one should have been used.
+static TOKENS: LazyLock<[Counter; 2]> = LazyLock::new(|| {
+    [
+        Page::Server.register(
+            "serviceaccount_valid_tokens",
+            "Cumulative valid projected service account tokens used",
+            Counter::default(),
+        ),
+        Page::Server.register(
+            "serviceaccount_stale_tokens",
+            "Cumulative stale projected service account tokens used",
+            Counter::default(),
+        ),
+    ]
+});
+
+/// Counts a good token of a ServiceAccount.
+pub(crate) fn token_used(stale: bool) {
+    TOKENS[usize::from(stale)].inc();
+}
+
 /// Counts what authentication said.
 pub(crate) fn authenticated<E>(outcome: Result<&User, E>, took: Duration) {
     let result = match outcome {

@@ -10,6 +10,7 @@ mod history;
 mod hostile;
 mod noise;
 mod operations;
+mod pod_security;
 mod requests;
 mod security;
 mod server;

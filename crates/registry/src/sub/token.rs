@@ -2,6 +2,7 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, meta};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::pipeline::Target;
@@ -11,6 +12,11 @@ use crate::{Operation, Registry};
 const DEFAULT_SECONDS: i64 = 3600;
 const MIN_SECONDS: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
+/// The seconds that admission asks for when it mounts a token, and nobody else: an hour, and seven seconds to tell it by (upstream:
+/// `WarnOnlyBoundTokenExpirationPeriod`).
+const MOUNTED_SECONDS: i64 = 60 * 60 + 7;
+/// What such a token lives in truth: clients that read their token only once go on working.
+const EXTENDED_SECONDS: i64 = 365 * 24 * 60 * 60;
 
 /// What a token says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub struct TokenSubject {
     pub audiences: Vec<String>,
     /// Seconds of life.
     pub seconds: i64,
+    /// After so many seconds the client should have read a newer token.
+    pub warn_after: Option<i64>,
     /// The object whose end ends the token: kind, name and UID.
     pub bound_to: Option<(String, String, String)>,
     /// The node of the pod that it is bound to: name and UID.
@@ -40,8 +48,13 @@ impl Registry {
         let mut request = request.unwrap_or_default();
         let mut subject = subject(target, &account, &request)?;
         self.bind_subject(&mut subject, &request)?;
-        let (token, expires) = signer.sign(&subject)?;
-        request["spec"]["expirationSeconds"] = subject.seconds.into();
+        let asked = subject.seconds;
+        extend(&mut subject, signer.audiences());
+        // The end that was asked for is told, so that whoever mounts the token renews it in time.
+        let expires = Timestamp::now().as_second().saturating_add(asked);
+        let expires = Timestamp::from_second(expires).map_err(Status::internal)?;
+        let token = signer.sign(&subject)?;
+        request["spec"]["expirationSeconds"] = asked.into();
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
         meta::set_name(&mut request, target.name);
         meta::set_namespace(&mut request, target.namespace);
@@ -91,6 +104,15 @@ impl Registry {
     }
 }
 
+/// Gives the token of a pod that admission mounts a year, for the API server alone (upstream: `--service-account-extend-token-expiration`).
+fn extend(subject: &mut TokenSubject, own: &[String]) {
+    let of_pod = subject.bound_to.as_ref().is_some_and(|(kind, ..)| kind == "Pod");
+    if of_pod && subject.seconds == MOUNTED_SECONDS && subject.audiences.iter().all(|audience| own.contains(audience)) {
+        subject.warn_after = Some(subject.seconds);
+        subject.seconds = EXTENDED_SECONDS;
+    }
+}
+
 /// Reads and checks the spec of a request.
 fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<TokenSubject, Status> {
     let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
@@ -113,4 +135,27 @@ fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<Token
         seconds,
         ..TokenSubject::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// KEP-1205: "the TokenRequest API ... extended expiration", for what admission mounts and nothing else.
+    #[test]
+    fn the_mounted_token_of_a_pod_lives_a_year() {
+        let check = |kind: &str, seconds: i64, audiences: &[&str], expected: (i64, Option<i64>)| {
+            let bound_to = (!kind.is_empty()).then(|| (kind.to_owned(), "n".to_owned(), "u".to_owned()));
+            let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+            let mut subject = TokenSubject { seconds, bound_to, audiences, ..TokenSubject::default() };
+            extend(&mut subject, &["api".to_owned()]);
+            assert_eq!((subject.seconds, subject.warn_after), expected, "{kind} {seconds}");
+        };
+        check("Pod", 3607, &[], (31_536_000, Some(3607)));
+        check("Pod", 3607, &["api"], (31_536_000, Some(3607)));
+        check("Pod", 3607, &["api", "vault"], (3607, None));
+        check("Pod", 3600, &[], (3600, None));
+        check("Secret", 3607, &[], (3607, None));
+        check("", 3607, &[], (3607, None));
+    }
 }
