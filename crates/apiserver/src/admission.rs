@@ -1,6 +1,10 @@
 //! Admission plugins, in upstream's order.
 
+mod attributes;
 mod certificates;
+mod conditions;
+mod criteria;
+mod current;
 mod device_access;
 mod ingress_class;
 mod limit_ranger;
@@ -15,6 +19,7 @@ mod storage_class;
 mod storage_protection;
 mod taints;
 mod tolerations;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -23,9 +28,10 @@ use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
 use crate::authz::{Authorizer, EscalationCheck};
+use crate::remote::Remotes;
 
 /// The list of plugins. Order matters: mutation happens in it.
-pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
+pub(crate) fn all(authorizer: &Arc<Authorizer>, remotes: &Arc<Remotes>) -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace::NamespaceLifecycle),
         Box::new(limit_ranger::LimitRanger),
@@ -45,6 +51,8 @@ pub fn all(authorizer: &Arc<Authorizer>) -> Vec<Box<dyn Admission>> {
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),
         Box::new(EscalationCheck::new(authorizer.clone())),
+        Box::new(webhooks::MutatingAdmissionWebhook::new(remotes.clone())),
+        Box::new(webhooks::ValidatingAdmissionWebhook::new(remotes.clone())),
         // Last: what is refused by others is not counted.
         Box::new(resource_quota::ResourceQuota),
     ]

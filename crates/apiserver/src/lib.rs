@@ -4,7 +4,7 @@
 //! the very same service with an identity of their own ([`Api::as_user`]), so they skip HTTP and TLS and nothing else:
 //! authentication, authorization and admission apply to all.
 
-pub mod admission;
+mod admission;
 mod api;
 pub mod authn;
 pub mod authz;
@@ -22,7 +22,6 @@ pub mod negotiate;
 mod openapi;
 mod proxy;
 mod query;
-#[allow(dead_code, unused_imports)] // Admission webhooks, conversions and aggregation call by it.
 mod remote;
 mod resources;
 mod respond;

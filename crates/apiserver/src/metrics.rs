@@ -3,10 +3,12 @@
 //! | module | what it measures |
 //! |---|---|
 //! | this one | requests that were answered |
+//! | [`admission`] | calls of admission webhooks |
 //! | [`load`] | requests under way, and those that last: watches and connections |
 //! | [`identity`] | authentication and authorization |
 //! | [`storage`] | what is stored |
 
+pub(crate) mod admission;
 pub(crate) mod identity;
 pub(crate) mod load;
 pub(crate) mod storage;

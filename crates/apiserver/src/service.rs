@@ -84,7 +84,7 @@ impl Service {
         let authorizer = Arc::new(Authorizer::default());
         let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
         let remotes = Arc::new(Remotes::new(tasks.child()));
-        let registry = Registry::open(engine, admission::all(&authorizer), registry_options).await?;
+        let registry = Registry::open(engine, admission::all(&authorizer, &remotes), registry_options).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;

@@ -1,12 +1,18 @@
 //! Admission: what may change or refuse a request after authorization, and what is held until its commit is done.
 
 use std::any::Any;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use apimachinery::Status;
 use async_trait::async_trait;
+use kinds::Behaviour;
 use serde_json::Value;
 
-use crate::{Context, Registry, Served, User};
+use crate::scale;
+use crate::target::{How, Target};
+use crate::{Context, FieldValidation, Registry, Served, User};
 
 /// What the request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +27,66 @@ pub enum Operation {
     Connect,
 }
 
+impl Operation {
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
 /// What a plugin keeps from others until the commit has succeeded or failed, such as an address. Dropping it releases it.
 pub type Hold = Box<dyn Any + Send>;
+
+/// The new and the old object, as somebody sees them.
+pub type Seen<'a> = (Option<Cow<'a, Value>>, Option<Cow<'a, Value>>);
+
+/// Mutation goes through the plugins once, and a second time when one asks for it.
+const ROUNDS: u8 = 2;
+
+/// What a plugin has called that may be called again: webhooks, policies (upstream: `webhookReinvokeContext`).
+#[derive(Debug, Default)]
+pub struct Invoked {
+    /// The object as the plugin left it.
+    left: Option<Value>,
+    /// Called, to be called again when the object changes after them.
+    eligible: BTreeSet<String>,
+    /// To be called again.
+    due: BTreeSet<String>,
+}
+
+impl Invoked {
+    /// The second round begins: when other plugins have changed the object since, all that are eligible are due.
+    pub fn begin_again(&mut self, object: Option<&Value>) {
+        if self.left.as_ref() != object {
+            self.changed();
+        }
+    }
+
+    /// Something has changed the object: those that were called before are due.
+    pub fn changed(&mut self) {
+        self.due.append(&mut self.eligible);
+    }
+
+    /// One has been called, and wants to be called again when the object changes.
+    pub fn called(&mut self, key: &str) {
+        self.eligible.insert(key.to_owned());
+    }
+
+    /// Whether one is to be called in the second round.
+    pub fn is_due(&self, key: &str) -> bool {
+        self.due.contains(key)
+    }
+
+    /// The plugin is done with its round.
+    pub fn leave(&mut self, object: Option<&Value>) {
+        self.left = object.cloned();
+    }
+}
 
 /// A request as admission sees it (API page "Admission Controllers").
 pub struct Request<'a> {
@@ -44,15 +108,19 @@ pub struct Request<'a> {
     pub user: &'a User,
     /// Nothing will be written.
     pub dry_run: bool,
-    target: crate::pipeline::Target<'a>,
+    target: Target<'a>,
     object: Option<Value>,
     changed: bool,
+    /// Rounds that have begun, and those that are wanted.
+    round: u8,
+    rounds: u8,
+    invoked: BTreeMap<&'static str, Invoked>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(
         registry: &'a Registry,
-        target: crate::pipeline::Target<'a>,
+        target: Target<'a>,
         operation: Operation,
         object: Option<Value>,
         old: Option<&'a Value>,
@@ -70,6 +138,9 @@ impl<'a> Request<'a> {
             target,
             object,
             changed: false,
+            round: 0,
+            rounds: 1,
+            invoked: BTreeMap::new(),
         }
     }
 
@@ -78,7 +149,12 @@ impl<'a> Request<'a> {
         self.target.cx
     }
 
-    /// The new object, none for a deletion or a connection.
+    /// What the client sent, where the operation does not tell it.
+    pub fn how(&self) -> How<'a> {
+        self.target.how
+    }
+
+    /// The new object, none for a deletion; the options of a connection.
     pub fn object(&self) -> Option<&Value> {
         self.object.as_ref()
     }
@@ -89,6 +165,81 @@ impl<'a> Request<'a> {
         self.object.as_mut()
     }
 
+    /// The versions in which the resource is served, that of the request included.
+    pub fn versions(&self) -> Vec<Arc<Served>> {
+        self.registry.catalog().versions_of(self.resource).cloned().collect()
+    }
+
+    /// The new and the old object as a client of `version` sees them. Through a scale, that is the Scale.
+    pub fn seen_as(&self, version: &Served) -> Result<Seen<'_>, Status> {
+        let see = |object: &Value| self.see(object, version);
+        let see = |object: Option<&'_ Value>| object.map(see).transpose();
+        Ok((see(self.object())?.map(|cow| cow_of(cow, self.object())), see(self.old)?.map(|cow| cow_of(cow, self.old))))
+    }
+
+    /// None when it is seen as it is.
+    fn see(&self, object: &Value, version: &Served) -> Result<Option<Value>, Status> {
+        if let Some(Behaviour::Scale) = self.resource.behaviour(self.subresource) {
+            return scale::read(object, &self.resource.def.scale).map(Some);
+        }
+        if std::ptr::eq(version, self.resource) || !self.resource.is_own_body(self.subresource) {
+            return Ok(None);
+        }
+        let mut object = object.clone();
+        self.resource.store(&mut object);
+        if version.is_converted() {
+            version.show_stored(&mut object);
+        }
+        Ok(Some(object))
+    }
+
+    /// Puts what somebody has made of the new object, as [`Request::seen_as`] has shown it, in its place: it is decoded, loses what its
+    /// schema does not know, and gets its defaults. Whether anything has changed.
+    pub fn replace(&mut self, version: &Served, mut object: Value) -> Result<bool, Status> {
+        let Target { cx, res, sub, .. } = self.target;
+        let lenient = Context { field_validation: FieldValidation::Ignore, ..cx.clone() };
+        if let (Some(Behaviour::Scale), Some(own)) = (res.behaviour(sub), &mut self.object) {
+            let before = own.clone();
+            res.decode(&lenient, sub, &mut object, Vec::new())?;
+            scale::write(own, &res.def.scale, &object);
+            return Ok(*own != before);
+        }
+        version.decode(&lenient, sub, &mut object, Vec::new())?;
+        if !std::ptr::eq(version, res) && res.is_own_body(sub) {
+            version.store(&mut object);
+            if res.is_converted() {
+                res.show_stored(&mut object);
+            }
+        }
+        if res.is_own_body(sub) {
+            res.strategy.apply_defaults(&mut object);
+        }
+        let changed = self.object.as_ref() != Some(&object);
+        self.object = Some(object);
+        Ok(changed)
+    }
+
+    /// Wants the plugins to be asked once more, because the object has changed.
+    pub fn reinvoke(&mut self) {
+        self.rounds = ROUNDS;
+    }
+
+    /// Whether the plugins are asked for the second time.
+    pub fn is_reinvoked(&self) -> bool {
+        self.round > 1
+    }
+
+    /// What a plugin has called so far, by its name.
+    pub fn invoked(&mut self, plugin: &'static str) -> &mut Invoked {
+        self.invoked.entry(plugin).or_default()
+    }
+
+    /// Begins the next round, if it is wanted.
+    pub(crate) fn begin_round(&mut self) -> bool {
+        self.round += 1;
+        self.round <= self.rounds
+    }
+
     /// Whether a plugin has changed the object.
     pub(crate) fn changed(&self) -> bool {
         self.changed
@@ -97,6 +248,13 @@ impl<'a> Request<'a> {
     /// The object as the plugins leave it.
     pub(crate) fn into_object(self) -> Option<Value> {
         self.object
+    }
+}
+
+fn cow_of(made: Option<Value>, own: Option<&Value>) -> Cow<'_, Value> {
+    match (made, own) {
+        (None, Some(own)) => Cow::Borrowed(own),
+        (made, _) => Cow::Owned(made.unwrap_or_default()),
     }
 }
 

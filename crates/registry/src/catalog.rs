@@ -81,6 +81,12 @@ impl Catalog {
         found.find(|served| served.def.group == group && served.def.version == version)
     }
 
+    /// Every version over the storage of that one, itself included.
+    pub(crate) fn versions_of<'a>(&'a self, of: &'a Served) -> impl Iterator<Item = &'a Arc<Served>> {
+        let named = self.by_plural.get(&*of.def.plural).into_iter().flatten().map(|index| &self.served[*index]);
+        named.filter(|served| Arc::ptr_eq(&served.storage, &of.storage))
+    }
+
     /// Whether anything is served in that group version.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
         self.served.iter().any(|served| served.def.group == group && served.def.version == version)

@@ -54,6 +54,28 @@ impl Warnings {
     }
 }
 
+/// Collects what admission has to say to the audit: keys and values. Cheap to clone, bounded.
+#[derive(Clone, Debug, Default)]
+pub struct Annotations(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Annotations {
+    /// Most annotations of one request.
+    const LIMIT: usize = 200;
+
+    /// Adds an annotation. The first value of a key stays, as upstream.
+    pub fn add(&self, key: impl Into<String>, value: impl Into<String>) {
+        let mut map = self.0.lock();
+        if map.len() < Self::LIMIT {
+            map.entry(key.into()).or_insert_with(|| value.into());
+        }
+    }
+
+    /// All annotations so far.
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.0.lock().clone()
+    }
+}
+
 /// The circumstances of a write.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
@@ -69,6 +91,8 @@ pub struct Context {
     pub field_validation: FieldValidation,
     /// Warnings for the client.
     pub warnings: Warnings,
+    /// Annotations for the audit.
+    pub annotations: Annotations,
     /// Why the user may not create the object, when an update or apply finds that it does not exist.
     pub create_refused: Option<Box<Status>>,
 }

@@ -14,40 +14,8 @@ use crate::context::{Context, Warnings};
 use crate::entry::object_path;
 use crate::entry::{Entry, Index};
 use crate::metrics;
+use crate::target::{How, Target};
 use crate::{Operation, Registry, Served};
-
-/// One write on its way: to which object, by whom.
-#[derive(Clone, Copy)]
-pub(crate) struct Target<'a> {
-    pub cx: &'a Context,
-    pub res: &'a Served,
-    pub sub: &'a str,
-    pub namespace: &'a str,
-    pub name: &'a str,
-}
-
-impl Target<'_> {
-    pub(crate) fn path(&self) -> String {
-        object_path(self.namespace, self.name)
-    }
-
-    pub(crate) fn not_found(&self) -> Status {
-        Status::not_found(&self.res.group_resource, self.name)
-    }
-
-    /// Creating needs the right to create, whatever the verb of the request.
-    pub(crate) fn may_create(&self) -> Result<(), Status> {
-        self.cx.create_refused.as_deref().map_or(Ok(()), |refused| Err(refused.clone()))
-    }
-
-    pub(crate) fn modified(&self) -> Status {
-        Status::conflict_modified(&self.res.group_resource, self.name)
-    }
-
-    pub(crate) fn invalid(&self, errors: &Errors) -> Result<(), Status> {
-        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&self.res.def.group, &self.res.def.kind, self.name, errors)) }
-    }
-}
 
 /// A store failure as a client sees it. Conflicts are handled where they mean something.
 pub(crate) fn storage_error(error: store::Error) -> Status {
@@ -68,9 +36,12 @@ impl Registry {
         old: Option<&Value>,
     ) -> Result<Option<Value>, Status> {
         let mut request = Request::new(self, target, operation, object, old);
-        for plugin in &self.admission {
-            if plugin.handles(&request) {
-                plugin.mutate(&mut request).await?;
+        // A second time when what has changed the object concerns the plugins before it, and never a third time.
+        while request.begin_round() {
+            for plugin in &self.admission {
+                if plugin.handles(&request) {
+                    plugin.mutate(&mut request).await?;
+                }
             }
         }
         let changed = request.changed();
@@ -108,11 +79,18 @@ impl Registry {
         Ok((request.into_object(), holds))
     }
 
-    /// Admission for a connection (exec, proxy...), which writes nothing.
-    pub async fn connect(&self, cx: &Context, res: &Served, sub: &str, namespace: &str, name: &str) -> Result<(), Status> {
-        let target = Target { cx, res, sub, namespace, name };
-        self.mutate(target, Operation::Connect, None, None).await?;
-        self.admit(target, Operation::Connect, None, None).await.map(|_| ())
+    /// Admission for a connection (exec, proxy...), which writes nothing; its options are its object.
+    pub async fn connect(
+        &self,
+        cx: &Context,
+        res: &Served,
+        sub: &str,
+        (namespace, name): (&str, &str),
+        options: Option<Value>,
+    ) -> Result<(), Status> {
+        let target = Target { cx, res, sub, namespace, name, how: How::Plain };
+        let options = self.mutate(target, Operation::Connect, options, None).await?;
+        self.admit(target, Operation::Connect, options, None).await.map(|_| ())
     }
 
     /// Commits an object and returns it as every reader now sees it.

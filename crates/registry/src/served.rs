@@ -170,7 +170,7 @@ impl Served {
     }
 
     /// Whether the body of a sub-resource is an object of this kind, which then has this kind's defaults.
-    pub(crate) fn is_own_body(&self, sub: &str) -> bool {
+    pub fn is_own_body(&self, sub: &str) -> bool {
         matches!(self.behaviour(sub), None | Some(Behaviour::Status | Behaviour::Part(_)))
     }
 

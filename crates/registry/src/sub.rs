@@ -10,7 +10,8 @@ use kinds::{Action, Behaviour};
 use serde_json::Value;
 
 use crate::entry::object_path;
-use crate::pipeline::Target;
+use crate::scale as view;
+use crate::target::{How, Target};
 use crate::{Context, Registry, Served};
 
 pub use token::TokenSubject;
@@ -20,7 +21,7 @@ impl Registry {
     pub async fn get_sub(&self, res: &Served, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = self.get(res, namespace, name, None).await?;
         match res.behaviour(sub) {
-            Some(Behaviour::Scale) => scale::read(&entry.value(), &res.def.scale),
+            Some(Behaviour::Scale) => view::read(&entry.value(), &res.def.scale),
             // It has been converted already.
             _ => Ok(entry.value()),
         }
@@ -36,7 +37,7 @@ impl Registry {
         name: &str,
         object: Value,
     ) -> Result<Value, Status> {
-        let target = Target { cx, res, sub, namespace, name };
+        let target = Target { cx, res, sub, namespace, name, how: How::Plain };
         match res.behaviour(sub) {
             Some(Behaviour::Action(Action::Bind)) => self.bind(target, &object).await,
             Some(Behaviour::Action(Action::Evict)) => self.evict(target, &object).await,

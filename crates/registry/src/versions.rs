@@ -28,8 +28,7 @@ impl Siblings<'_> {
     }
 
     fn find(&self, api_version: &str) -> Option<&Served> {
-        let of_storage = |served: &&Arc<Served>| Arc::ptr_eq(&served.storage, &self.of.storage);
-        self.catalog.iter().filter(of_storage).find(|served| served.def.api_version() == api_version).map(|served| &**served)
+        self.catalog.versions_of(self.of).find(|served| served.def.api_version() == api_version).map(|served| &**served)
     }
 }
 

@@ -72,11 +72,11 @@ async fn writers_are_warned_of_what_has_no_effect() {
     let missing = admin(&server.api, "GET /api/v1/namespaces/default/endpoints/none").await;
     let code = missing.code;
     assert_eq!((code, warnings(missing)), (404, vec![text.to_owned()]), "who is refused is warned too");
-    let hooks = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": "none"}});
-    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let hooks = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "none"}, "spec": {"policyName": "none", "validationActions": ["Deny"]}});
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
     let made = admin(&server.api, &format!("POST {path}\n\n{hooks}")).await;
     assert_eq!(made.code, 201, "{:?}", made.body);
     let found = warnings(made);
-    assert!(found.len() == 1 && found[0].contains("does not call admission webhooks yet"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("does not evaluate admission policies yet"), "{found:?}");
 }

@@ -16,3 +16,4 @@ mod security;
 mod server;
 mod storage;
 mod watch;
+mod webhooks;

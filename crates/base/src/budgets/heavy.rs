@@ -3,11 +3,12 @@
 //! A thread that serves requests and decodes some megabytes serves nobody else meanwhile; as many such requests as there are
 //! processors would stop everything, probes and health checks included.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::sync::LazyLock;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Meter;
 
@@ -29,16 +30,50 @@ pub async fn work<T>(size: usize, work: impl FnOnce() -> T) -> T {
     run(size, async { work() }).await
 }
 
-/// Runs a future whose work between its waits grows with `size` bytes. It has its place until it ends.
+tokio::task_local! {
+    /// The place of the work that runs in this task.
+    static PLACE: RefCell<Option<Place>>;
+}
+
+/// A place, taken.
+struct Place {
+    _permit: SemaphorePermit<'static>,
+    _taken: Taken<'static>,
+}
+
+async fn place() -> Option<Place> {
+    // The semaphore is never closed.
+    let permit = PLACES.free.acquire().await.ok()?;
+    Some(Place { _permit: permit, _taken: Taken::new(&PLACES.meter) })
+}
+
+/// Runs a future whose work between its waits grows with `size` bytes. It has its place until it ends, but while it is
+/// [`released`].
 pub async fn run<F: Future>(size: usize, future: F) -> F::Output {
     if size < HEAVY {
         return future.await;
     }
-    // The semaphore is never closed.
-    let _permit = PLACES.free.acquire().await;
-    let _taken = Taken::new(&PLACES.meter);
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| aside(|| future.as_mut().poll(cx))).await
+    let place = RefCell::new(place().await);
+    PLACE
+        .scope(place, async {
+            let mut future = std::pin::pin!(future);
+            std::future::poll_fn(|cx| aside(|| future.as_mut().poll(cx))).await
+        })
+        .await
+}
+
+/// Runs a future that mostly waits for somebody else, such as a webhook: the place of the work around it is given to others
+/// meanwhile, so that who answers slowly does not keep it.
+pub async fn released<F: Future>(future: F) -> F::Output {
+    let had = PLACE.try_with(|place| place.take()).ok().flatten();
+    let has_one = had.is_some();
+    drop(had);
+    let output = future.await;
+    if has_one {
+        let again = place().await;
+        let _ = PLACE.try_with(|place| place.replace(again));
+    }
+    output
 }
 
 /// Gives up the thread's other tasks to another thread before a long piece of work.
@@ -104,6 +139,27 @@ mod tests {
         open.iter().for_each(|gate| gate.send(()).unwrap());
         assert!(tasks.drain(std::time::Duration::from_secs(30)).await);
         assert_eq!(done.load(Ordering::SeqCst), wait);
+    }
+
+    /// As many as there are places wait for somebody, and another one works meanwhile.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_waits_keeps_no_place() {
+        let count = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let (open, waits) = tokio::sync::watch::channel(false);
+        let waiting = (0..count).map(|_| {
+            let mut waits = waits.clone();
+            run(HEAVY, async move {
+                released(async { waits.wait_for(|open| *open).await.map(|_| ()) }).await.unwrap();
+                released(std::future::ready(())).await;
+            })
+        });
+        let another = async {
+            let result = work(HEAVY, || 1).await;
+            open.send_replace(true);
+            result
+        };
+        let (_, result) = tokio::join!(futures::future::join_all(waiting), another);
+        assert_eq!(result, 1);
     }
 
     #[tokio::test]

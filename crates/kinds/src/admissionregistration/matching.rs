@@ -157,14 +157,26 @@ pub(super) fn validate_match_resources(resources: &MatchResources, operations: &
     }
 }
 
+/// What expressions of webhooks speak of.
+pub(super) const WEBHOOK_VARIABLES: &[&str] = &["object", "oldObject", "request"];
+
+/// An expression that can be compiled.
+pub(super) fn validate_expression(expression: &str, variables: &[&str], path: &Path, errors: &mut Errors) {
+    if expression.trim().is_empty() {
+        errors.push(Error::required(path, ""));
+    } else if let Err(error) = cel::Program::compile(expression, variables) {
+        errors.push(Error::invalid(path, expression, format!("compilation failed: {error}")));
+    }
+}
+
 /// Conditions under which a webhook or a policy is asked.
-pub(super) fn validate_match_conditions(conditions: &[MatchCondition], path: &Path, errors: &mut Errors) {
+pub(super) fn validate_match_conditions(conditions: &[MatchCondition], variables: &[&str], path: &Path, errors: &mut Errors) {
     if conditions.len() > MAX_CONDITIONS {
         errors.push(Error::too_many(path, conditions.len(), MAX_CONDITIONS));
     }
     for (index, condition) in conditions.iter().enumerate() {
         let path = path.index(index);
-        rules::required(&path.child("expression"), condition.expression.trim(), errors);
+        validate_expression(&condition.expression, variables, &path.child("expression"), errors);
         let at = path.child("name");
         if condition.name.is_empty() {
             errors.push(Error::required(&at, ""));

@@ -13,10 +13,7 @@ use crate::util::{each, set_default};
 
 impl Kind for MutatingWebhookConfiguration {
     const DEF: KindDef =
-        super::def("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "mutatingwebhookconfiguration")
-            .without_effect(
-                "this version of Knarr does not call admission webhooks yet: requests are admitted without asking them",
-            );
+        super::def("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "mutatingwebhookconfiguration");
 
     fn apply_defaults(object: &mut Value) {
         webhook::apply_defaults(object);

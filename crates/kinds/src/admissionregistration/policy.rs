@@ -37,6 +37,9 @@ const RESERVED: &[&str] = &[
     "while",
 ];
 
+/// What expressions of policies speak of.
+const POLICY_VARIABLES: &[&str] = &["object", "oldObject", "request", "params", "namespaceObject", "authorizer", "variables"];
+
 /// Defaults of a policy.
 pub(super) fn apply_defaults(policy: &mut Value) {
     if let Some(spec) = policy.get_mut("spec").filter(|spec| spec.is_object()) {
@@ -104,7 +107,7 @@ impl Policy<'_> {
                 }
             }
         }
-        matching::validate_match_conditions(list(self.conditions), &path.child("matchConditions"), errors);
+        matching::validate_match_conditions(list(self.conditions), POLICY_VARIABLES, &path.child("matchConditions"), errors);
         for (index, variable) in list(self.variables).iter().enumerate() {
             validate_variable(variable, &path.child("variables").index(index), errors);
         }

@@ -12,10 +12,7 @@ use crate::typed::Kind;
 
 impl Kind for ValidatingWebhookConfiguration {
     const DEF: KindDef =
-        super::def("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "validatingwebhookconfiguration")
-            .without_effect(
-                "this version of Knarr does not call admission webhooks yet: requests are admitted without asking them",
-            );
+        super::def("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "validatingwebhookconfiguration");
 
     fn apply_defaults(object: &mut Value) {
         webhook::apply_defaults(object);

@@ -132,7 +132,8 @@ impl Webhook<'_> {
         rules::supported(&path.child("reinvocationPolicy"), self.reinvocation_policy, REINVOCATION_POLICIES, errors);
         let service = self.client.service.as_ref().map(Into::into);
         rules::webhook_client(&path.child("clientConfig"), self.client.url.as_deref(), service, errors);
-        matching::validate_match_conditions(self.conditions, &path.child("matchConditions"), errors);
+        let variables = matching::WEBHOOK_VARIABLES;
+        matching::validate_match_conditions(self.conditions, variables, &path.child("matchConditions"), errors);
         validate_versions(self.versions, &path.child("admissionReviewVersions"), errors);
     }
 }

@@ -6,7 +6,8 @@ use apimachinery::{GroupResource, Reason, Status, meta, time};
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, storage_error};
+use crate::pipeline::storage_error;
+use crate::target::Target;
 use crate::verbs::CONFLICT_ATTEMPTS;
 use crate::{Context, DeleteOptions, ListOptions, Operation, Registry, Served};
 

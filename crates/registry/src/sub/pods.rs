@@ -5,7 +5,8 @@ use apimachinery::{Status, meta, time};
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, storage_error};
+use crate::pipeline::storage_error;
+use crate::target::Target;
 use crate::verbs::CONFLICT_ATTEMPTS;
 use crate::{Operation, Registry};
 

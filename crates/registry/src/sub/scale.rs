@@ -3,51 +3,14 @@
 use std::sync::Arc;
 
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::labels::Selector;
 use apimachinery::{Status, apply, meta, time};
 use kinds::ScalePaths;
 use serde_json::{Value, json};
 
-use crate::pipeline::Target;
+use crate::scale::{read, set};
+use crate::target::Target;
 use crate::verbs::{CONFLICT_ATTEMPTS, apply_patch, by};
 use crate::{Entry, Patch, Registry, Written};
-
-/// The Scale of an object.
-pub(super) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let selector = match paths.selector.as_deref().and_then(|pointer| object.pointer(pointer)) {
-        // Custom resources write it as text, which is told as it is.
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => selector(value)?.to_string(),
-        None => String::new(),
-    };
-    let metadata = meta::metadata(object).into_iter().flatten();
-    let keep = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
-    let metadata: serde_json::Map<_, _> =
-        metadata.filter(|(key, _)| keep.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect();
-    let mut scale = json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {}, "status": {"replicas": number(&paths.status_replicas)},
-    });
-    // Zero is left out, as Go's omitempty does.
-    if number(&paths.replicas) != 0 {
-        scale["spec"]["replicas"] = number(&paths.replicas).into();
-    }
-    if !selector.is_empty() {
-        scale["status"]["selector"] = selector.into();
-    }
-    Ok(scale)
-}
-
-/// A label selector, or the plain map of labels that ReplicationControllers have.
-fn selector(value: &Value) -> Result<Selector, Status> {
-    let labels: Option<Vec<_>> =
-        value.as_object().and_then(|map| map.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect());
-    match labels {
-        Some(labels) if !labels.is_empty() => Ok(Selector::from_set(labels)),
-        _ => Selector::from_value(value).map_err(Status::internal),
-    }
-}
 
 /// How many pods a Scale asks for.
 fn wanted(target: Target<'_>, scale: &Value) -> Result<i64, Status> {
@@ -59,16 +22,6 @@ fn wanted(target: Target<'_>, scale: &Value) -> Result<i64, Status> {
     let path = Path::new("spec").child("replicas");
     errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
     Err(Status::invalid("autoscaling", "Scale", target.name, &errors))
-}
-
-/// Sets a value, and makes the objects that it stands in.
-fn set(object: &mut Value, pointer: &str, value: Value) {
-    let mut at = object;
-    for name in pointer.split('/').skip(1) {
-        let Some(map) = at.as_object_mut() else { return };
-        at = map.entry(name.replace("~1", "/").replace("~0", "~")).or_insert_with(|| json!({}));
-    }
-    *at = value;
 }
 
 impl Registry {

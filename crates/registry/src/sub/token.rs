@@ -5,7 +5,7 @@ use apimachinery::{Status, meta};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::pipeline::Target;
+use crate::target::Target;
 use crate::{Operation, Registry};
 
 /// Seconds of life of a token when the request says nothing.

@@ -8,7 +8,8 @@ use kinds::Behaviour;
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, prepare_metadata, requester, storage_error, validate_new};
+use crate::pipeline::{prepare_metadata, requester, storage_error, validate_new};
+use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
 
 /// How often a generated name is tried before the client is asked to try again.
@@ -51,7 +52,7 @@ impl Registry {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let name = meta::name(&object).to_owned();
-        let target = Target { cx, res, sub: "", namespace, name: &name };
+        let target = Target { cx, res, sub: "", namespace, name: &name, how: How::Plain };
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.

@@ -9,7 +9,8 @@ use serde_json::Value;
 use store::Expect;
 
 use crate::admission::Hold;
-use crate::pipeline::{Target, storage_error};
+use crate::pipeline::storage_error;
+use crate::target::{How, Target};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
 use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation, Registry, Served};
 
@@ -37,7 +38,7 @@ impl Registry {
         name: &str,
         options: DeleteOptions,
     ) -> Result<Deleted, Status> {
-        let target = Target { cx, res, sub: "", namespace, name };
+        let target = Target { cx, res, sub: "", namespace, name, how: How::Delete(&options) };
         if let Some(warning) =
             res.def.silent_deletion.filter(|_| options.propagation.is_none() && options.orphan_dependents.is_none())
         {

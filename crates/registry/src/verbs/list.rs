@@ -88,6 +88,22 @@ impl Registry {
         found.map(|entry| res.show(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 
+    /// An object as the cache has it now, none when there is none. For what may not wait.
+    pub fn peek(&self, res: &Served, namespace: &str, name: &str) -> Option<serde_json::Value> {
+        res.storage.cache.get(&object_path(namespace, name)).map(|entry| res.value(&entry))
+    }
+
+    /// All objects of a kind as the cache has them now, and the revision that [`Registry::seen`] says for them.
+    pub fn peek_all(&self, res: &Served) -> (Vec<Arc<Entry>>, u64) {
+        let (page, revision) = res.storage.cache.select(Window::default(), |_| true);
+        (page.entries.iter().map(|entry| res.show(entry)).collect(), revision)
+    }
+
+    /// The revision of the newest change of a kind's objects.
+    pub fn seen(&self, res: &Served) -> u64 {
+        res.storage.cache.revision()
+    }
+
     /// How many bytes an object has; zero when there is none.
     pub fn size(&self, res: &Served, namespace: &str, name: &str) -> usize {
         res.storage.cache.get(&object_path(namespace, name)).map_or(0, |entry| entry.json.len())

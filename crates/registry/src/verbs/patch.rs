@@ -8,7 +8,7 @@ use kinds::Behaviour;
 use schema::Schema;
 use serde_json::Value;
 
-use crate::pipeline::Target;
+use crate::target::{How, Target};
 use crate::verbs::Created;
 use crate::verbs::create::by;
 use crate::verbs::update::CONFLICT_ATTEMPTS;
@@ -25,7 +25,7 @@ impl Registry {
         name: &str,
         patch: Patch,
     ) -> Result<Written, Status> {
-        let target = Target { cx, res, sub, namespace, name };
+        let target = Target { cx, res, sub, namespace, name, how: How::Patch };
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
             return self.patch_scale(target, &res.def.scale, &patch).await;
         }
@@ -63,7 +63,7 @@ impl Registry {
 
     /// Server-side apply (KEP-555): creates what is missing.
     async fn apply(&self, target: Target<'_>, config: &Value, current: Option<Arc<Entry>>) -> Result<Written, Status> {
-        let Target { cx, res, sub, namespace, name } = target;
+        let Target { cx, res, sub, namespace, name, .. } = target;
         let mut config = config.clone();
         check_shape(&config)?;
         super::create::check_identity(&mut config, namespace, Some(name))?;

@@ -9,7 +9,8 @@ use kinds::util::keep_all_but;
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{Target, count_generation, keep_metadata, requester, storage_error, without_managed_fields};
+use crate::pipeline::{count_generation, keep_metadata, requester, storage_error, without_managed_fields};
+use crate::target::{How, Target};
 use crate::verbs::create::check_identity;
 use crate::{Context, Entry, Operation, Registry, Served, Written};
 
@@ -28,10 +29,10 @@ impl Registry {
         mut object: Value,
     ) -> Result<Written, Status> {
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
-            return self.update_scale(Target { cx, res, sub, namespace, name }, &res.def.scale, &object).await;
+            return self.update_scale(Target { cx, res, sub, namespace, name, how: How::Plain }, &res.def.scale, &object).await;
         }
         check_identity(&mut object, namespace, Some(name))?;
-        let target = Target { cx, res, sub, namespace, name };
+        let target = Target { cx, res, sub, namespace, name, how: How::Plain };
         if meta::resource_version(&object) == "0" {
             meta::remove(&mut object, "resourceVersion");
         }

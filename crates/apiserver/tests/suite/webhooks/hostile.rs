@@ -1,0 +1,144 @@
+//! Webhooks that hang, lie, loop, and answer without an end.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{CONFIG_MAPS, MUTATING, Reply, VALIDATING, answer_of, collection, config_map, patch, register, send, with_hooks};
+use crate::server::admin;
+
+/// Whatever a webhook answers, the request ends in time, with its policy's outcome: with `Fail` the message ends like this.
+async fn check(kind: &str, reply: impl Fn() -> Reply + Send + Sync + 'static, expected: &str) {
+    let (server, hooks) = with_hooks(move |_, _| reply()).await;
+    for (policy, code) in [("Fail", 500), ("Ignore", 201)] {
+        let change = json!({"failurePolicy": policy, "timeoutSeconds": 2});
+        register(&server.api, kind, "hostile", &[hooks.hook("hostile", &["CREATE"], &["configmaps"], change)]).await;
+        let started = Instant::now();
+        let answer =
+            answer_of(&server.api, &format!("POST {CONFIG_MAPS}"), &config_map(&policy.to_lowercase(), json!({"a": "b"}))).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(answer.code, code, "{message}");
+        assert!(code == 201 || message.contains(expected), "{message}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        send(&server.api, 200, &format!("DELETE {}/hostile", collection(kind)), &Value::Null).await;
+    }
+}
+
+#[tokio::test]
+async fn garbage() {
+    let failing = "Internal error occurred: failed calling webhook \"hostile.webhook.example\": ";
+    let check = async |body: &str, expected: &str| {
+        let body = body.to_owned();
+        check(VALIDATING, move || Reply::Raw(200, body.clone()), &format!("{failing}{expected}")).await;
+    };
+    check("", "failed to call webhook: couldn't get version/kind; json parse error: ").await;
+    check("<html></html>", "failed to call webhook: couldn't get version/kind; json parse error: ").await;
+    check(&"[".repeat(100_000), "failed to call webhook: couldn't get version/kind; json parse error: ").await;
+    check(
+        "{}",
+        "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /, Kind=",
+    )
+    .await;
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
+    check(&review.to_string(), "received invalid webhook response: webhook response was absent").await;
+    let mut other = review.clone();
+    other["response"] = json!({"uid": "other", "allowed": true});
+    check(&other.to_string(), "received invalid webhook response: expected response.uid=").await;
+}
+
+#[tokio::test]
+async fn errors_and_redirects() {
+    let check = async |code: u16, expected: &str| {
+        check(MUTATING, move || Reply::Raw(code, "no".to_owned()), &format!("failed to call webhook: {expected}")).await;
+    };
+    check(500, "an error on the server (\"no\") has prevented the request from succeeding").await;
+    check(404, "the server could not find the requested resource").await;
+    check(302, "the server answers with the redirect 302, which is not followed").await;
+}
+
+#[tokio::test]
+async fn without_an_end() {
+    check(VALIDATING, || Reply::Endless, "the response body is larger than 8388608 bytes").await;
+    check(MUTATING, || Reply::Hang, "context deadline exceeded").await;
+}
+
+#[tokio::test]
+async fn patches_where_none_may_be() {
+    let add = || patch(&json!([{"op": "add", "path": "/data/c", "value": "d"}]));
+    check(VALIDATING, add, "received invalid webhook response: validating webhook may not return response.patch").await;
+}
+
+/// Patches that cannot be applied are refused, whatever the policy, and change nothing.
+#[tokio::test]
+async fn patches_that_cannot_be() {
+    let check = async |operations: Value, code: u16, expected: &str| {
+        let said = operations.clone();
+        let (server, hooks) = with_hooks(move |_, _| patch(&said)).await;
+        let hook = hooks.hook("hostile", &["CREATE"], &["configmaps"], json!({"failurePolicy": "Ignore"}));
+        register(&server.api, MUTATING, "hostile", &[hook]).await;
+        let answer = answer_of(&server.api, &format!("POST {CONFIG_MAPS}"), &config_map("a", json!({"a": "b"}))).await;
+        assert_eq!(answer.code, code, "{operations}: {:?}", answer.body);
+        let found = answer.json();
+        let message = found["message"].as_str().unwrap_or_default();
+        assert!(message.contains(expected), "{operations}: {message}");
+        let stored = admin(&server.api, &format!("GET {CONFIG_MAPS}/a")).await;
+        assert_eq!(stored.code, if code == 201 { 200 } else { 404 });
+    };
+    check(json!([]), 201, "").await;
+    check(json!([{"op": "remove", "path": "/nothing"}]), 500, "Internal error occurred: ").await;
+    check(json!([{"op": "test", "path": "/data/a", "value": "c"}]), 500, "Internal error occurred: ").await;
+    check(json!({"op": "add"}), 500, "Internal error occurred: ").await;
+    check(json!([{"op": "replace", "path": "", "value": 5}]), 500, "Internal error occurred: ").await;
+    check(json!([{"op": "replace", "path": "/kind", "value": "Secret"}]), 500, "Internal error occurred: ").await;
+    check(json!([{"op": "replace", "path": "/data", "value": "text"}]), 500, "Internal error occurred: ").await;
+    check(json!([{"op": "add", "path": "/metadata/name", "value": "Not_A_Name"}]), 422, "metadata.name").await;
+    // What it does not know is dropped, and who made the object and when stays the server's to say.
+    check(
+        json!([{"op": "add", "path": "/unknown", "value": 1}, {"op": "add", "path": "/metadata/uid", "value": "forged"}]),
+        201,
+        "",
+    )
+    .await;
+    let copies: Vec<Value> = (0..40).map(|_| json!({"op": "copy", "from": "/data", "path": "/data/x"})).collect();
+    check(copies.into(), 500, "Internal error occurred: ").await;
+}
+
+/// Two webhooks that each undo what the other one did are called twice at most.
+#[tokio::test]
+async fn loops_end() {
+    let (server, hooks) = with_hooks(|path, _| patch(&json!([{"op": "replace", "path": "/data/a", "value": path}]))).await;
+    let both = ["x", "y"].map(|path| hooks.hook(path, &["CREATE"], &["configmaps"], json!({"reinvocationPolicy": "IfNeeded"})));
+    register(&server.api, MUTATING, "loop", &both).await;
+    send(&server.api, 201, &format!("POST {CONFIG_MAPS}"), &config_map("a", json!({"a": "b"}))).await;
+    assert!(hooks.asked.lock().len() <= 4, "{}", hooks.asked.lock().len());
+}
+
+/// While requests wait for a webhook that hangs, large ones too, others are answered at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_answered_meanwhile() {
+    let (server, hooks) = with_hooks(|_, _| Reply::Hang).await;
+    let selector = json!({"matchLabels": {"hang": "yes"}});
+    let change = json!({"timeoutSeconds": 3, "objectSelector": selector});
+    register(&server.api, VALIDATING, "hang", &[hooks.hook("hang", &["CREATE"], &["configmaps"], change)]).await;
+    let large = |name: &str| {
+        let mut object = config_map(name, json!({"a": "x".repeat(300_000)}));
+        object["metadata"]["labels"] = json!({"hang": "yes"});
+        object
+    };
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let bodies = names.map(large);
+    let request = format!("POST {CONFIG_MAPS}");
+    let hanging = futures::future::join_all(bodies.iter().map(|body| answer_of(&server.api, &request, body)));
+    let others = async {
+        while hooks.asked.lock().len() < names.len() {
+            tokio::task::yield_now().await;
+        }
+        let started = Instant::now();
+        let free = config_map("free", json!({"a": "x".repeat(300_000)}));
+        assert_eq!(answer_of(&server.api, &request, &free).await.code, 201);
+        started.elapsed()
+    };
+    let (hung, took) = tokio::join!(hanging, others);
+    assert!(hung.iter().all(|answer| answer.code == 500));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
