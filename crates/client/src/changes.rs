@@ -3,7 +3,9 @@
 //! A subscription holds at most one pending change per object: a slow reader sees fewer, larger steps and never
 //! makes the cache wait or grow beyond the number of objects.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -43,9 +45,38 @@ struct Pending<K> {
     new: Option<Arc<Slot<K>>>,
 }
 
+/// A slot that stands for its key. At a start every reader has all objects before it: names are not kept for each of them.
+struct ByKey<K>(Arc<Slot<K>>);
+
+impl<K> Clone for ByKey<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> Borrow<Key> for ByKey<K> {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl<K> Hash for ByKey<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl<K> PartialEq for ByKey<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl<K> Eq for ByKey<K> {}
+
 struct State<K> {
-    order: VecDeque<Key>,
-    pending: HashMap<Key, Pending<K>>,
+    order: VecDeque<ByKey<K>>,
+    pending: HashMap<ByKey<K>, Pending<K>>,
 }
 
 pub(crate) struct Queue<K> {
@@ -72,8 +103,9 @@ impl<K> Queue<K> {
             }
             Some(pending) => pending.new = new.cloned(),
             None => {
-                state.pending.insert(key.clone(), Pending { old: old.cloned(), new: new.cloned() });
-                state.order.push_back(key.clone());
+                let Some(by) = new.or(old).cloned().map(ByKey) else { return };
+                state.pending.insert(by.clone(), Pending { old: old.cloned(), new: new.cloned() });
+                state.order.push_back(by);
             }
         }
         self.wake.notify_one();
@@ -83,7 +115,7 @@ impl<K> Queue<K> {
         let state = &mut *self.state.lock();
         while let Some(key) = state.order.pop_front() {
             if let Some(pending) = state.pending.remove(&key) {
-                return Some((key, pending));
+                return Some((key.0.key.clone(), pending));
             }
         }
         // The room of many changes at once goes back.
@@ -105,7 +137,11 @@ impl<K: Object> Queue<K> {
 
 impl<K: Object> Changes<K> {
     /// The next change. Waits for one; safe to drop and call again.
+    ///
+    /// A reader of many changes makes room for others now and then. At a start all readers of an informer have all of its objects
+    /// before them: side by side they find those decoded that one of them has looked at, and they leave the threads to the API.
     pub async fn next(&mut self) -> Change<K> {
+        tokio::task::coop::consume_budget().await;
         loop {
             if let Some(change) = self.queue.pop() {
                 return change;
@@ -132,7 +168,7 @@ mod tests {
         let (queue, hot) = (Arc::new(Queue::<ConfigMap>::default()), Arc::<Hot<ConfigMap>>::default());
         let slot = |name: &str, version: u64| {
             let json = format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{version}"}}}}"#);
-            Arc::new(Slot::new(json.into(), &hot).unwrap().0)
+            Arc::new(Slot::new(json.into(), &hot).unwrap())
         };
         for (name, old, new) in steps {
             let slot = |version: &Option<u64>| version.map(|version| slot(name, version));

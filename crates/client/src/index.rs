@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use kube::Resource;
-
+use crate::slot::Slot;
 use crate::{Informer, Key, Object};
 
 /// The values under which one object is found.
@@ -41,16 +40,19 @@ impl<K: Object> Index<K> {
     }
 }
 
+/// Says under which values an object is found.
+type ValuesOf<K> = Box<dyn Fn(&Slot<K>, &mut Values) + Send + Sync>;
+
 /// Keys by value, and what says an object's values.
 pub(crate) struct Table<K> {
     pub(crate) name: &'static str,
-    values: fn(&K, &mut Values),
+    values: ValuesOf<K>,
     keys: HashMap<String, BTreeSet<Key>>,
 }
 
-impl<K: Resource> Table<K> {
-    pub(crate) fn new(name: &'static str, values: fn(&K, &mut Values)) -> Self {
-        Self { name, values, keys: HashMap::new() }
+impl<K> Table<K> {
+    pub(crate) fn new(name: &'static str, values: impl Fn(&Slot<K>, &mut Values) + Send + Sync + 'static) -> Self {
+        Self { name, values: Box::new(values), keys: HashMap::new() }
     }
 
     pub(crate) fn keys(&self, value: &str) -> impl Iterator<Item = &Key> {
@@ -58,7 +60,7 @@ impl<K: Resource> Table<K> {
     }
 
     /// The object of `key` was `old` and is `new`.
-    pub(crate) fn change(&mut self, key: &Key, old: Option<&K>, new: Option<&K>) {
+    pub(crate) fn change(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>) {
         let (before, after) = (self.values_of(old), self.values_of(new));
         if before == after {
             return;
@@ -76,7 +78,7 @@ impl<K: Resource> Table<K> {
         }
     }
 
-    fn values_of(&self, object: Option<&K>) -> Values {
+    fn values_of(&self, object: Option<&Slot<K>>) -> Values {
         let mut values = Values::default();
         if let Some(object) = object {
             (self.values)(object, &mut values);
@@ -87,19 +89,22 @@ impl<K: Resource> Table<K> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::json;
 
     use super::*;
 
-    fn map(name: &str, colours: &[&str]) -> ConfigMap {
+    fn map(name: &str, colours: &[&str]) -> Slot<ConfigMap> {
         let data: serde_json::Map<_, _> = colours.iter().map(|colour| ((*colour).to_owned(), json!(""))).collect();
-        serde_json::from_value(json!({"metadata": {"namespace": "a", "name": name}, "data": data})).unwrap()
+        let json = json!({"metadata": {"namespace": "a", "name": name}, "data": data}).to_string();
+        Slot::new(json.into(), &Arc::default()).unwrap()
     }
 
     #[test]
     fn follows_values_and_leaves_none_behind() {
-        let mut table = Table::new("colour", |map: &ConfigMap, values| {
+        let mut table = Table::new("colour", |slot: &Slot<ConfigMap>, values| {
+            let map = slot.get().unwrap();
             map.data.iter().flatten().for_each(|(colour, _)| values.add(colour));
         });
         let check = |table: &Table<ConfigMap>, colour: &str, expected: &[&str]| {
@@ -107,17 +112,17 @@ mod tests {
             assert_eq!(names, expected, "{colour}");
         };
         let (x, y) = (map("x", &["red", "blue"]), map("y", &["red"]));
-        table.change(&Key::of(&x), None, Some(&x));
-        table.change(&Key::of(&y), None, Some(&y));
+        table.change(&x.key, None, Some(&x));
+        table.change(&y.key, None, Some(&y));
         check(&table, "red", &["x", "y"]);
         check(&table, "blue", &["x"]);
         let green = map("x", &["green"]);
-        table.change(&Key::of(&x), Some(&x), Some(&green));
+        table.change(&x.key, Some(&x), Some(&green));
         check(&table, "red", &["y"]);
         check(&table, "blue", &[]);
         check(&table, "green", &["x"]);
-        table.change(&Key::of(&x), Some(&green), None);
-        table.change(&Key::of(&y), Some(&y), None);
+        table.change(&x.key, Some(&green), None);
+        table.change(&y.key, Some(&y), None);
         assert!(table.keys.is_empty());
     }
 }

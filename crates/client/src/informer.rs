@@ -38,7 +38,7 @@ impl<K> Clone for Informer<K> {
     }
 }
 
-impl<K: Resource> Default for Informer<K> {
+impl<K> Default for Informer<K> {
     fn default() -> Self {
         let shared = Shared { store: RwLock::new(Store::default()), synced: watch::Sender::new(false) };
         Self { shared: Arc::new(shared) }

@@ -13,6 +13,7 @@ mod informers;
 mod key;
 mod lean;
 pub mod measured;
+pub mod metadata;
 pub mod remote;
 pub mod resource_version;
 mod services;

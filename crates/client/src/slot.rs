@@ -1,17 +1,19 @@
 //! One object of an informer: its JSON, and the typed form while somebody uses it.
 //!
 //! A typed Pod takes three times the memory of its JSON, and in the server's process the JSON is that of the API server's cache, so
-//! that keeping it costs nothing. What was decoded lately stays ([`Hot`]): small clusters never decode an object twice.
+//! that keeping it costs nothing. What was decoded lately stays ([`Hot`]): small clusters never decode an object twice. Nothing is
+//! decoded before somebody asks for it, so that a start with many objects does not wait for that.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use kube::Resource;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Key, lean, resource_version};
+use crate::{Key, lean, metadata, resource_version};
 
 /// Bytes of JSON of the objects of one informer that stay decoded.
 const HOT: usize = 8 << 20;
@@ -63,47 +65,78 @@ pub(crate) struct Slot<K> {
     pub(crate) version: u64,
     uid: Box<str>,
     labels: LabelSet,
+    /// The uid of its controller.
+    controller: Option<Box<str>>,
     json: Bytes,
-    typed: Mutex<Weak<K>>,
+    typed: Mutex<Typed<K>>,
     hot: Arc<Hot<K>>,
 }
 
-impl<K: Resource + DeserializeOwned> Slot<K> {
-    /// Of an object's JSON; gives the object too.
-    pub(crate) fn new(json: Bytes, hot: &Arc<Hot<K>>) -> Result<(Self, Arc<K>), serde_json::Error> {
-        let object = Arc::new(lean::decode::<K>(&json)?);
-        let meta = object.meta();
-        let labels = meta.labels.iter().flatten().map(|(key, value)| (key.as_str().into(), value.as_str().into()));
-        let slot = Self {
-            key: Key::of(object.as_ref()),
-            version: resource_version::of(object.as_ref()),
-            uid: meta.uid.as_deref().unwrap_or_default().into(),
-            labels: LabelSet(labels.collect()),
-            typed: Mutex::new(Arc::downgrade(&object)),
-            hot: hot.clone(),
-            json,
-        };
-        hot.keep(object.clone(), slot.json.len());
-        Ok((slot, object))
-    }
+/// The decoded object.
+enum Typed<K> {
+    /// While somebody has it.
+    Kept(Weak<K>),
+    /// It has turned out to be none of the kind, which was logged.
+    Unreadable,
+}
 
-    /// The object.
+/// What is kept of the metadata.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    namespace: Option<String>,
+    name: String,
+    #[serde(default)]
+    uid: Option<Box<str>>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<Box<str>, Option<Box<str>>>>,
+    owner_references: Option<Vec<Owner>>,
+}
+
+#[derive(Deserialize)]
+struct Owner {
+    uid: Box<str>,
+    controller: Option<bool>,
+}
+
+impl<K> Slot<K> {
+    /// Of an object's JSON, which is decoded when somebody asks for it.
+    pub(crate) fn new(json: Bytes, hot: &Arc<Hot<K>>) -> Result<Self, serde_json::Error> {
+        let meta: Meta = metadata::of(&json)?;
+        let labels = meta.labels.into_iter().flatten().map(|(key, value)| (key, value.unwrap_or_default()));
+        let controller = meta.owner_references.into_iter().flatten().find(|owner| owner.controller == Some(true));
+        Ok(Self {
+            key: Key { namespace: meta.namespace, name: meta.name },
+            version: resource_version::parse(meta.resource_version.as_deref()),
+            uid: meta.uid.unwrap_or_default(),
+            labels: LabelSet(labels.collect()),
+            controller: controller.map(|owner| owner.uid),
+            json,
+            typed: Mutex::new(Typed::Kept(Weak::new())),
+            hot: hot.clone(),
+        })
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + DeserializeOwned> Slot<K> {
+    /// The object; none when it is none of the kind, so that one object that cannot be read does not hold up the others.
     pub(crate) fn get(&self) -> Option<Arc<K>> {
         let mut typed = self.typed.lock();
-        if let Some(object) = typed.upgrade() {
+        let Typed::Kept(kept) = &*typed else { return None };
+        if let Some(object) = kept.upgrade() {
             return Some(object);
         }
         match lean::decode::<K>(&self.json) {
             Ok(object) => {
                 let object = Arc::new(object);
-                *typed = Arc::downgrade(&object);
+                *typed = Typed::Kept(Arc::downgrade(&object));
                 drop(typed);
                 self.hot.keep(object.clone(), self.json.len());
                 Some(object)
             }
             Err(error) => {
-                // The same bytes have been decoded before.
-                tracing::error!(key = %self.key, %error, "an object cannot be decoded again");
+                tracing::error!(kind = %K::kind(&()), key = %self.key, %error, "an object cannot be decoded");
+                *typed = Typed::Unreadable;
                 None
             }
         }
@@ -113,6 +146,11 @@ impl<K: Resource + DeserializeOwned> Slot<K> {
 impl<K> Slot<K> {
     pub(crate) fn labels(&self) -> &LabelSet {
         &self.labels
+    }
+
+    /// The uid of its controller, if it has one.
+    pub(crate) fn controller(&self) -> Option<&str> {
+        self.controller.as_deref()
     }
 
     /// Whether both are the same version of the same object.
@@ -135,14 +173,24 @@ mod tests {
             let json = format!(
                 r#"{{"metadata":{{"name":"m{number}","resourceVersion":"{number}","labels":{{"a":"b"}}}},"data":{{"k":"{data}"}}}}"#
             );
-            Slot::new(json.into(), &hot).unwrap().0
+            Slot::new(json.into(), &hot).unwrap()
         };
         let slots: Vec<_> = (1..9).map(slot).collect();
-        let alive = || slots.iter().filter(|slot| slot.typed.lock().strong_count() > 0).count();
-        assert_eq!(alive(), 3);
+        let is_alive = |slot: &&Slot<ConfigMap>| matches!(&*slot.typed.lock(), Typed::Kept(kept) if kept.strong_count() > 0);
+        let alive = || slots.iter().filter(is_alive).count();
+        assert_eq!(alive(), 0);
         for slot in &slots {
             assert_eq!(slot.get().unwrap().metadata.name.as_ref(), Some(&slot.key.name));
         }
         assert_eq!((alive(), slots[0].labels().get("a"), slots[0].version), (3, Some("b"), 1));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_not_there() {
+        let json = r#"{"metadata":{"name":"m","uid":"u","ownerReferences":[{"uid":"o","controller":true}]},"data":1}"#;
+        let slot = Slot::<ConfigMap>::new(json.into(), &Arc::default()).unwrap();
+        assert!(slot.get().is_none() && slot.get().is_none());
+        assert_eq!((slot.key.name.as_str(), slot.controller()), ("m", Some("o")));
+        assert!(Slot::<ConfigMap>::new(r#"{"metadata":{}}"#.into(), &Arc::default()).is_err());
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use kube::Resource;
 
 use crate::changes::Queue;
 use crate::index::{Table, Values};
@@ -28,20 +27,16 @@ pub(crate) struct Store<K> {
     count: usize,
 }
 
-impl<K: Resource> Default for Store<K> {
+impl<K> Default for Store<K> {
     fn default() -> Self {
-        let indexes = vec![Table::new(OWNER, |object, values| values.add(owner(object)))];
+        let indexes = vec![Table::new(OWNER, |slot: &Slot<K>, values| values.add(owner(slot)))];
         Self { objects: BTreeMap::new(), hot: Arc::default(), indexes, subscribers: Vec::new(), observed: 0, count: 0 }
     }
 }
 
 /// The uid of an object's controller; of an object without one its namespace behind a slash, which no uid begins with.
-fn owner<K: Resource>(object: &K) -> String {
-    let owners = object.meta().owner_references.as_deref().unwrap_or_default();
-    match owners.iter().find(|owner| owner.controller == Some(true)) {
-        Some(owner) => owner.uid.clone(),
-        None => orphans(object.meta().namespace.as_deref().unwrap_or_default()),
-    }
+fn owner<K>(slot: &Slot<K>) -> String {
+    slot.controller().map_or_else(|| orphans(slot.key.ns()), str::to_owned)
 }
 
 fn orphans(namespace: &str) -> String {
@@ -80,9 +75,13 @@ impl<K: Object> Store<K> {
         if let Some(place) = self.indexes.iter().position(|table| table.name == name) {
             return place;
         }
-        let mut table = Table::new(name, values);
+        let mut table = Table::new(name, move |slot: &Slot<K>, found| {
+            if let Some(object) = slot.get() {
+                values(&object, found);
+            }
+        });
         for slot in self.list() {
-            table.change(&slot.key, None, slot.get().as_deref());
+            table.change(&slot.key, None, Some(slot));
         }
         self.indexes.push(table);
         self.indexes.len() - 1
@@ -99,16 +98,16 @@ impl<K: Object> Store<K> {
     /// Puts in an object. Nothing happens when this version is already there.
     ///
     /// # Errors
-    /// When it is none of this kind.
+    /// When it has no readable metadata.
     pub(crate) fn apply(&mut self, object: Bytes) -> Result<Key, serde_json::Error> {
-        let (new, typed) = Slot::new(object, &self.hot)?;
-        let (new, key) = (Arc::new(new), Key::of(typed.as_ref()));
+        let new = Arc::new(Slot::new(object, &self.hot)?);
+        let key = new.key.clone();
         self.observed = self.observed.max(new.version);
         let old = self.get(key.namespace.as_deref(), &key.name).cloned();
         if old.as_ref().is_some_and(|old| old.is_same(&new)) {
             return Ok(key);
         }
-        self.reindex(&key, old.as_ref().and_then(|old| old.get()).as_deref(), Some(&typed));
+        self.reindex(&key, old.as_deref(), Some(&new));
         if !self.objects.contains_key(key.ns()) {
             self.objects.insert(key.ns().into(), BTreeMap::new());
         }
@@ -129,7 +128,7 @@ impl<K: Object> Store<K> {
             self.objects.remove(key.ns());
         }
         self.count -= 1;
-        self.reindex(key, old.get().as_deref(), None);
+        self.reindex(key, Some(&old), None);
         self.tell(key, Some(&old), None);
     }
 
@@ -160,7 +159,7 @@ impl<K: Object> Store<K> {
         });
     }
 
-    fn reindex(&mut self, key: &Key, old: Option<&K>, new: Option<&K>) {
+    fn reindex(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>) {
         for table in &mut self.indexes {
             table.change(key, old, new);
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use client::kube::Resource;
 use client::kube::core::{ApiResource, DynamicObject};
 use client::watch::{self, Event};
-use client::{Client, Key};
+use client::{Client, Key, metadata};
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -31,11 +31,6 @@ type Watch = Pin<Box<dyn Stream<Item = (usize, Event<Bytes>)> + Send>>;
 
 /// What counts here of an object; the rest is not decoded.
 #[derive(Deserialize)]
-struct Object {
-    metadata: Meta,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Meta {
     name: Option<String>,
@@ -47,8 +42,8 @@ struct Meta {
 }
 
 fn meta(object: &[u8]) -> ObjectMeta {
-    match serde_json::from_slice::<Object>(object) {
-        Ok(Object { metadata: Meta { name, namespace, uid, owner_references, finalizers, deletion_timestamp } }) => {
+    match metadata::of::<Meta>(object) {
+        Ok(Meta { name, namespace, uid, owner_references, finalizers, deletion_timestamp }) => {
             ObjectMeta { name, namespace, uid, owner_references, finalizers, deletion_timestamp, ..ObjectMeta::default() }
         }
         Err(error) => {

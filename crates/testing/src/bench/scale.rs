@@ -25,7 +25,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 /// # Errors
 /// When the server refuses one.
 pub async fn fill(endpoint: &Endpoint, from: u64, to: u64) -> Result<f64> {
-    let bare = once(endpoint, Ask::post(format!("{PODS}?dryRun=All"), held_pod("many-000000", 0).to_string())).await?.len();
+    let bare = once(endpoint, Ask::post(format!("{PODS}?dryRun=All"), held_pod("many-sample", 0).to_string())).await?.len();
     let padding = 4096_usize.checked_sub(bare).context("a pod is smaller than 4 KB")?;
     let body = |number: u64| Bytes::from(held_pod(&format!("many-{:06}", from + number), padding).to_string());
     let count = to.saturating_sub(from);
