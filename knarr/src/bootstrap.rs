@@ -1,5 +1,5 @@
 //! What a cluster has from its first start beside what the API server keeps: the Service of the cluster DNS, which clients look up and
-//! whose address the node serves itself, and the default class of volumes.
+//! whose address the node serves itself, and the default classes of volumes and of Ingresses.
 
 pub(crate) mod nodes;
 
@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use client::Client;
-use client::kube::api::{Patch, PatchParams, PostParams};
+use client::kube::api::{ListParams, Patch, PatchParams, PostParams};
 use client::kube::{self, Api};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 
@@ -56,6 +57,43 @@ pub(crate) async fn local_storage(client: Client) -> Result<()> {
     present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("storage class local-path")?;
     let bindings: Api<ClusterRoleBinding> = Api::all(client);
     present(bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await).context("rights of local-path")
+}
+
+/// The class of Ingresses that Knarr serves, the default one unless there is another, and the rights of ingress. A class that is there
+/// stays as it is.
+pub(crate) async fn ingress(client: Client) -> Result<()> {
+    const NAME: &str = "knarr:ingress";
+    let rule =
+        |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    const FOLLOW: &[&str] = &["get", "list", "watch"];
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": [
+            rule("networking.k8s.io", &["ingresses", "ingressclasses"], FOLLOW),
+            rule("networking.k8s.io", &["ingresses/status"], &["patch"]),
+            rule("", &["services"], FOLLOW),
+            rule("discovery.k8s.io", &["endpointslices"], FOLLOW),
+            // Only single Secrets are watched, those that an Ingress names.
+            rule("", &["secrets"], &["watch"]),
+            rule("", &["events"], &["create", "patch"]),
+        ],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": NAME},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": crate::identity::INGRESS_ACCOUNT}],
+    });
+    let params = PatchParams::apply("knarr").force();
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    roles.patch(NAME, &params, &Patch::Apply(&role)).await.context("rights of ingress")?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    bindings.patch(NAME, &params, &Patch::Apply(&binding)).await.context("rights of ingress")?;
+    let classes: Api<IngressClass> = Api::all(client);
+    let default = !classes.list(&ListParams::default()).await?.iter().any(::ingress::classes::is_default);
+    let class = json!({
+        "metadata": {"name": ::ingress::classes::CLASS, "annotations": {(::ingress::classes::DEFAULT): default.to_string()}},
+        "spec": {"controller": ::ingress::classes::CONTROLLER},
+    });
+    present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("ingress class knarr")
 }
 
 fn present<K>(created: kube::Result<K>) -> kube::Result<()> {

@@ -85,6 +85,11 @@ pub(crate) struct Server {
     pub(crate) no_agent: bool,
     #[command(flatten)]
     pub(crate) node: Node,
+    /// Components that do not run; may be given several times.
+    #[arg(long = "disable", value_enum)]
+    pub(crate) disabled: Vec<Component>,
+    #[command(flatten)]
+    pub(crate) ingress: Ingress,
 }
 
 /// Options of `knarr agent`.
@@ -163,6 +168,45 @@ pub(crate) struct Node {
     /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
     #[arg(long, default_value_t = 4096)]
     pub(crate) pod_max_pids: u32,
+}
+
+/// Components that a cluster can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Component {
+    /// The way in from outside over HTTP and HTTPS.
+    Ingress,
+}
+
+/// How ingress serves.
+#[derive(Args, Clone)]
+pub(crate) struct Ingress {
+    /// Port of ingress for plain HTTP.
+    #[arg(long = "ingress-http-port", default_value_t = 80)]
+    pub(crate) http_port: u16,
+    /// Port of ingress for HTTPS.
+    #[arg(long = "ingress-https-port", default_value_t = 443)]
+    pub(crate) https_port: u16,
+    /// Connections to ingress begin with a PROXY protocol header: only behind a load balancer that sends it.
+    #[arg(long = "ingress-proxy-protocol")]
+    pub(crate) proxy_protocol: bool,
+    /// Networks of proxies in front of ingress whose X-Forwarded headers count.
+    #[arg(long = "ingress-trusted-proxy")]
+    pub(crate) trusted: Vec<IpNet>,
+    /// Log each request to ingress.
+    #[arg(long = "ingress-access-log")]
+    pub(crate) access_log: bool,
+}
+
+impl Server {
+    /// Whether ingress runs: it needs the pod network of this machine.
+    pub(crate) fn has_ingress(&self) -> bool {
+        !self.no_agent && !self.disabled.contains(&Component::Ingress)
+    }
+
+    /// The ports that ingress listens on.
+    pub(crate) fn ingress_ports(&self) -> impl Iterator<Item = u16> {
+        [self.ingress.http_port, self.ingress.https_port].into_iter().filter(|_| self.has_ingress())
+    }
 }
 
 /// Options of `knarr status`.

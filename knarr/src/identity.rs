@@ -15,7 +15,11 @@ const KUBELET: HeaderValue = HeaderValue::from_static("kubelet");
 const CONTROLLERS: HeaderValue = HeaderValue::from_static("kube-controller-manager");
 const SCHEDULER: HeaderValue = HeaderValue::from_static("kube-scheduler");
 const PROXY: HeaderValue = HeaderValue::from_static("kube-proxy");
+const INGRESS: HeaderValue = HeaderValue::from_static("knarr-ingress");
 const API_SERVER: HeaderValue = HeaderValue::from_static("kube-apiserver");
+
+/// The service account that ingress speaks as; its rights are those of `bootstrap::ingress`.
+pub(crate) const INGRESS_ACCOUNT: &str = "knarr-ingress";
 
 /// Where the API is, as the figures of requests name it. In this process there is no address.
 const HOST: &str = "kubernetes.default.svc";
@@ -46,6 +50,11 @@ pub(crate) fn scheduler(api: &Api) -> Client {
 /// The service proxy, and the cluster DNS, which reads the same.
 pub(crate) fn proxy(api: &Api) -> Client {
     client(api, authn::user("system:kube-proxy", Vec::new()), PROXY, &NODE)
+}
+
+/// The way in from outside.
+pub(crate) fn ingress(api: &Api) -> Client {
+    client(api, authn::service_account("kube-system", INGRESS_ACCOUNT), INGRESS, &NODE)
 }
 
 /// A controller by its service account in `kube-system`.

@@ -65,6 +65,7 @@ async fn serve(options: cli::Server) -> Result<()> {
 async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_tasks: &Tasks, components: &Tasks) -> Result<()> {
     let readiness = Readiness::default();
     let identity = node::Identity::of(&options.node)?;
+    let node_ip = identity.ip;
     let authority = Arc::new(Authority::load_or_create(&paths.pki(), "ca", "knarr-ca")?);
     let kubernetes = address_at(options.service_cidr, 1)?;
     let dns = options.cluster_dns.map_or_else(|| address_at(options.service_cidr, 10), Ok)?;
@@ -78,7 +79,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let service = apiserver::Service::new(
         Arc::new(engine),
         authority.clone(),
-        api_options(options, paths, identity.ip, kubernetes),
+        api_options(options, paths, node_ip, kubernetes),
         readiness.clone(),
         api_tasks,
     )
@@ -90,7 +91,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let volumes = controllers::LocalVolumes { node: identity.name.clone(), root: paths.volumes() };
     let cluster = cluster(options, dns);
     let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
-    let server = format!("https://{}", SocketAddr::new(identity.ip, handle.address.port()));
+    let server = format!("https://{}", SocketAddr::new(node_ip, handle.address.port()));
     let (client, bundle, whole) = (identity::apiserver(&handle.api), authority.bundle().to_owned(), cluster.clone());
     // Nobody waits for it but machines that join, and they try again.
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
@@ -102,10 +103,13 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {
-            reserved_ports: vec![options.port],
+            reserved_ports: std::iter::once(options.port).chain(options.ingress_ports()).collect(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
         Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?;
+    }
+    if options.has_ingress() {
+        start_ingress(options, node_ip, &handle.api, &readiness, components)?;
     }
     process::settle(components);
     // Last: who sees the file may connect.
@@ -142,6 +146,35 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
             tokens: None,
         },
     }
+}
+
+/// The way in from outside, on this node. Nobody waits for it but who uses it.
+fn start_ingress(
+    options: &cli::Server,
+    node_ip: IpAddr,
+    api: &apiserver::Api,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> Result<()> {
+    let service = ingress::Options {
+        client: identity::ingress(api),
+        listen: options.bind_address,
+        http_port: options.ingress.http_port,
+        https_port: options.ingress.https_port,
+        addresses: vec![node_ip],
+        domain: options.cluster_domain.clone(),
+        proxy_protocol: options.ingress.proxy_protocol,
+        trusted: options.ingress.trusted.clone(),
+        access_log: options.ingress.access_log,
+    };
+    let service = ingress::Service::build(service, tasks.clone())?;
+    let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
+    tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
+        bootstrap::ingress(client).await?;
+        service.start(gate);
+        anyhow::Ok(())
+    });
+    Ok(())
 }
 
 /// Controllers and scheduler share one set of caches.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
+use base::patience::Patient;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Peer, Verifier};
 use http::Response;
@@ -25,9 +26,6 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::Identity;
 use crate::wire::Wire;
 use crate::{Api, Body, metrics};
-use patience::Patient;
-
-mod patience;
 
 /// Connections at once, in percent of all descriptors and at most. Proxied ones need two more each.
 const CONNECTIONS_PERCENT: usize = 40;

@@ -3,6 +3,7 @@
 pub mod budgets;
 pub mod logging;
 pub mod metrics;
+pub mod patience;
 pub mod readiness;
 pub mod tasks;
 pub mod tls;

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "runtime"]),
     ("network", &["base", "client"]),
     ("dns", &["base", "client"]),
+    ("ingress", &["base", "client"]),
     ("testing", &["base", "client"]),
     ("knarr", &["*"]),
     ("xtask", &[]),

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// A transport whose writes may wait so long.
-pub(super) struct Patient<I> {
+pub struct Patient<I> {
     io: I,
     limit: Duration,
     exempt: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ pub(super) struct Patient<I> {
 
 impl<I> Patient<I> {
     /// Once `exempt` is set, writes may wait for ever.
-    pub(super) fn new(io: I, limit: Duration, exempt: Arc<AtomicBool>) -> Self {
+    pub fn new(io: I, limit: Duration, exempt: Arc<AtomicBool>) -> Self {
         Self { io, limit, exempt, waiting: None }
     }
 

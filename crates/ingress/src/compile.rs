@@ -1,0 +1,278 @@
+//! One Ingress, read: its rules, hosts and certificates as the table needs them. Pure.
+
+use std::sync::Arc;
+
+use client::Key;
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule};
+
+use crate::annotations::{self, Problem};
+use crate::endpoints::PortRef;
+use crate::paths::{Matcher, PathType};
+use crate::policy::Policy;
+use crate::upstream::{Place, UpstreamKey};
+
+/// An Ingress as the table needs it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Which.
+    pub key: Key,
+    /// Seconds of its creation: of two that want the same, the older has it.
+    pub created: i64,
+    /// What its annotations mean.
+    pub policy: Arc<Policy>,
+    /// Its paths.
+    pub paths: Vec<PathRule>,
+    /// Hosts of its rules; without rules that of all requests.
+    pub hosts: Vec<String>,
+    /// Who answers what no rule matches.
+    pub default: Option<UpstreamKey>,
+    /// Who answers when the back end has no endpoints.
+    pub spare: Option<UpstreamKey>,
+    /// Hosts with TLS, and the Secret with the certificate of each.
+    pub tls: Vec<(String, Option<Key>)>,
+    /// The Secret with the passwords.
+    pub passwords: Option<Key>,
+    /// Who is asked whether a request may pass.
+    pub external: Option<UpstreamKey>,
+    /// What of it does not work.
+    pub problems: Vec<Problem>,
+}
+
+/// One path of one host.
+#[derive(Debug)]
+pub struct PathRule {
+    /// The host as tables name it, see [`host_name`].
+    pub host: String,
+    /// The path as it was written.
+    pub text: String,
+    /// How it is meant.
+    pub kind: PathType,
+    /// What it matches.
+    pub matcher: Matcher,
+    /// Where it leads.
+    pub upstream: UpstreamKey,
+}
+
+/// A host as tables name it: in small letters; `*.example.com` is `.example.com`, and any host is empty.
+pub fn host_name(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    host.strip_prefix('*').map_or_else(|| host.clone(), str::to_owned)
+}
+
+/// Reads an Ingress. `domain` is that of the cluster.
+pub fn compile(ingress: &Ingress, domain: &str) -> Compiled {
+    let (mut policy, problems) = annotations::parse(&ingress.metadata.annotations.clone().unwrap_or_default());
+    let mut reader = Reader { key: Key::of(ingress), problems };
+    let passwords = reader.passwords(&mut policy);
+    let external = reader.external(&mut policy, domain);
+    let policy = Arc::new(policy);
+    let spec = ingress.spec.clone().unwrap_or_default();
+    let default = spec.default_backend.as_ref().and_then(|backend| reader.upstream(&policy, backend));
+    let spare = policy.default_backend.as_ref().and_then(|name| reader.spare(&policy, name));
+    let rules = spec.rules.unwrap_or_default();
+    let paths: Vec<PathRule> = rules.iter().flat_map(|rule| reader.rule(&policy, rule, default.as_ref())).collect();
+    let mut hosts: Vec<String> = rules.iter().flat_map(|rule| names(&policy, rule)).collect();
+    if rules.is_empty() {
+        hosts.push(String::new());
+    }
+    let tls = spec.tls.iter().flatten().flat_map(|tls| {
+        let secret = tls.secret_name.as_ref().filter(|name| !name.is_empty());
+        let secret = secret.map(|name| Key { namespace: reader.key.namespace.clone(), name: name.clone() });
+        let named: Vec<String> = tls.hosts.iter().flatten().map(|host| host_name(host)).collect();
+        let hosts = if named.is_empty() { hosts.clone() } else { named };
+        hosts.into_iter().map(move |host| (host, secret.clone()))
+    });
+    let tls = tls.collect();
+    let created = ingress.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+    let Reader { key, problems } = reader;
+    Compiled { key, created, policy, paths, hosts, default, spare, tls, passwords, external, problems }
+}
+
+/// The hosts of a rule, aliases too.
+fn names(policy: &Policy, rule: &IngressRule) -> Vec<String> {
+    let aliases = policy.aliases.iter().map(|alias| host_name(alias));
+    std::iter::once(host_name(rule.host.as_deref().unwrap_or_default())).chain(aliases).collect()
+}
+
+struct Reader {
+    key: Key,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn problem(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.problems.push(Problem::new(reason, message));
+    }
+
+    fn rule(&mut self, policy: &Arc<Policy>, rule: &IngressRule, default: Option<&UpstreamKey>) -> Vec<PathRule> {
+        let hosts = names(policy, rule);
+        let Some(http) = &rule.http else {
+            // A rule without paths sends all of its host to the default back end.
+            let matcher = Matcher::Prefix(String::new());
+            let all = |upstream: &UpstreamKey, host| PathRule {
+                host,
+                text: "/".to_owned(),
+                kind: PathType::Prefix,
+                matcher: matcher.clone(),
+                upstream: upstream.clone(),
+            };
+            return default.map(|upstream| hosts.into_iter().map(|host| all(upstream, host)).collect()).unwrap_or_default();
+        };
+        let mut paths = Vec::new();
+        for path in &http.paths {
+            let Some((text, kind, matcher, upstream)) = self.path(policy, path) else { continue };
+            for host in &hosts {
+                let (host, text, matcher, upstream) = (host.clone(), text.clone(), matcher.clone(), upstream.clone());
+                paths.push(PathRule { host, text, kind, matcher, upstream });
+            }
+        }
+        paths
+    }
+
+    fn path(&mut self, policy: &Policy, path: &HTTPIngressPath) -> Option<(String, PathType, Matcher, UpstreamKey)> {
+        let upstream = self.upstream(policy, &path.backend)?;
+        let text = path.path.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| "/".to_owned());
+        let kind = match path.path_type.as_str() {
+            "Exact" => PathType::Exact,
+            "Prefix" => PathType::Prefix,
+            _ => PathType::ImplementationSpecific,
+        };
+        let pattern = policy.use_regex || policy.rewrite.is_some();
+        match Matcher::new(&text, kind, pattern) {
+            Ok(matcher) => Some((text, kind, matcher, upstream)),
+            Err(error) => {
+                self.problem("InvalidPath", format!("path {text:?} is no regular expression: {error}"));
+                None
+            }
+        }
+    }
+
+    fn upstream(&mut self, policy: &Policy, backend: &IngressBackend) -> Option<UpstreamKey> {
+        let Some(service) = &backend.service else {
+            self.problem("UnsupportedBackend", "back ends other than Services are not supported");
+            return None;
+        };
+        let port = service.port.as_ref();
+        let number = port.and_then(|port| port.number).and_then(|number| u16::try_from(number).ok());
+        let port = number.map(PortRef::Number).or_else(|| Some(PortRef::Name(port?.name.clone()?)));
+        let Some(port) = port else {
+            self.problem("UnsupportedBackend", format!("back end {} has neither number nor name of a port", service.name));
+            return None;
+        };
+        let place = Place::Service(Key { namespace: self.key.namespace.clone(), name: service.name.clone() }, port);
+        let tls_name = policy.tls_name.clone().filter(|_| policy.tls_send_name);
+        Some(UpstreamKey { place, protocol: policy.protocol, tls_name })
+    }
+
+    /// The Service that stands in: by `name` or `name:port`, port 80 when it says none.
+    fn spare(&mut self, policy: &Policy, text: &str) -> Option<UpstreamKey> {
+        let (name, port) = text.split_once(':').unwrap_or((text, "80"));
+        let port = port.parse().map_or_else(|_| PortRef::Name(port.to_owned()), PortRef::Number);
+        let place = Place::Service(Key { namespace: self.key.namespace.clone(), name: name.to_owned() }, port);
+        Some(UpstreamKey { place, protocol: policy.protocol, tls_name: None })
+    }
+
+    /// The Secret with passwords. Without one nobody may pass.
+    fn passwords(&mut self, policy: &mut Policy) -> Option<Key> {
+        if !policy.basic.enabled {
+            return None;
+        }
+        let namespace = self.key.ns().to_owned();
+        let secret = policy.basic.secret.clone().unwrap_or_default();
+        let (place, name) = secret.split_once('/').unwrap_or((&namespace, &secret));
+        if name.is_empty() || place != namespace {
+            policy.closed = true;
+            self.problem(
+                "InvalidAnnotation",
+                "auth-type basic needs an auth-secret in the Ingress's namespace; requests are refused until it has one",
+            );
+            return None;
+        }
+        Some(Key::namespaced(place, name))
+    }
+
+    /// Who is asked by the external authentication.
+    fn external(&mut self, policy: &mut Policy, domain: &str) -> Option<UpstreamKey> {
+        // The host is the same for all requests: variables stand behind it.
+        let url = policy.external.url.as_ref()?.to_string();
+        let (scheme, rest) = url.split_once("://")?;
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let tls = scheme == "https";
+        let (host, port) = authority.rsplit_once(':').unwrap_or((authority, if tls { "443" } else { "80" }));
+        let Some(port) = port.parse().ok().filter(|_| !host.is_empty() && !authority.contains(['$', '@'])) else {
+            policy.closed = true;
+            self.problem("InvalidAnnotation", "auth-url needs a fixed host; requests are refused until it has one");
+            return None;
+        };
+        let place = service_of(host, domain)
+            .map_or_else(|| Place::Name(host.to_owned(), port), |service| Place::Service(service, PortRef::Number(port)));
+        let protocol = Some(if tls { crate::policy::Protocol::Https } else { crate::policy::Protocol::Http });
+        Some(UpstreamKey { place, protocol, tls_name: tls.then(|| host.to_owned()) })
+    }
+}
+
+/// The Service that a name of the cluster domain means: `NAME.NAMESPACE.svc`, with the domain or without.
+fn service_of(host: &str, domain: &str) -> Option<Key> {
+    let short = host.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')).unwrap_or(host);
+    let (name, namespace) = short.strip_suffix(".svc")?.split_once('.')?;
+    (!namespace.contains('.')).then(|| Key::namespaced(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn of(annotations: Value, spec: Value) -> Compiled {
+        let metadata = json!({"name": "i", "namespace": "a", "annotations": annotations});
+        compile(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap(), "cluster.local")
+    }
+
+    #[test]
+    fn hosts_and_certificates() {
+        let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+        let http = json!({"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]});
+        let spec = json!({
+            "tls": [{"hosts": ["A.example"], "secretName": "s"}, {"secretName": "t"}],
+            "rules": [{"host": "a.Example", "http": http}, {"host": "*.b.example", "http": http}, {"http": http}],
+        });
+        let compiled = of(json!({"nginx.ingress.kubernetes.io/server-alias": "c.example"}), spec);
+        let hosts: Vec<&str> = compiled.paths.iter().map(|path| path.host.as_str()).collect();
+        assert_eq!(hosts, ["a.example", "c.example", ".b.example", "c.example", "", "c.example"]);
+        assert_eq!(compiled.tls[0], ("a.example".to_owned(), Some(Key::namespaced("a", "s"))));
+        assert!(compiled.tls[1..].iter().any(|(host, secret)| host.is_empty() && *secret == Some(Key::namespaced("a", "t"))));
+    }
+
+    #[test]
+    fn external_authentication() {
+        let check = |url: &str, expected: Option<Place>| {
+            let compiled = of(json!({"nginx.ingress.kubernetes.io/auth-url": url}), json!({}));
+            assert_eq!(compiled.policy.closed, expected.is_none(), "{url}");
+            assert_eq!(compiled.external.map(|key| key.place), expected, "{url}");
+        };
+        let service = |port| Some(Place::Service(Key::namespaced("sso", "auth"), PortRef::Number(port)));
+        check("http://auth.sso.svc.cluster.local:4180/oauth2/auth", service(4180));
+        check("http://auth.sso.svc/oauth2/auth?u=$request_uri", service(80));
+        check("https://login.example/auth", Some(Place::Name("login.example".into(), 443)));
+        check("https://$host/auth", None);
+        check("https://user@login.example/", None);
+    }
+
+    #[test]
+    fn what_does_not_work_is_told() {
+        let check = |annotations: Value, spec: Value, reason: &str, closed: bool| {
+            let compiled = of(annotations, spec);
+            assert_eq!((compiled.problems[0].reason, compiled.policy.closed), (reason, closed), "{:?}", compiled.problems);
+        };
+        let resource = json!({"resource": {"kind": "Bucket", "name": "b"}});
+        check(json!({}), json!({"defaultBackend": resource}), "UnsupportedBackend", false);
+        let backend = json!({"service": {"name": "web", "port": {"name": "http"}}});
+        let paths = json!({"paths": [{"path": "/(", "pathType": "ImplementationSpecific", "backend": backend}]});
+        let regex = json!({"nginx.ingress.kubernetes.io/use-regex": "true"});
+        check(regex, json!({"rules": [{"http": paths}]}), "InvalidPath", false);
+        let basic = |secret: &str| json!({"nginx.ingress.kubernetes.io/auth-type": "basic", "nginx.ingress.kubernetes.io/auth-secret": secret});
+        check(basic("other/passwords"), json!({}), "InvalidAnnotation", true);
+        assert_eq!(of(basic("passwords"), json!({})).passwords, Some(Key::namespaced("a", "passwords")));
+    }
+}

@@ -1,0 +1,174 @@
+//! Connections to endpoints: made, lent to one request, and given back.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::{OnFailure, Tasks};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::body::RequestBody;
+use crate::upstream::Endpoint;
+
+/// How long requests may go on when the process ends.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Headers of an answer.
+const MAX_HEADERS: usize = 256;
+const MAX_HEADER_BYTES: u32 = 256 << 10;
+
+/// Why no connection could be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot connect: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("no connection in time")]
+    Timeout,
+    #[error("no connection: {0}")]
+    Handshake(#[from] hyper::Error),
+}
+
+/// What connections are made with.
+pub(crate) struct Connector {
+    tasks: Tasks,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+}
+
+/// A connection for one request.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    sender: Sender,
+    endpoint: Arc<Endpoint>,
+    /// Whether it was used before: then the other side may have closed it meanwhile.
+    pub(crate) reused: bool,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The request was not sent, and is here again.
+    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    /// It may have been sent.
+    Broken(hyper::Error),
+}
+
+impl Connector {
+    pub(crate) fn new(tasks: Tasks, tls: ClientConfig) -> Self {
+        let with = |protocol: &[u8]| {
+            let mut config = tls.clone();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Arc::new(config)
+        };
+        Self { tasks, http1: with(b"http/1.1"), http2: with(b"h2") }
+    }
+
+    /// A connection for one request: one that is there, unless `fresh`, or a new one.
+    pub(crate) async fn lease(&self, endpoint: &Arc<Endpoint>, limit: Duration, fresh: bool) -> Result<Lease, Error> {
+        let lease = |sender, reused| Lease { sender, endpoint: endpoint.clone(), reused };
+        if endpoint.protocol.is_http2() {
+            let mut shared = endpoint.pool.shared.lock().await;
+            if let Some(sender) = shared.as_ref().filter(|sender| !fresh && !sender.is_closed()) {
+                return Ok(lease(Sender::Http2(sender.clone()), true));
+            }
+            let Sender::Http2(sender) = self.connect(endpoint, limit).await? else { return Err(Error::Timeout) };
+            *shared = Some(sender.clone());
+            return Ok(lease(Sender::Http2(sender), false));
+        }
+        if !fresh && let Some(sender) = endpoint.pool.take().await {
+            return Ok(lease(Sender::Http1(sender), true));
+        }
+        Ok(lease(self.connect(endpoint, limit).await?, false))
+    }
+
+    async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> Result<Sender, Error> {
+        let dial = async {
+            let stream = TcpStream::connect(endpoint.address).await?;
+            // Small requests go out at once; a socket that refuses the option works all the same.
+            let _ = stream.set_nodelay(true);
+            if !endpoint.protocol.is_tls() {
+                return self.handshake(stream, endpoint).await;
+            }
+            let named = endpoint.tls_name.clone().and_then(|name| ServerName::try_from(name).ok());
+            let name = named.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.ip().into()));
+            let config = if endpoint.protocol.is_http2() { &self.http2 } else { &self.http1 };
+            let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
+            self.handshake(stream, endpoint).await
+        };
+        tokio::time::timeout(limit, dial).await.map_err(|_| Error::Timeout)?
+    }
+
+    async fn handshake<I>(&self, io: I, endpoint: &Endpoint) -> Result<Sender, Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(io);
+        if endpoint.protocol.is_http2() {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES).adaptive_window(true);
+            builder.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
+            let (sender, connection) = builder.handshake(io).await?;
+            self.drive(connection);
+            return Ok(Sender::Http2(sender));
+        }
+        let (sender, connection) = http1::Builder::new().max_headers(MAX_HEADERS).handshake(io).await?;
+        self.drive(connection.with_upgrades());
+        Ok(Sender::Http1(sender))
+    }
+
+    /// Runs a connection until nobody needs it any more.
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+        let end = self.tasks.token();
+        self.tasks.spawn("connection to a back end", OnFailure::Log, async move {
+            let late = async {
+                end.cancelled().await;
+                tokio::time::sleep(DRAIN).await;
+            };
+            tokio::select! {
+                // How it ended is told to those who wait for answers.
+                _ = connection => {}
+                () = late => {}
+            }
+            Ok::<_, Infallible>(())
+        });
+    }
+}
+
+impl Lease {
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failed> {
+        let failed = |mut error: hyper::client::conn::TrySendError<Request<RequestBody>>| match error.take_message() {
+            Some(request) => Failed::Unsent(Box::new(request), error.into_error()),
+            None => Failed::Broken(error.into_error()),
+        };
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await.map_err(failed),
+            Sender::Http2(sender) => sender.try_send_request(request).await.map_err(failed),
+        }
+    }
+
+    /// The endpoint at its other end.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The answer is whole: the connection may be used again.
+    pub(crate) fn give_back(self) {
+        if let Sender::Http1(sender) = self.sender {
+            self.endpoint.pool.put(sender);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The doors: listeners, handshakes, and one task for each connection.
+//!
+//! Whoever connects is nobody until a whole request has come: those who hold connections open without one make room for others.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::budgets::connections::{Connections, Limits, Place};
+use base::budgets::descriptors;
+use base::patience::Patient;
+use base::tasks::{OnFailure, Tasks};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::headers::Peer;
+use crate::metrics;
+use crate::proxy::Proxy;
+use crate::proxy_protocol;
+
+/// Connections at once, in percent of all descriptors and at most. Each needs another one to a back end.
+const CONNECTIONS_PERCENT: usize = 20;
+const MAX_CONNECTIONS: usize = 32_768;
+const BACKLOG: u32 = 4096;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the head of each request, and between two of them.
+const HEAD: Duration = Duration::from_secs(60);
+/// How long an answer may wait for a client that does not read.
+const WRITE: Duration = Duration::from_secs(60);
+/// How long requests may go on when the process ends.
+const DRAIN: Duration = Duration::from_millis(2500);
+const MAX_STREAMS: u32 = 128;
+const MAX_HEAD: usize = 64 << 10;
+/// How often a port is tried that somebody else has: nothing tells when it is free.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What all doors share.
+pub(crate) struct Front {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) tasks: Tasks,
+    pub(crate) connections: Connections,
+    pub(crate) proxy_protocol: bool,
+}
+
+/// The budget of connections, of the descriptors that the process has.
+pub(crate) fn connections() -> Connections {
+    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, MAX_CONNECTIONS);
+    // Many clients may stand behind one address; one of them does not get all.
+    let most = (all * 3 / 4).max(1);
+    Connections::new("ingress_connections", Limits { all, unproven: most, unproven_of_peer: most, of_user: most })
+}
+
+/// Opens a door, however long it takes: `taken` learns each time another reason why it cannot be.
+pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error)) -> TcpListener {
+    let mut last = None;
+    loop {
+        match bind(address) {
+            Ok(listener) => {
+                tracing::info!(%address, "ingress listens");
+                metrics::listening(address.port(), true);
+                return listener;
+            }
+            Err(error) => {
+                metrics::listening(address.port(), false);
+                if last.replace(error.kind()) != Some(error.kind()) {
+                    tracing::warn!(%address, %error, "ingress cannot listen and goes on trying; --disable ingress or another port ends this");
+                    taken(&error);
+                }
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Front {
+    /// Accepts connections until the tasks are cancelled. Over TLS if `tls`.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, port: u16, tls: bool) {
+        let end = self.tasks.token();
+        loop {
+            let Some(accepted) = end.run_until_cancelled(listener.accept()).await else { return };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: connections that end free some.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Some(place) = self.connections.admit(peer.ip()) else { continue };
+            let front = self.clone();
+            self.tasks.spawn("ingress connection", OnFailure::Log, async move {
+                let ended = place.ended().clone();
+                let peer = Peer { address: peer.ip(), tls, port };
+                if let Some(Err(why)) = ended.run_until_cancelled(front.converse(stream, peer, place)).await {
+                    tracing::trace!(why, "connection ended");
+                }
+                Ok::<_, Infallible>(())
+            });
+        }
+    }
+
+    async fn converse(&self, mut stream: TcpStream, mut peer: Peer, place: Place) -> Result<(), String> {
+        // Small answers go out at once; a socket that refuses the option works all the same.
+        let _ = stream.set_nodelay(true);
+        if self.proxy_protocol {
+            let header = tokio::time::timeout(HANDSHAKE, proxy_protocol::read(&mut stream)).await;
+            let source = header.map_err(|_| "no PROXY protocol header in time")?.map_err(|error| error.to_string())?;
+            peer.address = source.map_or(peer.address, |source| source.ip());
+        }
+        if !peer.tls {
+            return self.hold(stream, peer, place).await;
+        }
+        let acceptor = TlsAcceptor::from(self.tls.clone());
+        let accepted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
+        let stream = accepted.map_err(|_| "no handshake in time")?.map_err(|error| error.to_string())?;
+        self.hold(stream, peer, place).await
+    }
+
+    /// Serves one connection to its end. The error says why it did not end well.
+    async fn hold<I>(&self, stream: I, peer: Peer, place: Place) -> Result<(), String>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (asked, end) = (CancellationToken::new(), self.tasks.token());
+        let shared = Arc::new((self.proxy.clone(), peer, place));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (shared, first) = (shared.clone(), !asked.is_cancelled());
+            asked.cancel();
+            async move {
+                let (proxy, peer, place) = &*shared;
+                if first {
+                    // Whoever has too many connections already keeps this one as long as there is room.
+                    place.prove(&peer.address.to_string());
+                }
+                Ok::<_, Infallible>(proxy.answer(peer, request).await)
+            }
+        });
+        let exempt = Arc::default();
+        let builder = builder();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, WRITE, exempt)), service);
+        tokio::pin!(connection);
+        // Neither protocol bounds the wait for the very first byte.
+        let silent = async {
+            if tokio::time::timeout(HEAD, asked.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = silent => return Err("no request in time".into()),
+            () = end.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(DRAIN, connection).await {
+                    Ok(result) => result,
+                    Err(_) => return Ok(()),
+                }
+            }
+        };
+        result.map_err(|error| error.to_string())
+    }
+}
+
+/// HTTP/1.1 and HTTP/2, with bounds.
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .adaptive_window(true)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}

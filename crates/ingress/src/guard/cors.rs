@@ -1,0 +1,89 @@
+//! Cross-origin requests: what browsers ask before, and what answers tell them.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method};
+
+use crate::policy::Cors;
+
+/// What an answer says of origins: the value for `Access-Control-Allow-Origin`; none when the request's may not ask.
+pub fn allowed(cors: &Cors, headers: &HeaderMap) -> Option<HeaderValue> {
+    if !cors.enabled {
+        return None;
+    }
+    if cors.origins.iter().any(|origin| origin == "*") {
+        return Some(HeaderValue::from_static("*"));
+    }
+    let origin = headers.get(ORIGIN)?;
+    let text = origin.to_str().ok()?.to_ascii_lowercase();
+    cors.origins.iter().any(|allowed| matches(allowed, &text)).then(|| origin.clone())
+}
+
+/// Whether a browser asks beforehand what it may do.
+pub fn is_preflight(cors: &Cors, method: &Method, headers: &HeaderMap) -> bool {
+    cors.enabled && method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Adds to an answer what an allowed origin may do. A back end's own word on it is replaced.
+pub fn apply(cors: &Cors, origin: HeaderValue, headers: &mut HeaderMap) {
+    if origin != "*" {
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    if cors.credentials {
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, cors.methods.clone());
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, cors.headers.clone());
+    headers.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.into());
+    if let Some(expose) = &cors.expose {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+    }
+}
+
+/// Whether an origin is the allowed one; a `*` in that stands for labels of a host.
+fn matches(allowed: &str, origin: &str) -> bool {
+    let Some((before, after)) = allowed.split_once('*') else { return allowed == origin };
+    let middle = origin.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+    middle.is_some_and(|middle| {
+        !middle.is_empty() && middle.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn origins() {
+        let check = |origins: &[&str], origin: Option<&str>, expected: Option<&str>| {
+            let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+            let cors = Cors { enabled: true, origins, ..Cors::default() };
+            let headers = origin.map(|origin| (ORIGIN, origin.parse().unwrap())).into_iter().collect();
+            assert_eq!(allowed(&cors, &headers).as_ref().map(|value| value.to_str().unwrap()), expected, "{origin:?}");
+            assert_eq!(allowed(&Cors::default(), &headers), None);
+        };
+        check(&["*"], Some("https://a.example"), Some("*"));
+        check(&["https://a.example"], Some("https://A.example"), Some("https://A.example"));
+        check(&["https://a.example"], Some("http://a.example"), None);
+        check(&["https://a.example"], None, None);
+        check(&["https://*.b.example:8443"], Some("https://x.y.b.example:8443"), Some("https://x.y.b.example:8443"));
+        check(&["https://*.b.example"], Some("https://b.example"), None);
+        check(&["https://*.b.example"], Some("https://evil/.b.example"), None);
+    }
+
+    #[test]
+    fn answers() {
+        let mut headers = HeaderMap::from_iter([(ACCESS_CONTROL_ALLOW_ORIGIN, "https://backend".parse().unwrap())]);
+        let cors = Cors { enabled: true, max_age: 60, ..Cors::default() };
+        apply(&cors, "https://a.example".parse().unwrap(), &mut headers);
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
+        assert_eq!((&headers[ACCESS_CONTROL_MAX_AGE], &headers[VARY]), (&"60".parse().unwrap(), &"Origin".parse().unwrap()));
+        let asks = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_METHOD, "PUT".parse().unwrap())]);
+        assert!(is_preflight(&cors, &Method::OPTIONS, &asks) && !is_preflight(&cors, &Method::GET, &asks));
+        assert!(!is_preflight(&cors, &Method::OPTIONS, &headers));
+    }
+}

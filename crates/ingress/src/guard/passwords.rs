@@ -1,0 +1,206 @@
+//! Passwords from a Secret: a file of `htpasswd` under the key `auth`, or a key for each user.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use k8s_openapi::api::core::v1::Secret;
+use md5::{Digest, Md5};
+use parking_lot::Mutex;
+use ring::rand::SecureRandom;
+use ring::{digest, hmac, rand};
+use tokio::sync::Semaphore;
+
+/// Right credentials that are remembered, and for how long: checking one takes a processor for a tenth of a second.
+const REMEMBERED: usize = 1024;
+const HOLDS: Duration = Duration::from_secs(300);
+/// Costly checks at once, so that guessing does not take all processors.
+static CHECKS: Semaphore = Semaphore::const_new(1);
+/// Under this key credentials are remembered, so that memory holds none.
+static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
+    let mut bytes = [0; 32];
+    // A system without randomness has no TLS either; the credentials are hashed all the same.
+    let _ = rand::SystemRandom::new().fill(&mut bytes);
+    hmac::Key::new(hmac::HMAC_SHA256, &bytes)
+});
+
+/// The passwords of an Ingress, hashed.
+#[derive(Debug)]
+pub struct Passwords {
+    users: HashMap<String, String>,
+    right: Mutex<HashMap<Vec<u8>, Instant>>,
+}
+
+impl Passwords {
+    /// Of a Secret; none when it has no such key.
+    pub fn of(secret: &Secret, map: bool) -> Option<Self> {
+        let data = secret.data.as_ref()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        let users = if map {
+            data.iter().map(|(user, hash)| (user.clone(), text(&hash.0))).collect()
+        } else {
+            let file = text(&data.get("auth")?.0);
+            let lines = file.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.trim().split_once(':'));
+            lines.map(|(user, hash)| (user.to_owned(), hash.to_owned())).collect()
+        };
+        Some(Self { users, right: Mutex::default() })
+    }
+
+    /// The user whose password a request shows.
+    pub async fn user(&self, headers: &HeaderMap) -> Option<String> {
+        let shown = headers.get(AUTHORIZATION)?.as_bytes();
+        let (scheme, encoded) = std::str::from_utf8(shown).ok()?.split_once(' ')?;
+        let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let decoded = String::from_utf8(decoded).ok()?;
+        let (user, password) = decoded.split_once(':')?;
+        let hash = self.users.get(user)?.clone();
+        let tag = hmac::sign(&KEY, shown).as_ref().to_vec();
+        if self.right.lock().get(&tag).is_some_and(|since| since.elapsed() < HOLDS) {
+            return Some(user.to_owned());
+        }
+        let right = if is_cheap(&hash) {
+            verify(password, &hash)
+        } else {
+            let _turn = CHECKS.acquire().await.ok()?;
+            let password = password.to_owned();
+            tokio::task::spawn_blocking(move || verify(&password, &hash)).await.ok()?
+        };
+        if right {
+            let mut remembered = self.right.lock();
+            if remembered.len() >= REMEMBERED {
+                remembered.clear();
+            }
+            remembered.insert(tag, Instant::now());
+        }
+        right.then(|| user.to_owned())
+    }
+}
+
+fn is_cheap(hash: &str) -> bool {
+    hash.starts_with('{')
+}
+
+/// Whether a password has this hash, in one of the forms that `htpasswd` writes.
+fn verify(password: &str, hash: &str) -> bool {
+    let sha1 = |bytes: &[u8]| digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes);
+    if let Some(plain) = hash.strip_prefix("{PLAIN}") {
+        return same(password.as_bytes(), plain.as_bytes());
+    }
+    if let Some(encoded) = hash.strip_prefix("{SHA}") {
+        return STANDARD.decode(encoded).is_ok_and(|hash| same(&hash, sha1(password.as_bytes()).as_ref()));
+    }
+    if let Some(encoded) = hash.strip_prefix("{SSHA}") {
+        let salted = |hash: Vec<u8>| {
+            let (hash, salt) = hash.split_at_checked(20)?;
+            Some(same(hash, sha1(&[password.as_bytes(), salt].concat()).as_ref()))
+        };
+        return STANDARD.decode(encoded).ok().and_then(salted).unwrap_or(false);
+    }
+    for magic in ["$apr1$", "$1$"] {
+        if let Some((salt, _)) = hash.strip_prefix(magic).and_then(|rest| rest.split_once('$')) {
+            return same(md5_crypt(password.as_bytes(), salt.as_bytes(), magic).as_bytes(), hash.as_bytes());
+        }
+    }
+    hash.starts_with("$2") && bcrypt::verify(password, hash).unwrap_or(false)
+}
+
+/// Compares in a time that does not tell where they differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+/// The MD5-based crypt of FreeBSD, and Apache's with another magic word.
+fn md5_crypt(password: &[u8], salt: &[u8], magic: &str) -> String {
+    let salt = &salt[..salt.len().min(8)];
+    let inner = Md5::new().chain_update(password).chain_update(salt).chain_update(password).finalize();
+    let mut context = Md5::new().chain_update(password).chain_update(magic).chain_update(salt);
+    for chunk in password.chunks(16) {
+        context.update(&inner[..chunk.len()]);
+    }
+    let mut bits = password.len();
+    while bits != 0 {
+        context.update(if bits & 1 == 1 { &[0][..] } else { &password[..1] });
+        bits >>= 1;
+    }
+    let mut hash = context.finalize();
+    for round in 0..1000 {
+        let mut context = Md5::new();
+        context.update(if round & 1 == 1 { password } else { &hash[..] });
+        if round % 3 != 0 {
+            context.update(salt);
+        }
+        if round % 7 != 0 {
+            context.update(password);
+        }
+        context.update(if round & 1 == 1 { &hash[..] } else { password });
+        hash = context.finalize();
+    }
+    let mut text = format!("{magic}{}$", String::from_utf8_lossy(salt));
+    for (a, b, c) in [(0, 6, 12), (1, 7, 13), (2, 8, 14), (3, 9, 15), (4, 10, 5)] {
+        letters(&mut text, u32::from(hash[a]) << 16 | u32::from(hash[b]) << 8 | u32::from(hash[c]), 4);
+    }
+    letters(&mut text, u32::from(hash[11]), 2);
+    text
+}
+
+fn letters(text: &mut String, mut value: u32, count: usize) {
+    const LETTERS: &[u8] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    for _ in 0..count {
+        text.push(char::from(LETTERS[(value & 63) as usize]));
+        value >>= 6;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    /// Hashes made by `openssl passwd` and `htpasswd`.
+    #[test]
+    fn hashes() {
+        let check = |hash: &str| {
+            assert!(verify("s3cret", hash), "{hash}");
+            assert!(!verify("s3cret ", hash) && !verify("", hash), "{hash}");
+        };
+        check("{PLAIN}s3cret");
+        check(APR1);
+        check(MD5);
+        check(SHA);
+        check(BCRYPT);
+        assert!(!verify("x", "x") && !verify("", "") && !verify("x", "$apr1$") && !verify("x", "$2y$"));
+    }
+
+    const APR1: &str = "$apr1$abcdefgh$M2T3erDstkD7SsE2QQnfH0";
+    const MD5: &str = "$1$xyz$LR4giuEdCJh9gZXQkz20T/";
+    const SHA: &str = "{SHA}/vNB+F2HQ559kaLUZbmHHvZrXpg=";
+    const BCRYPT: &str = "$2b$04$NgQ486A3NZja9CqMjorrqODRkIrlqYImsNmAqDxaourIZZzWSyklS";
+
+    #[tokio::test]
+    async fn users() {
+        let file = format!("# people\njane:{BCRYPT}\njoe:{SHA}\n\nbroken");
+        let secret = |data: serde_json::Value| serde_json::from_value::<Secret>(json!({"data": data})).unwrap();
+        let encoded = |text: &str| STANDARD.encode(text);
+        let file = Passwords::of(&secret(json!({"auth": encoded(&file)})), false).unwrap();
+        let map = Passwords::of(&secret(json!({"jane": encoded(SHA)})), true).unwrap();
+        let check = async |passwords: &Passwords, header: &str, expected: Option<&str>| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+            assert_eq!(passwords.user(&headers).await.as_deref(), expected, "{header}");
+        };
+        for _ in 0..2 {
+            check(&file, &format!("Basic {}", encoded("jane:s3cret")), Some("jane")).await;
+            check(&file, &format!("Basic {}", encoded("jane:other")), None).await;
+        }
+        check(&file, &format!("basic {}", encoded("joe:s3cret")), Some("joe")).await;
+        check(&file, &format!("Basic {}", encoded("nobody:s3cret")), None).await;
+        check(&file, &format!("Bearer {}", encoded("jane:s3cret")), None).await;
+        check(&file, "Basic !", None).await;
+        check(&map, &format!("Basic {}", encoded("jane:s3cret")), Some("jane")).await;
+        assert!(Passwords::of(&secret(json!({"other": ""})), false).is_none());
+    }
+}

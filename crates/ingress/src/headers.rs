@@ -1,0 +1,298 @@
+//! Headers on their way through: what belongs to one connection stays there, and back ends learn who asks. Pure.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::header::{self, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use ipnet::IpNet;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Some programs take this header for a setting of theirs (CVE-2016-5385).
+const PROXY: HeaderName = HeaderName::from_static("proxy");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
+const ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SCHEME: HeaderName = HeaderName::from_static("x-scheme");
+/// The longest request id that is taken from a client.
+const ID: usize = 128;
+
+/// Whose connection a request came over.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client, as far as the connection says it.
+    pub address: IpAddr,
+    /// Whether it is over TLS.
+    pub tls: bool,
+    /// The port that it came to.
+    pub port: u16,
+}
+
+/// Who asks, and how, after trusted proxies were heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The client.
+    pub client: IpAddr,
+    /// Whether the client came over TLS.
+    pub tls: bool,
+    /// The port that it came to.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Of a request. What the headers say counts only from trusted proxies, the last word of one that is not trusted.
+    pub fn of(peer: &Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+        let address = peer.address.to_canonical();
+        let own = Self { client: address, tls: peer.tls, port: peer.port };
+        if !is_trusted(address) {
+            return own;
+        }
+        let values = headers.get_all(&FORWARDED_FOR).into_iter().filter_map(|value| value.to_str().ok());
+        let said: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+        let mut client = address;
+        for address in said.iter().rev() {
+            let Ok(address) = address.parse::<IpAddr>() else { break };
+            client = address.to_canonical();
+            if !is_trusted(client) {
+                break;
+            }
+        }
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let tls = text(FORWARDED_PROTO).map_or(peer.tls, |proto| proto.eq_ignore_ascii_case("https"));
+        let standard = if tls { 443 } else { 80 };
+        let port = text(FORWARDED_PORT).and_then(|port| port.parse().ok());
+        Self { client, tls, port: port.unwrap_or(if tls == peer.tls { peer.port } else { standard }) }
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+}
+
+/// The host that a request is for, with its port, as it was sent. None when there is none or it is no host.
+pub fn authority(parts: &Parts) -> Option<HeaderValue> {
+    let mut all = parts.headers.get_all(HOST).into_iter();
+    let header = all.next().cloned();
+    if all.next().is_some() {
+        return None;
+    }
+    let named = parts.uri.authority().map(|authority| authority.as_str());
+    let value = match named {
+        Some(named) => HeaderValue::from_str(named).ok()?,
+        None => header?,
+    };
+    let fits = value
+        .to_str()
+        .is_ok_and(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte)));
+    fits.then_some(value)
+}
+
+/// The name in an authority: in small letters, without port and without a dot at its end.
+pub fn host_name(authority: &str) -> Cow<'_, str> {
+    let end = match authority.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let host = &authority[..end];
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
+}
+
+/// The protocol that a client wants to change to on this connection.
+pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
+    let asks = parts.version == Version::HTTP_11 && listed(&parts.headers, "upgrade");
+    parts.headers.get(UPGRADE).filter(|_| asks).cloned()
+}
+
+fn listed(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(name))
+}
+
+/// Removes what is between two neighbours only (RFC 9110, 7.6.1).
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let trailers = headers.get(TE).and_then(|value| value.to_str().ok());
+    let trailers = trailers.is_some_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")));
+    if headers.contains_key(CONNECTION) {
+        let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+        let names: Vec<HeaderName> =
+            values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        TE,
+        header::TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Makes a client's request one for back ends: `whole` says that the length of its body is the one in its headers.
+pub fn prepare(parts: &mut Parts, origin: &Origin, host: &HeaderValue, whole: bool) {
+    remove_hop_by_hop(&mut parts.headers);
+    let headers = &mut parts.headers;
+    headers.remove(PROXY);
+    headers.remove(header::EXPECT);
+    if !whole {
+        headers.remove(CONTENT_LENGTH);
+    }
+    join_cookies(headers);
+    if let Some(before) = headers.remove(&FORWARDED_FOR) {
+        headers.insert(ORIGINAL_FORWARDED_FOR, before);
+    }
+    let client = text(&origin.client.to_string());
+    headers.insert(REAL_IP, client.clone());
+    headers.insert(FORWARDED_FOR, client);
+    headers.insert(FORWARDED_HOST, host.clone());
+    headers.insert(FORWARDED_PORT, origin.port.into());
+    for name in [FORWARDED_PROTO, FORWARDED_SCHEME, SCHEME] {
+        headers.insert(name, HeaderValue::from_static(origin.scheme()));
+    }
+    if !headers.get(&REQUEST_ID).is_some_and(|id| (1..=ID).contains(&id.len())) {
+        let id = format!("{:016x}{:016x}", crate::random::next(), crate::random::next());
+        headers.insert(REQUEST_ID, text(&id));
+    }
+}
+
+/// Digits, letters and dots are always a value.
+fn text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// HTTP/2 sends each cookie in a header of its own; in HTTP/1.1 there is one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).into_iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http::Request;
+
+    fn parts(headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri("/x");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn peer(address: &str) -> Peer {
+        Peer { address: address.parse().unwrap(), tls: false, port: 80 }
+    }
+
+    #[test]
+    fn hosts() {
+        let check = |host: &str, expected: Option<&str>| {
+            let found = authority(&parts(&[("host", host)]));
+            let name = found.as_ref().map(|value| host_name(value.to_str().unwrap()));
+            assert_eq!(name.as_deref(), expected, "{host}");
+        };
+        check("a.example", Some("a.example"));
+        check("A.Example:8080", Some("a.example"));
+        check("a.example.", Some("a.example"));
+        check("[::1]:80", Some("[::1]"));
+        check("192.0.2.1:80", Some("192.0.2.1"));
+        check("", None);
+        check("a/b", None);
+        check("a b", None);
+        check("user@a", None);
+        assert!(authority(&parts(&[("host", "a"), ("host", "b")])).is_none());
+        assert!(authority(&parts(&[])).is_none());
+    }
+
+    #[test]
+    fn connections_keep_what_is_theirs() {
+        let headers = [
+            ("connection", "keep-alive, X-Own"),
+            ("x-own", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers, deflate"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy", "http://evil"),
+            ("content-length", "5"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("x-other", "2"),
+            ("x-forwarded-for", "192.0.2.66"),
+        ];
+        let mut parts = parts(&headers);
+        let origin = Origin::of(&peer("192.0.2.1"), &parts.headers, &[]);
+        prepare(&mut parts, &origin, &"a.example".parse().unwrap(), false);
+        let mut left: Vec<(String, String)> = parts
+            .headers
+            .iter()
+            .filter(|(name, _)| **name != REQUEST_ID)
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        left.sort();
+        let left: Vec<(&str, &str)> = left.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("cookie", "a=1; b=2"),
+            ("te", "trailers"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-port", "80"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-scheme", "http"),
+            ("x-original-forwarded-for", "192.0.2.66"),
+            ("x-other", "2"),
+            ("x-real-ip", "192.0.2.1"),
+            ("x-scheme", "http"),
+        ];
+        assert_eq!(left, expected);
+        assert_eq!(parts.headers[REQUEST_ID].len(), 32);
+    }
+
+    #[test]
+    fn origins() {
+        let check = |from: &str, headers: &[(&str, &str)], expected: (&str, bool, u16)| {
+            let trusted = ["10.0.0.0/8".parse().unwrap()];
+            let origin = Origin::of(&peer(from), &parts(headers).headers, &trusted);
+            assert_eq!((origin.client.to_string().as_str(), origin.tls, origin.port), expected, "{from} {headers:?}");
+        };
+        let spoofed = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https")];
+        check("192.0.2.1", &spoofed, ("192.0.2.1", false, 80));
+        check("10.0.0.1", &spoofed, ("192.0.2.9", true, 443));
+        check("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9, 10.0.0.5")], ("192.0.2.9", false, 80));
+        check("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, what, 10.0.0.5")], ("10.0.0.5", false, 80));
+        check("::ffff:10.0.0.1", &[("x-forwarded-for", "2001:db8::1")], ("2001:db8::1", false, 80));
+        check("10.0.0.1", &[], ("10.0.0.1", false, 80));
+    }
+
+    #[test]
+    fn upgrades() {
+        let check = |headers: &[(&str, &str)], expected: bool| assert_eq!(upgrade(&parts(headers)).is_some(), expected);
+        check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], true);
+        check(&[("upgrade", "websocket")], false);
+        check(&[("connection", "upgrade")], false);
+    }
+}

@@ -1,0 +1,39 @@
+//! The way in from outside: HTTP and HTTPS by Ingress.
+//!
+//! - Pure: [`annotations`] and [`compile`] read Ingresses, [`model`] makes the routing [`table`] of them step by step, [`paths`] finds a
+//!   path's rule, [`endpoints`] looks behind Services, [`balance`] chooses among what is there, [`guard`] says who may pass.
+//! - The data path: `front` accepts, `proxy` decides what becomes of a request, `forward` takes it to a back end over
+//!   connections of `connect` and `pool`.
+//! - `service` follows the API and hands new tables to the data path, which never waits for it.
+
+pub mod annotations;
+pub mod balance;
+mod body;
+pub mod canary;
+pub mod certificates;
+pub mod classes;
+pub mod compile;
+mod connect;
+pub mod endpoints;
+mod forward;
+mod front;
+pub mod guard;
+pub mod headers;
+pub mod live;
+mod metrics;
+pub mod model;
+pub mod paths;
+pub mod policy;
+mod pool;
+mod proxy;
+mod proxy_protocol;
+mod random;
+pub mod service;
+pub mod session;
+pub mod table;
+pub mod template;
+mod tunnel;
+mod unverified;
+pub mod upstream;
+
+pub use service::{Error, Handle, Options, Service};

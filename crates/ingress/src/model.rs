@@ -1,0 +1,307 @@
+//! From Ingresses and Secrets to the routing table, step by step: a change rebuilds the hosts that it touches and no other.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use client::Key;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
+use rustls::sign::CertifiedKey;
+
+use crate::annotations::Problem;
+use crate::certificates;
+use crate::compile::{Compiled, PathRule, compile};
+use crate::guard::passwords::Passwords;
+use crate::live::Live;
+use crate::paths::PathType;
+use crate::table::{HostRoutes, HostTls, Route, Table};
+use crate::upstream::{Upstream, UpstreamKey, Upstreams};
+
+/// What the table is made of.
+#[derive(Debug)]
+pub struct Model {
+    domain: String,
+    upstreams: Arc<Upstreams>,
+    ingresses: BTreeMap<Key, Known>,
+    /// Who has rules for a host.
+    by_host: HashMap<String, BTreeSet<Key>>,
+    /// Who has TLS for a host.
+    by_tls: HashMap<String, BTreeSet<Key>>,
+    secrets: HashMap<Key, KnownSecret>,
+    dirty: BTreeSet<String>,
+    dirty_tls: BTreeSet<String>,
+    table: Arc<Table>,
+    told: HashMap<Key, Vec<Problem>>,
+    fresh: Vec<Arc<Upstream>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    compiled: Arc<Compiled>,
+    live: Arc<Live>,
+}
+
+#[derive(Debug, Default)]
+struct KnownSecret {
+    secret: Option<Arc<Secret>>,
+    certified: Option<Result<Arc<CertifiedKey>, String>>,
+}
+
+/// What a step has changed.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// The new table.
+    pub table: Arc<Table>,
+    /// Back ends whose endpoints nobody has looked up yet.
+    pub fresh: Vec<Arc<Upstream>>,
+    /// What does not work, and was not told yet.
+    pub problems: Vec<(Key, Problem)>,
+}
+
+impl Model {
+    /// Nothing yet. `domain` is that of the cluster.
+    pub fn new(domain: impl Into<String>, upstreams: Arc<Upstreams>) -> Self {
+        Self {
+            domain: domain.into(),
+            upstreams,
+            ingresses: BTreeMap::new(),
+            by_host: HashMap::new(),
+            by_tls: HashMap::new(),
+            secrets: HashMap::new(),
+            dirty: BTreeSet::new(),
+            dirty_tls: BTreeSet::new(),
+            table: Arc::default(),
+            told: HashMap::new(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// An Ingress of ours is as given; none when it is gone or no longer ours.
+    pub fn set_ingress(&mut self, key: &Key, ingress: Option<&Ingress>) {
+        if let Some(old) = self.ingresses.remove(key) {
+            self.index(key, &old.compiled, false);
+            if ingress.is_none() {
+                old.live.counts.forget();
+            }
+        }
+        self.told.remove(key);
+        let Some(ingress) = ingress else { return };
+        let compiled = Arc::new(compile(ingress, &self.domain));
+        let external = compiled.external.as_ref().map(|key| self.upstreams.get(key, &mut self.fresh));
+        let live = Arc::new(Live::new(key, &compiled.policy, external));
+        self.index(key, &compiled, true);
+        let known = Known { compiled, live };
+        self.set_passwords(&known);
+        self.ingresses.insert(key.clone(), known);
+    }
+
+    /// Notes or forgets for which hosts an Ingress has something.
+    fn index(&mut self, key: &Key, compiled: &Compiled, add: bool) {
+        for host in &compiled.hosts {
+            note(&mut self.by_host, host, key, add);
+            self.dirty.insert(host.clone());
+        }
+        for (host, _) in &compiled.tls {
+            note(&mut self.by_tls, host, key, add);
+            self.dirty_tls.insert(host.clone());
+        }
+    }
+
+    /// The Secrets that Ingresses refer to.
+    pub fn wanted_secrets(&self) -> BTreeSet<Key> {
+        let of = |known: &Known| {
+            let tls = known.compiled.tls.iter().filter_map(|(_, secret)| secret.clone());
+            tls.chain(known.compiled.passwords.clone()).collect::<Vec<_>>()
+        };
+        self.ingresses.values().flat_map(of).collect()
+    }
+
+    /// A Secret is as given; none when it is not there.
+    pub fn set_secret(&mut self, key: &Key, secret: Option<Arc<Secret>>) {
+        let tls = |secret: &Arc<Secret>| certificates::certified(secret).map_err(|error| error.to_string());
+        let is_tls = |secret: &&Arc<Secret>| secret.type_.as_deref() == Some("kubernetes.io/tls") || has_certificate(secret);
+        let certified = secret.as_ref().filter(is_tls).map(tls);
+        self.secrets.insert(key.clone(), KnownSecret { secret, certified });
+        for known in self.ingresses.values() {
+            let hosts = known.compiled.tls.iter().filter(|(_, secret)| secret.as_ref() == Some(key));
+            self.dirty_tls.extend(hosts.map(|(host, _)| host.clone()));
+            if known.compiled.passwords.as_ref() == Some(key) {
+                self.set_passwords(known);
+            }
+        }
+    }
+
+    /// Nobody refers to the Secret any more.
+    pub fn forget_secret(&mut self, key: &Key) {
+        self.secrets.remove(key);
+    }
+
+    fn set_passwords(&self, known: &Known) {
+        let secret = known.compiled.passwords.as_ref().and_then(|key| self.secrets.get(key)?.secret.as_deref());
+        let passwords = secret.and_then(|secret| Passwords::of(secret, known.compiled.policy.basic.map));
+        known.live.passwords.store(passwords.map(Arc::new));
+    }
+
+    /// Whether the Ingress is one of ours.
+    pub fn has(&self, ingress: &Key) -> bool {
+        self.ingresses.contains_key(ingress)
+    }
+
+    /// The table with all changes since the last step; none when there are none.
+    pub fn step(&mut self) -> Option<Step> {
+        if self.dirty.is_empty() && self.dirty_tls.is_empty() {
+            return None;
+        }
+        let (mut table, mut fresh) = (Table::clone(&self.table), std::mem::take(&mut self.fresh));
+        let mut problems: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
+        for host in std::mem::take(&mut self.dirty) {
+            let routes = self.routes(&host, &mut fresh, &mut problems);
+            match routes {
+                Some(routes) => drop(table.hosts.insert(host.into(), Arc::new(routes))),
+                None => drop(table.hosts.remove(host.as_str())),
+            }
+        }
+        for host in std::mem::take(&mut self.dirty_tls) {
+            match self.tls(&host, &mut problems) {
+                Some(tls) => drop(table.tls.insert(host.into(), tls)),
+                None => drop(table.tls.remove(host.as_str())),
+            }
+        }
+        self.table = Arc::new(table);
+        let problems = problems.into_iter().flat_map(|(key, list)| self.untold(key, list)).collect();
+        Some(Step { table: self.table.clone(), fresh, problems })
+    }
+
+    /// Of these problems of an Ingress the ones that nobody was told.
+    fn untold(&mut self, key: Key, mut list: Vec<Problem>) -> Vec<(Key, Problem)> {
+        list.dedup();
+        let told = self.told.entry(key.clone()).or_default();
+        list.retain(|problem| !told.contains(problem));
+        told.extend(list.iter().cloned());
+        list.into_iter().map(|problem| (key.clone(), problem)).collect()
+    }
+
+    /// Those with something for a host, the oldest first.
+    fn by_age(&self, keys: Option<&BTreeSet<Key>>) -> Vec<&Known> {
+        let mut known: Vec<&Known> = keys.into_iter().flatten().filter_map(|key| self.ingresses.get(key)).collect();
+        known.sort_by(|a, b| (a.compiled.created, &a.compiled.key).cmp(&(b.compiled.created, &b.compiled.key)));
+        known
+    }
+
+    fn routes(
+        &self,
+        host: &str,
+        fresh: &mut Vec<Arc<Upstream>>,
+        problems: &mut BTreeMap<Key, Vec<Problem>>,
+    ) -> Option<HostRoutes> {
+        let known = self.by_age(self.by_host.get(host));
+        if known.is_empty() {
+            return None;
+        }
+        let (canaries, mains): (Vec<&Known>, Vec<&Known>) = known.iter().partition(|one| one.compiled.policy.canary.enabled);
+        let mut upstream = |key: &UpstreamKey| self.upstreams.get(key, fresh);
+        let mut drafts: Vec<(&PathRule, Route)> = Vec::new();
+        let mut places: HashMap<(&str, PathType), usize> = HashMap::new();
+        let mut routes = HostRoutes::default();
+        for one in mains {
+            let told = problems.entry(one.compiled.key.clone()).or_default();
+            told.extend(one.compiled.problems.iter().cloned());
+            for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
+                if let Some(place) = places.get(&(rule.text.as_str(), rule.kind)) {
+                    let other = &drafts[*place].1.ingress;
+                    told.push(Problem::new(
+                        "Conflict",
+                        format!("host {host:?} path {:?} belongs to {other}, which is older", rule.text),
+                    ));
+                    continue;
+                }
+                places.insert((&rule.text, rule.kind), drafts.len());
+                drafts.push((rule, route(one, rule, &mut upstream)));
+            }
+            if let (Some(key), None) = (&one.compiled.default, &routes.default) {
+                routes.default = Some(Arc::new(route(one, &default_rule(key), &mut upstream)));
+            }
+        }
+        for one in canaries {
+            let told = problems.entry(one.compiled.key.clone()).or_default();
+            for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
+                let place = places.get(&(rule.text.as_str(), rule.kind));
+                match place.map(|place| &mut drafts[*place].1.canary) {
+                    Some(canary @ None) => *canary = Some((one.compiled.policy.clone(), upstream(&rule.upstream))),
+                    Some(Some(_)) => {
+                        told.push(Problem::new("Conflict", format!("host {host:?} path {:?} has another canary", rule.text)))
+                    }
+                    None => told.push(Problem::new(
+                        "NoMainIngress",
+                        format!("no Ingress has host {host:?} path {:?}, whose requests this canary could take", rule.text),
+                    )),
+                }
+            }
+        }
+        for (rule, route) in drafts {
+            routes.paths.add(rule.text.len(), &rule.matcher, Arc::new(route));
+        }
+        Some(routes)
+    }
+
+    fn tls(&self, host: &str, problems: &mut BTreeMap<Key, Vec<Problem>>) -> Option<HostTls> {
+        let known = self.by_age(self.by_tls.get(host));
+        let mut found = HostTls::default();
+        for one in &known {
+            for (_, secret) in one.compiled.tls.iter().filter(|(name, _)| name == host) {
+                let Some(key) = secret else { continue };
+                match self.secrets.get(key).map(|secret| (&secret.secret, &secret.certified)) {
+                    Some((_, Some(Ok(certified)))) => drop(found.certified.get_or_insert_with(|| certified.clone())),
+                    Some((Some(_), other)) => {
+                        let why = match other {
+                            Some(Err(why)) => why.as_str(),
+                            _ => "it is not of type kubernetes.io/tls",
+                        };
+                        let text =
+                            format!("Secret {key} cannot be used for TLS: {why}; a certificate that nobody trusts is shown");
+                        problems.entry(one.compiled.key.clone()).or_default().push(Problem::new("InvalidCertificate", text));
+                    }
+                    // Not there, or not known yet.
+                    _ => {}
+                }
+            }
+        }
+        (!known.is_empty()).then_some(found)
+    }
+}
+
+fn has_certificate(secret: &Secret) -> bool {
+    secret.data.as_ref().is_some_and(|data| data.contains_key("tls.crt"))
+}
+
+fn note(index: &mut HashMap<String, BTreeSet<Key>>, host: &str, key: &Key, add: bool) {
+    if add {
+        index.entry(host.to_owned()).or_default().insert(key.clone());
+    } else if let Some(keys) = index.get_mut(host) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(host);
+        }
+    }
+}
+
+fn default_rule(key: &UpstreamKey) -> PathRule {
+    let matcher = crate::paths::Matcher::Prefix(String::new());
+    PathRule { host: String::new(), text: "/".to_owned(), kind: PathType::Prefix, matcher, upstream: key.clone() }
+}
+
+fn route(of: &Known, rule: &PathRule, upstream: &mut impl FnMut(&UpstreamKey) -> Arc<Upstream>) -> Route {
+    Route {
+        ingress: of.compiled.key.clone(),
+        text: rule.text.clone(),
+        matcher: rule.matcher.clone(),
+        policy: of.compiled.policy.clone(),
+        live: of.live.clone(),
+        upstream: upstream(&rule.upstream),
+        spare: of.compiled.spare.as_ref().map(&mut *upstream),
+        canary: None,
+    }
+}

@@ -1,0 +1,204 @@
+//! Ingresses to routes: hosts, precedence, conflicts, defaults, canaries, certificates, and what a change costs.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Instant;
+
+use base::tls::{Authority, Request};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::upstream::Place;
+
+fn backend(name: &str) -> Value {
+    json!({"service": {"name": name, "port": {"number": 80}}})
+}
+
+fn path(path: &str, kind: &str, to: &str) -> Value {
+    json!({"path": path, "pathType": kind, "backend": backend(to)})
+}
+
+fn rule(host: &str, paths: &[Value]) -> Value {
+    json!({"host": host, "http": {"paths": paths}})
+}
+
+fn ingress(name: &str, minute: u32, annotations: &Value, spec: &Value) -> Ingress {
+    let annotations: BTreeMap<String, &Value> = annotations
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (format!("{}{name}", crate::annotations::PREFIX), value))
+        .collect();
+    let created = format!("2026-01-01T00:{minute:02}:00Z");
+    let metadata = json!({"namespace": "a", "name": name, "creationTimestamp": created, "annotations": annotations});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+fn model() -> Model {
+    Model::new("cluster.local", Arc::default())
+}
+
+fn set(model: &mut Model, ingress: &Ingress) {
+    model.set_ingress(&Key::of(ingress), Some(ingress));
+}
+
+/// The Service that a request goes to.
+#[track_caller]
+fn check(model: &Model, host: &str, path: &str, expected: Option<&str>) {
+    let found = model.table.find(host, path).map(|route| match &route.upstream.key.place {
+        Place::Service(key, _) => key.name.as_str(),
+        Place::Name(name, _) => name,
+    });
+    assert_eq!(found, expected, "{host}{path}");
+}
+
+#[test]
+fn hosts() {
+    let mut model = model();
+    let rules = [
+        rule("foo.example", &[path("/", "Prefix", "exact")]),
+        rule("*.example", &[path("/", "Prefix", "wildcard")]),
+        json!({"http": {"paths": [path("/any", "Prefix", "any")]}}),
+    ];
+    set(&mut model, &ingress("i", 0, &json!({}), &json!({"rules": rules})));
+    assert_eq!(model.step().unwrap().fresh.len(), 3);
+    assert!(model.step().is_none(), "nothing has changed");
+    check(&model, "foo.example", "/", Some("exact"));
+    check(&model, "bar.example", "/", Some("wildcard"));
+    check(&model, "baz.bar.example", "/", None);
+    check(&model, "example", "/", None);
+    check(&model, "other.test", "/any/x", Some("any"));
+    check(&model, "other.test", "/", None);
+    check(&model, "[::1]", "/any", Some("any"));
+    check(&model, "", "/any", Some("any"));
+}
+
+#[test]
+fn the_default_back_end_takes_what_nobody_wants() {
+    let mut model = model();
+    set(&mut model, &ingress("all", 0, &json!({}), &json!({"defaultBackend": backend("fallback")})));
+    let spec = json!({"defaultBackend": backend("own"), "rules": [rule("a.example", &[path("/x", "Prefix", "x")])]});
+    set(&mut model, &ingress("own", 1, &json!({}), &spec));
+    set(
+        &mut model,
+        &ingress("bare", 2, &json!({}), &json!({"defaultBackend": backend("bare"), "rules": [{"host": "b.example"}]})),
+    );
+    model.step();
+    check(&model, "a.example", "/x", Some("x"));
+    check(&model, "a.example", "/y", Some("own"));
+    check(&model, "b.example", "/y", Some("bare"));
+    check(&model, "c.example", "/", Some("fallback"));
+    model.set_ingress(&Key::namespaced("a", "all"), None);
+    model.step();
+    check(&model, "c.example", "/", None);
+}
+
+#[test]
+fn the_older_has_it() {
+    let mut model = model();
+    let one = |name, minute, to| {
+        ingress(
+            name,
+            minute,
+            &json!({}),
+            &json!({"rules": [rule("a.example", &[path("/x", "Prefix", to), path("/x", "Exact", "exact")])]}),
+        )
+    };
+    set(&mut model, &one("young", 5, "young"));
+    model.step();
+    check(&model, "a.example", "/x/y", Some("young"));
+    set(&mut model, &one("old", 1, "old"));
+    let step = model.step().unwrap();
+    check(&model, "a.example", "/x/y", Some("old"));
+    let told: Vec<_> = step.problems.iter().map(|(key, problem)| (key.name.as_str(), problem.reason)).collect();
+    assert_eq!(told, [("young", "Conflict")]);
+    // It is told once, and again when the Ingress was changed and still loses.
+    set(&mut model, &one("old", 1, "old"));
+    assert!(model.step().unwrap().problems.is_empty());
+    set(&mut model, &one("young", 5, "young"));
+    assert_eq!(model.step().unwrap().problems.len(), 1);
+    model.set_ingress(&Key::namespaced("a", "old"), None);
+    model.step();
+    check(&model, "a.example", "/x/y", Some("young"));
+}
+
+#[test]
+fn canaries_join_the_route_of_their_path() {
+    let mut model = model();
+    let spec = |to| json!({"rules": [rule("a.example", &[path("/", "Prefix", to)])]});
+    let canary = json!({"canary": "true", "canary-weight": "20"});
+    set(&mut model, &ingress("first", 1, &canary, &spec("canary")));
+    assert_eq!(model.step().unwrap().problems[0].1.reason, "NoMainIngress");
+    check(&model, "a.example", "/", None);
+    set(&mut model, &ingress("main", 2, &json!({}), &spec("main")));
+    set(&mut model, &ingress("second", 3, &canary, &spec("other")));
+    assert_eq!(model.step().unwrap().problems[0].1.reason, "Conflict");
+    let (policy, upstream) = model.table.find("a.example", "/").unwrap().canary.clone().unwrap();
+    assert_eq!(
+        (policy.canary.weight, &upstream.key.place),
+        (20, &Place::Service(Key::namespaced("a", "canary"), crate::endpoints::PortRef::Number(80)))
+    );
+}
+
+fn tls_secret(authority: &Authority, host: &str) -> Arc<Secret> {
+    let identity = authority.issue(&Request::Server { name: host.into(), sans: vec![host.into()] }).unwrap();
+    let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
+    let data = [("tls.crt".to_owned(), bytes(identity.certificate)), ("tls.key".to_owned(), bytes(identity.key))];
+    Arc::new(Secret { type_: Some("kubernetes.io/tls".into()), data: Some(data.into()), ..Secret::default() })
+}
+
+#[test]
+fn certificates_come_and_change() {
+    let mut model = model();
+    let authority = Authority::in_memory("test").unwrap();
+    let spec = json!({"tls": [{"hosts": ["a.example"], "secretName": "s"}, {"hosts": ["*.b.example"], "secretName": "w"}],
+        "rules": [rule("a.example", &[path("/", "Prefix", "x")])]});
+    set(&mut model, &ingress("i", 0, &json!({}), &spec));
+    let (s, w) = (Key::namespaced("a", "s"), Key::namespaced("a", "w"));
+    assert_eq!(model.wanted_secrets(), BTreeSet::from([s.clone(), w.clone()]));
+    model.step();
+    assert!(model.table.has_tls("a.example") && model.table.certificate("a.example").is_none());
+    model.set_secret(&s, Some(tls_secret(&authority, "a.example")));
+    model.set_secret(&w, Some(tls_secret(&authority, "*.b.example")));
+    model.step();
+    let first = model.table.certificate("a.example").unwrap();
+    assert!(model.table.certificate("x.b.example").is_some() && model.table.certificate("x.y.b.example").is_none());
+    assert!(!model.table.has_tls("c.example"));
+    model.set_secret(&s, Some(tls_secret(&authority, "a.example")));
+    model.step();
+    assert!(!Arc::ptr_eq(&first, &model.table.certificate("a.example").unwrap()));
+    // A key that does not fit is told, and nothing is shown.
+    let mut broken = Secret::clone(&tls_secret(&authority, "a.example"));
+    let other = tls_secret(&authority, "a.example").data.clone().unwrap()["tls.key"].clone();
+    broken.data.as_mut().unwrap().insert("tls.key".into(), other);
+    model.set_secret(&s, Some(Arc::new(broken)));
+    let step = model.step().unwrap();
+    assert_eq!(step.problems[0].1.reason, "InvalidCertificate");
+    assert!(model.table.certificate("a.example").is_none());
+    model.set_secret(&s, None);
+    assert!(model.step().unwrap().problems.is_empty());
+    model.set_ingress(&Key::namespaced("a", "i"), None);
+    model.step();
+    assert!(model.wanted_secrets().is_empty() && !model.table.has_tls("a.example") && model.table.is_empty());
+}
+
+/// A change touches the hosts of its Ingress: the routes of all others are the very same.
+#[test]
+fn a_change_among_thousands_rebuilds_one_host() {
+    let mut model = model();
+    let one = |n: usize, to: &str| {
+        let spec = json!({"rules": [rule(&format!("h{n}.example"), &[path("/", "Prefix", to)])]});
+        ingress(&format!("i{n}"), 0, &json!({}), &spec)
+    };
+    for n in 0..3000 {
+        set(&mut model, &one(n, "web"));
+    }
+    let before = model.step().unwrap().table;
+    let start = Instant::now();
+    set(&mut model, &one(77, "other"));
+    let after = model.step().unwrap().table;
+    let took = start.elapsed();
+    let same = before.hosts.iter().filter(|(host, routes)| after.hosts.get(*host).is_some_and(|now| Arc::ptr_eq(now, routes)));
+    assert_eq!((same.count(), after.len()), (2999, 3000));
+    check(&model, "h77.example", "/", Some("other"));
+    println!("a change among 3,000 hosts took {took:?}");
+}

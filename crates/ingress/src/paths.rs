@@ -1,0 +1,291 @@
+//! Paths: what a rule matches, which of several wins, and what a request's path really is. Pure.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+
+/// The largest compiled pattern, bytes.
+const PATTERN_SIZE: usize = 1 << 20;
+
+/// What a path of a rule matches.
+#[derive(Clone, Debug)]
+pub enum Matcher {
+    /// The same path.
+    Exact(String),
+    /// The path and what is below it; without the slash at the end.
+    Prefix(String),
+    /// What begins like this, whatever follows.
+    Begins(String),
+    /// What begins with a match, in either case.
+    Pattern(Regex),
+}
+
+/// How a rule means its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathType {
+    /// Exact.
+    Exact,
+    /// Prefix, element by element.
+    Prefix,
+    /// As ingress-nginx means it: a prefix, letter by letter.
+    ImplementationSpecific,
+}
+
+impl Matcher {
+    /// Of a rule's path. With `pattern`, paths that are not exact are regular expressions.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(path: &str, kind: PathType, pattern: bool) -> Result<Self, regex::Error> {
+        Ok(match kind {
+            PathType::Exact => Self::Exact(path.to_owned()),
+            _ if pattern => {
+                let anchored = format!("^(?:{path})");
+                Self::Pattern(RegexBuilder::new(&anchored).case_insensitive(true).size_limit(PATTERN_SIZE).build()?)
+            }
+            PathType::Prefix => Self::Prefix(path.strip_suffix('/').unwrap_or(path).to_owned()),
+            PathType::ImplementationSpecific => Self::Begins(path.to_owned()),
+        })
+    }
+
+    /// The path after a rewrite of what was matched; `$1` to `$9` are the groups of the pattern.
+    pub fn rewrite(&self, target: &str, path: &str) -> String {
+        let captures = match self {
+            Self::Pattern(pattern) => pattern.captures(path),
+            _ => None,
+        };
+        let mut rewritten = String::new();
+        let mut rest = target;
+        while let Some(at) = rest.find('$') {
+            rewritten.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            match rest.chars().next().and_then(|c| c.to_digit(10)) {
+                Some(group) => {
+                    rest = &rest[1..];
+                    let text = captures.as_ref().and_then(|captures| captures.get(group as usize));
+                    rewritten.push_str(text.map_or("", |text| text.as_str()));
+                }
+                None => rewritten.push('$'),
+            }
+        }
+        rewritten.push_str(rest);
+        rewritten
+    }
+}
+
+/// The paths of one host, each with what it leads to.
+#[derive(Debug)]
+pub struct Paths<T> {
+    exact: HashMap<String, Arc<T>>,
+    prefix: HashMap<String, (usize, Arc<T>)>,
+    /// The others, the longest first.
+    others: Vec<(usize, Matcher, Arc<T>)>,
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), prefix: HashMap::new(), others: Vec::new() }
+    }
+}
+
+impl<T> Paths<T> {
+    /// Adds a path of `length` as it was written. What came before keeps what both match alike.
+    pub fn add(&mut self, length: usize, matcher: &Matcher, to: Arc<T>) {
+        match matcher {
+            Matcher::Exact(path) => drop(self.exact.entry(path.clone()).or_insert(to)),
+            Matcher::Prefix(path) => {
+                let entry = self.prefix.entry(path.clone()).or_insert_with(|| (length, to.clone()));
+                if entry.0 < length {
+                    *entry = (length, to);
+                }
+            }
+            Matcher::Begins(_) | Matcher::Pattern(_) => {
+                let at = self.others.partition_point(|(other, ..)| *other >= length);
+                self.others.insert(at, (length, matcher.clone(), to));
+            }
+        }
+    }
+
+    /// What the path leads to: the longest match, of equal ones the exact one, then the prefix by elements.
+    pub fn find(&self, path: &str) -> Option<&Arc<T>> {
+        if let Some(found) = self.exact.get(path) {
+            return Some(found);
+        }
+        let prefix = ancestors(path).find_map(|ancestor| self.prefix.get(ancestor));
+        let other = self.others.iter().find(|(_, matcher, _)| match matcher {
+            Matcher::Begins(begin) => path.starts_with(begin.as_str()),
+            Matcher::Pattern(pattern) => pattern.is_match(path),
+            Matcher::Exact(_) | Matcher::Prefix(_) => false,
+        });
+        match (prefix, other) {
+            (Some((length, found)), Some((other, ..))) if length >= other => Some(found),
+            (_, Some((.., found))) | (Some((_, found)), None) => Some(found),
+            (None, None) => None,
+        }
+    }
+
+    /// Everything that paths lead to.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.exact.values().chain(self.prefix.values().map(|(_, to)| to)).chain(self.others.iter().map(|(.., to)| to))
+    }
+}
+
+/// The path and what is above it, without slashes at their ends: `/a/b/` has `/a/b`, `/a` and the empty root.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let whole = path.strip_suffix('/').unwrap_or(path);
+    std::iter::successors(Some(whole), |path| path.rfind('/').map(|at| &path[..at]))
+}
+
+/// The path that is meant: decoded, without doubled slashes and dots. None when it leads above the root or is no text.
+///
+/// Rules are matched against this, so that `/%61dmin` and `//admin` do not get round a rule for `/admin`; back ends get
+/// the path as it was sent.
+pub fn normalize(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') && !path.contains("//") && !path.contains("/.") {
+        return Some(Cow::Borrowed(path));
+    }
+    let decoded = decode(path)?;
+    let mut parts: Vec<&str> = Vec::new();
+    let mut directory = true;
+    for part in decoded.split('/') {
+        directory = matches!(part, "" | "." | "..");
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    let mut normal = String::with_capacity(decoded.len());
+    for part in &parts {
+        normal.push('/');
+        normal.push_str(part);
+    }
+    if directory {
+        normal.push('/');
+    }
+    Some(Cow::Owned(normal))
+}
+
+fn decode(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+            bytes.push(u8::try_from(high * 16 + low).ok().filter(|byte| *byte != 0)?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    // What is no UTF-8 cannot be in a rule either: such letters become ones that match nothing.
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::PathType::{Exact, ImplementationSpecific, Prefix};
+    use super::*;
+
+    fn paths(rules: &[(&'static str, PathType)], pattern: bool) -> Paths<&'static str> {
+        let mut paths = Paths::default();
+        for (path, kind) in rules {
+            paths.add(path.len(), &Matcher::new(path, *kind, pattern).unwrap(), Arc::new(*path));
+        }
+        paths
+    }
+
+    fn check(rules: &[(&'static str, PathType)], path: &str, expected: Option<&str>) {
+        assert_eq!(paths(rules, false).find(path).map(|found| **found), expected, "{rules:?} {path}");
+    }
+
+    /// The table of examples in the API's documentation of path types.
+    #[test]
+    fn examples_of_the_documentation() {
+        let one = |kind, rule, path, expected: bool| check(&[(rule, kind)], path, expected.then_some(rule));
+        one(Prefix, "/", "/any/path", true);
+        one(Exact, "/foo", "/foo", true);
+        one(Exact, "/foo", "/bar", false);
+        one(Exact, "/foo", "/foo/", false);
+        one(Exact, "/foo/", "/foo", false);
+        one(Prefix, "/foo", "/foo", true);
+        one(Prefix, "/foo", "/foo/", true);
+        one(Prefix, "/foo/", "/foo", true);
+        one(Prefix, "/foo/", "/foo/", true);
+        one(Prefix, "/aaa/bb", "/aaa/bbb", false);
+        one(Prefix, "/aaa/bbb", "/aaa/bbb", true);
+        one(Prefix, "/aaa/bbb/", "/aaa/bbb", true);
+        one(Prefix, "/aaa/bbb", "/aaa/bbb/", true);
+        one(Prefix, "/aaa/bbb", "/aaa/bbb/ccc", true);
+        one(Prefix, "/aaa/bbb", "/aaa/bbbxyz", false);
+        one(Prefix, "/foo", "/FOO", false);
+        check(&[("/", Prefix), ("/aaa", Prefix)], "/aaa/ccc", Some("/aaa"));
+        check(&[("/", Prefix), ("/aaa", Prefix)], "/ccc", Some("/"));
+        check(&[("/", Prefix), ("/aaa", Prefix), ("/aaa/bbb", Prefix)], "/aaa/bbb", Some("/aaa/bbb"));
+        check(&[("/aaa", Prefix)], "/ccc", None);
+        check(&[("/foo", Prefix), ("/foo", Exact)], "/foo", Some("/foo"));
+    }
+
+    #[test]
+    fn precedence() {
+        // Length first, then the kind.
+        check(&[("/foo", ImplementationSpecific), ("/foo/bar", Prefix)], "/foo/bar", Some("/foo/bar"));
+        check(&[("/foo/ba", ImplementationSpecific), ("/foo", Prefix)], "/foo/bar", Some("/foo/ba"));
+        check(&[("/foo", Prefix), ("/foo/", Prefix)], "/foo", Some("/foo/"));
+        check(&[("/foo", ImplementationSpecific)], "/foobar", Some("/foo"));
+        check(&[("", ImplementationSpecific)], "/x", Some(""));
+        let both = [("/a", Exact), ("/a/", ImplementationSpecific)];
+        check(&both, "/a", Some("/a"));
+        check(&both, "/a/b", Some("/a/"));
+    }
+
+    #[test]
+    fn what_came_first_stays() {
+        let mut paths = Paths::default();
+        for (name, kind) in [("one", Prefix), ("two", Prefix), ("three", Exact), ("four", Exact)] {
+            paths.add(2, &Matcher::new("/a", kind, false).unwrap(), Arc::new(name));
+        }
+        assert_eq!((**paths.find("/a").unwrap(), **paths.find("/a/b").unwrap()), ("three", "one"));
+    }
+
+    #[test]
+    fn patterns_and_rewrites() {
+        let check = |rule: &str, target: &str, path: &str, expected: Option<&str>| {
+            let matcher = Matcher::new(rule, ImplementationSpecific, true).unwrap();
+            let Matcher::Pattern(pattern) = &matcher else { panic!("a pattern") };
+            let rewritten = pattern.is_match(path).then(|| matcher.rewrite(target, path));
+            assert_eq!(rewritten.as_deref(), expected, "{rule} {path}");
+        };
+        check("/something(/|$)(.*)", "/$2", "/something", Some("/"));
+        check("/something(/|$)(.*)", "/$2", "/something/", Some("/"));
+        check("/something(/|$)(.*)", "/$2", "/something/new", Some("/new"));
+        check("/something(/|$)(.*)", "/$2", "/somethingnew", None);
+        check("/foo", "/bar", "/FOO/x", Some("/bar"));
+        check("/(a)|/(b)", "/$1-$2", "/b", Some("/-b"));
+        check("/a", "/$x$", "/a", Some("/$x$"));
+        assert!(Matcher::new("/(", ImplementationSpecific, true).is_err());
+        assert!(Matcher::new("/(a{1000}){1000}", ImplementationSpecific, true).is_err());
+    }
+
+    #[test]
+    fn normal_paths() {
+        let check = |path: &str, expected: Option<&str>| assert_eq!(normalize(path).as_deref(), expected, "{path}");
+        check("/", Some("/"));
+        check("/a/b/", Some("/a/b/"));
+        check("/a.b/..c", Some("/a.b/..c"));
+        check("//admin", Some("/admin"));
+        check("/%61dmin", Some("/admin"));
+        check("/a/../admin", Some("/admin"));
+        check("/a/%2e%2E/admin/.", Some("/admin/"));
+        check("/a%2fb", Some("/a/b"));
+        check("/..", None);
+        check("/%2e%2e/x", None);
+        check("/%zz", None);
+        check("/%0", None);
+        check("/a%00b", None);
+        check("/%C3%A9", Some("/é"));
+    }
+}

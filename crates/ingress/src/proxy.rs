@@ -1,0 +1,297 @@
+//! What becomes of one request: its route, what it must pass, the back end, and the answer.
+//!
+//! The order is nginx's, which annotations count on: redirects, preflights, limits, addresses and proofs, the body's size, the back end.
+
+mod choice;
+mod external;
+mod redirect;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use base::tasks::{OnFailure, Tasks};
+use http::header::{self, CONNECTION, CONTENT_LENGTH, LOCATION, SET_COOKIE, UPGRADE, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use ipnet::IpNet;
+
+use crate::body::{End, RequestBody, ResponseBody};
+use crate::connect::{Connector, Lease};
+use crate::forward::{Active, Answered, Outgoing, forward};
+use crate::guard::limits::Permit;
+use crate::guard::{admits, cors};
+use crate::headers::{self, Origin, Peer};
+use crate::metrics;
+use crate::paths::normalize;
+use crate::policy::Policy;
+use crate::table::{Route, Table};
+use crate::template::{Facts, path_and_query};
+use crate::tunnel;
+use choice::Chosen;
+
+/// What requests are answered with.
+pub(crate) struct Proxy {
+    pub(crate) table: Arc<ArcSwap<Table>>,
+    pub(crate) connector: Connector,
+    pub(crate) tasks: Tasks,
+    pub(crate) https_port: u16,
+    pub(crate) trusted: Vec<IpNet>,
+    pub(crate) access_log: bool,
+}
+
+/// A request with its route.
+struct Visit {
+    parts: Parts,
+    route: Arc<Route>,
+    origin: Origin,
+    /// As it was sent.
+    authority: HeaderValue,
+    /// Its name.
+    host: String,
+    /// The normal path.
+    path: String,
+    has_tls: bool,
+}
+
+impl Visit {
+    fn facts(&self) -> Facts<'_> {
+        let Parts { method, uri, headers, .. } = &self.parts;
+        Facts { scheme: self.origin.scheme(), host: &self.host, method, uri, headers, client: self.origin.client }
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.route.policy
+    }
+}
+
+/// What is let go of when an answer is whole.
+#[derive(Debug)]
+struct Finish {
+    lease: Lease,
+    _active: Active,
+    _permit: Permit,
+}
+
+impl End for Finish {
+    fn complete(self: Box<Self>) {
+        self.lease.give_back();
+    }
+}
+
+type Answer = Response<ResponseBody>;
+
+impl Proxy {
+    /// Answers a request.
+    pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Answer {
+        let start = Instant::now();
+        let (mut parts, body) = request.into_parts();
+        let client_upgrade = parts.extensions.remove::<OnUpgrade>();
+        let line = self.access_log.then(|| format!("{} {} {:?}", parts.method, parts.uri, parts.version));
+        let visit = match self.visit(peer, parts) {
+            Ok(visit) => visit,
+            Err(status) => {
+                metrics::unmatched();
+                return text(status);
+            }
+        };
+        let (route, client) = (visit.route.clone(), visit.origin.client);
+        let mut answer = self.serve(visit, body, client_upgrade).await;
+        if *answer.version_mut() == Version::HTTP_2 {
+            *answer.version_mut() = Version::HTTP_11;
+        }
+        route.live.counts.answered(answer.status());
+        metrics::took(start.elapsed().as_secs_f64());
+        if let Some(line) = line.filter(|_| route.policy.access_log) {
+            let (status, millis) = (answer.status().as_u16(), start.elapsed().as_millis());
+            tracing::info!(target: "ingress::access", %client, ingress = %route.ingress, status, millis, "{line}");
+        }
+        answer
+    }
+
+    /// Finds the route.
+    fn visit(&self, peer: &Peer, parts: Parts) -> Result<Visit, StatusCode> {
+        if parts.method == Method::CONNECT {
+            return Err(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let authority = headers::authority(&parts).ok_or(StatusCode::BAD_REQUEST)?;
+        let host = headers::host_name(authority.to_str().unwrap_or_default()).into_owned();
+        let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
+        let origin = Origin::of(peer, &parts.headers, &self.trusted);
+        let table = self.table.load();
+        let route = table.find(&host, &path).cloned().ok_or(StatusCode::NOT_FOUND)?;
+        let has_tls = table.has_tls(&host);
+        Ok(Visit { parts, route, origin, authority, host, path, has_tls })
+    }
+
+    async fn serve(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>) -> Answer {
+        let policy = visit.route.policy.clone();
+        if policy.closed {
+            return text(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        if let Some((status, location)) = redirect::of(&visit.route, &visit.facts(), visit.has_tls, self.https_port) {
+            return redirected(status, &location);
+        }
+        let origin = cors::allowed(&policy.cors, &visit.parts.headers);
+        let mut answer = if cors::is_preflight(&policy.cors, &visit.parts.method, &visit.parts.headers) {
+            status(StatusCode::NO_CONTENT)
+        } else {
+            let Some(permit) = visit.route.live.limiter.enter(visit.origin.client, Instant::now()) else {
+                return text(StatusCode::SERVICE_UNAVAILABLE);
+            };
+            match self.access(&mut visit).await {
+                Ok(()) => self.pass(visit, body, upgrade, permit).await,
+                Err(refusal) => *refusal,
+            }
+        };
+        if let Some(origin) = origin {
+            cors::apply(&policy.cors, origin, answer.headers_mut());
+        }
+        answer
+    }
+
+    /// Whether the client may ask; else what it is told.
+    async fn access(&self, visit: &mut Visit) -> Result<(), Box<Answer>> {
+        let policy = visit.route.policy.clone();
+        let (by_address, has_rules) = (admits(&policy, visit.origin.client), !policy.allow.is_empty() || !policy.deny.is_empty());
+        let asks_proof = policy.basic.enabled || policy.external.url.is_some();
+        if policy.satisfy_any && asks_proof {
+            if has_rules && by_address {
+                return Ok(());
+            }
+        } else if !by_address {
+            return Err(Box::new(text(StatusCode::FORBIDDEN)));
+        }
+        if policy.basic.enabled {
+            let passwords = visit.route.live.passwords.load_full();
+            let user = match &passwords {
+                Some(passwords) => passwords.user(&visit.parts.headers).await,
+                None => return Err(Box::new(text(StatusCode::SERVICE_UNAVAILABLE))),
+            };
+            if user.is_none() {
+                return Err(Box::new(unauthorized(&policy.basic.realm)));
+            }
+        }
+        match &policy.external.url {
+            Some(url) => external::ask(&self.connector, visit, url).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the request to its back end.
+    async fn pass(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>, permit: Permit) -> Answer {
+        let policy = visit.route.policy.clone();
+        if content_length(&visit.parts.headers).zip(policy.body_size).is_some_and(|(length, most)| length > most) {
+            return text(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        let chosen = Chosen::of(&visit.route, &visit.facts(), crate::random::next());
+        let spare = visit.route.spare.clone().filter(|_| chosen.upstream.is_empty());
+        let (upstream, route) = (spare.as_ref().unwrap_or(&chosen.upstream).clone(), visit.route.clone());
+        let (tls, wanted) = (visit.origin.tls, headers::upgrade(&visit.parts));
+        let outgoing = self.outgoing(&mut visit, body, wanted.as_ref());
+        let answered = match forward(&self.connector, &upstream, chosen.choice, &policy, outgoing).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::debug!(ingress = %route.ingress, %error, "no answer of a back end");
+                return text(error.status());
+            }
+        };
+        let cookie = spare.is_none().then(|| chosen.cookie(&answered));
+        let cookie = cookie.flatten().and_then(|session| session.header(&policy.cookie, &route.text, tls, SystemTime::now()));
+        let mut answer = self.respond(answered, &policy, (wanted, upgrade), permit);
+        if let Some(cookie) = cookie {
+            answer.headers_mut().append(SET_COOKIE, cookie);
+        }
+        answer
+    }
+
+    fn outgoing(&self, visit: &mut Visit, body: Incoming, upgrade: Option<&HeaderValue>) -> Outgoing {
+        let route = visit.route.clone();
+        if let Some(target) = &route.policy.rewrite {
+            redirect::rewrite(&route.matcher, target, &visit.path, &mut visit.parts.uri);
+        }
+        let (body, progress) = RequestBody::new(body, route.policy.body_size, route.policy.send_timeout);
+        let whole = content_length(&visit.parts.headers).is_some() && http_body::Body::size_hint(&body).exact().is_some();
+        let Visit { parts, origin, authority, .. } = visit;
+        headers::prepare(parts, origin, authority, whole);
+        if let Some(prefix) = &route.policy.prefix {
+            parts.headers.insert("x-forwarded-prefix", prefix.clone());
+        }
+        if let Some(protocol) = upgrade {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol.clone());
+        }
+        let parts = std::mem::replace(parts, Request::new(()).into_parts().0);
+        Outgoing { parts, body, progress, host: authority.clone() }
+    }
+
+    /// Makes a back end's answer ours.
+    fn respond(
+        &self,
+        answered: Answered,
+        policy: &Policy,
+        (wanted, upgrade): (Option<HeaderValue>, Option<OnUpgrade>),
+        permit: Permit,
+    ) -> Answer {
+        let Answered { mut response, lease, active, .. } = answered;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(wanted), Some(client)) = (wanted, upgrade) else { return text(StatusCode::BAD_GATEWAY) };
+            let (backend, silence) = (hyper::upgrade::on(&mut response), policy.read_timeout);
+            self.tasks.spawn_until_cancelled("upgraded connection", OnFailure::Log, async move {
+                // How it ended is told to those at its ends.
+                let _ = tunnel::run(client, backend, silence).await;
+                drop((lease, active, permit));
+                Ok::<_, std::convert::Infallible>(())
+            });
+            let protocol = response.headers().get(UPGRADE).cloned().unwrap_or(wanted);
+            headers::remove_hop_by_hop(response.headers_mut());
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(UPGRADE, protocol);
+            return response.map(|_| ResponseBody::Full(None));
+        }
+        headers::remove_hop_by_hop(response.headers_mut());
+        let finish = Box::new(Finish { lease, _active: active, _permit: permit });
+        response.map(|body| ResponseBody::download(body, policy.read_timeout, finish))
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn status(status: StatusCode) -> Answer {
+    let mut answer = Response::new(ResponseBody::Full(None));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// An answer of our own, which says its status.
+fn text(code: StatusCode) -> Answer {
+    let reason = code.canonical_reason().unwrap_or("unknown");
+    let mut answer = status(code);
+    *answer.body_mut() = ResponseBody::text(format!("{} {reason}\n", code.as_u16()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+fn redirected(code: StatusCode, location: &str) -> Answer {
+    // What a client sent may be no header: then there is nowhere to send it.
+    let Ok(location) = HeaderValue::from_str(location) else { return text(StatusCode::BAD_REQUEST) };
+    let mut answer = text(code);
+    answer.headers_mut().insert(LOCATION, location);
+    answer
+}
+
+fn unauthorized(realm: &str) -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED);
+    let challenge = HeaderValue::from_str(&format!("Basic realm=\"{realm}\""));
+    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge.unwrap_or(HeaderValue::from_static("Basic")));
+    answer
+}
+
+/// The URL that a client asked for.
+fn requested(facts: &Facts<'_>, authority: &HeaderValue) -> String {
+    format!("{}://{}{}", facts.scheme, authority.to_str().unwrap_or(facts.host), path_and_query(facts.uri))
+}

@@ -1,0 +1,104 @@
+//! Somebody else says whether a request may pass.
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+
+use super::{Answer, Visit, requested, text};
+use crate::balance::Choice;
+use crate::body::RequestBody;
+use crate::connect::Connector;
+use crate::forward::{Outgoing, forward};
+use crate::headers;
+use crate::policy::{Balance, Policy};
+use crate::template::{Template, escape};
+
+const AUTH_REDIRECT: HeaderName = HeaderName::from_static("x-auth-request-redirect");
+const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+const SENT_FROM: HeaderName = HeaderName::from_static("x-sent-from");
+
+/// Asks whether a request may pass, and takes over what back ends shall know.
+pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template) -> Result<(), Box<Answer>> {
+    let Some(upstream) = visit.route.live.external.clone() else { return Err(Box::new(text(StatusCode::SERVICE_UNAVAILABLE))) };
+    let route = visit.route.clone();
+    let (policy, asking) = (&route.policy, &route.live.asking);
+    let Some(question) = question(visit, url) else { return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR))) };
+    let asked = forward(connector, &upstream, Choice::Any(Balance::RoundRobin), asking, question).await;
+    let answer = match asked {
+        Ok(answered) => answered.response,
+        Err(error) => {
+            tracing::debug!(ingress = %visit.route.ingress, %error, "no answer of the external authentication");
+            return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR)));
+        }
+    };
+    if answer.status().is_success() {
+        for name in &policy.external.response_headers {
+            // What a client says of itself under such a name does not count.
+            visit.parts.headers.remove(name);
+            for value in answer.headers().get_all(name) {
+                visit.parts.headers.append(name, value.clone());
+            }
+        }
+        return Ok(());
+    }
+    let refused = match answer.status() {
+        StatusCode::UNAUTHORIZED if policy.external.signin.is_some() => {
+            let location = signin(visit, policy).and_then(|location| HeaderValue::from_str(&location).ok());
+            let mut refused = text(StatusCode::FOUND);
+            match location {
+                Some(location) => drop(refused.headers_mut().insert(LOCATION, location)),
+                None => refused = text(StatusCode::UNAUTHORIZED),
+            }
+            refused
+        }
+        code @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => text(code),
+        _ => text(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    Err(Box::new(with_headers(refused, answer.headers())))
+}
+
+/// A client needs the challenge, and the cookies of its way to sign in.
+fn with_headers(mut refused: Answer, answer: &http::HeaderMap) -> Answer {
+    for name in [WWW_AUTHENTICATE, SET_COOKIE] {
+        for value in answer.get_all(&name) {
+            refused.headers_mut().append(&name, value.clone());
+        }
+    }
+    refused
+}
+
+/// The request's head without its body, to the URL.
+fn question(visit: &Visit, url: &Template) -> Option<Outgoing> {
+    let uri: Uri = url.render(&visit.facts()).parse().ok()?;
+    let host = HeaderValue::from_str(uri.authority()?.as_str()).ok()?;
+    let mut parts = Request::new(()).into_parts().0;
+    parts.method = visit.policy().external.method.clone().unwrap_or(Method::GET);
+    parts.headers = visit.parts.headers.clone();
+    headers::prepare(&mut parts, &visit.origin, &visit.authority, false);
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, HOST] {
+        parts.headers.remove(name);
+    }
+    let asked = requested(&visit.facts(), &visit.authority);
+    for (name, value) in [
+        (ORIGINAL_METHOD, visit.parts.method.as_str()),
+        (ORIGINAL_URL, &asked),
+        (AUTH_REDIRECT, crate::template::path_and_query(&visit.parts.uri)),
+        (SENT_FROM, "nginx-ingress-controller"),
+    ] {
+        parts.headers.insert(name, HeaderValue::from_str(value).ok()?);
+    }
+    parts.uri = uri;
+    Some(Outgoing { parts, body: RequestBody::Empty, progress: None, host })
+}
+
+/// Where a client signs in, and comes back from.
+fn signin(visit: &Visit, policy: &Policy) -> Option<String> {
+    let facts = visit.facts();
+    let url = policy.external.signin.as_ref()?.render(&facts);
+    let parameter = policy.external.signin_parameter.as_deref().unwrap_or("rd");
+    if url.contains(&format!("{parameter}=")) {
+        return Some(url);
+    }
+    let mark = if url.contains('?') { '&' } else { '?' };
+    Some(format!("{url}{mark}{parameter}={}", escape(&requested(&facts, &visit.authority))))
+}

@@ -1,0 +1,73 @@
+//! Requests that are sent elsewhere, and paths that become others. Pure.
+
+use http::{StatusCode, Uri};
+
+use crate::paths::Matcher;
+use crate::table::Route;
+use crate::template::{Facts, path_and_query};
+
+/// Where a request is redirected, if it is. `has_tls` says that TLS is configured for its host.
+pub(super) fn of(route: &Route, facts: &Facts<'_>, has_tls: bool, https_port: u16) -> Option<(StatusCode, String)> {
+    let policy = &route.policy;
+    if facts.scheme == "http" && (policy.force_ssl_redirect || policy.ssl_redirect && has_tls) {
+        let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
+        return Some((StatusCode::PERMANENT_REDIRECT, format!("https://{}{port}{}", facts.host, path_and_query(facts.uri))));
+    }
+    if let Some(root) = policy.app_root.as_ref().filter(|_| facts.uri.path() == "/") {
+        return Some((StatusCode::FOUND, root.clone()));
+    }
+    let permanent = policy.permanent.as_ref().map(|to| (policy.permanent_code, to.render(facts)));
+    permanent.or_else(|| policy.temporal.as_ref().map(|to| (policy.temporal_code, to.render(facts))))
+}
+
+/// Rewrites the path of a request; its query follows the target's own.
+pub(super) fn rewrite(matcher: &Matcher, target: &str, path: &str, uri: &mut Uri) {
+    let mut rewritten = encode(&matcher.rewrite(target, path));
+    if let Some(query) = uri.query() {
+        rewritten.push(if rewritten.contains('?') { '&' } else { '?' });
+        rewritten.push_str(query);
+    }
+    // Groups may take what comes before the first slash away.
+    if !rewritten.starts_with('/') {
+        rewritten.insert(0, '/');
+    }
+    if let Ok(new) = rewritten.parse() {
+        *uri = new;
+    }
+}
+
+/// Makes a decoded path one that can be sent again.
+fn encode(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}%#".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::paths::PathType;
+
+    #[test]
+    fn rewrites() {
+        let check = |rule: &str, target: &str, asked: &str, expected: &str| {
+            let matcher = Matcher::new(rule, PathType::ImplementationSpecific, true).unwrap();
+            let mut uri: Uri = asked.parse().unwrap();
+            let path = crate::paths::normalize(uri.path()).unwrap().into_owned();
+            rewrite(&matcher, target, &path, &mut uri);
+            assert_eq!(uri.to_string(), expected, "{asked}");
+        };
+        check("/app(/|$)(.*)", "/$2", "/app/x?y=1", "/x?y=1");
+        check("/app(/|$)(.*)", "/$2", "/app", "/");
+        check("/app", "/new?a=1", "/app?b=2", "/new?a=1&b=2");
+        check("/app/(.*)", "/$1", "/app/a%20b%23%25", "/a%20b%23%25");
+        check("/app/(.*)", "/$1", "/app/é", "/%C3%A9");
+    }
+}

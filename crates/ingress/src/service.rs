@@ -1,0 +1,332 @@
+//! Follows the API: what changes there becomes the next routing table, and what people have to know goes back as status and events.
+
+mod secrets;
+mod status;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base::readiness::Gate;
+use base::tasks::{OnFailure, Tasks};
+use base::tls::{Authority, Request, Resolver};
+use client::events::{Recorder, Type};
+use client::kube::Resource;
+use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use rustls::crypto::ring;
+use tokio::sync::watch;
+
+use crate::certificates::Chooser;
+use crate::classes::{CLASS, Classes};
+use crate::connect::Connector;
+use crate::endpoints;
+use crate::front::{self, Front};
+use crate::model::Model;
+use crate::proxy::Proxy;
+use crate::table::Table;
+use crate::unverified;
+use crate::upstream::{Place, Upstream, Upstreams};
+use secrets::Secrets;
+use status::Statuses;
+
+/// How long the start waits for the certificates of Ingresses that are there already.
+const CERTIFICATES: Duration = Duration::from_secs(2);
+
+/// How ingress serves.
+#[derive(Clone)]
+pub struct Options {
+    /// The API, with ingress's own identity.
+    pub client: Client,
+    /// Address to listen on.
+    pub listen: IpAddr,
+    /// Port of plain HTTP.
+    pub http_port: u16,
+    /// Port of HTTPS.
+    pub https_port: u16,
+    /// By which addresses clients reach it: the status of Ingresses.
+    pub addresses: Vec<IpAddr>,
+    /// Domain of the cluster.
+    pub domain: String,
+    /// Connections begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Proxies whose word on clients counts.
+    pub trusted: Vec<IpNet>,
+    /// Each request is logged.
+    pub access_log: bool,
+}
+
+/// Ingress cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The certificate that nobody trusts.
+    #[error("fallback certificate: {0}")]
+    Fallback(#[from] base::tls::Error),
+    /// TLS.
+    #[error("TLS configuration: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Ingress, built and not started.
+pub struct Service {
+    options: Options,
+    tasks: Tasks,
+    table: Arc<ArcSwap<Table>>,
+    front: Arc<Front>,
+    upstreams: Arc<Upstreams>,
+}
+
+impl Service {
+    /// Builds everything and starts nothing. `tasks` will run it.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn build(options: Options, tasks: Tasks) -> Result<Self, Error> {
+        let authority = Arc::new(Authority::in_memory("Knarr ingress")?);
+        let request = Request::Server { name: "ingress.local".into(), sans: vec!["ingress.local".into()] };
+        let fallback = Resolver::memory(authority, request)?;
+        let table = Arc::new(ArcSwap::from_pointee(Table::default()));
+        let chooser = Arc::new(Chooser { table: table.clone(), fallback });
+        let provider = Arc::new(ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut tls = builder.with_no_client_auth().with_cert_resolver(chooser);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.ticketer = ring::Ticketer::new()?;
+        let proxy = Proxy {
+            table: table.clone(),
+            connector: Connector::new(tasks.clone(), unverified::client()?),
+            tasks: tasks.clone(),
+            https_port: options.https_port,
+            trusted: options.trusted.clone(),
+            access_log: options.access_log,
+        };
+        let front = Front {
+            proxy: Arc::new(proxy),
+            tls: Arc::new(tls),
+            tasks: tasks.clone(),
+            connections: front::connections(),
+            proxy_protocol: options.proxy_protocol,
+        };
+        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams: Arc::default() })
+    }
+
+    /// Starts it: the doors open when the rules are known. `gate` is ready then, also when somebody else has a port.
+    pub fn start(self, gate: Gate) -> Handle {
+        let tasks = self.tasks.clone();
+        let upstreams = self.upstreams.clone();
+        let end = tasks.token();
+        let doors = [watch::channel(None), watch::channel(None)];
+        let [(http, http_receiver), (https, https_receiver)] = doors;
+        tasks.spawn_until_cancelled("ingress", OnFailure::Shutdown, self.run(gate, [http, https]));
+        tasks.spawn("ingress connections that are not used", OnFailure::Log, async move {
+            end.cancelled().await;
+            upstreams.all().iter().for_each(|upstream| upstream.close());
+            Ok::<_, Infallible>(())
+        });
+        Handle { http: http_receiver, https: https_receiver }
+    }
+
+    async fn run(self, gate: Gate, doors: [Door; 2]) -> Result<(), Infallible> {
+        let Self { options, tasks, table, front, upstreams } = self;
+        let informers = Informers::new(options.client.clone(), tasks.clone());
+        let (ingresses, classes) = (informers.of::<Ingress>(), informers.of::<IngressClass>());
+        let mut follower = Follower {
+            ingress_changes: ingresses.changes(),
+            class_changes: classes.changes(),
+            services: ServiceWatch::new(&informers),
+            secrets: Secrets::new(options.client.clone(), tasks.clone()),
+            statuses: Statuses::start(&options, ingresses.clone(), &tasks),
+            recorder: Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks),
+            classes: Classes::default(),
+            model: Model::new(options.domain.clone(), upstreams.clone()),
+            ingresses: ingresses.clone(),
+            upstreams,
+            table,
+        };
+        ingresses.synced().await;
+        classes.synced().await;
+        follower.services.synced().await;
+        follower.drain();
+        // Nobody gets a wrong certificate because the process has only just started.
+        let _ = tokio::time::timeout(CERTIFICATES, follower.certificates()).await;
+        let ports = [(options.http_port, false), (options.https_port, true)];
+        for ((port, tls), door) in ports.into_iter().zip(doors) {
+            let (recorder, class) = (follower.recorder.clone(), classes.get(None, CLASS));
+            let address = SocketAddr::new(options.listen, port);
+            let taken = move |error: &std::io::Error| {
+                if let Some(class) = &class {
+                    recorder.about(
+                        class.as_ref(),
+                        Type::Warning,
+                        "PortTaken",
+                        format!("ingress cannot listen on {address}: {error}"),
+                    );
+                }
+            };
+            listen(&tasks, front.clone(), address, tls, door, taken);
+        }
+        gate.ready();
+        follower.run().await
+    }
+}
+
+/// Where a door tells its address.
+type Door = watch::Sender<Option<SocketAddr>>;
+
+/// Opens a door in the background.
+fn listen(
+    tasks: &Tasks,
+    front: Arc<Front>,
+    address: SocketAddr,
+    tls: bool,
+    door: Door,
+    taken: impl Fn(&std::io::Error) + Send + Sync + 'static,
+) {
+    let end = tasks.token();
+    tasks.spawn("ingress listener", OnFailure::Log, async move {
+        if let Some(listener) = end.run_until_cancelled(front::open(address, taken)).await {
+            door.send_replace(listener.local_addr().ok());
+            front.serve(listener, address.port(), tls).await;
+        }
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// Ingress that was started.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    http: watch::Receiver<Option<SocketAddr>>,
+    https: watch::Receiver<Option<SocketAddr>>,
+}
+
+impl Handle {
+    /// Where plain HTTP is served, once it is; none when it never will be.
+    pub async fn http(&self) -> Option<SocketAddr> {
+        self.http.clone().wait_for(Option::is_some).await.ok().and_then(|address| *address)
+    }
+
+    /// Where HTTPS is served, once it is; none when it never will be.
+    pub async fn https(&self) -> Option<SocketAddr> {
+        self.https.clone().wait_for(Option::is_some).await.ok().and_then(|address| *address)
+    }
+}
+
+/// Takes changes, makes tables.
+struct Follower {
+    ingresses: Informer<Ingress>,
+    ingress_changes: Changes<Ingress>,
+    class_changes: Changes<IngressClass>,
+    services: ServiceWatch,
+    secrets: Secrets,
+    statuses: Statuses,
+    recorder: Recorder,
+    classes: Classes,
+    model: Model,
+    upstreams: Arc<Upstreams>,
+    table: Arc<ArcSwap<Table>>,
+}
+
+impl Follower {
+    async fn run(mut self) -> Result<(), Infallible> {
+        loop {
+            tokio::select! {
+                change = self.ingress_changes.next() => self.ingress(&change),
+                change = self.class_changes.next() => self.class(&change),
+                changed = self.services.changed() => self.services(changed),
+                (key, secret) = self.secrets.next() => self.model.set_secret(&key, secret),
+            }
+            self.drain();
+        }
+    }
+
+    /// Returns when every Secret that is referred to was looked for.
+    async fn certificates(&mut self) {
+        while !self.secrets.all_known() {
+            let (key, secret) = self.secrets.next().await;
+            self.model.set_secret(&key, secret);
+            self.publish();
+        }
+    }
+
+    /// Takes what is there, then makes the next table: a burst of changes makes one.
+    fn drain(&mut self) {
+        while let Some(change) = self.class_changes.try_next() {
+            self.class(&change);
+        }
+        while let Some(change) = self.ingress_changes.try_next() {
+            self.ingress(&change);
+        }
+        let changed = self.services.pending();
+        self.services(changed);
+        while let Some((key, secret)) = self.secrets.try_next() {
+            self.model.set_secret(&key, secret);
+        }
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let Some(step) = self.model.step() else { return };
+        for key in self.secrets.want(&self.model.wanted_secrets()) {
+            self.model.forget_secret(&key);
+        }
+        // New back ends have their endpoints before anybody is led to them.
+        for upstream in &step.fresh {
+            self.look_behind(upstream);
+        }
+        self.table.store(step.table);
+        for (key, problem) in step.problems {
+            if let Some(ingress) = self.ingresses.by_key(&key) {
+                self.recorder.about(ingress.as_ref(), Type::Warning, problem.reason, problem.message);
+            }
+        }
+    }
+
+    fn class(&mut self, change: &Change<IngressClass>) {
+        if self.classes.set(&change.key.name, change.new.as_deref()) {
+            for ingress in self.ingresses.list() {
+                self.set(&Key::of(ingress.as_ref()), Some(&ingress));
+            }
+        }
+    }
+
+    fn ingress(&mut self, change: &Change<Ingress>) {
+        let same = change.old.as_deref().zip(change.new.as_deref()).is_some_and(|(old, new)| means_the_same(old, new));
+        if !same {
+            self.set(&change.key, change.new.as_deref());
+        }
+        self.statuses.look(&change.key);
+    }
+
+    fn set(&mut self, key: &Key, ingress: Option<&Ingress>) {
+        let ours = ingress.filter(|ingress| self.classes.claims(ingress));
+        if ours.is_some() || self.model.has(key) {
+            self.model.set_ingress(key, ours);
+            self.statuses.claim(key, ours.is_some());
+        }
+    }
+
+    fn services(&mut self, changed: BTreeSet<Key>) {
+        for key in changed {
+            for upstream in self.upstreams.of_service(&key) {
+                self.look_behind(&upstream);
+            }
+        }
+    }
+
+    fn look_behind(&self, upstream: &Upstream) {
+        if let Place::Service(key, port) = &upstream.key.place {
+            let (service, slices) = self.services.get(key);
+            upstream.set(endpoints::behind(service.as_deref(), &slices, port));
+        }
+    }
+}
+
+/// Whether only what we do not look at has changed, such as the status that we have written.
+fn means_the_same(old: &Ingress, new: &Ingress) -> bool {
+    let (a, b) = (old.meta(), new.meta());
+    (&a.uid, &a.annotations, &old.spec) == (&b.uid, &b.annotations, &new.spec)
+}

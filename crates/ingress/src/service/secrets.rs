@@ -1,0 +1,127 @@
+//! Watches on those Secrets that Ingresses refer to, one for each name: no other is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use base::tasks::{OnFailure, Tasks};
+use client::kube::Resource;
+use client::watch::{Event, Watch};
+use client::{Client, Key};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Changes that wait to be taken; watches wait when there are more.
+const QUEUE: usize = 256;
+
+type News = (Key, Option<Arc<Secret>>);
+
+/// The Secrets that somebody refers to.
+pub(super) struct Secrets {
+    client: Client,
+    tasks: Tasks,
+    watched: BTreeMap<Key, Watched>,
+    sender: mpsc::Sender<News>,
+    receiver: mpsc::Receiver<News>,
+}
+
+struct Watched {
+    token: CancellationToken,
+    known: bool,
+}
+
+impl Secrets {
+    pub(super) fn new(client: Client, tasks: Tasks) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        Self { client, tasks, watched: BTreeMap::new(), sender, receiver }
+    }
+
+    /// Watches these and no others; those that are no longer watched.
+    pub(super) fn want(&mut self, wanted: &BTreeSet<Key>) -> Vec<Key> {
+        let gone: Vec<Key> = self.watched.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
+        for key in &gone {
+            if let Some(watched) = self.watched.remove(key) {
+                watched.token.cancel();
+            }
+        }
+        for key in wanted {
+            if !self.watched.contains_key(key) {
+                let token = self.watch(key);
+                self.watched.insert(key.clone(), Watched { token, known: false });
+            }
+        }
+        gone
+    }
+
+    /// The next Secret that is there, changed or gone.
+    pub(super) async fn next(&mut self) -> News {
+        loop {
+            // The sender lives in self.
+            let Some(news) = self.receiver.recv().await else { std::future::pending().await };
+            if self.is_news(&news) {
+                return news;
+            }
+        }
+    }
+
+    /// The next one when there is one now.
+    pub(super) fn try_next(&mut self) -> Option<News> {
+        loop {
+            let news = self.receiver.try_recv().ok()?;
+            if self.is_news(&news) {
+                return Some(news);
+            }
+        }
+    }
+
+    /// Whether every Secret was looked for.
+    pub(super) fn all_known(&self) -> bool {
+        self.watched.values().all(|watched| watched.known)
+    }
+
+    /// What comes of a watch that has just ended is nobody's business.
+    fn is_news(&mut self, (key, _): &News) -> bool {
+        self.watched.get_mut(key).map(|watched| watched.known = true).is_some()
+    }
+
+    fn watch(&self, key: &Key) -> CancellationToken {
+        let token = self.tasks.token().child_token();
+        let path = Secret::url_path(&(), key.namespace.as_deref());
+        let watch = Watch::new(self.client.clone(), path, &format!("metadata.name={}", key.name));
+        let (ended, follow) = (token.clone(), follow(watch, key.clone(), self.sender.clone()));
+        self.tasks.spawn(format!("watch of Secret {key}"), OnFailure::Log, async move {
+            ended.run_until_cancelled(follow).await;
+            Ok::<_, Infallible>(())
+        });
+        token
+    }
+}
+
+async fn follow(watch: Watch, key: Key, sender: mpsc::Sender<News>) {
+    let mut events = std::pin::pin!(watch.events::<Secret>());
+    let mut found = None;
+    while let Some(event) = events.next().await {
+        let news = match event {
+            Ok(Event::Init) => {
+                found = None;
+                continue;
+            }
+            Ok(Event::InitApply(secret)) => {
+                found = Some(Arc::new(secret));
+                continue;
+            }
+            Ok(Event::InitDone) => found.take(),
+            Ok(Event::Apply(secret)) => Some(Arc::new(secret)),
+            Ok(Event::Delete(_)) => None,
+            Err(error) => {
+                tracing::debug!(%key, %error, "the watch of a Secret failed and begins again");
+                continue;
+            }
+        };
+        if sender.send((key.clone(), news)).await.is_err() {
+            return;
+        }
+    }
+}

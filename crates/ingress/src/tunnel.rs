@@ -1,0 +1,96 @@
+//! Connections that have changed to another protocol: bytes pass in both directions until one side is done, or both are silent for too long.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes under way in one direction.
+const BUFFER: usize = 16 << 10;
+
+/// Connects a client with a back end when both have changed their protocol.
+pub(crate) async fn run(client: OnUpgrade, backend: OnUpgrade, silence: Duration) -> io::Result<()> {
+    let (client, backend) = tokio::try_join!(client, backend).map_err(io::Error::other)?;
+    between(TokioIo::new(client), TokioIo::new(backend), silence).await
+}
+
+async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let clock = Clock { start: Instant::now(), last: AtomicU64::new(0) };
+    let (client_out, client_in) = tokio::io::split(client);
+    let (backend_out, backend_in) = tokio::io::split(backend);
+    let both = async { tokio::try_join!(pump(client_out, backend_in, &clock), pump(backend_out, client_in, &clock)) };
+    tokio::select! {
+        result = both => result.map(drop),
+        () = clock.silent_for(silence) => Ok(()),
+    }
+}
+
+async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, clock: &Clock) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        to.flush().await?;
+        clock.moved();
+    }
+}
+
+struct Clock {
+    start: Instant,
+    /// Milliseconds after `start`.
+    last: AtomicU64,
+}
+
+impl Clock {
+    fn moved(&self) {
+        self.last.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    async fn silent_for(&self, limit: Duration) {
+        loop {
+            let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
+            if last.elapsed() >= limit {
+                return;
+            }
+            tokio::time::sleep_until((last + limit).into()).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn both_directions_until_done_or_silent() {
+        let (mut client, a) = tokio::io::duplex(64);
+        let (mut backend, b) = tokio::io::duplex(64);
+        let talk = async {
+            client.write_all(b"ping").await.unwrap();
+            let mut text = [0; 4];
+            backend.read_exact(&mut text).await.unwrap();
+            backend.write_all(&text).await.unwrap();
+            client.read_exact(&mut text).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(backend.read(&mut text).await.unwrap(), 0);
+            backend.shutdown().await.unwrap();
+            text
+        };
+        let (ended, text) = tokio::join!(between(a, b, Duration::from_secs(60)), talk);
+        assert_eq!((ended.is_ok(), &text), (true, b"ping"));
+        let (_client, a) = tokio::io::duplex(64);
+        let (_backend, b) = tokio::io::duplex(64);
+        assert!(between(a, b, Duration::from_millis(5)).await.is_ok());
+    }
+}

@@ -1,0 +1,98 @@
+//! What a request must pass.
+
+use http::Request;
+
+use crate::world::{World, ask, get, nobody};
+
+/// The password is s3cret.
+const PASSWORDS: &str = "jane:$apr1$abcdefgh$M2T3erDstkD7SsE2QQnfH0\n";
+/// jane and joe with that password.
+const JANE: &str = "Basic amFuZTpzM2NyZXQ=";
+const JOE: &str = "Basic am9lOnMzY3JldA==";
+
+#[tokio::test]
+async fn passwords() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.secret("passwords", "Opaque", &[("auth", PASSWORDS)]);
+    let basic = [("auth-type", "basic"), ("auth-secret", "passwords"), ("auth-realm", "the ship")];
+    world.simple("a.example", "web", &basic);
+    world.simple("missing.example", "web", &[("auth-type", "basic"), ("auth-secret", "none")]);
+    let either = [&basic[..], &[("satisfy", "any"), ("whitelist-source-range", "127.0.0.0/8")]].concat();
+    world.simple("either.example", "web", &either);
+    let address = world.start().await;
+    let refused = ask(address, get("a.example", "/")).await;
+    assert_eq!((refused.status.as_u16(), refused.header("www-authenticate")), (401, "Basic realm=\"the ship\""));
+    let with =
+        async |credentials: &str| ask(address, get("a.example", "/").header("authorization", credentials)).await.status.as_u16();
+    assert_eq!((with(JANE).await, with(JOE).await, with(JANE).await), (200, 401, 200));
+    assert_eq!(ask(address, get("missing.example", "/").header("authorization", JANE)).await.status, 503);
+    assert_eq!(ask(address, get("either.example", "/")).await.status, 200);
+    // Another password holds without another start.
+    world.secret("passwords", "Opaque", &[("auth", "joe:{PLAIN}s3cret")]);
+    crate::world::until(address, || get("a.example", "/").header("authorization", JOE), |answer| answer.status == 200).await;
+    assert_eq!(with(JANE).await, 401);
+}
+
+#[tokio::test]
+async fn somebody_else_says_who_may_pass() {
+    let world = World::new();
+    let backend = world.backend("web").await;
+    world.service("web", &[backend]);
+    let url = "http://web.a.svc.cluster.local/auth";
+    world.simple("a.example", "web", &[("auth-url", url), ("auth-response-headers", "X-User, X-Saw")]);
+    world.simple("signin.example", "web", &[("auth-url", url), ("auth-signin", "https://login.example/start")]);
+    world.service("dead", &[nobody().await]);
+    world.simple("dead.example", "web", &[("auth-url", "http://dead.a.svc/auth")]);
+    let address = world.start().await;
+    let with =
+        async |host: &str, word: &str| ask(address, get(host, "/x?y=1").header("x-word", word).header("x-user", "root")).await;
+    let seen = with("a.example", "good").await.seen();
+    assert_eq!((&seen["headers"]["x-user"], &seen["headers"]["x-saw"]), (&"jane".into(), &"http://a.example/x?y=1".into()));
+    assert_eq!(with("a.example", "bad").await.status, 403);
+    let unknown = with("a.example", "").await;
+    assert_eq!((unknown.status.as_u16(), unknown.header("www-authenticate")), (401, "Word"));
+    let signin = with("signin.example", "").await;
+    let location = "https://login.example/start?rd=http%3A%2F%2Fsignin.example%2Fx%3Fy%3D1";
+    assert_eq!((signin.status.as_u16(), signin.header("location")), (302, location));
+    assert_eq!(with("dead.example", "good").await.status, 500);
+}
+
+#[tokio::test]
+async fn addresses_rates_and_what_is_closed() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("outside.example", "web", &[("whitelist-source-range", "192.0.2.0/24")]);
+    world.simple("denied.example", "web", &[("denylist-source-range", "127.0.0.0/8")]);
+    world.simple("slow.example", "web", &[("limit-rpm", "2"), ("limit-burst-multiplier", "1")]);
+    world.simple("closed.example", "web", &[("auth-tls-secret", "a/ca")]);
+    world.simple("wrong.example", "web", &[("whitelist-source-range", "nowhere")]);
+    let address = world.start().await;
+    let status = async |host: &str| ask(address, get(host, "/")).await.status.as_u16();
+    assert_eq!((status("outside.example").await, status("denied.example").await), (403, 403));
+    let mut limited = Vec::new();
+    for _ in 0..5 {
+        limited.push(status("slow.example").await);
+    }
+    assert_eq!(limited, [200, 200, 200, 503, 503]);
+    assert_eq!((status("closed.example").await, status("wrong.example").await), (503, 503));
+    // What a client says of itself is no address.
+    let spoofed = get("outside.example", "/").header("x-forwarded-for", "192.0.2.1").header("x-real-ip", "192.0.2.1");
+    assert_eq!(ask(address, spoofed).await.status, 403);
+}
+
+#[tokio::test]
+async fn cross_origin_requests() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[("enable-cors", "true"), ("cors-allow-origin", "https://app.example")]);
+    let address = world.start().await;
+    let preflight = Request::options("/").header("host", "a.example").header("origin", "https://app.example");
+    let preflight = ask(address, preflight.header("access-control-request-method", "PUT")).await;
+    let allowed = "https://app.example";
+    assert_eq!((preflight.status.as_u16(), preflight.header("access-control-allow-origin")), (204, allowed));
+    let answer = ask(address, get("a.example", "/").header("origin", "https://app.example")).await;
+    assert_eq!((answer.seen()["name"].as_str(), answer.header("access-control-allow-origin")), (Some("web"), allowed));
+    let other = ask(address, get("a.example", "/").header("origin", "https://other.example")).await;
+    assert_eq!(other.header("access-control-allow-origin"), "");
+}

@@ -1,0 +1,8 @@
+//! Ingress over real sockets: an API in memory, back ends that say what they saw, clients of HTTP/1.1, HTTP/2 and TLS.
+#![allow(clippy::unwrap_used)]
+
+mod changes;
+mod guards;
+mod protocols;
+mod routes;
+mod world;

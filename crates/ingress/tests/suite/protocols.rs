@@ -1,0 +1,206 @@
+//! What passes: HTTP/2, trailers, upgrades, streams, and what is too large.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{Answer, BoxBody, World, ask, connect_tls, full, get, rule, send};
+
+async fn send_http2<I>(stream: I, request: Request<BoxBody>) -> (Answer, Option<http::HeaderMap>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let answer = async {
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        let collected = body.collect().await.unwrap();
+        let trailers = collected.trailers().cloned();
+        (Answer { status: parts.status, headers: parts.headers, body: collected.to_bytes() }, trailers)
+    };
+    tokio::select! {
+        answer = answer => answer,
+        _ = connection => panic!("the connection ended first"),
+    }
+}
+
+#[tokio::test]
+async fn http2_over_tls_and_grpc_to_the_back_end() {
+    let world = World::new();
+    let backend = world.backend("web").await;
+    world.service("web", &[backend]);
+    world.service_of("h2c", &json!({"ports": [{"name": "web", "port": 80, "appProtocol": "kubernetes.io/h2c"}]}), &[backend]);
+    world.certificate("cert", "a.example");
+    let tls = json!([{"hosts": ["a.example"], "secretName": "cert"}]);
+    world.ingress("plain", &[], &json!({"tls": tls, "rules": [rule("a.example", "/", "Prefix", "web")]}));
+    world.simple("grpc.example", "web", &[("backend-protocol", "GRPC")]);
+    world.simple("h2c.example", "h2c", &[]);
+    let (http, https) = world.start_tls().await;
+    let stream = connect_tls(&world, https, "a.example", "h2").await.unwrap();
+    let request = Request::get("https://a.example/x").header("cookie", "a=1").header("cookie", "b=2").body(full("")).unwrap();
+    let seen = send_http2(stream, request).await.0.seen();
+    assert_eq!(
+        (&seen["version"], &seen["headers"]["cookie"], &seen["headers"]["host"]),
+        (&json!("HTTP/1.1"), &json!("a=1; b=2"), &json!("a.example"))
+    );
+    for host in ["grpc.example", "h2c.example"] {
+        let stream = TcpStream::connect(http).await.unwrap();
+        let request = Request::post(format!("http://{host}/trailers")).version(Version::HTTP_2).header("te", "trailers");
+        let (answer, trailers) = send_http2(stream, request.body(full("")).unwrap()).await;
+        assert_eq!((&answer.body[..], &trailers.unwrap()["grpc-status"]), (&b"message"[..], &"0".parse().unwrap()), "{host}");
+        let seen = ask(http, get(host, "/x")).await.seen();
+        assert_eq!((&seen["version"], &seen["authority"]), (&json!("HTTP/2.0"), &json!(host)));
+    }
+}
+
+#[tokio::test]
+async fn upgrades_pass() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[]);
+    let mut stream = TcpStream::connect(world.start().await).await.unwrap();
+    stream.write_all(b"GET /upgrade HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    // It goes on while the rules change.
+    world.simple("a.example", "other", &[]);
+    world.simple("b.example", "web", &[]);
+    for text in [b"ping", b"pong"] {
+        stream.write_all(text).await.unwrap();
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, text);
+    }
+}
+
+#[tokio::test]
+async fn answers_and_requests_are_streamed() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[("proxy-body-size", "0")]);
+    let address = world.start().await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let first = async {
+        let mut answer = sender.send_request(get("a.example", "/trickle").body(full("")).unwrap()).await.unwrap();
+        answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap()
+    };
+    tokio::select! {
+        first = first => assert_eq!(first, "first"),
+        _ = connection => panic!("the connection ended first"),
+    }
+    // Each part of the body comes back before the next one is sent.
+    let (parts, received) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let body = futures::stream::unfold(received, |mut received| async {
+        let part = received.recv().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(part)), received))
+    });
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let echo = async {
+        parts.send("one".into()).await.unwrap();
+        let request = Request::post("/echo").header("host", "a.example").body(StreamBody::new(body).boxed_unsync()).unwrap();
+        let mut answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "one");
+        parts.send("two".into()).await.unwrap();
+        assert_eq!(answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "two");
+    };
+    tokio::select! {
+        () = echo => {}
+        _ = connection => panic!("the connection ended first"),
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_and_heads_are_refused() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[("proxy-body-size", "1k")]);
+    world.simple("free.example", "web", &[("proxy-body-size", "0")]);
+    let address = world.start().await;
+    let post = async |host: &str, size: usize, chunked: bool| {
+        let frames = (0..size.div_ceil(512)).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 512]))));
+        let body = match chunked {
+            true => StreamBody::new(futures::stream::iter(frames)).boxed_unsync(),
+            false => full(vec![b'x'; size]),
+        };
+        let request = Request::post("/echo").header("host", host).body(body).unwrap();
+        let answer = send(TcpStream::connect(address).await.unwrap(), request).await;
+        (answer.status.as_u16(), answer.body.len())
+    };
+    assert_eq!(post("a.example", 1024, false).await, (200, 1024));
+    assert_eq!(post("a.example", 1025, false).await.0, 413);
+    assert_eq!(post("a.example", 1024, true).await, (200, 1024));
+    assert_eq!(post("free.example", 3 << 20, true).await, (200, 3 << 20));
+    assert_eq!(post("free.example", 3 << 20, false).await, (200, 3 << 20));
+    let raw = async |head: &[u8]| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    };
+    assert_eq!(
+        raw(format!("GET / HTTP/1.1\r\nhost: a.example\r\na: {}\r\n\r\n", "b".repeat(128 << 10)).as_bytes()).await,
+        "HTTP/1.1 431"
+    );
+    assert_eq!(raw(b"GET / HTTP/1.1\r\n\r\n").await, "HTTP/1.1 400");
+    assert_eq!(raw(b"POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: x\r\n\r\n").await, "HTTP/1.1 400");
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_says_who_asks() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[("whitelist-source-range", "192.0.2.0/24")]);
+    let options = ingress::Options { proxy_protocol: true, ..world.options() };
+    let address: SocketAddr = world.start_with(options).http().await.unwrap();
+    let ask = async |source: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("PROXY TCP4 {source} 10.0.0.1 1234 80\r\n").as_bytes()).await.unwrap();
+        send(stream, get("a.example", "/").body(full("")).unwrap()).await
+    };
+    assert_eq!(ask("192.0.2.7").await.seen()["headers"]["x-real-ip"], "192.0.2.7");
+    assert_eq!(ask("198.51.100.1").await.status, 403);
+}
+
+#[tokio::test]
+async fn requests_under_way_end_well_when_the_process_ends() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[("proxy-body-size", "0")]);
+    let tasks = world.tasks.child();
+    let service = ingress::Service::build(world.options(), tasks.clone()).unwrap();
+    let address = service.start(world.readiness.gate("ingress")).http().await.unwrap();
+    let (parts, received) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let body = futures::stream::unfold(received, |mut received| async {
+        let part = received.recv().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(part)), received))
+    });
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let request = Request::post("/echo").header("host", "a.example").body(StreamBody::new(body).boxed_unsync()).unwrap();
+    let talk = async {
+        parts.send("one".into()).await.unwrap();
+        let mut answer = sender.send_request(request).await.unwrap();
+        answer.body_mut().frame().await.unwrap().unwrap();
+        tasks.token().cancel();
+        parts.send("two".into()).await.unwrap();
+        drop(parts);
+        answer.into_body().collect().await.unwrap().to_bytes()
+    };
+    let (body, _) = tokio::join!(talk, connection);
+    assert_eq!(body, "two");
+    assert!(tasks.drain(Duration::from_secs(5)).await, "nothing is left");
+}

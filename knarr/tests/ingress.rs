@@ -1,0 +1,142 @@
+//! The way in from outside: the example shop over HTTP and HTTPS, and pods that come and go under load.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base::tls::{Authority, Request};
+use serde_json::json;
+use testing::{Cluster, eventually, machine};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/ingress/shop.yaml");
+
+/// An answer: status, head, body.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+fn talk(mut stream: impl Read + Write, host: &str, path: &str, more: &str) -> std::io::Result<Answer> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("not an HTTP answer"))?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((machine::ADDRESS, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(stream)
+}
+
+fn http(host: &str, path: &str) -> std::io::Result<Answer> {
+    talk(connect(80)?, host, path, "")
+}
+
+fn https(authority: &Authority, host: &str, path: &str, more: &str) -> std::io::Result<Answer> {
+    let config = base::tls::client(authority.bundle(), None).unwrap();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    talk(rustls::StreamOwned::new(connection, connect(443)?), host, path, more)
+}
+
+/// A Secret with a certificate for the host.
+fn certificate(authority: &Authority, name: &str, host: &str) -> String {
+    let identity = authority.issue(&Request::Server { name: host.into(), sans: vec![host.into()] }).unwrap();
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "shop"}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": identity.certificate, "tls.key": identity.key}})
+    .to_string()
+}
+
+#[test]
+fn the_example_shop() {
+    let c = Cluster::start(KNARR);
+    let authority = Authority::in_memory("test").unwrap();
+    assert_eq!(c.k("get ingressclass -o jsonpath={.items[*].metadata.name}"), "knarr");
+    c.k("create namespace shop");
+    c.k_with("apply -f -", &certificate(&authority, "shop-example", "shop.example"));
+    c.k(&format!("apply -f {SHOP}"));
+    c.k("-n shop rollout status deployment/front deployment/cart --timeout=60s");
+    c.k("-n shop wait --for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.168.77.1 ingress/shop --timeout=30s");
+
+    let redirect = http("shop.example", "/x?y=1").unwrap();
+    assert_eq!((redirect.status, redirect.header("location")), (308, Some("https://shop.example/x?y=1")));
+    let front =
+        eventually("the front serves", || https(&authority, "shop.example", "/", "").ok().filter(|answer| answer.status == 200));
+    let words: Vec<&str> = front.body.split_whitespace().collect();
+    assert_eq!((words[0], words[2], words[3]), ("front", "https", machine::ADDRESS), "{}", front.body);
+    assert_eq!(http("other.example", "/").unwrap().status, 404);
+
+    // The cart's sessions stay with their pod, and its paths are rewritten.
+    let cart = https(&authority, "shop.example", "/cart/items?a=1", "").unwrap();
+    assert!(cart.body.starts_with("cart cart-") && cart.body.ends_with(" /items?a=1\n"), "{}", cart.body);
+    let cookie = cart.header("set-cookie").unwrap();
+    assert!(cookie.starts_with("cart-session=") && cookie.ends_with("; Path=/cart; Secure; HttpOnly"), "{cookie}");
+    let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+    for _ in 0..10 {
+        assert_eq!(https(&authority, "shop.example", "/cart/items?a=1", &cookie).unwrap().body, cart.body);
+    }
+    let pods = || https(&authority, "shop.example", "/cart", "").unwrap().body;
+    eventually("both pods serve carts", || (pods() != pods()).then_some(()));
+
+    // What has no effect is told.
+    c.k("-n shop annotate ingress shop nginx.ingress.kubernetes.io/configuration-snippet=x");
+    let events = "-n shop get events --field-selector reason=UnsupportedAnnotation -o jsonpath={.items[*].message}";
+    eventually("an event about the annotation", || c.k(events).contains("configuration-snippet").then_some(()));
+
+    pods_come_and_go(&c);
+}
+
+/// Requests go on while pods are added, replaced and removed, and every one is answered.
+fn pods_come_and_go(c: &Cluster) {
+    let rule = json!({"host": "front.example", "http": {"paths": [
+        {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "front", "port": {"number": 80}}}}]}});
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "plain", "namespace": "shop"},
+        "spec": {"rules": [rule]}});
+    c.k_with("apply -f -", &ingress.to_string());
+    assert_eq!(c.k("-n shop get ingress plain -o jsonpath={.spec.ingressClassName}"), "knarr", "the default class");
+    eventually("the front has another host", || http("front.example", "/").ok().filter(|answer| answer.status == 200));
+    let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut failed = Vec::new();
+                    while !done.load(Ordering::Relaxed) {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                        match http("front.example", "/") {
+                            Ok(answer) if answer.status == 200 => {}
+                            Ok(answer) => failed.push(answer.head),
+                            Err(error) => failed.push(error.to_string()),
+                        }
+                    }
+                    failed
+                })
+            })
+            .collect();
+        c.k("-n shop scale deployment front --replicas=3");
+        c.k("-n shop rollout status deployment/front --timeout=60s");
+        c.k("-n shop rollout restart deployment/front");
+        c.k("-n shop rollout status deployment/front --timeout=60s");
+        c.k("-n shop scale deployment front --replicas=1");
+        eventually("one pod is left", || (c.k("-n shop get pods -l app=front -o name").lines().count() == 1).then_some(()));
+        done.store(true, Ordering::Relaxed);
+        let failed: Vec<String> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        assert_eq!(failed, [""; 0], "of {}", asked.load(Ordering::Relaxed));
+    });
+    assert!(asked.into_inner() > 50);
+}
