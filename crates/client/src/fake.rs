@@ -1,7 +1,7 @@
 //! A small API server in memory, for tests of components: every resource path, no kinds, no validation.
 //!
-//! It knows get, list, watch (also streaming lists and bookmarks), create with `generateName`, update, patch (merge
-//! and strategic treated as merge, JSON patch refused), delete with finalizers and preconditions, the `status`
+//! It knows get, list, watch (also streaming lists and bookmarks), create with `generateName`, update, patch (merge,
+//! strategic as far as components use it, JSON patch refused), delete with finalizers and preconditions, the `status`
 //! subresource, `pods/binding`, `pods/eviction`, `namespaces/finalize`, field and label selectors, metadata-only
 //! reads and discovery.
 

@@ -4,6 +4,7 @@ mod confinement;
 
 use std::collections::BTreeMap;
 
+use crate::allocation::Pending;
 use crate::pod::effects::host_ports;
 use crate::resources;
 use crate::spec::Model;
@@ -27,14 +28,7 @@ pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (Stri
     if count + 1 > capacity {
         return Err(out_of("pods", 1, count, capacity));
     }
-    for (name, quantity) in room.allocatable.iter().filter(|(name, _)| *name != "pods") {
-        let (requested, available) = (resources::pod_request(pod, name), units::milli(quantity));
-        let used: i64 = others.iter().map(|other| resources::pod_request(other, name)).sum();
-        if requested > 0 && used.saturating_add(requested) > available {
-            let unit = if name == "cpu" { 1 } else { 1000 };
-            return Err(out_of(name, requested / unit, used / unit, available / unit));
-        }
-    }
+    fits(pod, others, room.allocatable)?;
     if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
         return Err(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
     }
@@ -49,6 +43,35 @@ pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (Stri
         return Err(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
     }
     Ok(())
+}
+
+/// Whether there is as much as the pod asks for beside what `others` have.
+pub fn fits(pod: &Model, others: &[Model], allocatable: &ResourceList) -> Result<(), (String, String)> {
+    for (name, quantity) in allocatable.iter().filter(|(name, _)| *name != "pods") {
+        let (requested, available) = (resources::pod_request(pod, name), units::milli(quantity));
+        let used: i64 = others.iter().map(|other| resources::pod_request(other, name)).sum();
+        if requested > 0 && used.saturating_add(requested) > available {
+            let unit = if name == "cpu" { 1 } else { 1000 };
+            return Err(out_of(name, requested / unit, used / unit, available / unit));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a pod gets what it asks for, beside what `others` have.
+pub fn resize(wanted: &Model, others: &[Model], room: &Room<'_>) -> Result<(), Pending> {
+    let pending = |reason, message| Pending { reason, message, generation: wanted.pod.metadata.generation };
+    for name in ["cpu", "memory"] {
+        let unit = if name == "cpu" { 1 } else { 1000 };
+        let requested = resources::pod_request(wanted, name);
+        let capacity = room.allocatable.get(name).map_or(0, units::milli);
+        if requested > capacity {
+            let (requested, capacity) = (requested / unit, capacity / unit);
+            let message = format!("Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}");
+            return Err(pending("Infeasible", message));
+        }
+    }
+    fits(wanted, others, room.allocatable).map_err(|(_, message)| pending("Deferred", message))
 }
 
 fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> (String, String) {
@@ -105,5 +128,28 @@ mod tests {
     fn the_message_has_the_figures() {
         let (_, message) = out_of("cpu", 501, 1500, 2000);
         assert_eq!(message, "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000");
+    }
+
+    fn asking(cpu: &str, memory: &str) -> Model {
+        model(json!({"containers": [{"name": "c1", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}))
+    }
+
+    /// A node of four processors and 4 GiB, of which another pod has `used` processors.
+    #[track_caller]
+    fn check_resize(wanted: &Model, used: &str, expected: Result<(), (&str, &str)>) {
+        let amounts = [("cpu", "4"), ("memory", "4Gi"), ("pods", "110")];
+        let allocatable: ResourceList = amounts.into_iter().map(|(name, amount)| (name.to_owned(), quantity(amount))).collect();
+        let room = Room { name: "n", labels: &BTreeMap::new(), allocatable: &allocatable };
+        let decision = resize(wanted, &[asking(used, "1Mi")], &room);
+        assert_eq!(decision.as_ref().map_err(|pending| (pending.reason, pending.message.as_str())).copied(), expected);
+    }
+
+    #[test]
+    fn a_resize_gets_what_there_is_waits_or_can_never_be() {
+        check_resize(&asking("1", "1Gi"), "3", Ok(()));
+        let used = "Node didn't have enough resource: cpu, requested: 1500, used: 3000, capacity: 4000";
+        check_resize(&asking("1500m", "1Gi"), "3", Err(("Deferred", used)));
+        let memory = "Node didn't have enough capacity: memory, requested: 4718592000, capacity: 4294967296";
+        check_resize(&asking("1", "4500Mi"), "1", Err(("Infeasible", memory)));
     }
 }

@@ -12,10 +12,36 @@ use crate::context::Context;
 use crate::env::Objects;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
+use crate::volumes::mounts::image_volumes;
 
-/// The image, or the waiting reason and message.
+/// The image, or the waiting reason and message. The images of the container's volumes are seen to as well.
 pub async fn ensure(cx: &Context, model: &Model, member: &Member, refs: &PodReferences) -> Result<Image, (String, String)> {
     let reference = member.spec.image.as_deref().unwrap_or_default();
+    let image = one(cx, model, member, refs, (reference, member.spec.image_pull_policy.as_deref())).await?;
+    for (_, source) in image_volumes(model, &member.spec) {
+        let reference = source.reference.as_deref().unwrap_or_default();
+        one(cx, model, member, refs, (reference, source.pull_policy.as_deref())).await?;
+    }
+    Ok(image)
+}
+
+/// The name of `image` by its digest in the repository of `reference`; empty for an image that no registry has named.
+pub fn digest(image: &Image, reference: &str) -> String {
+    let named = reference.split('@').next().unwrap_or_default();
+    let last = named.rfind('/').map_or(0, |slash| slash + 1);
+    let repository = named.rfind(':').filter(|colon| *colon >= last).map_or(named, |colon| &named[..colon]);
+    let repository = location(repository);
+    let own = image.digests.iter().find(|digest| digest.split('@').next().is_some_and(|of| location(of) == repository));
+    own.or(image.digests.first()).cloned().unwrap_or_default()
+}
+
+async fn one(
+    cx: &Context,
+    model: &Model,
+    member: &Member,
+    refs: &PodReferences,
+    (reference, policy): (&str, Option<&str>),
+) -> Result<Image, (String, String)> {
     let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
     let present = match cx.runtime().image(reference).await {
         Ok(image) => image,
@@ -30,7 +56,7 @@ pub async fn ensure(cx: &Context, model: &Model, member: &Member, refs: &PodRefe
             return Err(("ImageInspectError".to_owned(), message));
         }
     };
-    match (pull_policy(member), present) {
+    match (pull_policy(reference, policy), present) {
         ("Never", None) => {
             let message = format!("Container image {reference:?} is not present with pull policy of Never");
             event(Type::Warning, "ErrImageNeverPull", &message);
@@ -46,12 +72,11 @@ pub async fn ensure(cx: &Context, model: &Model, member: &Member, refs: &PodRefe
 }
 
 /// The policy, by default `Always` for the tag `latest`.
-fn pull_policy(member: &Member) -> &str {
-    let image = member.spec.image.as_deref().unwrap_or_default();
+fn pull_policy<'a>(image: &str, own: Option<&'a str>) -> &'a str {
     let name = image.rsplit('/').next().unwrap_or_default();
     let latest = !name.contains(':') || name.ends_with(":latest");
     let default = if latest && !image.contains('@') { "Always" } else { "IfNotPresent" };
-    member.spec.image_pull_policy.as_deref().unwrap_or(default)
+    own.unwrap_or(default)
 }
 
 async fn pull(
@@ -167,8 +192,19 @@ fn covers(registry: &str, image: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Role;
-    use k8s_openapi::api::core::v1::Container;
+
+    #[test]
+    fn images_have_names_by_digest() {
+        let digests = ["docker.io/library/a@sha256:1", "r:5000/x/a@sha256:2"].map(str::to_owned).to_vec();
+        let image = Image { digests, ..Image::default() };
+        let check = |reference: &str, expected: &str| assert_eq!(digest(&image, reference), expected, "{reference}");
+        check("a", "docker.io/library/a@sha256:1");
+        check("a:1", "docker.io/library/a@sha256:1");
+        check("r:5000/x/a:1.2", "r:5000/x/a@sha256:2");
+        check("r:5000/x/a@sha256:2", "r:5000/x/a@sha256:2");
+        check("other/a", "docker.io/library/a@sha256:1");
+        assert_eq!(digest(&Image::default(), "a"), "");
+    }
 
     #[test]
     fn registries() {
@@ -188,9 +224,7 @@ mod tests {
     #[test]
     fn policies() {
         let check = |image: &str, own: Option<&str>, expected: &str| {
-            let spec =
-                Container { image: Some(image.to_owned()), image_pull_policy: own.map(str::to_owned), ..Default::default() };
-            assert_eq!(pull_policy(&Member { role: Role::App, spec, target: None }), expected);
+            assert_eq!(pull_policy(image, own), expected, "{image} {own:?}");
         };
         check("a", None, "Always");
         check("h:5000/a", None, "Always");

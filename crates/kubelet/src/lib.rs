@@ -18,6 +18,7 @@
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
 pub mod admission;
+pub mod allocation;
 pub mod backoff;
 pub mod context;
 pub mod dns;
@@ -40,6 +41,7 @@ pub mod resources;
 pub mod security;
 pub mod server;
 pub mod spec;
+pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod units;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::OnFailure;
+use client::events::Type;
 use client::{Change, Key};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::admission::{Room, admit};
+use crate::admission::{self, Room, admit};
+use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
 use crate::pod::cleanup;
 use crate::pod::found::{Found, ended};
@@ -29,6 +31,10 @@ struct Handle {
     rejected: bool,
     /// What it asks of the CPU, thousandths, if it is burstable.
     burstable: i64,
+    /// What it has of the node.
+    allocation: Allocation,
+    /// The newest object, while it asks for something else.
+    waiting: Option<Arc<Pod>>,
 }
 
 impl Handle {
@@ -36,6 +42,11 @@ impl Handle {
     fn counts(&self) -> bool {
         let desired = self.desired.borrow();
         !self.rejected && !desired.removed && !desired.pod.status.as_ref().is_some_and(ended)
+    }
+
+    /// Tells the pod's task of a newer object, as this node runs it.
+    fn send(&self, pod: &Arc<Pod>, pending: Option<Pending>) {
+        drop(self.desired.send_replace(Desired { pod: self.allocation.apply(pod), removed: false, pending }));
     }
 }
 
@@ -96,6 +107,7 @@ impl Manager {
         let shares = qos::follow(cx.clone(), self.burstable.subscribe());
         cx.tasks.spawn_until_cancelled("CPU shares of pods", OnFailure::Log, shares);
         loop {
+            self.retry();
             self.share();
             tokio::select! {
                 change = changes.next() => self.changed(change),
@@ -115,10 +127,70 @@ impl Manager {
         self.burstable.send_if_modified(|known| std::mem::replace(known, milli) != milli);
     }
 
-    /// The pods that take something of the node.
-    fn active(&self) -> Vec<Model> {
-        let active = self.handles.values().filter(|handle| handle.counts());
-        active.map(|handle| Model::new(handle.desired.borrow().pod.clone())).collect()
+    /// The pods that take something of the node, but for one.
+    fn others(&self, uid: &str) -> Vec<Model> {
+        let active = self.handles.iter().filter(|(other, handle)| *other != uid && handle.counts());
+        active.map(|(_, handle)| Model::new(handle.desired.borrow().pod.clone())).collect()
+    }
+
+    /// Hands a newer object on to its task, and decides on what it asks for beyond what the pod has.
+    fn update(&mut self, pod: Arc<Pod>) {
+        let Some(handle) = self.handles.get_mut(uid(&pod)) else { return };
+        let settled = Allocation::wanted(&pod) == handle.allocation || pod.metadata.deletion_timestamp.is_some();
+        if settled || !handle.counts() {
+            handle.waiting = None;
+            return handle.send(&pod, None);
+        }
+        let before = handle.waiting.replace(pod.clone());
+        let news = before.is_none_or(|before| !Arc::ptr_eq(&before, &pod));
+        let known = handle.desired.borrow().pending.clone();
+        match self.resize(&pod) {
+            Ok(()) => self.grant(&pod),
+            Err(pending) => {
+                let told = known.as_ref() == Some(&pending);
+                if !told {
+                    let model = Model::new(pod.clone());
+                    let text = allocation::summary(&model, Some(&pending.message));
+                    let message = format!("Pod resize {}: {text}", pending.reason);
+                    self.cx.pod_event(&model, Type::Warning, &format!("Resize{}", pending.reason), message);
+                }
+                if let Some(handle) = self.handles.get(uid(&pod)).filter(|_| news || !told) {
+                    handle.send(&pod, Some(pending));
+                }
+            }
+        }
+    }
+
+    /// Whether the pod can have what it asks for now.
+    fn resize(&self, pod: &Arc<Pod>) -> Result<(), Pending> {
+        let others = self.others(uid(pod));
+        self.with_room(|room| admission::resize(&Model::new(pod.clone()), &others, room))
+    }
+
+    /// Gives the pod what it asks for.
+    fn grant(&mut self, pod: &Arc<Pod>) {
+        let Some(handle) = self.handles.get_mut(uid(pod)) else { return };
+        handle.allocation = Allocation::wanted(pod);
+        handle.burstable = qos::burstable_milli(&Model::new(pod.clone()));
+        handle.waiting = None;
+        handle.send(pod, None);
+    }
+
+    /// Asks for pods that wait for more, once all pods of the node are known, and again when others may have left: those with the highest
+    /// priority first.
+    fn retry(&mut self) {
+        let mut waiting: Vec<_> = self.handles.values().filter_map(|handle| handle.waiting.clone()).collect();
+        waiting.sort_by_key(|pod| std::cmp::Reverse(pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default()));
+        for pod in waiting {
+            self.update(pod);
+        }
+    }
+
+    fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
+        let node = self.nodes.get(None, &self.cx.options.node_name);
+        let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
+        let allocatable = self.cx.machine.capacity(self.cx.options.max_pods);
+        ask(&Room { name: &self.cx.options.node_name, labels: &labels, allocatable: &allocatable })
     }
 
     fn changed(&mut self, change: Change<Pod>) {
@@ -132,7 +204,7 @@ impl Manager {
         }
         let Some(pod) = new else { return };
         match self.handles.get(uid(&pod)) {
-            Some(handle) => drop(handle.desired.send_replace(Desired { pod, removed: false })),
+            Some(_) => self.update(pod),
             None => {
                 self.uids.insert(key, uid(&pod).to_owned());
                 self.begin(pod, Duration::ZERO);
@@ -144,11 +216,18 @@ impl Manager {
         let uid = uid(&pod).to_owned();
         let found = self.found.remove(&uid).unwrap_or_default();
         let rejected = self.rejection(&pod, &found);
-        let model = Model::new(pod.clone());
-        let (desired, receiver) = watch::channel(Desired { pod, removed: false });
+        let mut made: Vec<_> = found.containers.iter().collect();
+        made.sort_by_key(|container| container.attempt);
+        let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
+        let allocation = Allocation::found(&pod, records);
+        let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None };
+        let model = Model::new(desired.pod.clone());
+        let (desired, receiver) = watch::channel(desired);
         let runtime_changed = Arc::new(Notify::new());
         let (rejects, burstable) = (rejected.is_some(), qos::burstable_milli(&model));
-        let handle = Handle { desired, runtime_changed: runtime_changed.clone(), rejected: rejects, burstable };
+        let waiting = (allocation != Allocation::wanted(&pod)).then_some(pod);
+        let runtime = runtime_changed.clone();
+        let handle = Handle { desired, runtime_changed: runtime, rejected: rejects, burstable, allocation, waiting };
         self.handles.insert(uid.clone(), handle);
         let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid));
         self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
@@ -165,11 +244,8 @@ impl Manager {
         if status.start_time.is_some() || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
             return None;
         }
-        let node = self.nodes.get(None, &self.cx.options.node_name);
-        let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
-        let allocatable = self.cx.machine.capacity(self.cx.options.max_pods);
-        let room = Room { name: &self.cx.options.node_name, labels: &labels, allocatable: &allocatable };
-        admit(&Model::new(pod.clone()), &self.active(), &room).err()
+        let others = self.others(uid(pod));
+        self.with_room(|room| admit(&Model::new(pod.clone()), &others, room)).err()
     }
 
     /// Forgets tasks that have done their work, and begins those anew that have not.
@@ -177,23 +253,24 @@ impl Manager {
         let ended = std::mem::take(&mut *self.finished.uids.lock());
         for uid in ended {
             let Some(handle) = self.handles.remove(&uid) else { continue };
-            let Desired { pod, removed } = handle.desired.borrow().clone();
+            let Desired { pod, removed, .. } = handle.desired.borrow().clone();
             if removed || self.cx.tasks.token().is_cancelled() {
                 continue;
             }
             tracing::error!(pod = Model::new(pod.clone()).title(), "the pod's task died, it is begun anew");
-            self.revive(pod);
+            self.revive(pod, handle.allocation, handle.waiting);
         }
     }
 
     /// A new task must learn what runs: without that it would start everything a second time.
-    fn revive(&mut self, pod: Arc<Pod>) {
-        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false });
+    fn revive(&mut self, pod: Arc<Pod>, allocation: Allocation, waiting: Option<Arc<Pod>>) {
+        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, pending: None });
         let runtime_changed = Arc::new(Notify::new());
         let uid = uid(&pod).to_owned();
         let model = Model::new(pod);
         let burstable = qos::burstable_milli(&model);
-        let handle = Handle { desired, runtime_changed: runtime_changed.clone(), rejected: false, burstable };
+        let runtime = runtime_changed.clone();
+        let handle = Handle { desired, runtime_changed: runtime, rejected: false, burstable, allocation, waiting };
         self.handles.insert(uid.clone(), handle);
         let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid.clone()));
         self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {

@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod patch;
 pub mod plan;
 pub mod report;
+pub mod resize;
 pub mod start;
 pub mod state;
 pub mod status;

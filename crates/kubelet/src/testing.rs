@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) calls: Vec<String>,
     /// Exit code of commands, by their first word; 0 for others.
     pub(crate) commands: BTreeMap<String, i32>,
+    /// Bytes that containers have written, by name.
+    pub(crate) written: BTreeMap<String, u64>,
     /// References that are here.
     pub(crate) images: Vec<String>,
     next: u32,
@@ -120,6 +122,7 @@ impl Runtime for FakeRuntime {
             ips: vec!["10.0.0.7".parse().unwrap()],
             netns: None,
             runtime_handler: config.runtime_handler,
+            resources: config.resources,
         };
         self.world.lock().sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         self.call(format!("sandbox {}", sandbox.attempt));
@@ -147,6 +150,26 @@ impl Runtime for FakeRuntime {
         Ok(self.world.lock().sandboxes.values().cloned().collect())
     }
 
+    async fn update_sandbox(&self, id: &str, resources: Resources) -> Result<()> {
+        let memory = resources.memory_limit.unwrap_or(0);
+        if let Some(sandbox) = self.world.lock().sandboxes.get_mut(id) {
+            sandbox.resources = resources;
+        }
+        self.call(format!("update sandbox {memory}"));
+        Ok(())
+    }
+
+    async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()> {
+        let name = {
+            let mut world = self.world.lock();
+            let container = world.containers.get_mut(id).ok_or_else(|| Error::NotFound(id.to_owned()))?;
+            container.annotations = annotations;
+            container.name.clone()
+        };
+        self.call(format!("update {name} {}", resources.memory_limit.unwrap_or(0)));
+        Ok(())
+    }
+
     async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
         self.call(format!("limit {group} {}", limits.cpu_shares.unwrap_or(0)));
         Ok(())
@@ -171,8 +194,9 @@ impl Runtime for FakeRuntime {
                 message: String::new(),
                 image: config.image.clone(),
                 image_reference: config.image_reference.clone(),
+                image_digest: config.image_digest.clone(),
                 log_path: config.log_path.clone(),
-                annotations: BTreeMap::new(),
+                annotations: config.annotations.clone(),
                 pid: None,
             };
             world.containers.insert(container.id.clone(), container.clone());
@@ -201,6 +225,12 @@ impl Runtime for FakeRuntime {
         }
         self.tell(&sandbox);
         Ok(())
+    }
+
+    async fn container_disk_usage(&self, id: &str) -> Result<u64> {
+        let world = self.world.lock();
+        let name = world.containers.get(id).map(|container| container.name.clone()).unwrap_or_default();
+        Ok(world.written.get(&name).copied().unwrap_or(0))
     }
 
     async fn stop_container(&self, id: &str, grace: Duration, _signal: Option<&str>) -> Result<()> {
@@ -362,7 +392,7 @@ impl Cell {
     }
 }
 
-fn condition(status: &Value, name: &str) -> String {
+pub(crate) fn condition(status: &Value, name: &str) -> String {
     let all = status["conditions"].as_array().cloned().unwrap_or_default();
     let found = all.iter().find(|condition| condition["type"] == name);
     found.and_then(|condition| condition["status"].as_str().map(str::to_owned)).unwrap_or_default()

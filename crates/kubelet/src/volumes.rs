@@ -65,7 +65,6 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
     let checks = [
         (volume.csi.is_some(), "csi"),
         (volume.nfs.is_some(), "nfs"),
-        (volume.image.is_some(), "image"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.fc.is_some(), "fc"),
         (volume.git_repo.is_some(), "gitRepo"),
@@ -77,6 +76,7 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
         || volume.downward_api.is_some()
         || volume.persistent_volume_claim.is_some()
         || volume.ephemeral.is_some()
+        || volume.image.is_some()
         || volume.projected.is_some();
     checks.iter().find(|(there, _)| *there).map(|(_, kind)| *kind).or((!known).then_some("this kind"))
 }
@@ -163,7 +163,7 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Ba
         } else if let Some(source) = &volume.host_path {
             host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
         } else if let Some(source) = &volume.empty_dir {
-            empty_dir(&at, source, sources.model, group).map_err(|error| failed(error.to_string()))?;
+            empty_dir(&at, source, sources, group).map_err(|error| failed(error.to_string()))?;
         } else if let Some(backing) = backings.get(&volume.name) {
             let policy = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
             backing.bind(&at, group.map(|group| (group, policy != Some("OnRootMismatch")))).map_err(failed)?;
@@ -190,15 +190,13 @@ fn memory(at: &Path, options: &str) -> io::Result<()> {
 }
 
 /// An emptyDir is made once and belongs to the containers from then on.
-fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, model: &Model, group: Option<u32>) -> io::Result<()> {
+fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, group: Option<u32>) -> io::Result<()> {
     match source.medium.as_deref().unwrap_or_default() {
         "" if at.exists() => return Ok(()),
         "" => fs::create_dir_all(at)?,
         "Memory" if is_mounted(at) => return Ok(()),
         "Memory" => {
-            let limit = source.size_limit.as_ref().map(units::whole).filter(|bytes| *bytes > 0);
-            let size = limit.or(crate::resources::pod(model).memory_limit);
-            memory(at, &size.map(|bytes| format!("size={bytes}")).unwrap_or_default())?;
+            memory(at, &format!("size={}", memory_size(source, sources.model, sources.facts.allocatable_memory)))?;
         }
         other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
     }
@@ -206,6 +204,13 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, model: &Model, group: Opt
         chown(at, None, group)?;
     }
     fs::set_permissions(at, fs::Permissions::from_mode(empty_dir_mode(source, group)))
+}
+
+/// Bytes of a file system in memory: the least of its own limit, the pod's memory and the node's, as upstream.
+fn memory_size(source: &EmptyDirVolumeSource, model: &Model, allocatable: i64) -> i64 {
+    let own = source.size_limit.as_ref().map(units::whole).filter(|bytes| *bytes > 0);
+    let pod = crate::resources::pod(model).memory_limit;
+    [own, pod].into_iter().flatten().fold(allocatable, i64::min)
 }
 
 /// Everybody may write. With a group, files inherit it; in memory, as in any new tmpfs, only their owners may remove them.
@@ -218,6 +223,23 @@ fn empty_dir_mode(source: &EmptyDirVolumeSource, group: Option<u32>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_what_volume_pod_and_node_allow() {
+        let check = |own: Option<&str>, pod: serde_json::Value, expected: i64| {
+            let source = EmptyDirVolumeSource { medium: None, size_limit: own.map(units::quantity) };
+            let container = serde_json::json!({"name": "c", "resources": {"limits": pod}});
+            let model = crate::pod::testing::model(serde_json::json!({"containers": [container]}));
+            assert_eq!(memory_size(&source, &model, 4 << 30) >> 20, expected, "{own:?} {pod}");
+        };
+        let limited = || serde_json::json!({"memory": "64Mi"});
+        check(None, serde_json::json!({}), 4096);
+        check(Some("16Mi"), serde_json::json!({}), 16);
+        check(Some("16Mi"), limited(), 16);
+        check(Some("1Gi"), limited(), 64);
+        check(Some("0"), limited(), 64);
+        check(Some("8Gi"), serde_json::json!({}), 4096);
+    }
 
     #[test]
     fn empty_dir_modes() {

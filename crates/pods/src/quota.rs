@@ -75,7 +75,7 @@ pub fn of_pod(pod: &Pod, now: Timestamp) -> Usage {
     let Some(spec) = pod.spec.as_ref().filter(|_| !state::is_finished(pod) && !is_overdue(pod, now)) else { return usage };
     usage.insert("pods".to_owned(), one());
     let own = spec.resources.as_ref();
-    let requests = resources::pod_requests(spec);
+    let requests = resources::set_aside(pod, resources::requests);
     let mut limits = resources::together(spec, resources::limits);
     limits.extend(resources::amounts(own.and_then(|own| own.limits.as_ref())));
     for (name, overhead) in resources::amounts(spec.overhead.as_ref()) {

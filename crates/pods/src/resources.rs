@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use apimachinery::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+/// What a pod can have more or less of while it runs.
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
 /// Amounts as the API has them, in `resources.requests`, `status.capacity`...
 pub type ResourceList = BTreeMap<String, ApiQuantity>;
@@ -69,6 +72,44 @@ pub fn pod_requests(spec: &PodSpec) -> Amounts<'_> {
     pod_requests_as(spec, requests)
 }
 
+/// Whether the status tells of other requests than the specification asks for: what is set aside depends on it then.
+pub fn is_resizing(pod: &Pod) -> bool {
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
+    let told = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    crate::containers(spec).any(|container| {
+        let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let Some(told) = told.clone().find(|told| told.name == container.name) else { return false };
+        let actual = told.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        [told.allocated_resources.as_ref(), actual].into_iter().flatten().any(|told| Some(told) != asked)
+    })
+}
+
+/// What is set aside for a pod, when each container asks for what `of` says. A pod that is being resized needs the more of what it asks for
+/// and of what it has; of a resize that its node can never do, only what it has (KEP-1287).
+pub fn set_aside<'a>(pod: &'a Pod, of: impl Fn(&'a Container) -> Amounts<'a>) -> Amounts<'a> {
+    let Some(spec) = &pod.spec else { return Amounts::new() };
+    let Some(status) = &pod.status else { return pod_requests_as(spec, of) };
+    let pending =
+        |condition: &PodCondition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible");
+    let infeasible = status.conditions.iter().flatten().any(pending);
+    let told = |name: &str| {
+        let lists = [&status.container_statuses, &status.init_container_statuses];
+        lists.into_iter().flatten().flatten().find(|told| told.name == name)
+    };
+    pod_requests_as(spec, |container| {
+        let mut own = of(container);
+        let Some(told) = told(&container.name) else { return own };
+        let mut has = amounts(told.allocated_resources.as_ref());
+        raise(&mut has, &amounts(told.resources.as_ref().and_then(|resources| resources.requests.as_ref())));
+        for (name, amount) in &mut own {
+            if let Some(has) = has.get(name).filter(|_| RESIZABLE.contains(name)) {
+                *amount = if infeasible { *has } else { (*amount).max(*has) };
+            }
+        }
+        own
+    })
+}
+
 /// What a pod is limited to. A resource that one of its containers may take without limit has none, unless the pod itself has.
 pub fn pod_limits(spec: &PodSpec) -> Amounts<'_> {
     let mut total = together(spec, limits);
@@ -125,6 +166,21 @@ mod tests {
     fn check(spec: Value, expected: Value) {
         let typed: PodSpec = serde_json::from_value(spec.clone()).unwrap();
         assert_eq!(shown(&pod_requests(&typed)), expected, "{spec}");
+    }
+
+    #[test]
+    fn a_resized_pod_keeps_what_it_has_until_it_is_done() {
+        let check = |reason: &str, has: &str, expected: i64| {
+            let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [asks("500m")]}, "status": {
+                "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                "containerStatuses": [{"name": "c", "ready": true, "restartCount": 0, "image": "i", "imageID": "",
+                    "allocatedResources": {"cpu": has}, "resources": {"requests": {"cpu": has}}}]}}))
+            .unwrap();
+            assert_eq!(shown(&set_aside(&pod, requests)), json!({"cpu": expected}), "{reason} {has}");
+        };
+        check("Deferred", "200m", 500);
+        check("Deferred", "1", 1000);
+        check("Infeasible", "200m", 200);
     }
 
     #[test]

@@ -147,6 +147,9 @@ pub struct Sandbox {
     pub netns: Option<PathBuf>,
     /// See [`SandboxConfig::runtime_handler`].
     pub runtime_handler: String,
+    /// Limits of the pod's cgroup, as they are now.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// Limits of a container or pod; none or 0 is no limit.
@@ -181,10 +184,19 @@ pub enum Propagation {
     Bidirectional,
 }
 
+/// What of an image of this node a mount shows, to be read and not executed (KEP-4639).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// Image identifier, as [`Image::id`].
+    pub id: String,
+    /// The part of it; empty is all. Links in the image lead nowhere else.
+    pub sub_path: String,
+}
+
 /// A file or directory of the host, seen in the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// On the host. It exists.
+    /// On the host. It exists. Not used for an image.
     pub host_path: PathBuf,
     /// In the container.
     pub container_path: PathBuf,
@@ -192,6 +204,9 @@ pub struct Mount {
     pub readonly: bool,
     /// Propagation.
     pub propagation: Propagation,
+    /// An image in place of a path of the host.
+    #[serde(default)]
+    pub image: Option<ImageSource>,
 }
 
 /// Who the process is and what it may do; names as in the Pod API's SecurityContext.
@@ -245,6 +260,9 @@ pub struct ContainerConfig {
     pub image: String,
     /// Image reference as the user wrote it.
     pub image_reference: String,
+    /// The image's name by its digest, `REPOSITORY@sha256:...`, for `status`; empty where it has none.
+    #[serde(default)]
+    pub image_digest: String,
     /// Replaces the image's entrypoint when not empty.
     pub command: Vec<String>,
     /// Replaces the image's cmd when not empty (or when `command` is given).
@@ -319,6 +337,9 @@ pub struct Container {
     pub image: String,
     /// Image reference as the user wrote it.
     pub image_reference: String,
+    /// See [`ContainerConfig::image_digest`].
+    #[serde(default)]
+    pub image_digest: String,
     /// Absolute path of the log file.
     pub log_path: PathBuf,
     /// See [`ContainerConfig::annotations`].
@@ -454,6 +475,10 @@ pub trait Runtime: Send + Sync {
     /// All sandboxes, also of pods that are long gone.
     async fn sandboxes(&self) -> Result<Vec<Sandbox>>;
 
+    /// Changes the limits of the cgroup of a sandbox while its containers run. Fails, and changes nothing for good, where the pod uses
+    /// more memory than it may from now on.
+    async fn update_sandbox(&self, id: &str, resources: Resources) -> Result<()>;
+
     /// Sets limits of a cgroup above those of pods, such as `kubepods/burstable`; makes it when it is not there.
     async fn limit_group(&self, group: &str, limits: Resources) -> Result<()>;
 
@@ -461,6 +486,11 @@ pub trait Runtime: Send + Sync {
     async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container>;
     /// Starts it.
     async fn start_container(&self, id: &str) -> Result<()>;
+    /// Changes the limits of a running container, and what of its configuration the kubelet wants back. Fails where it uses more
+    /// memory than it may from now on.
+    async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()>;
+    /// Bytes on disk of what a container changed of its image.
+    async fn container_disk_usage(&self, id: &str) -> Result<u64>;
     /// Sends the image's stop signal (or `signal`), after `grace` SIGKILL; returns when the container has ended. Idempotent.
     async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()>;
     /// Removes an ended container. Idempotent.

@@ -5,6 +5,7 @@
 
 mod container;
 mod events;
+mod limits;
 mod recover;
 mod runtime;
 mod sandbox;

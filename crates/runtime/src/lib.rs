@@ -5,12 +5,14 @@
 
 pub mod api;
 mod container;
+mod disk;
 mod engine;
 pub mod images;
 mod keyed;
 pub mod memory;
 mod shim;
 
+pub use disk::disk_usage;
 pub use engine::{Engine, Options};
 pub use images::registry::Registries;
 

@@ -87,8 +87,8 @@ impl PodInfo {
         let preferred = preferred.into_iter().flatten();
         Self {
             priority: spec.priority.unwrap_or(0),
-            request: pod_request(spec, false),
-            assumed_request: pod_request(spec, true),
+            request: pod_request(&pod, false),
+            assumed_request: pod_request(&pod, true),
             ports: host_ports(spec),
             node_terms: NodeTerms::required(spec),
             preferred_nodes: preferred.map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference))).collect(),

@@ -1,8 +1,8 @@
 //! Amounts of resources, in the units that scheduling computes with.
 
 use apimachinery::quantity::{Format, Quantity};
-use k8s_openapi::api::core::v1::{Container, PodSpec};
-use pods::resources::{Amounts, ResourceList, amounts, pod_requests_as, requests};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use pods::resources::{Amounts, ResourceList, amounts, requests, set_aside};
 
 /// Assumed for a container that asks for nothing, so that such pods spread too: 100m and 200 MB.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -69,9 +69,9 @@ pub(crate) fn pods_in(list: &ResourceList) -> usize {
 }
 
 /// What a pod asks for. With `defaults` silent containers count as small ones.
-pub(crate) fn pod_request(spec: &PodSpec, defaults: bool) -> Resources {
+pub(crate) fn pod_request(pod: &Pod, defaults: bool) -> Resources {
     let of = if defaults { assumed_requests } else { requests };
-    Resources::from_amounts(&pod_requests_as(spec, of))
+    Resources::from_amounts(&set_aside(pod, of))
 }
 
 fn assumed_requests(container: &Container) -> Amounts<'_> {
@@ -92,8 +92,8 @@ mod tests {
     }
 
     fn check(spec: Value, milli_cpu: i64) {
-        let spec: PodSpec = serde_json::from_value(spec).unwrap();
-        assert_eq!(pod_request(&spec, false).milli_cpu, milli_cpu);
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+        assert_eq!(pod_request(&pod, false).milli_cpu, milli_cpu);
     }
 
     #[test]
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn silent_containers_count_as_small() {
-        let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "c"}]})).unwrap();
-        assert_eq!(pod_request(&spec, true).milli_cpu, 100);
-        assert_eq!(pod_request(&spec, false), Resources::default());
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c"}]}})).unwrap();
+        assert_eq!(pod_request(&pod, true).milli_cpu, 100);
+        assert_eq!(pod_request(&pod, false), Resources::default());
     }
 }

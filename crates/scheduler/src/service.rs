@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ReplicationController, Service,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
+use pods::resources::is_resizing;
 use tokio::time::Instant;
 
 use crate::Options;
@@ -27,6 +28,7 @@ use crate::metrics::{self, Outcome};
 use crate::pod::{PodInfo, node_of};
 use crate::preemption::{self, Preemption};
 use crate::queue::{Queue, Trial};
+use crate::resources::pod_request;
 use crate::volumes::{Place, Step, Volumes};
 
 /// Writes under way. While as many are, no decision is made.
@@ -199,9 +201,15 @@ impl Scheduler {
             return;
         }
         if !known || !same {
+            let bound = old.filter(|old| known && !node_of(old).is_empty());
+            let resized = bound.is_some_and(|old| pod_request(old, false) != pod_request(&pod, false));
             let info = Arc::new(PodInfo::new(pod));
             let node = info.node().to_owned();
             self.cluster.place(info, &node);
+            if resized {
+                // It may take less than before.
+                self.queue.happened(Event::PodRemoved);
+            }
         }
         self.queue.happened(Event::PodPlaced);
     }
@@ -366,4 +374,5 @@ fn same_placed(old: &Pod, new: &Pod) -> bool {
     same_spec
         && old.metadata.labels == new.metadata.labels
         && old.metadata.deletion_timestamp.is_some() == new.metadata.deletion_timestamp.is_some()
+        && (!(is_resizing(old) || is_resizing(new)) || pod_request(old, false) == pod_request(new, false))
 }

@@ -9,6 +9,7 @@ mod environment;
 mod network;
 mod probes;
 mod proxies;
+mod resize;
 mod scheduling;
 mod volumes;
 mod workloads;

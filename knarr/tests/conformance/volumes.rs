@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testing::{Cluster, eventually};
 
-use super::{KNARR, Row, check, core, create, delete, exec, extend, output, patch, pod, run};
+use super::{BUSYBOX, KNARR, Row, check, core, create, delete, exec, extend, output, patch, pod, run};
 
 /// Where the data of a volume comes from: an object of its own, or one of several sources of a projected volume.
 const SOURCES: &[&str] = &["configMap", "secret", "projected-configMap", "projected-secret"];
@@ -402,4 +402,39 @@ fn annotated(c: &Cluster) {
     delete(c, &path);
     c.k("wait --for=delete pod/annotated --timeout=60s");
     assert_eq!(output(c, "expanded").0, "Succeeded");
+}
+
+/// Conformance: [sig-node] ImageVolume should succeed with pod and pull policy of Always [LinuxOnly] [MinimumKubeletVersion:1.35] [Conformance]
+/// KEP-4639: "volumes.image.reference ... Behaves in the same way as pod.spec.containers[*].image"
+#[test]
+fn images_as_volumes() {
+    let c = Cluster::start(KNARR);
+    let image = json!({"volumes": [{"name": "v", "image": {"reference": super::NGINX, "pullPolicy": "Always"}}]});
+    let mounts =
+        json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/part", "subPath": "etc/nginx"}]});
+    let script = "[ -f /v/usr/sbin/nginx ] && [ -f /part/nginx.conf ] && echo files; \
+        touch /v/x 2>/dev/null || echo read-only; /v/usr/sbin/nginx 2>&1 | grep -o 'Permission denied'";
+    let shown = pod("shown", script, &mounts, &image);
+    check(&c, &[(shown, "files\nread-only\nPermission denied".to_owned())]);
+    // An image that somebody mounts is not removed, and one that is nowhere holds up its pod as a container's own would.
+    let missing = json!({"volumes": [{"name": "v", "image": {"reference": "127.0.0.1:5000/none:1", "pullPolicy": "Never"}}]});
+    create(&c, &core("pods"), &pod("waits", "true", &json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}), &missing));
+    eventually("the pod says why it waits", || {
+        let pod = c.api().object(&format!("{}/waits", core("pods")));
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        (waiting["reason"] == "ErrImageNeverPull").then_some(())
+    });
+    // What the status calls the image can be run, also with a tag before the digest.
+    let status = &c.api().object(&format!("{}/shown", core("pods")))["status"]["containerStatuses"][0];
+    let id = status["imageID"].as_str().unwrap();
+    let (repository, digest) = id.split_once('@').unwrap();
+    assert!(digest.starts_with("sha256:") && BUSYBOX.starts_with(repository), "{id}");
+    let rows: Vec<_> = [id.to_owned(), format!("{BUSYBOX}@{digest}")]
+        .into_iter()
+        .enumerate()
+        .map(|(number, image)| {
+            (pod(&format!("by-digest-{number}"), "echo same", &json!({"image": image}), &json!({})), "same".to_owned())
+        })
+        .collect();
+    check(&c, &rows);
 }

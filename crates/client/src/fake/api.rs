@@ -25,6 +25,8 @@ pub(super) async fn serve(db: Arc<Db>, request: Request<Body>) -> Response<Answe
     let query = parse_query(parts.uri.query().unwrap_or_default());
     let accept = parts.headers.get("accept").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let metadata_only = accept.contains("as=PartialObjectMetadata");
+    let strategic =
+        parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().ends_with(b"strategic-merge-patch+json"));
     let json_patch = parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().ends_with(b"json-patch+json"));
     let bytes = body.collect_bytes().await.unwrap_or_default();
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -50,7 +52,7 @@ pub(super) async fn serve(db: Arc<Db>, request: Request<Body>) -> Response<Answe
         (&Method::POST, Some(name), Some("eviction")) => delete(&db, &place, name, &Value::Null),
         (&Method::PUT, Some(name), sub) => update(&db, &place, name, sub, body),
         (&Method::PATCH, Some(_), _) if json_patch => Err(failure(415, "UnsupportedMediaType", "no JSON patch".into())),
-        (&Method::PATCH, Some(name), sub) => patch(&db, &place, name, sub, &body),
+        (&Method::PATCH, Some(name), sub) => patch(&db, &place, name, sub, strategic, &body),
         (&Method::DELETE, Some(name), _) => delete(&db, &place, name, &body),
         (&Method::DELETE, None, _) => delete_collection(&db, &place, &query, &body),
         _ => Err(failure(405, "MethodNotAllowed", "not supported by the fake".into())),
@@ -201,7 +203,7 @@ fn store(db: &Db, place: &Place, subresource: Option<&str>, old: Value, new: Val
     db.put(place, merged)
 }
 
-fn patch(db: &Db, place: &Place, name: &str, subresource: Option<&str>, change: &Value) -> Outcome {
+fn patch(db: &Db, place: &Place, name: &str, subresource: Option<&str>, strategic: bool, change: &Value) -> Outcome {
     let old = found(db, place, name)?;
     let wanted = &change["metadata"];
     for field in ["resourceVersion", "uid"] {
@@ -210,15 +212,18 @@ fn patch(db: &Db, place: &Place, name: &str, subresource: Option<&str>, change: 
         }
     }
     let mut new = old.clone();
-    merge(&mut new, change);
+    merge(&mut new, change, strategic);
     Ok((StatusCode::OK, store(db, place, subresource, old, new)))
 }
 
 /// The directive of strategic patches that takes values out of a list.
 const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
 
-/// RFC 7386, and the one directive of strategic patches that components use.
-fn merge(target: &mut Value, change: &Value) {
+/// Lists that strategic patches merge, and by which key; others they replace here.
+const MERGED: [(&str, &str); 2] = [("conditions", "type"), ("containers", "name")];
+
+/// RFC 7386, and what components use of strategic patches.
+fn merge(target: &mut Value, change: &Value, strategic: bool) {
     let Some(change) = change.as_object() else {
         *target = change.clone();
         return;
@@ -237,9 +242,26 @@ fn merge(target: &mut Value, change: &Value) {
             Value::Null => {
                 target.as_object_mut().map(|object| object.remove(key));
             }
-            value => merge(&mut target[key], value),
+            value => match (MERGED.iter().find(|(name, _)| strategic && name == key), value.as_array()) {
+                (Some((_, by)), Some(changes)) => merge_list(&mut target[key], changes, by),
+                _ => merge(&mut target[key], value, strategic),
+            },
         }
     }
+}
+
+fn merge_list(target: &mut Value, changes: &[Value], key: &str) {
+    let mut list = target.as_array().cloned().unwrap_or_default();
+    for change in changes {
+        let known = list.iter().position(|one| one[key] == change[key]);
+        match (known, change["$patch"] == "delete") {
+            (Some(index), true) => drop(list.remove(index)),
+            (Some(index), false) => merge(&mut list[index], change, true),
+            (None, true) => {}
+            (None, false) => list.push(change.clone()),
+        }
+    }
+    *target = Value::from(list);
 }
 
 fn delete(db: &Db, place: &Place, name: &str, options: &Value) -> Outcome {

@@ -178,3 +178,84 @@ async fn a_container_is_ready_as_soon_as_it_answers() {
     let calls = cell.runtime.world.lock().calls.clone();
     assert!(!calls.iter().any(|call| call.starts_with("stop a")), "extra failures are below every threshold: {calls:?}");
 }
+
+/// KEP-1287: the kubelet gives running containers their new resources, restarts those that ask for it, and says what it cannot give.
+#[tokio::test]
+async fn a_pod_is_resized_while_it_runs() {
+    let cell = Cell::new();
+    cell.start().await;
+    let resources =
+        |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}});
+    let restart = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    cell.put(
+        "p",
+        json!({"restartPolicy": "Always", "containers": [
+            {"name": "a", "resources": resources("10m", "16Mi")},
+            {"name": "b", "resources": resources("10m", "16Mi"), "resizePolicy": restart}]}),
+    );
+    cell.ready("p").await;
+    let resize = async |generation: i64, resources: [Value; 2]| {
+        let [a, b] = resources;
+        let containers = json!([{"name": "a", "resources": a}, {"name": "b", "resources": b}]);
+        let patch = json!({"metadata": {"generation": generation}, "spec": {"containers": containers}});
+        cell.pods().patch("p", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+    };
+    let shown = |status: &Value, resources: [Value; 2]| {
+        let of = |index: usize| status["containerStatuses"][index]["resources"].clone();
+        let resizing = |condition: &Value| condition["type"].as_str().is_some_and(|name| name.starts_with("PodResize"));
+        [of(0), of(1)] == resources && !status["conditions"].as_array().unwrap().iter().any(resizing)
+    };
+    let larger = || [resources("20m", "32Mi"), resources("20m", "16Mi")];
+    resize(2, larger()).await;
+    let status = cell.until("p", |status| shown(status, larger())).await;
+    assert_eq!(status["containerStatuses"][0]["allocatedResources"], json!({"cpu": "20m", "memory": "32Mi"}));
+    assert_eq!(status["containerStatuses"][1]["restartCount"], 0);
+    let calls = cell.runtime.world.lock().calls.clone();
+    let updates: Vec<_> = calls.iter().filter(|call| call.starts_with("update")).map(String::as_str).collect();
+    assert_eq!(updates, ["update sandbox 50331648", "update a 33554432", "update b 16777216"]);
+
+    let restarted = || [resources("20m", "16Mi"), resources("20m", "32Mi")];
+    resize(3, restarted()).await;
+    let status = cell.until("p", |status| shown(status, restarted())).await;
+    assert_eq!(
+        (&status["containerStatuses"][0]["restartCount"], &status["containerStatuses"][1]["restartCount"]),
+        (&json!(0), &json!(1))
+    );
+
+    resize(4, [resources("10000", "16Mi"), resources("20m", "32Mi")]).await;
+    let pending = |status: &Value| {
+        let conditions = status["conditions"].as_array().unwrap();
+        conditions.iter().find(|condition| condition["type"] == "PodResizePending").cloned()
+    };
+    let status = cell.until("p", |status| pending(status).is_some()).await;
+    let condition = pending(&status).unwrap();
+    assert_eq!((&condition["reason"], &condition["observedGeneration"]), (&json!("Infeasible"), &json!(4)));
+    assert_eq!(status["containerStatuses"][0]["allocatedResources"]["cpu"], "20m");
+    resize(5, restarted()).await;
+    cell.until("p", |status| shown(status, restarted())).await;
+    let told = |reason: &'static str| move |events: &[Event]| events.iter().any(|event| event.reason.as_deref() == Some(reason));
+    for reason in ["ResizeStarted", "ResizeCompleted", "ResizeInfeasible"] {
+        tokio::time::timeout(Duration::from_secs(10), cell.fake.until::<Event>(told(reason))).await.expect(reason);
+    }
+}
+
+/// KEP-361: "Kubelet ... if a container's or a pod's usage exceeds the limit, the pod is evicted"
+#[tokio::test]
+async fn a_pod_that_writes_too_much_is_evicted() {
+    let cell = Cell::new();
+    cell.runtime.world.lock().written.insert("a".to_owned(), 2 << 20);
+    cell.start().await;
+    cell.put(
+        "p",
+        json!({"restartPolicy": "Never", "containers": [{"name": "a", "resources": {"limits": {"ephemeral-storage": "1Mi"}}}]}),
+    );
+    cell.put(
+        "q",
+        json!({"restartPolicy": "Never", "containers": [{"name": "b", "resources": {"limits": {"ephemeral-storage": "1Mi"}}}]}),
+    );
+    let status = cell.until("p", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "Evicted");
+    assert_eq!(status["message"], "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ");
+    assert_eq!(crate::testing::condition(&status, "DisruptionTarget"), "True");
+    cell.ready("q").await;
+}

@@ -6,6 +6,17 @@ use jiff::Timestamp;
 
 use super::state::Step;
 
+/// How far the stop of a container is when it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was done: its preStop hook comes first.
+    Begin,
+    /// Its preStop hook is through.
+    Hooked,
+    /// It is being stopped, and gets less time.
+    Shortened,
+}
+
 /// Something to do. The worker marks it as begun and hands its outcome back to the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -17,12 +28,23 @@ pub enum Action {
     MountVolumes,
     /// Bring mounted volumes up to date.
     RefreshVolumes,
+    /// Give what runs the resources that the pod has now.
+    Resize,
+    /// See how much the pod has written.
+    Measure,
     /// See that the image of a container is here, by its pull policy.
     EnsureImage(String),
     /// Make and start a container.
     Start(String),
     /// Run the postStart hook.
     PostStart(String),
+    /// Run the preStop hook of a sidecar, whose turn to be stopped comes later (KEP-753).
+    PreStop {
+        /// Its name.
+        name: String,
+        /// Time that is left to the pod.
+        grace: Duration,
+    },
     /// Stop a container.
     Stop {
         /// Its name.
@@ -31,8 +53,8 @@ pub enum Action {
         grace: Duration,
         /// For the event.
         message: String,
-        /// Run its preStop hook first. Not when a running stop is only shortened.
-        hook: bool,
+        /// What of the stop has been done before.
+        stage: Stage,
     },
     /// Stop the sandbox for good.
     StopSandbox(String),

@@ -4,13 +4,27 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::state::{Slot, State, Step};
+use super::plan::EVICTED;
+use super::resize;
+use super::state::{Cause, Slot, State, Step};
 use crate::spec::{Model, Role};
 
 /// API times have whole seconds.
 pub fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
+
+/// Conditions that the kubelet owns; the others are read from the API only.
+pub const OWN: [&str; 7] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", PENDING, IN_PROGRESS];
+
+/// The pod asks for more than it has been given. Not there when it does not.
+const PENDING: &str = "PodResizePending";
+/// What runs does not have what the pod has been given yet. Not there when it has.
+const IN_PROGRESS: &str = "PodResizeInProgress";
+
+/// The pod is ended by the node; others tell of disruptions with it, too (KEP-3329).
+const DISRUPTED: &str = "DisruptionTarget";
 
 /// Status, reason and message of a condition.
 type Verdict = (bool, &'static str, String);
@@ -28,9 +42,10 @@ pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, 
         ("PodScheduled", (true, "", String::new())),
     ];
     let before = old.conditions.as_deref().unwrap_or_default();
-    let mut conditions: Vec<_> = before.iter().filter(|c| !own.iter().any(|(name, _)| *name == c.type_)).cloned().collect();
-    for (name, (holds, reason, message)) in own {
+    let mut conditions: Vec<_> = before.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
+    for (name, (holds, reason, message)) in own.into_iter().chain(passing_verdicts(model, state)) {
         let status = if holds { "True" } else { "False" };
+        conditions.retain(|condition| condition.type_ != name);
         let previous = before.iter().find(|condition| condition.type_ == name);
         let kept = previous.filter(|p| p.status == status).and_then(|p| p.last_transition_time.clone());
         conditions.push(PodCondition {
@@ -40,10 +55,29 @@ pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, 
             message: Some(message).filter(|message| !message.is_empty()),
             last_probe_time: None,
             last_transition_time: Some(kept.unwrap_or_else(|| seconds(now))),
-            observed_generation: model.pod.metadata.generation,
+            observed_generation: match name {
+                PENDING => state.pending.as_ref().and_then(|pending| pending.generation),
+                _ => model.pod.metadata.generation,
+            },
         });
     }
     conditions
+}
+
+/// The conditions that are there only while there is something to say.
+fn passing_verdicts(model: &Model, state: &State) -> impl Iterator<Item = (&'static str, Verdict)> {
+    let pending = state.pending.as_ref().map(|pending| (PENDING, (true, pending.reason, pending.message.clone())));
+    let (reason, message) = match &state.resize {
+        Step::Failed(failure) => ("Error", failure.message.clone()),
+        _ => ("", String::new()),
+    };
+    let evicted = state.ending.as_ref().and_then(|ending| match &ending.cause {
+        Cause::Failed(reason, message) if reason == EVICTED => Some((DISRUPTED, (true, "TerminationByKubelet", message.clone()))),
+        _ => None,
+    });
+    let in_progress = state.ending.is_none() && resize::in_progress(model, state);
+    let in_progress = in_progress.then_some((IN_PROGRESS, (true, reason, message)));
+    pending.filter(|_| state.ending.is_none()).into_iter().chain(in_progress).chain(evicted)
 }
 
 /// Whether all init containers are through and all sidecars have started, or some container has run already.

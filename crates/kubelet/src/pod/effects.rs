@@ -1,5 +1,6 @@
 //! Carries out the actions of a plan. Each effect owns what it needs and ends in an [`Outcome`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +12,19 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
 use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, Resources, SandboxConfig};
 
-use super::action::Action;
+use super::action::{Action, Stage};
 use super::last_words;
 use super::outcome::Outcome;
+use super::plan::EVICTED;
+use super::resize::{self, Steps};
 use super::start::{Start, start};
 use super::state::State;
+use crate::allocation::{self, RESOURCES};
 use crate::context::Context;
 use crate::refs::PodReferences;
-use crate::spec::Model;
+use crate::spec::{Member, Model};
 use crate::volumes::Volumes;
-use crate::{dns, hooks, hosts, images, resources};
+use crate::{dns, hooks, hosts, images, resources, storage};
 
 /// Longest that a postStart hook may take before its container is given up.
 const HOOK_LIMIT: Duration = Duration::from_secs(600);
@@ -50,9 +54,26 @@ impl Effects {
                 }
                 Outcome::Volumes(result)
             }),
+            Action::Resize => {
+                let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);
+                Box::pin(async move { Outcome::Resized(this.resize(&model, steps).await) })
+            }
+            Action::Measure => {
+                let running =
+                    state.slots.iter().filter_map(|(name, slot)| Some((name.clone(), slot.current.as_ref()?.id.clone())));
+                let running = running.collect();
+                Box::pin(async move {
+                    let (verdict, pause) = storage::check(&this.cx, &model, running).await;
+                    if let Some(why) = &verdict {
+                        this.cx.pod_event(&model, Type::Warning, EVICTED, why.clone());
+                    }
+                    Outcome::Measured(verdict, pause)
+                })
+            }
             Action::EnsureImage(name) => Box::pin(async move {
                 let Some(member) = model.member(&name) else { return gone(name) };
-                Outcome::Image(name.clone(), images::ensure(&this.cx, &model, member, &this.refs).await)
+                let result = images::ensure(&this.cx, &model, member, &this.refs).await;
+                Outcome::Image(name, member.spec.image.clone(), result)
             }),
             Action::Start(name) => self.start(name, model, state),
             Action::PostStart(name) => {
@@ -60,11 +81,21 @@ impl Effects {
                 let ip = pod_ip(&self.cx, &model, state);
                 Box::pin(async move { Outcome::Hook(name.clone(), this.post_start(&model, &name, &id, ip).await) })
             }
-            Action::Stop { name, grace, message, hook } => {
+            Action::PreStop { name, grace } => {
                 let id = current_id(state, &name);
                 let ip = pod_ip(&self.cx, &model, state);
                 Box::pin(async move {
-                    let stopped = this.stop(&model, &name, &id, ip, grace, message, hook).await;
+                    if let Some(member) = model.member(&name) {
+                        this.pre_stop(&model, member, &id, ip, grace).await;
+                    }
+                    Outcome::PreStop(name)
+                })
+            }
+            Action::Stop { name, grace, message, stage } => {
+                let id = current_id(state, &name);
+                let ip = pod_ip(&self.cx, &model, state);
+                Box::pin(async move {
+                    let stopped = this.stop(&model, &name, &id, ip, grace, message, stage).await;
                     Outcome::Stopped(name, stopped)
                 })
             }
@@ -128,6 +159,34 @@ impl Effects {
         })
     }
 
+    async fn resize(&self, model: &Model, steps: Steps) -> Result<(Vec<Container>, Option<runtime::api::Sandbox>), String> {
+        let runtime = self.cx.runtime();
+        let work = async {
+            if let Some(limits) = steps.wide {
+                runtime.update_sandbox(&steps.sandbox, limits).await?;
+            }
+            for (id, limits, text) in steps.containers {
+                let annotations = BTreeMap::from([(RESOURCES.to_owned(), text)]);
+                match runtime.update_container(&id, limits, annotations).await {
+                    // It has ended meanwhile: the next one is made with the new limits.
+                    Err(runtime::api::Error::NotFound(_)) => {}
+                    result => result?,
+                }
+            }
+            if let Some(limits) = steps.narrow {
+                runtime.update_sandbox(&steps.sandbox, limits).await?;
+            }
+            let (containers, sandboxes) = tokio::try_join!(runtime.containers(Some(&steps.sandbox)), runtime.sandboxes())?;
+            Ok((containers, sandboxes.into_iter().find(|sandbox| sandbox.id == steps.sandbox)))
+        };
+        work.await.map_err(|error: runtime::api::Error| {
+            let error = error.to_string();
+            let text = allocation::summary(model, Some(&error));
+            self.cx.pod_event(model, Type::Warning, "ResizeError", format!("Pod resize error: {text}"));
+            error
+        })
+    }
+
     async fn post_start(&self, model: &Model, name: &str, id: &str, ip: Option<IpAddr>) -> Result<(), String> {
         let Some(member) = model.member(name) else { return Ok(()) };
         let Some(handler) = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
@@ -140,6 +199,17 @@ impl Effects {
         })
     }
 
+    /// Runs the preStop hook, if there is one. What it does not do holds nothing up.
+    async fn pre_stop(&self, model: &Model, member: &Member, id: &str, ip: Option<IpAddr>, grace: Duration) {
+        let handler = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+        if let Some(handler) = handler
+            && let Err(error) = hooks::run(&self.cx, member, id, ip, handler, grace).await
+        {
+            tracing::info!(pod = model.title(), container = member.spec.name, error, "preStop hook failed");
+            self.cx.container_event(model, member, Type::Warning, "FailedPreStopHook", "PreStopHook failed");
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // One per part of the action.
     async fn stop(
         &self,
@@ -149,22 +219,18 @@ impl Effects {
         ip: Option<IpAddr>,
         grace: Duration,
         message: String,
-        hook: bool,
+        stage: Stage,
     ) -> Result<(), String> {
         let member = model.member(name);
         let begun = Instant::now();
-        if let Some(member) = member.filter(|_| hook) {
+        if let Some(member) = member.filter(|_| stage != Stage::Shortened) {
             self.cx.container_event(model, member, Type::Normal, "Killing", message);
-            let handler = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-            if let Some(handler) = handler
-                && let Err(error) = hooks::run(&self.cx, member, id, ip, handler, grace).await
-            {
-                tracing::info!(pod = model.title(), container = name, error, "preStop hook failed");
-                self.cx.container_event(model, member, Type::Warning, "FailedPreStopHook", "PreStopHook failed");
+            if stage == Stage::Begin {
+                self.pre_stop(model, member, id, ip, grace).await;
             }
         }
         // As upstream, a container gets two seconds after its hook in any case.
-        let least = if hook { Duration::from_secs(2).min(grace) } else { Duration::ZERO };
+        let least = if stage == Stage::Shortened { Duration::ZERO } else { Duration::from_secs(2).min(grace) };
         let left = grace.saturating_sub(begun.elapsed()).max(least);
         let signal =
             member.and_then(|member| member.spec.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.stop_signal.as_deref());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::action::{Action, Plan};
+use super::action::{Action, Plan, Stage};
 use super::state::{Cause, Ending, State, Step};
 use crate::backoff::signed;
 use crate::spec::{Member, Model, Role};
@@ -60,21 +60,45 @@ fn stop_containers(plan: &mut Plan, model: &Model, state: &State, ending: &Endin
     for member in turn {
         let name = &member.spec.name;
         let Some(slot) = state.slots.get(name).filter(|slot| slot.running()) else { continue };
-        let stop = |hook| Action::Stop { name: name.clone(), grace: left, message: format!("Stopping container {name}"), hook };
+        let stop = |stage| Action::Stop { name: name.clone(), grace: left, message: format!("Stopping container {name}"), stage };
         match slot.stopping {
             None => match slot.stop_retry.filter(|retry| *retry > now) {
                 Some(retry) => plan.wake_at(retry),
-                None => plan.actions.push(stop(slot.stop_retry.is_none())),
+                None if slot.stop_retry.is_some() => plan.actions.push(stop(Stage::Shortened)),
+                None => match slot.pre_stop {
+                    // It is limited by the grace period.
+                    Step::Busy => {}
+                    Step::Done(()) => plan.actions.push(stop(Stage::Hooked)),
+                    _ => plan.actions.push(stop(Stage::Begin)),
+                },
             },
             // The deletion was repeated with a shorter grace period.
             Some(kill_at) if kill_at > ending.deadline.saturating_add(signed(Duration::from_millis(500))).unwrap_or(kill_at) => {
-                plan.actions.push(stop(false));
+                plan.actions.push(stop(Stage::Shortened));
             }
             Some(_) => {}
         }
     }
+    hooks_of_waiting(plan, model, state, left);
     // Sidecars that are still there when the time is over get no more of it.
     if now < ending.deadline && plan.actions.is_empty() {
         plan.wake_at(ending.deadline);
     }
+}
+
+/// Sidecars wait with their end until others have ended, and not with their preStop hooks (KEP-753).
+fn hooks_of_waiting(plan: &mut Plan, model: &Model, state: &State, left: Duration) {
+    let stops =
+        |name: &str| plan.actions.iter().any(|action| matches!(action, Action::Stop { name: stopped, .. } if stopped == name));
+    let hooked = model.members.iter().filter(|member| member.role == Role::Sidecar && has_pre_stop(member));
+    let waits = hooked.filter(|member| {
+        let slot = state.slots.get(&member.spec.name).filter(|slot| slot.running() && slot.stopping.is_none());
+        slot.is_some_and(|slot| slot.pre_stop == Step::Idle) && !stops(&member.spec.name)
+    });
+    let begun: Vec<_> = waits.map(|member| Action::PreStop { name: member.spec.name.clone(), grace: left }).collect();
+    plan.actions.extend(begun);
+}
+
+fn has_pre_stop(member: &Member) -> bool {
+    member.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
 }

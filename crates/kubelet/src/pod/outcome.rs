@@ -7,6 +7,7 @@ use runtime::api::{Container, ContainerState, Image, Sandbox, SandboxState};
 
 use super::state::{Ending, Failure, Slot, State, Step};
 use crate::backoff::{Backoff, signed};
+use crate::storage;
 
 /// The result of an action.
 #[derive(Debug)]
@@ -19,12 +20,18 @@ pub enum Outcome {
     Nothing,
     /// Volumes are mounted and current until the given time, or why not.
     Volumes(Result<Option<Timestamp>, String>),
-    /// A container's image is here, or the reason and message.
-    Image(String, Result<Image, (String, String)>),
+    /// Why the pod must go for what it has written, if it must, and the least pause before the next look.
+    Measured(Option<String>, Duration),
+    /// What runs has its new resources, as the runtime tells, or why not.
+    Resized(Result<(Vec<Container>, Option<Sandbox>), String>),
+    /// A container's image is here, or the reason and message; with the container's name and the reference.
+    Image(String, Option<String>, Result<Image, (String, String)>),
     /// A container runs, or the reason and message. A container that was made but did not start comes along.
     Started(String, Result<Container, (String, String, Option<Box<Container>>)>),
     /// The postStart hook ended.
     Hook(String, Result<(), String>),
+    /// The preStop hook of a sidecar ended, well or not.
+    PreStop(String),
     /// A container has been stopped.
     Stopped(String, Result<(), String>),
     /// The sandbox has been stopped, for good.
@@ -74,7 +81,15 @@ impl State {
             }
             Outcome::Nothing => {}
             Outcome::Volumes(result) => self.volumes_result(result, now),
-            Outcome::Image(name, result) => self.slot(&name).image_result(result, now),
+            Outcome::Measured(verdict, pause) => {
+                self.measuring = false;
+                let usual = Duration::from_secs(1 << self.measured.min(4)).min(storage::PAUSE);
+                self.measured += 1;
+                self.measure = now.saturating_add(signed(pause.max(usual))).ok();
+                self.evicted = self.evicted.take().or(verdict);
+            }
+            Outcome::Resized(result) => self.resize_result(result, now),
+            Outcome::Image(name, reference, result) => self.slot(&name).image_result(reference, result, now),
             Outcome::Started(name, result) => self.slot(&name).start_result(result, now),
             Outcome::Hook(name, result) => {
                 let slot = self.slot(&name);
@@ -84,6 +99,7 @@ impl State {
                     slot.failure = Some(slot.start_failure("PostStartHookError".to_owned(), message, now));
                 }
             }
+            Outcome::PreStop(name) => self.slot(&name).pre_stop = Step::Done(()),
             Outcome::Stopped(name, result) => {
                 let slot = self.slot(&name);
                 if let (Err(message), true) = (result, slot.running()) {
@@ -117,6 +133,25 @@ impl State {
                 } else {
                     self.volumes = Step::Failed(failure);
                 }
+            }
+        }
+    }
+
+    fn resize_result(&mut self, result: Result<(Vec<Container>, Option<Sandbox>), String>, now: Timestamp) {
+        match result {
+            Ok((containers, sandbox)) => {
+                self.resize = Step::Idle;
+                self.resize_failures = 0;
+                for container in containers.into_iter().filter(|container| container.state == ContainerState::Running) {
+                    self.slot(&container.name.clone()).observe(container);
+                }
+                if let (Step::Done(known), Some(sandbox)) = (&mut self.sandbox, sandbox) {
+                    known.resources = sandbox.resources;
+                }
+            }
+            Err(message) => {
+                self.resize = Step::Failed(failed("Error", message, self.resize_failures, now));
+                self.resize_failures += 1;
             }
         }
     }
@@ -170,7 +205,11 @@ impl State {
 }
 
 impl Slot {
-    fn image_result(&mut self, result: Result<Image, (String, String)>, now: Timestamp) {
+    fn image_result(&mut self, reference: Option<String>, result: Result<Image, (String, String)>, now: Timestamp) {
+        if reference != self.reference {
+            self.image = Step::Idle;
+            return;
+        }
         self.image = match result {
             Ok(image) => {
                 self.pulls = Backoff::default();

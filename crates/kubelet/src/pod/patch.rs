@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Map, Value, json};
 
+use super::conditions::OWN;
+
 /// Lists that a strategic merge patch would merge by key, where we mean the whole list.
 const REPLACED: [&str; 2] = ["podIPs", "hostIPs"];
 
@@ -59,7 +61,11 @@ fn changed_conditions(old: &PodStatus, new: &PodStatus) -> Vec<Value> {
         }
         patch
     };
-    changed.map(patch).collect()
+    // Others take away their own.
+    let kept = |condition: &&PodCondition| new.conditions.iter().flatten().any(|new| new.type_ == condition.type_);
+    let gone = before.iter().filter(|condition| OWN.contains(&condition.type_.as_str()) && !kept(condition));
+    let delete = |condition: &PodCondition| json!({"type": condition.type_, "$patch": "delete"});
+    changed.map(patch).chain(gone.map(delete)).collect()
 }
 
 #[cfg(test)]
@@ -91,5 +97,8 @@ mod tests {
         let unready = json!({"conditions": [{"type": "Ready", "status": "False", "reason": "x", "message": "y"}]});
         let cleared = json!({"conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]});
         check(unready, json!({"conditions": [{"type": "Ready", "status": "True"}]}), Some(cleared));
+        let resized = json!({"conditions": [{"type": "PodResizePending", "status": "True"}, {"type": "x", "status": "True"}]});
+        let gone = json!({"conditions": [{"type": "PodResizePending", "$patch": "delete"}]});
+        check(resized, json!({"conditions": []}), Some(gone));
     }
 }

@@ -5,15 +5,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runtime::api::Container;
 
-use super::action::{Action, Plan};
-use super::ending;
+use super::action::{Action, Plan, Stage};
 use super::state::{Cause, Ending, Slot, State, Step};
-use crate::backoff::signed;
+use super::{ending, resize};
+use crate::allocation::{RESOURCES, record};
+use crate::backoff::{Backoff, signed};
 use crate::spec::{Member, Model, Role};
+use crate::storage;
+
+/// Status reason of a pod that had to go because it took too much of its node.
+pub const EVICTED: &str = "Evicted";
+/// What a pod gets that takes more than it may, as upstream.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
     settle_loss(model, state);
+    forgive(model, state);
     let grace = ending::grace(model);
     let metadata = &model.pod.metadata;
     let wanted = if removed {
@@ -23,10 +31,14 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
     } else if deadline(model, state).is_some_and(|deadline| deadline <= now) {
         let message = "Pod was active on the node longer than the specified deadline";
         Some(Cause::Failed("DeadlineExceeded".to_owned(), message.to_owned()))
+    } else if let Some(why) = &state.evicted {
+        Some(Cause::Failed(EVICTED.to_owned(), why.clone()))
     } else {
         finished(model, state).map(|_| Cause::Completed)
     };
     let Some(cause) = wanted else { return };
+    let evicted = matches!(&cause, Cause::Failed(reason, _) if reason == EVICTED);
+    let grace = if evicted { grace.min(EVICTION_GRACE) } else { grace };
     let deadline = now.saturating_add(signed(grace)).unwrap_or(now);
     match &mut state.ending {
         None => {
@@ -40,6 +52,27 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
             ending.deadline = ending.deadline.min(deadline);
         }
         Some(_) => {}
+    }
+}
+
+/// Back-off belongs to what failed: a pull to its reference, a restart to the image and the resources of the container that ended.
+fn forgive(model: &Model, state: &mut State) {
+    for member in &model.members {
+        let slot = state.slot(&member.spec.name);
+        let before = std::mem::replace(&mut slot.reference, member.spec.image.clone());
+        if before.is_some() && before != slot.reference {
+            slot.pulls = Backoff::default();
+            slot.failure = None;
+            // What is under way is about the old reference, and its result is not taken.
+            if !matches!(slot.image, Step::Busy) {
+                slot.image = Step::Idle;
+            }
+        }
+        slot.renewed = slot.exited().is_some_and(|ended| {
+            let resources = ended.annotations.get(RESOURCES);
+            Some(&ended.image_reference) != member.spec.image.as_ref()
+                || resources.is_some_and(|text| *text != record(&member.spec))
+        });
     }
 }
 
@@ -110,6 +143,15 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
         Some(due) if due <= now => plan.actions.push(Action::RefreshVolumes),
         Some(due) => plan.wake_at(due),
         None => {}
+    }
+    if !resize::steps(model, state, 0).is_empty() {
+        plan.when_due(&state.resize, now, Action::Resize);
+    }
+    if storage::is_limited(model) && state.volumes.done().is_some() && !state.measuring {
+        match state.measure.filter(|due| *due > now) {
+            Some(due) => plan.wake_at(due),
+            None => plan.actions.push(Action::Measure),
+        }
     }
     let can_start = state.sandbox.done().is_some() && state.volumes.done().is_some();
     for member in eligible(model, state) {
@@ -207,11 +249,12 @@ fn tend(plan: &mut Plan, model: &Model, member: &Member, slot: &Slot, now: Times
             format!("Container {name} failed {probe} probe, will be restarted")
         }
         None if changed && member.role != Role::Ephemeral => format!("Container {name} definition changed, will be restarted"),
+        None if resize::wants_restart(member, slot) => resize::restart_message(&member.spec),
         None => return,
     };
     match slot.stop_retry.filter(|retry| *retry > now) {
         Some(retry) => plan.wake_at(retry),
-        None => plan.actions.push(Action::Stop { name: name.clone(), grace, message, hook: true }),
+        None => plan.actions.push(Action::Stop { name: name.clone(), grace, message, stage: Stage::Begin }),
     }
 }
 
@@ -226,9 +269,12 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
                 state.refresh = None;
             }
             Action::RefreshVolumes => state.refresh = None,
+            Action::Resize => state.resize = Step::Busy,
+            Action::Measure => state.measuring = true,
             Action::EnsureImage(name) => state.slot(name).image = Step::Busy,
             Action::Start(name) => begin_start(state.slot(name)),
             Action::PostStart(name) => state.slot(name).hook = Step::Busy,
+            Action::PreStop { name, .. } => state.slot(name).pre_stop = Step::Busy,
             Action::Stop { name, grace, .. } => {
                 state.slot(name).stopping = Some(now.saturating_add(signed(*grace)).unwrap_or(now));
             }
@@ -247,8 +293,10 @@ fn begin_ending(state: &mut State, step: impl FnOnce(&mut Ending) -> &mut Step<(
 
 fn begin_start(slot: &mut Slot) {
     if let Some(finished) = slot.exited().map(|ended| ended.finished.unwrap_or(ended.created)) {
+        if slot.renewed {
+            slot.restarts = Backoff::default();
         // A failed start has moved the back-off already.
-        if slot.failure.is_none() {
+        } else if slot.failure.is_none() {
             slot.restarts.next(finished);
         }
     }

@@ -8,14 +8,12 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
+use super::conditions::OWN;
 use super::patch::patch;
 use crate::backoff::signed;
 use crate::spec::Model;
 
 type Answer = Result<Pod, kube::Error>;
-
-/// Conditions that the kubelet owns; the others are read from the API only.
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Reports the status of one pod.
 pub struct Reporter {

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::events::Type;
-use runtime::api::{Container, ContainerConfig, ContainerState, Image, Mount, Propagation, Sandbox};
+use runtime::api::{Container, ContainerConfig, ContainerState, Image, Mount, Sandbox};
 
 use super::last_words;
+use crate::allocation::{RESOURCES, record};
 use crate::context::Context;
 use crate::env::{self, Environment};
 use crate::expand::expand;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
-use crate::volumes::mounts;
-use crate::{hosts, resources, security};
+use crate::volumes::mounts::{self, Surroundings};
+use crate::{hosts, images, resources, security};
 
 /// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
 const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
@@ -117,7 +118,8 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let profiles = cx.options.data_dir.join("seccomp");
     let security =
         security::effective(&start.model, &start.member, &start.image, &profiles).map_err(|error| error.to_string())?;
-    let mounts = prepare_mounts(cx, start, environment.variables.clone()).await?;
+    let images = image_volumes(cx, start).await?;
+    let mounts = prepare_mounts(cx, start, environment.variables.clone(), images).await?;
     let spec = &start.member.spec;
     let value = |name: &str| environment.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
@@ -126,6 +128,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         attempt: start.attempt,
         image: start.image.id.clone(),
         image_reference: spec.image.clone().unwrap_or_default(),
+        image_digest: images::digest(&start.image, spec.image.as_deref().unwrap_or_default()),
         command: words(&spec.command),
         args: words(&spec.args),
         working_dir: spec.working_dir.clone().unwrap_or_default(),
@@ -136,7 +139,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         tty: spec.tty.unwrap_or(false),
         resources: resources::container(&start.model, spec, cx.machine.memory_bytes),
         security,
-        annotations: BTreeMap::new(),
+        annotations: BTreeMap::from([(RESOURCES.to_owned(), record(spec))]),
         target: start.member.target.clone(),
         log_limit: Some(LOG_LIMIT),
         env: environment.variables,
@@ -163,13 +166,30 @@ fn environment(cx: &Context, start: &Start) -> Result<Environment, String> {
     Ok(built)
 }
 
+/// The images that the container's volumes show, which were pulled with its own.
+async fn image_volumes(cx: &Context, start: &Start) -> Result<BTreeMap<String, String>, String> {
+    let mut images = BTreeMap::new();
+    for (volume, source) in mounts::image_volumes(&start.model, &start.member.spec) {
+        let reference = source.reference.as_deref().unwrap_or_default();
+        let image = cx.runtime().image(reference).await.map_err(|error| error.to_string())?;
+        images.extend(image.map(|image| (volume.to_owned(), image.id)));
+    }
+    Ok(images)
+}
+
 /// The container's volumes, its /etc/hosts and the file for its last words.
-async fn prepare_mounts(cx: &Arc<Context>, start: &Start, env: Vec<(String, String)>) -> Result<Vec<Mount>, String> {
+async fn prepare_mounts(
+    cx: &Arc<Context>,
+    start: &Start,
+    env: Vec<(String, String)>,
+    images: BTreeMap<String, String>,
+) -> Result<Vec<Mount>, String> {
     let ips = if start.model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };
     let (cx, model, spec, attempt) = (cx.clone(), start.model.clone(), start.member.spec.clone(), start.attempt);
     let work = move || {
         let pod_dir = cx.pod_dir(model.uid());
-        let mut mounts = mounts::of_container(&pod_dir, &model, &spec, &env)?;
+        let around = Surroundings { pod_dir: &pod_dir, env: &env, images: &images };
+        let mut mounts = mounts::of_container(&model, &spec, &around)?;
         let io = |error: io::Error| error.to_string();
         if !mounts.iter().any(|mount| mount.container_path == Path::new("/etc/hosts")) {
             let host_file = fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -202,7 +222,7 @@ fn file(at: PathBuf, text: &str, mode: u32, inside: &str) -> io::Result<Mount> {
         fs::write(&at, text)?;
         fs::set_permissions(&at, fs::Permissions::from_mode(mode))?;
     }
-    Ok(Mount { host_path: at, container_path: PathBuf::from(inside), readonly: false, propagation: Propagation::Private })
+    Ok(Mount { host_path: at, container_path: PathBuf::from(inside), ..Mount::default() })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use runtime::api::{Container, ContainerState, Image, Sandbox};
 
+use crate::allocation::Pending;
 use crate::backoff::{Backoff, signed};
 
 /// Why something does not go on, as shown in a container's waiting state or an event.
@@ -71,6 +72,8 @@ impl<T> Step<T> {
 pub struct Slot {
     /// Its image on this node.
     pub image: Step<Image>,
+    /// The reference that `image` and `pulls` are about.
+    pub reference: Option<String>,
     /// Pulls that failed in a row.
     pub pulls: Backoff,
     /// The newest container in the present sandbox.
@@ -85,6 +88,8 @@ pub struct Slot {
     pub starting: bool,
     /// The postStart hook: done when there is none.
     pub hook: Step<()>,
+    /// The preStop hook of a sidecar, where it runs before the container is stopped.
+    pub pre_stop: Step<()>,
     /// The container is being stopped, and is killed at this time.
     pub stopping: Option<Timestamp>,
     /// When a stop that failed is tried again.
@@ -93,6 +98,8 @@ pub struct Slot {
     pub failure: Option<Failure>,
     /// Restarts.
     pub restarts: Backoff,
+    /// The container that ended was another one than the pod asks for by now: what comes next is no restart of it.
+    pub renewed: bool,
     /// Startup probe passed, or there is none.
     pub started: bool,
     /// Readiness probe passes, or there is none.
@@ -114,7 +121,7 @@ impl Slot {
 
     /// Until when a restart waits (CrashLoopBackOff) and the delay.
     pub fn crash_backoff(&self, now: Timestamp) -> Option<(Timestamp, Duration)> {
-        let ended = self.exited()?;
+        let ended = self.exited().filter(|_| !self.starting && !self.renewed)?;
         self.restarts.until(ended.finished.unwrap_or(ended.created), now)
     }
 
@@ -122,6 +129,7 @@ impl Slot {
     pub(super) fn ended(&mut self) {
         self.image = Step::Idle;
         self.hook = Step::Idle;
+        self.pre_stop = Step::Idle;
         self.stopping = None;
         self.stop_retry = None;
         self.unhealthy = None;
@@ -223,6 +231,20 @@ pub struct State {
     pub refresh: Option<Timestamp>,
     /// Failures to mount in a row.
     pub volume_failures: u32,
+    /// Why the pod does not have all that it asks for.
+    pub pending: Option<Pending>,
+    /// Giving what runs other resources; idle again when that is done.
+    pub resize: Step<()>,
+    /// When it is looked at next how much the pod has written; at once when none.
+    pub measure: Option<Timestamp>,
+    /// That is being looked at.
+    pub measuring: bool,
+    /// How often that was looked at.
+    pub measured: u32,
+    /// The pod has written more than it may, and why it must go.
+    pub evicted: Option<String>,
+    /// Failures to resize in a row.
+    pub resize_failures: u32,
     /// Containers by name.
     pub slots: BTreeMap<String, Slot>,
     /// Set when the pod must end.

@@ -11,6 +11,7 @@ use runtime::api::{Container, ContainerState};
 
 use super::conditions::{self, seconds};
 use super::plan::finished;
+use super::resize;
 use super::state::{Cause, Slot, State, Step};
 use crate::resources;
 use crate::spec::{Member, Model, Role};
@@ -50,6 +51,8 @@ pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAdd
         ephemeral_container_statuses: list(of(&[Role::Ephemeral])),
         nominated_node_name: old.nominated_node_name.clone(),
         resource_claim_statuses: old.resource_claim_statuses.clone(),
+        allocated_resources: model.spec().resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: model.spec().resources.clone().filter(|_| state.sandbox.done().is_some()),
         ..PodStatus::default()
     };
     status.conditions = Some(conditions::generate(model, state, &status, old, now));
@@ -145,7 +148,7 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
     ContainerStatus {
         name: member.spec.name.clone(),
         image: member.spec.image.clone().unwrap_or_default(),
-        image_id: shown_container.map(|c| c.image.clone()).or_else(|| inherited.map(|s| s.image_id.clone())).unwrap_or_default(),
+        image_id: shown_container.map(image_id).or_else(|| inherited.map(|s| s.image_id.clone())).unwrap_or_default(),
         container_id: shown_container
             .map(|c| format!("{SCHEME}{}", c.id))
             .or_else(|| inherited.and_then(|s| s.container_id.clone())),
@@ -155,10 +158,15 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         state: Some(shown),
         last_state: Some(last.unwrap_or_default()),
         allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
-        resources: member.spec.resources.clone().filter(|_| running),
+        resources: resize::actual(slot).or_else(|| member.spec.resources.clone()).filter(|_| running),
         volume_mounts: volume_mounts(member),
         ..ContainerStatus::default()
     }
+}
+
+/// The name by digest that can be pulled; the identifier where there is none.
+fn image_id(container: &Container) -> String {
+    if container.image_digest.is_empty() { container.image.clone() } else { container.image_digest.clone() }
 }
 
 /// The mounts as they are: read-only ones are so without what is mounted below them.

@@ -31,6 +31,7 @@ pub(crate) fn sandbox() -> Sandbox {
         ips: vec!["10.0.0.2".parse().unwrap()],
         netns: None,
         runtime_handler: String::new(),
+        resources: Default::default(),
     }
 }
 
@@ -52,6 +53,7 @@ pub(crate) fn container(id: &str, name: &str, attempt: u32, state: ContainerStat
         message: String::new(),
         image: "sha256:1".to_owned(),
         image_reference: "img".to_owned(),
+        image_digest: String::new(),
         log_path: PathBuf::new(),
         annotations: Default::default(),
         pid: None,

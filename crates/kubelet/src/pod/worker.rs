@@ -19,7 +19,8 @@ use super::outcome::Outcome;
 use super::plan;
 use super::report::Reporter;
 use super::state::{Cause, Ending, Failure, State, Step};
-use super::{ending, last_words, status};
+use super::{ending, last_words, resize, status};
+use crate::allocation::{self, Pending};
 use crate::context::Context;
 use crate::probes::{Kind, Probes, Target, Verdict};
 use crate::spec::{Model, Role};
@@ -28,10 +29,12 @@ use crate::volumes::Volumes;
 /// What the API wants of the pod.
 #[derive(Clone)]
 pub struct Desired {
-    /// The newest object.
+    /// The newest object, with the resources that the pod has been given.
     pub pod: Arc<Pod>,
     /// The object is gone.
     pub removed: bool,
+    /// Why the pod does not have all that its specification asks for by now.
+    pub pending: Option<Pending>,
 }
 
 /// One pod's task.
@@ -48,6 +51,8 @@ pub struct Worker {
     probes: Probes,
     verdicts: mpsc::Receiver<Verdict>,
     reporter: Reporter,
+    /// Something that runs is being given other resources.
+    resizing: bool,
 }
 
 impl Worker {
@@ -59,7 +64,7 @@ impl Worker {
         found: Found,
         rejected: Option<(String, String)>,
     ) -> Self {
-        let Desired { pod, removed } = desired.borrow().clone();
+        let Desired { pod, removed, pending } = desired.borrow().clone();
         let model = Model::new(pod);
         let references_changed = Arc::new(Notify::new());
         let refs = cx.references.of_pod(&model, &references_changed);
@@ -67,6 +72,7 @@ impl Worker {
         let (sender, verdicts) = mpsc::channel(16);
         let reporter = Reporter::new(cx.options.client.clone(), &model);
         let mut state = adopt(&model, found, Timestamp::now());
+        state.pending = pending;
         if let Some((reason, message)) = rejected {
             let message = format!("Pod was rejected: {message}");
             cx.pod_event(&model, Type::Warning, &reason, message.clone());
@@ -88,6 +94,7 @@ impl Worker {
             probes,
             verdicts,
             reporter,
+            resizing: false,
         }
     }
 
@@ -120,10 +127,22 @@ impl Worker {
             let effect = self.effects.of(action, &self.model, &self.state);
             self.running.push(effect);
         }
+        self.tell_resize();
         self.settle_health();
         self.probes.sync(self.probe_targets());
         let reported = self.report(now);
         [wake, reported, self.shown_until(now)].into_iter().flatten().min()
+    }
+
+    /// Events at the begin and the end of a resize.
+    fn tell_resize(&mut self) {
+        let resizing = resize::in_progress(&self.model, &self.state);
+        if std::mem::replace(&mut self.resizing, resizing) == resizing || self.state.ending.is_some() {
+            return;
+        }
+        let (reason, word) = if resizing { ("ResizeStarted", "started") } else { ("ResizeCompleted", "completed") };
+        let text = allocation::summary(&self.model, None);
+        self.cx.pod_event(&self.model, Type::Normal, reason, format!("Pod resize {word}: {text}"));
     }
 
     /// When the status changes although nothing happens: an error or a back-off is no longer shown.
@@ -275,12 +294,17 @@ impl Worker {
     }
 
     fn updated(&mut self) {
-        let pod = self.desired.borrow_and_update().pod.clone();
+        let Desired { pod, pending, .. } = self.desired.borrow_and_update().clone();
+        self.state.pending = pending;
         let old_refs = pods::references::References::of(&self.model.pod);
         self.model = Model::new(pod);
         if pods::references::References::of(&self.model.pod) != old_refs {
             let refs = self.cx.references.of_pod(&self.model, &self.references_changed);
             self.effects.refs = Arc::new(refs);
+        }
+        // What failed may have been asked for with other figures.
+        if matches!(self.state.resize, Step::Failed(_)) {
+            self.state.resize = Step::Idle;
         }
         // Labels and annotations are in downward API volumes.
         if self.state.volumes == Step::Done(()) {

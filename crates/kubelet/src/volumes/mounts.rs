@@ -1,43 +1,62 @@
 //! What a container sees of its pod's volumes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
-use runtime::api::{Mount, Propagation};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Volume, VolumeMount};
+use runtime::api::{ImageSource, Mount, Propagation};
 
 use super::{path, sub_path};
 use crate::expand::expand;
 use crate::spec::Model;
 
-/// The mounts of `container`, sub paths bound. `env` is its environment, for `subPathExpr`. Blocking.
-pub fn of_container(
-    pod_dir: &Path,
-    model: &Model,
-    container: &Container,
-    env: &[(String, String)],
-) -> Result<Vec<Mount>, String> {
+/// What mounts are made from beside the pod.
+pub struct Surroundings<'a> {
+    /// Directory of the pod.
+    pub pod_dir: &'a Path,
+    /// The container's environment, for `subPathExpr`.
+    pub env: &'a [(String, String)],
+    /// Identifiers of images by the names of the volumes that show them.
+    pub images: &'a BTreeMap<String, String>,
+}
+
+/// The mounts of `container`, sub paths bound. Blocking.
+pub fn of_container(model: &Model, container: &Container, around: &Surroundings<'_>) -> Result<Vec<Mount>, String> {
     let mounts = container.volume_mounts.iter().flatten().enumerate();
-    mounts.map(|(index, mount)| one(pod_dir, model, container, index, mount, env)).collect()
+    mounts.map(|(index, mount)| one(model, container, index, mount, around)).collect()
+}
+
+/// The image volumes of `container` with their sources.
+pub fn image_volumes<'a>(model: &'a Model, container: &'a Container) -> impl Iterator<Item = (&'a str, &'a ImageVolumeSource)> {
+    let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+    let volumes = model.spec().volumes.iter().flatten().filter(move |volume| mounted(&volume.name));
+    volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?)))
 }
 
 fn one(
-    pod_dir: &Path,
     model: &Model,
     container: &Container,
     index: usize,
     mount: &VolumeMount,
-    env: &[(String, String)],
+    around: &Surroundings<'_>,
 ) -> Result<Mount, String> {
     let volume = model.spec().volumes.iter().flatten().find(|volume| volume.name == mount.name);
     let volume =
         volume.ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+    if volume.image.is_some() {
+        let id =
+            around.images.get(&volume.name).ok_or_else(|| format!("the image of volume {:?} is not present", volume.name))?;
+        let image = Some(ImageSource { id: id.clone(), sub_path: sub(mount, around.env)?.unwrap_or_default() });
+        return Ok(Mount { container_path: absolute(&mount.mount_path), readonly: true, image, ..Mount::default() });
+    }
+    let pod_dir = around.pod_dir;
     let root = path(pod_dir, volume);
     if mount.recursive_read_only.as_deref() == Some("Enabled") {
         let message = "requested recursive read-only mode, but it is not supported by the runtime";
         return Err(format!("volume {:?} {message}", mount.name));
     }
     let propagation = propagation(volume, mount, &root)?;
-    let host_path = match sub(mount, env)? {
+    let host_path = match sub(mount, around.env)? {
         None => root,
         Some(sub) => {
             let target = pod_dir.join("volume-subpaths").join(&volume.name).join(&container.name).join(index.to_string());
@@ -57,6 +76,7 @@ fn one(
         container_path: absolute(&mount.mount_path),
         readonly: mount.read_only == Some(true) || managed || to_read,
         propagation,
+        image: None,
     })
 }
 
@@ -101,11 +121,17 @@ mod tests {
     fn check(mount: Value, expected: Result<(&str, &str, bool), &str>) {
         let model = model(json!({
             "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "configMap": {"name": "x"}}, {"name": "h", "hostPath": {"path": "/srv"}},
-                {"name": "c", "persistentVolumeClaim": {"claimName": "x"}}, {"name": "r", "persistentVolumeClaim": {"claimName": "x", "readOnly": true}}],
+                {"name": "c", "persistentVolumeClaim": {"claimName": "x"}}, {"name": "r", "persistentVolumeClaim": {"claimName": "x", "readOnly": true}},
+                {"name": "i", "image": {"reference": "img"}}, {"name": "gone", "image": {"reference": "img"}}],
             "containers": [{"name": "c", "volumeMounts": [mount]}]}));
-        let mounts = of_container(Path::new("/pod"), &model, &model.members[0].spec, &[]);
+        let images = BTreeMap::from([("i".to_owned(), "sha256:1".to_owned())]);
+        let around = Surroundings { pod_dir: Path::new("/pod"), env: &[], images: &images };
+        let mounts = of_container(&model, &model.members[0].spec, &around);
         let seen = mounts.map(|list| {
             let mount = &list[0];
+            if let Some(image) = &mount.image {
+                return (format!("{}!{}", image.id, image.sub_path), mount.container_path.display().to_string(), mount.readonly);
+            }
             (mount.host_path.display().to_string(), mount.container_path.display().to_string(), mount.readonly)
         });
         let expected = expected.map(|(host, inside, readonly)| (host.to_owned(), inside.to_owned(), readonly));
@@ -119,6 +145,9 @@ mod tests {
         check(volume("m"), Ok(("/pod/volumes/kubernetes.io~configmap/m", "/x", true)));
         check(volume("h"), Ok(("/srv", "/x", false)));
         check(volume("c"), Ok(("/pod/volumes/kubernetes.io~local-volume/c", "/x", false)));
+        check(volume("i"), Ok(("sha256:1!", "/x", true)));
+        check(json!({"name": "i", "mountPath": "/x", "subPath": "etc"}), Ok(("sha256:1!etc", "/x", true)));
+        check(volume("gone"), Err("the image of volume \"gone\" is not present"));
         check(volume("r"), Ok(("/pod/volumes/kubernetes.io~local-volume/r", "/x", true)));
         let recursive = json!({"name": "e", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "Enabled"});
         check(recursive, Err("volume \"e\" requested recursive read-only mode, but it is not supported by the runtime"));

@@ -117,6 +117,76 @@ impl Cgroups {
         settings
     }
 
+    /// Changes CPU and memory of a group whose processes run; what has no limit any more is set free. Memory below what is in use is
+    /// refused: with version 2 the kernel would kill, and with version 1 it would refuse only what it cannot take back.
+    pub(crate) fn update(&self, group: &str, limits: &Resources) -> io::Result<()> {
+        let memory = limits.memory_limit.filter(|limit| *limit > 0);
+        if let Some(limit) = memory {
+            let used = self.memory_in_use(group)?;
+            if used > limit {
+                return Err(io::Error::other(format!("attempting to set memory limit ({limit}) below current usage ({used})")));
+            }
+        }
+        let mut settings = self.cpu_updates(limits);
+        settings.extend(self.memory_updates(group, memory)?);
+        for (controller, file, value) in settings {
+            let Some(dir) = self.dir(controller, group) else { continue };
+            let failed = |error: io::Error| io::Error::new(error.kind(), format!("{file} of {group} to {value}: {error}"));
+            fs::write(dir.join(file), &value).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn cpu_updates(&self, limits: &Resources) -> Vec<(&'static str, &'static str, String)> {
+        let quota = limits.cpu_quota.filter(|quota| *quota > 0);
+        let period = quota.and(limits.cpu_period);
+        let cpu = Resources { cpu_quota: quota, cpu_period: period, cpu_shares: limits.cpu_shares, ..Resources::default() };
+        let mut settings = self.settings(&cpu);
+        match (quota, self.unified) {
+            (Some(_), _) => {}
+            (None, true) => settings.push(("cpu", "cpu.max", "max".to_owned())),
+            (None, false) => settings.push(("cpu", "cpu.cfs_quota_us", "-1".to_owned())),
+        }
+        settings
+    }
+
+    /// Memory and, where it is limited as well, memory with swap, which with version 1 may at no time be less.
+    fn memory_updates(&self, group: &str, limit: Option<i64>) -> io::Result<Vec<(&'static str, &'static str, String)>> {
+        if self.unified {
+            return Ok(vec![("memory", "memory.max", limit.map_or("max".to_owned(), |limit| limit.to_string()))]);
+        }
+        let value = limit.unwrap_or(-1).to_string();
+        let mut settings = vec![("memory", "memory.limit_in_bytes", value.clone())];
+        let Some(dir) = self.dir("memory", group) else { return Ok(settings) };
+        let number = |file: &str| -> io::Result<Option<i64>> {
+            match fs::read_to_string(dir.join(file)) {
+                Ok(text) => Ok(text.trim().parse().ok()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        // What nobody has limited reads as the highest multiple of a page.
+        let swap = number("memory.memsw.limit_in_bytes")?.filter(|swap| *swap < 1 << 62);
+        if let Some(swap) = swap {
+            let grows = limit.is_none_or(|limit| limit > swap);
+            settings.insert(usize::from(!grows), ("memory", "memory.memsw.limit_in_bytes", value));
+        }
+        Ok(settings)
+    }
+
+    /// Bytes of memory that the kernel could not take back at once from the group and those below it.
+    fn memory_in_use(&self, group: &str) -> io::Result<i64> {
+        let Some(dir) = self.dir("memory", group) else { return Ok(0) };
+        let (usage, cache) = match self.unified {
+            true => ("memory.current", "inactive_file"),
+            false => ("memory.usage_in_bytes", "total_inactive_file"),
+        };
+        let usage: i64 = fs::read_to_string(dir.join(usage))?.trim().parse().unwrap_or(0);
+        let stat = fs::read_to_string(dir.join("memory.stat"))?;
+        let cache = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse::<i64>().ok()).unwrap_or(0);
+        Ok((usage - cache).max(0))
+    }
+
     /// Keeps the group's processes from devices that containers have no business with. With version 1 the OCI runtime does
     /// that with the device controller.
     pub(crate) fn restrict_devices(&self, group: &str) -> io::Result<()> {
@@ -349,5 +419,35 @@ mod tests {
         let one = Cgroups { unified: false, hierarchies: vec![] }.settings(&limits);
         assert_eq!(one.last().unwrap(), &("memory", "memory.limit_in_bytes", "1048576".to_owned()));
         assert_eq!((weight(2), weight(262_144), weight(1024)), (1, 10_000, 39));
+    }
+
+    #[test]
+    fn limits_of_a_group_change_in_an_order_that_the_kernel_takes() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |name: &str, value: &str| fs::write(root.path().join("g").join(name), value).unwrap();
+        fs::create_dir(root.path().join("g")).unwrap();
+        let hierarchy = Hierarchy { mount: root.path().to_owned(), controllers: vec!["cpu".into(), "memory".into()] };
+        let one = Cgroups { unified: false, hierarchies: vec![hierarchy] };
+        file("memory.usage_in_bytes", "1000");
+        file("memory.stat", "inactive_file 5\ntotal_inactive_file 600\n");
+        assert_eq!(one.memory_in_use("g").unwrap(), 400);
+        let names = |limit: Option<i64>| -> Vec<&str> {
+            one.memory_updates("g", limit).unwrap().into_iter().map(|(_, file, _)| file).collect()
+        };
+        let (memory, swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
+        assert_eq!(names(Some(500)), [memory]);
+        file(swap, "9223372036854771712");
+        assert_eq!(names(Some(500)), [memory]);
+        file(swap, "1000");
+        assert_eq!(names(Some(500)), [memory, swap]);
+        assert_eq!(names(Some(2000)), [swap, memory]);
+        assert_eq!(names(None), [swap, memory]);
+        let refused = one.update("g", &Resources { memory_limit: Some(399), ..Default::default() }).unwrap_err();
+        assert_eq!(refused.to_string(), "attempting to set memory limit (399) below current usage (400)");
+        one.update("g", &Resources { cpu_shares: Some(512), ..Default::default() }).unwrap();
+        let read = |name: &str| fs::read_to_string(root.path().join("g").join(name)).unwrap();
+        assert_eq!((read("cpu.cfs_quota_us"), read("cpu.shares"), read(memory)), ("-1".into(), "512".into(), "-1".into()));
+        one.update("g", &Resources { cpu_quota: Some(5000), cpu_period: Some(10_000), ..Default::default() }).unwrap();
+        assert_eq!((read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")), ("5000".into(), "10000".into()));
     }
 }

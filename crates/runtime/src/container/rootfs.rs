@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+
+use crate::images::tree::Tree;
 
 /// Mounts the overlay at `container/rootfs`. `layers` are relative to `layers_dir`, lowest first. Blocking.
 pub(crate) fn mount_overlay(layers_dir: &Path, layers: &[String], container: &Path) -> io::Result<()> {
@@ -27,18 +31,58 @@ pub(crate) fn mount_overlay(layers_dir: &Path, layers: &[String], container: &Pa
         container.join("upper").display(),
         container.join("work").display()
     );
-    let (layers_dir, target) = (layers_dir.to_owned(), container.join("rootfs"));
+    // What a container wrote does not outlive a crash of the machine, so its flushes can be spared.
+    let volatile = format!("{data},volatile");
+    overlay(layers_dir, &container.join("rootfs"), MsFlags::empty(), vec![volatile, data])
+}
+
+/// Mounts an image that a container only reads at `container/images/NUMBER`, and gives the path of a part of it. Blocking.
+pub(crate) fn mount_image(
+    layers_dir: &Path,
+    layers: &[String],
+    container: &Path,
+    number: usize,
+    sub_path: &str,
+) -> io::Result<PathBuf> {
+    let target = container.join("images").join(number.to_string());
+    fs::create_dir_all(&target)?;
+    fs::create_dir_all(container.join("empty"))?;
+    // Without a directory to write to there must be two to read from.
+    let empty = container.join("empty").to_string_lossy().into_owned();
+    let lower: Vec<String> = layers.iter().rev().cloned().chain([empty.clone(), empty]).take(layers.len().max(1) + 1).collect();
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    overlay(layers_dir, &target, flags, vec![format!("lowerdir={}", lower.join(":"))])?;
+    if sub_path.is_empty() {
+        return Ok(target);
+    }
+    let part = Tree::open(&target)?.open_beneath(Path::new(sub_path), OFlag::O_PATH)?;
+    let source = format!("/proc/self/fd/{}", part.as_raw_fd());
+    let point = container.join("images").join(format!("{number}.part"));
+    if fs::metadata(&source)?.is_dir() {
+        fs::create_dir_all(&point)?
+    } else {
+        fs::write(&point, "")?
+    }
+    mount(Some(source.as_str()), &point, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(point)
+}
+
+/// Mounts an overlay with the first of these options that the kernel knows.
+fn overlay(layers_dir: &Path, target: &Path, flags: MsFlags, options: Vec<String>) -> io::Result<()> {
+    let (layers_dir, target) = (layers_dir.to_owned(), target.to_owned());
     let work = move || -> io::Result<()> {
         // Mount options fit one page: relative names make room for over a hundred layers. The working directory belongs to
         // the process unless a thread takes its own, so this one is not a pooled one.
         unshare(CloneFlags::CLONE_FS)?;
         std::env::set_current_dir(&layers_dir)?;
-        let overlay = |data: &str| mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(data));
-        // What a container wrote does not outlive a crash of the machine, so its flushes can be spared.
-        match overlay(&format!("{data},volatile")) {
-            Err(nix::errno::Errno::EINVAL) => Ok(overlay(&data)?),
-            result => Ok(result?),
+        let mut result = Err(nix::errno::Errno::EINVAL);
+        for data in options {
+            result = mount(Some("overlay"), &target, Some("overlay"), flags, Some(data.as_str()));
+            if result != Err(nix::errno::Errno::EINVAL) {
+                break;
+            }
         }
+        Ok(result?)
     };
     let thread = std::thread::Builder::new().name("mount".to_owned()).stack_size(128 << 10).spawn(work)?;
     thread.join().map_err(|_| io::Error::other("the mounting thread panicked"))?
@@ -58,6 +102,9 @@ pub(crate) fn unmount(target: &Path) -> io::Result<()> {
 /// Removes a container's directory. Blocking.
 pub(crate) fn remove(container: &Path) -> io::Result<()> {
     unmount(&container.join("rootfs"))?;
+    for image in fs::read_dir(container.join("images")).into_iter().flatten().flatten() {
+        unmount(&image.path())?;
+    }
     match fs::remove_dir_all(container) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -312,11 +312,11 @@ fn pod_mount(mount: &Mount) -> Value {
         Propagation::HostToContainer => "rslave",
         Propagation::Bidirectional => "rshared",
     };
-    let mode = if mount.readonly { "ro" } else { "rw" };
-    json!({
-        "destination": mount.container_path, "type": "bind", "source": mount.host_path,
-        "options": ["rbind", propagation, mode],
-    })
+    let mut options = vec!["rbind", propagation, if mount.readonly { "ro" } else { "rw" }];
+    if mount.image.is_some() {
+        options.extend(["nosuid", "nodev", "noexec"]);
+    }
+    json!({"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options})
 }
 
 #[cfg(test)]

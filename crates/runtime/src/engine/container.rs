@@ -9,7 +9,9 @@ use jiff::Timestamp;
 
 use super::Inner;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
-use crate::api::{Container, ContainerConfig, ContainerState, Error, NamespaceMode, Resources, Result, Seccomp, SecurityContext};
+use crate::api::{
+    Container, ContainerConfig, ContainerState, Error, ImageSource, NamespaceMode, Resources, Result, Seccomp, SecurityContext,
+};
 use crate::container::caps::{self, Available};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
@@ -95,8 +97,15 @@ impl Inner {
         let root = dir.join("rootfs");
         let user = user::resolve(&root, &image.config.user, &record.config.security)?;
         let shared_dir = super::sandbox::shared_dir(&self.sandbox_dir(&record.sandbox));
+        let mut config = record.config.clone();
+        for (number, mount) in config.mounts.iter_mut().enumerate() {
+            if let Some(source) = &mount.image {
+                mount.host_path = self.mount_image(dir, number, source)?;
+                mount.readonly = true;
+            }
+        }
         let input = Input {
-            config: &record.config,
+            config: &config,
             image: &image.config,
             sandbox: &parent.config,
             user: &user,
@@ -121,6 +130,15 @@ impl Inner {
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         write_json(&dir.join("container.json"), record).map_err(failed("container record"))
+    }
+
+    /// Mounts what of an image a container shows. It goes with the container's directory.
+    fn mount_image(&self, dir: &std::path::Path, number: usize, source: &ImageSource) -> Result<PathBuf> {
+        let store = self.images.store();
+        let image = store.get(&source.id).ok_or_else(|| Error::NotFound(format!("image {}", source.id)))?;
+        let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
+        let failed = |error: std::io::Error| Error::Create(format!("mounting image {}: {error}", source.id));
+        rootfs::mount_image(&store.layers_dir(), &layers, dir, number, &source.sub_path).map_err(failed)
     }
 
     /// See [`crate::api::Runtime::start_container`].

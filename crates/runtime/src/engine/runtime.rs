@@ -1,5 +1,7 @@
 //! The trait, handed on to where the work is done.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +42,11 @@ impl Runtime for Engine {
         Ok(self.0.sandboxes.lock().values().map(|entry| entry.view()).collect())
     }
 
+    async fn update_sandbox(&self, id: &str, resources: Resources) -> Result<()> {
+        let id = id.to_owned();
+        self.0.finish("update sandbox", |inner| async move { inner.update_sandbox(&id, resources).await }).await
+    }
+
     async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
         let inner = self.0.clone();
         let group = inner.group(group);
@@ -54,6 +61,17 @@ impl Runtime for Engine {
     async fn start_container(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
         self.0.finish("start container", |inner| async move { inner.start_container(&id).await }).await
+    }
+
+    async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()> {
+        let id = id.to_owned();
+        let work = |inner: Arc<super::Inner>| async move { inner.update_container(&id, resources, annotations).await };
+        self.0.finish("update container", work).await
+    }
+
+    async fn container_disk_usage(&self, id: &str) -> Result<u64> {
+        let upper = self.0.container(id)?.dir.join("upper");
+        blocking(move || crate::disk_usage(&upper)).await
     }
 
     async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()> {
@@ -108,7 +126,11 @@ impl Runtime for Engine {
         let work = move || {
             let user = |image: &str| {
                 let containers = inner.containers.lock();
-                containers.values().find(|entry| entry.record.config.image == image).map(|entry| entry.record.id.clone())
+                let uses = |config: &ContainerConfig| {
+                    let mut mounted = config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+                    config.image == image || mounted.any(|source| source.id == image)
+                };
+                containers.values().find(|entry| uses(&entry.record.config)).map(|entry| entry.record.id.clone())
             };
             inner.images.store().remove(&id, user)
         };

@@ -1,5 +1,6 @@
 //! What the engine knows of sandboxes and containers, in memory and on disk.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ impl SandboxEntry {
             ips: record.ips.clone(),
             netns: record.netns.clone(),
             runtime_handler: record.config.runtime_handler.clone(),
+            resources: record.config.resources.clone(),
         }
     }
 }
@@ -92,12 +94,15 @@ pub(super) struct ContainerRecord {
 pub(super) struct ContainerEntry {
     pub(super) dir: PathBuf,
     pub(super) record: ContainerRecord,
+    /// See [`ContainerConfig::annotations`]; those of the record are from the time when it was made.
+    pub(super) annotations: Mutex<BTreeMap<String, String>>,
     pub(super) state: watch::Sender<TaskState>,
 }
 
 impl ContainerEntry {
     pub(super) fn new(dir: PathBuf, record: ContainerRecord, state: TaskState) -> Self {
-        Self { dir, record, state: watch::Sender::new(state) }
+        let annotations = Mutex::new(record.config.annotations.clone());
+        Self { dir, record, annotations, state: watch::Sender::new(state) }
     }
 
     pub(super) fn phase(&self) -> ContainerState {
@@ -139,8 +144,9 @@ impl ContainerEntry {
             message: state.message.clone(),
             image: record.config.image.clone(),
             image_reference: record.config.image_reference.clone(),
+            image_digest: record.config.image_digest.clone(),
             log_path: record.log_path.clone(),
-            annotations: record.config.annotations.clone(),
+            annotations: self.annotations.lock().clone(),
             pid: state.pid.filter(|_| phase == ContainerState::Running),
         }
     }

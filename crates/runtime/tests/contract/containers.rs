@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use runtime::api::{
-    ContainerConfig, ContainerState, Error, Mount, NamespaceMode, Propagation, Resources, Runtime, SandboxState, Seccomp,
-    SecurityContext,
+    ContainerConfig, ContainerState, Error, Mount, NamespaceMode, Resources, Runtime, SandboxState, Seccomp, SecurityContext,
 };
 
 use crate::support::{Node, log_text};
@@ -181,7 +180,7 @@ async fn mounts_are_in_place() {
         host_path: host_path.into(),
         container_path: path.into(),
         readonly,
-        propagation: Propagation::Private,
+        ..Mount::default()
     };
     let mut config = node.config("main", "cat /ro/f /etc/hosts; touch /ro/x 2>&1 || echo refused; echo new > /rw/new");
     config.mounts = vec![mount(&host, "/rw", false), mount(&host, "/ro", true), mount(&host.join("f"), "/etc/hosts", false)];
@@ -242,6 +241,49 @@ async fn limits_hold_and_memory_hogs_are_named() {
     if std::path::Path::new("/sys/fs/cgroup/memory").exists() {
         assert_eq!(node.output(&sandbox, config).await.1, "25165824\n50000\n512\n50\n");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_change_while_a_container_runs() {
+    let Some(node) = Node::start().await else { return };
+    let limits = |mebibytes: i64, quota: Option<i64>| Resources {
+        memory_limit: Some(mebibytes << 20),
+        cpu_quota: quota,
+        cpu_period: quota.map(|_| 100_000),
+        cpu_shares: Some(512),
+        ..Resources::default()
+    };
+    let engine = node.engine();
+    let config = runtime::api::SandboxConfig { resources: limits(64, Some(50_000)), ..node.pod("resized") };
+    let sandbox = engine.run_sandbox(config).await.unwrap().id;
+    let mut config = node.config("main", "touch /ready; sleep 1000");
+    config.resources = limits(64, Some(50_000));
+    let id = node.start_with(&sandbox, config).await;
+    node.wait_ready(&id).await;
+    let shown = async || {
+        let files =
+            "cd /sys/fs/cgroup; cat memory.max cpu.max 2>/dev/null || cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us";
+        let output =
+            engine.exec_sync(&id, &["sh".into(), "-c".into(), files.into()], Duration::from_secs(10), 1000).await.unwrap();
+        String::from_utf8(output.stdout).unwrap().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    };
+    let notes = |text: &str| std::collections::BTreeMap::from([("note".to_owned(), text.to_owned())]);
+    engine.update_sandbox(&sandbox, limits(128, Some(80_000))).await.unwrap();
+    engine.update_container(&id, limits(128, Some(80_000)), notes("larger")).await.unwrap();
+    assert_eq!(shown().await, "134217728 80000");
+    assert_eq!(engine.container(&id).await.unwrap().annotations, notes("larger"));
+    engine.update_container(&id, limits(32, Some(20_000)), notes("smaller")).await.unwrap();
+    engine.update_sandbox(&sandbox, limits(32, Some(20_000))).await.unwrap();
+    assert_eq!(shown().await, "33554432 20000");
+    assert_eq!(engine.sandboxes().await.unwrap()[0].resources, limits(32, Some(20_000)));
+    let refused = engine.update_container(&id, limits(0, None).clone(), notes("free")).await;
+    assert!(refused.is_ok(), "no limit is a limit, too: {refused:?}");
+    let page = Resources { memory_limit: Some(4096), ..Resources::default() };
+    let refused = engine.update_container(&id, page, notes("tiny")).await.unwrap_err().to_string();
+    assert!(refused.contains("attempting to set memory limit (4096) below current usage"), "{refused}");
+    assert_eq!(engine.container(&id).await.unwrap().annotations, notes("free"));
+    engine.stop_container(&id, Duration::ZERO, None).await.unwrap();
+    assert!(engine.update_container(&id, limits(64, None), notes("late")).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

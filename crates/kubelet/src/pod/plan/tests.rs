@@ -1,4 +1,5 @@
 use super::*;
+use crate::pod::outcome::Outcome;
 use crate::pod::testing::{at, container, ended, model, sandbox};
 use runtime::api::ContainerState::{Exited, Running};
 use runtime::api::{Container, Image};
@@ -89,6 +90,31 @@ fn crash_loops_wait() {
     assert_eq!(plan(&model, &state, at(13)).actions, [Action::EnsureImage("a".to_owned())]);
 }
 
+/// Upstream's e2e test: "should have their auto-restart back-off timer reset on image update".
+#[test]
+fn back_off_belongs_to_what_failed() {
+    let spec = |image: &str| model(json!({"containers": [{"name": "a", "image": image}]}));
+    let (old, new) = (spec("img"), spec("img2"));
+    let mut state = state(&old, vec![ended("1", "a", 3, 1)]);
+    advance(&old, &mut state, false, at(4));
+    state.slot("a").restarts.next(at(3));
+    assert_eq!(plan(&old, &state, at(5)).actions, []);
+    advance(&new, &mut state, false, at(5));
+    let begun = plan(&new, &state, at(5)).actions;
+    assert_eq!(begun, [Action::EnsureImage("a".to_owned())]);
+    begin(&mut state, &begun, at(5));
+    // The pull of the old image ends late, and fails: that says nothing of the new one.
+    let failed = || Err(("ErrImagePull".to_owned(), "no such image".to_owned()));
+    state.apply(Outcome::Image("a".to_owned(), Some("img".to_owned()), failed()), at(5));
+    assert_eq!(plan(&new, &state, at(5)).actions, begun);
+    begin(&mut state, &begun, at(5));
+    state.apply(Outcome::Image("a".to_owned(), Some("img2".to_owned()), failed()), at(5));
+    assert_eq!(plan(&new, &state, at(6)).actions, []);
+    advance(&old, &mut state, false, at(6));
+    assert_eq!(plan(&old, &state, at(6)).wake, Some(at(13)));
+    assert_eq!(state.slot("a").pulls, Default::default());
+}
+
 #[test]
 fn unhealthy_and_changed_containers_are_stopped() {
     let spec = json!({"terminationGracePeriodSeconds": 7, "containers": [{"name": "a", "image": "img2"}]});
@@ -142,6 +168,31 @@ fn a_shorter_grace_period_wins() {
     }
 }
 
+/// KEP-753: "PreStop hooks will be sent to sidecars before terminating them", at the begin of the pod's termination.
+#[test]
+fn hooks_of_sidecars_run_while_others_are_stopped() {
+    let sidecar =
+        json!({"name": "s", "image": "img", "restartPolicy": "Always", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}});
+    let plain = json!({"name": "t", "image": "img", "restartPolicy": "Always"});
+    let spec = json!({"initContainers": [sidecar, plain], "containers": [{"name": "a", "image": "img"}]});
+    let model = model(spec);
+    let running = ["s", "t", "a"].into_iter().map(|name| container(name, name, 0, Running)).collect();
+    let mut state = state(&model, running);
+    state.ending = Some(Ending::new(Cause::Deleted, at(130)));
+    let step = |state: &mut State| {
+        let actions = plan(&model, state, at(100)).actions;
+        begin(state, &actions, at(100));
+        actions.iter().map(words).collect::<Vec<_>>()
+    };
+    assert_eq!(step(&mut state), ["stop a 30s", "PreStop"]);
+    state.slot("a").observe(ended("a", "a", 0, 0));
+    assert_eq!(step(&mut state), ["stop t 30s"]);
+    state.slot("t").observe(ended("t", "t", 0, 0));
+    assert_eq!(step(&mut state), [""; 0]);
+    state.apply(Outcome::PreStop("s".to_owned()), at(101));
+    assert_eq!(step(&mut state), ["stop s 30s"]);
+}
+
 #[test]
 fn the_deadline_fails_the_pod() {
     let model = model(json!({"activeDeadlineSeconds": 50, "containers": [{"name": "a", "image": "img"}]}));
@@ -167,9 +218,9 @@ fn a_stop_that_fails_is_not_repeated_at_once() {
     advance(&model, &mut state, false, at(10));
     let actions = plan(&model, &state, at(10)).actions;
     begin(&mut state, &actions, at(10));
-    state.apply(crate::pod::outcome::Outcome::Stopped("a".to_owned(), Err("no shim".to_owned())), at(10));
+    state.apply(Outcome::Stopped("a".to_owned(), Err("no shim".to_owned())), at(10));
     assert_eq!(plan(&model, &state, at(10)), Plan { actions: vec![], wake: Some(at(11)) });
-    assert!(matches!(plan(&model, &state, at(11)).actions.as_slice(), [Action::Stop { hook: false, .. }]));
+    assert!(matches!(plan(&model, &state, at(11)).actions.as_slice(), [Action::Stop { stage: Stage::Shortened, .. }]));
 }
 
 #[test]

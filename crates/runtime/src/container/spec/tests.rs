@@ -100,6 +100,7 @@ fn the_pods_mounts_replace_the_default_ones() {
         container_path: path.into(),
         readonly,
         propagation: Propagation::HostToContainer,
+        image: None,
     };
     let config = ContainerConfig { mounts: vec![mount("/a/b", true), mount("/dev/shm", false), mount("/a", false)], ..simple() };
     let spec = spec(&config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();

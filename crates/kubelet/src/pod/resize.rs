@@ -1,0 +1,209 @@
+//! Changing what a pod that runs may use (KEP-1287). Pure.
+//!
+//! What runs is told by the runtime: the limits of the sandbox's cgroup, and on each container the requests and limits that it was made
+//! with or resized to last.
+
+use k8s_openapi::api::core::v1::{Container as ApiContainer, ResourceRequirements};
+use runtime::api::Resources;
+
+use super::state::{Slot, State};
+use crate::allocation::{RESOURCES, record};
+use crate::resources;
+use crate::spec::{Member, Model, Role};
+use crate::units;
+
+/// What has to be done at the runtime, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// The sandbox.
+    pub sandbox: String,
+    /// Limits of the pod's cgroup in which both the old and the new limits of its containers have room.
+    pub wide: Option<Resources>,
+    /// Containers: identifier, limits, text of the annotation.
+    pub containers: Vec<(String, Resources, String)>,
+    /// The pod's limits from now on.
+    pub narrow: Option<Resources>,
+}
+
+impl Steps {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.wide.is_none() && self.containers.is_empty() && self.narrow.is_none()
+    }
+}
+
+/// The requests and limits of a running container as they are in force. None when it does not run, or nobody has recorded them.
+pub fn actual(slot: &Slot) -> Option<ResourceRequirements> {
+    let current = slot.current.as_ref().filter(|_| slot.running())?;
+    serde_json::from_str(current.annotations.get(RESOURCES)?).ok()
+}
+
+/// Whether the running container has other requests or limits than the pod's.
+fn differs(member: &Member, slot: &Slot) -> bool {
+    let text = slot.current.as_ref().and_then(|current| current.annotations.get(RESOURCES));
+    member.role != Role::Ephemeral && slot.running() && text.is_some_and(|text| *text != record(&member.spec))
+}
+
+/// Whether a container must be started anew to get its resources: one that differs by amount says so in its `resizePolicy`.
+pub fn wants_restart(member: &Member, slot: &Slot) -> bool {
+    let Some(actual) = actual(slot).filter(|_| differs(member, slot)) else { return false };
+    let changes = |name: &str| amounts(&actual, name) != amounts(&member.spec.resources.clone().unwrap_or_default(), name);
+    let policies = member.spec.resize_policy.iter().flatten();
+    policies.filter(|policy| policy.restart_policy == "RestartContainer").any(|policy| changes(&policy.resource_name))
+}
+
+fn amounts(resources: &ResourceRequirements, name: &str) -> [Option<i64>; 2] {
+    [&resources.requests, &resources.limits].map(|list| list.as_ref().and_then(|list| list.get(name)).map(units::milli))
+}
+
+/// Whether something that runs does not have what the pod was given yet.
+pub fn in_progress(model: &Model, state: &State) -> bool {
+    let slots = model.members.iter().filter_map(|member| Some((member, state.slots.get(&member.spec.name)?)));
+    slots.into_iter().any(|(member, slot)| differs(member, slot))
+        || state.sandbox.done().is_some_and(|sandbox| pod_differs(model, &sandbox.resources))
+}
+
+fn pod_differs(model: &Model, has: &Resources) -> bool {
+    has.cpu_shares.is_some() && limits(has) != limits(&resources::pod(model))
+}
+
+/// What a resize changes of a cgroup.
+fn limits(of: &Resources) -> (Option<i64>, Option<u64>, Option<u64>, Option<i64>) {
+    (of.cpu_quota, of.cpu_period, of.cpu_shares, of.memory_limit)
+}
+
+/// What to do now. The pod's cgroup shrinks when no container is left that has more.
+pub fn steps(model: &Model, state: &State, memory_capacity: i64) -> Steps {
+    let Some(sandbox) = state.sandbox.done() else { return Steps::default() };
+    let mut steps = Steps { sandbox: sandbox.id.clone(), ..Steps::default() };
+    let mut restarting = false;
+    for member in &model.members {
+        let Some(slot) = state.slots.get(&member.spec.name).filter(|slot| differs(member, slot)) else { continue };
+        if wants_restart(member, slot) {
+            restarting = true;
+        } else if let Some(current) = &slot.current {
+            let limits = resources::container(model, &member.spec, memory_capacity);
+            steps.containers.push((current.id.clone(), limits, record(&member.spec)));
+        }
+    }
+    if pod_differs(model, &sandbox.resources) {
+        let wanted = Resources { pids_limit: sandbox.resources.pids_limit, ..resources::pod(model) };
+        let wide = widest(&sandbox.resources, &wanted);
+        steps.wide = (limits(&wide) != limits(&sandbox.resources)).then(|| wide.clone());
+        steps.narrow = (!restarting && limits(&wide) != limits(&wanted)).then_some(wanted);
+    }
+    steps
+}
+
+/// Limits in which both have room. No limit is more than any.
+fn widest(a: &Resources, b: &Resources) -> Resources {
+    let (cpu_quota, cpu_period) = match (a.cpu_quota, b.cpu_quota) {
+        (Some(a_quota), Some(b_quota)) => (Some(a_quota.max(b_quota)), b.cpu_period),
+        _ => (None, None),
+    };
+    Resources {
+        cpu_quota,
+        cpu_period,
+        cpu_shares: a.cpu_shares.max(b.cpu_shares),
+        memory_limit: a.memory_limit.zip(b.memory_limit).map(|(a, b)| a.max(b)),
+        ..b.clone()
+    }
+}
+
+/// Why a container is stopped to be resized, for its event.
+pub fn restart_message(container: &ApiContainer) -> String {
+    format!("Container {} resize requires restart", container.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::state::Step;
+    use crate::pod::testing::{container, model, sandbox};
+    use runtime::api::ContainerState;
+    use serde_json::{Value, json};
+
+    fn pod(resources: &[Value], policy: &str) -> Model {
+        let containers = resources.iter().enumerate().map(|(index, resources)| {
+            json!({"name": format!("c{index}"), "resources": resources,
+                "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}, {"resourceName": "memory", "restartPolicy": policy}]})
+        });
+        model(json!({"containers": containers.collect::<Vec<_>>()}))
+    }
+
+    /// The state in which `model` runs as it is.
+    fn running(model: &Model) -> State {
+        let mut state = State::default();
+        for member in &model.members {
+            let mut running = container(&member.spec.name, &member.spec.name, 0, ContainerState::Running);
+            running.annotations.insert(RESOURCES.to_owned(), record(&member.spec));
+            state.slot(&member.spec.name).observe(running);
+        }
+        state.sandbox = Step::Done(runtime::api::Sandbox { resources: resources::pod(model), ..sandbox() });
+        state
+    }
+
+    fn both(cpu: &str, memory: &str) -> Value {
+        json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}})
+    }
+
+    fn small() -> Value {
+        both("100m", "64Mi")
+    }
+
+    fn large() -> Value {
+        both("200m", "128Mi")
+    }
+
+    /// Memory of the pod's cgroup on the way and at the end in MiB, and the containers that change in place.
+    #[track_caller]
+    fn check(
+        old: &[Value],
+        new: &[Value],
+        policy: &str,
+        memory: (Option<i64>, Option<i64>),
+        containers: &[&str],
+        restarts: &[&str],
+    ) {
+        let (old, new) = (pod(old, policy), pod(new, policy));
+        let state = running(&old);
+        assert!(steps(&old, &state, 1 << 34).is_empty() && !in_progress(&old, &state));
+        let steps = steps(&new, &state, 1 << 34);
+        let mebibytes =
+            |limits: &Option<Resources>| limits.as_ref().and_then(|limits| limits.memory_limit).map(|limit| limit >> 20);
+        assert_eq!((mebibytes(&steps.wide), mebibytes(&steps.narrow)), memory);
+        assert_eq!(steps.containers.iter().map(|(id, _, _)| id.as_str()).collect::<Vec<_>>(), containers);
+        let restarted = new.members.iter().filter(|member| wants_restart(member, &state.slots[&member.spec.name]));
+        assert_eq!(restarted.map(|member| member.spec.name.as_str()).collect::<Vec<_>>(), restarts);
+        assert!(in_progress(&new, &state));
+    }
+
+    #[test]
+    fn the_pod_grows_before_its_containers_and_shrinks_after_them() {
+        check(&[small()], &[large()], "NotRequired", (Some(128), None), &["c0"], &[]);
+        check(&[large()], &[small()], "NotRequired", (None, Some(64)), &["c0"], &[]);
+        check(&[large(), small()], &[small(), large()], "NotRequired", (None, None), &["c0", "c1"], &[]);
+        check(&[small()], &[both("50m", "128Mi")], "NotRequired", (Some(128), Some(128)), &["c0"], &[]);
+    }
+
+    #[test]
+    fn a_container_that_wants_it_is_started_anew() {
+        check(&[small()], &[large()], "RestartContainer", (Some(128), None), &[], &["c0"]);
+        // It still has its old limits: the pod's cgroup waits.
+        check(&[large()], &[small()], "RestartContainer", (None, None), &[], &["c0"]);
+        check(&[small()], &[both("200m", "64Mi")], "RestartContainer", (Some(64), None), &["c0"], &[]);
+    }
+
+    #[test]
+    fn equal_amounts_in_other_words_change_no_limit_and_restart_nothing() {
+        check(&[both("1", "64Mi")], &[both("1000m", "65536Ki")], "RestartContainer", (None, None), &["c0"], &[]);
+    }
+
+    #[test]
+    fn what_was_made_before_there_was_a_record_is_left_alone() {
+        let model = pod(&[both("1", "64Mi")], "NotRequired");
+        let mut state = State { sandbox: Step::Done(sandbox()), ..State::default() };
+        state.slot("c0").observe(container("c0", "c0", 0, ContainerState::Running));
+        assert!(!in_progress(&model, &state) && steps(&model, &state, 1 << 34).is_empty());
+    }
+}

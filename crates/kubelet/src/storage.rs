@@ -1,0 +1,152 @@
+//! Limits of what a pod writes to the node's disk: emptyDir volumes, the containers' own files and logs, and all of it together (KEP-361).
+//!
+//! Only pods with such limits are measured, one at a time, and no more often than takes a tenth of a processor.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use apimachinery::quantity::Quantity;
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
+use runtime::disk_usage;
+use tokio::sync::Semaphore;
+
+use crate::context::Context;
+use crate::spec::Model;
+use crate::{units, volumes};
+
+/// Longest pause between two measurements of a pod that are cheap. In its first seconds there are more of them.
+pub const PAUSE: Duration = Duration::from_secs(10);
+
+const RESOURCE: &str = "ephemeral-storage";
+
+/// Bytes that a pod has written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of emptyDir volumes on disk, by name.
+    pub volumes: BTreeMap<String, i64>,
+    /// Of containers, by name: what they changed of their image, and their logs.
+    pub containers: BTreeMap<String, i64>,
+}
+
+fn on_disk(volume: &Volume) -> Option<&EmptyDirVolumeSource> {
+    volume.empty_dir.as_ref().filter(|source| source.medium.as_deref().unwrap_or_default().is_empty())
+}
+
+fn size_limit(source: &EmptyDirVolumeSource) -> Option<i64> {
+    source.size_limit.as_ref().map(units::whole).filter(|limit| *limit > 0)
+}
+
+fn total_limit(model: &Model) -> Option<Quantity> {
+    let limits = pods::resources::together(model.spec(), pods::resources::limits);
+    limits.get(RESOURCE).copied().filter(|limit| limit.signum() > 0)
+}
+
+/// Whether there is a limit to keep.
+pub fn is_limited(model: &Model) -> bool {
+    let mut volumes = model.spec().volumes.iter().flatten().filter_map(on_disk);
+    volumes.any(|source| size_limit(source).is_some()) || total_limit(model).is_some()
+}
+
+/// Why the pod must go, in upstream's words.
+pub fn verdict(model: &Model, usage: &Usage) -> Option<String> {
+    for volume in model.spec().volumes.iter().flatten() {
+        let Some(limit) = on_disk(volume).and_then(|source| source.size_limit.as_ref()) else { continue };
+        let used = usage.volumes.get(&volume.name).copied().unwrap_or(0);
+        if units::whole(limit) > 0 && used > units::whole(limit) {
+            return Some(format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", volume.name, limit.0));
+        }
+    }
+    let all: i64 = usage.volumes.values().chain(usage.containers.values()).sum();
+    if let Some(limit) = total_limit(model).filter(|limit| all > limit.as_i64()) {
+        return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
+    }
+    for member in &model.members {
+        let limits = member.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let Some(limit) = limits.and_then(|limits| limits.get(RESOURCE)) else { continue };
+        let used = usage.containers.get(&member.spec.name).copied().unwrap_or(0);
+        if used > units::whole(limit) {
+            return Some(format!("Container {} exceeded its local ephemeral storage limit {:?}. ", member.spec.name, limit.0));
+        }
+    }
+    None
+}
+
+/// Measures the pod, whose containers have these names and identifiers. Gives why it must go, if it must, and for how long it is not to be
+/// measured again.
+pub async fn check(cx: &Context, model: &Model, containers: Vec<(String, String)>) -> (Option<String>, Duration) {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let _turn = ONE.acquire().await;
+    let begun = Instant::now();
+    let (pod_dir, log_dir) = (cx.pod_dir(model.uid()), cx.log_dir(model));
+    let wanted: Vec<(String, PathBuf)> = model
+        .spec()
+        .volumes
+        .iter()
+        .flatten()
+        .filter(|volume| on_disk(volume).is_some())
+        .map(|volume| (volume.name.clone(), volumes::path(&pod_dir, volume)))
+        .collect();
+    let names: Vec<String> = model.members.iter().map(|member| member.spec.name.clone()).collect();
+    let work = move || Usage {
+        volumes: wanted.into_iter().map(|(name, path)| (name, bytes(disk_usage(&path)))).collect(),
+        containers: names.into_iter().map(|name| (name.clone(), bytes(disk_usage(&log_dir.join(name))))).collect(),
+    };
+    let mut usage = tokio::task::spawn_blocking(work).await.unwrap_or_default();
+    for (name, id) in containers {
+        let own = cx.runtime().container_disk_usage(&id).await.unwrap_or(0);
+        *usage.containers.entry(name).or_default() += bytes(own);
+    }
+    (verdict(model, &usage), begun.elapsed() * 9)
+}
+
+fn bytes(used: u64) -> i64 {
+    i64::try_from(used).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::testing::model;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(spec: Value, volume: i64, container: i64, expected: Option<&str>) {
+        let model = model(spec);
+        let usage = Usage {
+            volumes: BTreeMap::from([("v".to_owned(), volume << 20)]),
+            containers: BTreeMap::from([("c".to_owned(), container << 20)]),
+        };
+        assert_eq!(verdict(&model, &usage).as_deref(), expected);
+        assert_eq!(
+            is_limited(&model),
+            verdict(&model, &Usage { volumes: [("v".to_owned(), 1 << 60)].into(), ..usage }).is_some()
+        );
+    }
+
+    #[test]
+    fn limits_of_volumes_containers_and_pods() {
+        let pod = |medium: &str, size: Value, limits: Value| {
+            json!({"volumes": [{"name": "v", "emptyDir": {"medium": medium, "sizeLimit": size}}],
+                "containers": [{"name": "c", "resources": {"limits": limits}}]})
+        };
+        let none = || json!({});
+        check(pod("", json!("1Mi"), none()), 1, 50, None);
+        check(pod("", json!("1Mi"), none()), 2, 0, Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "));
+        check(pod("", Value::Null, none()), 50, 50, None);
+        check(pod("", json!("0"), none()), 50, 50, None);
+        let limited = || json!({"ephemeral-storage": "4Mi"});
+        check(pod("", Value::Null, limited()), 2, 2, None);
+        let all = "Pod ephemeral local storage usage exceeds the total limit of containers 4Mi. ";
+        check(pod("", Value::Null, limited()), 3, 2, Some(all));
+        let mut two = pod("", Value::Null, limited());
+        two["containers"].as_array_mut().unwrap().push(json!({"name": "d", "resources": {"limits": limited()}}));
+        check(two, 0, 5, Some("Container c exceeded its local ephemeral storage limit \"4Mi\". "));
+    }
+
+    #[test]
+    fn a_volume_in_memory_has_its_size_from_the_kernel() {
+        let spec = json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}], "containers": []});
+        assert!(!is_limited(&model(spec)));
+    }
+}
