@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::network::nft::table::Holder;
+use ::network::policy::Policies;
 use anyhow::{Context, Result};
 use base::readiness::Readiness;
 use base::tasks::Tasks;
@@ -132,11 +134,13 @@ impl Node {
         tasks: &Tasks,
     ) -> Result<Self> {
         let (publish, attachments) = watch::channel(None);
-        let engine = open_runtime(&options, paths, network::deferred(attachments), tasks).await?;
+        let (policies, admissions) = Policies::channel();
+        let engine = open_runtime(&options, paths, network::deferred(attachments, policies), tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
         let network = network::Start {
             informers: informers.clone(),
             proxy_informers: Informers::new(clients.proxy(), tasks.clone()),
+            admissions,
             engine: engine.clone(),
             readiness: readiness.clone(),
             tasks: tasks.clone(),
@@ -216,6 +220,7 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
         local_addresses: vec![options.cluster.dns],
         node_ip: Some(options.identity.ip),
         reserved_ports: options.reserved_ports.iter().copied().chain([kubelet]).collect(),
+        holders: vec![Holder::Services, Holder::Policies],
         ..::network::Options::new(paths.network(), Vec::new(), options.cluster.services.clone())
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! - [`pod`]: bridge, addresses, veth pairs, host ports;
 //! - [`nft`]: the table, its pure contents and their encoding;
+//! - [`proxy`]: what Services and their endpoints contribute to it;
+//! - [`policy`]: what network policies contribute to it.
 
 pub mod netlink;
 pub mod nft;
 pub mod pod;
+pub mod policy;
 
+pub use nft::element::Protocol;
 pub use pod::{HostPort, Options, PodNetwork, teardown};
 pub mod proxy;

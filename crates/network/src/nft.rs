@@ -1,23 +1,22 @@
-//! The data plane in nf_tables: one table of a fixed set of rules that look everything up in maps.
+//! The data plane in nf_tables: one table whose rules look everything up in maps.
 //!
-//! No chain belongs to a service. `services` maps (address, protocol, port) to a *code*: how many endpoints there
-//! are and how to choose one. `dispatch` maps the code to a chain shared by all services of that code, which draws a
-//! slot at random and looks (address, protocol, port, slot) up in `slots` for the endpoint. A change of a service is
-//! therefore a change of a few map elements, sent as one atomic batch. The kernel is never listed: our own state is
-//! the truth, and when a batch does not fit, the table is replaced as a whole.
+//! It is made of *features* ([`features`]): services, host ports, policies, guards. Each contributes sets, chains and elements;
+//! what is contributed by whom, and what therefore changes, is decided by [`contents`], which is pure. A change is sent as one
+//! atomic batch of the differences. The kernel is never listed: our own state is the truth, and when a batch does not fit,
+//! the table is replaced as a whole.
 //!
-//! [`ruleset`] is the pure part (elements, claims, deltas), [`skeleton`] the rules, [`batch`] the encoding,
-//! [`table`] the effects, [`host`] a look at the host's own firewall.
+//! [`batch`] is the encoding, [`table`] the effects, [`host`] a look at the host's own firewall.
 
 pub(crate) mod batch;
+pub mod contents;
+pub mod element;
 pub(crate) mod expr;
+pub mod features;
 pub mod host;
-mod map;
-pub mod ruleset;
-pub(crate) mod skeleton;
+pub(crate) mod set;
 pub mod table;
 
-pub use skeleton::Config;
+pub use features::Config;
 
 use std::net::IpAddr;
 

@@ -27,10 +27,12 @@ pub use ipam::{Error as IpamError, Lease, gateway};
 pub use sysctl::Error as SysctlError;
 
 use crate::netlink;
+use crate::nft::Config;
 use crate::nft::Family;
-use crate::nft::ruleset::{Element, Endpoint, Key, Protocol};
-use crate::nft::skeleton::Config;
-use crate::nft::table::{self, Table};
+use crate::nft::contents::Fragment;
+use crate::nft::element::{Endpoint, Key, Protocol};
+use crate::nft::features::{host_ports, masquerade};
+use crate::nft::table::{self, Holder, Table};
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
 
@@ -96,8 +98,8 @@ pub struct Options {
     pub mtu: Option<u32>,
     /// Hide pods behind the node's address when they talk to the outside.
     pub masquerade: bool,
-    /// A service proxy will run: a table that an earlier process left serves until the proxy knows all services.
-    pub proxy: bool,
+    /// Who will contribute to the table: one that an earlier process left serves until all of them know all that it had.
+    pub holders: Vec<Holder>,
     /// Where leases are kept, `DIR/network`.
     pub directory: PathBuf,
 }
@@ -117,7 +119,7 @@ impl Options {
             overlay: "knarr-vxlan".to_owned(),
             mtu: None,
             masquerade: true,
-            proxy: true,
+            holders: vec![Holder::Services],
             directory: directory.into(),
         }
     }
@@ -136,7 +138,8 @@ impl Options {
         }
     }
 
-    fn config(&self) -> Config {
+    /// What the table must know of it.
+    pub fn config(&self) -> Config {
         Config {
             bridge: self.bridge.clone(),
             pod_cidrs: self.pod_cidrs.clone(),
@@ -230,7 +233,7 @@ impl PodNetwork {
         if let Some(address) = options.node_ip {
             overlay::set_up(&options, &mut links, address, mtu)?;
         }
-        let table = Table::open(&options.table, options.config(), options.proxy)?;
+        let table = Table::open(&options.table, options.config(), &options.holders)?;
         crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), host_port_elements(lease)));
         table.replace(ports)?;
@@ -322,7 +325,7 @@ impl Inner {
     }
 
     fn detach(&self, sandbox: &str) -> Result<(), Error> {
-        self.table.replace([(owner(sandbox), Vec::new())])?;
+        self.table.replace([(owner(sandbox), Fragment::default())])?;
         let mut links = open_links()?;
         links.delete(&veth_name(sandbox))?;
         let addresses = self.ipam.lock().leases().get(sandbox).map(|lease| lease.addresses.clone()).unwrap_or_default();
@@ -395,16 +398,16 @@ fn veth_name(sandbox: &str) -> String {
     format!("knv{:012x}", hash & 0xffff_ffff_ffff)
 }
 
-fn host_port_elements(lease: &Lease) -> Vec<Element> {
+fn host_port_elements(lease: &Lease) -> Fragment {
     let mut elements = Vec::new();
     for port in &lease.ports {
         let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
         for pod in lease.addresses.iter().filter(|pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4())) {
             let address = host_ip.unwrap_or(Family::of(*pod).unspecified());
             let key = Key { address, protocol: port.protocol, port: port.host_port };
-            elements.push(Element::host_port(key, Endpoint { address: *pod, port: port.container_port }));
-            elements.push(Element::hairpin(*pod));
+            elements.push(host_ports::element(key, Endpoint { address: *pod, port: port.container_port }));
+            elements.push(masquerade::hairpin(*pod));
         }
     }
-    elements
+    elements.into()
 }

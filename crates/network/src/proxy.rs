@@ -18,7 +18,9 @@ use base::tasks::Tasks;
 use client::{Informer, Informers, Key, ServiceWatch};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 
-use crate::nft::table::{self, Table};
+use crate::nft::contents::Change;
+use crate::nft::element::Endpoint;
+use crate::nft::table::{self, Holder, Table};
 use health::HealthChecks;
 use node::Node;
 use plan::Plan;
@@ -100,7 +102,7 @@ impl Proxy {
             if !first {
                 stale.extend(plan::stale_udp(&old, &new));
             }
-            changes.push((format!("service:{key}"), plan::elements(&new)));
+            changes.push((format!("service:{key}"), plan::fragment(&new)));
             self.health.update(&key, &new);
             if new != Plan::default() {
                 self.plans.insert(key, new);
@@ -120,20 +122,16 @@ impl Proxy {
         Ok(())
     }
 
-    async fn program(
-        &self,
-        changes: Vec<(String, Vec<crate::nft::ruleset::Element>)>,
-        first: bool,
-    ) -> Result<Result<(), table::Error>, Error> {
+    async fn program(&self, changes: Vec<Change>, first: bool) -> Result<Result<(), table::Error>, Error> {
         let table = self.table.clone();
         let work = move || {
             table.replace(changes)?;
-            if first { table.release() } else { Ok(()) }
+            if first { table.release(Holder::Services) } else { Ok(()) }
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
     }
 
-    async fn forget(&self, stale: Vec<(crate::nft::ruleset::Key, Vec<crate::nft::ruleset::Endpoint>)>) -> Result<(), Error> {
+    async fn forget(&self, stale: Vec<(crate::nft::element::Key, Vec<Endpoint>)>) -> Result<(), Error> {
         match tokio::task::spawn_blocking(move || conntrack::forget(&stale)).await.map_err(|_| Error::Stopped)? {
             Ok(count) => tracing::debug!(count, "forgot UDP connections to endpoints that are gone"),
             Err(error) => tracing::warn!(%error, "UDP clients may keep talking to endpoints that are gone"),

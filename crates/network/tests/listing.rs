@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use common::{Netns, isolate, sh, tcp};
+use network::Protocol;
 use network::nft::Config;
 use network::nft::Family;
-use network::nft::ruleset::{Code, Element, Empty, Endpoint, Key, Map, Protocol};
+use network::nft::contents::Fragment;
+use network::nft::element::{Claim, Endpoint, Key};
+use network::nft::features::host_ports;
+use network::nft::features::services::{self, Clients, Empty, Entry};
 use network::nft::table::Table;
-
-const PLAIN: Code =
-    Code { slots: 2, empty: Empty::Reject, sticky: 0, masquerade: false, any_address: false, local: false, restricted: false };
 
 fn open() -> Table {
     let cidrs = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
@@ -25,35 +26,40 @@ fn open() -> Table {
         reserved_ports: vec![6443],
         masquerade: true,
     };
-    Table::open("knarr-test", config, false).unwrap()
+    Table::open("knarr-test", config, &[]).unwrap()
 }
 
-/// A service for each way of choosing an endpoint, on ports from 80 on, with endpoints at ports 8080 and 8081.
-fn services(address: IpAddr, endpoint: IpAddr) -> Vec<Element> {
-    let none = Code { slots: 0, ..PLAIN };
-    let codes = [
-        PLAIN,
-        Code { sticky: 60, ..PLAIN },
-        none,
-        Code { empty: Empty::Drop, ..none },
-        Code { masquerade: true, restricted: true, ..PLAIN },
-        Code { any_address: true, sticky: 60, ..PLAIN },
-        Code { local: true, any_address: true, ..PLAIN },
+/// A service with two endpoints, at ports 8080 and 8081.
+fn plain(address: IpAddr, endpoint: IpAddr, port: u16) -> Entry {
+    Entry {
+        clients: Clients::All,
+        key: Key { address, protocol: Protocol::Tcp, port },
+        slots: [8080, 8081].map(|port| Endpoint { address: endpoint, port }).to_vec(),
+        empty: Empty::Reject,
+        sticky: 0,
+        masquerade: false,
+        sources: None,
+        claim: Claim::ClusterIp,
+    }
+}
+
+/// A service for each way of choosing an endpoint, on ports from 80 on, with a pod that connects to itself and a host port.
+fn every_kind(address: IpAddr, endpoint: IpAddr) -> Fragment {
+    let one = |port| plain(address, endpoint, port);
+    let any = |port| plain(Family::of(address).unspecified(), endpoint, port);
+    let entries = [
+        one(80),
+        Entry { sticky: 60, ..one(81) },
+        Entry { slots: Vec::new(), ..one(82) },
+        Entry { slots: Vec::new(), empty: Empty::Drop, ..one(83) },
+        Entry { masquerade: true, sources: Some(vec![ipnet::IpNet::new(endpoint, 24).unwrap().trunc()]), ..one(84) },
+        Entry { sticky: 60, ..any(85) },
+        Entry { clients: Clients::Outside, ..any(86) },
     ];
-    codes.into_iter().zip(80..).flat_map(|(code, port)| service(address, endpoint, code, port)).collect()
-}
-
-fn service(address: IpAddr, endpoint: IpAddr, code: Code, port: u16) -> Vec<Element> {
-    let address = if code.any_address { Family::of(address).unspecified() } else { address };
-    let key = Key { address, protocol: Protocol::Tcp, port };
-    let endpoints = (0..code.slots).map(|slot| (slot, Endpoint { address: endpoint, port: 8080 + slot as u16 }));
-    let mut elements: Vec<Element> =
-        endpoints.flat_map(|(slot, to)| [Element::slot(key, code.local, slot, to), Element::affine(key, to)]).collect();
-    elements.push(Element::entry(if code.local { Map::External } else { Map::Services }, key, code));
-    elements.push(Element::hairpin(endpoint));
-    elements.push(Element::source(key, ipnet::IpNet::new(endpoint, 24).unwrap()));
-    elements.push(Element::host_port(Key { port: port + 1000, ..key }, Endpoint { address: endpoint, port: 8080 }));
-    elements
+    let mut fragment = services::fragment(&entries);
+    let host_port = Key { port: 1080, ..one(80).key };
+    fragment.extend(vec![services::hairpin(endpoint), host_ports::element(host_port, one(80).slots[0])].into());
+    fragment
 }
 
 #[test]
@@ -63,7 +69,7 @@ fn the_nft_program_lists_every_rule() {
     }
     let table = open();
     let pairs = [("10.43.0.7", "10.42.0.5"), ("fd43::7", "fd42::5")].map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap()));
-    table.replace(pairs.map(|(a, b): (IpAddr, IpAddr)| (a.to_string(), services(a, b)))).unwrap();
+    table.replace(pairs.map(|(a, b): (IpAddr, IpAddr)| (a.to_string(), every_kind(a, b)))).unwrap();
     assert_eq!(sh("nft list tables"), "table ip knarr-test\ntable ip6 knarr-test\n");
     let json: serde_json::Value = serde_json::from_str(&sh("nft -j list ruleset")).unwrap();
     let rules = json["nftables"].as_array().unwrap().iter().filter_map(|object| object.get("rule"));
@@ -84,9 +90,9 @@ fn affinity_of_the_longer_addresses() {
     sh("ip -6 addr add fd42::5/128 dev lo nodad; ip -6 route add fd43::/112 dev lo");
     let table = open();
     let (address, endpoint) = ("fd43::7".parse().unwrap(), "fd42::5".parse().unwrap());
-    let sticky = service(address, endpoint, Code { sticky: 60, ..PLAIN }, 80);
-    let plain = service(address, endpoint, PLAIN, 81);
-    table.replace([("sticky".to_owned(), sticky), ("plain".to_owned(), plain)]).unwrap();
+    let sticky = Entry { sticky: 60, ..plain(address, endpoint, 80) };
+    let both = services::fragment(&[sticky, plain(address, endpoint, 81)]);
+    table.replace([("both".to_owned(), both)]).unwrap();
     let here = Netns::current();
     here.serve(endpoint, 8080, "a");
     here.serve(endpoint, 8081, "b");

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::{Netns, isolate, sh, tcp};
-use network::nft::ruleset::Protocol;
+use network::Protocol;
 use network::{HostPort, Options, PodNetwork, teardown};
 
 /// Everything that must be gone after a teardown. The nft program is not always there.
@@ -25,7 +25,7 @@ fn options(directory: &std::path::Path) -> Options {
         vec!["10.43.0.0/16".parse().unwrap(), "fd43::/112".parse().unwrap()],
     );
     options.local_addresses = vec!["10.43.0.10".parse().unwrap()];
-    options.proxy = false;
+    options.holders = Vec::new();
     options
 }
 

@@ -294,7 +294,7 @@ fn nobody_takes_what_is_not_his() {
     // A pod that says that its host ports are at the service's address, at an address outside, and at the kubelet's port.
     let evil = Netns::new();
     let port = |host_ip: &str, host_port| network::HostPort {
-        protocol: network::nft::ruleset::Protocol::Tcp,
+        protocol: network::Protocol::Tcp,
         container_port: 8080,
         host_port,
         host_ip: Some(host_ip.parse().unwrap()),

@@ -55,6 +55,8 @@ fn roles() -> Vec<(String, Value)> {
         bound("knarr:node-renewal", &format!("{own}:selfnodeclient"), group(NODES)),
         // Service proxy and DNS of a node that is not the server's read as the node itself.
         bound("knarr:node-proxier", "system:node-proxier", group(NODES)),
+        // Policies name peers by labels: who enforces them reads the pods of all nodes.
+        bound("knarr:node-policies", "knarr:network-policies", group(NODES)),
     ];
     let approve = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": ["approve"],
         "resourceNames": ["kubernetes.io/kubelet-serving"]});

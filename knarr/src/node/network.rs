@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use base::readiness::{Gate, Readiness};
 use base::tasks::{OnFailure, Tasks};
-use client::Informers;
+use client::{Informers, Key};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use network::pod::overlay::Overlay;
+use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub(super) struct Start {
     pub(super) informers: Informers,
     pub(super) proxy_informers: Informers,
+    pub(super) admissions: Admissions,
     pub(super) engine: Arc<dyn Runtime>,
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
@@ -42,9 +44,15 @@ impl Start {
     async fn run(self, publish: watch::Sender<Option<network::PodNetwork>>) -> Result<()> {
         let gate = self.readiness.gate("pod-network");
         let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
+        let policies_gate = self.readiness.gate("network-policies");
         let pod_cidrs = self.pod_cidrs().await?;
         let options = network::Options { pod_cidrs: pod_cidrs.clone(), ..self.options };
         let inner_cidrs = [&options.cluster_cidrs[..], &options.service_cidrs].concat();
+        let policies = network::policy::Options {
+            node_name: self.node_name.clone(),
+            dns: options.local_addresses.clone(),
+            config: options.config(),
+        };
         let pods = network::PodNetwork::start(options).await.context("pod network")?;
         let live: BTreeSet<_> = self.engine.sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
         pods.reconcile(&live).await?;
@@ -57,6 +65,10 @@ impl Start {
         let server = dns::Server::bind(self.dns, self.tasks.clone()).await?;
         server.run(&self.proxy_informers, dns_gate);
         let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs, inner_cidrs };
+        let informers = self.proxy_informers.clone();
+        let run = network::policy::run(policies, informers, pods.table().clone(), self.admissions, policies_gate);
+        self.tasks
+            .spawn_until_cancelled("network policies", OnFailure::Shutdown, async { run.await.map(|never| match never {}) });
         let run = network::proxy::run(proxy, self.proxy_informers, pods.table().clone(), proxy_gate, self.tasks.clone());
         self.tasks.spawn_until_cancelled("service proxy", OnFailure::Shutdown, async { run.await.map(|never| match never {}) });
         // The sender lives as long as pods may be attached.
@@ -104,16 +116,19 @@ async fn follow(mut overlay: Overlay, informers: Informers, gate: Gate) -> Resul
 }
 
 /// A network for pods that is there once it is published.
-pub(super) fn deferred(network: watch::Receiver<Option<network::PodNetwork>>) -> Arc<dyn PodNetwork> {
-    Arc::new(Deferred(network))
+pub(super) fn deferred(network: watch::Receiver<Option<network::PodNetwork>>, policies: Policies) -> Arc<dyn PodNetwork> {
+    Arc::new(Deferred { network, policies })
 }
 
-/// The pod network, as soon as it is there: pods wait for it.
-struct Deferred(watch::Receiver<Option<network::PodNetwork>>);
+/// The pod network, as soon as it is there: pods wait for it, and for the policies that isolate them.
+struct Deferred {
+    network: watch::Receiver<Option<network::PodNetwork>>,
+    policies: Policies,
+}
 
 impl Deferred {
     async fn get(&self) -> Result<network::PodNetwork, RuntimeError> {
-        let mut receiver = self.0.clone();
+        let mut receiver = self.network.clone();
         let there = receiver.wait_for(Option::is_some).await.map(|network| network.clone()).ok().flatten();
         there.ok_or_else(|| RuntimeError::Internal("the pod network has stopped".into()))
     }
@@ -125,11 +140,17 @@ impl PodNetwork for Deferred {
         &self,
         sandbox: &str,
         netns: &Path,
-        _: &PodIdentity,
+        pod: &PodIdentity,
         ports: &[HostPort],
     ) -> Result<Vec<IpAddr>, RuntimeError> {
         let ports = ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
-        self.get().await?.attach(sandbox, netns, &ports).await.map_err(|error| RuntimeError::Internal(error.to_string()))
+        let internal = |error: String| RuntimeError::Internal(error);
+        let attached = self.get().await?.attach(sandbox, netns, &ports).await;
+        let addresses = attached.map_err(|error| internal(error.to_string()))?;
+        let key = Key::namespaced(&pod.namespace, &pod.name);
+        let starting = Starting { key, uid: pod.uid.clone(), addresses: addresses.clone() };
+        self.policies.admit(starting).await.map_err(|error| internal(error.to_string()))?;
+        Ok(addresses)
     }
 
     async fn detach(&self, sandbox: &str) -> Result<(), RuntimeError> {
@@ -138,7 +159,7 @@ impl PodNetwork for Deferred {
 }
 
 fn host_port(port: &HostPort) -> Result<network::HostPort, RuntimeError> {
-    let protocol = network::nft::ruleset::Protocol::from_name(Some(&port.protocol))
+    let protocol = network::Protocol::from_name(Some(&port.protocol))
         .ok_or_else(|| RuntimeError::Unsupported(format!("protocol {:?} of a host port", port.protocol)))?;
     Ok(network::HostPort { protocol, container_port: port.container_port, host_port: port.host_port, host_ip: port.host_ip })
 }

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("scheduler", &["base", "apimachinery", "pods", "client"]),
     ("runtime", &["base"]),
     ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "runtime"]),
-    ("network", &["base", "client"]),
+    ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
     ("ingress", &["base", "client"]),
     ("testing", &["base", "client"]),

@@ -234,6 +234,11 @@ pub(super) static ROLES: &[Role] = &[
             ("list watch", "networking.k8s.io", "servicecidrs"),
         ],
     ),
+    // Upstream leaves policies to network plugins, which bring their own role: ours.
+    plain(
+        "knarr:network-policies",
+        &[("list watch", "core", "pods namespaces"), ("list watch", "networking.k8s.io", "networkpolicies")],
+    ),
 ];
 
 /// Name, role, subjects.
@@ -244,6 +249,7 @@ pub(super) static BINDINGS: &[(&str, &str, &str)] = &[
     ("system:basic-user", "system:basic-user", "g:system:authenticated"),
     ("system:public-info-viewer", "system:public-info-viewer", "g:system:authenticated g:system:unauthenticated"),
     ("system:node-proxier", "system:node-proxier", "u:system:kube-proxy"),
+    ("knarr:network-policies", "knarr:network-policies", "u:system:kube-proxy"),
     ("system:kube-controller-manager", "system:kube-controller-manager", "u:system:kube-controller-manager"),
     ("system:kube-dns", "system:kube-dns", "s:kube-system/kube-dns"),
     ("system:coredns", "system:coredns", "s:kube-system/coredns"),

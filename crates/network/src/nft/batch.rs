@@ -4,7 +4,7 @@ use crate::netlink::{ACK, APPEND, Buffer, CREATE, EXCL};
 
 use super::Family;
 use super::expr::{Expr, Verdict, data, encode_verdict};
-use super::map::Map;
+use super::set::{Field, SetId, Values};
 
 const SUBSYS: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
@@ -16,11 +16,15 @@ const DEL_CHAIN: u16 = SUBSYS | 5;
 const NEW_RULE: u16 = SUBSYS | 6;
 const DEL_RULE: u16 = SUBSYS | 8;
 const NEW_SET: u16 = SUBSYS | 9;
+const DEL_SET: u16 = SUBSYS | 11;
 const NEW_ELEMENT: u16 = SUBSYS | 12;
 const DEL_ELEMENT: u16 = SUBSYS | 14;
 
 /// More elements in one message would overflow the 16-bit length of the attribute that holds them.
 const ELEMENTS_PER_MESSAGE: usize = 400;
+
+/// Most bytes of a comment.
+const COMMENT: usize = 127;
 
 /// Hook of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,39 +36,50 @@ pub(crate) struct Hook {
     pub(crate) priority: i32,
 }
 
-/// What a set maps its keys to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Values {
-    Nothing,
-    Verdicts,
-    Data(Vec<Field>),
-}
-
-/// A field of a key or value: the type number of the nft program (so that it can list the table) and bytes, padded to four.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
-    pub(crate) kind: u32,
-    pub(crate) len: u32,
-}
-
-/// A set or map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Set {
-    pub(crate) name: &'static str,
-    pub(crate) key: Vec<Field>,
-    pub(crate) values: Values,
-    /// Elements are added by rules and expire; the most elements.
-    pub(crate) dynamic: Option<u32>,
-    /// Elements are ranges: their keys hold the first and then the last.
-    pub(crate) ranges: bool,
-}
-
 /// The value of an element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     None,
     Data(Box<[u8]>),
     Verdict(Verdict),
+}
+
+/// A rule of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) exprs: Vec<Expr>,
+    pub(crate) comment: Option<String>,
+}
+
+impl Rule {
+    pub(crate) fn new(exprs: Vec<Expr>) -> Self {
+        Self { exprs, comment: None }
+    }
+
+    /// The same rule with a comment, of which the kernel keeps the first 127 bytes.
+    pub(crate) fn commented(self, text: &str) -> Self {
+        Self { comment: Some(text[..text.floor_char_boundary(COMMENT)].to_owned()), ..self }
+    }
+}
+
+/// A chain with all its rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: String,
+    pub(crate) hook: Option<Hook>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// A chain that others jump to.
+    pub(crate) fn regular(name: impl Into<String>, rules: Vec<Rule>) -> Self {
+        Self { name: name.into(), hook: None, rules }
+    }
+
+    /// A chain that packets begin with.
+    pub(crate) fn base(name: &str, hook: Hook, rules: Vec<Rule>) -> Self {
+        Self { name: name.to_owned(), hook: Some(hook), rules }
+    }
 }
 
 /// A key and its value.
@@ -78,10 +93,11 @@ pub(crate) enum Op {
     NewChain { name: String, hook: Option<Hook> },
     FlushChain { name: String },
     DelChain { name: String },
-    NewRule { chain: String, exprs: Vec<Expr>, comment: Option<String> },
-    NewSet(Set),
-    Add { set: &'static str, elements: Vec<Pair> },
-    Remove { set: &'static str, keys: Vec<Box<[u8]>> },
+    NewRule { chain: String, rule: Rule },
+    NewSet(SetId),
+    DelSet(SetId),
+    Add { set: SetId, elements: Vec<Pair> },
+    Remove { set: SetId, keys: Vec<Box<[u8]>> },
 }
 
 /// Encodes `ops` for the table `table` in each family. The messages of the n-th operation have sequence number n; the
@@ -139,27 +155,28 @@ impl Encoder<'_> {
             Op::NewChain { name, hook } => self.message(NEW_CHAIN, CREATE, family, |b| encode_chain(b, name, *hook)),
             Op::FlushChain { name } => self.message(DEL_RULE, 0, family, |b| b.string(2, name)),
             Op::DelChain { name } => self.message(DEL_CHAIN, 0, family, |b| b.string(3, name)),
-            Op::NewRule { chain, exprs, comment } => self.message(NEW_RULE, CREATE | APPEND, family, |b| {
+            Op::NewRule { chain, rule } => self.message(NEW_RULE, CREATE | APPEND, family, |b| {
                 b.string(2, chain);
-                b.nested(4, |b| exprs.iter().for_each(|expr| expr.encode(family, b)));
-                if let Some(text) = comment {
+                b.nested(4, |b| rule.exprs.iter().for_each(|expr| expr.encode(family, b)));
+                if let Some(text) = &rule.comment {
                     b.attr(7, &encode_comment(text));
                 }
             }),
             Op::NewSet(set) => {
                 self.set_id += 1;
                 let id = self.set_id;
-                self.message(NEW_SET, CREATE, family, |b| encode_set(b, set, id));
+                self.message(NEW_SET, CREATE, family, |b| encode_set(b, family, *set, id));
             }
+            Op::DelSet(set) => self.message(DEL_SET, 0, family, |b| b.string(2, &set.name())),
             Op::Add { set, elements } => {
                 for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
-                    self.message(NEW_ELEMENT, CREATE | EXCL, family, |b| encode_elements(b, set, chunk.iter()));
+                    self.message(NEW_ELEMENT, CREATE | EXCL, family, |b| encode_elements(b, *set, chunk.iter()));
                 }
             }
             Op::Remove { set, keys } => {
                 for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
                     let pairs: Vec<Pair> = chunk.iter().map(|key| (key.clone(), Value::None)).collect();
-                    self.message(DEL_ELEMENT, 0, family, |b| encode_elements(b, set, pairs.iter()));
+                    self.message(DEL_ELEMENT, 0, family, |b| encode_elements(b, *set, pairs.iter()));
                 }
             }
         }
@@ -183,60 +200,61 @@ fn encode_chain(b: &mut Buffer, name: &str, hook: Option<Hook>) {
     }
 }
 
-fn encode_set(b: &mut Buffer, set: &Set, id: u32) {
+fn encode_set(b: &mut Buffer, family: Family, set: SetId, id: u32) {
     const MAP: u32 = 0x8;
     const TIMEOUT: u32 = 0x10;
     const EVAL: u32 = 0x20;
     const INTERVAL: u32 = 0x4;
     const CONCATENATED: u32 = 0x80;
+    let kind = set.kind;
     let mut flags = 0;
-    if set.values != Values::Nothing {
+    if kind.values != Values::Nothing {
         flags |= MAP;
     }
-    if set.dynamic.is_some() {
+    if kind.dynamic.is_some() {
         flags |= TIMEOUT | EVAL;
     }
-    if set.ranges {
+    if kind.ranges {
         flags |= INTERVAL | CONCATENATED;
     }
-    let (key_type, key_len) = concatenated(&set.key);
-    b.string(2, set.name);
+    let (key_type, key_len) = concatenated(family, kind.key);
+    b.string(2, &set.name());
     b.be32(3, flags);
     b.be32(4, key_type);
     b.be32(5, key_len);
-    match &set.values {
+    match kind.values {
         Values::Nothing => (),
         Values::Verdicts => b.be32(6, 0xffff_ff00),
         Values::Data(fields) => {
-            let (data_type, data_len) = concatenated(fields);
+            let (data_type, data_len) = concatenated(family, fields);
             b.be32(6, data_type);
             b.be32(7, data_len);
         }
     }
-    if let Some(size) = set.dynamic {
+    if let Some(size) = kind.dynamic {
         b.nested(9, |b| b.be32(1, size));
-    } else if set.ranges {
-        let field = |b: &mut Buffer, field: &Field| b.nested(1, |b| b.be32(1, field.len));
-        b.nested(9, |b| b.nested(2, |b| set.key.iter().for_each(|one| field(b, one))));
+    } else if kind.ranges {
+        let field = |b: &mut Buffer, field: &Field| b.nested(1, |b| b.be32(1, field.len(family)));
+        b.nested(9, |b| b.nested(2, |b| kind.key.iter().for_each(|one| field(b, one))));
     }
     b.be32(10, id);
 }
 
 /// Type (six bits per field, as the nft program does) and length of a concatenation.
-fn concatenated(fields: &[Field]) -> (u32, u32) {
-    let kind = fields.iter().fold(0, |kind, field| kind << 6 | field.kind);
+fn concatenated(family: Family, fields: &[Field]) -> (u32, u32) {
+    let kind = fields.iter().fold(0, |kind, field| kind << 6 | field.kind(family));
     match fields {
-        [one] => (kind, one.len),
-        many => (kind, many.iter().map(|field| field.len.next_multiple_of(4)).sum()),
+        [one] => (kind, one.len(family)),
+        many => (kind, many.iter().map(|field| field.len(family).next_multiple_of(4)).sum()),
     }
 }
 
-fn encode_elements<'a>(b: &mut Buffer, set: &str, elements: impl Iterator<Item = &'a Pair>) {
-    b.string(2, set);
+fn encode_elements<'a>(b: &mut Buffer, set: SetId, elements: impl Iterator<Item = &'a Pair>) {
+    b.string(2, &set.name());
     b.nested(3, |b| {
         for (key, value) in elements {
             b.nested(1, |b| {
-                match set == Map::Sources.name() {
+                match set.kind.ranges {
                     true => {
                         let (first, last) = key.split_at(key.len() / 2);
                         data(b, 1, first);

@@ -6,6 +6,7 @@
 use crate::netlink::Buffer;
 
 use super::Family;
+use super::set::SetId;
 
 /// Index of a 32-bit register, 0 to 15.
 pub(crate) type Reg = u32;
@@ -16,8 +17,9 @@ const FIRST_REG32: u32 = 8;
 /// Where a packet goes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// Ends this base chain; later ones still see the packet.
+    Accept,
     Drop,
-    Return,
     Jump(String),
     Goto(String),
 }
@@ -34,6 +36,26 @@ pub(crate) enum Refusal {
 pub(crate) enum Remember {
     Update { data: Reg, seconds: u32 },
     Forget { data: Reg },
+}
+
+/// How a register is compared with a value, byte by byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Is {
+    Equal = 0,
+    Unequal = 1,
+    AtMost = 3,
+    AtLeast = 5,
+}
+
+/// What is asked of a packet's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// Bits of what the packet is to it (one word).
+    State = 0,
+    /// Whether the packet goes the way of the first one: 0, or comes back: 1 (one byte). Without a connection the rule ends.
+    Direction = 1,
+    /// Status bits (one word).
+    Status = 2,
 }
 
 /// Keys of the meta expression.
@@ -67,10 +89,10 @@ pub(crate) enum Expr {
     SetMark {
         reg: Reg,
     },
-    /// Continues when equal (or when not).
+    /// Continues when the register is so.
     Compare {
         reg: Reg,
-        equal: bool,
+        is: Is,
         value: Vec<u8>,
     },
     /// reg = (reg & mask) ^ xor.
@@ -86,14 +108,14 @@ pub(crate) enum Expr {
     Verdict(Verdict),
     /// Continues when the key in `reg` is in the set (or when not); `data` receives a map's value.
     Lookup {
-        set: &'static str,
+        set: SetId,
         reg: Reg,
         data: Option<Reg>,
         invert: bool,
     },
     /// Looks the key up in a verdict map and takes its verdict.
     Dispatch {
-        set: &'static str,
+        set: SetId,
         reg: Reg,
     },
     /// reg = random number modulo `modulus`, plus `offset`; host byte order.
@@ -107,8 +129,9 @@ pub(crate) enum Expr {
         source: bool,
         reg: Reg,
     },
-    /// reg = status bits of the connection.
-    ConnectionStatus {
+    /// reg = something of the connection.
+    Connection {
+        what: Connection,
         reg: Reg,
     },
     Dnat {
@@ -118,7 +141,7 @@ pub(crate) enum Expr {
     Masquerade,
     Reject(Refusal),
     Remember {
-        set: &'static str,
+        set: SetId,
         key: Reg,
         action: Remember,
     },
@@ -135,7 +158,7 @@ impl Expr {
             Self::Lookup { .. } | Self::Dispatch { .. } => "lookup",
             Self::Random { .. } => "numgen",
             Self::AddressType { .. } => "fib",
-            Self::ConnectionStatus { .. } => "ct",
+            Self::Connection { .. } => "ct",
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Reject(_) => "reject",
@@ -163,9 +186,9 @@ impl Expr {
                 b.be32(2, Meta::Mark as u32);
                 b.be32(3, FIRST_REG32 + reg);
             }
-            Self::Compare { reg, equal, value } => {
+            Self::Compare { reg, is, value } => {
                 b.be32(1, FIRST_REG32 + reg);
-                b.be32(2, u32::from(!equal));
+                b.be32(2, *is as u32);
                 data(b, 3, value);
             }
             Self::Bitwise { reg, mask, xor } => {
@@ -183,8 +206,8 @@ impl Expr {
                 b.be32(1, VERDICT_REG);
                 b.nested(2, |b| encode_verdict(b, verdict));
             }
-            Self::Lookup { set, reg, data, invert } => lookup(b, set, *reg, data.map(|reg| FIRST_REG32 + reg), *invert),
-            Self::Dispatch { set, reg } => lookup(b, set, *reg, Some(VERDICT_REG), false),
+            Self::Lookup { set, reg, data, invert } => lookup(b, *set, *reg, data.map(|reg| FIRST_REG32 + reg), *invert),
+            Self::Dispatch { set, reg } => lookup(b, *set, *reg, Some(VERDICT_REG), false),
             Self::Random { reg, modulus, offset } => {
                 b.be32(1, FIRST_REG32 + reg);
                 b.be32(2, *modulus);
@@ -196,9 +219,9 @@ impl Expr {
                 b.be32(2, 3);
                 b.be32(3, if *source { 1 } else { 2 });
             }
-            Self::ConnectionStatus { reg } => {
+            Self::Connection { what, reg } => {
                 b.be32(1, FIRST_REG32 + reg);
-                b.be32(2, 2);
+                b.be32(2, *what as u32);
             }
             Self::Dnat { address, port } => {
                 b.be32(1, 1);
@@ -215,7 +238,7 @@ impl Expr {
                 b.be32(1, 0);
                 b.attr(2, &[if family == Family::V4 { 3 } else { 4 }]);
             }
-            Self::Remember { set, key, action } => remember(b, set, *key, *action),
+            Self::Remember { set, key, action } => remember(b, *set, *key, *action),
         }
     }
 }
@@ -227,8 +250,8 @@ fn payload(b: &mut Buffer, base: u32, offset: u32, len: u32, reg: Reg) {
     b.be32(4, len);
 }
 
-fn lookup(b: &mut Buffer, set: &str, reg: Reg, data: Option<u32>, invert: bool) {
-    b.string(1, set);
+fn lookup(b: &mut Buffer, set: SetId, reg: Reg, data: Option<u32>, invert: bool) {
+    b.string(1, &set.name());
     b.be32(2, FIRST_REG32 + reg);
     if let Some(data) = data {
         b.be32(3, data);
@@ -238,8 +261,8 @@ fn lookup(b: &mut Buffer, set: &str, reg: Reg, data: Option<u32>, invert: bool) 
     }
 }
 
-fn remember(b: &mut Buffer, set: &str, key: Reg, action: Remember) {
-    b.string(1, set);
+fn remember(b: &mut Buffer, set: SetId, key: Reg, action: Remember) {
+    b.string(1, &set.name());
     match action {
         Remember::Update { data, seconds } => {
             b.be32(3, 1);
@@ -264,8 +287,8 @@ pub(super) fn data(b: &mut Buffer, kind: u16, value: &[u8]) {
 /// NFTA_DATA_VERDICT, to be put into a data attribute.
 pub(super) fn encode_verdict(b: &mut Buffer, verdict: &Verdict) {
     let (code, chain) = match verdict {
+        Verdict::Accept => (1, None),
         Verdict::Drop => (0, None),
-        Verdict::Return => (-5, None),
         Verdict::Jump(chain) => (-3, Some(chain)),
         Verdict::Goto(chain) => (-4, Some(chain)),
     };

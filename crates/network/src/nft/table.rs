@@ -1,6 +1,6 @@
 //! The table in the kernel and the state that it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::batch::{self, Op};
-use super::ruleset::{Delta, Element, Ruleset};
-use super::skeleton::{self, Config};
+use super::batch::{self, Op, Rule};
+use super::contents::{Change, Contents, Delta};
+use super::features::{self, Config};
 use super::{Family, expr::Expr};
 use crate::netlink::{self, Socket};
 
@@ -74,45 +74,58 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
 #[derive(Clone)]
 pub struct Table(Arc<Mutex<Inner>>);
 
+/// Those whose contributions must be known before the table of an earlier process is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// The service proxy.
+    Services,
+    /// Network policies.
+    Policies,
+}
+
 struct Inner {
     name: String,
     config: Config,
     families: Vec<Family>,
     socket: Socket,
-    ruleset: Ruleset,
-    /// The kernel holds exactly `ruleset`.
+    contents: Contents,
+    /// The kernel holds exactly `contents`.
     clean: bool,
     /// A table of an earlier process still serves; it is replaced when all that it served is known again.
-    held: bool,
+    held: BTreeSet<Holder>,
 }
 
 impl Table {
-    /// Opens the table `name` for the families of the pod ranges. With `hold`, a table that an earlier process left
-    /// keeps serving until [`Table::release`]; otherwise it is replaced at once.
-    pub fn open(name: &str, config: Config, hold: bool) -> Result<Self, Error> {
+    /// Opens the table `name` for the families of the pod ranges. A table that an earlier process left keeps serving until
+    /// each of `holders` has called [`Table::release`]; without holders it is replaced at once.
+    pub fn open(name: &str, config: Config, holders: &[Holder]) -> Result<Self, Error> {
         let mut families: Vec<Family> = config.pod_cidrs.iter().map(|cidr| Family::of(cidr.addr())).collect();
         families.sort_unstable();
         families.dedup();
         let socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(Error::Open)?;
-        let ruleset = Ruleset::default();
-        let mut inner = Inner { name: name.to_owned(), config, families, socket, ruleset, clean: false, held: false };
+        let mut contents = Contents::default();
+        contents.replace([("features".to_owned(), features::fixed(&config, &families))]);
+        let held = BTreeSet::new();
+        let mut inner = Inner { name: name.to_owned(), config, families, socket, contents, clean: false, held };
         inner.probe()?;
-        inner.held = hold && inner.exists()?;
+        if !holders.is_empty() && inner.exists()? {
+            inner.held.extend(holders);
+        }
         inner.flush()?;
         Ok(Self(Arc::new(Mutex::new(inner))))
     }
 
-    /// Replaces the elements of each owner. When this fails, the wanted state is kept and the next call tries again.
-    pub fn replace(&self, changes: impl IntoIterator<Item = (String, Vec<Element>)>) -> Result<(), Error> {
+    /// Replaces what each owner contributes. When this fails, the wanted state is kept and the next call tries again.
+    pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
-        let deltas = inner.ruleset.replace(changes);
+        let deltas = inner.contents.replace(changes);
         inner.apply(deltas)
     }
 
-    /// Lets go of a held table: from now on the kernel holds what the owners want.
-    pub fn release(&self) -> Result<(), Error> {
+    /// Lets go of a held table: when nobody holds it any more, the kernel holds what the owners want.
+    pub fn release(&self, holder: Holder) -> Result<(), Error> {
         let mut inner = self.0.lock();
-        inner.held = false;
+        inner.held.remove(&holder);
         inner.flush()
     }
 
@@ -149,20 +162,20 @@ fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) -> Result<(
 
 impl Inner {
     fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {
-        if !self.clean || self.held {
+        if !self.clean || !self.held.is_empty() {
             return self.flush();
         }
         let changed: usize = deltas.values().map(Delta::len).sum();
         let ops: Vec<_> = deltas
             .into_iter()
             .filter(|(family, delta)| self.families.contains(family) && !delta.is_empty())
-            .map(|(family, delta)| (family, skeleton::update(family, delta)))
+            .map(|(family, delta)| (family, delta.ops()))
             .collect();
         if ops.is_empty() {
             return Ok(());
         }
         METRICS.changes.inc_by(changed as u64);
-        METRICS.elements.set(self.ruleset.len() as i64);
+        METRICS.elements.set(self.contents.len() as i64);
         if let Err(error) = send(&mut self.socket, &self.name, &ops) {
             // Somebody else changed our table, or flushed the rule set: put back what belongs there.
             tracing::warn!(table = %self.name, %error, "the table in the kernel is not as we left it, replacing it");
@@ -174,23 +187,22 @@ impl Inner {
 
     /// Makes the kernel hold the wanted state, by one batch that replaces the table.
     fn flush(&mut self) -> Result<(), Error> {
-        if self.held || self.clean {
+        if self.clean || !self.held.is_empty() {
             return Ok(());
         }
-        let mut contents = self.ruleset.everything();
+        let mut contents = self.contents.everything();
         let comment = || Some("Knarr pod network and services".to_owned());
         let ops: Vec<_> = self
             .families
             .iter()
             .map(|family| {
                 let mut ops = vec![Op::NewTable { comment: comment() }, Op::DelTable, Op::NewTable { comment: comment() }];
-                ops.extend(skeleton::create(&self.config, *family));
-                ops.extend(skeleton::update(*family, contents.remove(family).unwrap_or_default()));
+                ops.extend(contents.remove(family).unwrap_or_default().ops());
                 (*family, ops)
             })
             .collect();
         METRICS.replacements.inc();
-        METRICS.elements.set(self.ruleset.len() as i64);
+        METRICS.elements.set(self.contents.len() as i64);
         send(&mut self.socket, &self.name, &ops).map_err(|source| Error::Batch { table: self.name.clone(), source })?;
         self.clean = true;
         Ok(())
@@ -214,7 +226,9 @@ impl Inner {
     fn probe(&mut self) -> Result<(), Error> {
         let name = format!("{}-probe", self.name);
         for family in self.families.clone() {
-            let whole = skeleton::probe(&self.config, family);
+            let mut sample = Contents::default();
+            let mut deltas = sample.replace([("sample".to_owned(), features::samples(&self.config, family))]);
+            let whole = deltas.remove(&family).unwrap_or_default().ops();
             let attempt = |socket: &mut Socket, ops: Vec<Op>| {
                 let ops = [vec![Op::NewTable { comment: None }], ops, vec![Op::DelTable]].concat();
                 send(socket, &name, &[(family, ops)])
@@ -223,7 +237,7 @@ impl Inner {
             for (feature, option, exprs) in features() {
                 let chain = "probe".to_owned();
                 let new_chain = Op::NewChain { name: chain.clone(), hook: None };
-                let ops = vec![new_chain, Op::NewRule { chain, exprs, comment: None }];
+                let ops = vec![new_chain, Op::NewRule { chain, rule: Rule::new(exprs) }];
                 if let Err(source) = attempt(&mut self.socket, ops) {
                     return Err(Error::Missing { feature, option, source });
                 }
@@ -240,7 +254,7 @@ fn features() -> Vec<(&'static str, &'static str, Vec<Expr>)> {
     vec![
         ("numgen", "CONFIG_NFT_NUMGEN", vec![Expr::Random { reg: 0, modulus: 2, offset: 0 }]),
         ("fib", "CONFIG_NFT_FIB_IPV4 and CONFIG_NFT_FIB_IPV6", vec![Expr::AddressType { source: true, reg: 0 }]),
-        ("ct", "CONFIG_NFT_CT", vec![Expr::ConnectionStatus { reg: 0 }]),
+        ("ct", "CONFIG_NFT_CT", vec![Expr::Connection { what: super::expr::Connection::Status, reg: 0 }]),
         ("reject", "CONFIG_NFT_REJECT", vec![Expr::Reject(Refusal::TcpReset)]),
     ]
 }

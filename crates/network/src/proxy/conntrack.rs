@@ -9,7 +9,7 @@ use nix::sys::socket::SockProtocol;
 
 use crate::netlink::{self, Socket, attribute};
 use crate::nft::Family;
-use crate::nft::ruleset::{Endpoint, Key, Protocol};
+use crate::nft::element::{Endpoint, Key, Protocol};
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;

@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
 use super::node::Node;
 use crate::nft::Family;
-use crate::nft::ruleset::{Endpoint, Protocol};
+use crate::nft::element::{Endpoint, Protocol};
 
 /// Endpoints for clients, each list sorted and without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

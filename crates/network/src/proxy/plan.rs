@@ -11,29 +11,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::endpoints::{Chosen, choose};
 use super::node::Node;
 use crate::nft::Family;
-use crate::nft::ruleset::{Claim, Code, Element, Empty, Endpoint, Key, Map, Protocol};
-
-/// One place where clients connect to a service, and the endpoints that they may get. Slots keep their endpoints as
-/// long as they can, so that a change of one endpoint is a change of one or two slots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// `Services`, or `External` for clients from outside.
-    pub map: Map,
-    /// Where clients connect to.
-    pub key: Key,
-    /// The endpoint in each slot.
-    pub slots: Vec<Endpoint>,
-    /// What happens without slots.
-    pub empty: Empty,
-    /// Affinity timeout, seconds; 0 is none.
-    pub sticky: u32,
-    /// Clients are hidden behind the node's address.
-    pub masquerade: bool,
-    /// The clients that are served, without overlaps; None: everybody.
-    pub sources: Option<Vec<IpNet>>,
-    /// Whose claim the key is.
-    pub claim: Claim,
-}
+use crate::nft::contents::Fragment;
+use crate::nft::element::{Claim, Endpoint, Key, Protocol};
+use crate::nft::features::services::{self, Clients, Empty, Entry};
 
 /// The entries of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,41 +50,21 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
     plan
 }
 
-/// The elements of a plan.
-pub fn elements(plan: &Plan) -> Vec<Element> {
-    let mut elements = Vec::new();
-    for entry in &plan.entries {
-        let local = entry.map == Map::External;
-        let code = Code {
-            slots: entry.slots.len() as u32,
-            empty: entry.empty,
-            sticky: entry.sticky,
-            masquerade: entry.masquerade,
-            any_address: entry.key.address.is_unspecified(),
-            local,
-            restricted: entry.sources.is_some(),
-        };
-        let mut own = vec![Element::entry(entry.map, entry.key, code)];
-        own.extend(entry.sources.iter().flatten().map(|range| Element::source(entry.key, *range)));
-        for (index, endpoint) in entry.slots.iter().enumerate() {
-            own.push(Element::slot(entry.key, local, index as u32, *endpoint));
-            if entry.sticky > 0 {
-                own.push(Element::affine(entry.key, *endpoint));
-            }
-        }
-        elements.extend(own.into_iter().map(|element| element.claimed(entry.claim)));
-    }
-    elements.extend(plan.hairpin.iter().map(|address| Element::hairpin(*address)));
-    elements
+/// What a plan contributes to the table.
+pub fn fragment(plan: &Plan) -> Fragment {
+    let mut fragment = services::fragment(&plan.entries);
+    fragment.elements.extend(plan.hairpin.iter().map(|address| services::hairpin(*address)));
+    fragment
 }
 
 /// Places whose UDP endpoints shrank or appeared: connections that the kernel tracks may still go the old way.
 pub fn stale_udp(old: &Plan, new: &Plan) -> Vec<(Key, Vec<Endpoint>)> {
-    let now: HashMap<(Map, Key), &Entry> = new.entries.iter().map(|entry| ((entry.map, entry.key), entry)).collect();
-    let before: HashMap<(Map, Key), &Entry> = old.entries.iter().map(|entry| ((entry.map, entry.key), entry)).collect();
+    let now: HashMap<(Clients, Key), &Entry> = new.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
+    let before: HashMap<(Clients, Key), &Entry> = old.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
     let mut stale: HashMap<Key, Vec<Endpoint>> = HashMap::new();
     for place in before.keys().chain(now.keys()) {
-        let slots = |entries: &HashMap<(Map, Key), &Entry>| entries.get(place).map_or(&[][..], |entry| &entry.slots[..]).to_vec();
+        let slots =
+            |entries: &HashMap<(Clients, Key), &Entry>| entries.get(place).map_or(&[][..], |entry| &entry.slots[..]).to_vec();
         let (old, new) = (slots(&before), slots(&now));
         let changed = old.iter().any(|endpoint| !new.contains(endpoint)) || old.is_empty() != new.is_empty();
         if place.1.protocol == Protocol::Udp && changed {
@@ -112,8 +72,8 @@ pub fn stale_udp(old: &Plan, new: &Plan) -> Vec<(Key, Vec<Endpoint>)> {
         }
     }
     for (key, valid) in &mut stale {
-        for map in [Map::Services, Map::External] {
-            valid.extend(now.get(&(map, *key)).iter().flat_map(|entry| entry.slots.iter().copied()));
+        for clients in [Clients::All, Clients::Outside] {
+            valid.extend(now.get(&(clients, *key)).iter().flat_map(|entry| entry.slots.iter().copied()));
         }
     }
     stale.into_iter().collect()
@@ -178,20 +138,20 @@ fn plan_port(
     let sticky = sticky(spec);
     // Without endpoints anywhere the service is known to be down; with some elsewhere a Local policy is just silent.
     let empty = if chosen.all.is_empty() { Empty::Reject } else { Empty::Drop };
-    let entry = |map, key, slots: &[Endpoint], masquerade| Entry {
-        map,
+    let entry = |clients, key, slots: &[Endpoint], masquerade| Entry {
+        clients,
         key,
         slots: slots.to_vec(),
         empty,
         sticky,
         masquerade,
         sources: None,
-        claim: if masquerade || map == Map::External { Claim::External } else { Claim::ClusterIp },
+        claim: if masquerade || clients == Clients::Outside { Claim::External } else { Claim::ClusterIp },
     };
     let mut entries = Vec::new();
     let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
     for address in cluster_ips(spec).into_iter().filter(|address| Family::of(*address) == family) {
-        entries.extend(key(address, port.port).map(|key| entry(Map::Services, key, internal, false)));
+        entries.extend(key(address, port.port).map(|key| entry(Clients::All, key, internal, false)));
     }
     let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
     let externals = external_ips(service, spec).into_iter();
@@ -201,14 +161,14 @@ fn plan_port(
         .collect();
     outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None))));
     for (key, sources) in outside {
-        entries.push(Entry { sources: sources.clone(), ..entry(Map::Services, key, &chosen.all, true) });
+        entries.push(Entry { sources: sources.clone(), ..entry(Clients::All, key, &chosen.all, true) });
         if external_local(spec) {
             // The client's address is kept: its packets stay on this node.
-            entries.push(Entry { sources, ..entry(Map::External, key, &chosen.local, false) });
+            entries.push(Entry { sources, ..entry(Clients::Outside, key, &chosen.local, false) });
         }
     }
     let mut seen = std::collections::HashSet::new();
-    entries.retain(|entry| seen.insert((entry.map, entry.key)));
+    entries.retain(|entry| seen.insert((entry.clients, entry.key)));
     plan.entries.extend(entries);
     let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
     plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));
@@ -226,9 +186,9 @@ fn sticky(spec: &ServiceSpec) -> u32 {
 }
 
 fn keep_slots(plan: &mut Plan, previous: &Plan) {
-    let old: HashMap<(Map, Key), &Entry> = previous.entries.iter().map(|entry| ((entry.map, entry.key), entry)).collect();
+    let old: HashMap<(Clients, Key), &Entry> = previous.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
     for entry in &mut plan.entries {
-        if let Some(old) = old.get(&(entry.map, entry.key)) {
+        if let Some(old) = old.get(&(entry.clients, entry.key)) {
             entry.slots = assign(&old.slots, &entry.slots);
         }
     }

@@ -45,7 +45,12 @@ fn lines(plan: &Plan) -> Vec<String> {
         let masquerade = if entry.masquerade { " masquerade" } else { "" };
         let sources = entry.sources.as_ref().map(|all| all.iter().map(|one| format!(" from {one}")).collect::<String>());
         let sources = sources.unwrap_or_default();
-        format!("{} {}:{} {slots}{sticky}{masquerade}{sources}", entry.map.name(), entry.key.address, entry.key.port)
+        format!(
+            "{} {}:{} {slots}{sticky}{masquerade}{sources}",
+            if entry.clients == Clients::All { "services" } else { "external" },
+            entry.key.address,
+            entry.key.port
+        )
     };
     plan.entries.iter().map(line).collect()
 }

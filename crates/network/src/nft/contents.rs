@@ -1,0 +1,344 @@
+//! What the tables hold: what owners (features, services, pods, policies) contribute, and the changes between two states. Pure.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Family;
+use super::batch::{Chain, Op, Pair, Value};
+use super::element::{Claim, Element};
+use super::set::SetId;
+
+/// What one owner contributes to the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// Sets that are there as long as some owner has them.
+    pub(crate) sets: Vec<(Family, SetId)>,
+    /// Chains, likewise. Owners that contribute a chain of the same name mean the same chain.
+    pub(crate) chains: Vec<(Family, Chain)>,
+    /// Elements. Several owners may claim one place of a set.
+    pub(crate) elements: Vec<Element>,
+    /// Elements that all who contribute them mean alike, and of which there may be many owners.
+    pub(crate) common: Vec<Element>,
+}
+
+impl Fragment {
+    /// Adds all that another has.
+    pub fn extend(&mut self, other: Self) {
+        self.sets.extend(other.sets);
+        self.chains.extend(other.chains);
+        self.elements.extend(other.elements);
+        self.common.extend(other.common);
+    }
+}
+
+impl From<Vec<Element>> for Fragment {
+    fn from(elements: Vec<Element>) -> Self {
+        Self { elements, ..Self::default() }
+    }
+}
+
+/// An owner with what it contributes from now on. Nothing removes the owner.
+pub type Change = (String, Fragment);
+
+type Place = (Family, SetId, Box<[u8]>);
+type ChainId = (Family, String);
+
+/// A claim of a place. The best right has the place; of equal rights the one that came first.
+#[derive(Debug)]
+struct Held {
+    claim: Claim,
+    owner: Arc<str>,
+    value: Value,
+}
+
+#[derive(Debug, Default)]
+struct Owned {
+    places: Vec<Place>,
+    chains: Vec<ChainId>,
+    sets: Vec<(Family, SetId)>,
+    common: Vec<Place>,
+}
+
+impl Owned {
+    fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.chains.is_empty() && self.sets.is_empty() && self.common.is_empty()
+    }
+}
+
+/// Something with the number of its owners.
+#[derive(Debug)]
+struct Shared<T> {
+    owners: usize,
+    what: T,
+}
+
+impl<T> Shared<T> {
+    fn new(what: T) -> Self {
+        Self { owners: 0, what }
+    }
+}
+
+/// The wanted contents of all tables.
+#[derive(Debug, Default)]
+pub struct Contents {
+    places: HashMap<Place, Vec<Held>>,
+    common: HashMap<Place, Shared<Value>>,
+    chains: HashMap<ChainId, Shared<Chain>>,
+    sets: HashMap<(Family, SetId), Shared<()>>,
+    owners: HashMap<Arc<str>, Owned>,
+}
+
+/// What was there before a change, of everything that it touched.
+#[derive(Default)]
+struct Before {
+    places: HashMap<Place, Option<Value>>,
+    chains: HashMap<ChainId, Option<Chain>>,
+    sets: HashMap<(Family, SetId), bool>,
+}
+
+/// The difference between two states of the table of one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    pub(crate) new_sets: Vec<SetId>,
+    pub(crate) gone_sets: Vec<SetId>,
+    pub(crate) new_chains: Vec<Chain>,
+    pub(crate) changed_chains: Vec<Chain>,
+    pub(crate) gone_chains: Vec<String>,
+    pub(crate) remove: BTreeMap<SetId, Vec<Box<[u8]>>>,
+    pub(crate) add: BTreeMap<SetId, Vec<Pair>>,
+}
+
+impl Delta {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Number of element changes.
+    pub fn len(&self) -> usize {
+        self.remove.values().map(Vec::len).sum::<usize>() + self.add.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// The operations in an order in which everything that is referred to exists.
+    pub(crate) fn ops(self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        ops.extend(self.new_sets.into_iter().map(Op::NewSet));
+        ops.extend(self.new_chains.iter().map(|chain| Op::NewChain { name: chain.name.clone(), hook: chain.hook }));
+        ops.extend(self.remove.into_iter().map(|(set, keys)| Op::Remove { set, keys }));
+        let flushed = self.changed_chains.iter().map(|chain| &chain.name).chain(&self.gone_chains);
+        ops.extend(flushed.map(|name| Op::FlushChain { name: name.clone() }));
+        for Chain { name, rules, .. } in self.new_chains.into_iter().chain(self.changed_chains) {
+            ops.extend(rules.into_iter().map(|rule| Op::NewRule { chain: name.clone(), rule }));
+        }
+        ops.extend(self.add.into_iter().map(|(set, elements)| Op::Add { set, elements }));
+        ops.extend(self.gone_chains.into_iter().map(|name| Op::DelChain { name }));
+        ops.extend(self.gone_sets.into_iter().map(Op::DelSet));
+        ops
+    }
+
+    fn sort(&mut self) {
+        self.new_sets.sort_unstable();
+        self.gone_sets.sort_unstable();
+        self.new_chains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.changed_chains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.gone_chains.sort_unstable();
+    }
+}
+
+impl Contents {
+    /// Replaces all that each owner contributes, and says what changes.
+    pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeMap<Family, Delta> {
+        let mut before = Before::default();
+        for (owner, fragment) in changes {
+            let owner: Arc<str> = owner.into();
+            let old = self.owners.remove(&owner).unwrap_or_default();
+            let new = Owned {
+                places: self.claim(&owner, fragment.elements, &mut before),
+                chains: self.share(fragment.chains, &mut before),
+                sets: self.need(fragment.sets, &mut before),
+                common: self.hold_in_common(fragment.common, &mut before),
+            };
+            self.leave(&owner, old, &new, &mut before);
+            if !new.is_empty() {
+                self.owners.insert(owner, new);
+            }
+        }
+        self.differences(before)
+    }
+
+    /// The change from empty tables to this state.
+    pub fn everything(&self) -> BTreeMap<Family, Delta> {
+        let mut deltas: BTreeMap<Family, Delta> = BTreeMap::new();
+        for (family, set) in self.sets.keys() {
+            deltas.entry(*family).or_default().new_sets.push(*set);
+        }
+        for ((family, _), shared) in &self.chains {
+            deltas.entry(*family).or_default().new_chains.push(shared.what.clone());
+        }
+        for (family, set, key) in self.places.keys().chain(self.common.keys()) {
+            if let Some(value) = self.winner(&(*family, *set, key.clone())) {
+                deltas.entry(*family).or_default().add.entry(*set).or_default().push((key.clone(), value));
+            }
+        }
+        deltas.values_mut().for_each(Delta::sort);
+        deltas
+    }
+
+    /// Number of elements in the sets.
+    pub fn len(&self) -> usize {
+        self.places.len() + self.common.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn winner(&self, place: &Place) -> Option<Value> {
+        let held = self.places.get(place).and_then(|all| all.first()).map(|held| &held.value);
+        held.or_else(|| self.common.get(place).map(|shared| &shared.what)).cloned()
+    }
+
+    /// Claims the places of elements; an owner keeps its turn where it had the place by the same right.
+    fn claim(&mut self, owner: &Arc<str>, elements: Vec<Element>, before: &mut Before) -> Vec<Place> {
+        let mut places = HashSet::with_capacity(elements.len());
+        for Element { family, set, key, value, claim } in elements {
+            let place = (family, set, key);
+            self.touch(&place, before);
+            let all = self.places.entry(place.clone()).or_default();
+            match all.iter_mut().find(|held| held.owner == *owner && held.claim == claim) {
+                Some(held) => held.value = value,
+                None => {
+                    all.retain(|held| held.owner != *owner);
+                    let at = all.partition_point(|held| held.claim <= claim);
+                    all.insert(at, Held { claim, owner: owner.clone(), value });
+                }
+            }
+            places.insert(place);
+        }
+        places.into_iter().collect()
+    }
+
+    fn share(&mut self, chains: Vec<(Family, Chain)>, before: &mut Before) -> Vec<ChainId> {
+        let mut ids = HashSet::with_capacity(chains.len());
+        for (family, chain) in chains {
+            let id = (family, chain.name.clone());
+            let old = self.chains.get(&id).map(|shared| &shared.what);
+            before.chains.entry(id.clone()).or_insert_with(|| old.cloned());
+            let first = ids.insert(id.clone());
+            let shared = self.chains.entry(id).or_insert_with(|| Shared::new(chain.clone()));
+            shared.owners += usize::from(first);
+            shared.what = chain;
+        }
+        ids.into_iter().collect()
+    }
+
+    fn need(&mut self, sets: Vec<(Family, SetId)>, before: &mut Before) -> Vec<(Family, SetId)> {
+        let sets: HashSet<_> = sets.into_iter().collect();
+        for set in &sets {
+            let shared = self.sets.entry(*set).or_insert_with(|| Shared::new(()));
+            before.sets.entry(*set).or_insert(shared.owners > 0);
+            shared.owners += 1;
+        }
+        sets.into_iter().collect()
+    }
+
+    fn hold_in_common(&mut self, elements: Vec<Element>, before: &mut Before) -> Vec<Place> {
+        let mut places = HashSet::with_capacity(elements.len());
+        for Element { family, set, key, value, .. } in elements {
+            let place = (family, set, key);
+            self.touch(&place, before);
+            let first = places.insert(place.clone());
+            let shared = self.common.entry(place).or_insert_with(|| Shared::new(value));
+            shared.owners += usize::from(first);
+        }
+        places.into_iter().collect()
+    }
+
+    /// Notes what a place holds before it changes.
+    fn touch(&self, place: &Place, before: &mut Before) {
+        if !before.places.contains_key(place) {
+            before.places.insert(place.clone(), self.winner(place));
+        }
+    }
+
+    /// Gives up what the owner had and has no more.
+    fn leave(&mut self, owner: &Arc<str>, old: Owned, new: &Owned, before: &mut Before) {
+        let kept: HashSet<&Place> = new.places.iter().collect();
+        for place in old.places.iter().filter(|place| !kept.contains(place)) {
+            self.touch(place, before);
+            if let Some(all) = self.places.get_mut(place) {
+                all.retain(|held| held.owner != *owner);
+                if all.is_empty() {
+                    self.places.remove(place);
+                }
+            }
+        }
+        for id in old.chains {
+            let Some(shared) = self.chains.get_mut(&id) else { continue };
+            before.chains.entry(id.clone()).or_insert_with(|| Some(shared.what.clone()));
+            shared.owners -= 1;
+            if shared.owners == 0 {
+                self.chains.remove(&id);
+            }
+        }
+        for set in old.sets {
+            let Some(shared) = self.sets.get_mut(&set) else { continue };
+            before.sets.entry(set).or_insert(true);
+            shared.owners -= 1;
+            if shared.owners == 0 {
+                self.sets.remove(&set);
+            }
+        }
+        for place in old.common {
+            self.touch(&place, before);
+            let Some(shared) = self.common.get_mut(&place) else { continue };
+            shared.owners -= 1;
+            if shared.owners == 0 {
+                self.common.remove(&place);
+            }
+        }
+    }
+
+    fn differences(&self, before: Before) -> BTreeMap<Family, Delta> {
+        let mut deltas: BTreeMap<Family, Delta> = BTreeMap::new();
+        for ((family, set), was) in before.sets {
+            let is = self.sets.contains_key(&(family, set));
+            match (was, is) {
+                (false, true) => deltas.entry(family).or_default().new_sets.push(set),
+                (true, false) => deltas.entry(family).or_default().gone_sets.push(set),
+                _ => (),
+            }
+        }
+        for (id, old) in before.chains {
+            let new = self.chains.get(&id).map(|shared| &shared.what);
+            match (old, new) {
+                (None, Some(new)) => deltas.entry(id.0).or_default().new_chains.push(new.clone()),
+                (Some(old), Some(new)) if old != *new => deltas.entry(id.0).or_default().changed_chains.push(new.clone()),
+                (Some(_), None) => deltas.entry(id.0).or_default().gone_chains.push(id.1),
+                _ => (),
+            }
+        }
+        for (place, old) in before.places {
+            let new = self.winner(&place);
+            let (family, set, key) = place;
+            // The elements of a set go with it.
+            let stays = self.sets.contains_key(&(family, set));
+            if old == new || !stays {
+                continue;
+            }
+            let delta = deltas.entry(family).or_default();
+            if old.is_some() {
+                delta.remove.entry(set).or_default().push(key.clone());
+            }
+            if let Some(value) = new {
+                delta.add.entry(set).or_default().push((key, value));
+            }
+        }
+        deltas.values_mut().for_each(Delta::sort);
+        deltas
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+#![allow(clippy::unwrap_used)]
+use std::net::IpAddr;
+
+use super::*;
+use crate::nft::batch::Rule;
+use crate::nft::set::{Field, SetKind};
+
+static ONE: SetKind = SetKind::set("one", &[Field::Port]);
+static MANY: SetKind = SetKind::set("many", &[Field::Port]);
+
+fn element(set: SetId, key: u8, value: u8) -> Element {
+    Element::new(Family::of(IpAddr::from([0; 4])), set, vec![key], Value::Data([value].into()))
+}
+
+/// A fragment as text: `set N`, `chain NAME RULES`, `KEY=VALUE` in the set `one`, `N:KEY=VALUE` in a numbered one (which it
+/// does not contribute), `KEY~VALUE` in common, and `KEY!VALUE` by the better right.
+fn fragment(text: &str) -> Fragment {
+    let mut fragment = Fragment::default();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let words: Vec<&str> = item.split(' ').collect();
+        match words.as_slice() {
+            ["set", number] => fragment.sets.push((Family::V4, MANY.numbered(number.parse().unwrap()))),
+            ["chain", name, rules] => {
+                let rules = (0..rules.parse().unwrap()).map(|_| Rule::new(Vec::new())).collect();
+                fragment.chains.push((Family::V4, Chain::regular(*name, rules)));
+            }
+            _ => {
+                let (set, rest) = match item.split_once(':') {
+                    Some((number, rest)) => (MANY.numbered(number.parse().unwrap()), rest),
+                    None => (ONE.only(), item),
+                };
+                let at = rest.find(['=', '~', '!']).unwrap();
+                let new = element(set, rest[..at].parse().unwrap(), rest[at + 1..].parse().unwrap());
+                match &rest[at..=at] {
+                    "~" => fragment.common.push(new),
+                    "!" => fragment.elements.push(new.claimed(Claim::ClusterIp)),
+                    _ => fragment.elements.push(new),
+                }
+            }
+        }
+    }
+    fragment
+}
+
+fn text(delta: Delta) -> String {
+    let op = |op: Op| match op {
+        Op::NewSet(set) => format!("+{set}"),
+        Op::DelSet(set) => format!("-{set}"),
+        Op::NewChain { name, .. } => format!("+{name}"),
+        Op::FlushChain { name } => format!("flush {name}"),
+        Op::DelChain { name } => format!("-{name}"),
+        Op::NewRule { chain, .. } => format!("rule {chain}"),
+        Op::Add { set, mut elements } => {
+            elements.sort_by(|a, b| a.0.cmp(&b.0));
+            let value = |value: &Value| if let Value::Data(bytes) = value { bytes[0] } else { 0 };
+            let each: Vec<String> = elements.iter().map(|(key, one)| format!("{}={}", key[0], value(one))).collect();
+            format!("add {set} {}", each.join(" "))
+        }
+        Op::Remove { set, mut keys } => {
+            keys.sort();
+            format!("remove {set} {}", keys.iter().map(|key| key[0].to_string()).collect::<Vec<_>>().join(" "))
+        }
+        other => format!("{other:?}"),
+    };
+    delta.ops().into_iter().map(op).collect::<Vec<_>>().join(", ")
+}
+
+/// Applies the fragments of owners and compares the operations.
+fn check(contents: &mut Contents, changes: &[(&str, &str)], expected: &str) {
+    let changes: Vec<Change> = changes.iter().map(|(owner, text)| ((*owner).to_owned(), fragment(text))).collect();
+    let mut deltas = contents.replace(changes);
+    assert_eq!(text(deltas.remove(&Family::V4).unwrap_or_default()), expected);
+}
+
+fn with_set() -> Contents {
+    let mut contents = Contents::default();
+    contents.replace([("fixed".to_owned(), Fragment { sets: vec![(Family::V4, ONE.only())], ..Fragment::default() })]);
+    contents
+}
+
+#[test]
+fn deltas_are_minimal() {
+    let mut contents = with_set();
+    check(&mut contents, &[("a", "1=1, 2=2")], "add one 1=1 2=2");
+    check(&mut contents, &[("a", "1=1, 2=2")], "");
+    check(&mut contents, &[("a", "1=1, 2=3, 4=4")], "remove one 2, add one 2=3 4=4");
+    check(&mut contents, &[("b", "5=5"), ("a", "")], "remove one 1 2 4, add one 5=5");
+    check(&mut contents, &[("b", ""), ("c", "5=5")], "");
+    check(&mut contents, &[("c", ""), ("fixed", "")], "-one");
+    assert!(contents.is_empty() && contents.owners.is_empty() && contents.sets.is_empty());
+}
+
+#[test]
+fn the_first_keeps_its_place_whatever_the_names() {
+    let mut contents = with_set();
+    check(&mut contents, &[("z", "1=26")], "add one 1=26");
+    check(&mut contents, &[("a", "1=1")], "");
+    check(&mut contents, &[("z", "1=27")], "remove one 1, add one 1=27");
+    // A better right comes before who was first, and gives the place back.
+    check(&mut contents, &[("m", "1!13")], "remove one 1, add one 1=13");
+    check(&mut contents, &[("m", "")], "remove one 1, add one 1=27");
+    check(&mut contents, &[("z", "")], "remove one 1, add one 1=1");
+    check(&mut contents, &[("z", "1=26")], "");
+}
+
+#[test]
+fn chains_and_sets_live_as_long_as_somebody_needs_them() {
+    let mut contents = with_set();
+    check(&mut contents, &[("a", "set 1, chain x 2, 1:7=1, 3~3")], "+many-1, +x, rule x, rule x, add many-1 7=1, add one 3=3");
+    check(&mut contents, &[("b", "set 1, chain x 2, 1:8=1, 3~3")], "add many-1 8=1");
+    check(&mut contents, &[("a", "")], "remove many-1 7");
+    check(&mut contents, &[("b", "set 1, chain x 1, 1:8=1, 3~3")], "flush x, rule x");
+    check(&mut contents, &[("b", "")], "remove one 3, flush x, -x, -many-1");
+}
+
+#[test]
+fn everything_is_what_all_changes_made() {
+    let mut contents = with_set();
+    check(
+        &mut contents,
+        &[("a", "set 1, 1:7=1, 3~3, 4=4"), ("b", "4=5, chain y 1")],
+        "+many-1, +y, rule y, add many-1 7=1, add one 3=3 4=4",
+    );
+    let all = contents.everything().remove(&Family::V4).unwrap();
+    assert_eq!(text(all), "+many-1, +one, +y, rule y, add many-1 7=1, add one 3=3 4=4");
+}

@@ -1,0 +1,272 @@
+//! Services: one set of rules that look everything up in maps.
+//!
+//! No chain belongs to a service. `services` maps (address, protocol, port) to a *code*: how many endpoints there
+//! are and how to choose one. `dispatch` maps the code to a chain shared by all services of that code, which draws a
+//! slot at random and looks (address, protocol, port, slot) up in `slots` for the endpoint. A change of a service is
+//! therefore a change of a few map elements.
+
+mod pick;
+
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+
+use super::{Config, Part, rules};
+use crate::nft::batch::{Chain, Rule, Value};
+use crate::nft::contents::Fragment;
+use crate::nft::element::{Claim, Element, Endpoint, Key};
+use crate::nft::expr::{Expr, Meta, Refusal, Verdict};
+use crate::nft::set::{Field, SetId, SetKind, Values};
+use crate::nft::{Family, octets};
+
+pub use super::masquerade::hairpin;
+
+pub(super) const CHAIN: &str = "service-ports";
+const REFUSE: &str = "refuse";
+
+/// With its filler.
+const CODE: &[Field] = &[Field::Word, Field::Word, Field::Word];
+/// With its filler.
+const ENDPOINT: &[Field] = &[Field::Word, Field::Address, Field::Port];
+const CLIENT: &[Field] = &[Field::Address, Field::Protocol, Field::Port, Field::Address];
+
+/// Key to code, for every client.
+static SERVICES: SetKind = SetKind::map("services", rules::KEY, CODE);
+/// Key to code, before `SERVICES`, for clients outside the cluster only (external traffic policy Local).
+static EXTERNAL: SetKind = SetKind::map("external", rules::KEY, CODE);
+/// Key and slot to endpoint.
+static SLOTS: SetKind = SetKind::map("slots", &[Field::Address, Field::Protocol, Field::Port, Field::Word], ENDPOINT);
+/// Keys and endpoints to which affinity may stick.
+static AFFINE: SetKind = SetKind::set("affine", &[Field::Address, Field::Port, Field::Address, Field::Protocol, Field::Port]);
+/// Keys and ranges of clients that may use them, where not everybody may.
+static SOURCES: SetKind = SetKind::ranges("sources", CLIENT);
+/// Key and client to endpoint.
+static AFFINITY: SetKind =
+    SetKind { name: "affinity", key: CLIENT, values: Values::Data(ENDPOINT), ranges: false, dynamic: Some(1 << 20) };
+/// Code to chain.
+static DISPATCH: SetKind = SetKind::verdicts("dispatch", &[Field::Word, Field::Word]);
+
+/// Whom an entry is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Clients {
+    /// Everybody.
+    All,
+    /// Those outside the cluster, before the entries for everybody (external traffic policy Local).
+    Outside,
+}
+
+/// What happens to connections when there is no endpoint to send them to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Empty {
+    /// TCP reset or ICMP port unreachable.
+    Reject,
+    /// Silence, as the Local traffic policies ask for when only other nodes have endpoints.
+    Drop,
+}
+
+/// How an endpoint is chosen. All keys of one code share a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Code {
+    /// Number of endpoints.
+    pub slots: u32,
+    /// When `slots` is 0.
+    pub empty: Empty,
+    /// Session affinity by client address, seconds; 0 is none.
+    pub sticky: u32,
+    /// Hide the client's address behind the node's.
+    pub masquerade: bool,
+    /// The key has the unspecified address: a node port.
+    pub any_address: bool,
+    /// The slots are those for clients outside.
+    pub local: bool,
+    /// Only clients in the sources of the entry are served; the packets of others are dropped.
+    pub restricted: bool,
+}
+
+/// Slots for clients outside are numbered from here.
+const LOCAL_OFFSET: u32 = 0x8000_0000;
+
+impl Code {
+    /// As map data: two words in host byte order. Codes without endpoints are equal when they refuse alike.
+    fn encode(self) -> [u8; 8] {
+        let flags = if self.slots == 0 {
+            u32::from(self.empty == Empty::Drop)
+        } else {
+            let bits = [(self.masquerade, 24), (self.any_address, 25), (self.local, 26), (self.restricted, 27)];
+            bits.into_iter().fold(self.sticky, |flags, (bit, at)| flags | u32::from(bit) << at)
+        };
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&self.slots.to_ne_bytes());
+        bytes[4..].copy_from_slice(&flags.to_ne_bytes());
+        bytes
+    }
+
+    fn chain_name(self) -> String {
+        let Self { slots, sticky, masquerade, any_address, local, restricted, .. } = self;
+        let flag = |on, name| if on { name } else { "" };
+        let sticky = if sticky > 0 { format!("-sticky-{sticky}") } else { String::new() };
+        let flags = [(masquerade, "-masquerade"), (any_address, "-node-port"), (local, "-local"), (restricted, "-restricted")];
+        let flags: String = flags.into_iter().map(|(on, name)| flag(on, name)).collect();
+        format!("pick-{slots}{sticky}{flags}")
+    }
+
+    fn verdict(self) -> Verdict {
+        match (self.slots, self.empty) {
+            (0, Empty::Reject) => Verdict::Goto(REFUSE.to_owned()),
+            (0, Empty::Drop) => Verdict::Drop,
+            _ => Verdict::Goto(self.chain_name()),
+        }
+    }
+}
+
+/// One place where clients connect to a service, and the endpoints that they may get. Slots keep their endpoints as
+/// long as they can, so that a change of one endpoint is a change of one or two slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whom it is for.
+    pub clients: Clients,
+    /// Where clients connect to.
+    pub key: Key,
+    /// The endpoint in each slot.
+    pub slots: Vec<Endpoint>,
+    /// What happens without slots.
+    pub empty: Empty,
+    /// Affinity timeout, seconds; 0 is none.
+    pub sticky: u32,
+    /// Clients are hidden behind the node's address.
+    pub masquerade: bool,
+    /// The clients that are served, without overlaps; None: everybody.
+    pub sources: Option<Vec<IpNet>>,
+    /// Whose claim the key is.
+    pub claim: Claim,
+}
+
+impl Entry {
+    fn code(&self) -> Code {
+        Code {
+            slots: self.slots.len() as u32,
+            empty: self.empty,
+            sticky: self.sticky,
+            masquerade: self.masquerade,
+            any_address: self.key.address.is_unspecified(),
+            local: self.clients == Clients::Outside,
+            restricted: self.sources.is_some(),
+        }
+    }
+
+    fn elements(&self) -> Vec<Element> {
+        let (family, key, code) = (Family::of(self.key.address), self.key.bytes(), self.code());
+        let element = |kind: &'static SetKind, key, value| Element::new(family, kind.only(), key, value);
+        let filled = |bytes: &[u8]| Value::Data([&rules::FILLER, bytes].concat().into());
+        let places = if code.local { &EXTERNAL } else { &SERVICES };
+        let mut elements = vec![element(places, key.clone(), filled(&code.encode()))];
+        for range in self.sources.iter().flatten() {
+            // The first and the last of a range, one after the other.
+            let ends = [range.network(), range.broadcast()].map(|address| [key.clone(), octets(address)].concat());
+            elements.push(element(&SOURCES, ends.concat(), Value::None));
+        }
+        for (index, endpoint) in self.slots.iter().enumerate() {
+            let slot = index as u32 + if code.local { LOCAL_OFFSET } else { 0 };
+            let at = [key.clone(), slot.to_ne_bytes().to_vec()].concat();
+            elements.push(element(&SLOTS, at, filled(&endpoint.bytes())));
+            if code.sticky > 0 {
+                elements.push(element(&AFFINE, [endpoint.bytes(), key.clone()].concat(), Value::None));
+            }
+        }
+        elements.into_iter().map(|element| element.claimed(self.claim)).collect()
+    }
+}
+
+/// What the entries of a service contribute.
+pub fn fragment(entries: &[Entry]) -> Fragment {
+    let mut fragment = Fragment::default();
+    let mut codes = HashSet::new();
+    for entry in entries {
+        fragment.elements.extend(entry.elements());
+        let (family, code) = (Family::of(entry.key.address), entry.code());
+        if !codes.insert((family, code.encode())) {
+            continue;
+        }
+        let by_code = Element::new(family, DISPATCH.only(), code.encode().to_vec(), Value::Verdict(code.verdict()));
+        fragment.common.push(by_code);
+        if code.slots > 0 {
+            let rules = pick::rules(family, code).into_iter().map(rule).collect();
+            fragment.chains.push((family, Chain::regular(code.chain_name(), rules)));
+        }
+    }
+    fragment
+}
+
+/// A rule with a comment where the nft program does not show what it does.
+fn rule(exprs: Vec<Expr>) -> Rule {
+    let hidden: Option<SetId> = exprs.iter().find_map(|expr| match expr {
+        Expr::Lookup { set, data: Some(_), .. } => Some(*set),
+        _ => None,
+    });
+    match hidden {
+        Some(set) => {
+            Rule::new(exprs).commented(&format!("nft cannot show that this uses the value which map {set} has for the packet"))
+        }
+        None => Rule::new(exprs),
+    }
+}
+
+/// The maps, and the rules that look into them.
+pub(super) fn part(config: &Config, family: Family) -> Part {
+    let kinds = [&SERVICES, &EXTERNAL, &SLOTS, &AFFINE, &SOURCES, &AFFINITY, &DISPATCH];
+    let refuse = vec![
+        Rule::new([rules::of_protocol(6).to_vec(), vec![Expr::Reject(Refusal::TcpReset)]].concat()),
+        Rule::new(vec![Expr::Reject(Refusal::PortUnreachable)]),
+    ];
+    let dispatching = dispatching(config, family).into_iter().map(rule).collect();
+    let chains = vec![Chain::regular(REFUSE, refuse), Chain::regular(CHAIN, dispatching)];
+    Part { sets: kinds.map(SetKind::only).to_vec(), chains }
+}
+
+fn dispatching(config: &Config, family: Family) -> Vec<Vec<Expr>> {
+    let to_service = |cidr| rules::within(rules::destination(family, 0), cidr, true);
+    let outside = || rules::outside_client(Config::of_family(&config.cluster_cidrs, family), family);
+    let dispatch = |kind: &'static SetKind, any_address| {
+        let mut exprs = rules::load_key(family, 0, any_address);
+        let filler = family.address_regs() + 2;
+        let code = filler + 1;
+        let decoys = [code, code + 1].map(|reg| Expr::Meta { key: Meta::Mark, reg });
+        exprs.extend(rules::lookup(kind.only(), 0, filler, decoys));
+        exprs.push(Expr::Dispatch { set: DISPATCH.only(), reg: code });
+        exprs
+    };
+    let service_cidrs: Vec<&IpNet> = Config::of_family(&config.service_cidrs, family).collect();
+    let mut all = vec![[outside(), dispatch(&EXTERNAL, false)].concat()];
+    for cidr in &service_cidrs {
+        all.push([to_service(cidr), outside(), rules::mark()].concat());
+    }
+    all.push(dispatch(&SERVICES, false));
+    all.push([rules::to_node(), outside(), dispatch(&EXTERNAL, true)].concat());
+    all.push([rules::to_node(), dispatch(&SERVICES, true)].concat());
+    for cidr in &service_cidrs {
+        all.push([to_service(cidr), rules::verdict(Verdict::Goto(REFUSE.to_owned()))].concat());
+    }
+    all
+}
+
+/// Services of every kind, to find out whether the kernel takes their rules.
+pub(super) fn sample(family: Family) -> Fragment {
+    let key = Key { address: family.unspecified(), protocol: crate::nft::element::Protocol::Tcp, port: 1 };
+    let slots = vec![Endpoint { address: family.unspecified(), port: 1 }; 2];
+    let entry = Entry {
+        clients: Clients::All,
+        key,
+        slots,
+        empty: Empty::Reject,
+        sticky: 60,
+        masquerade: true,
+        sources: Some(Vec::new()),
+        claim: Claim::External,
+    };
+    let outside = Entry { clients: Clients::Outside, sticky: 0, ..entry.clone() };
+    let none = Entry { key: Key { port: 2, ..key }, slots: Vec::new(), ..entry.clone() };
+    fragment(&[entry, outside, none])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! Network policies: follows NetworkPolicies, Pods and Namespaces and keeps the table as they want it.
+//!
+//! Pods and namespaces are watched from the first policy on: a cluster without policies pays for nothing. A pod that starts is
+//! isolated before its first container is: whoever attaches it asks [`Policies::admit`] and waits.
+
+mod compile;
+mod spec;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use base::readiness::Gate;
+use client::{Change, Changes, Informer, Informers, Key};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::nft::Config;
+use crate::nft::contents;
+use crate::nft::table::{self, Holder, Table};
+use compile::{Facts, State};
+
+/// Policies cannot be enforced.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process stops.
+    #[error("the process is shutting down")]
+    Stopped,
+    /// A pod must not start before it is isolated.
+    #[error("the network policies of the pod's namespace are not in force yet: the pod was not seen in the API within {0:?}")]
+    Unknown(Duration),
+}
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long a pod that starts waits for its policies.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pods that wait at the same time.
+const WAITING: usize = 1024;
+
+/// What policies must know of their node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's name.
+    pub node_name: String,
+    /// Service addresses at which the node serves cluster DNS itself. For policies they are the addresses of a pod of
+    /// `kube-system` with the label `k8s-app: kube-dns`, as people select cluster DNS.
+    pub dns: Vec<IpAddr>,
+    /// As the table's.
+    pub config: Config,
+}
+
+/// A pod that starts on this node.
+#[derive(Clone, Debug)]
+pub struct Starting {
+    /// Namespace and name.
+    pub key: Key,
+    /// The uid by which the kubelet knows it.
+    pub uid: String,
+    /// Its addresses, which the API does not have yet.
+    pub addresses: Vec<IpAddr>,
+}
+
+struct Admission {
+    pod: Starting,
+    done: oneshot::Sender<()>,
+}
+
+/// Where pods that start wait for their policies. Cheap to clone.
+#[derive(Clone)]
+pub struct Policies(mpsc::Sender<Admission>);
+
+/// The other end of [`Policies`].
+pub struct Admissions(mpsc::Receiver<Admission>);
+
+impl Policies {
+    /// Both ends.
+    pub fn channel() -> (Self, Admissions) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self(sender), Admissions(receiver))
+    }
+
+    /// Returns when the policies of the pod are in force at these addresses.
+    pub async fn admit(&self, pod: Starting) -> Result<(), Error> {
+        let (done, admitted) = oneshot::channel();
+        self.0.send(Admission { pod, done }).await.map_err(|_| Error::Stopped)?;
+        match tokio::time::timeout(PATIENCE, admitted).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::Stopped),
+            Err(_) => Err(Error::Unknown(PATIENCE)),
+        }
+    }
+}
+
+/// Enforces policies until dropped. Ready when all that were there at the start are in force, not ready while the kernel refuses
+/// a change.
+pub async fn run(
+    options: Options,
+    informers: Informers,
+    table: Table,
+    mut admissions: Admissions,
+    gate: Gate,
+) -> Result<Infallible, Error> {
+    let policies = informers.of::<NetworkPolicy>();
+    let mut changes = policies.changes();
+    policies.synced().await;
+    let mut enforcer = Enforcer::new(options, table);
+    let mut watched: Option<Watched> = None;
+    let mut first = true;
+    loop {
+        while let Some(change) = changes.try_next() {
+            enforcer.state.set_policy(&change.key, change.new.as_deref());
+        }
+        if watched.is_none() && !policies.is_empty() {
+            watched = Some(Watched::start(&informers, &mut enforcer).await);
+        }
+        if let Some(watched) = &mut watched {
+            watched.take(&mut enforcer);
+        }
+        while let Ok(admission) = admissions.0.try_recv() {
+            enforcer.take(admission);
+        }
+        enforcer.apply(first, &gate).await?;
+        first = false;
+        tokio::select! {
+            change = changes.next() => enforcer.state.set_policy(&change.key, change.new.as_deref()),
+            admission = admissions.0.recv() => match admission {
+                Some(admission) => enforcer.take(admission),
+                None => return Err(Error::Stopped),
+            },
+            seen = Watched::next(&mut watched) => match seen {
+                Seen::Pod(change) => enforcer.set_pod(&change.key, change.new.as_deref()),
+                Seen::Namespace(change) => enforcer.set_namespace(&change.key.name, change.new.as_deref()),
+            },
+        }
+    }
+}
+
+/// Pods and namespaces, once there is a policy.
+struct Watched {
+    pods: Changes<Pod>,
+    namespaces: Changes<Namespace>,
+}
+
+impl Watched {
+    async fn start(informers: &Informers, enforcer: &mut Enforcer) -> Self {
+        let (pods, namespaces) = (informers.of::<Pod>(), informers.of::<Namespace>());
+        let watched = Self { pods: pods.changes(), namespaces: namespaces.changes() };
+        pods.synced().await;
+        namespaces.synced().await;
+        enforcer.pods = Some(pods);
+        watched
+    }
+
+    /// Takes what is there.
+    fn take(&mut self, enforcer: &mut Enforcer) {
+        while let Some(change) = self.namespaces.try_next() {
+            enforcer.set_namespace(&change.key.name, change.new.as_deref());
+        }
+        while let Some(change) = self.pods.try_next() {
+            enforcer.set_pod(&change.key, change.new.as_deref());
+        }
+    }
+
+    /// Waits for one change.
+    async fn next(watched: &mut Option<Self>) -> Seen {
+        let Some(watched) = watched else { return std::future::pending().await };
+        tokio::select! {
+            change = watched.pods.next() => Seen::Pod(change),
+            change = watched.namespaces.next() => Seen::Namespace(change),
+        }
+    }
+}
+
+enum Seen {
+    Pod(Change<Pod>),
+    Namespace(Change<Namespace>),
+}
+
+struct Enforcer {
+    node_name: String,
+    table: Table,
+    state: State,
+    /// The pods that were started here, with the addresses that the API may not have yet.
+    started: HashMap<Key, Starting>,
+    /// Pods that wait for the API to show them, and those that wait for the next batch.
+    waiting: Vec<Admission>,
+    next: Vec<Admission>,
+    pods: Option<Informer<Pod>>,
+}
+
+impl Enforcer {
+    fn new(options: Options, table: Table) -> Self {
+        let Options { node_name, dns, config } = options;
+        let mut state = State::new(config, table.families());
+        let port = |name: &str, protocol| (name.to_owned(), protocol, 53);
+        let facts = Facts {
+            labels: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
+            addresses: dns,
+            ports: vec![port("dns", crate::Protocol::Udp), port("dns-tcp", crate::Protocol::Tcp)],
+            local: false,
+        };
+        // No pod can have this name.
+        state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
+        Self { node_name, table, state, started: HashMap::new(), waiting: Vec::new(), next: Vec::new(), pods: None }
+    }
+
+    fn set_namespace(&mut self, name: &str, namespace: Option<&Namespace>) {
+        let labels = namespace.map(|namespace| namespace.metadata.labels.clone().unwrap_or_default());
+        self.state.set_namespace(name, labels);
+    }
+
+    fn set_pod(&mut self, key: &Key, pod: Option<&Pod>) {
+        let mut facts = pod.and_then(|pod| Facts::of(pod, &self.node_name));
+        if let Some(started) = self.started.get(key) {
+            match (&mut facts, pod) {
+                (Some(facts), Some(pod)) if is_same(pod, &started.uid) => facts.addresses.clone_from(&started.addresses),
+                (_, None) => drop(self.started.remove(key)),
+                _ => (),
+            }
+        }
+        self.state.set_pod(key, facts);
+        let Some(pod) = pod else { return };
+        let shown = |admission: &mut Admission| admission.pod.key == *key && is_same(pod, &admission.pod.uid);
+        self.next.extend(self.waiting.extract_if(.., shown));
+    }
+
+    /// A pod starts.
+    fn take(&mut self, admission: Admission) {
+        // Before the first policy nothing is kept of pods.
+        let Some(pods) = &self.pods else { return self.next.push(admission) };
+        let key = admission.pod.key.clone();
+        self.started.insert(key.clone(), admission.pod.clone());
+        let needed = self.state.has_policies(key.ns());
+        let pod = pods.by_key(&key).filter(|pod| is_same(pod, &admission.pod.uid));
+        match pod {
+            None if needed => {
+                self.waiting.retain(|other| !other.done.is_closed());
+                self.waiting.push(admission);
+            }
+            pod => {
+                self.next.push(admission);
+                self.set_pod(&key, pod.as_deref());
+            }
+        }
+    }
+
+    /// Programs what changed. Tries again until the kernel takes it.
+    async fn apply(&mut self, first: bool, gate: &Gate) -> Result<(), Error> {
+        let mut changes = self.state.changes();
+        if changes.is_empty() && self.next.is_empty() && !first {
+            return Ok(());
+        }
+        let mut retry = RETRY_MIN;
+        while let Err(error) = self.program(std::mem::take(&mut changes), first).await? {
+            tracing::error!(%error, "network policies cannot be enforced, trying again");
+            gate.not_ready(error.to_string());
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
+        }
+        gate.ready();
+        for admission in self.next.drain(..) {
+            // Who gave up waiting asks again.
+            let _ = admission.done.send(());
+        }
+        Ok(())
+    }
+
+    async fn program(&self, changes: Vec<contents::Change>, first: bool) -> Result<Result<(), table::Error>, Error> {
+        let table = self.table.clone();
+        let work = move || {
+            table.replace(changes)?;
+            if first { table.release(Holder::Policies) } else { Ok(()) }
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
+    }
+}
+
+/// Whether the kubelet means this pod. Static pods have a uid of their own there, which their mirrors name.
+fn is_same(pod: &Pod, uid: &str) -> bool {
+    let noted = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).is_some_and(|one| one == uid);
+    pod.metadata.uid.as_deref() == Some(uid) || noted("kubernetes.io/config.hash") || noted("kubernetes.io/config.mirror")
+}

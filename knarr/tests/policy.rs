@@ -1,0 +1,221 @@
+//! Network policies on a real cluster: who reaches whom, as people write it down.
+#![allow(clippy::unwrap_used)]
+
+use testing::{Cluster, eventually};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+
+/// A server with two ports, of which one has a name, clients in two namespaces, and a pod whose readiness the kubelet probes.
+const PODS: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {team: shop}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: other, labels: {team: other}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: server, namespace: shop, labels: {app: server}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "mkdir /w; echo hello > /w/index.html; httpd -p 8081 -h /w; exec httpd -f -p 8080 -h /w"]
+      ports: [{name: web, containerPort: 8080}]
+      readinessProbe: {httpGet: {path: /, port: web}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server, namespace: shop}
+spec: {selector: {app: server}, ports: [{name: web, port: 80, targetPort: web}, {name: second, port: 81, targetPort: 8081}]}
+"#;
+
+fn client(namespace: &str, name: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '127.0.0.1:5000/busybox:1.36', command: [sleep, '3600']}}]}}}}"
+    )
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: {name}, namespace: shop}}, spec: {spec}}}"
+    )
+}
+
+struct Shop {
+    cluster: Cluster,
+    server: String,
+}
+
+impl Shop {
+    fn start() -> Self {
+        let cluster = Cluster::start(KNARR);
+        cluster.k_with("apply -f -", PODS);
+        for (namespace, name) in [("shop", "front"), ("shop", "back"), ("other", "stranger")] {
+            cluster.k_with("apply -f -", &client(namespace, name));
+        }
+        for pods in ["-n shop pod/server pod/front pod/back", "-n other pod/stranger"] {
+            cluster.k(&format!("wait --for=condition=Ready {pods} --timeout=60s"));
+        }
+        let server = cluster.k("get pod server -n shop -o jsonpath={.status.podIP}");
+        Self { cluster, server }
+    }
+
+    fn apply(&self, name: &str, spec: &str) {
+        self.cluster.k_with("apply -f -", &policy(name, spec));
+    }
+
+    fn delete(&self, name: &str) {
+        self.cluster.k(&format!("delete networkpolicy {name} -n shop"));
+    }
+
+    /// Whether a pod's shell command ends well.
+    fn does(&self, pod: &str, command: &str) -> bool {
+        let (namespace, name) = pod.split_once('/').unwrap();
+        self.cluster.try_kubectl(&["exec", "-n", namespace, name, "--", "sh", "-c", command]).code == Some(0)
+    }
+
+    fn reaches(&self, pod: &str, url: &str) -> bool {
+        self.does(pod, &format!("timeout 1 wget -q -O /dev/null http://{url}/"))
+    }
+
+    /// Who of front, back and stranger reaches the server's port.
+    fn who(&self, port: u16) -> Vec<&'static str> {
+        let all = ["shop/front", "shop/back", "other/stranger"];
+        all.into_iter().filter(|pod| self.reaches(pod, &format!("{}:{port}", self.server))).collect()
+    }
+
+    fn expect(&self, what: &str, port: u16, expected: &[&str]) {
+        eventually(what, || (self.who(port) == expected).then_some(()));
+    }
+}
+
+const SERVER: &str = "podSelector: {matchLabels: {app: server}}";
+const EVERYBODY: &[&str] = &["shop/front", "shop/back", "other/stranger"];
+
+#[test]
+fn who_gets_in() {
+    let shop = Shop::start();
+    shop.expect("without policies", 8080, EVERYBODY);
+    shop.apply("deny", &format!("{{{SERVER}, policyTypes: [Ingress]}}"));
+    shop.expect("nobody", 8080, &[]);
+    // A connection is made to the server, whatever address it was to.
+    assert!(!shop.reaches("shop/front", "server.shop.svc.cluster.local"), "through the service");
+    assert!(shop.reaches("shop/server", "server.shop"), "a pod reaches itself through its service");
+    let deny_all = "{podSelector: {}, policyTypes: [Ingress]}";
+    shop.apply("deny", deny_all);
+    shop.apply("front", &format!("{{{SERVER}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: front}}}}}}]}}]}}"));
+    shop.expect("by its label", 8080, &["shop/front"]);
+    assert!(shop.reaches("shop/front", "server:81"), "through the service");
+    let namespaced = "ingress: [{from: [{namespaceSelector: {matchLabels: {team: other}}}], ports: [{port: web}]}]";
+    shop.apply("others", &format!("{{{SERVER}, {namespaced}}}"));
+    shop.expect("policies add up", 8080, &["shop/front", "other/stranger"]);
+    assert_eq!(shop.who(8081), ["shop/front"], "the named port only");
+    shop.apply("others", &format!("{{{SERVER}, ingress: [{{ports: [{{port: 8081, endPort: 8090}}]}}]}}"));
+    shop.expect("a range, from anywhere", 8081, EVERYBODY);
+    assert_eq!(shop.who(8080), ["shop/front"]);
+    shop.delete("others");
+    // Labels decide, as soon as they change.
+    shop.cluster.k("label pod back -n shop app=front --overwrite");
+    shop.expect("a label comes", 8080, &["shop/front", "shop/back"]);
+    shop.cluster.k("label pod back -n shop app=back --overwrite");
+    shop.expect("a label goes", 8080, &["shop/front"]);
+    shop.apply("others", &format!("{{{SERVER}, {namespaced}}}"));
+    shop.expect("a namespace", 8080, &["shop/front", "other/stranger"]);
+    shop.cluster.k("label namespace other team=gone --overwrite");
+    shop.expect("the namespace's label goes", 8080, &["shop/front"]);
+    // The kubelet's probes come from the node, which always gets in.
+    let ready = shop.cluster.k("get pod server -n shop -o jsonpath={.status.conditions[?(@.type==\"Ready\")].status}");
+    assert_eq!(ready, "True");
+    // A pod that is made now is isolated from its first packet on.
+    shop.cluster.k_with("apply -f -", &client("shop", "late"));
+    shop.cluster.k("wait --for=condition=Ready pod/late -n shop --timeout=60s");
+    let late = shop.cluster.k("get pod late -n shop -o jsonpath={.status.podIP}");
+    let refused = format!("timeout 1 wget -q -O /dev/null http://{late}:1/ 2>&1 | grep -q refused");
+    assert!(!shop.does("shop/front", &refused), "not even a refusal");
+    for name in ["deny", "front", "others"] {
+        shop.delete(name);
+    }
+    shop.expect("all is as before", 8080, EVERYBODY);
+    assert!(shop.does("shop/front", &refused));
+}
+
+#[test]
+fn what_gets_out() {
+    let shop = Shop::start();
+    let resolves = || shop.does("shop/front", "timeout 2 nslookup server.shop.svc.cluster.local");
+    assert!(resolves());
+    let front = "podSelector: {matchLabels: {app: front}}, policyTypes: [Egress]";
+    shop.apply("out", &format!("{{{front}}}"));
+    eventually("nothing gets out", || (!shop.reaches("shop/front", &format!("{}:8080", shop.server))).then_some(()));
+    assert!(!resolves(), "not even a question to cluster DNS");
+    let dns = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}";
+    shop.apply("out", &format!("{{{front}, egress: [{dns}]}}"));
+    eventually("names are resolved", || resolves().then_some(()));
+    assert!(!shop.reaches("shop/front", "server"));
+    shop.apply("out", &format!("{{{front}, egress: [{dns}, {{to: [{{{SERVER}}}], ports: [{{port: web}}]}}]}}"));
+    eventually("the server by its name", || shop.reaches("shop/front", "server").then_some(()));
+    assert!(!shop.reaches("shop/front", "server:81"), "not the other port");
+    let block =
+        |except: &str| format!("{{{front}, egress: [{dns}, {{to: [{{ipBlock: {{cidr: 10.42.0.0/16, except: [{except}]}}}}]}}]}}");
+    shop.apply("out", &block(&format!("{}/32", shop.server)));
+    eventually("an exception", || (!shop.reaches("shop/front", "server")).then_some(()));
+    shop.apply("out", &block("10.42.255.0/24"));
+    eventually("another exception", || shop.reaches("shop/front", "server").then_some(()));
+    shop.delete("out");
+    eventually("all is as before", || shop.reaches("shop/front", "server:81").then_some(()));
+}
+
+/// A pod on each node.
+const EVERYWHERE: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: main
+          image: 127.0.0.1:5000/busybox:1.36
+          command: [sh, -c, "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 8080 -h /w"]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: front}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {role: front}}}]}]}
+"#;
+
+#[test]
+fn policies_hold_between_nodes() {
+    let c = Cluster::start_nodes(KNARR, 2);
+    c.k_with("apply -f -", EVERYWHERE);
+    c.k("rollout status daemonset/web --timeout=60s");
+    let lines = c.k("get pods -l app=web --no-headers -o custom-columns=A:.spec.nodeName,B:.metadata.name,C:.status.podIP");
+    let mut pods: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
+    pods.sort_unstable();
+    let [first, second] = &pods[..] else { panic!("{lines}") };
+    let reaches = |from: &[&str], to: &[&str]| {
+        let url = format!("http://{}:8080/", to[2]);
+        c.try_kubectl(&["exec", from[1], "--", "timeout", "1", "wget", "-q", "-O", "-", &url]).stdout.trim() == "hello"
+    };
+    assert!(!reaches(first, second) && !reaches(second, first), "from node to node");
+    c.k(&format!("label pod {} role=front", first[1]));
+    eventually("by the label of a pod of another node", || reaches(first, second).then_some(()));
+    assert!(!reaches(second, first), "the pod's own label lets nobody in");
+    // The node of a pod gets in, another node does not.
+    let node = |host: u8, to: &[&str]| {
+        let url = format!("http://{}:8080/", to[2]);
+        let mut command = c.on_host(host, "timeout");
+        testing::Outcome::of(command.args(["1", "busybox", "wget", "-q", "-O", "-", &url])).stdout.trim() == "hello"
+    };
+    assert!(node(2, second) && !node(2, first));
+    c.k(&format!("label pod {} role-", first[1]));
+    eventually("the label goes", || (!reaches(first, second)).then_some(()));
+}
