@@ -75,6 +75,12 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
             // Only single Secrets are watched, those that an Ingress names.
             rule("", &["secrets"], &["watch"]),
             rule("", &["events"], &["create", "patch"]),
+            // The Gateway API, when it is installed.
+            rule("", &["namespaces"], FOLLOW),
+            rule("apiextensions.k8s.io", &["customresourcedefinitions"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "referencegrants"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses"], &["create"]),
+            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status"], &["patch"]),
         ],
     });
     let binding = json!({

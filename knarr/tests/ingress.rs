@@ -140,3 +140,45 @@ fn pods_come_and_go(c: &Cluster) {
     });
     assert!(asked.into_inner() > 50);
 }
+
+/// A definition without a schema: the objects are what matters here.
+fn definition(plural: &str, kind: &str, version: &str, scope: &str) -> serde_json::Value {
+    let names = json!({"plural": plural, "singular": kind.to_lowercase(), "kind": kind});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.gateway.networking.k8s.io"),
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/1"}},
+        "spec": {"group": "gateway.networking.k8s.io", "scope": scope, "names": names,
+            "versions": [{"name": version, "served": true, "storage": true, "schema": schema, "subresources": {"status": {}}}]}})
+}
+
+#[test]
+fn gateways_are_served_where_they_are_installed() {
+    let c = Cluster::start(KNARR);
+    for (plural, kind, version, scope) in [
+        ("gatewayclasses", "GatewayClass", "v1", "Cluster"),
+        ("gateways", "Gateway", "v1", "Namespaced"),
+        ("httproutes", "HTTPRoute", "v1", "Namespaced"),
+        ("referencegrants", "ReferenceGrant", "v1beta1", "Namespaced"),
+    ] {
+        c.k_with("apply -f -", &definition(plural, kind, version, scope).to_string());
+    }
+    c.k("create deployment web --image=127.0.0.1:5000/nginx:1.27");
+    c.k("expose deployment web --port 80");
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "front"},
+        "spec": {"gatewayClassName": "knarr", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}});
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "web"},
+        "spec": {"parentRefs": [{"name": "front"}], "hostnames": ["web.example"], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}});
+    eventually("gateways are served", || {
+        (c.try_kubectl(&["get", "gateways,httproutes,gatewayclasses"]).code == Some(0)).then_some(())
+    });
+    c.k_with("apply -f -", &gateway.to_string());
+    c.k_with("apply -f -", &route.to_string());
+    c.k("wait --for=condition=Programmed gateway/front --timeout=30s");
+    c.k("wait --for=condition=Accepted gatewayclass/knarr --timeout=30s");
+    c.k("rollout status deployment/web --timeout=60s");
+    let page = eventually("the route serves", || http("web.example", "/").ok().filter(|answer| answer.status == 200));
+    assert_eq!(page.body, "<h1>Welcome to nginx!</h1>\n");
+    let accepted = "get httproute web -o jsonpath={.status.parents[0].conditions[*].status}";
+    eventually("the route is accepted", || (c.k(accepted) == "True True").then_some(()));
+}

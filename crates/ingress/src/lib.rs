@@ -17,6 +17,7 @@ mod connect;
 pub mod endpoints;
 mod forward;
 mod front;
+pub mod gateway;
 pub mod guard;
 pub mod headers;
 pub mod live;

@@ -13,12 +13,15 @@ use rustls::sign::CertifiedKey;
 
 use crate::annotations::Problem;
 use crate::certificates;
-use crate::compile::{Compiled, PathRule, compile};
+use crate::compile::{Compiled, PathRule, compile, host_name};
+use crate::endpoints::PortRef;
+use crate::gateway::Planned;
 use crate::guard::passwords::Passwords;
 use crate::live::Live;
 use crate::paths::PathType;
-use crate::table::{HostRoutes, HostTls, Route, Table};
-use crate::upstream::{Upstream, UpstreamKey, Upstreams};
+use crate::policy::Policy;
+use crate::table::{GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Route, Table};
+use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
 /// What the table is made of.
 #[derive(Debug)]
@@ -36,6 +39,17 @@ pub struct Model {
     table: Arc<Table>,
     told: HashMap<Key, Vec<Problem>>,
     fresh: Vec<Arc<Upstream>>,
+    gateway: Gateways,
+}
+
+/// What there is of the Gateway API.
+#[derive(Debug, Default)]
+struct Gateways {
+    tls: Vec<(String, Key)>,
+    secrets: BTreeSet<Key>,
+    live: HashMap<Key, Arc<Live>>,
+    routes: Arc<GatewayRoutes>,
+    dirty: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +90,7 @@ impl Model {
             table: Arc::default(),
             told: HashMap::new(),
             fresh: Vec::new(),
+            gateway: Gateways::default(),
         }
     }
 
@@ -116,7 +131,36 @@ impl Model {
             let tls = known.compiled.tls.iter().filter_map(|(_, secret)| secret.clone());
             tls.chain(known.compiled.passwords.clone()).collect::<Vec<_>>()
         };
-        self.ingresses.values().flat_map(of).collect()
+        self.ingresses.values().flat_map(of).chain(self.gateway.secrets.iter().cloned()).collect()
+    }
+
+    /// Whether a Secret has a good certificate; none while nobody has looked.
+    pub fn has_certificate(&self, secret: &Key) -> Option<bool> {
+        self.secrets.get(secret).map(|known| matches!(known.certified, Some(Ok(_))))
+    }
+
+    /// Takes what HTTPRoutes say instead of what they said.
+    pub fn set_gateway(&mut self, rules: &[Planned], tls: Vec<(String, Key)>, secrets: BTreeSet<Key>) {
+        let mut hosts: [HashMap<String, Vec<GatewayRule>>; 2] = Default::default();
+        let mut live = HashMap::new();
+        for planned in rules {
+            let of_route = self.gateway.live.get(&planned.route).cloned().unwrap_or_else(|| {
+                let label = Key { name: format!("httproute/{}", planned.route.name), ..planned.route.clone() };
+                Arc::new(Live::new(&label, &Policy::default(), None))
+            });
+            live.insert(planned.route.clone(), of_route.clone());
+            let rule = gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh);
+            hosts[usize::from(planned.tls)].entry(host_name(&planned.host)).or_default().push(rule);
+        }
+        for rules in hosts.iter_mut().flat_map(HashMap::values_mut) {
+            rules.sort_by(|a, b| a.matched.rank.cmp(&b.matched.rank));
+        }
+        for (route, old) in &self.gateway.live {
+            if !live.contains_key(route) {
+                old.counts.forget();
+            }
+        }
+        self.gateway = Gateways { tls, secrets, live, routes: Arc::new(GatewayRoutes { hosts }), dirty: true };
     }
 
     /// A Secret is as given; none when it is not there.
@@ -125,6 +169,7 @@ impl Model {
         let is_tls = |secret: &&Arc<Secret>| secret.type_.as_deref() == Some("kubernetes.io/tls") || has_certificate(secret);
         let certified = secret.as_ref().filter(is_tls).map(tls);
         self.secrets.insert(key.clone(), KnownSecret { secret, certified });
+        self.gateway.dirty |= self.gateway.secrets.contains(key);
         for known in self.ingresses.values() {
             let hosts = known.compiled.tls.iter().filter(|(_, secret)| secret.as_ref() == Some(key));
             self.dirty_tls.extend(hosts.map(|(host, _)| host.clone()));
@@ -152,7 +197,7 @@ impl Model {
 
     /// The table with all changes since the last step; none when there are none.
     pub fn step(&mut self) -> Option<Step> {
-        if self.dirty.is_empty() && self.dirty_tls.is_empty() {
+        if self.dirty.is_empty() && self.dirty_tls.is_empty() && !self.gateway.dirty {
             return None;
         }
         let (mut table, mut fresh) = (Table::clone(&self.table), std::mem::take(&mut self.fresh));
@@ -169,6 +214,14 @@ impl Model {
                 Some(tls) => drop(table.tls.insert(host.into(), tls)),
                 None => drop(table.tls.remove(host.as_str())),
             }
+        }
+        if std::mem::take(&mut self.gateway.dirty) {
+            let certified = |(host, secret): &(String, Key)| {
+                let certified = self.secrets.get(secret)?.certified.as_ref()?.as_ref().ok()?;
+                Some((host_name(host), certified.clone()))
+            };
+            table.gateway_tls = self.gateway.tls.iter().rev().filter_map(certified).collect();
+            table.gateway = self.gateway.routes.clone();
         }
         self.table = Arc::new(table);
         let problems = problems.into_iter().flat_map(|(key, list)| self.untold(key, list)).collect();
@@ -303,5 +356,28 @@ fn route(of: &Known, rule: &PathRule, upstream: &mut impl FnMut(&UpstreamKey) ->
         upstream: upstream(&rule.upstream),
         spare: of.compiled.spare.as_ref().map(&mut *upstream),
         canary: None,
+        gateway: None,
     }
+}
+
+fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> GatewayRule {
+    let mut backend = |key: &UpstreamKey| upstreams.get(key, fresh);
+    let backends: Vec<_> = planned.backends.iter().map(|(weight, key)| (*weight, key.as_ref().map(&mut backend))).collect();
+    // Without back ends nobody asks this one.
+    let nobody = UpstreamKey { place: Place::Service(planned.route.clone(), PortRef::Number(0)), protocol: None, tls_name: None };
+    let upstream = backends.iter().find_map(|(_, backend)| backend.clone()).unwrap_or_else(|| backend(&nobody));
+    let plain = Policy { ssl_redirect: false, body_size: None, ..Policy::default() };
+    let read_timeout = planned.actions.timeout.unwrap_or(plain.read_timeout);
+    let route = Route {
+        ingress: planned.route.clone(),
+        text: "/".to_owned(),
+        matcher: planned.matched.matcher.clone(),
+        policy: Arc::new(Policy { read_timeout, ..plain }),
+        live,
+        upstream,
+        spare: None,
+        canary: None,
+        gateway: Some(GatewayRoute { actions: planned.actions.clone(), backends }),
+    };
+    GatewayRule { matched: planned.matched.clone(), route: Arc::new(route) }
 }

@@ -50,6 +50,18 @@ impl Matcher {
         })
     }
 
+    /// Whether it matches a path.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == path,
+            Self::Prefix(prefix) => {
+                path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Self::Begins(begin) => path.starts_with(begin.as_str()),
+            Self::Pattern(pattern) => pattern.is_match(path),
+        }
+    }
+
     /// The path after a rewrite of what was matched; `$1` to `$9` are the groups of the pattern.
     pub fn rewrite(&self, target: &str, path: &str) -> String {
         let captures = match self {
@@ -114,11 +126,7 @@ impl<T> Paths<T> {
             return Some(found);
         }
         let prefix = ancestors(path).find_map(|ancestor| self.prefix.get(ancestor));
-        let other = self.others.iter().find(|(_, matcher, _)| match matcher {
-            Matcher::Begins(begin) => path.starts_with(begin.as_str()),
-            Matcher::Pattern(pattern) => pattern.is_match(path),
-            Matcher::Exact(_) | Matcher::Prefix(_) => false,
-        });
+        let other = self.others.iter().find(|(_, matcher, _)| matcher.matches(path));
         match (prefix, other) {
             (Some((length, found)), Some((other, ..))) if length >= other => Some(found),
             (_, Some((.., found))) | (Some((_, found)), None) => Some(found),

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 
 use crate::body::{End, RequestBody, ResponseBody};
 use crate::connect::{Connector, Lease};
-use crate::forward::{Active, Answered, Outgoing, forward};
+use crate::forward::{self, Active, Answered, Outgoing, forward};
 use crate::guard::limits::Permit;
 use crate::guard::{admits, cors};
 use crate::headers::{self, Origin, Peer};
@@ -121,7 +121,7 @@ impl Proxy {
         let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
         let origin = Origin::of(peer, &parts.headers, &self.trusted);
         let table = self.table.load();
-        let route = table.find(&host, &path).cloned().ok_or(StatusCode::NOT_FOUND)?;
+        let route = table.route(peer.tls, &host, &path, &parts).cloned().ok_or(StatusCode::NOT_FOUND)?;
         let has_tls = table.has_tls(&host);
         Ok(Visit { parts, route, origin, authority, host, path, has_tls })
     }
@@ -131,7 +131,9 @@ impl Proxy {
         if policy.closed {
             return text(StatusCode::SERVICE_UNAVAILABLE);
         }
-        if let Some((status, location)) = redirect::of(&visit.route, &visit.facts(), visit.has_tls, self.https_port) {
+        let (path, port, has_tls) = (visit.path.as_str(), visit.origin.port, visit.has_tls);
+        let asked = redirect::Asked { path, port, has_tls, https_port: self.https_port };
+        if let Some((status, location)) = redirect::of(&visit.route, &visit.facts(), &asked) {
             return redirected(status, &location);
         }
         let origin = cors::allowed(&policy.cors, &visit.parts.headers);
@@ -186,12 +188,20 @@ impl Proxy {
         if content_length(&visit.parts.headers).zip(policy.body_size).is_some_and(|(length, most)| length > most) {
             return text(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        let chosen = Chosen::of(&visit.route, &visit.facts(), crate::random::next());
+        let Some(chosen) = Chosen::of(&visit.route, &visit.facts(), crate::random::next()) else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR);
+        };
         let spare = visit.route.spare.clone().filter(|_| chosen.upstream.is_empty());
         let (upstream, route) = (spare.as_ref().unwrap_or(&chosen.upstream).clone(), visit.route.clone());
         let (tls, wanted) = (visit.origin.tls, headers::upgrade(&visit.parts));
         let outgoing = self.outgoing(&mut visit, body, wanted.as_ref());
-        let answered = match forward(&self.connector, &upstream, chosen.choice, &policy, outgoing).await {
+        let forwarding = forward(&self.connector, &upstream, chosen.choice, &policy, outgoing);
+        let actions = route.gateway.as_ref().map(|gateway| &gateway.actions);
+        let forwarded = match actions.and_then(|actions| actions.timeout) {
+            Some(limit) => tokio::time::timeout(limit, forwarding).await.unwrap_or(Err(forward::Error::Timeout)),
+            None => forwarding.await,
+        };
+        let answered = match forwarded {
             Ok(answered) => answered,
             Err(error) => {
                 tracing::debug!(ingress = %route.ingress, %error, "no answer of a back end");
@@ -201,6 +211,9 @@ impl Proxy {
         let cookie = spare.is_none().then(|| chosen.cookie(&answered));
         let cookie = cookie.flatten().and_then(|session| session.header(&policy.cookie, &route.text, tls, SystemTime::now()));
         let mut answer = self.respond(answered, &policy, (wanted, upgrade), permit);
+        if let Some(actions) = actions {
+            actions.response.apply(answer.headers_mut());
+        }
         if let Some(cookie) = cookie {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
@@ -214,7 +227,7 @@ impl Proxy {
         }
         let (body, progress) = RequestBody::new(body, route.policy.body_size, route.policy.send_timeout);
         let whole = content_length(&visit.parts.headers).is_some() && http_body::Body::size_hint(&body).exact().is_some();
-        let Visit { parts, origin, authority, .. } = visit;
+        let Visit { parts, origin, authority, path, .. } = visit;
         headers::prepare(parts, origin, authority, whole);
         if let Some(prefix) = &route.policy.prefix {
             parts.headers.insert("x-forwarded-prefix", prefix.clone());
@@ -223,8 +236,16 @@ impl Proxy {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, protocol.clone());
         }
+        let mut host = authority.clone();
+        if let Some(gateway) = &route.gateway {
+            gateway.actions.request.apply(&mut parts.headers);
+            if let Some(new) = &gateway.actions.path {
+                redirect::replace(&new.of_path(&route.matcher, path), &mut parts.uri);
+            }
+            host = gateway.actions.host.clone().unwrap_or(host);
+        }
         let parts = std::mem::replace(parts, Request::new(()).into_parts().0);
-        Outgoing { parts, body, progress, host: authority.clone() }
+        Outgoing { parts, body, progress, host }
     }
 
     /// Makes a back end's answer ours.

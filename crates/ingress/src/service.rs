@@ -1,5 +1,6 @@
 //! Follows the API: what changes there becomes the next routing table, and what people have to know goes back as status and events.
 
+mod gateways;
 mod secrets;
 mod status;
 
@@ -17,6 +18,7 @@ use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::watch;
@@ -26,11 +28,13 @@ use crate::classes::{CLASS, Classes};
 use crate::connect::Connector;
 use crate::endpoints;
 use crate::front::{self, Front};
+use crate::gateway::{self, Around};
 use crate::model::Model;
 use crate::proxy::Proxy;
 use crate::table::Table;
 use crate::unverified;
 use crate::upstream::{Place, Upstream, Upstreams};
+use gateways::Gateways;
 use secrets::Secrets;
 use status::Statuses;
 
@@ -142,6 +146,13 @@ impl Service {
             statuses: Statuses::start(&options, ingresses.clone(), &tasks),
             recorder: Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks),
             classes: Classes::default(),
+            gateways: Gateways::start(&options.client, &tasks),
+            namespaces: None,
+            services_there: BTreeSet::new(),
+            replan: false,
+            planned: false,
+            informers: informers.clone(),
+            options: options.clone(),
             model: Model::new(options.domain.clone(), upstreams.clone()),
             ingresses: ingresses.clone(),
             upstreams,
@@ -225,6 +236,17 @@ struct Follower {
     statuses: Statuses,
     recorder: Recorder,
     classes: Classes,
+    gateways: Gateways,
+    /// Followed when a listener asks for the labels of namespaces.
+    namespaces: Option<(Informer<Namespace>, Changes<Namespace>)>,
+    /// Services that there are, for the conditions of routes.
+    services_there: BTreeSet<Key>,
+    /// The plan for the Gateway API may be another one.
+    replan: bool,
+    /// There was something to plan.
+    planned: bool,
+    informers: Informers,
+    options: Options,
     model: Model,
     upstreams: Arc<Upstreams>,
     table: Arc<ArcSwap<Table>>,
@@ -237,7 +259,9 @@ impl Follower {
                 change = self.ingress_changes.next() => self.ingress(&change),
                 change = self.class_changes.next() => self.class(&change),
                 changed = self.services.changed() => self.services(changed),
-                (key, secret) = self.secrets.next() => self.model.set_secret(&key, secret),
+                (key, secret) = self.secrets.next() => self.secret(&key, secret),
+                news = self.gateways.next() => self.gateway(news),
+                () = changed(&mut self.namespaces) => self.replan = true,
             }
             self.drain();
         }
@@ -263,9 +287,54 @@ impl Follower {
         let changed = self.services.pending();
         self.services(changed);
         while let Some((key, secret)) = self.secrets.try_next() {
-            self.model.set_secret(&key, secret);
+            self.secret(&key, secret);
+        }
+        while let Some(news) = self.gateways.try_next() {
+            self.gateway(news);
+        }
+        if std::mem::take(&mut self.replan) && (self.planned || !self.gateways.is_empty()) {
+            self.planned = !self.gateways.is_empty();
+            self.plan();
         }
         self.publish();
+    }
+
+    fn gateway(&mut self, news: gateways::News) {
+        self.gateways.take(news);
+        self.replan = true;
+    }
+
+    fn secret(&mut self, key: &Key, secret: Option<Arc<Secret>>) {
+        self.model.set_secret(key, secret);
+        self.replan = true;
+    }
+
+    /// Makes the rules and statuses of the Gateway API anew.
+    fn plan(&mut self) {
+        let selects = |gateway: &gateway::types::Gateway| {
+            let mut listeners = gateway.spec.listeners.iter();
+            listeners.any(|listener| listener.allowed_routes.namespaces.selector.is_some())
+        };
+        if self.namespaces.is_none() && self.gateways.objects.gateways.values().any(selects) {
+            let informer = self.informers.of::<Namespace>();
+            let changes = informer.changes();
+            self.namespaces = Some((informer, changes));
+        }
+        let labels = |name: &str| {
+            let namespace = self.namespaces.as_ref()?.0.get(None, name)?;
+            Some(namespace.metadata.labels.clone().unwrap_or_default())
+        };
+        let around = Around {
+            http_port: self.options.http_port,
+            https_port: self.options.https_port,
+            addresses: &self.options.addresses,
+            labels: &labels,
+            has_service: &|key| self.services_there.contains(key),
+            has_certificate: &|key| self.model.has_certificate(key),
+        };
+        let plan = gateway::plan(&self.gateways.objects, &around);
+        self.gateways.settle(&plan);
+        self.model.set_gateway(&plan.rules, plan.tls, plan.secrets);
     }
 
     fn publish(&mut self) {
@@ -314,6 +383,8 @@ impl Follower {
             for upstream in self.upstreams.of_service(&key) {
                 self.look_behind(&upstream);
             }
+            let there = self.services.get(&key).0.is_some();
+            self.replan |= if there { self.services_there.insert(key) } else { self.services_there.remove(&key) };
         }
     }
 
@@ -322,6 +393,14 @@ impl Follower {
             let (service, slices) = self.services.get(key);
             upstream.set(endpoints::behind(service.as_deref(), &slices, port));
         }
+    }
+}
+
+/// Returns when a namespace has changed, if anybody looks at them.
+async fn changed(namespaces: &mut Option<(Informer<Namespace>, Changes<Namespace>)>) {
+    match namespaces {
+        Some((_, changes)) => drop(changes.next().await),
+        None => std::future::pending().await,
     }
 }
 

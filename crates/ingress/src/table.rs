@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use client::Key;
+use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
+use crate::gateway::rules::{Actions, Matched};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
 use crate::policy::Policy;
@@ -30,6 +32,66 @@ pub struct Route {
     pub spare: Option<Arc<Upstream>>,
     /// Who takes a part of the requests.
     pub canary: Option<(Arc<Policy>, Arc<Upstream>)>,
+    /// What the rule of an HTTPRoute does.
+    pub gateway: Option<GatewayRoute>,
+}
+
+/// What the rule of an HTTPRoute does.
+#[derive(Debug)]
+pub struct GatewayRoute {
+    /// What happens to requests and answers.
+    pub actions: Arc<Actions>,
+    /// Who answers, by weight; none is an answer with status 500.
+    pub backends: Vec<(u32, Option<Arc<Upstream>>)>,
+}
+
+impl GatewayRoute {
+    /// The back end for a request; `random` is a number of its own.
+    pub fn backend(&self, random: u64) -> Option<&Arc<Upstream>> {
+        let total: u64 = self.backends.iter().map(|(weight, _)| u64::from(*weight)).sum();
+        let mut place = random.checked_rem(total)?;
+        for (weight, backend) in &self.backends {
+            match place.checked_sub(u64::from(*weight)) {
+                Some(rest) => place = rest,
+                None => return backend.as_ref(),
+            }
+        }
+        None
+    }
+}
+
+/// One match of a rule of an HTTPRoute, and where it leads.
+#[derive(Debug)]
+pub struct GatewayRule {
+    /// What requests are like.
+    pub matched: Matched,
+    /// Where they go.
+    pub route: Arc<Route>,
+}
+
+/// The rules of HTTPRoutes, by whether they are over TLS and by host; of one host the first that matches counts.
+#[derive(Debug, Default)]
+pub struct GatewayRoutes {
+    /// Those over plain HTTP, those over TLS.
+    pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 2],
+}
+
+impl GatewayRoutes {
+    /// The rules for a host by its name: its own, those of the closest wildcard.
+    fn named(&self, tls: bool, host: &str) -> Option<&[GatewayRule]> {
+        let wildcards = host.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &host[dot..]);
+        std::iter::once(host).filter(|host| !host.is_empty()).chain(wildcards).find_map(|name| self.of(tls, name))
+    }
+
+    fn of(&self, tls: bool, name: &str) -> Option<&[GatewayRule]> {
+        self.hosts[usize::from(tls)].get(name).map(Vec::as_slice)
+    }
+}
+
+/// The first rule that matches.
+fn first<'r>(rules: &'r [GatewayRule], path: &str, parts: &Parts) -> Option<&'r Arc<Route>> {
+    let matches = |rule: &&GatewayRule| rule.matched.matcher.matches(path) && rule.matched.conditions.hold(parts);
+    rules.iter().find(matches).map(|rule| &rule.route)
 }
 
 /// The routes of one host.
@@ -53,6 +115,8 @@ pub struct HostTls {
 pub struct Table {
     pub(crate) hosts: HashMap<Arc<str>, Arc<HostRoutes>>,
     pub(crate) tls: HashMap<Arc<str>, HostTls>,
+    pub(crate) gateway: Arc<GatewayRoutes>,
+    pub(crate) gateway_tls: HashMap<String, Arc<CertifiedKey>>,
 }
 
 /// The names under which a host is looked for, the closest first: itself, the wildcard one label above, any.
@@ -61,7 +125,18 @@ fn candidates(host: &str) -> [Option<&str>; 3] {
 }
 
 impl Table {
-    /// The route of a request. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]).
+    /// The route of a request: what HTTPRoutes say of its host, then what Ingresses say, then HTTPRoutes for any host.
+    pub fn route(&self, tls: bool, host: &str, path: &str, parts: &Parts) -> Option<&Arc<Route>> {
+        if self.gateway.hosts.iter().all(HashMap::is_empty) {
+            return self.find(host, path);
+        }
+        if let Some(rules) = self.gateway.named(tls, host) {
+            return first(rules, path, parts);
+        }
+        self.find(host, path).or_else(|| first(self.gateway.of(tls, "")?, path, parts))
+    }
+
+    /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]).
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         let hosts = candidates(host).map(|name| name.and_then(|name| self.hosts.get(name)));
         let by_path = hosts.iter().flatten().find_map(|routes| routes.paths.find(path));
@@ -70,7 +145,10 @@ impl Table {
 
     /// What a handshake for this name shows; none when the fallback certificate has to do.
     pub fn certificate(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        candidates(name).into_iter().flatten().find_map(|name| self.tls.get(name)?.certified.clone())
+        candidates(name).into_iter().flatten().find_map(|name| {
+            let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.clone());
+            of_ingress.or_else(|| self.gateway_tls.get(name).cloned())
+        })
     }
 
     /// Whether TLS is configured for a host.

@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
-    ("ingress", &["base", "client"]),
+    ("ingress", &["base", "apimachinery", "client"]),
     ("testing", &["base", "client"]),
     ("knarr", &["*"]),
     ("xtask", &[]),

@@ -23,11 +23,14 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Chooses for a request; `random` is a number of its own.
-    pub(super) fn of(route: &Route, facts: &Facts<'_>, random: u64) -> Self {
+    /// Chooses for a request; `random` is a number of its own. None when a rule has nobody who could answer.
+    pub(super) fn of(route: &Route, facts: &Facts<'_>, random: u64) -> Option<Self> {
         let policy = &route.policy;
         let cookie = policy.affinity.then(|| Session::of(&policy.cookie, facts.headers)).flatten();
-        let upstream = upstream(route, facts, cookie, random);
+        let upstream = match &route.gateway {
+            Some(gateway) => gateway.backend(random)?.clone(),
+            None => upstream(route, facts, cookie, random),
+        };
         let session = cookie.filter(|session| session.upstream == upstream.id);
         let choice = if policy.affinity {
             match session {
@@ -41,7 +44,7 @@ impl Chosen {
         } else {
             Choice::Any(policy.balance)
         };
-        Self { upstream, choice, policy: policy.clone(), session, random }
+        Some(Self { upstream, choice, policy: policy.clone(), session, random })
     }
 
     /// The session that the client has to remember after this answer; none when it knows it already, or there is none.

@@ -1,17 +1,22 @@
 //! Somebody else says whether a request may pass.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 
 use super::{Answer, Visit, requested, text};
 use crate::balance::Choice;
 use crate::body::RequestBody;
 use crate::connect::Connector;
-use crate::forward::{Outgoing, forward};
+use crate::forward::{Answered, Outgoing, forward};
 use crate::headers;
 use crate::policy::{Balance, Policy};
 use crate::template::{Template, escape};
 
+/// The longest body of an answer that is read, bytes.
+const SHORT: usize = 64 << 10;
 const AUTH_REDIRECT: HeaderName = HeaderName::from_static("x-auth-request-redirect");
 const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
@@ -25,23 +30,23 @@ pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template
     let Some(question) = question(visit, url) else { return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR))) };
     let asked = forward(connector, &upstream, Choice::Any(Balance::RoundRobin), asking, question).await;
     let answer = match asked {
-        Ok(answered) => answered.response,
+        Ok(answered) => head(answered, asking.read_timeout).await,
         Err(error) => {
             tracing::debug!(ingress = %visit.route.ingress, %error, "no answer of the external authentication");
             return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR)));
         }
     };
-    if answer.status().is_success() {
+    if answer.status.is_success() {
         for name in &policy.external.response_headers {
             // What a client says of itself under such a name does not count.
             visit.parts.headers.remove(name);
-            for value in answer.headers().get_all(name) {
+            for value in answer.headers.get_all(name) {
                 visit.parts.headers.append(name, value.clone());
             }
         }
         return Ok(());
     }
-    let refused = match answer.status() {
+    let refused = match answer.status {
         StatusCode::UNAUTHORIZED if policy.external.signin.is_some() => {
             let location = signin(visit, policy).and_then(|location| HeaderValue::from_str(&location).ok());
             let mut refused = text(StatusCode::FOUND);
@@ -54,7 +59,19 @@ pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template
         code @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => text(code),
         _ => text(StatusCode::INTERNAL_SERVER_ERROR),
     };
-    Err(Box::new(with_headers(refused, answer.headers())))
+    Err(Box::new(with_headers(refused, &answer.headers)))
+}
+
+/// The head of an answer. Its body is read to the end when it is a short one, so that the connection can be used again.
+async fn head(answered: Answered, limit: Duration) -> http::response::Parts {
+    let Answered { response, lease, active, .. } = answered;
+    let (parts, body) = response.into_parts();
+    let whole = tokio::time::timeout(limit, Limited::new(body, SHORT).collect()).await;
+    if matches!(whole, Ok(Ok(_))) {
+        lease.give_back();
+    }
+    drop(active);
+    parts
 }
 
 /// A client needs the challenge, and the cookies of its way to sign in.

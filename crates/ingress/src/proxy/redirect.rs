@@ -6,9 +6,24 @@ use crate::paths::Matcher;
 use crate::table::Route;
 use crate::template::{Facts, path_and_query};
 
-/// Where a request is redirected, if it is. `has_tls` says that TLS is configured for its host.
-pub(super) fn of(route: &Route, facts: &Facts<'_>, has_tls: bool, https_port: u16) -> Option<(StatusCode, String)> {
-    let policy = &route.policy;
+/// Where a request came.
+pub(super) struct Asked<'a> {
+    /// The normal path.
+    pub(super) path: &'a str,
+    /// The port.
+    pub(super) port: u16,
+    /// Whether TLS is configured for its host.
+    pub(super) has_tls: bool,
+    /// Where HTTPS is.
+    pub(super) https_port: u16,
+}
+
+/// Where a request is redirected, if it is.
+pub(super) fn of(route: &Route, facts: &Facts<'_>, place: &Asked<'_>) -> Option<(StatusCode, String)> {
+    let (policy, has_tls, https_port) = (&route.policy, place.has_tls, place.https_port);
+    if let Some(redirect) = route.gateway.as_ref().and_then(|gateway| gateway.actions.redirect.as_ref()) {
+        return Some(redirect.of(facts, &route.matcher, place.path, place.port));
+    }
     if facts.scheme == "http" && (policy.force_ssl_redirect || policy.ssl_redirect && has_tls) {
         let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
         return Some((StatusCode::PERMANENT_REDIRECT, format!("https://{}{port}{}", facts.host, path_and_query(facts.uri))));
@@ -22,7 +37,12 @@ pub(super) fn of(route: &Route, facts: &Facts<'_>, has_tls: bool, https_port: u1
 
 /// Rewrites the path of a request; its query follows the target's own.
 pub(super) fn rewrite(matcher: &Matcher, target: &str, path: &str, uri: &mut Uri) {
-    let mut rewritten = encode(&matcher.rewrite(target, path));
+    replace(&matcher.rewrite(target, path), uri);
+}
+
+/// Gives a request another path, which is decoded; its query stays.
+pub(super) fn replace(path: &str, uri: &mut Uri) {
+    let mut rewritten = encode(path);
     if let Some(query) = uri.query() {
         rewritten.push(if rewritten.contains('?') { '&' } else { '?' });
         rewritten.push_str(query);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
+mod gateway;
 mod guards;
 mod protocols;
 mod routes;

@@ -1,0 +1,346 @@
+//! The Gateway API: GatewayClass, Gateway and HTTPRoute with their conditions. Pure.
+//!
+//! [`plan`] looks at everything that is known and says which rules there are and what every object's status has to be; what it says
+//! depends on nothing else, so that it may be asked again at any time.
+
+pub mod attach;
+pub mod rules;
+pub mod status;
+pub mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use client::Key;
+use serde_json::{Value, json};
+
+use crate::upstream::{Place, UpstreamKey};
+use attach::attach;
+use rules::{Actions, Matched, backend};
+use status::{Kind, condition, generation};
+use types::{GROUP, Gateway, GatewayClass, HttpRoute, Listener, ObjectRef, ReferenceGrant, RouteKind, Rule};
+
+/// What a GatewayClass of ours names as its controller.
+pub const CONTROLLER: &str = "knarr.io/gateway";
+
+/// Everything of the Gateway API that is known.
+#[derive(Debug, Default)]
+pub struct Objects {
+    pub classes: BTreeMap<Key, GatewayClass>,
+    pub gateways: BTreeMap<Key, Gateway>,
+    pub routes: BTreeMap<Key, HttpRoute>,
+    pub grants: BTreeMap<Key, ReferenceGrant>,
+}
+
+/// What decides beside them.
+pub struct Around<'a> {
+    /// Port of plain HTTP.
+    pub http_port: u16,
+    /// Port of HTTPS.
+    pub https_port: u16,
+    /// By which addresses clients reach us.
+    pub addresses: &'a [IpAddr],
+    /// Labels of a namespace.
+    pub labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+    /// Whether there is a Service.
+    pub has_service: &'a dyn Fn(&Key) -> bool,
+    /// Whether a Secret has a good certificate; none while nobody knows.
+    pub has_certificate: &'a dyn Fn(&Key) -> Option<bool>,
+}
+
+/// What follows.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Matches of rules, in no order.
+    pub rules: Vec<Planned>,
+    /// Hosts of HTTPS listeners, and the Secret with the certificate of each.
+    pub tls: Vec<(String, Key)>,
+    /// The Secrets that listeners refer to and may.
+    pub secrets: BTreeSet<Key>,
+    /// What each status has to be.
+    pub statuses: Vec<(Kind, Key, Value)>,
+}
+
+/// One match of one rule, under one host.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Of an HTTPS listener.
+    pub tls: bool,
+    /// Host as it is written: `a.example`, `*.example`, or any when empty.
+    pub host: String,
+    /// Whose it is.
+    pub route: Key,
+    /// What requests are like.
+    pub matched: Matched,
+    /// What happens to them.
+    pub actions: Arc<Actions>,
+    /// Who answers, by weight; none is an answer with status 500.
+    pub backends: Vec<(u32, Option<UpstreamKey>)>,
+}
+
+/// Whether this is the kind of HTTPRoutes.
+pub(crate) fn is_http_route(kind: &RouteKind) -> bool {
+    kind.kind == "HTTPRoute" && kind.group.as_deref().is_none_or(|group| group == GROUP)
+}
+
+/// Says what follows.
+pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
+    let mut plan = Plan::default();
+    for (key, class) in objects.classes.iter().filter(|(_, class)| class.spec.controller_name == CONTROLLER) {
+        let accepted = condition("Accepted", Ok(()), "Accepted", "", generation(&class.metadata));
+        plan.statuses.push((Kind::GatewayClass, key.clone(), json!({"conditions": [accepted]})));
+    }
+    let ours = |gateway: &Gateway| {
+        let class = objects.classes.get(&Key::cluster(&gateway.spec.gateway_class_name));
+        class.is_some_and(|class| class.spec.controller_name == CONTROLLER)
+    };
+    let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
+    let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
+    for (key, route) in &objects.routes {
+        let planner = Planner { objects, around, key, route };
+        let mut parents = Vec::new();
+        for parent in &route.spec.parent_refs {
+            let Some((gateway_key, gateway)) = parent_gateway(&gateways, parent, route.namespace()) else { continue };
+            let (listeners, status) = planner.parent(gateway, parent, &mut plan);
+            for listener in listeners {
+                *attached.entry((gateway_key, listener)).or_default() += 1;
+            }
+            parents.push(status);
+        }
+        let had = route.status.pointer("/parents").and_then(Value::as_array).into_iter().flatten();
+        let others: Vec<Value> = had.filter(|parent| parent["controllerName"] != CONTROLLER).cloned().collect();
+        let have_ours = route.status.pointer("/parents").and_then(Value::as_array).is_some_and(|all| all.len() > others.len());
+        if !parents.is_empty() || have_ours {
+            let parents = others.into_iter().chain(parents).collect::<Vec<_>>();
+            plan.statuses.push((Kind::HttpRoute, key.clone(), json!({"parents": parents})));
+        }
+    }
+    for (key, gateway) in gateways {
+        let status =
+            gateway_status(objects, around, gateway, &|place| attached.get(&(key, place)).copied().unwrap_or(0), &mut plan);
+        plan.statuses.push((Kind::Gateway, key.clone(), status));
+    }
+    plan
+}
+
+fn parent_gateway<'a>(
+    gateways: &BTreeMap<&'a Key, &'a Gateway>,
+    parent: &ObjectRef,
+    namespace: &str,
+) -> Option<(&'a Key, &'a Gateway)> {
+    let is_gateway =
+        parent.kind.as_deref().is_none_or(|kind| kind == "Gateway") && parent.group.as_deref().is_none_or(|group| group == GROUP);
+    let key = Key::namespaced(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
+    gateways.get_key_value(&key).filter(|_| is_gateway).map(|(key, gateway)| (*key, *gateway))
+}
+
+/// Looks at one route.
+struct Planner<'a> {
+    objects: &'a Objects,
+    around: &'a Around<'a>,
+    key: &'a Key,
+    route: &'a HttpRoute,
+}
+
+impl Planner<'_> {
+    /// Attaches the route to a parent. The listeners that take it, and the parent's status.
+    fn parent(&self, gateway: &Gateway, parent: &ObjectRef, plan: &mut Plan) -> (Vec<usize>, Value) {
+        let seen = generation(&self.route.metadata);
+        let listeners = &gateway.spec.listeners;
+        let attached = attach(listeners, gateway.namespace(), self.route, parent, self.around.labels);
+        let rules = self.rules();
+        let accepted = match (&attached, &rules) {
+            (Err(refusal), _) => {
+                let (reason, message) = refusal.reason();
+                condition("Accepted", Err(()), reason, message, seen)
+            }
+            (_, Err(unsupported)) => condition("Accepted", Err(()), "UnsupportedValue", &unsupported.to_string(), seen),
+            (Ok(_), Ok(_)) => condition("Accepted", Ok(()), "Accepted", "", seen),
+        };
+        let mut places = Vec::new();
+        if let (Ok(attached), Ok(rules)) = (attached, rules) {
+            for (place, hosts) in attached {
+                places.push(place);
+                let Some(tls) = serves(&listeners[place], self.around) else { continue };
+                for host in hosts {
+                    plan.rules.extend(rules.iter().map(|rule| Planned { tls, host: host.clone(), ..rule.clone() }));
+                }
+            }
+        }
+        let resolved = match self.unresolved() {
+            None => condition("ResolvedRefs", Ok(()), "ResolvedRefs", "", seen),
+            Some((reason, message)) => condition("ResolvedRefs", Err(()), reason, &message, seen),
+        };
+        let mut reference = json!({"group": GROUP, "kind": "Gateway", "name": parent.name});
+        for (name, value) in [
+            ("namespace", parent.namespace.clone().map(Value::from)),
+            ("sectionName", parent.section_name.clone().map(Value::from)),
+            ("port", parent.port.map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                reference[name] = value;
+            }
+        }
+        let status = json!({"parentRef": reference, "controllerName": CONTROLLER, "conditions": [accepted, resolved]});
+        (places, status)
+    }
+
+    fn rules(&self) -> Result<Vec<Planned>, rules::Unsupported> {
+        let created = self.route.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        let mut planned = Vec::new();
+        let every = [Rule::default()];
+        let all = if self.route.spec.rules.is_empty() { &every[..] } else { &self.route.spec.rules };
+        for (place, rule) in all.iter().enumerate() {
+            let actions = Arc::new(Actions::of(rule)?);
+            let good =
+                |reference: &ObjectRef| backend(reference, self.route.namespace()).filter(|_| self.refused(reference).is_none());
+            let backends: Vec<_> = rule.backend_refs.iter().map(|one| (one.weight.unwrap_or(1), good(one))).collect();
+            for matched in rules::matches(rule, created, self.key, place)? {
+                let (actions, backends) = (actions.clone(), backends.clone());
+                planned.push(Planned { tls: false, host: String::new(), route: self.key.clone(), matched, actions, backends });
+            }
+        }
+        Ok(planned)
+    }
+
+    /// The first reference to a back end that leads nowhere, and why.
+    fn unresolved(&self) -> Option<(&'static str, String)> {
+        self.route.spec.rules.iter().flat_map(|rule| &rule.backend_refs).find_map(|reference| self.refused(reference))
+    }
+
+    fn refused(&self, reference: &ObjectRef) -> Option<(&'static str, String)> {
+        let Some(UpstreamKey { place: Place::Service(key, _), .. }) = backend(reference, self.route.namespace()) else {
+            return Some(("InvalidKind", format!("back end {} is no Service with a port", reference.name)));
+        };
+        if !granted(self.objects, "HTTPRoute", self.route.namespace(), ("", "Service"), &key) {
+            return Some(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Service {key}")));
+        }
+        (!(self.around.has_service)(&key)).then(|| ("BackendNotFound", format!("there is no Service {key}")))
+    }
+}
+
+/// Whether an object of one namespace may refer to one of another.
+fn granted(objects: &Objects, from: &str, namespace: &str, (group, kind): (&str, &str), to: &Key) -> bool {
+    namespace == to.ns()
+        || objects.grants.values().filter(|grant| grant.namespace() == to.ns()).any(|grant| {
+            let asks = grant.spec.from.iter().any(|one| one.group == GROUP && one.kind == from && one.namespace == namespace);
+            let gives = |one: &types::Granted| {
+                one.group == group && one.kind == kind && one.name.as_ref().is_none_or(|name| *name == to.name)
+            };
+            asks && grant.spec.to.iter().any(gives)
+        })
+}
+
+/// Whether a listener is served, and whether over TLS.
+fn serves(listener: &Listener, around: &Around<'_>) -> Option<bool> {
+    let terminates = listener.tls.as_ref().is_some_and(|tls| matches!(tls.mode.as_deref(), None | Some("Terminate")));
+    match listener.protocol.as_str() {
+        "HTTP" => (listener.port == around.http_port).then_some(false),
+        "HTTPS" => (listener.port == around.https_port && terminates).then_some(true),
+        _ => None,
+    }
+}
+
+fn gateway_status(
+    objects: &Objects,
+    around: &Around<'_>,
+    gateway: &Gateway,
+    attached: &dyn Fn(usize) -> usize,
+    plan: &mut Plan,
+) -> Value {
+    let seen = generation(&gateway.metadata);
+    let mut listeners = Vec::new();
+    let mut programmed = 0;
+    for (place, listener) in gateway.spec.listeners.iter().enumerate() {
+        let certificates = certificates(objects, around, gateway, listener, &mut plan.secrets);
+        let accepted = acceptance(gateway, place, around);
+        let good = accepted.is_ok() && certificates.is_ok();
+        programmed += usize::from(good);
+        if let (Ok(secrets), Ok(())) = (&certificates, &accepted) {
+            plan.tls.extend(secrets.iter().map(|secret| (listener.hostname.clone().unwrap_or_default(), secret.clone())));
+        }
+        let told = |result: &Result<(), (&'static str, String)>, kind, good_reason| match result {
+            Ok(()) => condition(kind, Ok(()), good_reason, "", seen),
+            Err((reason, message)) => condition(kind, Err(()), reason, message, seen),
+        };
+        let wrong_kinds = listener.allowed_routes.kinds.iter().any(|kind| !is_http_route(kind));
+        let resolved = match (certificates.map(drop), wrong_kinds) {
+            (Ok(()), true) => Err(("InvalidRouteKinds", "only HTTPRoutes are served".to_owned())),
+            (other, _) => other,
+        };
+        let kinds = &listener.allowed_routes.kinds;
+        let supported = kinds.is_empty() || kinds.iter().any(is_http_route);
+        let ready = if good { Ok(()) } else { Err(("Invalid", "the listener is not served".to_owned())) };
+        listeners.push(json!({
+            "name": listener.name,
+            "attachedRoutes": attached(place),
+            "supportedKinds": if supported { json!([{"group": GROUP, "kind": "HTTPRoute"}]) } else { json!([]) },
+            "conditions": [told(&accepted, "Accepted", "Accepted"), told(&resolved, "ResolvedRefs", "ResolvedRefs"), told(&ready, "Programmed", "Programmed")],
+        }));
+    }
+    let all = programmed == gateway.spec.listeners.len();
+    let accepted = if all { ("Accepted", "") } else { ("ListenersNotValid", "some listeners are not served") };
+    let serving = if programmed > 0 { Ok(()) } else { Err(()) };
+    let programmed = if serving.is_ok() { "Programmed" } else { "Invalid" };
+    let addresses: Vec<Value> = around.addresses.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
+    json!({
+        "addresses": addresses,
+        "conditions": [
+            condition("Accepted", serving, accepted.0, accepted.1, seen),
+            condition("Programmed", serving, programmed, "", seen),
+        ],
+        "listeners": listeners,
+    })
+}
+
+fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>) -> Result<(), (&'static str, String)> {
+    let listener = &gateway.spec.listeners[place];
+    let same = |other: &Listener| (other.port, &other.hostname) == (listener.port, &listener.hostname);
+    if gateway.spec.listeners[..place].iter().any(same) {
+        return Err(("HostnameConflict", "another listener has this port and host name".to_owned()));
+    }
+    if !matches!(listener.protocol.as_str(), "HTTP" | "HTTPS") {
+        return Err(("UnsupportedProtocol", format!("protocol {} is not served", listener.protocol)));
+    }
+    let port = if listener.protocol == "HTTP" { around.http_port } else { around.https_port };
+    if listener.port != port {
+        return Err(("PortUnavailable", format!("{} is served on port {port} only", listener.protocol)));
+    }
+    let served = serves(listener, around).is_some();
+    if served { Ok(()) } else { Err(("UnsupportedValue", "TLS must be of the mode Terminate".to_owned())) }
+}
+
+/// The Secrets with a listener's certificates.
+fn certificates(
+    objects: &Objects,
+    around: &Around<'_>,
+    gateway: &Gateway,
+    listener: &Listener,
+    watched: &mut BTreeSet<Key>,
+) -> Result<Vec<Key>, (&'static str, String)> {
+    if listener.protocol != "HTTPS" {
+        return Ok(Vec::new());
+    }
+    let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();
+    let mut secrets = Vec::new();
+    for reference in references {
+        let is_secret =
+            matches!(reference.group.as_deref(), None | Some("")) && matches!(reference.kind.as_deref(), None | Some("Secret"));
+        let key = Key::namespaced(reference.namespace.as_deref().unwrap_or(gateway.namespace()), &reference.name);
+        if !granted(objects, "Gateway", gateway.namespace(), ("", "Secret"), &key) {
+            return Err(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Secret {key}")));
+        }
+        if is_secret {
+            watched.insert(key.clone());
+        }
+        if !is_secret || (around.has_certificate)(&key) == Some(false) {
+            return Err(("InvalidCertificateRef", format!("Secret {key} has no certificate that can be used")));
+        }
+        secrets.push(key);
+    }
+    if secrets.is_empty() { Err(("InvalidCertificateRef", "a certificate is missing".to_owned())) } else { Ok(secrets) }
+}
+
+#[cfg(test)]
+mod tests;

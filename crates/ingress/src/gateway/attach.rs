@@ -1,0 +1,169 @@
+//! Which listeners a route is attached to, and under which hosts. Pure.
+
+use std::collections::BTreeMap;
+
+use apimachinery::labels::Selector;
+
+use super::types::{AllowedRoutes, HttpRoute, Listener, ObjectRef};
+
+/// Why a parent does not take a route: the reason of its condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    NoMatchingParent,
+    NotAllowedByListeners,
+    NoMatchingListenerHostname,
+}
+
+impl Refusal {
+    /// The reason of the condition Accepted, and what it means.
+    pub fn reason(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NoMatchingParent => ("NoMatchingParent", "no listener has this name and port"),
+            Self::NotAllowedByListeners => {
+                ("NotAllowedByListeners", "no listener allows routes of this kind from this namespace")
+            }
+            Self::NoMatchingListenerHostname => ("NoMatchingListenerHostname", "no listener has one of these host names"),
+        }
+    }
+}
+
+/// The listeners that take a route by this reference, each by its place and with the hosts that both have.
+///
+/// # Errors
+/// None does.
+pub fn attach(
+    listeners: &[Listener],
+    gateway_namespace: &str,
+    route: &HttpRoute,
+    parent: &ObjectRef,
+    labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+) -> Result<Vec<(usize, Vec<String>)>, Refusal> {
+    let named = |listener: &Listener| {
+        parent.section_name.as_ref().is_none_or(|name| *name == listener.name)
+            && parent.port.is_none_or(|port| port == listener.port)
+    };
+    let mut refusal = Refusal::NoMatchingParent;
+    let mut found = Vec::new();
+    for (place, listener) in listeners.iter().enumerate().filter(|(_, listener)| named(listener)) {
+        if !allows(&listener.allowed_routes, gateway_namespace, route.namespace(), labels) {
+            refusal = refusal.max(Refusal::NotAllowedByListeners);
+            continue;
+        }
+        let hosts = common_hosts(listener.hostname.as_deref().unwrap_or_default(), &route.spec.hostnames);
+        if hosts.is_empty() {
+            refusal = Refusal::NoMatchingListenerHostname;
+            continue;
+        }
+        found.push((place, hosts));
+    }
+    if found.is_empty() { Err(refusal) } else { Ok(found) }
+}
+
+/// Whether a listener takes HTTPRoutes of a namespace.
+fn allows(
+    allowed: &AllowedRoutes,
+    gateway_namespace: &str,
+    namespace: &str,
+    labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+) -> bool {
+    let kinds = &allowed.kinds;
+    if !kinds.is_empty() && !kinds.iter().any(super::is_http_route) {
+        return false;
+    }
+    match allowed.namespaces.from.as_deref() {
+        None | Some("Same") => namespace == gateway_namespace,
+        Some("All") => true,
+        Some("Selector") => {
+            let selector = Selector::from_label_selector(allowed.namespaces.selector.as_ref());
+            selector.ok().zip(labels(namespace)).is_some_and(|(selector, labels)| selector.matches(&labels))
+        }
+        Some(_) => false,
+    }
+}
+
+/// The hosts that a listener and a route have in common; an empty text is any host. Without hosts a route takes the listener's.
+pub fn common_hosts(listener: &str, route: &[String]) -> Vec<String> {
+    let listener = listener.to_ascii_lowercase();
+    if route.is_empty() {
+        return vec![listener];
+    }
+    let common = |host: &String| {
+        let host = host.to_ascii_lowercase();
+        if listener.is_empty() || covers(&listener, &host) {
+            Some(host)
+        } else {
+            covers(&host, &listener).then(|| listener.clone())
+        }
+    };
+    let mut hosts: Vec<String> = route.iter().filter_map(common).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// Whether a host name is another one, or a wildcard that stands for it: for one label or more.
+fn covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        _ if pattern == host => true,
+        Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| !rest.is_empty()),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn hosts() {
+        let check = |listener: &str, route: &[&str], expected: &[&str]| {
+            let route: Vec<String> = route.iter().map(|host| (*host).to_owned()).collect();
+            assert_eq!(common_hosts(listener, &route), expected, "{listener} {route:?}");
+        };
+        check("", &[], &[""]);
+        check("", &["a.example"], &["a.example"]);
+        check("a.example", &[], &["a.example"]);
+        check("a.example", &["A.example", "b.example"], &["a.example"]);
+        check("*.example", &["a.example", "x.y.example", "example"], &["a.example", "x.y.example"]);
+        check("a.example", &["*.example"], &["a.example"]);
+        check("*.a.example", &["*.example"], &["*.a.example"]);
+        check("*.example", &["*.a.example"], &["*.a.example"]);
+        check("*.b.test", &["*.example"], &[]);
+    }
+
+    #[test]
+    fn listeners() {
+        let check = |listener: Value, parent: Value, namespace: &str, expected: Result<usize, Refusal>| {
+            let listeners: Vec<Listener> = vec![serde_json::from_value(listener).unwrap()];
+            let route = json!({"metadata": {"namespace": namespace, "name": "r"}, "spec": {"hostnames": ["a.example"]}});
+            let route: HttpRoute = serde_json::from_value(route).unwrap();
+            let parent: ObjectRef = serde_json::from_value(parent).unwrap();
+            let labels = |name: &str| Some(BTreeMap::from([("team".to_owned(), name.to_owned())]));
+            let found = attach(&listeners, "infra", &route, &parent, &labels).map(|found| found.len());
+            assert_eq!(found, expected, "{listeners:?} {parent:?} {namespace}");
+        };
+        let listener = |allowed: Value| json!({"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": allowed});
+        let all = listener(json!({"namespaces": {"from": "All"}}));
+        check(all.clone(), json!({"name": "g"}), "a", Ok(1));
+        check(all.clone(), json!({"name": "g", "sectionName": "web", "port": 80}), "a", Ok(1));
+        check(all.clone(), json!({"name": "g", "sectionName": "other"}), "a", Err(Refusal::NoMatchingParent));
+        check(all, json!({"name": "g", "port": 81}), "a", Err(Refusal::NoMatchingParent));
+        check(listener(json!({})), json!({"name": "g"}), "a", Err(Refusal::NotAllowedByListeners));
+        check(listener(json!({})), json!({"name": "g"}), "infra", Ok(1));
+        let selector =
+            |team: &str| listener(json!({"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": team}}}}));
+        check(selector("a"), json!({"name": "g"}), "a", Ok(1));
+        check(selector("b"), json!({"name": "g"}), "a", Err(Refusal::NotAllowedByListeners));
+        check(
+            listener(json!({"kinds": [{"kind": "GRPCRoute"}]})),
+            json!({"name": "g"}),
+            "infra",
+            Err(Refusal::NotAllowedByListeners),
+        );
+        let mut other = listener(json!({}));
+        other["hostname"] = json!("b.example");
+        check(other, json!({"name": "g"}), "infra", Err(Refusal::NoMatchingListenerHostname));
+    }
+}

@@ -1,0 +1,112 @@
+//! Statuses of the Gateway API: conditions that keep the time of their last change. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
+
+/// The kinds that have a status of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    GatewayClass,
+    Gateway,
+    HttpRoute,
+}
+
+impl Kind {
+    /// The resource's name.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::GatewayClass => "gatewayclasses",
+            Self::Gateway => "gateways",
+            Self::HttpRoute => "httproutes",
+        }
+    }
+}
+
+/// The generation of an object, for `observedGeneration`.
+pub fn generation(metadata: &ObjectMeta) -> i64 {
+    metadata.generation.unwrap_or_default()
+}
+
+/// A condition, without the time of its last change, which [`settle`] adds.
+pub fn condition(kind: &str, holds: Result<(), ()>, reason: &str, message: &str, generation: i64) -> Value {
+    let status = if holds.is_ok() { "True" } else { "False" };
+    json!({"type": kind, "status": status, "reason": reason, "message": message, "observedGeneration": generation})
+}
+
+/// The wanted status with the times of the one that is there: a condition whose status stays keeps its time. None when nothing changes.
+pub fn settle(wanted: &Value, old: &Value, now: &str) -> Option<Value> {
+    let mut settled = wanted.clone();
+    times(&mut settled, old, now);
+    let same = settled.as_object().into_iter().flatten().all(|(name, value)| old.get(name) == Some(value));
+    (!same).then_some(settled)
+}
+
+fn times(wanted: &mut Value, old: &Value, now: &str) {
+    match wanted {
+        Value::Array(items) => {
+            for (place, item) in items.iter_mut().enumerate() {
+                let before = partner(item, old.as_array().map_or(&[], Vec::as_slice), place);
+                times(item, before, now);
+            }
+        }
+        Value::Object(object) => {
+            if object.contains_key("observedGeneration") && !object.contains_key("lastTransitionTime") {
+                let stays = old["status"] == object["status"] && old["lastTransitionTime"].is_string();
+                let time = if stays { old["lastTransitionTime"].clone() } else { now.into() };
+                object.insert("lastTransitionTime".to_owned(), time);
+                return;
+            }
+            for (name, value) in object {
+                times(value, &old[name.as_str()], now);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The item of the old list that an item of the new one continues: of the same type, name or parent, else in the same place.
+fn partner<'a>(item: &Value, old: &'a [Value], place: usize) -> &'a Value {
+    const NOTHING: &Value = &Value::Null;
+    for key in ["type", "name"] {
+        if item.get(key).is_some_and(Value::is_string) {
+            return old.iter().find(|other| other[key] == item[key]).unwrap_or(NOTHING);
+        }
+    }
+    if item.get("parentRef").is_some() {
+        let same = |other: &&Value| other["parentRef"] == item["parentRef"] && other["controllerName"] == item["controllerName"];
+        return old.iter().find(same).unwrap_or(NOTHING);
+    }
+    old.get(place).unwrap_or(NOTHING)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn times_stay_while_nothing_changes() {
+        let wanted = |holds, generation| json!({"conditions": [condition("Accepted", holds, "Accepted", "", generation)]});
+        let first = settle(&wanted(Ok(()), 1), &json!({"conditions": []}), "t1").unwrap();
+        assert_eq!(first["conditions"][0]["lastTransitionTime"], "t1");
+        assert_eq!(settle(&wanted(Ok(()), 1), &first, "t2"), None);
+        let second = settle(&wanted(Ok(()), 2), &first, "t2").unwrap();
+        assert_eq!(second["conditions"][0]["lastTransitionTime"], "t1", "the status is as it was");
+        let third = settle(&wanted(Err(()), 2), &second, "t3").unwrap();
+        assert_eq!(third["conditions"][0]["lastTransitionTime"], "t3");
+    }
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let parent = |name: &str, controller: &str, conditions: Value| json!({"parentRef": {"name": name}, "controllerName": controller, "conditions": conditions});
+        let theirs = parent(
+            "x",
+            "other",
+            json!([{"type": "Accepted", "status": "True", "observedGeneration": 1, "lastTransitionTime": "t0"}]),
+        );
+        let ours = parent("g", "own", json!([condition("Accepted", Ok(()), "Accepted", "", 1)]));
+        let settled = settle(&json!({"parents": [theirs, ours]}), &json!({"parents": [theirs]}), "t1").unwrap();
+        assert_eq!(settled["parents"][0], theirs);
+        assert_eq!(settled["parents"][1]["conditions"][0]["lastTransitionTime"], "t1");
+    }
+}

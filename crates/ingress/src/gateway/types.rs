@@ -1,0 +1,204 @@
+//! The kinds of the Gateway API, as far as they are read: `gateway.networking.k8s.io/v1`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The API group.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
+/// One object with what is read of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Object<S: Default> {
+    pub metadata: ObjectMeta,
+    pub spec: S,
+    pub status: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayClassSpec {
+    pub controller_name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewaySpec {
+    pub gateway_class_name: String,
+    pub listeners: Vec<Listener>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Listener {
+    pub name: String,
+    pub hostname: Option<String>,
+    pub port: u16,
+    pub protocol: String,
+    pub tls: Option<ListenerTls>,
+    pub allowed_routes: AllowedRoutes,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListenerTls {
+    pub mode: Option<String>,
+    pub certificate_refs: Vec<ObjectRef>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AllowedRoutes {
+    pub namespaces: RouteNamespaces,
+    pub kinds: Vec<RouteKind>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RouteNamespaces {
+    /// `Same` when none.
+    pub from: Option<String>,
+    pub selector: Option<LabelSelector>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RouteKind {
+    pub group: Option<String>,
+    pub kind: String,
+}
+
+/// A reference to a Secret, a Service or a Gateway.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectRef {
+    pub group: Option<String>,
+    pub kind: Option<String>,
+    pub namespace: Option<String>,
+    pub name: String,
+    pub section_name: Option<String>,
+    pub port: Option<u16>,
+    pub weight: Option<u32>,
+    /// Of a back end.
+    pub filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpRouteSpec {
+    pub parent_refs: Vec<ObjectRef>,
+    pub hostnames: Vec<String>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rule {
+    pub matches: Vec<Match>,
+    pub filters: Vec<Filter>,
+    pub backend_refs: Vec<ObjectRef>,
+    pub timeouts: Option<Timeouts>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Timeouts {
+    pub request: Option<String>,
+    pub backend_request: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Match {
+    pub path: Option<Pattern>,
+    pub headers: Vec<Pattern>,
+    pub query_params: Vec<Pattern>,
+    pub method: Option<String>,
+}
+
+/// A value of a path, a header or a parameter, and how it is compared.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pattern {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub name: String,
+    pub value: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Filter {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub request_header_modifier: Option<HeaderModifier>,
+    pub response_header_modifier: Option<HeaderModifier>,
+    pub request_redirect: Option<RequestRedirect>,
+    pub url_rewrite: Option<UrlRewrite>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HeaderModifier {
+    pub set: Vec<Pattern>,
+    pub add: Vec<Pattern>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestRedirect {
+    pub scheme: Option<String>,
+    pub hostname: Option<String>,
+    pub path: Option<PathModifier>,
+    pub port: Option<u16>,
+    pub status_code: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct UrlRewrite {
+    pub hostname: Option<String>,
+    pub path: Option<PathModifier>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PathModifier {
+    pub replace_full_path: Option<String>,
+    pub replace_prefix_match: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantSpec {
+    pub from: Vec<Granted>,
+    pub to: Vec<Granted>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Granted {
+    pub group: String,
+    pub kind: String,
+    pub namespace: String,
+    pub name: Option<String>,
+}
+
+pub type GatewayClass = Object<GatewayClassSpec>;
+pub type Gateway = Object<GatewaySpec>;
+pub type HttpRoute = Object<HttpRouteSpec>;
+pub type ReferenceGrant = Object<ReferenceGrantSpec>;
+
+impl<S: Default> Object<S> {
+    /// Namespace, empty for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Name.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+}

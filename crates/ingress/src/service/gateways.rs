@@ -1,0 +1,318 @@
+//! Follows the kinds of the Gateway API while they are served, and writes their statuses.
+//!
+//! They are custom resources: each is watched when its definition is there, and forgotten when that goes.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::{OnFailure, Tasks};
+use bytes::Bytes;
+use client::watch::{Error, Event, Watch};
+use client::{Client, Key};
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use crate::classes::CLASS;
+use crate::gateway::status::{Kind, settle};
+use crate::gateway::types::{GROUP, Object};
+use crate::gateway::{CONTROLLER, Objects, Plan};
+
+/// Changes that wait to be taken; watches wait when there are more.
+const QUEUE: usize = 256;
+/// How long a refused status waits.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The resources, and the version in which each is read.
+const RESOURCES: [(Resource, &str, &str); 4] = [
+    (Resource::Classes, "gatewayclasses", "v1"),
+    (Resource::Gateways, "gateways", "v1"),
+    (Resource::Routes, "httproutes", "v1"),
+    (Resource::Grants, "referencegrants", "v1beta1"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resource {
+    Classes,
+    Gateways,
+    Routes,
+    Grants,
+}
+
+/// What happened to the objects of a resource.
+pub(super) struct News(Resource, Change);
+
+enum Change {
+    /// These are all.
+    All(Vec<Bytes>),
+    Set(Bytes),
+    Gone(Bytes),
+}
+
+/// The objects, and how they change.
+pub(super) struct Gateways {
+    pub(super) objects: Objects,
+    receiver: mpsc::Receiver<News>,
+    statuses: Arc<Due>,
+}
+
+impl Gateways {
+    /// Begins to follow them.
+    pub(super) fn start(client: &Client, tasks: &Tasks) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        for (resource, plural, version) in RESOURCES {
+            let follow = follow(client.clone(), resource, plural, version, sender.clone());
+            tasks.spawn_until_cancelled(format!("watch of {plural}"), OnFailure::Shutdown, follow);
+        }
+        let statuses = Arc::new(Due::default());
+        let writer = write(client.clone(), statuses.clone());
+        tasks.spawn_until_cancelled("status of gateways", OnFailure::Shutdown, writer);
+        Self { objects: Objects::default(), receiver, statuses }
+    }
+
+    /// The next change. To be given to [`Gateways::take`].
+    pub(super) async fn next(&mut self) -> News {
+        match self.receiver.recv().await {
+            Some(news) => news,
+            // The watches have ended: so does the process.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next one when there is one now.
+    pub(super) fn try_next(&mut self) -> Option<News> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Takes a change over.
+    pub(super) fn take(&mut self, News(resource, change): News) {
+        match resource {
+            Resource::Classes => apply(&mut self.objects.classes, change),
+            Resource::Gateways => apply(&mut self.objects.gateways, change),
+            Resource::Routes => apply(&mut self.objects.routes, change),
+            Resource::Grants => apply(&mut self.objects.grants, change),
+        }
+    }
+
+    /// Whether there is anything to plan.
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.classes.is_empty() && self.objects.gateways.is_empty()
+    }
+
+    /// Has the statuses written that are not as they have to be.
+    pub(super) fn settle(&self, plan: &Plan) {
+        let now = now();
+        let mut due = self.statuses.due.lock();
+        for (kind, key, wanted) in &plan.statuses {
+            let old = match kind {
+                Kind::GatewayClass => self.objects.classes.get(key).map(|object| &object.status),
+                Kind::Gateway => self.objects.gateways.get(key).map(|object| &object.status),
+                Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
+            };
+            match settle(wanted, old.unwrap_or(&Value::Null), &now) {
+                Some(status) => drop(due.insert((*kind, key.clone()), status)),
+                None => drop(due.remove(&(*kind, key.clone()))),
+            }
+        }
+        self.statuses.wake.notify_one();
+    }
+}
+
+/// The time, as conditions have it.
+fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
+fn apply<S: Default + DeserializeOwned>(objects: &mut BTreeMap<Key, Object<S>>, change: Change) {
+    match change {
+        Change::All(all) => *objects = all.iter().filter_map(read).collect(),
+        Change::Set(object) => objects.extend(read(&object)),
+        Change::Gone(object) => {
+            if let Some((key, _)) = read::<S>(&object) {
+                objects.remove(&key);
+            }
+        }
+    }
+}
+
+fn read<S: Default + DeserializeOwned>(bytes: &Bytes) -> Option<(Key, Object<S>)> {
+    let object: Object<S> = serde_json::from_slice(bytes)
+        .inspect_err(|error| tracing::warn!(%error, "an object of the Gateway API cannot be read"))
+        .ok()?;
+    Some((Key { namespace: object.metadata.namespace.clone(), name: object.name().to_owned() }, object))
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<Event<Bytes>, Error>> + Send>>;
+
+/// Follows one resource as long as its definition is there.
+async fn follow(
+    client: Client,
+    resource: Resource,
+    plural: &'static str,
+    version: &'static str,
+    sender: mpsc::Sender<News>,
+) -> Result<(), Infallible> {
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut definition: Events =
+        Box::pin(Watch::new(client.clone(), definitions, &format!("metadata.name={plural}.{GROUP}")).encoded());
+    let mut objects: Option<Events> = None;
+    let mut listed = Vec::new();
+    loop {
+        let of_objects = async {
+            match &mut objects {
+                Some(objects) => objects.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let change = tokio::select! {
+            event = definition.next() => match event {
+                Some(Ok(Event::InitApply(object) | Event::Apply(object))) if is_established(&object) => {
+                    if objects.is_none() {
+                        if resource == Resource::Classes {
+                            class(&client).await;
+                        }
+                        let path = format!("/apis/{GROUP}/{version}/{plural}");
+                        objects = Some(Box::pin(Watch::new(client.clone(), path, "").encoded()));
+                    }
+                    continue;
+                }
+                Some(Ok(Event::Delete(_))) => {
+                    objects = None;
+                    Change::All(Vec::new())
+                }
+                Some(_) => continue,
+                None => return Ok(()),
+            },
+            event = of_objects => match event {
+                Some(Ok(Event::Init)) => {
+                    listed.clear();
+                    continue;
+                }
+                Some(Ok(Event::InitApply(object))) => {
+                    listed.push(object);
+                    continue;
+                }
+                Some(Ok(Event::InitDone)) => Change::All(std::mem::take(&mut listed)),
+                Some(Ok(Event::Apply(object))) => Change::Set(object),
+                Some(Ok(Event::Delete(object))) => Change::Gone(object),
+                Some(Err(error)) => {
+                    tracing::debug!(plural, %error, "the watch failed and begins again");
+                    continue;
+                }
+                None => return Ok(()),
+            },
+        };
+        if sender.send(News(resource, change)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    #[serde(default)]
+    status: Conditions,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Conditions {
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+fn is_established(definition: &[u8]) -> bool {
+    let read: Option<Definition> = serde_json::from_slice(definition).ok();
+    read.is_some_and(|read| read.status.conditions.iter().any(|one| one.kind == "Established" && one.status == "True"))
+}
+
+/// Makes the class that there is from the start. One that is there stays as it is.
+async fn class(client: &Client) {
+    let class = json!({"apiVersion": format!("{GROUP}/v1"), "kind": "GatewayClass", "metadata": {"name": CLASS},
+        "spec": {"controllerName": CONTROLLER}});
+    let request = http::Request::post(format!("/apis/{GROUP}/v1/gatewayclasses"))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(class.to_string().into_bytes());
+    let Ok(request) = request else { return };
+    match client.request::<Value>(request).await {
+        Err(client::kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(error) => tracing::warn!(error = client::why(&error), "the GatewayClass {CLASS} cannot be made"),
+        Ok(_) => {}
+    }
+}
+
+/// Statuses to be written: the last word on each object.
+#[derive(Default)]
+struct Due {
+    due: Mutex<BTreeMap<(Kind, Key), Value>>,
+    wake: Notify,
+}
+
+async fn write(client: Client, statuses: Arc<Due>) -> Result<(), Infallible> {
+    loop {
+        let due = std::mem::take(&mut *statuses.due.lock());
+        if due.is_empty() {
+            statuses.wake.notified().await;
+            continue;
+        }
+        let mut refused = Vec::new();
+        for ((kind, key), status) in due {
+            if let Err(error) = patch(&client, kind, &key, &status).await {
+                tracing::debug!(%key, error = client::why(&error), "a status cannot be written yet");
+                refused.push(((kind, key), status));
+            }
+        }
+        if !refused.is_empty() {
+            tokio::time::sleep(RETRY).await;
+            let mut due = statuses.due.lock();
+            for (place, status) in refused {
+                due.entry(place).or_insert(status);
+            }
+        }
+    }
+}
+
+async fn patch(client: &Client, kind: Kind, key: &Key, status: &Value) -> client::kube::Result<()> {
+    let namespace = key.namespace.as_ref().map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
+    let path = format!("/apis/{GROUP}/v1/{namespace}{}/{}/status", kind.plural(), key.name);
+    let request = http::Request::patch(path)
+        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+        .body(json!({"status": status}).to_string().into_bytes())
+        .map_err(client::kube::Error::HttpError)?;
+    match client.request::<Value>(request).await {
+        Err(client::kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions() {
+        let check = |text: &str, expected| assert_eq!(is_established(text.as_bytes()), expected, "{text}");
+        check(r#"{"status":{"conditions":[{"type":"Established","status":"True"}]}}"#, true);
+        check(r#"{"status":{"conditions":[{"type":"Established","status":"False"}]}}"#, false);
+        check(r#"{"status":{"conditions":[{"type":"NamesAccepted","status":"True"}]}}"#, false);
+        check(r#"{}"#, false);
+    }
+
+    #[test]
+    fn times() {
+        assert!(now().ends_with('Z') && now().len() == "2026-01-01T00:00:00Z".len(), "{}", now());
+    }
+}

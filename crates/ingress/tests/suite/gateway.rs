@@ -1,0 +1,127 @@
+//! The Gateway API: it is served as soon as its definitions are there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::world::{World, ask, connect_tls, full, get, send, until};
+
+const API: &str = "/apis/gateway.networking.k8s.io/v1";
+
+async fn post(world: &World, path: &str, object: &Value) {
+    let request = Request::post(path).header("content-type", "application/json").body(object.to_string().into_bytes()).unwrap();
+    world.fake.client().request::<Value>(request).await.unwrap();
+}
+
+/// The definitions, as the API server has them when it serves them.
+async fn install(world: &World) {
+    for plural in ["gatewayclasses", "gateways", "httproutes", "referencegrants"] {
+        let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]}});
+        post(world, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+    }
+}
+
+async fn gateway(world: &World, listeners: Value) {
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g", "namespace": "a"},
+        "spec": {"gatewayClassName": "knarr", "listeners": listeners}});
+    post(world, &format!("{API}/namespaces/a/gateways"), &gateway).await;
+}
+
+async fn route(world: &World, name: &str, hosts: &[&str], rules: Value) {
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name, "namespace": "a"},
+        "spec": {"parentRefs": [{"name": "g"}], "hostnames": hosts, "rules": rules}});
+    post(world, &format!("{API}/namespaces/a/httproutes"), &route).await;
+}
+
+/// The status of an object, once it is as wanted.
+async fn status(world: &World, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let client = world.fake.client();
+    let asking = async {
+        loop {
+            let object: Value = client.request(Request::get(format!("{API}{path}")).body(Vec::new()).unwrap()).await.unwrap();
+            if wanted(&object["status"]) {
+                return object["status"].clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the wanted status in time")
+}
+
+#[tokio::test]
+async fn routes_are_served_with_their_conditions() {
+    let world = World::new();
+    world.service("one", &[world.backend("one").await]);
+    world.service("two", &[world.backend("two").await]);
+    world.simple("ingress.example", "one", &[]);
+    world.certificate("cert", "a.example");
+    // Listeners name the ports that clients see: here those that the options say.
+    let handle = world.start_with(ingress::Options { http_port: 0, https_port: 0, ..world.options() });
+    let (http, https) = (handle.http().await.unwrap(), handle.https().await.unwrap());
+    install(&world).await;
+    let secret = json!({"certificateRefs": [{"name": "cert"}]});
+    gateway(
+        &world,
+        json!([
+            {"name": "http", "port": 0, "protocol": "HTTP"},
+            {"name": "https", "port": 0, "protocol": "HTTPS", "hostname": "a.example", "tls": secret},
+        ]),
+    )
+    .await;
+    let backend = |name: &str| json!([{"name": name, "port": 80}]);
+    let rules = json!([
+        {"matches": [{"path": {"value": "/api"}}], "backendRefs": backend("two"),
+            "filters": [{"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example", "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/v1"}}},
+                {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "x-set", "value": "1"}], "remove": ["x-gone"]}},
+                {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": [{"name": "x-added", "value": "2"}]}}]},
+        {"matches": [{"headers": [{"name": "x-version", "value": "two"}]}], "backendRefs": backend("two")},
+        {"matches": [{"path": {"type": "Exact", "value": "/old"}}],
+            "filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "new.example", "port": 80, "statusCode": 301}}]},
+        {"matches": [{"path": {"value": "/split"}}], "backendRefs": [{"name": "one", "port": 80}, {"name": "two", "port": 80}]},
+        {"matches": [{"path": {"value": "/nobody"}}], "backendRefs": [{"name": "missing", "port": 80}]},
+        {"backendRefs": backend("one")},
+    ]);
+    route(&world, "r", &["a.example"], rules).await;
+    let plain = until(http, || get("a.example", "/"), |answer| answer.status == 200).await;
+    assert_eq!(plain.seen()["name"], "one");
+    let api = ask(http, get("a.example", "/api/x?y=1").header("x-gone", "1")).await;
+    let seen = api.seen();
+    assert_eq!(
+        (&seen["name"], &seen["path"], &seen["headers"]["host"]),
+        (&json!("two"), &json!("/v1/x?y=1"), &json!("inner.example"))
+    );
+    assert_eq!((&seen["headers"]["x-set"], seen["headers"].get("x-gone"), api.header("x-added")), (&json!("1"), None, "2"));
+    assert_eq!(ask(http, get("a.example", "/").header("x-version", "two")).await.seen()["name"], "two");
+    let redirect = ask(http, get("a.example", "/old?x")).await;
+    assert_eq!((redirect.status.as_u16(), redirect.header("location")), (301, "http://new.example/old?x"));
+    let mut names = BTreeSet::new();
+    for _ in 0..40 {
+        names.insert(ask(http, get("a.example", "/split")).await.seen()["name"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(names.len(), 2);
+    assert_eq!(ask(http, get("a.example", "/nobody")).await.status, 500);
+    assert_eq!(ask(http, get("b.example", "/")).await.status, 404);
+    assert_eq!(ask(http, get("ingress.example", "/")).await.seen()["name"], "one");
+
+    let listeners = |status: &Value| status.pointer("/listeners/1/conditions/2/status") == Some(&json!("True"));
+    let found = status(&world, "/namespaces/a/gateways/g", listeners).await;
+    assert_eq!((&found["addresses"][0]["value"], &found["listeners"][0]["attachedRoutes"]), (&json!("192.0.2.10"), &json!(1)));
+    let stream = loop {
+        // The certificate follows the listener.
+        if let Ok(stream) = connect_tls(&world, https, "a.example", "http/1.1").await {
+            break stream;
+        }
+    };
+    assert_eq!(send(stream, get("a.example", "/").body(full("")).unwrap()).await.seen()["name"], "one");
+    let unresolved = |status: &Value| status.pointer("/parents/0/conditions/1/reason") == Some(&json!("BackendNotFound"));
+    let parents = status(&world, "/namespaces/a/httproutes/r", unresolved).await["parents"].clone();
+    assert_eq!(
+        (&parents[0]["controllerName"], &parents[0]["conditions"][0]["status"]),
+        (&json!("knarr.io/gateway"), &json!("True"))
+    );
+    assert!(parents[0]["conditions"][0]["lastTransitionTime"].is_string());
+}
