@@ -1,6 +1,6 @@
 //! Times as the API writes them: `metav1.Time` in whole seconds and `metav1.MicroTime`, both in UTC.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Now as `metav1.Time`: RFC 3339 in whole seconds, such as `2026-01-31T08:00:00Z`.
 pub fn now() -> String {
@@ -25,6 +25,11 @@ pub fn format_micro(time: Timestamp) -> String {
 /// A duration as Go prints it: `312ms`, `2m40s`.
 pub fn duration_text(duration: std::time::Duration) -> String {
     schema::format_duration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Parses a duration as Go writes it; `None` when it is malformed.
+pub fn parse_duration(text: &str) -> Option<SignedDuration> {
+    schema::parse_duration(text).ok().map(SignedDuration::from_nanos)
 }
 
 /// Parses an RFC 3339 time; `None` when it is malformed.
@@ -55,6 +60,8 @@ mod tests {
         for (millis, expected) in [(312, "312ms"), (1500, "1.5s"), (40_000, "40s"), (75_100, "1m15.1s"), (160_000, "2m40s")] {
             check(millis, expected);
         }
+        assert_eq!(parse_duration("1m15.1s"), Some(SignedDuration::from_millis(75_100)));
+        assert_eq!(parse_duration("15"), None);
         check(300_000, "5m0s");
         check(3_600_000, "1h0m0s");
     }

@@ -152,7 +152,7 @@ where
 fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restrictions<'a> {
     match route {
         Route::Resource(target) => Restrictions {
-            shapes: resource.is_none_or(|resource| resource.def.stored),
+            shapes: resource.is_none_or(|resource| resource.def.stored || resource.def.computed),
             version: target.version,
             protobuf: resource.is_none_or(|resource| !resource.is_custom()),
         },

@@ -17,6 +17,7 @@ use crate::proxy::client::KubeletClient;
 use crate::remote::Remotes;
 use crate::route::Target;
 use crate::stages::Budgets;
+use crate::usage::Usages;
 use crate::version::Build;
 
 /// What requests need.
@@ -36,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) public_address: String,
     pub(crate) tasks: Tasks,
     pub(crate) budgets: Budgets,
+    /// What nodes and pods use.
+    pub(crate) usages: Usages,
 }
 
 /// One request, understood.

@@ -23,6 +23,8 @@ pub(crate) enum Handler {
     Document,
     /// A verb on objects.
     Object(Verb),
+    /// A verb on objects that are computed when they are read.
+    Computed(Verb),
     /// A verb on a part of an object, or a view of it.
     Part(Verb),
     /// What a sub-resource does when something is posted to it.
@@ -147,6 +149,7 @@ fn object(target: &Target<'_>, def: &KindDef, verb: Option<Verb>) -> Result<Hand
         Verb::DeleteCollection if !placed => Err(Refusal::MethodNotAllowed),
         Verb::Update | Verb::Patch if !named => Err(Refusal::MethodNotAllowed),
         Verb::Create if def.posted_to.is_some() => Ok(Handler::Forward),
+        verb if def.computed => Ok(Handler::Computed(verb)),
         Verb::Create if !def.stored => Ok(Handler::Review),
         verb => Ok(Handler::Object(verb)),
     }

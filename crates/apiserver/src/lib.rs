@@ -30,6 +30,7 @@ pub mod route;
 pub mod server;
 mod service;
 mod stages;
+mod usage;
 mod version;
 mod watch;
 mod wire;

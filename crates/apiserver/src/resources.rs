@@ -29,6 +29,7 @@ impl Inner {
             Handler::Object(Verb::Get) => self.get(on).await,
             // What needs more room has a place of its own: the futures of all requests are moved, and are as large as the largest.
             Handler::Object(verb) => Box::pin(self.object(on, verb, body)).await,
+            Handler::Computed(_) => Box::pin(self.compute(on)).await,
             Handler::Part(verb) => Box::pin(self.part(on, verb, body)).await,
             Handler::Action(_) => Box::pin(self.action(on, body)).await,
             Handler::Review => Box::pin(self.review(on, body)).await,

@@ -3,6 +3,7 @@
 //! The formats are those of Prometheus: its text format, which every scraper takes, and OpenMetrics for those who ask for it.
 
 mod process;
+pub mod samples;
 mod text;
 
 use std::collections::HashSet;

@@ -115,8 +115,10 @@ pub struct KindDef {
     pub categories: Names,
     /// Lives in a namespace.
     pub namespaced: bool,
-    /// False for review kinds, which are answered and never kept.
+    /// False for review kinds, which are answered and never kept, and for those whose objects are computed.
     pub stored: bool,
+    /// Its objects are computed when somebody reads them.
+    pub computed: bool,
     /// Resource and sub-resource of the same group that stand for this one: what is posted to the collection is posted to the
     /// object that it names.
     pub posted_to: Option<(&'static str, &'static str)>,
@@ -176,6 +178,7 @@ impl KindDef {
             categories: Names::Fixed(&[]),
             namespaced: true,
             stored: true,
+            computed: false,
             posted_to: None,
             verbs: VerbSet::ALL,
             ephemeral: false,
@@ -259,6 +262,14 @@ impl KindDef {
     pub const fn review(mut self) -> Self {
         self.stored = false;
         self.verbs = VerbSet::CREATE;
+        self
+    }
+
+    /// Computed when it is read; only `get` and `list` are served.
+    pub const fn computed(mut self) -> Self {
+        self.stored = false;
+        self.computed = true;
+        self.verbs = VerbSet::READ;
         self
     }
 

@@ -31,6 +31,7 @@ mod discovery;
 mod events;
 mod flowcontrol;
 mod list;
+mod metrics;
 mod networking;
 mod node;
 mod plain;

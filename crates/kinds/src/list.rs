@@ -10,6 +10,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
 
 use crate::autoscaling::HorizontalPodAutoscalerV1;
 use crate::events::EventsV1;
+use crate::metrics::{NodeMetrics, PodMetrics};
 use crate::strategy::Strategy;
 use crate::typed::{Kind, Typed};
 
@@ -64,6 +65,8 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<discovery::v1::EndpointSlice>(),
     kind::<flowcontrol::v1::FlowSchema>(),
     kind::<flowcontrol::v1::PriorityLevelConfiguration>(),
+    kind::<NodeMetrics>(),
+    kind::<PodMetrics>(),
     kind::<networking::v1::Ingress>(),
     kind::<networking::v1::IngressClass>(),
     kind::<networking::v1::IPAddress>(),

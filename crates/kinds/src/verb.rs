@@ -53,6 +53,8 @@ impl VerbSet {
         Self::of(&[Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete]);
     /// What a kind takes that is answered and never kept.
     pub const CREATE: Self = Self::of(&[Verb::Create]);
+    /// What a kind takes whose objects are computed.
+    pub const READ: Self = Self::of(&[Verb::Get, Verb::List]);
     /// What a sub-resource takes that is a part of the object.
     pub const PART: Self = Self::of(&[Verb::Get, Verb::Patch, Verb::Update]);
 

@@ -15,6 +15,7 @@
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
 //! | [`qos`] | the cgroups above those of pods |
 //! | [`node`] | the Node object and its lease |
+//! | `stats` | what the node and its pods use, read when somebody asks |
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
 pub mod admission;
@@ -41,6 +42,7 @@ pub mod resources;
 pub mod security;
 pub mod server;
 pub mod spec;
+mod stats;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;

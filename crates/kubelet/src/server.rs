@@ -36,6 +36,7 @@ use self::auth::Auth;
 pub use api::{Api, ApiError};
 
 use crate::options::Server;
+use crate::stats;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -126,9 +127,18 @@ enum Route {
     Healthz,
     Pods,
     Metrics,
+    Usage(Usage),
     Logs { namespace: String, pod: String, container: String },
     Exec { attach: bool, namespace: String, pod: String, container: String },
     PortForward { namespace: String, pod: String },
+}
+
+/// The forms in which the kubelet says what pods use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usage {
+    Summary,
+    Resource,
+    Cadvisor,
 }
 
 /// Finds the route; a UID between pod and container is taken as upstream takes it.
@@ -140,6 +150,9 @@ fn route(path: &str) -> Option<Route> {
         ["healthz"] | ["healthz", "ping"] => Route::Healthz,
         ["pods"] => Route::Pods,
         ["metrics"] => Route::Metrics,
+        ["metrics", "resource"] => Route::Usage(Usage::Resource),
+        ["metrics", "cadvisor"] => Route::Usage(Usage::Cadvisor),
+        ["stats", "summary"] => Route::Usage(Usage::Summary),
         ["containerLogs", namespace, pod, container] => {
             Route::Logs { namespace: own(namespace), pod: own(pod), container: own(container) }
         }
@@ -172,6 +185,7 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
         Route::Healthz => text(StatusCode::OK, "ok"),
         Route::Metrics => metrics(&request),
         Route::Pods => pods(&api.pods()),
+        Route::Usage(form) => usage(&api, form, &query).await,
         Route::Logs { namespace, pod, container } => {
             let options = match query::log_options(&query, Timestamp::now()) {
                 Ok(options) => options,
@@ -192,9 +206,27 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
 fn pods(pods: &[Arc<Pod>]) -> Response<Body> {
     let items: Vec<&Pod> = pods.iter().map(Arc::as_ref).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-    let mut response = text(StatusCode::OK, list.to_string());
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    document("application/json", list.to_string())
+}
+
+fn document(media_type: &'static str, body: String) -> Response<Body> {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
     response
+}
+
+/// What the node and its pods use now.
+async fn usage(api: &Api, form: Usage, query: &str) -> Response<Body> {
+    let page = |text| document(Format::Text.media_type(), text);
+    let answer = match form {
+        Usage::Summary => {
+            let short = query::pairs(query).any(|(name, value)| name == "only_cpu_and_memory" && value == "true");
+            api.summary(short).await.map(|summary| document("application/json", summary.to_string()))
+        }
+        Usage::Resource => api.usage().await.map(|snapshot| page(stats::resource(&snapshot))),
+        Usage::Cadvisor => api.usage().await.map(|snapshot| page(stats::cadvisor(&snapshot))),
+    };
+    answer.unwrap_or_else(|error| failure(&error))
 }
 
 async fn exec(

@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) written: BTreeMap<String, u64>,
     /// References that are here.
     pub(crate) images: Vec<String>,
+    /// What every pod and container has used.
+    pub(crate) usage: Usage,
     next: u32,
 }
 
@@ -260,6 +262,15 @@ impl Runtime for FakeRuntime {
         let world = self.world.lock();
         let wanted = world.containers.values().filter(|container| sandbox.is_none_or(|id| container.sandbox == id));
         Ok(wanted.cloned().collect())
+    }
+
+    async fn usages(&self) -> Result<Usages> {
+        let world = self.world.lock();
+        let running = world.containers.values().filter(|container| container.state == ContainerState::Running);
+        Ok(Usages {
+            sandboxes: world.sandboxes.keys().map(|id| (id.clone(), world.usage.clone())).collect(),
+            containers: running.map(|container| (container.id.clone(), world.usage.clone())).collect(),
+        })
     }
 
     async fn exec_sync(&self, _id: &str, command: &[String], _timeout: Duration, _limit: usize) -> Result<ExecOutput> {

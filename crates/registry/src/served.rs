@@ -90,6 +90,12 @@ impl Served {
         }
     }
 
+    /// An object that is computed and has no version.
+    pub(crate) fn compute(&self, object: &Value, revision: u64) -> Result<Entry, serde_json::Error> {
+        let index = Arc::new(Index::of(&*self.strategy, object, self.epoch));
+        Ok(Entry { index, revision, json: self.encoding.encode(object)? })
+    }
+
     /// A bookmark of the cache, whose object has metadata only, in this version.
     pub(crate) fn show_bookmark(&self, entry: &Arc<Entry>) -> Arc<Entry> {
         let mut object = entry.value();

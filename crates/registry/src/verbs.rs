@@ -1,5 +1,6 @@
 //! The verbs, each once.
 
+mod computed;
 mod continuation;
 mod create;
 mod delete;

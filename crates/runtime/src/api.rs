@@ -1,5 +1,7 @@
 //! What the kubelet asks of a container runtime, in the shape of the Container Runtime Interface (CRI v1).
 
+mod usage;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
+
+pub use usage::{CpuUsage, MemoryUsage, Usage, Usages};
 
 /// Why a runtime operation failed. The variants are those a user sees as a waiting reason or an event.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -499,6 +503,9 @@ pub trait Runtime: Send + Sync {
     async fn container(&self, id: &str) -> Result<Container>;
     /// The containers of one sandbox, or of all.
     async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>>;
+
+    /// What pods and running containers have used, read now. What ends meanwhile is left out.
+    async fn usages(&self) -> Result<Usages>;
 
     /// Runs a command to its end, for probes and hooks, and keeps the first `limit` bytes of each stream. On timeout it is killed.
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput>;

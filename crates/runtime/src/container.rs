@@ -10,4 +10,5 @@ pub(crate) mod helper;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
 pub(crate) mod spec;
+mod usage;
 pub(crate) mod user;

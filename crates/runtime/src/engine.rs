@@ -11,6 +11,7 @@ mod runtime;
 mod sandbox;
 mod sessions;
 mod state;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

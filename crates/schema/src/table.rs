@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use crate::types::{Alternative, Field, ListKind, Patch, Schema, Type, TypeDef, TypeId, Wire};
 
 /// Types of the Go packages `k8s.io/api`, `k8s.io/apimachinery` and `k8s.io/apiextensions-apiserver`, version 0.36, and those of the
-/// aggregation layer, which are written by hand.
-const TABLES: [&str; 2] = [include_str!("../data/v1.36.table"), include_str!("../data/apiregistration.table")];
+/// aggregation layer and of the metrics API, which are written by hand.
+const TABLES: [&str; 3] =
+    [include_str!("../data/v1.36.table"), include_str!("../data/apiregistration.table"), include_str!("../data/metrics.table")];
 
 fn lines() -> impl Iterator<Item = &'static str> {
     TABLES.into_iter().flat_map(str::lines)

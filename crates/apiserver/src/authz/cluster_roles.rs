@@ -109,6 +109,13 @@ pub(super) static ROLES: &[Role] = &[
             (READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
         ],
     },
+    // The role that comes with metrics-server, whose API is part of this server.
+    Role {
+        name: "system:aggregated-metrics-reader",
+        into: &["admin", "edit", "view"],
+        aggregates: None,
+        lines: &[(READ, "metrics.k8s.io", "pods nodes")],
+    },
     plain("system:heapster", &[(READ, "core", "events pods nodes namespaces"), (READ, "extensions", "deployments")]),
     plain(
         "system:node",

@@ -19,6 +19,24 @@ impl Inner {
     }
 }
 
+/// Bytes of a page that are read at most.
+const MAX_PAGE: usize = 16 << 20;
+
+impl Inner {
+    /// What a kubelet answers to a GET.
+    pub(crate) async fn kubelet_page(&self, node: &str, path: &str) -> Result<bytes::Bytes, Status> {
+        let backend = self.kubelet_of(node).await?;
+        let (parts, ()) = http::Request::get(path).body(()).map_err(Status::internal)?.into_parts();
+        let empty = RequestBody::new(Empty::new().map_err(|never| match never {}));
+        let response = backend.send(&parts, path, empty, &self.tasks, None).await.map_err(Status::internal)?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        let page = crate::decode::collect(response.into_body(), MAX_PAGE).await;
+        page.ok().flatten().ok_or_else(|| Status::internal(format!("the kubelet of node {node} has no answer for {path}")))
+    }
+}
+
 /// A pod's logs.
 pub(super) async fn log(api: &Inner, on: &On<'_>) -> Result<Response<Body>, Status> {
     let pod = api.registry.get(on.resource, on.target.namespace, on.target.name, None).await?.value();

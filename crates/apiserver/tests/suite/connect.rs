@@ -28,6 +28,9 @@ async fn kubelet(
     if path.starts_with("/containerLogs/") {
         return Ok(Response::new(Full::new(path.into())));
     }
+    if path == "/metrics/resource" {
+        return Ok(Response::new(Full::new(resource_metrics().into())));
+    }
     let streams = Streams::from_query(request.uri().query().unwrap_or_default());
     let (response, session) = exec::accept(&mut request, streams, &tasks).unwrap();
     tasks.spawn("session", OnFailure::Log, async move {
@@ -39,8 +42,20 @@ async fn kubelet(
     Ok(response.map(|()| Full::default()))
 }
 
+/// A node on which half a core is used, all of it by the container `c` of the pod `ns/busy`.
+fn resource_metrics() -> String {
+    let now = jiff::Timestamp::now();
+    let (used, millis) = (now.as_duration().as_secs_f64() / 2.0, now.as_millisecond());
+    let labels = "{container=\"c\",namespace=\"ns\",pod=\"busy\"}";
+    format!(
+        "node_cpu_usage_seconds_total {used} {millis}\nnode_memory_working_set_bytes 1048576 {millis}\n\
+         container_cpu_usage_seconds_total{labels} {used} {millis}\n\
+         container_memory_working_set_bytes{labels} 2048 {millis}\ncontainer_start_time_seconds{labels} 0\n"
+    )
+}
+
 /// Listens with a certificate for 127.0.0.1.
-async fn serve_kubelet(authority: &Arc<Authority>, tasks: &Tasks) -> SocketAddr {
+pub(crate) async fn serve_kubelet(authority: &Arc<Authority>, tasks: &Tasks) -> SocketAddr {
     let request = Identity::Server { name: "node".into(), sans: vec!["127.0.0.1".into()] };
     let config = base::tls::server(Resolver::memory(authority.clone(), request).unwrap(), None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -15,5 +15,6 @@ mod requests;
 mod security;
 mod server;
 mod storage;
+mod usage;
 mod watch;
 mod webhooks;

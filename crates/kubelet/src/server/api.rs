@@ -9,11 +9,14 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use parking_lot::Mutex;
 use runtime::api::{Container, ContainerState, Error as RuntimeError, ExecRequest, Sandbox, Streams};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::context::Context;
 use crate::logs::{self, LogOptions};
+use crate::stats::{self, Earlier, Snapshot};
 
 /// Why a request to the kubelet fails; the text is for the user.
 #[derive(Debug, thiserror::Error)]
@@ -60,13 +63,15 @@ impl From<io::Error> for ApiError {
 pub struct Api {
     cx: Arc<Context>,
     pods: Informer<Pod>,
+    /// The CPU times of the last summary: the next one tells rates.
+    earlier: Arc<Mutex<Option<Earlier>>>,
 }
 
 impl Api {
     /// Over the pods of this node.
     pub fn new(cx: Arc<Context>) -> Self {
         let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));
-        Self { cx, pods }
+        Self { cx, pods, earlier: Arc::default() }
     }
 
     /// The kubelet's client of the API, and its node's name.
@@ -77,6 +82,18 @@ impl Api {
     /// The pods that are bound to this node.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         self.pods.list()
+    }
+
+    /// What the node and its pods use now.
+    pub(super) async fn usage(&self) -> Result<Snapshot, ApiError> {
+        Ok(stats::collect(&self.cx, &self.pods.list()).await?)
+    }
+
+    /// The same as upstream's summary, with rates since the summary before.
+    pub(super) async fn summary(&self, only_cpu_and_memory: bool) -> Result<Value, ApiError> {
+        let snapshot = self.usage().await?;
+        let earlier = self.earlier.lock().replace(Earlier::of(&snapshot));
+        Ok(stats::summary(&snapshot, earlier.as_ref(), only_cpu_and_memory))
     }
 
     fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, ApiError> {
@@ -215,7 +232,7 @@ fn waiting_reason(pod: &Pod, container: &str) -> String {
 mod tests {
     use super::*;
     use crate::pod::testing::{container, ended};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     /// The container whose log is shown, of `1` and `2`, the newest of which runs or has ended.
     #[track_caller]

@@ -14,6 +14,10 @@ fn routes() {
     check("/attach/n/p/c", exec(true));
     check("/containerLogs/n/p/c", Some(Route::Logs { namespace: own("n"), pod: own("p"), container: own("c") }));
     check("/portForward/n/p", Some(Route::PortForward { namespace: own("n"), pod: own("p") }));
+    check("/stats/summary", Some(Route::Usage(Usage::Summary)));
+    check("/metrics/resource", Some(Route::Usage(Usage::Resource)));
+    check("/metrics/cadvisor", Some(Route::Usage(Usage::Cadvisor)));
+    check("/metrics/other", None);
     check("/run/n/p/c", None);
     check("/", None);
 }
@@ -77,4 +81,32 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
     let denied = "Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[proxy])";
     check(Some("somebody"), "/containerLogs/ns/p/a", (403, denied)).await;
     check(None, "/healthz", (401, "Unauthorized")).await;
+}
+
+/// "Kubelet authentication/authorization": `/stats/*` needs nodes/stats, `/metrics/*` nodes/metrics.
+#[tokio::test]
+async fn usage_is_read_when_it_is_asked_for() {
+    let (authority, server) = endpoint().await;
+    let address = server.listen;
+    let cell = Cell::new();
+    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
+    cell.start_with(Some(server)).await;
+    cell.put("p", json!({"containers": [{"name": "a"}]}));
+    cell.ready("p").await;
+    let use_cpu = |nanoseconds| cell.runtime.world.lock().usage.cpu.total = nanoseconds;
+    let check = async |user: &str, path: &str, expected: (u16, &str)| {
+        let (status, body) = get(&authority, Some(user), address, path).await;
+        assert!(status == expected.0 && body.contains(expected.1), "{user} {path}: {status} {body}");
+    };
+    use_cpu(2_500_000_000);
+    let caller = "kube-apiserver-kubelet-client";
+    let labels = "{container=\"a\",namespace=\"ns\",pod=\"p\"}";
+    check(caller, "/metrics/resource", (200, &format!("container_cpu_usage_seconds_total{labels} 2.5 "))).await;
+    check(caller, "/metrics/cadvisor", (200, "namespace=\"ns\",pod=\"p\"} 2.5 ")).await;
+    check(caller, "/stats/summary", (200, "\"usageCoreNanoSeconds\":2500000000")).await;
+    use_cpu(3_000_000_000);
+    check(caller, "/stats/summary", (200, "\"usageCoreNanoSeconds\":3000000000")).await;
+    let denied = |sub: &str| format!("Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[{sub}])");
+    check("somebody", "/stats/summary", (403, &denied("stats"))).await;
+    check("somebody", "/metrics/cadvisor", (403, &denied("metrics"))).await;
 }

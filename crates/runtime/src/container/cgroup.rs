@@ -72,7 +72,7 @@ impl Cgroups {
         &self.hierarchies
     }
 
-    fn dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
+    pub(super) fn dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
         let hierarchy = self.hierarchies.iter().find(|h| self.unified || h.has(controller))?;
         Some(hierarchy.mount.join(group))
     }

@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use super::Engine;
 use crate::api::{
     Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Image, Resources, Result, Runtime, RuntimeEvent, Sandbox,
-    SandboxConfig, Streams,
+    SandboxConfig, Streams, Usages,
 };
 use crate::images::blocking;
 
@@ -91,6 +91,11 @@ impl Runtime for Engine {
         let containers = self.0.containers.lock();
         let wanted = containers.values().filter(|entry| sandbox.is_none_or(|sandbox| entry.record.sandbox == sandbox));
         Ok(wanted.map(|entry| entry.view()).collect())
+    }
+
+    async fn usages(&self) -> Result<Usages> {
+        let inner = self.0.clone();
+        blocking(move || inner.usages()).await
     }
 
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 const STREAM: &[u8] = include_bytes!("../../data/v1.36.docs.gz");
-const APIREGISTRATION: &str = include_str!("../../data/apiregistration.docs");
+const BY_HAND: [&str; 2] = [include_str!("../../data/apiregistration.docs"), include_str!("../../data/metrics.docs")];
 
 /// The descriptions of all types. About a megabyte: drop it when the documents are built.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct FieldDocs {
 impl Docs {
     /// Unpacks the descriptions of the built-in API (some milliseconds).
     pub fn builtin() -> Self {
-        let mut text = APIREGISTRATION.to_owned();
+        let mut text = BY_HAND.concat();
         flate2::read::GzDecoder::new(STREAM).read_to_string(&mut text).expect("the embedded descriptions are intact");
         Self::parse(&text)
     }

@@ -177,6 +177,7 @@ const TESTED: &[&str] = &[
     "policy/v1",
     "flowcontrol.apiserver.k8s.io/v1",
     "admissionregistration.k8s.io/v1",
+    "metrics.k8s.io/v1beta1",
 ];
 
 /// What is served without a test of its own above is gone through here.

@@ -1,0 +1,137 @@
+//! `/metrics/cadvisor`: what dashboards know of containers. Containers, pods and the node are told apart by their labels: a pod has
+//! no `container`, the node no `pod` either.
+
+use runtime::api::{CpuUsage, MemoryUsage, Usage};
+
+use super::page::{Labels, Page, seconds};
+use super::{Interface, Snapshot};
+
+/// Something that is measured.
+struct Row<'a> {
+    labels: Labels<'a>,
+    usage: Usage,
+    started: f64,
+}
+
+/// The page.
+pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
+    let (rows, at, mut page) = (rows(snapshot), Some(snapshot.at), Page::default());
+    let each = |value: fn(&Usage) -> f64| rows.iter().map(move |row| (row.labels.clone(), value(&row.usage)));
+    let with = |extra: Labels<'static>, value: fn(&Usage) -> f64| {
+        rows.iter().map(move |row| ([extra.clone(), row.labels.clone()].concat(), value(&row.usage)))
+    };
+    for (name, help, value) in COUNTERS {
+        page.family((name, "counter", help), at, each(*value));
+    }
+    let total = ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.");
+    page.family(total, at, with(vec![("cpu", "total")], |usage| seconds(usage.cpu.total)));
+    let failures = ("container_memory_failures_total", "counter", "Cumulative count of memory allocation failures.");
+    let kind = |kind| vec![("failure_type", kind), ("scope", "hierarchy")];
+    let major = with(kind("pgmajfault"), |usage| usage.memory.major_page_faults as f64);
+    page.family(failures, at, with(kind("pgfault"), |usage| usage.memory.page_faults as f64).chain(major));
+    for (name, help, value) in GAUGES {
+        page.family((name, "gauge", help), at, each(*value));
+    }
+    let started = ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.");
+    page.family(started, at, rows.iter().map(|row| (row.labels.clone(), row.started)));
+    let seen = ("container_last_seen", "gauge", "Last time a container was seen by the exporter");
+    let now = snapshot.at.as_second() as f64;
+    page.family(seen, at, rows.iter().map(|row| (row.labels.clone(), now)));
+    for (name, help, value) in NETWORK {
+        page.family((name, "counter", help), at, interfaces(snapshot).map(|(labels, interface)| (labels, value(interface))));
+    }
+    let machine = |value: f64| [(Labels::new(), value)];
+    page.family(("machine_cpu_cores", "gauge", "Number of logical CPU cores."), at, machine(snapshot.node.cpus as f64));
+    let memory = ("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
+    page.family(memory, at, machine(snapshot.node.memory.total as f64));
+    page.text()
+}
+
+type Family<T> = (&'static str, &'static str, fn(&T) -> f64);
+
+const COUNTERS: &[Family<Usage>] = &[
+    ("container_cpu_user_seconds_total", "Cumulative user cpu time consumed in seconds.", |usage| seconds(usage.cpu.user)),
+    ("container_cpu_system_seconds_total", "Cumulative system cpu time consumed in seconds.", |usage| seconds(usage.cpu.system)),
+    ("container_cpu_cfs_periods_total", "Number of elapsed enforcement period intervals.", |usage| usage.cpu.periods as f64),
+    ("container_cpu_cfs_throttled_periods_total", "Number of throttled period intervals.", |usage| {
+        usage.cpu.throttled_periods as f64
+    }),
+    ("container_cpu_cfs_throttled_seconds_total", "Total time duration the container has been throttled.", |usage| {
+        seconds(usage.cpu.throttled)
+    }),
+];
+
+const GAUGES: &[Family<Usage>] = &[
+    (
+        "container_memory_usage_bytes",
+        "Current memory usage in bytes, including all memory regardless of when it was accessed",
+        |u| u.memory.usage as f64,
+    ),
+    ("container_memory_working_set_bytes", "Current working set in bytes.", |usage| usage.memory.working_set as f64),
+    ("container_memory_rss", "Size of RSS in bytes.", |usage| usage.memory.rss as f64),
+    ("container_memory_cache", "Number of bytes of page cache memory.", |usage| usage.memory.cache as f64),
+    ("container_memory_swap", "Container swap usage in bytes.", |usage| usage.memory.swap as f64),
+    ("container_spec_memory_limit_bytes", "Memory limit for the container.", |usage| usage.memory.limit.unwrap_or(0) as f64),
+    ("container_threads", "Number of threads running inside the container", |usage| usage.processes as f64),
+];
+
+const NETWORK: &[Family<Interface>] = &[
+    ("container_network_receive_bytes_total", "Cumulative count of bytes received", |one| one.received.bytes as f64),
+    ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |one| {
+        one.received.errors as f64
+    }),
+    ("container_network_receive_packets_total", "Cumulative count of packets received", |one| one.received.packets as f64),
+    ("container_network_receive_packets_dropped_total", "Cumulative count of packets dropped while receiving", |one| {
+        one.received.dropped as f64
+    }),
+    ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |one| one.sent.bytes as f64),
+    ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", |one| {
+        one.sent.errors as f64
+    }),
+    ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |one| one.sent.packets as f64),
+    ("container_network_transmit_packets_dropped_total", "Cumulative count of packets dropped while transmitting", |one| {
+        one.sent.dropped as f64
+    }),
+];
+
+fn labels<'a>([container, id, image, name, namespace, pod]: [&'a str; 6]) -> Labels<'a> {
+    vec![("container", container), ("id", id), ("image", image), ("name", name), ("namespace", namespace), ("pod", pod)]
+}
+
+fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
+    let node = &snapshot.node;
+    let memory = MemoryUsage {
+        usage: node.memory.usage,
+        working_set: node.memory.working_set,
+        rss: node.memory.rss,
+        cache: node.memory.cache,
+        swap: node.memory.swap,
+        limit: None,
+        page_faults: node.memory.page_faults,
+        major_page_faults: node.memory.major_page_faults,
+    };
+    let usage = Usage { cpu: CpuUsage { total: node.cpu, ..CpuUsage::default() }, memory, ..Usage::default() };
+    let mut rows = vec![Row { labels: labels(["", "/", "", "", "", ""]), usage, started: node.started.as_second() as f64 }];
+    for pod in &snapshot.pods {
+        rows.push(Row {
+            labels: labels(["", &pod.usage.group, "", "", &pod.namespace, &pod.name]),
+            usage: pod.usage.clone(),
+            started: pod.started.as_second() as f64,
+        });
+        rows.extend(pod.containers.iter().map(|one| Row {
+            labels: labels([&one.name, &one.usage.group, &one.image, &one.id, &pod.namespace, &pod.name]),
+            usage: one.usage.clone(),
+            started: one.started.as_second() as f64,
+        }));
+    }
+    rows
+}
+
+fn interfaces(snapshot: &Snapshot) -> impl Iterator<Item = (Labels<'_>, &Interface)> {
+    snapshot.pods.iter().flat_map(|pod| {
+        pod.interfaces.iter().map(move |interface| {
+            let own = labels(["", &pod.usage.group, "", &pod.sandbox, &pod.namespace, &pod.name]);
+            ([own, vec![("interface", interface.name.as_str())]].concat(), interface)
+        })
+    })
+}

@@ -1,0 +1,128 @@
+//! `/stats/summary`, upstream's `k8s.io/kubelet/pkg/apis/stats/v1alpha1`.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use runtime::api::Usage;
+use serde_json::{Value, json};
+
+use super::network::Counters;
+use super::{Interface, PodUsage, Snapshot};
+use crate::node::pressure::Supply;
+
+/// CPU times of an earlier request, from which rates follow: time, and nanoseconds by identifier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Earlier {
+    at: Timestamp,
+    cpu: HashMap<String, u64>,
+}
+
+/// Identifier of the node beside those of sandboxes and containers.
+const NODE: &str = "";
+
+impl Earlier {
+    /// What a later request needs of this one.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let mut cpu = HashMap::from([(NODE.to_owned(), snapshot.node.cpu)]);
+        for pod in &snapshot.pods {
+            cpu.insert(pod.sandbox.clone(), pod.usage.cpu.total);
+            cpu.extend(pod.containers.iter().map(|container| (container.id.clone(), container.usage.cpu.total)));
+        }
+        Self { at: snapshot.at, cpu }
+    }
+
+    /// Nanoseconds of CPU time a second since then; none when it is not known or too short ago.
+    fn rate(&self, id: &str, cpu: u64, now: Timestamp) -> Option<u64> {
+        let elapsed = now.duration_since(self.at).as_secs_f64();
+        let used = cpu.checked_sub(*self.cpu.get(id)?)?;
+        (elapsed >= 0.1).then(|| (used as f64 / elapsed) as u64)
+    }
+}
+
+/// The summary; without file systems, networks and processes when only CPU and memory are asked for.
+pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_and_memory: bool) -> Value {
+    let (now, node) = (snapshot.at, &snapshot.node);
+    let cpu = |id: &str, total: u64| {
+        let mut cpu = json!({"time": now, "usageCoreNanoSeconds": total});
+        if let Some(rate) = earlier.and_then(|earlier| earlier.rate(id, total, now)) {
+            cpu["usageNanoCores"] = rate.into();
+        }
+        cpu
+    };
+    let mut of_node = json!({
+        "nodeName": snapshot.node_name, "startTime": node.started, "cpu": cpu(NODE, node.cpu),
+        "memory": {"time": now, "usageBytes": node.memory.usage, "workingSetBytes": node.memory.working_set,
+            "availableBytes": node.memory.total.saturating_sub(node.memory.working_set), "rssBytes": node.memory.rss,
+            "pageFaults": node.memory.page_faults, "majorPageFaults": node.memory.major_page_faults},
+        "swap": {"time": now, "swapUsageBytes": node.memory.swap},
+    });
+    if !only_cpu_and_memory {
+        let fs = file_system(now, node.supplies.disk, node.supplies.inodes);
+        of_node["fs"] = fs.clone();
+        of_node["runtime"] = json!({"imageFs": fs, "containerFs": fs});
+        if let Some(processes) = node.supplies.processes {
+            let running = processes.total - processes.available;
+            of_node["rlimit"] = json!({"time": now, "maxpid": processes.total, "curproc": running});
+        }
+    }
+    let pods: Vec<Value> = snapshot.pods.iter().map(|pod| of_pod(pod, now, &cpu, only_cpu_and_memory)).collect();
+    json!({"node": of_node, "pods": pods})
+}
+
+fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, only_cpu_and_memory: bool) -> Value {
+    let containers: Vec<Value> = pod
+        .containers
+        .iter()
+        .map(|container| {
+            json!({"name": container.name, "startTime": container.started,
+                "cpu": cpu(&container.id, container.usage.cpu.total), "memory": memory(&container.usage, now),
+                "swap": {"time": now, "swapUsageBytes": container.usage.memory.swap}})
+        })
+        .collect();
+    let mut value = json!({
+        "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "startTime": pod.started,
+        "containers": containers, "cpu": cpu(&pod.sandbox, pod.usage.cpu.total), "memory": memory(&pod.usage, now),
+        "swap": {"time": now, "swapUsageBytes": pod.usage.memory.swap},
+    });
+    if !only_cpu_and_memory {
+        value["process_stats"] = json!({"process_count": pod.usage.processes});
+        if let Some(first) = pod.interfaces.first() {
+            value["network"] = interface(first);
+            value["network"]["time"] = json!(now);
+            value["network"]["interfaces"] = pod.interfaces.iter().map(interface).collect();
+        }
+    }
+    value
+}
+
+fn memory(usage: &Usage, now: Timestamp) -> Value {
+    let used = &usage.memory;
+    let mut memory = json!({"time": now, "usageBytes": used.usage, "workingSetBytes": used.working_set,
+        "rssBytes": used.rss, "pageFaults": used.page_faults, "majorPageFaults": used.major_page_faults});
+    if let Some(limit) = used.limit {
+        memory["availableBytes"] = limit.saturating_sub(used.working_set).into();
+    }
+    memory
+}
+
+fn interface(one: &Interface) -> Value {
+    let Interface { name, received, sent } = one;
+    let Counters { bytes: rx, errors: rx_errors, .. } = received;
+    let Counters { bytes: tx, errors: tx_errors, .. } = sent;
+    json!({"name": name, "rxBytes": rx, "rxErrors": rx_errors, "txBytes": tx, "txErrors": tx_errors})
+}
+
+fn file_system(now: Timestamp, disk: Option<Supply>, inodes: Option<Supply>) -> Value {
+    let mut fs = json!({"time": now});
+    if let Some(disk) = disk {
+        fs["availableBytes"] = disk.available.into();
+        fs["capacityBytes"] = disk.total.into();
+        fs["usedBytes"] = (disk.total - disk.available).into();
+    }
+    if let Some(inodes) = inodes {
+        fs["inodesFree"] = inodes.available.into();
+        fs["inodes"] = inodes.total.into();
+        fs["inodesUsed"] = (inodes.total - inodes.available).into();
+    }
+    fs
+}

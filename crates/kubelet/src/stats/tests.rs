@@ -1,0 +1,111 @@
+use super::*;
+use crate::pod::testing::container;
+use runtime::api::{CpuUsage, MemoryUsage, PodIdentity};
+use serde_json::{Value, json};
+
+fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
+    Sandbox {
+        id: format!("{uid}-{attempt}"),
+        pod: PodIdentity { name: format!("pod-{uid}"), namespace: "ns".to_owned(), uid: uid.to_owned() },
+        attempt,
+        state,
+        created: Timestamp::from_second(1000).unwrap(),
+        ips: Vec::new(),
+        netns: Some("/run/netns/x".into()),
+        runtime_handler: String::new(),
+        resources: Default::default(),
+    }
+}
+
+fn usage(cpu: u64, memory: u64) -> Usage {
+    Usage {
+        group: "/kubepods/x".to_owned(),
+        cpu: CpuUsage { total: cpu, ..CpuUsage::default() },
+        memory: MemoryUsage { usage: memory, working_set: memory, limit: Some(1000), ..MemoryUsage::default() },
+        processes: 3,
+    }
+}
+
+/// A pod that was made anew and whose second container has ended, and a pod without a sandbox.
+fn snapshot(seconds: i64, cpu: u64) -> Snapshot {
+    let pod = |uid: &str| Arc::new(serde_json::from_value::<Pod>(json!({"metadata": {"uid": uid}})).unwrap());
+    let sandboxes = [sandbox("a", 0, SandboxState::NotReady), sandbox("a", 1, SandboxState::Ready)];
+    let member = |id: &str, name: &str, sandbox: &str, state| {
+        let started = Timestamp::from_second(1001).ok();
+        Container { sandbox: sandbox.to_owned(), started, pid: Some(7), ..container(id, name, 0, state) }
+    };
+    let containers = [
+        member("1", "old", "a-0", ContainerState::Exited),
+        member("2", "c", "a-1", ContainerState::Running),
+        member("3", "d", "a-1", ContainerState::Exited),
+    ];
+    let usages = Usages {
+        sandboxes: [("a-1".to_owned(), usage(cpu + 5, 500))].into(),
+        containers: [("2".to_owned(), usage(cpu, 400))].into(),
+    };
+    let eth0 = |_| vec![Interface { name: "eth0".to_owned(), ..Interface::default() }];
+    Snapshot {
+        at: Timestamp::from_second(seconds).unwrap(),
+        node_name: "n1".to_owned(),
+        node: NodeUsage { cpu: cpu * 10, cpus: 2, ..NodeUsage::default() },
+        pods: assemble(&[pod("a"), pod("b")], &sandboxes, &containers, usages, eth0),
+    }
+}
+
+#[test]
+fn running_containers_belong_to_their_pods() {
+    let pods = snapshot(2000, 7).pods;
+    let [pod] = pods.as_slice() else { panic!("{pods:?}") };
+    assert_eq!((pod.name.as_str(), pod.sandbox.as_str(), pod.interfaces.len()), ("pod-a", "a-1", 1));
+    let names: Vec<&str> = pod.containers.iter().map(|container| container.name.as_str()).collect();
+    assert_eq!(names, ["c"]);
+}
+
+#[test]
+fn resource_metrics_have_upstreams_names() {
+    let page = resource(&snapshot(2000, 1_500_000_000));
+    for line in [
+        "# TYPE container_cpu_usage_seconds_total counter",
+        "container_cpu_usage_seconds_total{container=\"c\",namespace=\"ns\",pod=\"pod-a\"} 1.5 2000000",
+        "container_memory_working_set_bytes{container=\"c\",namespace=\"ns\",pod=\"pod-a\"} 400 2000000",
+        "container_start_time_seconds{container=\"c\",namespace=\"ns\",pod=\"pod-a\"} 1001",
+        "node_cpu_usage_seconds_total 15 2000000",
+        "pod_memory_working_set_bytes{namespace=\"ns\",pod=\"pod-a\"} 500 2000000",
+        "resource_scrape_error 0",
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
+fn cadvisor_tells_containers_pods_and_the_node_apart() {
+    let page = cadvisor(&snapshot(2000, 1_500_000_000));
+    let check = |labels: &str, value: &str| {
+        let line = format!("container_cpu_usage_seconds_total{{cpu=\"total\",{labels}}} {value} 2000000");
+        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+    };
+    check("container=\"c\",id=\"/kubepods/x\",image=\"img\",name=\"2\",namespace=\"ns\",pod=\"pod-a\"", "1.5");
+    check("container=\"\",id=\"/kubepods/x\",image=\"\",name=\"\",namespace=\"ns\",pod=\"pod-a\"", "1.500000005");
+    check("container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\"", "15");
+    assert!(page.contains("container_network_receive_bytes_total{container=\"\",id=\"/kubepods/x\",image=\"\",name=\"a-1\""));
+    assert!(page.contains("machine_cpu_cores 2 2000000\n"));
+}
+
+#[test]
+fn the_summary_has_rates_from_the_second_request_on() {
+    let (first, second) = (snapshot(2000, 1000), snapshot(2010, 21_000));
+    let check = |value: &Value, pointer: &str, expected: Value| {
+        assert_eq!(value.pointer(pointer).cloned().unwrap_or_default(), expected, "{pointer}");
+    };
+    let shown = summary(&first, None, false);
+    check(&shown, "/node/cpu/usageCoreNanoSeconds", json!(10_000));
+    check(&shown, "/node/cpu/usageNanoCores", Value::Null);
+    check(&shown, "/pods/0/podRef", json!({"name": "pod-a", "namespace": "ns", "uid": "a"}));
+    check(&shown, "/pods/0/memory/availableBytes", json!(500));
+    check(&shown, "/pods/0/network/name", json!("eth0"));
+    let shown = summary(&second, Some(&Earlier::of(&first)), true);
+    check(&shown, "/pods/0/containers/0/cpu/usageNanoCores", json!(2000));
+    check(&shown, "/node/cpu/usageNanoCores", json!(20_000));
+    check(&shown, "/pods/0/network", Value::Null);
+    check(&shown, "/node/fs", Value::Null);
+}

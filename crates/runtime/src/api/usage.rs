@@ -1,0 +1,63 @@
+//! What containers and pods have used of the machine.
+
+use std::collections::BTreeMap;
+
+/// CPU time and memory of one control group, with all groups below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Path of the group in its hierarchies, with a leading slash.
+    pub group: String,
+    /// CPU time since the group was made.
+    pub cpu: CpuUsage,
+    /// Memory that is held now.
+    pub memory: MemoryUsage,
+    /// Processes and threads.
+    pub processes: u64,
+}
+
+/// CPU time, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuUsage {
+    /// All of it.
+    pub total: u64,
+    /// In user mode.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
+    /// Periods of the quota that have passed.
+    pub periods: u64,
+    /// Those of them in which the quota was used up.
+    pub throttled_periods: u64,
+    /// How long the group's processes were kept from running.
+    pub throttled: u64,
+}
+
+/// Memory, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// All that the kernel counts, page cache included.
+    pub usage: u64,
+    /// What cannot be taken back without harm: all but the file pages that nobody has touched lately.
+    pub working_set: u64,
+    /// Anonymous memory.
+    pub rss: u64,
+    /// Page cache.
+    pub cache: u64,
+    /// Swap.
+    pub swap: u64,
+    /// The limit, where there is one.
+    pub limit: Option<u64>,
+    /// Page faults since the group was made.
+    pub page_faults: u64,
+    /// Those of them that waited for a disk.
+    pub major_page_faults: u64,
+}
+
+/// What everything of a runtime has used, by identifier.
+#[derive(Clone, Debug, Default)]
+pub struct Usages {
+    /// By sandbox: the group of the whole pod.
+    pub sandboxes: BTreeMap<String, Usage>,
+    /// By container; only those that run.
+    pub containers: BTreeMap<String, Usage>,
+}
