@@ -17,7 +17,7 @@ use crate::proxy::client::KubeletClient;
 use crate::remote::Remotes;
 use crate::route::Target;
 use crate::stages::Budgets;
-use crate::usage::Usages;
+use crate::usage::known::Usages;
 use crate::version::Build;
 
 /// What requests need.

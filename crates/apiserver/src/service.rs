@@ -109,7 +109,7 @@ impl Service {
             public_address: options.public_address.clone(),
             tasks: tasks.child(),
             budgets: crate::stages::Budgets::default(),
-            usages: crate::usage::Usages::default(),
+            usages: crate::usage::known::Usages::default(),
             authorizer,
             keys,
             registry,

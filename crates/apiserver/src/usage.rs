@@ -4,6 +4,7 @@
 //! older than some seconds, so that an autoscaler that asks every ten seconds has one look for each of its questions.
 
 mod history;
+pub(crate) mod known;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,11 +16,9 @@ use futures::StreamExt;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use kinds::KindDef;
-use parking_lot::Mutex;
 use registry::{Entry, List, ListOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use self::history::{History, Moment, Rates, Used};
 use crate::body::Body;
@@ -33,18 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const APART: Duration = Duration::from_secs(1);
 /// Kubelets that are asked at once.
 const KUBELETS: usize = 64;
-
-/// What is known of each kubelet.
-pub(crate) struct Usages {
-    began: Instant,
-    nodes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<History>>>>,
-}
-
-impl Default for Usages {
-    fn default() -> Self {
-        Self { began: Instant::now(), nodes: Mutex::default() }
-    }
-}
 
 /// What counts of a node or a pod.
 #[derive(Default, Deserialize)]
@@ -131,10 +118,10 @@ impl Inner {
 
     /// What a node and its pods use; nothing when its kubelet does not answer.
     async fn rates(&self, node: &str) -> Rates {
-        let history = self.usages.nodes.lock().entry(node.to_owned()).or_default().clone();
+        let history = self.usages.of(node);
         // Who else asks meanwhile waits for the same answer.
         let mut history = history.lock().await;
-        if history.is_fresh(self.usages.began.elapsed()) {
+        if history.is_fresh(self.usages.now()) {
             return history.rates();
         }
         match self.look(node, &mut history).await {
@@ -149,7 +136,7 @@ impl Inner {
             Err(error) => {
                 tracing::debug!(node, error = error.message, "the kubelet does not say what is used");
                 // A node that is gone leaves nothing behind.
-                self.usages.nodes.lock().remove(node);
+                self.usages.forget(node);
                 Rates::default()
             }
         }
@@ -159,7 +146,7 @@ impl Inner {
         let late = |_| Status::timeout(format!("the kubelet of node {node} does not answer"), 0);
         let page = tokio::time::timeout(PATIENCE, self.kubelet_page(node, "/metrics/resource")).await.map_err(late)??;
         let now = Timestamp::now().as_duration().as_secs_f64();
-        history.add(self.usages.began.elapsed(), Moment::read(&String::from_utf8_lossy(&page), now));
+        history.add(self.usages.now(), Moment::read(&String::from_utf8_lossy(&page), now));
         Ok(())
     }
 }

@@ -89,6 +89,12 @@ impl Source {
         Self::mapped(informer, |change, queue| queue.add(change.key.clone()))
     }
 
+    /// An informer that is only read: its changes concern no key.
+    pub(crate) fn read<K: client::Object>(informer: &Informer<K>) -> Self {
+        let informer = informer.clone();
+        Self { synced: Box::pin(async move { informer.synced().await }), feed: Box::new(|_| Box::pin(std::future::pending())) }
+    }
+
     /// The changes of an informer; `map` adds the keys that each concerns.
     pub(crate) fn mapped<K: client::Object>(informer: &Informer<K>, map: impl Fn(&Change<K>, &Queue) + Send + 'static) -> Self {
         let mut changes = informer.changes();

@@ -70,7 +70,7 @@ impl Controller for Disruption {
         if pods.is_empty() {
             cx.events.about(budget.as_ref(), Type::Normal, "NoPods", "No matching pods found");
         }
-        let scale = self.scales.of(&pods);
+        let scale = self.scales.of(&cx.client, &pods).await;
         match plan::expected(&budget, pods.len(), scale.as_ref()) {
             Ok(expected) => {
                 let (status, recheck) = plan::status(&budget, &pods, expected, now);

@@ -4,6 +4,7 @@
 //! The list of controllers is [`CONTROLLERS`]; a new one is a file and a line there.
 
 mod adopt;
+mod autoscaler;
 mod certificates;
 mod clock;
 mod controller;
@@ -31,6 +32,7 @@ mod queue;
 mod replicas;
 mod resource_quota;
 mod root_ca;
+mod scale;
 mod service_account;
 mod services;
 mod stateful;
@@ -52,6 +54,7 @@ use client::{Client, Informers};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 
+use autoscaler::Autoscaler;
 pub use certificates::NODE_KEY;
 use certificates::approving::Approver;
 use certificates::cleaning::Cleaner;
@@ -131,6 +134,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
     entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers), o, t)),
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
+    entry::<Autoscaler>(|o, t| launch(Autoscaler::new(&o.informers), o, t)),
     entry::<ResourceQuotas>(|o, t| launch(ResourceQuotas::new(&o.informers, (o.clients)(ResourceQuotas::ACCOUNT)), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
     entry::<Approver>(|o, t| launch(Approver::new(&o.informers), o, t)),

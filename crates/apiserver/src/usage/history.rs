@@ -121,6 +121,11 @@ impl History {
         }
     }
 
+    /// Whether what is known says nothing of `now` any more.
+    pub(super) fn is_forgotten(&self, now: Duration) -> bool {
+        self.newest.as_ref().is_some_and(|(came, _)| now.saturating_sub(*came) > FORGOTTEN)
+    }
+
     /// Whether there are two moments.
     pub(super) fn has_two(&self) -> bool {
         self.earlier.is_some()
@@ -234,6 +239,8 @@ mod tests {
         check(&[(100, 1.0, &[])], 101, false);
         check(&[(100, 1.0, &[]), (101, 1.0, &[])], 105, true);
         check(&[(100, 1.0, &[]), (101, 1.0, &[])], 106, false);
+        let known = history(&[(100, 1.0, &[])]);
+        assert_eq!([160, 161].map(|now| known.is_forgotten(Duration::from_secs(now))), [false, true]);
     }
 
     #[test]

@@ -86,8 +86,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Name, labels, value and time of a sample.
+    type Shown<'a> = (&'a str, &'a [(&'a str, &'a str)], f64, Option<i64>);
+
     #[track_caller]
-    fn check(line: &str, expected: Option<(&str, &[(&str, &str)], f64, Option<i64>)>) {
+    fn check(line: &str, expected: Option<Shown<'_>>) {
         let sample = samples(line).next();
         let shown = sample.as_ref().map(|sample| {
             let labels: Vec<(&str, &str)> = sample.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -1,0 +1,203 @@
+//! What each metric of an autoscaler asks for.
+
+use apimachinery::quantity::{Format, Quantity as Amount};
+use k8s_openapi::api::autoscaling::v2::{
+    ContainerResourceMetricStatus, ExternalMetricStatus, MetricIdentifier, MetricSpec, MetricStatus, MetricTarget,
+    MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::replicas::{Scaled, Unknown};
+use super::sources::{About, SourceError, Sources};
+use crate::scale::Resources;
+
+/// What a metric asks for.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub(super) replicas: i32,
+    /// What is said of it when it decides.
+    pub(super) name: String,
+    pub(super) status: MetricStatus,
+}
+
+/// Why a metric asks for nothing: the reason for the condition, and the message.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Invalid {
+    pub(super) reason: &'static str,
+    /// For the condition, after "the HPA was unable to compute the replica count".
+    pub(super) message: String,
+    /// What is said before it where all metrics are spoken of.
+    pub(super) about: String,
+}
+
+/// What metrics are computed with.
+pub(super) struct Evaluation<'a> {
+    pub(super) sources: &'a Sources,
+    pub(super) resources: &'a Resources,
+    pub(super) about: About<'a>,
+    /// With the size that is set.
+    pub(super) scaled: Scaled<'a>,
+    /// The size that there is.
+    pub(super) present: i32,
+}
+
+/// Why a value is not known.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    #[error("unable to get metrics for resource {0}: {1}")]
+    Resource(String, SourceError),
+    #[error("unable to get metric {0}: {1}")]
+    Metric(String, SourceError),
+    #[error("unable to get metric {metric}: {error} on {object}")]
+    Object { metric: String, object: String, error: Box<SourceError> },
+    #[error("unable to get external metric {0}: {1}")]
+    External(String, SourceError),
+    #[error("invalid {0} metric source: neither {1} was set")]
+    NoTarget(&'static str, &'static str),
+}
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Evaluation<'_> {
+    /// What one metric asks for.
+    pub(super) async fn propose(&self, spec: &MetricSpec) -> Result<Proposal, Invalid> {
+        let (result, reason, what) = match spec.type_.as_str() {
+            "Resource" => (self.resource(spec).await, "FailedGetResourceMetric", name_of_resource(spec)),
+            "ContainerResource" => {
+                (self.resource(spec).await, "FailedGetContainerResourceMetric", format!("{} container", container_resource(spec)))
+            }
+            "Pods" => (self.pods(spec).await, "FailedGetPodsMetric", "pods".to_owned()),
+            "Object" => (self.object(spec).await, "FailedGetObjectMetric", "object".to_owned()),
+            "External" => (self.external(spec).await, "FailedGetExternalMetric", "external".to_owned()),
+            other => {
+                let message = format!("unknown metric source type {other:?}");
+                return Err(Invalid { reason: "InvalidMetricSourceType", about: String::new(), message });
+            }
+        };
+        let about = format!("failed to get {what} metric value: ");
+        result.map_err(|error| Invalid { reason, about, message: error.to_string() })
+    }
+
+    /// A resource of pods, or of one container of each.
+    async fn resource(&self, spec: &MetricSpec) -> Result<Proposal> {
+        let (name, target, container) = match (&spec.resource, &spec.container_resource) {
+            (Some(source), _) => (&source.name, &source.target, None),
+            (None, Some(source)) => (&source.name, &source.target, Some(source.container.as_str())),
+            (None, None) => return Err(NO_RESOURCE_TARGET),
+        };
+        let kind = if container.is_some() { "container resource" } else { "resource" };
+        let fetched = self.sources.resource(self.about, name, container);
+        let fetched = async { fetched.await.map_err(|error| Failure::Resource(name.clone(), error)) };
+        let (replicas, said, current) = if let Some(average) = &target.average_value {
+            let (replicas, average) = self.scaled.by_average(fetched.await?, milli(average), Some(name))?;
+            (replicas, format!("{name} {kind}"), MetricValueStatus { average_value: text(average), ..Default::default() })
+        } else {
+            let percent = target.average_utilization.ok_or(NO_RESOURCE_TARGET)?;
+            let one = self.scaled.by_utilization(fetched.await?, percent, name, container)?;
+            let current =
+                MetricValueStatus { average_utilization: Some(one.utilization), average_value: text(one.average), value: None };
+            (one.replicas, format!("{name} {kind} utilization (percentage of request)"), current)
+        };
+        let mut status = MetricStatus { type_: spec.type_.clone(), ..Default::default() };
+        match container {
+            None => status.resource = Some(ResourceMetricStatus { name: name.clone(), current }),
+            Some(container) => {
+                let (container, name) = (container.to_owned(), name.clone());
+                status.container_resource = Some(ContainerResourceMetricStatus { container, name, current });
+            }
+        }
+        Ok(Proposal { replicas, name: said, status })
+    }
+
+    async fn pods(&self, spec: &MetricSpec) -> Result<Proposal> {
+        let missing = Failure::NoTarget("pods", "an average value target");
+        let Some(source) = &spec.pods else { return Err(missing) };
+        let Some(target) = &source.target.average_value else { return Err(missing) };
+        let metrics = self.sources.of_pods(self.about, self.scaled.pods, &source.metric).await;
+        let metrics = metrics.map_err(|error| Failure::Metric(source.metric.name.clone(), error))?;
+        let (replicas, average) = self.scaled.by_average(metrics, milli(target), None)?;
+        let current = MetricValueStatus { average_value: text(average), ..Default::default() };
+        let status = MetricStatus {
+            type_: spec.type_.clone(),
+            pods: Some(PodsMetricStatus { metric: source.metric.clone(), current }),
+            ..Default::default()
+        };
+        Ok(Proposal { replicas, name: format!("pods metric {}", source.metric.name), status })
+    }
+
+    async fn object(&self, spec: &MetricSpec) -> Result<Proposal> {
+        let Some(source) = &spec.object else { return Err(NO_OBJECT_TARGET) };
+        let (object, metric) = (&source.described_object, &source.metric);
+        let usage = self.sources.of_object(self.about, self.resources, object, metric).await;
+        let usage = usage.map_err(|error| Failure::Object {
+            metric: metric.name.clone(),
+            object: format!("{} {}/{}", object.kind, self.about.namespace, object.name),
+            error: Box::new(error),
+        })?;
+        let (replicas, current) = self.of_whole(usage, &source.target)?.ok_or(NO_OBJECT_TARGET)?;
+        let status = MetricStatus {
+            type_: spec.type_.clone(),
+            object: Some(ObjectMetricStatus { current, described_object: object.clone(), metric: metric.clone() }),
+            ..Default::default()
+        };
+        Ok(Proposal { replicas, name: format!("{} metric {}", object.kind, metric.name), status })
+    }
+
+    async fn external(&self, spec: &MetricSpec) -> Result<Proposal> {
+        let Some(source) = &spec.external else { return Err(NO_EXTERNAL_TARGET) };
+        let usage = self.sources.external(self.about, &source.metric).await;
+        let usage = usage.map_err(|error| Failure::External(said(&source.metric), error))?;
+        let (replicas, current) = self.of_whole(usage, &source.target)?.ok_or(NO_EXTERNAL_TARGET)?;
+        let status = MetricStatus {
+            type_: spec.type_.clone(),
+            external: Some(ExternalMetricStatus { current, metric: source.metric.clone() }),
+            ..Default::default()
+        };
+        Ok(Proposal { replicas, name: format!("external metric {}", said(&source.metric)), status })
+    }
+
+    /// By a value of the whole, or by the share of each pod in it; none without a target.
+    fn of_whole(&self, usage: i64, target: &MetricTarget) -> Result<Option<(i32, MetricValueStatus)>> {
+        if let Some(average) = &target.average_value {
+            let present = Scaled { replicas: self.present, ..self.scaled };
+            let (replicas, share) = present.by_share(usage, milli(average));
+            return Ok(Some((replicas, MetricValueStatus { average_value: text(share), ..Default::default() })));
+        }
+        let Some(value) = &target.value else { return Ok(None) };
+        let replicas = self.scaled.by_value(usage, milli(value))?;
+        Ok(Some((replicas, MetricValueStatus { value: text(usage), ..Default::default() })))
+    }
+}
+
+const NO_RESOURCE_TARGET: Failure =
+    Failure::NoTarget("resource", "an average utilization target nor an average value (usage) target");
+const NO_OBJECT_TARGET: Failure = Failure::NoTarget("object", "a value target nor an average value target");
+const NO_EXTERNAL_TARGET: Failure = Failure::NoTarget("external", "a value target nor an average value target");
+
+fn name_of_resource(spec: &MetricSpec) -> String {
+    spec.resource.as_ref().map(|source| format!("{} resource", source.name)).unwrap_or_default()
+}
+
+fn container_resource(spec: &MetricSpec) -> &str {
+    spec.container_resource.as_ref().map_or("", |source| source.name.as_str())
+}
+
+/// A metric with the series of it that count.
+fn said(metric: &MetricIdentifier) -> String {
+    let selector = apimachinery::labels::Selector::from_label_selector(metric.selector.as_ref());
+    match (&metric.selector, selector) {
+        (Some(_), Ok(selector)) => format!("{}({selector})", metric.name),
+        _ => metric.name.clone(),
+    }
+}
+
+fn milli(quantity: &Quantity) -> i64 {
+    ::pods::resources::parse(quantity).as_milli()
+}
+
+fn text(milli: i64) -> Option<Quantity> {
+    Some(Quantity(Amount::from_milli(milli, Format::DecimalSi).to_string()))
+}
