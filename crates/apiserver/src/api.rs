@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use kinds::Verb;
-use registry::{Registry, Served, User, Warnings};
+use registry::{Registry, Remote, Served, User, Warnings};
 
 use crate::authn::{self, ANONYMOUS, Identity, impersonate};
 use crate::authz::Attributes;
@@ -40,6 +40,8 @@ struct Routed<'a> {
     route: Route<'a>,
     /// None for what is not served.
     resource: Option<Arc<Served>>,
+    /// The other server that it is forwarded to.
+    remote: Option<Arc<Remote>>,
     plan: Plan,
     /// How its client can be answered, or why it cannot.
     negotiated: Result<Accept, Status>,
@@ -49,13 +51,21 @@ struct Routed<'a> {
 impl<'a> Routed<'a> {
     fn new(registry: &Registry, parts: &'a Parts, path: &'a str, query: &str, started: Instant) -> Self {
         let route = route::parse(path);
-        let resource = match &route {
-            Route::Resource(target) => registry.resource(target.group, target.version, target.plural),
-            Route::Other => None,
+        let catalog = registry.catalog();
+        let remote = match &route {
+            Route::Resource(target) => catalog.remote(target.group, target.version).cloned(),
+            Route::Other => route::group_version(path).and_then(|(group, version)| catalog.remote(group, version)).cloned(),
         };
-        let plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| &*resource.def));
+        let resource = match (&route, &remote) {
+            (Route::Resource(target), None) => catalog.get(target.group, target.version, target.plural).cloned(),
+            _ => None,
+        };
+        let mut plan = Plan::of(&parts.method, &route, query, resource.as_ref().map(|resource| &*resource.def));
+        if remote.is_some() {
+            plan.handler = Ok(Handler::Remote);
+        }
         let negotiated = negotiate::accept(&parts.headers, query, restrictions(&route, resource.as_ref()));
-        Self { route, resource, plan, negotiated, started }
+        Self { route, resource, remote, plan, negotiated, started }
     }
 
     fn accept(&self) -> Accept {
@@ -264,6 +274,9 @@ impl Inner {
     }
 
     async fn dispatch(&self, call: Call<'_>, routed: &Routed<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
+        if let Some(remote) = &routed.remote {
+            return Box::pin(self.forward_to(&call, remote, body)).await;
+        }
         let (target, resource) = match (&routed.route, &routed.resource) {
             (Route::Resource(target), Some(resource)) => (*target, resource),
             (Route::Resource(target), None) => return self.unknown(target),

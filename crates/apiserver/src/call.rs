@@ -7,6 +7,7 @@ use base::tasks::Tasks;
 use http::request::Parts;
 use registry::{Registry, Served, User, Warnings};
 
+use crate::aggregation::Servers;
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::Authorizer;
 use crate::discovery::Discovery;
@@ -14,7 +15,6 @@ use crate::metrics::load::Ongoing;
 use crate::negotiate::Accept;
 use crate::openapi::OpenApi;
 use crate::proxy::client::KubeletClient;
-use crate::remote::Remotes;
 use crate::route::Target;
 use crate::stages::Budgets;
 use crate::usage::known::Usages;
@@ -29,9 +29,8 @@ pub(crate) struct Inner {
     pub(crate) openapi: OpenApi,
     pub(crate) readiness: Readiness,
     pub(crate) kubelets: KubeletClient,
-    /// What the API server calls: webhooks and servers of other APIs.
-    #[allow(dead_code)] // Admission holds its own handle; aggregation takes this one.
-    pub(crate) remotes: Arc<Remotes>,
+    /// The servers of other APIs.
+    pub(crate) servers: Arc<Servers>,
     pub(crate) keys: Arc<TokenKeys>,
     pub(crate) build: Build,
     pub(crate) public_address: String,

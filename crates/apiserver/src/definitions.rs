@@ -18,6 +18,8 @@ use registry::{ListOptions, Registry, Served};
 use serde_json::{Value, json};
 
 use crate::bootstrap::context;
+use crate::conversion;
+use crate::remote::Remotes;
 
 const GROUP: &str = "apiextensions.k8s.io";
 /// Time before a definition that could not be served is tried again.
@@ -27,6 +29,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(crate) struct Definitions {
     registry: Arc<Registry>,
     resource: Arc<Served>,
+    /// For webhooks that convert.
+    remotes: Arc<Remotes>,
     known: HashMap<String, Known>,
 }
 
@@ -60,10 +64,10 @@ fn group_and_plural(definition: &Value) -> (String, String) {
 
 impl Definitions {
     /// Serves every definition that there is, before anybody asks for its objects.
-    pub(crate) async fn start(registry: &Arc<Registry>) -> Result<(Self, u64), Status> {
+    pub(crate) async fn start(registry: &Arc<Registry>, remotes: Arc<Remotes>) -> Result<(Self, u64), Status> {
         let resource = resource(registry)?;
         let list = registry.list(&resource, None, &ListOptions::default()).await?;
-        let mut all = Self { registry: registry.clone(), resource, known: HashMap::new() };
+        let mut all = Self { registry: registry.clone(), resource, remotes, known: HashMap::new() };
         for entry in &list.entries {
             let known = Known { names: names(&entry.value()), served: None, ending: false };
             all.known.insert(entry.name().to_owned(), known);
@@ -193,7 +197,8 @@ impl Definitions {
         match custom::versions(definition, ending) {
             Ok(versions) => {
                 let (group, plural) = group_and_plural(definition);
-                self.registry.define(&group, &plural, versions).await.map_err(Status::internal)?;
+                let converter = conversion::of(definition, &self.registry, &self.remotes);
+                self.registry.define(&group, &plural, versions, converter).await.map_err(Status::internal)?;
             }
             Err(error) => tracing::warn!(definition = meta::name(definition), %error, "a definition cannot be served"),
         }

@@ -1,6 +1,7 @@
 //! What is served, as clients discover it: the legacy documents and aggregated discovery (KEP-3352), all derived from
 //! the catalog.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,34 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use kinds::custom::version_priority;
-use registry::{Catalog, Served};
+use registry::{Catalog, Remote, Served};
 use schema::{Ordered, Schema};
 use serde_json::{Map, Value, json};
 
-/// The order in which groups are listed; others follow by name.
-const ORDER: &[&str] = &[
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
+use crate::aggregation::{group_priority, local_priority};
 
 /// The document that a client asks `/api` and `/apis` for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,37 +76,76 @@ pub(crate) struct Documents {
     aggregated: HashMap<(&'static str, &'static str), (Bytes, String)>,
 }
 
-/// Groups, their versions, their kinds.
+/// Groups, their versions, who serves them.
 type Groups = Vec<(String, Versions)>;
-type Versions = Vec<(String, Vec<Arc<Served>>)>;
+type Versions = Vec<(String, Backend)>;
+
+/// Who serves a group version.
+enum Backend {
+    /// This server: its kinds.
+    Local(Vec<Arc<Served>>),
+    /// Another one.
+    Remote(Arc<Remote>),
+}
+
+/// The versions of a group, which is added when it is not there.
+fn versions_of<'a>(groups: &'a mut Groups, places: &mut HashMap<String, usize>, group: &str) -> &'a mut Versions {
+    let at = *places.entry(group.to_owned()).or_insert_with(|| {
+        groups.push((group.to_owned(), Vec::new()));
+        groups.len() - 1
+    });
+    &mut groups[at].1
+}
 
 fn group_up(catalog: &Catalog) -> Groups {
-    let mut groups: Groups = Vec::new();
-    let mut places = HashMap::new();
+    let (mut groups, mut places) = (Groups::new(), HashMap::new());
+    for remote in catalog.remotes() {
+        let versions = versions_of(&mut groups, &mut places, &remote.group);
+        versions.push((remote.version.clone(), Backend::Remote(remote.clone())));
+    }
     for served in catalog.iter() {
         let (def, served) = (&served.def, served.clone());
-        let at = *places.entry(def.group.to_string()).or_insert_with(|| {
-            groups.push((def.group.to_string(), Vec::new()));
-            groups.len() - 1
-        });
-        let versions = &mut groups[at].1;
+        let versions = versions_of(&mut groups, &mut places, &def.group);
         match versions.iter_mut().find(|(version, _)| *version == def.version) {
-            Some((_, kinds)) => kinds.push(served),
-            None => versions.push((def.version.to_string(), vec![served])),
+            Some((_, Backend::Local(kinds))) => kinds.push(served),
+            // It comes before what is served here.
+            Some((_, Backend::Remote(_))) => {}
+            None => versions.push((def.version.to_string(), Backend::Local(vec![served]))),
         }
     }
-    let place = |group: &str| ORDER.iter().position(|known| *known == group).unwrap_or(ORDER.len());
-    groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
     for (group, versions) in &mut groups {
-        // Definitions say nothing of the order of their group's versions.
-        if place(group) == ORDER.len() {
-            versions.sort_by(|(a, _), (b, _)| version_priority(b).cmp(&version_priority(a)));
-        }
-        for (_, kinds) in versions {
+        order_versions(group, versions);
+    }
+    groups.sort_by_cached_key(|(group, versions)| {
+        let others = versions.iter().filter_map(|(_, backend)| match backend {
+            Backend::Remote(remote) => Some(remote.group_priority),
+            Backend::Local(_) => None,
+        });
+        let own = versions.iter().any(|(_, backend)| matches!(backend, Backend::Local(_))).then(|| group_priority(group));
+        (Reverse(own.into_iter().chain(others).max()), group.clone())
+    });
+    groups
+}
+
+fn order_versions(group: &str, versions: &mut [(String, Backend)]) {
+    let of_definitions = versions.iter().all(|(_, backend)| match backend {
+        Backend::Local(kinds) => kinds.iter().all(|served| served.is_custom()),
+        Backend::Remote(_) => false,
+    });
+    let has_remote = versions.iter().any(|(_, backend)| matches!(backend, Backend::Remote(_)));
+    // Definitions say nothing of the order of their group's versions.
+    if of_definitions || has_remote {
+        let priority = |(version, backend): &(String, Backend)| match backend {
+            Backend::Remote(remote) => remote.version_priority,
+            Backend::Local(kinds) => local_priority(group, version, kinds.iter().all(|served| served.is_custom())),
+        };
+        versions.sort_by(|a, b| (priority(b), version_priority(&b.0)).cmp(&(priority(a), version_priority(&a.0))));
+    }
+    for (_, backend) in versions {
+        if let Backend::Local(kinds) = backend {
             kinds.sort_by(|a, b| a.def.plural.cmp(&b.def.plural));
         }
     }
-    groups
 }
 
 impl Documents {
@@ -137,7 +154,9 @@ impl Documents {
         let mut documents = HashMap::new();
         let mut listed = Vec::new();
         for (group, versions) in &groups {
-            for (version, kinds) in versions {
+            for (version, backend) in versions {
+                // Another server tells its resources itself.
+                let Backend::Local(kinds) = backend else { continue };
                 let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
                 documents.insert(path, resource_list(group, version, kinds));
             }
@@ -256,7 +275,15 @@ fn aggregated_group(group: &str, versions: &Versions) -> Value {
         }
         out
     };
-    let version = |(version, kinds): &(String, Vec<Arc<Served>>)| json!({"version": version, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()});
+    let version = |(version, backend): &(String, Backend)| {
+        let (fresh, resources) = match backend {
+            Backend::Local(kinds) => (true, kinds.iter().map(resource).collect()),
+            Backend::Remote(remote) => {
+                (remote.available, remote.resources.as_deref().map(|list| told(list, remote)).unwrap_or_default())
+            }
+        };
+        json!({"version": version, "freshness": if fresh { "Current" } else { "Stale" }, "resources": resources})
+    };
     let mut metadata = json!({"creationTimestamp": null});
     if !group.is_empty() {
         metadata["name"] = group.into();
@@ -264,10 +291,66 @@ fn aggregated_group(group: &str, versions: &Versions) -> Value {
     json!({"metadata": metadata, "versions": versions.iter().map(version).collect::<Vec<_>>()})
 }
 
+/// The resources that another server has told in the legacy form, in the form of aggregated discovery.
+fn told(list: &Value, remote: &Remote) -> Vec<Value> {
+    let text = |resource: &Value, key: &str| resource[key].as_str().unwrap_or_default().to_owned();
+    let mut all: Vec<Value> = Vec::new();
+    for resource in list["resources"].as_array().into_iter().flatten() {
+        let own = |key: &str, otherwise: &str| resource[key].as_str().unwrap_or(otherwise).to_owned();
+        let kind = json!({
+            "group": own("group", &remote.group), "version": own("version", &remote.version), "kind": text(resource, "kind"),
+        });
+        let name = text(resource, "name");
+        let (plural, sub) = name.split_once('/').unwrap_or((&name, ""));
+        let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let at = all.iter().position(|known| known["resource"] == plural).unwrap_or_else(|| {
+            all.push(json!({"resource": plural, "scope": scope, "verbs": []}));
+            all.len() - 1
+        });
+        let known = &mut all[at];
+        if !sub.is_empty() {
+            let sub = json!({"subresource": sub, "responseKind": kind, "verbs": resource["verbs"]});
+            match known["subresources"].as_array_mut() {
+                Some(subs) => subs.push(sub),
+                None => known["subresources"] = json!([sub]),
+            }
+            continue;
+        }
+        known["responseKind"] = kind;
+        known["singularResource"] = text(resource, "singularName").into();
+        for key in ["verbs", "shortNames", "categories"] {
+            if let Some(value) = resource.get(key).filter(|value| value.is_array()) {
+                known[key] = value.clone();
+            }
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn resources_of_other_servers() {
+        let remote = Remote { group: "g".into(), version: "v1".into(), ..Remote::default() };
+        let list = json!({"resources": [
+            {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get"], "shortNames": ["fl"]},
+            {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder", "verbs": ["update"]},
+            {"name": "x/scale", "namespaced": false, "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get"]},
+        ]});
+        let own = json!({"group": "g", "version": "v1", "kind": "Flunder"});
+        assert_eq!(
+            told(&list, &remote),
+            [
+                json!({"resource": "flunders", "singularResource": "flunder", "scope": "Namespaced", "responseKind": own, "verbs": ["get"],
+                    "shortNames": ["fl"], "subresources": [{"subresource": "status", "responseKind": own, "verbs": ["update"]}]}),
+                json!({"resource": "x", "scope": "Cluster", "verbs": [], "subresources": [{"subresource": "scale",
+                    "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "verbs": ["get"]}]}),
+            ]
+        );
+    }
 
     /// Hashes that a server of upstream's shows.
     #[test]

@@ -35,6 +35,8 @@ pub(crate) enum Handler {
     Forward,
     /// The request becomes a connection.
     Connect(Connect),
+    /// Another server answers.
+    Remote,
 }
 
 /// Why nothing can be done. Told only to who is allowed to ask.

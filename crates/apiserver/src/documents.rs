@@ -22,7 +22,7 @@ fn metrics(call: &Call<'_>, page: Page) -> Response<Body> {
 }
 
 impl Inner {
-    pub(crate) async fn document(&self, call: &Call<'_>, _: RequestBody) -> Response<Body> {
+    pub(crate) async fn document(&self, call: &Call<'_>, body: RequestBody) -> Response<Body> {
         if !matches!(call.parts.method, Method::GET | Method::HEAD) {
             return method_not_allowed(call.accept);
         }
@@ -41,13 +41,24 @@ impl Inner {
             "/openapi/v2" => self.openapi.v2(&call.parts.headers).await,
             "/openapi/v3" => self.openapi.index(),
             _ => match path.strip_prefix("/openapi/v3/") {
-                Some(rest) => self.openapi.v3(rest, call.query, &call.parts.headers).await,
+                Some(rest) => self.openapi_v3(call, path, rest, body).await,
                 None => match self.discovery.of(&self.registry.catalog()).document(path) {
                     Some(document) => respond::value(call.accept, StatusCode::OK, None, document.clone(), ""),
                     None => respond::page_not_found(),
                 },
             },
         }
+    }
+
+    /// The document of a group version; another server has its own.
+    async fn openapi_v3(&self, call: &Call<'_>, path: &str, rest: &str, body: RequestBody) -> Response<Body> {
+        let catalog = self.registry.catalog();
+        let group_version = rest.strip_prefix("apis/").and_then(|rest| rest.split_once('/'));
+        let Some(remote) = group_version.and_then(|(group, version)| catalog.remote(group, version)) else {
+            return self.openapi.v3(rest, call.query, &call.parts.headers).await;
+        };
+        let answer = self.forward_path(call, remote, path, body).await;
+        answer.unwrap_or_else(|status| respond::failure(call.accept, &status))
     }
 
     fn groups(&self, call: &Call<'_>, path: &str) -> Response<Body> {

@@ -5,12 +5,14 @@
 //! authentication, authorization and admission apply to all.
 
 mod admission;
+mod aggregation;
 mod api;
 pub mod authn;
 pub mod authz;
 pub mod body;
 mod bootstrap;
 mod call;
+mod conversion;
 mod decode;
 mod definitions;
 mod discovery;

@@ -57,7 +57,9 @@ impl OpenApi {
     pub(crate) fn index(&self) -> Response<Body> {
         let mut paths = Map::new();
         let catalog = self.registry.catalog();
-        for path in roots::keys(&catalog) {
+        let available = catalog.remotes().filter(|remote| remote.available);
+        let others = available.map(|remote| prefix(&remote.group, &remote.version));
+        for path in roots::keys(&catalog).into_iter().chain(others) {
             let url = self.url(&path, catalog.generation());
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
@@ -211,8 +213,18 @@ fn document_v2(catalog: &Catalog, version: &str) -> Value {
     let mut definitions = v2_definitions(Schema::builtin(), &docs, &operations.types());
     definitions.extend(custom::schemas(catalog, None, Dialect::V2));
     definitions.extend(roots::definitions());
+    let mut paths = operations.render(Dialect::V2);
+    for other in catalog.remotes().filter_map(|remote| remote.openapi.as_ref()) {
+        // A type that both have is the same type.
+        for (name, schema) in other["definitions"].as_object().into_iter().flatten() {
+            definitions.entry(name.clone()).or_insert_with(|| schema.clone());
+        }
+        for (path, item) in other["paths"].as_object().into_iter().flatten() {
+            paths.entry(path.clone()).or_insert_with(|| item.clone());
+        }
+    }
     json!({
-        "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": operations.render(Dialect::V2),
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
         "definitions": definitions, "securityDefinitions": bearer_token(), "security": [{"BearerToken": []}],
     })
 }

@@ -6,6 +6,7 @@ pub(crate) mod client;
 mod html;
 mod kubelet;
 mod links;
+pub(crate) mod outbound;
 mod target;
 
 use apimachinery::{Status, gvk};

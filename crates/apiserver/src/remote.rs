@@ -20,7 +20,7 @@ use base::tls::Resolver;
 use parking_lot::Mutex;
 
 pub(crate) use endpoint::{Endpoint, Limits};
-pub(crate) use target::{Place, Target};
+pub(crate) use target::{Place, Target, ca_bundle};
 
 /// Why a call has no answer. The words are those that clients know from upstream.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,6 @@ impl Remotes {
     }
 
     /// An endpoint to which the API server proves who it is by a client certificate. It is not shared.
-    #[allow(dead_code)] // For the aggregation, which shows its front-proxy certificate.
     pub(crate) fn endpoint_with_identity(&self, target: &Target, identity: Arc<Resolver>) -> Arc<Endpoint> {
         Arc::new(Endpoint::new(target.clone(), Some(identity), self.tasks.clone()))
     }

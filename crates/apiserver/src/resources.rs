@@ -35,7 +35,7 @@ impl Inner {
             Handler::Review => Box::pin(self.review(on, body)).await,
             Handler::Forward => Box::pin(self.forward(on, body)).await,
             Handler::Connect(connect) => Box::pin(self.connect(on, connect, body)).await,
-            Handler::Document => Err(Status::page_not_found()),
+            Handler::Document | Handler::Remote => Err(Status::page_not_found()),
         }
     }
 

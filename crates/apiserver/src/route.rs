@@ -82,6 +82,12 @@ pub fn parse(path: &str) -> Route<'_> {
     Route::Resource(target)
 }
 
+/// The group version whose resources a path asks for: `/apis/GROUP/VERSION`.
+pub fn group_version(path: &str) -> Option<(&str, &str)> {
+    let (group, version) = path.strip_prefix("/apis/")?.trim_end_matches('/').split_once('/')?;
+    (!version.contains('/')).then_some((group, version))
+}
+
 /// Decodes percent escapes; malformed ones stay as they are.
 pub fn decode(text: &str, plus_is_space: bool) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte == b'%' || (plus_is_space && byte == b'+')) {
@@ -152,6 +158,16 @@ mod tests {
         {
             assert_eq!(parse(path), Route::Other, "{path}");
         }
+    }
+
+    #[test]
+    fn group_versions() {
+        let check = |path: &str, expected: Option<(&str, &str)>| assert_eq!(group_version(path), expected, "{path}");
+        check("/apis/a.b/v1", Some(("a.b", "v1")));
+        check("/apis/a.b/v1/", Some(("a.b", "v1")));
+        check("/apis/a.b", None);
+        check("/apis/a.b/v1/pods", None);
+        check("/api/v1", None);
     }
 
     #[test]

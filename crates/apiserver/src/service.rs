@@ -12,6 +12,7 @@ use store::Engine;
 use tokio::net::TcpListener;
 
 use crate::admission;
+use crate::aggregation::{Aggregation, Servers};
 use crate::api::Api;
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::{self, Authorizer};
@@ -60,6 +61,8 @@ pub struct Service {
     advertised: SocketAddr,
     /// The definitions of custom resources, and the revision up to which they are in force.
     definitions: (Definitions, u64),
+    /// The APIs of other servers.
+    aggregation: Aggregation,
 }
 
 /// What others hold of the API server. Cheap to clone.
@@ -89,7 +92,7 @@ impl Service {
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
         classes.ready();
-        let definitions = Definitions::start(&registry).await.map_err(Error::Policy)?;
+        let definitions = Definitions::start(&registry, remotes.clone()).await.map_err(Error::Policy)?;
         authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
         roles.ready();
         let listener =
@@ -98,12 +101,14 @@ impl Service {
         let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
         let verifier = Verifier::new(authority.bundle())?;
         let config = tls::server(resolver, Some(verifier.clone()))?;
+        let servers = Arc::new(Servers::new(remotes, &options.pki)?);
+        let aggregation = Aggregation::new(registry.clone(), servers.clone(), authority.bundle().to_owned());
         let api = Api(Arc::new(Inner {
             authenticator: Authenticator::new(registry.clone(), keys.clone(), options.anonymous),
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(&authority)?,
-            remotes,
+            servers: servers.clone(),
             readiness: readiness.clone(),
             build: options.build,
             public_address: options.public_address.clone(),
@@ -118,7 +123,7 @@ impl Service {
         metrics::storage::build_info(&options.build);
         let service_cidr = options.registry.service_cidr;
         let advertised = options.advertised;
-        Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised, definitions })
+        Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised, definitions, aggregation })
     }
 
     /// What others hold.
@@ -140,6 +145,8 @@ impl Service {
         let synced = self.readiness.gate("poststarthook/crd-informer-synced");
         let definitions = definitions.run(revision, tasks.clone(), synced);
         tasks.spawn_until_cancelled("custom resource definitions", OnFailure::Shutdown, definitions);
+        let available = self.readiness.gate("poststarthook/apiservice-status-remote-available-controller");
+        tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, self.aggregation.run(available));
         gate.ready();
         let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
         gate.not_ready("process is shutting down");

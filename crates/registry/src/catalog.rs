@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use kinds::{Rules, Strategy};
 
-use crate::Served;
 use crate::form::{BUILTIN, Form};
 use crate::storage::Storage;
+use crate::{Remote, Served};
 
 /// A snapshot of what is served.
 #[derive(Clone, Default)]
@@ -18,6 +18,8 @@ pub struct Catalog {
     /// Where the versions of each resource name stand in the list, of all groups.
     by_plural: HashMap<String, Vec<usize>>,
     by_prefix: HashMap<String, Arc<Storage>>,
+    /// What other servers serve.
+    remotes: Arc<Vec<Arc<Remote>>>,
 }
 
 impl Catalog {
@@ -56,13 +58,29 @@ impl Catalog {
 
     /// The next snapshot, in which these are the versions of the resource under `prefix`; its storage goes with the last of them.
     pub(crate) fn with_versions(&self, prefix: &str, versions: Vec<Arc<Served>>) -> Self {
-        let mut next = Self { generation: self.generation + 1, by_prefix: self.by_prefix.clone(), ..Self::default() };
+        let (by_prefix, remotes) = (self.by_prefix.clone(), self.remotes.clone());
+        let mut next = Self { generation: self.generation + 1, by_prefix, remotes, ..Self::default() };
         if versions.is_empty() {
             next.by_prefix.remove(prefix);
         }
         let others = self.served.iter().filter(|served| served.storage.prefix != prefix).cloned();
         others.chain(versions).for_each(|served| next.push(served));
         next
+    }
+
+    /// The next snapshot, in which other servers serve these.
+    pub(crate) fn with_remotes(&self, remotes: Vec<Arc<Remote>>) -> Self {
+        Self { generation: self.generation + 1, remotes: Arc::new(remotes), ..self.clone() }
+    }
+
+    /// Every group version that another server serves.
+    pub fn remotes(&self) -> std::slice::Iter<'_, Arc<Remote>> {
+        self.remotes.iter()
+    }
+
+    /// The other server of a group version. It comes before what is served here.
+    pub fn remote(&self, group: &str, version: &str) -> Option<&Arc<Remote>> {
+        self.remotes.iter().find(|remote| remote.version == version && remote.group == group)
     }
 
     /// Grows with each change.

@@ -6,15 +6,21 @@ use kinds::{CustomVersion, Rules};
 
 use crate::form::Form;
 use crate::storage::{Storage, prefix};
-use crate::{OpenError, Registry, Served};
+use crate::{Converter, OpenError, Registry, Served};
 
 impl Registry {
     /// Serves a custom resource in these versions, of which one is stored; what was served of it before is replaced, and its watches
-    /// begin again. Says whether it is served: a resource of the program itself is not replaced.
+    /// begin again. `converter` is who converts between them, where it is more than another name. Says whether it is served: a resource of the program itself is not replaced.
     ///
     /// # Errors
     /// Its objects could not be read.
-    pub async fn define(&self, group: &str, plural: &str, versions: Vec<CustomVersion>) -> Result<bool, OpenError> {
+    pub async fn define(
+        &self,
+        group: &str,
+        plural: &str,
+        versions: Vec<CustomVersion>,
+        converter: Option<Arc<dyn Converter>>,
+    ) -> Result<bool, OpenError> {
         let mut epoch = self.epoch.lock().await;
         let prefix = prefix(group, plural);
         let known = self.catalog().storage(&prefix).cloned();
@@ -24,7 +30,7 @@ impl Registry {
         let Some(stored) = versions.iter().find(|version| version.storage) else { return Ok(false) };
         *epoch += 1;
         let rules = Rules::Custom(stored.kind.clone());
-        let form = Form::new(rules, *epoch).map_err(OpenError::Schema)?;
+        let form = Form::new(rules, *epoch).map_err(OpenError::Schema)?.by_webhook(converter.is_some());
         let storage = match known {
             Some(storage) => {
                 storage.cache.set_form(form);
@@ -35,7 +41,8 @@ impl Registry {
         let served = versions
             .into_iter()
             .filter(|version| version.served)
-            .map(|version| Served::new(Rules::Custom(version.kind), storage.clone(), !version.storage, *epoch).map(Arc::new));
+            .map(|version| Served::new(Rules::Custom(version.kind), storage.clone(), !version.storage, *epoch))
+            .map(|served| served.map(|served| Arc::new(served.converted_by(converter.clone()))));
         let served = served.collect::<Result<Vec<_>, _>>().map_err(OpenError::Schema)?;
         if served.is_empty() {
             // Its objects are kept, and nobody sees them.

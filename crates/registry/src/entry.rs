@@ -146,6 +146,11 @@ impl Encoding {
         Ok(out.into())
     }
 
+    /// Whether these are the bytes of an object of this version.
+    pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.starts_with(self.head.as_bytes())
+    }
+
     /// The length of an object's head: the same for all, but for those that were stored in another version.
     fn head_of(&self, bytes: &[u8]) -> usize {
         const METADATA: &[u8] = br#","metadata":{"#;

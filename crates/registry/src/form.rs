@@ -21,12 +21,19 @@ pub(crate) struct Form {
     pub(crate) schema: ObjectSchema,
     /// Grows with each change of the definition. Objects that were encoded in another epoch may lack what this one says of them.
     pub(crate) epoch: u64,
+    /// Somebody else converts: what was stored in another version stays in it.
+    by_webhook: bool,
 }
 
 impl Form {
     pub(crate) fn new(rules: Rules, epoch: u64) -> Result<Self, String> {
         let def = Arc::new(rules.def().clone());
-        Ok(Self { encoding: Encoding::new(&def), schema: ObjectSchema::of(&rules)?, rules, def, epoch })
+        Ok(Self { encoding: Encoding::new(&def), schema: ObjectSchema::of(&rules)?, rules, def, epoch, by_webhook: false })
+    }
+
+    /// The same, where a webhook converts.
+    pub(crate) fn by_webhook(self, by_webhook: bool) -> Self {
+        Self { by_webhook, ..self }
     }
 
     /// What selectors need of an object in this form.
@@ -70,6 +77,9 @@ impl Form {
     /// Brings a stored object of a custom resource up to date; its bytes, if it was not.
     fn update(&self, object: &mut Value) -> Option<Bytes> {
         if matches!(self.schema, ObjectSchema::Builtin(_)) || !object.is_object() {
+            return None;
+        }
+        if self.by_webhook && apimachinery::meta::api_version(object) != self.def.api_version() {
             return None;
         }
         let before = object.clone();

@@ -17,6 +17,36 @@ use crate::metrics;
 use crate::target::{How, Target};
 use crate::{Operation, Registry, Served};
 
+/// Why a write was not done, or cannot be shown.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// The store did not take it.
+    Store(store::Error),
+    /// It could not be converted.
+    Refused(Status),
+}
+
+impl From<store::Error> for Unwritten {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Status> for Unwritten {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl From<Unwritten> for Status {
+    fn from(error: Unwritten) -> Self {
+        match error {
+            Unwritten::Store(error) => storage_error(error),
+            Unwritten::Refused(status) => status,
+        }
+    }
+}
+
 /// A store failure as a client sees it. Conflicts are handled where they mean something.
 pub(crate) fn storage_error(error: store::Error) -> Status {
     match error {
@@ -94,12 +124,12 @@ impl Registry {
     }
 
     /// Commits an object and returns it as every reader now sees it.
-    pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, store::Error> {
+    pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, Unwritten> {
         let res = target.res;
-        let (object, index) = res.stored_form(object);
-        let stored = res.storage.form().encoding.encode(&object).map_err(|error| store::Error::Failed(error.to_string()))?;
+        let (object, index, form) = res.stored_form(object).await?;
+        let stored = res.encode(&object, form.as_deref()).map_err(|error| store::Error::Failed(error.to_string()))?;
         if target.cx.dry_run {
-            return self.rehearse(target, &object, expect).map(|entry| res.show(&entry));
+            return Ok(res.show(&self.rehearse(target, &object, expect)?).await?);
         }
         let key = res.storage.key(index.path());
         let operation = if expect == Expect::Absent { "create" } else { "update" };
@@ -107,18 +137,19 @@ impl Registry {
         let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.storage.cache.get(index.path()).filter(|entry| entry.revision == revision);
-        Ok(res.show(&cached.unwrap_or_else(|| Arc::new(res.storage.cache.entry(&stored, revision, Some(index))))))
+        let entry = cached.unwrap_or_else(|| Arc::new(res.storage.cache.entry(&stored, revision, Some(index))));
+        Ok(res.show(&entry).await?)
     }
 
     /// Commits a deletion and returns the last state.
-    pub(crate) async fn remove(&self, target: Target<'_>, last: &Arc<Entry>) -> Result<Arc<Entry>, store::Error> {
+    pub(crate) async fn remove(&self, target: Target<'_>, last: &Arc<Entry>) -> Result<Arc<Entry>, Unwritten> {
         if target.cx.dry_run {
-            return Ok(target.res.show(last));
+            return Ok(target.res.show(last).await?);
         }
         let key = target.res.storage.key(last.index.path());
         let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
         let revision = metrics::timed("delete", target.res, self.engine.commit(write)).await?;
-        Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))))
+        Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))).await?)
     }
 
     fn write(&self, res: &Served, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {

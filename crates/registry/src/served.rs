@@ -4,14 +4,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status, gvk};
+use bytes::Bytes;
 use kinds::{Behaviour, Conversion, GroupVersionKindRef, KindDef, Names, Rules};
 use schema::Schema;
 use serde_json::Value;
 
 use crate::context::{Context, FieldValidation};
 use crate::entry::{Encoding, Entry, Index};
+use crate::form::Form;
 use crate::storage::Storage;
-use crate::{ObjectSchema, Patch};
+use crate::{Converter, ObjectSchema, Patch};
+
+/// Most objects that a webhook is asked to convert at once.
+const CONVERTED_AT_ONCE: usize = 500;
+
+/// An object as it is stored, its index, and the stored version where it is another one.
+type StoredForm<'a> = (Cow<'a, Value>, Arc<Index>, Option<Arc<Form>>);
 
 /// One version of a resource as it is served.
 pub struct Served {
@@ -31,6 +39,8 @@ pub struct Served {
     converted: bool,
     /// When its definition came into force, see [`crate::form::Form`].
     epoch: u64,
+    /// Who converts between the versions, where it is not this program.
+    converter: Option<Arc<dyn Converter>>,
 }
 
 impl Served {
@@ -39,7 +49,27 @@ impl Served {
         let def = Arc::new(strategy.def().clone());
         let schema = ObjectSchema::of(&strategy)?;
         let group_resource = storage.group_resource.clone();
-        Ok(Self { encoding: Encoding::new(&def), def, strategy, schema, group_resource, storage, converted, epoch })
+        Ok(Self {
+            encoding: Encoding::new(&def),
+            def,
+            strategy,
+            schema,
+            group_resource,
+            storage,
+            converted,
+            epoch,
+            converter: None,
+        })
+    }
+
+    /// The same, where somebody else converts.
+    pub(crate) fn converted_by(self, converter: Option<Arc<dyn Converter>>) -> Self {
+        Self { converter, ..self }
+    }
+
+    /// Whether somebody else converts, which takes time.
+    pub(crate) fn is_converted_elsewhere(&self) -> bool {
+        self.converter.is_some()
     }
 
     fn conversion(&self) -> Option<&'static Conversion> {
@@ -75,15 +105,37 @@ impl Served {
 
     /// Whether an entry of the cache is shown as it is.
     pub(crate) fn is_shown(&self, entry: &Entry) -> bool {
-        !self.converted && entry.index.epoch == self.epoch
+        !self.converted && entry.index.epoch == self.epoch && (self.converter.is_none() || self.encoding.is_of(&entry.json))
     }
 
     /// An entry of the cache in this version.
-    pub(crate) fn show(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+    pub(crate) async fn show(&self, entry: &Arc<Entry>) -> Result<Arc<Entry>, Status> {
         if self.is_shown(entry) {
-            return entry.clone();
+            return Ok(entry.clone());
         }
-        match self.encoding.encode(&self.value(entry)) {
+        let object = self.value(entry).await?;
+        Ok(self.encoded(entry, &object))
+    }
+
+    /// The same, where no webhook converts.
+    pub(crate) fn show_here(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+        if self.is_shown(entry) { entry.clone() } else { self.encoded(entry, &self.own_value(entry)) }
+    }
+
+    /// Entries of the cache in this version. Who converts is asked once for many.
+    pub(crate) async fn show_all(&self, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
+        for some in entries.chunks_mut(CONVERTED_AT_ONCE) {
+            let others: Vec<usize> = (0..some.len()).filter(|at| !self.is_shown(&some[*at])).collect();
+            let objects = self.to_this(others.iter().map(|at| some[*at].value()).collect()).await?;
+            for (at, object) in others.into_iter().zip(objects) {
+                some[at] = self.encoded(&some[at], &object);
+            }
+        }
+        Ok(())
+    }
+
+    fn encoded(&self, entry: &Arc<Entry>, object: &Value) -> Arc<Entry> {
+        match self.encoding.encode(object) {
             Ok(bytes) => Arc::new(entry.with_json(self.encoding.stamp(&bytes, entry.revision))),
             // What has been decoded can be encoded.
             Err(_) => entry.clone(),
@@ -104,7 +156,16 @@ impl Served {
     }
 
     /// An entry of the cache, decoded, in this version.
-    pub(crate) fn value(&self, entry: &Entry) -> Value {
+    pub(crate) async fn value(&self, entry: &Entry) -> Result<Value, Status> {
+        if self.is_shown(entry) {
+            return Ok(entry.value());
+        }
+        let objects = self.to_this(vec![entry.value()]).await?;
+        objects.into_iter().next().ok_or_else(|| Status::internal("a conversion has lost an object"))
+    }
+
+    /// The same, of a kind that no webhook converts.
+    pub(crate) fn own_value(&self, entry: &Entry) -> Value {
         let mut object = entry.value();
         if !self.is_shown(entry) {
             self.show_stored(&mut object);
@@ -112,7 +173,16 @@ impl Served {
         object
     }
 
-    /// Makes an object of the stored version one of this version.
+    /// Makes stored objects, which are not shown as they are, ones of this version.
+    async fn to_this(&self, mut objects: Vec<Value>) -> Result<Vec<Value>, Status> {
+        if let Some(converter) = &self.converter {
+            objects = convert(&**converter, objects, &self.def.api_version()).await?;
+        }
+        objects.iter_mut().for_each(|object| self.show_stored(object));
+        Ok(objects)
+    }
+
+    /// Makes an object of the stored version one of this version, where no webhook has to.
     pub(crate) fn show_stored(&self, object: &mut Value) {
         if let Some(conversion) = self.conversion() {
             (conversion.from_stored)(object);
@@ -131,15 +201,28 @@ impl Served {
         }
     }
 
-    /// An object of this version as it is stored, and what selectors need of it.
-    pub(crate) fn stored_form<'a>(&self, object: &'a Value) -> (Cow<'a, Value>, Arc<Index>) {
+    /// An object of this version as it is stored, what selectors need of it, and the stored version where that is another one. It is
+    /// the same all the time: the definition may change while a webhook converts.
+    pub(crate) async fn stored_form<'a>(&self, object: &'a Value) -> Result<StoredForm<'a>, Status> {
         if !self.converted {
-            return (Cow::Borrowed(object), Arc::new(Index::of(&*self.strategy, object, self.epoch)));
+            return Ok((Cow::Borrowed(object), Arc::new(Index::of(&*self.strategy, object, self.epoch)), None));
         }
-        let mut stored = object.clone();
-        self.store(&mut stored);
-        let index = Arc::new(self.storage.form().index(&stored));
-        (Cow::Owned(stored), index)
+        let (mut stored, form) = (object.clone(), Arc::clone(&self.storage.form()));
+        if let Some(converter) = &self.converter {
+            let converted = convert(&**converter, vec![stored], &form.def.api_version()).await?;
+            stored = converted.into_iter().next().ok_or_else(|| Status::internal("a conversion has lost an object"))?;
+        }
+        if let Some(conversion) = self.conversion() {
+            (conversion.to_stored)(&mut stored);
+        }
+        form.settle(&mut stored);
+        let index = Arc::new(form.index(&stored));
+        Ok((Cow::Owned(stored), index, Some(form)))
+    }
+
+    /// The bytes to store of what [`Served::stored_form`] has made.
+    pub(crate) fn encode(&self, object: &Value, form: Option<&Form>) -> Result<Bytes, serde_json::Error> {
+        form.map_or(&self.encoding, |form| &form.encoding).encode(object)
     }
 
     /// The name under which the cache knows a field of a field selector.
@@ -195,6 +278,18 @@ impl Served {
         let texts = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
         strict(cx, texts.chain(duplicates).collect(), expected)
     }
+}
+
+/// Has those objects converted that are of another version.
+async fn convert(converter: &dyn Converter, mut objects: Vec<Value>, api_version: &str) -> Result<Vec<Value>, Status> {
+    let is_other = |object: &Value| apimachinery::meta::api_version(object) != api_version;
+    let others: Vec<usize> = (0..objects.len()).filter(|at| is_other(&objects[*at])).collect();
+    if others.is_empty() {
+        return Ok(objects);
+    }
+    let converted = converter.convert(others.iter().map(|at| objects[*at].take()).collect(), api_version).await?;
+    others.into_iter().zip(converted).for_each(|(at, object)| objects[at] = object);
+    Ok(objects)
 }
 
 /// The body's kind is the path's kind, or is left out.

@@ -49,6 +49,6 @@ impl Registry {
     /// The decoded object at that path.
     pub(crate) fn stored(&self, res: &Served, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = res.storage.cache.get(&object_path(namespace, name));
-        entry.map(|entry| res.value(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
+        entry.map(|entry| res.own_value(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
     }
 }

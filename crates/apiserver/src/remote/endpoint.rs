@@ -87,7 +87,6 @@ impl Endpoint {
     }
 
     /// A new connection, for what upgrades or streams. Its time is the caller's to limit.
-    #[allow(dead_code)] // For the aggregation, whose answers are passed on as they come.
     pub(crate) async fn dial(&self, registry: &Registry) -> Result<TlsStream<TcpStream>, Error> {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
         self.dial_one_of(addresses).await.map(|(_, stream)| stream)

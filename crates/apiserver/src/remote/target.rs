@@ -31,7 +31,6 @@ pub(crate) enum Place {
 
 impl Target {
     /// A service, at the root.
-    #[allow(dead_code)] // For the aggregation, whose targets are no client configurations.
     pub(crate) fn service(namespace: &str, name: &str, port: u16) -> Self {
         let place = Place::Service { namespace: namespace.to_owned(), name: name.to_owned(), port };
         Self { place, path: "/".to_owned(), ca_bundle: None, unverified: false }

@@ -1,5 +1,6 @@
 //! Custom resources on the real API: what upstream's tests of CustomResourceDefinitions expect.
 
+mod converted;
 mod lifecycle;
 mod objects;
 mod published;

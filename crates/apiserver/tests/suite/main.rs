@@ -1,6 +1,7 @@
 //! The API over the embedded store in a temporary directory. One program: linking is what costs most.
 #![allow(clippy::unwrap_used)]
 
+mod aggregation;
 mod certificates;
 mod conformance;
 mod connect;
@@ -8,6 +9,7 @@ mod custom;
 mod forms;
 mod history;
 mod hostile;
+mod https;
 mod noise;
 mod operations;
 mod pod_security;

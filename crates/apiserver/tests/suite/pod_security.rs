@@ -24,8 +24,7 @@ fn pod(name: &str, security: Value) -> Value {
         "containers": [{"name": "c", "image": "i", "securityContext": security}]}})
 }
 
-/// KEP-2579: "enforce: Policy violations will cause the pod to be rejected", "warn: Policy violations will trigger a user-facing
-/// warning, but are otherwise allowed".
+/// Kubernetes documentation, "Pod Security Admission": what is enforced is refused, what is warned of is accepted with a warning.
 #[tokio::test]
 async fn pods_are_refused_and_workloads_are_warned_of() {
     let server = start(true).await;

@@ -114,9 +114,7 @@ impl Kind for CustomResourceDefinition {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = formats::warnings(&self.spec, None);
-        warnings.extend(conversion::warning(&self.spec));
-        warnings
+        formats::warnings(&self.spec, None)
     }
 
     fn warnings_on_update(&self, old: &Self) -> Vec<String> {

@@ -21,8 +21,7 @@ impl Kind for APIService {
         .cluster()
         .versioned()
         .name(NameRule::PathSegment)
-        .subresources(&[Sub::STATUS])
-        .without_effect("this version of Knarr does not forward requests to other API servers yet: this group is not served");
+        .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         if let Some(service) = object.pointer_mut("/spec/service").filter(|service| service.is_object()) {

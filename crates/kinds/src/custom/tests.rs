@@ -168,6 +168,5 @@ fn several_versions() {
     assert_eq!(names, ["v1", "v1beta1"]);
     assert!(!versions(&definition, true).unwrap()[0].kind.def().verbs.contains(crate::Verb::Create));
     definition["spec"]["conversion"] = json!({"strategy": "Webhook"});
-    let names: Vec<String> = versions(&definition, false).unwrap().iter().map(|one| one.kind.def().version.to_string()).collect();
-    assert_eq!(names, ["v1beta1"]);
+    assert_eq!(versions(&definition, false).unwrap().len(), 2, "whoever converts them");
 }

@@ -36,16 +36,13 @@ pub enum DefinitionError {
     Path(String, PathError),
 }
 
-/// What a definition that is accepted serves, best version first. `terminating` kinds take no new objects. Where a webhook would
-/// convert, which nobody calls yet, only the version that is stored is served.
+/// What a definition that is accepted serves, best version first. `terminating` kinds take no new objects.
 ///
 /// # Errors
 /// It was accepted by a server that could do more than this one.
 pub fn versions(definition: &Value, terminating: bool) -> Result<Vec<CustomVersion>, DefinitionError> {
     let list = definition.pointer("/spec/versions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let by_webhook = text(definition, "/spec/conversion/strategy") == "Webhook";
-    let list = list.iter().filter(|version| !by_webhook || version["storage"] == true);
-    let mut all = list.map(|version| one(definition, version, terminating)).collect::<Result<Vec<_>, _>>()?;
+    let mut all = list.iter().map(|version| one(definition, version, terminating)).collect::<Result<Vec<_>, _>>()?;
     all.sort_by(|a, b| version_priority(&b.kind.def().version).cmp(&version_priority(&a.kind.def().version)));
     Ok(all)
 }

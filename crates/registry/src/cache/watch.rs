@@ -131,6 +131,7 @@ impl Watch {
         self
     }
 
+    /// An event as its watcher sees it, without asking anybody.
     fn show(shown: Option<&Arc<Served>>, event: Event) -> Event {
         match shown {
             None => event,
@@ -138,15 +139,38 @@ impl Watch {
             // Its frame is shared with the other watchers.
             Some(res) if res.is_shown(&event.entry) && !res.is_converted() => event,
             Some(res) if event.kind == EventType::Bookmark => Event::new(event.kind, res.show_bookmark(&event.entry)),
-            Some(res) => Event::new(event.kind, res.show(&event.entry)),
+            Some(res) => Event::new(event.kind, res.show_here(&event.entry)),
         }
+    }
+
+    /// The same, where somebody else converts. Who cannot be shown an object is told why, and lists again.
+    async fn show_converted(&mut self, res: &Arc<Served>, event: Event) -> Event {
+        if matches!(event.kind, EventType::Error | EventType::Bookmark) || res.is_shown(&event.entry) {
+            return Self::show(Some(res), event);
+        }
+        match res.show(&event.entry).await {
+            Ok(entry) => Event::new(event.kind, entry),
+            Err(status) => {
+                self.over = true;
+                self.ready.clear();
+                Event::error(self.cache.bookmark(0, false).entry, status)
+            }
+        }
+    }
+
+    /// Who converts elsewhere what is watched.
+    fn converted_elsewhere(&self) -> Option<Arc<Served>> {
+        self.shown.clone().filter(|res| res.is_converted_elsewhere())
     }
 
     /// The next event, none at the end.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some(Self::show(self.shown.as_ref(), event));
+                return Some(match self.converted_elsewhere() {
+                    Some(res) => self.show_converted(&res, event).await,
+                    None => Self::show(self.shown.as_ref(), event),
+                });
             }
             if self.over {
                 return None;
@@ -161,7 +185,9 @@ impl Watch {
             self.fill();
         }
         let shown = self.shown.clone();
-        self.ready.drain(..).map(move |event| Self::show(shown.as_ref(), event))
+        // What somebody else converts is not there without waiting.
+        let count = if self.converted_elsewhere().is_some() { 0 } else { self.ready.len() };
+        self.ready.drain(..count).map(move |event| Self::show(shown.as_ref(), event))
     }
 
     /// The events as a stream.

@@ -6,7 +6,7 @@ use apimachinery::{GroupResource, Reason, Status, meta, time};
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::storage_error;
+use crate::pipeline::Unwritten;
 use crate::target::Target;
 use crate::verbs::CONFLICT_ATTEMPTS;
 use crate::{Context, DeleteOptions, ListOptions, Operation, Registry, Served};
@@ -92,7 +92,7 @@ impl Registry {
         let target = Target { sub: "status", ..target };
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
-            let pod = target.res.value(&current);
+            let pod = target.res.own_value(&current);
             let other = options.uid.as_deref().is_some_and(|uid| uid != meta::uid(&pod));
             let changed = options.resource_version.as_ref().is_some_and(|version| *version != current.revision.to_string());
             if other || changed {
@@ -100,8 +100,8 @@ impl Registry {
             }
             match self.put(target, &evicted(&pod, &time::now()), Expect::At(current.revision)).await {
                 Ok(entry) => return Ok(Some(entry.revision)),
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(storage_error(error)),
+                Err(Unwritten::Store(store::Error::Conflict(_))) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(target.modified())
@@ -132,8 +132,8 @@ impl Registry {
             }
             match self.put(on, &next, Expect::At(current.revision)).await {
                 Ok(_) => return Ok(None),
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(storage_error(error)),
+                Err(Unwritten::Store(store::Error::Conflict(_))) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Status::timeout(format!("couldn't update PodDisruptionBudget {name:?} due to conflicts"), 10))

@@ -5,7 +5,7 @@ use apimachinery::{Status, meta, time};
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::storage_error;
+use crate::pipeline::Unwritten;
 use crate::target::Target;
 use crate::verbs::CONFLICT_ATTEMPTS;
 use crate::{Operation, Registry};
@@ -21,8 +21,8 @@ impl Registry {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let pod = bound(target, current.value(), &binding, &node)?;
             match self.put(target, &pod, Expect::At(current.revision)).await {
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(storage_error(error)),
+                Err(Unwritten::Store(store::Error::Conflict(_))) => {}
+                Err(error) => return Err(error.into()),
                 Ok(_) => {
                     return Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}));
                 }

@@ -56,7 +56,7 @@ impl Registry {
         }
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
-            let (old, now) = (res.value(&current), time::now());
+            let (old, now) = (res.value(&current).await?, time::now());
             let siblings = self.siblings(res);
             let mut object = apply::apply(siblings.seen(), Some(&old), &config, &by(cx, res, sub, &now), cx.force)?;
             res.decode(cx, "", &mut object, Vec::new())?;
@@ -80,7 +80,7 @@ impl Registry {
     ) -> Result<Written, Status> {
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
-            let before = target.res.value(&current);
+            let before = target.res.value(&current).await?;
             let shown = read(&before, paths)?;
             let scale = change(shown.clone())?;
             let pinned =

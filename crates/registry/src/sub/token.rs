@@ -141,7 +141,7 @@ fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<Token
 mod tests {
     use super::*;
 
-    /// KEP-1205: "the TokenRequest API ... extended expiration", for what admission mounts and nothing else.
+    /// Upstream extends what admission mounts, and nothing else (`serviceaccount/storage/token.go`).
     #[test]
     fn the_mounted_token_of_a_pod_lives_a_year() {
         let check = |kind: &str, seconds: i64, audiences: &[&str], expected: (i64, Option<i64>)| {

@@ -8,7 +8,7 @@ use kinds::Behaviour;
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{prepare_metadata, requester, storage_error, validate_new};
+use crate::pipeline::{Unwritten, prepare_metadata, requester, validate_new};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
 
@@ -96,12 +96,14 @@ impl Registry {
             drop(holds);
             match result {
                 Ok(entry) => return Ok(entry),
-                Err(store::Error::Conflict(_)) if generated && attempt < NAME_ATTEMPTS => {}
-                Err(store::Error::Conflict(_)) if generated => {
+                Err(Unwritten::Store(store::Error::Conflict(_))) if generated && attempt < NAME_ATTEMPTS => {}
+                Err(Unwritten::Store(store::Error::Conflict(_))) if generated => {
                     return Err(Status::generate_name_conflict(&target.res.group_resource, &name, 1));
                 }
-                Err(store::Error::Conflict(_)) => return Err(Status::already_exists(&target.res.group_resource, &name)),
-                Err(error) => return Err(storage_error(error)),
+                Err(Unwritten::Store(store::Error::Conflict(_))) => {
+                    return Err(Status::already_exists(&target.res.group_resource, &name));
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Status::internal("no name was generated"))

@@ -9,7 +9,7 @@ use serde_json::Value;
 use store::Expect;
 
 use crate::admission::Hold;
-use crate::pipeline::storage_error;
+use crate::pipeline::Unwritten;
 use crate::target::{How, Target};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
 use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation, Registry, Served};
@@ -47,9 +47,9 @@ impl Registry {
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             match self.delete_once(target, &current, &options).await {
-                Err(store::Error::Conflict(_)) => {}
+                Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Ok(result) => return result,
-                Err(error) => return Err(storage_error(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(target.modified())
@@ -60,15 +60,15 @@ impl Registry {
         target: Target<'_>,
         current: &Arc<Entry>,
         options: &DeleteOptions,
-    ) -> Result<Result<Deleted, Status>, store::Error> {
-        let old = target.res.value(current);
+    ) -> Result<Result<Deleted, Status>, Unwritten> {
+        let old = target.res.value(current).await?;
         let _holds = match self.admit_deletion(target, current, &old, options).await {
             Ok(holds) => holds,
             Err(status) => return Ok(Err(status)),
         };
         Ok(Ok(match plan(target.res, &old, options, Timestamp::now()) {
             Step::Remove => Deleted::Now(self.remove(target, current).await?),
-            Step::Nothing => Deleted::Later(target.res.show(current)),
+            Step::Nothing => Deleted::Later(target.res.show(current).await?),
             Step::Mark(object) => Deleted::Later(self.put(target, &object, Expect::At(current.revision)).await?),
         }))
     }

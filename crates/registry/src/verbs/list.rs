@@ -85,18 +85,18 @@ impl Registry {
     ) -> Result<Arc<Entry>, Status> {
         self.reached(parse_version(resource_version)?).await?;
         let found = res.storage.cache.get(&object_path(namespace, name));
-        found.map(|entry| res.show(&entry)).ok_or_else(|| Status::not_found(&res.group_resource, name))
+        res.show(&found.ok_or_else(|| Status::not_found(&res.group_resource, name))?).await
     }
 
     /// An object as the cache has it now, none when there is none. For what may not wait.
     pub fn peek(&self, res: &Served, namespace: &str, name: &str) -> Option<serde_json::Value> {
-        res.storage.cache.get(&object_path(namespace, name)).map(|entry| res.value(&entry))
+        res.storage.cache.get(&object_path(namespace, name)).map(|entry| res.own_value(&entry))
     }
 
     /// All objects of a kind as the cache has them now, and the revision that [`Registry::seen`] says for them.
     pub fn peek_all(&self, res: &Served) -> (Vec<Arc<Entry>>, u64) {
         let (page, revision) = res.storage.cache.select(Window::default(), |_| true);
-        (page.entries.iter().map(|entry| res.show(entry)).collect(), revision)
+        (page.entries.iter().map(|entry| res.show_here(entry)).collect(), revision)
     }
 
     /// The revision of the newest change of a kind's objects.
@@ -133,7 +133,7 @@ impl Registry {
             None => self.list_now(res, &selection, after.as_deref()),
         };
         if !res.shows_what_is_stored() {
-            list.entries.iter_mut().for_each(|entry| *entry = res.show(entry));
+            res.show_all(&mut list.entries).await?;
         }
         Ok(list)
     }

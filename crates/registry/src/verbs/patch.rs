@@ -46,7 +46,7 @@ impl Registry {
     }
 
     async fn patch_once(&self, target: Target<'_>, patch: &Patch, current: &Arc<Entry>) -> Result<Written, Status> {
-        let mut old = target.res.value(current);
+        let mut old = target.res.value(current).await?;
         // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
         // without any keeps the stored ones.
         let kept = if speaks_of_managed_fields(patch) { None } else { meta::remove(&mut old, "managedFields") };
@@ -68,7 +68,10 @@ impl Registry {
         check_shape(&config)?;
         super::create::check_identity(&mut config, namespace, Some(name))?;
         let now = apimachinery::time::now();
-        let old = current.as_ref().map(|entry| res.value(entry));
+        let old = match &current {
+            Some(entry) => Some(res.value(entry).await?),
+            None => None,
+        };
         let siblings = self.siblings(res);
         let mut merged = apply::apply(siblings.seen(), old.as_ref(), &config, &by(cx, res, sub, &now), cx.force)?;
         res.decode(cx, sub, &mut merged, Vec::new())?;

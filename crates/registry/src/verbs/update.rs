@@ -9,7 +9,7 @@ use kinds::util::keep_all_but;
 use serde_json::{Value, json};
 use store::Expect;
 
-use crate::pipeline::{count_generation, keep_metadata, requester, storage_error, without_managed_fields};
+use crate::pipeline::{Unwritten, count_generation, keep_metadata, requester, without_managed_fields};
 use crate::target::{How, Target};
 use crate::verbs::create::check_identity;
 use crate::{Context, Entry, Operation, Registry, Served, Written};
@@ -46,7 +46,8 @@ impl Registry {
             }
             // Only a write of no particular version is tried again.
             let wanted = if version.is_empty() { object.clone() } else { std::mem::take(&mut object) };
-            let result = self.replace(target, &current, res.value(&current), wanted, true).await;
+            let old = res.value(&current).await?;
+            let result = self.replace(target, &current, old, wanted, true).await;
             match result {
                 Err(status) if status == target.modified() && version.is_empty() => {}
                 other => return other.map(|entry| Written { entry, created: false, object: None }),
@@ -95,7 +96,7 @@ impl Registry {
         let mut object = admitted.unwrap_or_default();
         apimachinery::apply::keep_times(&old, &mut object);
         if object == old {
-            return Ok(res.show(current));
+            return res.show(current).await;
         }
         let result = if finished(res, &object, &old) {
             self.remove(target, current).await
@@ -104,9 +105,9 @@ impl Registry {
         };
         drop(holds);
         result.map_err(|error| match error {
-            store::Error::Conflict(None) => target.not_found(),
-            store::Error::Conflict(Some(_)) => target.modified(),
-            error => storage_error(error),
+            Unwritten::Store(store::Error::Conflict(None)) => target.not_found(),
+            Unwritten::Store(store::Error::Conflict(Some(_))) => target.modified(),
+            error => error.into(),
         })
     }
 }

@@ -1,9 +1,7 @@
 //! Conversion between the versions of a custom resource.
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceConversion, CustomResourceDefinitionSpec,
-};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceConversion;
 
 use crate::rules;
 
@@ -39,14 +37,4 @@ pub(super) fn validate(conversion: &CustomResourceConversion, path: &Path, error
         let detail = format!("must include at least one of {}", REVIEW_VERSIONS.join(", "));
         errors.push(Error::invalid(&review, versions, detail));
     }
-}
-
-/// What a creator is told whose versions a webhook would convert: `kinds::custom` serves one of them.
-pub(super) fn warning(spec: &CustomResourceDefinitionSpec) -> Option<String> {
-    let by_webhook = spec.conversion.as_ref().is_some_and(|conversion| conversion.strategy == WEBHOOK);
-    let served = spec.versions.iter().filter(|version| version.served).count();
-    let stored = spec.versions.iter().find(|version| version.storage).map_or("none", |version| &version.name);
-    (by_webhook && served > 1).then(|| {
-        format!("this version of Knarr calls no conversion webhooks: of {served} versions only {stored} is served, which is the stored one")
-    })
 }

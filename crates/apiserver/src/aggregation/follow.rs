@@ -1,0 +1,345 @@
+//! APIServices come into force: their servers are looked at, and what they serve becomes part of the catalog.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Reason, Status, meta, time};
+use base::readiness::Gate;
+use futures::future::join_all;
+use futures::stream::{self, BoxStream, SelectAll};
+use futures::{FutureExt, StreamExt};
+use kinds::util::text;
+use registry::{DeleteOptions, ListOptions, Registry, Remote, Served};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::probe::{self, Found};
+use super::{Servers, configuration, local};
+use crate::bootstrap::context;
+use crate::remote::ca_bundle;
+
+const GROUP: &str = "apiregistration.k8s.io";
+/// A server that answers is asked again after this time (upstream's resync).
+const AGAIN: Duration = Duration::from_secs(30);
+/// One that does not is asked after a time that doubles from this up to [`AGAIN`].
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What is known of other API servers.
+pub(crate) struct Aggregation {
+    registry: Arc<Registry>,
+    servers: Arc<Servers>,
+    /// Whose client certificates are good here, in PEM.
+    clients: String,
+    known: HashMap<String, Known>,
+    /// The APIServices of the program have been made.
+    started: bool,
+}
+
+/// An APIService with a service.
+struct Known {
+    remote: Arc<Remote>,
+    found: Option<Found>,
+    /// When its server is to be asked.
+    due: Instant,
+    failures: u32,
+}
+
+/// What has happened.
+enum Change {
+    /// To an APIService.
+    Own,
+    /// To a service, by namespace and name, or its endpoints.
+    Service(String, String),
+    /// A watch has fallen behind.
+    Ended,
+}
+
+impl Aggregation {
+    /// Nothing is known yet.
+    pub(crate) fn new(registry: Arc<Registry>, servers: Arc<Servers>, clients: String) -> Self {
+        Self { registry, servers, clients, known: HashMap::new(), started: false }
+    }
+
+    /// Follows APIServices until the registry ends.
+    pub(crate) async fn run(mut self, gate: Gate) -> Result<(), Status> {
+        let mut generations = self.registry.generations();
+        // Their paths lead where they should from the first request on.
+        let all = self.all().await?;
+        self.take_in(&all);
+        self.publish().await;
+        gate.ready();
+        loop {
+            let with_services = !self.known.is_empty();
+            let mut changes = self.changes(with_services).await?;
+            self.known.values_mut().for_each(|known| known.due = Instant::now());
+            loop {
+                generations.borrow_and_update();
+                if let Err(error) = self.settle().await {
+                    tracing::warn!(%error, "APIServices cannot be brought into force, trying again");
+                }
+                if self.known.is_empty() == with_services {
+                    // Services are followed where there is one to follow.
+                    break;
+                }
+                let next = self.known.values().map(|known| known.due).min();
+                let timer = async {
+                    match next {
+                        Some(due) => tokio::time::sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    change = changes.next() => if !self.note(change, &mut changes) { break },
+                    _ = generations.changed() => {}
+                    () = self.servers.doubted.notified() => self.doubt(),
+                    () = timer => {}
+                }
+            }
+        }
+    }
+
+    fn resource(&self, group: &str, plural: &str) -> Result<Arc<Served>, Status> {
+        self.registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
+    }
+
+    /// What happens from now on.
+    async fn changes(&self, with_services: bool) -> Result<SelectAll<BoxStream<'static, Change>>, Status> {
+        let mut all = SelectAll::new();
+        let of_services = [("", "services"), ("discovery.k8s.io", "endpointslices")];
+        let services = of_services.into_iter().filter(|_| with_services);
+        for (group, plural) in std::iter::once((GROUP, "apiservices")).chain(services) {
+            let options = ListOptions { send_initial_events: Some(false), ..ListOptions::default() };
+            let watch = self.registry.watch(&self.resource(group, plural)?, None, &options).await?.into_stream();
+            let change = move |event: registry::Event| match (event.status.is_some(), plural) {
+                (true, _) => Change::Ended,
+                (_, "apiservices") => Change::Own,
+                (_, "services") => Change::Service(event.entry.namespace().to_owned(), event.entry.name().to_owned()),
+                _ => {
+                    let slice = event.entry.value();
+                    let service = meta::label(&slice, "kubernetes.io/service-name").unwrap_or_default();
+                    Change::Service(event.entry.namespace().to_owned(), service.to_owned())
+                }
+            };
+            all.push(watch.map(change).chain(stream::once(async { Change::Ended })).boxed());
+        }
+        Ok(all)
+    }
+
+    /// Takes note of a change and of those that have come with it; false when all is to be followed anew.
+    fn note(&mut self, first: Option<Change>, changes: &mut SelectAll<BoxStream<'static, Change>>) -> bool {
+        let mut next = first;
+        loop {
+            match next {
+                None | Some(Change::Ended) => return false,
+                Some(Change::Own) => {}
+                Some(Change::Service(namespace, name)) => {
+                    let of = |known: &&mut Known| known.remote.namespace == namespace && known.remote.service == name;
+                    self.known.values_mut().filter(of).for_each(|known| known.due = Instant::now());
+                }
+            }
+            match changes.next().now_or_never() {
+                Some(change) => next = change,
+                None => return true,
+            }
+        }
+    }
+
+    /// Some server could not be reached though it is said to be available: all are asked, but none twice within a second.
+    fn doubt(&mut self) {
+        let soonest = Instant::now() + RETRY;
+        self.known.values_mut().filter(|known| known.remote.available).for_each(|known| known.due = known.due.min(soonest));
+    }
+
+    /// Every APIService, by name.
+    async fn all(&self) -> Result<BTreeMap<String, Value>, Status> {
+        let resource = self.resource(GROUP, "apiservices")?;
+        let list = self.registry.list(&resource, None, &ListOptions::default()).await?;
+        Ok(list.entries.iter().map(|entry| (entry.name().to_owned(), entry.value())).collect())
+    }
+
+    /// Brings everything into force as it is now.
+    async fn settle(&mut self) -> Result<(), Status> {
+        configuration::publish(&self.registry, &self.clients, &self.servers.front_proxy_authority).await?;
+        let resource = self.resource(GROUP, "apiservices")?;
+        let all = self.all().await?;
+        self.keep_local(&resource, &all).await;
+        self.take_in(&all);
+        // Known before it is asked: its paths lead nowhere else meanwhile.
+        self.publish().await;
+        self.ask().await;
+        self.publish().await;
+        for (name, known) in &mut self.known {
+            let (Some(found), Some(object)) = (&known.found, all.get(name)) else { continue };
+            if let Err(error) = tell(&self.registry, &resource, object, found).await {
+                tracing::debug!(name, %error, "the condition of an APIService cannot be written, trying again");
+                known.due = known.due.min(Instant::now() + RETRY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the APIServices of what is served here, and removes those of custom resources that have gone.
+    async fn keep_local(&mut self, resource: &Arc<Served>, all: &BTreeMap<String, Value>) {
+        let wanted = local::wanted(&self.registry.catalog());
+        let own = |object: &Value| meta::label(object, local::MANAGED) == Some("true");
+        let missing = wanted.iter().filter(|(name, object)| !all.contains_key(*name) && (own(object) || !self.started));
+        let created = join_all(missing.map(|(_, object)| self.create(resource, object.clone()))).await;
+        let gone = all.iter().filter(|(name, object)| own(object) && !wanted.contains_key(*name));
+        let registry = &self.registry;
+        let deleted = join_all(gone.map(|(name, _)| async move {
+            registry.delete(&context(), resource, "", name, DeleteOptions::default()).await.map(drop)
+        }))
+        .await;
+        for error in created.into_iter().chain(deleted).filter_map(Result::err) {
+            tracing::debug!(%error, "an APIService of this server cannot be kept");
+        }
+        self.started = true;
+    }
+
+    async fn create(&self, resource: &Served, mut object: Value) -> Result<(), Status> {
+        resource.decode(&context(), "", &mut object, Vec::new())?;
+        self.registry.create(&context(), resource, "", None, object).await.map(drop)
+    }
+
+    /// Notes which APIServices have a service. What has changed is asked at once.
+    fn take_in(&mut self, all: &BTreeMap<String, Value>) {
+        self.known.retain(|name, _| all.get(name).is_some_and(|object| remote(object).is_some()));
+        for (name, object) in all {
+            let Some(new) = remote(object) else { continue };
+            let old = self.known.get(name).map(|known| &known.remote);
+            let same = old.is_some_and(|old| {
+                let told = Remote {
+                    available: old.available,
+                    resources: old.resources.clone(),
+                    openapi: old.openapi.clone(),
+                    ..new.clone()
+                };
+                **old == told
+            });
+            if !same {
+                let known = Known { remote: Arc::new(new), found: None, due: Instant::now(), failures: 0 };
+                self.known.insert(name.clone(), known);
+            }
+        }
+    }
+
+    async fn publish(&self) {
+        let mut remotes: Vec<Arc<Remote>> = self.known.values().map(|known| known.remote.clone()).collect();
+        remotes.sort_by(|a, b| (&a.group, &a.version).cmp(&(&b.group, &b.version)));
+        self.servers.keep(&remotes);
+        self.registry.set_remotes(remotes).await;
+    }
+
+    /// Asks the servers that are due, all at once.
+    async fn ask(&mut self) {
+        let now = Instant::now();
+        let due: Vec<(String, Arc<Remote>)> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.due <= now)
+            .map(|(name, known)| (name.clone(), known.remote.clone()))
+            .collect();
+        let (registry, servers) = (&self.registry, &self.servers);
+        let asked = join_all(due.into_iter().map(|(name, remote)| async move {
+            let (found, list) = probe::resources(registry, servers, &remote).await;
+            let resources = match list.map(Arc::new) {
+                // The very same as before stays the same object.
+                Some(list) if remote.resources.as_ref() != Some(&list) => Some(list),
+                _ => remote.resources.clone(),
+            };
+            let renewed = found.available && (!remote.available || resources != remote.resources);
+            let openapi = match renewed {
+                true => probe::openapi(registry, servers, &remote).await.map(Arc::new),
+                false => remote.openapi.clone(),
+            };
+            (name, Remote { available: found.available, resources, openapi, ..(*remote).clone() }, found)
+        }))
+        .await;
+        for (name, remote, found) in asked {
+            let Some(known) = self.known.get_mut(&name) else { continue };
+            known.failures = if found.available { 0 } else { known.failures.saturating_add(1) };
+            let wait = if found.available { AGAIN } else { (RETRY * 2u32.saturating_pow(known.failures.min(5) - 1)).min(AGAIN) };
+            known.due = Instant::now() + wait;
+            known.remote = Arc::new(remote);
+            known.found = Some(found);
+        }
+    }
+}
+
+/// The API of an APIService that has a service.
+fn remote(object: &Value) -> Option<Remote> {
+    let spec = &object["spec"];
+    let service = spec.get("service").filter(|service| service.is_object())?;
+    Some(Remote {
+        group: text(spec, "/group").to_owned(),
+        version: text(spec, "/version").to_owned(),
+        namespace: text(service, "/namespace").to_owned(),
+        service: text(service, "/name").to_owned(),
+        port: service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
+        ca_bundle: ca_bundle(spec).ok().flatten(),
+        unverified: spec["insecureSkipTLSVerify"] == true,
+        group_priority: spec["groupPriorityMinimum"].as_i64().unwrap_or_default(),
+        version_priority: spec["versionPriority"].as_i64().unwrap_or_default(),
+        ..Remote::default()
+    })
+}
+
+/// Writes the condition `Available`, if it does not stand there.
+async fn tell(registry: &Registry, resource: &Served, object: &Value, found: &Found) -> Result<(), Status> {
+    let Some(object) = with_condition(object, found, &time::now()) else { return Ok(()) };
+    let name = meta::name(&object).to_owned();
+    match registry.update(&context(), resource, "status", "", &name, object).await {
+        Err(status) if status.is(Reason::NotFound) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The object with the condition; None when it has it.
+fn with_condition(object: &Value, found: &Found, now: &str) -> Option<Value> {
+    let status = if found.available { "True" } else { "False" };
+    let mut conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let at = conditions.iter().position(|condition| condition["type"] == "Available");
+    let old = at.map(|at| conditions[at].clone()).unwrap_or_default();
+    if old["status"] == status && old["reason"] == found.reason && old["message"] == found.message.as_str() {
+        return None;
+    }
+    let since = if old["status"] == status { old["lastTransitionTime"].clone() } else { now.into() };
+    let new = json!({"type": "Available", "status": status, "reason": found.reason, "message": found.message, "lastTransitionTime": since});
+    match at {
+        Some(at) => conditions[at] = new,
+        None => conditions.push(new),
+    }
+    let mut object = object.clone();
+    object["status"]["conditions"] = conditions.into();
+    Some(object)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn conditions() {
+        let found = |available: bool, message: &str| Found { available, reason: "R", message: message.to_owned() };
+        let condition = |status: &str, message: &str, since: &str| json!([{"type": "Available", "status": status, "reason": "R", "message": message, "lastTransitionTime": since}]);
+        let check = |old: Value, found: Found, expected: Option<Value>| {
+            let object = json!({"metadata": {"name": "v1.a"}, "status": {"conditions": old}});
+            let new = with_condition(&object, &found, "now").map(|object| object["status"]["conditions"].clone());
+            assert_eq!(new, expected);
+        };
+        check(json!([]), found(true, "m"), Some(condition("True", "m", "now")));
+        check(condition("True", "m", "then"), found(true, "m"), None);
+        check(condition("False", "m", "then"), found(false, "n"), Some(condition("False", "n", "then")));
+        check(condition("False", "m", "then"), found(true, "m"), Some(condition("True", "m", "now")));
+    }
+
+    #[test]
+    fn apis_of_services() {
+        let object = json!({"spec": {"group": "g", "version": "v1", "service": {"namespace": "n", "name": "s"}}});
+        let found = remote(&object).unwrap();
+        assert_eq!((found.service.as_str(), found.port, found.available), ("s", 443, false));
+        assert!(remote(&json!({"spec": {"group": "g", "version": "v1"}})).is_none());
+    }
+}

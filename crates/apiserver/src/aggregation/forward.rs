@@ -1,0 +1,115 @@
+//! A request, forwarded to the server of its group version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Status;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use registry::{Remote, User};
+
+use crate::body::{Body, RequestBody};
+use crate::call::{Call, Inner};
+use crate::proxy::outbound;
+use crate::{remote, respond};
+
+/// Time to reach the server.
+const DIAL: Duration = Duration::from_secs(30);
+
+impl Inner {
+    /// Sends a request to another API server, and its answer back as it comes: watches and upgrades included.
+    pub(crate) async fn forward_to(&self, call: &Call<'_>, remote: &Remote, body: RequestBody) -> Result<Response<Body>, Status> {
+        let path = call.parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        self.forward_path(call, remote, path, body).await
+    }
+
+    /// The same, to another path.
+    pub(crate) async fn forward_path(
+        &self,
+        call: &Call<'_>,
+        remote: &Remote,
+        path: &str,
+        body: RequestBody,
+    ) -> Result<Response<Body>, Status> {
+        if !remote.available {
+            return Ok(unavailable());
+        }
+        let endpoint = self.servers.endpoint(remote);
+        let dialled = tokio::time::timeout(DIAL, endpoint.dial(&self.registry)).await.unwrap_or(Err(remote::Error::Timeout));
+        let stream = match dialled {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(group = remote.group, version = remote.version, %error, "an API server cannot be reached");
+                self.servers.doubted.notify_one();
+                return Ok(unavailable());
+            }
+        };
+        let authority = endpoint.target().authority();
+        let mut request = outbound::request(call.parts, path, &authority, body).map_err(Status::internal)?;
+        name_user(request.headers_mut(), &call.user);
+        let sent = outbound::exchange(stream, request, call.parts, &self.tasks, call.ongoing.clone()).await;
+        sent.map_err(|error| {
+            self.servers.doubted.notify_one();
+            Status::service_unavailable(format!("error trying to reach service: {error}"))
+        })
+    }
+}
+
+/// Upstream's answer for a server that is not there: no Status.
+fn unavailable() -> Response<Body> {
+    respond::text(StatusCode::SERVICE_UNAVAILABLE, "service unavailable\n".to_owned())
+}
+
+/// The headers by which the other server knows who asks (documentation, "Configure the Aggregation Layer").
+fn name_user(headers: &mut HeaderMap, user: &Arc<User>) {
+    let mut add = |name: String, value: &str| {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes())) {
+            headers.append(name, value);
+        }
+    };
+    add("x-remote-user".into(), &user.name);
+    if !user.uid.is_empty() {
+        add("x-remote-uid".into(), &user.uid);
+    }
+    user.groups.iter().for_each(|group| add("x-remote-group".into(), group));
+    for (key, values) in &user.extra {
+        values.iter().for_each(|value| add(format!("x-remote-extra-{}", escape(key)), value));
+    }
+}
+
+/// A key as it stands in the name of a header: what may not be in one is escaped.
+fn escape(key: &str) -> String {
+    let mut out = String::new();
+    for byte in key.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+        if plain { out.push(char::from(byte.to_ascii_lowercase())) } else { out.push_str(&format!("%{byte:02X}")) }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_named() {
+        let mut headers = HeaderMap::new();
+        let extra = [("example.com/a b".to_owned(), vec!["1".to_owned(), "2".to_owned()])].into();
+        let user = User { name: "jane".into(), uid: "u".into(), groups: vec!["g".into(), "h".into()], extra };
+        name_user(&mut headers, &Arc::new(user));
+        let got: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or_default())).collect();
+        let mut got = got;
+        got.sort();
+        assert_eq!(
+            got,
+            [
+                "x-remote-extra-example.com%2fa%20b: 1",
+                "x-remote-extra-example.com%2fa%20b: 2",
+                "x-remote-group: g",
+                "x-remote-group: h",
+                "x-remote-uid: u",
+                "x-remote-user: jane",
+            ]
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! APIs that other servers serve: real servers, over TLS, to which requests are forwarded.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::https::Https;
+use crate::server::{Server, admin, ask, grant, namespace, serve};
+
+const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+
+/// What the other server was asked: method, path and query, the user's headers, and who vouches for them.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    line: String,
+    user: Vec<String>,
+    proxy: String,
+    body: String,
+}
+
+/// A server of `wardle.example.com/v1`.
+struct Wardle {
+    https: Https,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    proxy: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+) -> Response<BoxBody<Bytes, Infallible>> {
+    let line = format!("{} {}", request.method(), request.uri());
+    let mut user: Vec<String> = request
+        .headers()
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-remote-") || name.as_str() == "authorization")
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    user.sort();
+    let path = request.uri().path().to_owned();
+    let watch = request.uri().query().is_some_and(|query| query.contains("watch"));
+    let body = String::from_utf8(request.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    asked.lock().push(Asked { line, user, proxy, body });
+    let json = |code: u16, body: Value| {
+        Response::builder()
+            .status(code)
+            .header("content-type", "application/json")
+            .body(BodyExt::boxed(Full::from(body.to_string())))
+            .unwrap()
+    };
+    match path.as_str() {
+        "/apis/wardle.example.com/v1" => json(
+            200,
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "wardle.example.com/v1",
+            "resources": [{"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["create", "get", "list", "watch"]},
+                {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder", "verbs": ["get"]}]}),
+        ),
+        "/openapi/v2" => json(
+            200,
+            json!({"swagger": "2.0", "definitions": {"com.example.wardle.v1.Flunder": {"type": "object"}},
+            "paths": {"/apis/wardle.example.com/v1/flunders": {"get": {}}, "/api/v1/pods": {"get": {"x": "theirs"}}}}),
+        ),
+        "/openapi/v3/apis/wardle.example.com/v1" => json(200, json!({"openapi": "3.0.0", "info": {"title": "wardle"}})),
+        _ if watch => {
+            let event = Bytes::from_static(b"{\"type\":\"BOOKMARK\",\"object\":{}}\n");
+            let first = futures::stream::once(async move { Ok::<_, Infallible>(http_body::Frame::data(event)) });
+            let body = first.chain(futures::stream::pending());
+            Response::builder()
+                .header("content-type", "application/json")
+                .body(BodyExt::boxed(StreamBody::new(SyncStream(Mutex::new(Box::pin(body))))))
+                .unwrap()
+        }
+        _ => json(201, json!({"kind": "Flunder", "apiVersion": "wardle.example.com/v1", "metadata": {"name": "f"}})),
+    }
+}
+
+type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send>>;
+/// A stream that may be shared, as boxed bodies must.
+struct SyncStream(Mutex<Frames>);
+
+impl Stream for SyncStream {
+    type Item = Result<http_body::Frame<Bytes>, Infallible>;
+
+    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        self.0.lock().as_mut().poll_next(cx)
+    }
+}
+
+impl Wardle {
+    /// Listens with a certificate for `api.ns.svc`. `front_proxy` vouches for whoever forwards requests.
+    async fn start(front_proxy: &str, port: u16) -> Self {
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let seen = asked.clone();
+        let https = Https::start("api.ns.svc", Some(front_proxy), port, move |request, proxy| {
+            Box::pin(answer(request, proxy, seen.clone()))
+        });
+        Self { https: https.await, asked }
+    }
+
+    fn last(&self) -> Asked {
+        self.asked.lock().last().cloned().unwrap_or_default()
+    }
+}
+
+/// The authority that other servers believe, as they learn it.
+async fn front_proxy(server: &Server) -> String {
+    loop {
+        let map = admin(&server.api, "GET /api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await;
+        if map.code == 200 {
+            let data = &map.json()["data"];
+            assert_eq!(data["requestheader-allowed-names"], "[\"front-proxy-client\"]");
+            assert_eq!(data["client-ca-file"], server.authority.bundle());
+            return data["requestheader-client-ca-file"].as_str().unwrap().to_owned();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Makes the service `ns/api`, which leads to a port of this machine, and the APIService.
+async fn register(server: &Server, wardle: &Wardle) {
+    namespace(&server.api, "ns").await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"},
+        "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    assert_eq!(admin(&server.api, &format!("POST /api/v1/namespaces/ns/services\n\n{service}")).await.code, 201);
+    let bundle = base64::engine::general_purpose::STANDARD.encode(wardle.https.authority.bundle());
+    let api = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1.wardle.example.com"},
+        "spec": {"group": "wardle.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 200,
+            "service": {"namespace": "ns", "name": "api", "port": wardle.https.port}, "caBundle": bundle}});
+    let made = admin(&server.api, &format!("POST {SERVICES}\n\n{api}")).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+}
+
+/// Waits for a condition `Available`.
+async fn available(server: &Server, status: &str) -> Value {
+    loop {
+        let api = admin(&server.api, &format!("GET {SERVICES}/v1.wardle.example.com")).await.json();
+        let condition = api["status"]["conditions"][0].clone();
+        if condition["type"] == "Available" && condition["status"] == status {
+            return condition;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn started() -> (Server, Wardle) {
+    let server = serve().await;
+    let wardle = Wardle::start(&front_proxy(&server).await, 0).await;
+    register(&server, &wardle).await;
+    let condition = available(&server, "True").await;
+    assert_eq!((&condition["reason"], &condition["message"]), (&json!("Passed"), &json!("all checks passed")));
+    (server, wardle)
+}
+
+/// What upstream's sample-apiserver proves: requests, their users, discovery and OpenAPI of another server's group, and its end.
+///
+/// Conformance: [sig-api-machinery] Aggregator Should be able to support the 1.17 Sample API Server using the current Aggregator [LinuxOnly] [Conformance]
+#[tokio::test]
+async fn requests_are_forwarded() {
+    let (server, wardle) = started().await;
+    let api = &server.api;
+    let rules = json!([{"verbs": ["create", "get"], "apiGroups": ["wardle.example.com"], "resources": ["flunders"]}]);
+    grant(api, "jane", rules, "GET /apis/wardle.example.com/v1/namespaces/ns/flunders/f").await;
+    let path = "/apis/wardle.example.com/v1/namespaces/ns/flunders";
+    let body = json!({"kind": "Flunder", "metadata": {"name": "f"}});
+    let request = format!("POST {path}?fieldManager=m%2Fn\nx-remote-user: root\nauthorization: Bearer x\n\n{body}");
+    let made = ask(api, "jane", &request).await;
+    assert_eq!((made.code, &made.json()["kind"]), (201, &json!("Flunder")), "{:?}", made.body);
+    let asked = wardle.last();
+    assert_eq!(asked.line, format!("POST {path}?fieldManager=m%2Fn"));
+    assert_eq!(asked.user, ["x-remote-group: system:authenticated", "x-remote-user: jane"]);
+    assert_eq!((asked.proxy.as_str(), asked.body.as_str()), ("front-proxy-client", body.to_string().as_str()));
+    // Who may not is refused here, and the other server is not asked.
+    let before = wardle.asked.lock().len();
+    let refused = ask(api, "jane", &format!("DELETE {path}/f")).await;
+    assert_eq!((refused.code, wardle.asked.lock().len()), (403, before));
+    // Discovery, in each of its forms.
+    let list = admin(api, "GET /apis/wardle.example.com/v1").await.json();
+    assert_eq!(list["resources"][0]["name"], "flunders");
+    let group = admin(api, "GET /apis/wardle.example.com").await.json();
+    assert_eq!(
+        (&group["kind"], &group["preferredVersion"]["groupVersion"]),
+        (&json!("APIGroup"), &json!("wardle.example.com/v1"))
+    );
+    let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let groups = admin(api, &format!("GET /apis\naccept: {v2}")).await.json();
+    let items = groups["items"].as_array().unwrap();
+    let own = items.iter().find(|group| group["metadata"]["name"] == "wardle.example.com").unwrap();
+    let version = &own["versions"][0];
+    assert_eq!((&version["freshness"], &version["resources"][0]["resource"]), (&json!("Current"), &json!("flunders")));
+    assert_eq!(version["resources"][0]["subresources"][0]["subresource"], "status");
+    // OpenAPI: its own paths are added, ours stay ours.
+    let document = admin(api, "GET /openapi/v2").await.json();
+    assert!(document["paths"]["/apis/wardle.example.com/v1/flunders"].is_object());
+    assert!(document["definitions"]["com.example.wardle.v1.Flunder"].is_object());
+    assert_ne!(document["paths"]["/api/v1/pods"]["get"]["x"], "theirs");
+    let index = admin(api, "GET /openapi/v3").await.json();
+    let url = index["paths"]["apis/wardle.example.com/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    assert_eq!(admin(api, &format!("GET {url}")).await.json()["info"]["title"], "wardle");
+    // It ends with its APIService.
+    assert_eq!(admin(api, &format!("DELETE {SERVICES}/v1.wardle.example.com")).await.code, 200);
+    while admin(api, &format!("GET {path}/f")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(admin(api, "GET /apis/wardle.example.com").await.code, 404);
+}
+
+#[tokio::test]
+async fn watches_are_passed_on_as_they_come() {
+    use tower::Service as _;
+    let (server, _wardle) = started().await;
+    let mut api = server.api.as_user(registry::User {
+        name: "admin".into(),
+        groups: vec!["system:masters".into()],
+        ..registry::User::default()
+    });
+    let request = Request::get("/apis/wardle.example.com/v1/flunders?watch=true").body(Full::<Bytes>::default()).unwrap();
+    let mut body = api.call(request).await.unwrap().into_body();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(&frame[..], b"{\"type\":\"BOOKMARK\",\"object\":{}}\n");
+}
+
+/// Upstream's `available_controller.go`: what is wrong is a reason, and requests are answered 503 meanwhile.
+#[tokio::test]
+async fn what_is_not_there_is_unavailable() {
+    let (server, wardle) = started().await;
+    let api = &server.api;
+    wardle.https.tasks.token().cancel();
+    let path = "/apis/wardle.example.com/v1/namespaces/ns/flunders/f";
+    // The first request that fails is what makes it known.
+    while admin(api, &format!("GET {path}")).await.code != 503 {
+        tokio::task::yield_now().await;
+    }
+    let condition = available(&server, "False").await;
+    assert_eq!(condition["reason"], "FailedDiscoveryCheck");
+    let message = condition["message"].as_str().unwrap();
+    let url = format!("https://api.ns.svc:{}/apis/wardle.example.com/v1", wardle.https.port);
+    assert!(message.starts_with(&format!("failing or missing response from {url}: ")), "{message}");
+    assert_eq!(admin(api, &format!("GET {path}")).await.body, "service unavailable\n");
+    // It comes back by itself, with another certificate when the APIService says so.
+    let back = Wardle::start(&front_proxy(&server).await, wardle.https.port).await;
+    let bundle = base64::engine::general_purpose::STANDARD.encode(back.https.authority.bundle());
+    let change = json!({"spec": {"caBundle": bundle}});
+    let changed = format!("PATCH {SERVICES}/v1.wardle.example.com\ncontent-type: application/merge-patch+json\n\n{change}");
+    assert_eq!(admin(api, &changed).await.code, 200);
+    available(&server, "True").await;
+    assert_eq!(admin(api, &format!("GET {path}")).await.code, 201);
+    // Its service is what it is found by.
+    assert_eq!(admin(api, "DELETE /api/v1/namespaces/ns/services/api").await.code, 200);
+    let condition = available(&server, "False").await;
+    assert_eq!(
+        (&condition["reason"], &condition["message"]),
+        (&json!("ServiceNotFound"), &json!("service/api in \"ns\" is not present"))
+    );
+}
+
+/// There is an APIService for each group version that is served here, those of custom resources included.
+#[tokio::test]
+async fn what_is_served_here_has_api_services() {
+    let server = serve().await;
+    let api = &server.api;
+    let found = async |name: &str| admin(api, &format!("GET {SERVICES}/{name}")).await;
+    while found("v1.apps").await.code != 200 {
+        tokio::task::yield_now().await;
+    }
+    let apps = found("v1.apps").await.json();
+    assert_eq!(apps["status"]["conditions"][0]["reason"], "Local");
+    assert_eq!((&apps["spec"]["groupPriorityMinimum"], &apps["spec"]["versionPriority"]), (&json!(17_800), &json!(15)));
+    assert_eq!(found("v1.").await.code, 200);
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "foos.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
+            "names": {"plural": "foos", "singular": "foo", "kind": "Foo", "listKind": "FooList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(admin(api, &format!("POST {path}\n\n{definition}")).await.code, 201);
+    while found("v1.example.com").await.code != 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(admin(api, &format!("DELETE {path}/foos.example.com")).await.code, 200);
+    while found("v1.example.com").await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,239 @@
+//! Versions that a webhook converts: a real one, over TLS.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use apiserver::Api;
+use base64::Engine as _;
+use http::Response;
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::{DEFINITIONS, ask, define, get, send};
+use crate::https::Https;
+use crate::server::{Server, admin, namespace, serve};
+use crate::watch::Watch;
+
+const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
+const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
+
+/// What a webhook does to a review.
+type Behaviour = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
+
+/// A webhook that converts `hostPort` of v1 to `host` and `port` of v2, as upstream's does, or does what a test says.
+struct Hook {
+    https: Https,
+    calls: Arc<AtomicUsize>,
+    behaviour: Arc<Mutex<Behaviour>>,
+}
+
+fn convert(object: &Value, version: &str) -> Value {
+    let mut object = object.clone();
+    object["apiVersion"] = version.into();
+    let map = object.as_object_mut().unwrap();
+    if version.ends_with("/v2") {
+        let both = map.remove("hostPort").unwrap_or_default();
+        let (host, port) = both.as_str().unwrap_or_default().split_once(':').unwrap_or_default();
+        map.insert("host".into(), host.into());
+        map.insert("port".into(), port.into());
+    } else {
+        let text = |value: Option<Value>| value.unwrap_or_default().as_str().unwrap_or_default().to_owned();
+        let (host, port) = (text(map.remove("host")), text(map.remove("port")));
+        map.insert("hostPort".into(), format!("{host}:{port}").into());
+    }
+    object
+}
+
+fn honest(review: &Value) -> Value {
+    let request = &review["request"];
+    let wanted = request["desiredAPIVersion"].as_str().unwrap();
+    let all = request["objects"].as_array().unwrap().iter();
+    assert!(all.clone().all(|object| object["apiVersion"] != wanted), "what is of the version is not asked for");
+    let objects: Vec<Value> = all.map(|object| convert(object, wanted)).collect();
+    json!({"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+impl Hook {
+    async fn start() -> Self {
+        let (calls, behaviour) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Arc::new(honest) as Behaviour)));
+        let (count, how) = (calls.clone(), behaviour.clone());
+        let https = Https::start("localhost", None, 0, move |request, _| {
+            let (count, how) = (count.clone(), how.clone());
+            Box::pin(async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let review: Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(
+                    (&review["kind"], &review["apiVersion"]),
+                    (&json!("ConversionReview"), &json!("apiextensions.k8s.io/v1"))
+                );
+                count.fetch_add(1, Ordering::SeqCst);
+                let behaviour = how.lock().clone();
+                let answer =
+                    json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": behaviour(&review)});
+                Response::new(BodyExt::boxed(Full::from(answer.to_string())))
+            })
+        })
+        .await;
+        Self { https, calls, behaviour }
+    }
+
+    fn definition(&self) -> Value {
+        let text = json!({"type": "string"});
+        let version = |name: &str, storage: bool, properties: Value| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}});
+        let bundle = base64::engine::general_purpose::STANDARD.encode(self.https.authority.bundle());
+        let client = json!({"url": format!("https://localhost:{}/convert", self.https.port), "caBundle": bundle});
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "foos.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
+                "versions": [version("v1", true, json!({"hostPort": text})), version("v2", false, json!({"host": text, "port": text}))],
+                "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}},
+            },
+        })
+    }
+
+    /// From now on it does this.
+    fn behave(&self, how: impl Fn(&Value) -> Value + Send + Sync + 'static) {
+        *self.behaviour.lock() = Arc::new(how);
+    }
+}
+
+async fn with_hook() -> (Server, Hook) {
+    let (server, hook) = (serve().await, Hook::start().await);
+    namespace(&server.api, "ns").await;
+    define(&server.api, &hook.definition()).await;
+    (server, hook)
+}
+
+fn foo(name: &str, fields: Value) -> Value {
+    let mut object = json!({"kind": "Foo", "metadata": {"name": name}});
+    object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    object
+}
+
+/// Stores v2 from now on.
+async fn store_v2(api: &Api) {
+    // What tells clients which version is stored.
+    let hash = async || get(api, "/apis/example.com/v2").await["resources"][0]["storageVersionHash"].clone();
+    let before = hash().await;
+    let mut definition = get(api, &format!("{DEFINITIONS}/foos.example.com")).await;
+    definition["spec"]["versions"][0]["storage"] = false.into();
+    definition["spec"]["versions"][1]["storage"] = true.into();
+    ask(api, 200, &format!("PUT {DEFINITIONS}/foos.example.com"), &definition).await;
+    while hash().await == before {
+        tokio::task::yield_now().await;
+    }
+    let definition = get(api, &format!("{DEFINITIONS}/foos.example.com")).await;
+    assert_eq!(definition["status"]["storedVersions"], json!(["v1", "v2"]));
+}
+
+/// Conformance: [sig-api-machinery] CustomResourceConversionWebhook [Privileged:ClusterAdmin] should be able to convert from CR v1 to CR v2 [Conformance]
+#[tokio::test]
+async fn each_version_is_read_and_written() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    let made = ask(api, 201, &format!("POST {V1}"), &foo("a", json!({"hostPort": "h:80"}))).await;
+    assert_eq!(
+        (&made["hostPort"], hook.calls.load(Ordering::SeqCst)),
+        (&json!("h:80"), 0),
+        "the stored version is not converted"
+    );
+    let v2 = get(api, &format!("{V2}/a")).await;
+    assert_eq!(
+        (&v2["apiVersion"], &v2["host"], &v2["port"], v2.get("hostPort")),
+        (&json!("example.com/v2"), &json!("h"), &json!("80"), None)
+    );
+    assert_eq!(v2["metadata"], made["metadata"]);
+    // Written as v2, stored as v1.
+    let made = ask(api, 201, &format!("POST {V2}"), &foo("b", json!({"host": "i", "port": "81"}))).await;
+    assert_eq!((&made["apiVersion"], &made["host"]), (&json!("example.com/v2"), &json!("i")));
+    assert_eq!(get(api, &format!("{V1}/b")).await["hostPort"], "i:81");
+    let change = json!({"port": "82"});
+    let patched = ask(api, 200, &format!("PATCH {V2}/b\ncontent-type: application/merge-patch+json"), &change).await;
+    assert_eq!((&patched["host"], &patched["port"]), (&json!("i"), &json!("82")));
+    assert_eq!(get(api, &format!("{V1}/b")).await["hostPort"], "i:82");
+    // Watched as v2.
+    let mut watch = Watch::start(api, &format!("{V2}?fieldSelector=metadata.name%3Da")).await;
+    assert_eq!(watch.next().await["object"]["host"], "h");
+    ask(api, 200, &format!("PATCH {V1}/a\ncontent-type: application/merge-patch+json"), &json!({"hostPort": "j:1"})).await;
+    let event = watch.next().await;
+    assert_eq!(
+        (&event["type"], &event["object"]["host"], &event["object"]["apiVersion"]),
+        (&json!("MODIFIED"), &json!("j"), &json!("example.com/v2"))
+    );
+    ask(api, 200, &format!("DELETE {V2}/a"), &Value::Null).await;
+    assert_eq!(watch.next().await["type"], "DELETED");
+}
+
+/// Conformance: [sig-api-machinery] CustomResourceConversionWebhook [Privileged:ClusterAdmin] should be able to convert a non homogeneous list of CRs [Conformance]
+#[tokio::test]
+async fn a_list_of_objects_of_several_stored_versions() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {V1}"), &foo("a", json!({"hostPort": "h:80"}))).await;
+    ask(api, 201, &format!("POST {V1}"), &foo("b", json!({"hostPort": "h:81"}))).await;
+    store_v2(api).await;
+    ask(api, 201, &format!("POST {V2}"), &foo("c", json!({"host": "h", "port": "82"}))).await;
+    let before = hook.calls.load(Ordering::SeqCst);
+    let of = |list: &Value, key: &str| {
+        list["items"].as_array().unwrap().iter().map(|item| item[key].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let list = get(api, V1).await;
+    assert_eq!(of(&list, "hostPort"), ["h:80", "h:81", "h:82"]);
+    assert_eq!(of(&list, "apiVersion"), ["example.com/v1"; 3]);
+    let list = get(api, V2).await;
+    assert_eq!(of(&list, "port"), ["80", "81", "82"]);
+    assert_eq!(hook.calls.load(Ordering::SeqCst) - before, 2, "one call for each list");
+    // A write brings what was stored as v1 to v2.
+    let change = json!({"metadata": {"labels": {"x": "y"}}});
+    ask(api, 200, &format!("PATCH {V1}/a\ncontent-type: application/merge-patch+json"), &change).await;
+    let before = hook.calls.load(Ordering::SeqCst);
+    assert_eq!(get(api, &format!("{V2}/a")).await["port"], "80");
+    assert_eq!(hook.calls.load(Ordering::SeqCst), before);
+}
+
+/// Webhooks that change names, lose objects, fail or say nothing are refused, in upstream's words; what needs no conversion goes on.
+#[tokio::test]
+async fn webhooks_that_lie() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {V1}"), &foo("a", json!({"hostPort": "h:80"}))).await;
+    let check = async |how: fn(&Value) -> Value, expected: &str| {
+        hook.behave(how);
+        for request in [format!("GET {V2}/a"), format!("GET {V2}"), format!("DELETE {V2}/a")] {
+            let answer = send(api, &request, &json!({})).await;
+            let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+            assert_eq!((answer.code, message.as_str()), (500, expected), "{request}");
+        }
+        assert_eq!(get(api, &format!("{V1}/a")).await["hostPort"], "h:80");
+    };
+    let of = "conversion webhook for example.com/v1, Kind=Foo";
+    let renamed = |review: &Value| {
+        let mut response = honest(review);
+        response["convertedObjects"][0]["metadata"]["name"] = "b".into();
+        response
+    };
+    check(renamed, &format!("{of} returned invalid converted object at index 0: must have the same name: a != b")).await;
+    let lost = |review: &Value| {
+        let mut response = honest(review);
+        response["convertedObjects"] = json!([]);
+        response
+    };
+    check(lost, &format!("{of} returned 0 objects, expected 1")).await;
+    let failed =
+        |review: &Value| json!({"uid": review["request"]["uid"], "result": {"status": "Failed", "message": "not today"}});
+    check(failed, &format!("{of} failed: not today")).await;
+    check(|_| Value::Null, &format!("{of} failed: no response provided")).await;
+    hook.https.tasks.token().cancel();
+    let answer = loop {
+        let answer = admin(api, &format!("GET {V2}/a")).await;
+        if answer.json()["message"].as_str().unwrap().contains("connection refused") {
+            break answer;
+        }
+        tokio::task::yield_now().await;
+    };
+    let url = format!("https://localhost:{}/convert?timeout=30s", hook.https.port);
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with(&format!("{of} failed: Post \"{url}\": dial tcp ")), "{message}");
+}

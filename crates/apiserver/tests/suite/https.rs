@@ -1,0 +1,66 @@
+//! A server over TLS, which the API server calls.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use base::tasks::{OnFailure, Tasks};
+use base::tls::{Authority, Peer, Request as Identity, Resolver, Verifier};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// What is answered, some time.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<BoxBody<Bytes, Infallible>>> + Send>>;
+
+/// A server that ends with its tasks.
+pub(crate) struct Https {
+    pub(crate) port: u16,
+    /// Who vouches for it.
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Https {
+    /// Listens with a certificate for `name`. `trusted` vouches for clients, whose name is told with each request.
+    pub(crate) async fn start(
+        name: &str,
+        trusted: Option<&str>,
+        port: u16,
+        handler: impl Fn(Request<Incoming>, String) -> Answering + Send + Sync + 'static,
+    ) -> Self {
+        let authority = Arc::new(Authority::in_memory("its-ca").unwrap());
+        let identity = Identity::Server { name: name.into(), sans: vec![name.into()] };
+        let resolver = Resolver::memory(authority.clone(), identity).unwrap();
+        let verifier = trusted.map(|trusted| Verifier::new(trusted).unwrap());
+        let acceptor = tokio_rustls::TlsAcceptor::from(base::tls::server(resolver, verifier.clone()).unwrap());
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tasks, _failures) = Tasks::root();
+        let (connections, handler) = (tasks.clone(), Arc::new(handler));
+        tasks.spawn_until_cancelled("https", OnFailure::Log, async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, handler, verifier) = (acceptor.clone(), handler.clone(), verifier.clone());
+                connections.spawn_until_cancelled("connection", OnFailure::Log, async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return Ok::<_, Infallible>(()) };
+                    let client = match verifier.map(|verifier| verifier.peer(stream.get_ref().1.peer_certificates())) {
+                        Some(Peer::User { name, .. }) => name,
+                        _ => String::new(),
+                    };
+                    let service = hyper::service::service_fn(move |request| {
+                        let answering = handler(request, client.clone());
+                        async move { Ok::<_, Infallible>(answering.await) }
+                    });
+                    // How a client ends is its own affair.
+                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    Ok(())
+                });
+            }
+            Ok::<_, Infallible>(())
+        });
+        Self { port, authority, tasks }
+    }
+}
