@@ -78,9 +78,9 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
             // The Gateway API, when it is installed.
             rule("", &["namespaces"], FOLLOW),
             rule("apiextensions.k8s.io", &["customresourcedefinitions"], FOLLOW),
-            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "referencegrants"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"], FOLLOW),
             rule("gateway.networking.k8s.io", &["gatewayclasses"], &["create"]),
-            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status"], &["patch"]),
+            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status"], &["patch"]),
         ],
     });
     let binding = json!({

@@ -1,9 +1,10 @@
-//! The Gateway API: GatewayClass, Gateway and HTTPRoute with their conditions. Pure.
+//! The Gateway API: GatewayClass, Gateway, HTTPRoute and GRPCRoute with their conditions. Pure.
 //!
 //! [`plan`] looks at everything that is known and says which rules there are and what every object's status has to be; what it says
 //! depends on nothing else, so that it may be asked again at any time.
 
 pub mod attach;
+pub mod grpc;
 pub mod rules;
 pub mod status;
 pub mod types;
@@ -30,6 +31,8 @@ pub struct Objects {
     pub classes: BTreeMap<Key, GatewayClass>,
     pub gateways: BTreeMap<Key, Gateway>,
     pub routes: BTreeMap<Key, HttpRoute>,
+    /// GRPCRoutes, as routes over HTTP.
+    pub grpc: BTreeMap<Key, HttpRoute>,
     pub grants: BTreeMap<Key, ReferenceGrant>,
 }
 
@@ -69,6 +72,8 @@ pub struct Planned {
     pub tls: bool,
     /// Host as it is written: `a.example`, `*.example`, or any when empty.
     pub host: String,
+    /// What kind of route it is of.
+    pub kind: Kind,
     /// Whose it is.
     pub route: Key,
     /// What requests are like.
@@ -79,9 +84,16 @@ pub struct Planned {
     pub backends: Vec<(u32, Option<UpstreamKey>)>,
 }
 
-/// Whether this is the kind of HTTPRoutes.
-pub(crate) fn is_http_route(kind: &RouteKind) -> bool {
-    kind.kind == "HTTPRoute" && kind.group.as_deref().is_none_or(|group| group == GROUP)
+/// The kinds of routes that are served.
+const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];
+
+/// Whether this is the kind of routes.
+pub(crate) fn is_route(kind: &RouteKind, route: &str) -> bool {
+    kind.kind == route && kind.group.as_deref().is_none_or(|group| group == GROUP)
+}
+
+fn is_served(kind: &RouteKind) -> bool {
+    ROUTES.iter().any(|route| is_route(kind, route.name()))
 }
 
 /// Says what follows.
@@ -97,8 +109,10 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     };
     let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
-    for (key, route) in &objects.routes {
-        let planner = Planner { objects, around, key, route };
+    let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));
+    let grpc = objects.grpc.iter().map(|(key, route)| (Kind::GrpcRoute, key, route));
+    for (kind, key, route) in http.chain(grpc) {
+        let planner = Planner { objects, around, kind, key, route };
         let mut parents = Vec::new();
         for parent in &route.spec.parent_refs {
             let Some((gateway_key, gateway)) = parent_gateway(&gateways, parent, route.namespace()) else { continue };
@@ -113,7 +127,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
         let have_ours = route.status.pointer("/parents").and_then(Value::as_array).is_some_and(|all| all.len() > others.len());
         if !parents.is_empty() || have_ours {
             let parents = others.into_iter().chain(parents).collect::<Vec<_>>();
-            plan.statuses.push((Kind::HttpRoute, key.clone(), json!({"parents": parents})));
+            plan.statuses.push((kind, key.clone(), json!({"parents": parents})));
         }
     }
     for (key, gateway) in gateways {
@@ -139,6 +153,7 @@ fn parent_gateway<'a>(
 struct Planner<'a> {
     objects: &'a Objects,
     around: &'a Around<'a>,
+    kind: Kind,
     key: &'a Key,
     route: &'a HttpRoute,
 }
@@ -148,7 +163,7 @@ impl Planner<'_> {
     fn parent(&self, gateway: &Gateway, parent: &ObjectRef, plan: &mut Plan) -> (Vec<usize>, Value) {
         let seen = generation(&self.route.metadata);
         let listeners = &gateway.spec.listeners;
-        let attached = attach(listeners, gateway.namespace(), self.route, parent, self.around.labels);
+        let attached = attach(listeners, gateway.namespace(), (self.kind.name(), self.route), parent, self.around.labels);
         let rules = self.rules();
         let accepted = match (&attached, &rules) {
             (Err(refusal), _) => {
@@ -193,12 +208,15 @@ impl Planner<'_> {
         let all = if self.route.spec.rules.is_empty() { &every[..] } else { &self.route.spec.rules };
         for (place, rule) in all.iter().enumerate() {
             let actions = Arc::new(Actions::of(rule)?);
-            let good =
-                |reference: &ObjectRef| backend(reference, self.route.namespace()).filter(|_| self.refused(reference).is_none());
+            let good = |reference: &ObjectRef| {
+                let found = backend(reference, self.route.namespace()).filter(|_| self.refused(reference).is_none());
+                found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })
+            };
             let backends: Vec<_> = rule.backend_refs.iter().map(|one| (one.weight.unwrap_or(1), good(one))).collect();
             for matched in rules::matches(rule, created, self.key, place)? {
                 let (actions, backends) = (actions.clone(), backends.clone());
-                planned.push(Planned { tls: false, host: String::new(), route: self.key.clone(), matched, actions, backends });
+                let (tls, host, kind, route) = (false, String::new(), self.kind, self.key.clone());
+                planned.push(Planned { tls, host, kind, route, matched, actions, backends });
             }
         }
         Ok(planned)
@@ -213,7 +231,7 @@ impl Planner<'_> {
         let Some(UpstreamKey { place: Place::Service(key, _), .. }) = backend(reference, self.route.namespace()) else {
             return Some(("InvalidKind", format!("back end {} is no Service with a port", reference.name)));
         };
-        if !granted(self.objects, "HTTPRoute", self.route.namespace(), ("", "Service"), &key) {
+        if !granted(self.objects, self.kind.name(), self.route.namespace(), ("", "Service"), &key) {
             return Some(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Service {key}")));
         }
         (!(self.around.has_service)(&key)).then(|| ("BackendNotFound", format!("there is no Service {key}")))
@@ -264,18 +282,19 @@ fn gateway_status(
             Ok(()) => condition(kind, Ok(()), good_reason, "", seen),
             Err((reason, message)) => condition(kind, Err(()), reason, message, seen),
         };
-        let wrong_kinds = listener.allowed_routes.kinds.iter().any(|kind| !is_http_route(kind));
+        let wrong_kinds = listener.allowed_routes.kinds.iter().any(|kind| !is_served(kind));
         let resolved = match (certificates.map(drop), wrong_kinds) {
-            (Ok(()), true) => Err(("InvalidRouteKinds", "only HTTPRoutes are served".to_owned())),
+            (Ok(()), true) => Err(("InvalidRouteKinds", "only HTTPRoutes and GRPCRoutes are served".to_owned())),
             (other, _) => other,
         };
         let kinds = &listener.allowed_routes.kinds;
-        let supported = kinds.is_empty() || kinds.iter().any(is_http_route);
+        let supported = ROUTES.iter().filter(|route| kinds.is_empty() || kinds.iter().any(|kind| is_route(kind, route.name())));
+        let supported: Vec<Value> = supported.map(|route| json!({"group": GROUP, "kind": route.name()})).collect();
         let ready = if good { Ok(()) } else { Err(("Invalid", "the listener is not served".to_owned())) };
         listeners.push(json!({
             "name": listener.name,
             "attachedRoutes": attached(place),
-            "supportedKinds": if supported { json!([{"group": GROUP, "kind": "HTTPRoute"}]) } else { json!([]) },
+            "supportedKinds": supported,
             "conditions": [told(&accepted, "Accepted", "Accepted"), told(&resolved, "ResolvedRefs", "ResolvedRefs"), told(&ready, "Programmed", "Programmed")],
         }));
     }

@@ -15,7 +15,7 @@ use crate::annotations::Problem;
 use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
-use crate::gateway::Planned;
+use crate::gateway::{self, Planned};
 use crate::guard::passwords::Passwords;
 use crate::live::Live;
 use crate::paths::PathType;
@@ -47,7 +47,7 @@ pub struct Model {
 struct Gateways {
     tls: Vec<(String, Key)>,
     secrets: BTreeSet<Key>,
-    live: HashMap<Key, Arc<Live>>,
+    live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
     routes: Arc<GatewayRoutes>,
     dirty: bool,
 }
@@ -144,11 +144,12 @@ impl Model {
         let mut hosts: [HashMap<String, Vec<GatewayRule>>; 2] = Default::default();
         let mut live = HashMap::new();
         for planned in rules {
-            let of_route = self.gateway.live.get(&planned.route).cloned().unwrap_or_else(|| {
-                let label = Key { name: format!("httproute/{}", planned.route.name), ..planned.route.clone() };
-                Arc::new(Live::new(&label, &Policy::default(), None))
+            let route = (planned.kind, planned.route.clone());
+            let of_route = self.gateway.live.get(&route).cloned().unwrap_or_else(|| {
+                let name = format!("{}/{}", planned.kind.name().to_lowercase(), planned.route.name);
+                Arc::new(Live::new(&Key { name, ..planned.route.clone() }, &Policy::default(), None))
             });
-            live.insert(planned.route.clone(), of_route.clone());
+            live.insert(route, of_route.clone());
             let rule = gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh);
             hosts[usize::from(planned.tls)].entry(host_name(&planned.host)).or_default().push(rule);
         }

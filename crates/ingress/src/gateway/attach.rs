@@ -34,7 +34,7 @@ impl Refusal {
 pub fn attach(
     listeners: &[Listener],
     gateway_namespace: &str,
-    route: &HttpRoute,
+    (kind, route): (&str, &HttpRoute),
     parent: &ObjectRef,
     labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
 ) -> Result<Vec<(usize, Vec<String>)>, Refusal> {
@@ -45,7 +45,7 @@ pub fn attach(
     let mut refusal = Refusal::NoMatchingParent;
     let mut found = Vec::new();
     for (place, listener) in listeners.iter().enumerate().filter(|(_, listener)| named(listener)) {
-        if !allows(&listener.allowed_routes, gateway_namespace, route.namespace(), labels) {
+        if !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels) {
             refusal = refusal.max(Refusal::NotAllowedByListeners);
             continue;
         }
@@ -59,15 +59,16 @@ pub fn attach(
     if found.is_empty() { Err(refusal) } else { Ok(found) }
 }
 
-/// Whether a listener takes HTTPRoutes of a namespace.
+/// Whether a listener takes routes of a kind from a namespace.
 fn allows(
     allowed: &AllowedRoutes,
+    kind: &str,
     gateway_namespace: &str,
     namespace: &str,
     labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
 ) -> bool {
     let kinds = &allowed.kinds;
-    if !kinds.is_empty() && !kinds.iter().any(super::is_http_route) {
+    if !kinds.is_empty() && !kinds.iter().any(|one| super::is_route(one, kind)) {
         return false;
     }
     match allowed.namespaces.from.as_deref() {
@@ -141,7 +142,7 @@ mod tests {
             let route: HttpRoute = serde_json::from_value(route).unwrap();
             let parent: ObjectRef = serde_json::from_value(parent).unwrap();
             let labels = |name: &str| Some(BTreeMap::from([("team".to_owned(), name.to_owned())]));
-            let found = attach(&listeners, "infra", &route, &parent, &labels).map(|found| found.len());
+            let found = attach(&listeners, "infra", ("HTTPRoute", &route), &parent, &labels).map(|found| found.len());
             assert_eq!(found, expected, "{listeners:?} {parent:?} {namespace}");
         };
         let listener = |allowed: Value| json!({"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": allowed});

@@ -3,21 +3,40 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
+use crate::policy::Protocol;
+
 /// The kinds that have a status of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     GatewayClass,
     Gateway,
     HttpRoute,
+    GrpcRoute,
 }
 
 impl Kind {
+    /// The kind's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GatewayClass => "GatewayClass",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+        }
+    }
+
+    /// What the back ends of such routes speak; what their Services say when none.
+    pub fn protocol(self) -> Option<Protocol> {
+        (self == Self::GrpcRoute).then_some(Protocol::Grpc)
+    }
+
     /// The resource's name.
     pub fn plural(self) -> &'static str {
         match self {
             Self::GatewayClass => "gatewayclasses",
             Self::Gateway => "gateways",
             Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
         }
     }
 }

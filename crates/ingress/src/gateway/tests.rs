@@ -128,6 +128,22 @@ fn what_listeners_are_told() {
     check(https("bad"), [accepted, "ResolvedRefs False InvalidCertificateRef", invalid], 0);
     let foreign = json!({"port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "good", "namespace": "b"}]}});
     check(foreign, [accepted, "ResolvedRefs False RefNotPermitted", invalid], 0);
-    let kinds = json!({"port": 80, "protocol": "HTTP", "allowedRoutes": {"kinds": [{"kind": "GRPCRoute"}]}});
+    let kinds = json!({"port": 80, "protocol": "HTTP", "allowedRoutes": {"kinds": [{"kind": "TCPRoute"}]}});
     check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", programmed], 0);
+}
+
+#[test]
+fn grpc_routes() {
+    let mut objects = objects(http(), json!({}), &[]);
+    let rules =
+        json!([{"matches": [{"method": {"service": "a.Ship", "method": "Sail"}}], "backendRefs": [{"name": "web", "port": 80}]}]);
+    let route = json!({"metadata": {"name": "grpc", "namespace": "a"}, "spec": {"parentRefs": parents(), "rules": rules}});
+    objects.grpc.insert(Key::namespaced("a", "grpc"), grpc::over_http(read(route)));
+    let plan = planned(&objects);
+    let upstream = plan.rules[0].backends[0].1.clone().unwrap();
+    assert_eq!((plan.rules[0].kind, upstream.protocol), (Kind::GrpcRoute, Some(crate::policy::Protocol::Grpc)));
+    let parent = &status(&plan, Kind::GrpcRoute)["parents"][0];
+    assert_eq!(conditions(parent), ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]);
+    let kinds = &status(&plan, Kind::Gateway)["listeners"][0]["supportedKinds"];
+    assert_eq!((&kinds[0]["kind"], &kinds[1]["kind"]), (&json!("HTTPRoute"), &json!("GRPCRoute")));
 }

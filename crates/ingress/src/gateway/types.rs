@@ -117,6 +117,38 @@ pub struct Match {
     pub method: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrpcRouteSpec {
+    pub parent_refs: Vec<ObjectRef>,
+    pub hostnames: Vec<String>,
+    pub rules: Vec<GrpcRule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrpcRule {
+    pub matches: Vec<GrpcMatch>,
+    pub filters: Vec<Filter>,
+    pub backend_refs: Vec<ObjectRef>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GrpcMatch {
+    pub method: Option<GrpcMethod>,
+    pub headers: Vec<Pattern>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GrpcMethod {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub service: Option<String>,
+    pub method: Option<String>,
+}
+
 /// A value of a path, a header or a parameter, and how it is compared.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -189,6 +221,7 @@ pub struct Granted {
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;
+pub type GrpcRoute = Object<GrpcRouteSpec>;
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;
 
 impl<S: Default> Object<S> {

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use crate::classes::CLASS;
+use crate::gateway::grpc::over_http;
 use crate::gateway::status::{Kind, settle};
 use crate::gateway::types::{GROUP, Object};
 use crate::gateway::{CONTROLLER, Objects, Plan};
@@ -30,10 +31,11 @@ const QUEUE: usize = 256;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The resources, and the version in which each is read.
-const RESOURCES: [(Resource, &str, &str); 4] = [
+const RESOURCES: [(Resource, &str, &str); 5] = [
     (Resource::Classes, "gatewayclasses", "v1"),
     (Resource::Gateways, "gateways", "v1"),
     (Resource::Routes, "httproutes", "v1"),
+    (Resource::GrpcRoutes, "grpcroutes", "v1"),
     (Resource::Grants, "referencegrants", "v1beta1"),
 ];
 
@@ -42,6 +44,7 @@ enum Resource {
     Classes,
     Gateways,
     Routes,
+    GrpcRoutes,
     Grants,
 }
 
@@ -93,10 +96,11 @@ impl Gateways {
     /// Takes a change over.
     pub(super) fn take(&mut self, News(resource, change): News) {
         match resource {
-            Resource::Classes => apply(&mut self.objects.classes, change),
-            Resource::Gateways => apply(&mut self.objects.gateways, change),
-            Resource::Routes => apply(&mut self.objects.routes, change),
-            Resource::Grants => apply(&mut self.objects.grants, change),
+            Resource::Classes => apply(&mut self.objects.classes, change, same),
+            Resource::Gateways => apply(&mut self.objects.gateways, change, same),
+            Resource::Routes => apply(&mut self.objects.routes, change, same),
+            Resource::GrpcRoutes => apply(&mut self.objects.grpc, change, over_http),
+            Resource::Grants => apply(&mut self.objects.grants, change, same),
         }
     }
 
@@ -114,6 +118,7 @@ impl Gateways {
                 Kind::GatewayClass => self.objects.classes.get(key).map(|object| &object.status),
                 Kind::Gateway => self.objects.gateways.get(key).map(|object| &object.status),
                 Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
+                Kind::GrpcRoute => self.objects.grpc.get(key).map(|object| &object.status),
             };
             match settle(wanted, old.unwrap_or(&Value::Null), &now) {
                 Some(status) => drop(due.insert((*kind, key.clone()), status)),
@@ -130,16 +135,26 @@ fn now() -> String {
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
-fn apply<S: Default + DeserializeOwned>(objects: &mut BTreeMap<Key, Object<S>>, change: Change) {
+/// Takes a change over, in the form in which objects are kept.
+fn apply<S, K>(objects: &mut BTreeMap<Key, Object<K>>, change: Change, keep: fn(Object<S>) -> Object<K>)
+where
+    S: Default + DeserializeOwned,
+    K: Default,
+{
+    let kept = |object: &Bytes| read::<S>(object).map(|(key, object)| (key, keep(object)));
     match change {
-        Change::All(all) => *objects = all.iter().filter_map(read).collect(),
-        Change::Set(object) => objects.extend(read(&object)),
+        Change::All(all) => *objects = all.iter().filter_map(kept).collect(),
+        Change::Set(object) => objects.extend(kept(&object)),
         Change::Gone(object) => {
-            if let Some((key, _)) = read::<S>(&object) {
+            if let Some((key, _)) = kept(&object) {
                 objects.remove(&key);
             }
         }
     }
+}
+
+fn same<S: Default>(object: Object<S>) -> Object<S> {
+    object
 }
 
 fn read<S: Default + DeserializeOwned>(bytes: &Bytes) -> Option<(Key, Object<S>)> {

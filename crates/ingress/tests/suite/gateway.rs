@@ -17,7 +17,7 @@ async fn post(world: &World, path: &str, object: &Value) {
 
 /// The definitions, as the API server has them when it serves them.
 async fn install(world: &World) {
-    for plural in ["gatewayclasses", "gateways", "httproutes", "referencegrants"] {
+    for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"] {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
@@ -124,4 +124,12 @@ async fn routes_are_served_with_their_conditions() {
         (&json!("knarr.io/gateway"), &json!("True"))
     );
     assert!(parents[0]["conditions"][0]["lastTransitionTime"].is_string());
+
+    let methods = json!([{"matches": [{"method": {"service": "a.Ship", "method": "Sail"}}], "backendRefs": backend("two")}]);
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute", "metadata": {"name": "r", "namespace": "a"},
+        "spec": {"parentRefs": [{"name": "g"}], "hostnames": ["grpc.example"], "rules": methods}});
+    post(&world, &format!("{API}/namespaces/a/grpcroutes"), &route).await;
+    let sailed = until(http, || get("grpc.example", "/a.Ship/Sail"), |answer| answer.status == 200).await.seen();
+    assert_eq!((&sailed["name"], &sailed["version"]), (&json!("two"), &json!("HTTP/2.0")));
+    assert_eq!(ask(http, get("grpc.example", "/a.Ship/Row")).await.status, 404);
 }
