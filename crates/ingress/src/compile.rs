@@ -9,6 +9,7 @@ use crate::annotations::{self, Problem};
 use crate::endpoints::PortRef;
 use crate::paths::{Matcher, PathType};
 use crate::policy::Policy;
+use crate::template::Template;
 use crate::upstream::{Place, UpstreamKey};
 
 /// An Ingress as the table needs it.
@@ -24,6 +25,8 @@ pub struct Compiled {
     pub paths: Vec<PathRule>,
     /// Hosts of its rules; without rules that of all requests.
     pub hosts: Vec<String>,
+    /// Hosts that are redirected, and how, unless somebody has rules for them.
+    pub redirected: Vec<(String, Arc<Policy>)>,
     /// Who answers what no rule matches.
     pub default: Option<UpstreamKey>,
     /// Who answers when the back end has no endpoints.
@@ -83,9 +86,23 @@ pub fn compile(ingress: &Ingress, domain: &str) -> Compiled {
         hosts.into_iter().map(move |host| (host, secret.clone()))
     });
     let tls = tls.collect();
+    let named = hosts.iter().filter(|host| policy.www && !host.is_empty() && !host.starts_with('.'));
+    let redirected = named.map(|host| (other_name(host), redirection(host))).collect();
     let created = ingress.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
     let Reader { key, problems } = reader;
-    Compiled { key, created, policy, paths, hosts, default, spare, tls, passwords, external, problems }
+    Compiled { key, created, policy, paths, hosts, redirected, default, spare, tls, passwords, external, problems }
+}
+
+/// The host with `www.`, or without it.
+fn other_name(host: &str) -> String {
+    host.strip_prefix("www.").map_or_else(|| format!("www.{host}"), str::to_owned)
+}
+
+/// What holds for requests that belong to a host by another name.
+fn redirection(host: &str) -> Arc<Policy> {
+    let permanent = Template::parse(&format!("$scheme://{host}$request_uri")).ok();
+    let permanent_code = http::StatusCode::PERMANENT_REDIRECT;
+    Arc::new(Policy { permanent, permanent_code, ssl_redirect: false, ..Policy::default() })
 }
 
 /// The hosts of a rule, aliases too.
@@ -241,6 +258,8 @@ mod tests {
         let hosts: Vec<&str> = compiled.paths.iter().map(|path| path.host.as_str()).collect();
         assert_eq!(hosts, ["a.example", "c.example", ".b.example", "c.example", "", "c.example"]);
         assert_eq!(compiled.tls[0], ("a.example".to_owned(), Some(Key::namespaced("a", "s"))));
+        assert!(compiled.redirected.is_empty());
+        assert_eq!((other_name("a.example"), other_name("www.a.example")), ("www.a.example".to_owned(), "a.example".to_owned()));
         assert!(compiled.tls[1..].iter().any(|(host, secret)| host.is_empty() && *secret == Some(Key::namespaced("a", "t"))));
     }
 

@@ -115,7 +115,7 @@ impl Model {
 
     /// Notes or forgets for which hosts an Ingress has something.
     fn index(&mut self, key: &Key, compiled: &Compiled, add: bool) {
-        for host in &compiled.hosts {
+        for host in compiled.hosts.iter().chain(compiled.redirected.iter().map(|(host, _)| host)) {
             note(&mut self.by_host, host, key, add);
             self.dirty.insert(host.clone());
         }
@@ -260,7 +260,7 @@ impl Model {
         let mut drafts: Vec<(&PathRule, Route)> = Vec::new();
         let mut places: HashMap<(&str, PathType), usize> = HashMap::new();
         let mut routes = HostRoutes::default();
-        for one in mains {
+        for one in &mains {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             told.extend(one.compiled.problems.iter().cloned());
             for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
@@ -275,9 +275,13 @@ impl Model {
                 places.insert((&rule.text, rule.kind), drafts.len());
                 drafts.push((rule, route(one, rule, &mut upstream)));
             }
-            if let (Some(key), None) = (&one.compiled.default, &routes.default) {
+            let default = one.compiled.default.as_ref().filter(|_| one.compiled.hosts.iter().any(|own| own == host));
+            if let (Some(key), None) = (default, &routes.default) {
                 routes.default = Some(Arc::new(route(one, &default_rule(key), &mut upstream)));
             }
+        }
+        if drafts.is_empty() && routes.default.is_none() {
+            routes.default = mains.iter().find_map(|one| redirected(one, host, &mut upstream)).map(Arc::new);
         }
         for one in canaries {
             let told = problems.entry(one.compiled.key.clone()).or_default();
@@ -361,12 +365,22 @@ fn route(of: &Known, rule: &PathRule, upstream: &mut impl FnMut(&UpstreamKey) ->
     }
 }
 
+/// The route of a host whose requests belong to another one.
+fn redirected(of: &Known, host: &str, upstream: &mut impl FnMut(&UpstreamKey) -> Arc<Upstream>) -> Option<Route> {
+    let (_, policy) = of.compiled.redirected.iter().find(|(name, _)| name == host)?;
+    let rule = default_rule(&nobody(&of.compiled.key));
+    Some(Route { policy: policy.clone(), ..route(of, &rule, upstream) })
+}
+
+/// The back end of those who need none.
+fn nobody(owner: &Key) -> UpstreamKey {
+    UpstreamKey { place: Place::Service(owner.clone(), PortRef::Number(0)), protocol: None, tls_name: None }
+}
+
 fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> GatewayRule {
     let mut backend = |key: &UpstreamKey| upstreams.get(key, fresh);
     let backends: Vec<_> = planned.backends.iter().map(|(weight, key)| (*weight, key.as_ref().map(&mut backend))).collect();
-    // Without back ends nobody asks this one.
-    let nobody = UpstreamKey { place: Place::Service(planned.route.clone(), PortRef::Number(0)), protocol: None, tls_name: None };
-    let upstream = backends.iter().find_map(|(_, backend)| backend.clone()).unwrap_or_else(|| backend(&nobody));
+    let upstream = backends.iter().find_map(|(_, backend)| backend.clone()).unwrap_or_else(|| backend(&nobody(&planned.route)));
     let plain = Policy { ssl_redirect: false, body_size: None, ..Policy::default() };
     let read_timeout = planned.actions.timeout.unwrap_or(plain.read_timeout);
     let route = Route {

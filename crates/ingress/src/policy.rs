@@ -31,6 +31,8 @@ pub struct Policy {
     pub use_regex: bool,
     /// Further hosts of the same rules.
     pub aliases: Vec<String>,
+    /// The same host with or without `www.` is redirected to the one that the rules name.
+    pub www: bool,
     /// What back ends speak.
     pub protocol: Option<Protocol>,
     /// The name that back ends must prove by TLS, for who expects one by SNI.
@@ -257,6 +259,7 @@ impl Default for Policy {
             rewrite: None,
             use_regex: false,
             aliases: Vec::new(),
+            www: false,
             protocol: None,
             tls_name: None,
             tls_send_name: false,
