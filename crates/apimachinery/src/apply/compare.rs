@@ -59,7 +59,9 @@ pub(crate) fn compare(root: Ref<'_>, old: &Value, new: &Value) -> Diff {
     let Shape::Map(fields) = root.shape(new) else { return Diff::default() };
     let mut out = Diff::default();
     for_each_key(old.as_object(), new.as_object(), |key, old, new| {
-        if is_unowned_root(key) {
+        // Most writes change one part of the object. The others are not walked through: here alone, so that nothing is compared again at
+        // each depth.
+        if is_unowned_root(key) || old == new {
             return;
         }
         let ty = fields.get(key);

@@ -191,5 +191,6 @@ fn many_pods(cluster: &mut Cluster) {
 
 /// Lets time pass that is measured.
 fn pause(time: Duration) {
-    runtime().block_on(tokio::time::sleep(time));
+    // The timer is of the runtime in which it is made.
+    runtime().block_on(async { tokio::time::sleep(time).await });
 }

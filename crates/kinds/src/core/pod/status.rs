@@ -16,8 +16,10 @@ const SYSTEM_CONDITIONS: &[&str] = &["PodScheduled", "Ready", "Initialized"];
 /// An update through the status subresource.
 pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {
     update::annotations(pod, old, errors);
-    let (new, was) = (pod.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-    let (path, spec) = (Path::new("status"), old.spec.clone().unwrap_or_default());
+    let (no_status, no_spec) = (PodStatus::default(), PodSpec::default());
+    let (new, was) = (pod.status.as_ref().unwrap_or(&no_status), old.status.as_ref().unwrap_or(&no_status));
+    // The spec is the old one: a write of the status cannot change it.
+    let (path, spec) = (Path::new("status"), pod.spec.as_ref().unwrap_or(&no_spec));
     for (index, condition) in list(&new.conditions).iter().enumerate() {
         if !SYSTEM_CONDITIONS.contains(&condition.type_.as_str()) {
             let path = Path::new("metadata.conditions").index(index).child("Type");
@@ -31,11 +33,11 @@ pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {
     if new.qos_class != was.qos_class {
         errors.push(Error::invalid(&path.child("qosClass"), text(&new.qos_class), apimachinery::meta::IMMUTABLE));
     }
-    validate_transitions(&new, &was, &spec, &path, errors);
+    validate_transitions(new, was, spec, &path, errors);
     let addresses = list(&new.pod_ips).iter().map(|address| address.ip.as_str()).collect::<Vec<_>>();
     validate_addresses(&addresses, json!(new.pod_ips), &path.child("podIPs"), errors);
-    validate_host_addresses(&new, &path.child("hostIPs"), errors);
-    validate_users(&new, &spec, &path, errors);
+    validate_host_addresses(new, &path.child("hostIPs"), errors);
+    validate_users(new, spec, &path, errors);
 }
 
 fn lists(status: &PodStatus) -> [(&'static str, &[ContainerStatus]); 3] {
