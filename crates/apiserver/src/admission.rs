@@ -1,6 +1,7 @@
 //! Admission plugins, in upstream's order.
 
 mod attributes;
+mod authority;
 mod certificates;
 mod conditions;
 mod criteria;
@@ -11,6 +12,7 @@ mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod pod_security;
+mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -51,8 +53,10 @@ pub(crate) fn all(authorizer: &Arc<Authorizer>, remotes: &Arc<Remotes>) -> Vec<B
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),
         Box::new(EscalationCheck::new(authorizer.clone())),
-        Box::new(webhooks::MutatingAdmissionWebhook::new(remotes.clone())),
-        Box::new(webhooks::ValidatingAdmissionWebhook::new(remotes.clone())),
+        Box::new(policies::MutatingAdmissionPolicy::new(authorizer.clone())),
+        Box::new(webhooks::MutatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
+        Box::new(policies::ValidatingAdmissionPolicy::new(authorizer.clone())),
+        Box::new(webhooks::ValidatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
         // Last: what is refused by others is not counted.
         Box::new(resource_quota::ResourceQuota),
     ]

@@ -38,6 +38,11 @@ pub(crate) enum Expr {
     /// Elements, and whether they are left out when they are `none`.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
+    /// `Object.spec{replicas: 1}`: an object of the type that is written before it.
+    Object {
+        path: String,
+        fields: Vec<(String, Expr, bool)>,
+    },
     /// A macro over the elements of a list or the keys of a map.
     Each {
         each: Each,
@@ -93,10 +98,37 @@ pub(crate) enum Each {
 }
 
 impl Expr {
+    /// The fields that are selected of a variable, such as `a` in `variables.a`.
+    pub(crate) fn members<'e>(&'e self, of: &str, found: &mut Vec<&'e str>) {
+        if let Self::Select { operand, field, .. } | Self::Has { operand, field } = self
+            && matches!(&**operand, Self::Variable(name) if name == of)
+        {
+            found.push(field);
+        }
+        self.parts().into_iter().for_each(|part| part.members(of, found));
+    }
+
+    /// The expressions that it is made of.
+    fn parts(&self) -> Vec<&Self> {
+        match self {
+            Self::Literal(_) | Self::Variable(_) => Vec::new(),
+            Self::Select { operand, .. } | Self::Has { operand, .. } | Self::Unary(_, operand) => vec![operand],
+            Self::Index { operand: a, index: b, .. } | Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => vec![a, b],
+            Self::Call { arguments, .. } => arguments.iter().collect(),
+            Self::If(parts) => parts.iter().collect(),
+            Self::List(items) => items.iter().map(|(item, _)| item).collect(),
+            Self::Map(entries) => entries.iter().flat_map(|(key, value, _)| [key, value]).collect(),
+            Self::Object { fields, .. } => fields.iter().map(|(_, value, _)| value).collect(),
+            Self::Each { range, body, .. } => std::iter::once(&**range).chain(body).collect(),
+            Self::Bind { value: first, body, .. } | Self::OptionalMap { operand: first, body, .. } => vec![first, body],
+        }
+    }
+
     /// Whether it uses a variable.
     pub(crate) fn uses(&self, name: &str) -> bool {
         match self {
             Self::Literal(_) => false,
+            Self::Object { fields, .. } => fields.iter().any(|(_, value, _)| value.uses(name)),
             Self::Variable(variable) => variable == name,
             Self::Select { operand, .. } | Self::Has { operand, .. } | Self::Unary(_, operand) => operand.uses(name),
             Self::Index { operand: a, index: b, .. } | Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => {

@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::ast::{Binary, Each, Expr, Unary};
+use crate::authorization::Authorize;
+use crate::definitions::Definitions;
 use crate::error::Error;
+use crate::functions::authorization;
 use crate::value::{List, Map, Value};
 
 /// What an evaluation may cost. Each step costs one, and functions as much as they look at; upstream counts alike.
@@ -30,13 +33,28 @@ impl Budget {
     }
 }
 
-pub(crate) fn evaluate<'a>(root: &'a Expr, variables: &[(&'a str, Value<'a>)], budget: &mut Budget) -> Result<Value<'a>, Error> {
-    let mut scope = Scope { variables: variables.to_vec(), budget };
+/// What an expression is evaluated in.
+pub struct Environment<'a, 'b> {
+    /// The variables.
+    pub variables: &'b [(&'a str, Value<'a>)],
+    /// Named expressions, if it may use any.
+    pub definitions: Option<&'b mut Definitions<'a>>,
+    /// Who answers `authorizer...check(...)`, if it may ask.
+    pub authorizer: Option<&'b dyn Authorize>,
+}
+
+pub(crate) fn evaluate<'a>(root: &'a Expr, given: Environment<'a, '_>, budget: &mut Budget) -> Result<Value<'a>, Error> {
+    let (variables, definitions, authorizer) = (given.variables.to_vec(), given.definitions, given.authorizer);
+    let mut scope = Scope { globals: variables.len(), variables, definitions, authorizer, budget };
     scope.value(root)
 }
 
 struct Scope<'a, 'b> {
     variables: Vec<(&'a str, Value<'a>)>,
+    /// How many variables are there everywhere; those behind them are of macros.
+    globals: usize,
+    definitions: Option<&'b mut Definitions<'a>>,
+    authorizer: Option<&'b dyn Authorize>,
     budget: &'b mut Budget,
 }
 
@@ -48,6 +66,14 @@ impl<'a> Scope<'a, '_> {
                 self.budget.spend(1)?;
                 let found = self.variables.iter().rev().find(|(known, _)| known == name);
                 found.map(|(_, value)| value.clone()).ok_or_else(|| Error::Other(format!("no such attribute: {name}")))
+            }
+            Expr::Select { operand, field, optional: false } if self.defines(operand) => {
+                self.budget.spend(1)?;
+                self.defined(field)
+            }
+            Expr::Has { operand, field } if self.defines(operand) => {
+                self.budget.spend(1)?;
+                Ok(Value::Bool(self.definitions.as_ref().is_some_and(|definitions| definitions.position(field).is_some())))
             }
             Expr::Select { operand, field, optional } => {
                 self.budget.spend(1)?;
@@ -77,6 +103,10 @@ impl<'a> Scope<'a, '_> {
             Expr::Call { function, arguments } => {
                 let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
                 self.budget.spend(values.first().map_or(1, Value::size))?;
+                if function.name == authorization::CHECK {
+                    self.budget.spend(authorization::COST)?;
+                    return authorization::check(self.authorizer, &values);
+                }
                 (function.run)(&values)
             }
             Expr::Unary(operator, operand) => {
@@ -105,6 +135,7 @@ impl<'a> Scope<'a, '_> {
             }
             Expr::List(items) => self.list(items),
             Expr::Map(entries) => self.map(entries),
+            Expr::Object { fields, .. } => self.object(fields),
             Expr::Each { each, range, variable, body } => self.each(*each, range, variable, body),
             Expr::Bind { variable, value, body } => {
                 let value = self.value(value)?;
@@ -119,6 +150,49 @@ impl<'a> Scope<'a, '_> {
                 _ => Err(Error::NoOverload),
             },
         }
+    }
+
+    /// Whether an expression is the name under which definitions are found.
+    fn defines(&self, operand: &Expr) -> bool {
+        match (operand, &self.definitions) {
+            (Expr::Variable(name), Some(definitions)) => {
+                name == definitions.of && !self.variables[self.globals..].iter().any(|(known, _)| known == name)
+            }
+            _ => false,
+        }
+    }
+
+    /// What a definition is; it is evaluated when it is used first.
+    fn defined(&mut self, name: &str) -> Result<Value<'a>, Error> {
+        let Some(definitions) = &mut self.definitions else { return Err(Error::NoSuchKey(name.to_owned())) };
+        let at = definitions.position(name).ok_or_else(|| Error::NoSuchKey(name.to_owned()))?;
+        if let Some(known) = &definitions.known[at] {
+            return known.clone();
+        }
+        let program = definitions.begin(at)?;
+        // What macros around have bound is not seen there.
+        let bound = self.variables.split_off(self.globals);
+        let result = self.value(program);
+        self.variables.truncate(self.globals);
+        self.variables.extend(bound);
+        if let Some(definitions) = &mut self.definitions {
+            definitions.known[at] = Some(result.clone());
+        }
+        result
+    }
+
+    fn object(&mut self, fields: &'a [(String, Expr, bool)]) -> Result<Value<'a>, Error> {
+        self.budget.spend(40)?;
+        let mut out: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(fields.len());
+        for (name, value, optional) in fields {
+            let key = Value::text(name.as_str());
+            match (self.value(value)?, optional) {
+                (Value::Optional(inner), true) => out.extend(inner.map(|inner| (key, Value::clone(&inner)))),
+                (_, true) => return Err(Error::NoOverload),
+                (value, false) => out.push((key, value)),
+            }
+        }
+        Ok(Value::Map(Map::Made(out.into())))
     }
 
     fn with(&mut self, variable: &'a str, value: Value<'a>, body: &'a Expr) -> Result<Value<'a>, Error> {
@@ -273,6 +347,9 @@ impl<'a> Outcome<'a> {
 fn select<'a>(operand: &Value<'a>, field: &str) -> Result<Value<'a>, Error> {
     match operand {
         Value::Map(map) => map.select(field).ok_or_else(|| Error::NoSuchKey(field.to_owned())),
+        Value::Question(question) if field == "requestResource" => {
+            question.about_request.clone().map(Value::Question).ok_or_else(|| Error::NoSuchKey(field.to_owned()))
+        }
         _ => Err(Error::NoOverload),
     }
 }

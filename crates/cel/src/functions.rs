@@ -1,5 +1,6 @@
 //! The functions, in one list: those of cel-spec, of cel-go's extensions and of Kubernetes' libraries.
 
+pub(crate) mod authorization;
 mod convert;
 mod format;
 mod lists;
@@ -58,7 +59,8 @@ const fn ranged(name: &'static str, style: Style, least: usize, most: usize, run
     Function { name, style, least, most, run }
 }
 
-const LISTS: [&[Function]; 8] = [
+const LISTS: [&[Function]; 9] = [
+    authorization::FUNCTIONS,
     convert::FUNCTIONS,
     format::FUNCTIONS,
     lists::FUNCTIONS,

@@ -2,9 +2,11 @@
 //!
 //! [`Program::compile`] parses an expression once: names of variables and functions, and the numbers of their arguments, are checked
 //! there; types are checked when it runs, since values are JSON. [`Program::evaluate`] walks the tree over borrowed values, and
-//! stops when its [`Budget`] is used up. What is not there: protobuf messages, comprehensions with two variables, `authorizer`.
+//! stops when its [`Budget`] is used up. What is not there: protobuf messages, comprehensions with two variables.
 
 mod ast;
+mod authorization;
+mod definitions;
 mod error;
 mod evaluate;
 mod functions;
@@ -14,8 +16,10 @@ mod pattern;
 mod time;
 mod value;
 
+pub use authorization::{Authorize, Decision, Question};
+pub use definitions::Definitions;
 pub use error::{CompileError, Error};
-pub use evaluate::Budget;
+pub use evaluate::{Budget, Environment};
 pub use value::{Kind, Shape, Value};
 
 use ast::Expr;
@@ -45,7 +49,22 @@ impl Program {
     /// # Errors
     /// A key that is not there, a type that a function does not take, numbers that are too large, or a budget that is used up.
     pub fn evaluate<'a>(&'a self, variables: &[(&'a str, Value<'a>)], budget: &mut Budget) -> Result<Value<'a>, Error> {
-        evaluate::evaluate(&self.root, variables, budget)
+        self.evaluate_in(Environment { variables, definitions: None, authorizer: None }, budget)
+    }
+
+    /// What the expression is in an environment.
+    ///
+    /// # Errors
+    /// As [`Program::evaluate`].
+    pub fn evaluate_in<'a>(&'a self, environment: Environment<'a, '_>, budget: &mut Budget) -> Result<Value<'a>, Error> {
+        evaluate::evaluate(&self.root, environment, budget)
+    }
+
+    /// The fields that the expression selects of a variable.
+    pub fn members(&self, variable: &str) -> Vec<&str> {
+        let mut found = Vec::new();
+        self.root.members(variable, &mut found);
+        found
     }
 }
 

@@ -188,6 +188,8 @@ impl Parser {
             } else if self.take(".") {
                 let name = self.name()?;
                 if self.take("(") { self.method(operand, name)? } else { select(operand, name) }
+            } else if let Some(path) = self.object_type(&operand) {
+                self.object(path)?
             } else if self.take("[?") {
                 self.index(operand, true)?
             } else if self.take("[") {
@@ -297,6 +299,71 @@ impl Parser {
             }
         }
         Ok(Expr::Map(entries))
+    }
+
+    /// The name of an object's type, where one follows: `Object`, one of its fields' types such as `Object.spec`, or `JSONPatch`.
+    fn object_type(&self, operand: &Expr) -> Option<String> {
+        if !matches!(self.peek(), Token::Sign("{" | "{?")) {
+            return None;
+        }
+        let mut names = Vec::new();
+        let mut first = operand;
+        while let Expr::Select { operand, field, optional: false } = first {
+            names.push(field.as_str());
+            first = operand;
+        }
+        let Expr::Variable(root) = first else { return None };
+        let known = root == "Object" || root == "JSONPatch" && names.is_empty();
+        (known && !self.is_declared(root)).then(|| {
+            names.push(root);
+            names.reverse();
+            names.join(".")
+        })
+    }
+
+    /// The fields of an object.
+    fn object(&mut self, path: String) -> Result<Expr, CompileError> {
+        if !self.take("{") {
+            // The first field is an optional one.
+            self.tokens[self.at].1 = Token::Sign("?");
+        }
+        let mut fields: Vec<(String, Expr, bool)> = Vec::new();
+        while !self.take("}") {
+            let optional = self.take("?");
+            let name = self.name()?;
+            self.expect(":")?;
+            let value = self.expression()?;
+            self.check_field(&path, &name, &value)?;
+            if fields.iter().any(|(known, ..)| *known == name) {
+                return Err(self.wrong(&format!("duplicate field '{name}'")));
+            }
+            fields.push((name, value, optional));
+            if !self.take(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expr::Object { path, fields })
+    }
+
+    /// The type of an object that is the value of a field has the name of that field.
+    fn check_field(&self, path: &str, name: &str, value: &Expr) -> Result<(), CompileError> {
+        if path == "JSONPatch" {
+            return match name {
+                "op" | "path" | "from" | "value" => Ok(()),
+                _ => Err(self.wrong(&format!("undefined field '{name}'"))),
+            };
+        }
+        match value {
+            Expr::Object { path: own, .. } if *own != format!("{path}.{name}") => {
+                let why = format!(
+                    "unexpected type name \"{own}\", expected \"{path}.{name}\", which matches field name path from root Object type"
+                );
+                Err(self.wrong(&why))
+            }
+            Expr::List(items) => items.iter().try_for_each(|(item, _)| self.check_field(path, name, item)),
+            _ => Ok(()),
+        }
     }
 
     fn named(&mut self, name: String) -> Result<Expr, CompileError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Budget, CompileError, Error, Program, Shape, Value};
+use super::{Budget, CompileError, Definitions, Environment, Error, Program, Shape, Value};
 use crate::functions::show;
 
 const LIMIT: u64 = 1_000_000;
@@ -288,4 +288,86 @@ fn schemas_count() {
     check("set", &[], "self + [2, 3]", json!([1, 2]), "[1, 2, 3]");
     check("", &[], "self + [2, 3]", json!([1, 2]), "[1, 2, 2, 3]");
     check("number", &[], "self + 0.5", json!(1), "1.5");
+}
+
+/// What an expression makes, as JSON, with the variables `x` and `variables` (of which each may use those before it).
+#[track_caller]
+fn check_made(expression: &str, expected: Result<Json, &str>) {
+    let program =
+        Program::compile(expression, &["x", "variables", "authorizer"]).unwrap_or_else(|error| panic!("{expression}: {error}"));
+    let sources = [
+        ("one", "x + 1"),
+        ("two", "variables.one + 1"),
+        ("fails", "x.y"),
+        ("own", "variables.own"),
+        ("late", "[1, 2].map(i, i + variables.two)"),
+    ];
+    let all: Vec<(String, Program)> = sources
+        .iter()
+        .map(|(name, source)| ((*name).to_owned(), Program::compile(source, &["x", "variables"]).unwrap()))
+        .collect();
+    let mut definitions = Definitions::new("variables", &all);
+    let variables = [("x", Value::Int(1)), ("authorizer", Value::Question(Default::default()))];
+    let environment = Environment { variables: &variables, definitions: Some(&mut definitions), authorizer: Some(&Readers) };
+    let got = program.evaluate_in(environment, &mut Budget::new(LIMIT)).map(|value| value.to_json().unwrap());
+    assert_eq!(got.map_err(|error| error.to_string()), expected.map_err(str::to_owned), "{expression}");
+}
+
+/// Everybody may read, and the service account `a/b` may do anything.
+struct Readers;
+
+impl crate::Authorize for Readers {
+    fn check(&self, question: &crate::Question, verb: &str) -> crate::Decision {
+        let all = question.service_account.as_ref().is_some_and(|(namespace, name)| (&**namespace, &**name) == ("a", "b"));
+        let reason = format!("{:?} {} {} {}", question.group, question.resource, question.namespace, verb);
+        crate::Decision { allowed: all || verb == "get", reason, error: None }
+    }
+}
+
+/// KEP-3488: "variables are evaluated lazily", each once, and an error is one where the variable is used.
+#[test]
+fn definitions_are_evaluated_when_they_are_used() {
+    check_made("variables.two", Ok(json!(3)));
+    check_made("variables.late", Ok(json!([4, 5])));
+    check_made("[7].all(variables, variables == 7)", Ok(json!(true)));
+    check_made("true || variables.fails", Ok(json!(true)));
+    check_made("variables.fails == 1", Err("no such overload"));
+    check_made("variables.own", Err("variables.own uses itself"));
+    check_made("variables.none", Err("no such key: none"));
+    check_made("has(variables.two) && !has(variables.none)", Ok(json!(true)));
+    let program = Program::compile("variables.a + [1].map(i, variables.b)[0] + x.c", &["variables", "x"]).unwrap();
+    assert_eq!(program.members("variables"), ["a", "b"]);
+}
+
+/// KEP-3962: objects of types that are named after their fields, and JSON patches.
+#[test]
+fn objects() {
+    check_made("Object{}", Ok(json!({})));
+    check_made("Object{spec: Object.spec{replicas: x, names: ['a']}}", Ok(json!({"spec": {"replicas": 1, "names": ["a"]}})));
+    check_made(
+        "Object{list: [Object.list{a: 1}], ?b: optional.none(), ?c: optional.of(2)}",
+        Ok(json!({"list": [{"a": 1}], "c": 2})),
+    );
+    check_made("Object{?b: optional.of('c')}", Ok(json!({"b": "c"})));
+    check_made("x == 1 ? Object{a: 1} : Object{}", Ok(json!({"a": 1})));
+    check_made(
+        "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/~c'), value: {'d': [1]}}]",
+        Ok(json!([{"op": "add", "path": "/a/b~1~0c", "value": {"d": [1]}}])),
+    );
+    for wrong in
+        ["Object{spec: Object.status{}}", "Object{a: [Object.b{}]}", "JSONPatch{operation: ''}", "Object{a: 1, a: 2}", "Other{}"]
+    {
+        assert!(Program::compile(wrong, &[]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn authorization() {
+    check_made("authorizer.group('apps').resource('deployments').namespace('n').check('get').allowed()", Ok(json!(true)));
+    check_made("authorizer.group('').resource('pods').check('create').allowed()", Ok(json!(false)));
+    check_made("authorizer.serviceAccount('a', 'b').path('/healthz').check('post').allowed()", Ok(json!(true)));
+    check_made("authorizer.group('').resource('pods').check('create').reason()", Ok(json!("Some(\"\") pods  create")));
+    check_made("authorizer.group('').resource('pods').check('create').errored()", Ok(json!(false)));
+    check_made("authorizer.group('').check('create').allowed()", Err("no such overload"));
+    check_made("authorizer.resource('a')", Err("no such overload"));
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonMap, Value as Json};
 
+use crate::authorization::{Decision, Question};
 use crate::lexer::RESERVED;
 
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
@@ -85,6 +86,10 @@ pub enum Value<'a> {
     Cidr(IpNet),
     /// A format that texts can be checked against, by its name.
     Format(&'static str),
+    /// Who may do what, so far.
+    Question(Arc<Question>),
+    /// The answer.
+    Decision(Arc<Decision>),
 }
 
 impl<'a> Value<'a> {
@@ -145,6 +150,41 @@ impl<'a> Value<'a> {
             Self::Ip(_) => "net.IP",
             Self::Cidr(_) => "net.CIDR",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Question(question) => match (&question.path, &question.group, question.resource.is_empty()) {
+                (Some(_), ..) => "kubernetes.authorization.PathCheck",
+                (_, Some(_), true) => "kubernetes.authorization.GroupCheck",
+                (_, Some(_), false) => "kubernetes.authorization.ResourceCheck",
+                _ => "kubernetes.authorization.Authorizer",
+            },
+            Self::Decision(_) => "kubernetes.authorization.Decision",
+        })
+    }
+
+    /// As JSON; none for what JSON has no form of.
+    pub fn to_json(&self) -> Option<Json> {
+        Some(match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Int(value) => (*value).into(),
+            Self::Uint(value) => (*value).into(),
+            Self::Double(value) => (*value).into(),
+            Self::Text(text) => Json::String(text.to_string()),
+            Self::Bytes(bytes) => {
+                use base64::Engine as _;
+                base64::engine::general_purpose::STANDARD.encode(bytes).into()
+            }
+            Self::Duration(_) | Self::Time(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(_) => {
+                crate::functions::show(self).into()
+            }
+            Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),
+            Self::List(list) => list.iter().map(|item| item.to_json()).collect::<Option<Vec<_>>>()?.into(),
+            Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
+            Self::Map(Map::Made(entries)) => {
+                let entry = |(key, value): &(Self, Self)| Some((key.as_text()?.to_owned(), value.to_json()?));
+                Json::Object(entries.iter().map(entry).collect::<Option<_>>()?)
+            }
+            Self::Optional(inner) => inner.as_ref()?.to_json()?,
+            Self::Type(_) | Self::Url(_) | Self::Format(_) | Self::Question(_) | Self::Decision(_) => return None,
         })
     }
 
@@ -182,6 +222,8 @@ impl<'a> Value<'a> {
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a), Self::Cidr(b)) => a == b,
             (Self::Format(a), Self::Format(b)) => a == b,
+            (Self::Question(a), Self::Question(b)) => a == b,
+            (Self::Decision(a), Self::Decision(b)) => a == b,
             (Self::Optional(a), Self::Optional(b)) => match (a, b) {
                 (Some(a), Some(b)) => a.equals(b),
                 (a, b) => a.is_none() && b.is_none(),

@@ -1,6 +1,6 @@
 //! `admissionregistration.k8s.io`: webhooks and policies (upstream: `pkg/apis/admissionregistration`).
 //!
-//! Expressions are taken as they are: nothing compiles CEL yet.
+//! Expressions have to compile, and to speak of what is there.
 
 mod matching;
 mod mutating_admission_policy;

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use apimachinery::Status;
+use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use kinds::Behaviour;
 use serde_json::Value;
 
+use crate::confine;
 use crate::scale;
 use crate::target::{How, Target};
 use crate::{Context, FieldValidation, Registry, Served, User};
@@ -213,6 +214,11 @@ impl<'a> Request<'a> {
         }
         if res.is_own_body(sub) {
             res.strategy.apply_defaults(&mut object);
+        }
+        if let (Operation::Update, Some(old), Some(own)) = (self.operation, self.old, &self.object) {
+            confine::keep_metadata(&mut object, old);
+            meta::set_resource_version(&mut object, meta::resource_version(own));
+            confine::confine(res, sub, &mut object, old);
         }
         let changed = self.object.as_ref() != Some(&object);
         self.object = Some(object);

@@ -7,6 +7,7 @@
 mod admission;
 mod cache;
 mod catalog;
+mod confine;
 mod context;
 mod convert;
 mod definitions;

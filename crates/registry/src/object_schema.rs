@@ -44,7 +44,7 @@ impl ObjectSchema {
     }
 
     /// For managed fields.
-    pub(crate) fn types(&self) -> Types<'_> {
+    pub fn types(&self) -> Types<'_> {
         match self {
             Self::Builtin(ty) => Types::Builtin(Schema::builtin(), *ty),
             Self::Structural(schema) => Types::Structural(schema.source()),

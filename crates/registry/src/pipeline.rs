@@ -192,18 +192,6 @@ pub(crate) fn prepare_metadata(object: &mut Value, namespace: &str) {
     meta::set(object, "creationTimestamp", time::now());
 }
 
-/// Metadata of a changed object: what only the server sets stays as it was.
-pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
-    for key in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName", "selfLink"]
-    {
-        match meta::metadata(old).and_then(|metadata| metadata.get(key)) {
-            Some(value) => meta::set(object, key, value.clone()),
-            None => drop(meta::remove(object, key)),
-        }
-    }
-}
-
 /// Rules for a new object.
 pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings) -> Errors {
     let rule = name_rule(res);

@@ -1,10 +1,10 @@
 //! Expressions over a request: match conditions of webhooks and policies (KEP-3716).
 
-use cel::{Budget, Program};
+use cel::{Authorize, Budget, Environment, Program};
 use serde_json::Value;
 
 /// What expressions of webhooks speak of.
-pub(super) const REQUEST: [&str; 3] = ["object", "oldObject", "request"];
+pub(super) const REQUEST: [&str; 4] = ["object", "oldObject", "request", "authorizer"];
 /// What match conditions may cost together, of which upstream has a quarter of what other expressions of an object may cost.
 const MATCH_BUDGET: u64 = 2_500_000;
 
@@ -17,20 +17,21 @@ pub(super) struct Expression {
 
 impl Expression {
     pub(super) fn new(source: &str, variables: &[&str]) -> Self {
-        Self { source: source.to_owned(), program: Program::compile(source, variables) }
+        Self { source: source.trim().to_owned(), program: Program::compile(source, variables) }
     }
 
     /// What it says, or why it says nothing.
-    pub(super) fn evaluate<'a>(
-        &'a self,
-        variables: &[(&'a str, cel::Value<'a>)],
-        budget: &mut Budget,
-    ) -> Result<cel::Value<'a>, Failure> {
+    pub(super) fn evaluate<'a>(&'a self, given: Environment<'a, '_>, budget: &mut Budget) -> Result<cel::Value<'a>, Failure> {
         let program = self.program.as_ref().map_err(|error| Failure::Compile(error.to_string()))?;
-        program.evaluate(variables, budget).map_err(|error| match error {
+        program.evaluate_in(given, budget).map_err(|error| match error {
             cel::Error::Budget => Failure::Budget,
             error => Failure::Run(self.source.clone(), error),
         })
+    }
+
+    /// Whether it speaks of a variable.
+    pub(super) fn uses(&self, variable: &str) -> bool {
+        self.program.as_ref().is_ok_and(|program| program.uses(variable))
     }
 }
 
@@ -60,11 +61,21 @@ impl Conditions {
         self.0.is_empty()
     }
 
+    /// Whether one of them speaks of a variable.
+    pub(super) fn uses(&self, variable: &str) -> bool {
+        self.0.iter().any(|condition| condition.uses(variable))
+    }
+
     /// Whether all hold. One that does not is enough to say no; otherwise one that says nothing is a failure.
-    pub(super) fn hold<'a>(&'a self, variables: &[(&'a str, cel::Value<'a>)]) -> Result<bool, String> {
+    pub(super) fn hold<'a>(
+        &'a self,
+        variables: &[(&'a str, cel::Value<'a>)],
+        authorizer: &dyn Authorize,
+    ) -> Result<bool, String> {
         let (mut budget, mut failures) = (Budget::new(MATCH_BUDGET), Vec::new());
         for condition in &self.0 {
-            match condition.evaluate(variables, &mut budget) {
+            let given = Environment { variables, definitions: None, authorizer: Some(authorizer) };
+            match condition.evaluate(given, &mut budget) {
                 Ok(cel::Value::Bool(false)) => return Ok(false),
                 Ok(cel::Value::Bool(true)) => {}
                 Ok(_) => failures.push(format!("expression '{}' must evaluate to bool", condition.source)),
@@ -93,6 +104,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Nobody may do anything.
+    struct Nobody;
+
+    impl Authorize for Nobody {
+        fn check(&self, _: &cel::Question, _: &str) -> cel::Decision {
+            cel::Decision::default()
+        }
+    }
+
     /// "If any matchCondition evaluates to FALSE, the webhook is skipped"; errors otherwise follow the failure policy.
     #[test]
     fn conditions() {
@@ -100,12 +120,19 @@ mod tests {
             let list: Vec<Value> = sources.iter().map(|source| json!({"name": "c", "expression": source})).collect();
             let object = json!({"metadata": {"name": "a"}});
             let conditions = Conditions::new(&list.into(), &REQUEST);
-            let variables = [("object", value(Some(&object))), ("oldObject", value(None)), ("request", value(None))];
-            assert_eq!(conditions.hold(&variables).as_ref().copied().map_err(String::as_str), expected, "{sources:?}");
+            let variables = [
+                ("object", value(Some(&object))),
+                ("oldObject", value(None)),
+                ("request", value(None)),
+                ("authorizer", cel::Value::Question(std::sync::Arc::default())),
+            ];
+            let held = conditions.hold(&variables, &Nobody);
+            assert_eq!(held.as_ref().copied().map_err(String::as_str), expected, "{sources:?}");
         };
         check(&[], Ok(true));
         check(&["true", "object.metadata.name == 'a'"], Ok(true));
         check(&["true", "oldObject != null"], Ok(false));
+        check(&["!authorizer.group('').resource('pods').check('get').allowed()"], Ok(true));
         let missing = "expression 'object.spec.a' resulted in error: no such key: spec";
         check(&["object.spec.a", "false"], Ok(false));
         check(&["object.spec.a", "true"], Err(missing));

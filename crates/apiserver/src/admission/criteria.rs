@@ -103,7 +103,6 @@ impl Criteria {
     }
 
     /// `matchConstraints` of a policy, or `matchResources` of a binding.
-    #[allow(dead_code)] // Policies, which come next, are built on it.
     pub(super) fn of_resources(resources: &Value) -> Result<Self, String> {
         let all = resources["resourceRules"].as_array().is_none_or(Vec::is_empty);
         Self::new(resources, "resourceRules", all)

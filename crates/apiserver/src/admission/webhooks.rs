@@ -18,6 +18,7 @@ use registry::{Admission, Registry, Request};
 
 use super::criteria::Match;
 use super::current::{Current, Item, is_exempt};
+use crate::authz::Authorizer;
 use crate::metrics::admission as metrics;
 use crate::remote::Remotes;
 use call::{Failure, Verdict};
@@ -26,12 +27,14 @@ use hook::Hook;
 /// What both plugins are made of.
 struct Webhooks {
     current: Current<Vec<Hook>>,
+    authorizer: Arc<Authorizer>,
     is_mutating: bool,
 }
 
 impl Webhooks {
-    fn new(plural: &'static str, is_mutating: bool, remotes: Arc<Remotes>) -> Self {
-        Self { current: Current::new(plural, move |name, object| Hook::all(name, object, &remotes)), is_mutating }
+    fn new(plural: &'static str, is_mutating: bool, authorizer: Arc<Authorizer>, remotes: Arc<Remotes>) -> Self {
+        let current = Current::new(plural, move |name, object| Hook::all(name, object, &remotes));
+        Self { current, authorizer, is_mutating }
     }
 
     fn handles(&self, a: &Request<'_>) -> bool {
@@ -88,8 +91,8 @@ pub(super) struct MutatingAdmissionWebhook(Webhooks);
 impl MutatingAdmissionWebhook {
     const NAME: &str = "MutatingAdmissionWebhook";
 
-    pub(super) fn new(remotes: Arc<Remotes>) -> Self {
-        Self(Webhooks::new("mutatingwebhookconfigurations", true, remotes))
+    pub(super) fn new(authorizer: Arc<Authorizer>, remotes: Arc<Remotes>) -> Self {
+        Self(Webhooks::new("mutatingwebhookconfigurations", true, authorizer, remotes))
     }
 }
 
@@ -113,7 +116,7 @@ impl Admission for MutatingAdmissionWebhook {
         let hooks = configurations.iter().flat_map(|configuration| configuration.value.iter());
         let mut called = false;
         for (index, hook) in hooks.enumerate() {
-            let Some(version) = hook.matches(a)? else { continue };
+            let Some(version) = hook.matches(a, &self.0.authorizer)? else { continue };
             if again && !a.invoked(Self::NAME).is_due(&hook.key) {
                 continue;
             }
@@ -151,8 +154,8 @@ impl Admission for MutatingAdmissionWebhook {
 pub(super) struct ValidatingAdmissionWebhook(Webhooks);
 
 impl ValidatingAdmissionWebhook {
-    pub(super) fn new(remotes: Arc<Remotes>) -> Self {
-        Self(Webhooks::new("validatingwebhookconfigurations", false, remotes))
+    pub(super) fn new(authorizer: Arc<Authorizer>, remotes: Arc<Remotes>) -> Self {
+        Self(Webhooks::new("validatingwebhookconfigurations", false, authorizer, remotes))
     }
 }
 
@@ -170,7 +173,7 @@ impl Admission for ValidatingAdmissionWebhook {
         let configurations = self.0.configurations(a.registry);
         let mut relevant = Vec::new();
         for hook in configurations.iter().flat_map(|configuration| configuration.value.iter()) {
-            if let Some(version) = hook.matches(a)? {
+            if let Some(version) = hook.matches(a, &self.0.authorizer)? {
                 relevant.push((hook, version));
             }
         }

@@ -1,4 +1,4 @@
-//! Requests for certificates: who asks, who decides, and who answers. Warnings of what is deprecated or has no effect.
+//! Requests for certificates: who asks, who decides, and who answers. Warnings of what is deprecated.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -60,7 +60,7 @@ async fn nobody_becomes_a_master_by_certificate() {
 }
 
 #[tokio::test]
-async fn writers_are_warned_of_what_has_no_effect() {
+async fn clients_are_warned_of_what_is_deprecated() {
     let server = start(true).await;
     let warnings = |answer: crate::server::Answer| {
         let all = answer.headers.get_all("warning").iter();
@@ -72,11 +72,4 @@ async fn writers_are_warned_of_what_has_no_effect() {
     let missing = admin(&server.api, "GET /api/v1/namespaces/default/endpoints/none").await;
     let code = missing.code;
     assert_eq!((code, warnings(missing)), (404, vec![text.to_owned()]), "who is refused is warned too");
-    let hooks = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "none"}, "spec": {"policyName": "none", "validationActions": ["Deny"]}});
-    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
-    let made = admin(&server.api, &format!("POST {path}\n\n{hooks}")).await;
-    assert_eq!(made.code, 201, "{:?}", made.body);
-    let found = warnings(made);
-    assert!(found.len() == 1 && found[0].contains("does not evaluate admission policies yet"), "{found:?}");
 }

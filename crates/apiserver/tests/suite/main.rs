@@ -13,6 +13,7 @@ mod https;
 mod noise;
 mod operations;
 mod pod_security;
+mod policies;
 mod requests;
 mod security;
 mod server;

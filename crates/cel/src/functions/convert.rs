@@ -13,7 +13,13 @@ pub(super) const FUNCTIONS: &[Function] = &[
     global("dyn", 1, |a| Ok(a[0].clone())),
     global("bool", 1, to_bool),
     global("string", 1, |a| match &a[0] {
-        Value::List(_) | Value::Map(_) | Value::Null | Value::Type(_) | Value::Optional(_) => Err(Error::NoOverload),
+        Value::List(_)
+        | Value::Map(_)
+        | Value::Null
+        | Value::Type(_)
+        | Value::Optional(_)
+        | Value::Question(_)
+        | Value::Decision(_) => Err(Error::NoOverload),
         value => Ok(Value::text(show(value))),
     }),
     global("int", 1, to_int),
@@ -162,6 +168,7 @@ pub(crate) fn show(value: &Value<'_>) -> String {
         Value::Ip(address) => address.to_string(),
         Value::Cidr(network) => network.to_string(),
         Value::Format(name) => (*name).to_owned(),
+        Value::Question(_) | Value::Decision(_) => value.kind().0.to_owned(),
         Value::List(list) => show_list(list),
         Value::Map(map) => show_map(map),
     }

@@ -1,6 +1,6 @@
 //! Texts: cel-spec, the strings extension, and the regular expressions of Kubernetes.
 
-use super::{Function, Style, int, list, method, other, ranged, show, text};
+use super::{Function, Style, global, int, list, method, other, ranged, show, text};
 use crate::error::Error;
 use crate::pattern;
 use crate::value::Value;
@@ -9,6 +9,7 @@ use crate::value::Value;
 const MAX_TEXT: usize = 4 << 20;
 
 pub(super) const FUNCTIONS: &[Function] = &[
+    global("jsonpatch.escapeKey", 1, |a| Ok(Value::text(text(&a[0])?.replace('~', "~0").replace('/', "~1")))),
     method("contains", 2, contains),
     method("startsWith", 2, |a| Ok(Value::Bool(text(&a[0])?.starts_with(text(&a[1])?)))),
     method("endsWith", 2, |a| Ok(Value::Bool(text(&a[0])?.ends_with(text(&a[1])?)))),

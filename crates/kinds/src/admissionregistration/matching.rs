@@ -158,7 +158,7 @@ pub(super) fn validate_match_resources(resources: &MatchResources, operations: &
 }
 
 /// What expressions of webhooks speak of.
-pub(super) const WEBHOOK_VARIABLES: &[&str] = &["object", "oldObject", "request"];
+pub(super) const WEBHOOK_VARIABLES: &[&str] = &["object", "oldObject", "request", "authorizer"];
 
 /// An expression that can be compiled.
 pub(super) fn validate_expression(expression: &str, variables: &[&str], path: &Path, errors: &mut Errors) {

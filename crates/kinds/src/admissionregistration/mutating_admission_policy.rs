@@ -5,7 +5,7 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, Mutat
 use serde_json::Value;
 
 use super::matching::{MUTATING_OPERATIONS, REINVOCATION_POLICIES};
-use super::policy;
+use super::policy::{self, Scope};
 use crate::columns::Column;
 use crate::def::KindDef;
 use crate::rules::{self, list, text};
@@ -14,8 +14,7 @@ use crate::typed::Kind;
 const PATCH_TYPES: &[&str] = &["ApplyConfiguration", "JSONPatch"];
 
 impl Kind for MutatingAdmissionPolicy {
-    const DEF: KindDef = super::def("MutatingAdmissionPolicy", "mutatingadmissionpolicies", "mutatingadmissionpolicy")
-        .without_effect("this version of Knarr does not evaluate admission policies yet: nothing is changed by this one");
+    const DEF: KindDef = super::def("MutatingAdmissionPolicy", "mutatingadmissionpolicies", "mutatingadmissionpolicy");
 
     fn apply_defaults(object: &mut Value) {
         policy::apply_defaults(object);
@@ -24,13 +23,15 @@ impl Kind for MutatingAdmissionPolicy {
     fn validate(&self, errors: &mut Errors) {
         let (path, none) = (Path::new("spec"), MutatingAdmissionPolicySpec::default());
         let spec = self.spec.as_ref().unwrap_or(&none);
-        policy::policy!(spec, MUTATING_OPERATIONS).validate(&path, errors);
+        let policy = policy::policy!(spec, MUTATING_OPERATIONS);
+        policy.validate(&path, errors);
+        let scope = policy.scope();
         let mutations = list(&spec.mutations);
         if mutations.is_empty() {
             errors.push(Error::required(&path.child("mutations"), "mutations must contain at least one item"));
         }
         for (index, mutation) in mutations.iter().enumerate() {
-            validate_mutation(mutation, &path.child("mutations").index(index), errors);
+            validate_mutation(mutation, &scope, &path.child("mutations").index(index), errors);
         }
         let policy = text(&spec.reinvocation_policy);
         rules::one_of(&path.child("reinvocationPolicy"), policy, REINVOCATION_POLICIES, errors);
@@ -53,7 +54,7 @@ impl Kind for MutatingAdmissionPolicy {
 }
 
 /// The member that the patch type names is there, with an expression, and no other one.
-fn validate_mutation(mutation: &Mutation, path: &Path, errors: &mut Errors) {
+fn validate_mutation(mutation: &Mutation, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let kind = mutation.patch_type.as_str();
     rules::one_of(&path.child("patchType"), kind, PATCH_TYPES, errors);
     let members = [
@@ -67,6 +68,7 @@ fn validate_mutation(mutation: &Mutation, path: &Path, errors: &mut Errors) {
             (true, Some(expression)) if text(expression).trim().is_empty() => {
                 errors.push(Error::required(&at.child("expression"), "expression is not specified"));
             }
+            (true, Some(expression)) => scope.check(text(expression), &at.child("expression"), errors),
             (false, Some(_)) if PATCH_TYPES.contains(&kind) => {
                 let detail = format!("must not be specified when patchType is {kind}");
                 errors.push(Error::invalid(&at, format!("{{{field}}}"), detail));

@@ -13,8 +13,7 @@ use crate::typed::Kind;
 
 impl Kind for MutatingAdmissionPolicyBinding {
     const DEF: KindDef =
-        super::def("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "mutatingadmissionpolicybinding")
-            .without_effect("this version of Knarr does not evaluate admission policies yet: nothing is changed by this binding");
+        super::def("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "mutatingadmissionpolicybinding");
 
     fn apply_defaults(object: &mut Value) {
         policy::apply_binding_defaults(object);

@@ -37,8 +37,25 @@ const RESERVED: &[&str] = &[
     "while",
 ];
 
-/// What expressions of policies speak of.
-const POLICY_VARIABLES: &[&str] = &["object", "oldObject", "request", "params", "namespaceObject", "authorizer", "variables"];
+/// What expressions of policies may speak of.
+pub(super) struct Scope<'a> {
+    names: Vec<&'static str>,
+    variables: Vec<&'a str>,
+}
+
+impl Scope<'_> {
+    /// An expression that can be compiled, and speaks of variables that are there.
+    pub(super) fn check(&self, expression: &str, path: &Path, errors: &mut Errors) {
+        let invalid = |why: String| Error::invalid(path, expression, format!("compilation failed: {why}"));
+        match cel::Program::compile(expression, &self.names) {
+            Err(error) => errors.push(invalid(error.to_string())),
+            Ok(program) => {
+                let missing = program.members("variables").into_iter().find(|name| !self.variables.contains(name));
+                errors.extend(missing.map(|name| invalid(format!("undefined field '{name}'"))));
+            }
+        }
+    }
+}
 
 /// Defaults of a policy.
 pub(super) fn apply_defaults(policy: &mut Value) {
@@ -107,10 +124,29 @@ impl Policy<'_> {
                 }
             }
         }
-        matching::validate_match_conditions(list(self.conditions), POLICY_VARIABLES, &path.child("matchConditions"), errors);
+        let names = self.names();
+        matching::validate_match_conditions(list(self.conditions), &names, &path.child("matchConditions"), errors);
+        let mut scope = self.scope();
+        scope.variables.clear();
         for (index, variable) in list(self.variables).iter().enumerate() {
-            validate_variable(variable, &path.child("variables").index(index), errors);
+            // It may use those before it.
+            validate_variable(variable, &scope, &path.child("variables").index(index), errors);
+            scope.variables.push(&variable.name);
         }
+    }
+
+    /// What match conditions may speak of: they come before the variables.
+    fn names(&self) -> Vec<&'static str> {
+        let mut names = vec!["object", "oldObject", "request", "namespaceObject", "authorizer"];
+        names.extend(self.param_kind.as_ref().map(|_| "params"));
+        names
+    }
+
+    /// What other expressions may speak of.
+    pub(super) fn scope(&self) -> Scope<'_> {
+        let mut names = self.names();
+        names.push("variables");
+        Scope { names, variables: list(self.variables).iter().map(|variable| variable.name.as_str()).collect() }
     }
 }
 
@@ -146,7 +182,7 @@ fn validate_api_version(given: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_variable(variable: &Variable, path: &Path, errors: &mut Errors) {
+fn validate_variable(variable: &Variable, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let at = path.child("name");
     if variable.name.trim().is_empty() {
         errors.push(Error::required(&at, "name is not specified"));
@@ -155,6 +191,8 @@ fn validate_variable(variable: &Variable, path: &Path, errors: &mut Errors) {
     }
     if variable.expression.trim().is_empty() {
         errors.push(Error::required(&path.child("expression"), "expression is not specified"));
+    } else {
+        scope.check(&variable.expression, &path.child("expression"), errors);
     }
 }
 

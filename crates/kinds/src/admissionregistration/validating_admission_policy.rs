@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use serde_json::{Value, json};
 
 use super::matching::OPERATIONS;
-use super::policy;
+use super::policy::{self, Scope};
 use crate::columns::Column;
 use crate::def::KindDef;
 use crate::rules::{self, list, text};
@@ -20,8 +20,7 @@ const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 
 impl Kind for ValidatingAdmissionPolicy {
     const DEF: KindDef = super::def("ValidatingAdmissionPolicy", "validatingadmissionpolicies", "validatingadmissionpolicy")
-        .subresources(&[Sub::STATUS])
-        .without_effect("this version of Knarr does not evaluate admission policies yet: nothing is refused by this one");
+        .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         policy::apply_defaults(object);
@@ -30,7 +29,9 @@ impl Kind for ValidatingAdmissionPolicy {
     fn validate(&self, errors: &mut Errors) {
         let (path, none) = (Path::new("spec"), ValidatingAdmissionPolicySpec::default());
         let spec = self.spec.as_ref().unwrap_or(&none);
-        policy::policy!(spec, OPERATIONS).validate(&path, errors);
+        let policy = policy::policy!(spec, OPERATIONS);
+        policy.validate(&path, errors);
+        let scope = policy.scope();
         let (validations, annotations) = (list(&spec.validations), list(&spec.audit_annotations));
         if validations.is_empty() && annotations.is_empty() {
             let detail = "validations or auditAnnotations must contain at least one item";
@@ -39,10 +40,10 @@ impl Kind for ValidatingAdmissionPolicy {
             return;
         }
         for (index, validation) in validations.iter().enumerate() {
-            validate_validation(validation, &path.child("validations").index(index), errors);
+            validate_validation(validation, &scope, &path.child("validations").index(index), errors);
         }
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        validate_annotations(name, annotations, &path.child("auditAnnotations"), errors);
+        validate_annotations(name, annotations, &scope, &path.child("auditAnnotations"), errors);
     }
 
     fn validate_sub(&self, _sub: &str, _old: &Self, errors: &mut Errors) {
@@ -73,14 +74,18 @@ impl Kind for ValidatingAdmissionPolicy {
     }
 }
 
-fn validate_validation(validation: &Validation, path: &Path, errors: &mut Errors) {
+fn validate_validation(validation: &Validation, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     if validation.expression.trim().is_empty() {
         errors.push(Error::required(&path.child("expression"), "expression is not specified"));
+    } else {
+        scope.check(&validation.expression, &path.child("expression"), errors);
     }
     let expression = text(&validation.message_expression);
     if !expression.is_empty() && expression.trim().is_empty() {
         let detail = "must be non-empty if specified";
         errors.push(Error::invalid(&path.child("messageExpression"), expression, detail));
+    } else if !expression.is_empty() {
+        scope.check(expression, &path.child("messageExpression"), errors);
     }
     let (message, at) = (text(&validation.message), path.child("message"));
     if !message.is_empty() && message.trim().is_empty() {
@@ -92,7 +97,7 @@ fn validate_validation(validation: &Validation, path: &Path, errors: &mut Errors
 }
 
 /// Keys are the second part of a qualified name whose first part is the policy's own.
-fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], path: &Path, errors: &mut Errors) {
+fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     if annotations.len() > MAX_ANNOTATIONS {
         let detail = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
         errors.push(Error::invalid(path, json!(annotations), detail));
@@ -111,6 +116,8 @@ fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], path: &Pa
         } else if value.len() > MAX_VALUE_EXPRESSION {
             let detail = format!("must not exceed {MAX_VALUE_EXPRESSION} bytes in length");
             errors.push(Error::required(&expression, detail));
+        } else {
+            scope.check(value, &expression, errors);
         }
         if annotations[..index].iter().any(|other| other.key == annotation.key) {
             errors.push(Error::duplicate(&key, annotation.key.as_str()));

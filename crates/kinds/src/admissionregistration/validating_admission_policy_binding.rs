@@ -15,8 +15,7 @@ use crate::typed::Kind;
 
 impl Kind for ValidatingAdmissionPolicyBinding {
     const DEF: KindDef =
-        super::def("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "validatingadmissionpolicybinding")
-            .without_effect("this version of Knarr does not evaluate admission policies yet: nothing is refused by this binding");
+        super::def("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "validatingadmissionpolicybinding");
 
     fn apply_defaults(object: &mut Value) {
         policy::apply_binding_defaults(object);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, meta, time};
 use kinds::Behaviour;
-use kinds::util::keep_all_but;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use store::Expect;
 
-use crate::pipeline::{Unwritten, count_generation, keep_metadata, requester, without_managed_fields};
+use crate::confine::{confine, keep_metadata};
+use crate::pipeline::{Unwritten, count_generation, requester, without_managed_fields};
 use crate::target::{How, Target};
 use crate::verbs::create::check_identity;
 use crate::{Context, Entry, Operation, Registry, Served, Written};
@@ -172,74 +172,10 @@ fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, object:
     Ok(())
 }
 
-/// Takes back what a write through this sub-resource may not change.
-fn confine(res: &Served, sub: &str, object: &mut Value, old: &Value) {
-    match res.behaviour(sub) {
-        None => {
-            if res.def.has_status() {
-                copy(object, old, "status");
-            }
-            res.strategy.prepare_update(object, old);
-        }
-        Some(Behaviour::Status) => {
-            keep_all_but(object, old, &["status", "metadata"]);
-            let labels = if res.def.status_keeps_labels { "" } else { "labels" };
-            if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
-                keep_all_but(metadata, old, &[labels, "annotations", "finalizers", "managedFields"]);
-            }
-            if let Some(map) = object.as_object_mut().filter(|_| !res.def.status_is_optional) {
-                map.entry("status").or_insert_with(|| json!({}));
-            }
-            res.strategy.prepare_status(object, old);
-        }
-        Some(Behaviour::Part(confine)) => confine(object, old),
-        Some(Behaviour::Scale | Behaviour::Action(_) | Behaviour::Connect(_)) => {}
-    }
-}
-
-fn copy(object: &mut Value, from: &Value, key: &str) {
-    match (from.get(key), object.as_object_mut()) {
-        (Some(value), Some(map)) => drop(map.insert(key.to_owned(), value.clone())),
-        (None, Some(map)) => drop(map.remove(key)),
-        (_, None) => {}
-    }
-}
-
 /// Whether the update has taken away the last thing that kept a deleted object.
 fn finished(res: &Served, object: &Value, old: &Value) -> bool {
     meta::is_deleting(old)
         && meta::finalizers(object).next().is_none()
         && meta::deletion_grace_period_seconds(old).unwrap_or(0) == 0
         && !res.strategy.is_kept(object)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(sub: &str, object: Value, old: Value, expected: Value) {
-        let (mut object, catalog) = (object, crate::Catalog::builtin(kinds::KINDS).expect("all kinds have a schema"));
-        confine(catalog.get("", "v1", "namespaces").expect("namespaces are served"), sub, &mut object, &old);
-        assert_eq!(object, expected, "{sub}");
-    }
-
-    #[test]
-    fn a_view_changes_its_part_alone() {
-        let old = json!({"kind": "N", "metadata": {"name": "a", "labels": {"x": "1"}, "uid": "u"}, "spec": {"finalizers": ["k"]},
-                         "status": {"phase": "Active"}});
-        let with = |pointer: &str, value: Value| {
-            let mut object = old.clone();
-            *object.pointer_mut(pointer).expect("a field of the object") = value;
-            object
-        };
-        let sent = json!({"metadata": {"name": "b", "labels": {"x": "2"}}, "spec": {"finalizers": [], "other": 1}, "more": 1,
-                          "status": {"phase": "Terminating"}});
-        let mut status = with("/status/phase", json!("Terminating"));
-        status["metadata"]["labels"] = json!({"x": "2"});
-        check("status", sent.clone(), old.clone(), status);
-        check("status", json!({"metadata": {"labels": {"x": "1"}}}), old.clone(), with("/status", json!({})));
-        check("finalize", sent, old.clone(), with("/spec/finalizers", json!([])));
-        check("finalize", json!({}), old.clone(), with("/spec", json!({})));
-    }
 }

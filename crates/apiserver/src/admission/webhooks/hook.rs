@@ -8,8 +8,10 @@ use registry::Request;
 use serde_json::Value;
 
 use crate::admission::attributes::Attributes;
+use crate::admission::authority::{Authority, question};
 use crate::admission::conditions::{self, Conditions};
 use crate::admission::criteria::{Criteria, Match};
+use crate::authz::Authorizer;
 use crate::remote::{Endpoint, Remotes, Target};
 
 /// When a configuration says nothing, which is an old one.
@@ -68,7 +70,7 @@ impl Hook {
     }
 
     /// The version in which it wants to see the request, none when the request does not concern it.
-    pub(super) fn matches(&self, a: &Request<'_>) -> Result<Option<Match>, Status> {
+    pub(super) fn matches(&self, a: &Request<'_>, authorizer: &Authorizer) -> Result<Option<Match>, Status> {
         let criteria = self.criteria.as_ref().map_err(Status::internal)?;
         let Some(found) = criteria.matches(a)? else { return Ok(None) };
         if self.conditions.is_empty() {
@@ -81,8 +83,9 @@ impl Hook {
             ("object", conditions::value(object.as_deref())),
             ("oldObject", conditions::value(old.as_deref())),
             ("request", conditions::value(Some(&request))),
+            ("authorizer", cel::Value::Question(question(a))),
         ];
-        match self.conditions.hold(&variables) {
+        match self.conditions.hold(&variables, &Authority::new(authorizer, a)) {
             Ok(true) => Ok(Some(found.clone())),
             Ok(false) => Ok(None),
             Err(_) if self.fails_open => Ok(None),

@@ -142,3 +142,33 @@ async fn others_are_answered_meanwhile() {
     assert!(hung.iter().all(|answer| answer.code == 500));
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
+
+/// A webhook changes no more of an object than the request could have: not who made it and when, not its status, and through the
+/// status nothing else.
+#[tokio::test]
+async fn what_a_request_may_not_change() {
+    let forged = json!([
+        {"op": "replace", "path": "/metadata/uid", "value": "forged"},
+        {"op": "replace", "path": "/metadata/creationTimestamp", "value": "2000-01-01T00:00:00Z"},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": "1"},
+        {"op": "replace", "path": "/spec/replicas", "value": 7},
+        {"op": "add", "path": "/status", "value": {"replicas": 5, "observedGeneration": 9}},
+    ]);
+    let (server, hooks) = with_hooks(move |_, _| patch(&forged)).await;
+    let resources = ["deployments", "deployments/status"];
+    register(&server.api, MUTATING, "forge", &[hooks.hook("forge", &["UPDATE"], &resources, json!({}))]).await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let path = "/apis/apps/v1/namespaces/ns/deployments";
+    let made = send(&server.api, 201, &format!("POST {path}"), &deployment).await;
+    let kept = |object: &Value| ["uid", "creationTimestamp"].map(|key| object["metadata"][key].clone());
+    let changed = send(&server.api, 200, &format!("PATCH {path}/d"), &json!({"spec": {"replicas": 2}})).await;
+    assert_eq!((kept(&changed), &changed["spec"]["replicas"], &changed["status"]), (kept(&made), &json!(7), &json!({})));
+    assert_eq!(changed["metadata"]["generation"], 2);
+    let patched = send(&server.api, 200, &format!("PATCH {path}/d/status"), &json!({"status": {"replicas": 1}})).await;
+    assert_eq!(
+        (kept(&patched), &patched["spec"]["replicas"], &patched["status"]["replicas"]),
+        (kept(&made), &json!(7), &json!(5))
+    );
+}

@@ -110,7 +110,7 @@ async fn configurations_are_listed_and_deleted_together() {
 async fn configurations_change() {
     let (server, hooks) = with_hooks(stages).await;
     let hook = hooks.hook("first", &["CREATE"], &["configmaps"], json!({}));
-    register(&server.api, MUTATING, "change", &[hook.clone()]).await;
+    register(&server.api, MUTATING, "change", std::slice::from_ref(&hook)).await;
     let path = format!("{}/change", collection(MUTATING));
     let check = async |name: &str, expected: Value| {
         let made = config_map(name, json!({"mutation-start": "yes"}));

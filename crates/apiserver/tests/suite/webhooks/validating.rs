@@ -220,7 +220,7 @@ async fn configurations_are_listed_and_deleted_together() {
 async fn configurations_change() {
     let (server, hooks) = with_hooks(disallow).await;
     let hook = hooks.hook("deny", &["CREATE"], &["configmaps"], json!({}));
-    register(&server.api, VALIDATING, "change", &[hook.clone()]).await;
+    register(&server.api, VALIDATING, "change", std::slice::from_ref(&hook)).await;
     let path = format!("{}/change", collection(VALIDATING));
     let bad = |name: &str| config_map(name, json!({"webhook-e2e-test": "disallow"}));
     send(&server.api, 403, &format!("POST {CONFIG_MAPS}"), &bad("created")).await;
