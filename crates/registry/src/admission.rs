@@ -172,31 +172,25 @@ impl<'a> Request<'a> {
     }
 
     /// The new and the old object as a client of `version` sees them. Through a scale, that is the Scale.
-    pub fn seen_as(&self, version: &Served) -> Result<Seen<'_>, Status> {
-        let see = |object: &Value| self.see(object, version);
-        let see = |object: Option<&'_ Value>| object.map(see).transpose();
-        Ok((see(self.object())?.map(|cow| cow_of(cow, self.object())), see(self.old)?.map(|cow| cow_of(cow, self.old))))
+    pub async fn seen_as(&self, version: &Served) -> Result<Seen<'_>, Status> {
+        let object = self.see(self.object(), version).await?;
+        Ok((object, self.see(self.old, version).await?))
     }
 
-    /// None when it is seen as it is.
-    fn see(&self, object: &Value, version: &Served) -> Result<Option<Value>, Status> {
+    async fn see<'o>(&self, object: Option<&'o Value>, version: &Served) -> Result<Option<Cow<'o, Value>>, Status> {
+        let Some(object) = object else { return Ok(None) };
         if let Some(Behaviour::Scale) = self.resource.behaviour(self.subresource) {
-            return scale::read(object, &self.resource.def.scale).map(Some);
+            return scale::read(object, &self.resource.def.scale).map(|scale| Some(Cow::Owned(scale)));
         }
         if std::ptr::eq(version, self.resource) || !self.resource.is_own_body(self.subresource) {
-            return Ok(None);
+            return Ok(Some(Cow::Borrowed(object)));
         }
-        let mut object = object.clone();
-        self.resource.store(&mut object);
-        if version.is_converted() {
-            version.show_stored(&mut object);
-        }
-        Ok(Some(object))
+        self.resource.convert_to(version, object.clone()).await.map(|object| Some(Cow::Owned(object)))
     }
 
     /// Puts what somebody has made of the new object, as [`Request::seen_as`] has shown it, in its place: it is decoded, loses what its
     /// schema does not know, and gets its defaults. Whether anything has changed.
-    pub fn replace(&mut self, version: &Served, mut object: Value) -> Result<bool, Status> {
+    pub async fn replace(&mut self, version: &Served, mut object: Value) -> Result<bool, Status> {
         let Target { cx, res, sub, .. } = self.target;
         let lenient = Context { field_validation: FieldValidation::Ignore, ..cx.clone() };
         if let (Some(Behaviour::Scale), Some(own)) = (res.behaviour(sub), &mut self.object) {
@@ -207,10 +201,7 @@ impl<'a> Request<'a> {
         }
         version.decode(&lenient, sub, &mut object, Vec::new())?;
         if !std::ptr::eq(version, res) && res.is_own_body(sub) {
-            version.store(&mut object);
-            if res.is_converted() {
-                res.show_stored(&mut object);
-            }
+            object = version.convert_to(res, object).await?;
         }
         if res.is_own_body(sub) {
             res.strategy.apply_defaults(&mut object);
@@ -254,13 +245,6 @@ impl<'a> Request<'a> {
     /// The object as the plugins leave it.
     pub(crate) fn into_object(self) -> Option<Value> {
         self.object
-    }
-}
-
-fn cow_of(made: Option<Value>, own: Option<&Value>) -> Cow<'_, Value> {
-    match (made, own) {
-        (None, Some(own)) => Cow::Borrowed(own),
-        (made, _) => Cow::Owned(made.unwrap_or_default()),
     }
 }
 

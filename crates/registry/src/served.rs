@@ -191,6 +191,24 @@ impl Served {
         self.schema.settle(object);
     }
 
+    /// An object of this version as one of another version of the resource.
+    pub(crate) async fn convert_to(&self, version: &Self, mut object: Value) -> Result<Value, Status> {
+        match self.converter.as_ref().or(version.converter.as_ref()) {
+            Some(converter) => {
+                let converted = convert(&**converter, vec![object], &version.def.api_version()).await?;
+                object = converted.into_iter().next().ok_or_else(|| Status::internal("a conversion has lost an object"))?;
+                version.schema.settle(&mut object);
+            }
+            None => {
+                self.store(&mut object);
+                if version.is_converted() {
+                    version.show_stored(&mut object);
+                }
+            }
+        }
+        Ok(object)
+    }
+
     /// Makes an object of this version one of the stored version.
     pub(crate) fn store(&self, object: &mut Value) {
         if let Some(conversion) = self.conversion() {

@@ -116,7 +116,7 @@ impl Admission for MutatingAdmissionWebhook {
         let hooks = configurations.iter().flat_map(|configuration| configuration.value.iter());
         let mut called = false;
         for (index, hook) in hooks.enumerate() {
-            let Some(version) = hook.matches(a, &self.0.authorizer)? else { continue };
+            let Some(version) = hook.matches(a, &self.0.authorizer).await? else { continue };
             if again && !a.invoked(Self::NAME).is_due(&hook.key) {
                 continue;
             }
@@ -125,8 +125,8 @@ impl Admission for MutatingAdmissionWebhook {
             let verdict = self.0.call(hook, a, &version, &place).await?;
             let patched = match verdict.map(|verdict| verdict.object) {
                 Some(Some(object)) => match &version {
-                    Match::Asked => a.replace(a.resource, object),
-                    Match::Other(served) => a.replace(served, object),
+                    Match::Asked => a.replace(a.resource, object).await,
+                    Match::Other(served) => a.replace(served, object).await,
                 }
                 .map_err(|status| Status::internal(status.message))?,
                 _ => false,
@@ -173,7 +173,7 @@ impl Admission for ValidatingAdmissionWebhook {
         let configurations = self.0.configurations(a.registry);
         let mut relevant = Vec::new();
         for hook in configurations.iter().flat_map(|configuration| configuration.value.iter()) {
-            if let Some(version) = hook.matches(a, &self.0.authorizer)? {
+            if let Some(version) = hook.matches(a, &self.0.authorizer).await? {
                 relevant.push((hook, version));
             }
         }

@@ -30,8 +30,13 @@ pub(super) struct Sight<'r> {
 
 impl<'r> Sight<'r> {
     /// Of a request, as a version of its resource. What the policy does not speak of is not looked up.
-    pub(super) fn new(policy: &Policy, a: &'r Request<'_>, version: &Served, authorizer: &'r Authorizer) -> Result<Self, Status> {
-        let (object, old) = a.seen_as(version)?;
+    pub(super) async fn new(
+        policy: &Policy,
+        a: &'r Request<'_>,
+        version: &Served,
+        authorizer: &'r Authorizer,
+    ) -> Result<Self, Status> {
+        let (object, old) = a.seen_as(version).await?;
         let in_namespace = policy.uses_namespace && !a.namespace.is_empty() && !is_namespace(a);
         Ok(Self {
             object,

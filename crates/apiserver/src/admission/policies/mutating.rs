@@ -30,15 +30,16 @@ impl MutatingAdmissionPolicy {
     }
 
     /// Whether the match conditions of a policy hold.
-    fn holds(&self, invocation: &Invocation, a: &Request<'_>) -> Result<bool, Stop> {
-        let sight = Sight::new(&invocation.policy, a, invocation.version.served(a), &self.authorizer).map_err(Stop::Status)?;
+    async fn holds(&self, invocation: &Invocation, a: &Request<'_>) -> Result<bool, Stop> {
+        let sight = Sight::new(&invocation.policy, a, invocation.version.served(a), &self.authorizer).await;
+        let sight = sight.map_err(Stop::Status)?;
         sight.holds(&invocation.policy, invocation.param.as_ref()).map_err(Stop::Denied)
     }
 
     /// The object after one mutation, none when it changes nothing.
-    fn mutated(&self, invocation: &Invocation, mutation: &Mutation, a: &Request<'_>) -> Result<Option<Value>, Stop> {
+    async fn mutated(&self, invocation: &Invocation, mutation: &Mutation, a: &Request<'_>) -> Result<Option<Value>, Stop> {
         let (policy, version) = (&*invocation.policy, invocation.version.served(a));
-        let sight = Sight::new(policy, a, version, &self.authorizer).map_err(Stop::Status)?;
+        let sight = Sight::new(policy, a, version, &self.authorizer).await.map_err(Stop::Status)?;
         let Some(object) = sight.object() else { return Ok(None) };
         let mut evaluation = sight.evaluation(policy, invocation.param.as_ref()).map_err(Stop::Denied)?;
         let denied = |failure: super::super::conditions::Failure| Stop::Denied(failure.to_string());
@@ -56,13 +57,13 @@ impl MutatingAdmissionPolicy {
     }
 
     /// Evaluates a policy; whether it has changed the object.
-    fn run(&self, invocation: &Invocation, a: &mut Request<'_>) -> Result<bool, Stop> {
+    async fn run(&self, invocation: &Invocation, a: &mut Request<'_>) -> Result<bool, Stop> {
         let mut changed = false;
         for mutation in &invocation.policy.mutations {
-            let Some(object) = self.mutated(invocation, mutation, a)? else { continue };
+            let Some(object) = self.mutated(invocation, mutation, a).await? else { continue };
             let replaced = match &invocation.version {
-                Match::Asked => a.replace(a.resource, object),
-                Match::Other(served) => a.replace(served, object),
+                Match::Asked => a.replace(a.resource, object).await,
+                Match::Other(served) => a.replace(served, object).await,
             };
             changed |= replaced.map_err(|status| Stop::Denied(status.message))?;
         }
@@ -101,9 +102,9 @@ impl Admission for MutatingAdmissionPolicy {
         }
         for invocation in &invocations {
             let key = invocation.key();
-            let outcome = match self.holds(invocation, a) {
+            let outcome = match self.holds(invocation, a).await {
                 Ok(true) if again && !a.invoked(Self::NAME).is_due(&key) => continue,
-                Ok(true) => self.run(invocation, a),
+                Ok(true) => self.run(invocation, a).await,
                 Ok(false) => continue,
                 Err(stop) => Err(stop),
             };

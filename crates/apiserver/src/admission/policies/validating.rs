@@ -69,7 +69,7 @@ impl Admission for ValidatingAdmissionPolicy {
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for invocation in &invocations {
             let Invocation { policy, binding, .. } = invocation;
-            let verdict = judge(invocation, a, &self.authorizer)?;
+            let verdict = judge(invocation, a, &self.authorizer).await?;
             for denial in verdict.denials {
                 if let Some(refusal) = act(a, policy, binding, denial) {
                     refused.get_or_insert(refusal);
@@ -138,11 +138,11 @@ fn refusal(a: &Request<'_>, message: String, reason: Option<&str>) -> Status {
 }
 
 /// Evaluates a policy.
-fn judge(invocation: &Invocation, a: &Request<'_>, authorizer: &Authorizer) -> Result<Verdict, Status> {
+async fn judge(invocation: &Invocation, a: &Request<'_>, authorizer: &Authorizer) -> Result<Verdict, Status> {
     let (policy, param) = (&*invocation.policy, invocation.param.as_ref());
     let mut verdict = Verdict::default();
     let failed = |index: usize, why: String| (!policy.fails_open).then_some(Denial { index, message: why, reason: None });
-    let sight = Sight::new(policy, a, invocation.version.served(a), authorizer)?;
+    let sight = Sight::new(policy, a, invocation.version.served(a), authorizer).await?;
     match sight.holds(policy, param) {
         Ok(true) => {}
         Ok(false) => return Ok(verdict),

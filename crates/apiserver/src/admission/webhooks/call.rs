@@ -41,7 +41,7 @@ pub(super) async fn call(hook: &Hook, a: &Request<'_>, version: &Served, is_muta
         let why = format!("admission webhook \"{}\" does not support dry run", hook.name);
         return Err(Failure::Internal(Status::bad_request(why)));
     }
-    let (object, old) = a.seen_as(version).map_err(|status| Failure::Internal(Status::internal(status.message)))?;
+    let (object, old) = a.seen_as(version).await.map_err(|status| Failure::Internal(Status::internal(status.message)))?;
     let uid = names::new_uid();
     let body = {
         let attributes = Attributes::new(a, version);

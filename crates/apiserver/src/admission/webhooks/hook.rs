@@ -70,14 +70,14 @@ impl Hook {
     }
 
     /// The version in which it wants to see the request, none when the request does not concern it.
-    pub(super) fn matches(&self, a: &Request<'_>, authorizer: &Authorizer) -> Result<Option<Match>, Status> {
+    pub(super) async fn matches(&self, a: &Request<'_>, authorizer: &Authorizer) -> Result<Option<Match>, Status> {
         let criteria = self.criteria.as_ref().map_err(Status::internal)?;
         let Some(found) = criteria.matches(a)? else { return Ok(None) };
         if self.conditions.is_empty() {
             return Ok(Some(found));
         }
         let version = found.served(a);
-        let (object, old) = a.seen_as(version)?;
+        let (object, old) = a.seen_as(version).await?;
         let request = Attributes::new(a, version).to_value();
         let variables = [
             ("object", conditions::value(object.as_deref())),

@@ -14,6 +14,7 @@ use super::{DEFINITIONS, ask, define, get, send};
 use crate::https::Https;
 use crate::server::{Server, admin, namespace, serve};
 use crate::watch::Watch;
+use crate::webhooks::{Hooks, MUTATING, patch, register};
 
 const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
 const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
@@ -236,4 +237,22 @@ async fn webhooks_that_lie() {
     let url = format!("https://localhost:{}/convert?timeout=30s", hook.https.port);
     let message = answer.json()["message"].as_str().unwrap().to_owned();
     assert!(message.starts_with(&format!("{of} failed: Post \"{url}\": dial tcp ")), "{message}");
+}
+
+/// An admission webhook that asks for one version sees requests for another one in it, and changes them there.
+#[tokio::test]
+async fn admission_sees_the_version_that_it_asks_for() {
+    let (server, hook) = with_hook().await;
+    let hooks = Hooks::serve(&server.tasks, |_, question| {
+        let port = question["object"]["port"].as_str().unwrap_or_default();
+        patch(&json!([{"op": "replace", "path": "/port", "value": format!("{port}9")}]))
+    })
+    .await;
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v2"], "resources": ["foos"]}]);
+    let admission = hooks.hook("ports", &[], &[], json!({"rules": rules}));
+    register(&server.api, MUTATING, "ports", &[admission]).await;
+    let made = ask(&server.api, 201, &format!("POST {V1}"), &foo("a", json!({"hostPort": "h:80"}))).await;
+    assert_eq!((&made["apiVersion"], &made["hostPort"]), (&json!("example.com/v1"), &json!("h:809")));
+    assert_eq!(hooks.asked_at("/ports")[0]["object"]["host"], "h");
+    assert_eq!(hook.calls.load(Ordering::SeqCst), 2);
 }
