@@ -84,6 +84,7 @@ fn top_tells_what_pods_use() {
     let pod = &summary["pods"][0];
     assert!(pod["containers"][0]["cpu"]["usageCoreNanoSeconds"].as_u64() > Some(1_000_000_000), "{pod}");
     assert!(pod["memory"]["workingSetBytes"].as_u64() > Some(10_000), "{pod}");
+    assert!(pod["containers"][0]["rootfs"]["usedBytes"].is_u64(), "{pod}");
     assert!(pod["network"]["rxBytes"].is_u64() && summary["node"]["fs"]["capacityBytes"].as_u64() > Some(0), "{summary}");
 }
 
@@ -164,6 +165,19 @@ fn autoscalers_of_any_kind() {
     c.k_with("apply -f -", &scaler("nowhere", r#"{"apiVersion": "x.example/v1", "kind": "Thing", "name": "x"}"#));
 
     eventually("a custom resource is brought below its maximum", || (get(&c, "engine e")["spec"]["replicas"] == 3).then_some(()));
+    // A disruption budget knows the size of the custom resource too.
+    let owner = format!(
+        r#"{{"apiVersion": "sea.example/v1", "kind": "Engine", "name": "e", "controller": true, "uid": {}}}"#,
+        get(&c, "engine e")["metadata"]["uid"]
+    );
+    let piston = format!(
+        r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "piston", "labels": {{"app": "piston"}}, "ownerReferences": [{owner}]}},
+        "spec": {{"terminationGracePeriodSeconds": 0, "containers": [
+        {{"name": "c", "image": "127.0.0.1:5000/busybox:1.36", "command": ["sleep", "3600"]}}]}}}}"#
+    );
+    c.k_with("apply -f -", &piston);
+    c.k("create poddisruptionbudget pistons --selector=app=piston --max-unavailable=1");
+    c.k("wait --for=jsonpath={.status.expectedPods}=3 pdb/pistons --timeout=60s");
     let reason = |name: &str, kind: &str, expected: &str| {
         eventually(&format!("{expected} of {name}"), || {
             (condition(&c, name, kind) == ("False".into(), expected.into())).then_some(())

@@ -74,6 +74,7 @@ fn three_nodes_are_one_cluster() {
     let pods = start_web(&c);
     every_pod_reaches_every_pod(&c, &pods);
     every_node_has_the_port(&c);
+    every_node_and_pod_is_measured(&c);
     the_api_reaches_kubelets(&c, &pods[2].1);
     joined_by_certificates(&c);
     for number in [2, 3] {
@@ -114,6 +115,16 @@ fn every_node_has_the_port(c: &Cluster) {
             assert!(NODES.contains(&answer.stdout.trim()), "{address} from host {host}: {answer:?}");
         }
     }
+}
+
+fn every_node_and_pod_is_measured(c: &Cluster) {
+    let names = |table: String| {
+        let lines = table.lines().map(|line| line.split_whitespace().next().unwrap_or_default().to_owned());
+        lines.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(c.k("top nodes --no-headers")), NODES.map(str::to_owned).into());
+    let pods = pods(c).into_iter().map(|(_, name, _)| name).collect();
+    assert_eq!(names(c.k("top pods -l app=web --no-headers")), pods);
 }
 
 fn the_api_reaches_kubelets(c: &Cluster, pod: &str) {

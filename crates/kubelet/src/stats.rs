@@ -1,6 +1,6 @@
 //! What the node, its pods and their containers use. It is read when somebody asks and at no other time.
 //!
-//! The forms are upstream's: the summary (`k8s.io/kubelet/pkg/apis/stats/v1alpha1`), the resource metrics (KEP-1206) and those
+//! The forms are upstream's: the summary (`k8s.io/kubelet/pkg/apis/stats/v1alpha1`), the resource metrics (KEP-727) and those
 //! of cAdvisor.
 
 mod cadvisor;
@@ -56,9 +56,33 @@ pub(crate) struct ContainerUsage {
     pub(crate) image: String,
     pub(crate) started: Timestamp,
     pub(crate) usage: Usage,
+    /// Bytes on disk, where they were asked for.
+    pub(crate) disk: Disk,
 }
 
-/// Reads everything.
+/// Bytes that a container has on the node's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// What it changed of its image.
+    pub(crate) rootfs: Option<u64>,
+    pub(crate) logs: Option<u64>,
+}
+
+/// Measures what the containers have on disk, which takes longer than all else.
+pub(crate) async fn measure_disks(cx: &Arc<Context>, snapshot: &mut Snapshot) {
+    for pod in &mut snapshot.pods {
+        let logs = cx.options.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
+        for container in &mut pod.containers {
+            let log = logs.join(&container.name);
+            container.disk = Disk {
+                rootfs: cx.runtime().container_disk_usage(&container.id).await.ok(),
+                logs: tokio::task::spawn_blocking(move || runtime::disk_usage(&log)).await.ok(),
+            };
+        }
+    }
+}
+
+/// Reads everything but what is on disk.
 pub(crate) async fn collect(cx: &Arc<Context>, pods: &[Arc<Pod>]) -> Result<Snapshot, Error> {
     let runtime = cx.runtime();
     let (sandboxes, containers) = (runtime.sandboxes().await?, runtime.containers(None).await?);
@@ -104,6 +128,7 @@ fn assemble(
                 image: container.image_reference.clone(),
                 started: container.started.unwrap_or(container.created),
                 usage: usages.containers.remove(&container.id)?,
+                disk: Disk::default(),
             })
         };
         let containers: Vec<ContainerUsage> = members.iter().filter_map(of_container).collect();

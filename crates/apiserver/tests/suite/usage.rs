@@ -99,3 +99,23 @@ async fn the_metrics_api_is_an_api_like_others() {
         tokio::task::yield_now().await;
     }
 }
+
+/// An APIService with a service takes the API over from this server, and gives it back when it goes.
+#[tokio::test]
+async fn an_installed_metrics_server_is_asked_instead() {
+    let server = cluster().await;
+    let until = async |code: u16| {
+        while admin(&server.api, &format!("GET {GROUP}/nodes")).await.code != code {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(200).await;
+    let services = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let spec = json!({"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+        "insecureSkipTLSVerify": true, "service": {"namespace": "kube-system", "name": "metrics-server"}});
+    put(&server, services, json!({"metadata": {"name": "v1beta1.metrics.k8s.io"}, "spec": spec})).await;
+    // There is no such service yet.
+    until(503).await;
+    assert_eq!(admin(&server.api, &format!("DELETE {services}/v1beta1.metrics.k8s.io")).await.code, 200);
+    until(200).await;
+}

@@ -91,7 +91,10 @@ impl Api {
 
     /// The same as upstream's summary, with rates since the summary before.
     pub(super) async fn summary(&self, only_cpu_and_memory: bool) -> Result<Value, ApiError> {
-        let snapshot = self.usage().await?;
+        let mut snapshot = self.usage().await?;
+        if !only_cpu_and_memory {
+            stats::measure_disks(&self.cx, &mut snapshot).await;
+        }
         let earlier = self.earlier.lock().replace(Earlier::of(&snapshot));
         Ok(stats::summary(&snapshot, earlier.as_ref(), only_cpu_and_memory))
     }

@@ -1,4 +1,4 @@
-//! `/metrics/resource`: what autoscaling needs, and no more (KEP-1206).
+//! `/metrics/resource`: what autoscaling needs, and no more (KEP-727).
 
 use super::page::{Labels, Page, seconds};
 use super::{ContainerUsage, PodUsage, Snapshot};

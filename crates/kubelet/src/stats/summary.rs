@@ -65,7 +65,24 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
             of_node["rlimit"] = json!({"time": now, "maxpid": processes.total, "curproc": running});
         }
     }
-    let pods: Vec<Value> = snapshot.pods.iter().map(|pod| of_pod(pod, now, &cpu, only_cpu_and_memory)).collect();
+    let of_disk = |pod: &PodUsage, mut value: Value| {
+        let disks = pod.containers.iter().map(|container| container.disk);
+        let all: u64 = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().sum();
+        value["ephemeral-storage"] = used(now, all, node.supplies.disk);
+        for (index, disk) in disks.enumerate() {
+            for (name, bytes) in [("rootfs", disk.rootfs), ("logs", disk.logs)] {
+                if let Some(bytes) = bytes {
+                    value["containers"][index][name] = used(now, bytes, node.supplies.disk);
+                }
+            }
+        }
+        value
+    };
+    let pods = snapshot.pods.iter().map(|pod| {
+        let value = of_pod(pod, now, &cpu, only_cpu_and_memory);
+        if only_cpu_and_memory { value } else { of_disk(pod, value) }
+    });
+    let pods: Vec<Value> = pods.collect();
     json!({"node": of_node, "pods": pods})
 }
 
@@ -110,6 +127,16 @@ fn interface(one: &Interface) -> Value {
     let Counters { bytes: rx, errors: rx_errors, .. } = received;
     let Counters { bytes: tx, errors: tx_errors, .. } = sent;
     json!({"name": name, "rxBytes": rx, "rxErrors": rx_errors, "txBytes": tx, "txErrors": tx_errors})
+}
+
+/// What something has on the node's disk.
+fn used(now: Timestamp, bytes: u64, disk: Option<Supply>) -> Value {
+    let mut fs = json!({"time": now, "usedBytes": bytes});
+    if let Some(disk) = disk {
+        fs["availableBytes"] = disk.available.into();
+        fs["capacityBytes"] = disk.total.into();
+    }
+    fs
 }
 
 fn file_system(now: Timestamp, disk: Option<Supply>, inodes: Option<Supply>) -> Value {

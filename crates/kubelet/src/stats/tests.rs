@@ -93,7 +93,8 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
 
 #[test]
 fn the_summary_has_rates_from_the_second_request_on() {
-    let (first, second) = (snapshot(2000, 1000), snapshot(2010, 21_000));
+    let (mut first, second) = (snapshot(2000, 1000), snapshot(2010, 21_000));
+    first.pods[0].containers[0].disk = Disk { rootfs: Some(30), logs: Some(12) };
     let check = |value: &Value, pointer: &str, expected: Value| {
         assert_eq!(value.pointer(pointer).cloned().unwrap_or_default(), expected, "{pointer}");
     };
@@ -103,9 +104,12 @@ fn the_summary_has_rates_from_the_second_request_on() {
     check(&shown, "/pods/0/podRef", json!({"name": "pod-a", "namespace": "ns", "uid": "a"}));
     check(&shown, "/pods/0/memory/availableBytes", json!(500));
     check(&shown, "/pods/0/network/name", json!("eth0"));
+    check(&shown, "/pods/0/containers/0/rootfs/usedBytes", json!(30));
+    check(&shown, "/pods/0/ephemeral-storage/usedBytes", json!(42));
     let shown = summary(&second, Some(&Earlier::of(&first)), true);
     check(&shown, "/pods/0/containers/0/cpu/usageNanoCores", json!(2000));
     check(&shown, "/node/cpu/usageNanoCores", json!(20_000));
     check(&shown, "/pods/0/network", Value::Null);
     check(&shown, "/node/fs", Value::Null);
+    check(&shown, "/pods/0/ephemeral-storage", Value::Null);
 }
