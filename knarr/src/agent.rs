@@ -52,6 +52,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
     ended
 }
 
+/// Starts the node, and ends only when it has to be built anew.
 async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()> {
     let identity = node::Identity::of(&options.node)?;
     std::fs::write(paths.node_name(), &identity.name)?;
@@ -65,14 +66,15 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
         ..node::Options::new(&options.node, identity, cluster, options.bind_address)
     };
     let name = node.identity.name.clone();
-    Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
+    let own = Some(node.identity.ip).filter(|_| options.node.node_ip.is_none());
+    let changed = Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
     for kind in [Kind::Client, Kind::Serving] {
         let keeper = member.clone().keep(kind, clients.kubelet(), tasks.clone());
         tasks.spawn_until_cancelled(format!("{} certificate", kind.name()), OnFailure::Shutdown, keeper);
     }
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
-    Ok(())
+    process::until_changed(own, Some(changed)).await
 }
 
 /// What the server says of the cluster; asks until it does.

@@ -48,15 +48,29 @@ pub(crate) async fn local_storage(client: Client) -> Result<()> {
         "provisioner": controllers::LOCAL_PROVISIONER,
         "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
     });
-    let binding = json!({
-        "metadata": {"name": "knarr:local-path-provisioner"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:persistent-volume-provisioner"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": ACCOUNT}],
-    });
+    let binding = |name: &str, role: &str| {
+        json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": ACCOUNT}],
+        })
+    };
+    // Directories are made and removed by the kubelets of their nodes; these verbs run nothing there.
+    let role = json!({"metadata": {"name": "knarr:local-path-directories"},
+        "rules": [{"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["update", "delete"]}]});
     let classes: Api<StorageClass> = Api::all(client.clone());
     present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("storage class local-path")?;
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    present(roles.create(&PostParams::default(), &serde_json::from_value(role)?).await).context("rights of local-path")?;
     let bindings: Api<ClusterRoleBinding> = Api::all(client);
-    present(bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await).context("rights of local-path")
+    for binding in [
+        binding("knarr:local-path-provisioner", "system:persistent-volume-provisioner"),
+        binding("knarr:local-path-directories", "knarr:local-path-directories"),
+    ] {
+        present(bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await)
+            .context("rights of local-path")?;
+    }
+    Ok(())
 }
 
 /// The class of Ingresses that Knarr serves, the default one unless there is another, and the rights of ingress. A class that is there

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Agent(Box<Agent>),
     /// Make, list and delete the tokens by which machines join.
     Token(Token),
+    /// Run a throw-away cluster on this machine, each node in a network of its own.
+    Dev(Dev),
     /// Say what is ready and what is not.
     Status(Status),
     /// Stop the pods of a server that has ended, and remove their network.
@@ -138,6 +140,44 @@ pub(crate) enum TokenCommand {
     Delete {
         /// The token's id, the six characters before the dot.
         id: String,
+    },
+}
+
+/// Where a throw-away cluster is kept when nothing is said.
+pub(crate) const DEV_DIRECTORY: &str = "/var/lib/knarr-dev";
+
+/// Options of `knarr dev`.
+#[derive(Args, Clone)]
+pub(crate) struct Dev {
+    /// Where everything of the cluster is kept; it is removed at the end. Another directory is another cluster.
+    #[arg(long, default_value = DEV_DIRECTORY, global = true)]
+    pub(crate) data_dir: PathBuf,
+    /// How many nodes it has.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=250))]
+    pub(crate) nodes: u8,
+    /// A TCP port of this machine's 127.0.0.1 that nodes reach at theirs, such as that of a registry of images.
+    #[arg(long)]
+    pub(crate) forward: Vec<u16>,
+    /// Return when the cluster is ready; `knarr dev stop` ends it.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<DevCommand>,
+}
+
+#[derive(Subcommand, Clone)]
+pub(crate) enum DevCommand {
+    /// End the cluster and remove all of it.
+    Stop,
+    /// Cut a node off from the others.
+    Cut {
+        /// The node's name: n1, n2, and so on.
+        node: String,
+    },
+    /// Connect a node again.
+    Heal {
+        /// The node's name.
+        node: String,
     },
 }
 

@@ -1,13 +1,13 @@
 //! What the subcommands do.
 
 mod killall;
-mod status;
+pub(crate) mod status;
 mod token;
 
 use anyhow::Result;
 
 use crate::cli::Command;
-use crate::{agent, server};
+use crate::{agent, dev, server};
 
 /// Runs one subcommand.
 pub(crate) fn run(command: Command) -> Result<()> {
@@ -15,6 +15,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Token(options) => token::run(&options),
+        Command::Dev(options) => dev::run(options),
         Command::Status(options) => status::run(&options),
         Command::Killall(options) => killall::run(&options),
         Command::Version => {

@@ -4,6 +4,7 @@ mod agent;
 mod bootstrap;
 mod cli;
 mod commands;
+mod dev;
 mod identity;
 mod kubeconfig;
 mod local;
@@ -24,16 +25,21 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The address by which this machine reaches others: that of its default route, else the first that is not loopback.
+/// The address by which this machine reaches others: that of its default route, else the first that is not loopback and not
+/// of the network of pods.
 fn default_address() -> Option<IpAddr> {
+    routed_address().or_else(|| {
+        let interfaces = nix::ifaddrs::getifaddrs().ok()?.filter(|interface| !interface.interface_name.starts_with("knarr"));
+        let mut addresses = interfaces.filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())));
+        addresses.find(|address| !address.is_loopback())
+    })
+}
+
+/// The address of this machine's default route.
+fn routed_address() -> Option<IpAddr> {
     // Connecting a datagram socket sends nothing; it makes the kernel choose the source address. The target is TEST-NET-1.
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
-    routed.ok().or_else(|| {
-        let interfaces = nix::ifaddrs::getifaddrs().ok()?;
-        let addresses = interfaces.filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())));
-        addresses.into_iter().find(|address| !address.is_loopback())
-    })
+    socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip()).ok()
 }
 
 fn main() -> ExitCode {

@@ -21,9 +21,10 @@ use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
 use runtime::api::{PodNetwork, Runtime};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::paths::Paths;
+use crate::process::Again;
 use crate::{cli, default_address};
 
 /// How the node's components talk to the API.
@@ -153,9 +154,11 @@ impl Node {
                 stub_domains: Default::default(),
             },
         };
+        let volumes = (controllers::LOCAL_VOLUMES.to_owned(), paths.volumes().display().to_string());
         let kubelet = kubelet::Options {
             node_ips: vec![options.identity.ip],
             data_dir: paths.kubelet(),
+            volumes_dir: paths.volumes(),
             pod_logs_dir: paths.pod_logs(),
             client: clients.kubelet(),
             informers,
@@ -167,19 +170,20 @@ impl Node {
             pod_max_pids: Some(i64::from(options.pod_max_pids)).filter(|most| *most > 0),
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),
-            annotations: options.annotations.clone(),
+            annotations: options.annotations.clone().into_iter().chain([volumes]).collect(),
             server: Some(endpoint(&options, certificates)?),
             node_name: options.identity.name,
         };
         Ok(Self { network, kubelet, publish, readiness: readiness.clone(), tasks: tasks.clone() })
     }
 
-    /// Starts the node's components.
-    pub(crate) async fn start(self) -> Result<()> {
+    /// Starts the node's components. Tells when the node has to be built anew.
+    pub(crate) async fn start(self) -> Result<mpsc::Receiver<Again>> {
         let Self { network, kubelet, publish, readiness, tasks } = self;
-        network.spawn(publish);
+        let (again, changed) = mpsc::channel(1);
+        network.spawn(publish, again);
         kubelet::start(kubelet, tasks, readiness.gate("kubelet")).await?;
-        Ok(())
+        Ok(changed)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use base::tasks::{Failures, OnFailure, Tasks};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// How long after the start the code that only the start needs is let go of.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -21,7 +24,8 @@ pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
     if let Err(error) = base::budgets::descriptors::raise() {
         tracing::warn!(%error, "cannot raise the limit of descriptors");
     }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work);
+    again(ended)
 }
 
 /// What ends the process: a signal, or the failure of a task.
@@ -51,6 +55,58 @@ impl Ending {
             _ = self.interrupt.recv() => Ok(()),
             failure = self.failures.recv() => failure.map_or(Ok(()), |failure| Err(failure.into())),
         }
+    }
+}
+
+/// Why a process starts again: what its node was built for has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Again {
+    /// The default route has another address.
+    #[error("this machine has another address, {0}")]
+    Address(IpAddr),
+    /// The node was deleted, and has been given other ranges since.
+    #[error("the node has other pod ranges: {0}")]
+    Ranges(String),
+}
+
+/// Waits until the node must be built anew, which is an error. `own` is the address that the machine had by itself, none if it was
+/// given; the node tells what else has changed.
+pub(crate) async fn until_changed(own: Option<IpAddr>, node: Option<mpsc::Receiver<Again>>) -> Result<()> {
+    let told = async {
+        let Some(mut node) = node else { return std::future::pending().await };
+        match node.recv().await {
+            Some(again) => again,
+            None => std::future::pending().await,
+        }
+    };
+    let again = tokio::select! {
+        again = told => again,
+        address = moved(own) => Again::Address(address?),
+    };
+    Err(again.into())
+}
+
+/// Waits until the default route has another address than `own`.
+async fn moved(own: Option<IpAddr>) -> Result<IpAddr> {
+    let Some(own) = own else { return std::future::pending().await };
+    let mut changes = network::addresses::Changes::new()?;
+    loop {
+        // A machine that is cut off has no address for the moment: it has not moved.
+        match crate::routed_address() {
+            Some(now) if now != own => return Ok(now),
+            _ => changes.next().await?,
+        }
+    }
+}
+
+/// Starts this program again in this process, with the same options, if that is why it has ended. Pods do not notice.
+fn again(ended: Result<()>) -> Result<()> {
+    match ended {
+        Err(error) if error.is::<Again>() => {
+            tracing::info!("{error}: starting again");
+            Err(std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec().into())
+        }
+        ended => ended,
     }
 }
 

@@ -61,7 +61,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     ended
 }
 
-/// Starts everything, each part when what it needs is there.
+/// Starts everything, each part when what it needs is there, and ends only when all has to be built anew.
 async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_tasks: &Tasks, components: &Tasks) -> Result<()> {
     let readiness = Readiness::default();
     let identity = node::Identity::of(&options.node)?;
@@ -88,7 +88,6 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::cluster_dns(identity::apiserver(&handle.api), dns).await?;
     bootstrap::local_storage(identity::apiserver(&handle.api)).await?;
-    let volumes = controllers::LocalVolumes { node: identity.name.clone(), root: paths.volumes() };
     let cluster = cluster(options, dns);
     let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
     let server = format!("https://{}", SocketAddr::new(node_ip, handle.address.port()));
@@ -97,7 +96,9 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
         bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
     });
-    start_controllers(options, &handle, &authority, volumes, &readiness, components);
+    start_controllers(options, &handle, &authority, &readiness, components);
+    let own = Some(identity.ip).filter(|_| options.node.node_ip.is_none());
+    let mut changed = None;
     if !options.no_agent {
         std::fs::write(paths.node_name(), &identity.name)?;
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
@@ -106,7 +107,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
             reserved_ports: std::iter::once(options.port).chain(options.ingress_ports()).collect(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
-        Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?;
+        changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
     }
     if options.has_ingress() {
         start_ingress(options, node_ip, &handle.api, &readiness, components)?;
@@ -115,7 +116,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     // Last: who sees the file may connect.
     kubeconfig::write(&paths.kubeconfig(), &paths.pki(), &authority, options.bind_address, handle.address.port())?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
-    Ok(())
+    process::until_changed(own, changed).await
 }
 
 /// What this server's cluster is, for its nodes.
@@ -182,7 +183,6 @@ fn start_controllers(
     options: &cli::Server,
     handle: &apiserver::Handle,
     authority: &Arc<Authority>,
-    volumes: controllers::LocalVolumes,
     readiness: &Readiness,
     tasks: &Tasks,
 ) {
@@ -201,7 +201,6 @@ fn start_controllers(
         authority: authority.clone(),
         cluster_cidrs: vec![options.cluster_cidr],
         clock: controllers::Clock::system(),
-        local_volumes: Some(volumes).filter(|_| !options.no_agent),
     };
     controllers::run(&controllers, tasks, readiness.gate("controllers"));
     let scheduler =

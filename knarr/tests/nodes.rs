@@ -61,22 +61,35 @@ fn start_web(c: &Cluster) -> Vec<(String, String, String)> {
     pods
 }
 
+/// What a pod says of its node, through its kubelet; nothing when that is not reached.
+fn node_of(c: &Cluster, pod: &str) -> String {
+    c.try_kubectl(&["exec", pod, "--", "sh", "-c", "echo $NODE"]).stdout.trim().to_owned()
+}
+
 /// What a host gets of a URL.
 fn fetch(c: &Cluster, host: u8, url: &str) -> Outcome {
     Outcome::of(c.on_host(host, "timeout").args(["10", "busybox", "wget", "-q", "-O", "-", url]))
 }
 
+/// Conformance: [sig-architecture] Conformance Tests should have at least two untainted nodes [Conformance]
+/// Conformance: [sig-network] Networking Granular Checks: Pods should function for intra-pod communication: http [NodeConformance] [Conformance]
+/// Conformance: [sig-network] Networking Granular Checks: Pods should function for node-pod communication: http [LinuxOnly] [NodeConformance] [Conformance]
 #[test]
 fn three_nodes_are_one_cluster() {
     let start = Instant::now();
     let mut c = Cluster::start_nodes(KNARR, 3);
     println!("three nodes ready after {:?}", start.elapsed());
+    assert_eq!(c.k("get nodes -o jsonpath={.items[*].spec.taints}"), "");
     let pods = start_web(&c);
     every_pod_reaches_every_pod(&c, &pods);
     every_node_has_the_port(&c);
     every_node_and_pod_is_measured(&c);
+    for (node, _, address) in &pods {
+        assert_eq!(fetch(&c, 2, &format!("http://{address}:8080/")).stdout.trim(), node);
+    }
     the_api_reaches_kubelets(&c, &pods[2].1);
     joined_by_certificates(&c);
+    volumes_are_on_their_nodes(&c);
     for number in [2, 3] {
         let pid = c.agent_pid(number);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -129,7 +142,7 @@ fn every_node_and_pod_is_measured(c: &Cluster) {
 
 fn the_api_reaches_kubelets(c: &Cluster, pod: &str) {
     assert_eq!(c.k(&format!("logs {pod}")).trim(), "serving");
-    assert_eq!(c.k(&format!("exec {pod} -- printenv NODE")).trim(), "n3");
+    assert_eq!(node_of(c, pod), "n3");
     assert_eq!(c.k("get --raw /api/v1/nodes/n3/proxy/healthz"), "ok");
     assert!(c.k("get --raw /api/v1/nodes/n3/proxy/metrics").contains("rest_client_requests_total"));
     let forward = c.background(&format!("port-forward pod/{pod} 18080:8080"));
@@ -139,6 +152,37 @@ fn the_api_reaches_kubelets(c: &Cluster, pod: &str) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("n3\n"), "{answer}");
+}
+
+/// A claim and its consumer, which must run on the third node.
+const CLAIM: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: consumer}
+spec:
+  nodeSelector: {kubernetes.io/hostname: n3}
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "echo kept > /data/file; exec sleep 10000"]
+      volumeMounts: [{name: data, mountPath: /data}]
+"#;
+
+fn volumes_are_on_their_nodes(c: &Cluster) {
+    c.k_with("apply -f -", CLAIM);
+    c.k("wait --for=condition=Ready pod/consumer --timeout=60s");
+    let directory = c.agent_dir(3).join("volumes").join(c.k("get pvc data -o jsonpath={.spec.volumeName}"));
+    eventually("the file is there", || (std::fs::read_to_string(directory.join("file")).ok()? == "kept\n").then_some(()));
+    c.k("delete pod/consumer pvc/data");
+    eventually("the volume goes with its claim", || (!directory.exists()).then_some(()));
+    assert_eq!(c.k("get pv -o name"), "");
 }
 
 /// Each agent asked for two certificates, and nobody had to approve them.
@@ -178,10 +222,7 @@ fn nodes_go_on_without_the_server() {
     c.start_agent(2);
     c.start_server();
     c.wait_nodes(3);
-    eventually("the agents' kubelets are reached", || {
-        let outcome = c.try_kubectl(&["exec", &before[1].1, "--", "printenv", "NODE"]);
-        (outcome.stdout.trim() == "n2").then_some(())
-    });
+    eventually("the agents' kubelets are reached", || (node_of(&c, &before[1].1) == "n2").then_some(()));
     assert_eq!(pods(&c), before);
     assert_eq!(ids(&c), containers, "the pods were adopted");
     // What is new reaches everybody.
@@ -217,9 +258,17 @@ fn nodes_come_and_go() {
         let outcome = c.try_kubectl(&["get", "lease", "-n", "kube-node-lease", "n3"]);
         (outcome.code != Some(0)).then_some(())
     });
-    // The machine is still known by its certificate, and may come back.
-    c.start_agent(3);
+    // The machine is still known by its certificate, and may come back. Its address is for it to find, and may change.
+    let token = c.token_file();
+    c.start_agent_with(3, &token, &["--node-name", "n3"]);
     c.wait_nodes(3);
+    let address = || c.k("get node n3 -o jsonpath={.status.addresses[?(@.type=='InternalIP')].address}");
+    assert_eq!(address(), "192.168.77.3");
+    c.move_host(3, 3, 33);
+    eventually("the node has its new address", || (address() == "192.168.77.33").then_some(()));
+    let pods = start_web(&c);
+    eventually("the kubelet is reached at its new address", || (node_of(&c, &pods[2].1) == "n3").then_some(()));
+    every_pod_reaches_every_pod(&c, &pods);
 }
 
 /// The ways from the server's node to others.

@@ -2,7 +2,8 @@
 //!
 //! It knows get, list, watch (also streaming lists and bookmarks), create with `generateName`, update, patch (merge,
 //! strategic as far as components use it, JSON patch refused), delete with finalizers and preconditions, the `status`
-//! subresource, `pods/binding`, `pods/eviction`, `namespaces/finalize`, field and label selectors, metadata-only
+//! subresource, `nodes/proxy` (every kubelet says yes), `pods/binding`, `pods/eviction`, `namespaces/finalize`, field and label
+//! selectors, metadata-only
 //! reads and discovery.
 
 mod api;

@@ -62,7 +62,7 @@ use certificates::signing::Signing;
 pub use clock::Clock;
 use controller::{Controller, Cx};
 use garbage::GarbageCollector;
-pub use local_path::{LocalVolumes, PROVISIONER as LOCAL_PROVISIONER};
+pub use local_path::{DIRECTORY as LOCAL_VOLUMES, PROVISIONER as LOCAL_PROVISIONER};
 use node_lifecycle::NodeLifecycle;
 use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
@@ -90,8 +90,6 @@ pub struct Options {
     pub cluster_cidrs: Vec<ipnet::IpNet>,
     /// The time of day.
     pub clock: Clock,
-    /// Where volumes are made on this machine; none are where it is no node.
-    pub local_volumes: Option<LocalVolumes>,
 }
 
 /// One line of the list.
@@ -146,10 +144,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
     entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),
     entry::<ephemeral::EphemeralVolumes>(|o, t| launch(ephemeral::EphemeralVolumes::new(&o.informers), o, t)),
-    entry::<local_path::LocalPath>(|o, t| match &o.local_volumes {
-        Some(place) => launch(local_path::LocalPath::new(&o.informers, place.clone()), o, t),
-        None => t.ready.ready(),
-    }),
+    entry::<local_path::LocalPath>(|o, t| launch(local_path::LocalPath::new(&o.informers), o, t)),
     entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),
     entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),
 ];

@@ -1,14 +1,12 @@
-//! Volumes that are directories on the node: made when the first consumer of a claim has been placed there, removed when their claim
+//! Volumes that are directories on a node: made when the first consumer of a claim has been placed there, removed when their claim
 //! is gone. What is in them outlives pods and the server.
+//!
+//! The node's kubelet makes and removes the directories, asked through the API; where they are the node says by an annotation.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +15,7 @@ use client::kube::api::PostParams;
 use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{
-    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
+    LocalVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
     PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -30,30 +28,67 @@ use crate::{meta, write};
 
 /// Who claims name as their provisioner.
 pub const PROVISIONER: &str = "knarr.io/local-path";
+/// The annotation of a Node that says in which directory its volumes are.
+pub const DIRECTORY: &str = "knarr.io/local-volumes";
+/// The annotation of a volume that says on which node it is.
+const NODE: &str = "knarr.io/node";
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Where the volumes of a node are.
-#[derive(Clone, Debug)]
-pub struct LocalVolumes {
-    /// The node, whose host name is its own.
-    pub node: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    node: String,
+    /// By which the scheduler finds the node again.
+    hostname: String,
     /// The directory of which each volume is a part.
-    pub root: PathBuf,
+    root: PathBuf,
+}
+
+impl Place {
+    /// Where a node has its volumes, if it makes any.
+    fn of(node: &Node) -> Option<Self> {
+        let root = meta::annotation(node, DIRECTORY).map(PathBuf::from).filter(|root| root.is_absolute())?;
+        let name = meta::name(node).to_owned();
+        let hostname = node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME)).unwrap_or(&name).clone();
+        Some(Self { node: name, hostname, root })
+    }
 }
 
 /// Keys with a namespace are claims, those without are volumes.
 pub(crate) struct LocalPath {
-    place: LocalVolumes,
+    nodes: Informer<Node>,
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
-    /// Volumes that were deleted before what is in them was.
-    left: Arc<Mutex<HashSet<String>>>,
+    /// Volumes that were deleted before what is in them was, and their nodes.
+    left: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl LocalPath {
-    pub(crate) fn new(informers: &Informers, place: LocalVolumes) -> Self {
-        Self { place, claims: informers.of(), volumes: informers.of(), classes: informers.of(), left: Arc::default() }
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self {
+            nodes: informers.of(),
+            claims: informers.of(),
+            volumes: informers.of(),
+            classes: informers.of(),
+            left: Arc::default(),
+        }
+    }
+
+    /// Where a claim's volume is to be: on the node that was chosen for its consumer, else on the first that makes volumes.
+    fn place_for(&self, claim: &PersistentVolumeClaim) -> Result<Place, Refusal> {
+        match meta::annotation(claim, SELECTED_NODE) {
+            Some(name) => {
+                let node = self.nodes.get(None, name).ok_or_else(|| Refusal::NoNode(name.to_owned()))?;
+                Place::of(&node).ok_or_else(|| Refusal::NoDirectory(name.to_owned()))
+            }
+            None => self.nodes.list().iter().find_map(|node| Place::of(node)).ok_or(Refusal::Nowhere),
+        }
+    }
+
+    /// Whether a node is there at all.
+    fn has_node(&self, name: &str) -> bool {
+        self.nodes.get(None, name).is_some()
     }
 }
 
@@ -62,11 +97,11 @@ impl Controller for LocalPath {
     const ACCOUNT: &'static str = "local-path-provisioner";
 
     fn sources(&self) -> Vec<Source> {
-        let (left, place) = (self.left.clone(), self.place.clone());
+        let left = self.left.clone();
         let of_volumes = Source::mapped(&self.volumes, move |change, queue| {
-            let Some(volume) = change.object().filter(|volume| directory(&place, volume).is_some()) else { return };
+            let Some((volume, node)) = change.object().and_then(|volume| Some((volume, home(volume)?))) else { return };
             if change.new.is_none() && deletes(volume) {
-                left.lock().insert(change.key.name.clone());
+                left.lock().insert(change.key.name.clone(), node.to_owned());
             }
             queue.add(change.key.clone());
         });
@@ -81,11 +116,18 @@ impl Controller for LocalPath {
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        match (&key.namespace, self.volumes.get(None, &key.name)) {
-            (Some(_), _) => self.provision(cx, key).await?,
-            (None, Some(volume)) => self.reclaim(cx, &volume).await?,
-            (None, None) if self.left.lock().contains(&key.name) => {
-                empty(self.place.root.join(&key.name)).await?;
+        if key.namespace.is_some() {
+            self.provision(cx, key).await?;
+            return Ok(Action::Done);
+        }
+        let left = self.left.lock().get(&key.name).cloned();
+        match (self.volumes.get(None, &key.name), left) {
+            (Some(volume), _) => self.reclaim(cx, &volume).await?,
+            (None, Some(node)) => {
+                // With a node that is gone went what was there.
+                if self.has_node(&node) {
+                    ask(cx, http::Method::DELETE, &node, &key.name).await?;
+                }
                 self.left.lock().remove(&key.name);
             }
             (None, None) => {}
@@ -106,11 +148,30 @@ fn deletes(volume: &PersistentVolume) -> bool {
     volume.spec.as_ref().is_some_and(|spec| spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete"))
 }
 
-/// The directory of a volume that was made here. Nothing else is ever removed.
-fn directory(place: &LocalVolumes, volume: &PersistentVolume) -> Option<PathBuf> {
+/// The node of a volume that was made by us: the kubelet there touches the directory of that name and no other.
+fn home(volume: &PersistentVolume) -> Option<&str> {
     let local = volume.spec.as_ref()?.local.as_ref()?;
-    let own = place.root.join(meta::name(volume));
-    (meta::annotation(volume, PROVISIONED_BY) == Some(PROVISIONER) && Path::new(&local.path) == own).then_some(own)
+    let named = Path::new(&local.path).file_name().is_some_and(|name| name == meta::name(volume));
+    if !named || meta::annotation(volume, PROVISIONED_BY) != Some(PROVISIONER) {
+        return None;
+    }
+    // Older volumes say it by their affinity only, where the host name is the node's.
+    meta::annotation(volume, NODE).or_else(|| hostname(volume))
+}
+
+fn hostname(volume: &PersistentVolume) -> Option<&str> {
+    let required = volume.spec.as_ref()?.node_affinity.as_ref()?.required.as_ref()?;
+    let mut terms = required.node_selector_terms.iter().flat_map(|term| term.match_expressions.iter().flatten());
+    let values = terms.find(|term| term.key == HOSTNAME)?.values.as_ref()?;
+    values.first().map(String::as_str)
+}
+
+/// Asks the kubelet of a node to make (PUT) or to remove (DELETE) the directory of a volume.
+async fn ask(cx: &Cx, method: http::Method, node: &str, volume: &str) -> Result<(), Error> {
+    let path = format!("/api/v1/nodes/{node}/proxy/knarr/volumes/{volume}");
+    let request = http::Request::builder().method(method).uri(path).body(Vec::new());
+    cx.client.request_text(request.map_err(kube::Error::HttpError)?).await?;
+    Ok(())
 }
 
 /// Why a claim gets no volume.
@@ -122,6 +183,12 @@ enum Refusal {
     Block,
     #[error("a volume cannot be made from another one")]
     Source,
+    #[error("node {0:?}, which was chosen for it, is not there")]
+    NoNode(String),
+    #[error("node {0:?}, which was chosen for it, makes no volumes")]
+    NoDirectory(String),
+    #[error("no node makes volumes")]
+    Nowhere,
 }
 
 fn check(claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
@@ -141,22 +208,21 @@ impl LocalPath {
         let Some(claim) = self.claims.by_key(key).filter(|claim| wants(claim)) else { return Ok(()) };
         let class = self.classes.get(None, volumes::class_of_claim(&claim).unwrap_or_default());
         let Some(class) = class.filter(|class| class.provisioner == PROVISIONER) else { return Ok(()) };
-        let elsewhere = meta::annotation(claim.as_ref(), SELECTED_NODE).is_some_and(|node| node != self.place.node);
         let name = format!("pvc-{}", meta::uid(claim.as_ref()));
-        if elsewhere || self.volumes.get(None, &name).is_some() {
+        if self.volumes.get(None, &name).is_some() {
             return Ok(());
         }
         let about = |kind, reason, message: String| cx.events.about(claim.as_ref(), kind, reason, message);
-        if let Err(refusal) = check(&claim) {
+        let failed = |why: String| {
             let class = meta::name(class.as_ref());
-            let message = format!("failed to provision volume with StorageClass {class:?}: {refusal}");
-            about(Type::Warning, "ProvisioningFailed", message);
-            return Err(Error::Other(refusal.to_string()));
-        }
+            about(Type::Warning, "ProvisioningFailed", format!("failed to provision volume with StorageClass {class:?}: {why}"));
+            Error::Other(why)
+        };
+        let place = check(&claim).and_then(|()| self.place_for(&claim)).map_err(|refusal| failed(refusal.to_string()))?;
         about(Type::Normal, "Provisioning", format!("External provisioner is provisioning volume for claim \"{key}\""));
-        make(self.place.root.join(&name)).await?;
+        ask(cx, http::Method::PUT, &place.node, &name).await.map_err(|error| failed(error.to_string()))?;
         let api: Api<PersistentVolume> = Api::all(cx.client.clone());
-        match api.create(&PostParams::default(), &volume(&self.place, &claim, &class, name.clone())).await {
+        match api.create(&PostParams::default(), &volume(&place, &claim, &class, name.clone())).await {
             Ok(_) => {
                 let message = format!("Successfully provisioned volume {name}; its capacity is not enforced");
                 about(Type::Normal, "ProvisioningSucceeded", message);
@@ -170,8 +236,11 @@ impl LocalPath {
     /// Removes a volume whose claim is gone, and before it what is in it.
     async fn reclaim(&self, cx: &Cx, volume: &PersistentVolume) -> Result<(), Error> {
         let released = volume.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Released"));
-        let Some(directory) = directory(&self.place, volume).filter(|_| released && deletes(volume)) else { return Ok(()) };
-        if let Err(error) = empty(directory).await {
+        let Some(node) = home(volume).filter(|_| released && deletes(volume)) else { return Ok(()) };
+        // With a node that is gone went what was there.
+        if self.has_node(node)
+            && let Err(error) = ask(cx, http::Method::DELETE, node, meta::name(volume)).await
+        {
             cx.events.about(volume, Type::Warning, "VolumeFailedDelete", error.to_string());
             return Err(error);
         }
@@ -180,12 +249,15 @@ impl LocalPath {
     }
 }
 
-fn volume(place: &LocalVolumes, claim: &PersistentVolumeClaim, class: &StorageClass, name: String) -> PersistentVolume {
+fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, name: String) -> PersistentVolume {
     let spec = claim.spec.clone().unwrap_or_default();
     let requested = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
     let capacity: BTreeMap<_, _> = requested.into_iter().filter(|(resource, _)| resource == "storage").collect();
-    let on_node =
-        NodeSelectorRequirement { key: HOSTNAME.to_owned(), operator: "In".to_owned(), values: Some(vec![place.node.clone()]) };
+    let on_node = NodeSelectorRequirement {
+        key: HOSTNAME.to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![place.hostname.clone()]),
+    };
     let term = NodeSelectorTerm { match_expressions: Some(vec![on_node]), match_fields: None };
     PersistentVolume {
         spec: Some(PersistentVolumeSpec {
@@ -201,43 +273,12 @@ fn volume(place: &LocalVolumes, claim: &PersistentVolumeClaim, class: &StorageCl
             ..Default::default()
         }),
         metadata: ObjectMeta {
-            annotations: Some([(PROVISIONED_BY.to_owned(), PROVISIONER.to_owned())].into()),
+            annotations: Some(
+                [(PROVISIONED_BY.to_owned(), PROVISIONER.to_owned()), (NODE.to_owned(), place.node.clone())].into(),
+            ),
             name: Some(name),
             ..Default::default()
         },
         status: None,
     }
-}
-
-fn failed(directory: &Path, error: impl std::fmt::Display) -> Error {
-    Error::Other(format!("{}: {error}", directory.display()))
-}
-
-/// Makes a directory that users in containers may write to.
-async fn make(directory: PathBuf) -> Result<(), Error> {
-    let at = directory.clone();
-    let work = move || -> io::Result<()> {
-        fs::create_dir_all(&at)?;
-        fs::set_permissions(&at, fs::Permissions::from_mode(0o777))
-    };
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| failed(&directory, error))?;
-    done.map_err(|error| failed(&directory, error))
-}
-
-/// Removes a directory with all that is in it, unless something is mounted there: that is not ours.
-async fn empty(directory: PathBuf) -> Result<(), Error> {
-    let at = directory.clone();
-    let work = move || -> io::Result<()> {
-        let table = fs::read_to_string("/proc/self/mountinfo")?;
-        let mut points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| point.replace("\\040", " "));
-        if let Some(point) = points.find(|point| Path::new(point).starts_with(&at)) {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{point} is mounted")));
-        }
-        match fs::remove_dir_all(&at) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    };
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| failed(&directory, error))?;
-    done.map_err(|error| failed(&directory, error))
 }

@@ -63,7 +63,6 @@ impl World {
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
             authority: Arc::new(base::tls::Authority::in_memory("ca").expect("an authority")),
-            local_volumes: None,
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
             clock: self.clock.clone(),
         }

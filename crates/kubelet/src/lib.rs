@@ -11,6 +11,7 @@
 //! | [`pod`] | one pod: state, plan, status, effects, task |
 //! | [`probes`], [`hooks`] | probes and lifecycle hooks |
 //! | [`volumes`], [`refs`] | volumes; watches on what pods refer to |
+//! | [`local_volumes`] | persistent volumes that are directories of this node |
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
 //! | [`qos`] | the cgroups above those of pods |
@@ -30,6 +31,7 @@ pub mod hooks;
 pub mod hosts;
 pub mod images;
 pub mod kubelet;
+mod local_volumes;
 pub mod logs;
 pub mod manager;
 pub mod node;

@@ -21,6 +21,8 @@ pub struct Options {
     pub node_ips: Vec<IpAddr>,
     /// State of pods: volumes, /etc/hosts files, termination messages.
     pub data_dir: PathBuf,
+    /// Persistent volumes that are directories of this node, one each.
+    pub volumes_dir: PathBuf,
     /// Container logs; `/var/log/pods` by convention.
     pub pod_logs_dir: PathBuf,
     /// A client with the identity `system:node:NAME`.

@@ -128,9 +128,25 @@ enum Route {
     Pods,
     Metrics,
     Usage(Usage),
-    Logs { namespace: String, pod: String, container: String },
-    Exec { attach: bool, namespace: String, pod: String, container: String },
-    PortForward { namespace: String, pod: String },
+    Logs {
+        namespace: String,
+        pod: String,
+        container: String,
+    },
+    Exec {
+        attach: bool,
+        namespace: String,
+        pod: String,
+        container: String,
+    },
+    PortForward {
+        namespace: String,
+        pod: String,
+    },
+    /// Of the provisioner of local volumes.
+    Volume {
+        name: String,
+    },
 }
 
 /// The forms in which the kubelet says what pods use.
@@ -153,6 +169,7 @@ fn route(path: &str) -> Option<Route> {
         ["metrics", "resource"] => Route::Usage(Usage::Resource),
         ["metrics", "cadvisor"] => Route::Usage(Usage::Cadvisor),
         ["stats", "summary"] => Route::Usage(Usage::Summary),
+        ["knarr", "volumes", name] => Route::Volume { name: own(name) },
         ["containerLogs", namespace, pod, container] => {
             Route::Logs { namespace: own(namespace), pod: own(pod), container: own(container) }
         }
@@ -177,6 +194,9 @@ fn metrics(request: &Request<Incoming>) -> Response<Body> {
 
 async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<Body> {
     let Some(route) = route(request.uri().path()) else { return text(StatusCode::NOT_FOUND, "404 page not found") };
+    if let Route::Volume { name } = route {
+        return volume(request.method(), &api, &name).await;
+    }
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are served");
     }
@@ -200,6 +220,20 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
             exec(request, api, tasks, &query, (attach, namespace, pod, container)).await
         }
         Route::PortForward { namespace, pod } => port_forward(request, api, tasks, namespace, pod),
+        Route::Volume { .. } => text(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+/// PUT makes the directory of a volume, DELETE removes it.
+async fn volume(method: &Method, api: &Api, name: &str) -> Response<Body> {
+    let is_wanted = match *method {
+        Method::PUT => true,
+        Method::DELETE => false,
+        _ => return text(StatusCode::METHOD_NOT_ALLOWED, "only PUT and DELETE are served"),
+    };
+    match api.keep_volume(name, is_wanted).await {
+        Ok(()) => text(StatusCode::OK, "ok"),
+        Err(error) => failure(&error),
     }
 }
 

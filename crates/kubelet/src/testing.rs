@@ -350,6 +350,7 @@ impl Cell {
             node_name: "n1".to_owned(),
             node_ips: vec!["10.1.0.1".parse().unwrap()],
             data_dir: self.directory.path().join("kubelet"),
+            volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: self.directory.path().join("logs"),
             client: self.fake.client(),
             informers: Informers::new(self.fake.client(), self.tasks.clone()),

@@ -1,6 +1,8 @@
 //! The node's network: pod network, service proxy, and the one nf_tables table that both share.
 //!
 //! - [`pod`]: bridge, addresses, veth pairs, host ports;
+//! - [`addresses`]: changes of the machine's own;
+//! - [`hosts`]: several hosts on one machine;
 //! - [`nft`]: the table, its pure contents and their encoding;
 //! - [`proxy`]: what Services and their endpoints contribute to it;
 //! - [`policy`]: what network policies contribute to it.
@@ -11,5 +13,5 @@ pub mod pod;
 pub mod policy;
 
 pub use nft::element::Protocol;
-pub use pod::{HostPort, Options, PodNetwork, teardown};
+pub use pod::{HostPort, Options, PodNetwork, addresses, hosts, teardown};
 pub mod proxy;

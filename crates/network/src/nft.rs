@@ -13,6 +13,7 @@ pub mod element;
 pub(crate) mod expr;
 pub mod features;
 pub mod host;
+pub(crate) mod outside;
 pub(crate) mod set;
 pub mod table;
 

@@ -7,6 +7,8 @@
 //! Cluster addresses that the node serves itself ([`Options::local_addresses`], the cluster DNS address) are put on
 //! the bridge: pods and host processes reach them before any Service or endpoint exists.
 
+pub mod addresses;
+pub mod hosts;
 mod ipam;
 pub mod overlay;
 mod rtnl;

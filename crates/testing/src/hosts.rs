@@ -131,6 +131,19 @@ impl Cluster {
         assert!(command.status().unwrap().success());
     }
 
+    /// Gives a host another address.
+    pub fn move_host(&self, number: u8, from: u8, to: u8) {
+        let address = |last: u8| format!("192.168.77.{last}/24");
+        // With the first address of a network the others of it go.
+        for arguments in [["del", &address(from)], ["add", &address(to)]] {
+            let mut command = self.on_host(number, "ip");
+            assert!(command.arg("address").args(arguments).args(["dev", "node0"]).status().unwrap().success());
+        }
+        // The default route went with the address that it was made for.
+        let mut command = self.on_host(number, "ip");
+        assert!(command.args(["route", "replace", "default", "via", "192.168.77.254"]).status().unwrap().success());
+    }
+
     /// A program that runs on a host.
     pub fn on_host(&self, number: u8, program: &str) -> Command {
         self.machine().command_on(number, Path::new(program))

@@ -131,7 +131,8 @@ impl Member {
     /// What there is of a certificate, if it is what would be asked for now.
     fn present(&self, kind: Kind) -> Option<Identity> {
         let (certificate, key) = self.files(kind);
-        Identity::load(&certificate, &key).ok()?.filter(|identity| identity.fits(&self.request(kind)))
+        let present = Identity::load(&certificate, &key).ok()?;
+        present.filter(|identity| identity.fits(&self.request(kind)) && identity.is_issued_by(&self.bundle))
     }
 
     /// Gets the first client certificate; a machine that has a valid one has joined already.

@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Status) -> Result<()> {
 }
 
 /// A report when everything is ready, else what is not.
-async fn look(paths: &Paths) -> Result<String> {
+pub(crate) async fn look(paths: &Paths) -> Result<String> {
     let path = paths.kubeconfig();
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{}: is a server running with this data directory?", path.display()))?;

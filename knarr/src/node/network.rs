@@ -11,12 +11,15 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use base::readiness::{Gate, Readiness};
 use base::tasks::{OnFailure, Tasks};
-use client::{Informers, Key};
+use client::{Changes, Informers, Key};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use network::pod::overlay::Overlay;
 use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+use crate::process::Again;
 
 /// Delay before the ways to other nodes are tried again, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -36,16 +39,17 @@ pub(super) struct Start {
 
 impl Start {
     /// Starts it; attached pods hear of the network by `publish`.
-    pub(super) fn spawn(self, publish: watch::Sender<Option<network::PodNetwork>>) {
+    pub(super) fn spawn(self, publish: watch::Sender<Option<network::PodNetwork>>, again: mpsc::Sender<Again>) {
         let tasks = self.tasks.clone();
-        tasks.spawn_until_cancelled("pod network", OnFailure::Shutdown, self.run(publish));
+        tasks.spawn_until_cancelled("pod network", OnFailure::Shutdown, self.run(publish, again));
     }
 
-    async fn run(self, publish: watch::Sender<Option<network::PodNetwork>>) -> Result<()> {
+    async fn run(self, publish: watch::Sender<Option<network::PodNetwork>>, again: mpsc::Sender<Again>) -> Result<()> {
         let gate = self.readiness.gate("pod-network");
         let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
         let policies_gate = self.readiness.gate("network-policies");
-        let pod_cidrs = self.pod_cidrs().await?;
+        let mut nodes = self.informers.of_selected::<ApiNode>(&format!("metadata.name={}", self.node_name)).changes();
+        let pod_cidrs = other_ranges(&mut nodes, &[]).await?;
         let options = network::Options { pod_cidrs: pod_cidrs.clone(), ..self.options };
         let inner_cidrs = [&options.cluster_cidrs[..], &options.service_cidrs].concat();
         let policies = network::policy::Options {
@@ -64,29 +68,34 @@ impl Start {
         }
         let server = dns::Server::bind(self.dns, self.tasks.clone()).await?;
         server.run(&self.proxy_informers, dns_gate);
-        let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs, inner_cidrs };
+        let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs: pod_cidrs.clone(), inner_cidrs };
         let informers = self.proxy_informers.clone();
         let run = network::policy::run(policies, informers, pods.table().clone(), self.admissions, policies_gate);
         self.tasks
             .spawn_until_cancelled("network policies", OnFailure::Shutdown, async { run.await.map(|never| match never {}) });
         let run = network::proxy::run(proxy, self.proxy_informers, pods.table().clone(), proxy_gate, self.tasks.clone());
         self.tasks.spawn_until_cancelled("service proxy", OnFailure::Shutdown, async { run.await.map(|never| match never {}) });
+        // A node that was deleted and is there again may have been given other ranges: the old ones are another's by now.
+        let others = other_ranges(&mut nodes, &pod_cidrs).await?;
+        let ranges = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        // Who does not listen ends anyway.
+        let _ = again.send(Again::Ranges(ranges)).await;
         // The sender lives as long as pods may be attached.
         publish.closed().await;
         Ok(())
     }
+}
 
-    /// Waits for the node's pod ranges, which a controller assigns.
-    async fn pod_cidrs(&self) -> Result<Vec<ipnet::IpNet>> {
-        let nodes = self.informers.of_selected::<ApiNode>(&format!("metadata.name={}", self.node_name));
-        let mut changes = nodes.changes();
-        loop {
-            let change = changes.next().await;
-            let spec = change.new.as_ref().and_then(|node| node.spec.as_ref());
-            let cidrs = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
-            if !cidrs.is_empty() {
-                return cidrs.iter().map(|cidr| cidr.parse().with_context(|| format!("pod CIDR {cidr:?}"))).collect();
-            }
+/// Waits for the node's pod ranges, which a controller assigns, until they are there and are not `known`.
+async fn other_ranges(changes: &mut Changes<ApiNode>, known: &[IpNet]) -> Result<Vec<IpNet>> {
+    loop {
+        let change = changes.next().await;
+        let spec = change.new.as_ref().and_then(|node| node.spec.as_ref());
+        let cidrs = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+        let parsed = cidrs.iter().map(|cidr| cidr.parse().with_context(|| format!("pod CIDR {cidr:?}")));
+        let cidrs = parsed.collect::<Result<Vec<IpNet>>>()?;
+        if !cidrs.is_empty() && cidrs != known {
+            return Ok(cidrs);
         }
     }
 }

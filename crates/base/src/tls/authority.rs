@@ -135,28 +135,13 @@ impl Authority {
         if let Some(identity) = Identity::load(&certificate, &key)?
             && identity.fits(request)
             && !identity.is_due(SystemTime::now())
-            && self.signed(&identity)
+            && identity.is_issued_by(&self.bundle)
         {
             return Ok(identity);
         }
         let identity = self.issue(request)?;
         identity.store(&certificate, &key)?;
         Ok(identity)
-    }
-
-    /// Whether the identity names this authority as its issuer, so that a replaced authority replaces what it issued.
-    fn signed(&self, identity: &Identity) -> bool {
-        let key_id = |pem: &str, own: bool| -> Option<Vec<u8>> {
-            use x509_parser::prelude::*;
-            let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-            let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-            certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-                ParsedExtension::SubjectKeyIdentifier(id) if own => Some(id.0.to_vec()),
-                ParsedExtension::AuthorityKeyIdentifier(id) if !own => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-                _ => None,
-            })
-        };
-        key_id(&self.bundle, true) == key_id(&identity.certificate, false)
     }
 }
 
@@ -228,6 +213,25 @@ impl Identity {
             wanted.iter().all(|name| have.contains(name)) && user.is_none_or(|user| names.into_iter().any(|name| name == user))
         })
         .unwrap_or(false)
+    }
+
+    /// Whether the leaf names an authority of this bundle as its issuer, so that a replaced authority replaces what it issued.
+    pub fn is_issued_by(&self, bundle: &str) -> bool {
+        use x509_parser::prelude::*;
+        let issuer = self.with_leaf(|leaf| {
+            leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+                _ => None,
+            })
+        });
+        let Ok(Some(issuer)) = issuer else { return false };
+        let is_it = |der: CertificateDer<'_>| {
+            let Ok((_, authority)) = X509Certificate::from_der(&der) else { return false };
+            authority.extensions().iter().any(
+                |extension| matches!(extension.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(id) if id.0 == issuer),
+            )
+        };
+        CertificateDer::pem_slice_iter(bundle.as_bytes()).flatten().any(is_it)
     }
 
     fn with_leaf<T>(&self, read: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> T) -> Result<T, Error> {
@@ -315,7 +319,9 @@ mod tests {
         assert_eq!(second.load_or_issue(&pki, "client", &client("jane")).unwrap().certificate, jane.certificate);
         assert_ne!(second.load_or_issue(&pki, "client", &client("joe")).unwrap().certificate, jane.certificate);
         let other = Authority::in_memory("test-ca").unwrap();
-        assert!(!other.signed(&issued), "another key under the same name");
+        assert!(issued.is_issued_by(second.bundle()));
+        assert!(issued.is_issued_by(&format!("{}{}", other.bundle(), second.bundle())));
+        assert!(!issued.is_issued_by(other.bundle()), "another key under the same name");
     }
 
     #[test]

@@ -300,7 +300,9 @@ mod tests {
         let certificate = authority.sign(&asked, &ALL, Duration::from_secs(3600)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let paths = (dir.path().join("a.crt"), dir.path().join("a.key"));
-        Identity { certificate, key }.store(&paths.0, &paths.1).unwrap();
+        let identity = Identity { certificate, key };
+        assert!(identity.is_issued_by(authority.bundle()) && identity.fits(&both()));
+        identity.store(&paths.0, &paths.1).unwrap();
         let resolver = Resolver::files(&paths.0, &paths.1).unwrap();
         let verifier = Verifier::new(authority.bundle()).unwrap();
         let acceptor = TlsAcceptor::from(server(resolver.clone(), Some(verifier.clone())).unwrap());

@@ -23,49 +23,88 @@ fn what_cannot_be_made_is_refused() {
 }
 
 #[test]
-fn only_directories_of_its_own_are_touched() {
-    let place = LocalVolumes { node: "n".into(), root: "/data/volumes".into() };
+fn only_volumes_of_its_own_are_touched() {
     let check = |annotations: Value, path: &str, expected: Option<&str>| {
-        let volume = object(json!({"metadata": {"name": "v", "annotations": annotations}, "spec": {"local": {"path": path}}}));
-        assert_eq!(directory(&place, &volume), expected.map(PathBuf::from), "{path}");
+        let volume: PersistentVolume =
+            object(json!({"metadata": {"name": "v", "annotations": annotations}, "spec": {"local": {"path": path}}}));
+        assert_eq!(home(&volume), expected, "{path}");
     };
-    let ours = || json!({PROVISIONED_BY: PROVISIONER});
-    check(ours(), "/data/volumes/v", Some("/data/volumes/v"));
+    let ours = || json!({PROVISIONED_BY: PROVISIONER, NODE: "n"});
+    check(ours(), "/data/volumes/v", Some("n"));
     check(ours(), "/data/volumes/w", None);
-    check(ours(), "/data/volumes/../v", None);
     check(ours(), "/etc", None);
-    check(json!({PROVISIONED_BY: "other"}), "/data/volumes/v", None);
+    check(json!({PROVISIONED_BY: "other", NODE: "n"}), "/data/volumes/v", None);
+    check(json!({PROVISIONED_BY: PROVISIONER}), "/data/volumes/v", None);
+}
+
+fn node(name: &str, directory: Option<&str>) -> Node {
+    let annotations = directory.map(|directory| json!({DIRECTORY: directory}));
+    object(json!({"metadata": {"name": name, "annotations": annotations, "labels": {HOSTNAME: format!("host-{name}")}}}))
+}
+
+#[test]
+fn places() {
+    let check = |directory: Option<&str>, expected: Option<&str>| {
+        assert_eq!(Place::of(&node("n", directory)).map(|place| place.root), expected.map(PathBuf::from));
+    };
+    check(Some("/data/volumes"), Some("/data/volumes"));
+    check(Some("volumes"), None);
+    check(None, None);
+}
+
+fn put_claim(world: &World, name: &str, selected: &str) {
+    let mut claim = claim(json!({PROVISIONERS[0]: PROVISIONER, SELECTED_NODE: selected}), json!({}));
+    (claim.metadata.name, claim.metadata.uid) = (Some(name.into()), Some(name.into()));
+    world.fake.put(&claim);
+}
+
+fn call(method: &str, node: &str, volume: &str) -> client::fake::Call {
+    client::fake::Call { method: method.into(), path: format!("/api/v1/nodes/{node}/proxy/knarr/volumes/{volume}") }
 }
 
 #[tokio::test]
-async fn makes_and_removes_directories() {
-    let scratch = tempfile::tempdir().unwrap();
-    let root = scratch.path().canonicalize().unwrap().join("volumes");
+async fn volumes_are_where_their_consumers_are() {
     let world = World::new();
-    let mut options = world.options();
-    options.local_volumes = Some(LocalVolumes { node: "n".into(), root: root.clone() });
+    world.fake.put(&node("n", Some("/data/volumes")));
+    world.fake.put(&node("m", Some("/other/volumes")));
+    world.fake.put(&node("bare", None));
     world.fake.put::<StorageClass>(&object(
         json!({"metadata": {"name": "local"}, "provisioner": PROVISIONER, "reclaimPolicy": "Delete"}),
     ));
-    let asked = |node: &str| json!({PROVISIONERS[0]: PROVISIONER, SELECTED_NODE: node});
-    world.fake.put(&claim(asked("n"), json!({})));
-    let mut other = claim(asked("m"), json!({}));
-    (other.metadata.name, other.metadata.uid) = (Some("other".into()), Some("o".into()));
-    world.fake.put(&other);
-    world.start_with(&options, &["local-path-provisioner", "persistentvolume-binder"]);
+    for (name, selected) in [("a", "n"), ("b", "m"), ("c", "bare"), ("d", "gone")] {
+        put_claim(&world, name, selected);
+    }
+    world.start(&["local-path-provisioner", "persistentvolume-binder"]);
     let bound = |volumes: &[PersistentVolume]| {
-        volumes.iter().any(|one| one.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound")))
+        let phase = |one: &PersistentVolume| one.status.as_ref().and_then(|status| status.phase.clone());
+        volumes.iter().filter(|one| phase(one).as_deref() == Some("Bound")).count() == 2
     };
     world.fake.until::<PersistentVolume>(bound).await;
+    let paths: Vec<_> =
+        world.fake.all::<PersistentVolume>().into_iter().map(|volume| volume.spec.unwrap().local.unwrap().path).collect();
+    assert_eq!(paths, ["/data/volumes/pvc-a", "/other/volumes/pvc-b"]);
     let volumes = world.fake.all::<PersistentVolume>();
-    assert_eq!(volumes.iter().map(meta::name).collect::<Vec<_>>(), ["pvc-u"]);
-    assert!(volumes::is_reachable(&volumes[0], "n", &Some([(HOSTNAME.to_owned(), "n".to_owned())].into())));
-    let directory = root.join("pvc-u");
-    assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o777);
-    fs::write(directory.join("file"), "data").unwrap();
+    assert!(volumes::is_reachable(&volumes[1], "m", &Some([(HOSTNAME.to_owned(), "host-m".to_owned())].into())));
+    assert!(world.fake.writes().contains(&call("PUT", "m", "pvc-b")));
+    let refused = |events: &[k8s_openapi::api::core::v1::Event]| {
+        let told = |name: &str, why: &str| {
+            events.iter().any(|event| {
+                event.involved_object.name.as_deref() == Some(name)
+                    && event.message.as_ref().is_some_and(|text| text.contains(why))
+            })
+        };
+        told("c", "makes no volumes") && told("d", "is not there")
+    };
+    world.fake.until(refused).await;
 
+    // What is in a volume goes before the volume does; with a node that is gone it went already.
+    let nodes: Api<Node> = Api::all(world.fake.client());
+    nodes.delete("m", &Default::default()).await.unwrap();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.fake.client(), "a");
-    claims.delete("data", &Default::default()).await.unwrap();
+    for name in ["a", "b"] {
+        claims.delete(name, &Default::default()).await.unwrap();
+    }
     world.fake.until::<PersistentVolume>(|volumes| volumes.is_empty()).await;
-    assert!(!directory.exists() && root.exists());
+    assert!(world.fake.writes().contains(&call("DELETE", "n", "pvc-a")));
+    assert!(!world.fake.writes().contains(&call("DELETE", "m", "pvc-b")));
 }

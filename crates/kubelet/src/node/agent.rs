@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::readiness::Gate;
+use client::Informer;
 use client::events::Type;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -106,31 +107,40 @@ impl Agent {
         self.nodes.patch_status(&self.cx.options.node_name, &PatchParams::default(), &patch).await
     }
 
-    /// Reports the status: once `registered`, on change, and every five minutes.
+    /// Reports the status: once `registered`, on change, when somebody else has said otherwise, and every five minutes.
     pub async fn report(self: Arc<Self>, registered: Node, gate: Gate) -> Result<(), Infallible> {
         let reference = reference(&registered);
         self.cx.recorder.event(&reference, Type::Normal, "Starting", "Starting kubelet.");
+        let name = &self.cx.options.node_name;
+        let nodes = self.cx.options.informers.of_selected::<Node>(&format!("metadata.name={name}"));
+        let mut changes = nodes.changes();
         let mut known = registered.status.unwrap_or_default();
         self.announce(&reference, &NodeStatus::default(), &known);
         gate.ready();
         let mut sent = tokio::time::Instant::now();
         let mut retry = None;
         loop {
-            let next = retry.take().unwrap_or(sent + REPORT);
+            let next = retry.unwrap_or(sent + REPORT);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = self.cx.node_changed.notified() => {
                     // Several pulls make one report.
                     tokio::time::sleep_until(sent + COALESCE).await;
                 }
+                _ = changes.next() => if overruled(&nodes, name, &known).is_none() {
+                    continue;
+                },
             }
-            let status = status::status(&self.cx.options, &self.cx.machine, &self.health().await, &known, Timestamp::now());
-            if status::same(&status, &known) && sent.elapsed() < REPORT {
+            let overruled = overruled(&nodes, name, &known);
+            let base = overruled.as_ref().unwrap_or(&known);
+            let status = status::status(&self.cx.options, &self.cx.machine, &self.health().await, base, Timestamp::now());
+            if status::same(&status, base) && sent.elapsed() < REPORT {
                 continue;
             }
+            retry = None;
             match self.send(&status).await {
                 Ok(_) => {
-                    self.announce(&reference, &known, &status);
+                    self.announce(&reference, base, &status);
                     known = status;
                     sent = tokio::time::Instant::now();
                 }
@@ -187,6 +197,12 @@ impl Agent {
 /// What is wanted and not present so.
 fn missing<'a>(wanted: Option<&'a Pairs>, present: Option<&Pairs>) -> BTreeMap<&'a String, &'a String> {
     wanted.into_iter().flatten().filter(|(key, value)| present.and_then(|all| all.get(*key)) != Some(value)).collect()
+}
+
+/// What somebody else has written of the node's conditions: the node controller, of a node that was silent, that nothing is known.
+fn overruled(nodes: &Informer<Node>, name: &str, known: &NodeStatus) -> Option<NodeStatus> {
+    let found = nodes.get(None, name)?.status.clone()?;
+    status::is_overruled(known, &found).then_some(found)
 }
 
 fn reference(node: &Node) -> ObjectReference {

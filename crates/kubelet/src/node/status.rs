@@ -184,6 +184,12 @@ pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
     still(a) == still(b)
 }
 
+/// Whether somebody else has changed one of the conditions that we report.
+pub fn is_overruled(known: &NodeStatus, found: &NodeStatus) -> bool {
+    let of = |kind: &str| found.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+    known.conditions.iter().flatten().any(|own| of(&own.type_).is_none_or(|condition| condition.status != own.status))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +220,7 @@ mod tests {
         check(&good, &good, &[]);
         check(&good, &full, &[("NodeHasDiskPressure", false)]);
         check(&full, &good, &[("NodeHasNoDiskPressure", true)]);
+        assert!(!is_overruled(&good, &good) && is_overruled(&good, &full) && is_overruled(&good, &NodeStatus::default()));
     }
 
     #[test]

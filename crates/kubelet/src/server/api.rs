@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::context::Context;
+use crate::local_volumes;
 use crate::logs::{self, LogOptions};
 use crate::stats::{self, Earlier, Snapshot};
 
@@ -77,6 +78,16 @@ impl Api {
     /// The kubelet's client of the API, and its node's name.
     pub(super) fn identity(&self) -> (kube::Client, String) {
         (self.cx.options.client.clone(), self.cx.options.node_name.clone())
+    }
+
+    /// Makes the directory of a persistent volume, or removes it with all that is in it.
+    pub(super) async fn keep_volume(&self, name: &str, is_wanted: bool) -> Result<(), ApiError> {
+        let root = &self.cx.options.volumes_dir;
+        let done = if is_wanted { local_volumes::make(root, name).await } else { local_volumes::remove(root, name).await };
+        done.map_err(|error| match error {
+            local_volumes::Error::Name(_) => ApiError::BadRequest(error.to_string()),
+            other => ApiError::Internal(other.to_string()),
+        })
     }
 
     /// The pods that are bound to this node.

@@ -108,6 +108,7 @@ impl Node {
             node_name: "n1".to_owned(),
             node_ips: vec!["10.1.0.1".parse().unwrap()],
             data_dir: dir.path().join("kubelet"),
+            volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: dir.path().join("logs"),
             client: fake.client(),
             informers: Informers::new(fake.client(), tasks.clone()),

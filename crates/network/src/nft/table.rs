@@ -147,7 +147,7 @@ pub fn delete(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) -> Result<(), netlink::Error> {
+pub(super) fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) -> Result<(), netlink::Error> {
     let last = u32::MAX;
     let buffer = batch::encode(table, ops, last);
     let started = Instant::now();

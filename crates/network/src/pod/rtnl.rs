@@ -1,6 +1,7 @@
 //! Links, addresses and routes.
 
 mod vxlan;
+mod wire;
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -106,6 +107,13 @@ impl Links {
     /// Switches a link on.
     pub(crate) fn up(&mut self, name: &str) -> Result<(), Error> {
         self.0.request("switch the link on", (NEW_LINK, 0), &link_header(0, UP), |b| b.string(libc::IFLA_IFNAME, name))
+    }
+
+    /// Switches a link off.
+    pub(crate) fn down(&mut self, name: &str) -> Result<(), Error> {
+        // struct ifinfomsg: the flag is not among those that are set, and is among those that change
+        let header = [[0; 4], [0; 4], [0; 4], UP.to_ne_bytes()].concat();
+        self.0.request("switch the link off", (NEW_LINK, 0), &header, |b| b.string(libc::IFLA_IFNAME, name))
     }
 
     /// Deletes a link. No error when there is none.

@@ -1,0 +1,190 @@
+//! Several hosts on one machine: network namespaces on one bridge, which reach the outside through the machine.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::rtnl::Links;
+use super::{Error, open_links, sysctl};
+
+/// How long a prefix of addresses the hosts of a wire share.
+const PREFIX: u8 = 24;
+/// The machine's own address on the wire.
+const MACHINE: u8 = 254;
+
+/// A bridge to which hosts are connected, and its addresses.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// The bridge's name, at most 12 characters: the hosts' ends are named after it.
+    pub bridge: String,
+    /// The first three parts of its addresses.
+    pub network: [u8; 3],
+}
+
+impl Wire {
+    /// The first network of 172.30.0.0/16 of which this machine has no address.
+    pub fn free(bridge: &str) -> Result<Self, Error> {
+        let own: Vec<Ipv4Addr> = nix::ifaddrs::getifaddrs()
+            .map_err(|errno| namespace(Path::new("/proc/self/ns/net"), errno.into()))?
+            .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
+            .collect();
+        let is_free = |part: &u8| !own.iter().any(|address| address.octets()[..3] == [172, 30, *part]);
+        let part = (0..=u8::MAX).find(is_free).ok_or_else(|| Error::Options("172.30.0.0/16 is used up".to_owned()))?;
+        Ok(Self { bridge: bridge.to_owned(), network: [172, 30, part] })
+    }
+
+    /// The address of the host of this number.
+    pub fn address(&self, number: u8) -> IpAddr {
+        let [a, b, c] = self.network;
+        IpAddr::from([a, b, c, number])
+    }
+
+    /// All addresses of the wire.
+    pub fn range(&self) -> IpNet {
+        IpNet::new_assert(self.address(0), PREFIX)
+    }
+
+    /// Makes the bridge, by which the machine reaches the hosts, and lets the hosts reach the outside.
+    pub fn set_up(&self) -> Result<(), Error> {
+        let mut links = open_links()?;
+        let [a, b, c] = self.network;
+        links.make_bridge(&self.bridge, [0x0a, 0x5a, a, b, c, MACHINE], 1500)?;
+        let index = links.link(&self.bridge)?.ok_or_else(|| Error::NoBridge(self.bridge.clone()))?.index;
+        links.add_address(index, self.address(MACHINE), PREFIX)?;
+        sysctl::set("net/ipv4/ip_forward".to_owned(), "1")?;
+        crate::nft::outside::masquerade(&self.bridge, self.range())?;
+        Ok(())
+    }
+
+    /// Makes a host: a namespace at `path`, with the address of its number.
+    pub fn add_host(&self, number: u8, path: &Path) -> Result<(), Error> {
+        make_namespace(path).map_err(|source| namespace(path, source))?;
+        let name = format!("{}-{number}", self.bridge);
+        let mut links = open_links()?;
+        let bridge = links.link(&self.bridge)?.ok_or_else(|| Error::NoBridge(self.bridge.clone()))?.index;
+        let file = File::open(path).map_err(|source| namespace(path, source))?;
+        let [a, b, c] = self.network;
+        links.delete(&name)?;
+        links.connect(&name, bridge, &file, [0x0a, 0x5a, a, b, c, number])?;
+        let mut inside = Links::open_in(path).map_err(|source| namespace(path, source))?;
+        inside.up("lo")?;
+        inside.up("eth0")?;
+        let eth0 = inside.link("eth0")?.ok_or_else(|| Error::Options("eth0 is gone from the host".to_owned()))?;
+        inside.add_address(eth0.index, self.address(number), PREFIX)?;
+        inside.add_route(eth0.index, IpNet::new_assert(IpAddr::from([0, 0, 0, 0]), 0), Some(self.address(MACHINE)), None)?;
+        Ok(())
+    }
+
+    /// Cuts a host off from the others, or connects it again.
+    pub fn plug(&self, number: u8, is_in: bool) -> Result<(), Error> {
+        let (name, mut links) = (format!("{}-{number}", self.bridge), open_links()?);
+        if is_in {
+            links.up(&name)?
+        } else {
+            links.down(&name)?
+        }
+        Ok(())
+    }
+
+    /// Removes the bridge and what it let out. The hosts' ends go with their namespaces.
+    pub fn remove(&self) -> Result<(), Error> {
+        open_links()?.delete(&self.bridge)?;
+        crate::nft::table::delete(&self.bridge)?;
+        Ok(())
+    }
+}
+
+fn namespace(path: &Path, source: io::Error) -> Error {
+    Error::Namespace { path: path.to_owned(), source }
+}
+
+/// Makes a network namespace that lives as long as its file.
+fn make_namespace(path: &Path) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    File::create(path)?;
+    let target = path.to_owned();
+    // Only a thread that ends right away may leave its namespace.
+    let made = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let own = Path::new("/proc/thread-self/ns/net");
+        nix::mount::mount(Some(own), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    });
+    made.join().unwrap_or(Err(Errno::EIO)).map_err(Into::into)
+}
+
+/// Removes the namespace at `path`, once nothing is left in it.
+pub fn remove_namespace(path: &Path) -> io::Result<()> {
+    match nix::mount::umount2(path, MntFlags::MNT_DETACH) {
+        Err(errno) if errno != Errno::EINVAL && errno != Errno::ENOENT => return Err(errno.into()),
+        _ => {}
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Does something on a thread of its own in the namespace at `path`. Processes that it starts are there, too.
+pub fn within<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let netns = File::open(path)?;
+    let thread = std::thread::spawn(move || {
+        setns(netns, CloneFlags::CLONE_NEWNET)?;
+        Ok::<_, io::Error>(work())
+    });
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+}
+
+/// Where namespaces have names, which `ip netns` knows, too.
+pub fn namespace_path(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Two hosts reach each other and the machine, and leave nothing.
+    #[test]
+    fn hosts_are_on_one_wire() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().to_owned();
+        let machine = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root");
+            let wire = Wire::free("kdt").unwrap();
+            wire.set_up().unwrap();
+            let path = |number: u8| directory.join(number.to_string());
+            for number in [1, 2] {
+                wire.add_host(number, &path(number)).unwrap();
+            }
+            let listen = |address: IpAddr| TcpListener::bind((address, 1234)).unwrap();
+            let (one, two) = (wire.address(1), wire.address(2));
+            let listener = within(&path(1), move || listen(one)).unwrap();
+            let from_host = within(&path(2), move || TcpStream::connect((one, 1234)).map(drop)).unwrap();
+            from_host.unwrap();
+            listener.accept().unwrap();
+            TcpStream::connect((one, 1234)).unwrap();
+            let peer = listener.accept().unwrap().1.ip();
+            assert_eq!(peer, wire.address(MACHINE));
+            assert_ne!(one, two);
+            drop(listener);
+            for number in [1, 2] {
+                remove_namespace(&path(number)).unwrap();
+                remove_namespace(&path(number)).unwrap();
+            }
+            wire.remove().unwrap();
+            wire.remove().unwrap();
+            assert!(open_links().unwrap().link("kdt").unwrap().is_none());
+        });
+        machine.join().unwrap();
+    }
+}

@@ -1,0 +1,161 @@
+//! `knarr dev`: a throw-away cluster on this machine, each node in a network of its own.
+//!
+//! Every node is a process of its own, `knarr server` or `knarr agent`, as it would be on another machine. One process watches over them; what
+//! it has made is in a file before it is made, so that `knarr dev stop` removes all of it also after a crash.
+
+mod forward;
+mod node;
+mod state;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use base::tasks::Tasks;
+use base::tls::write_private;
+use network::hosts::{self, Wire};
+
+use crate::cli::{Dev, DevCommand};
+use crate::commands::status;
+use crate::paths::Paths;
+use crate::preflight;
+use crate::process::{self, Ending, create_private};
+use node::Running;
+use state::State;
+
+/// How long a cluster may take to be ready, and time between two looks: nothing tells when it is.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(20);
+/// The last line that a cluster prints when it is ready.
+const READY: &str = "export KUBECONFIG=";
+
+/// Runs the command.
+pub(crate) fn run(options: Dev) -> Result<()> {
+    preflight::check(true)?;
+    let options = Dev { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    let state = State::load(&options.data_dir)?;
+    match &options.command {
+        Some(DevCommand::Stop) => stop(&options.data_dir, state),
+        Some(DevCommand::Cut { node }) => running(state)?.plug(node, false),
+        Some(DevCommand::Heal { node }) => running(state)?.plug(node, true),
+        None if state.as_ref().is_some_and(State::is_alive) => {
+            bail!("a cluster runs in {} already: end it first (knarr dev stop)", options.data_dir.display())
+        }
+        None if options.detach => detach(&options),
+        None => process::run(serve(options, state)),
+    }
+}
+
+fn running(state: Option<State>) -> Result<State> {
+    state.filter(State::is_alive).context("no cluster runs here: start one (knarr dev)")
+}
+
+/// Ends the process that watches over the cluster; what is left of one that has died is removed here.
+fn stop(dir: &Path, state: Option<State>) -> Result<()> {
+    let Some(state) = state else { return Ok(()) };
+    state.terminate()?;
+    // It removes everything itself; what it left, we do.
+    match State::load(dir)? {
+        Some(left) => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remove(dir, &left)),
+        None => Ok(()),
+    }
+}
+
+/// Starts the cluster in a process of its own, and returns when it is ready.
+fn detach(options: &Dev) -> Result<()> {
+    create_private(&options.data_dir)?;
+    let log = std::fs::File::create(options.data_dir.join("dev.log"))?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args(["dev", "--nodes", &options.nodes.to_string(), "--data-dir"]).arg(&options.data_dir);
+    for port in &options.forward {
+        command.args(["--forward", &port.to_string()]);
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0).spawn()?;
+    for line in child.stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let line = line?;
+        println!("{line}");
+        if line.starts_with(READY) {
+            return Ok(());
+        }
+    }
+    let log = std::fs::read_to_string(options.data_dir.join("dev.log")).unwrap_or_default();
+    bail!("the cluster did not become ready: {}", log.lines().last().unwrap_or("it says no more"))
+}
+
+async fn serve(options: Dev, left: Option<State>) -> Result<()> {
+    let (tasks, failures) = Tasks::root();
+    let ending = Ending::new(failures)?;
+    let dir = options.data_dir.clone();
+    if let Some(left) = left {
+        tracing::info!("removing what a cluster has left here");
+        remove(&dir, &left).await?;
+    }
+    create_private(&dir)?;
+    let _lock = process::lock(&state::lock_file(&dir))?;
+    let state = State::new(&dir, Wire::free(&state::bridge(&dir))?, options.nodes);
+    state.save()?;
+    let ended = ending.wait(watch(&options, &state, &tasks)).await;
+    tasks.drain(Duration::from_secs(1)).await;
+    remove(&dir, &state).await?;
+    ended
+}
+
+/// Starts the cluster and watches over its processes.
+async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
+    let start = Instant::now();
+    let wire = state.wire();
+    wire.set_up()?;
+    for number in state.numbers() {
+        let path = state.namespace(number);
+        wire.add_host(number, &path)?;
+        for port in &options.forward {
+            forward::start(&path, *port, tasks)?;
+        }
+    }
+    let mut all = vec![Running::server(state)?];
+    let token = state.data_dir(1).join("token");
+    while !token.exists() {
+        all[0].check()?;
+        tokio::time::sleep(LOOK).await;
+    }
+    for number in state.numbers().skip(1) {
+        all.push(Running::agent(state, number, &token)?);
+    }
+    let paths = Paths::new(&state.data_dir(1));
+    loop {
+        let report = status::look(&paths).await;
+        if report
+            .is_ok_and(|report| report.lines().filter(|line| line.starts_with("node ")).count() == usize::from(options.nodes))
+        {
+            break;
+        }
+        all.iter_mut().try_for_each(Running::check)?;
+        if start.elapsed() > PATIENCE {
+            bail!("the cluster is not ready after {PATIENCE:?}: {}", node::last_line(&state.log(1)));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let kubeconfig = options.data_dir.join("kubeconfig");
+    write_private(&kubeconfig, &std::fs::read(paths.kubeconfig())?)?;
+    println!("{} node(s) ready after {:.1} s", options.nodes, start.elapsed().as_secs_f64());
+    println!("{READY}{}", kubeconfig.display());
+    let (ended, ..) = futures::future::select_all(all.iter_mut().map(|node| Box::pin(node.ended()))).await;
+    ended
+}
+
+/// Removes everything that a cluster was made of.
+async fn remove(dir: &Path, state: &State) -> Result<()> {
+    state.end_nodes().await;
+    for number in state.numbers() {
+        let path = state.namespace(number);
+        if path.exists() {
+            node::clean(state, number).await;
+        }
+        hosts::remove_namespace(&path).with_context(|| path.display().to_string())?;
+    }
+    state.wire().remove()?;
+    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())
+}

@@ -1,0 +1,89 @@
+//! The processes of nodes.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use network::hosts;
+use tokio::process::{Child, Command};
+
+use super::state::State;
+
+/// A node's process.
+pub(super) struct Running {
+    number: u8,
+    log: std::path::PathBuf,
+    child: Child,
+}
+
+impl Running {
+    /// Starts the server with its node.
+    pub(super) fn server(state: &State) -> Result<Self> {
+        let address = state.wire().address(1).to_string();
+        Self::start(state, 1, &["server".into(), "--bind-address".into(), address.into()])
+    }
+
+    /// Starts an agent.
+    pub(super) fn agent(state: &State, number: u8, token: &Path) -> Result<Self> {
+        let server = format!("https://{}:6443", state.wire().address(1));
+        Self::start(state, number, &["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()])
+    }
+
+    fn start(state: &State, number: u8, arguments: &[OsString]) -> Result<Self> {
+        let log = state.log(number);
+        let output = File::create(&log)?;
+        let (name, address) = (format!("n{number}"), state.wire().address(number).to_string());
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).args(["--node-name", &name, "--node-ip", &address, "--data-dir"]).arg(state.data_dir(number));
+        // Signals of the terminal are for us, who end the nodes in order.
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+        let handle = tokio::runtime::Handle::current();
+        let spawned = hosts::within(&state.namespace(number), move || {
+            let _entered = handle.enter();
+            command.spawn()
+        });
+        let child = spawned?.with_context(|| format!("node {name}"))?;
+        std::fs::write(state.pid_file(number), child.id().unwrap_or_default().to_string())?;
+        Ok(Self { number, log, child })
+    }
+
+    /// An error when the process has ended.
+    pub(super) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(_) => self.failed(),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the end of the process, which should not be.
+    pub(super) async fn ended(&mut self) -> Result<()> {
+        self.child.wait().await?;
+        self.failed()
+    }
+
+    fn failed(&self) -> Result<()> {
+        bail!("node n{} has ended: {}", self.number, last_line(&self.log))
+    }
+}
+
+/// The last line of a log.
+pub(super) fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().last().unwrap_or("it says nothing").to_owned()
+}
+
+/// Removes what the pods of a node have left on the machine.
+pub(super) async fn clean(state: &State, number: u8) {
+    let data_dir = state.data_dir(number);
+    let cleaned = hosts::within(&state.namespace(number), move || {
+        let program = std::env::current_exe()?;
+        std::process::Command::new(program).arg("killall").arg("--data-dir").arg(data_dir).stdout(Stdio::null()).output()
+    });
+    match cleaned.and_then(|done| done) {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => tracing::warn!(node = number, why = %String::from_utf8_lossy(&output.stderr), "pods left something"),
+        Err(error) => tracing::warn!(node = number, %error, "pods may have left something"),
+    }
+}

@@ -1,0 +1,84 @@
+//! `knarr dev`: a cluster of several nodes on one machine, of which nothing stays.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use testing::{Cluster, Outcome, kubectl};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+
+/// A pod on each node but the server's, which looks for the other by name.
+const PODS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: there, labels: {app: there}}
+spec:
+  nodeName: n2
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "mkdir /www; echo found > /www/index.html; exec httpd -f -p 8080 -h /www"]
+      readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: there}
+spec: {selector: {app: there}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: here}
+spec:
+  nodeName: n3
+  restartPolicy: Never
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "until wget -q -O - http://there:8080/; do sleep 0.2; done"]
+"#;
+
+#[test]
+fn a_throw_away_cluster_leaves_nothing() {
+    let c = Cluster::prepare(KNARR);
+    let dir = c.scratch().join("dev");
+    let dev = |arguments: &[&str]| {
+        let mut command = c.machine().command(Path::new(KNARR));
+        Outcome::of(command.arg("dev").arg("--data-dir").arg(&dir).args(arguments))
+    };
+    let started = dev(&["--nodes", "3", "--forward", "5000", "--detach"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    println!("{}", started.stdout);
+    assert!(started.stdout.contains("3 node(s) ready after"), "{started:?}");
+    let kubeconfig = dir.join("kubeconfig");
+    assert!(started.stdout.ends_with(&format!("export KUBECONFIG={}\n", kubeconfig.display())), "{started:?}");
+    let k = |line: &str| {
+        let mut command = std::process::Command::new(kubectl::program());
+        let outcome = Outcome::of(command.env("KUBECONFIG", &kubeconfig).args(line.split_whitespace()));
+        assert_eq!(outcome.code, Some(0), "kubectl {line}: {outcome:?}");
+        outcome.stdout
+    };
+    let manifest = c.scratch().join("pods.yaml");
+    std::fs::write(&manifest, PODS).unwrap();
+    k(&format!("apply -f {}", manifest.display()));
+    k("wait --for=jsonpath={.status.phase}=Succeeded pod/here --timeout=60s");
+    assert!(k("logs here").ends_with("found\n"));
+    let again = dev(&[]);
+    assert!(again.code != Some(0) && again.stderr.contains("runs in"), "{again:?}");
+    assert_eq!(dev(&["cut", "n3"]).code, Some(0));
+    assert_eq!(dev(&["heal", "n3"]).code, Some(0));
+    let unknown = dev(&["cut", "n4"]);
+    assert!(unknown.code != Some(0) && unknown.stderr.contains("they are n1 to n3"), "{unknown:?}");
+
+    let stopped = dev(&["stop"]);
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(!dir.exists());
+    let left: Vec<_> = c.machine().processes().into_iter().filter(|(_, line)| line.contains("knarr")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let links = Outcome::of(c.machine().command(Path::new("ip")).args(["-o", "link"])).stdout;
+    assert!(!links.contains("kd-"), "{links}");
+    let mounts = std::fs::read_to_string(c.machine().path(Path::new("/proc/self/mounts"))).unwrap_or_default();
+    assert!(!mounts.contains("/run/netns/kd-"), "{mounts}");
+    // What there is not can be stopped, too.
+    assert_eq!(dev(&["stop"]).code, Some(0));
+}
