@@ -86,12 +86,43 @@ pub(crate) struct Server {
     #[arg(long)]
     pub(crate) no_agent: bool,
     #[command(flatten)]
+    pub(crate) audit: Audit,
+    #[command(flatten)]
     pub(crate) node: Node,
     /// Components that do not run; may be given several times.
     #[arg(long = "disable", value_enum)]
     pub(crate) disabled: Vec<Component>,
     #[command(flatten)]
     pub(crate) ingress: Ingress,
+}
+
+/// What is told to the audit log. The names are those of kube-apiserver.
+#[derive(Args, Clone)]
+pub(crate) struct Audit {
+    /// File of the audit policy; nothing is audited without one.
+    #[arg(long, requires = "audit_log_path")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+    /// File of the audit log; - for the standard output.
+    #[arg(long, requires = "audit_policy_file")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+    /// MiB after which a new file is begun.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) audit_log_maxsize: u64,
+    /// Old files that are kept; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) audit_log_maxbackup: usize,
+    /// Days that old files are kept; 0 for ever.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) audit_log_maxage: u64,
+}
+
+impl Audit {
+    /// None when nothing is audited.
+    pub(crate) fn options(&self) -> Option<apiserver::AuditOptions> {
+        let (policy, path) = (self.audit_policy_file.clone()?, self.audit_log_path.clone()?);
+        let (max_size, max_backups, max_age) = (self.audit_log_maxsize, self.audit_log_maxbackup, self.audit_log_maxage);
+        Some(apiserver::AuditOptions { policy, log: apiserver::LogOptions { path, max_size, max_backups, max_age } })
+    }
 }
 
 /// Options of `knarr agent`.

@@ -140,6 +140,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
         domain: options.cluster_domain.clone(),
         issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
         anonymous: true,
+        audit: options.audit.options(),
         build: crate::version::BUILD,
         registry: registry::Options {
             service_cidr: (options.service_cidr.network(), options.service_cidr.prefix_len()),

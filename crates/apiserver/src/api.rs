@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use kinds::Verb;
-use registry::{Registry, Remote, Served, User, Warnings};
+use registry::{Annotations, Registry, Remote, Served, User, Warnings};
 
 use crate::authn::{self, ANONYMOUS, Identity, impersonate};
 use crate::authz::Attributes;
@@ -181,7 +181,17 @@ impl Inner {
         let _in_flight = InFlight::begin(&asked);
         let ongoing = Ongoing::begin(&asked, started);
         let (user, warnings) = (Arc::default(), Warnings::default());
-        let call = Call { parts: &parts, path: &path, query, accept: routed.accept(), user, warnings, ongoing: ongoing.clone() };
+        let call = Call {
+            parts: &parts,
+            path: &path,
+            query,
+            accept: routed.accept(),
+            user,
+            warnings,
+            annotations: Annotations::default(),
+            ongoing: ongoing.clone(),
+            record: None,
+        };
         let mut response = self.stages(call, &routed, body).await;
         match ongoing {
             Some(ongoing) => {
@@ -195,11 +205,13 @@ impl Inner {
 
     /// The stages of a request, in their order.
     async fn stages(&self, mut call: Call<'_>, routed: &Routed<'_>, body: RequestBody) -> Response<Body> {
-        let (accept, warnings) = (call.accept, call.warnings.clone());
+        let (accept, warnings, annotations) = (call.accept, call.warnings.clone(), call.annotations.clone());
         let admitted = match stages::time_limit(&routed.plan, call.query) {
             Ok(limit) => self.admit(&mut call, routed).await.map(|place| (limit, place)),
             Err(status) => Err(status),
         };
+        let record = call.record.clone();
+        let body = record.iter().fold(body, |body, record| record.listen(body));
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
             // Who has no name was not even asked.
@@ -216,6 +228,9 @@ impl Inner {
         if unauthenticated {
             response.extensions_mut().insert(Unauthenticated);
         }
+        if let Some(record) = record {
+            record.answered(&mut response, stages::is_long_running(&routed.plan), &annotations).await;
+        }
         response
     }
 
@@ -224,11 +239,15 @@ impl Inner {
     async fn admit(&self, call: &mut Call<'_>, routed: &Routed<'_>) -> Result<Option<in_flight::Place>, Status> {
         let Routed { route, plan, .. } = routed;
         let started = Instant::now();
-        let user = self.authenticator.authenticate(call.parts).await;
+        let user = self.authenticator.authenticate(call.parts, &call.annotations).await;
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
+        if let Some(audit) = &self.audit {
+            call.record = audit.begin(call.parts, route, call.path, plan.verbs[0], user.as_deref().ok()).await;
+        }
         call.user = user?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             self.impersonate(call).await?;
+            call.record.iter().for_each(|record| record.impersonates(&call.user));
         }
         stages::prove(call.parts, &call.user)?;
         let place = self.budgets.in_flight.enter(call.parts, &call.user, route, stages::is_long_running(plan))?;
@@ -241,6 +260,9 @@ impl Inner {
             }
         }
         metrics::identity::authorized(&allowed, started.elapsed());
+        if let Some(record) = &call.record {
+            record.annotate("authorization.k8s.io/decision", if allowed.is_ok() { "allow" } else { "forbid" });
+        }
         allowed.map(|()| place)
     }
 

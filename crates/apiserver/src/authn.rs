@@ -13,7 +13,7 @@ use base::tls::Peer;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use jiff::Timestamp;
-use registry::{Registry, User};
+use registry::{Annotations, Registry, User};
 
 pub use keys::TokenKeys;
 
@@ -83,8 +83,8 @@ impl Authenticator {
         Self { registry, keys, anonymous: Arc::new(user(ANONYMOUS, Vec::new())), allow_anonymous }
     }
 
-    /// The request's user; 401 for credentials that are not good.
-    pub async fn authenticate(&self, parts: &Parts) -> Result<Arc<User>, Status> {
+    /// The request's user; 401 for credentials that are not good. What there is to say of them is annotated.
+    pub async fn authenticate(&self, parts: &Parts, annotations: &Annotations) -> Result<Arc<User>, Status> {
         let identity = parts.extensions.get::<Identity>();
         if let Some(Identity::User(user)) = identity {
             return Ok(user.clone());
@@ -97,11 +97,15 @@ impl Authenticator {
             })?,
         };
         if let Some(token) = token {
-            let (user, _) = self.review(token, &[]).await.map_err(|error| {
+            let reviewed = self.review(token, &[]).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");
                 refused()
             })?;
-            return Ok(Arc::new(user));
+            if let Some(seconds) = reviewed.stale {
+                let said = format!("subject: {}, seconds after warning threshold: {seconds}", reviewed.user.name);
+                annotations.add("authentication.k8s.io/stale-token", said);
+            }
+            return Ok(Arc::new(reviewed.user));
         }
         match identity {
             Some(Identity::Invalid(why)) => {
@@ -114,22 +118,30 @@ impl Authenticator {
     }
 
     /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for.
-    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), token::Error> {
+    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<Reviewed, token::Error> {
         if let Some((id, secret)) = bootstrap_token::parse(token) {
             // It names no audience: it is for the API server.
-            let good = common(audiences, self.keys.audiences(), self.keys.audiences())?;
-            return Ok((bootstrap_token::live(&self.registry, id, secret).await?, good));
+            let audiences = common(audiences, self.keys.audiences(), self.keys.audiences())?;
+            let user = bootstrap_token::live(&self.registry, id, secret).await?;
+            return Ok(Reviewed { user, audiences, stale: None });
         }
         let claims = self.keys.verify(token)?;
-        let good = common(audiences, &claims.audiences, self.keys.audiences())?;
+        let audiences = common(audiences, &claims.audiences, self.keys.audiences())?;
         let user = token::live(&self.registry, &claims).await?;
         let stale = token::stale_for(&claims, Timestamp::now().as_second());
-        if let Some(seconds) = stale {
-            tracing::debug!(user = user.name, seconds, "a token was used that should have been renewed");
-        }
         metrics::token_used(stale.is_some());
-        Ok((user, good))
+        Ok(Reviewed { user, audiences, stale })
     }
+}
+
+/// What a good token says.
+pub struct Reviewed {
+    /// Whose it is.
+    pub user: User,
+    /// The wanted audiences that it is for.
+    pub audiences: Vec<String>,
+    /// Seconds since a newer one should have been used.
+    pub stale: Option<i64>,
 }
 
 /// The wanted audiences (by default the API server's `own`) that a token is for; an error when there is none.

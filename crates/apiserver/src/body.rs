@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -39,10 +40,20 @@ pub enum Body {
 }
 
 impl Body {
-    /// Keeps `guard` until the body of another server has ended. Others hold on their own what they need.
+    /// Keeps `guard` until what streams has ended, or the body of another server.
     pub(crate) fn hold<T: Send + 'static>(&mut self, guard: T) {
-        if let Self::Proxied(body) = self {
-            *body = Held { body: std::mem::take(body), _guard: guard }.boxed_unsync();
+        match self {
+            Self::Proxied(body) => *body = Held { body: std::mem::take(body), _guard: guard }.boxed_unsync(),
+            Self::Stream(stream) => {
+                let all = std::mem::replace(stream, futures::stream::empty().boxed());
+                *stream = all
+                    .map(move |item| {
+                        let _held = &guard;
+                        item
+                    })
+                    .boxed();
+            }
+            _ => {}
         }
     }
 }

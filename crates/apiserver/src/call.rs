@@ -5,9 +5,10 @@ use std::sync::Arc;
 use base::readiness::Readiness;
 use base::tasks::Tasks;
 use http::request::Parts;
-use registry::{Registry, Served, User, Warnings};
+use registry::{Annotations, Registry, Served, User, Warnings};
 
 use crate::aggregation::Servers;
+use crate::audit::{Audit, Record};
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::Authorizer;
 use crate::discovery::Discovery;
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) budgets: Budgets,
     /// What nodes and pods use.
     pub(crate) usages: Usages,
+    /// None when nothing is audited.
+    pub(crate) audit: Option<Audit>,
 }
 
 /// One request, understood.
@@ -48,8 +51,12 @@ pub(crate) struct Call<'a> {
     pub(crate) accept: Accept,
     pub(crate) user: Arc<User>,
     pub(crate) warnings: Warnings,
+    /// What there is to say of it to the audit.
+    pub(crate) annotations: Annotations,
     /// What holds it counts as under way.
     pub(crate) ongoing: Option<Arc<Ongoing>>,
+    /// What is told of it to the audit log.
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 /// A request on a resource that exists.

@@ -7,6 +7,7 @@
 mod admission;
 mod aggregation;
 mod api;
+mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -38,6 +39,7 @@ mod watch;
 mod wire;
 
 pub use api::Api;
+pub use audit::{AuditOptions, LogOptions};
 pub use authn::{Authenticator, Identity, TokenKeys};
 pub use authz::Authorizer;
 pub use body::Body;
@@ -54,6 +56,14 @@ pub enum Error {
     /// The default policy could not be written.
     #[error("default policy: {0}")]
     Policy(apimachinery::Status),
+    /// The audit policy or the audit log cannot be used.
+    #[error("audit, {path}: {source}", path = path.display())]
+    Audit {
+        /// The file of the policy.
+        path: std::path::PathBuf,
+        /// Why.
+        source: audit::PolicyError,
+    },
     /// A certificate or a key.
     #[error(transparent)]
     Tls(#[from] base::tls::Error),

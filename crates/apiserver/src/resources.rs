@@ -226,6 +226,7 @@ impl On<'_> {
             user: self.call.user.clone(),
             manager: self.agent(),
             warnings: self.call.warnings.clone(),
+            annotations: self.call.annotations.clone(),
             ..Context::default()
         }
     }

@@ -47,10 +47,10 @@ impl Inner {
         }
         let audiences: Vec<String> = texts(review.pointer("/spec/audiences"));
         Ok(match self.authenticator.review(token, &audiences).await {
-            Ok((user, good)) => {
-                let mut status = json!({"authenticated": true, "user": user_info(&user)});
+            Ok(reviewed) => {
+                let mut status = json!({"authenticated": true, "user": user_info(&reviewed.user)});
                 if !audiences.is_empty() {
-                    status["audiences"] = good.into();
+                    status["audiences"] = reviewed.audiences.into();
                 }
                 status
             }

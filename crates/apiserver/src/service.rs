@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use crate::admission;
 use crate::aggregation::{Aggregation, Servers};
 use crate::api::Api;
+use crate::audit::{Audit, AuditOptions};
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::{self, Authorizer};
 use crate::call::Inner;
@@ -44,6 +45,8 @@ pub struct Options {
     pub issuer: String,
     /// Requests without credentials are `system:anonymous`; refused otherwise.
     pub anonymous: bool,
+    /// What is told to the audit log; None for nothing.
+    pub audit: Option<AuditOptions>,
     /// For `/version`.
     pub build: Build,
     /// Options of the registry. Its token signer is set here.
@@ -101,6 +104,7 @@ impl Service {
         let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
         let verifier = Verifier::new(authority.bundle())?;
         let config = tls::server(resolver, Some(verifier.clone()))?;
+        let audit = options.audit.as_ref().map(|options| audit(options, tasks)).transpose()?;
         let servers = Arc::new(Servers::new(remotes, &options.pki)?);
         let aggregation = Aggregation::new(registry.clone(), servers.clone(), authority.bundle().to_owned());
         let api = Api(Arc::new(Inner {
@@ -115,6 +119,7 @@ impl Service {
             tasks: tasks.child(),
             budgets: crate::stages::Budgets::default(),
             usages: crate::usage::known::Usages::default(),
+            audit,
             authorizer,
             keys,
             registry,
@@ -152,8 +157,20 @@ impl Service {
         gate.not_ready("process is shutting down");
         // Watches end here, so that their connections drain.
         inner.tasks.drain(std::time::Duration::from_secs(8)).await;
+        inner.audit.iter().for_each(Audit::close);
         Ok(())
     }
+}
+
+/// What audits, and a task that writes the log to the end.
+fn audit(options: &AuditOptions, tasks: &Tasks) -> Result<Audit, Error> {
+    let failed = |source| Error::Audit { path: options.policy.clone(), source };
+    let (audit, write) = Audit::open(options).map_err(failed)?;
+    tasks.spawn("audit log", OnFailure::Shutdown, async move {
+        write.await;
+        Ok::<_, std::convert::Infallible>(())
+    });
+    Ok(audit)
 }
 
 fn names(options: &Options) -> Vec<String> {

@@ -69,7 +69,10 @@ impl Admission for PodSecurity {
         match template_of(a) {
             Some(path) => {
                 let template = object.pointer(path).and_then(Subject::of_value);
-                template.iter().for_each(|template| warn(a, policy.warn, template));
+                if let Some(template) = &template {
+                    audit(a, &policy, template);
+                    warn(a, &policy, template);
+                }
                 Ok(())
             }
             None => check_pod(a, &policy, object),
@@ -89,27 +92,37 @@ fn policy_of(namespace: &Value) -> (Policy, Errors) {
 }
 
 fn check_pod(a: &Request<'_>, policy: &Policy, pod: &Value) -> Result<(), Status> {
-    let (enforce, warn_of) = (policy.enforce, policy.warn);
-    if enforce.level == Level::Privileged && warn_of.level == Level::Privileged {
+    let enforce = policy.enforce;
+    if [enforce, policy.warn, policy.audit].iter().all(|rule| rule.level == Level::Privileged) {
         return Ok(());
     }
     if a.operation == Operation::Update && a.old.is_some_and(|old| !matters(pod, old)) {
         return Ok(());
     }
     let pod = Subject::of_value(pod).ok_or_else(|| Status::bad_request("failed to decode pod"))?;
+    a.context().annotations.add(format!("{}enforce-policy", policy::PREFIX), enforce.to_string());
+    audit(a, policy, &pod);
     let found = enforce.violations(&pod);
     if !found.is_empty() {
         return Err(forbidden(a, format!("violates PodSecurity \"{enforce}\": {}", details(&found))));
     }
-    warn(a, warn_of, &pod);
+    warn(a, policy, &pod);
     Ok(())
 }
 
-fn warn(a: &Request<'_>, rule: Rule, pod: &Subject) {
+/// What a pod does against what is only told.
+fn would_violate(rule: Rule, pod: &Subject) -> Option<String> {
     let found = rule.violations(pod);
-    if !found.is_empty() {
-        a.context().warnings.push(format!("would violate PodSecurity \"{rule}\": {}", details(&found)));
-    }
+    (!found.is_empty()).then(|| format!("would violate PodSecurity \"{rule}\": {}", details(&found)))
+}
+
+fn warn(a: &Request<'_>, policy: &Policy, pod: &Subject) {
+    would_violate(policy.warn, pod).into_iter().for_each(|text| a.context().warnings.push(text));
+}
+
+fn audit(a: &Request<'_>, policy: &Policy, pod: &Subject) {
+    let key = format!("{}audit-violations", policy::PREFIX);
+    would_violate(policy.audit, pod).into_iter().for_each(|text| a.context().annotations.add(key.as_str(), text));
 }
 
 /// Whether a change of a pod is one that the standards care about: other containers, other images, other annotations of seccomp.

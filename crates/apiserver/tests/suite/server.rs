@@ -25,6 +25,7 @@ pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
         domain: "cluster.local".into(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         anonymous,
+        audit: None,
         build: apiserver::Build::default(),
         registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
     }
@@ -62,12 +63,18 @@ pub(crate) async fn serve() -> Server {
 
 /// A server over an empty store.
 pub(crate) async fn start(anonymous: bool) -> Server {
+    start_with(|options| options.anonymous = anonymous).await
+}
+
+/// The same, with other options.
+pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let (tasks, failures) = Tasks::root();
     let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
     let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
     let authority = Arc::new(Authority::in_memory("test-ca").unwrap());
-    let options = options(dir.path().join("pki"), anonymous);
+    let mut options = options(dir.path().join("pki"), true);
+    change(&mut options);
     let service = Service::new(engine.clone(), authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
     let api = service.handle().unwrap().api;
     Server { api, tasks, authority, service: Some(service), engine, _failures: failures, dir }

@@ -1,0 +1,293 @@
+//! The audit log: who asked for what, and what came of it (documentation, "Auditing").
+//!
+//! The [`policy`] says how much is told of a request and when; the [`log`] takes events as lines of JSON. A [`Record`] begins when it is
+//! known who asks, also when nobody good does, and ends with the answer; that of a watch or a connection when it ends.
+
+mod log;
+mod policy;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use registry::{Annotations, User};
+use serde_json::{Map, Value, json};
+
+use crate::body::{Body, BoxError, RequestBody};
+use crate::route::{Route, Target};
+
+use log::Log;
+pub use log::LogOptions;
+pub(crate) use policy::PolicyError;
+use policy::{Asked, Decision, Level, Policy, Stage};
+
+/// Bytes of a body that are told at most; of a larger one nothing is.
+const MAX_BODY: usize = 3 << 20;
+
+/// What is told, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// The file of the policy.
+    pub policy: PathBuf,
+    /// The log.
+    pub log: LogOptions,
+}
+
+/// The address of a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// What audits.
+pub(crate) struct Audit {
+    policy: Policy,
+    log: Log,
+}
+
+impl Audit {
+    /// Reads the policy and opens the log. The second value writes it.
+    pub(crate) fn open(options: &AuditOptions) -> Result<(Self, impl Future<Output = ()> + Send + use<>), PolicyError> {
+        let text = std::fs::read_to_string(&options.policy).map_err(PolicyError::Read)?;
+        let policy = Policy::parse(&text)?;
+        let (log, write) = Log::open(options.log.clone()).map_err(PolicyError::Read)?;
+        Ok((Self { policy, log }, write))
+    }
+
+    /// Takes no more; what is there is still written.
+    pub(crate) fn close(&self) {
+        self.log.close();
+    }
+
+    /// Begins the record of a request; None when nothing is told of it.
+    pub(crate) async fn begin(
+        &self,
+        parts: &Parts,
+        route: &Route<'_>,
+        path: &str,
+        verb: &str,
+        user: Option<&User>,
+    ) -> Option<Arc<Record>> {
+        let asked = Asked { user, verb, path, ..Asked::default() };
+        let asked = match route {
+            Route::Other => asked,
+            Route::Resource(target) => Asked {
+                is_resource: true,
+                group: target.group,
+                resource: target.plural,
+                subresource: target.sub,
+                namespace: target.scope(),
+                name: target.name,
+                ..asked
+            },
+        };
+        let decision = self.policy.decide(&asked);
+        if decision.level == Level::None {
+            return None;
+        }
+        let target = match route {
+            Route::Resource(target) => Some(target),
+            Route::Other => None,
+        };
+        let event = event(parts, target, verb, user, decision.level);
+        let record = Record {
+            log: self.log.clone(),
+            decision,
+            event: Mutex::new(event),
+            sent: Mutex::default(),
+            lasts: Mutex::new(false),
+        };
+        record.tell(Stage::RequestReceived).await;
+        Some(Arc::new(record))
+    }
+}
+
+fn event(parts: &Parts, target: Option<&Target<'_>>, verb: &str, user: Option<&User>, level: Level) -> Value {
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let id = header("audit-id").map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+    let mut event = json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level.as_str(), "auditID": id,
+        "requestURI": parts.uri.path_and_query().map_or("/", |path| path.as_str()), "verb": verb,
+        "user": user.map(named).unwrap_or_else(|| json!({})), "sourceIPs": sources(parts), "requestReceivedTimestamp": now(),
+    });
+    if let Some(agent) = header("user-agent") {
+        event["userAgent"] = agent.into();
+    }
+    if let Some(target) = target {
+        let all = [
+            ("resource", target.plural),
+            ("namespace", target.scope()),
+            ("name", target.name),
+            ("apiGroup", target.group),
+            ("apiVersion", target.version),
+            ("subresource", target.sub),
+        ];
+        let said: Map<String, Value> =
+            all.into_iter().filter(|(_, text)| !text.is_empty()).map(|(key, text)| (key.to_owned(), text.into())).collect();
+        event["objectRef"] = said.into();
+    }
+    event
+}
+
+/// A user as the authentication API shows it.
+fn named(user: &User) -> Value {
+    let mut out = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        out["uid"] = user.uid.as_str().into();
+    }
+    if !user.extra.is_empty() {
+        out["extra"] = json!(user.extra);
+    }
+    out
+}
+
+/// Whom the request has passed, and who sent it here.
+fn sources(parts: &Parts) -> Vec<String> {
+    let forwarded = parts.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut all: Vec<String> =
+        forwarded.split(',').filter_map(|one| one.trim().parse::<IpAddr>().ok()).map(|ip| ip.to_string()).collect();
+    if let Some(Peer(peer)) = parts.extensions.get::<Peer>() {
+        all.push(peer.to_canonical().to_string());
+    }
+    all
+}
+
+/// `metav1.MicroTime`.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+/// One request, as it is told.
+pub(crate) struct Record {
+    log: Log,
+    decision: Decision,
+    event: Mutex<Value>,
+    /// What has come of the request's body.
+    sent: Mutex<BytesMut>,
+    /// It ends when nobody holds it any more.
+    lasts: Mutex<bool>,
+}
+
+impl Record {
+    /// Adds an annotation.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        self.event.lock()["annotations"][key] = value.into();
+    }
+
+    /// Tells who is impersonated.
+    pub(crate) fn impersonates(&self, user: &User) {
+        self.event.lock()["impersonatedUser"] = named(user);
+    }
+
+    /// Keeps what is read of a body, if it is to be told.
+    pub(crate) fn listen(self: &Arc<Self>, body: RequestBody) -> RequestBody {
+        if self.decision.level < Level::Request {
+            return body;
+        }
+        RequestBody::new(Heard { body, record: self.clone() })
+    }
+
+    /// The answer is there. That of a request that lasts has only begun.
+    pub(crate) async fn answered(self: &Arc<Self>, response: &mut Response<Body>, lasts: bool, annotations: &Annotations) {
+        let code = response.status().as_u16();
+        {
+            let mut event = self.event.lock();
+            event["responseStatus"] = json!({"metadata": {}, "code": code});
+            for (key, value) in annotations.all() {
+                event["annotations"][key] = value.into();
+            }
+            if self.decision.level >= Level::Request
+                && let Some(object) = self.shown(&self.sent.lock(), None)
+            {
+                event["requestObject"] = object;
+            }
+            if let (Body::Whole(bytes), true) = (response.body(), self.decision.level == Level::RequestResponse || code >= 400) {
+                let object = self.shown(bytes, Some(response.headers()));
+                match object {
+                    Some(status) if code >= 400 && status["kind"] == "Status" => event["responseStatus"] = status,
+                    Some(object) if self.decision.level == Level::RequestResponse => event["responseObject"] = object,
+                    _ => {}
+                }
+            }
+        }
+        if lasts {
+            self.tell(Stage::ResponseStarted).await;
+            *self.lasts.lock() = true;
+            response.body_mut().hold(self.clone());
+        } else {
+            self.tell(Stage::ResponseComplete).await;
+        }
+    }
+
+    /// A body as an object, if it is one in JSON or YAML.
+    fn shown(&self, bytes: &[u8], headers: Option<&HeaderMap>) -> Option<Value> {
+        let plain = headers.is_none_or(|headers| !headers.contains_key(http::header::CONTENT_ENCODING));
+        if bytes.is_empty() || bytes.len() > MAX_BODY || !plain {
+            return None;
+        }
+        let mut object: Value = serde_json::from_slice(bytes).ok()?;
+        if self.decision.without_managed_fields {
+            apimachinery::meta::remove(&mut object, "managedFields");
+        }
+        Some(object)
+    }
+
+    fn text(&self, stage: Stage) -> String {
+        let mut event = self.event.lock().clone();
+        event["stage"] = stage.as_str().into();
+        event["stageTimestamp"] = now().into();
+        event.to_string()
+    }
+
+    async fn tell(&self, stage: Stage) {
+        if self.decision.tells(stage) {
+            self.log.tell(self.text(stage)).await;
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if *self.lasts.lock() && self.decision.tells(Stage::ResponseComplete) {
+            self.log.tell_now(self.text(Stage::ResponseComplete));
+        }
+    }
+}
+
+/// A body that is listened to.
+struct Heard {
+    body: RequestBody,
+    record: Arc<Record>,
+}
+
+impl http_body::Body for Heard {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let mut sent = self.record.sent.lock();
+            if sent.len() <= MAX_BODY {
+                sent.extend_from_slice(data);
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,215 @@
+//! The log of audit events: a file of lines of JSON, that is rotated.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use base::metrics::Page;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{Notify, mpsc};
+
+/// Events that wait to be written. Who has one more waits with it: none is lost for want of room.
+const WAITING: usize = 4096;
+/// Events that are written at once.
+const BATCH: usize = 256;
+const MIB: u64 = 1 << 20;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+static LOST: LazyLock<Counter> = LazyLock::new(|| {
+    let help = "Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.";
+    Page::Server.register("apiserver_audit_error", help, Counter::default())
+});
+static TOLD: LazyLock<Counter> = LazyLock::new(|| {
+    Page::Server.register(
+        "apiserver_audit_event",
+        "Counter of audit events generated and sent to the audit backend.",
+        Counter::default(),
+    )
+});
+
+/// Where the log is, and how much of it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The file; `-` for the standard output.
+    pub path: PathBuf,
+    /// MiB after which a new file is begun; 0 for never.
+    pub max_size: u64,
+    /// Old files that are kept; 0 for all.
+    pub max_backups: usize,
+    /// Days that old files are kept; 0 for ever.
+    pub max_age: u64,
+}
+
+/// What events are handed to.
+#[derive(Clone)]
+pub(super) struct Log {
+    events: mpsc::Sender<String>,
+    closed: Arc<Notify>,
+}
+
+impl Log {
+    /// The log, and what writes it.
+    pub(super) fn open(options: LogOptions) -> std::io::Result<(Self, impl Future<Output = ()> + Send)> {
+        let mut file = Rotated::open(options)?;
+        let (events, mut receiver) = mpsc::channel(WAITING);
+        let closed = Arc::new(Notify::new());
+        let end = closed.clone();
+        let write = async move {
+            let mut lines = Vec::with_capacity(BATCH);
+            loop {
+                let count = tokio::select! {
+                    count = receiver.recv_many(&mut lines, BATCH) => count,
+                    () = end.notified() => {
+                        receiver.close();
+                        continue;
+                    }
+                };
+                if count == 0 {
+                    return;
+                }
+                let some = std::mem::take(&mut lines);
+                let written = tokio::task::spawn_blocking(move || {
+                    let failed = file.write(&some).map_err(|error| (some.len(), error));
+                    (file, failed)
+                });
+                // The writer does not panic; without it there is nothing to write to.
+                let Ok((same, failed)) = written.await else { return };
+                file = same;
+                if let Err((count, error)) = failed {
+                    LOST.inc_by(count as u64);
+                    tracing::error!(%error, count, "audit events cannot be written");
+                }
+            }
+        };
+        Ok((Self { events, closed }, write))
+    }
+
+    /// Hands an event over, and waits for room.
+    pub(super) async fn tell(&self, event: String) {
+        count(self.events.send(event).await.is_ok());
+    }
+
+    /// The same from where nobody can wait.
+    pub(super) fn tell_now(&self, event: String) {
+        count(self.events.try_send(event).is_ok());
+    }
+
+    /// Takes no more; what is there is still written.
+    pub(super) fn close(&self) {
+        self.closed.notify_one();
+    }
+}
+
+fn count(told: bool) {
+    let counter = if told { &TOLD } else { &LOST };
+    counter.inc();
+}
+
+/// A file that is begun anew when it is large.
+struct Rotated {
+    options: LogOptions,
+    file: File,
+    size: u64,
+}
+
+impl Rotated {
+    fn open(options: LogOptions) -> std::io::Result<Self> {
+        let file = open(&options.path)?;
+        let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        Ok(Self { options, file, size })
+    }
+
+    fn write(&mut self, lines: &[String]) -> std::io::Result<()> {
+        let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        let limit = self.options.max_size * MIB;
+        if limit > 0 && self.size > 0 && self.size + text.len() as u64 > limit && self.options.path != Path::new("-") {
+            self.rotate()?;
+        }
+        self.file.write_all(text.as_bytes())?;
+        self.size += text.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> std::io::Result<()> {
+        let path = &self.options.path;
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
+        std::fs::rename(path, backup(path, &now))?;
+        (self.file, self.size) = (open(path)?, 0);
+        let mut old = backups(path)?;
+        old.sort();
+        let most = self.options.max_backups;
+        let surplus = if most > 0 { old.len().saturating_sub(most) } else { 0 };
+        let oldest = SystemTime::now().checked_sub(DAY * u32::try_from(self.options.max_age).unwrap_or(u32::MAX));
+        for (index, file) in old.iter().enumerate() {
+            let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+            let aged = self.options.max_age > 0 && modified < oldest;
+            if index < surplus || aged {
+                std::fs::remove_file(file)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    let path = if path == Path::new("-") { Path::new("/dev/stdout") } else { path };
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// `audit.log` of a time: `audit-2026-01-01T00-00-00.000.log`.
+fn backup(path: &Path, time: &str) -> PathBuf {
+    let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let (stem, extension) = (part(path.file_stem()), part(path.extension()));
+    let dot = if extension.is_empty() { "" } else { "." };
+    path.with_file_name(format!("{stem}-{time}{dot}{extension}"))
+}
+
+/// The files of former times.
+fn backups(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stem = path.file_stem().map(|stem| format!("{}-", stem.to_string_lossy())).unwrap_or_default();
+    let is_backup = |file: &PathBuf| {
+        file.extension() == path.extension() && file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem))
+    };
+    let files = std::fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(files.filter(is_backup).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn old_files_are_kept_as_long_as_they_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let options = LogOptions { path: path.clone(), max_size: 1, max_backups: 2, max_age: 0 };
+        let mut log = Rotated::open(options).unwrap();
+        let half = "x".repeat(600 << 10);
+        for _ in 0..5 {
+            log.write(std::slice::from_ref(&half)).unwrap();
+        }
+        assert_eq!(backups(&path).unwrap().len(), 2);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), half.len() as u64 + 1);
+    }
+
+    #[tokio::test]
+    async fn every_event_is_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let (log, write) = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
+        let tell = async move {
+            for number in 0..1000 {
+                log.tell(format!("{number}")).await;
+            }
+            log.close();
+        };
+        tokio::join!(tell, write);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().map(|line| line.parse::<u32>().unwrap()).collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,122 @@
+//! The audit log, as a policy says.
+
+use apiserver::{AuditOptions, LogOptions};
+use serde_json::{Value, json};
+
+use crate::server::{admin, ask, config_map, namespace, start_with};
+
+const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, nonResourceURLs: ['/readyz*']}
+- {level: RequestResponse, omitManagedFields: true, resources: [{group: '', resources: [configmaps]}], verbs: [create]}
+- {level: Metadata, omitStages: []}
+";
+
+/// The documentation, "Auditing": who did what, to what, when, and what came of it.
+#[tokio::test]
+async fn what_the_policy_says_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    std::fs::write(&policy, POLICY).unwrap();
+    let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log })).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let maps = "/api/v1/namespaces/n/configmaps";
+    let create = format!("POST {maps}\nuser-agent: test/1\naudit-id: my-id\nx-forwarded-for: 10.1.2.3\n\n{}", config_map("m"));
+    assert_eq!(admin(api, &create).await.code, 201);
+    assert_eq!(admin(api, &format!("GET {maps}/none\nimpersonate-user: jane")).await.code, 403);
+    assert_eq!(ask(api, "", "GET /version\nauthorization: Bearer x").await.code, 401);
+    admin(api, "GET /readyz").await;
+    assert_eq!(admin(api, "DELETE /api/v1/namespaces/n/configmaps/m").await.code, 200);
+    let events = loop {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if events.iter().any(|event| event["verb"] == "delete") {
+            break events;
+        }
+        tokio::task::yield_now().await;
+    };
+    let of = |uri: &str| events.iter().find(|event| event["requestURI"] == uri).unwrap();
+    let created = events.iter().find(|event| event["auditID"] == "my-id").unwrap();
+    assert_eq!(
+        (&created["level"], &created["stage"], &created["verb"]),
+        (&json!("RequestResponse"), &json!("ResponseComplete"), &json!("create"))
+    );
+    assert_eq!(
+        (&created["user"]["username"], &created["userAgent"], &created["sourceIPs"]),
+        (&json!("admin"), &json!("test/1"), &json!(["10.1.2.3"]))
+    );
+    assert_eq!(created["objectRef"], json!({"resource": "configmaps", "namespace": "n", "apiVersion": "v1"}));
+    assert_eq!((&created["responseStatus"]["code"], &created["requestObject"]["data"]), (&json!(201), &json!({"a": "b"})));
+    assert_eq!(
+        (&created["responseObject"]["metadata"]["name"], created["responseObject"]["metadata"].get("managedFields")),
+        (&json!("m"), None)
+    );
+    assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
+    let refused = of(&format!("{maps}/none"));
+    assert_eq!(
+        (&refused["impersonatedUser"]["username"], &refused["annotations"]["authorization.k8s.io/decision"]),
+        (&json!("jane"), &json!("forbid"))
+    );
+    assert_eq!((&refused["responseStatus"]["code"], &refused["responseStatus"]["reason"]), (&json!(403), &json!("Forbidden")));
+    let unknown = of("/version");
+    assert_eq!((&unknown["responseStatus"]["code"], unknown["user"].get("username")), (&json!(401), None));
+    assert!(!events.iter().any(|event| event["requestURI"] == "/readyz" || event["stage"] == "RequestReceived"));
+}
+
+/// What a namespace only wants to know of its pods stands in the log.
+#[tokio::test]
+async fn what_violates_the_standards_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    std::fs::write(&policy, POLICY).unwrap();
+    let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log })).await;
+    let api = &server.api;
+    crate::server::populated_namespace(api, "n").await;
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/audit": "baseline"}}});
+    let labelled =
+        admin(api, &format!("PATCH /api/v1/namespaces/n\ncontent-type: application/merge-patch+json\n\n{labels}")).await;
+    assert_eq!(labelled.code, 200);
+    let spec = json!({"hostPID": true, "containers": [{"name": "c", "image": "i"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+    assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await.code, 201);
+    let annotations = loop {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        if let Some(event) = events.find(|event| event["objectRef"]["resource"] == "pods") {
+            break event["annotations"].clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    let told = &annotations["pod-security.kubernetes.io/audit-violations"];
+    assert_eq!(*told, "would violate PodSecurity \"baseline:latest\": host namespaces (hostPID=true)");
+    assert_eq!(annotations["pod-security.kubernetes.io/enforce-policy"], "privileged:latest");
+}
+
+/// A watch is told when it begins, and when it ends.
+#[tokio::test]
+async fn watches_are_told_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    std::fs::write(&policy, "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata, verbs: [watch]}]}").unwrap();
+    let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log })).await;
+    let stages = async |last: &str| loop {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let stages: Vec<String> = events.iter().map(|event| event["stage"].as_str().unwrap().to_owned()).collect();
+        if stages.last().is_some_and(|stage| stage == last) {
+            break stages;
+        }
+        tokio::task::yield_now().await;
+    };
+    let watch = crate::watch::Watch::start(&server.api, "/api/v1/namespaces").await;
+    assert_eq!(stages("ResponseStarted").await, ["RequestReceived", "ResponseStarted"]);
+    drop(watch);
+    assert_eq!(stages("ResponseComplete").await, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+}
