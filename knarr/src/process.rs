@@ -17,6 +17,9 @@ use tokio::sync::mpsc;
 /// How long after the start the code that only the start needs is let go of.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// How often memory that is free is given back: nothing tells when a load is over.
+const GIVEN_BACK: Duration = Duration::from_secs(30);
+
 /// Runs a command's work on a new runtime.
 pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
     // Files for pods have modes that their users need; what is private gets its own mode. The starter's mask is for neither.
@@ -110,13 +113,19 @@ fn again(ended: Result<()>) -> Result<()> {
     }
 }
 
-/// Lets go of the code of the start, some time after it.
+/// Lets go of the code of the start, some time after it, and from then on of memory that a load has left.
 pub(crate) fn settle(tasks: &Tasks) {
-    tasks.spawn_until_cancelled("code of the start", OnFailure::Log, async {
-        tokio::time::sleep(SETTLED).await;
-        runtime::memory::release_code();
-        Ok::<_, std::convert::Infallible>(())
-    });
+    tasks.spawn_until_cancelled("memory", OnFailure::Log, keep_small());
+}
+
+async fn keep_small() -> Result<(), tokio::task::JoinError> {
+    tokio::time::sleep(SETTLED).await;
+    runtime::memory::release_code();
+    loop {
+        tokio::time::sleep(GIVEN_BACK).await;
+        // What a large load has left takes the kernel a while.
+        tokio::task::spawn_blocking(runtime::memory::give_back).await?;
+    }
 }
 
 /// Makes the data directory, for this user only.

@@ -17,6 +17,14 @@ pub fn release_code() {
     }
 }
 
+/// Gives memory that is free back to the system, of the whole program. The allocator does so by itself a second after it came free, but only
+/// when somebody allocates again: after a load an idle server would hold what the load took. To give it back at once instead would cost
+/// 7 % of the CPU time of writes.
+pub fn give_back() {
+    // SAFETY: it takes no pointer and may be called at any time and on any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// The addresses of a line of `/proc/PID/maps` that maps code of the program.
 fn code_of(line: &str, program: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_whitespace();
@@ -48,6 +56,7 @@ mod tests {
     #[test]
     fn the_program_runs_on() {
         release_code();
+        give_back();
         assert_eq!(code_of("x", ""), None);
     }
 }
