@@ -1,8 +1,8 @@
-//! Calls of admission webhooks.
+//! Calls of admission webhooks, and evaluations of admission policies.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::metrics::Page;
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::Histograms;
 
-/// Most webhooks that have series of their own. Administrators name them, and each name costs memory for good.
+/// Most webhooks and policies that have series of their own. Administrators name them, and each name costs memory for good.
 const NAMES: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,7 +48,17 @@ struct FailOpen {
     r#type: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checked {
+    policy: String,
+    policy_binding: String,
+    error_type: &'static str,
+    enforcement_action: &'static str,
+}
+
 struct Metrics {
+    checks: Family<Checked, Counter>,
+    check_seconds: Histograms<Checked>,
     seconds: Histograms<Timed>,
     requests: Family<Counted, Counter>,
     rejections: Family<Rejected, Counter>,
@@ -82,9 +92,34 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         "Admission webhook fail open count, identified by name and broken out for each admission type (validating or admit)",
         Family::default(),
     ),
+    checks: Page::Server.register(
+        "apiserver_validating_admission_policy_check",
+        "Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken",
+        Family::default(),
+    ),
+    check_seconds: Page::Server.register(
+        "apiserver_validating_admission_policy_check_duration_seconds",
+        "Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken",
+        Family::new_with_constructor(|| Histogram::new([0.000_000_5, 0.001, 0.01, 0.1, 1.0])),
+    ),
     names: Mutex::default(),
 }
 });
+
+/// A name, or `other` when there are too many.
+fn known(name: &str) -> String {
+    let mut names = METRICS.names.lock();
+    let known = names.contains(name) || (names.len() < NAMES && names.insert(name.to_owned()));
+    if known { name.to_owned() } else { "other".to_owned() }
+}
+
+/// A validating policy has been evaluated and had something to say; `action` is what came of it.
+pub(crate) fn checked(policy: &str, binding: &str, failed: bool, action: &'static str, took: Duration) {
+    let error_type = if failed { "invalid_expression" } else { "no_error" };
+    let checked = Checked { policy: known(policy), policy_binding: known(binding), error_type, enforcement_action: action };
+    METRICS.check_seconds.get_or_create(&checked).observe(took.as_secs_f64());
+    METRICS.checks.get_or_create(&checked).inc();
+}
 
 /// One call, from its beginning on.
 pub(crate) struct Call {
@@ -96,10 +131,7 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn begin(name: &str, operation: &'static str, is_mutating: bool) -> Self {
-        let mut names = METRICS.names.lock();
-        let known = names.contains(name) || (names.len() < NAMES && names.insert(name.to_owned()));
-        let name = if known { name.to_owned() } else { "other".to_owned() };
-        Self { name, operation, r#type: if is_mutating { "admit" } else { "validating" }, begun: Instant::now() }
+        Self { name: known(name), operation, r#type: if is_mutating { "admit" } else { "validating" }, begun: Instant::now() }
     }
 
     /// The webhook has admitted the request.

@@ -164,6 +164,10 @@ async fn actions() {
     let warnings: Vec<_> = answer.headers.get_all("warning").iter().map(|text| text.to_str().unwrap().to_owned()).collect();
     let text = "299 - \"Validation failed for ValidatingAdmissionPolicy 'warn' with binding 'warn': never\"";
     assert_eq!((answer.code, warnings), (201, vec![text.to_owned()]));
+    let metrics = ask(&server.api, "admin", "GET /metrics").await;
+    let page = String::from_utf8_lossy(&metrics.body).into_owned();
+    let counted = "apiserver_validating_admission_policy_check_total{policy=\"warn\",policy_binding=\"warn\",error_type=\"no_error\",enforcement_action=\"warn\"} ";
+    assert!(page.contains(counted), "{page}");
     // Policies keep nobody from changing policies.
     let all = json!({"matchConstraints": constraints(&["*"], "*/*"), "validations": [{"expression": "false"}]});
     put_in_force(&server, "Validating", "all", all, json!({"validationActions": ["Deny"]})).await;

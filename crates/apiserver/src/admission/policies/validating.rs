@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use apimachinery::status::Cause;
 use apimachinery::{Reason, Status};
@@ -14,6 +15,7 @@ use super::evaluation::{Evaluation, Sight};
 use super::{Invocation, Policies};
 use crate::admission::forbidden;
 use crate::authz::Authorizer;
+use crate::metrics::admission as metrics;
 
 /// Most of a message that an expression makes, and of an annotation.
 const MAX_MESSAGE: usize = 5 * 1024;
@@ -38,6 +40,8 @@ struct Denial {
     index: usize,
     message: String,
     reason: Option<String>,
+    /// It could not be evaluated.
+    failed: bool,
 }
 
 /// What a policy says of a request with one parameter.
@@ -69,9 +73,11 @@ impl Admission for ValidatingAdmissionPolicy {
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for invocation in &invocations {
             let Invocation { policy, binding, .. } = invocation;
+            let begun = Instant::now();
             let verdict = judge(invocation, a, &self.authorizer).await?;
+            let took = begun.elapsed();
             for denial in verdict.denials {
-                if let Some(refusal) = act(a, policy, binding, denial) {
+                if let Some(refusal) = act(a, policy, binding, denial, took) {
                     refused.get_or_insert(refusal);
                 }
             }
@@ -102,9 +108,13 @@ fn denied(policy: &Policy, binding: Option<&Binding>, why: &str) -> String {
 }
 
 /// Does what the binding wants done of a denial; what refuses the request, if that is wanted.
-fn act(a: &Request<'_>, policy: &Policy, binding: &Binding, denial: Denial) -> Option<Refusal> {
+fn act(a: &Request<'_>, policy: &Policy, binding: &Binding, denial: Denial, took: Duration) -> Option<Refusal> {
     let mut refused = None;
     for action in &binding.actions {
+        let label = ["deny", "warn", "audit"].into_iter().find(|label| label.eq_ignore_ascii_case(action));
+        if let Some(label) = label {
+            metrics::checked(&policy.name, &binding.name, denial.failed, label, took);
+        }
         match action.as_str() {
             "Deny" => refused = Some((denied(policy, Some(binding), &denial.message), denial.reason.clone())),
             "Warn" => a.context().warnings.push(format!(
@@ -141,7 +151,8 @@ fn refusal(a: &Request<'_>, message: String, reason: Option<&str>) -> Status {
 async fn judge(invocation: &Invocation, a: &Request<'_>, authorizer: &Authorizer) -> Result<Verdict, Status> {
     let (policy, param) = (&*invocation.policy, invocation.param.as_ref());
     let mut verdict = Verdict::default();
-    let failed = |index: usize, why: String| (!policy.fails_open).then_some(Denial { index, message: why, reason: None });
+    let failed =
+        |index: usize, why: String| (!policy.fails_open).then_some(Denial { index, message: why, reason: None, failed: true });
     let sight = Sight::new(policy, a, invocation.version.served(a), authorizer).await?;
     match sight.holds(policy, param) {
         Ok(true) => {}
@@ -163,7 +174,7 @@ async fn judge(invocation: &Invocation, a: &Request<'_>, authorizer: &Authorizer
             Ok(cel::Value::Bool(true)) => {}
             Ok(_) => {
                 let message = message(&mut evaluation, validation);
-                verdict.denials.push(Denial { index, message, reason: validation.reason.clone() });
+                verdict.denials.push(Denial { index, message, reason: validation.reason.clone(), failed: false });
             }
             Err(failure) => verdict.denials.extend(failed(index, failure.to_string())),
         }
