@@ -28,6 +28,8 @@ pub enum Family {
     V4,
     /// IPv6
     V6,
+    /// Frames of bridges.
+    Bridge,
 }
 
 impl Family {
@@ -36,18 +38,19 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// NFPROTO_IPV4 or NFPROTO_IPV6.
+    /// NFPROTO_IPV4, NFPROTO_IPV6 or NFPROTO_BRIDGE.
     pub(crate) fn protocol(self) -> u8 {
         match self {
             Self::V4 => 2,
             Self::V6 => 10,
+            Self::Bridge => 7,
         }
     }
 
-    /// Bytes of an address.
+    /// Bytes of an address. In frames there are both, as fields of their own.
     pub(crate) fn address_len(self) -> u32 {
         match self {
-            Self::V4 => 4,
+            Self::V4 | Self::Bridge => 4,
             Self::V6 => 16,
         }
     }
@@ -60,7 +63,7 @@ impl Family {
     /// The address that stands for every address of the node.
     pub fn unspecified(self) -> IpAddr {
         match self {
-            Self::V4 => IpAddr::from([0; 4]),
+            Self::V4 | Self::Bridge => IpAddr::from([0; 4]),
             Self::V6 => IpAddr::from([0; 16]),
         }
     }

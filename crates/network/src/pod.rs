@@ -33,7 +33,7 @@ use crate::nft::Config;
 use crate::nft::Family;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Endpoint, Key, Protocol};
-use crate::nft::features::{host_ports, masquerade};
+use crate::nft::features::{frames, host_ports, masquerade};
 use crate::nft::table::{self, Holder, Table};
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
@@ -237,7 +237,7 @@ impl PodNetwork {
         }
         let table = Table::open(&options.table, options.config(), &options.holders)?;
         crate::nft::host::warn(&table.families(), &options.bridge);
-        let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), host_port_elements(lease)));
+        let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), contribution(sandbox, lease)));
         table.replace(ports)?;
         let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));
         Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam) })))
@@ -293,17 +293,16 @@ impl Inner {
         links.delete(&name)?;
         let namespace_error = |source| Error::Namespace { path: netns.to_owned(), source };
         let file = std::fs::File::open(netns).map_err(namespace_error)?;
-        let mac = lease.addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 1], |address| mac_of(*address));
-        links.make_veth(&Veth { name: &name, alias: sandbox, bridge, netns: file.as_fd(), mac, mtu: self.mtu })?;
+        let mac = lease.mac();
+        let isolated = !sysctl::is("net/bridge/bridge-nf-call-iptables", "1");
+        links.make_veth(&Veth { name: &name, alias: sandbox, bridge, netns: file.as_fd(), mac, mtu: self.mtu, isolated })?;
         for address in &lease.addresses {
             links.add_neighbour(bridge, *address, mac)?;
         }
         let mut inside = Links::open_in(netns).map_err(namespace_error)?;
         let mut events = rtnl::link_events().map_err(namespace_error)?;
         self.set_up_pod(&mut inside, &lease.addresses)?;
-        if !lease.ports.is_empty() {
-            self.table.replace([(owner(sandbox), host_port_elements(&lease))])?;
-        }
+        self.table.replace([(owner(sandbox), contribution(sandbox, &lease))])?;
         if !links.wait_forwarding(&mut events, &name, &self.options.bridge)? {
             tracing::warn!(%sandbox, port = %name, "the bridge port does not forward yet, going on");
         }
@@ -342,6 +341,13 @@ impl Inner {
     }
 }
 
+impl Lease {
+    /// The hardware address of the pod's end.
+    fn mac(&self) -> Mac {
+        self.addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 1], |address| mac_of(*address))
+    }
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
 }
@@ -361,6 +367,8 @@ fn set_up_bridge(options: &Options, links: &mut Links, mtu: u32) -> Result<(), E
     for address in &options.local_addresses {
         links.add_address(index, *address, IpNet::from(*address).prefix_len())?;
     }
+    // A pod must not be able to tell the node where the world is.
+    sysctl::set_if_there(&format!("net/ipv6/conf/{bridge}/accept_ra"), "0")?;
     let has = |family| options.pod_cidrs.iter().any(|range| Family::of(range.addr()) == family);
     if has(Family::V4) {
         sysctl::set("net/ipv4/ip_forward".to_owned(), "1")?;
@@ -387,7 +395,7 @@ fn owner(sandbox: &str) -> String {
 }
 
 /// A pod whose address is used again must not be reached at its predecessor's hardware address: derive it.
-fn mac_of(address: IpAddr) -> Mac {
+pub(crate) fn mac_of(address: IpAddr) -> Mac {
     let octets = crate::nft::octets(address);
     let [a, b, c, d] = [4, 3, 2, 1].map(|back| octets[octets.len() - back]);
     [0x0a, 0x58, a, b, c, d]
@@ -397,11 +405,13 @@ fn mac_of(address: IpAddr) -> Mac {
 fn veth_name(sandbox: &str) -> String {
     let hash =
         sandbox.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("knv{:012x}", hash & 0xffff_ffff_ffff)
+    format!("{}{:012x}", frames::PORTS, hash & 0xffff_ffff_ffff)
 }
 
-fn host_port_elements(lease: &Lease) -> Fragment {
-    let mut elements = Vec::new();
+/// What a pod contributes to the table: the addresses that it may send with, and its host ports.
+fn contribution(sandbox: &str, lease: &Lease) -> Fragment {
+    let (port, mac) = (veth_name(sandbox), lease.mac());
+    let mut elements: Vec<_> = lease.addresses.iter().map(|address| frames::sender(&port, mac, *address)).collect();
     for port in &lease.ports {
         let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
         for pod in lease.addresses.iter().filter(|pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4())) {

@@ -70,7 +70,7 @@ fn the_nft_program_lists_every_rule() {
     let table = open();
     let pairs = [("10.43.0.7", "10.42.0.5"), ("fd43::7", "fd42::5")].map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap()));
     table.replace(pairs.map(|(a, b): (IpAddr, IpAddr)| (a.to_string(), every_kind(a, b)))).unwrap();
-    assert_eq!(sh("nft list tables"), "table ip knarr-test\ntable ip6 knarr-test\n");
+    assert_eq!(sh("nft list tables"), "table ip knarr-test\ntable ip6 knarr-test\ntable bridge knarr-test\n");
     let json: serde_json::Value = serde_json::from_str(&sh("nft -j list ruleset")).unwrap();
     let rules = json["nftables"].as_array().unwrap().iter().filter_map(|object| object.get("rule"));
     let chains: BTreeSet<_> = rules.filter_map(|rule| rule["chain"].as_str()).collect();

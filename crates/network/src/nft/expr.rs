@@ -61,6 +61,8 @@ pub(crate) enum Connection {
 /// Keys of the meta expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meta {
+    /// The type of a frame, in network order.
+    Protocol = 1,
     Mark = 3,
     InputName = 6,
     OutputName = 7,
@@ -70,6 +72,12 @@ pub(crate) enum Meta {
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expr {
+    /// Bytes of the link header.
+    Frame {
+        offset: u32,
+        len: u32,
+        reg: Reg,
+    },
     /// Bytes of the network header.
     Network {
         offset: u32,
@@ -150,7 +158,7 @@ pub(crate) enum Expr {
 impl Expr {
     fn name(&self) -> &'static str {
         match self {
-            Self::Network { .. } | Self::Transport { .. } => "payload",
+            Self::Frame { .. } | Self::Network { .. } | Self::Transport { .. } => "payload",
             Self::Meta { .. } | Self::SetMark { .. } => "meta",
             Self::Compare { .. } => "cmp",
             Self::Bitwise { .. } => "bitwise",
@@ -176,6 +184,7 @@ impl Expr {
 
     fn encode_data(&self, family: Family, b: &mut Buffer) {
         match self {
+            Self::Frame { offset, len, reg } => payload(b, 0, *offset, *len, *reg),
             Self::Network { offset, len, reg } => payload(b, 1, *offset, *len, *reg),
             Self::Transport { offset, len, reg } => payload(b, 2, *offset, *len, *reg),
             Self::Meta { key, reg } => {

@@ -7,8 +7,9 @@
 //! the type that the value has: see [`rules::lookup`]. The nft program then shows what was loaded, and a comment of the rule
 //! says so.
 
+pub(crate) mod frames;
+pub(crate) mod guards;
 pub mod host_ports;
-pub(crate) mod loopback;
 pub(crate) mod masquerade;
 pub(crate) mod policies;
 pub(crate) mod reserved;
@@ -48,7 +49,7 @@ impl Config {
 }
 
 /// What a feature always has in the table of one family.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
     pub(crate) sets: Vec<SetId>,
     pub(crate) chains: Vec<Chain>,
@@ -58,14 +59,17 @@ type Feature = fn(&Config, Family) -> Part;
 
 /// Policies are not among them: they have nothing in the table before there is a policy.
 const FEATURES: [Feature; 6] =
-    [loopback::part, translation::part, reserved::part, host_ports::part, services::part, masquerade::part];
+    [guards::part, translation::part, reserved::part, host_ports::part, services::part, masquerade::part];
 
 /// What all features always have.
 pub(crate) fn fixed(config: &Config, families: &[Family]) -> Fragment {
     let mut fragment = Fragment::default();
     for family in families {
-        for feature in FEATURES {
-            let Part { sets, chains } = feature(config, *family);
+        let parts = match family {
+            Family::Bridge => vec![frames::part(config)],
+            Family::V4 | Family::V6 => FEATURES.map(|feature| feature(config, *family)).to_vec(),
+        };
+        for Part { sets, chains } in parts {
             fragment.sets.extend(sets.into_iter().map(|set| (*family, set)));
             fragment.chains.extend(chains.into_iter().map(|chain| (*family, chain)));
         }
@@ -76,7 +80,9 @@ pub(crate) fn fixed(config: &Config, families: &[Family]) -> Fragment {
 /// Everything that features contribute, to find out whether the kernel takes it.
 pub(crate) fn samples(config: &Config, family: Family) -> Fragment {
     let mut all = fixed(config, &[family]);
-    all.extend(services::sample(family));
-    all.extend(policies::sample(config, family));
+    if family != Family::Bridge {
+        all.extend(services::sample(family));
+        all.extend(policies::sample(config, family));
+    }
     all
 }

@@ -11,12 +11,20 @@ use super::Family;
 pub(crate) enum Field {
     /// An address of the table's family.
     Address,
+    /// An address in a table of frames.
+    V4,
+    /// An address in a table of frames.
+    V6,
     /// Number of a transport protocol.
     Protocol,
     /// Port of a transport protocol.
     Port,
     /// The nft program has no plain 32-bit type for maps; it prints marks as hexadecimal numbers.
     Word,
+    /// Hardware address.
+    Hardware,
+    /// Name of a link.
+    Link,
 }
 
 impl Field {
@@ -24,7 +32,10 @@ impl Field {
     pub(crate) fn kind(self, family: Family) -> u32 {
         match self {
             Self::Address if family == Family::V6 => 8,
-            Self::Address => 7,
+            Self::Address | Self::V4 => 7,
+            Self::V6 => 8,
+            Self::Hardware => 9,
+            Self::Link => 41,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Word => 19,
@@ -35,7 +46,9 @@ impl Field {
     pub(crate) fn len(self, family: Family) -> u32 {
         match self {
             Self::Address => family.address_len(),
-            Self::Word => 4,
+            Self::V4 | Self::Word => 4,
+            Self::V6 | Self::Link => 16,
+            Self::Hardware => 6,
             Self::Protocol => 1,
             Self::Port => 2,
         }

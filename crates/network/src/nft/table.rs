@@ -102,7 +102,15 @@ impl Table {
         let mut families: Vec<Family> = config.pod_cidrs.iter().map(|cidr| Family::of(cidr.addr())).collect();
         families.sort_unstable();
         families.dedup();
-        let socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(Error::Open)?;
+        let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(Error::Open)?;
+        if let Err(error) = try_out(&mut socket, name, Family::Bridge, sample(&config, Family::Bridge)) {
+            tracing::warn!(
+                %error,
+                "the kernel filters no frames (CONFIG_NF_TABLES_BRIDGE): pods of this node can send with each other's addresses"
+            );
+        } else {
+            families.push(Family::Bridge);
+        }
         let mut contents = Contents::default();
         contents.replace([("features".to_owned(), features::fixed(&config, &families))]);
         let held = BTreeSet::new();
@@ -129,18 +137,21 @@ impl Table {
         inner.flush()
     }
 
-    /// The families that have a table.
+    /// The families of addresses that have a table.
     pub fn families(&self) -> Vec<Family> {
-        self.0.lock().families.clone()
+        self.0.lock().families.iter().copied().filter(|family| *family != Family::Bridge).collect()
     }
 }
 
 /// Deletes the table `name` of every family. No error when there is none.
 pub fn delete(name: &str) -> Result<(), Error> {
     let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(Error::Open)?;
-    for family in [Family::V4, Family::V6] {
+    for family in [Family::V4, Family::V6, Family::Bridge] {
         match send(&mut socket, name, &[(family, vec![Op::DelTable])]) {
-            Err(source) if source.errno() != Some(Errno::ENOENT) => return Err(Error::Batch { table: name.to_owned(), source }),
+            // A kernel without the family has no table of it either.
+            Err(source) if !matches!(source.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)) => {
+                return Err(Error::Batch { table: name.to_owned(), source });
+            }
             _ => (),
         }
     }
@@ -224,28 +235,34 @@ impl Inner {
 
     /// Tries every kind of expression in a table that is deleted by the same batch, to name what the kernel lacks.
     fn probe(&mut self) -> Result<(), Error> {
-        let name = format!("{}-probe", self.name);
         for family in self.families.clone() {
-            let mut sample = Contents::default();
-            let mut deltas = sample.replace([("sample".to_owned(), features::samples(&self.config, family))]);
-            let whole = deltas.remove(&family).unwrap_or_default().ops();
-            let attempt = |socket: &mut Socket, ops: Vec<Op>| {
-                let ops = [vec![Op::NewTable { comment: None }], ops, vec![Op::DelTable]].concat();
-                send(socket, &name, &[(family, ops)])
-            };
-            let Err(error) = attempt(&mut self.socket, whole) else { continue };
+            let whole = sample(&self.config, family);
+            let Err(error) = try_out(&mut self.socket, &self.name, family, whole) else { continue };
             for (feature, option, exprs) in features() {
                 let chain = "probe".to_owned();
                 let new_chain = Op::NewChain { name: chain.clone(), hook: None };
                 let ops = vec![new_chain, Op::NewRule { chain, rule: Rule::new(exprs) }];
-                if let Err(source) = attempt(&mut self.socket, ops) {
+                if let Err(source) = try_out(&mut self.socket, &self.name, family, ops) {
                     return Err(Error::Missing { feature, option, source });
                 }
             }
-            return Err(Error::Batch { table: name, source: error });
+            return Err(Error::Batch { table: self.name.clone(), source: error });
         }
         Ok(())
     }
+}
+
+/// Everything that the table of a family may have.
+fn sample(config: &Config, family: Family) -> Vec<Op> {
+    let mut sample = Contents::default();
+    let mut deltas = sample.replace([("sample".to_owned(), features::samples(config, family))]);
+    deltas.remove(&family).unwrap_or_default().ops()
+}
+
+/// Tries operations in a table that is deleted by the same batch.
+fn try_out(socket: &mut Socket, name: &str, family: Family, ops: Vec<Op>) -> Result<(), netlink::Error> {
+    let ops = [vec![Op::NewTable { comment: None }], ops, vec![Op::DelTable]].concat();
+    send(socket, &format!("{name}-probe"), &[(family, ops)])
 }
 
 /// Expressions that a kernel may lack, each with the option that brings it.

@@ -21,6 +21,13 @@ const GET_LINK: u16 = libc::RTM_GETLINK;
 const NEW_ADDR: u16 = libc::RTM_NEWADDR;
 const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
 const GET_ROUTE: u16 = libc::RTM_GETROUTE;
+const BRPORT_MODE: u16 = 4;
+const BRPORT_LEARNING: u16 = 8;
+const BRPORT_UNICAST_FLOOD: u16 = 9;
+const BRPORT_MCAST_FLOOD: u16 = 27;
+const BRPORT_BCAST_FLOOD: u16 = 30;
+const BRPORT_ISOLATED: u16 = 33;
+const NTF_MASTER: u8 = 4;
 const FORWARDING_TIMEOUT: Duration = Duration::from_secs(2);
 const UP: u32 = libc::IFF_UP as u32;
 
@@ -50,6 +57,8 @@ pub(crate) struct Veth<'a> {
     pub(crate) netns: BorrowedFd<'a>,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
+    /// What the pod sends reaches the bridge itself and no other port.
+    pub(crate) isolated: bool,
 }
 
 /// Receives a message for every change of a link (RTNLGRP_LINK).
@@ -99,9 +108,27 @@ impl Links {
             // Where bridged packets pass netfilter, a pod that reaches itself through a service comes back by its own port.
             b.nested(libc::IFLA_LINKINFO, |b| {
                 b.string(4, "bridge");
-                b.nested(5, |b| b.attr(4, &[1]));
+                // Nothing is learned from what a pod sends, and nothing that is not for it is sent to it: its hardware address
+                // is pinned below.
+                b.nested(5, |b| {
+                    b.attr(BRPORT_MODE, &[1]);
+                    for flooding in [BRPORT_LEARNING, BRPORT_UNICAST_FLOOD, BRPORT_MCAST_FLOOD, BRPORT_BCAST_FLOOD] {
+                        b.attr(flooding, &[0]);
+                    }
+                    b.attr(BRPORT_ISOLATED, &[u8::from(veth.isolated)]);
+                });
             });
-        })
+        })?;
+        let port = self.link(veth.name)?.map_or(0, |link| link.index);
+        self.pin(port, veth.mac)
+    }
+
+    /// The bridge sends frames for the hardware address to this port, and nothing changes that.
+    fn pin(&mut self, port: u32, mac: Mac) -> Result<(), Error> {
+        const STATIC: u16 = libc::NUD_NOARP | libc::NUD_REACHABLE;
+        let header =
+            [&[libc::AF_BRIDGE as u8, 0, 0, 0], &port.to_ne_bytes()[..], &STATIC.to_ne_bytes(), &[NTF_MASTER, 0]].concat();
+        self.0.request("pin the port", (libc::RTM_NEWNEIGH, CREATE | REPLACE), &header, |b| b.attr(libc::NDA_LLADDR, &mac))
     }
 
     /// Switches a link on.

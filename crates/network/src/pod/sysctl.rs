@@ -22,3 +22,16 @@ pub(crate) fn set(key: String, value: &'static str) -> Result<(), Error> {
     tracing::info!(key, value, "changed a kernel setting of this machine");
     Ok(())
 }
+
+/// Sets `key` where the kernel has it.
+pub(crate) fn set_if_there(key: &str, value: &'static str) -> Result<(), Error> {
+    match PathBuf::from("/proc/sys").join(key).exists() {
+        true => set(key.to_owned(), value),
+        false => Ok(()),
+    }
+}
+
+/// Whether `key` is there and has the value.
+pub(crate) fn is(key: &str, value: &str) -> bool {
+    std::fs::read_to_string(PathBuf::from("/proc/sys").join(key)).is_ok_and(|now| now.trim() == value)
+}
