@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use base::readiness::Readiness;
 use base::tasks::Tasks;
 use base::tls::{self, Resolver, Verifier};
+use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
 use runtime::api::{PodNetwork, Runtime};
@@ -136,7 +137,8 @@ impl Node {
     ) -> Result<Self> {
         let (publish, attachments) = watch::channel(None);
         let (policies, admissions) = Policies::channel();
-        let engine = open_runtime(&options, paths, network::deferred(attachments, policies), tasks).await?;
+        let events = Recorder::new(clients.kubelet(), "kubelet", &options.identity.name, tasks);
+        let engine = open_runtime(&options, paths, network::deferred(attachments, policies, events), tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
         let network = network::Start {
             informers: informers.clone(),

@@ -7,6 +7,7 @@
 //! - [`proxy`]: what Services and their endpoints contribute to it;
 //! - [`policy`]: what network policies contribute to it.
 
+mod conntrack;
 pub mod netlink;
 pub mod nft;
 pub mod pod;

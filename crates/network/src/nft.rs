@@ -1,13 +1,15 @@
 //! The data plane in nf_tables: one table whose rules look everything up in maps.
 //!
 //! It is made of *features* ([`features`]): services, host ports, policies, guards. Each contributes sets, chains and elements;
-//! what is contributed by whom, and what therefore changes, is decided by [`contents`], which is pure. A change is sent as one
+//! what is contributed by whom, and what therefore changes, is decided by [`contents`], and who owns an address and port of the node by
+//! [`claims`], which are pure. A change is sent as one
 //! atomic batch of the differences. The kernel is never listed: our own state is the truth, and when a batch does not fit,
 //! the table is replaced as a whole.
 //!
 //! [`batch`] is the encoding, [`table`] the effects, [`host`] a look at the host's own firewall.
 
 pub(crate) mod batch;
+pub mod claims;
 pub mod contents;
 pub mod element;
 pub(crate) mod expr;

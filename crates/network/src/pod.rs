@@ -31,9 +31,10 @@ pub use sysctl::Error as SysctlError;
 use crate::netlink;
 use crate::nft::Config;
 use crate::nft::Family;
+use crate::nft::claims::Refused;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Endpoint, Key, Protocol};
-use crate::nft::features::{frames, host_ports, masquerade};
+use crate::nft::features::{self, frames, masquerade};
 use crate::nft::table::{self, Holder, Table};
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
@@ -221,6 +222,11 @@ impl PodNetwork {
         Ok(gone.len())
     }
 
+    /// The host ports of a sandbox that somebody else has. It gets them when they are given up.
+    pub fn refused(&self, sandbox: &str) -> Vec<Refused> {
+        self.0.table.refused(&owner(sandbox))
+    }
+
     /// The lease of each sandbox.
     pub fn leases(&self) -> std::collections::BTreeMap<String, Lease> {
         self.0.ipam.lock().leases().clone()
@@ -303,6 +309,7 @@ impl Inner {
         let mut events = rtnl::link_events().map_err(namespace_error)?;
         self.set_up_pod(&mut inside, &lease.addresses)?;
         self.table.replace([(owner(sandbox), contribution(sandbox, &lease))])?;
+        self.forget_udp(&lease, true)?;
         if !links.wait_forwarding(&mut events, &name, &self.options.bridge)? {
             tracing::warn!(%sandbox, port = %name, "the bridge port does not forward yet, going on");
         }
@@ -325,11 +332,25 @@ impl Inner {
         Ok(())
     }
 
+    /// Clients of the pod's UDP host ports are led anew: to it when it is `there`, and no longer to it when it is not.
+    fn forget_udp(&self, lease: &Lease, there: bool) -> Result<(), Error> {
+        let udp = host_ports(lease).filter(|(key, _)| key.protocol == Protocol::Udp);
+        let stale: Vec<_> = udp.map(|(key, endpoint)| (key, if there { vec![endpoint] } else { Vec::new() })).collect();
+        if !stale.is_empty() {
+            crate::conntrack::forget(&stale)?;
+        }
+        Ok(())
+    }
+
     fn detach(&self, sandbox: &str) -> Result<(), Error> {
         self.table.replace([(owner(sandbox), Fragment::default())])?;
         let mut links = open_links()?;
         links.delete(&veth_name(sandbox))?;
-        let addresses = self.ipam.lock().leases().get(sandbox).map(|lease| lease.addresses.clone()).unwrap_or_default();
+        let lease = self.ipam.lock().leases().get(sandbox).cloned();
+        if let Some(lease) = &lease {
+            self.forget_udp(lease, false)?;
+        }
+        let addresses = lease.map(|lease| lease.addresses).unwrap_or_default();
         if let Some(bridge) = links.link(&self.options.bridge)? {
             for address in addresses {
                 links.delete_neighbour(bridge.index, address)?;
@@ -408,18 +429,26 @@ fn veth_name(sandbox: &str) -> String {
     format!("{}{:012x}", frames::PORTS, hash & 0xffff_ffff_ffff)
 }
 
+/// The ports of the node that lead to a pod.
+fn host_ports(lease: &Lease) -> impl Iterator<Item = (Key, Endpoint)> {
+    lease.ports.iter().flat_map(|port| {
+        let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
+        let pods = lease.addresses.iter().filter(move |pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4()));
+        pods.map(move |pod| {
+            let address = host_ip.unwrap_or(Family::of(*pod).unspecified());
+            let key = Key { address, protocol: port.protocol, port: port.host_port };
+            (key, Endpoint { address: *pod, port: port.container_port })
+        })
+    })
+}
+
 /// What a pod contributes to the table: the addresses that it may send with, and its host ports.
 fn contribution(sandbox: &str, lease: &Lease) -> Fragment {
     let (port, mac) = (veth_name(sandbox), lease.mac());
     let mut elements: Vec<_> = lease.addresses.iter().map(|address| frames::sender(&port, mac, *address)).collect();
-    for port in &lease.ports {
-        let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
-        for pod in lease.addresses.iter().filter(|pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4())) {
-            let address = host_ip.unwrap_or(Family::of(*pod).unspecified());
-            let key = Key { address, protocol: port.protocol, port: port.host_port };
-            elements.push(host_ports::element(key, Endpoint { address: *pod, port: port.container_port }));
-            elements.push(masquerade::hairpin(*pod));
-        }
-    }
-    elements.into()
+    let ports: Vec<(Key, Endpoint)> = host_ports(lease).collect();
+    elements.extend(ports.iter().map(|(_, pod)| masquerade::hairpin(pod.address)));
+    let mut fragment = Fragment::from(elements);
+    fragment.extend(ports.into_iter().map(|(key, pod)| features::host_ports::claim(key, pod)).collect::<Vec<_>>().into());
+    fragment
 }

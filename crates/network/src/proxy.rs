@@ -3,7 +3,6 @@
 //! A change of a service replans that service only ([`plan`]), and changes as many map elements as differ. What
 //! arrives while a batch is under way is programmed together by the next.
 
-mod conntrack;
 mod endpoints;
 mod health;
 pub mod node;
@@ -15,9 +14,11 @@ use std::time::Duration;
 
 use base::readiness::Gate;
 use base::tasks::Tasks;
+use client::events::{Recorder, Type};
 use client::{Informer, Informers, Key, ServiceWatch};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 
+use crate::nft::claims::Refused;
 use crate::nft::contents::Change;
 use crate::nft::element::Endpoint;
 use crate::nft::table::{self, Holder, Table};
@@ -51,6 +52,7 @@ pub struct Options {
 /// Proxies services until dropped. Ready when every service that was there at the start is programmed, not ready while the
 /// kernel refuses a change; `tasks` runs the health check servers of load balancers.
 pub async fn run(options: Options, informers: Informers, table: Table, gate: Gate, tasks: Tasks) -> Result<Infallible, Error> {
+    let events = Recorder::new(informers.client().clone(), "kube-proxy", &options.node_name, &tasks);
     let nodes = informers.of_selected::<ApiNode>(&format!("metadata.name={}", options.node_name));
     let mut node_changes = nodes.changes();
     let mut watch = ServiceWatch::new(&informers);
@@ -58,7 +60,7 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
     nodes.synced().await;
     let Options { node_name: name, pod_cidrs, inner_cidrs } = options;
     let node = Node { families: table.families(), pod_cidrs, inner_cidrs, name, zone: None };
-    let mut proxy = Proxy { table, node, plans: HashMap::new(), health: HealthChecks::new(tasks) };
+    let mut proxy = Proxy { table, node, plans: HashMap::new(), health: HealthChecks::new(tasks), events, told: HashMap::new() };
     proxy.update_zone(&nodes);
     while node_changes.try_next().is_some() {}
     let mut changed = watch.pending();
@@ -81,6 +83,9 @@ struct Proxy {
     node: Node,
     plans: HashMap<Key, Plan>,
     health: HealthChecks,
+    events: Recorder,
+    /// What services were told that they have not got.
+    told: HashMap<Key, Vec<Refused>>,
 }
 
 impl Proxy {
@@ -95,7 +100,11 @@ impl Proxy {
     async fn apply(&mut self, watch: &ServiceWatch, changed: BTreeSet<Key>, first: bool, gate: &Gate) -> Result<(), Error> {
         let mut changes = Vec::new();
         let mut stale = Vec::new();
-        for key in changed {
+        // Who came first has what two of them want.
+        let created = |key: &Key| watch.get(key).0.and_then(|service| Some(service.metadata.creation_timestamp.as_ref()?.0));
+        let mut changed: Vec<Key> = changed.into_iter().collect();
+        changed.sort_by_cached_key(created);
+        for key in changed.iter().cloned() {
             let (service, slices) = watch.get(&key);
             let old = self.plans.remove(&key).unwrap_or_default();
             let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
@@ -116,10 +125,25 @@ impl Proxy {
             retry = (retry * 2).min(RETRY_MAX);
         }
         gate.ready();
+        self.tell(watch, &changed);
         if !stale.is_empty() {
             self.forget(stale).await?;
         }
         Ok(())
+    }
+
+    /// Tells who has not got a port or an address.
+    fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
+        for key in services {
+            let refused = self.table.refused(&format!("service:{key}"));
+            let told = if refused.is_empty() { self.told.remove(key) } else { self.told.insert(key.clone(), refused.clone()) };
+            let (Some(service), _) = watch.get(key) else { continue };
+            let told = told.unwrap_or_default();
+            for one in refused.iter().filter(|one| !told.contains(one)) {
+                let text = format!("node {}: {one}", self.node.name);
+                self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);
+            }
+        }
     }
 
     async fn program(&self, changes: Vec<Change>, first: bool) -> Result<Result<(), table::Error>, Error> {
@@ -132,7 +156,7 @@ impl Proxy {
     }
 
     async fn forget(&self, stale: Vec<(crate::nft::element::Key, Vec<Endpoint>)>) -> Result<(), Error> {
-        match tokio::task::spawn_blocking(move || conntrack::forget(&stale)).await.map_err(|_| Error::Stopped)? {
+        match tokio::task::spawn_blocking(move || crate::conntrack::forget(&stale)).await.map_err(|_| Error::Stopped)? {
             Ok(count) => tracing::debug!(count, "forgot UDP connections to endpoints that are gone"),
             Err(error) => tracing::warn!(%error, "UDP clients may keep talking to endpoints that are gone"),
         }

@@ -58,7 +58,8 @@ fn every_kind(address: IpAddr, endpoint: IpAddr) -> Fragment {
     ];
     let mut fragment = services::fragment(&entries);
     let host_port = Key { port: 1080, ..one(80).key };
-    fragment.extend(vec![services::hairpin(endpoint), host_ports::element(host_port, one(80).slots[0])].into());
+    fragment.extend(vec![services::hairpin(endpoint)].into());
+    fragment.extend(vec![host_ports::claim(host_port, one(80).slots[0])].into());
     fragment
 }
 

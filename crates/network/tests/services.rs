@@ -13,7 +13,7 @@ use base::tasks::{OnFailure, Tasks};
 use client::Informers;
 use client::fake::Fake;
 use common::{Netns, isolate, sh, tcp, udp};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::{Options, PodNetwork, proxy};
 use serde_json::{Value, json};
@@ -302,20 +302,37 @@ fn nobody_takes_what_is_not_his() {
     let ports = [port("10.43.0.7", 80), port("192.0.2.2", 80), port("192.0.2.1", 10250), port("192.0.2.1", 8081)];
     let evil_ip = cluster.runtime.block_on(cluster.network.attach("evil", &evil.path(), &ports)).unwrap()[0];
     evil.serve(evil_ip, 8080, "evil");
+    let refused: Vec<String> = cluster.network.refused("evil").iter().map(ToString::to_string).collect();
+    let reserved = ["port 80/TCP of 10.43.0.7", "port 10250/TCP of 192.0.2.1"];
+    assert_eq!(refused, reserved.map(|place| format!("{place} is reserved for the cluster itself")));
     Netns::current().serve([192, 0, 2, 1].into(), 10250, "kubelet");
+    Netns::current().serve([192, 0, 2, 1].into(), 8443, "program");
     cluster.outside.serve([192, 0, 2, 2].into(), 80, "outside");
     // And services that do the same, named before and after the other.
     for name in ["aaa", "zzz"] {
-        let ports = json!([{"name": "tcp", "port": 80}, {"name": "tcp", "port": 10250}]);
+        let ports = [80, 10250, 8443, 8081].map(|port| json!({"name": "tcp", "port": port}));
         let extra = json!({"externalIPs": ["10.43.0.7", "192.0.2.1"], "externalTrafficPolicy": "Local", "ports": ports});
         cluster.service(name, &format!("10.43.0.{}", name.as_bytes()[0]), extra, &[evil_ip]);
     }
     until("what may be claimed is served", || {
         tcp(at("192.0.2.1:8081")).is_ok() && tcp(at("192.0.2.1:80")).is_ok() && tcp(at("10.43.0.122:80")).is_ok()
     });
-    for (address, expected) in [("10.43.0.7:80", "a"), ("192.0.2.2:80", "outside"), ("192.0.2.1:10250", "kubelet")] {
+    for (address, expected) in
+        [("10.43.0.7:80", "a"), ("192.0.2.2:80", "outside"), ("192.0.2.1:10250", "kubelet"), ("192.0.2.1:8443", "program")]
+    {
         assert_eq!(answers(Some(&c), address), [expected.to_owned()].into(), "a pod at {address}");
         assert_eq!(answers(None, address), [expected.to_owned()].into(), "the host at {address}");
+    }
+    // They are told.
+    for (service, text) in [
+        ("aaa", "node n1: port 8443/TCP of 192.0.2.1 is in use by a program of the host"),
+        ("aaa", "node n1: port 8081/TCP of 192.0.2.1 is taken by the host port of a pod"),
+        ("zzz", "node n1: port 80/TCP of 192.0.2.1 is taken by service a/aaa"),
+        ("zzz", "node n1: port 10250/TCP of 192.0.2.1 is reserved for the cluster itself"),
+    ] {
+        let told =
+            |event: &Event| event.involved_object.name.as_deref() == Some(service) && event.message.as_deref() == Some(text);
+        cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
     }
     cluster.outside.run(|| sh("ip route add 10.43.0.0/16 via 192.0.2.1"));
     assert_eq!(answers(Some(&cluster.outside), "10.43.0.7:80"), ["a".to_owned()].into(), "a client outside");

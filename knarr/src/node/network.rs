@@ -11,9 +11,11 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use base::readiness::{Gate, Readiness};
 use base::tasks::{OnFailure, Tasks};
+use client::events::{Recorder, Type};
 use client::{Changes, Informers, Key};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node as ApiNode;
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use network::pod::overlay::Overlay;
 use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
@@ -125,17 +127,36 @@ async fn follow(mut overlay: Overlay, informers: Informers, gate: Gate) -> Resul
 }
 
 /// A network for pods that is there once it is published.
-pub(super) fn deferred(network: watch::Receiver<Option<network::PodNetwork>>, policies: Policies) -> Arc<dyn PodNetwork> {
-    Arc::new(Deferred { network, policies })
+pub(super) fn deferred(
+    network: watch::Receiver<Option<network::PodNetwork>>,
+    policies: Policies,
+    events: Recorder,
+) -> Arc<dyn PodNetwork> {
+    Arc::new(Deferred { network, policies, events })
 }
 
 /// The pod network, as soon as it is there: pods wait for it, and for the policies that isolate them.
 struct Deferred {
     network: watch::Receiver<Option<network::PodNetwork>>,
     policies: Policies,
+    events: Recorder,
 }
 
 impl Deferred {
+    /// Tells a pod of the host ports that it has not got.
+    fn tell(&self, pod: &PodIdentity, refused: &[network::nft::claims::Refused]) {
+        let metadata = ObjectMeta {
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            uid: Some(pod.uid.clone()),
+            ..ObjectMeta::default()
+        };
+        let object = Pod { metadata, ..Pod::default() };
+        for one in refused {
+            self.events.about(&object, Type::Warning, "HostPortConflict", format!("host port: {one}"));
+        }
+    }
+
     async fn get(&self) -> Result<network::PodNetwork, RuntimeError> {
         let mut receiver = self.network.clone();
         let there = receiver.wait_for(Option::is_some).await.map(|network| network.clone()).ok().flatten();
@@ -154,8 +175,10 @@ impl PodNetwork for Deferred {
     ) -> Result<Vec<IpAddr>, RuntimeError> {
         let ports = ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
         let internal = |error: String| RuntimeError::Internal(error);
-        let attached = self.get().await?.attach(sandbox, netns, &ports).await;
+        let network = self.get().await?;
+        let attached = network.attach(sandbox, netns, &ports).await;
         let addresses = attached.map_err(|error| internal(error.to_string()))?;
+        self.tell(pod, &network.refused(sandbox));
         let key = Key::namespaced(&pod.namespace, &pod.name);
         let starting = Starting { key, uid: pod.uid.clone(), addresses: addresses.clone() };
         self.policies.admit(starting).await.map_err(|error| internal(error.to_string()))?;

@@ -1,10 +1,11 @@
 //! What the tables hold: what owners (features, services, pods, policies) contribute, and the changes between two states. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Family;
 use super::batch::{Chain, Op, Pair, Value};
+use super::claims::{Claimed, Claims, Refused, World};
 use super::element::{Claim, Element};
 use super::set::SetId;
 
@@ -19,6 +20,8 @@ pub struct Fragment {
     pub(crate) elements: Vec<Element>,
     /// Elements that all who contribute them mean alike, and of which there may be many owners.
     pub(crate) common: Vec<Element>,
+    /// What the owner gets only where nobody else has the place.
+    pub(crate) claimed: Vec<Claimed>,
 }
 
 impl Fragment {
@@ -28,6 +31,13 @@ impl Fragment {
         self.chains.extend(other.chains);
         self.elements.extend(other.elements);
         self.common.extend(other.common);
+        self.claimed.extend(other.claimed);
+    }
+}
+
+impl From<Vec<Claimed>> for Fragment {
+    fn from(claimed: Vec<Claimed>) -> Self {
+        Self { claimed, ..Self::default() }
     }
 }
 
@@ -86,6 +96,7 @@ pub struct Contents {
     chains: HashMap<ChainId, Shared<Chain>>,
     sets: HashMap<(Family, SetId), Shared<()>>,
     owners: HashMap<Arc<str>, Owned>,
+    claims: Claims,
 }
 
 /// What was there before a change, of everything that it touched.
@@ -147,23 +158,46 @@ impl Delta {
 
 impl Contents {
     /// Replaces all that each owner contributes, and says what changes.
-    pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeMap<Family, Delta> {
+    pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>, world: &World) -> BTreeMap<Family, Delta> {
         let mut before = Before::default();
-        for (owner, fragment) in changes {
+        let mut ports = HashSet::new();
+        let mut claimants = BTreeSet::new();
+        for (owner, mut fragment) in changes {
             let owner: Arc<str> = owner.into();
-            let old = self.owners.remove(&owner).unwrap_or_default();
-            let new = Owned {
-                places: self.claim(&owner, fragment.elements, &mut before),
-                chains: self.share(fragment.chains, &mut before),
-                sets: self.need(fragment.sets, &mut before),
-                common: self.hold_in_common(fragment.common, &mut before),
-            };
-            self.leave(&owner, old, &new, &mut before);
-            if !new.is_empty() {
-                self.owners.insert(owner, new);
-            }
+            ports.extend(self.claims.set(&owner, std::mem::take(&mut fragment.claimed)));
+            self.contribute(&owner, fragment, &mut before);
+            claimants.insert(owner);
+        }
+        claimants.extend(self.claims.decide(&ports, world));
+        for owner in claimants {
+            let granted = self.claims.granted(&owner);
+            self.contribute(&format!("{owner} (claims)").into(), granted.into(), &mut before);
         }
         self.differences(before)
+    }
+
+    /// The places that an owner claims and has not got.
+    pub fn refused(&self, owner: &str) -> Vec<Refused> {
+        self.claims.refused(owner)
+    }
+
+    /// Whether changes are about claims.
+    pub fn has_claims(&self, changes: &[Change]) -> bool {
+        changes.iter().any(|(owner, fragment)| !fragment.claimed.is_empty() || self.claims.has(owner))
+    }
+
+    fn contribute(&mut self, owner: &Arc<str>, fragment: Fragment, before: &mut Before) {
+        let old = self.owners.remove(owner).unwrap_or_default();
+        let new = Owned {
+            places: self.claim(owner, fragment.elements, before),
+            chains: self.share(fragment.chains, before),
+            sets: self.need(fragment.sets, before),
+            common: self.hold_in_common(fragment.common, before),
+        };
+        self.leave(owner, old, &new, before);
+        if !new.is_empty() {
+            self.owners.insert(owner.clone(), new);
+        }
     }
 
     /// The change from empty tables to this state.

@@ -12,9 +12,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::batch::{self, Op, Rule};
+use super::claims::{Refused, World};
 use super::contents::{Change, Contents, Delta};
 use super::features::{self, Config};
-use super::{Family, expr::Expr};
+use super::{Family, expr::Expr, host};
 use crate::netlink::{self, Socket};
 
 /// The rules could not be changed.
@@ -112,7 +113,7 @@ impl Table {
             families.push(Family::Bridge);
         }
         let mut contents = Contents::default();
-        contents.replace([("features".to_owned(), features::fixed(&config, &families))]);
+        contents.replace([("features".to_owned(), features::fixed(&config, &families))], &World::default());
         let held = BTreeSet::new();
         let mut inner = Inner { name: name.to_owned(), config, families, socket, contents, clean: false, held };
         inner.probe()?;
@@ -126,7 +127,9 @@ impl Table {
     /// Replaces what each owner contributes. When this fails, the wanted state is kept and the next call tries again.
     pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
-        let deltas = inner.contents.replace(changes);
+        let changes: Vec<Change> = changes.into_iter().collect();
+        let world = if inner.contents.has_claims(&changes) { inner.world() } else { World::default() };
+        let deltas = inner.contents.replace(changes, &world);
         inner.apply(deltas)
     }
 
@@ -135,6 +138,11 @@ impl Table {
         let mut inner = self.0.lock();
         inner.held.remove(&holder);
         inner.flush()
+    }
+
+    /// The places that an owner claims and has not got.
+    pub fn refused(&self, owner: &str) -> Vec<Refused> {
+        self.0.lock().contents.refused(owner)
     }
 
     /// The families of addresses that have a table.
@@ -172,6 +180,16 @@ pub(super) fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) 
 }
 
 impl Inner {
+    /// What claims are decided by, besides each other.
+    fn world(&self) -> World {
+        World {
+            local: host::addresses(),
+            service_cidrs: self.config.service_cidrs.clone(),
+            reserved_ports: self.config.reserved_ports.clone(),
+            listeners: host::listeners(),
+        }
+    }
+
     fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {
         if !self.clean || !self.held.is_empty() {
             return self.flush();
@@ -255,7 +273,7 @@ impl Inner {
 /// Everything that the table of a family may have.
 fn sample(config: &Config, family: Family) -> Vec<Op> {
     let mut sample = Contents::default();
-    let mut deltas = sample.replace([("sample".to_owned(), features::samples(config, family))]);
+    let mut deltas = sample.replace([("sample".to_owned(), features::samples(config, family))], &World::default());
     deltas.remove(&family).unwrap_or_default().ops()
 }
 

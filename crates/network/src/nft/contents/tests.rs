@@ -68,13 +68,16 @@ fn text(delta: Delta) -> String {
 /// Applies the fragments of owners and compares the operations.
 fn check(contents: &mut Contents, changes: &[(&str, &str)], expected: &str) {
     let changes: Vec<Change> = changes.iter().map(|(owner, text)| ((*owner).to_owned(), fragment(text))).collect();
-    let mut deltas = contents.replace(changes);
+    let mut deltas = contents.replace(changes, &World::default());
     assert_eq!(text(deltas.remove(&Family::V4).unwrap_or_default()), expected);
 }
 
 fn with_set() -> Contents {
     let mut contents = Contents::default();
-    contents.replace([("fixed".to_owned(), Fragment { sets: vec![(Family::V4, ONE.only())], ..Fragment::default() })]);
+    contents.replace(
+        [("fixed".to_owned(), Fragment { sets: vec![(Family::V4, ONE.only())], ..Fragment::default() })],
+        &World::default(),
+    );
     contents
 }
 

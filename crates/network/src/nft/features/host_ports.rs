@@ -3,6 +3,7 @@
 use super::{Config, Part, rules};
 use crate::nft::Family;
 use crate::nft::batch::{Chain, Rule, Value};
+use crate::nft::claims::Claimed;
 use crate::nft::element::{Element, Endpoint, Key};
 use crate::nft::expr::Expr;
 use crate::nft::set::{Field, SetKind};
@@ -24,7 +25,9 @@ pub(super) fn part(_: &Config, family: Family) -> Part {
     Part { sets: vec![HOST_PORTS.only()], chains: vec![Chain::regular(CHAIN, vec![rule(false), rule(true)])] }
 }
 
-/// A port of the node that leads to a pod.
-pub fn element(key: Key, endpoint: Endpoint) -> Element {
-    Element::new(Family::of(key.address), HOST_PORTS.only(), key.bytes(), Value::Data(endpoint.bytes().into()))
+/// A port of the node that leads to a pod, when it is for it to have.
+pub fn claim(key: Key, endpoint: Endpoint) -> Claimed {
+    let value = Value::Data(endpoint.bytes().into());
+    let element = Element::new(Family::of(key.address), HOST_PORTS.only(), key.bytes(), value);
+    Claimed { key, elements: vec![element] }
 }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::{Config, Part, rules};
 use crate::nft::batch::{Chain, Rule, Value};
+use crate::nft::claims::Claimed;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Element, Endpoint, Key};
 use crate::nft::expr::{Expr, Meta, Refusal, Verdict};
@@ -182,7 +183,10 @@ pub fn fragment(entries: &[Entry]) -> Fragment {
     let mut fragment = Fragment::default();
     let mut codes = HashSet::new();
     for entry in entries {
-        fragment.elements.extend(entry.elements());
+        match entry.claim {
+            Claim::ClusterIp => fragment.elements.extend(entry.elements()),
+            Claim::External => fragment.claimed.push(Claimed { key: entry.key, elements: entry.elements() }),
+        }
         let (family, code) = (Family::of(entry.key.address), entry.code());
         if !codes.insert((family, code.encode())) {
             continue;

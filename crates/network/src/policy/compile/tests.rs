@@ -93,7 +93,7 @@ impl Cluster {
 
     /// Number of elements, chains and sets that the changes since the last call touch, of both families.
     fn commit(&mut self) -> (usize, usize, usize) {
-        let deltas = self.contents.replace(self.state.changes());
+        let deltas = self.contents.replace(self.state.changes(), &Default::default());
         let sum = |of: &dyn Fn(&crate::nft::contents::Delta) -> usize| deltas.values().map(of).sum::<usize>();
         let chains = sum(&|delta| delta.new_chains.len() + delta.changed_chains.len() + delta.gone_chains.len());
         (sum(&|delta| delta.len()), chains, sum(&|delta| delta.new_sets.len() + delta.gone_sets.len()))

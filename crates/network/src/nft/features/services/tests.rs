@@ -20,7 +20,7 @@ fn entry(address: &str, endpoints: u32) -> Entry {
 /// Contributes entries for owners, and compares (elements removed, elements added, chains new, chains gone).
 fn check(contents: &mut Contents, changes: &[(&str, &[Entry])], expected: (usize, usize, usize, usize)) {
     let changes: Vec<_> = changes.iter().map(|(owner, entries)| ((*owner).to_owned(), fragment(entries))).collect();
-    let delta = contents.replace(changes).remove(&Family::V4).unwrap_or_default();
+    let delta = contents.replace(changes, &Default::default()).remove(&Family::V4).unwrap_or_default();
     let removed = delta.remove.values().map(Vec::len).sum::<usize>();
     assert_eq!((removed, delta.len() - removed, delta.new_chains.len(), delta.gone_chains.len()), expected);
 }
@@ -28,7 +28,7 @@ fn check(contents: &mut Contents, changes: &[(&str, &[Entry])], expected: (usize
 #[test]
 fn a_change_of_a_service_is_a_change_of_its_elements() {
     let mut contents = Contents::default();
-    contents.replace([("features".to_owned(), super::super::fixed(&Config::default(), &[Family::V4]))]);
+    contents.replace([("features".to_owned(), super::super::fixed(&Config::default(), &[Family::V4]))], &Default::default());
     let (web, other) = ("10.43.0.1", "10.43.0.2");
     // Entry, two slots, and the code with its chain.
     check(&mut contents, &[("web", &[entry(web, 2)])], (0, 4, 1, 0));

@@ -30,7 +30,7 @@ struct Flow {
 }
 
 /// Deletes the connections to each key that lead to none of its endpoints. Returns how many.
-pub(super) fn forget(stale: &[(Key, Vec<Endpoint>)]) -> Result<usize, netlink::Error> {
+pub(crate) fn forget(stale: &[(Key, Vec<Endpoint>)]) -> Result<usize, netlink::Error> {
     let open = |source| netlink::Error::Socket { what: "open the connection table", source };
     let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(open)?;
     let mut count = 0;

@@ -1,0 +1,327 @@
+//! Who owns an address and port of the node: one place decides. Pure.
+//!
+//! What is reserved comes first: the ports of the API server and of the kubelet, service addresses, and what programs of the host
+//! listen on. Then whoever came first has a place and keeps it, be it a node port, a host port, an external address or a load
+//! balancer, and whatever the names are. Who comes later waits, and is told what for. The cluster's own service addresses are not
+//! claimed here: nobody else can have one of them.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::Family;
+use super::element::{Element, Key, Protocol};
+
+/// A place, and what holds there for who owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The place. The unspecified address stands for every address of the node.
+    pub key: Key,
+    pub(crate) elements: Vec<Element>,
+}
+
+/// What is there besides claims.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Addresses of the node.
+    pub local: HashSet<IpAddr>,
+    /// Ranges of service addresses.
+    pub service_cidrs: Vec<IpNet>,
+    /// TCP ports of the node that nobody gets.
+    pub reserved_ports: Vec<u16>,
+    /// Where programs of the host wait for TCP connections.
+    pub listeners: HashSet<(IpAddr, u16)>,
+}
+
+/// Why a place is not given to an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the node's or the cluster's own.
+    Reserved,
+    /// A program of the host listens there.
+    Listener,
+    /// Another owner came first.
+    Owner(Arc<str>),
+}
+
+/// A place that an owner has not got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The place.
+    pub key: Key,
+    /// Who has it.
+    pub taken: Taken,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key { address, protocol, port } = self.key;
+        match address.is_unspecified() {
+            true => write!(f, "port {port}/{protocol} of the node")?,
+            false => write!(f, "port {port}/{protocol} of {address}")?,
+        }
+        match &self.taken {
+            Taken::Reserved => f.write_str(" is reserved for the cluster itself"),
+            Taken::Listener => f.write_str(" is in use by a program of the host"),
+            Taken::Owner(owner) => match owner.split_once(':') {
+                // Pods are known by their sandboxes here, which say nothing to people.
+                Some(("pod", _)) => f.write_str(" is taken by the host port of a pod"),
+                Some((kind, name)) => write!(f, " is taken by {kind} {name}"),
+                None => write!(f, " is taken by {owner}"),
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    owner: Arc<str>,
+    address: IpAddr,
+    elements: Vec<Element>,
+    /// None: the owner has the place.
+    taken: Option<Taken>,
+}
+
+/// The claims of all owners.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// By protocol and port, in the order in which they came.
+    places: HashMap<(Protocol, u16), Vec<Held>>,
+    owners: HashMap<Arc<str>, BTreeSet<Key>>,
+}
+
+impl Claims {
+    /// Replaces what an owner claims. Returns the ports at which anything may have changed.
+    pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> HashSet<(Protocol, u16)> {
+        let mut new: HashMap<Key, Vec<Element>> = HashMap::new();
+        for Claimed { key, elements } in claimed {
+            new.entry(key).or_default().extend(elements);
+        }
+        let keys: BTreeSet<Key> = new.keys().copied().collect();
+        let old = self.owners.remove(owner).unwrap_or_default();
+        for key in old.difference(&keys) {
+            let port = (key.protocol, key.port);
+            if let Some(all) = self.places.get_mut(&port) {
+                all.retain(|held| held.owner != *owner || held.address != key.address);
+                if all.is_empty() {
+                    self.places.remove(&port);
+                }
+            }
+        }
+        for (key, elements) in new {
+            let all = self.places.entry((key.protocol, key.port)).or_default();
+            match all.iter_mut().find(|held| held.owner == *owner && held.address == key.address) {
+                Some(held) => held.elements = elements,
+                None => all.push(Held { owner: owner.clone(), address: key.address, elements, taken: Some(Taken::Reserved) }),
+            }
+        }
+        let touched = old.union(&keys).map(|key| (key.protocol, key.port)).collect();
+        if !keys.is_empty() {
+            self.owners.insert(owner.clone(), keys);
+        }
+        touched
+    }
+
+    /// Decides anew who has what at these ports. Returns the owners whose claims are there.
+    pub(crate) fn decide(&mut self, ports: &HashSet<(Protocol, u16)>, world: &World) -> BTreeSet<Arc<str>> {
+        let mut concerned = BTreeSet::new();
+        for port in ports {
+            let Some(all) = self.places.get_mut(port) else { continue };
+            // Who has a place is asked first, then who waits, both in the order in which they came.
+            let (having, waiting): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|index| all[*index].taken.is_none());
+            let mut granted: Vec<usize> = Vec::new();
+            for (index, had) in
+                having.into_iter().map(|index| (index, true)).chain(waiting.into_iter().map(|index| (index, false)))
+            {
+                let held = &all[index];
+                let key = Key { address: held.address, protocol: port.0, port: port.1 };
+                let taken =
+                    |other: &&usize| all[**other].owner != held.owner && world.overlap(all[**other].address, held.address);
+                let taken = match granted.iter().find(taken) {
+                    _ if world.reserves(key) => Some(Taken::Reserved),
+                    Some(other) => Some(Taken::Owner(all[*other].owner.clone())),
+                    None if !had && world.listens(key) => Some(Taken::Listener),
+                    None => None,
+                };
+                if taken.is_none() {
+                    granted.push(index);
+                }
+                concerned.insert(held.owner.clone());
+                all[index].taken = taken;
+            }
+        }
+        concerned
+    }
+
+    /// What holds at the places that the owner has.
+    pub(crate) fn granted(&self, owner: &Arc<str>) -> Vec<Element> {
+        self.of(owner).filter(|(_, held)| held.taken.is_none()).flat_map(|(_, held)| held.elements.clone()).collect()
+    }
+
+    /// The places that the owner has not got.
+    pub fn refused(&self, owner: &str) -> Vec<Refused> {
+        let of = |(key, held): (Key, &Held)| Some(Refused { key, taken: held.taken.clone()? });
+        self.of(owner).filter_map(of).collect()
+    }
+
+    /// Whether an owner claims anything.
+    pub(crate) fn has(&self, owner: &str) -> bool {
+        self.owners.contains_key(owner)
+    }
+
+    fn of(&self, owner: &str) -> impl Iterator<Item = (Key, &Held)> {
+        self.owners
+            .get_key_value(owner)
+            .into_iter()
+            .flat_map(|(owner, keys)| keys.iter().map(move |key| (owner, *key)))
+            .filter_map(|(owner, key)| {
+                let all = self.places.get(&(key.protocol, key.port))?;
+                all.iter().find(|held| held.owner == *owner && held.address == key.address).map(|held| (key, held))
+            })
+    }
+}
+
+impl World {
+    fn is_local(&self, address: IpAddr) -> bool {
+        address.is_unspecified() || self.local.contains(&address)
+    }
+
+    /// Whether a connection can be to both.
+    fn overlap(&self, a: IpAddr, b: IpAddr) -> bool {
+        let any = |any: IpAddr, one: IpAddr| any.is_unspecified() && self.is_local(one);
+        Family::of(a) == Family::of(b) && (a == b || any(a, b) || any(b, a))
+    }
+
+    fn reserves(&self, key: Key) -> bool {
+        let of_node = key.protocol == Protocol::Tcp && self.reserved_ports.contains(&key.port) && self.is_local(key.address);
+        of_node || self.service_cidrs.iter().any(|cidr| cidr.contains(&key.address))
+    }
+
+    fn listens(&self, key: Key) -> bool {
+        key.protocol == Protocol::Tcp
+            && self.is_local(key.address)
+            && self.listeners.iter().any(|(address, port)| {
+                // What listens at `::` mostly serves both families.
+                let both = address.is_unspecified() && address.is_ipv6() && self.is_local(key.address);
+                *port == key.port && !address.is_loopback() && (both || self.overlap(*address, key.address))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn world() -> World {
+        World {
+            local: ["192.0.2.1", "192.0.2.2", "10.42.0.1", "2001:db8::1"].map(|one| one.parse().unwrap()).into(),
+            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+            reserved_ports: vec![6443, 10250],
+            listeners: HashSet::new(),
+        }
+    }
+
+    /// `tcp ADDRESS PORT`, `udp ...`; the address `*` is every one of the node.
+    fn key(text: &str) -> Key {
+        let [protocol, address, port] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let address = if address == "*" { [0; 4].into() } else { address.parse().unwrap() };
+        Key { address, protocol: Protocol::from_name(Some(&protocol.to_uppercase())).unwrap(), port: port.parse().unwrap() }
+    }
+
+    /// Lets owners claim places (separated by commas) one after the other, and compares what is refused at the end.
+    fn check(world: &World, steps: &[(&str, &str)], expected: &[(&str, &str)]) {
+        let mut claims = Claims::default();
+        for (owner, places) in steps {
+            let places = places.split(", ").filter(|one| !one.is_empty());
+            let claimed = places.map(|one| Claimed { key: key(one), elements: Vec::new() }).collect();
+            let touched = claims.set(&Arc::from(*owner), claimed);
+            claims.decide(&touched, world);
+        }
+        let mut refused: Vec<(String, String)> = Vec::new();
+        let owners: BTreeSet<&str> = steps.iter().map(|(owner, _)| *owner).collect();
+        for owner in owners {
+            refused.extend(claims.refused(owner).into_iter().map(|one| (owner.to_owned(), one.to_string())));
+        }
+        let expected: Vec<_> = expected.iter().map(|(owner, text)| (String::from(*owner), String::from(*text))).collect();
+        assert_eq!(refused, expected, "{steps:?}");
+    }
+
+    #[test]
+    fn first_come_first_kept() {
+        // The names say nothing.
+        let (a, b) = ("service:z/first", "service:b/late");
+        let taken = [(b, "port 80/TCP of the node is taken by service z/first")];
+        check(&world(), &[(a, "tcp * 80"), (b, "tcp * 80")], &taken);
+        // It keeps the place when it claims it again, and more.
+        check(&world(), &[(a, "tcp * 80"), (b, "tcp * 80"), (a, "tcp * 80, tcp * 81")], &taken);
+        check(&world(), &[(a, "tcp * 80"), (b, "tcp * 80"), (a, "")], &[]);
+        check(&world(), &[(a, "tcp * 80"), (b, "udp * 80, tcp * 81")], &[]);
+        check(&world(), &[(a, "tcp * 80, tcp 192.0.2.1 80")], &[]);
+        // Given up and asked for again: now the other was first.
+        let other = [(a, "port 80/TCP of the node is taken by service b/late")];
+        check(&world(), &[(a, "tcp * 80"), (b, "tcp * 80"), (a, ""), (a, "tcp * 80")], &other);
+    }
+
+    #[test]
+    fn an_address_of_the_node_is_one_of_all() {
+        let (a, b) = ("service:x/a", "pod:p");
+        check(&world(), &[(a, "tcp 192.0.2.1 80"), (b, "tcp * 80")], &[(b, "port 80/TCP of the node is taken by service x/a")]);
+        check(
+            &world(),
+            &[(b, "tcp * 80"), (a, "tcp 192.0.2.1 80")],
+            &[(a, "port 80/TCP of 192.0.2.1 is taken by the host port of a pod")],
+        );
+        check(&world(), &[(a, "tcp 192.0.2.1 80"), (b, "tcp 192.0.2.2 80")], &[]);
+        // An address that the node has not is no port of the node.
+        check(&world(), &[(a, "tcp 203.0.113.5 80"), (b, "tcp * 80")], &[]);
+        check(&world(), &[(a, "tcp 2001:db8::1 80"), (b, "tcp * 80")], &[]);
+        // Who waits does not keep others waiting.
+        let c = "service:x/c";
+        let steps = [(a, "tcp 192.0.2.1 80"), (b, "tcp * 80"), (c, "tcp 192.0.2.2 80")];
+        check(&world(), &steps, &[(b, "port 80/TCP of the node is taken by service x/a")]);
+        check(&world(), &[&steps[..], &[(a, "")]].concat(), &[(b, "port 80/TCP of the node is taken by service x/c")]);
+    }
+
+    #[test]
+    fn what_nobody_gets() {
+        let reserved = |place: &str| format!("port {place} is reserved for the cluster itself");
+        for (place, name) in [
+            ("tcp * 6443", "6443/TCP of the node"),
+            ("tcp 192.0.2.1 10250", "10250/TCP of 192.0.2.1"),
+            ("tcp 10.43.0.1 443", "443/TCP of 10.43.0.1"),
+            ("udp 10.43.0.10 53", "53/UDP of 10.43.0.10"),
+        ] {
+            check(&world(), &[("a", place)], &[("a", &reserved(name))]);
+        }
+        check(&world(), &[("a", "udp * 10250"), ("b", "tcp 203.0.113.5 6443")], &[]);
+    }
+
+    #[test]
+    fn programs_of_the_host_keep_their_ports() {
+        let with = |listener: &str| {
+            let (address, port) = listener.split_once(' ').unwrap();
+            World { listeners: [(address.parse().unwrap(), port.parse().unwrap())].into(), ..world() }
+        };
+        let in_use = |place: &str| format!("port {place} is in use by a program of the host");
+        for listener in ["0.0.0.0 22", ":: 22", "192.0.2.1 22"] {
+            check(&with(listener), &[("a", "tcp * 22")], &[("a", &in_use("22/TCP of the node"))]);
+            check(&with(listener), &[("a", "tcp 192.0.2.1 22")], &[("a", &in_use("22/TCP of 192.0.2.1"))]);
+            check(&with(listener), &[("a", "tcp 203.0.113.5 22, udp * 22, tcp * 23")], &[]);
+        }
+        for listener in ["127.0.0.1 22", "::1 22"] {
+            check(&with(listener), &[("a", "tcp * 22")], &[]);
+        }
+        // A program that starts later takes nothing.
+        let mut claims = Claims::default();
+        let claimed = || vec![Claimed { key: key("tcp * 22"), elements: Vec::new() }];
+        for world in [world(), with("0.0.0.0 22")] {
+            let touched = claims.set(&Arc::from("a"), claimed());
+            claims.decide(&touched, &world);
+            assert_eq!(claims.refused("a"), []);
+        }
+    }
+}
