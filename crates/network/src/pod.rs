@@ -145,6 +145,7 @@ impl Options {
     pub fn config(&self) -> Config {
         Config {
             bridge: self.bridge.clone(),
+            bridge_address: self.pod_cidrs.first().map_or([0; 6], |range| mac_of(gateway(*range))),
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
@@ -416,7 +417,7 @@ fn owner(sandbox: &str) -> String {
 }
 
 /// A pod whose address is used again must not be reached at its predecessor's hardware address: derive it.
-pub(crate) fn mac_of(address: IpAddr) -> Mac {
+fn mac_of(address: IpAddr) -> Mac {
     let octets = crate::nft::octets(address);
     let [a, b, c, d] = [4, 3, 2, 1].map(|back| octets[octets.len() - back]);
     [0x0a, 0x58, a, b, c, d]

@@ -20,6 +20,7 @@ fn open() -> Table {
     let cidrs = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
     let config = Config {
         bridge: "knarr0".to_owned(),
+        bridge_address: [0x0a, 0x58, 10, 42, 0, 1],
         pod_cidrs: cidrs(["10.42.0.0/24", "fd42::/64"]),
         cluster_cidrs: cidrs(["10.42.0.0/16", "fd42::/48"]),
         service_cidrs: cidrs(["10.43.0.0/16", "fd43::/112"]),

@@ -29,6 +29,8 @@ use super::set::SetId;
 pub struct Config {
     /// Name of the pod bridge.
     pub bridge: String,
+    /// Its hardware address.
+    pub bridge_address: [u8; 6],
     /// Ranges of this node's pods.
     pub pod_cidrs: Vec<IpNet>,
     /// Ranges of all pods of the cluster: clients with these addresses are inside, and traffic to them is never masqueraded.

@@ -15,7 +15,7 @@ use super::batch::{self, Op, Rule};
 use super::claims::{Refused, World};
 use super::contents::{Change, Contents, Delta};
 use super::features::{self, Config};
-use super::{Family, expr::Expr, host};
+use super::{Family, expr::Expr, machine};
 use crate::netlink::{self, Socket};
 
 /// The rules could not be changed.
@@ -183,10 +183,10 @@ impl Inner {
     /// What claims are decided by, besides each other.
     fn world(&self) -> World {
         World {
-            local: host::addresses(),
+            local: machine::addresses(),
             service_cidrs: self.config.service_cidrs.clone(),
             reserved_ports: self.config.reserved_ports.clone(),
-            listeners: host::listeners(),
+            listeners: machine::listeners(),
         }
     }
 

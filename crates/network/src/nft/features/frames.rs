@@ -12,7 +12,6 @@ use crate::nft::element::Element;
 use crate::nft::expr::{Expr, Is, Meta, Verdict};
 use crate::nft::set::{Field, SetKind};
 use crate::nft::{Family, octets};
-use crate::pod::{gateway, mac_of};
 
 /// What the names of the ports of pods begin with.
 pub(crate) const PORTS: &str = "knv";
@@ -32,7 +31,7 @@ const ADDRESS: u32 = 6;
 
 /// The guard of the bridge.
 pub(super) fn part(config: &Config) -> Part {
-    let bridge = config.pod_cidrs.first().map_or([0; 6], |range| mac_of(gateway(*range)));
+    let bridge = config.bridge_address;
     let name = |is| [Expr::Meta { key: Meta::InputName, reg: 0 }, Expr::Compare { reg: 0, is, value: PORTS.into() }];
     let others = [name(Is::Unequal).to_vec(), rules::verdict(Verdict::Accept)].concat();
     let frame = Expr::Frame { offset: 6, len: 6, reg: HARDWARE };
