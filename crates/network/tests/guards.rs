@@ -239,6 +239,8 @@ fn neighbours_do_not_reach_what_the_node_serves_for_the_cluster() {
     }
     let ask = move |address| move || udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), address).is_ok();
     assert!(pod.netns.run(ask(dns)) && ask(dns)(), "pods and the node");
-    assert!(outside.run(ask("192.0.2.1:53".parse().unwrap())), "what the node serves at its own address is its own matter");
+    // The way to the outside is new: the first question may come before it is there.
+    let own: SocketAddr = "192.0.2.1:53".parse().unwrap();
+    assert!((0..20).any(|_| outside.run(ask(own))), "what the node serves at its own address is its own matter");
     assert!(!outside.run(ask(dns)), "a neighbour");
 }
