@@ -273,11 +273,6 @@ impl Server {
     pub(crate) fn has_ingress(&self) -> bool {
         !self.no_agent && !self.disabled.contains(&Component::Ingress)
     }
-
-    /// The ports that ingress listens on.
-    pub(crate) fn ingress_ports(&self) -> impl Iterator<Item = u16> {
-        [self.ingress.http_port, self.ingress.https_port].into_iter().filter(|_| self.has_ingress())
-    }
 }
 
 /// Options of `knarr status`.

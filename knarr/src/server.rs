@@ -104,7 +104,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {
-            reserved_ports: std::iter::once(options.port).chain(options.ingress_ports()).collect(),
+            reserved_ports: vec![options.port],
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);

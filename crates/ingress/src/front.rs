@@ -61,7 +61,7 @@ pub(crate) fn connections() -> Connections {
 }
 
 /// Opens a door, however long it takes: `taken` learns each time another reason why it cannot be.
-pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error)) -> TcpListener {
+pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error) + Send + 'static) -> TcpListener {
     let mut last = None;
     loop {
         match bind(address) {

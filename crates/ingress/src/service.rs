@@ -21,6 +21,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::certificates::Chooser;
@@ -118,7 +119,7 @@ impl Service {
         Ok(Self { options, tasks, table, front: Arc::new(front), upstreams: Arc::default() })
     }
 
-    /// Starts it: the doors open when the rules are known. `gate` is ready then, also when somebody else has a port.
+    /// Starts it: the doors open when the rules are known and there is the first one. `gate` is ready then, also when somebody else has a port.
     pub fn start(self, gate: Gate) -> Handle {
         let tasks = self.tasks.clone();
         let upstreams = self.upstreams.clone();
@@ -138,6 +139,7 @@ impl Service {
         let Self { options, tasks, table, front, upstreams } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
         let (ingresses, classes) = (informers.of::<Ingress>(), informers.of::<IngressClass>());
+        let (wanted, wants) = watch::channel(false);
         let mut follower = Follower {
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
@@ -151,6 +153,7 @@ impl Service {
             services_there: BTreeSet::new(),
             replan: false,
             planned: false,
+            wanted,
             informers: informers.clone(),
             options: options.clone(),
             model: Model::new(options.domain.clone(), upstreams.clone()),
@@ -178,7 +181,14 @@ impl Service {
                     );
                 }
             };
-            listen(&tasks, front.clone(), address, tls, door, taken);
+            let opened = front::open(address, taken);
+            let mut wants = wants.clone();
+            let opened = async move {
+                // Without the one who tells there is nobody left who could want it.
+                let _ = wants.wait_for(|wanted| *wanted).await;
+                opened.await
+            };
+            listen(&tasks, front.clone(), (port, tls), door, opened);
         }
         gate.ready();
         follower.run().await
@@ -188,20 +198,19 @@ impl Service {
 /// Where a door tells its address.
 type Door = watch::Sender<Option<SocketAddr>>;
 
-/// Opens a door in the background.
+/// Serves at a door in the background, once it is open.
 fn listen(
     tasks: &Tasks,
     front: Arc<Front>,
-    address: SocketAddr,
-    tls: bool,
+    (port, tls): (u16, bool),
     door: Door,
-    taken: impl Fn(&std::io::Error) + Send + Sync + 'static,
+    opened: impl Future<Output = TcpListener> + Send + 'static,
 ) {
     let end = tasks.token();
     tasks.spawn("ingress listener", OnFailure::Log, async move {
-        if let Some(listener) = end.run_until_cancelled(front::open(address, taken)).await {
+        if let Some(listener) = end.run_until_cancelled(opened).await {
             door.send_replace(listener.local_addr().ok());
-            front.serve(listener, address.port(), tls).await;
+            front.serve(listener, port, tls).await;
         }
         Ok::<_, Infallible>(())
     });
@@ -245,6 +254,8 @@ struct Follower {
     replan: bool,
     /// There was something to plan.
     planned: bool,
+    /// There was something to serve. Until then the ports are for others.
+    wanted: watch::Sender<bool>,
     informers: Informers,
     options: Options,
     model: Model,
@@ -297,6 +308,9 @@ impl Follower {
             self.plan();
         }
         self.publish();
+        if self.planned || !self.table.load().is_empty() {
+            self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        }
     }
 
     fn gateway(&mut self, news: gateways::News) {

@@ -131,3 +131,17 @@ async fn a_taken_port_is_told_and_taken_when_it_is_free() {
     assert_eq!(handle.http().await, Some(address));
     assert_eq!(ask(address, get("a.example", "/")).await.status, 200);
 }
+
+#[tokio::test]
+async fn nobody_listens_before_there_is_something_to_serve() {
+    let world = World::new();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let options = ingress::Options { http_port: free.port(), ..world.options() };
+    let handle = ingress::Service::build(options, world.tasks.child()).unwrap().start(world.readiness.gate("ingress"));
+    world.readiness.wait(&["ingress"]).await;
+    assert!(tokio::net::TcpStream::connect(free).await.is_err());
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[]);
+    assert_eq!(handle.http().await, Some(free));
+    until(free, || get("a.example", "/"), |answer| answer.status == 200).await;
+}
