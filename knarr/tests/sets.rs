@@ -189,6 +189,8 @@ fn a_stateful_set_rolls_out_and_back() {
     assert_eq!((&first, of_pods()), (&update, all(&first).to_vec()));
 
     let watched = order(&c, "ss");
+    // It has begun when it has said what there is.
+    watched.line("ss-2");
     c.k(&format!("set image statefulset/ss web={}", NGINX[1]));
     observed(&c, "statefulset/ss");
     let second = revisions().1;
