@@ -34,7 +34,6 @@ pub mod session;
 pub mod table;
 pub mod template;
 mod tunnel;
-mod unverified;
 pub mod upstream;
 
 pub use service::{Error, Handle, Options, Service};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
-use base::tls::{Authority, Request, Resolver};
+use base::tls::{Authority, Request, Resolver, client_of_anybody};
 use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
@@ -33,7 +33,6 @@ use crate::gateway::{self, Around};
 use crate::model::Model;
 use crate::proxy::Proxy;
 use crate::table::Table;
-use crate::unverified;
 use crate::upstream::{Place, Upstream, Upstreams};
 use gateways::Gateways;
 use secrets::Secrets;
@@ -68,9 +67,9 @@ pub struct Options {
 /// Ingress cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The certificate that nobody trusts.
-    #[error("fallback certificate: {0}")]
-    Fallback(#[from] base::tls::Error),
+    /// The certificate for hosts without one of their own, or the client of back ends.
+    #[error(transparent)]
+    Certificates(#[from] base::tls::Error),
     /// TLS.
     #[error("TLS configuration: {0}")]
     Tls(#[from] rustls::Error),
@@ -103,7 +102,7 @@ impl Service {
         tls.ticketer = ring::Ticketer::new()?;
         let proxy = Proxy {
             table: table.clone(),
-            connector: Connector::new(tasks.clone(), unverified::client()?),
+            connector: Connector::new(tasks.clone(), client_of_anybody()?),
             tasks: tasks.clone(),
             https_port: options.https_port,
             trusted: options.trusted.clone(),

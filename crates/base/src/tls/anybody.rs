@@ -54,8 +54,8 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
-/// A client for servers of which nothing is known: pods and services that a user proxies to, and a cluster's server before its authority
-/// is known. What such a server says is nobody's word.
+/// A client for servers of which nothing is known: pods and services that a user proxies to, back ends of ingress (pods have certificates of
+/// their own making), and a cluster's server before its authority is known. What such a server says is nobody's word.
 pub fn client_of_anybody() -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -192,7 +192,8 @@ static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
     Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 });
 
-/// Probes ask whether somebody answers, not who.
+/// Probes ask whether somebody answers, not who. Signatures are not checked either, unlike by [`base::tls::Unverified`]: that reads the
+/// certificate, and would refuse old forms (X.509 version 1) that upstream's kubelet takes.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
