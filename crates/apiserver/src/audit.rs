@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use base::budgets::connections::Place;
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Response};
@@ -40,10 +41,6 @@ pub struct AuditOptions {
     /// The log.
     pub log: LogOptions,
 }
-
-/// The address of a client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// What audits.
 pub(crate) struct Audit {
@@ -152,9 +149,8 @@ fn sources(parts: &Parts) -> Vec<String> {
     let forwarded = parts.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut all: Vec<String> =
         forwarded.split(',').filter_map(|one| one.trim().parse::<IpAddr>().ok()).map(|ip| ip.to_string()).collect();
-    if let Some(Peer(peer)) = parts.extensions.get::<Peer>() {
-        all.push(peer.to_canonical().to_string());
-    }
+    // Components of this process come without a connection.
+    all.extend(parts.extensions.get::<Arc<Place>>().map(|place| place.peer().to_canonical().to_string()));
     all
 }
 

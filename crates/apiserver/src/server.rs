@@ -114,7 +114,6 @@ async fn converse(
             request.extensions_mut().insert(identity.clone());
         }
         request.extensions_mut().insert(place.clone());
-        request.extensions_mut().insert(crate::audit::Peer(peer.ip()));
         if let (Some(Identity::User(_)), Some(expiry)) = (&identity, expiry) {
             metrics::identity::certified(expiry);
         }

@@ -48,6 +48,7 @@ struct Shared {
 /// The place of one connection; it is free again when this is dropped.
 pub struct Place {
     id: u64,
+    peer: IpAddr,
     shared: Arc<Shared>,
     ended: CancellationToken,
 }
@@ -72,11 +73,16 @@ impl Connections {
             token.cancel();
         }
         self.0.meter.taken();
-        Some(Place { id, shared: self.0.clone(), ended })
+        Some(Place { id, peer, shared: self.0.clone(), ended })
     }
 }
 
 impl Place {
+    /// The other side's address.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// Cancelled when the connection has to end, for others.
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
