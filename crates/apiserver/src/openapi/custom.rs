@@ -1,5 +1,7 @@
 //! The types of custom resources, as their definitions describe them (upstream: `controller/openapi/builder`).
 
+mod v2;
+
 use registry::{Catalog, ObjectSchema, Served};
 use serde_json::{Map, Value, json};
 
@@ -9,6 +11,8 @@ use super::prefix;
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
 const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const EMBEDDED_API_VERSION: &str = "apiVersion defines the versioned schema of this representation of an object. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+const EMBEDDED_KIND: &str = "kind is a string value representing the type of this object. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 
@@ -31,8 +35,14 @@ pub(super) fn schemas(catalog: &Catalog, key: Option<&str>, dialect: Dialect) ->
         let own = served.def.own_kind();
         let name = type_name(own);
         let list_kind = served.def.list_kind();
-        out.insert(type_name((own.0, own.1, &list_kind)), list(&name, (own.0, own.1, &list_kind), &served.def.plural, dialect));
-        out.insert(name, object(schema.source(), own, dialect));
+        let mut types =
+            [object(schema.source(), own, dialect), list(&name, (own.0, own.1, &list_kind), &served.def.plural, dialect)];
+        if let Some(fields) = selectable(served) {
+            types.iter_mut().for_each(|ty| ty["x-kubernetes-selectable-fields"] = fields.clone());
+        }
+        let [object, list] = types;
+        out.insert(type_name((own.0, own.1, &list_kind)), list);
+        out.insert(name, object);
     }
     out
 }
@@ -54,23 +64,87 @@ fn of_kind((group, version, kind): (&str, &str, &str)) -> Value {
     json!([{"group": group, "version": version, "kind": kind}])
 }
 
+fn is_true(schema: &Map<String, Value>, name: &str) -> bool {
+    schema.get(name) == Some(&Value::Bool(true))
+}
+
+/// The fields that a custom resource can be selected by.
+fn selectable(served: &Served) -> Option<Value> {
+    let names = served.strategy.selectable();
+    let fields: Vec<Value> = names.iter().map(|field| json!({"fieldPath": field})).collect();
+    (!fields.is_empty()).then(|| fields.into())
+}
+
 fn object(source: &Value, kind: (&str, &str, &str), dialect: Dialect) -> Value {
+    // Version 2 says nothing of a resource that keeps unknown fields: kubectl would refuse what stands beside the fields that are told.
+    let keeps_all = source["x-kubernetes-preserve-unknown-fields"] == true;
+    if dialect == Dialect::V2 && keeps_all {
+        return json!({"type": "object", "x-kubernetes-group-version-kind": of_kind(kind)});
+    }
     let mut schema = source.clone();
-    if dialect == Dialect::V2 {
-        simplify(&mut schema);
+    match dialect {
+        Dialect::V2 => v2::simplify(&mut schema),
+        Dialect::V3 => unfold(&mut schema),
     }
-    let keeps_all = schema["x-kubernetes-preserve-unknown-fields"] == true;
-    if dialect == Dialect::V3 || !keeps_all {
-        let properties = &mut schema["properties"];
-        if !properties.is_object() {
-            *properties = json!({});
-        }
-        properties["apiVersion"] = text(API_VERSION);
-        properties["kind"] = text(KIND);
-        properties["metadata"] = described("ObjectMeta", METADATA, dialect);
+    embed(&mut schema, dialect);
+    let properties = &mut schema["properties"];
+    if !properties.is_object() {
+        *properties = json!({});
     }
+    properties["apiVersion"] = text(API_VERSION);
+    properties["kind"] = text(KIND);
+    properties["metadata"] = described("ObjectMeta", METADATA, dialect);
     schema["x-kubernetes-group-version-kind"] = of_kind(kind);
     schema
+}
+
+/// The schemas within a schema of an object, an array or a map.
+fn children(schema: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
+    schema.iter_mut().flat_map(|(name, value)| -> Box<dyn Iterator<Item = &mut Value>> {
+        match (name.as_str(), value) {
+            ("properties", Value::Object(properties)) => Box::new(properties.values_mut()),
+            ("items" | "additionalProperties", value) => Box::new(std::iter::once(value)),
+            _ => Box::new(std::iter::empty()),
+        }
+    })
+}
+
+/// Says of what is a number or a text that it is one of both, in words that clients know who do not know the extension.
+fn unfold(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    let both = || json!([{"type": "integer"}, {"type": "string"}]);
+    let said = map.get("anyOf") == Some(&both()) || map.get("allOf").is_some_and(|all| all[0]["anyOf"] == both());
+    if is_true(map, "x-kubernetes-int-or-string") && !said {
+        if map.contains_key("anyOf") {
+            let mut all = vec![json!({"anyOf": both()})];
+            all.extend(map.remove("allOf").as_ref().and_then(Value::as_array).into_iter().flatten().cloned());
+            map.insert("allOf".into(), all.into());
+        } else {
+            map.insert("anyOf".into(), both());
+        }
+    }
+    children(map).for_each(unfold);
+}
+
+/// Tells of the type and the metadata of resources that are embedded. In version 2 of those only that keep no unknown fields.
+fn embed(schema: &mut Value, dialect: Dialect) {
+    let Some(map) = schema.as_object_mut() else { return };
+    children(map).for_each(|child| embed(child, dialect));
+    let open = dialect == Dialect::V2 && is_true(map, "x-kubernetes-preserve-unknown-fields");
+    if open || !is_true(map, "x-kubernetes-embedded-resource") {
+        return;
+    }
+    let properties = map.entry("properties").or_insert_with(|| json!({}));
+    properties["apiVersion"] = text(EMBEDDED_API_VERSION);
+    properties["kind"] = text(EMBEDDED_KIND);
+    properties["metadata"] = described("ObjectMeta", METADATA, dialect);
+    if let Some(required) = map.entry("required").or_insert_with(|| json!([])).as_array_mut() {
+        for name in ["kind", "apiVersion"] {
+            if !required.iter().any(|other| other == name) {
+                required.push(name.into());
+            }
+        }
+    }
 }
 
 fn list(item: &str, kind: (&str, &str, &str), plural: &str, dialect: Dialect) -> Value {
@@ -87,30 +161,6 @@ fn list(item: &str, kind: (&str, &str, &str), plural: &str, dialect: Dialect) ->
     })
 }
 
-/// Leaves out what version 2 of the specification has not, and what its clients trip over (upstream:
-/// `controller/openapi/v2/conversion.go`).
-fn simplify(schema: &mut Value) {
-    let Some(map) = schema.as_object_mut() else { return };
-    for junctor in ["allOf", "anyOf", "oneOf", "not"] {
-        map.remove(junctor);
-    }
-    let nullable = map.remove("nullable") == Some(Value::Bool(true));
-    if nullable {
-        map.remove("type");
-    }
-    if nullable || map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
-        map.remove("items");
-        map.remove("properties");
-    }
-    for (name, value) in map.iter_mut() {
-        match (name.as_str(), value) {
-            ("properties", Value::Object(properties)) => properties.values_mut().for_each(simplify),
-            ("items" | "additionalProperties", value) => simplify(value),
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,21 +170,44 @@ mod tests {
         assert_eq!(type_name(("stable.example.com", "v1", "Foo")), "com.example.stable.v1.Foo");
     }
 
-    /// Conformance: [sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] works for CRD preserving unknown fields in an embedded object [Conformance]
     #[test]
-    fn version_2_says_less() {
-        let schema = json!({"type": "object", "oneOf": [{}], "properties": {
-            "a": {"type": "string", "nullable": true}, "b": {"type": "array", "items": {"type": "object", "anyOf": [{}]}},
-            "c": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"x": {"type": "string"}}},
-        }});
+    fn each_dialect_says_what_it_can() {
+        let schema = json!({"type": "object", "oneOf": [{}], "properties": {"a": {"type": "string", "nullable": true}}});
         let v2 = object(&schema, ("g.io", "v1", "K"), Dialect::V2);
-        assert_eq!(v2["properties"]["a"], json!({}));
-        assert_eq!(v2["properties"]["b"], json!({"type": "array", "items": {"type": "object"}}));
-        assert_eq!(v2["properties"]["c"], json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
-        assert_eq!(v2.get("oneOf"), None);
+        assert_eq!((&v2["properties"]["a"], v2.get("oneOf")), (&json!({}), None));
         assert_eq!(v2["properties"]["metadata"]["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
         let v3 = object(&schema, ("g.io", "v1", "K"), Dialect::V3);
         assert_eq!((v3["properties"]["a"]["nullable"].clone(), v3["oneOf"].is_array()), (json!(true), true));
         assert_eq!(v3["x-kubernetes-group-version-kind"], json!([{"group": "g.io", "version": "v1", "kind": "K"}]));
+    }
+
+    #[test]
+    fn a_number_or_a_text_is_told_in_version_3() {
+        let both = json!([{"type": "integer"}, {"type": "string"}]);
+        let of = |port: Value| {
+            object(&json!({"type": "object", "properties": {"port": port}}), ("g.io", "v1", "K"), Dialect::V3)["properties"]["port"].clone()
+        };
+        let plain = of(json!({"x-kubernetes-int-or-string": true}));
+        assert_eq!(plain, json!({"x-kubernetes-int-or-string": true, "anyOf": both}));
+        assert_eq!(of(plain.clone()), plain, "what says so already");
+        let patterned = of(json!({"x-kubernetes-int-or-string": true, "anyOf": [{"pattern": "a"}], "allOf": [{"maxLength": 3}]}));
+        assert_eq!(patterned["allOf"], json!([{"anyOf": both}, {"maxLength": 3}]));
+    }
+
+    #[test]
+    fn embedded_resources_have_a_type_and_metadata() {
+        let embedded = |keeps: bool, dialect: Dialect| {
+            let resource =
+                json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": keeps});
+            object(&json!({"type": "object", "properties": {"template": resource}}), ("g.io", "v1", "K"), dialect)["properties"]["template"].clone()
+        };
+        for (keeps, dialect) in [(false, Dialect::V2), (false, Dialect::V3), (true, Dialect::V3)] {
+            let found = embedded(keeps, dialect);
+            assert_eq!(found["required"], json!(["kind", "apiVersion"]), "{dialect:?}");
+            assert!(
+                found["properties"]["metadata"]["description"].is_string() && found["properties"]["kind"]["type"] == "string"
+            );
+        }
+        assert_eq!(embedded(true, Dialect::V2).get("properties"), None, "kubectl would refuse the unknown fields");
     }
 }
