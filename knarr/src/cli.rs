@@ -1,5 +1,7 @@
 //! The command line.
 
+mod pressure;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+
+pub(crate) use self::pressure::Pressure;
 
 /// A whole Kubernetes cluster in one process.
 #[derive(Parser)]
@@ -239,6 +243,8 @@ pub(crate) struct Node {
     /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
     #[arg(long, default_value_t = 4096)]
     pub(crate) pod_max_pids: u32,
+    #[command(flatten)]
+    pub(crate) pressure: Pressure,
 }
 
 /// Components that a cluster can do without.

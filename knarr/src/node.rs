@@ -76,6 +76,7 @@ pub(crate) struct Options {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) max_pods: u32,
     pub(crate) pod_max_pids: u32,
+    pub(crate) pressure: cli::Pressure,
 }
 
 impl Identity {
@@ -112,6 +113,7 @@ impl Options {
             annotations: BTreeMap::new(),
             max_pods: options.max_pods,
             pod_max_pids: options.pod_max_pids,
+            pressure: options.pressure.clone(),
         }
     }
 }
@@ -170,6 +172,9 @@ impl Node {
             version: format!("{}+knarr", apiserver::VERSION),
             max_pods: options.max_pods,
             pod_max_pids: Some(i64::from(options.pod_max_pids)).filter(|most| *most > 0),
+            system_reserved: options.pressure.system_reserved()?,
+            kube_reserved: options.pressure.kube_reserved()?,
+            eviction: options.pressure.eviction()?,
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),
             annotations: options.annotations.clone().into_iter().chain([volumes]).collect(),

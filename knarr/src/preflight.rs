@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use apimachinery::names;
 use ipnet::IpNet;
 
@@ -63,7 +63,7 @@ pub(crate) fn domain(domain: &str) -> Result<()> {
     }
 }
 
-/// Whether the node's labels and taints are ones that the API takes, and its address is this machine's.
+/// Whether the node's labels and taints are ones that the API takes, its address is this machine's, and its amounts are some.
 pub(crate) fn node(options: &cli::Node) -> Result<()> {
     for (key, value) in &options.labels {
         let problems = names::qualified_name(key).into_iter().chain(names::label_value(value)).next();
@@ -78,6 +78,9 @@ pub(crate) fn node(options: &cli::Node) -> Result<()> {
             bail!("{:?} cannot be a taint of the node: {problem}", taint.key);
         }
     }
+    options.pressure.system_reserved().context("--system-reserved")?;
+    options.pressure.kube_reserved().context("--kube-reserved")?;
+    options.pressure.eviction()?;
     let Some(address) = options.node_ip else { return Ok(()) };
     // Only an address of this machine can be bound.
     match std::net::UdpSocket::bind((address, 0)) {

@@ -27,6 +27,9 @@ pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
     if let Err(error) = base::budgets::descriptors::raise() {
         tracing::warn!(%error, "cannot raise the limit of descriptors");
     }
+    if let Err(error) = base::budgets::oom::protect() {
+        tracing::info!(%error, "no oom_score_adj of {}: of equally large processes, the kernel may kill this one", base::budgets::oom::SERVER);
+    }
     let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work);
     again(ended)
 }

@@ -1,5 +1,6 @@
 //! What all parts of one kubelet share.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +10,12 @@ use client::events::{Recorder, Type};
 use k8s_openapi::api::core::v1::Service;
 use kube::Resource;
 use runtime::api::Runtime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::allocatable::Allocatable;
 use crate::dns::Resolv;
+use crate::eviction::Condition;
+use crate::eviction::requests::Requests;
 use crate::fields::Facts;
 use crate::node::machine::Machine;
 use crate::options::Options;
@@ -32,6 +36,12 @@ pub struct Context {
     pub services: Informer<Service>,
     /// The machine's capacity.
     pub machine: Machine,
+    /// What pods may take of it.
+    pub allocatable: Allocatable,
+    /// What the node runs short of.
+    pub conditions: watch::Sender<BTreeSet<Condition>>,
+    /// Where the eviction manager asks for the end of pods.
+    pub evictions: Requests,
     /// Something happened that changes the node's status.
     pub node_changed: Notify,
     /// The host's resolver configuration at start.
@@ -65,9 +75,9 @@ impl Context {
         Facts {
             pod_ips,
             host_ips: self.options.node_ips.clone(),
-            allocatable_milli_cpu: self.machine.milli_cpu(),
-            allocatable_memory: self.machine.memory_bytes,
-            allocatable_storage: self.machine.storage_bytes,
+            allocatable_milli_cpu: self.allocatable.milli_cpu,
+            allocatable_memory: self.allocatable.memory,
+            allocatable_storage: self.allocatable.storage,
         }
     }
 

@@ -10,12 +10,15 @@ use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::events::Recorder;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::allocatable::{Allocatable, Reserved, ReservedError};
 use crate::context::Context;
 use crate::dns::Resolv;
+use crate::eviction;
+use crate::eviction::requests::Requests;
 use crate::manager::Manager;
-use crate::node::agent::Agent;
+use crate::node::agent::{self, Agent};
 use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
@@ -32,6 +35,9 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// Nothing is left for pods.
+    #[error("nothing is left for pods: {0}")]
+    Reserved(#[from] ReservedError),
     /// The endpoint's port cannot be had.
     #[error("cannot listen on {address}: {error}: is another kubelet running on this machine?")]
     Listen {
@@ -54,11 +60,19 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     let failed = |error| Error::DataDirectory { path: pods.display().to_string(), error };
     tokio::fs::set_permissions(&pods, std::fs::Permissions::from_mode(0o750)).await.map_err(failed)?;
     let resolv = tokio::fs::read_to_string(&options.resolv_conf).await.unwrap_or_default();
+    let machine = Machine::read(&options.data_dir);
+    let own = options.kube_reserved.clone().unwrap_or_else(|| Reserved::for_knarr(&machine));
+    let reserved = options.system_reserved.and(&own);
+    let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
+    let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
+        conditions: watch::Sender::default(),
+        evictions,
         recorder: Recorder::new(options.client.clone(), "kubelet", &options.node_name, &tasks),
         references: References::new(options.client.clone(), tasks.clone()),
         services: options.informers.of(),
-        machine: Machine::read(&options.data_dir),
+        machine,
+        allocatable,
         node_changed: Notify::new(),
         host_resolv: Resolv::parse(&resolv),
         tasks: tasks.clone(),
@@ -72,11 +86,13 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     }
     let agent = Arc::new(Agent::new(cx.clone()));
     let parts = tasks.clone();
+    let evictor = eviction::manager::Manager::new(cx.clone()).await;
     tasks.spawn_until_cancelled("node registration", OnFailure::Shutdown, async move {
         let node = agent.register().await;
         parts.spawn_until_cancelled("node lease", OnFailure::Shutdown, agent.clone().lease(node.clone()));
+        parts.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference(&node)));
         parts.spawn_until_cancelled("node status", OnFailure::Shutdown, agent.report(node, gate));
-        parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, Manager::new(cx).run());
+        parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, Manager::new(cx, requests).run());
         Ok::<_, Infallible>(())
     });
     Ok(api)

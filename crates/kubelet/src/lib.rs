@@ -14,17 +14,20 @@
 //! | [`local_volumes`] | persistent volumes that are directories of this node |
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
-//! | [`qos`] | the cgroups above those of pods |
+//! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
+//! | [`eviction`] | what the node runs short of, and who must go for it |
 //! | [`node`] | the Node object and its lease |
 //! | `stats` | what the node and its pods use, read when somebody asks |
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
 pub mod admission;
+pub mod allocatable;
 pub mod allocation;
 pub mod backoff;
 pub mod context;
 pub mod dns;
 pub mod env;
+pub mod eviction;
 pub mod expand;
 pub mod fields;
 pub mod hooks;

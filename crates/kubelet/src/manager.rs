@@ -11,11 +11,13 @@ use client::{Change, Key};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission::{self, Room, admit};
 use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
+use crate::eviction;
+use crate::eviction::requests::Request;
 use crate::pod::cleanup;
 use crate::pod::found::{Found, ended};
 use crate::pod::worker::{Desired, Worker};
@@ -46,7 +48,8 @@ impl Handle {
 
     /// Tells the pod's task of a newer object, as this node runs it.
     fn send(&self, pod: &Arc<Pod>, pending: Option<Pending>) {
-        drop(self.desired.send_replace(Desired { pod: self.allocation.apply(pod), removed: false, pending }));
+        let pod = self.allocation.apply(pod);
+        self.desired.send_modify(|desired| *desired = Desired { pod, removed: false, pending, evicted: desired.evicted.clone() });
     }
 }
 
@@ -77,6 +80,8 @@ pub struct Manager {
     nodes: client::Informer<Node>,
     /// CPU requests of the burstable pods.
     burstable: watch::Sender<i64>,
+    /// What the eviction manager asks.
+    requests: mpsc::Receiver<Request>,
 }
 
 fn uid(pod: &Pod) -> &str {
@@ -85,10 +90,10 @@ fn uid(pod: &Pod) -> &str {
 
 impl Manager {
     /// For this kubelet.
-    pub fn new(cx: Arc<Context>) -> Self {
+    pub fn new(cx: Arc<Context>, requests: mpsc::Receiver<Request>) -> Self {
         let nodes = cx.options.informers.of_selected(&format!("metadata.name={}", cx.options.node_name));
         let (handles, uids, found, finished) = Default::default();
-        Self { cx, handles, uids, found, finished, nodes, burstable: watch::Sender::new(0) }
+        Self { cx, handles, uids, found, finished, nodes, burstable: watch::Sender::new(0), requests }
     }
 
     /// Runs until cancelled. Fails when the runtime cannot say what it runs, as then nothing could be adopted.
@@ -117,7 +122,20 @@ impl Manager {
                     }
                 }
                 () = async { self.finished.notify.notified().await } => self.reap(),
+                Some(request) = self.requests.recv() => self.answer(request),
             }
+        }
+    }
+
+    /// Answers the eviction manager.
+    fn answer(&self, request: Request) {
+        match request {
+            // Who does not wait for it any more does not need it.
+            Request::Active(sender) => drop(sender.send(self.others(""))),
+            Request::Evict(uid, eviction) => match self.handles.get(&uid) {
+                Some(handle) => handle.desired.send_modify(|desired| desired.evicted = Some(eviction)),
+                None => eviction.done.cancel(),
+            },
         }
     }
 
@@ -189,8 +207,7 @@ impl Manager {
     fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
         let node = self.nodes.get(None, &self.cx.options.node_name);
         let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
-        let allocatable = self.cx.machine.capacity(self.cx.options.max_pods);
-        ask(&Room { name: &self.cx.options.node_name, labels: &labels, allocatable: &allocatable })
+        ask(&Room { name: &self.cx.options.node_name, labels: &labels, allocatable: self.cx.allocatable.list() })
     }
 
     fn changed(&mut self, change: Change<Pod>) {
@@ -220,7 +237,7 @@ impl Manager {
         made.sort_by_key(|container| container.attempt);
         let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
         let allocation = Allocation::found(&pod, records);
-        let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None };
+        let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None, evicted: None };
         let model = Model::new(desired.pod.clone());
         let (desired, receiver) = watch::channel(desired);
         let runtime_changed = Arc::new(Notify::new());
@@ -244,8 +261,10 @@ impl Manager {
         if status.start_time.is_some() || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
             return None;
         }
+        let model = Model::new(pod.clone());
         let others = self.others(uid(pod));
-        self.with_room(|room| admit(&Model::new(pod.clone()), &others, room)).err()
+        let admitted = eviction::admission::admit(&model, &self.cx.conditions.borrow());
+        admitted.and_then(|()| self.with_room(|room| admit(&model, &others, room))).err()
     }
 
     /// Forgets tasks that have done their work, and begins those anew that have not.
@@ -264,7 +283,7 @@ impl Manager {
 
     /// A new task must learn what runs: without that it would start everything a second time.
     fn revive(&mut self, pod: Arc<Pod>, allocation: Allocation, waiting: Option<Arc<Pod>>) {
-        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, pending: None });
+        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, pending: None, evicted: None });
         let runtime_changed = Arc::new(Notify::new());
         let uid = uid(&pod).to_owned();
         let model = Model::new(pod);

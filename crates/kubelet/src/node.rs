@@ -2,5 +2,5 @@
 
 pub mod agent;
 pub mod machine;
-pub mod pressure;
 pub mod status;
+pub mod supply;

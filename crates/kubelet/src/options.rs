@@ -10,7 +10,9 @@ use client::Informers;
 use k8s_openapi::api::core::v1::Taint;
 use runtime::api::Runtime;
 
+use crate::allocatable::Reserved;
 use crate::dns::Cluster;
+use crate::eviction::Settings;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone)]
@@ -41,6 +43,12 @@ pub struct Options {
     pub max_pods: u32,
     /// Most processes and threads of one pod; none is no limit.
     pub pod_max_pids: Option<i64>,
+    /// What pods do not get of the node: the operating system's.
+    pub system_reserved: Reserved,
+    /// And Knarr's own; none where nobody says, which is [`Reserved::for_knarr`].
+    pub kube_reserved: Option<Reserved>,
+    /// When pods must go because the node runs short of something.
+    pub eviction: Settings,
     /// Labels to register the node with.
     pub labels: BTreeMap<String, String>,
     /// Annotations to register the node with.

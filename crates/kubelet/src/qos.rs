@@ -1,7 +1,8 @@
-//! The cgroups above those of pods: what the classes of pods get of the CPU when it is short.
+//! The cgroups above those of pods: what the classes of pods get of the CPU when it is short, and what all pods may have together.
 //!
 //! As upstream: burstable pods share in the measure of all their requests, best-effort pods have what is left, and pods
-//! together have the node's capacity.
+//! together have what the node does not reserve. They cannot take more memory or processes: the kernel then kills and refuses among them,
+//! not in the rest of the system.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use runtime::api::Resources;
 use tokio::sync::watch;
 
+use crate::allocatable::Allocatable;
 use crate::context::Context;
 use crate::resources::{self, Qos, shares};
 use crate::spec::Model;
@@ -20,22 +22,38 @@ pub fn burstable_milli(model: &Model) -> i64 {
 
 /// Keeps the cgroups at what `burstable` says. A group that cannot be limited leaves the node less fair, and no worse.
 pub async fn follow(cx: Arc<Context>, mut burstable: watch::Receiver<i64>) -> Result<(), Infallible> {
-    limit(&cx, "kubepods", cx.machine.milli_cpu()).await;
-    limit(&cx, "kubepods/besteffort", 0).await;
+    let mut is_limited = limit(&cx, "kubepods", of_all(&cx.allocatable)).await;
+    limit(&cx, "kubepods/besteffort", of_class(0)).await;
     loop {
         let milli = *burstable.borrow_and_update();
-        limit(&cx, "kubepods/burstable", milli).await;
+        // Pods of an earlier process may have more than they get together from now on: until some have left.
+        is_limited = is_limited || limit(&cx, "kubepods", of_all(&cx.allocatable)).await;
+        limit(&cx, "kubepods/burstable", of_class(milli)).await;
         if burstable.changed().await.is_err() {
             return Ok(());
         }
     }
 }
 
-async fn limit(cx: &Context, group: &str, milli_cpu: i64) {
-    let limits = Resources { cpu_shares: Some(shares(milli_cpu)), ..Resources::default() };
-    if let Err(error) = cx.runtime().limit_group(group, limits).await {
-        tracing::warn!(group, %error, "cannot set the CPU shares of pods of one class");
+fn of_class(milli_cpu: i64) -> Resources {
+    Resources { cpu_shares: Some(shares(milli_cpu)), ..Resources::default() }
+}
+
+fn of_all(allocatable: &Allocatable) -> Resources {
+    Resources {
+        memory_limit: Some(allocatable.memory_limit),
+        pids_limit: allocatable.processes_limit,
+        ..of_class(allocatable.milli_cpu)
     }
+}
+
+/// Whether that could be done.
+async fn limit(cx: &Context, group: &str, limits: Resources) -> bool {
+    let result = cx.runtime().limit_group(group, limits).await;
+    if let Err(error) = &result {
+        tracing::warn!(group, %error, "cannot limit the pods of one class, or all");
+    }
+    result.is_ok()
 }
 
 #[cfg(test)]

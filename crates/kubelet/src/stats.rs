@@ -75,8 +75,8 @@ pub(crate) async fn measure_disks(cx: &Arc<Context>, snapshot: &mut Snapshot) {
         for container in &mut pod.containers {
             let log = logs.join(&container.name);
             container.disk = Disk {
-                rootfs: cx.runtime().container_disk_usage(&container.id).await.ok(),
-                logs: tokio::task::spawn_blocking(move || runtime::disk_usage(&log)).await.ok(),
+                rootfs: cx.runtime().container_disk_usage(&container.id).await.ok().map(|usage| usage.bytes),
+                logs: tokio::task::spawn_blocking(move || runtime::disk_usage(&log).bytes).await.ok(),
             };
         }
     }

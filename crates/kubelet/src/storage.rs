@@ -1,6 +1,7 @@
 //! Limits of what a pod writes to the node's disk: emptyDir volumes, the containers' own files and logs, and all of it together (KEP-361).
 //!
-//! Only pods with such limits are measured, one at a time, and no more often than takes a tenth of a processor.
+//! Only pods with such limits are measured, one at a time, and no more often than takes a tenth of a processor. When the disk itself is
+//! short, the eviction manager measures all.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
-use runtime::disk_usage;
+use runtime::{DiskUsage, disk_usage};
 use tokio::sync::Semaphore;
 
 use crate::context::Context;
@@ -20,13 +21,30 @@ pub const PAUSE: Duration = Duration::from_secs(10);
 
 const RESOURCE: &str = "ephemeral-storage";
 
-/// Bytes that a pod has written.
+/// What a pod has written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Of emptyDir volumes on disk, by name.
-    pub volumes: BTreeMap<String, i64>,
-    /// Of containers, by name: what they changed of their image, and their logs.
-    pub containers: BTreeMap<String, i64>,
+    pub volumes: BTreeMap<String, DiskUsage>,
+    /// What containers changed of their image, by name.
+    pub written: BTreeMap<String, DiskUsage>,
+    /// Their logs.
+    pub logs: BTreeMap<String, DiskUsage>,
+}
+
+impl Usage {
+    fn of_volume(&self, name: &str) -> i64 {
+        self.volumes.get(name).map_or(0, |usage| bytes(usage.bytes))
+    }
+
+    fn of_container(&self, name: &str) -> i64 {
+        [&self.written, &self.logs].into_iter().filter_map(|parts| parts.get(name)).map(|usage| bytes(usage.bytes)).sum()
+    }
+
+    fn all(&self) -> i64 {
+        let parts = [&self.volumes, &self.written, &self.logs];
+        parts.into_iter().flat_map(BTreeMap::values).map(|usage| bytes(usage.bytes)).sum()
+    }
 }
 
 fn on_disk(volume: &Volume) -> Option<&EmptyDirVolumeSource> {
@@ -42,8 +60,11 @@ fn total_limit(model: &Model) -> Option<Quantity> {
     limits.get(RESOURCE).copied().filter(|limit| limit.signum() > 0)
 }
 
-/// Whether there is a limit to keep.
+/// Whether there is a limit to keep. Critical pods stay whatever they write.
 pub fn is_limited(model: &Model) -> bool {
+    if pods::state::is_critical(&model.pod) {
+        return false;
+    }
     let mut volumes = model.spec().volumes.iter().flatten().filter_map(on_disk);
     volumes.any(|source| size_limit(source).is_some()) || total_limit(model).is_some()
 }
@@ -52,19 +73,18 @@ pub fn is_limited(model: &Model) -> bool {
 pub fn verdict(model: &Model, usage: &Usage) -> Option<String> {
     for volume in model.spec().volumes.iter().flatten() {
         let Some(limit) = on_disk(volume).and_then(|source| source.size_limit.as_ref()) else { continue };
-        let used = usage.volumes.get(&volume.name).copied().unwrap_or(0);
+        let used = usage.of_volume(&volume.name);
         if units::whole(limit) > 0 && used > units::whole(limit) {
             return Some(format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", volume.name, limit.0));
         }
     }
-    let all: i64 = usage.volumes.values().chain(usage.containers.values()).sum();
-    if let Some(limit) = total_limit(model).filter(|limit| all > limit.as_i64()) {
+    if let Some(limit) = total_limit(model).filter(|limit| usage.all() > limit.as_i64()) {
         return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
     }
     for member in &model.members {
         let limits = member.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
         let Some(limit) = limits.and_then(|limits| limits.get(RESOURCE)) else { continue };
-        let used = usage.containers.get(&member.spec.name).copied().unwrap_or(0);
+        let used = usage.of_container(&member.spec.name);
         if used > units::whole(limit) {
             return Some(format!("Container {} exceeded its local ephemeral storage limit {:?}. ", member.spec.name, limit.0));
         }
@@ -78,6 +98,12 @@ pub async fn check(cx: &Context, model: &Model, containers: Vec<(String, String)
     static ONE: Semaphore = Semaphore::const_new(1);
     let _turn = ONE.acquire().await;
     let begun = Instant::now();
+    let usage = measure(cx, model, containers).await;
+    (verdict(model, &usage), begun.elapsed() * 9)
+}
+
+/// Measures the pod, whose containers have these names and identifiers.
+pub async fn measure(cx: &Context, model: &Model, containers: Vec<(String, String)>) -> Usage {
     let (pod_dir, log_dir) = (cx.pod_dir(model.uid()), cx.log_dir(model));
     let wanted: Vec<(String, PathBuf)> = model
         .spec()
@@ -89,15 +115,15 @@ pub async fn check(cx: &Context, model: &Model, containers: Vec<(String, String)
         .collect();
     let names: Vec<String> = model.members.iter().map(|member| member.spec.name.clone()).collect();
     let work = move || Usage {
-        volumes: wanted.into_iter().map(|(name, path)| (name, bytes(disk_usage(&path)))).collect(),
-        containers: names.into_iter().map(|name| (name.clone(), bytes(disk_usage(&log_dir.join(name))))).collect(),
+        volumes: wanted.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect(),
+        logs: names.into_iter().map(|name| (name.clone(), disk_usage(&log_dir.join(name)))).collect(),
+        written: BTreeMap::new(),
     };
     let mut usage = tokio::task::spawn_blocking(work).await.unwrap_or_default();
     for (name, id) in containers {
-        let own = cx.runtime().container_disk_usage(&id).await.unwrap_or(0);
-        *usage.containers.entry(name).or_default() += bytes(own);
+        usage.written.insert(name, cx.runtime().container_disk_usage(&id).await.unwrap_or_default());
     }
-    (verdict(model, &usage), begun.elapsed() * 9)
+    usage
 }
 
 fn bytes(used: u64) -> i64 {
@@ -111,16 +137,18 @@ mod tests {
     use serde_json::{Value, json};
 
     #[track_caller]
-    fn check(spec: Value, volume: i64, container: i64, expected: Option<&str>) {
+    fn check(spec: Value, volume: u64, container: u64, expected: Option<&str>) {
         let model = model(spec);
+        let megabytes = |count: u64| DiskUsage { bytes: count << 20, inodes: 1 };
         let usage = Usage {
-            volumes: BTreeMap::from([("v".to_owned(), volume << 20)]),
-            containers: BTreeMap::from([("c".to_owned(), container << 20)]),
+            volumes: BTreeMap::from([("v".to_owned(), megabytes(volume))]),
+            written: BTreeMap::from([("c".to_owned(), megabytes(container.saturating_sub(1)))]),
+            logs: BTreeMap::from([("c".to_owned(), megabytes(container.min(1)))]),
         };
         assert_eq!(verdict(&model, &usage).as_deref(), expected);
         assert_eq!(
             is_limited(&model),
-            verdict(&model, &Usage { volumes: [("v".to_owned(), 1 << 60)].into(), ..usage }).is_some()
+            verdict(&model, &Usage { volumes: [("v".to_owned(), megabytes(1 << 40))].into(), ..usage }).is_some()
         );
     }
 
@@ -142,6 +170,13 @@ mod tests {
         let mut two = pod("", Value::Null, limited());
         two["containers"].as_array_mut().unwrap().push(json!({"name": "d", "resources": {"limits": limited()}}));
         check(two, 0, 5, Some("Container c exceeded its local ephemeral storage limit \"4Mi\". "));
+    }
+
+    #[test]
+    fn critical_pods_are_not_measured() {
+        let spec =
+            json!({"priority": 2_000_001_000, "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}], "containers": []});
+        assert!(!is_limited(&model(spec)));
     }
 
     #[test]

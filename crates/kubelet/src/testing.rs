@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use parking_lot::Mutex;
+use runtime::DiskUsage;
 use runtime::api::*;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, broadcast};
@@ -173,7 +174,8 @@ impl Runtime for FakeRuntime {
     }
 
     async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
-        self.call(format!("limit {group} {}", limits.cpu_shares.unwrap_or(0)));
+        let memory = limits.memory_limit.map(|memory| format!(" {memory}")).unwrap_or_default();
+        self.call(format!("limit {group} {}{memory}", limits.cpu_shares.unwrap_or(0)));
         Ok(())
     }
 
@@ -229,10 +231,10 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn container_disk_usage(&self, id: &str) -> Result<u64> {
+    async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage> {
         let world = self.world.lock();
         let name = world.containers.get(id).map(|container| container.name.clone()).unwrap_or_default();
-        Ok(world.written.get(&name).copied().unwrap_or(0))
+        Ok(DiskUsage { bytes: world.written.get(&name).copied().unwrap_or(0), inodes: 1 })
     }
 
     async fn stop_container(&self, id: &str, grace: Duration, _signal: Option<&str>) -> Result<()> {
@@ -271,6 +273,17 @@ impl Runtime for FakeRuntime {
             sandboxes: world.sandboxes.keys().map(|id| (id.clone(), world.usage.clone())).collect(),
             containers: running.map(|container| (container.id.clone(), world.usage.clone())).collect(),
         })
+    }
+
+    async fn group_usage(&self, _group: &str) -> Result<Usage> {
+        let world = self.world.lock();
+        let running = world.containers.values().filter(|container| container.state == ContainerState::Running).count() as u64;
+        let memory = MemoryUsage { working_set: running * world.usage.memory.working_set, ..MemoryUsage::default() };
+        Ok(Usage { memory, ..Usage::default() })
+    }
+
+    fn image_directory(&self) -> std::path::PathBuf {
+        "/".into()
     }
 
     async fn exec_sync(&self, _id: &str, command: &[String], _timeout: Duration, _limit: usize) -> Result<ExecOutput> {
@@ -331,13 +344,21 @@ pub(crate) struct Cell {
     pub(crate) tasks: Tasks,
     pub(crate) _failures: base::tasks::Failures,
     pub(crate) directory: tempfile::TempDir,
+    pub(crate) eviction: crate::eviction::Settings,
 }
 
 impl Cell {
     pub(crate) fn new() -> Self {
         let (tasks, failures) = Tasks::root();
         let directory = tempfile::tempdir().unwrap();
-        Self { fake: Fake::default(), runtime: FakeRuntime::new(&["img"]), tasks, _failures: failures, directory }
+        Self {
+            fake: Fake::default(),
+            runtime: FakeRuntime::new(&["img"]),
+            tasks,
+            _failures: failures,
+            directory,
+            eviction: Default::default(),
+        }
     }
 
     pub(crate) async fn start(&self) {
@@ -360,6 +381,9 @@ impl Cell {
             version: "v1.36.0".to_owned(),
             max_pods: 110,
             pod_max_pids: Some(1000),
+            system_reserved: Default::default(),
+            kube_reserved: None,
+            eviction: self.eviction.clone(),
             labels: Default::default(),
             annotations: Default::default(),
             taints: Vec::new(),

@@ -30,6 +30,18 @@ pub fn is_active(pod: &Pod) -> bool {
     !is_finished(pod) && !is_ending(pod)
 }
 
+/// Priorities from here on are the system's own.
+const CRITICAL: i32 = 2_000_000_000;
+
+/// Whether the node or the cluster does not work without the pod: such pods are never evicted for others.
+pub fn is_critical(pod: &Pod) -> bool {
+    let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name));
+    // Of the node's own files.
+    let is_static = annotation("kubernetes.io/config.source").is_some_and(|source| source != "api");
+    let is_mirror = annotation("kubernetes.io/config.mirror").is_some();
+    is_static || is_mirror || pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= CRITICAL)
+}
+
 /// One condition of the pod.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
@@ -77,6 +89,19 @@ mod tests {
         assert_eq!((is_finished(&pod), is_active(&pod)), (finished, active), "{status}");
         assert_eq!(available_in(&pod, 15, now), available_ms.map(Duration::from_millis), "{status}");
         assert_eq!(available_in(&pod, 0, now).is_some(), is_ready(&pod), "{status}");
+    }
+
+    #[test]
+    fn critical_pods() {
+        let check = |pod: Value, expected: bool| {
+            assert_eq!(is_critical(&serde_json::from_value(pod.clone()).unwrap()), expected, "{pod}")
+        };
+        check(json!({"spec": {"containers": []}}), false);
+        check(json!({"spec": {"containers": [], "priority": 1_999_999_999}}), false);
+        check(json!({"spec": {"containers": [], "priority": 2_000_000_000}}), true);
+        check(json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}), true);
+        check(json!({"metadata": {"annotations": {"kubernetes.io/config.source": "file"}}}), true);
+        check(json!({"metadata": {"annotations": {"kubernetes.io/config.source": "api"}}}), false);
     }
 
     #[test]

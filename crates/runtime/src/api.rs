@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use usage::{CpuUsage, MemoryUsage, Usage, Usages};
 
+use crate::disk::DiskUsage;
+
 /// Why a runtime operation failed. The variants are those a user sees as a waiting reason or an event.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -493,8 +495,8 @@ pub trait Runtime: Send + Sync {
     /// Changes the limits of a running container, and what of its configuration the kubelet wants back. Fails where it uses more
     /// memory than it may from now on.
     async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()>;
-    /// Bytes on disk of what a container changed of its image.
-    async fn container_disk_usage(&self, id: &str) -> Result<u64>;
+    /// What a container changed of its image, on disk.
+    async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage>;
     /// Sends the image's stop signal (or `signal`), after `grace` SIGKILL; returns when the container has ended. Idempotent.
     async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()>;
     /// Removes an ended container. Idempotent.
@@ -506,6 +508,10 @@ pub trait Runtime: Send + Sync {
 
     /// What pods and running containers have used, read now. What ends meanwhile is left out.
     async fn usages(&self) -> Result<Usages>;
+    /// What all pods below a cgroup like that of [`Runtime::limit_group`] have used together, read now.
+    async fn group_usage(&self, group: &str) -> Result<Usage>;
+    /// A directory on the file system that holds images and what containers change of them.
+    fn image_directory(&self) -> PathBuf;
 
     /// Runs a command to its end, for probes and hooks, and keeps the first `limit` bytes of each stream. On timeout it is killed.
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput>;

@@ -6,9 +6,18 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Bytes on disk of everything below `path`, a file with several names once. What vanishes meanwhile takes nothing. Blocking.
-pub fn disk_usage(path: &Path) -> u64 {
-    let (mut seen, mut total) = (HashSet::new(), 0);
+/// What something takes of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
+/// What everything below `path` takes, a file with several names once. What vanishes meanwhile takes nothing. Blocking.
+pub fn disk_usage(path: &Path) -> DiskUsage {
+    let (mut seen, mut total) = (HashSet::new(), DiskUsage::default());
     walk(path, &mut seen, &mut total, 0);
     total
 }
@@ -18,7 +27,7 @@ const LONG: usize = 3000;
 /// Most directories that are open at a time.
 const OPEN: u32 = 100;
 
-fn walk(root: &Path, seen: &mut HashSet<(u64, u64)>, total: &mut u64, open: u32) {
+fn walk(root: &Path, seen: &mut HashSet<(u64, u64)>, total: &mut DiskUsage, open: u32) {
     let mut left = vec![root.to_owned()];
     while let Some(directory) = left.pop() {
         if directory.as_os_str().len() > LONG && open < OPEN {
@@ -30,7 +39,8 @@ fn walk(root: &Path, seen: &mut HashSet<(u64, u64)>, total: &mut u64, open: u32)
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.nlink() < 2 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
-                *total += metadata.blocks() * 512;
+                total.bytes += metadata.blocks() * 512;
+                total.inodes += 1;
             }
             if metadata.is_dir() {
                 left.push(entry.path());
@@ -49,11 +59,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();
-        let empty = disk_usage(&root);
+        let empty = disk_usage(&root).bytes;
         fs::write(root.join("a"), vec![1; 1 << 20]).unwrap();
         fs::hard_link(root.join("a"), root.join("b")).unwrap();
         std::os::unix::fs::symlink("/", root.join("c")).unwrap();
-        let once = disk_usage(&root) - empty;
+        let usage = disk_usage(&root);
+        assert_eq!(usage.inodes, 2, "a file and a link");
+        let once = usage.bytes - empty;
         assert!((1 << 20..(1 << 20) + 65_536).contains(&once), "{once}");
         // Longer than any path that the kernel takes: made from the inside out.
         let name = "d".repeat(200);
@@ -66,6 +78,6 @@ mod tests {
             fs::rename(&inner, outer.join(&name)).unwrap();
             inner = outer;
         }
-        assert!(disk_usage(&inner) >= 1 << 20);
+        assert!(disk_usage(&inner).bytes >= 1 << 20);
     }
 }

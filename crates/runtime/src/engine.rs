@@ -59,7 +59,8 @@ struct Inner {
     images: Images,
     cgroups: Cgroups,
     available: Available,
-    oom_floor: Option<i32>,
+    /// Lowest OOM score adjustment of a container.
+    oom_floor: i32,
     sandboxes: Mutex<BTreeMap<String, Arc<SandboxEntry>>>,
     containers: Mutex<BTreeMap<String, Arc<ContainerEntry>>>,
     events: Events,
@@ -104,7 +105,7 @@ impl Inner {
             images: Images::open(&options.dir.join("images"), options.registries.clone())?,
             cgroups: Cgroups::detect().map_err(internal)?,
             available,
-            oom_floor: oom_floor(available),
+            oom_floor: base::budgets::oom::lowest_of_containers(),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             events: Events::default(),
@@ -154,15 +155,6 @@ impl Inner {
     fn group(&self, group: &str) -> String {
         format!("{}/{}", self.options.cgroup_root, group.trim_matches('/')).trim_matches('/').to_owned()
     }
-}
-
-/// Lowest OOM score adjustment that may be given, none when every one may.
-fn oom_floor(available: Available) -> Option<i32> {
-    if available.has("SYS_RESOURCE") {
-        return None;
-    }
-    let current = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
-    Some(current.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
 /// The program of a runtime handler, none for the built-in runtime.

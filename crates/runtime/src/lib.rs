@@ -11,10 +11,12 @@ pub mod images;
 mod keyed;
 pub mod memory;
 mod shim;
+mod stall;
 
-pub use disk::disk_usage;
+pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options};
 pub use images::registry::Registries;
+pub use stall::Stalls;
 
 use std::ffi::OsString;
 use std::path::Path;

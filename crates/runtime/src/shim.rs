@@ -27,6 +27,7 @@ use self::server::Server;
 
 /// Runs the shim of the sandbox directory `dir`; gives its exit code.
 pub(crate) fn main(dir: &Path) -> i32 {
+    base::budgets::oom::yield_to_parent();
     let (mut server, _pod_init) = match prepare(dir) {
         Ok(prepared) => prepared,
         Err(error) => {

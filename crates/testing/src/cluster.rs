@@ -43,7 +43,12 @@ impl Cluster {
 
     /// Starts the server, also again, and waits until it serves and its node is Ready.
     pub fn start_server(&mut self) {
-        self.spawn_server(&[]);
+        self.start_server_with(&[]);
+    }
+
+    /// The same, with further options.
+    pub fn start_server_with(&mut self, options: &[&str]) {
+        self.spawn_server(options);
         let kubeconfig = self.kubeconfig();
         eventually("the server writes its kubeconfig", || {
             let ended = self.server.as_mut().and_then(|server| server.try_wait().ok().flatten());

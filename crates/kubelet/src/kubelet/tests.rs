@@ -256,6 +256,62 @@ async fn a_pod_that_writes_too_much_is_evicted() {
     let status = cell.until("p", |status| status["phase"] == "Failed").await;
     assert_eq!(status["reason"], "Evicted");
     assert_eq!(status["message"], "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ");
-    assert_eq!(crate::testing::condition(&status, "DisruptionTarget"), "True");
+    // The pod is at fault, not the node: a Job counts it as a failure (KEP-3329).
+    assert_eq!(crate::testing::condition(&status, "DisruptionTarget"), "");
     cell.ready("q").await;
+}
+
+#[tokio::test]
+async fn pods_together_have_what_the_node_does_not_reserve() {
+    let cell = Cell::new();
+    cell.start().await;
+    let status = cell.fake.all::<Node>().remove(0).status.unwrap();
+    let bytes = |list: Option<crate::units::ResourceList>| crate::units::whole_of(list.as_ref(), "memory");
+    let (capacity, allocatable) = (bytes(status.capacity), bytes(status.allocatable));
+    let limit = |call: &String| call.strip_prefix("limit kubepods ")?.split_once(' ')?.1.parse::<i64>().ok();
+    cell.runtime.until(|world| world.calls.iter().any(|call| limit(call).is_some())).await;
+    let limit = cell.runtime.world.lock().calls.iter().find_map(limit).unwrap();
+    let reserved = capacity - limit;
+    assert!((64 << 20..=256 << 20).contains(&reserved), "{reserved}");
+    // Eviction comes before the limit.
+    assert_eq!((limit - allocatable) >> 20, 100);
+}
+
+/// Upstream's order: of pods that have more than they asked for, the one with the lowest priority goes first.
+#[tokio::test]
+async fn a_pod_goes_when_memory_is_short_and_no_new_one_comes_in() {
+    let mut cell = Cell::new();
+    cell.eviction.period = Duration::from_millis(20);
+    let total = crate::node::machine::Machine::read(cell.directory.path()).memory_bytes;
+    cell.start().await;
+    cell.put("low", json!({"priority": 1, "containers": [{"name": "a"}]}));
+    cell.put("high", json!({"priority": 2, "containers": [{"name": "b"}]}));
+    let critical = 2_000_001_000;
+    cell.put("critical", json!({"priority": critical, "containers": [{"name": "c"}]}));
+    for name in ["low", "high", "critical"] {
+        cell.ready(name).await;
+    }
+    // Three are too much for the node, two are not.
+    cell.runtime.world.lock().usage.memory.working_set = u64::try_from(total).unwrap() * 4 / 10;
+    let status = cell.until("low", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "Evicted");
+    let message = status["message"].as_str().unwrap();
+    assert!(message.starts_with("The node was low on resource: memory. Threshold quantity: 100Mi, available: -"), "{message}");
+    assert!(message.contains("Container a was using ") && message.contains(", request is 0, has larger"), "{message}");
+    assert_eq!(crate::testing::condition(&status, "DisruptionTarget"), "True");
+    let calls = cell.runtime.world.lock().calls.clone();
+    assert!(calls.contains(&"stop a 1s".to_owned()), "{calls:?}");
+
+    cell.put("late", json!({"containers": [{"name": "d"}]}));
+    let late = cell.until("late", |status| status["phase"] == "Failed").await;
+    assert_eq!(late["message"], "Pod was rejected: The node had condition: [MemoryPressure]. ");
+    cell.put("asking", json!({"containers": [{"name": "e", "resources": {"requests": {"memory": "1Mi"}}}]}));
+    // It comes in, and is one too many: those that asked for nothing and those below it in priority go before others.
+    cell.until("asking", |status| status["phase"] == "Failed" || status["phase"] == "Running").await;
+    cell.ready("critical").await;
+    let events = cell.fake.all::<Event>();
+    let told = |reason: &str, name: &str| {
+        events.iter().any(|event| event.reason.as_deref() == Some(reason) && event.involved_object.name.as_deref() == Some(name))
+    };
+    assert!(told("EvictionThresholdMet", "n1") && told("Evicted", "low") && !told("Evicted", "critical"));
 }

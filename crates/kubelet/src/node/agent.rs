@@ -16,8 +16,6 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::machine;
-use super::pressure::Pressure;
 use super::status::{self, Health};
 use crate::context::Context;
 
@@ -53,13 +51,9 @@ impl Agent {
         let images = runtime.images().await;
         Health {
             runtime_error: images.as_ref().err().map(ToString::to_string),
-            pressure: self.pressure(),
+            conditions: self.cx.conditions.borrow().clone(),
             images: images.unwrap_or_default(),
         }
-    }
-
-    fn pressure(&self) -> Pressure {
-        Pressure::of(&machine::supplies(&self.cx.options.data_dir))
     }
 
     /// Creates the Node, or brings the one that is there up to date; repeats until the API server takes it.
@@ -78,7 +72,7 @@ impl Agent {
     async fn try_register(&self) -> Result<Node, kube::Error> {
         let cx = &self.cx;
         let health = self.health().await;
-        let status = status::status(&cx.options, &cx.machine, &health, &NodeStatus::default(), Timestamp::now());
+        let status = status::status(cx, &health, &NodeStatus::default(), Timestamp::now());
         let node = status::node(&cx.options, status);
         match self.nodes.create(&PostParams::default(), &node).await {
             Err(kube::Error::Api(error)) if error.code == 409 => {}
@@ -93,7 +87,7 @@ impl Agent {
             self.nodes.patch(name, &PatchParams::default(), &patch).await?;
         }
         let old = present.status.unwrap_or_default();
-        let status = status::status(&cx.options, &cx.machine, &health, &old, Timestamp::now());
+        let status = status::status(cx, &health, &old, Timestamp::now());
         self.send(&status).await
     }
 
@@ -133,7 +127,7 @@ impl Agent {
             }
             let overruled = overruled(&nodes, name, &known);
             let base = overruled.as_ref().unwrap_or(&known);
-            let status = status::status(&self.cx.options, &self.cx.machine, &self.health().await, base, Timestamp::now());
+            let status = status::status(&self.cx, &self.health().await, base, Timestamp::now());
             if status::same(&status, base) && sent.elapsed() < REPORT {
                 continue;
             }
@@ -171,19 +165,14 @@ impl Agent {
         }
     }
 
-    /// Renews the lease every 10 s, and looks then whether something runs short: no event tells.
+    /// Renews the lease every 10 s.
     pub async fn lease(self: Arc<Self>, node: Node) -> Result<(), Infallible> {
         let leases = Api::<Lease>::namespaced(self.cx.options.client.clone(), LEASES);
         let name = self.cx.options.node_name.clone();
         let mut ticks = tokio::time::interval(RENEW);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut short = self.pressure().kinds();
         loop {
             ticks.tick().await;
-            let now = self.pressure().kinds();
-            if std::mem::replace(&mut short, now) != now {
-                self.cx.node_changed.notify_one();
-            }
             let mut delay = RETRY.0;
             while let Err(error) = renew(&leases, &name, &node).await {
                 tracing::warn!(error = client::why(&error), "node lease not renewed, trying again");
@@ -205,7 +194,8 @@ fn overruled(nodes: &Informer<Node>, name: &str, known: &NodeStatus) -> Option<N
     status::is_overruled(known, &found).then_some(found)
 }
 
-fn reference(node: &Node) -> ObjectReference {
+/// What events about the node are about.
+pub fn reference(node: &Node) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Node".to_owned()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
-use super::pressure::{Supplies, Supply};
+use super::supply::{Supplies, Supply};
 use crate::units::{ResourceList, quantity};
 
 /// Capacity and identity of the machine.
@@ -18,6 +18,8 @@ pub struct Machine {
     pub memory_bytes: i64,
     /// Size of the file system with the pods' data, bytes.
     pub storage_bytes: i64,
+    /// Processes and threads that there can be; 0 when that is not known.
+    pub processes: i64,
     /// Huge pages by resource name, bytes.
     pub huge_pages: BTreeMap<String, i64>,
     /// Identity for `nodeInfo`, without versions of ours.
@@ -40,7 +42,8 @@ impl Machine {
         Self {
             cpus,
             memory_bytes: meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0),
-            storage_bytes: storage(data_dir).map_or(0, |(disk, _)| disk.total),
+            storage_bytes: disk(data_dir).map_or(0, |(disk, _)| disk.total),
+            processes: processes().map_or(0, |processes| processes.total),
             huge_pages: huge_pages(),
             info: NodeSystemInfo {
                 architecture: architecture(std::env::consts::ARCH).to_owned(),
@@ -61,7 +64,7 @@ impl Machine {
         i64::from(self.cpus) * 1000
     }
 
-    /// As `status.capacity`; nothing is reserved, so also as `status.allocatable`.
+    /// As `status.capacity`.
     pub fn capacity(&self, max_pods: u32) -> ResourceList {
         let mut list = ResourceList::from([
             ("cpu".to_owned(), quantity(self.cpus)),
@@ -76,14 +79,14 @@ impl Machine {
 
 /// What is left of memory, disk and processes; the disk is the one with the pods' data.
 pub fn supplies(data_dir: &Path) -> Supplies {
-    let (disk, inodes) = storage(data_dir).unzip();
+    let (disk, inodes) = disk(data_dir).unzip();
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = meminfo(&text, "MemTotal").zip(meminfo(&text, "MemAvailable"));
     Supplies { memory: memory.map(|(total, available)| Supply { total, available }), disk, inodes, processes: processes() }
 }
 
-/// Bytes and inodes of the file system at `path`.
-fn storage(path: &Path) -> Option<(Supply, Supply)> {
+/// Bytes and inodes of the file system at `path`; a total of no inodes means that there is no limit.
+pub fn disk(path: &Path) -> Option<(Supply, Supply)> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let bytes = |blocks: u64| number(blocks.saturating_mul(stat.fragment_size()));
@@ -101,7 +104,9 @@ fn meminfo(text: &str, name: &str) -> Option<i64> {
 fn processes() -> Option<Supply> {
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let used: i64 = load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()?;
-    let total: i64 = fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
+    let number = |file: &str| fs::read_to_string(file).ok()?.trim().parse::<i64>().ok();
+    let total = number("/proc/sys/kernel/pid_max")?;
+    let total = number("/proc/sys/kernel/threads-max").map_or(total, |threads| total.min(threads));
     Some(Supply { total, available: total - used })
 }
 
@@ -155,7 +160,7 @@ mod tests {
     #[test]
     fn reads_this_machine() {
         let machine = Machine::read(Path::new("/"));
-        assert!(machine.cpus > 0 && machine.memory_bytes > 0 && machine.storage_bytes > 0);
+        assert!(machine.cpus > 0 && machine.memory_bytes > 0 && machine.storage_bytes > 0 && machine.processes > 0);
         assert!(!machine.info.kernel_version.is_empty());
     }
 }

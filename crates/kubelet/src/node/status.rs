@@ -1,6 +1,6 @@
 //! The Node object that a kubelet registers and keeps current. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use runtime::api::Image;
 
-use super::machine::Machine;
-use super::pressure::Pressure;
+use crate::context::Context;
+use crate::eviction::Condition;
 use crate::options::Options;
 use crate::pod::conditions::seconds;
 
@@ -25,7 +25,7 @@ pub struct Health {
     /// Why the runtime does not serve; none when it does.
     pub runtime_error: Option<String>,
     /// What the node runs short of.
-    pub pressure: Pressure,
+    pub conditions: BTreeSet<Condition>,
     /// Images on the node.
     pub images: Vec<Image>,
 }
@@ -57,15 +57,15 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
 }
 
 /// The status, with transition times kept from `old`.
-pub fn status(options: &Options, machine: &Machine, health: &Health, old: &NodeStatus, now: Timestamp) -> NodeStatus {
-    let capacity = machine.capacity(options.max_pods);
+pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -> NodeStatus {
+    let Context { options, machine, allocatable, .. } = cx;
     let mut info = machine.info.clone();
     info.container_runtime_version = options.runtime.version();
     info.kubelet_version = options.version.clone();
     NodeStatus {
         addresses: Some(addresses(&options.node_ips, &options.node_name)),
-        allocatable: Some(capacity.clone()),
-        capacity: Some(capacity),
+        allocatable: Some(allocatable.list().clone()),
+        capacity: Some(machine.capacity(options.max_pods)),
         conditions: Some(conditions(health, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(options.port()) }),
@@ -95,38 +95,30 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
 }
 
 fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
-    let pressure = |short: &Option<String>, bad: (&'static str, &str), good: (&'static str, &str)| match short {
-        Some(why) => (true, bad.0, format!("{}: {why}", bad.1)),
-        None => (false, good.0, good.1.to_owned()),
+    let pressure = |condition: Condition, bad: (&'static str, &str), good: (&'static str, &str)| {
+        let holds = health.conditions.contains(&condition);
+        let (reason, message) = if holds { bad } else { good };
+        (condition.name(), (holds, reason, message.to_owned()))
     };
     let ready = match &health.runtime_error {
         None => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         Some(error) => (false, "KubeletNotReady", format!("container runtime is down: {error}")),
     };
     let all = [
-        (
-            "MemoryPressure",
-            pressure(
-                &health.pressure.memory,
-                ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            ),
+        pressure(
+            Condition::Memory,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
-        (
-            "DiskPressure",
-            pressure(
-                &health.pressure.disk,
-                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            ),
+        pressure(
+            Condition::Disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
-        (
-            "PIDPressure",
-            pressure(
-                &health.pressure.processes,
-                ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
-                ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-            ),
+        pressure(
+            Condition::Pid,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
         ("Ready", ready),
     ];
@@ -213,8 +205,7 @@ mod tests {
             assert_eq!(shown, expected);
         };
         let good = status(Health::default());
-        let full = Pressure { disk: Some("full".to_owned()), ..Pressure::default() };
-        let full = status(Health { pressure: full, ..Health::default() });
+        let full = status(Health { conditions: [Condition::Disk].into(), ..Health::default() });
         let first = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
         check(&NodeStatus::default(), &good, &first.map(|reason| (reason, true)));
         check(&good, &good, &[]);
@@ -236,7 +227,7 @@ mod tests {
         );
         let bad = Health {
             runtime_error: Some("x".to_owned()),
-            pressure: Pressure { memory: Some("m".to_owned()), disk: Some("d".to_owned()), processes: Some("p".to_owned()) },
+            conditions: [Condition::Memory, Condition::Disk, Condition::Pid].into(),
             images: vec![],
         };
         check(

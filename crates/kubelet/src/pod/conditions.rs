@@ -71,7 +71,8 @@ fn passing_verdicts(model: &Model, state: &State) -> impl Iterator<Item = (&'sta
         Step::Failed(failure) => ("Error", failure.message.clone()),
         _ => ("", String::new()),
     };
-    let evicted = state.ending.as_ref().and_then(|ending| match &ending.cause {
+    let by_node = state.evicted.as_ref().is_some_and(|evicted| evicted.by_node);
+    let evicted = state.ending.as_ref().filter(|_| by_node).and_then(|ending| match &ending.cause {
         Cause::Failed(reason, message) if reason == EVICTED => Some((DISRUPTED, (true, "TerminationByKubelet", message.clone()))),
         _ => None,
     });

@@ -15,7 +15,6 @@ use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdenti
 use super::action::{Action, Stage};
 use super::last_words;
 use super::outcome::Outcome;
-use super::plan::EVICTED;
 use super::resize::{self, Steps};
 use super::start::{Start, start};
 use super::state::State;
@@ -64,9 +63,6 @@ impl Effects {
                 let running = running.collect();
                 Box::pin(async move {
                     let (verdict, pause) = storage::check(&this.cx, &model, running).await;
-                    if let Some(why) = &verdict {
-                        this.cx.pod_event(&model, Type::Warning, EVICTED, why.clone());
-                    }
                     Outcome::Measured(verdict, pause)
                 })
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runtime::api::{Container, ContainerState, Image, Sandbox, SandboxState};
 
-use super::state::{Ending, Failure, Slot, State, Step};
+use super::state::{Ending, Evicted, Failure, Slot, State, Step};
 use crate::backoff::{Backoff, signed};
 use crate::storage;
 
@@ -86,7 +86,7 @@ impl State {
                 let usual = Duration::from_secs(1 << self.measured.min(4)).min(storage::PAUSE);
                 self.measured += 1;
                 self.measure = now.saturating_add(signed(pause.max(usual))).ok();
-                self.evicted = self.evicted.take().or(verdict);
+                self.evicted = self.evicted.take().or(verdict.map(Evicted::for_its_limits));
             }
             Outcome::Resized(result) => self.resize_result(result, now),
             Outcome::Image(name, reference, result) => self.slot(&name).image_result(reference, result, now),

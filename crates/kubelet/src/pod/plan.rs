@@ -15,8 +15,6 @@ use crate::storage;
 
 /// Status reason of a pod that had to go because it took too much of its node.
 pub const EVICTED: &str = "Evicted";
-/// What a pod gets that takes more than it may, as upstream.
-const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
@@ -31,14 +29,14 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
     } else if deadline(model, state).is_some_and(|deadline| deadline <= now) {
         let message = "Pod was active on the node longer than the specified deadline";
         Some(Cause::Failed("DeadlineExceeded".to_owned(), message.to_owned()))
-    } else if let Some(why) = &state.evicted {
-        Some(Cause::Failed(EVICTED.to_owned(), why.clone()))
+    } else if let Some(evicted) = &state.evicted {
+        Some(Cause::Failed(EVICTED.to_owned(), evicted.message.clone()))
     } else {
         finished(model, state).map(|_| Cause::Completed)
     };
     let Some(cause) = wanted else { return };
-    let evicted = matches!(&cause, Cause::Failed(reason, _) if reason == EVICTED);
-    let grace = if evicted { grace.min(EVICTION_GRACE) } else { grace };
+    let evicted = state.evicted.as_ref().filter(|_| matches!(&cause, Cause::Failed(reason, _) if reason == EVICTED));
+    let grace = evicted.map_or(grace, |evicted| grace.min(evicted.grace));
     let deadline = now.saturating_add(signed(grace)).unwrap_or(now);
     match &mut state.ending {
         None => {

@@ -9,6 +9,7 @@ use runtime::api::{Container, ContainerState, Image, Sandbox};
 
 use crate::allocation::Pending;
 use crate::backoff::{Backoff, signed};
+use crate::eviction::requests::Eviction;
 
 /// Why something does not go on, as shown in a container's waiting state or an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +187,32 @@ pub enum Cause {
     Rejected(String, String),
 }
 
+/// What a pod gets that is to go at once, as upstream.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Why the node does not keep a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// For people.
+    pub message: String,
+    /// Longest time that the pod has to end.
+    pub grace: Duration,
+    /// The node runs short of something: the pod is not at fault, which the condition `DisruptionTarget` tells (KEP-3329).
+    pub by_node: bool,
+}
+
+impl Evicted {
+    /// For what the pod has written beyond its own limits.
+    pub fn for_its_limits(message: String) -> Self {
+        Self { message, grace: AT_ONCE, by_node: false }
+    }
+
+    /// For what the node runs short of.
+    pub fn by_node(eviction: &Eviction) -> Self {
+        Self { message: eviction.message.clone(), grace: eviction.grace, by_node: true }
+    }
+}
+
 /// A pod on its way out.
 #[derive(Clone, Debug)]
 pub struct Ending {
@@ -241,8 +268,8 @@ pub struct State {
     pub measuring: bool,
     /// How often that was looked at.
     pub measured: u32,
-    /// The pod has written more than it may, and why it must go.
-    pub evicted: Option<String>,
+    /// Why the pod must go, if the node does not keep it.
+    pub evicted: Option<Evicted>,
     /// Failures to resize in a row.
     pub resize_failures: u32,
     /// Containers by name.

@@ -18,10 +18,11 @@ use super::found::Found;
 use super::outcome::Outcome;
 use super::plan;
 use super::report::Reporter;
-use super::state::{Cause, Ending, Failure, State, Step};
+use super::state::{Cause, Ending, Evicted, Failure, State, Step};
 use super::{ending, last_words, resize, status};
 use crate::allocation::{self, Pending};
 use crate::context::Context;
+use crate::eviction::requests::Eviction;
 use crate::probes::{Kind, Probes, Target, Verdict};
 use crate::spec::{Model, Role};
 use crate::volumes::Volumes;
@@ -35,6 +36,8 @@ pub struct Desired {
     pub removed: bool,
     /// Why the pod does not have all that its specification asks for by now.
     pub pending: Option<Pending>,
+    /// The node cannot keep it any longer.
+    pub evicted: Option<Arc<Eviction>>,
 }
 
 /// One pod's task.
@@ -64,7 +67,7 @@ impl Worker {
         found: Found,
         rejected: Option<(String, String)>,
     ) -> Self {
-        let Desired { pod, removed, pending } = desired.borrow().clone();
+        let Desired { pod, removed, pending, evicted } = desired.borrow().clone();
         let model = Model::new(pod);
         let references_changed = Arc::new(Notify::new());
         let refs = cx.references.of_pod(&model, &references_changed);
@@ -73,6 +76,7 @@ impl Worker {
         let reporter = Reporter::new(cx.options.client.clone(), &model);
         let mut state = adopt(&model, found, Timestamp::now());
         state.pending = pending;
+        state.evicted = evicted.as_deref().map(Evicted::by_node);
         if let Some((reason, message)) = rejected {
             let message = format!("Pod was rejected: {message}");
             cx.pod_event(&model, Type::Warning, &reason, message.clone());
@@ -118,7 +122,9 @@ impl Worker {
     /// Plans and begins what is planned. Returns when to look again.
     fn step(&mut self) -> Option<Timestamp> {
         let now = Timestamp::now();
+        let was_ending = self.state.ending.is_some();
         plan::advance(&self.model, &mut self.state, self.desired.borrow().removed, now);
+        self.tell_eviction(was_ending);
         plan::settle_hooks(&self.model, &mut self.state);
         let Plan { actions, wake } = plan::plan(&self.model, &self.state, now);
         plan::begin(&mut self.state, &actions, now);
@@ -132,6 +138,22 @@ impl Worker {
         self.probes.sync(self.probe_targets());
         let reported = self.report(now);
         [wake, reported, self.shown_until(now)].into_iter().flatten().min()
+    }
+
+    /// An event when the pod has to go for what it or the node has too little of, and the end of that for who waits for it.
+    fn tell_eviction(&self, was_ending: bool) {
+        let Some(ending) = &self.state.ending else { return };
+        match &ending.cause {
+            Cause::Failed(reason, message) if reason == plan::EVICTED && !was_ending => {
+                self.cx.pod_event(&self.model, Type::Warning, plan::EVICTED, message.clone());
+            }
+            _ => {}
+        }
+        if ending::settled(&self.state)
+            && let Some(eviction) = &self.desired.borrow().evicted
+        {
+            eviction.done.cancel();
+        }
     }
 
     /// Events at the begin and the end of a resize.
@@ -294,8 +316,9 @@ impl Worker {
     }
 
     fn updated(&mut self) {
-        let Desired { pod, pending, .. } = self.desired.borrow_and_update().clone();
+        let Desired { pod, pending, evicted, .. } = self.desired.borrow_and_update().clone();
         self.state.pending = pending;
+        self.state.evicted = self.state.evicted.take().or(evicted.as_deref().map(Evicted::by_node));
         let old_refs = pods::references::References::of(&self.model.pod);
         self.model = Model::new(pod);
         if pods::references::References::of(&self.model.pod) != old_refs {

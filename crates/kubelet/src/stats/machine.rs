@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::node::machine;
-use crate::node::pressure::Supplies;
+use crate::node::supply::Supplies;
 
 /// Clock ticks of a second in `/proc/stat`.
 const TICKS: u64 = 100;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::network::Counters;
 use super::{Interface, PodUsage, Snapshot};
-use crate::node::pressure::Supply;
+use crate::node::supply::Supply;
 
 /// CPU times of an earlier request, from which rates follow: time, and nanoseconds by identifier.
 #[derive(Clone, Debug, Default)]

@@ -121,14 +121,33 @@ impl Cgroups {
     /// refused: with version 2 the kernel would kill, and with version 1 it would refuse only what it cannot take back.
     pub(crate) fn update(&self, group: &str, limits: &Resources) -> io::Result<()> {
         let memory = limits.memory_limit.filter(|limit| *limit > 0);
-        if let Some(limit) = memory {
-            let used = self.memory_in_use(group)?;
-            if used > limit {
-                return Err(io::Error::other(format!("attempting to set memory limit ({limit}) below current usage ({used})")));
-            }
-        }
+        self.check_memory(group, memory)?;
         let mut settings = self.cpu_updates(limits);
         settings.extend(self.memory_updates(group, memory)?);
+        self.write(group, settings)
+    }
+
+    /// Makes a group above those of pods, or finds it with what runs there, and sets its limits. Memory is refused as for [`Self::update`].
+    pub(crate) fn limit(&self, group: &str, limits: &Resources) -> io::Result<()> {
+        self.create(group, &Resources { memory_limit: None, ..limits.clone() })?;
+        let memory = limits.memory_limit.filter(|limit| *limit > 0);
+        if memory.is_none() {
+            return Ok(());
+        }
+        self.check_memory(group, memory)?;
+        self.write(group, self.memory_updates(group, memory)?)
+    }
+
+    fn check_memory(&self, group: &str, limit: Option<i64>) -> io::Result<()> {
+        let Some(limit) = limit else { return Ok(()) };
+        let used = self.memory_in_use(group)?;
+        if used > limit {
+            return Err(io::Error::other(format!("attempting to set memory limit ({limit}) below current usage ({used})")));
+        }
+        Ok(())
+    }
+
+    fn write(&self, group: &str, settings: Vec<(&'static str, &'static str, String)>) -> io::Result<()> {
         for (controller, file, value) in settings {
             let Some(dir) = self.dir(controller, group) else { continue };
             let failed = |error: io::Error| io::Error::new(error.kind(), format!("{file} of {group} to {value}: {error}"));
@@ -421,6 +440,10 @@ mod tests {
         assert_eq!((weight(2), weight(262_144), weight(1024)), (1, 10_000, 39));
     }
 
+    fn memory_of(limit: i64) -> Resources {
+        Resources { memory_limit: Some(limit), ..Resources::default() }
+    }
+
     #[test]
     fn limits_of_a_group_change_in_an_order_that_the_kernel_takes() {
         let root = tempfile::tempdir().unwrap();
@@ -442,11 +465,15 @@ mod tests {
         assert_eq!(names(Some(500)), [memory, swap]);
         assert_eq!(names(Some(2000)), [swap, memory]);
         assert_eq!(names(None), [swap, memory]);
-        let refused = one.update("g", &Resources { memory_limit: Some(399), ..Default::default() }).unwrap_err();
-        assert_eq!(refused.to_string(), "attempting to set memory limit (399) below current usage (400)");
+        for refused in [one.update("g", &memory_of(399)), one.limit("g", &memory_of(399))] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.to_string(), "attempting to set memory limit (399) below current usage (400)");
+        }
         one.update("g", &Resources { cpu_shares: Some(512), ..Default::default() }).unwrap();
         let read = |name: &str| fs::read_to_string(root.path().join("g").join(name)).unwrap();
         assert_eq!((read("cpu.cfs_quota_us"), read("cpu.shares"), read(memory)), ("-1".into(), "512".into(), "-1".into()));
+        one.limit("g", &Resources { pids_limit: Some(7), ..memory_of(5000) }).unwrap();
+        assert_eq!((read(memory), read("cpu.shares")), ("5000".into(), "512".into()));
         one.update("g", &Resources { cpu_quota: Some(5000), cpu_period: Some(10_000), ..Default::default() }).unwrap();
         assert_eq!((read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")), ("5000".into(), "10000".into()));
     }

@@ -60,8 +60,8 @@ pub(crate) struct Input<'a> {
     /// The process that holds the pod's namespaces, and one of the pid namespace that the container joins, if it joins one.
     pub(crate) shim: u32,
     pub(crate) joined: Option<u32>,
-    /// Lowest OOM score adjustment that may be set.
-    pub(crate) oom_floor: Option<i32>,
+    /// Lowest OOM score adjustment of a container: the shim and the server are killed after it.
+    pub(crate) oom_floor: i32,
     /// The system call filter; none for privileged containers and where none is wanted.
     pub(crate) seccomp: Option<Value>,
 }
@@ -129,13 +129,13 @@ impl Input<'_> {
         if self.config.security.no_new_privs && !self.config.security.privileged {
             process["noNewPrivileges"] = json!(true);
         }
-        if let Some(wanted) = self.config.resources.oom_score_adj {
-            let value = self.oom_floor.map_or(wanted, |floor| wanted.max(floor));
-            if value != wanted {
-                tracing::info!(wanted, value, "oom_score_adj is raised: CAP_SYS_RESOURCE is missing");
-            }
-            process["oomScoreAdj"] = json!(value);
+        // A container for which nobody asks must not have what protects the shim, either.
+        let wanted = self.config.resources.oom_score_adj.unwrap_or(0);
+        let score = wanted.max(self.oom_floor);
+        if score != wanted {
+            tracing::debug!(wanted, score, "oom_score_adj is raised: this process has no lower one that is let go of first");
         }
+        process["oomScoreAdj"] = json!(score);
         process
     }
 

@@ -1,6 +1,7 @@
 //! The trait, handed on to where the work is done.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use futures::stream::BoxStream;
 
 use super::Engine;
 use crate::api::{
-    Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Image, Resources, Result, Runtime, RuntimeEvent, Sandbox,
-    SandboxConfig, Streams, Usages,
+    Container, ContainerConfig, Credentials, Error, ExecOutput, ExecRequest, Image, Resources, Result, Runtime, RuntimeEvent,
+    Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
+use crate::disk::DiskUsage;
 use crate::images::blocking;
 
 #[async_trait]
@@ -50,7 +52,7 @@ impl Runtime for Engine {
     async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
         let inner = self.0.clone();
         let group = inner.group(group);
-        blocking(move || inner.cgroups.create(&group, &limits)).await?.map_err(super::internal)
+        blocking(move || inner.cgroups.limit(&group, &limits)).await?.map_err(super::internal)
     }
 
     async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<Container> {
@@ -69,7 +71,7 @@ impl Runtime for Engine {
         self.0.finish("update container", work).await
     }
 
-    async fn container_disk_usage(&self, id: &str) -> Result<u64> {
+    async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage> {
         let upper = self.0.container(id)?.dir.join("upper");
         blocking(move || crate::disk_usage(&upper)).await
     }
@@ -96,6 +98,16 @@ impl Runtime for Engine {
     async fn usages(&self) -> Result<Usages> {
         let inner = self.0.clone();
         blocking(move || inner.usages()).await
+    }
+
+    async fn group_usage(&self, group: &str) -> Result<Usage> {
+        let inner = self.0.clone();
+        let group = inner.group(group);
+        blocking(move || inner.cgroups.usage(&group).ok_or_else(|| Error::NotFound(format!("cgroup {group}")))).await?
+    }
+
+    fn image_directory(&self) -> PathBuf {
+        self.0.options.dir.clone()
     }
 
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput> {

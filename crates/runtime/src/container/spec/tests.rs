@@ -15,7 +15,7 @@ fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) 
         shared_dir: Path::new("/run/sb"),
         shim: 7,
         joined: config.target.as_ref().map(|_| 9).or((sandbox.pid == NamespaceMode::Pod).then_some(8)),
-        oom_floor: Some(0),
+        oom_floor: 2,
         seccomp: config.security.seccomp.as_ref().map(|_| json!({"defaultAction": "SCMP_ACT_ALLOW"})),
     }
     .spec()
@@ -85,7 +85,8 @@ fn limits_privileges_and_scores_are_carried() {
     let spec = spec_of(&config);
     assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 5);
     assert_eq!(spec["linux"]["resources"]["cpu"], Value::Null);
-    assert_eq!(spec["process"]["oomScoreAdj"], 0);
+    assert_eq!(spec["process"]["oomScoreAdj"], 2);
+    assert_eq!(spec_of(&simple())["process"]["oomScoreAdj"], 2, "nobody asked");
     assert_eq!(spec["process"]["noNewPrivileges"], Value::Null);
     let privileged = ContainerConfig { security: SecurityContext { privileged: true, ..Default::default() }, ..simple() };
     let spec = spec_of(&privileged);

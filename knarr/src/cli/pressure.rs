@@ -1,0 +1,67 @@
+//! What is kept of a node from pods, and when pods must go: options by the names of upstream's kubelet.
+
+use std::time::Duration;
+
+use clap::Args;
+use kubelet::allocatable::{Reserved, ReservedError};
+use kubelet::eviction::{Settings, SettingsError, Texts};
+
+use super::{duration, key_value};
+
+/// What a node keeps for itself.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Pressure {
+    /// What pods do not get of the node because the operating system needs it: cpu=500m,memory=1Gi,ephemeral-storage=5Gi,pid=1000.
+    #[arg(long, value_delimiter = ',', value_parser = key_value)]
+    system_reserved: Vec<(String, String)>,
+    /// What pods do not get because Knarr needs it; a sixteenth of memory by default, from 64Mi to 256Mi, and 1000 process ids.
+    #[arg(long, value_delimiter = ',', value_parser = key_value)]
+    kube_reserved: Option<Vec<(String, String)>>,
+    /// Below what pods are evicted at once; memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,
+    /// imagefs.available<15%,imagefs.inodesFree<5%,pid.available<5% by default, where 1Gi of a disk is always enough.
+    #[arg(long)]
+    eviction_hard: Option<String>,
+    /// Below what pods are evicted after a grace period.
+    #[arg(long)]
+    eviction_soft: Option<String>,
+    /// That grace period: memory.available=1m30s.
+    #[arg(long)]
+    eviction_soft_grace_period: Option<String>,
+    /// How much more than its threshold must be free before no more pods are evicted: nodefs.available=500Mi.
+    #[arg(long)]
+    eviction_minimum_reclaim: Option<String>,
+    /// How long the node says that something is short after it was so last; 5m by default.
+    #[arg(long, value_parser = duration)]
+    eviction_pressure_transition_period: Option<Duration>,
+    /// Seconds that a pod has at most to end when it is evicted for a soft threshold.
+    #[arg(long, default_value_t = 0)]
+    eviction_max_pod_grace_period: u64,
+}
+
+fn reserved(amounts: &[(String, String)]) -> Result<Reserved, ReservedError> {
+    Reserved::parse(amounts.iter().map(|(name, amount)| (name.as_str(), amount.as_str())))
+}
+
+impl Pressure {
+    /// What is reserved for the system.
+    pub(crate) fn system_reserved(&self) -> Result<Reserved, ReservedError> {
+        reserved(&self.system_reserved)
+    }
+
+    /// What is reserved for Knarr, where somebody says.
+    pub(crate) fn kube_reserved(&self) -> Result<Option<Reserved>, ReservedError> {
+        self.kube_reserved.as_deref().map(reserved).transpose()
+    }
+
+    /// When pods are evicted.
+    pub(crate) fn eviction(&self) -> Result<Settings, SettingsError> {
+        let texts = Texts {
+            hard: self.eviction_hard.as_deref(),
+            soft: self.eviction_soft.as_deref(),
+            soft_grace: self.eviction_soft_grace_period.as_deref(),
+            minimum_reclaim: self.eviction_minimum_reclaim.as_deref(),
+        };
+        let most = Duration::from_secs(self.eviction_max_pod_grace_period);
+        Settings::parse(&texts, self.eviction_pressure_transition_period, most)
+    }
+}

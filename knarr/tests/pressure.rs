@@ -1,0 +1,104 @@
+//! A node that pods want more of than there is.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use testing::{Cluster, eventually};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+const MIB: u64 = 1 << 20;
+
+/// What must be reserved so that `mebibytes` of memory are left for pods.
+fn all_but(mebibytes: u64) -> String {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total = line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024;
+    format!("--system-reserved=memory={}", total - mebibytes * MIB)
+}
+
+fn on_machine(c: &Cluster, script: &str) -> String {
+    let output = c.machine().command(Path::new("sh")).args(["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A pod whose container runs a script; `more` is further JSON of its container.
+fn pod(name: &str, script: &str, more: &str) -> String {
+    format!(
+        r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"run": "{}"}}}}, "spec": {{
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+            "volumes": [{{"name": "memory", "emptyDir": {{"medium": "Memory"}}}}, {{"name": "disk", "emptyDir": {{}}}}],
+            "containers": [{{"name": "main", "image": "127.0.0.1:5000/busybox:1.36", "command": ["sh", "-c", "{script}"],
+            "volumeMounts": [{{"name": "memory", "mountPath": "/memory"}}, {{"name": "disk", "mountPath": "/disk"}}]{more}}}]}}}}"#,
+        name.split('-').next().unwrap()
+    )
+}
+
+fn score(pid: &str) -> i32 {
+    std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap()
+}
+
+/// "Enforcing Node Allocatable": the cgroup of all pods has no more than the node does not reserve, so that it is among pods that the kernel
+/// kills. (docs, Reserve Compute Resources for System Daemons)
+#[test]
+fn memory_bombs_end_each_other_and_nothing_else() {
+    let mut c = Cluster::prepare(KNARR);
+    c.start_server_with(&[&all_but(300), "--kube-reserved=memory=0", "--eviction-hard=pid.available<1%"]);
+    let limits = "cat /sys/fs/cgroup/knarr*/kubepods/memory.max /sys/fs/cgroup/memory/knarr*/kubepods/memory.limit_in_bytes 2>/dev/null || true";
+    assert_eq!(on_machine(&c, limits).trim(), (300 * MIB).to_string());
+    let limited = r#", "resources": {"limits": {"cpu": "100m", "memory": "20Mi"}}"#;
+    c.k_with("apply -f -", &pod("calm", "sleep 1000", limited));
+    c.k("wait --for=condition=Ready pod/calm --timeout=60s");
+
+    // The kernel takes containers before their shim, and that before the server.
+    let parents =
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q ' shim /' && echo ${p#/proc/}; done; true";
+    let shims = on_machine(&c, parents);
+    let of = |pid: &str| on_machine(&c, &format!("cat /proc/{pid}/oom_score_adj")).trim().parse::<i32>().unwrap();
+    let (server, shim) = (score(&c.server_pid().to_string()), of(shims.lines().next().unwrap()));
+    let container: i32 = c.k("exec calm -- cat /proc/1/oom_score_adj").trim().parse().unwrap();
+    let command: i32 = c.k("exec calm -- cat /proc/self/oom_score_adj").trim().parse().unwrap();
+    assert!(server < shim && shim < container && container == command, "{server} {shim} {container} {command}");
+
+    let pid = c.server_pid();
+    for number in 0..3 {
+        c.k_with("apply -f -", &pod(&format!("bomb-{number}"), "tail /dev/zero", ""));
+    }
+    for number in 0..3 {
+        c.k(&format!("wait --for=jsonpath={{.status.phase}}=Failed pod/bomb-{number} --timeout=120s"));
+    }
+    let reasons = c.k("get pods -l run=bomb -o jsonpath={.items[*].status.containerStatuses[0].state.terminated.reason}");
+    assert_eq!(reasons, "OOMKilled OOMKilled OOMKilled");
+    assert_eq!(c.k("get pod calm -o jsonpath={.status.phase}/{.status.containerStatuses[0].restartCount}"), "Running/0");
+    assert!(c.server_pid() == pid && Path::new(&format!("/proc/{pid}")).exists(), "the server runs on");
+}
+
+/// "The kubelet ... evicts pods when ... memory.available ... crosses a threshold", and the node says so (docs, Node-pressure Eviction).
+#[test]
+fn pods_go_when_memory_is_short() {
+    let mut c = Cluster::prepare(KNARR);
+    let hard = "--eviction-hard=memory.available<150Mi";
+    c.start_server_with(&[&all_but(500), "--kube-reserved=memory=0", hard, "--eviction-pressure-transition-period=1s"]);
+    let evicted = |name: &str| {
+        c.k(&format!("wait --for=jsonpath={{.status.phase}}=Failed pod/{name} --timeout=90s"));
+        c.k(&format!("get pod {name} -o jsonpath={{.status.reason}}:{{.status.message}}"))
+    };
+    c.k_with("apply -f -", &pod("calm", "sleep 1000", ""));
+    c.k("wait --for=condition=Ready pod/calm --timeout=60s");
+
+    c.k_with("apply -f -", &pod("hog", "dd if=/dev/zero of=/memory/file bs=1M count=380; sleep 1000", ""));
+    let message = evicted("hog");
+    assert!(
+        message.starts_with("Evicted:The node was low on resource: memory. Threshold quantity: 150Mi, available: "),
+        "{message}"
+    );
+    assert!(message.contains("Container main was using"), "{message}");
+    eventually("the pressure is over", || {
+        let status = c.k("get node -o jsonpath={.items[0].status.conditions[?(@.type==\"MemoryPressure\")].status}");
+        (status == "False").then_some(())
+    });
+
+    let events = c.k("get events -o jsonpath={.items[*].reason}");
+    assert!(events.contains("EvictionThresholdMet") && events.contains("Evicted"), "{events}");
+    assert_eq!(c.k("get pod calm -o jsonpath={.status.phase}"), "Running");
+}
