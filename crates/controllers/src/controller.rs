@@ -21,6 +21,8 @@ pub(crate) trait Controller: Send + Sync + Sized + 'static {
     const ACCOUNT: &'static str;
     /// How many keys it works on at the same time.
     const CONCURRENCY: usize = 5;
+    /// The longest time until it looks again at a key that fails.
+    const RETRY_MAX: Duration = crate::queue::RETRY_MAX;
 
     /// What makes it look at which key.
     fn sources(&self) -> Vec<Source>;

@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::labels::Selector;
 use client::events::Type;
@@ -80,6 +81,7 @@ fn is_foreign(job: &Job) -> bool {
 impl Controller for Jobs {
     const NAME: &'static str = "job";
     const ACCOUNT: &'static str = "job-controller";
+    const RETRY_MAX: Duration = Duration::from_secs(60);
 
     fn sources(&self) -> Vec<Source> {
         let jobs = self.jobs.clone();

@@ -59,6 +59,8 @@ impl Controller for Namespaces {
     const NAME: &'static str = "namespace";
     const ACCOUNT: &'static str = "namespace-controller";
     const CONCURRENCY: usize = 10;
+    /// What a namespace waits for comes without news of its own, such as an aggregated API that answers again.
+    const RETRY_MAX: Duration = Duration::from_secs(60);
 
     fn sources(&self) -> Vec<Source> {
         let namespaces = self.namespaces.clone();
@@ -114,10 +116,16 @@ fn gone(result: kube::Result<()>) -> Result<Action, Error> {
     }
 }
 
+/// What has failed in a round, if anything has.
+fn unfinished(outcome: &Outcome) -> Option<String> {
+    let unknown = (!outcome.undiscovered.is_empty()).then(|| format!("no answer from {}", outcome.undiscovered.join(", ")));
+    let failed = outcome.failures.iter().cloned().chain(unknown).collect::<Vec<_>>();
+    (!failed.is_empty()).then(|| failed.join("; "))
+}
+
 async fn conclude(api: &Api<Namespace>, mut namespace: Namespace, outcome: &Outcome) -> Result<Action, Error> {
-    if !outcome.failures.is_empty() || !outcome.undiscovered.is_empty() {
-        let text = [outcome.failures.join("; "), outcome.undiscovered.join(", ")].join(" ");
-        return Err(Error::Other(format!("namespace {} is not empty yet: {text}", meta::name(&namespace))));
+    if let Some(why) = unfinished(outcome) {
+        return Err(Error::Other(format!("namespace {} cannot go yet: {why}", meta::name(&namespace))));
     }
     if !outcome.remaining.is_empty() {
         // Deletions of what is not watched here come without news: half the grace period and a second, as upstream.

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use metrics::Meter;
 
 const RETRY_MIN: Duration = Duration::from_millis(5);
-const RETRY_MAX: Duration = Duration::from_secs(1000);
+/// The longest back-off of client-go's controllers that say nothing else.
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1000);
 
 #[derive(Default)]
 struct State {
@@ -36,6 +37,7 @@ pub(crate) struct Queue {
     state: Arc<Mutex<State>>,
     meter: Arc<Meter>,
     wake: Arc<Notify>,
+    retry_max: Duration,
 }
 
 impl State {
@@ -74,10 +76,10 @@ impl State {
 }
 
 impl Queue {
-    /// A queue whose figures have this name.
-    pub(crate) fn new(name: &'static str) -> Self {
+    /// A queue whose figures have this name, and where a key that fails waits no longer than `retry_max`.
+    pub(crate) fn new(name: &'static str, retry_max: Duration) -> Self {
         let state = Arc::default();
-        Self { meter: Arc::new(Meter::new(name, &state)), state, wake: Arc::default() }
+        Self { meter: Arc::new(Meter::new(name, &state)), state, wake: Arc::default(), retry_max }
     }
 
     /// Adds a key now.
@@ -99,7 +101,7 @@ impl Queue {
     pub(crate) fn retry(&self, key: Key) {
         let mut state = self.state.lock();
         let failures = state.failures.entry(key.clone()).or_default();
-        let delay = jitter(backoff(*failures));
+        let delay = jitter(backoff(*failures, self.retry_max));
         *failures += 1;
         state.delay(key, Instant::now() + delay);
         self.meter.retries.inc();
@@ -156,9 +158,9 @@ impl Queue {
     }
 }
 
-/// client-go's: 5 ms, doubled up to 1,000 s.
-fn backoff(failures: u32) -> Duration {
-    RETRY_MIN.saturating_mul(2_u32.saturating_pow(failures)).min(RETRY_MAX)
+/// client-go's: 5 ms, doubled up to the longest.
+fn backoff(failures: u32, longest: Duration) -> Duration {
+    RETRY_MIN.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
 }
 
 /// Up to a quarter more, so that keys that failed together do not come back together.
@@ -174,13 +176,14 @@ mod tests {
     #[test]
     fn backs_off_exponentially() {
         for (failures, millis) in [(0, 5), (1, 10), (10, 5120), (18, 1_000_000), (60, 1_000_000)] {
-            assert_eq!(backoff(failures), Duration::from_millis(millis));
+            assert_eq!(backoff(failures, RETRY_MAX), Duration::from_millis(millis));
         }
+        assert_eq!(backoff(60, Duration::from_secs(60)), Duration::from_secs(60));
     }
 
     #[tokio::test]
     async fn gives_each_key_to_one_worker() {
-        let (queue, a, b) = (Queue::new("test"), Key::cluster("a"), Key::cluster("b"));
+        let (queue, a, b) = (Queue::new("test", RETRY_MAX), Key::cluster("a"), Key::cluster("b"));
         queue.add(a.clone());
         queue.add(a.clone());
         assert_eq!(queue.next().await, a);
@@ -194,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn delays_and_retries() {
-        let (queue, a, b) = (Queue::new("test"), Key::cluster("a"), Key::cluster("b"));
+        let (queue, a, b) = (Queue::new("test", RETRY_MAX), Key::cluster("a"), Key::cluster("b"));
         queue.add_after(a.clone(), Duration::from_secs(60));
         queue.add_after(b.clone(), Duration::from_millis(20));
         queue.add_after(a.clone(), Duration::from_millis(10));
@@ -208,9 +211,21 @@ mod tests {
         assert!(start.elapsed() >= Duration::from_millis(25));
     }
 
+    #[test]
+    fn waits_no_longer_than_its_controller_wants() {
+        let (queue, a) = (Queue::new("test", Duration::from_secs(60)), Key::cluster("a"));
+        for failures in 0..30 {
+            queue.retry(a.clone());
+            let mut state = queue.state.lock();
+            let due = state.due.remove(&a).unwrap();
+            state.delayed.clear();
+            assert!(due <= Instant::now() + Duration::from_secs(75), "after {failures} failures");
+        }
+    }
+
     #[tokio::test]
     async fn is_measured_as_client_go_does() {
-        let (queue, a, b) = (Queue::new("measured"), Key::cluster("a"), Key::cluster("b"));
+        let (queue, a, b) = (Queue::new("measured", RETRY_MAX), Key::cluster("a"), Key::cluster("b"));
         queue.add(a.clone());
         queue.add(a.clone());
         queue.add(b.clone());

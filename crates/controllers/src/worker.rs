@@ -35,7 +35,7 @@ pub(crate) fn start<C: Controller>(controller: C, cx: Cx, tasks: &Tasks, ready: 
 }
 
 async fn run<C: Controller>(controller: C, cx: Cx, ready: Part) -> Result<(), Infallible> {
-    let queue = Queue::new(C::NAME);
+    let queue = Queue::new(C::NAME, C::RETRY_MAX);
     let (synced, feeds): (Vec<_>, Vec<_>) =
         controller.sources().into_iter().map(|Source { synced, feed }| (synced, feed)).unzip();
     join_all(synced).await;

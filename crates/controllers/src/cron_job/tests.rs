@@ -214,7 +214,7 @@ async fn a_new_schedule_begins_with_its_next_time() {
     world.clock = Clock::held("2026-01-01T10:59:30Z".parse().unwrap());
     world.fake.put(&cron(json!({"schedule": "@daily"}), json!({})));
     let controller = CronJobs::new(&world.options().informers, world.clock.clone());
-    let queue = crate::queue::Queue::new("test");
+    let queue = crate::queue::Queue::new("test", crate::queue::RETRY_MAX);
     let feeds = futures::future::join_all(controller.sources().into_iter().map(|source| (source.feed)(queue.clone())));
     let cluster = Cluster { world };
     let look = async {

@@ -34,3 +34,16 @@ async fn a_namespace_gets_its_basics_and_goes_with_all_it_has() {
     world.fake.until::<Namespace>(<[Namespace]>::is_empty).await;
     assert!(world.fake.all::<ConfigMap>().is_empty());
 }
+
+#[test]
+fn what_a_namespace_waits_for_is_told() {
+    let check = |failures: &[&str], undiscovered: &[&str], expected: Option<&str>| {
+        let texts = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+        let outcome = Outcome { failures: texts(failures), undiscovered: texts(undiscovered), ..Outcome::default() };
+        assert_eq!(unfinished(&outcome).as_deref(), expected);
+    };
+    check(&[], &[], None);
+    check(&["pods: denied"], &[], Some("pods: denied"));
+    check(&[], &["a.io/v1", "b.io/v1"], Some("no answer from a.io/v1, b.io/v1"));
+    check(&["pods: denied"], &["a.io/v1"], Some("pods: denied; no answer from a.io/v1"));
+}
