@@ -75,6 +75,8 @@ pub struct Sub {
     pub name: &'static str,
     /// Kind of the body, none for the kind of the object itself.
     pub kind: Option<GroupVersionKindRef<'static>>,
+    /// Other API versions of the body that are taken as well. Their fields are the same.
+    pub accepts: &'static [&'static str],
     /// API verbs that it takes.
     pub verbs: VerbSet,
     /// What it is.
@@ -83,20 +85,31 @@ pub struct Sub {
 
 impl Sub {
     /// `status`.
-    pub const STATUS: Self = Self { name: "status", kind: None, verbs: VerbSet::PART, behaviour: Behaviour::Status };
+    pub const STATUS: Self =
+        Self { name: "status", kind: None, accepts: &[], verbs: VerbSet::PART, behaviour: Behaviour::Status };
 
     /// `scale`.
-    pub const SCALE: Self =
-        Self { name: "scale", kind: Some(("autoscaling", "v1", "Scale")), verbs: VerbSet::PART, behaviour: Behaviour::Scale };
+    pub const SCALE: Self = Self {
+        name: "scale",
+        kind: Some(("autoscaling", "v1", "Scale")),
+        accepts: &[],
+        verbs: VerbSet::PART,
+        behaviour: Behaviour::Scale,
+    };
 
     /// A part of the object besides its status.
     pub const fn part(name: &'static str, verbs: VerbSet, confine: fn(&mut Value, &Value)) -> Self {
-        Self { name, kind: None, verbs, behaviour: Behaviour::Part(confine) }
+        Self { name, kind: None, accepts: &[], verbs, behaviour: Behaviour::Part(confine) }
     }
 
     /// Something that is posted.
     pub const fn action(name: &'static str, kind: GroupVersionKindRef<'static>, action: Action) -> Self {
-        Self { name, kind: Some(kind), verbs: VerbSet::CREATE, behaviour: Behaviour::Action(action) }
+        Self { name, kind: Some(kind), accepts: &[], verbs: VerbSet::CREATE, behaviour: Behaviour::Action(action) }
+    }
+
+    /// The same, whose body may also be of these API versions.
+    pub const fn accepting(self, accepts: &'static [&'static str]) -> Self {
+        Self { accepts, ..self }
     }
 
     /// A connection.
@@ -106,6 +119,6 @@ impl Sub {
             Connect::Attach | Connect::Exec | Connect::PortForward => &[Verb::Create, Verb::Get],
             Connect::Proxy => &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update],
         };
-        Self { name, kind, verbs: VerbSet::of(verbs), behaviour: Behaviour::Connect(connect) }
+        Self { name, kind, accepts: &[], verbs: VerbSet::of(verbs), behaviour: Behaviour::Connect(connect) }
     }
 }

@@ -284,9 +284,9 @@ impl Served {
     /// Decodes a body against the schema: type errors are refused, unknown fields and what `duplicates` tells by
     /// `cx.field_validation`.
     pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
-        let expected = self.def.body_kind(self.def.subresource(sub));
+        let (path, expected) = (self.def.subresource(sub), self.def.body_kind(self.def.subresource(sub)));
         let schema = self.body_schema(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
-        check_kind(value, expected)?;
+        check_kind(value, expected, path.map_or(&[], |sub| sub.accepts))?;
         let unknown = schema.decode(value).map_err(|error| {
             let api_version = gvk::api_version(expected.0, expected.1);
             let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
@@ -310,8 +310,8 @@ async fn convert(converter: &dyn Converter, mut objects: Vec<Value>, api_version
     Ok(objects)
 }
 
-/// The body's kind is the path's kind, or is left out.
-fn check_kind(value: &Value, (group, version, kind): GroupVersionKindRef<'_>) -> Result<(), Status> {
+/// The body's kind is the path's kind, or is left out; `others` are API versions that are as good.
+fn check_kind(value: &Value, (group, version, kind): GroupVersionKindRef<'_>, others: &[&str]) -> Result<(), Status> {
     if !value.is_object() {
         let detail = format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
@@ -321,7 +321,7 @@ fn check_kind(value: &Value, (group, version, kind): GroupVersionKindRef<'_>) ->
     }
     let (given_version, given_kind) = (apimachinery::meta::api_version(value), apimachinery::meta::kind(value));
     let expected = gvk::api_version(group, version);
-    if !given_version.is_empty() && given_version != expected {
+    if !given_version.is_empty() && given_version != expected && !others.contains(&given_version) {
         return Err(Status::bad_request(format!(
             "the API version in the data ({given_version}) does not match the expected API version ({expected})"
         )));

@@ -374,6 +374,20 @@ async fn budgets_pay_for_evictions() {
     assert!(registry.get(&pods, "ns", "one", None).await.unwrap_err().is(Reason::NotFound));
 }
 
+/// Older clients evict with `policy/v1beta1`, whose budgets are no longer served.
+#[tokio::test]
+async fn evictions_are_taken_in_both_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let pods = registry.resource("", "v1", "pods").unwrap();
+    for (version, expected) in [("policy/v1", 200), ("policy/v1beta1", 200), ("policy/v1alpha1", 400), ("v1", 400)] {
+        let mut body = json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "one", "namespace": "ns"}});
+        let code = pods.decode(&context("t"), "eviction", &mut body, Vec::new()).map_or_else(|status| status.code, |()| 200);
+        assert_eq!(code, expected, "{version}");
+        assert_eq!(body["apiVersion"] == "policy/v1", expected == 200, "{version}");
+    }
+}
+
 #[tokio::test]
 async fn autoscalers_are_the_same_objects_in_both_versions() {
     let dir = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ impl Kind for Pod {
             Sub::part("ephemeralcontainers", VerbSet::PART, |pod, old| {
                 keep_all_but_part(pod, old, "spec", "ephemeralContainers");
             }),
-            Sub::action("eviction", ("policy", "v1", "Eviction"), Action::Evict),
+            Sub::action("eviction", ("policy", "v1", "Eviction"), Action::Evict).accepting(&["policy/v1beta1"]),
             Sub::connect("exec", Some(("", "v1", "PodExecOptions")), Connect::Exec),
             Sub::connect("log", None, Connect::Log),
             Sub::connect("portforward", Some(("", "v1", "PodPortForwardOptions")), Connect::PortForward),
