@@ -22,6 +22,7 @@ use crate::authz::Attributes;
 use crate::body::{Body, BoxError, RequestBody};
 use crate::call::{Call, Inner, On};
 use crate::dispatch::{Handler, Plan};
+use crate::fairness::seat::{Entry, Seat};
 use crate::metrics::load::{InFlight, Ongoing};
 use crate::metrics::{self, Asked};
 use crate::negotiate::{self, Accept, Restrictions};
@@ -29,7 +30,7 @@ use crate::query::Query;
 use crate::respond;
 use crate::route::{self, Route, Target};
 use crate::server::Unauthenticated;
-use crate::stages::{self, InProcess, in_flight};
+use crate::stages::{self, InProcess, seats};
 
 /// The API of a cluster. Cheap to clone; a `tower::Service`.
 #[derive(Clone)]
@@ -206,8 +207,9 @@ impl Inner {
     /// The stages of a request, in their order.
     async fn stages(&self, mut call: Call<'_>, routed: &Routed<'_>, body: RequestBody) -> Response<Body> {
         let (accept, warnings, annotations) = (call.accept, call.warnings.clone(), call.annotations.clone());
+        let mut seat = None;
         let admitted = match stages::time_limit(&routed.plan, call.query) {
-            Ok(limit) => self.admit(&mut call, routed).await.map(|place| (limit, place)),
+            Ok(limit) => self.admit(&mut call, routed, limit, &mut seat).await.map(|()| limit),
             Err(status) => Err(status),
         };
         let record = call.record.clone();
@@ -218,11 +220,18 @@ impl Inner {
             _ => call.user.name == ANONYMOUS || call.user.name.is_empty(),
         };
         let answer = match admitted {
-            Ok((limit, _place)) => self.bounded(call, routed, limit, body).await,
+            Ok(limit) => self.bounded(call, routed, limit, body).await,
             Err(status) => Err(status),
         };
         // The one place where errors become an answer.
-        let mut response = answer.unwrap_or_else(|status| respond::failure(accept, &status));
+        let mut response = match seat.as_ref().and_then(Seat::retry_after) {
+            Some(seconds) => respond::too_many_requests(seconds),
+            None => answer.unwrap_or_else(|status| respond::failure(accept, &status)),
+        };
+        if let Some(seat) = seat {
+            seats::tell(response.headers_mut(), &seat);
+            seats::release(seat, &routed.plan, &mut response);
+        }
         // Who is refused is warned too.
         respond::warn(&mut response, &warnings);
         if unauthenticated {
@@ -234,9 +243,15 @@ impl Inner {
         response
     }
 
-    /// Authentication, impersonation, a place among all requests, authorization: who it is comes before what may be done, and what
-    /// is asked for is told to nobody who may not ask.
-    async fn admit(&self, call: &mut Call<'_>, routed: &Routed<'_>) -> Result<Option<in_flight::Place>, Status> {
+    /// Authentication, impersonation, a seat, authorization: who it is comes before what may be done, and what is asked for is told to
+    /// nobody who may not ask.
+    async fn admit(
+        &self,
+        call: &mut Call<'_>,
+        routed: &Routed<'_>,
+        limit: Option<Duration>,
+        seat: &mut Option<Seat>,
+    ) -> Result<(), Status> {
         let Routed { route, plan, .. } = routed;
         let started = Instant::now();
         let user = self.authenticator.authenticate(call.parts, &call.annotations).await;
@@ -250,7 +265,17 @@ impl Inner {
             call.record.iter().for_each(|record| record.impersonates(&call.user));
         }
         stages::prove(call.parts, &call.user)?;
-        let place = self.budgets.in_flight.enter(call.parts, &call.user, route, stages::is_long_running(plan))?;
+        match self.enter(call, routed) {
+            None => {}
+            Some(Entry::Seated(taken)) => *seat = Some(taken),
+            Some(Entry::Waits(taken, turn)) => {
+                Box::pin(seats::wait(seat.insert(taken), turn, routed.started, limit)).await;
+            }
+            Some(Entry::Refused(without)) => *seat = Some(without),
+        }
+        if seat.as_ref().is_some_and(|seat| seat.retry_after().is_some()) {
+            return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
+        }
         let name = self.selected(call, route, plan);
         let started = Instant::now();
         let mut allowed = Ok(());
@@ -263,7 +288,20 @@ impl Inner {
         if let Some(record) = &call.record {
             record.annotate("authorization.k8s.io/decision", if allowed.is_ok() { "allow" } else { "forbid" });
         }
-        allowed.map(|()| place)
+        allowed
+    }
+
+    fn enter(&self, call: &Call<'_>, routed: &Routed<'_>) -> Option<Entry> {
+        let asking = seats::Asking {
+            parts: call.parts,
+            path: call.path,
+            query: call.query,
+            user: &call.user,
+            route: &routed.route,
+            plan: &routed.plan,
+            resource: routed.resource.as_deref(),
+        };
+        seats::enter(&self.budgets.fairness, &asking)
     }
 
     /// What a request does, within its time. Work on much is done aside.

@@ -1,5 +1,6 @@
 //! Response bodies.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -40,9 +41,10 @@ pub enum Body {
 }
 
 impl Body {
-    /// Keeps `guard` until what streams has ended, or the body of another server.
+    /// Keeps `guard` until what is made while it is sent has ended, or the body of another server.
     pub(crate) fn hold<T: Send + 'static>(&mut self, guard: T) {
         match self {
+            Self::List(list) => list._held = Some(Box::new(guard)),
             Self::Proxied(body) => *body = Held { body: std::mem::take(body), _guard: guard }.boxed_unsync(),
             Self::Stream(stream) => {
                 let all = std::mem::replace(stream, futures::stream::empty().boxed());
@@ -90,6 +92,8 @@ pub struct ListBody {
     /// What is left of the part that is being copied.
     part: Bytes,
     left: u64,
+    /// Lives as long.
+    _held: Option<Box<dyn Any + Send>>,
 }
 
 impl ListBody {
@@ -99,7 +103,7 @@ impl ListBody {
         let left = (head.len() + length + items.len().saturating_sub(1) + tail.len()) as u64;
         let commas = std::iter::once(Bytes::new()).chain(std::iter::repeat(Bytes::from_static(b",")));
         let items = commas.zip(items).flat_map(|(comma, item)| [comma, item]);
-        Self { parts: Box::new(items.chain([tail])), part: head, left }
+        Self { parts: Box::new(items.chain([tail])), part: head, left, _held: None }
     }
 
     /// The next 64 KiB: four full TLS records.

@@ -11,9 +11,11 @@ use crate::body::{Body, RequestBody};
 use crate::call::{Call, Inner};
 use crate::discovery::Form;
 use crate::negotiate::Accept;
-use crate::respond;
+use crate::query::Query;
+use crate::{fairness, respond};
 
 const JSON: &str = "application/json";
+const DEBUG: &str = "/debug/api_priority_and_fairness/";
 
 fn metrics(call: &Call<'_>, page: Page) -> Response<Body> {
     let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -40,6 +42,7 @@ impl Inner {
             "/openid/v1/jwks" => respond::bytes(StatusCode::OK, "application/jwk-set+json", self.keys.key_set().to_string()),
             "/openapi/v2" => self.openapi.v2(&call.parts.headers).await,
             "/openapi/v3" => self.openapi.index(),
+            _ if path.starts_with(DEBUG) => self.debug(call, path),
             _ => match path.strip_prefix("/openapi/v3/") {
                 Some(rest) => self.openapi_v3(call, path, rest, body).await,
                 None => match self.discovery.of(&self.registry.catalog()).document(path) {
@@ -47,6 +50,14 @@ impl Inner {
                     None => respond::page_not_found(),
                 },
             },
+        }
+    }
+
+    fn debug(&self, call: &Call<'_>, path: &str) -> Response<Body> {
+        let details = Query::parse(call.query).get("includeRequestDetails").is_some_and(|value| !value.is_empty());
+        match fairness::dump::page(&self.budgets.fairness, path.strip_prefix(DEBUG).unwrap_or_default(), details) {
+            Some(page) => respond::text(StatusCode::OK, page),
+            None => respond::page_not_found(),
         }
     }
 

@@ -19,6 +19,7 @@ mod definitions;
 mod discovery;
 mod dispatch;
 mod documents;
+mod fairness;
 mod health;
 mod metrics;
 pub mod negotiate;

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | this one | requests that were answered |
 //! | [`admission`] | calls of admission webhooks |
+//! | [`fairness`] | priority levels: limits, requests that wait and that are executed |
 //! | [`load`] | requests under way, and those that last: watches and connections |
 //! | [`identity`] | authentication and authorization |
 //! | [`storage`] | what is stored |
 
 pub(crate) mod admission;
+pub(crate) mod fairness;
 pub(crate) mod identity;
 pub(crate) mod load;
 pub(crate) mod storage;

@@ -5,7 +5,7 @@ mod shape;
 
 use apimachinery::{Status, meta};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use registry::{Served, Warnings};
 use schema::{Ordered, Schema};
@@ -37,6 +37,14 @@ pub(crate) fn text(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
 /// The plain answer for paths that nobody serves.
 pub(crate) fn page_not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// The plain answer to who should come again in so many seconds.
+pub(crate) fn too_many_requests(seconds: u64) -> Response<Body> {
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// A failure.

@@ -24,7 +24,7 @@ use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
 use crate::remote::Remotes;
 use crate::version::{Build, VERSION};
-use crate::{Error, bootstrap, metrics, server};
+use crate::{Error, bootstrap, fairness, metrics, server};
 
 /// What the API server needs to know.
 #[derive(Clone)]
@@ -95,6 +95,10 @@ impl Service {
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
         classes.ready();
+        readiness.gate("poststarthook/priority-and-fairness-config-producer").ready();
+        let budgets = crate::stages::Budgets::default();
+        fairness::follow::start(&registry, &budgets.fairness).await.map_err(Error::Policy)?;
+        metrics::fairness::observe(Arc::downgrade(&budgets.fairness));
         let definitions = Definitions::start(&registry, remotes.clone()).await.map_err(Error::Policy)?;
         authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
         roles.ready();
@@ -117,7 +121,7 @@ impl Service {
             build: options.build,
             public_address: options.public_address.clone(),
             tasks: tasks.child(),
-            budgets: crate::stages::Budgets::default(),
+            budgets,
             usages: crate::usage::known::Usages::default(),
             audit,
             authorizer,
@@ -143,6 +147,12 @@ impl Service {
         let inner = self.api.0.clone();
         let policy = authz::run(inner.registry.clone(), inner.authorizer.clone(), self.readiness.gate("informer-sync"));
         tasks.spawn_until_cancelled("rbac index", OnFailure::Shutdown, policy);
+        let (fairness, followed) =
+            (inner.budgets.fairness.clone(), self.readiness.gate("poststarthook/priority-and-fairness-config-consumer"));
+        let adjusting = fairness::follow::adjust(fairness.clone());
+        let following = fairness::follow::run(inner.registry.clone(), fairness, followed);
+        tasks.spawn_until_cancelled("flow schemas", OnFailure::Shutdown, following);
+        tasks.spawn_until_cancelled("priority levels", OnFailure::Shutdown, adjusting);
         let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
         let own = bootstrap::keep(inner.registry.clone(), self.service_cidr, self.advertised, kept);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);

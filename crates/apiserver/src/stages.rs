@@ -1,7 +1,7 @@
 //! What bounds a request, stage by stage: whose connection it is, how many others there are, how long it may take, and where its work
 //! is done.
 
-pub(crate) mod in_flight;
+pub(crate) mod seats;
 pub(crate) mod watches;
 
 use std::future::Future;
@@ -19,10 +19,11 @@ use registry::User;
 use crate::body::RequestBody;
 use crate::decode;
 use crate::dispatch::{Handler, Plan};
+use crate::fairness::Fairness;
 use crate::query::Query;
 
 /// How long a request may take at most (upstream's `--request-timeout`).
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Marks requests of components of this process. What they do at once, they bound themselves.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct InProcess;
 /// The budgets of all requests.
 #[derive(Default)]
 pub(crate) struct Budgets {
-    pub(crate) in_flight: Arc<in_flight::InFlight>,
+    pub(crate) fairness: Arc<Fairness>,
     pub(crate) watches: Arc<watches::Watches>,
 }
 

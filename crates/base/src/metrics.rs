@@ -100,6 +100,11 @@ impl Page {
         self.contents().lock().registry.register_collector(Box::new(Observed { name, help, read }));
     }
 
+    /// Registers what tells several metrics at every scrape.
+    pub fn collect(self, collector: Box<dyn Collector>) {
+        self.contents().lock().registry.register_collector(collector);
+    }
+
     /// The page.
     pub fn encode(self, format: Format) -> String {
         let contents = self.contents().lock();

@@ -6,7 +6,7 @@ mod priority_level_configuration;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{Bootstrap, bootstrap};
+pub use bootstrap::{Bootstrap, bootstrap, is_obsolete};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 

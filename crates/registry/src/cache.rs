@@ -147,6 +147,11 @@ impl Cache {
         state.push(Arc::new(entry))
     }
 
+    /// How many there are.
+    pub(crate) fn watchers(&self) -> usize {
+        self.changed.receiver_count()
+    }
+
     /// Wakes the watchers: there are changes that they have not seen.
     pub(crate) fn announce(&self) {
         self.changed.send_replace(());

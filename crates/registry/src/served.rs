@@ -81,6 +81,11 @@ impl Served {
         (self.def.stored && !self.converted).then(|| self.storage.cache.size())
     }
 
+    /// How many watch its objects, in whatever version.
+    pub fn watchers(&self) -> usize {
+        self.storage.cache.watchers()
+    }
+
     /// Group, version and kind of the version that is stored.
     pub fn stored_kind(&self) -> (String, String, String) {
         let form = self.storage.form();

@@ -7,6 +7,7 @@ mod certificates;
 mod conformance;
 mod connect;
 mod custom;
+mod fairness;
 mod forms;
 mod history;
 mod hostile;

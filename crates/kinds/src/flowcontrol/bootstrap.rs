@@ -28,6 +28,12 @@ pub fn bootstrap() -> Vec<Bootstrap> {
     all
 }
 
+/// Whether an object has followed the list when it was longer: nobody has said that it is theirs.
+pub fn is_obsolete(all: &[Bootstrap], plural: &str, object: &Value) -> bool {
+    let is_known = all.iter().any(|one| one.plural == plural && meta::name(&one.object) == meta::name(object));
+    !is_known && meta::annotation(object, AUTO_UPDATE) == Some("true")
+}
+
 /// The specification that the object of that name must have.
 pub(super) fn mandatory(plural: &str, name: &str) -> Option<Value> {
     if !MANDATORY.contains(&name) {

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::bootstrap;
+use super::{bootstrap, is_obsolete};
 use crate::testing::untyped::{created, prepared, row, updated_through, with};
 
 fn schema(change: (&str, Value)) -> Value {
@@ -212,4 +212,18 @@ fn objects_follow_the_list_until_somebody_says_otherwise() {
     unmarked["metadata"]["generation"] = 2.into();
     let kept = suggested.update(&unmarked).expect("the annotation is added");
     assert_eq!((kept.pointer(annotation), &kept["spec"]), (Some(&json!("false")), &unmarked["spec"]));
+}
+
+#[test]
+fn what_the_list_has_lost_goes() {
+    let check = |name: &str, annotation: Value, expected: bool| {
+        let object = json!({"metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": annotation}}});
+        assert_eq!(is_obsolete(&bootstrap(), "flowschemas", &object), expected, "{object}");
+    };
+    check("old", json!("true"), true);
+    check("old", json!("false"), false);
+    check("old", json!(null), false);
+    check("probes", json!("true"), false);
+    // Of the other kind.
+    check("workload-low", json!("true"), true);
 }

@@ -18,6 +18,8 @@ type Pair = (Arc<str>, Arc<Entry>);
 pub(super) struct Items {
     /// None is empty.
     runs: Vec<Vec<Pair>>,
+    /// Of all objects, as they are encoded.
+    bytes: usize,
 }
 
 /// A place between two objects: a run, and how many of its objects come before.
@@ -76,8 +78,20 @@ impl Items {
         self.runs.get(run)?.get(at).filter(|(known, _)| **known == *path).map(|(_, entry)| entry)
     }
 
+    /// The bytes of all objects.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Puts an object in its place, and gives the one that was there.
     pub(super) fn insert(&mut self, path: &str, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        self.bytes += entry.json.len();
+        let old = self.place(path, entry);
+        self.bytes -= old.as_ref().map_or(0, |old| old.json.len());
+        old
+    }
+
+    fn place(&mut self, path: &str, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let Place { run: number, at } = self.before(path);
         // Behind all: the last run takes it.
         let number = number.min(self.runs.len().saturating_sub(1));
@@ -99,7 +113,7 @@ impl Items {
         } else {
             let half = run.split_off(RUN / 2);
             self.runs.insert(number + 1, half);
-            return self.insert(path, entry);
+            return self.place(path, entry);
         }
         None
     }
@@ -112,6 +126,7 @@ impl Items {
             return None;
         }
         let (_, entry) = run.remove(at);
+        self.bytes -= entry.json.len();
         if run.is_empty() {
             self.runs.remove(number);
         } else {

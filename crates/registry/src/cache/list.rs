@@ -122,7 +122,7 @@ impl Cache {
     /// How many objects there are, and the bytes of all.
     pub(crate) fn size(&self) -> (usize, usize) {
         let state = self.state.read();
-        (state.items.rank(state.items.end()), state.items.values().map(|entry| entry.json.len()).sum())
+        (state.items.rank(state.items.end()), state.items.bytes())
     }
 
     /// The revision of the newest change.
