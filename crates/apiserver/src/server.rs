@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
-use base::patience::Patient;
+use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Peer, Verifier};
 use http::Response;
@@ -57,19 +57,8 @@ pub async fn serve(
     let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, MAX_CONNECTIONS);
     let connections = Connections::new("apiserver_connections", Limits::of(all));
     let end = tasks.token();
-    loop {
-        let Some(accepted) = end.run_until_cancelled(listener.accept()).await else { return Ok(()) };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: connections that end free some.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        // Without a place it is closed at once: what would wait in the queue could not make room for anybody.
-        let Some(place) = connections.admit(peer.ip()).map(Arc::new) else { continue };
+    while let Some((stream, peer, place)) = connections.accept(&listener, &end).await {
+        let place = Arc::new(place);
         let (acceptor, verifier, api, connection) = (acceptor.clone(), verifier.clone(), api.clone(), tasks.clone());
         tasks.spawn("api connection", OnFailure::Log, async move {
             let ended = place.ended().clone();
@@ -77,6 +66,7 @@ pub async fn serve(
             Ok::<_, Infallible>(())
         });
     }
+    Ok(())
 }
 
 async fn converse(
@@ -127,9 +117,9 @@ async fn converse(
     }
 }
 
-/// Serves one connection to its end. `patience` is for the first request, and the headers of each. The error says why it
+/// Serves one connection to its end. `first` is the time for the first request, and for the headers of each. The error says why it
 /// did not end well.
-async fn hold<I, A, F>(stream: I, answer: A, patience: Duration, end: CancellationToken) -> Result<(), String>
+async fn hold<I, A, F>(stream: I, answer: A, first: Duration, end: CancellationToken) -> Result<(), String>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(http::Request<Incoming>) -> F,
@@ -154,28 +144,11 @@ where
             Ok::<_, Infallible>(response.map(Wire))
         }
     });
-    let builder = builder(patience);
+    let builder = builder(first);
     let stream = Patient::new(stream, WRITE_TIMEOUT, streams.clone());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    // Neither protocol bounds the wait for the very first byte.
-    let silent = async {
-        if tokio::time::timeout(patience, asked.cancelled()).await.is_ok() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = silent => return Err("no request in time".into()),
-        () = leave.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, connection).await {
-                Ok(result) => result,
-                Err(_) => return Ok(()),
-            }
-        }
-    };
-    result.map_err(|error| error.to_string())
+    let times = Times { first, drain: DRAIN };
+    patience::hold(connection, times, &asked, &leave, |connection| connection.graceful_shutdown()).await
 }
 
 /// HTTP/1.1 and HTTP/2, with bounds. The flushing of pipelined answers stays off: it lifts the bound of what waits for a

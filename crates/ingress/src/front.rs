@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
-use base::patience::Patient;
+use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
 use http::Request;
 use hyper::body::Incoming;
@@ -93,18 +93,7 @@ impl Front {
     /// Accepts connections until the tasks are cancelled. Over TLS if `tls`.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, port: u16, tls: bool) {
         let end = self.tasks.token();
-        loop {
-            let Some(accepted) = end.run_until_cancelled(listener.accept()).await else { return };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, most likely: connections that end free some.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let Some(place) = self.connections.admit(peer.ip()) else { continue };
+        while let Some((stream, peer, place)) = self.connections.accept(&listener, &end).await {
             let front = self.clone();
             self.tasks.spawn("ingress connection", OnFailure::Log, async move {
                 let ended = place.ended().clone();
@@ -156,25 +145,8 @@ impl Front {
         let exempt = Arc::default();
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, WRITE, exempt)), service);
-        tokio::pin!(connection);
-        // Neither protocol bounds the wait for the very first byte.
-        let silent = async {
-            if tokio::time::timeout(HEAD, asked.cancelled()).await.is_ok() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = silent => return Err("no request in time".into()),
-            () = end.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                match tokio::time::timeout(DRAIN, connection).await {
-                    Ok(result) => result,
-                    Err(_) => return Ok(()),
-                }
-            }
-        };
-        result.map_err(|error| error.to_string())
+        let times = Times { first: HEAD, drain: DRAIN };
+        patience::hold(connection, times, &asked, &end, |connection| connection.graceful_shutdown()).await
     }
 }
 

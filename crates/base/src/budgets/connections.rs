@@ -6,13 +6,18 @@
 //! ever. Those of users who have proved who they are stay; a user may have a part of all places.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Meter;
+
+/// After a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,25 @@ impl Connections {
     pub fn new(endpoint: &'static str, limits: Limits) -> Self {
         let meter = Meter::new(endpoint, limits.all);
         Self(Arc::new(Shared { limits, state: Mutex::default(), meter }))
+    }
+
+    /// The next connection that has a place, none when it is time to `end`. Without a place it is closed at once: what would wait in
+    /// the queue could not make room for anybody.
+    pub async fn accept(&self, listener: &TcpListener, end: &CancellationToken) -> Option<(TcpStream, SocketAddr, Place)> {
+        loop {
+            match end.run_until_cancelled(listener.accept()).await? {
+                Ok((stream, peer)) => {
+                    if let Some(place) = self.admit(peer.ip()) {
+                        return Some((stream, peer, place));
+                    }
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: connections that end free some.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
     }
 
     /// A place for a new connection. None when all are taken by connections that stay: it should be closed.
