@@ -14,11 +14,6 @@ use crate::spec::Model;
 /// Annotation of a container in the runtime: its requests and limits as the API has them.
 pub const RESOURCES: &str = "knarr.kubelet/resources";
 
-/// The text of [`RESOURCES`].
-pub fn record(container: &Container) -> String {
-    serde_json::to_string(&container.resources.clone().unwrap_or_default()).unwrap_or_default()
-}
-
 /// Why a pod does not have what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {

@@ -1,7 +1,7 @@
 //! The kubelet: makes the pods that are bound to a node run there, and tells the API how they are.
 //!
 //! One task per pod ([`pod::worker`]) waits for changes of the pod, of what it refers to and of its containers, for
-//! probes and for timers; nothing is polled. What to do is decided by a pure function ([`pod::plan`]), what to report
+//! probes and for timers; nothing is polled. What follows from each is decided by a pure core ([`pod::core`]), what to report
 //! by another ([`pod::status`]).
 //!
 //! | module | what it holds |

@@ -48,7 +48,10 @@ impl Handle {
 
     /// Tells the pod's task of a newer object, as this node runs it.
     fn send(&self, pod: &Arc<Pod>, pending: Option<Pending>) {
-        let pod = self.allocation.apply(pod);
+        self.send_as_is(self.allocation.apply(pod), pending);
+    }
+
+    fn send_as_is(&self, pod: Arc<Pod>, pending: Option<Pending>) {
         self.desired.send_modify(|desired| *desired = Desired { pod, removed: false, pending, evicted: desired.evicted.clone() });
     }
 }
@@ -154,6 +157,10 @@ impl Manager {
     /// Hands a newer object on to its task, and decides on what it asks for beyond what the pod has.
     fn update(&mut self, pod: Arc<Pod>) {
         let Some(handle) = self.handles.get_mut(uid(&pod)) else { return };
+        // Most changes are of the status, and ask for nothing else than before.
+        if handle.waiting.is_none() && handle.desired.borrow().pod.spec == pod.spec {
+            return handle.send_as_is(pod, None);
+        }
         let settled = Allocation::wanted(&pod) == handle.allocation || pod.metadata.deletion_timestamp.is_some();
         if settled || !handle.counts() {
             handle.waiting = None;
@@ -207,7 +214,8 @@ impl Manager {
     fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
         let node = self.nodes.get(None, &self.cx.options.node_name);
         let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
-        ask(&Room { name: &self.cx.options.node_name, labels: &labels, allocatable: self.cx.allocatable.list() })
+        let app_armor = self.cx.machine.app_armor;
+        ask(&Room { name: &self.cx.options.node_name, labels: &labels, app_armor, allocatable: self.cx.allocatable.list() })
     }
 
     fn changed(&mut self, change: Change<Pod>) {
@@ -250,7 +258,7 @@ impl Manager {
         self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
             let _end = end;
             tokio::time::sleep(pause).await;
-            Worker::new(cx, receiver, runtime_changed, found, rejected).run().await;
+            Worker::new(cx, receiver, runtime_changed, found, rejected).await.run().await;
             Ok::<_, Infallible>(())
         });
     }
@@ -296,7 +304,7 @@ impl Manager {
             let _end = end;
             tokio::time::sleep(REVIVE).await;
             let found = inventory(&cx).await?.remove(&uid).unwrap_or_default();
-            Worker::new(cx, receiver, runtime_changed, found, None).run().await;
+            Worker::new(cx, receiver, runtime_changed, found, None).await.run().await;
             Ok::<_, runtime::api::Error>(())
         });
     }

@@ -4,6 +4,7 @@ pub mod action;
 mod adopt;
 pub mod cleanup;
 pub mod conditions;
+pub mod core;
 pub mod effects;
 pub mod ending;
 pub mod found;

@@ -1,6 +1,6 @@
 //! A pod with its containers in one list, whatever field they come from.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
@@ -23,18 +23,20 @@ pub struct Member {
     /// Its part.
     pub role: Role,
     /// Its specification; that of an ephemeral container has the same fields.
-    pub spec: Container,
+    pub spec: Arc<Container>,
     /// Name of the container whose process namespace an ephemeral container joins.
     pub target: Option<String>,
+    /// See [`Member::record`].
+    record: Arc<OnceLock<String>>,
 }
 
-/// A pod, prepared for planning.
+/// A pod, prepared for planning. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// As the API has it.
     pub pod: Arc<Pod>,
     /// Init and sidecar containers in order, containers, ephemeral containers.
-    pub members: Vec<Member>,
+    pub members: Arc<[Member]>,
 }
 
 impl Model {
@@ -43,12 +45,26 @@ impl Model {
         let spec = pod.spec.clone().unwrap_or_default();
         let init = spec.init_containers.into_iter().flatten().map(|spec| {
             let role = if pods::is_sidecar(&spec) { Role::Sidecar } else { Role::Init };
-            Member { role, spec, target: None }
+            Member::new(role, spec)
         });
-        let app = spec.containers.into_iter().map(|spec| Member { role: Role::App, spec, target: None });
+        let app = spec.containers.into_iter().map(|spec| Member::new(Role::App, spec));
         let ephemeral = spec.ephemeral_containers.into_iter().flatten().map(ephemeral);
         let members = init.chain(app).chain(ephemeral).collect();
         Self { pod, members }
+    }
+
+    /// The same pod as a newer object has it. What is prepared already is kept where the specification is the same.
+    pub fn renewed(&self, pod: Arc<Pod>) -> Self {
+        if self.pod.spec == pod.spec { Self { pod, members: self.members.clone() } } else { Self::new(pod) }
+    }
+
+    /// Whether `newer`, of [`Model::renewed`], says nothing new of the pod but its status: most often that is the own report, come back.
+    pub fn is_echoed_by(&self, newer: &Self) -> bool {
+        let (old, new) = (&self.pod.metadata, &newer.pod.metadata);
+        Arc::ptr_eq(&self.members, &newer.members)
+            && (&old.uid, &old.labels, &old.annotations) == (&new.uid, &new.labels, &new.annotations)
+            && (&old.deletion_timestamp, old.deletion_grace_period_seconds)
+                == (&new.deletion_timestamp, new.deletion_grace_period_seconds)
     }
 
     /// The specification.
@@ -94,6 +110,15 @@ impl Model {
 }
 
 impl Member {
+    fn new(role: Role, spec: Container) -> Self {
+        Self { role, spec: Arc::new(spec), target: None, record: Arc::default() }
+    }
+
+    /// Its requests and limits as the runtime keeps them beside the container. They are compared at every step, and written down once.
+    pub fn record(&self) -> &str {
+        self.record.get_or_init(|| record(&self.spec))
+    }
+
     /// Whether the container is started again after it ended with `exit_code`, under the pod's restart policy.
     pub fn restarts(&self, pod_policy: &str, exit_code: i32) -> bool {
         match self.role {
@@ -132,11 +157,16 @@ impl Member {
     }
 }
 
+/// Requests and limits of a container, as JSON.
+pub fn record(container: &Container) -> String {
+    serde_json::to_string(&container.resources.clone().unwrap_or_default()).unwrap_or_default()
+}
+
 fn ephemeral(container: EphemeralContainer) -> Member {
     let target = container.target_container_name.clone().filter(|name| !name.is_empty());
     // The two types have the same fields but for the target's name, which the other type ignores.
     let spec = serde_json::to_value(&container).and_then(serde_json::from_value).unwrap_or_default();
-    Member { role: Role::Ephemeral, spec, target }
+    Member { target, ..Member::new(Role::Ephemeral, spec) }
 }
 
 #[cfg(test)]
@@ -146,7 +176,7 @@ mod tests {
     #[track_caller]
     fn check(role: Role, own: Option<&str>, pod_policy: &str, exit_code: i32, restarts: bool) {
         let spec = Container { restart_policy: own.map(str::to_owned), ..Default::default() };
-        let member = Member { role, spec, target: None };
+        let member = Member::new(role, spec);
         assert_eq!(member.restarts(pod_policy, exit_code), restarts, "{role:?} {own:?} {pod_policy} {exit_code}");
     }
 
@@ -162,6 +192,26 @@ mod tests {
         check(Role::Init, None, "Never", 1, false);
         check(Role::Sidecar, Some("Always"), "Never", 0, true);
         check(Role::Ephemeral, None, "Always", 1, false);
+    }
+
+    #[test]
+    fn a_newer_object_with_the_same_specification_is_an_echo() {
+        let pod = |image: &str, label: &str, phase: &str| -> Arc<Pod> {
+            let pod = serde_json::json!({"metadata": {"uid": "u", "labels": {"a": label}, "resourceVersion": phase},
+                "spec": {"containers": [{"name": "a", "image": image}]}, "status": {"phase": phase}});
+            Arc::new(serde_json::from_value(pod).unwrap())
+        };
+        let model = Model::new(pod("img", "1", "Pending"));
+        let check = |newer: Arc<Pod>, expected: bool| {
+            let newer = model.renewed(newer);
+            assert_eq!(model.is_echoed_by(&newer), expected);
+            newer
+        };
+        let echo = check(pod("img", "1", "Running"), true);
+        assert_eq!(echo.pod.status.as_ref().unwrap().phase.as_deref(), Some("Running"));
+        check(pod("img", "2", "Pending"), false);
+        let changed = check(pod("other", "1", "Pending"), false);
+        assert_eq!(changed.members[0].spec.image.as_deref(), Some("other"));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn verdict(model: &Model, usage: &Usage) -> Option<String> {
     if let Some(limit) = total_limit(model).filter(|limit| usage.all() > limit.as_i64()) {
         return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
     }
-    for member in &model.members {
+    for member in model.members.iter() {
         let limits = member.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
         let Some(limit) = limits.and_then(|limits| limits.get(RESOURCE)) else { continue };
         let used = usage.of_container(&member.spec.name);

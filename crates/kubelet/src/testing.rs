@@ -111,6 +111,10 @@ impl Runtime for FakeRuntime {
         "fake://1".to_owned()
     }
 
+    fn features(&self) -> Features {
+        Features { recursive_readonly: true }
+    }
+
     async fn check_handler(&self, handler: &str) -> Result<()> {
         if handler.is_empty() { Ok(()) } else { Err(Error::Unsupported(format!("no runtime {handler:?}"))) }
     }

@@ -208,11 +208,21 @@ pub struct Mount {
     pub container_path: PathBuf,
     /// Read-only.
     pub readonly: bool,
+    /// And what is mounted below it, too (KEP-3857).
+    #[serde(default)]
+    pub recursive_readonly: bool,
     /// Propagation.
     pub propagation: Propagation,
     /// An image in place of a path of the host.
     #[serde(default)]
     pub image: Option<ImageSource>,
+}
+
+/// What of the API depends on the runtime and its kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// [`Mount::recursive_readonly`]
+    pub recursive_readonly: bool,
 }
 
 /// Who the process is and what it may do; names as in the Pod API's SecurityContext.
@@ -468,6 +478,9 @@ pub struct RuntimeEvent {
 pub trait Runtime: Send + Sync {
     /// Name and version, for `Node.status.nodeInfo.containerRuntimeVersion`, such as `knarr://0.1.0`.
     fn version(&self) -> String;
+
+    /// What containers can have here.
+    fn features(&self) -> Features;
 
     /// Whether the handler (`spec.runtimeClassName`'s handler) is there; the error says what to install.
     async fn check_handler(&self, handler: &str) -> Result<()>;

@@ -19,7 +19,7 @@ const SAFE: &[&str] = &[
 ];
 
 /// The error is the status reason and message.
-pub(super) fn check(pod: &Model) -> Result<(), (String, String)> {
+pub(super) fn check(pod: &Model, has_app_armor: bool) -> Result<(), (String, String)> {
     let spec = pod.spec();
     let refuse = |reason: &str, message: String| Err((reason.to_owned(), message));
     if spec.host_users == Some(false) {
@@ -34,7 +34,7 @@ pub(super) fn check(pod: &Model) -> Result<(), (String, String)> {
         let message = "spec.resourceClaims needs dynamic resource allocation, which this node does not offer";
         return refuse("ResourceClaimsNotSupported", message.to_owned());
     }
-    let Some(security) = &spec.security_context else { return app_armor(pod) };
+    let Some(security) = &spec.security_context else { return app_armor(pod, has_app_armor) };
     for sysctl in security.sysctls.iter().flatten() {
         let name = sysctl.name.replace('/', ".");
         let why = if !SAFE.contains(&name.as_str()) {
@@ -48,16 +48,19 @@ pub(super) fn check(pod: &Model) -> Result<(), (String, String)> {
         };
         return refuse("SysctlForbidden", format!("forbidden sysctl: {:?} {why}", sysctl.name));
     }
-    app_armor(pod)
+    app_armor(pod, has_app_armor)
 }
 
-fn app_armor(pod: &Model) -> Result<(), (String, String)> {
+fn app_armor(pod: &Model, is_there: bool) -> Result<(), (String, String)> {
     let of_pod = pod.spec().security_context.as_ref().and_then(|security| security.app_armor_profile.as_ref());
     let own = pod.members.iter().filter_map(|member| member.spec.security_context.as_ref()?.app_armor_profile.as_ref());
     match own.chain(of_pod).find(|profile| profile.type_ != "Unconfined") {
         Some(profile) => {
-            let message = format!("Cannot enforce AppArmor: profile {} needs a node that loads profiles", profile.type_);
-            Err(("AppArmor".to_owned(), message))
+            let why = match is_there {
+                true => format!("profile {} needs a runtime that applies profiles", profile.type_),
+                false => "AppArmor is not enabled on the host".to_owned(),
+            };
+            Err(("AppArmor".to_owned(), format!("Cannot enforce AppArmor: {why}")))
         }
         None => Ok(()),
     }
@@ -70,7 +73,7 @@ mod tests {
 
     #[track_caller]
     fn check(spec: Value, expected: Option<(&str, &str)>) {
-        let refused = super::check(&model(spec)).err();
+        let refused = super::check(&model(spec), false).err();
         let refused = refused.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str()));
         assert_eq!(refused, expected);
     }
@@ -110,9 +113,10 @@ mod tests {
         check(json!({"containers": [], "resourceClaims": [{"name": "gpu"}]}), Some(("ResourceClaimsNotSupported", claims)));
         let profile = |kind: &str| json!({"containers": [{"name": "c", "securityContext": {"appArmorProfile": {"type": kind, "localhostProfile": "p"}}}]});
         check(profile("Unconfined"), None);
-        check(
-            profile("Localhost"),
-            Some(("AppArmor", "Cannot enforce AppArmor: profile Localhost needs a node that loads profiles")),
-        );
+        let missing = Some(("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
+        check(profile("Localhost"), missing);
+        check(profile("RuntimeDefault"), missing);
+        let refused = super::check(&model(profile("Localhost")), true).unwrap_err();
+        assert_eq!(refused.1, "Cannot enforce AppArmor: profile Localhost needs a runtime that applies profiles");
     }
 }

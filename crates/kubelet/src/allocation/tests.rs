@@ -1,5 +1,6 @@
 use super::*;
 use crate::pod::testing::model;
+use crate::spec::record;
 use serde_json::{Value, json};
 
 fn pod(cpu: &str, memory: &str) -> Model {

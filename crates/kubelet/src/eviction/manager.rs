@@ -6,12 +6,16 @@
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use base::metrics::Page;
 use client::events::Type;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use runtime::Stalls;
 
 use super::measure::{self, Measured};
@@ -31,6 +35,15 @@ use crate::spec::Model;
 const CLEANUP: Duration = Duration::from_secs(30);
 /// What a pod gets for a hard threshold.
 const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Label {
+    eviction_signal: &'static str,
+}
+
+static EVICTIONS: LazyLock<Family<Label, Counter>> = LazyLock::new(|| {
+    Page::Node.register_bare("kubelet_evictions", "Cumulative number of pod evictions by eviction signal", Family::default())
+});
 
 /// The eviction manager of one node.
 pub struct Manager {
@@ -166,7 +179,8 @@ impl Manager {
             true => AT_ONCE,
             false => self.cx.options.eviction.max_pod_grace.min(Duration::from_secs(own)).max(AT_ONCE),
         };
-        tracing::warn!(pod = model.title(), message, "evicting a pod");
+        tracing::warn!(pod = model.title(), why = message, "evicting a pod");
+        EVICTIONS.get_or_create(&Label { eviction_signal: signal.name() }).inc();
         Some(self.cx.evictions.evict(model.uid(), message, grace).await)
     }
 }

@@ -39,7 +39,7 @@ async fn remove_containers(cx: &Context, active: &[Model]) -> Result<(), runtime
 async fn remove_images(cx: &Context, active: &[Model]) -> Result<usize, runtime::api::Error> {
     let mut wanted = HashSet::new();
     for model in active {
-        for member in &model.members {
+        for member in model.members.iter() {
             let own = member.spec.image.iter().cloned();
             let mounted = image_volumes(model, &member.spec).filter_map(|(_, source)| source.reference.clone());
             for reference in own.chain(mounted) {

@@ -302,6 +302,9 @@ async fn a_pod_goes_when_memory_is_short_and_no_new_one_comes_in() {
     let calls = cell.runtime.world.lock().calls.clone();
     assert!(calls.contains(&"stop a 1s".to_owned()), "{calls:?}");
 
+    let page = base::metrics::Page::Node.encode(base::metrics::Format::Text);
+    assert!(page.contains("kubelet_evictions{eviction_signal=\"allocatableMemory.available\"} 1"), "{page}");
+
     cell.put("late", json!({"containers": [{"name": "d"}]}));
     let late = cell.until("late", |status| status["phase"] == "Failed").await;
     assert_eq!(late["message"], "Pod was rejected: The node had condition: [MemoryPressure]. ");

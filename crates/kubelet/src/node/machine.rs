@@ -26,6 +26,8 @@ pub struct Machine {
     pub info: NodeSystemInfo,
     /// The kernel's host name.
     pub hostname: String,
+    /// The kernel confines programs by AppArmor profiles.
+    pub app_armor: bool,
 }
 
 impl Machine {
@@ -56,6 +58,7 @@ impl Machine {
                 ..NodeSystemInfo::default()
             },
             hostname: of_uname(|uname| uname.nodename()),
+            app_armor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         }
     }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeSpec,
-    NodeStatus,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use runtime::api::Image;
@@ -59,6 +59,10 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
 /// The status, with transition times kept from `old`.
 pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -> NodeStatus {
     let Context { options, machine, allocatable, .. } = cx;
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(options.runtime.features().recursive_readonly),
+        user_namespaces: Some(false),
+    };
     let mut info = machine.info.clone();
     info.container_runtime_version = options.runtime.version();
     info.kubelet_version = options.version.clone();
@@ -72,7 +76,7 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         }),
         images: Some(images(&health.images)),
         node_info: Some(info),
-        runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: None }]),
+        runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }]),
         ..NodeStatus::default()
     }
 }

@@ -8,7 +8,7 @@ use runtime::api::Container;
 use super::action::{Action, Plan, Stage};
 use super::state::{Cause, Ending, Slot, State, Step};
 use super::{ending, resize};
-use crate::allocation::{RESOURCES, record};
+use crate::allocation::RESOURCES;
 use crate::backoff::{Backoff, signed};
 use crate::spec::{Member, Model, Role};
 use crate::storage;
@@ -55,7 +55,7 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
 
 /// Back-off belongs to what failed: a pull to its reference, a restart to the image and the resources of the container that ended.
 fn forgive(model: &Model, state: &mut State) {
-    for member in &model.members {
+    for member in model.members.iter() {
         let slot = state.slot(&member.spec.name);
         let before = std::mem::replace(&mut slot.reference, member.spec.image.clone());
         if before.is_some() && before != slot.reference {
@@ -68,8 +68,7 @@ fn forgive(model: &Model, state: &mut State) {
         }
         slot.renewed = slot.exited().is_some_and(|ended| {
             let resources = ended.annotations.get(RESOURCES);
-            Some(&ended.image_reference) != member.spec.image.as_ref()
-                || resources.is_some_and(|text| *text != record(&member.spec))
+            Some(&ended.image_reference) != member.spec.image.as_ref() || resources.is_some_and(|text| text != member.record())
         });
     }
 }
@@ -79,7 +78,7 @@ fn settle_loss(model: &Model, state: &mut State) {
     if !std::mem::take(&mut state.bereft) || finished(model, state).is_some() {
         return;
     }
-    for member in &model.members {
+    for member in model.members.iter() {
         let Some(slot) = state.slots.get_mut(&member.spec.name) else { continue };
         let code = slot.exited().map(|ended| ended.exit_code.unwrap_or(255));
         if code.is_some_and(|code| member.role == Role::Init || member.restarts(model.restart_policy(), code)) {
@@ -113,7 +112,7 @@ pub fn finished(model: &Model, state: &State) -> Option<bool> {
 
 /// A running container without a postStart hook has it behind it: its health shows at once, not a round later.
 pub fn settle_hooks(model: &Model, state: &mut State) {
-    for member in &model.members {
+    for member in model.members.iter() {
         let hook = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let slot = state.slots.get_mut(&member.spec.name);
         if let Some(slot) = slot.filter(|slot| hook.is_none() && slot.running() && slot.hook == Step::Idle) {
@@ -155,7 +154,7 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
     for member in eligible(model, state) {
         start(&mut plan, member, state.slots.get(&member.spec.name), can_start, now);
     }
-    for member in &model.members {
+    for member in model.members.iter() {
         if let Some(slot) = state.slots.get(&member.spec.name).filter(|slot| slot.running()) {
             tend(&mut plan, model, member, slot, now);
         }

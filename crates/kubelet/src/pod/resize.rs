@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container as ApiContainer, ResourceRequirements
 use runtime::api::Resources;
 
 use super::state::{Slot, State};
-use crate::allocation::{RESOURCES, record};
+use crate::allocation::RESOURCES;
 use crate::resources;
 use crate::spec::{Member, Model, Role};
 use crate::units;
@@ -41,7 +41,7 @@ pub fn actual(slot: &Slot) -> Option<ResourceRequirements> {
 /// Whether the running container has other requests or limits than the pod's.
 fn differs(member: &Member, slot: &Slot) -> bool {
     let text = slot.current.as_ref().and_then(|current| current.annotations.get(RESOURCES));
-    member.role != Role::Ephemeral && slot.running() && text.is_some_and(|text| *text != record(&member.spec))
+    member.role != Role::Ephemeral && slot.running() && text.is_some_and(|text| text != member.record())
 }
 
 /// Whether a container must be started anew to get its resources: one that differs by amount says so in its `resizePolicy`.
@@ -77,13 +77,13 @@ pub fn steps(model: &Model, state: &State, memory_capacity: i64) -> Steps {
     let Some(sandbox) = state.sandbox.done() else { return Steps::default() };
     let mut steps = Steps { sandbox: sandbox.id.clone(), ..Steps::default() };
     let mut restarting = false;
-    for member in &model.members {
+    for member in model.members.iter() {
         let Some(slot) = state.slots.get(&member.spec.name).filter(|slot| differs(member, slot)) else { continue };
         if wants_restart(member, slot) {
             restarting = true;
         } else if let Some(current) = &slot.current {
             let limits = resources::container(model, &member.spec, memory_capacity);
-            steps.containers.push((current.id.clone(), limits, record(&member.spec)));
+            steps.containers.push((current.id.clone(), limits, member.record().to_owned()));
         }
     }
     if pod_differs(model, &sandbox.resources) {
@@ -134,9 +134,9 @@ mod tests {
     /// The state in which `model` runs as it is.
     fn running(model: &Model) -> State {
         let mut state = State::default();
-        for member in &model.members {
+        for member in model.members.iter() {
             let mut running = container(&member.spec.name, &member.spec.name, 0, ContainerState::Running);
-            running.annotations.insert(RESOURCES.to_owned(), record(&member.spec));
+            running.annotations.insert(RESOURCES.to_owned(), member.record().to_owned());
             state.slot(&member.spec.name).observe(running);
         }
         state.sandbox = Step::Done(runtime::api::Sandbox { resources: resources::pod(model), ..sandbox() });

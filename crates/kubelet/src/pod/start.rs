@@ -11,7 +11,7 @@ use client::events::Type;
 use runtime::api::{Container, ContainerConfig, ContainerState, Image, Mount, Sandbox};
 
 use super::last_words;
-use crate::allocation::{RESOURCES, record};
+use crate::allocation::RESOURCES;
 use crate::context::Context;
 use crate::env::{self, Environment};
 use crate::expand::expand;
@@ -139,7 +139,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         tty: spec.tty.unwrap_or(false),
         resources: resources::container(&start.model, spec, cx.machine.memory_bytes),
         security,
-        annotations: BTreeMap::from([(RESOURCES.to_owned(), record(spec))]),
+        annotations: BTreeMap::from([(RESOURCES.to_owned(), start.member.record().to_owned())]),
         target: start.member.target.clone(),
         log_limit: Some(LOG_LIMIT),
         env: environment.variables,
@@ -187,8 +187,8 @@ async fn prepare_mounts(
     let ips = if start.model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };
     let (cx, model, spec, attempt) = (cx.clone(), start.model.clone(), start.member.spec.clone(), start.attempt);
     let work = move || {
-        let pod_dir = cx.pod_dir(model.uid());
-        let around = Surroundings { pod_dir: &pod_dir, env: &env, images: &images };
+        let (pod_dir, features) = (cx.pod_dir(model.uid()), cx.runtime().features());
+        let around = Surroundings { pod_dir: &pod_dir, env: &env, images: &images, features };
         let mut mounts = mounts::of_container(&model, &spec, &around)?;
         let io = |error: io::Error| error.to_string();
         if !mounts.iter().any(|mount| mount.container_path == Path::new("/etc/hosts")) {

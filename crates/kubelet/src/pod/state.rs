@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
-use runtime::api::{Container, ContainerState, Image, Sandbox};
+use runtime::api::{Container, ContainerState, Features, Image, Sandbox};
 
 use crate::allocation::Pending;
 use crate::backoff::{Backoff, signed};
@@ -240,6 +240,8 @@ impl Ending {
 /// All that is known of one pod.
 #[derive(Clone, Debug, Default)]
 pub struct State {
+    /// What the runtime can do.
+    pub features: Features,
     /// The sandbox.
     pub sandbox: Step<Sandbox>,
     /// A sandbox that no longer serves and must go before a new one is made.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodStatus, VolumeMountStatus,
+    PodIP, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use runtime::api::{Container, ContainerState};
 
@@ -15,6 +15,7 @@ use super::resize;
 use super::state::{Cause, Slot, State, Step};
 use crate::resources;
 use crate::spec::{Member, Model, Role};
+use crate::volumes::mounts::recursive_readonly;
 
 /// Scheme of container identifiers in the API.
 pub const SCHEME: &str = "knarr://";
@@ -159,7 +160,7 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         last_state: Some(last.unwrap_or_default()),
         allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: resize::actual(slot).or_else(|| member.spec.resources.clone()).filter(|_| running),
-        volume_mounts: volume_mounts(member),
+        volume_mounts: volume_mounts(member, state.features.recursive_readonly),
         ..ContainerStatus::default()
     }
 }
@@ -169,13 +170,17 @@ fn image_id(container: &Container) -> String {
     if container.image_digest.is_empty() { container.image.clone() } else { container.image_digest.clone() }
 }
 
-/// The mounts as they are: read-only ones are so without what is mounted below them.
-fn volume_mounts(member: &Member) -> Option<Vec<VolumeMountStatus>> {
+/// The mounts as they are: what is mounted below read-only ones is so only where that was asked for.
+fn volume_mounts(member: &Member, is_recursive: bool) -> Option<Vec<VolumeMountStatus>> {
+    let mode = |mount: &VolumeMount| match recursive_readonly(mount, is_recursive) {
+        Ok(true) => "Enabled".to_owned(),
+        _ => "Disabled".to_owned(),
+    };
     let mounts = member.spec.volume_mounts.as_ref()?.iter().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| "Disabled".to_owned()),
+        recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| mode(mount)),
         ..VolumeMountStatus::default()
     });
     Some(mounts.collect())

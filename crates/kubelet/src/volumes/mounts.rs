@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Volume, VolumeMount};
-use runtime::api::{ImageSource, Mount, Propagation};
+use runtime::api::{Features, ImageSource, Mount, Propagation};
 
 use super::{path, sub_path};
 use crate::expand::expand;
@@ -18,6 +18,8 @@ pub struct Surroundings<'a> {
     pub env: &'a [(String, String)],
     /// Identifiers of images by the names of the volumes that show them.
     pub images: &'a BTreeMap<String, String>,
+    /// What the runtime can do.
+    pub features: Features,
 }
 
 /// The mounts of `container`, sub paths bound. Blocking.
@@ -51,10 +53,7 @@ fn one(
     }
     let pod_dir = around.pod_dir;
     let root = path(pod_dir, volume);
-    if mount.recursive_read_only.as_deref() == Some("Enabled") {
-        let message = "requested recursive read-only mode, but it is not supported by the runtime";
-        return Err(format!("volume {:?} {message}", mount.name));
-    }
+    let recursive_readonly = recursive_readonly(mount, around.features.recursive_readonly)?;
     let propagation = propagation(volume, mount, &root)?;
     let host_path = match sub(mount, around.env)? {
         None => root,
@@ -75,9 +74,22 @@ fn one(
         host_path,
         container_path: absolute(&mount.mount_path),
         readonly: mount.read_only == Some(true) || managed || to_read,
+        recursive_readonly,
         propagation,
         image: None,
     })
+}
+
+/// Whether all that is mounted below the mount is to be read-only, too (KEP-3857).
+pub fn recursive_readonly(mount: &VolumeMount, is_supported: bool) -> Result<bool, String> {
+    match mount.recursive_read_only.as_deref() {
+        Some("Enabled") if !is_supported => {
+            let message = "requested recursive read-only mode, but it is not supported by the runtime";
+            Err(format!("volume {:?} {message}", mount.name))
+        }
+        Some("Enabled" | "IfPossible") => Ok(is_supported && mount.read_only == Some(true)),
+        _ => Ok(false),
+    }
 }
 
 /// What the mount asks for, once its volume can do it: a path of the host must, a volume of ours is made to.
@@ -125,7 +137,8 @@ mod tests {
                 {"name": "i", "image": {"reference": "img"}}, {"name": "gone", "image": {"reference": "img"}}],
             "containers": [{"name": "c", "volumeMounts": [mount]}]}));
         let images = BTreeMap::from([("i".to_owned(), "sha256:1".to_owned())]);
-        let around = Surroundings { pod_dir: Path::new("/pod"), env: &[], images: &images };
+        let features = runtime::api::Features { recursive_readonly: true };
+        let around = Surroundings { pod_dir: Path::new("/pod"), env: &[], images: &images, features };
         let mounts = of_container(&model, &model.members[0].spec, &around);
         let seen = mounts.map(|list| {
             let mount = &list[0];
@@ -136,6 +149,24 @@ mod tests {
         });
         let expected = expected.map(|(host, inside, readonly)| (host.to_owned(), inside.to_owned(), readonly));
         assert_eq!(seen, expected.map_err(str::to_owned));
+    }
+
+    /// KEP-3857: "If the field is set to Enabled, the mount is made recursively read-only if it is supported by the container runtime, otherwise the
+    /// pod will not be started and an error will be generated to indicate the reason."
+    #[test]
+    fn recursive_read_only_mounts() {
+        let check = |read_only: bool, mode: Option<&str>, is_supported: bool, expected: Result<bool, &str>| {
+            let mount = json!({"name": "e", "mountPath": "/x", "readOnly": read_only, "recursiveReadOnly": mode});
+            let decided = recursive_readonly(&serde_json::from_value(mount).unwrap(), is_supported);
+            assert_eq!(decided, expected.map_err(str::to_owned), "{mode:?} {is_supported}");
+        };
+        check(true, None, true, Ok(false));
+        check(true, Some("Disabled"), true, Ok(false));
+        check(true, Some("IfPossible"), true, Ok(true));
+        check(true, Some("IfPossible"), false, Ok(false));
+        check(true, Some("Enabled"), true, Ok(true));
+        let why = "volume \"e\" requested recursive read-only mode, but it is not supported by the runtime";
+        check(true, Some("Enabled"), false, Err(why));
     }
 
     #[test]
@@ -150,7 +181,7 @@ mod tests {
         check(volume("gone"), Err("the image of volume \"gone\" is not present"));
         check(volume("r"), Ok(("/pod/volumes/kubernetes.io~local-volume/r", "/x", true)));
         let recursive = json!({"name": "e", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "Enabled"});
-        check(recursive, Err("volume \"e\" requested recursive read-only mode, but it is not supported by the runtime"));
+        check(recursive, Ok(("/pod/volumes/kubernetes.io~empty-dir/e", "/x", true)));
         check(volume("none"), Err("cannot find volume \"none\" to mount into container \"c\""));
         let unknown = json!({"name": "e", "mountPath": "x", "subPathExpr": "$(POD)"});
         check(unknown, Err("failed to expand subPath for volumeMount \"e\": missing value for \"POD\""));

@@ -313,6 +313,9 @@ fn pod_mount(mount: &Mount) -> Value {
         Propagation::Bidirectional => "rshared",
     };
     let mut options = vec!["rbind", propagation, if mount.readonly { "ro" } else { "rw" }];
+    if mount.readonly && mount.recursive_readonly {
+        options.push("rro");
+    }
     if mount.image.is_some() {
         options.extend(["nosuid", "nodev", "noexec"]);
     }

@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 
 use super::Engine;
 use crate::api::{
-    Container, ContainerConfig, Credentials, Error, ExecOutput, ExecRequest, Image, Resources, Result, Runtime, RuntimeEvent,
-    Sandbox, SandboxConfig, Streams, Usage, Usages,
+    Container, ContainerConfig, Credentials, Error, ExecOutput, ExecRequest, Features, Image, Resources, Result, Runtime,
+    RuntimeEvent, Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
 use crate::disk::DiskUsage;
 use crate::images::blocking;
@@ -20,6 +20,10 @@ use crate::images::blocking;
 impl Runtime for Engine {
     fn version(&self) -> String {
         concat!("knarr://", env!("CARGO_PKG_VERSION")).to_owned()
+    }
+
+    fn features(&self) -> Features {
+        Features { recursive_readonly: crate::container::rootfs::sets_attributes() }
     }
 
     async fn check_handler(&self, handler: &str) -> Result<()> {

@@ -190,6 +190,34 @@ async fn mounts_are_in_place() {
     assert_eq!(std::fs::read_to_string(host.join("new")).unwrap(), "new\n");
 }
 
+/// KEP-3857: what is mounted below a read-only mount can be written to, unless the mount is recursively read-only.
+#[tokio::test(flavor = "multi_thread")]
+async fn recursive_read_only_mounts_hold_for_what_is_below() {
+    let Some(node) = Node::start().await else { return };
+    if !node.engine().features().recursive_readonly {
+        eprintln!("SKIPPED: this kernel has no mount_setattr");
+        return;
+    }
+    let sandbox = node.sandbox("below").await;
+    let host = node.dir.path().join("volume");
+    std::fs::create_dir_all(host.join("below")).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), &host.join("below"), Some("tmpfs"), flags, None::<&str>).unwrap();
+    let mount = |path: &str, recursive_readonly| Mount {
+        host_path: host.clone(),
+        container_path: path.into(),
+        readonly: true,
+        recursive_readonly,
+        ..Mount::default()
+    };
+    let mut config = node
+        .config("main", "for d in /plain /all; do touch $d/x || echo $d; touch $d/below/x || echo $d/below; done 2>/dev/null");
+    config.mounts = vec![mount("/plain", false), mount("/all", true)];
+    let output = node.output(&sandbox, config).await;
+    nix::mount::umount2(&host.join("below"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(output, (0, "/plain\n/all\n/all/below\n".to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_gives_a_chance_and_then_none() {
     let Some(node) = Node::start().await else { return };

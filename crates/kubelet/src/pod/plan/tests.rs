@@ -15,7 +15,7 @@ fn state(model: &Model, containers: Vec<Container>) -> State {
         slot.hook = Step::Done(());
         slot.started = slot.running();
     }
-    for member in &model.members {
+    for member in model.members.iter() {
         state.slot(&member.spec.name).image = Step::Done(Image::default());
     }
     state

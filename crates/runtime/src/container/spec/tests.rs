@@ -101,7 +101,7 @@ fn the_pods_mounts_replace_the_default_ones() {
         container_path: path.into(),
         readonly,
         propagation: Propagation::HostToContainer,
-        image: None,
+        ..Mount::default()
     };
     let config = ContainerConfig { mounts: vec![mount("/a/b", true), mount("/dev/shm", false), mount("/a", false)], ..simple() };
     let spec = spec(&config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
@@ -110,5 +110,7 @@ fn the_pods_mounts_replace_the_default_ones() {
     assert_eq!(destinations.iter().filter(|d| **d == "/dev/shm").count(), 1);
     assert_eq!(destinations[destinations.len() - 3..], ["/a", "/a/b", "/dev/shm"]);
     assert_eq!(mounts[mounts.len() - 2]["options"], json!(["rbind", "rslave", "ro"]));
+    let all = Mount { recursive_readonly: true, propagation: Propagation::Private, ..mount("/r", true) };
+    assert_eq!(super::pod_mount(&all)["options"], json!(["rbind", "rprivate", "ro", "rro"]));
     assert_eq!(spec["linux"]["rootfsPropagation"], "slave");
 }
