@@ -1,4 +1,4 @@
-//! The official Python client of the version that the tests run with, in an environment of its own.
+//! Python with what the tests run, in an environment of its own: the official client, and kopf, with which people write operators.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,21 +10,24 @@ use crate::tools;
 
 /// The version that the tests run with: of the API that Knarr serves.
 pub const VERSION: &str = "36.0.3";
+/// The version of kopf that the tests run with.
+const KOPF: &str = "1.45.2";
 
 /// The environment's Python, made on first use.
 pub fn path() -> Result<PathBuf> {
-    let directory = tools::work_dir().join(format!("python-{VERSION}"));
+    let directory = tools::work_dir().join(format!("python-{VERSION}-kopf-{KOPF}"));
     let program = directory.join("bin/python");
     // Written last, so that an environment which was not finished is made again.
     let complete = directory.join("complete");
     if !complete.exists() {
-        eprintln!("fetching the Python client {VERSION}");
+        eprintln!("fetching the Python client {VERSION} and kopf {KOPF}");
         if !python().args(["-c", "import ensurepip, venv"]).status().is_ok_and(|status| status.success()) {
             tools::install(&["python3-venv"])?;
         }
         tools::run(python().args(["-m", "venv", "--clear"]).arg(&directory))?;
         let mut install = Command::new(&program);
-        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &format!("kubernetes=={VERSION}")]);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        install.args([format!("kubernetes=={VERSION}"), format!("kopf=={KOPF}")]);
         tools::run(&mut install)?;
         fs::write(complete, "")?;
     }

@@ -176,6 +176,17 @@ impl Record {
         self.event.lock()["annotations"][key] = value.into();
     }
 
+    /// Tells which object it is where the path does not: that of a creation stands in its body.
+    pub(crate) fn concerns(&self, object: &Value) {
+        let mut event = self.event.lock();
+        let Some(said) = event.get_mut("objectRef").and_then(Value::as_object_mut) else { return };
+        for field in ["namespace", "name", "uid", "resourceVersion"] {
+            if let Some(text) = object["metadata"][field].as_str().filter(|text| !text.is_empty()) {
+                said.entry(field).or_insert_with(|| text.into());
+            }
+        }
+    }
+
     /// Tells who is impersonated.
     pub(crate) fn impersonates(&self, user: &User) {
         self.event.lock()["impersonatedUser"] = named(user);

@@ -264,6 +264,7 @@ impl On<'_> {
         let bytes = decode::read(body).await?;
         let (mut value, duplicates) = decode::parse(&self.call.parts.headers, &bytes, expected)?;
         self.resource.decode(cx, self.target.sub, &mut value, duplicates)?;
+        self.call.record.iter().for_each(|record| record.concerns(&value));
         Ok(value)
     }
 

@@ -50,7 +50,8 @@ async fn what_the_policy_says_is_told() {
         (&created["user"]["username"], &created["userAgent"], &created["sourceIPs"]),
         (&json!("admin"), &json!("test/1"), &json!(["10.1.2.3"]))
     );
-    assert_eq!(created["objectRef"], json!({"resource": "configmaps", "namespace": "n", "apiVersion": "v1"}));
+    let named = json!({"resource": "configmaps", "namespace": "n", "apiVersion": "v1", "name": "m"});
+    assert_eq!(created["objectRef"], named, "a creation has the name that stands in its body");
     assert_eq!((&created["responseStatus"]["code"], &created["requestObject"]["data"]), (&json!(201), &json!({"a": "b"})));
     assert_eq!(
         (&created["responseObject"]["metadata"]["name"], created["responseObject"]["metadata"].get("managedFields")),
