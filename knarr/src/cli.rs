@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Agent(Box<Agent>),
     /// Make, list and delete the tokens by which machines join.
     Token(Token),
+    /// Have Secrets encrypted where they are stored.
+    SecretsEncryption(SecretsEncryption),
     /// Run a throw-away cluster on this machine, each node in a network of its own.
     Dev(Dev),
     /// Say what is ready and what is not.
@@ -91,6 +93,10 @@ pub(crate) struct Server {
     pub(crate) no_agent: bool,
     #[command(flatten)]
     pub(crate) audit: Audit,
+    /// File of an EncryptionConfiguration: what is stored encrypted, and with which keys. It is followed when it changes. By default
+    /// that of `knarr secrets-encryption`, if there is one.
+    #[arg(long)]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) node: Node,
     /// Components that do not run; may be given several times.
@@ -176,6 +182,30 @@ pub(crate) enum TokenCommand {
         /// The token's id, the six characters before the dot.
         id: String,
     },
+}
+
+/// Options of `knarr secrets-encryption`.
+#[derive(Args, Clone)]
+pub(crate) struct SecretsEncryption {
+    /// The server's data directory.
+    #[arg(long, default_value = crate::paths::DEFAULT, global = true)]
+    pub(crate) data_dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: EncryptionCommand,
+}
+
+#[derive(Subcommand, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EncryptionCommand {
+    /// Encrypt Secrets from now on, and those that there are.
+    Enable,
+    /// Store Secrets as they are from now on, and those that there are. Keys are kept.
+    Disable,
+    /// Make a new key, encrypt all Secrets with it and forget the keys before it.
+    Rotate,
+    /// Write all Secrets anew, as the configuration has them.
+    Reencrypt,
+    /// Say whether Secrets are encrypted, with which keys, and whether the server knows.
+    Status,
 }
 
 /// Where a throw-away cluster is kept when nothing is said.

@@ -1,6 +1,7 @@
 //! What the subcommands do.
 
 mod killall;
+mod secrets_encryption;
 pub(crate) mod status;
 mod token;
 
@@ -15,6 +16,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Token(options) => token::run(&options),
+        Command::SecretsEncryption(options) => secrets_encryption::run(&options),
         Command::Dev(options) => dev::run(options),
         Command::Status(options) => status::run(&options),
         Command::Killall(options) => killall::run(&options),

@@ -31,6 +31,11 @@ impl Paths {
         self.root.join("pki")
     }
 
+    /// What `knarr secrets-encryption` has the server encrypt.
+    pub(crate) fn encryption(&self) -> PathBuf {
+        self.root.join("encryption.yaml")
+    }
+
     /// The administrator's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")

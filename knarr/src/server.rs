@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use apiserver::Encryption;
 use base::metrics::Page;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
@@ -77,7 +78,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         move |tell| tell(&[("storage_cluster_id", "embedded")], allocated(&database) as f64),
     );
     let service = apiserver::Service::new(
-        Arc::new(engine),
+        encrypted(options, paths, engine, components)?,
         authority.clone(),
         api_options(options, paths, node_ip, kubernetes),
         readiness.clone(),
@@ -117,6 +118,18 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     kubeconfig::write(&paths.kubeconfig(), &paths.pki(), &authority, options.bind_address, handle.address.port())?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
     process::until_changed(own, changed).await
+}
+
+/// The store, in which values are encrypted as a configuration says. Its file is followed.
+fn encrypted(options: &cli::Server, paths: &Paths, engine: store::Fjall, tasks: &Tasks) -> Result<Arc<dyn store::Engine>> {
+    let own = paths.encryption();
+    let path = options.encryption_provider_config.clone().unwrap_or_else(|| own.clone());
+    // One that somebody names must be there; the own one may come later.
+    let present = options.encryption_provider_config.is_some() || own.exists();
+    let encryption = Encryption::load(present.then_some(path.as_path()))?;
+    let following = encryption.clone().follow(path, Arc::new(engine.clone()));
+    tasks.spawn_until_cancelled("encryption configuration", OnFailure::Log, following);
+    Ok(Arc::new(store::Transformed::new(engine, encryption)))
 }
 
 /// What this server's cluster is, for its nodes.

@@ -1,6 +1,7 @@
 //! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS.
 
 pub mod budgets;
+pub mod directory;
 pub mod logging;
 pub mod metrics;
 pub mod patience;

@@ -1,7 +1,6 @@
 //! Container logs as a stream of bytes.
 
 pub mod files;
-pub mod follow;
 pub mod line;
 
 use std::io::{self, SeekFrom};
@@ -14,7 +13,7 @@ use futures::stream::{BoxStream, StreamExt};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use follow::Watch;
+use base::directory::Watch;
 use line::Filter;
 pub use line::LogOptions;
 

@@ -152,6 +152,11 @@ impl Registry {
         Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))).await?)
     }
 
+    /// Whether an object is to be written also without a change: what is stored of it is not what would be stored now.
+    pub(crate) async fn is_stale(&self, res: &Served, current: &Entry) -> Result<bool, Status> {
+        self.engine.is_stale(&res.storage.key(current.index.path())).await.map_err(storage_error)
+    }
+
     fn write(&self, res: &Served, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {
         let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
         let ttl = res.def.ttl_seconds.map(Duration::from_secs);

@@ -119,6 +119,14 @@ pub enum Error {
         "the database is damaged ({0}): put back a copy of the store's directory, or move it away to start with an empty cluster"
     )]
     Damaged(String),
+    /// A value cannot be brought back from the form that it is stored in, such as with a key that is lost.
+    #[error("the value of {key} cannot be read: {cause}")]
+    Untransformed {
+        /// The key.
+        key: String,
+        /// Why.
+        cause: String,
+    },
     /// Another process has the directory open.
     #[error("the data directory is in use by another process")]
     Locked,
@@ -179,6 +187,11 @@ pub trait Engine: Send + Sync {
 
     /// Commits one write durably and returns its revision, after every sink has seen it.
     async fn commit(&self, write: Write) -> Result<Revision, Error>;
+
+    /// Whether the key's value is stored in another form than a write of it would be now.
+    async fn is_stale(&self, _key: &[u8]) -> Result<bool, Error> {
+        Ok(false)
+    }
 
     /// Adds a sink, which sees every commit after the returned revision.
     fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision;

@@ -3,13 +3,15 @@
 //! Every commit gets the next revision. A commit is acknowledged after it is on disk, and after every
 //! [`Sink`] has seen it, so a reader of a sink's state sees its own writes.
 //!
-//! [`Fjall`] is the embedded engine.
+//! [`Fjall`] is the embedded engine. [`Transformed`] stores what another engine stores in another form, such as encrypted.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod engine;
 mod fjall;
 mod metrics;
+mod transformed;
 
 pub use self::fjall::{Fjall, History, Options};
 pub use engine::*;
+pub use transformed::{Transformed, Transformer};

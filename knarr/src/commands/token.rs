@@ -30,7 +30,8 @@ pub(crate) fn run(options: &Token) -> Result<()> {
     })
 }
 
-async fn client(path: &Path) -> Result<Client> {
+/// A client of the administrator.
+pub(super) async fn client(path: &Path) -> Result<Client> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{}: is a server running with this data directory?", path.display()))?;
     let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&text)?, &KubeConfigOptions::default()).await?;
@@ -81,7 +82,7 @@ async fn delete(client: &Client, id: &str) -> Result<()> {
     Ok(())
 }
 
-fn why(error: kube::Error) -> anyhow::Error {
+pub(super) fn why(error: kube::Error) -> anyhow::Error {
     anyhow::Error::msg(client::why(&error))
 }
 

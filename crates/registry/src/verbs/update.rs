@@ -95,7 +95,7 @@ impl Registry {
         let (admitted, holds) = self.admit(target, Operation::Update, Some(object), Some(&old)).await?;
         let mut object = admitted.unwrap_or_default();
         apimachinery::apply::keep_times(&old, &mut object);
-        if object == old {
+        if object == old && !self.is_stale(res, current).await? {
             return res.show(current).await;
         }
         let result = if finished(res, &object, &old) {
