@@ -152,7 +152,9 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
         advertised: SocketAddr::new(node_ip, options.port),
         domain: options.cluster_domain.clone(),
         issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
-        anonymous: true,
+        authentication: options.authentication.options(),
+        admission: options.admission_control_config_file.clone(),
+        authorization: options.authorization.options(),
         audit: options.audit.options(),
         build: crate::version::BUILD,
         registry: registry::Options {

@@ -4,6 +4,7 @@ mod attributes;
 mod authority;
 mod certificates;
 mod conditions;
+mod configuration;
 mod criteria;
 mod current;
 mod device_access;
@@ -31,16 +32,18 @@ use serde_json::Value;
 
 use crate::authz::{Authorizer, EscalationCheck};
 use crate::remote::Remotes;
+pub(crate) use configuration::Configuration;
+pub(crate) use configuration::Error;
 
 /// The list of plugins. Order matters: mutation happens in it.
-pub(crate) fn all(authorizer: &Arc<Authorizer>, remotes: &Arc<Remotes>) -> Vec<Box<dyn Admission>> {
+pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, remotes: &Arc<Remotes>) -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace::NamespaceLifecycle),
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
         Box::new(taints::TaintNodesByCondition),
-        Box::new(pod_security::PodSecurity),
+        Box::new(pod_security::PodSecurity(configuration.pod_security)),
         Box::new(priority::Priority),
         Box::new(tolerations::DefaultTolerationSeconds),
         Box::new(storage_class::DefaultStorageClass),

@@ -1,10 +1,12 @@
 //! The audit log: who asked for what, and what came of it (documentation, "Auditing").
 //!
-//! The [`policy`] says how much is told of a request and when; the [`log`] takes events as lines of JSON. A [`Record`] begins when it is
+//! The [`policy`] says how much is told of a request and when; the [`log`] takes events as lines of JSON, a [`webhook`] many at once. A [`Record`] begins when it is
 //! known who asks, also when nobody good does, and ends with the answer; that of a watch or a connection when it ends.
 
+mod counts;
 mod log;
 mod policy;
+mod webhook;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -15,20 +17,24 @@ use std::task::{Context, Poll};
 
 use base::budgets::connections::Place;
 use bytes::{Bytes, BytesMut};
+use futures::future::OptionFuture;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use registry::{Annotations, User};
+use registry::{Annotations, Registry, User};
 use serde_json::{Map, Value, json};
 
 use crate::body::{Body, BoxError, RequestBody};
+use crate::remote::Remotes;
 use crate::route::{Route, Target};
 
 use log::Log;
 pub use log::LogOptions;
 pub(crate) use policy::PolicyError;
 use policy::{Asked, Decision, Level, Policy, Stage};
+use webhook::Buffer;
+pub use webhook::WebhookOptions;
 
 /// Bytes of a body that are told at most; of a larger one nothing is.
 const MAX_BODY: usize = 3 << 20;
@@ -39,27 +45,64 @@ pub struct AuditOptions {
     /// The file of the policy.
     pub policy: PathBuf,
     /// The log.
-    pub log: LogOptions,
+    pub log: Option<LogOptions>,
+    /// Who is sent it.
+    pub webhook: Option<WebhookOptions>,
+}
+
+/// Who tells events.
+#[derive(Clone)]
+struct Backends {
+    log: Option<Log>,
+    webhook: Option<Buffer>,
+}
+
+impl Backends {
+    /// Hands an event over, and waits for room in the log.
+    async fn tell(&self, event: String) {
+        counts::told();
+        self.webhook.iter().for_each(|webhook| webhook.tell(event.clone()));
+        if let Some(log) = &self.log {
+            log.tell(event).await;
+        }
+    }
+
+    /// The same from where nobody can wait.
+    fn tell_now(&self, event: String) {
+        counts::told();
+        self.webhook.iter().for_each(|webhook| webhook.tell(event.clone()));
+        self.log.iter().for_each(|log| log.tell_now(event.clone()));
+    }
 }
 
 /// What audits.
 pub(crate) struct Audit {
     policy: Policy,
-    log: Log,
+    backends: Backends,
 }
 
 impl Audit {
-    /// Reads the policy and opens the log. The second value writes it.
-    pub(crate) fn open(options: &AuditOptions) -> Result<(Self, impl Future<Output = ()> + Send + use<>), PolicyError> {
+    /// Reads the policy and opens what is told. The second value tells it.
+    pub(crate) fn open(
+        options: &AuditOptions,
+        registry: &Arc<Registry>,
+        remotes: &Remotes,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), PolicyError> {
         let text = std::fs::read_to_string(&options.policy).map_err(PolicyError::Read)?;
         let policy = Policy::parse(&text)?;
-        let (log, write) = Log::open(options.log.clone()).map_err(PolicyError::Read)?;
-        Ok((Self { policy, log }, write))
+        let log = options.log.clone().map(Log::open).transpose().map_err(PolicyError::Read)?;
+        let webhook = options.webhook.clone().map(|options| Buffer::open(options, registry.clone(), remotes)).transpose()?;
+        let ((log, write), (webhook, send)) = (log.unzip(), webhook.unzip());
+        let tell = async move {
+            tokio::join!(OptionFuture::from(write), OptionFuture::from(send));
+        };
+        Ok((Self { policy, backends: Backends { log, webhook } }, tell))
     }
 
-    /// Takes no more; what is there is still written.
+    /// Takes no more; what is there is still told.
     pub(crate) fn close(&self) {
-        self.log.close();
+        self.backends.log.iter().for_each(Log::close);
+        self.backends.webhook.iter().for_each(Buffer::close);
     }
 
     /// Begins the record of a request; None when nothing is told of it.
@@ -94,7 +137,7 @@ impl Audit {
         };
         let event = event(parts, target, verb, user, decision.level);
         let record = Record {
-            log: self.log.clone(),
+            backends: self.backends.clone(),
             decision,
             event: Mutex::new(event),
             sent: Mutex::default(),
@@ -161,7 +204,7 @@ fn now() -> String {
 
 /// One request, as it is told.
 pub(crate) struct Record {
-    log: Log,
+    backends: Backends,
     decision: Decision,
     event: Mutex<Value>,
     /// What has come of the request's body.
@@ -254,7 +297,7 @@ impl Record {
 
     async fn tell(&self, stage: Stage) {
         if self.decision.tells(stage) {
-            self.log.tell(self.text(stage)).await;
+            self.backends.tell(self.text(stage)).await;
         }
     }
 }
@@ -262,7 +305,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if *self.lasts.lock() && self.decision.tells(Stage::ResponseComplete) {
-            self.log.tell_now(self.text(Stage::ResponseComplete));
+            self.backends.tell_now(self.text(Stage::ResponseComplete));
         }
     }
 }

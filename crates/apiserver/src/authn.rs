@@ -1,14 +1,19 @@
-//! Who asks: client certificates, ServiceAccount tokens, bootstrap tokens, components of this process, or nobody.
+//! Who asks: client certificates, ServiceAccount tokens, bootstrap tokens, tokens of other issuers, components of this process, or nobody.
 
 mod bootstrap_token;
 pub mod impersonate;
 pub mod keys;
+pub mod oidc;
 pub mod token;
+pub mod webhook;
 pub(crate) mod websocket;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apimachinery::Status;
+use arc_swap::ArcSwap;
+use base::directory;
 use base::tls::Peer;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -18,6 +23,7 @@ use registry::{Annotations, Registry, User};
 pub use keys::TokenKeys;
 
 use crate::metrics::identity as metrics;
+use crate::remote::{KubeconfigError, Remotes};
 
 /// The group of everybody who has proved an identity.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -69,18 +75,111 @@ pub fn service_account(namespace: &str, name: &str) -> User {
     user(format!("system:serviceaccount:{namespace}:{name}"), groups)
 }
 
+/// Who may ask besides those who are of this cluster, and where that is said.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Requests without credentials are `system:anonymous`, unless the file says otherwise; refused otherwise.
+    pub anonymous: bool,
+    /// The file of an AuthenticationConfiguration. It is followed when it changes.
+    pub file: Option<PathBuf>,
+    /// An issuer without a file.
+    pub oidc: Option<oidc::Flags>,
+    /// Who is asked of tokens that nobody else knows.
+    pub webhook: Option<webhook::Options>,
+}
+
+impl Options {
+    /// Nobody else, and perhaps those without credentials.
+    pub fn anonymous(anonymous: bool) -> Self {
+        Self { anonymous, file: None, oidc: None, webhook: None }
+    }
+}
+
+/// Why the configuration of authentication cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: oidc::Invalid,
+    },
+    /// The flags are wrong.
+    #[error("{0}")]
+    Flags(oidc::Invalid),
+    /// The webhook is not named as it must be.
+    #[error(transparent)]
+    Webhook(#[from] KubeconfigError),
+}
+
+/// What can be said anew while the server runs.
+struct Configured {
+    issuers: Vec<oidc::Issuer>,
+    anonymous: oidc::Anonymous,
+}
+
 /// The authenticators, in upstream's order.
 pub struct Authenticator {
     registry: Arc<Registry>,
     keys: Arc<TokenKeys>,
+    remotes: Arc<Remotes>,
     anonymous: Arc<User>,
-    allow_anonymous: bool,
+    options: Options,
+    configured: ArcSwap<Configured>,
+    webhook: Option<webhook::Webhook>,
+    /// The file as it was at the start.
+    text: String,
 }
 
 impl Authenticator {
     /// Over the registry that knows which accounts still exist.
-    pub fn new(registry: Arc<Registry>, keys: Arc<TokenKeys>, allow_anonymous: bool) -> Self {
-        Self { registry, keys, anonymous: Arc::new(user(ANONYMOUS, Vec::new())), allow_anonymous }
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        keys: Arc<TokenKeys>,
+        remotes: Arc<Remotes>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+        let text = options.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let configuration = match (&options.file, &options.oidc) {
+            (Some(path), _) => parse(path, &text, &keys)?,
+            (None, Some(flags)) => {
+                let authority = flags.ca_file.as_deref().map(read).transpose()?.unwrap_or_default();
+                flags.configuration(authority, keys.issuer()).map_err(Error::Flags)?
+            }
+            (None, None) => oidc::Configuration::default(),
+        };
+        let configured = ArcSwap::from_pointee(configured(configuration, &options, &remotes));
+        let webhook = options.webhook.as_ref().map(|options| webhook::Webhook::new(options, &remotes)).transpose()?;
+        let anonymous = Arc::new(user(ANONYMOUS, Vec::new()));
+        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, text })
+    }
+
+    /// Takes in the file whenever it changes.
+    pub(crate) async fn follow(&self) -> Result<(), std::io::Error> {
+        let Some(path) = &self.options.file else { return Ok(()) };
+        let mut file = directory::File::new(path, self.text.clone())?;
+        loop {
+            match parse(path, &file.changed().await?, &self.keys) {
+                Ok(configuration) => {
+                    self.configured.store(Arc::new(configured(configuration, &self.options, &self.remotes)));
+                    tracing::info!(path = %path.display(), "the authentication configuration has changed and is in force");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the changed authentication configuration is not used; the one before stays in force");
+                }
+            }
+        }
     }
 
     /// The request's user; 401 for credentials that are not good. What there is to say of them is annotated.
@@ -112,7 +211,7 @@ impl Authenticator {
                 tracing::debug!(%why, "client certificate refused");
                 Err(refused())
             }
-            _ if self.allow_anonymous => Ok(self.anonymous.clone()),
+            _ if self.configured.load().anonymous.allows(parts.uri.path()) => Ok(self.anonymous.clone()),
             _ => Err(refused()),
         }
     }
@@ -125,6 +224,11 @@ impl Authenticator {
             let user = bootstrap_token::live(&self.registry, id, secret).await?;
             return Ok(Reviewed { user, audiences, stale: None });
         }
+        if let Some(found) = self.of_others(token).await {
+            // It is for whom its issuer is asked for by this API server.
+            let audiences = common(audiences, self.keys.audiences(), self.keys.audiences())?;
+            return Ok(Reviewed { user: found?, audiences, stale: None });
+        }
         let claims = self.keys.verify(token)?;
         let audiences = common(audiences, &claims.audiences, self.keys.audiences())?;
         let user = token::live(&self.registry, &claims).await?;
@@ -132,6 +236,38 @@ impl Authenticator {
         metrics::token_used(stale.is_some());
         Ok(Reviewed { user, audiences, stale })
     }
+
+    /// The user of a token that this cluster has not issued; None when there is nobody to ask.
+    async fn of_others(&self, token: &str) -> Option<Result<User, oidc::Error>> {
+        let configured = self.configured.load_full();
+        if configured.issuers.is_empty() && self.webhook.is_none() {
+            return None;
+        }
+        let url = oidc::untrusted_issuer(token);
+        if url.as_deref() == Some(self.keys.issuer()) {
+            return None;
+        }
+        let issuer = configured.issuers.iter().find(|issuer| Some(issuer.url()) == url.as_deref());
+        let verified = match issuer {
+            Some(issuer) => Some(issuer.verify(&self.registry, token).await),
+            None => None,
+        };
+        match (&self.webhook, verified) {
+            (_, Some(Ok(user))) => Some(Ok(user)),
+            (Some(webhook), _) => Some(webhook.review(&self.registry, token, self.keys.audiences()).await),
+            (None, verified) => verified,
+        }
+    }
+}
+
+fn parse(path: &Path, text: &str, keys: &TokenKeys) -> Result<oidc::Configuration, Error> {
+    oidc::Configuration::parse(text, keys.issuer()).map_err(|source| Error::File { path: path.to_owned(), source })
+}
+
+fn configured(configuration: oidc::Configuration, options: &Options, remotes: &Arc<Remotes>) -> Configured {
+    let anonymous = configuration.anonymous.unwrap_or_else(|| oidc::Anonymous::everywhere(options.anonymous));
+    let issuers = configuration.issuers.into_iter().map(|issuer| oidc::Issuer::new(issuer, remotes.clone())).collect();
+    Configured { issuers, anonymous }
 }
 
 /// What a good token says.

@@ -1,6 +1,7 @@
-//! Who may do what: the Node authorizer and RBAC, as upstream combines them.
+//! Who may do what: the Node authorizer, RBAC and webhooks, in the order that is configured. The first that has an opinion decides.
 
 mod cluster_roles;
+pub mod configuration;
 mod controller_roles;
 mod coverage;
 mod escalation;
@@ -10,7 +11,9 @@ mod policy;
 mod reconcile;
 mod rules;
 mod tables;
+mod webhook;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status};
@@ -26,6 +29,36 @@ pub(crate) use reconcile::start;
 pub use rules::Rule;
 
 use crate::authn::MASTERS;
+use crate::remote::{KubeconfigError, Remotes};
+use configuration::{Mode, Options};
+use webhook::{Opinion, Webhook};
+
+/// Why the configuration of authorization cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: configuration::Invalid,
+    },
+    /// The flags are wrong.
+    #[error("{0}")]
+    Flags(configuration::Invalid),
+    /// A webhook is not named as it must be.
+    #[error(transparent)]
+    Webhook(#[from] KubeconfigError),
+}
 
 /// A request as authorization sees it.
 #[derive(Clone, Copy, Debug)]
@@ -99,18 +132,46 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The authorizers.
+/// One of the authorizers.
+enum Step {
+    Node,
+    Rbac,
+    Webhook(Box<Webhook>),
+}
+
+/// The authorizers, in their order. Members of `system:masters` are asked nothing.
 pub struct Authorizer {
     index: RwLock<Arc<Index>>,
+    steps: Vec<Step>,
 }
 
 impl Default for Authorizer {
     fn default() -> Self {
-        Self { index: RwLock::new(Arc::new(Index::default())) }
+        Self { index: RwLock::new(Arc::new(Index::default())), steps: vec![Step::Node, Step::Rbac] }
     }
 }
 
 impl Authorizer {
+    /// Those that are configured.
+    pub(crate) fn new(options: &Options, remotes: &Remotes) -> Result<Self, Error> {
+        let modes = match &options.file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+                configuration::parse(&text).map_err(|source| Error::File { path: path.clone(), source })?
+            }
+            None => options.modes().map_err(Error::Flags)?,
+        };
+        let step = |mode| -> Result<Step, Error> {
+            Ok(match mode {
+                Mode::Node => Step::Node,
+                Mode::Rbac => Step::Rbac,
+                Mode::Webhook(options) => Step::Webhook(Box::new(Webhook::new(*options, remotes)?)),
+            })
+        };
+        let steps = modes.into_iter().map(step);
+        Ok(Self { steps: steps.collect::<Result<_, Error>>()?, ..Self::default() })
+    }
+
     /// The rules as they are now.
     pub fn index(&self) -> Arc<Index> {
         self.index.read().clone()
@@ -130,19 +191,32 @@ impl Authorizer {
         if attributes.user.groups.iter().any(|group| group == MASTERS) {
             return Ok(());
         }
-        let mut reason = String::new();
-        match node::decide(registry, attributes).await {
-            node::Decision::Allow => return Ok(()),
-            node::Decision::NoOpinion(why) => reason.push_str(&why),
+        let mut reasons = Vec::new();
+        for step in &self.steps {
+            let opinion = match step {
+                Step::Node => match node::decide(registry, attributes).await {
+                    node::Decision::Allow => Opinion::Allow,
+                    node::Decision::NoOpinion(why) => Opinion::None(why),
+                },
+                Step::Rbac => self.by_rules(attributes),
+                Step::Webhook(webhook) => webhook.opinion(registry, attributes).await,
+            };
+            match opinion {
+                Opinion::Allow => return Ok(()),
+                Opinion::Deny(why) => return Err(attributes.forbidden(&why)),
+                Opinion::None(why) if why.is_empty() => {}
+                Opinion::None(why) => reasons.push(why),
+            }
         }
+        Err(attributes.forbidden(&reasons.join("\n")))
+    }
+
+    fn by_rules(&self, attributes: &Attributes<'_>) -> Opinion {
         let index = self.index();
         if index.allows(attributes) {
-            return Ok(());
+            return Opinion::Allow;
         }
         let missing = index.missing(attributes.user, if attributes.is_resource { attributes.namespace } else { "" });
-        if !missing.is_empty() {
-            reason = format!("RBAC: {}", missing.join(", "));
-        }
-        Err(attributes.forbidden(&reason))
+        Opinion::None(if missing.is_empty() { String::new() } else { format!("RBAC: {}", missing.join(", ")) })
     }
 }

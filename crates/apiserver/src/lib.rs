@@ -22,6 +22,7 @@ mod documents;
 pub mod encryption;
 mod fairness;
 mod health;
+mod kept;
 mod metrics;
 pub mod negotiate;
 mod openapi;
@@ -41,7 +42,7 @@ mod watch;
 mod wire;
 
 pub use api::Api;
-pub use audit::{AuditOptions, LogOptions};
+pub use audit::{AuditOptions, LogOptions, WebhookOptions};
 pub use authn::{Authenticator, Identity, TokenKeys};
 pub use authz::Authorizer;
 pub use body::Body;
@@ -59,6 +60,15 @@ pub enum Error {
     /// The default policy could not be written.
     #[error("default policy: {0}")]
     Policy(apimachinery::Status),
+    /// The configuration of authentication cannot be used.
+    #[error("authentication: {0}")]
+    Authentication(#[from] authn::Error),
+    /// The configuration of authorization cannot be used.
+    #[error("authorization: {0}")]
+    Authorization(#[from] authz::Error),
+    /// The configuration of admission cannot be used.
+    #[error("admission: {0}")]
+    Admission(#[from] admission::Error),
     /// The audit policy or the audit log cannot be used.
     #[error("audit, {path}: {source}", path = path.display())]
     Audit {

@@ -6,7 +6,9 @@
 //! with its time, an answer has a largest size, redirects are not followed, and large answers wait for their share of memory.
 
 mod endpoint;
+mod kubeconfig;
 mod resolve;
+mod streams;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,9 @@ use base::tls::Resolver;
 use parking_lot::Mutex;
 
 pub(crate) use endpoint::{Endpoint, Limits};
+pub(crate) use kubeconfig::KubeconfigError;
+pub(crate) use kubeconfig::Named;
+pub(crate) use streams::DIAL;
 pub(crate) use target::{Place, Target, ca_bundle};
 
 /// Why a call has no answer. The words are those that clients know from upstream.

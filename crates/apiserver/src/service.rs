@@ -15,7 +15,7 @@ use crate::admission;
 use crate::aggregation::{Aggregation, Servers};
 use crate::api::Api;
 use crate::audit::{Audit, AuditOptions};
-use crate::authn::{Authenticator, TokenKeys};
+use crate::authn::{self, Authenticator, TokenKeys};
 use crate::authz::{self, Authorizer};
 use crate::call::Inner;
 use crate::definitions::Definitions;
@@ -43,8 +43,12 @@ pub struct Options {
     pub domain: String,
     /// Who issues ServiceAccount tokens; the usual one is `https://kubernetes.default.svc.cluster.local`.
     pub issuer: String,
-    /// Requests without credentials are `system:anonymous`; refused otherwise.
-    pub anonymous: bool,
+    /// Who may ask besides those who are of this cluster.
+    pub authentication: authn::Options,
+    /// The file of an AdmissionConfiguration.
+    pub admission: Option<PathBuf>,
+    /// Who decides what may be done.
+    pub authorization: authz::configuration::Options,
     /// What is told to the audit log; None for nothing.
     pub audit: Option<AuditOptions>,
     /// For `/version`.
@@ -87,10 +91,12 @@ impl Service {
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let keys = Arc::new(TokenKeys::load_or_create(&options.pki.join("service-account.key"), &options.issuer)?);
-        let authorizer = Arc::new(Authorizer::default());
         let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
         let remotes = Arc::new(Remotes::new(tasks.child()));
-        let registry = Registry::open(engine, admission::all(&authorizer, &remotes), registry_options).await?;
+        let authorizer = Arc::new(Authorizer::new(&options.authorization, &remotes)?);
+        let configuration = admission::Configuration::read(options.admission.as_deref())?;
+        let plugins = admission::all(configuration, &authorizer, &remotes);
+        let registry = Registry::open(engine, plugins, registry_options).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
@@ -108,11 +114,11 @@ impl Service {
         let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
         let verifier = Verifier::new(authority.bundle())?;
         let config = tls::server(resolver, Some(verifier.clone()))?;
-        let audit = options.audit.as_ref().map(|options| audit(options, tasks)).transpose()?;
-        let servers = Arc::new(Servers::new(remotes, &options.pki)?);
+        let audit = options.audit.as_ref().map(|options| audit(options, &registry, &remotes, tasks)).transpose()?;
+        let servers = Arc::new(Servers::new(remotes.clone(), &options.pki)?);
         let aggregation = Aggregation::new(registry.clone(), servers.clone(), authority.bundle().to_owned());
         let api = Api(Arc::new(Inner {
-            authenticator: Authenticator::new(registry.clone(), keys.clone(), options.anonymous),
+            authenticator: Authenticator::new(registry.clone(), keys.clone(), remotes, options.authentication.clone())?,
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(&authority)?,
@@ -162,6 +168,9 @@ impl Service {
         tasks.spawn_until_cancelled("custom resource definitions", OnFailure::Shutdown, definitions);
         let available = self.readiness.gate("poststarthook/apiservice-status-remote-available-controller");
         tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, self.aggregation.run(available));
+        let configured = inner.clone();
+        let follow = async move { configured.authenticator.follow().await };
+        tasks.spawn_until_cancelled("authentication configuration", OnFailure::Log, follow);
         gate.ready();
         let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
         gate.not_ready("process is shutting down");
@@ -173,9 +182,9 @@ impl Service {
 }
 
 /// What audits, and a task that writes the log to the end.
-fn audit(options: &AuditOptions, tasks: &Tasks) -> Result<Audit, Error> {
+fn audit(options: &AuditOptions, registry: &Arc<Registry>, remotes: &Remotes, tasks: &Tasks) -> Result<Audit, Error> {
     let failed = |source| Error::Audit { path: options.policy.clone(), source };
-    let (audit, write) = Audit::open(options).map_err(failed)?;
+    let (audit, write) = Audit::open(options, registry, remotes).map_err(failed)?;
     tasks.spawn("audit log", OnFailure::Shutdown, async move {
         write.await;
         Ok::<_, std::convert::Infallible>(())

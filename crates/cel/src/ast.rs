@@ -109,7 +109,7 @@ impl Expr {
     }
 
     /// The expressions that it is made of.
-    fn parts(&self) -> Vec<&Self> {
+    pub(crate) fn parts(&self) -> Vec<&Self> {
         match self {
             Self::Literal(_) | Self::Variable(_) => Vec::new(),
             Self::Select { operand, .. } | Self::Has { operand, .. } | Self::Unary(_, operand) => vec![operand],

@@ -1,7 +1,8 @@
 //! The Common Expression Language (cel-spec), with the libraries that Kubernetes adds (`k8s.io/apiserver/pkg/cel/library`).
 //!
 //! [`Program::compile`] parses an expression once: names of variables and functions, and the numbers of their arguments, are checked
-//! there; types are checked when it runs, since values are JSON. [`Program::evaluate`] walks the tree over borrowed values, and
+//! there; types are checked when it runs, since values are JSON, but for fields that are not declared
+//! ([`Program::undefined_field`]). [`Program::evaluate`] walks the tree over borrowed values, and
 //! stops when its [`Budget`] is used up. What is not there: protobuf messages, comprehensions with two variables.
 
 mod ast;
@@ -14,6 +15,7 @@ mod lexer;
 mod parse;
 mod pattern;
 mod time;
+mod undefined;
 mod value;
 
 pub use authorization::{Authorize, Decision, Question};
@@ -58,6 +60,11 @@ impl Program {
     /// As [`Program::evaluate`].
     pub fn evaluate_in<'a>(&'a self, environment: Environment<'a, '_>, budget: &mut Budget) -> Result<Value<'a>, Error> {
         evaluate::evaluate(&self.root, environment, budget)
+    }
+
+    /// The first field that the expression selects of a value which never has it, as far as the shapes of the variables tell.
+    pub fn undefined_field<'a>(&'a self, variables: &[(&'a str, &'a dyn Shape)]) -> Option<&'a str> {
+        undefined::field(&self.root, variables)
     }
 
     /// The fields that the expression selects of a variable.

@@ -26,6 +26,10 @@ pub trait Shape: fmt::Debug + Sync {
     fn is_set(&self) -> bool;
     /// Lists of this kind are equal in any order of elements with these keys, and added to by them.
     fn keys(&self) -> &[String];
+    /// Whether objects of this kind never have a field of this name.
+    fn lacks(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// The name of a type.
@@ -367,7 +371,7 @@ impl<'a> Map<'a> {
     }
 }
 
-fn unescape(name: &str) -> String {
+pub(crate) fn unescape(name: &str) -> String {
     let keyword = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
     let is_known = |word: &&str| matches!(*word, "true" | "false" | "null") || RESERVED.contains(word);
     if let Some(keyword) = keyword.filter(is_known) {

@@ -26,10 +26,10 @@ fn compiled(node: &Node, path: &Path, errors: &mut Errors) {
     }
     for (index, rule) in node.rules.iter().enumerate() {
         let at = path.child("x-kubernetes-validations").index(index);
-        if let Err(why) = &rule.program {
+        if let Some(why) = wrong(&rule.program, node) {
             errors.push(Error::invalid(&at.child("rule"), rule.source.as_str(), format!("compilation failed: {why}")));
         }
-        if let Some(Err(why)) = &rule.message_expression {
+        if let Some(why) = rule.message_expression.as_ref().and_then(|program| wrong(program, node)) {
             let detail = format!("messageExpression compilation failed: {why}");
             errors.push(Error::invalid(&at.child("messageExpression"), "", detail));
         }
@@ -42,6 +42,18 @@ fn compiled(node: &Node, path: &Path, errors: &mut Errors) {
     }
     if let Some(items) = &node.items {
         compiled(items, &path.child("items"), errors);
+    }
+}
+
+/// Why a program is none, or speaks of what the schema does not declare.
+fn wrong(program: &Result<Program, String>, node: &Node) -> Option<String> {
+    match program {
+        Err(why) => Some(why.clone()),
+        Ok(program) => {
+            let shape: &dyn Shape = node;
+            let field = program.undefined_field(&[("self", shape), ("oldSelf", shape)])?;
+            Some(format!("undefined field '{field}'"))
+        }
     }
 }
 
@@ -260,5 +272,12 @@ impl Shape for Node {
             List::Map(keys) => keys,
             _ => &[],
         }
+    }
+
+    fn lacks(&self, name: &str) -> bool {
+        // Every resource has these, whether they are declared or not.
+        let own = self.embeds && ["apiVersion", "kind", "metadata"].contains(&name);
+        let open = self.preserves || matches!(self.additional, Additional::Any | Additional::Of(_));
+        self.kind == Kind::Object && !self.properties.is_empty() && !open && !own && !self.properties.contains_key(name)
     }
 }

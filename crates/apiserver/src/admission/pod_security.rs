@@ -1,7 +1,11 @@
 //! PodSecurity: pods keep to the Pod Security Standards that the labels of their namespace name (KEP-2579).
 //!
 //! What is enforced holds for pods. Workloads are accepted whatever their template says, with a warning when its pods would be
-//! refused or are unwelcome. A namespace that asks for more than before is accepted with warnings of the pods that it has.
+//! refused or are unwelcome. A namespace that asks for more than before is accepted with warnings of the pods that it has. What no label
+//! says, and whom none of it concerns, stands in a [`Configuration`].
+
+mod configuration;
+mod counts;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,6 +18,8 @@ use registry::{Admission, ListOptions, Operation, Request};
 use serde_json::Value;
 
 use super::{find, forbidden, is, text};
+pub(crate) use configuration::Configuration;
+use counts::{Counted, Mode};
 
 /// Where the kinds that make pods keep their template.
 const TEMPLATES: [(&str, &str, &str); 8] = [
@@ -36,7 +42,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// After so many pods others get their turn.
 const AT_ONCE: usize = 50;
 
-pub(super) struct PodSecurity;
+pub(super) struct PodSecurity(pub(super) Configuration);
 
 fn template_of(a: &Request<'_>) -> Option<&'static str> {
     let own = TEMPLATES.iter().find(|(group, plural, _)| is(a, group, plural));
@@ -59,25 +65,44 @@ impl Admission for PodSecurity {
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let Some(object) = a.object() else { return Ok(()) };
         if is(a, "", "namespaces") {
-            return check_namespace(a, object).await;
+            return self.check_namespace(a, object).await;
         }
-        if !has_policy(a).await {
+        let (counted, configuration) = (Counted::of(a, template_of(a).is_some()), &self.0);
+        if configuration.defaults == Policy::default() && !has_policy(a).await {
+            counts::evaluated(counted, Mode::Enforce, configuration.defaults.enforce, true);
             return Ok(());
         }
+        if let Some(why) = configuration.exempts(a.namespace, &a.context().user.name) {
+            return exempt(a, counted, why);
+        }
         let Some(namespace) = find(a, "", "namespaces", "", a.namespace).await else { return Ok(()) };
-        let (policy, _) = policy_of(&namespace);
-        match template_of(a) {
-            Some(path) => {
-                let template = object.pointer(path).and_then(Subject::of_value);
+        let (policy, _) = self.policy_of(&namespace);
+        let path = template_of(a);
+        let template = path.map_or(Some(object), |path| object.pointer(path));
+        if let Some(template) = template
+            && configuration.exempts_class(text(template, "/spec/runtimeClassName"))
+        {
+            return exempt(a, counted, "runtimeClass");
+        }
+        match path {
+            Some(_) => {
+                let template = template.and_then(Subject::of_value);
                 if let Some(template) = &template {
-                    audit(a, &policy, template);
-                    warn(a, &policy, template);
+                    audit(a, counted, &policy, template);
+                    warn(a, counted, &policy, template);
                 }
                 Ok(())
             }
-            None => check_pod(a, &policy, object),
+            None => check_pod(a, counted, &policy, object),
         }
     }
+}
+
+/// None of it concerns the request; the audit is told why.
+fn exempt(a: &Request<'_>, counted: Counted, why: &str) -> Result<(), Status> {
+    counts::exempted(counted);
+    a.context().annotations.add(format!("{}exempt", policy::PREFIX), why);
+    Ok(())
 }
 
 /// Whether the namespace has labels of policies, by its encoded form: most have none.
@@ -87,13 +112,10 @@ async fn has_policy(a: &Request<'_>) -> bool {
     namespace.is_ok_and(|namespace| memchr::memmem::find(&namespace.json, policy::PREFIX.as_bytes()).is_some())
 }
 
-fn policy_of(namespace: &Value) -> (Policy, Errors) {
-    Policy::of(|key| meta::label(namespace, key))
-}
-
-fn check_pod(a: &Request<'_>, policy: &Policy, pod: &Value) -> Result<(), Status> {
+fn check_pod(a: &Request<'_>, counted: Counted, policy: &Policy, pod: &Value) -> Result<(), Status> {
     let enforce = policy.enforce;
     if [enforce, policy.warn, policy.audit].iter().all(|rule| rule.level == Level::Privileged) {
+        counts::evaluated(counted, Mode::Enforce, enforce, true);
         return Ok(());
     }
     if a.operation == Operation::Update && a.old.is_some_and(|old| !matters(pod, old)) {
@@ -101,12 +123,13 @@ fn check_pod(a: &Request<'_>, policy: &Policy, pod: &Value) -> Result<(), Status
     }
     let pod = Subject::of_value(pod).ok_or_else(|| Status::bad_request("failed to decode pod"))?;
     a.context().annotations.add(format!("{}enforce-policy", policy::PREFIX), enforce.to_string());
-    audit(a, policy, &pod);
+    audit(a, counted, policy, &pod);
     let found = enforce.violations(&pod);
+    counts::evaluated(counted, Mode::Enforce, enforce, found.is_empty());
     if !found.is_empty() {
         return Err(forbidden(a, format!("violates PodSecurity \"{enforce}\": {}", details(&found))));
     }
-    warn(a, policy, &pod);
+    warn(a, counted, policy, &pod);
     Ok(())
 }
 
@@ -116,13 +139,18 @@ fn would_violate(rule: Rule, pod: &Subject) -> Option<String> {
     (!found.is_empty()).then(|| format!("would violate PodSecurity \"{rule}\": {}", details(&found)))
 }
 
-fn warn(a: &Request<'_>, policy: &Policy, pod: &Subject) {
-    would_violate(policy.warn, pod).into_iter().for_each(|text| a.context().warnings.push(text));
+fn warn(a: &Request<'_>, counted: Counted, policy: &Policy, pod: &Subject) {
+    if let Some(text) = would_violate(policy.warn, pod) {
+        counts::evaluated(counted, Mode::Warn, policy.warn, false);
+        a.context().warnings.push(text);
+    }
 }
 
-fn audit(a: &Request<'_>, policy: &Policy, pod: &Subject) {
-    let key = format!("{}audit-violations", policy::PREFIX);
-    would_violate(policy.audit, pod).into_iter().for_each(|text| a.context().annotations.add(key.as_str(), text));
+fn audit(a: &Request<'_>, counted: Counted, policy: &Policy, pod: &Subject) {
+    if let Some(text) = would_violate(policy.audit, pod) {
+        counts::evaluated(counted, Mode::Audit, policy.audit, false);
+        a.context().annotations.add(format!("{}audit-violations", policy::PREFIX), text);
+    }
 }
 
 /// Whether a change of a pod is one that the standards care about: other containers, other images, other annotations of seccomp.
@@ -148,22 +176,29 @@ fn matters(new: &Value, old: &Value) -> bool {
         || list(new, "ephemeralContainers").iter().any(debug)
 }
 
-/// Labels are valid, unless they were wrong before. Pods that a new rule would refuse are told.
-async fn check_namespace(a: &Request<'_>, namespace: &Value) -> Result<(), Status> {
-    let (new, errors) = policy_of(namespace);
-    let (old, known) = a.old.map(policy_of).unwrap_or_default();
-    if !errors.is_empty() && errors != known {
-        let def = &a.resource.def;
-        return Err(Status::invalid(&def.group, &def.kind, meta::name(namespace), &errors));
+impl PodSecurity {
+    fn policy_of(&self, namespace: &Value) -> (Policy, Errors) {
+        self.0.defaults.with(|key| meta::label(namespace, key))
     }
-    let (rule, before) = (new.enforce, old.enforce);
-    let milder = rule.version == before.version && rule.level <= before.level;
-    if a.operation == Operation::Update && rule != before && rule.level != Level::Privileged && !milder {
-        for warning in existing(a, meta::name(namespace), rule).await {
-            a.context().warnings.push(warning);
+
+    /// Labels are valid, unless they were wrong before. Pods that a new rule would refuse are told.
+    async fn check_namespace(&self, a: &Request<'_>, namespace: &Value) -> Result<(), Status> {
+        let (new, errors) = self.policy_of(namespace);
+        let (old, known) = a.old.map(|old| self.policy_of(old)).unwrap_or_default();
+        if !errors.is_empty() && errors != known {
+            let def = &a.resource.def;
+            return Err(Status::invalid(&def.group, &def.kind, meta::name(namespace), &errors));
         }
+        let (rule, before) = (new.enforce, old.enforce);
+        let milder = rule.version == before.version && rule.level <= before.level;
+        let exempt = self.0.exempts(meta::name(namespace), "").is_some();
+        if a.operation == Operation::Update && rule != before && rule.level != Level::Privileged && !milder && !exempt {
+            for warning in existing(a, meta::name(namespace), rule).await {
+                a.context().warnings.push(warning);
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What there is to say of the pods of a namespace under a new rule.

@@ -1,7 +1,6 @@
 //! A request, forwarded to the server of its group version.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::Status;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -11,9 +10,6 @@ use crate::body::{Body, RequestBody};
 use crate::call::{Call, Inner};
 use crate::proxy::outbound;
 use crate::{remote, respond};
-
-/// Time to reach the server.
-const DIAL: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Sends a request to another API server, and its answer back as it comes: watches and upgrades included.
@@ -34,23 +30,31 @@ impl Inner {
             return Ok(unavailable());
         }
         let endpoint = self.servers.endpoint(remote);
-        let dialled = tokio::time::timeout(DIAL, endpoint.dial(&self.registry)).await.unwrap_or(Err(remote::Error::Timeout));
-        let stream = match dialled {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(group = remote.group, version = remote.version, %error, "an API server cannot be reached");
-                self.servers.doubted.notify_one();
-                return Ok(unavailable());
-            }
-        };
         let authority = endpoint.target().authority();
         let mut request = outbound::request(call.parts, path, &authority, body).map_err(Status::internal)?;
         name_user(request.headers_mut(), &call.user);
+        if !streaming::is_upgrade(&call.parts.headers) {
+            let answer = endpoint.forward(&self.registry, request).await;
+            return answer.map(outbound::passed_on).or_else(|error| self.failed(remote, &error));
+        }
+        let dialled =
+            tokio::time::timeout(remote::DIAL, endpoint.dial(&self.registry)).await.unwrap_or(Err(remote::Error::Timeout));
+        let stream = match dialled {
+            Ok(stream) => stream,
+            Err(error) => return self.failed(remote, &error),
+        };
         let sent = outbound::exchange(stream, request, call.parts, &self.tasks, call.ongoing.clone()).await;
-        sent.map_err(|error| {
-            self.servers.doubted.notify_one();
-            Status::service_unavailable(format!("error trying to reach service: {error}"))
-        })
+        sent.or_else(|error| self.failed(remote, &remote::Error::Http(error.to_string())))
+    }
+
+    /// What is answered for a server that is not there, or breaks off. Whether it is there is looked at again.
+    fn failed(&self, remote: &Remote, error: &remote::Error) -> Result<Response<Body>, Status> {
+        tracing::debug!(group = remote.group, version = remote.version, %error, "an API server cannot be reached");
+        self.servers.doubted.notify_one();
+        match error {
+            remote::Error::Http(why) => Err(Status::service_unavailable(format!("error trying to reach service: {why}"))),
+            _ => Ok(unavailable()),
+        }
     }
 }
 

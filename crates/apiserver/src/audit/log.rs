@@ -4,31 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base::metrics::Page;
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, mpsc};
+
+use super::counts;
 
 /// Events that wait to be written. Who has one more waits with it: none is lost for want of room.
 const WAITING: usize = 4096;
 /// Events that are written at once.
 const BATCH: usize = 256;
+const PLUGIN: &str = "log";
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-static LOST: LazyLock<Counter> = LazyLock::new(|| {
-    let help = "Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.";
-    Page::Server.register("apiserver_audit_error", help, Counter::default())
-});
-static TOLD: LazyLock<Counter> = LazyLock::new(|| {
-    Page::Server.register(
-        "apiserver_audit_event",
-        "Counter of audit events generated and sent to the audit backend.",
-        Counter::default(),
-    )
-});
 
 /// Where the log is, and how much of it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +68,7 @@ impl Log {
                 let Ok((same, failed)) = written.await else { return };
                 file = same;
                 if let Err((count, error)) = failed {
-                    LOST.inc_by(count as u64);
+                    counts::lost(PLUGIN, count);
                     tracing::error!(%error, count, "audit events cannot be written");
                 }
             }
@@ -104,8 +93,9 @@ impl Log {
 }
 
 fn count(told: bool) {
-    let counter = if told { &TOLD } else { &LOST };
-    counter.inc();
+    if !told {
+        counts::lost(PLUGIN, 1);
+    }
 }
 
 /// A file that is begun anew when it is large.

@@ -32,6 +32,9 @@ pub enum Error {
     /// For somebody else.
     #[error("token audiences do not match the wanted ones")]
     Audience,
+    /// What another issuer has signed is not good.
+    #[error("oidc: {0}")]
+    Oidc(#[from] super::oidc::Error),
     /// The account, or what the token is bound to, is gone.
     #[error("{0} has been deleted or replaced")]
     Gone(String),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::tasks::{OnFailure, Tasks};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
@@ -11,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::body::{Body, RequestBody};
+use crate::body::{Body, BoxError, RequestBody};
 use crate::metrics::load::Ongoing;
 
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -80,10 +81,19 @@ pub(crate) async fn exchange(
         }
         return Ok(Response::from_parts(parts, Body::Empty));
     }
+    Ok(passed_on(response))
+}
+
+/// The answer of another server, without what concerns the connection to it.
+pub(crate) fn passed_on<B>(response: Response<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
     parts.headers.remove(CONNECTION);
-    Ok(Response::from_parts(parts, Body::Proxied(body.map_err(Into::into).boxed_unsync())))
+    Response::from_parts(parts, Body::Proxied(body.map_err(Into::into).boxed_unsync()))
 }
 
 fn strip(headers: &mut HeaderMap) {

@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 use super::resolve::{self, Address};
 use super::target::authority;
 use super::{Error, Target, trust};
+use crate::body::RequestBody;
 
 /// Connections that are kept for the next calls, and for how long.
 const KEPT: usize = 25;
@@ -51,20 +52,40 @@ pub(crate) struct Endpoint {
     target: Target,
     identity: Option<Arc<Resolver>>,
     tls: OnceCell<Arc<ClientConfig>>,
-    kept: Mutex<Vec<Kept>>,
-    tasks: Tasks,
+    kept: Mutex<Vec<Kept<Full<Bytes>>>>,
+    /// The same for requests whose bodies stream.
+    pub(super) streams: Mutex<Vec<Kept<RequestBody>>>,
+    pub(super) tasks: Tasks,
 }
 
 /// A connection on which nothing is under way.
-struct Kept {
-    address: Address,
-    sender: SendRequest<Full<Bytes>>,
-    since: Instant,
+pub(super) struct Kept<B> {
+    pub(super) address: Address,
+    pub(super) sender: SendRequest<B>,
+    pub(super) since: Instant,
+}
+
+impl<B> Kept<B> {
+    /// A kept connection to one of these addresses, the one that was used last. What is too old, or leads where nobody is any more,
+    /// is closed.
+    pub(super) fn take(kept: &Mutex<Vec<Self>>, addresses: &[Address]) -> Option<Self> {
+        let mut kept = kept.lock();
+        kept.retain(|one| !one.sender.is_closed() && one.since.elapsed() < KEPT_FOR && addresses.contains(&one.address));
+        kept.pop()
+    }
+
+    /// Keeps it for the next call, from now on.
+    pub(super) fn put(self, kept: &Mutex<Vec<Self>>) {
+        let mut kept = kept.lock();
+        if kept.len() < KEPT {
+            kept.push(Self { since: Instant::now(), ..self });
+        }
+    }
 }
 
 impl Endpoint {
     pub(super) fn new(target: Target, identity: Option<Arc<Resolver>>, tasks: Tasks) -> Self {
-        Self { target, identity, tls: OnceCell::new(), kept: Mutex::default(), tasks }
+        Self { target, identity, tls: OnceCell::new(), kept: Mutex::default(), streams: Mutex::default(), tasks }
     }
 
     /// What is called.
@@ -94,7 +115,7 @@ impl Endpoint {
 
     async fn exchange(&self, registry: &Registry, request: Request<Full<Bytes>>, most: usize) -> Result<Response<Bytes>, Error> {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
-        while let Some(mut kept) = self.take(&addresses) {
+        while let Some(mut kept) = Kept::take(&self.kept, &addresses) {
             // It may have been closed just now: what nobody has begun to answer is sent on another one.
             match kept.sender.send_request(request.clone()).await {
                 Ok(response) => return self.finish(kept.address, kept.sender, response, most).await,
@@ -124,23 +145,12 @@ impl Endpoint {
     ) -> Result<Response<Bytes>, Error> {
         let (parts, body) = response.into_parts();
         let body = read(body, most).await?;
-        let mut kept = self.kept.lock();
-        if kept.len() < KEPT {
-            kept.push(Kept { address, sender, since: Instant::now() });
-        }
+        Kept { address, sender, since: Instant::now() }.put(&self.kept);
         Ok(Response::from_parts(parts, body))
     }
 
-    /// A kept connection to one of these addresses, the one that was used last. What is too old, or leads where nobody is any more,
-    /// is closed.
-    fn take(&self, addresses: &[Address]) -> Option<Kept> {
-        let mut kept = self.kept.lock();
-        kept.retain(|one| !one.sender.is_closed() && one.since.elapsed() < KEPT_FOR && addresses.contains(&one.address));
-        kept.pop()
-    }
-
     /// Dials the addresses, from any of them on, until one answers.
-    async fn dial_one_of(&self, mut addresses: Vec<Address>) -> Result<(Address, TlsStream<TcpStream>), Error> {
+    pub(super) async fn dial_one_of(&self, mut addresses: Vec<Address>) -> Result<(Address, TlsStream<TcpStream>), Error> {
         let first = RandomState::new().hash_one(0) as usize % addresses.len().max(1);
         addresses.rotate_left(first);
         let mut failed = Error::Target("there is no address to dial".to_owned());
@@ -189,7 +199,7 @@ fn connect_error(error: &std::io::Error) -> String {
 }
 
 /// An error of HTTP with its cause.
-fn failure(error: &hyper::Error) -> Error {
+pub(super) fn failure(error: &hyper::Error) -> Error {
     use std::error::Error as _;
     if error.is_incomplete_message() {
         return Error::Http("unexpected EOF".to_owned());

@@ -46,6 +46,14 @@ impl Target {
         Ok(Self { place, path, ca_bundle: ca_bundle(config)?, unverified: false })
     }
 
+    /// The target of a URL, and the path and query of it.
+    pub(crate) fn of_url(url: &str, ca_bundle: Option<String>) -> Result<(Self, String), Error> {
+        let (place, path) = of_url(url)?;
+        let query = url.parse::<Uri>().ok().and_then(|uri| uri.query().map(str::to_owned));
+        let whole = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+        Ok((Self { place, path, ca_bundle, unverified: false }, whole))
+    }
+
     /// The name that its certificate has to be for.
     pub(crate) fn server_name(&self) -> String {
         match &self.place {
@@ -74,10 +82,15 @@ pub(crate) fn authority(host: &str, port: u16) -> String {
 
 /// The certificates of a `caBundle`, none when it is left out.
 pub(crate) fn ca_bundle(config: &Value) -> Result<Option<String>, Error> {
-    use base64::Engine as _;
     let Some(text) = config["caBundle"].as_str().filter(|text| !text.is_empty()) else { return Ok(None) };
+    ca_data(text).map(Some)
+}
+
+/// Certificates in base64.
+pub(super) fn ca_data(text: &str) -> Result<String, Error> {
+    use base64::Engine as _;
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| Error::Roots(error.to_string()))?;
-    String::from_utf8(bytes).map(Some).map_err(|error| Error::Roots(error.to_string()))
+    String::from_utf8(bytes).map_err(|error| Error::Roots(error.to_string()))
 }
 
 fn of_url(url: &str) -> Result<(Place, String), Error> {

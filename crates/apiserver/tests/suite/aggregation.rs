@@ -232,6 +232,13 @@ async fn watches_are_passed_on_as_they_come() {
 async fn what_is_not_there_is_unavailable() {
     let (server, wardle) = started().await;
     let api = &server.api;
+    // Requests one after the other share a connection.
+    let first = wardle.https.connections.load(std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..20 {
+        assert_eq!(admin(api, "GET /apis/wardle.example.com/v1/namespaces/ns/flunders/f").await.code, 201);
+    }
+    let all = wardle.https.connections.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(all < first + 5, "{} connections", all - first);
     wardle.https.tasks.token().cancel();
     let path = "/apis/wardle.example.com/v1/namespaces/ns/flunders/f";
     // The first request that fails is what makes it known.

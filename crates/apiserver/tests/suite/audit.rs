@@ -1,8 +1,16 @@
 //! The audit log, as a policy says.
 
-use apiserver::{AuditOptions, LogOptions};
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::{AuditOptions, LogOptions, WebhookOptions};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt, Empty};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::https::Https;
 use crate::server::{admin, ask, config_map, namespace, start_with};
 
 const POLICY: &str = "
@@ -22,7 +30,7 @@ async fn what_the_policy_says_is_told() {
     let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
     std::fs::write(&policy, POLICY).unwrap();
     let log = LogOptions { path: path.clone(), ..LogOptions::default() };
-    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log })).await;
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log: Some(log), webhook: None })).await;
     let api = &server.api;
     namespace(api, "n").await;
     let maps = "/api/v1/namespaces/n/configmaps";
@@ -76,7 +84,7 @@ async fn what_violates_the_standards_is_told() {
     let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
     std::fs::write(&policy, POLICY).unwrap();
     let log = LogOptions { path: path.clone(), ..LogOptions::default() };
-    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log })).await;
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log: Some(log), webhook: None })).await;
     let api = &server.api;
     crate::server::populated_namespace(api, "n").await;
     let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/audit": "baseline"}}});
@@ -106,7 +114,7 @@ async fn watches_are_told_twice() {
     let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
     std::fs::write(&policy, "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata, verbs: [watch]}]}").unwrap();
     let log = LogOptions { path: path.clone(), ..LogOptions::default() };
-    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log })).await;
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log: Some(log), webhook: None })).await;
     let stages = async |last: &str| loop {
         let text = std::fs::read_to_string(&path).unwrap();
         let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -120,4 +128,55 @@ async fn watches_are_told_twice() {
     assert_eq!(stages("ResponseStarted").await, ["RequestReceived", "ResponseStarted"]);
     drop(watch);
     assert_eq!(stages("ResponseComplete").await, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+}
+
+/// Events are sent many at once, and again when the webhook has not taken them.
+#[tokio::test]
+async fn a_webhook_is_sent_what_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    let rules = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata, resources: [{group: ''}], verbs: [create]}]}";
+    std::fs::write(&policy, rules).unwrap();
+    // Batches, the first of which is refused.
+    let batches: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let seen = batches.clone();
+    let https = Https::start("localhost", None, 0, move |request, _| {
+        let seen = seen.clone();
+        Box::pin(async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let mut batches = seen.lock();
+            batches.push(serde_json::from_slice(&body).unwrap());
+            let code = if batches.len() == 1 { 500 } else { 200 };
+            Response::builder().status(code).body(Empty::<Bytes>::new().boxed()).unwrap()
+        })
+    });
+    let https = https.await;
+    let webhook = WebhookOptions {
+        file: https.kubeconfig(dir.path()),
+        buffer: 100,
+        batch: 3,
+        wait: Duration::from_millis(200),
+        backoff: Duration::from_millis(10),
+    };
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log: None, webhook: Some(webhook) })).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/configmaps\n\n{}", config_map(name))).await.code, 201);
+    }
+    let names = |batch: &Value| -> Vec<String> {
+        let items = batch["items"].as_array().unwrap();
+        items.iter().map(|event| event["objectRef"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = loop {
+        let all = batches.lock().clone();
+        // The first batch was sent twice.
+        if all.iter().skip(1).map(|batch| names(batch).len()).sum::<usize>() == 4 {
+            break all;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((&all[0]["kind"], &all[0]["apiVersion"]), (&json!("EventList"), &json!("audit.k8s.io/v1")));
+    assert_eq!(names(&all[0]), names(&all[1]), "what was refused is sent again");
+    assert_eq!(all[1..].iter().flat_map(names).collect::<Vec<_>>(), ["n", "a", "b", "c"]);
 }

@@ -1,16 +1,19 @@
 //! A server over TLS, which the API server calls.
 
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Peer, Request as Identity, Resolver, Verifier};
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 /// What is answered, some time.
@@ -22,6 +25,8 @@ pub(crate) struct Https {
     /// Who vouches for it.
     pub(crate) authority: Arc<Authority>,
     pub(crate) tasks: Tasks,
+    /// Connections so far.
+    pub(crate) connections: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Https {
@@ -41,8 +46,11 @@ impl Https {
         let port = listener.local_addr().unwrap().port();
         let (tasks, _failures) = Tasks::root();
         let (connections, handler) = (tasks.clone(), Arc::new(handler));
+        let count: Arc<std::sync::atomic::AtomicUsize> = Arc::default();
+        let counted = count.clone();
         tasks.spawn_until_cancelled("https", OnFailure::Log, async move {
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let (acceptor, handler, verifier) = (acceptor.clone(), handler.clone(), verifier.clone());
                 connections.spawn_until_cancelled("connection", OnFailure::Log, async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return Ok::<_, Infallible>(()) };
@@ -61,6 +69,18 @@ impl Https {
             }
             Ok::<_, Infallible>(())
         });
-        Self { port, authority, tasks }
+        Self { port, authority, tasks, connections: count }
+    }
+    /// Writes a kubeconfig that leads to it, with the token `secret`.
+    pub(crate) fn kubeconfig(&self, directory: &Path) -> PathBuf {
+        let bundle = base64::engine::general_purpose::STANDARD.encode(self.authority.bundle());
+        let cluster = json!({"server": format!("https://localhost:{}/review", self.port), "certificate-authority-data": bundle});
+        let config = json!({"kind": "Config", "apiVersion": "v1", "current-context": "hook",
+            "contexts": [{"name": "hook", "context": {"cluster": "hook", "user": "apiserver"}}],
+            "clusters": [{"name": "hook", "cluster": cluster}],
+            "users": [{"name": "apiserver", "user": {"token": "secret"}}]});
+        let path = directory.join("kubeconfig");
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Answer, admin, ask, populated_namespace, start};
+use crate::server::{Answer, admin, ask, populated_namespace, start, start_with};
 
 fn warnings(answer: &Answer) -> Vec<String> {
     answer.headers.get_all("warning").iter().map(|value| value.to_str().unwrap().to_owned()).collect()
@@ -111,4 +111,40 @@ async fn mounted_tokens_are_extended() {
     };
     assert_eq!(claims(3607).await, (31_536_000, Some(3607)));
     assert_eq!(claims(3600).await, (3600, None));
+}
+
+/// KEP-2579: "cluster-wide defaults and exemptions" by the configuration of the plugin.
+#[tokio::test]
+async fn defaults_hold_for_all_but_those_who_are_exempt() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("admission.yaml");
+    let configuration = json!({"apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+        "defaults": {"enforce": "baseline"},
+        "exemptions": {"namespaces": ["system"], "usernames": ["root"], "runtimeClasses": ["kata"]}});
+    let whole = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "PodSecurity", "configuration": configuration}]});
+    std::fs::write(&file, whole.to_string()).unwrap();
+    let server = start_with(|options| options.admission = Some(file)).await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    populated_namespace(api, "system").await;
+    let create = async |user: &str, namespace: &str, pod: &Value| {
+        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        let user = registry::User { name: user.into(), groups: vec!["system:masters".into()], ..registry::User::default() };
+        let request = http::Request::post(path).body(http_body_util::Full::<bytes::Bytes>::from(pod.to_string())).unwrap();
+        tower::Service::call(&mut api.as_user(user), request).await.unwrap().status().as_u16()
+    };
+    let bad = pod("p", json!({"privileged": true}));
+    assert_eq!(create("jane", "n", &bad).await, 403);
+    assert_eq!(create("jane", "system", &bad).await, 201);
+    assert_eq!(create("root", "n", &bad).await, 201);
+    label(api, json!({"enforce": "privileged"})).await;
+    assert_eq!(create("jane", "n", &bad).await, 201, "labels say otherwise");
+    let page = String::from_utf8(admin(api, "GET /metrics").await.body.to_vec()).unwrap();
+    for line in [
+        "pod_security_evaluations_total{decision=\"deny\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"latest\",request_operation=\"create\",resource=\"pod\",subresource=\"\"}",
+        "pod_security_exemptions_total{request_operation=\"create\",resource=\"pod\",subresource=\"\"}",
+    ] {
+        assert!(page.contains(line), "{line} is not in {page}");
+    }
 }

@@ -24,7 +24,9 @@ pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
         public_address: "127.0.0.1:6443".into(),
         domain: "cluster.local".into(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
-        anonymous,
+        authentication: apiserver::authn::Options::anonymous(anonymous),
+        admission: None,
+        authorization: Default::default(),
         audit: None,
         build: apiserver::Build::default(),
         registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
@@ -63,7 +65,7 @@ pub(crate) async fn serve() -> Server {
 
 /// A server over an empty store.
 pub(crate) async fn start(anonymous: bool) -> Server {
-    start_with(|options| options.anonymous = anonymous).await
+    start_with(|options| options.authentication.anonymous = anonymous).await
 }
 
 /// The same, with other options.

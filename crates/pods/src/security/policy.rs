@@ -22,7 +22,12 @@ impl Policy {
     /// Reads labels. Wrong ones are told, and a policy follows all the same: a wrong level is the strictest one for what is enforced,
     /// and the mildest for what is only told; a wrong version is the latest.
     pub fn of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> (Self, Errors) {
-        let (mut policy, mut errors) = (Self::default(), Errors::new());
+        Self::default().with(label)
+    }
+
+    /// The same, where what no label says is as it is here.
+    pub fn with<'a>(self, label: impl Fn(&str) -> Option<&'a str>) -> (Self, Errors) {
+        let (mut policy, mut errors) = (self, Errors::new());
         let modes = [
             ("enforce", &mut policy.enforce, Level::Restricted),
             ("audit", &mut policy.audit, Level::Privileged),
@@ -52,11 +57,13 @@ fn wrong(key: &str, value: &str, detail: &str) -> Error {
     Error::invalid(&Path::new("metadata").child("labels").key(key), value, detail)
 }
 
-fn level(name: &str) -> Option<Level> {
+/// A level by its name.
+pub fn level(name: &str) -> Option<Level> {
     [Level::Privileged, Level::Baseline, Level::Restricted].into_iter().find(|level| level.as_str() == name)
 }
 
-fn version(name: &str) -> Option<Version> {
+/// A version by its name.
+pub fn version(name: &str) -> Option<Version> {
     if name == "latest" {
         return Some(Version::Latest);
     }

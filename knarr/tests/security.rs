@@ -1,10 +1,13 @@
-//! Secrets that are encrypted where they are stored.
+//! What protects a cluster, as its owner sets it up: Secrets that are encrypted where they are stored, tokens of another issuer.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
 
-use testing::{Cluster, Outcome};
+use apiserver::TokenKeys;
+use base::tls::{Authority, Request};
+use serde_json::json;
+use testing::{Background, Cluster, Outcome, programs};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -92,4 +95,63 @@ fn secrets_are_encrypted_at_rest() {
     c.k("create configmap map --from-literal=text=Jw5tHc1Xe0Ga");
     assert!(!is_below(&store, "Jw5tHc1Xe0Ga"));
     assert_eq!(c.k("get secret hidden -o jsonpath={.data.text}"), hidden);
+}
+
+const ISSUER: &str = "https://127.0.0.1:9446";
+
+/// Starts an issuer of tokens below a directory, which also has the certificate of its authority, and returns its keys.
+fn issuer(c: &Cluster) -> (Background, TokenKeys) {
+    let (directory, keys) = (c.scratch(), TokenKeys::in_memory(ISSUER).unwrap());
+    let authority = Authority::in_memory("issuer").unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let identity = authority.issue(&Request::Server { name: "issuer".to_owned(), sans: names }).unwrap();
+    fs::create_dir_all(directory.join("documents/.well-known")).unwrap();
+    let discovery = json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys")}).to_string();
+    for (file, text) in [
+        ("issuer.crt", identity.certificate.as_str()),
+        ("issuer.key", &identity.key),
+        ("issuer-ca.crt", authority.bundle()),
+        ("documents/.well-known/openid-configuration", &discovery),
+        ("documents/keys", &keys.key_set().to_string()),
+    ] {
+        fs::write(directory.join(file), text).unwrap();
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/security/issuer.py");
+    let mut command = c.patient_command(&programs::python());
+    let server = Background::spawn(command.args(["-u", script]).env("DOCUMENTS", directory));
+    server.line("LISTENING");
+    (server, keys)
+}
+
+#[test]
+fn tokens_of_another_issuer() {
+    let mut c = Cluster::prepare(KNARR);
+    let (_issuer, keys) = issuer(&c);
+    let authority = c.scratch().join("issuer-ca.crt").display().to_string();
+    let flags = ["--oidc-client-id", "kubernetes", "--oidc-groups-claim", "groups", "--oidc-signing-algs", "ES256"];
+    let flags: Vec<&str> = ["--oidc-issuer-url", ISSUER, "--oidc-ca-file", &authority].into_iter().chain(flags).collect();
+    c.start_server_with(&flags);
+    let file = c.scratch().join("jane.kubeconfig");
+    fs::copy(c.kubeconfig(), &file).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    let become_jane = |audience: &str| {
+        let claims = json!({"iss": ISSUER, "sub": "jane", "aud": audience, "exp": now + 600, "groups": ["dev"]});
+        let token = keys.issue(&claims).unwrap();
+        c.k(&format!("config --kubeconfig {} set-credentials jane --token {token}", file.display()));
+        c.k(&format!("config --kubeconfig {} set-context --current --user jane", file.display()));
+    };
+    let jane = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        Outcome::of(c.kubectl_command(&arguments).env("KUBECONFIG", &file))
+    };
+    become_jane("kubernetes");
+    let who = jane("auth whoami -o jsonpath={.status.userInfo.username}|{.status.userInfo.groups}");
+    assert_eq!(who.stdout, format!("{ISSUER}#jane|[\"dev\",\"system:authenticated\"]"), "{who:?}");
+    let refused = jane("get configmaps");
+    assert!(refused.stderr.contains(&format!("User \"{ISSUER}#jane\" cannot list resource \"configmaps\"")), "{refused:?}");
+    c.k("create rolebinding dev --clusterrole=view --group=dev");
+    assert_eq!(jane("get configmaps").code, Some(0));
+    assert_ne!(jane("create configmap a").code, Some(0));
+    become_jane("somebody-else");
+    assert!(jane("get configmaps").stderr.contains("Unauthorized"));
 }

@@ -1,0 +1,133 @@
+//! One issuer: where its keys are, the keys, and the check of its tokens.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use jiff::Timestamp;
+use registry::{Registry, User};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::Error;
+use super::configuration::Authenticator;
+use super::jwt::{KeySet, KeySetError, Token};
+use crate::remote::{self, Limits, Remotes, Target};
+
+/// What the issuer is given for each of its documents.
+const LIMITS: Limits = Limits { time: Duration::from_secs(10), bytes: 1 << 20 };
+/// Time between two looks at an issuer's keys, so that tokens with keys that nobody knows do not wear it out.
+const RENEWAL: Duration = Duration::from_secs(1);
+/// How much earlier than `nbf` a token may be used: clocks differ.
+const LEEWAY: i64 = 300;
+
+/// Why an issuer's keys cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfetched {
+    #[error(transparent)]
+    Target(remote::Error),
+    #[error("Get {url:?}: {source}")]
+    Get { url: String, source: remote::Error },
+    #[error("Get {url:?}: status {code}")]
+    Status { url: String, code: u16 },
+    #[error("invalid discovery document: {0}")]
+    Document(serde_json::Error),
+    #[error("issuer did not match the issuer returned by provider, expected {expected:?} got {found:?}")]
+    Other { expected: String, found: String },
+    #[error("provider did not return JWKS URL")]
+    NoKeys,
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    #[error(transparent)]
+    Request(#[from] http::Error),
+}
+
+/// An issuer of tokens.
+pub(in crate::authn) struct Issuer {
+    authenticator: Authenticator,
+    remotes: Arc<Remotes>,
+    keys: ArcSwap<KeySet>,
+    /// When the keys were asked for last.
+    asked: Mutex<Option<Instant>>,
+}
+
+impl Issuer {
+    pub(in crate::authn) fn new(authenticator: Authenticator, remotes: Arc<Remotes>) -> Self {
+        Self { authenticator, remotes, keys: ArcSwap::default(), asked: Mutex::default() }
+    }
+
+    /// The issuer as its tokens name it.
+    pub(in crate::authn) fn url(&self) -> &str {
+        &self.authenticator.url
+    }
+
+    /// The user of a token.
+    pub(in crate::authn) async fn verify(&self, registry: &Registry, text: &str) -> Result<User, Error> {
+        let token = Token::parse(text)?;
+        token.is_signed_by(&self.authenticator.algorithms)?;
+        let known = self.keys.load_full();
+        if !known.signed(&token) && !self.renewed(registry, &known).await?.signed(&token) {
+            return Err(Error::Signature);
+        }
+        self.check(&token.claims, Timestamp::now().as_second())?;
+        self.authenticator.mapping.user(&token.claims)
+    }
+
+    fn check(&self, claims: &Value, now: i64) -> Result<(), Error> {
+        let seconds = |claim: &str| claims[claim].as_f64().map(|seconds| seconds as i64);
+        let found: Vec<String> = match &claims["aud"] {
+            Value::String(one) => vec![one.clone()],
+            Value::Array(all) => all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        };
+        let expected = &self.authenticator.audiences;
+        if !found.iter().any(|audience| expected.contains(audience)) {
+            return Err(Error::Audience { expected: expected.clone(), found });
+        }
+        match (seconds("exp"), seconds("nbf")) {
+            (Some(end), _) if now >= end => Err(Error::Expired),
+            (None, _) => Err(Error::Expired),
+            (_, Some(begin)) if now + LEEWAY < begin => Err(Error::NotYet),
+            _ => Ok(()),
+        }
+    }
+
+    /// The issuer's keys, asked for again unless somebody else has just done that.
+    async fn renewed(&self, registry: &Registry, known: &Arc<KeySet>) -> Result<Arc<KeySet>, Error> {
+        let mut asked = self.asked.lock().await;
+        let current = self.keys.load_full();
+        if !Arc::ptr_eq(&current, known) || asked.is_some_and(|asked| asked.elapsed() < RENEWAL) {
+            return Ok(current);
+        }
+        *asked = Some(Instant::now());
+        let fetched = self.fetch(registry).await;
+        let keys = fetched.map_err(|why| Error::Issuer { url: self.url().to_owned(), why: why.to_string() })?;
+        self.keys.store(Arc::new(keys));
+        Ok(self.keys.load_full())
+    }
+
+    async fn fetch(&self, registry: &Registry) -> Result<KeySet, Unfetched> {
+        let discovery = self.get(registry, &self.authenticator.discovery()).await?;
+        let document: Value = serde_json::from_slice(&discovery).map_err(Unfetched::Document)?;
+        let found = document["issuer"].as_str().unwrap_or_default();
+        if found != self.url() {
+            return Err(Unfetched::Other { expected: self.url().to_owned(), found: found.to_owned() });
+        }
+        let uri = document["jwks_uri"].as_str().filter(|uri| !uri.is_empty()).ok_or(Unfetched::NoKeys)?;
+        Ok(KeySet::parse(&self.get(registry, uri).await?)?)
+    }
+
+    async fn get(&self, registry: &Registry, url: &str) -> Result<Bytes, Unfetched> {
+        let (target, path) = Target::of_url(url, self.authenticator.authority.clone()).map_err(Unfetched::Target)?;
+        let request = Request::get(path).body(Full::default())?;
+        let answer = self.remotes.endpoint(&target).call(registry, request, LIMITS).await;
+        let answer = answer.map_err(|source| Unfetched::Get { url: url.to_owned(), source })?;
+        match answer.status().as_u16() {
+            200 => Ok(answer.into_body()),
+            code => Err(Unfetched::Status { url: url.to_owned(), code }),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A webhook that is asked who may do what: it is sent a SubjectAccessReview (`authorization.k8s.io`).
+
+use std::time::Duration;
+
+use cel::Budget;
+use registry::Registry;
+use serde_json::{Map, Value, json};
+
+use super::Attributes;
+use super::configuration::WebhookOptions;
+use crate::kept::Kept;
+use crate::remote::{self, KubeconfigError, Limits, Named, Remotes};
+
+/// Answers that are remembered, and how large one may be.
+const REMEMBERED: usize = 8192;
+const ANSWER: usize = 1 << 20;
+/// What match conditions of a question may cost.
+const BUDGET: u64 = 2_500_000;
+
+/// What somebody thinks of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Opinion {
+    Allow,
+    Deny(String),
+    None(String),
+}
+
+/// Why the webhook has no opinion that counts.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("expression '{0}' must evaluate to bool")]
+    NoBool(String),
+    #[error("expression '{0}' resulted in error: {1}")]
+    Condition(String, cel::Error),
+    #[error(transparent)]
+    Call(#[from] remote::Error),
+}
+
+pub(super) struct Webhook {
+    named: Named,
+    options: WebhookOptions,
+    answers: Kept<String, Opinion>,
+}
+
+impl Webhook {
+    pub(super) fn new(options: WebhookOptions, remotes: &Remotes) -> Result<Self, KubeconfigError> {
+        Ok(Self { named: Named::read(&options.file, remotes)?, options, answers: Kept::new(REMEMBERED) })
+    }
+
+    /// What the webhook thinks, or its failure policy where it does not answer.
+    pub(super) async fn opinion(&self, registry: &Registry, attributes: &Attributes<'_>) -> Opinion {
+        let question = whole(attributes);
+        match self.concerns(&question) {
+            Ok(true) => {}
+            Ok(false) => return Opinion::None(String::new()),
+            Err(failure) => return self.failed(&failure),
+        }
+        let key = question.to_string();
+        if let Some(known) = self.answers.get(&key) {
+            return known;
+        }
+        let review = json!({"apiVersion": format!("authorization.k8s.io/{}", self.options.version), "kind": "SubjectAccessReview",
+            "spec": spec(&question, &self.options.version)});
+        let limits = Limits { time: self.options.timeout, bytes: ANSWER };
+        match self.named.review(registry, &review, limits).await {
+            Err(error) => self.failed(&error.into()),
+            Ok(answer) => {
+                let opinion = opinion(&answer["status"]);
+                if let Some(ttl) = self.good_for(&opinion) {
+                    self.answers.keep(key, opinion.clone(), ttl);
+                }
+                opinion
+            }
+        }
+    }
+
+    fn good_for(&self, opinion: &Opinion) -> Option<Duration> {
+        if *opinion == Opinion::Allow { self.options.authorized } else { self.options.unauthorized }
+    }
+
+    fn failed(&self, why: &Failure) -> Opinion {
+        tracing::warn!(webhook = self.options.name, %why, "the authorization webhook has not answered");
+        match self.options.denies_on_failure {
+            true => Opinion::Deny(String::new()),
+            false => Opinion::None(String::new()),
+        }
+    }
+
+    /// Whether all conditions hold. One that does not is enough to say no; otherwise one that says nothing is a failure.
+    fn concerns(&self, question: &Value) -> Result<bool, Failure> {
+        let (mut budget, mut failure) = (Budget::new(BUDGET), None);
+        for (source, program) in &self.options.conditions {
+            match program.evaluate(&[("request", cel::Value::of(question, None))], &mut budget) {
+                Ok(cel::Value::Bool(false)) => return Ok(false),
+                Ok(cel::Value::Bool(true)) => {}
+                Ok(_) => failure = Some(Failure::NoBool(source.clone())),
+                Err(error) => failure = Some(Failure::Condition(source.clone(), error)),
+            }
+        }
+        failure.map_or(Ok(true), Err)
+    }
+}
+
+/// The question with all its fields, also empty ones, as match conditions see it.
+fn whole(attributes: &Attributes<'_>) -> Value {
+    let user = attributes.user;
+    let mut question = json!({"user": user.name, "groups": user.groups, "uid": user.uid, "extra": user.extra});
+    let (field, about) = match attributes.is_resource {
+        true => (
+            "resourceAttributes",
+            json!({"namespace": attributes.namespace, "verb": attributes.verb, "group": attributes.group,
+                "version": attributes.version, "resource": attributes.resource, "subresource": attributes.subresource,
+                "name": attributes.name}),
+        ),
+        false => ("nonResourceAttributes", json!({"path": attributes.path, "verb": attributes.verb})),
+    };
+    question[field] = about;
+    question
+}
+
+/// The question as it is sent. The groups had another name once.
+fn spec(question: &Value, version: &str) -> Value {
+    fn given(value: &Value) -> Option<Value> {
+        match value {
+            Value::Object(fields) => {
+                let fields: Map<_, _> = fields.iter().filter_map(|(key, value)| Some((key.clone(), given(value)?))).collect();
+                (!fields.is_empty()).then_some(Value::Object(fields))
+            }
+            Value::String(text) if text.is_empty() => None,
+            Value::Array(items) if items.is_empty() => None,
+            other => Some(other.clone()),
+        }
+    }
+    let mut spec = given(question).unwrap_or_default();
+    if let (true, Some(fields)) = (version == "v1beta1", spec.as_object_mut())
+        && let Some(groups) = fields.remove("groups")
+    {
+        fields.insert("group".to_owned(), groups);
+    }
+    spec
+}
+
+fn opinion(status: &Value) -> Opinion {
+    let reason = || status["reason"].as_str().unwrap_or_default().to_owned();
+    match (status["allowed"] == true, status["denied"] == true) {
+        (true, false) => Opinion::Allow,
+        (false, true) => Opinion::Deny(reason()),
+        (false, false) => Opinion::None(reason()),
+        // Both at once is nothing that can be meant.
+        (true, true) => Opinion::Deny("webhook subject access review returned both allow and deny response".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use registry::User;
+
+    #[test]
+    fn questions_and_answers() {
+        let user = User { name: "jane".into(), groups: vec!["dev".into()], ..User::default() };
+        let pods = Attributes {
+            verb: "get",
+            version: "v1",
+            resource: "pods",
+            namespace: "n",
+            is_resource: true,
+            ..Attributes::new(&user)
+        };
+        assert_eq!(
+            spec(&whole(&pods), "v1"),
+            json!({"user": "jane", "groups": ["dev"], "resourceAttributes": {"namespace": "n", "verb": "get", "version": "v1", "resource": "pods"}})
+        );
+        let path = Attributes { verb: "get", path: "/metrics", ..Attributes::new(&user) };
+        assert_eq!(
+            spec(&whole(&path), "v1beta1"),
+            json!({"user": "jane", "group": ["dev"], "nonResourceAttributes": {"path": "/metrics", "verb": "get"}})
+        );
+        let check = |status: Value, expected: Opinion| assert_eq!(opinion(&status), expected, "{status}");
+        check(json!({"allowed": true}), Opinion::Allow);
+        check(json!({"allowed": false, "reason": "r"}), Opinion::None("r".into()));
+        check(json!({"allowed": false, "denied": true, "reason": "r"}), Opinion::Deny("r".into()));
+        check(json!(null), Opinion::None(String::new()));
+    }
+}

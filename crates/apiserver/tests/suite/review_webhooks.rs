@@ -1,0 +1,164 @@
+//! Webhooks that are asked whose a token is, and who may do what.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::https::Https;
+use crate::server::{Server, admin, ask, start_with};
+
+/// A server that knows tokens and decides. It remembers what it was asked.
+struct Hook {
+    https: Https,
+    asked: Arc<Mutex<Vec<Value>>>,
+    directory: tempfile::TempDir,
+}
+
+/// `Bearer jane` is Jane's. She may do what others' rules do not allow: get Secrets. What is called `denied` nobody may do.
+fn answer(review: &Value) -> Value {
+    let status = match review["kind"].as_str() {
+        Some("TokenReview") => match review["spec"]["token"].as_str() {
+            Some("jane") => json!({"authenticated": true, "user": {"username": "jane", "uid": "7", "groups": ["dev"]}}),
+            _ => json!({"authenticated": false}),
+        },
+        _ => {
+            let about = &review["spec"]["resourceAttributes"];
+            match (about["name"].as_str(), about["resource"].as_str()) {
+                (Some("denied"), _) => json!({"allowed": false, "denied": true, "reason": "never"}),
+                (_, Some("secrets")) => json!({"allowed": true}),
+                _ => json!({"allowed": false, "reason": "the hook has no opinion"}),
+            }
+        }
+    };
+    json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "status": status})
+}
+
+impl Hook {
+    async fn start() -> Self {
+        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let seen = asked.clone();
+        let https = Https::start("localhost", None, 0, move |request: Request<hyper::body::Incoming>, _| {
+            let seen = seen.clone();
+            Box::pin(async move {
+                let authorized = request.headers().get("authorization").is_some_and(|value| value == "Bearer secret");
+                let review: Value = serde_json::from_slice(&request.into_body().collect().await.unwrap().to_bytes()).unwrap();
+                let body = answer(&review).to_string();
+                seen.lock().push(review);
+                let response = Response::builder().status(if authorized { 200 } else { 401 });
+                response.body(Full::<Bytes>::from(body).boxed()).unwrap()
+            })
+        });
+        Self { https: https.await, asked, directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.https.kubeconfig(self.directory.path())
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn asked(&self, kind: &str) -> Vec<Value> {
+        self.asked.lock().iter().filter(|review| review["kind"] == kind).cloned().collect()
+    }
+}
+
+async fn serve(change: impl FnOnce(&mut apiserver::Options)) -> Server {
+    let mut server = start_with(change).await;
+    let (service, tasks) = (server.service.take().unwrap(), server.tasks.clone());
+    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    server
+}
+
+#[tokio::test]
+async fn whose_a_token_is() {
+    let hook = Hook::start().await;
+    let file = hook.kubeconfig();
+    let options = apiserver::authn::webhook::Options { file, version: "v1".into(), ttl: Duration::from_secs(60) };
+    let server = serve(|all| all.authentication.webhook = Some(options)).await;
+    let who = async |token: &str| {
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        ask(&server.api, "", &format!("POST {path}\nauthorization: Bearer {token}\ncontent-type: application/json\n\n{review}"))
+            .await
+    };
+    for _ in 0..2 {
+        let info = who("jane").await.json()["status"]["userInfo"].clone();
+        assert_eq!(info, json!({"username": "jane", "uid": "7", "groups": ["dev", "system:authenticated"]}));
+        assert_eq!(who("joe").await.code, 401);
+    }
+    let asked = hook.asked("TokenReview");
+    assert_eq!(asked.len(), 2, "answers are kept, good ones and others: {asked:?}");
+    assert_eq!(asked[0]["apiVersion"], "authentication.k8s.io/v1");
+    assert_eq!(asked[0]["spec"], json!({"token": "jane", "audiences": ["https://kubernetes.default.svc.cluster.local"]}));
+}
+
+/// KEP-3221: "chain multiple webhooks", with "CEL match conditions" and a failure policy each.
+#[tokio::test]
+async fn who_may_do_what() {
+    let hook = Hook::start().await;
+    let webhook = |name: &str, file: &Path, policy: &str, condition: &str| {
+        json!({"type": "Webhook", "name": name, "webhook": {"timeout": "3s", "authorizedTTL": "60s", "unauthorizedTTL": "60s",
+            "subjectAccessReviewVersion": "v1", "matchConditionSubjectAccessReviewVersion": "v1", "failurePolicy": policy,
+            "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": file}, "matchConditions": [{"expression": condition}]}})
+    };
+    let nobody = std::fs::read_to_string(hook.kubeconfig()).unwrap().replace(&format!(":{}/", hook.https.port), ":1/");
+    let nobody = hook.write("nobody", &nobody);
+    let chain = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": [
+        webhook("hook", &hook.kubeconfig(), "Deny", "has(request.resourceAttributes) && request.resourceAttributes.namespace == 'ns'"),
+        webhook("gone", &nobody, "Deny", "has(request.resourceAttributes) && request.resourceAttributes.namespace == 'gone'"),
+        webhook("shy", &nobody, "NoOpinion", "has(request.resourceAttributes)"),
+        {"type": "RBAC", "name": "rbac"}]});
+    let file = hook.write("authorization.yaml", &chain.to_string());
+    let server = serve(|all| all.authorization.file = Some(file)).await;
+    for name in ["ns", "gone", "other"] {
+        crate::server::namespace(&server.api, name).await;
+    }
+    let code = async |path: &str| {
+        let answer = ask(&server.api, "jane", &format!("GET /api/v1/namespaces/{path}")).await;
+        let message = if answer.code == 403 { answer.json()["message"].as_str().unwrap().to_owned() } else { String::new() };
+        (answer.code, message)
+    };
+    assert_eq!(code("ns/secrets").await, (200, String::new()));
+    let asked = hook.asked("SubjectAccessReview");
+    assert_eq!(
+        asked[0]["spec"],
+        json!({"user": "jane", "groups": ["system:authenticated"],
+            "resourceAttributes": {"namespace": "ns", "verb": "list", "version": "v1", "resource": "secrets"}})
+    );
+    let (denied, why) = code("ns/configmaps/denied").await;
+    assert!(denied == 403 && why.ends_with("in the namespace \"ns\": never"), "{why}");
+    let (refused, why) = code("ns/configmaps").await;
+    assert!(refused == 403 && why.ends_with("in the namespace \"ns\": the hook has no opinion"), "{why}");
+    // A webhook that is not there: its failure policy says what that means.
+    assert_eq!(code("gone/secrets").await.0, 403);
+    assert_eq!(code("other/secrets").await.0, 403);
+    crate::server::grant(
+        &server.api,
+        "jane",
+        json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]),
+        "GET /api/v1/namespaces/other/secrets",
+    )
+    .await;
+    assert_eq!(code("other/secrets").await.0, 200, "rules are asked when a webhook has no opinion");
+    assert_eq!(code("gone/secrets").await.0, 403, "but not when it denies");
+    let before = hook.asked("SubjectAccessReview").len();
+    assert_eq!((code("ns/secrets").await.0, code("ns/configmaps").await.0), (200, 403));
+    assert_eq!(hook.asked("SubjectAccessReview").len(), before, "answers are kept");
+    // Administrators are asked nothing.
+    assert_eq!(admin(&server.api, "GET /api/v1/namespaces/gone/secrets").await.code, 200);
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": "jane", "resourceAttributes": {"namespace": "ns", "verb": "get", "resource": "secrets"}}});
+    let reviewed =
+        admin(&server.api, &format!("POST /apis/authorization.k8s.io/v1/subjectaccessreviews\n\n{review}")).await.json();
+    assert_eq!(reviewed["status"]["allowed"], true);
+}
