@@ -119,6 +119,11 @@ fn metrics_have_upstreams_names() {
         ("apiserver_current_inflight_requests", &[r#"request_kind="readOnly""#]),
         ("apiserver_longrunning_requests", &[r#"verb="WATCH""#, r#"resource="pods""#]),
         ("apiserver_watch_events_total", &[r#"resource="pods""#]),
+        ("apiserver_flowcontrol_dispatched_requests_total", &[r#"flow_schema="exempt""#, r#"priority_level="exempt""#]),
+        ("apiserver_flowcontrol_request_execution_seconds_count", &[r#"flow_schema="exempt""#, r#"type="regular""#]),
+        ("apiserver_flowcontrol_current_executing_seats", &[r#"flow_schema="service-accounts""#]),
+        ("apiserver_flowcontrol_nominal_limit_seats", &[r#"priority_level="workload-low""#]),
+        ("apiserver_flowcontrol_priority_level_seat_utilization_bucket", &[r#"priority_level="system""#]),
         ("apiserver_storage_objects", &[r#"resource="deployments.apps""#]),
         ("apiserver_resource_objects", &[r#"resource="pods""#]),
         ("apiserver_storage_size_bytes", &[]),
@@ -158,9 +163,17 @@ fn metrics_have_upstreams_names() {
 fn health_checks_are_named_as_upstreams() {
     let c = Cluster::start(KNARR);
     let verbose = c.k("get --raw /readyz?verbose");
-    for check in
-        ["ping", "log", "etcd", "informer-sync", "controllers", "scheduler", "kubelet", "poststarthook/rbac/bootstrap-roles"]
-    {
+    for check in [
+        "ping",
+        "log",
+        "etcd",
+        "informer-sync",
+        "controllers",
+        "scheduler",
+        "kubelet",
+        "poststarthook/rbac/bootstrap-roles",
+        "poststarthook/priority-and-fairness-config-consumer",
+    ] {
         assert!(verbose.contains(&format!("[+]{check} ok\n")), "{check} is not in {verbose}");
         assert_eq!(c.k(&format!("get --raw /readyz/{check}")), "ok");
     }
@@ -169,4 +182,24 @@ fn health_checks_are_named_as_upstreams() {
     assert!(c.k("get --raw /livez?verbose&exclude=etcd").contains("[+]etcd excluded: ok\n"));
     let slis = c.k("get --raw /metrics/slis");
     assert!(slis.contains(r#"kubernetes_healthcheck{name="etcd",type="readyz"} 1"#), "{slis}");
+}
+
+/// What an administrator sees of API priority and fairness.
+#[test]
+fn flow_schemas_and_who_waits() {
+    let c = Cluster::start(KNARR);
+    let schemas = || c.k("get flowschemas --no-headers");
+    // Each names a level that exists, and says so soon after it is there.
+    testing::eventually("all flow schemas have their levels", || {
+        let all = schemas();
+        (all.lines().count() == 11 && all.lines().all(|line| line.ends_with("False"))).then_some(())
+    });
+    let order = c.k("get flowschemas --sort-by=.spec.matchingPrecedence -o name");
+    let names: Vec<&str> = order.lines().filter_map(|line| line.split('/').nth(1)).collect();
+    assert_eq!((names.first(), names.last()), (Some(&"exempt"), Some(&"catch-all")), "{order}");
+    let levels = c.k("get --raw /debug/api_priority_and_fairness/dump_priority_levels");
+    assert!(levels.starts_with("PriorityLevelName,") && levels.contains("\nworkload-high,"), "{levels}");
+    // Deleted ones come back.
+    c.k("delete flowschema global-default");
+    testing::eventually("the flow schema is there again", || schemas().contains("global-default").then_some(()));
 }

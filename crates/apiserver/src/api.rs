@@ -24,7 +24,7 @@ use crate::call::{Call, Inner, On};
 use crate::dispatch::{Handler, Plan};
 use crate::fairness::seat::{Entry, Seat};
 use crate::metrics::load::{InFlight, Ongoing};
-use crate::metrics::{self, Asked};
+use crate::metrics::{self, Asked, SelfDefense};
 use crate::negotiate::{self, Accept, Restrictions};
 use crate::query::Query;
 use crate::respond;
@@ -194,6 +194,9 @@ impl Inner {
             record: None,
         };
         let mut response = self.stages(call, &routed, body).await;
+        if response.extensions_mut().remove::<SelfDefense>().is_some() {
+            metrics::terminated(&asked, response.status().as_u16());
+        }
         match ongoing {
             Some(ongoing) => {
                 ongoing.answered(response.status().as_u16());
@@ -225,7 +228,11 @@ impl Inner {
         };
         // The one place where errors become an answer.
         let mut response = match seat.as_ref().and_then(Seat::retry_after) {
-            Some(seconds) => respond::too_many_requests(seconds),
+            Some(seconds) => {
+                let mut response = respond::too_many_requests(seconds);
+                response.extensions_mut().insert(SelfDefense);
+                response
+            }
             None => answer.unwrap_or_else(|status| respond::failure(accept, &status)),
         };
         if let Some(seat) = seat {

@@ -90,6 +90,17 @@ struct Answered {
     asked: Asked,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Terminated {
+    code: u16,
+    #[prometheus(flatten)]
+    about: About,
+}
+
+/// Marks an answer that the server gives to defend itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SelfDefense;
+
 impl Asked {
     /// Takes the labels from what the request leads to.
     pub(crate) fn of(plan: &Plan, route: &Route<'_>, def: Option<&KindDef>, parts: &Parts) -> Self {
@@ -151,6 +162,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 struct Metrics {
     requests: Family<Answered, Counter>,
+    terminations: Family<Terminated, Counter>,
     seconds: Histograms<Asked>,
     sli_seconds: Histograms<About>,
     sizes: Histograms<About>,
@@ -161,6 +173,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     requests: Page::Server.register(
         "apiserver_request",
         "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code",
+        Family::default(),
+    ),
+    terminations: Page::Server.register(
+        "apiserver_request_terminations",
+        "Number of requests which apiserver terminated in self-defense.",
         Family::default(),
     ),
     seconds: Page::Server.register(
@@ -219,6 +236,11 @@ impl Series {
             codes.push((code, counter));
         }
     }
+}
+
+/// Counts an answer that was given in self-defense.
+pub(crate) fn terminated(asked: &Asked, code: u16) {
+    METRICS.terminations.get_or_create(&Terminated { code, about: asked.about }).inc();
 }
 
 /// Counts one answer; of one that lasts, when it is over.

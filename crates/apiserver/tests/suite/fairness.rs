@@ -211,6 +211,11 @@ async fn who_is_refused_should_come_again() {
     assert_eq!(get(&server.api, &master, "/api/v1/namespaces/n/configmaps").await.code, 200);
     let page = get(&server.api, &master, "/metrics").await.body;
     let page = String::from_utf8_lossy(&page);
+    let terminated = page.lines().find(|line| line.starts_with("apiserver_request_terminations_total{code=\"429\""));
+    assert!(
+        terminated.is_some_and(|line| line.contains("verb=\"LIST\",group=\"\",version=\"v1\",resource=\"configmaps\"")),
+        "{page}"
+    );
     let labels = r#"flow_schema="jane",reason="concurrency-limit""#;
     let line =
         page.lines().find(|line| line.starts_with("apiserver_flowcontrol_rejected_requests_total") && line.contains(labels));
