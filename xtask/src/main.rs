@@ -13,6 +13,7 @@ mod kubectl;
 mod oracle;
 mod python;
 mod schema;
+mod simulate;
 mod steps;
 mod test;
 mod tidy;
@@ -39,6 +40,8 @@ enum Command {
     Conformance(conformance::Options),
     /// Compare what Knarr computes with what upstream's own libraries compute.
     Oracle(oracle::Options),
+    /// Simulate clusters with faults, one for each seed.
+    Simulate(simulate::Options),
     /// Run the tests with clients that take long to fetch or to build.
     Clients(clients::Options),
     /// Make OCI images from Debian packages.
@@ -72,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench => bench::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Oracle(options) => oracle::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
         Command::Clients(options) => clients::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),

@@ -48,7 +48,7 @@ pub use authz::Authorizer;
 pub use body::Body;
 pub use encryption::Encryption;
 pub use proxy::KubeletClient;
-pub use service::{Handle, Options, Service};
+pub use service::{Core, Handle, Options, Service};
 pub use version::{Build, VERSION};
 
 /// Why the API server could not start, or stopped.

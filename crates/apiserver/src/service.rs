@@ -57,17 +57,23 @@ pub struct Options {
     pub registry: registry::Options,
 }
 
-/// The API server, ready to run.
-pub struct Service {
+/// The API server without a way in: the API itself, and the tasks that keep what it stands on.
+pub struct Core {
     api: Api,
-    listener: TcpListener,
-    config: Arc<rustls::ServerConfig>,
-    verifier: Arc<Verifier>,
     readiness: Readiness,
     service_cidr: (IpAddr, u8),
     advertised: SocketAddr,
     /// The definitions of custom resources, and the revision up to which they are in force.
     definitions: (Definitions, u64),
+    servers: Arc<Servers>,
+}
+
+/// The API server, ready to run.
+pub struct Service {
+    core: Core,
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    verifier: Arc<Verifier>,
     /// The APIs of other servers.
     aggregation: Aggregation,
 }
@@ -81,12 +87,12 @@ pub struct Handle {
     pub address: SocketAddr,
 }
 
-impl Service {
-    /// Opens the registry, writes the default policy and binds the listener.
-    pub async fn new(
+impl Core {
+    /// Opens the registry and writes the default policy.
+    pub async fn open(
         engine: Arc<dyn Engine>,
-        authority: Arc<Authority>,
-        options: Options,
+        authority: &Arc<Authority>,
+        options: &Options,
         readiness: Readiness,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
@@ -108,20 +114,13 @@ impl Service {
         let definitions = Definitions::start(&registry, remotes.clone()).await.map_err(Error::Policy)?;
         authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
         roles.ready();
-        let listener =
-            TcpListener::bind(options.listen).await.map_err(|source| Error::Listen { address: options.listen, source })?;
-        let certificate = Request::Server { name: "kube-apiserver".into(), sans: names(&options) };
-        let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
-        let verifier = Verifier::new(authority.bundle())?;
-        let config = tls::server(resolver, Some(verifier.clone()))?;
         let audit = options.audit.as_ref().map(|options| audit(options, &registry, &remotes, tasks)).transpose()?;
         let servers = Arc::new(Servers::new(remotes.clone(), &options.pki)?);
-        let aggregation = Aggregation::new(registry.clone(), servers.clone(), authority.bundle().to_owned());
         let api = Api(Arc::new(Inner {
             authenticator: Authenticator::new(registry.clone(), keys.clone(), remotes, options.authentication.clone())?,
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
-            kubelets: KubeletClient::new(&authority)?,
+            kubelets: KubeletClient::new(authority)?,
             servers: servers.clone(),
             readiness: readiness.clone(),
             build: options.build,
@@ -134,45 +133,80 @@ impl Service {
             keys,
             registry,
         }));
-        metrics::storage::observe(Arc::downgrade(&api.0.registry));
-        metrics::storage::build_info(&options.build);
         let service_cidr = options.registry.service_cidr;
-        let advertised = options.advertised;
-        Ok(Self { api, listener, config, verifier, readiness, service_cidr, advertised, definitions, aggregation })
+        Ok(Self { api, readiness, service_cidr, advertised: options.advertised, definitions, servers })
     }
 
-    /// What others hold.
-    pub fn handle(&self) -> Result<Handle, Error> {
-        let unknown = |source| Error::Listen { address: SocketAddr::from(([0, 0, 0, 0], 0)), source };
-        Ok(Handle { api: self.api.clone(), address: self.listener.local_addr().map_err(unknown)? })
+    /// The API, for components of this process.
+    pub fn api(&self) -> &Api {
+        &self.api
     }
 
-    /// Serves until the tasks are cancelled, then lets requests finish.
-    pub async fn run(self, tasks: Tasks) -> Result<(), Error> {
-        let gate = self.readiness.gate("shutdown");
-        let inner = self.api.0.clone();
-        let policy = authz::run(inner.registry.clone(), inner.authorizer.clone(), self.readiness.gate("informer-sync"));
+    /// Starts what follows the store: the index of rights, priority and fairness, the cluster's own objects, the definitions of custom
+    /// resources.
+    pub fn start(self, tasks: &Tasks) {
+        let Inner { registry, authorizer, budgets, .. } = &*self.api.0;
+        let policy = authz::run(registry.clone(), authorizer.clone(), self.readiness.gate("informer-sync"));
         tasks.spawn_until_cancelled("rbac index", OnFailure::Shutdown, policy);
         let (fairness, followed) =
-            (inner.budgets.fairness.clone(), self.readiness.gate("poststarthook/priority-and-fairness-config-consumer"));
+            (budgets.fairness.clone(), self.readiness.gate("poststarthook/priority-and-fairness-config-consumer"));
         let adjusting = fairness::follow::adjust(fairness.clone());
-        let following = fairness::follow::run(inner.registry.clone(), fairness, followed);
+        let following = fairness::follow::run(registry.clone(), fairness, followed);
         tasks.spawn_until_cancelled("flow schemas", OnFailure::Shutdown, following);
         tasks.spawn_until_cancelled("priority levels", OnFailure::Shutdown, adjusting);
         let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
-        let own = bootstrap::keep(inner.registry.clone(), self.service_cidr, self.advertised, kept);
+        let own = bootstrap::keep(registry.clone(), self.service_cidr, self.advertised, kept);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
         let (definitions, revision) = self.definitions;
         let synced = self.readiness.gate("poststarthook/crd-informer-synced");
         let definitions = definitions.run(revision, tasks.clone(), synced);
         tasks.spawn_until_cancelled("custom resource definitions", OnFailure::Shutdown, definitions);
-        let available = self.readiness.gate("poststarthook/apiservice-status-remote-available-controller");
+    }
+}
+
+impl Service {
+    /// Opens the API and binds the listener.
+    pub async fn new(
+        engine: Arc<dyn Engine>,
+        authority: Arc<Authority>,
+        options: Options,
+        readiness: Readiness,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let core = Core::open(engine, &authority, &options, readiness, tasks).await?;
+        let listener =
+            TcpListener::bind(options.listen).await.map_err(|source| Error::Listen { address: options.listen, source })?;
+        let certificate = Request::Server { name: "kube-apiserver".into(), sans: names(&options) };
+        let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
+        let verifier = Verifier::new(authority.bundle())?;
+        let config = tls::server(resolver, Some(verifier.clone()))?;
+        let registry = &core.api.0.registry;
+        let aggregation = Aggregation::new(registry.clone(), core.servers.clone(), authority.bundle().to_owned());
+        metrics::storage::observe(Arc::downgrade(registry));
+        metrics::storage::build_info(&options.build);
+        Ok(Self { core, listener, config, verifier, aggregation })
+    }
+
+    /// What others hold.
+    pub fn handle(&self) -> Result<Handle, Error> {
+        let unknown = |source| Error::Listen { address: SocketAddr::from(([0, 0, 0, 0], 0)), source };
+        Ok(Handle { api: self.core.api.clone(), address: self.listener.local_addr().map_err(unknown)? })
+    }
+
+    /// Serves until the tasks are cancelled, then lets requests finish.
+    pub async fn run(self, tasks: Tasks) -> Result<(), Error> {
+        let readiness = self.core.readiness.clone();
+        let gate = readiness.gate("shutdown");
+        let api = self.core.api.clone();
+        let inner = api.0.clone();
+        self.core.start(&tasks);
+        let available = readiness.gate("poststarthook/apiservice-status-remote-available-controller");
         tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, self.aggregation.run(available));
         let configured = inner.clone();
         let follow = async move { configured.authenticator.follow().await };
         tasks.spawn_until_cancelled("authentication configuration", OnFailure::Log, follow);
         gate.ready();
-        let Ok(()) = server::serve(self.listener, self.config, self.verifier, self.api, tasks.clone()).await;
+        let Ok(()) = server::serve(self.listener, self.config, self.verifier, api, tasks.clone()).await;
         gate.not_ready("process is shutting down");
         // Watches end here, so that their connections drain.
         inner.tasks.drain(std::time::Duration::from_secs(8)).await;

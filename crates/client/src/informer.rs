@@ -151,10 +151,13 @@ impl<K: Object> Informer<K> {
 
     fn take(&self, event: Event<Bytes>, seen: &mut HashSet<Key>) {
         match event {
-            Event::Init => seen.clear(),
+            Event::Init => {
+                seen.clear();
+                self.shared.store.write().begin();
+            }
             Event::InitApply(object) => seen.extend(self.apply(object)),
-            Event::InitDone => {
-                self.shared.store.write().retain(seen);
+            Event::InitDone(version) => {
+                self.shared.store.write().complete(seen, version);
                 *seen = HashSet::new();
                 self.shared.synced.send_replace(true);
             }

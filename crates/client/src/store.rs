@@ -25,12 +25,25 @@ pub(crate) struct Store<K> {
     subscribers: Vec<Weak<Queue<K>>>,
     observed: u64,
     count: usize,
+    /// What changed since a list began: some of it is in, and nobody is told before all of it is.
+    listing: Option<Vec<Told<K>>>,
 }
+
+/// A change, before and after.
+type Told<K> = (Key, Option<Arc<Slot<K>>>, Option<Arc<Slot<K>>>);
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
         let indexes = vec![Table::new(OWNER, |slot: &Slot<K>, values| values.add(owner(slot)))];
-        Self { objects: BTreeMap::new(), hot: Arc::default(), indexes, subscribers: Vec::new(), observed: 0, count: 0 }
+        Self {
+            objects: BTreeMap::new(),
+            hot: Arc::default(),
+            indexes,
+            subscribers: Vec::new(),
+            observed: 0,
+            count: 0,
+            listing: None,
+        }
     }
 }
 
@@ -102,7 +115,9 @@ impl<K: Object> Store<K> {
     pub(crate) fn apply(&mut self, object: Bytes) -> Result<Key, serde_json::Error> {
         let new = Arc::new(Slot::new(object, &self.hot)?);
         let key = new.key.clone();
-        self.observed = self.observed.max(new.version);
+        if self.listing.is_none() {
+            self.observed = self.observed.max(new.version);
+        }
         let old = self.get(key.namespace.as_deref(), &key.name).cloned();
         if old.as_ref().is_some_and(|old| old.is_same(&new)) {
             return Ok(key);
@@ -132,11 +147,21 @@ impl<K: Object> Store<K> {
         self.tell(key, Some(&old), None);
     }
 
-    /// Takes out everything that is not in `keep`: the end of a relist.
-    pub(crate) fn retain(&mut self, keep: &HashSet<Key>) {
+    /// A list of all objects begins. Until it is complete the store holds some objects as they were and others as they are now, so
+    /// whoever asks how far it is gets the answer of before.
+    pub(crate) fn begin(&mut self) {
+        self.listing.get_or_insert_default();
+    }
+
+    /// The list is complete, with the objects in `keep` as they were at `version`: takes out everything else, and tells what changed.
+    pub(crate) fn complete(&mut self, keep: &HashSet<Key>, version: u64) {
         let gone: Vec<Key> = self.list().map(|slot| slot.key.clone()).filter(|key| !keep.contains(key)).collect();
         for key in gone {
             self.remove(&key, 0);
+        }
+        self.observed = self.observed.max(version);
+        for (key, old, new) in self.listing.take().unwrap_or_default() {
+            self.tell(&key, old.as_ref(), new.as_ref());
         }
     }
 
@@ -150,6 +175,10 @@ impl<K: Object> Store<K> {
     }
 
     fn tell(&mut self, key: &Key, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
+        if let Some(listing) = &mut self.listing {
+            listing.push((key.clone(), old.cloned(), new.cloned()));
+            return;
+        }
         self.subscribers.retain(|subscriber| match subscriber.upgrade() {
             Some(queue) => {
                 queue.push(key, old, new);
@@ -163,5 +192,44 @@ impl<K: Object> Store<K> {
         for table in &mut self.indexes {
             table.change(key, old, new);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn object(name: &str, version: u64) -> Bytes {
+        format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{version}"}}}}"#).into()
+    }
+
+    /// Who waits for its own write to be seen compares versions: in the middle of a list a high version says nothing of the objects
+    /// that have not come yet.
+    #[test]
+    fn a_list_counts_when_it_is_complete() {
+        let mut store = Store::<ConfigMap>::default();
+        store.begin();
+        let keep = HashSet::from([store.apply(object("a", 3)).unwrap()]);
+        assert_eq!(store.observed(), 0);
+        store.complete(&keep, 5);
+        assert_eq!(store.observed(), 5);
+        store.apply(object("b", 7)).unwrap();
+        let mut changes = store.subscribe();
+        while changes.try_next().is_some() {}
+        // The watch has lost its place, and meanwhile z came and b went.
+        store.begin();
+        let mut keep = HashSet::from([store.apply(object("a", 20)).unwrap()]);
+        assert_eq!((store.observed(), changes.try_next().is_none()), (7, true));
+        keep.insert(store.apply(object("z", 12)).unwrap());
+        store.complete(&keep, 30);
+        assert_eq!((store.observed(), store.len()), (30, 2));
+        let told: Vec<_> =
+            std::iter::from_fn(|| changes.try_next()).map(|change| (change.key.name, change.new.is_some())).collect();
+        assert_eq!(told, [("a".to_owned(), true), ("z".to_owned(), true), ("b".to_owned(), false)]);
+        store.apply(object("c", 31)).unwrap();
+        assert_eq!((store.observed(), changes.try_next().unwrap().key.name), (31, "c".to_owned()));
     }
 }

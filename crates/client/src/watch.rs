@@ -19,7 +19,7 @@ use kube::{Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::lean;
+use crate::{lean, resource_version};
 use connection::Connection;
 
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -38,8 +38,8 @@ pub enum Event<K> {
     Init,
     /// An object that is there.
     InitApply(K),
-    /// All objects that were there have come.
-    InitDone,
+    /// All objects that were there have come: those of this resource version.
+    InitDone(u64),
     /// An object was created or changed.
     Apply(K),
     /// An object was deleted; its last state.
@@ -98,7 +98,7 @@ pub struct Watch {
 /// An event as it came.
 enum Raw {
     Init,
-    InitDone,
+    InitDone(u64),
     Object(Type, Bytes),
 }
 
@@ -169,7 +169,7 @@ impl Watch {
         Ok(match self.next_encoded().await? {
             Event::Init => Event::Init,
             Event::InitApply(object) => Event::InitApply(lean::decode(&object)?),
-            Event::InitDone => Event::InitDone,
+            Event::InitDone(version) => Event::InitDone(version),
             Event::Apply(object) => Event::Apply(lean::decode(&object)?),
             Event::Delete(object) => Event::Delete(lean::decode(&object)?),
         })
@@ -178,7 +178,7 @@ impl Watch {
     async fn next_encoded(&mut self) -> Result<Event<Bytes>, Error> {
         let (kind, object) = match self.raw().await? {
             Raw::Init => return Ok(Event::Init),
-            Raw::InitDone => return Ok(Event::InitDone),
+            Raw::InitDone(version) => return Ok(Event::InitDone(version)),
             Raw::Object(kind, object) => (kind, object),
         };
         if !self.listing {
@@ -218,8 +218,8 @@ impl Watch {
             self.retry = RETRY_MIN;
             match kind {
                 Type::Bookmark => {
-                    if self.bookmark(object)? {
-                        return Ok(Raw::InitDone);
+                    if let Some(version) = self.bookmark(object)? {
+                        return Ok(Raw::InitDone(version));
                     }
                 }
                 Type::Error => {
@@ -251,16 +251,17 @@ impl Watch {
         Ok(begins)
     }
 
-    /// Notes how far the watch is. Whether this was the last of the initial objects.
-    fn bookmark(&mut self, object: Bytes) -> Result<bool, Error> {
+    /// Notes how far the watch is. The version of the initial objects, if this was the end of them.
+    fn bookmark(&mut self, object: Bytes) -> Result<Option<u64>, Error> {
         let Bookmark { metadata } = serde_json::from_slice(&object).map_err(|error| self.failed(error.into()))?;
+        let version = resource_version::parse(metadata.resource_version.as_deref());
         let ends = metadata.annotations.is_some_and(|all| all.contains_key(INITIAL_EVENTS_END));
         if ends || !self.listing {
             self.last = Some(object);
         }
         let ended = self.listing && ends;
         self.listing &= !ends;
-        Ok(ended)
+        Ok(ended.then_some(version))
     }
 
     /// Ends the connection and decides how long the next one waits. What is gone (410) starts again with all objects.

@@ -52,6 +52,10 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// What was written has to be seen first. The cache tells of it, which leads to the next look; only what was gone again before the
+    /// cache was listed anew is never told.
+    pub(crate) const UNSEEN: Self = Self::After(Duration::from_secs(30));
+
     /// Another look after `delay`, if there is one.
     pub(crate) fn after(delay: Option<Duration>) -> Self {
         delay.map_or(Action::Done, Action::After)

@@ -142,7 +142,7 @@ impl DaemonSets {
         }
         write_status(cx, key, set, status).await?;
         done?;
-        Ok(Action::after(after))
+        Ok(if seen { Action::after(after) } else { Action::UNSEEN })
     }
 
     /// The revision of the present template. Of several the newest stays, and the pods of the others become its own.

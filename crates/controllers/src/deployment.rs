@@ -73,8 +73,11 @@ impl Controller for Deployments {
         };
         let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
         let Ok(selector) = Selector::from_label_selector(selector) else { return Ok(Action::Done) };
-        if selector.is_everything() || !self.expectations.seen(key, &self.sets) {
+        if selector.is_everything() {
             return Ok(Action::Done);
+        }
+        if !self.expectations.seen(key, &self.sets) {
+            return Ok(Action::UNSEEN);
         }
         let sets = adopt::claim(cx, deployment.as_ref(), &selector, &self.sets).await?;
         let plan = plan::plan(self.observe(&deployment, &sets));

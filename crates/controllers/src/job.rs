@@ -97,7 +97,7 @@ impl Controller for Jobs {
         };
         // What counts pods must not count before it sees what it wrote. The caches tell of that, which leads here again.
         if !self.of_pods.seen(key, &self.pods) || !self.of_jobs.seen(key, &self.jobs) {
-            return Ok(Action::Done);
+            return Ok(Action::UNSEEN);
         }
         let pods = adopt::claim_tracked(cx, job.as_ref(), &selector, &self.pods, TRACKING).await?;
         let Some(terms) = Terms::of(&job) else { return Ok(Action::Done) };

@@ -60,6 +60,7 @@ impl<K: Replicated> Controller for Replicas<K> {
         let status = plan::status(owner.as_ref(), &pods, failure, now);
         write_status(cx, key, owner.as_ref(), status).await?;
         match result {
+            Ok(()) if !seen => Ok(Action::UNSEEN),
             Ok(()) => Ok(Action::after(plan::next_available(owner.as_ref(), &pods, now))),
             Err((_, error)) => Err(error.into()),
         }

@@ -77,7 +77,7 @@ impl Controller for StatefulSets {
         let Some(selector) = selector(&set).filter(|selector| !selector.is_everything()) else { return Ok(Action::Done) };
         // The pod that we wait for comes with a change, which leads to the next look.
         if !self.expectations.seen(key, &self.pods) {
-            return Ok(Action::Done);
+            return Ok(Action::UNSEEN);
         }
         let member = |pod: &Pod| identity::is_member(&set, pod);
         let pods = adopt::claim_where(cx, set.as_ref(), &selector, &self.pods, member).await?;

@@ -138,7 +138,7 @@ async fn follow<K: Object>(watch: Watch, name: String, entry: Weak<Entry<K>>) {
         match event {
             Ok(Event::Init) => found = None,
             Ok(Event::InitApply(object)) => found = Some(Arc::new(object)),
-            Ok(Event::InitDone) => entry.set(found.take().map_or(View::Absent, View::Present)),
+            Ok(Event::InitDone(_)) => entry.set(found.take().map_or(View::Absent, View::Present)),
             Ok(Event::Apply(object)) => entry.set(View::Present(Arc::new(object))),
             Ok(Event::Delete(_)) => entry.set(View::Absent),
             Err(error) => {

@@ -3,12 +3,14 @@
 //! Every commit gets the next revision. A commit is acknowledged after it is on disk, and after every
 //! [`Sink`] has seen it, so a reader of a sink's state sees its own writes.
 //!
-//! [`Fjall`] is the embedded engine. [`Transformed`] stores what another engine stores in another form, such as encrypted.
+//! [`Fjall`] is the embedded engine, [`memory::Memory`] one for tests and simulations. [`Transformed`] stores what another engine stores in
+//! another form, such as encrypted.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod engine;
 mod fjall;
+pub mod memory;
 mod metrics;
 mod transformed;
 

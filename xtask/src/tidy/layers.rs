@@ -24,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dns", &["base", "client"]),
     ("ingress", &["base", "apimachinery", "client"]),
     ("testing", &["base", "client"]),
+    ("simulator", &["base", "store", "client", "registry", "apiserver", "controllers", "scheduler"]),
     ("knarr", &["*"]),
     ("xtask", &[]),
 ];

@@ -58,7 +58,10 @@ async fn check(scripts: &[(u16, &[&str])], asked: &[&str], said: &[&str]) {
         told.push(match events.next().await.unwrap() {
             Ok(Event::Init) => "init".to_owned(),
             Ok(Event::InitApply(object)) => format!("has {}", name(object)),
-            Ok(Event::InitDone) => "done".to_owned(),
+            Ok(Event::InitDone(version)) => {
+                assert_eq!(version, 9);
+                "done".to_owned()
+            }
             Ok(Event::Apply(object)) => format!("apply {}", name(object)),
             Ok(Event::Delete(object)) => format!("delete {}", name(object)),
             Err(error) => error.to_string(),

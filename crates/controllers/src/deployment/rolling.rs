@@ -53,7 +53,7 @@ impl Work<'_> {
             return false;
         }
         let least = size::wanted(self.deployment) - size::max_unavailable(self.deployment);
-        let new_unavailable = size::replicas(&self.sets[new]) - size::available(&self.sets[new]);
+        let new_unavailable = size::replicas(&self.sets[new]) - self.stays(new);
         let spare = self.total() - least - new_unavailable;
         if spare <= 0 {
             return false;
@@ -63,11 +63,16 @@ impl Work<'_> {
         unhealthy || healthy
     }
 
+    /// Available replicas that stay. A set that was made smaller just now still counts the ones that it is about to lose.
+    fn stays(&self, index: usize) -> i32 {
+        size::available(&self.sets[index]).min(size::replicas(&self.sets[index]))
+    }
+
     /// Replicas that are not available can go without harm.
     fn remove_unhealthy(&mut self, old: &[usize], mut spare: i32) -> bool {
         let mut any = false;
         for index in old {
-            let (has, available) = (size::replicas(&self.sets[*index]), size::available(&self.sets[*index]));
+            let (has, available) = (size::replicas(&self.sets[*index]), self.stays(*index));
             let remove = spare.min(has - available);
             if remove > 0 {
                 spare -= remove;
@@ -79,7 +84,7 @@ impl Work<'_> {
 
     /// Replicas that are available can go as far as enough others are.
     fn remove_healthy(&mut self, old: &[usize], least: i32) -> bool {
-        let available: i32 = self.sets.iter().map(size::available).sum();
+        let available: i32 = (0..self.sets.len()).map(|index| self.stays(index)).sum();
         let mut spare = available - least;
         let mut any = false;
         for index in old {

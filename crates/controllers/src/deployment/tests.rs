@@ -66,6 +66,9 @@ fn rolls_within_its_fence_posts() {
     check(d(4), vec![set("a", 0, 0, 1, 4, 5), set("b", 4, 4, 2, 4, 5)], "");
     // Broken old replicas go first, and never hold up.
     check(d(4), vec![set("a", 4, 0, 1, 4, 5), set("b", 1, 0, 2, 4, 5)], "=a 3");
+    // A set that was made smaller still counts the replicas that it is about to lose: they are available to nobody.
+    let two = deployment(2, "b", rolling(json!(1), json!(1)));
+    check(two, vec![set("a", 2, 5, 1, 2, 3), set("b", 1, 0, 2, 2, 3)], "=a 1");
     let one = deployment(1, "b", rolling(json!(0), json!("1%")));
     check(one, vec![set("a", 1, 1, 1, 1, 1)], "+b 0, =a 0");
 }

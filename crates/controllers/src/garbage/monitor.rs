@@ -201,7 +201,7 @@ impl Monitor {
                 running.listed.entry(number).or_default().insert(own);
                 self.observe(running, number, &meta);
             }
-            Event::InitDone => {
+            Event::InitDone(_) => {
                 running.waiting.remove(&number);
                 let keep = running.listed.remove(&number).unwrap_or_default();
                 self.remove_all(running, number, &keep);

@@ -93,7 +93,7 @@ fn deletions(client: &Client, resource: &ApiResource) -> Watch {
         std::future::ready(match event {
             Ok(Event::Delete(object)) => Some(object.metadata.namespace),
             // A new list: what went meanwhile is not told.
-            Ok(Event::InitDone) => Some(None),
+            Ok(Event::InitDone(_)) => Some(None),
             _ => None,
         })
     }))

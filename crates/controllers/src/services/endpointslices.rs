@@ -59,8 +59,11 @@ impl Controller for EndpointSlices {
             return Ok(Action::Done);
         };
         let Some(selector) = selector(&service) else { return Ok(Action::Done) };
-        if meta::ends(service.as_ref()) || !self.keeper.is_current(key) {
+        if meta::ends(service.as_ref()) {
             return Ok(Action::Done);
+        }
+        if !self.keeper.is_current(key) {
+            return Ok(Action::UNSEEN);
         }
         let pods: Vec<Arc<Pod>> = self.pods.labelled(key.ns(), |labels| picks(selector, labels));
         let zone = |node: &str| {

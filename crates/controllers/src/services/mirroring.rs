@@ -48,7 +48,7 @@ impl Controller for Mirroring {
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         if !self.keeper.is_current(key) {
-            return Ok(Action::Done);
+            return Ok(Action::UNSEEN);
         }
         let pair = self.endpoints.by_key(key).zip(self.services.by_key(key));
         let mirrored = pair.filter(|(endpoints, service)| is_mirrored(endpoints, service));

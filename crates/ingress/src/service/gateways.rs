@@ -214,7 +214,7 @@ async fn follow(
                     listed.push(object);
                     continue;
                 }
-                Some(Ok(Event::InitDone)) => Change::All(std::mem::take(&mut listed)),
+                Some(Ok(Event::InitDone(_))) => Change::All(std::mem::take(&mut listed)),
                 Some(Ok(Event::Apply(object))) => Change::Set(object),
                 Some(Ok(Event::Delete(object))) => Change::Gone(object),
                 Some(Err(error)) => {

@@ -112,7 +112,7 @@ async fn follow(watch: Watch, key: Key, sender: mpsc::Sender<News>) {
                 found = Some(Arc::new(secret));
                 continue;
             }
-            Ok(Event::InitDone) => found.take(),
+            Ok(Event::InitDone(_)) => found.take(),
             Ok(Event::Apply(secret)) => Some(Arc::new(secret)),
             Ok(Event::Delete(_)) => None,
             Err(error) => {
