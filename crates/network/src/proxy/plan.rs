@@ -79,10 +79,11 @@ pub fn stale_udp(old: &Plan, new: &Plan) -> Vec<(Key, Vec<Endpoint>)> {
     stale.into_iter().collect()
 }
 
-/// Headless services, aliases and those that name another proxy are not ours.
+/// Headless services, those with the label of headless ones, aliases and those that name another proxy are not ours.
 fn is_proxied(service: &Service) -> bool {
-    const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
-    let labelled = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY));
+    const LEFT_OUT: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+    let labels = service.metadata.labels.as_ref();
+    let labelled = labels.is_some_and(|labels| LEFT_OUT.iter().any(|label| labels.contains_key(*label)));
     let Some(spec) = &service.spec else { return false };
     let headless = spec.cluster_ip.as_deref().is_none_or(|ip| ip.is_empty() || ip == "None");
     !labelled && !headless && spec.type_.as_deref() != Some("ExternalName")

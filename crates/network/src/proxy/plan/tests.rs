@@ -179,3 +179,17 @@ fn udp_entries_that_change_their_endpoints_are_stale() {
     }
     assert_eq!(stale_udp(&udp(&[1]), &Plan::default()).len(), 1);
 }
+
+#[test]
+fn some_services_are_not_ours() {
+    let check = |labels: Value, spec: Value, expected: bool| {
+        let service = json!({"metadata": {"labels": labels}, "spec": spec});
+        assert_eq!(is_proxied(&serde_json::from_value(service).unwrap()), expected);
+    };
+    let plain = || json!({"clusterIP": "10.43.0.9"});
+    check(json!({"app": "web"}), plain(), true);
+    check(json!({"service.kubernetes.io/service-proxy-name": "foo"}), plain(), false);
+    check(json!({"service.kubernetes.io/headless": ""}), plain(), false);
+    check(json!({}), json!({"clusterIP": "None"}), false);
+    check(json!({}), json!({"type": "ExternalName"}), false);
+}
