@@ -19,7 +19,7 @@
 //! All but the last four are functions over data, to which time is given.
 //!
 //! Components of this process do not come here: they bound themselves what they do at once, and nobody who waits for them should wait for a
-//! seat. A watch holds its seats until it has begun, a list until it has been sent or a second of that has passed. Connections (exec, logs, proxies) take none, as upstream.
+//! seat. A watch holds its seats until it has begun, a list until it has been sent or five seconds of that have passed. Connections (exec, logs, proxies) take none, as upstream.
 
 mod config;
 mod deal;

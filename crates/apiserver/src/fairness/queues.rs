@@ -5,7 +5,7 @@
 //! seat by seat: that virtual time is measured in the seat-seconds that each active queue has got. Before a request has been executed its
 //! duration is a guess, which is corrected when it is over.
 //!
-//! An answer that is sent holds its seats, because making it is work, but no longer than a second: its client may read slowly, or not at all.
+//! An answer that is sent holds its seats, because making it is work, but no longer than five seconds: its client may read slowly, or not at all.
 //!
 //! Nothing here knows what time it is, or waits: both come from outside.
 
@@ -22,7 +22,7 @@ use super::demand::Integral;
 const GUESS: Seconds = 0.003;
 
 /// How long the sending of an answer may hold seats.
-pub(crate) const SENDING: Seconds = 1.0;
+pub(crate) const SENDING: Seconds = 5.0;
 
 /// Who asks. It is told when it has its seats.
 pub(crate) trait Guest {

@@ -195,7 +195,7 @@ async fn limited(shares: u32, response: Value) -> Server {
 async fn who_is_refused_should_come_again() {
     let server = limited(0, json!({"type": "Reject"})).await;
     let (api, user, mut unread) = (&server.api, jane(), Vec::new());
-    // One that is wider than its level is executed alone, as upstream. It holds its seat as long as nobody reads it, for a second.
+    // One that is wider than its level is executed alone, as upstream. It holds its seat as long as nobody reads it, for five seconds.
     let (parts, body) = loop {
         let list = call(api, &user, "/api/v1/namespaces/n/configmaps").await;
         match list.status().as_u16() {
@@ -256,7 +256,7 @@ async fn seats_are_free_again() {
         assert_eq!(watch.status(), 200);
         watches.push(watch);
     }
-    // 600 seats for 246 shares are three for one. Lists that nobody reads hold theirs for a second.
+    // 600 seats for 246 shares are three for one. Lists that nobody reads hold theirs for five seconds.
     let mut unread = Vec::new();
     let refused = loop {
         let list = ask(path).await;

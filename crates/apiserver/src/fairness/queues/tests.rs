@@ -238,9 +238,9 @@ fn what_is_sent_holds_its_seats_for_a_while() {
     level.enter(0.0, "b1", 1);
     let first = level.keys["a1"];
     level.queues.sends(0.5, first);
-    level.queues.tick(1.4);
+    level.queues.tick(5.4);
     assert_eq!(level.seated(), ["a1"]);
-    level.queues.tick(1.5);
+    level.queues.tick(5.5);
     assert_eq!(level.seated(), ["b1"]);
     // It has nothing to give back any more.
     assert_eq!(level.leave(9.0, "a1"), Left::Executed(9.0));
