@@ -6,6 +6,7 @@ mod bench;
 mod clients;
 mod conformance;
 mod debian;
+mod fuzz;
 mod golang;
 mod helm;
 mod images;
@@ -42,6 +43,8 @@ enum Command {
     Oracle(oracle::Options),
     /// Simulate clusters with faults, one for each seed.
     Simulate(simulate::Options),
+    /// Run the tests that change their inputs at random, for longer.
+    Fuzz(fuzz::Options),
     /// Run the tests with clients that take long to fetch or to build.
     Clients(clients::Options),
     /// Make OCI images from Debian packages.
@@ -76,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Conformance(options) => conformance::run(&options),
         Command::Oracle(options) => oracle::run(&options),
         Command::Simulate(options) => simulate::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Clients(options) => clients::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),

@@ -156,7 +156,8 @@ impl<'a> Lexer<'a> {
     /// A text or bytes, if one begins here.
     fn string(&mut self) -> Result<Option<Token>, CompileError> {
         let rest = self.rest();
-        let prefix = rest.find(['"', '\'']).filter(|at| *at <= 2).map(|at| rest[..at].to_ascii_lowercase());
+        // Not further than a prefix is long: this is asked at each token.
+        let prefix = rest.bytes().take(3).position(|byte| matches!(byte, b'"' | b'\'')).map(|at| rest[..at].to_ascii_lowercase());
         let Some(prefix) = prefix.filter(|prefix| ["", "r", "b", "br", "rb"].contains(&prefix.as_str())) else { return Ok(None) };
         let (raw, bytes) = (prefix.contains('r'), prefix.contains('b'));
         let body = &rest[prefix.len()..];

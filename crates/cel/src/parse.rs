@@ -8,13 +8,15 @@ use crate::functions;
 use crate::lexer::{RESERVED, Token, tokens};
 use crate::value::{Kind, Value};
 
-/// How deep expressions may nest, and how many parts they may have: what runs is as deep.
-const MAX_DEPTH: usize = 100;
+/// How deep expressions may nest in brackets, how high their trees may be and how many parts they may have: what reads, runs and drops
+/// them calls itself as often.
+const MAX_DEPTH: usize = 50;
+const MAX_HEIGHT: usize = 250;
 const MAX_PARTS: usize = 20_000;
 
 pub(crate) fn parse(source: &str, variables: &[&str]) -> Result<Expr, CompileError> {
     let variables = variables.iter().map(|name| (*name).to_owned()).collect();
-    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, parts: 0, variables, bound: Vec::new() };
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, height: 0, parts: 0, variables, bound: Vec::new() };
     let root = parser.expression()?;
     match parser.peek() {
         Token::End => Ok(root),
@@ -26,6 +28,8 @@ struct Parser {
     tokens: Vec<(usize, Token)>,
     at: usize,
     depth: usize,
+    /// How high the tree is of what was read last.
+    height: usize,
     parts: usize,
     variables: HashSet<String>,
     /// Variables of macros around.
@@ -63,33 +67,64 @@ impl Parser {
         if self.depth > MAX_DEPTH {
             return Err(CompileError::TooLarge);
         }
-        let condition = self.or()?;
-        let out = if self.take("?") {
+        // Of a chain of conditions, each is in the last part of the one before.
+        let mut before = Vec::new();
+        let mut highest = 0;
+        let mut out = loop {
+            let condition = self.or()?;
+            if !self.take("?") {
+                break condition;
+            }
+            highest = self.height.max(highest);
             let yes = self.or()?;
+            highest = self.height.max(highest);
             self.expect(":")?;
-            let no = self.expression()?;
-            Expr::If(Box::new([condition, yes, no]))
-        } else {
-            condition
+            before.push([condition, yes]);
+            if before.len() > MAX_HEIGHT {
+                return Err(CompileError::TooLarge);
+            }
         };
+        if !before.is_empty() {
+            self.grow(self.height.max(highest) + before.len() - 1)?;
+        }
+        for [condition, yes] in before.into_iter().rev() {
+            out = Expr::If(Box::new([condition, yes, out]));
+        }
         self.depth -= 1;
         Ok(out)
     }
 
+    /// What stands above something of this height was read.
+    fn grow(&mut self, below: usize) -> Result<(), CompileError> {
+        self.height = below + 1;
+        if self.height > MAX_HEIGHT { Err(CompileError::TooLarge) } else { Ok(()) }
+    }
+
     fn or(&mut self) -> Result<Expr, CompileError> {
-        let mut parts = vec![self.and()?];
-        while self.take("||") {
-            parts.push(self.and()?);
-        }
-        Ok(balanced(parts, Expr::Or))
+        self.all("||", Self::and, Expr::Or)
     }
 
     fn and(&mut self) -> Result<Expr, CompileError> {
-        let mut parts = vec![self.relation()?];
-        while self.take("&&") {
-            parts.push(self.relation()?);
+        self.all("&&", Self::relation, Expr::And)
+    }
+
+    /// Parts between signs, in any number.
+    fn all(
+        &mut self,
+        sign: &str,
+        part: fn(&mut Self) -> Result<Expr, CompileError>,
+        join: fn(Box<Expr>, Box<Expr>) -> Expr,
+    ) -> Result<Expr, CompileError> {
+        let mut parts = vec![part(self)?];
+        let mut height = self.height;
+        while self.take(sign) {
+            parts.push(part(self)?);
+            height = self.height.max(height);
         }
-        Ok(balanced(parts, Expr::And))
+        if parts.len() > 1 {
+            self.grow(height + parts.len().ilog2() as usize)?;
+        }
+        Ok(balanced(parts, join))
     }
 
     fn relation(&mut self) -> Result<Expr, CompileError> {
@@ -117,7 +152,10 @@ impl Parser {
         next: fn(&mut Self) -> Result<Expr, CompileError>,
     ) -> Result<Expr, CompileError> {
         self.count()?;
-        Ok(Expr::Binary(operator, Box::new(left), Box::new(next(self)?)))
+        let height = self.height;
+        let right = next(self)?;
+        self.grow(self.height.max(height))?;
+        Ok(Expr::Binary(operator, Box::new(left), Box::new(right)))
     }
 
     fn count(&mut self) -> Result<(), CompileError> {
@@ -127,7 +165,7 @@ impl Parser {
 
     fn sum(&mut self) -> Result<Expr, CompileError> {
         let mut left = self.product()?;
-        for _ in 0..MAX_DEPTH {
+        loop {
             let operator = match self.peek() {
                 Token::Sign("+") => Binary::Add,
                 Token::Sign("-") => Binary::Subtract,
@@ -136,12 +174,11 @@ impl Parser {
             self.at += 1;
             left = self.joined(operator, left, Self::product)?;
         }
-        Err(CompileError::TooLarge)
     }
 
     fn product(&mut self) -> Result<Expr, CompileError> {
         let mut left = self.unary()?;
-        for _ in 0..MAX_DEPTH {
+        loop {
             let operator = match self.peek() {
                 Token::Sign("*") => Binary::Multiply,
                 Token::Sign("/") => Binary::Divide,
@@ -151,7 +188,6 @@ impl Parser {
             self.at += 1;
             left = self.joined(operator, left, Self::unary)?;
         }
-        Err(CompileError::TooLarge)
     }
 
     fn unary(&mut self) -> Result<Expr, CompileError> {
@@ -168,11 +204,14 @@ impl Parser {
             && let Token::Int(value) = *self.peek()
         {
             let negative = 0i64.checked_sub_unsigned(value).ok_or_else(|| self.wrong("invalid int literal"))?;
-            self.at += 1;
+            (self.at, self.height) = (self.at + 1, 1);
             return self.members(Expr::Literal(Value::Int(negative)));
         }
         let operand = self.primary()?;
         let operand = self.members(operand)?;
+        if nots + minuses > 0 {
+            self.grow(self.height)?;
+        }
         Ok(match (nots % 2, minuses % 2) {
             (1, _) => Expr::Unary(Unary::Not, Box::new(operand)),
             (_, 1) => Expr::Unary(Unary::Negate, Box::new(operand)),
@@ -181,8 +220,9 @@ impl Parser {
     }
 
     fn members(&mut self, mut operand: Expr) -> Result<Expr, CompileError> {
-        for _ in 0..MAX_DEPTH {
+        loop {
             self.count()?;
+            let height = self.height;
             operand = if self.take(".?") {
                 Expr::Select { operand: Box::new(operand), field: self.name()?, optional: true }
             } else if self.take(".") {
@@ -197,8 +237,8 @@ impl Parser {
             } else {
                 return self.resolved(operand);
             };
+            self.grow(self.height.max(height))?;
         }
-        Err(CompileError::TooLarge)
     }
 
     fn index(&mut self, operand: Expr, optional: bool) -> Result<Expr, CompileError> {
@@ -234,6 +274,7 @@ impl Parser {
     }
 
     fn primary(&mut self) -> Result<Expr, CompileError> {
+        self.height = 1;
         Ok(match self.advance() {
             Token::Int(value) => {
                 let value = i64::try_from(value).map_err(|_| self.wrong("invalid int literal"))?;
@@ -274,30 +315,35 @@ impl Parser {
     }
 
     fn list(&mut self) -> Result<Expr, CompileError> {
-        let mut items = Vec::new();
+        let (mut items, mut height) = (Vec::new(), 0);
         while !self.take("]") {
             let optional = self.take("?");
             items.push((self.expression()?, optional));
+            height = self.height.max(height);
             if !self.take(",") {
                 self.expect("]")?;
                 break;
             }
         }
+        self.grow(height)?;
         Ok(Expr::List(items))
     }
 
     fn map(&mut self) -> Result<Expr, CompileError> {
-        let mut entries = Vec::new();
+        let (mut entries, mut height) = (Vec::new(), 0);
         while !self.take("}") {
             let optional = self.take("?");
             let key = self.expression()?;
+            height = self.height.max(height);
             self.expect(":")?;
             entries.push((key, self.expression()?, optional));
+            height = self.height.max(height);
             if !self.take(",") {
                 self.expect("}")?;
                 break;
             }
         }
+        self.grow(height)?;
         Ok(Expr::Map(entries))
     }
 
@@ -327,12 +373,13 @@ impl Parser {
             // The first field is an optional one.
             self.tokens[self.at].1 = Token::Sign("?");
         }
-        let mut fields: Vec<(String, Expr, bool)> = Vec::new();
+        let (mut fields, mut height): (Vec<(String, Expr, bool)>, _) = (Vec::new(), 0);
         while !self.take("}") {
             let optional = self.take("?");
             let name = self.name()?;
             self.expect(":")?;
             let value = self.expression()?;
+            height = self.height.max(height);
             self.check_field(&path, &name, &value)?;
             if fields.iter().any(|(known, ..)| *known == name) {
                 return Err(self.wrong(&format!("duplicate field '{name}'")));
@@ -343,6 +390,7 @@ impl Parser {
                 break;
             }
         }
+        self.height = height;
         Ok(Expr::Object { path, fields })
     }
 
@@ -386,18 +434,22 @@ impl Parser {
             };
         }
         let arguments = self.arguments()?;
+        self.grow(self.height)?;
         call(&name, arguments, false)
     }
 
+    /// The height afterwards is that of the highest.
     fn arguments(&mut self) -> Result<Vec<Expr>, CompileError> {
-        let mut out = Vec::new();
+        let (mut out, mut height) = (Vec::new(), 0);
         while !self.take(")") {
             out.push(self.expression()?);
+            height = self.height.max(height);
             if !self.take(",") {
                 self.expect(")")?;
                 break;
             }
         }
+        self.height = height;
         Ok(out)
     }
 
@@ -458,7 +510,9 @@ impl Parser {
         let variable = self.name()?;
         self.expect(",")?;
         let value = self.expression()?;
+        let height = self.height;
         let body = self.scoped(&variable, 1)?.remove(0);
+        self.height = self.height.max(height);
         Ok(Expr::Bind { variable, value: Box::new(value), body: Box::new(body) })
     }
 }

@@ -223,6 +223,9 @@ fn what_is_no_expression() {
     }
     assert_eq!(error(&"(".repeat(1000)), CompileError::TooLarge);
     assert_eq!(error(&format!("1{}", " + 1".repeat(1000))), CompileError::TooLarge);
+    assert_eq!(error(&format!("1{}", " < 1".repeat(1000))), CompileError::TooLarge);
+    assert_eq!(error(&format!("self{}", ".a".repeat(1000))), CompileError::TooLarge);
+    assert_eq!(error(&format!("{}1", "true ? 1 : ".repeat(1000))), CompileError::TooLarge);
     // As long as rules of real definitions.
     assert!(Program::compile(&vec!["self.a == 'b'"; 500].join(" || "), &["self"]).is_ok());
 }
@@ -370,4 +373,57 @@ fn authorization() {
     check_made("authorizer.group('').resource('pods').check('create').errored()", Ok(json!(false)));
     check_made("authorizer.group('').check('create').allowed()", Err("no such overload"));
     check_made("authorizer.resource('a')", Err("no such overload"));
+}
+
+/// Whatever nests in whatever: it is refused, or evaluated on the stack that a thread has.
+#[test]
+fn trees_are_no_higher_than_the_stack() {
+    let layers = [
+        ("(", ")"),
+        ("[", "]"),
+        ("[", "][0]"),
+        ("{1: ", "}"),
+        ("!(", ")"),
+        ("-(", ")"),
+        ("size([", "])"),
+        ("[1].all(x, ", " == 1)"),
+        ("cel.bind(y, ", ", y)"),
+        ("true ? ", " : 1"),
+        ("false ? 1 : ", ""),
+        ("(1 + 1 + 1 + 1 + ", ")"),
+        ("(", " + 1 + 1 + 1 + 1)"),
+        ("(", " < 1 < 1 < 1)"),
+        ("(", ").a.b.c.d"),
+        ("(1 * 1 - 1 == 1 && ", " || true)"),
+        ("optional.of(1).optMap(z, ", ")"),
+    ];
+    let own = json!({});
+    for (before, behind) in layers {
+        for (inner, outer) in layers {
+            for count in [2, 20, 24, 48, 120, 300] {
+                let (before, behind) = (format!("{before}{inner}").repeat(count), format!("{outer}{behind}").repeat(count));
+                let source = format!("{before}1{behind}");
+                if let Ok(program) = Program::compile(&source, &["self"]) {
+                    let _ = program.evaluate(&[("self", Value::of(&own, None))], &mut Budget::new(LIMIT));
+                    let _ = (program.uses("self"), program.members("self"));
+                }
+            }
+        }
+    }
+}
+
+/// Compiling takes as long as the text is.
+#[test]
+fn long_texts_are_read_once() {
+    for piece in ["self.name) ? ", "self.name + ", "a ", "1, ", "x.y(", "'a' ", "`a` ", "/", "a // b\n"] {
+        let (short, long) = (piece.repeat(2_000), piece.repeat(20_000));
+        let time = |source: &str| {
+            let start = std::time::Instant::now();
+            let _ = Program::compile(source, &["self"]);
+            start.elapsed().as_secs_f64()
+        };
+        // Ten times as much text; a hundred times as long would be the square.
+        let least = |source: &str| (0..3).map(|_| time(source)).fold(f64::MAX, f64::min);
+        assert!(least(&long) < 40.0 * least(&short).max(0.000_5), "{piece}");
+    }
 }

@@ -286,46 +286,45 @@ mod tests {
         assert_eq!(bytes, b"\x81\x01a\x82\x01b\x88\x02\x03\xe8");
     }
 
-    /// A connection's bytes with some changed, the same every time: it ends, with an error or without.
-    #[tokio::test]
-    async fn noise_ends() {
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    /// A connection's bytes with faults in them end it, with an error or without.
+    #[test]
+    fn fuzz_messages() {
         use tokio_tungstenite::tungstenite::protocol::Role;
-        let (client, server) = tokio::io::duplex(1 << 16);
-        let mut writer = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        for text in ["first", "second", "third"] {
-            writer.send(encode(0, text.as_bytes(), Encoding::Binary)).await.unwrap();
-            writer.send(Message::Text("0YWJj".into())).await.unwrap();
-            writer.send(Message::Ping(Bytes::new())).await.unwrap();
-        }
-        drop(writer);
         let mut bytes = Vec::new();
-        tokio::io::BufReader::new(server).read_to_end(&mut bytes).await.unwrap();
-        let mut seed = 11_u64;
-        let mut next = move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize
-        };
-        for round in 0..2000 {
-            let mut noisy = bytes.clone();
-            for _ in 0..next() % 5 {
-                let at = next() % noisy.len();
-                noisy[at] = next() as u8;
+        wait(async {
+            let (client, server) = tokio::io::duplex(1 << 16);
+            let mut writer = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+            for text in ["first", "second", "third"] {
+                writer.send(encode(0, text.as_bytes(), Encoding::Binary)).await.unwrap();
+                writer.send(Message::Text("0YWJj".into())).await.unwrap();
+                writer.send(Message::Ping(Bytes::new())).await.unwrap();
             }
-            let encoding = if round % 2 == 0 { Encoding::Binary } else { Encoding::Base64 };
-            let (mut client, server) = tokio::io::duplex(1 << 16);
-            client.write_all(&noisy).await.unwrap();
-            client.shutdown().await.unwrap();
-            let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
-            let (mut ours, theirs) = tokio::io::duplex(1 << 16);
-            let channels = vec![(0, Some(tokio::io::split(theirs).1))];
-            let (_sink, mut source) = socket.split();
-            let reading = async {
-                let mut got = Vec::new();
-                ours.read_to_end(&mut got).await.unwrap();
-                got
-            };
-            let (_, got) = tokio::join!(receive(&mut source, channels, encoding), reading);
-            assert!(got.len() <= noisy.len());
-        }
+            drop(writer);
+            tokio::io::BufReader::new(server).read_to_end(&mut bytes).await.unwrap();
+        });
+        fuzz::fuzz(&[&bytes], &["\u{0}", "\u{7f}"], |input| {
+            for encoding in [Encoding::Binary, Encoding::Base64] {
+                let got = wait(async {
+                    let (mut client, server) = tokio::io::duplex(fuzz::MAX_INPUT);
+                    client.write_all(input).await.unwrap();
+                    client.shutdown().await.unwrap();
+                    let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+                    let (mut ours, theirs) = tokio::io::duplex(fuzz::MAX_INPUT);
+                    let channels = vec![(0, Some(tokio::io::split(theirs).1))];
+                    let (_sink, mut source) = socket.split();
+                    let reading = async {
+                        let mut got = Vec::new();
+                        ours.read_to_end(&mut got).await.unwrap();
+                        got
+                    };
+                    tokio::join!(receive(&mut source, channels, encoding), reading).1
+                });
+                assert!(got.len() <= input.len());
+            }
+        });
     }
 }
