@@ -48,7 +48,7 @@ impl Inner {
         Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query))
     }
 
-    async fn object(&self, on: &On<'_>, verb: Verb, body: RequestBody) -> Result<Response<Body>, Status> {
+    pub(crate) async fn object(&self, on: &On<'_>, verb: Verb, body: RequestBody) -> Result<Response<Body>, Status> {
         let (registry, target) = (&self.registry, &on.target);
         match verb {
             Verb::Get => self.get(on).await,

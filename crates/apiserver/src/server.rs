@@ -58,15 +58,27 @@ pub async fn serve(
     let connections = Connections::new("apiserver_connections", Limits::of(all));
     let end = tasks.token();
     while let Some((stream, peer, place)) = connections.accept(&listener, &end).await {
-        let place = Arc::new(place);
-        let (acceptor, verifier, api, connection) = (acceptor.clone(), verifier.clone(), api.clone(), tasks.clone());
-        tasks.spawn("api connection", OnFailure::Log, async move {
-            let ended = place.ended().clone();
-            ended.run_until_cancelled(converse(stream, peer, acceptor, verifier, api, (connection, place))).await;
-            Ok::<_, Infallible>(())
-        });
+        begin((stream, peer), acceptor.clone(), verifier.clone(), api.clone(), tasks.clone(), place);
     }
     Ok(())
+}
+
+/// Begins a connection's task. No async function: what those do is compiled where they are awaited, here in another crate, which is
+/// built for size.
+fn begin(
+    (stream, peer): (TcpStream, SocketAddr),
+    acceptor: TlsAcceptor,
+    verifier: Arc<Verifier>,
+    api: Api,
+    tasks: Tasks,
+    place: Place,
+) {
+    let (connection, place) = (tasks.clone(), Arc::new(place));
+    tasks.spawn("api connection", OnFailure::Log, async move {
+        let ended = place.ended().clone();
+        ended.run_until_cancelled(converse(stream, peer, acceptor, verifier, api, (connection, place))).await;
+        Ok::<_, Infallible>(())
+    });
 }
 
 async fn converse(

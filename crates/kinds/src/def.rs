@@ -136,6 +136,8 @@ pub struct KindDef {
     pub create_on_update: bool,
     /// An update must name the version that it is meant for.
     pub versioned: bool,
+    /// What the rules of a status look at besides metadata and status, as paths; none where that may be anything.
+    pub status_reads: Option<&'static [&'static str]>,
     /// A creator may set the status (Nodes: kubelets register themselves).
     pub status_on_create: bool,
     /// An object may have no status at all (custom resources).
@@ -187,6 +189,7 @@ impl KindDef {
             status_keeps_labels: false,
             create_on_update: false,
             versioned: false,
+            status_reads: None,
             status_on_create: false,
             status_is_optional: false,
             name: NameRule::Subdomain,
@@ -289,6 +292,13 @@ impl KindDef {
     /// Updates of the status leave labels alone.
     pub const fn status_keeps_labels(mut self) -> Self {
         self.status_keeps_labels = true;
+        self
+    }
+
+    /// The rules of a status look, besides metadata and status, at these paths and the selectable fields alone, and its defaults add
+    /// nothing: a write of it need not decode the rest.
+    pub const fn status_reads(mut self, paths: &'static [&'static str]) -> Self {
+        self.status_reads = Some(paths);
         self
     }
 

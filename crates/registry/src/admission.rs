@@ -257,6 +257,11 @@ pub trait Admission: Send + Sync {
     /// Whether the request concerns this plugin. Requests that do not cost it nothing more.
     fn handles(&self, request: &Request<'_>) -> bool;
 
+    /// Whether it may look at all of any object. Otherwise a write of a status has, of what it cannot change, only what the kind says.
+    fn sees_all(&self, _registry: &Registry) -> bool {
+        false
+    }
+
     /// Changes the object, or refuses the request.
     async fn mutate(&self, _request: &mut Request<'_>) -> Result<(), Status> {
         Ok(())

@@ -4,8 +4,9 @@
 //! `{"apiVersion":"v1","kind":"ConfigMap","metadata":{`, and lack the resource version, which the store assigns at the
 //! commit; [`Encoding::stamp`] writes it in right behind the head. The stamped bytes are what gets, lists and watchers share.
 
-mod outline;
+pub(crate) mod parts;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -13,7 +14,10 @@ use apimachinery::labels::Labels;
 use apimachinery::meta;
 use bytes::Bytes;
 use kinds::{KindDef, Names, Strategy};
+use parts::Fields;
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// `namespace/name`, or `name` alone.
 pub(crate) fn object_path(namespace: &str, name: &str) -> String {
@@ -35,10 +39,17 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Of an encoded object.
-    pub(crate) fn read(strategy: &dyn Strategy, encoded: &[u8], epoch: u64) -> Self {
+    /// Of an encoded object, of which no more than these `fields` ([`Index::fields`]) is decoded: when the server starts, every object
+    /// is read for it, and the rest is most of the text.
+    pub(crate) fn read(strategy: &dyn Strategy, fields: &Fields, encoded: &[u8], epoch: u64) -> Self {
         // The bytes are what this process encoded, or one before it.
-        Self::of(strategy, &outline::outline(encoded).unwrap_or_default(), epoch)
+        Self::of(strategy, &parts::select(encoded, fields).unwrap_or_default(), epoch)
+    }
+
+    /// The fields that an index is made of.
+    pub(crate) fn fields(strategy: &dyn Strategy) -> Fields {
+        let own = ["metadata.namespace", "metadata.name", "metadata.labels"];
+        Fields::at(own.into_iter().chain(strategy.selectable().iter()))
     }
 
     pub(crate) fn of(strategy: &dyn Strategy, object: &Value, epoch: u64) -> Self {
@@ -146,6 +157,22 @@ impl Encoding {
         Ok(out.into())
     }
 
+    /// The bytes to store of an object after a write of its status: the other fields are as they were stored.
+    pub(crate) fn encode_apart(&self, object: &Value, rest: &[(Cow<'_, str>, &RawValue)]) -> Result<Bytes, serde_json::Error> {
+        let size: usize = rest.iter().map(|(name, text)| name.len() + text.get().len() + 4).sum();
+        let mut out = Vec::with_capacity(size + 2048);
+        out.extend_from_slice(self.head.as_bytes());
+        let metadata = meta::metadata(object).into_iter().flatten().filter(|(key, _)| *key != "resourceVersion");
+        write_fields(&mut out, metadata, false)?;
+        out.push(b'}');
+        let (before, after) = rest.split_at(rest.partition_point(|(name, _)| &**name < "status"));
+        write_fields(&mut out, before.iter().map(|(name, text)| (name, text)), true)?;
+        write_fields(&mut out, object.get("status").into_iter().map(|status| ("status", status)), true)?;
+        write_fields(&mut out, after.iter().map(|(name, text)| (name, text)), true)?;
+        out.push(b'}');
+        Ok(out.into())
+    }
+
     /// Whether these are the bytes of an object of this version.
     pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
         bytes.starts_with(self.head.as_bytes())
@@ -190,9 +217,9 @@ fn push_version(out: &mut Vec<u8>, revision: u64) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn write_fields<'a>(
+fn write_fields(
     out: &mut Vec<u8>,
-    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+    fields: impl Iterator<Item = (impl Serialize, impl Serialize)>,
     mut comma: bool,
 ) -> Result<(), serde_json::Error> {
     for (key, value) in fields {
@@ -200,9 +227,9 @@ fn write_fields<'a>(
             out.push(b',');
         }
         comma = true;
-        serde_json::to_writer(&mut *out, key)?;
+        serde_json::to_writer(&mut *out, &key)?;
         out.push(b':');
-        serde_json::to_writer(&mut *out, value)?;
+        serde_json::to_writer(&mut *out, &value)?;
     }
     Ok(())
 }
@@ -212,6 +239,25 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+
+    /// A write of the status that leaves the rest apart stores the same bytes as one that does not.
+    #[test]
+    fn what_is_apart_is_encoded_as_it_was() {
+        let strategy = kinds::KINDS.iter().find(|strategy| strategy.def().kind == "Pod").unwrap();
+        let encoding = Encoding::new(strategy.def());
+        let check = |mut object: Value| {
+            object["metadata"] = json!({"name": "p", "resourceVersion": "7"});
+            let stored = encoding.stamp(&encoding.encode(&object).unwrap(), 7);
+            let mut apart = parts::Apart::read(&stored, &Fields::default()).unwrap();
+            for status in [json!({"phase": "Failed"}), json!({"a\"b": [1.5, "\n"]})] {
+                (object["status"], apart.object["status"]) = (status.clone(), status);
+                assert_eq!(encoding.encode_apart(&apart.object, &apart.rest).unwrap(), encoding.encode(&object).unwrap());
+            }
+        };
+        check(json!({"spec": {"b": 1, "a": ["x", {"y": null}]}, "status": {"phase": "Running"}}));
+        check(json!({"spec": {}, "alpha": 1, "zeta": {"\u{e9}": "\u{0}"}}));
+        check(json!({}));
+    }
 
     #[test]
     fn an_object_survives_encoding_and_gets_its_version() {

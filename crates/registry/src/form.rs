@@ -8,6 +8,7 @@ use kinds::{KindDef, Rules};
 use serde_json::Value;
 
 use crate::ObjectSchema;
+use crate::entry::parts::Fields;
 use crate::entry::{Encoding, Entry, Index};
 
 /// The epoch of built-in kinds, which never change.
@@ -21,6 +22,8 @@ pub(crate) struct Form {
     pub(crate) schema: ObjectSchema,
     /// Grows with each change of the definition. Objects that were encoded in another epoch may lack what this one says of them.
     pub(crate) epoch: u64,
+    /// The fields that an index is made of.
+    indexed: Fields,
     /// Somebody else converts: what was stored in another version stays in it.
     by_webhook: bool,
 }
@@ -28,7 +31,16 @@ pub(crate) struct Form {
 impl Form {
     pub(crate) fn new(rules: Rules, epoch: u64) -> Result<Self, String> {
         let def = Arc::new(rules.def().clone());
-        Ok(Self { encoding: Encoding::new(&def), schema: ObjectSchema::of(&rules)?, rules, def, epoch, by_webhook: false })
+        let indexed = Index::fields(&*rules);
+        Ok(Self {
+            encoding: Encoding::new(&def),
+            indexed,
+            schema: ObjectSchema::of(&rules)?,
+            rules,
+            def,
+            epoch,
+            by_webhook: false,
+        })
     }
 
     /// The same, where a webhook converts.
@@ -54,7 +66,7 @@ impl Form {
             return Entry { index, revision, json: self.encoding.stamp(stored, revision) };
         }
         if matches!(self.schema, ObjectSchema::Builtin(_)) {
-            let index = Arc::new(Index::read(&*self.rules, stored, self.epoch));
+            let index = Arc::new(Index::read(&*self.rules, &self.indexed, stored, self.epoch));
             return Entry { index, revision, json: self.encoding.stamp(stored, revision) };
         }
         let mut object: Value = serde_json::from_slice(stored).unwrap_or_default();

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::{Change, Expect, Lane, Write};
 
-use crate::admission::{Hold, Request};
+use crate::admission::{Admission, Hold, Request};
 use crate::context::{Context, Warnings};
 use crate::entry::object_path;
+use crate::entry::parts::Rest;
 use crate::entry::{Entry, Index};
 use crate::metrics;
 use crate::target::{How, Target};
@@ -69,7 +70,7 @@ impl Registry {
         // A second time when what has changed the object concerns the plugins before it, and never a third time.
         while request.begin_round() {
             for plugin in &self.admission {
-                if plugin.handles(&request) {
+                if self.concerns(plugin.as_ref(), target, &request) {
                     plugin.mutate(&mut request).await?;
                 }
             }
@@ -97,16 +98,21 @@ impl Registry {
         let mut request = Request::new(self, target, operation, object, old);
         let mut holds = Vec::new();
         for plugin in &self.admission {
-            if plugin.handles(&request) {
+            if self.concerns(plugin.as_ref(), target, &request) {
                 holds.extend(plugin.reserve(&mut request).await?);
             }
         }
         for plugin in &self.admission {
-            if plugin.handles(&request) {
+            if self.concerns(plugin.as_ref(), target, &request) {
                 plugin.validate(&request).await?;
             }
         }
         Ok((request.into_object(), holds))
+    }
+
+    /// Whether a plugin has a say. One that has come to see all objects since a write of a status began comes too late for it.
+    fn concerns(&self, plugin: &dyn Admission, target: Target<'_>, request: &Request<'_>) -> bool {
+        plugin.handles(request) && !(target.apart && plugin.sees_all(self))
     }
 
     /// Admission for a connection (exec, proxy...), which writes nothing; its options are its object.
@@ -118,16 +124,27 @@ impl Registry {
         (namespace, name): (&str, &str),
         options: Option<Value>,
     ) -> Result<(), Status> {
-        let target = Target { cx, res, sub, namespace, name, how: How::Plain };
+        let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
         let options = self.mutate(target, Operation::Connect, options, None).await?;
         self.admit(target, Operation::Connect, options, None).await.map(|_| ())
     }
 
-    /// Commits an object and returns it as every reader now sees it.
-    pub(crate) async fn put(&self, target: Target<'_>, object: &Value, expect: Expect) -> Result<Arc<Entry>, Unwritten> {
+    /// Commits an object and returns it as every reader now sees it. Of what a write of the status has left apart, the text is the
+    /// `rest`.
+    pub(crate) async fn put(
+        &self,
+        target: Target<'_>,
+        object: &Value,
+        rest: Option<&Rest<'_>>,
+        expect: Expect,
+    ) -> Result<Arc<Entry>, Unwritten> {
         let res = target.res;
         let (object, index, form) = res.stored_form(object).await?;
-        let stored = res.encode(&object, form.as_deref()).map_err(|error| store::Error::Failed(error.to_string()))?;
+        let stored = match rest {
+            Some(rest) => res.encode_apart(&object, rest),
+            None => res.encode(&object, form.as_deref()),
+        };
+        let stored = stored.map_err(|error| store::Error::Failed(error.to_string()))?;
         if target.cx.dry_run {
             return Ok(res.show(&self.rehearse(target, &object, expect)?).await?);
         }

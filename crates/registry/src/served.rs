@@ -10,6 +10,7 @@ use schema::Schema;
 use serde_json::Value;
 
 use crate::context::{Context, FieldValidation};
+use crate::entry::parts::{Apart, Fields, Rest};
 use crate::entry::{Encoding, Entry, Index};
 use crate::form::Form;
 use crate::storage::Storage;
@@ -35,6 +36,8 @@ pub struct Served {
     pub(crate) storage: Arc<Storage>,
     /// How this version is encoded.
     encoding: Encoding,
+    /// What a write of the status decodes besides metadata and status; none where that is everything.
+    status_reads: Option<Fields>,
     /// It is not the version that is stored.
     converted: bool,
     /// When its definition came into force, see [`crate::form::Form`].
@@ -49,8 +52,10 @@ impl Served {
         let def = Arc::new(strategy.def().clone());
         let schema = ObjectSchema::of(&strategy)?;
         let group_resource = storage.group_resource.clone();
+        let reads = def.status_reads.filter(|_| !converted);
         Ok(Self {
             encoding: Encoding::new(&def),
+            status_reads: reads.map(|paths| Fields::at(paths.iter().copied().chain(strategy.selectable().iter()))),
             def,
             strategy,
             schema,
@@ -169,6 +174,12 @@ impl Served {
         objects.into_iter().next().ok_or_else(|| Status::internal("a conversion has lost an object"))
     }
 
+    /// An entry of the cache as a write of its status needs it; none where that has to decode all of it.
+    pub(crate) fn apart<'a>(&self, entry: &'a Entry) -> Option<Apart<'a>> {
+        let reads = self.status_reads.as_ref().filter(|_| self.is_shown(entry))?;
+        Apart::read(&entry.json, reads).ok()
+    }
+
     /// The same, of a kind that no webhook converts.
     pub(crate) fn own_value(&self, entry: &Entry) -> Value {
         let mut object = entry.value();
@@ -246,6 +257,11 @@ impl Served {
     /// The bytes to store of what [`Served::stored_form`] has made.
     pub(crate) fn encode(&self, object: &Value, form: Option<&Form>) -> Result<Bytes, serde_json::Error> {
         form.map_or(&self.encoding, |form| &form.encoding).encode(object)
+    }
+
+    /// The bytes to store after a write of the status, where the `rest` is as it was stored.
+    pub(crate) fn encode_apart(&self, object: &Value, rest: &Rest<'_>) -> Result<Bytes, serde_json::Error> {
+        self.encoding.encode_apart(object, rest)
     }
 
     /// The name under which the cache knows a field of a field selector.

@@ -37,7 +37,7 @@ impl Registry {
         name: &str,
         object: Value,
     ) -> Result<Value, Status> {
-        let target = Target { cx, res, sub, namespace, name, how: How::Plain };
+        let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
         match res.behaviour(sub) {
             Some(Behaviour::Action(Action::Bind)) => self.bind(target, &object).await,
             Some(Behaviour::Action(Action::Evict)) => self.evict(target, &object).await,

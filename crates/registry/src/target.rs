@@ -26,6 +26,8 @@ pub(crate) struct Target<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub how: How<'a>,
+    /// What a write of the status cannot change is not decoded.
+    pub apart: bool,
 }
 
 impl Target<'_> {

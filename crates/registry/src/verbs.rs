@@ -11,4 +11,4 @@ mod watch;
 
 pub(crate) use create::{Created, by};
 pub(crate) use patch::apply_patch;
-pub(crate) use update::CONFLICT_ATTEMPTS;
+pub(crate) use update::{CONFLICT_ATTEMPTS, Live};

@@ -13,7 +13,7 @@ mod validating;
 
 use std::sync::Arc;
 
-use registry::Request;
+use registry::{Registry, Request};
 use serde_json::Value;
 
 pub(super) use mutating::MutatingAdmissionPolicy;
@@ -58,9 +58,13 @@ impl Policies {
         Self { policies: Current::new(policies, Policy::new), bindings: Current::new(bindings, Binding::new) }
     }
 
-    /// A policy without a binding does nothing.
     fn handles(&self, a: &Request<'_>) -> bool {
-        !is_exempt(a) && !self.bindings.get(a.registry).is_empty() && !self.policies.get(a.registry).is_empty()
+        !is_exempt(a) && self.sees_all(a.registry)
+    }
+
+    /// A policy without a binding does nothing.
+    fn sees_all(&self, registry: &Registry) -> bool {
+        !self.bindings.get(registry).is_empty() && !self.policies.get(registry).is_empty()
     }
 
     /// What a request meets, and what cannot be evaluated and whose failure matters.

@@ -41,6 +41,10 @@ impl Webhooks {
         !is_exempt(a) && !self.current.get(a.registry).is_empty()
     }
 
+    fn sees_all(&self, registry: &Registry) -> bool {
+        !self.current.get(registry).is_empty()
+    }
+
     fn configurations(&self, registry: &Registry) -> Arc<[Item<Vec<Hook>>]> {
         self.current.get(registry)
     }
@@ -106,6 +110,10 @@ impl Admission for MutatingAdmissionWebhook {
         self.0.handles(a)
     }
 
+    fn sees_all(&self, registry: &Registry) -> bool {
+        self.0.sees_all(registry)
+    }
+
     async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
         let again = a.is_reinvoked();
         if again {
@@ -167,6 +175,10 @@ impl Admission for ValidatingAdmissionWebhook {
 
     fn handles(&self, a: &Request<'_>) -> bool {
         self.0.handles(a)
+    }
+
+    fn sees_all(&self, registry: &Registry) -> bool {
+        self.0.sees_all(registry)
     }
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {

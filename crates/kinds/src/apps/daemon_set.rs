@@ -25,6 +25,7 @@ impl Kind for DaemonSet {
         .short(&["ds"])
         .in_all()
         .generation()
+        .status_reads(&[])
         .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -20,6 +20,7 @@ impl Kind for Deployment {
         .short(&["deploy"])
         .in_all()
         .generation()
+        .status_reads(&[])
         .status_keeps_labels()
         .subresources(&[Sub::SCALE, Sub::STATUS]);
 

@@ -52,6 +52,7 @@ impl Kind for ReplicaSet {
         .short(&["rs"])
         .in_all()
         .generation()
+        .status_reads(&[])
         .subresources(&[Sub::SCALE, Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["status.replicas"];
 

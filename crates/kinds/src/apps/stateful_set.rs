@@ -25,6 +25,7 @@ impl Kind for StatefulSet {
         .short(&["sts"])
         .in_all()
         .generation()
+        .status_reads(&[])
         .name(NameRule::Label)
         .subresources(&[Sub::SCALE, Sub::STATUS]);
 

@@ -31,8 +31,13 @@ use crate::util::{keep_all_but_part, set_default, text};
 use crate::verb::VerbSet;
 
 impl Kind for Pod {
-    const DEF: KindDef =
-        KindDef::new("", "v1", "Pod", "pods", "pod").short(&["po"]).in_all().generation().returns_deleted().subresources(&[
+    const DEF: KindDef = KindDef::new("", "v1", "Pod", "pods", "pod")
+        .short(&["po"])
+        .in_all()
+        .generation()
+        .returns_deleted()
+        .status_reads(status::READS)
+        .subresources(&[
             Sub::connect("attach", Some(("", "v1", "PodAttachOptions")), Connect::Attach),
             Sub::action("binding", ("", "v1", "Binding"), Action::Bind),
             Sub::part("ephemeralcontainers", VerbSet::PART, |pod, old| {
@@ -62,7 +67,12 @@ impl Kind for Pod {
         match name {
             "spec.hostNetwork" => object.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false).to_string(),
             "status.podIPs" => text(object, "/status/podIP").to_owned(),
-            _ => text(object, &format!("/{}", name.replace('.', "/"))).to_owned(),
+            _ => name
+                .split('.')
+                .try_fold(object, |place, name| place.get(name))
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
         }
     }
 

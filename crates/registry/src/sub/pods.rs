@@ -20,7 +20,7 @@ impl Registry {
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let pod = bound(target, current.value(), &binding, &node)?;
-            match self.put(target, &pod, Expect::At(current.revision)).await {
+            match self.put(target, &pod, None, Expect::At(current.revision)).await {
                 Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {

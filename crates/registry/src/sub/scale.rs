@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::scale::{read, set};
 use crate::target::Target;
-use crate::verbs::{CONFLICT_ATTEMPTS, apply_patch, by};
+use crate::verbs::{CONFLICT_ATTEMPTS, Live, apply_patch, by};
 use crate::{Entry, Patch, Registry, Written};
 
 /// How many pods a Scale asks for.
@@ -60,7 +60,7 @@ impl Registry {
             let siblings = self.siblings(res);
             let mut object = apply::apply(siblings.seen(), Some(&old), &config, &by(cx, res, sub, &now), cx.force)?;
             res.decode(cx, "", &mut object, Vec::new())?;
-            match self.replace(target, &current, old, object, false).await {
+            match self.replace(target, Live { entry: &current, object: old, rest: None }, object, false).await {
                 Err(status) if status == target.modified() => {}
                 Err(status) => return Err(status),
                 Ok(entry) => {
@@ -111,6 +111,6 @@ impl Registry {
             meta::set_resource_version(&mut object, version);
         }
         set(&mut object, &paths.replicas, replicas.into());
-        self.replace(target, current, old, object, true).await
+        self.replace(target, Live { entry: current, object: old, rest: None }, object, true).await
     }
 }

@@ -52,7 +52,7 @@ impl Registry {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let name = meta::name(&object).to_owned();
-        let target = Target { cx, res, sub: "", namespace, name: &name, how: How::Plain };
+        let target = Target { cx, res, sub: "", namespace, name: &name, how: How::Plain, apart: false };
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
@@ -92,7 +92,7 @@ impl Registry {
             }
             let (admitted, holds) = self.admit(target, Operation::Create, Some(object), None).await?;
             object = admitted.unwrap_or_default();
-            let result = self.put(target, &object, Expect::Absent).await;
+            let result = self.put(target, &object, None, Expect::Absent).await;
             drop(holds);
             match result {
                 Ok(entry) => return Ok(entry),

@@ -38,7 +38,7 @@ impl Registry {
         name: &str,
         options: DeleteOptions,
     ) -> Result<Deleted, Status> {
-        let target = Target { cx, res, sub: "", namespace, name, how: How::Delete(&options) };
+        let target = Target { cx, res, sub: "", namespace, name, how: How::Delete(&options), apart: false };
         if let Some(warning) =
             res.def.silent_deletion.filter(|_| options.propagation.is_none() && options.orphan_dependents.is_none())
         {
@@ -69,7 +69,7 @@ impl Registry {
         Ok(Ok(match plan(target.res, &old, options, Timestamp::now()) {
             Step::Remove => Deleted::Now(self.remove(target, current).await?),
             Step::Nothing => Deleted::Later(target.res.show(current).await?),
-            Step::Mark(object) => Deleted::Later(self.put(target, &object, Expect::At(current.revision)).await?),
+            Step::Mark(object) => Deleted::Later(self.put(target, &object, None, Expect::At(current.revision)).await?),
         }))
     }
 

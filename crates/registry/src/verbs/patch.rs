@@ -8,10 +8,10 @@ use kinds::Behaviour;
 use schema::Schema;
 use serde_json::Value;
 
+use crate::entry::parts;
 use crate::target::{How, Target};
-use crate::verbs::Created;
 use crate::verbs::create::by;
-use crate::verbs::update::CONFLICT_ATTEMPTS;
+use crate::verbs::{CONFLICT_ATTEMPTS, Created, Live};
 use crate::{Context, Entry, ObjectSchema, Patch, Registry, Served, Written};
 
 impl Registry {
@@ -25,7 +25,7 @@ impl Registry {
         name: &str,
         patch: Patch,
     ) -> Result<Written, Status> {
-        let target = Target { cx, res, sub, namespace, name, how: How::Patch };
+        let target = Target { cx, res, sub, namespace, name, how: How::Patch, apart: false };
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
             return self.patch_scale(target, &res.def.scale, &patch).await;
         }
@@ -46,18 +46,19 @@ impl Registry {
     }
 
     async fn patch_once(&self, target: Target<'_>, patch: &Patch, current: &Arc<Entry>) -> Result<Written, Status> {
-        let mut old = target.res.value(current).await?;
+        let mut live = self.live(target, current, is_of_status(patch)).await?;
+        let old = &mut live.object;
         // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
         // without any keeps the stored ones.
-        let kept = if speaks_of_managed_fields(patch) { None } else { meta::remove(&mut old, "managedFields") };
-        let patched = apply_patch(&target.res.schema, &old, patch);
+        let kept = if speaks_of_managed_fields(patch) { None } else { meta::remove(old, "managedFields") };
+        let patched = apply_patch(&target.res.schema, old, patch);
         if let Some(kept) = kept {
-            meta::set(&mut old, "managedFields", kept);
+            meta::set(old, "managedFields", kept);
         }
         let mut object = patched?;
-        check_unchanged_identity(target, &object, &old)?;
+        check_unchanged_identity(target, &object, old)?;
         target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
-        let entry = self.replace(target, current, old, object, true).await?;
+        let entry = self.replace(target, live, object, true).await?;
         Ok(Written { entry, created: false, object: None })
     }
 
@@ -77,7 +78,8 @@ impl Registry {
         res.decode(cx, sub, &mut merged, Vec::new())?;
         match current {
             Some(current) => {
-                let entry = self.replace(target, &current, old.unwrap_or_default(), merged, false).await?;
+                let live = Live { entry: &current, object: old.unwrap_or_default(), rest: None };
+                let entry = self.replace(target, live, merged, false).await?;
                 Ok(Written { entry, created: false, object: None })
             }
             None if sub.is_empty() => {
@@ -93,6 +95,14 @@ impl Registry {
             }
             None => Err(target.not_found()),
         }
+    }
+}
+
+/// Whether a patch speaks of nothing but what a write of the status may change.
+fn is_of_status(patch: &Patch) -> bool {
+    match patch {
+        Patch::Json(_) | Patch::Apply(_) => false,
+        Patch::Merge(bytes) | Patch::Strategic(bytes) => parts::has_own_alone(bytes),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use store::Expect;
 
 use crate::confine::{confine, keep_metadata};
+use crate::entry::parts::{Apart, Rest};
 use crate::pipeline::{Unwritten, count_generation, requester, without_managed_fields};
 use crate::target::{How, Target};
 use crate::verbs::create::check_identity;
@@ -16,6 +17,14 @@ use crate::{Context, Entry, Operation, Registry, Served, Written};
 
 /// How often a write is tried again after another one came between, when the client asked for no particular version.
 pub(crate) const CONFLICT_ATTEMPTS: usize = 20;
+
+/// An object that is to be changed.
+pub(crate) struct Live<'a> {
+    pub(crate) entry: &'a Arc<Entry>,
+    pub(crate) object: Value,
+    /// What a write of the status leaves as it is, where that is not decoded.
+    pub(crate) rest: Option<Rest<'a>>,
+}
 
 impl Registry {
     /// Replaces an object, or the part of it that `sub` names.
@@ -29,10 +38,12 @@ impl Registry {
         mut object: Value,
     ) -> Result<Written, Status> {
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
-            return self.update_scale(Target { cx, res, sub, namespace, name, how: How::Plain }, &res.def.scale, &object).await;
+            return self
+                .update_scale(Target { cx, res, sub, namespace, name, how: How::Plain, apart: false }, &res.def.scale, &object)
+                .await;
         }
         check_identity(&mut object, namespace, Some(name))?;
-        let target = Target { cx, res, sub, namespace, name, how: How::Plain };
+        let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
         if meta::resource_version(&object) == "0" {
             meta::remove(&mut object, "resourceVersion");
         }
@@ -46,8 +57,8 @@ impl Registry {
             }
             // Only a write of no particular version is tried again.
             let wanted = if version.is_empty() { object.clone() } else { std::mem::take(&mut object) };
-            let old = res.value(&current).await?;
-            let result = self.replace(target, &current, old, wanted, true).await;
+            let live = self.live(target, &current, true).await?;
+            let result = self.replace(target, live, wanted, true).await;
             match result {
                 Err(status) if status == target.modified() && version.is_empty() => {}
                 other => return other.map(|entry| Written { entry, created: false, object: None }),
@@ -65,19 +76,37 @@ impl Registry {
         Ok(Written { entry, created: true, object: None })
     }
 
-    /// One attempt to put `object` in the place of `current`, whose decoded form is `old`. With `tracked`, ownership of fields
-    /// is noted here.
+    /// An object that is to be changed. Where a write of its status allows it, and concerns `status_alone`, the rest stays apart.
+    pub(crate) async fn live<'a>(
+        &self,
+        target: Target<'_>,
+        entry: &'a Arc<Entry>,
+        status_alone: bool,
+    ) -> Result<Live<'a>, Status> {
+        let Target { res, sub, cx, .. } = target;
+        let is_status = matches!(res.behaviour(sub), Some(Behaviour::Status));
+        // Who may look at all of an object has all of it, and so has the answer to a dry run.
+        let alone = is_status && status_alone && !cx.dry_run && !self.admission.iter().any(|plugin| plugin.sees_all(self));
+        if let Some(Apart { object, rest }) = alone.then(|| res.apart(entry)).flatten() {
+            return Ok(Live { entry, object, rest: Some(rest) });
+        }
+        Ok(Live { entry, object: res.value(entry).await?, rest: None })
+    }
+
+    /// One attempt to put `object` in the place of what is there. With `tracked`, ownership of fields is noted here.
     pub(crate) async fn replace(
         &self,
         target: Target<'_>,
-        current: &Arc<Entry>,
-        mut old: Value,
+        live: Live<'_>,
         mut object: Value,
         tracked: bool,
     ) -> Result<Arc<Entry>, Status> {
+        let Live { entry: current, object: mut old, rest } = live;
+        let target = Target { apart: rest.is_some(), ..target };
         let Target { cx, res, sub, .. } = target;
         check_preconditions(target, current, &old, &object)?;
-        if res.is_own_body(sub) {
+        // What is apart has its defaults, and so has the status of such a kind.
+        if res.is_own_body(sub) && rest.is_none() {
             res.strategy.apply_defaults(&mut object);
         }
         keep_metadata(&mut object, &old);
@@ -101,7 +130,7 @@ impl Registry {
         let result = if finished(res, &object, &old) {
             self.remove(target, current).await
         } else {
-            self.put(target, &object, Expect::At(current.revision)).await
+            self.put(target, &object, rest.as_ref(), Expect::At(current.revision)).await
         };
         drop(holds);
         result.map_err(|error| match error {

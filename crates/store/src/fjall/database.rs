@@ -55,7 +55,8 @@ impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let db = ::fjall::Database::builder(path)
             .cache_size(8 * MIB)
-            .worker_threads(2)
+            // Of several, the first hands compactions on to the others, and to itself again for as long as they are busy.
+            .worker_threads(1)
             .max_journaling_size(64 * MIB)
             .max_cached_files(Some(128))
             .open()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apimachinery::status::Cause;
 use apimachinery::{Reason, Status};
 use async_trait::async_trait;
-use registry::{Admission, Request};
+use registry::{Admission, Registry, Request};
 use serde_json::Value;
 
 use super::definition::{Mutation, Policy};
@@ -87,6 +87,10 @@ impl Admission for MutatingAdmissionPolicy {
 
     fn handles(&self, a: &Request<'_>) -> bool {
         self.policies.handles(a)
+    }
+
+    fn sees_all(&self, registry: &Registry) -> bool {
+        self.policies.sees_all(registry)
     }
 
     async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use apimachinery::status::Cause;
 use apimachinery::{Reason, Status};
 use async_trait::async_trait;
-use registry::{Admission, Request};
+use registry::{Admission, Registry, Request};
 use serde_json::json;
 
 use super::definition::{Binding, Policy, Validation};
@@ -64,6 +64,10 @@ impl Admission for ValidatingAdmissionPolicy {
 
     fn handles(&self, a: &Request<'_>) -> bool {
         self.policies.handles(a)
+    }
+
+    fn sees_all(&self, registry: &Registry) -> bool {
+        self.policies.sees_all(registry)
     }
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {

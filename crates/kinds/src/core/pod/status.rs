@@ -13,6 +13,17 @@ const MAX_ID: i64 = i32::MAX as i64;
 /// Conditions whose names are older than the rule for names.
 const SYSTEM_CONDITIONS: &[&str] = &["PodScheduled", "Ready", "Initialized"];
 
+/// What the rules look at in the spec.
+pub(super) const READS: &[&str] = &[
+    "spec.os.name",
+    "spec.containers.name",
+    "spec.containers.restartPolicy",
+    "spec.containers.restartPolicyRules",
+    "spec.initContainers.name",
+    "spec.initContainers.restartPolicy",
+    "spec.initContainers.restartPolicyRules",
+];
+
 /// An update through the status subresource.
 pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {
     update::annotations(pod, old, errors);
