@@ -92,11 +92,7 @@ impl Configuration {
     /// Why none of it concerns a request in a namespace by a user.
     pub(super) fn exempts(&self, namespace: &str, user: &str) -> Option<&'static str> {
         let has = |list: &[String], name: &str| list.iter().any(|one| one == name);
-        match () {
-            () if has(&self.namespaces, namespace) => Some("namespace"),
-            () if has(&self.usernames, user) => Some("user"),
-            () => None,
-        }
+        if has(&self.namespaces, namespace) { Some("namespace") } else { has(&self.usernames, user).then_some("user") }
     }
 
     /// Whether none of it concerns pods of a RuntimeClass.
