@@ -56,17 +56,20 @@ async fn serve(options: cli::Agent) -> Result<()> {
 async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()> {
     let identity = node::Identity::of(&options.node)?;
     std::fs::write(paths.node_name(), &identity.name)?;
-    let member = Arc::new(Member::new(options, paths, identity.clone()).await?);
+    let mut member = Member::new(options, paths, identity.clone()).await?;
     member.join(tasks).await?;
     let clients = Https(member.remote()?);
     let cluster = cluster(&clients.kubelet()).await?;
+    let identity = identity.within(&cluster)?;
+    member.set_identity(identity.clone());
+    let member = Arc::new(member);
     let annotation = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
     let node = node::Options {
         annotations: [annotation].into(),
         ..node::Options::new(&options.node, identity, cluster, options.bind_address)
     };
     let name = node.identity.name.clone();
-    let own = Some(node.identity.ip).filter(|_| options.node.node_ip.is_none());
+    let own = node.identity.routed();
     let changed = Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
     for kind in [Kind::Client, Kind::Serving] {
         let keeper = member.clone().keep(kind, clients.kubelet(), tasks.clone());

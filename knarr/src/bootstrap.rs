@@ -16,12 +16,15 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 
 /// Writes the Service as it must be; repeating it changes nothing.
-pub(crate) async fn cluster_dns(client: Client, address: IpAddr) -> Result<()> {
+pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<()> {
+    let families: Vec<&str> = addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+    let policy = if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {
             "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
-        "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ports": [
+        "spec": {"type": "ClusterIP", "clusterIP": addresses.first(), "clusterIPs": addresses,
+            "ipFamilies": families, "ipFamilyPolicy": policy, "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
             {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
         ]},
@@ -31,8 +34,9 @@ pub(crate) async fn cluster_dns(client: Client, address: IpAddr) -> Result<()> {
     match services.patch("kube-dns", &params, &Patch::Apply(&service)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 422 => bail!(
-            "the cluster DNS cannot have the address {address}: {}. A data directory keeps the --service-cidr and the \
+            "the cluster DNS cannot have the address {}: {}. A data directory keeps the --service-cidr and the \
              --cluster-dns that it was made with",
+            addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
             status.message
         ),
         Err(error) => Err(error).context("service kube-system/kube-dns"),

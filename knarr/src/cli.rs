@@ -73,15 +73,15 @@ pub(crate) struct Server {
     /// Address that the API server listens on.
     #[arg(long, default_value = "0.0.0.0")]
     pub(crate) bind_address: IpAddr,
-    /// Network of all pods.
-    #[arg(long, default_value = "10.42.0.0/16")]
-    pub(crate) cluster_cidr: IpNet,
-    /// Network of all services.
-    #[arg(long, default_value = "10.43.0.0/16")]
-    pub(crate) service_cidr: IpNet,
-    /// Address of the cluster DNS; the tenth of the service network by default.
-    #[arg(long)]
-    pub(crate) cluster_dns: Option<IpAddr>,
+    /// Network of all pods; two of both families, IPv4,IPv6 or the other way round, make a dual-stack cluster.
+    #[arg(long = "cluster-cidr", value_delimiter = ',', default_value = "10.42.0.0/16")]
+    pub(crate) cluster_cidrs: Vec<IpNet>,
+    /// Network of all services; two of both families in a dual-stack cluster. Services have the first family unless they ask for more.
+    #[arg(long = "service-cidr", value_delimiter = ',', default_value = "10.43.0.0/16")]
+    pub(crate) service_cidrs: Vec<IpNet>,
+    /// Addresses of the cluster DNS, at most one of each family; the tenth of each service network by default.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) cluster_dns: Vec<IpAddr>,
     /// Domain of the cluster.
     #[arg(long, default_value = "cluster.local")]
     pub(crate) cluster_domain: String,
@@ -389,9 +389,9 @@ pub(crate) struct Node {
     /// The node's name; the host name by default.
     #[arg(long)]
     pub(crate) node_name: Option<String>,
-    /// The node's address; that of the default route by default.
-    #[arg(long)]
-    pub(crate) node_ip: Option<IpAddr>,
+    /// The node's address, or one of each family; those of the default routes by default.
+    #[arg(long = "node-ip", value_delimiter = ',')]
+    pub(crate) node_ips: Vec<IpAddr>,
     /// Port of the kubelet.
     #[arg(long, default_value_t = 10250)]
     pub(crate) kubelet_port: u16,

@@ -43,7 +43,7 @@ impl Certificates for Issued {
         let request = Request::Both {
             user: format!("system:node:{}", node.name),
             groups: vec!["system:nodes".to_owned()],
-            sans: vec![node.name.clone(), node.ip.to_string(), "127.0.0.1".to_owned()],
+            sans: node.names().chain(["127.0.0.1".to_owned()]).collect(),
         };
         Resolver::issued(self.authority.clone(), &self.pki, "kubelet", request)
     }

@@ -16,7 +16,7 @@ mod server;
 mod token;
 mod version;
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,9 +37,22 @@ fn default_address() -> Option<IpAddr> {
 
 /// The address of this machine's default route.
 fn routed_address() -> Option<IpAddr> {
-    // Connecting a datagram socket sends nothing; it makes the kernel choose the source address. The target is TEST-NET-1.
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip()).ok()
+    // The target is TEST-NET-1.
+    source_address("0.0.0.0:0", "192.0.2.1:9")
+}
+
+/// The address of this machine's default route of IPv6, if there is one that others can answer.
+fn routed_address_v6() -> Option<IpAddr> {
+    // The target is the network for documentation.
+    let address = source_address("[::]:0", "[2001:db8::1]:9")?;
+    let usable = |address: &Ipv6Addr| !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local();
+    matches!(address, IpAddr::V6(address) if usable(&address)).then_some(address)
+}
+
+/// The address with which this machine would send to `target`. Connecting a datagram socket sends nothing; it makes the kernel choose.
+fn source_address(any: &str, target: &str) -> Option<IpAddr> {
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).and_then(|()| socket.local_addr()).map(|address| address.ip()).ok()
 }
 
 fn main() -> ExitCode {

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::paths::Paths;
 use crate::process::Again;
-use crate::{cli, default_address};
+use crate::{cli, default_address, routed_address_v6};
 
 /// How the node's components talk to the API.
 pub(crate) trait Clients {
@@ -48,7 +48,10 @@ pub(crate) trait Certificates {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) name: String,
-    pub(crate) ip: IpAddr,
+    /// Its addresses, at most one of each family, the one by which other nodes reach it first.
+    pub(crate) ips: Vec<IpAddr>,
+    /// The addresses are those that the machine has by itself: nobody has said which.
+    found: bool,
 }
 
 /// What all nodes of a cluster must agree on.
@@ -56,7 +59,7 @@ pub(crate) struct Identity {
 pub(crate) struct Cluster {
     pub(crate) pods: Vec<ipnet::IpNet>,
     pub(crate) services: Vec<ipnet::IpNet>,
-    pub(crate) dns: IpAddr,
+    pub(crate) dns: Vec<IpAddr>,
     pub(crate) domain: String,
 }
 
@@ -82,10 +85,14 @@ pub(crate) struct Options {
 impl Identity {
     /// By the options; what they do not say by the machine.
     pub(crate) fn of(options: &cli::Node) -> Result<Self> {
-        let ip = match options.node_ip {
-            Some(address) => address,
-            None => default_address().context("cannot tell this machine's address: give it with --node-ip")?,
+        let found = options.node_ips.is_empty();
+        let ips = match found {
+            false => options.node_ips.clone(),
+            true => default_address().into_iter().chain(routed_address_v6()).collect(),
         };
+        if ips.is_empty() {
+            anyhow::bail!("cannot tell this machine's address: give it with --node-ip");
+        }
         let name = match &options.node_name {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
@@ -94,8 +101,37 @@ impl Identity {
             Some(problem) => {
                 anyhow::bail!("{name:?} cannot be the node's name: {problem}. Give another with --node-name")
             }
-            None => Ok(Self { name, ip }),
+            None => Ok(Self { name, ips, found }),
         }
+    }
+
+    /// As a node of a cluster: of the addresses that the machine has by itself, it has those of the cluster's families, in their order.
+    pub(crate) fn within(self, cluster: &Cluster) -> Result<Self> {
+        if !self.found {
+            return Ok(self);
+        }
+        let of_family = |range: &ipnet::IpNet| self.ips.iter().find(|ip| ip.is_ipv4() == range.addr().is_ipv4()).copied();
+        let ips: Vec<IpAddr> = cluster.pods.iter().filter_map(of_family).collect();
+        if ips.is_empty() {
+            anyhow::bail!("this machine has no address of the families of the cluster's pods: give one with --node-ip");
+        }
+        Ok(Self { ips, ..self })
+    }
+
+    /// The address by which other nodes reach it.
+    pub(crate) fn ip(&self) -> IpAddr {
+        // There is one: see `of` and `within`.
+        self.ips.first().copied().unwrap_or(IpAddr::from([0; 4]))
+    }
+
+    /// The address of the default route, when the node has it for that reason only.
+    pub(crate) fn routed(&self) -> Option<IpAddr> {
+        self.ips.iter().find(|ip| ip.is_ipv4()).copied().filter(|_| self.found)
+    }
+
+    /// Names and addresses, as its certificates have them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        std::iter::once(self.name.clone()).chain(self.ips.iter().map(IpAddr::to_string))
     }
 }
 
@@ -152,7 +188,7 @@ impl Node {
             options: network_options(&options, paths),
             node_name: options.identity.name.clone(),
             dns: dns::Options {
-                listen: vec![SocketAddr::new(options.cluster.dns, 53)],
+                listen: options.cluster.dns.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
                 domain: options.cluster.domain.clone(),
                 upstreams: dns::Upstreams::File("/etc/resolv.conf".into()),
                 stub_domains: Default::default(),
@@ -160,14 +196,14 @@ impl Node {
         };
         let volumes = (controllers::LOCAL_VOLUMES.to_owned(), paths.volumes().display().to_string());
         let kubelet = kubelet::Options {
-            node_ips: vec![options.identity.ip],
+            node_ips: options.identity.ips.clone(),
             data_dir: paths.kubelet(),
             volumes_dir: paths.volumes(),
             pod_logs_dir: paths.pod_logs(),
             client: clients.kubelet(),
             informers,
             runtime: engine,
-            cluster_dns: kubelet::dns::Cluster { servers: vec![options.cluster.dns], domain: options.cluster.domain.clone() },
+            cluster_dns: kubelet::dns::Cluster { servers: options.cluster.dns.clone(), domain: options.cluster.domain.clone() },
             resolv_conf: "/etc/resolv.conf".into(),
             version: format!("{}+knarr", apiserver::VERSION),
             max_pods: options.max_pods,
@@ -228,8 +264,8 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
     let kubelet = options.listen.port();
     ::network::Options {
         cluster_cidrs: options.cluster.pods.clone(),
-        local_addresses: vec![options.cluster.dns],
-        node_ip: Some(options.identity.ip),
+        local_addresses: options.cluster.dns.clone(),
+        node_ip: Some(options.identity.ip()),
         reserved_ports: options.reserved_ports.iter().copied().chain([kubelet]).collect(),
         holders: vec![Holder::Services, Holder::Policies],
         ..::network::Options::new(paths.network(), Vec::new(), options.cluster.services.clone())

@@ -34,25 +34,49 @@ pub(crate) fn check(runs_pods: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether the networks of a cluster can be told apart, and the DNS has its address among the services.
-pub(crate) fn networks(cluster: IpNet, service: IpNet, dns: Option<IpAddr>) -> Result<()> {
-    if cluster.contains(&service) || service.contains(&cluster) {
-        bail!(
-            "the network of the pods {cluster} and that of the services {service} overlap: set --cluster-cidr and --service-cidr apart"
-        );
-    }
-    if cluster.addr().is_ipv4() != service.addr().is_ipv4() {
-        bail!("the network of the pods {cluster} and that of the services {service} are of different families");
-    }
-    if cluster.addr().is_ipv4() && cluster.prefix_len() > 24 {
-        bail!("the network of the pods {cluster} is too small: a node takes 256 addresses of it (/24)");
-    }
-    match dns.filter(|dns| !service.contains(dns)) {
-        Some(dns) => {
-            bail!("the address of the cluster DNS {dns} is not in the network of the services {service}: see --cluster-dns")
+/// Whether the networks of a cluster can be told apart, there is one of each family, and the DNS has its addresses among the services.
+pub(crate) fn networks(clusters: &[IpNet], services: &[IpNet], dns: &[IpAddr]) -> Result<()> {
+    for (option, ranges) in [("--cluster-cidr", clusters), ("--service-cidr", services)] {
+        match ranges {
+            [_] => {}
+            [first, second] if first.addr().is_ipv4() != second.addr().is_ipv4() => {}
+            _ => bail!("{option} takes one network, or two of different families"),
         }
-        None => Ok(()),
     }
+    let (pods, of_services) = (families(clusters), families(services));
+    if pods != of_services {
+        bail!("the networks of the pods ({pods}) and those of the services ({of_services}) are of different families");
+    }
+    for (cluster, service) in clusters.iter().zip(services) {
+        if cluster.contains(service) || service.contains(cluster) {
+            bail!(
+                "the network of the pods {cluster} and that of the services {service} overlap: set --cluster-cidr and --service-cidr apart"
+            );
+        }
+        let (most, of_node) = if cluster.addr().is_ipv4() { (24, "256 addresses (/24)") } else { (64, "a /64") };
+        if cluster.prefix_len() > most {
+            bail!("the network of the pods {cluster} is too small: a node takes {of_node} of it");
+        }
+        if service.max_prefix_len() - service.prefix_len() < 4 {
+            bail!("the network of the services {service} is too small: it needs room for 16 addresses");
+        }
+    }
+    for (index, dns) in dns.iter().enumerate() {
+        if !services.iter().any(|service| service.contains(dns)) {
+            let services = services.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
+            bail!("the address of the cluster DNS {dns} is not in the network of the services {services}: see --cluster-dns");
+        }
+        if dns.is_ipv4() != services[index].addr().is_ipv4() {
+            bail!("the addresses of the cluster DNS are of other families than the networks of the services: see --cluster-dns");
+        }
+    }
+    Ok(())
+}
+
+/// The families of networks, in their order.
+fn families(ranges: &[IpNet]) -> String {
+    let family = |range: &IpNet| if range.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+    ranges.iter().map(family).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether the API takes the name of the cluster's domain.
@@ -81,12 +105,18 @@ pub(crate) fn node(options: &cli::Node) -> Result<()> {
     options.pressure.system_reserved().context("--system-reserved")?;
     options.pressure.kube_reserved().context("--kube-reserved")?;
     options.pressure.eviction()?;
-    let Some(address) = options.node_ip else { return Ok(()) };
-    // Only an address of this machine can be bound.
-    match std::net::UdpSocket::bind((address, 0)) {
-        Ok(_) => Ok(()),
-        Err(error) => bail!("--node-ip {address} is not an address of this machine: {error}"),
+    if let [first, rest @ ..] = options.node_ips.as_slice()
+        && (rest.len() > 1 || rest.iter().any(|other| other.is_ipv4() == first.is_ipv4()))
+    {
+        bail!("--node-ip takes one address, or two of different families");
     }
+    for address in &options.node_ips {
+        // Only an address of this machine can be bound.
+        if let Err(error) = std::net::UdpSocket::bind((*address, 0)) {
+            bail!("--node-ip {address} is not an address of this machine: {error}");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -98,7 +128,9 @@ mod tests {
 
     #[track_caller]
     fn check(cluster: &str, service: &str, dns: &str, problem: &str) {
-        let found = networks(cluster.parse().unwrap(), service.parse().unwrap(), dns.parse().ok());
+        let ranges = |texts: &str| texts.split(',').map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let dns: Vec<IpAddr> = dns.split(',').filter_map(|text| text.parse().ok()).collect();
+        let found = networks(&ranges(cluster), &ranges(service), &dns);
         let found = found.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(if problem.is_empty() { found.is_empty() } else { found.contains(problem) }, "{found}");
     }
@@ -113,6 +145,16 @@ mod tests {
         check("10.42.0.0/16", "10.43.0.0/16", "1.2.3.4", "1.2.3.4 is not in the network");
         check("fd00::/48", "10.43.0.0/16", "", "different families");
         check("10.42.0.0/30", "10.43.0.0/16", "", "too small");
+        check("10.42.0.0/16", "10.43.0.0/30", "", "too small");
+        check("10.42.0.0/16,fd42::/48", "10.43.0.0/16,fd43::/112", "10.43.0.10,fd43::a", "");
+        check("fd42::/48,10.42.0.0/16", "fd43::/112,10.43.0.0/16", "", "");
+        check("fd42::/48", "fd43::/112", "", "");
+        check("10.42.0.0/16,fd42::/72", "10.43.0.0/16,fd43::/112", "", "too small");
+        check("10.42.0.0/16,fd42::/48", "10.43.0.0/16", "", "different families");
+        check("10.42.0.0/16,fd42::/48", "fd43::/112,10.43.0.0/16", "", "different families");
+        check("10.42.0.0/16,10.44.0.0/16", "10.43.0.0/16,10.45.0.0/16", "", "two of different families");
+        check("10.42.0.0/16,fd42::/48", "10.43.0.0/16,fd42::/112", "", "overlap");
+        check("10.42.0.0/16,fd42::/48", "10.43.0.0/16,fd43::/112", "fd43::a", "other families");
     }
 
     #[test]

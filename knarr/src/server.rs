@@ -29,7 +29,7 @@ const DRAIN_API: Duration = Duration::from_secs(4);
 /// Runs until a signal or a failure.
 pub(crate) fn run(options: cli::Server) -> Result<()> {
     preflight::check(!options.no_agent)?;
-    preflight::networks(options.cluster_cidr, options.service_cidr, options.cluster_dns)?;
+    preflight::networks(&options.cluster_cidrs, &options.service_cidrs, &options.cluster_dns)?;
     preflight::domain(&options.cluster_domain)?;
     if !options.no_agent {
         preflight::node(&options.node)?;
@@ -65,11 +65,13 @@ async fn serve(options: cli::Server) -> Result<()> {
 /// Starts everything, each part when what it needs is there, and ends only when all has to be built anew.
 async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_tasks: &Tasks, components: &Tasks) -> Result<()> {
     let readiness = Readiness::default();
-    let identity = node::Identity::of(&options.node)?;
-    let node_ip = identity.ip;
+    let dns = match options.cluster_dns.as_slice() {
+        [] => options.service_cidrs.iter().map(|range| address_at(*range, 10)).collect::<Result<_>>()?,
+        given => given.to_vec(),
+    };
+    let cluster = cluster(options, dns);
+    let identity = node::Identity::of(&options.node)?.within(&cluster)?;
     let authority = Arc::new(Authority::load_or_create(&paths.pki(), "ca", "knarr-ca")?);
-    let kubernetes = address_at(options.service_cidr, 1)?;
-    let dns = options.cluster_dns.map_or_else(|| address_at(options.service_cidr, 10), Ok)?;
 
     let database = paths.store();
     Page::Server.observe(
@@ -80,25 +82,24 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let service = apiserver::Service::new(
         encrypted(options, paths, engine, components)?,
         authority.clone(),
-        api_options(options, paths, node_ip, kubernetes),
+        api_options(options, paths, &identity)?,
         readiness.clone(),
         api_tasks,
     )
     .await?;
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
-    bootstrap::cluster_dns(identity::apiserver(&handle.api), dns).await?;
+    bootstrap::cluster_dns(identity::apiserver(&handle.api), &cluster.dns).await?;
     bootstrap::local_storage(identity::apiserver(&handle.api)).await?;
-    let cluster = cluster(options, dns);
     let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
-    let server = format!("https://{}", SocketAddr::new(node_ip, handle.address.port()));
+    let server = format!("https://{}", SocketAddr::new(identity.ip(), handle.address.port()));
     let (client, bundle, whole) = (identity::apiserver(&handle.api), authority.bundle().to_owned(), cluster.clone());
     // Nobody waits for it but machines that join, and they try again.
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
         bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
     });
     start_controllers(options, &handle, &authority, &readiness, components);
-    let own = Some(identity.ip).filter(|_| options.node.node_ip.is_none());
+    let (own, node_ips) = (identity.routed(), identity.ips.clone());
     let mut changed = None;
     if !options.no_agent {
         std::fs::write(paths.node_name(), &identity.name)?;
@@ -111,7 +112,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
     }
     if options.has_ingress() {
-        start_ingress(options, node_ip, &handle.api, &readiness, components)?;
+        start_ingress(options, node_ips, &handle.api, &readiness, components)?;
     }
     process::settle(components);
     // Last: who sees the file may connect.
@@ -133,18 +134,20 @@ fn encrypted(options: &cli::Server, paths: &Paths, engine: store::Fjall, tasks: 
 }
 
 /// What this server's cluster is, for its nodes.
-fn cluster(options: &cli::Server, dns: IpAddr) -> node::Cluster {
+fn cluster(options: &cli::Server, dns: Vec<IpAddr>) -> node::Cluster {
     node::Cluster {
-        pods: vec![options.cluster_cidr],
-        services: vec![options.service_cidr],
+        pods: options.cluster_cidrs.clone(),
+        services: options.service_cidrs.clone(),
         dns,
         domain: options.cluster_domain.clone(),
     }
 }
 
-fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes: IpAddr) -> apiserver::Options {
-    let names = [kubernetes.to_string(), node_ip.to_string()].into_iter().chain(options.tls_san.iter().cloned()).collect();
-    apiserver::Options {
+fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> Result<apiserver::Options> {
+    let own = options.service_cidrs.iter().map(|range| address_at(*range, 1)).collect::<Result<Vec<_>>>()?;
+    let names = own.iter().chain(&node.ips).map(IpAddr::to_string).chain(options.tls_san.iter().cloned()).collect();
+    let node_ip = node.ip();
+    Ok(apiserver::Options {
         listen: SocketAddr::new(options.bind_address, options.port),
         pki: paths.pki(),
         names,
@@ -157,18 +160,14 @@ fn api_options(options: &cli::Server, paths: &Paths, node_ip: IpAddr, kubernetes
         authorization: options.authorization.options(),
         audit: options.audit.options(),
         build: crate::version::BUILD,
-        registry: registry::Options {
-            service_cidr: (options.service_cidr.network(), options.service_cidr.prefix_len()),
-            node_ports: 30000..=32767,
-            tokens: None,
-        },
-    }
+        registry: registry::Options { service_cidrs: options.service_cidrs.clone(), node_ports: 30000..=32767, tokens: None },
+    })
 }
 
 /// The way in from outside, on this node. Nobody waits for it but who uses it.
 fn start_ingress(
     options: &cli::Server,
-    node_ip: IpAddr,
+    addresses: Vec<IpAddr>,
     api: &apiserver::Api,
     readiness: &Readiness,
     tasks: &Tasks,
@@ -178,7 +177,7 @@ fn start_ingress(
         listen: options.bind_address,
         http_port: options.ingress.http_port,
         https_port: options.ingress.https_port,
-        addresses: vec![node_ip],
+        addresses,
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),
@@ -215,7 +214,7 @@ fn start_controllers(
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
         authority: authority.clone(),
-        cluster_cidrs: vec![options.cluster_cidr],
+        cluster_cidrs: options.cluster_cidrs.clone(),
         clock: controllers::Clock::system(),
     };
     controllers::run(&controllers, tasks, readiness.gate("controllers"));

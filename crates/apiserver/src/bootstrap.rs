@@ -3,7 +3,7 @@
 
 mod flow_control;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use apimachinery::{Status, fields, meta};
 use base::readiness::Gate;
 use futures::StreamExt;
 use futures::stream::{self, SelectAll};
+use ipnet::IpNet;
 use registry::{Context, ListOptions, Registry, Served};
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ pub(crate) fn context() -> Context {
 }
 
 /// Creates what is missing. `advertised` is where pods reach this server.
-pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), advertised: SocketAddr) -> Result<(), Status> {
+pub(crate) async fn run(registry: &Registry, service_cidrs: &[IpNet], advertised: SocketAddr) -> Result<(), Status> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         ensure(registry, "", "namespaces", "", json!({"metadata": {"name": name}})).await?;
     }
@@ -44,15 +45,18 @@ pub(crate) async fn run(registry: &Registry, service_cidr: (IpAddr, u8), adverti
         ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
     flow_control::run(registry).await?;
-    publish_range(registry, service_cidr).await?;
-    publish(registry, service_cidr, advertised).await
+    publish_ranges(registry, service_cidrs).await?;
+    match service_cidrs.first() {
+        Some(first) => publish(registry, first, advertised).await,
+        None => Err(Status::internal("services have no range of addresses")),
+    }
 }
 
 /// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
 /// until the registry ends.
 pub(crate) async fn keep(
     registry: Arc<Registry>,
-    service_cidr: (IpAddr, u8),
+    service_cidrs: Vec<IpNet>,
     advertised: SocketAddr,
     gate: Gate,
 ) -> Result<(), Status> {
@@ -76,7 +80,7 @@ pub(crate) async fn keep(
             changes.push(watch.map(Some).chain(stream::once(async { None })).boxed());
         }
         loop {
-            if let Err(error) = run(&registry, service_cidr, advertised).await {
+            if let Err(error) = run(&registry, &service_cidrs, advertised).await {
                 gate.not_ready(error.message.clone());
                 tracing::warn!(%error, "the cluster's own namespaces and the kubernetes Service cannot be kept, trying again");
                 tokio::time::sleep(RETRY).await;
@@ -95,13 +99,21 @@ fn resource(registry: &Registry, group: &str, plural: &str) -> Result<Arc<Served
     registry.resource(group, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
 }
 
-/// The range from which services get their addresses, ready to be used (KEP-1880: the default ServiceCIDR is named `kubernetes`).
-async fn publish_range(registry: &Registry, (base, bits): (IpAddr, u8)) -> Result<(), Status> {
-    let range = format!("{}/{bits}", network(base, bits));
-    let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [range]}});
+/// The ranges from which services get their addresses, ready to be used (KEP-1880: the default ServiceCIDR is named `kubernetes`). One
+/// that has a range of one family gets that of the other one when the cluster does.
+async fn publish_ranges(registry: &Registry, service_cidrs: &[IpNet]) -> Result<(), Status> {
+    let ranges: Vec<String> = service_cidrs.iter().map(|range| range.trunc().to_string()).collect();
+    let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges}});
     ensure(registry, NETWORKING, "servicecidrs", "", object).await?;
     let resource = &resource(registry, NETWORKING, "servicecidrs")?;
     let mut found = registry.get(resource, "", "kubernetes", None).await?.value();
+    let known = found["spec"]["cidrs"].as_array().cloned().unwrap_or_default();
+    if let ([known], [first, _]) = (known.as_slice(), ranges.as_slice())
+        && known == first
+    {
+        found["spec"]["cidrs"] = json!(ranges);
+        found = registry.update(&context(), resource, "", "", "kubernetes", found).await?.entry.value();
+    }
     let mut conditions = found.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     if conditions.iter().any(|condition| condition["type"] == "Ready") {
         return Ok(());
@@ -112,23 +124,12 @@ async fn publish_range(registry: &Registry, (base, bits): (IpAddr, u8)) -> Resul
     registry.update(&context(), resource, "status", "", "kubernetes", found).await.map(drop)
 }
 
-/// The address without the bits that are not of its network.
-fn network(address: IpAddr, bits: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            IpAddr::V4((u32::from(address) & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into())
-        }
-        IpAddr::V6(address) => {
-            IpAddr::V6((u128::from(address) & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0)).into())
-        }
-    }
-}
-
 /// The Service by which pods find the API, and where it leads.
-async fn publish(registry: &Registry, service_cidr: (IpAddr, u8), advertised: SocketAddr) -> Result<(), Status> {
+async fn publish(registry: &Registry, services: &IpNet, advertised: SocketAddr) -> Result<(), Status> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let own = services.hosts().next().unwrap_or(services.addr()).to_string();
     let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {
-        "type": "ClusterIP", "clusterIP": first_address(service_cidr.0).to_string(), "sessionAffinity": "None",
+        "type": "ClusterIP", "clusterIP": own, "sessionAffinity": "None",
         "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertised.port()}],
     }});
     ensure(registry, "", "services", "default", service).await?;
@@ -141,13 +142,6 @@ async fn publish(registry: &Registry, service_cidr: (IpAddr, u8), advertised: So
     let slice = json!({"metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [port]});
     replace(registry, "discovery.k8s.io", "endpointslices", slice, "endpoints").await
-}
-
-fn first_address(network: IpAddr) -> IpAddr {
-    match network {
-        IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 1).into()),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) + 1).into()),
-    }
 }
 
 async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {
@@ -177,21 +171,4 @@ async fn replace(registry: &Registry, group: &str, plural: &str, wanted: Value, 
         }
     }
     registry.update(&context(), resource, "", "default", "kubernetes", found).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn networks() {
-        let check = |address: &str, bits: u8, expected: &str| {
-            assert_eq!(network(address.parse().unwrap(), bits).to_string(), expected, "{address}/{bits}");
-        };
-        check("10.43.1.2", 16, "10.43.0.0");
-        check("10.43.1.2", 32, "10.43.1.2");
-        check("10.43.1.2", 0, "0.0.0.0");
-        check("fd00::1:2", 112, "fd00::1:0");
-    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
+use base::listen::{Listener, canonical};
 use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Peer, Verifier};
@@ -19,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,7 @@ pub(crate) struct Unauthenticated;
 
 /// Accepts connections until the tasks are cancelled; each connection is a task of its own.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     config: Arc<ServerConfig>,
     verifier: Arc<Verifier>,
     api: Api,
@@ -92,7 +93,7 @@ async fn converse(
     // Small answers go out at once; a socket that refuses the option works all the same.
     let _ = stream.set_nodelay(true);
     // On one machine copying is cheaper than compressing.
-    let local = stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
+    let local = stream.local_addr().is_ok_and(|own| canonical(own).ip() == peer.ip());
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

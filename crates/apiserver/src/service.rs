@@ -1,15 +1,15 @@
 //! The API server as a component: options, service, handle.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::listen::Listener;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{self, Authority, Request, Resolver, Verifier};
 use registry::Registry;
 use store::Engine;
-use tokio::net::TcpListener;
 
 use crate::admission;
 use crate::aggregation::{Aggregation, Servers};
@@ -61,7 +61,7 @@ pub struct Options {
 pub struct Core {
     api: Api,
     readiness: Readiness,
-    service_cidr: (IpAddr, u8),
+    service_cidrs: Vec<ipnet::IpNet>,
     advertised: SocketAddr,
     /// The definitions of custom resources, and the revision up to which they are in force.
     definitions: (Definitions, u64),
@@ -71,7 +71,7 @@ pub struct Core {
 /// The API server, ready to run.
 pub struct Service {
     core: Core,
-    listener: TcpListener,
+    listener: Listener,
     config: Arc<rustls::ServerConfig>,
     verifier: Arc<Verifier>,
     /// The APIs of other servers.
@@ -105,7 +105,7 @@ impl Core {
         let registry = Registry::open(engine, plugins, registry_options).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
-        bootstrap::run(&registry, options.registry.service_cidr, options.advertised).await.map_err(Error::Policy)?;
+        bootstrap::run(&registry, &options.registry.service_cidrs, options.advertised).await.map_err(Error::Policy)?;
         classes.ready();
         readiness.gate("poststarthook/priority-and-fairness-config-producer").ready();
         let budgets = crate::stages::Budgets::default();
@@ -133,8 +133,8 @@ impl Core {
             keys,
             registry,
         }));
-        let service_cidr = options.registry.service_cidr;
-        Ok(Self { api, readiness, service_cidr, advertised: options.advertised, definitions, servers })
+        let service_cidrs = options.registry.service_cidrs.clone();
+        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, definitions, servers })
     }
 
     /// The API, for components of this process.
@@ -155,7 +155,7 @@ impl Core {
         tasks.spawn_until_cancelled("flow schemas", OnFailure::Shutdown, following);
         tasks.spawn_until_cancelled("priority levels", OnFailure::Shutdown, adjusting);
         let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
-        let own = bootstrap::keep(registry.clone(), self.service_cidr, self.advertised, kept);
+        let own = bootstrap::keep(registry.clone(), self.service_cidrs, self.advertised, kept);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
         let (definitions, revision) = self.definitions;
         let synced = self.readiness.gate("poststarthook/crd-informer-synced");
@@ -174,8 +174,7 @@ impl Service {
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let core = Core::open(engine, &authority, &options, readiness, tasks).await?;
-        let listener =
-            TcpListener::bind(options.listen).await.map_err(|source| Error::Listen { address: options.listen, source })?;
+        let listener = Listener::bind(options.listen).map_err(|source| Error::Listen { address: options.listen, source })?;
         let certificate = Request::Server { name: "kube-apiserver".into(), sans: names(&options) };
         let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
         let verifier = Verifier::new(authority.bundle())?;

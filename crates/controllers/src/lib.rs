@@ -71,6 +71,7 @@ use services::balancer::Balancers;
 use services::endpoints::EndpointsOfServices;
 use services::endpointslices::EndpointSlices;
 use services::mirroring::Mirroring;
+use services::ranges;
 use token_cleaner::TokenCleaner;
 use ttl_after_finished::TtlAfterFinished;
 
@@ -130,6 +131,8 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<EndpointsOfServices>(|o, t| launch(EndpointsOfServices::new(&o.informers), o, t)),
     entry::<EndpointSlices>(|o, t| launch(EndpointSlices::new(&o.informers), o, t)),
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
+    entry::<ranges::Addresses>(|o, t| launch(ranges::Addresses::new(&o.informers), o, t)),
+    entry::<ranges::Ranges>(|o, t| launch(ranges::Ranges::new(&o.informers), o, t)),
     entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers), o, t)),
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
     entry::<Autoscaler>(|o, t| launch(Autoscaler::new(&o.informers), o, t)),

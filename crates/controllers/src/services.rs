@@ -6,6 +6,7 @@ pub(crate) mod endpoints;
 pub(crate) mod endpointslices;
 mod keeper;
 pub(crate) mod mirroring;
+pub(crate) mod ranges;
 mod slices;
 mod targets;
 #[cfg(test)]

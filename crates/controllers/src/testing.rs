@@ -41,6 +41,8 @@ impl World {
             ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
             ("", "v1", "services", "Service", true),
             ("", "v1", "nodes", "Node", false),
+            ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false),
+            ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false),
             ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
             ("apps", "v1", "controllerrevisions", "ControllerRevision", true),
             ("apps", "v1", "daemonsets", "DaemonSet", true),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
+use base::listen::Listener;
 use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
 use http::Request;
@@ -18,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,6 @@ use crate::proxy_protocol;
 /// Connections at once, in percent of all descriptors and at most. Each needs another one to a back end.
 const CONNECTIONS_PERCENT: usize = 20;
 const MAX_CONNECTIONS: usize = 32_768;
-const BACKLOG: u32 = 4096;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the head of each request, and between two of them.
 const HEAD: Duration = Duration::from_secs(60);
@@ -61,10 +61,10 @@ pub(crate) fn connections() -> Connections {
 }
 
 /// Opens a door, however long it takes: `taken` learns each time another reason why it cannot be.
-pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error) + Send + 'static) -> TcpListener {
+pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error) + Send + 'static) -> Listener {
     let mut last = None;
     loop {
-        match bind(address) {
+        match Listener::bind(address) {
             Ok(listener) => {
                 tracing::info!(%address, "ingress listens");
                 metrics::listening(address.port(), true);
@@ -82,16 +82,9 @@ pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error) + 
     }
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 impl Front {
     /// Accepts connections until the tasks are cancelled. Over TLS if `tls`.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, port: u16, tls: bool) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: Listener, port: u16, tls: bool) {
         let end = self.tasks.token();
         while let Some((stream, peer, place)) = self.connections.accept(&listener, &end).await {
             let front = self.clone();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use base::listen::Listener;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Request, Resolver, client_of_anybody};
@@ -21,7 +22,6 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::certificates::Chooser;
@@ -203,7 +203,7 @@ fn listen(
     front: Arc<Front>,
     (port, tls): (u16, bool),
     door: Door,
-    opened: impl Future<Output = TcpListener> + Send + 'static,
+    opened: impl Future<Output = Listener> + Send + 'static,
 ) {
     let end = tasks.token();
     tasks.spawn("ingress listener", OnFailure::Log, async move {

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use base::listen::Listener;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::events::Recorder;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
@@ -81,7 +81,7 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     let api = Api::new(cx.clone());
     if let Some(server) = cx.options.server.clone() {
         let address = server.listen;
-        let listener = TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })?;
+        let listener = Listener::bind(address).map_err(|error| Error::Listen { address, error })?;
         tasks.spawn_until_cancelled("kubelet endpoint", OnFailure::Shutdown, serve(server, listener, api.clone(), tasks.clone()));
     }
     let agent = Arc::new(Agent::new(cx.clone()));

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
+use base::listen::Listener;
 use base::metrics::{Format, Page};
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::api::ExecRequest;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Auth;
@@ -47,7 +48,7 @@ const CONNECTIONS_PERCENT: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves on `listener` until cancelled.
-pub async fn serve(server: Server, listener: TcpListener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
+pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
     let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, CONNECTIONS);
     // The API server is one user that speaks for all others.
     let connections = Connections::new("kubelet_connections", Limits { of_user: all, ..Limits::of(all) });

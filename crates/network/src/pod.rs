@@ -400,6 +400,7 @@ fn set_up_bridge(options: &Options, links: &mut Links, mtu: u32) -> Result<(), E
         sysctl::set(format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
     }
     if has(Family::V6) {
+        sysctl::keep_router_advertisements(&[bridge, &options.overlay, frames::PORTS])?;
         sysctl::set("net/ipv6/conf/all/forwarding".to_owned(), "1")?;
     }
     for range in &options.service_cidrs {

@@ -4,6 +4,7 @@
 //! share one ring of changes and each keep a position in it: there is no queue per watcher, and who falls out of the
 //! ring is cut off and lists again. The rings of all kinds share one budget ([`rings`]).
 
+mod cursor;
 mod event;
 mod items;
 mod list;
@@ -18,6 +19,7 @@ use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+pub(crate) use cursor::{Cursor, Since};
 pub use event::{Event, EventType};
 pub use watch::Watch;
 
@@ -159,11 +161,6 @@ impl Cache {
 
     pub(crate) fn get(&self, path: &str) -> Option<Arc<Entry>> {
         self.state.read().items.get(path).cloned()
-    }
-
-    /// Every object of a namespace, or all, at this moment.
-    pub(crate) fn all(&self, namespace: Option<&str>) -> Vec<Arc<Entry>> {
-        list::select(&self.state.read().items, Window { namespace, ..Window::default() }, |_| true).entries
     }
 
     /// The same object under another revision.

@@ -1,12 +1,12 @@
 //! The registry itself: opening it, and finding kinds in it.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use kinds::KINDS;
 use store::{Engine, Sink};
 use tokio::sync::watch;
@@ -33,8 +33,8 @@ pub trait TokenSigner: Send + Sync {
 /// What the registry needs to know.
 #[derive(Clone)]
 pub struct Options {
-    /// First address and prefix length of the service network.
-    pub service_cidr: (IpAddr, u8),
+    /// Ranges of the services' addresses, one of each family; the first is of the family that services have by default.
+    pub service_cidrs: Vec<IpNet>,
     /// Ports for services of type NodePort.
     pub node_ports: RangeInclusive<u16>,
     /// Signs tokens for the `token` subresource; without it the subresource is refused.

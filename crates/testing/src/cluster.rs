@@ -46,7 +46,7 @@ impl Cluster {
         self.start_server_with(&[]);
     }
 
-    /// The same, with further options.
+    /// The same with further options. A second `--node-ip` is one more address of the node.
     pub fn start_server_with(&mut self, options: &[&str]) {
         self.spawn_server(options);
         let kubeconfig = self.kubeconfig();

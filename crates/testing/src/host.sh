@@ -16,6 +16,7 @@ ip netns add "host$n"
 ip link add node0 netns "host$n" type veth peer name "wire$n" netns wire
 ip -n "host$n" link set lo up
 ip -n "host$n" address add "192.168.77.$n/24" dev node0
+ip -n "host$n" address add "fd77::$n/64" dev node0 nodad
 ip -n "host$n" link set node0 up
 ip -n "host$n" route add default via 192.168.77.254
 ip -n wire link set "wire$n" master switch

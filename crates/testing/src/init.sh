@@ -4,6 +4,7 @@ name=$1
 ip link set lo up
 ip link add node0 type veth peer name wire0
 ip address add 192.168.77.1/24 dev node0
+ip address add fd77::1/64 dev node0 nodad
 ip link set node0 up
 ip link set wire0 up
 ip route add default via 192.168.77.254

@@ -88,6 +88,11 @@ impl Member {
         Ok(Self { server, identity, token, pki, bundle })
     }
 
+    /// The node that the machine is, now that it is known what it is a node of.
+    pub(super) fn set_identity(&mut self, identity: node::Identity) {
+        self.identity = identity;
+    }
+
     pub(super) fn authority(&self) -> &str {
         &self.bundle
     }
@@ -124,7 +129,7 @@ impl Member {
         let (user, groups) = (format!("system:node:{}", self.identity.name), vec!["system:nodes".to_owned()]);
         match kind {
             Kind::Client => Request::Client { user, groups },
-            Kind::Serving => Request::Both { user, groups, sans: vec![self.identity.name.clone(), self.identity.ip.to_string()] },
+            Kind::Serving => Request::Both { user, groups, sans: self.identity.names().collect() },
         }
     }
 

@@ -196,6 +196,17 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         "service-controller",
         &[(READ, "core", "services"), ("patch update", "core", "services/status"), ("list watch", "core", "nodes"), EVENTS],
     ),
+    // Upstream's API server writes IPAddresses itself, and its controller only reads them.
+    (
+        "service-cidrs-controller",
+        &[
+            ("get list watch patch update", "networking.k8s.io", "servicecidrs"),
+            ("patch update", "networking.k8s.io", "servicecidrs/finalizers servicecidrs/status"),
+            ("get list watch create delete", "networking.k8s.io", "ipaddresses"),
+            ("list", "core", "services"),
+            EVENTS,
+        ],
+    ),
     (
         "statefulset-controller",
         &[

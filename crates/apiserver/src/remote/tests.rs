@@ -99,7 +99,8 @@ async fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
     let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
-    let options = registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None };
+    let options =
+        registry::Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
     let registry = Registry::open(engine, Vec::new(), options).await.unwrap();
     let authority = Arc::new(Authority::in_memory("hooks").unwrap());
     let names = vec!["127.0.0.1".to_owned(), "hook.ns.svc".to_owned()];

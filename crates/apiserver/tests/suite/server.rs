@@ -29,7 +29,11 @@ pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
         authorization: Default::default(),
         audit: None,
         build: apiserver::Build::default(),
-        registry: registry::Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None },
+        registry: registry::Options {
+            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+            node_ports: 30000..=32767,
+            tokens: None,
+        },
     }
 }
 

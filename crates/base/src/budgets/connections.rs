@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Meter;
+use crate::listen::Listener;
 
 /// After a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -67,7 +68,7 @@ impl Connections {
 
     /// The next connection that has a place, none when it is time to `end`. Without a place it is closed at once: what would wait in
     /// the queue could not make room for anybody.
-    pub async fn accept(&self, listener: &TcpListener, end: &CancellationToken) -> Option<(TcpStream, SocketAddr, Place)> {
+    pub async fn accept(&self, listener: &Listener, end: &CancellationToken) -> Option<(TcpStream, SocketAddr, Place)> {
         loop {
             match end.run_until_cancelled(listener.accept()).await? {
                 Ok((stream, peer)) => {

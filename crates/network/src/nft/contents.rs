@@ -142,8 +142,9 @@ impl Delta {
             ops.extend(rules.into_iter().map(|rule| Op::NewRule { chain: name.clone(), rule }));
         }
         ops.extend(self.add.into_iter().map(|(set, elements)| Op::Add { set, elements }));
-        ops.extend(self.gone_chains.into_iter().map(|name| Op::DelChain { name }));
+        // Sets first: elements that lead to chains go with their sets, and keep the chains until then.
         ops.extend(self.gone_sets.into_iter().map(Op::DelSet));
+        ops.extend(self.gone_chains.into_iter().map(|name| Op::DelChain { name }));
         ops
     }
 

@@ -31,6 +31,22 @@ pub(crate) fn set_if_there(key: &str, value: &'static str) -> Result<(), Error> 
     }
 }
 
+/// Lets the machine go on learning its routes from the routers of its links, which a machine that forwards does not do by itself: it
+/// would lose its default route. Links whose names begin with one of `own` are not asked.
+pub(crate) fn keep_router_advertisements(own: &[&str]) -> Result<(), Error> {
+    let links = std::fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
+    let names = links.filter_map(|link| link.file_name().into_string().ok());
+    for name in
+        names.filter(|name| !["all", "default", "lo"].contains(&name.as_str()) && !own.iter().any(|own| name.starts_with(own)))
+    {
+        let key = format!("net/ipv6/conf/{name}/accept_ra");
+        if is(&key, "1") && is(&format!("net/ipv6/conf/{name}/forwarding"), "0") {
+            set(key, "2")?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether `key` is there and has the value.
 pub(crate) fn is(key: &str, value: &str) -> bool {
     std::fs::read_to_string(PathBuf::from("/proc/sys").join(key)).is_ok_and(|now| now.trim() == value)

@@ -61,6 +61,11 @@ impl Change {
         self.entry.revision
     }
 
+    /// The object, unless it is gone.
+    pub(crate) fn present(&self) -> Option<&Arc<Entry>> {
+        (self.kind != EventType::Deleted).then_some(&self.entry)
+    }
+
     /// Bytes that it may keep alive: the object, its state before, and the frame that watchers are sent.
     pub(crate) fn weight(&self) -> usize {
         let previous = self.previous.as_ref().map_or(0, |previous| previous.json.len());

@@ -95,7 +95,7 @@ impl Directory {
 }
 
 pub(crate) async fn open(engine: impl Engine + 'static) -> Arc<Registry> {
-    let options = Options { service_cidr: ("10.43.0.0".parse().unwrap(), 16), node_ports: 30000..=32767, tokens: None };
+    let options = Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
     Registry::open(Arc::new(engine), Vec::new(), options).await.unwrap()
 }
 

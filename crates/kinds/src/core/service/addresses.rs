@@ -142,6 +142,20 @@ pub(super) fn complete_changed(spec: &mut Value, old: &Value) {
     } else if same {
         spec["clusterIPs"] = json!([is]);
     }
+    release_second(spec, old);
+}
+
+/// With the policy `SingleStack` and lists that the client left alone, the second address and family go.
+fn release_second(spec: &mut Value, old: &Value) {
+    if crate::util::text(spec, "/ipFamilyPolicy") != "SingleStack" {
+        return;
+    }
+    for field in ["clusterIPs", "ipFamilies"] {
+        let same = spec.get(field) == old.get(field);
+        if let Some(all) = spec.get_mut(field).and_then(Value::as_array_mut).filter(|_| same) {
+            all.truncate(1);
+        }
+    }
 }
 
 fn keep(spec: &mut Value, old: &Value) {

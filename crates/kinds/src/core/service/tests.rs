@@ -182,6 +182,13 @@ fn updates() {
         ],
     );
     check_update(addressed.clone(), json!({"type": "ExternalName", "externalName": "a.b"}), &[]);
+    let both = json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"],
+        "ipFamilyPolicy": "RequireDualStack"});
+    // The policy alone gives the second address back.
+    check_update(both.clone(), json!({"ipFamilyPolicy": "SingleStack"}), &[]);
+    let mut object = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "ipFamilyPolicy": "SingleStack"}});
+    Service::prepare_update(&mut object, &json!({"spec": both}));
+    assert_eq!((&object["spec"]["clusterIPs"], &object["spec"]["ipFamilies"]), (&json!(["10.0.0.1"]), &json!(["IPv4"])));
     check_update(json!({"clusterIP": "None"}), json!({}), &[]);
     check_update(
         json!({"type": "LoadBalancer", "loadBalancerClass": "a/b"}),

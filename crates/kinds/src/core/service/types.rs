@@ -22,10 +22,18 @@ pub(crate) fn drop_dependent(object: &mut Value, old: &Value) {
         drop_same(spec, old, "externalTrafficPolicy");
     }
     if lost(|kind| kind == "LoadBalancer") {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             drop_same(spec, old, field);
         }
     }
+    if is_checked(old) && !is_checked(spec) {
+        drop_same(spec, old, "healthCheckNodePort");
+    }
+}
+
+/// Whether load balancers ask nodes for the service's health.
+fn is_checked(spec: &Value) -> bool {
+    text(spec, "/type") == "LoadBalancer" && text(spec, "/externalTrafficPolicy") == "Local"
 }
 
 fn has_cluster_ip(kind: &str) -> bool {

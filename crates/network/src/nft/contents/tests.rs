@@ -113,7 +113,7 @@ fn chains_and_sets_live_as_long_as_somebody_needs_them() {
     check(&mut contents, &[("b", "set 1, chain x 2, 1:8=1, 3~3")], "add many-1 8=1");
     check(&mut contents, &[("a", "")], "remove many-1 7");
     check(&mut contents, &[("b", "set 1, chain x 1, 1:8=1, 3~3")], "flush x, rule x");
-    check(&mut contents, &[("b", "")], "remove one 3, flush x, -x, -many-1");
+    check(&mut contents, &[("b", "")], "remove one 3, flush x, -many-1, -x");
 }
 
 #[test]
