@@ -5,6 +5,7 @@
 
 mod certificates;
 mod join;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,9 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
         annotations: [annotation].into(),
         ..node::Options::new(&options.node, identity, cluster, options.bind_address)
     };
+    let reach = tunnel::Reach { node: node.identity.ips.clone(), kubelet: node.listen, pods: node.cluster.pods.clone() };
+    let (server, tls) = member.connection()?;
+    let tunnel = tunnel::keep(server, tls, Arc::new(reach), tasks.clone());
     let name = node.identity.name.clone();
     let own = node.identity.routed();
     let changed = Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
@@ -75,6 +79,7 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
         let keeper = member.clone().keep(kind, clients.kubelet(), tasks.clone());
         tasks.spawn_until_cancelled(format!("{} certificate", kind.name()), OnFailure::Shutdown, keeper);
     }
+    tasks.spawn_until_cancelled("tunnel to the server", OnFailure::Shutdown, tunnel);
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
     process::until_changed(own, Some(changed)).await

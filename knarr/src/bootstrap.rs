@@ -7,13 +7,18 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use client::Client;
-use client::kube::api::{ListParams, Patch, PatchParams, PostParams};
+use client::kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use client::kube::{self, Api};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
+
+const SYSTEM: &str = "kube-system";
+/// The Service of ingress.
+const INGRESS: &str = "knarr-ingress";
 
 /// Writes the Service as it must be; repeating it changes nothing.
 pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<()> {
@@ -118,6 +123,46 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
         "spec": {"controller": ::ingress::classes::CONTROLLER},
     });
     present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("ingress class knarr")
+}
+
+/// A Service by which every node leads connections for ingress to the node where it listens. Repeating it changes nothing.
+pub(crate) async fn ingress_on_all_nodes(client: Client, node: &str, addresses: &[IpAddr], ports: [u16; 2]) -> Result<()> {
+    let named = ["http", "https"].into_iter().zip(ports);
+    let of_service: Vec<_> = named.map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"})).collect();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": INGRESS, "namespace": SYSTEM, "labels": {"app.kubernetes.io/name": INGRESS}},
+        "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ipFamilyPolicy": "PreferDualStack", "ports": of_service},
+    });
+    let params = PatchParams::apply("knarr").force();
+    let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
+    services.patch(INGRESS, &params, &Patch::Apply(&service)).await.context("service of ingress")?;
+    let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
+    for address in addresses {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let name = format!("{INGRESS}-{}", family.to_lowercase());
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": SYSTEM, "labels": {"kubernetes.io/service-name": INGRESS,
+                "endpointslice.kubernetes.io/managed-by": "knarr"}},
+            "addressType": family, "ports": of_service,
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}, "nodeName": node}],
+        });
+        slices.patch(&name, &params, &Patch::Apply(&slice)).await.context("endpoints of ingress")?;
+    }
+    Ok(())
+}
+
+/// Takes that Service away where ingress does not run any more.
+pub(crate) async fn no_ingress(client: Client) -> Result<()> {
+    let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
+    let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
+    let selected = ListParams::default().labels(&format!("kubernetes.io/service-name={INGRESS}"));
+    slices.delete_collection(&DeleteParams::default(), &selected).await.context("endpoints of ingress")?;
+    match services.delete(INGRESS, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop).context("service of ingress"),
+    }
 }
 
 fn present<K>(created: kube::Result<K>) -> kube::Result<()> {

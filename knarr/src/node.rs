@@ -267,7 +267,7 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
         local_addresses: options.cluster.dns.clone(),
         node_ip: Some(options.identity.ip()),
         reserved_ports: options.reserved_ports.iter().copied().chain([kubelet]).collect(),
-        holders: vec![Holder::Services, Holder::Policies],
+        holders: vec![Holder::Services, Holder::Policies, Holder::Nodes],
         ..::network::Options::new(paths.network(), Vec::new(), options.cluster.services.clone())
     }
 }

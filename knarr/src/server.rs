@@ -99,7 +99,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
     });
     start_controllers(options, &handle, &authority, &readiness, components);
-    let (own, node_ips) = (identity.routed(), identity.ips.clone());
+    let (own, place) = (identity.routed(), identity.clone());
     let mut changed = None;
     if !options.no_agent {
         std::fs::write(paths.node_name(), &identity.name)?;
@@ -112,7 +112,9 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
     }
     if options.has_ingress() {
-        start_ingress(options, node_ips, &handle.api, &readiness, components)?;
+        start_ingress(options, place, &handle.api, &readiness, components)?;
+    } else {
+        bootstrap::no_ingress(identity::apiserver(&handle.api)).await?;
     }
     process::settle(components);
     // Last: who sees the file may connect.
@@ -167,7 +169,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
 /// The way in from outside, on this node. Nobody waits for it but who uses it.
 fn start_ingress(
     options: &cli::Server,
-    addresses: Vec<IpAddr>,
+    place: node::Identity,
     api: &apiserver::Api,
     readiness: &Readiness,
     tasks: &Tasks,
@@ -177,7 +179,7 @@ fn start_ingress(
         listen: options.bind_address,
         http_port: options.ingress.http_port,
         https_port: options.ingress.https_port,
-        addresses,
+        addresses: place.ips.clone(),
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),
@@ -185,9 +187,14 @@ fn start_ingress(
     };
     let service = ingress::Service::build(service, tasks.clone())?;
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
+    let ports = [options.ingress.http_port, options.ingress.https_port];
     tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
-        bootstrap::ingress(client).await?;
-        service.start(gate);
+        bootstrap::ingress(client.clone()).await?;
+        let started = service.start(gate);
+        // From the first Ingress on.
+        if started.http().await.is_some() {
+            bootstrap::ingress_on_all_nodes(client, &place.name, &place.ips, ports).await?;
+        }
         anyhow::Ok(())
     });
     Ok(())

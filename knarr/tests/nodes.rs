@@ -83,12 +83,14 @@ fn three_nodes_are_one_cluster() {
     let pods = start_web(&c);
     every_pod_reaches_every_pod(&c, &pods);
     every_node_has_the_port(&c);
+    every_node_leads_to_ingress(&c);
     every_node_and_pod_is_measured(&c);
     for (node, _, address) in &pods {
         assert_eq!(fetch(&c, 2, &format!("http://{address}:8080/")).stdout.trim(), node);
     }
     the_api_reaches_kubelets(&c, &pods[2].1);
     joined_by_certificates(&c);
+    rules_come_back(&c);
     volumes_are_on_their_nodes(&c);
     for number in [2, 3] {
         let pid = c.agent_pid(number);
@@ -127,6 +129,19 @@ fn every_node_has_the_port(c: &Cluster) {
             let answer = fetch(c, host, &format!("http://{address}:30080/"));
             assert!(NODES.contains(&answer.stdout.trim()), "{address} from host {host}: {answer:?}");
         }
+    }
+}
+
+/// Ingress listens on the server's node, and every node leads to it.
+fn every_node_leads_to_ingress(c: &Cluster) {
+    let ingress = r#"{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
+        "spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}}"#;
+    c.k_with("apply -f -", ingress);
+    for (from, to) in [(2, 1), (2, 3), (3, 2)] {
+        eventually(&format!("n{to} leads to ingress"), || {
+            let answer = fetch(c, from, &format!("http://192.168.77.{to}/"));
+            NODES.contains(&answer.stdout.trim()).then_some(())
+        });
     }
 }
 
@@ -186,6 +201,22 @@ fn volumes_are_on_their_nodes(c: &Cluster) {
 }
 
 /// Each agent asked for two certificates, and nobody had to approve them.
+/// Somebody takes a node's rules away, as scripts of firewalls do; other tables are theirs.
+fn rules_come_back(c: &Cluster) {
+    let nft = |line: &str| Outcome::of(c.on_host(2, "nft").args(line.split(' ')));
+    for line in ["flush ruleset", "delete table ip knarr", "flush table ip knarr"] {
+        let start = Instant::now();
+        assert_eq!(nft(line).code, Some(0), "{line}");
+        eventually(&format!("the rules come back after {line}"), || {
+            let listed = nft("list chain ip knarr service-ports");
+            listed.stdout.contains("goto").then_some(())
+        });
+        println!("rules were back {:?} after {line}", start.elapsed());
+        let answer = fetch(c, 2, "http://192.168.77.2:30080/");
+        assert!(NODES.contains(&answer.stdout.trim()), "{line}: {answer:?}");
+    }
+}
+
 fn joined_by_certificates(c: &Cluster) {
     let columns = "-o custom-columns=A:.spec.signerName,B:.spec.username,C:.status.conditions[*].type --no-headers";
     let requests = c.k(&format!("get csr {columns}"));
@@ -209,6 +240,7 @@ fn nodes_go_on_without_the_server() {
     let before = start_web(&c);
     let ids = |c: &Cluster| c.k("get pods -l app=web -o jsonpath={.items[*].status.containerStatuses[*].containerID}");
     let containers = ids(&c);
+    talk(&c);
     c.kill_server();
     for (node, _, address) in &before {
         let answer = fetch(&c, 2, &format!("http://{address}:8080/"));
@@ -225,12 +257,63 @@ fn nodes_go_on_without_the_server() {
     eventually("the agents' kubelets are reached", || (node_of(&c, &before[1].1) == "n2").then_some(()));
     assert_eq!(pods(&c), before);
     assert_eq!(ids(&c), containers, "the pods were adopted");
+    still_talks(&c);
     // What is new reaches everybody.
     c.k("delete pod -l app=web");
     c.k("rollout status daemonset/web --timeout=60s");
     let after = pods(&c);
     assert_ne!(after, before);
     every_pod_reaches_every_pod(&c, &after);
+}
+
+/// A pod that speaks without end to whoever connects, one that listens to it by its service from another node, and what was said.
+const TALK: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: speaker, labels: {app: speaker}}
+spec:
+  nodeName: n2
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "exec nc -ll -p 9000 -e sh -c 'echo begin; n=0; while true; do n=$((n+1)); echo $n; sleep 0.1; done'"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: speaker}
+spec:
+  selector: {app: speaker}
+  ports: [{port: 9000}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: listener}
+spec:
+  nodeName: n3
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "until nc speaker 9000; do sleep 0.2; done; echo ended"]
+"#;
+
+fn talk(c: &Cluster) {
+    c.k_with("apply -f -", TALK);
+    c.k("wait --for=condition=Ready pod/speaker pod/listener --timeout=60s");
+    eventually("the pods talk", || c.k("logs listener").contains("begin\n1\n").then_some(()));
+}
+
+/// It is still the same connection.
+fn still_talks(c: &Cluster) {
+    let words = || c.k("logs listener").lines().map(str::to_owned).collect::<Vec<_>>();
+    let before = words().len();
+    eventually("they go on", || (words().len() > before).then_some(()));
+    let words = words();
+    let from = words.iter().position(|word| word == "begin").unwrap();
+    let numbers: Vec<usize> = words[from + 1..].iter().map(|word| word.parse().expect("one connection")).collect();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::openapi::OpenApi;
 use crate::proxy::client::KubeletClient;
 use crate::route::Target;
 use crate::stages::Budgets;
+use crate::tunnels::Tunnels;
 use crate::usage::known::Usages;
 use crate::version::Build;
 
@@ -30,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) openapi: OpenApi,
     pub(crate) readiness: Readiness,
     pub(crate) kubelets: KubeletClient,
+    /// Ways to nodes.
+    pub(crate) tunnels: Arc<Tunnels>,
     /// The servers of other APIs.
     pub(crate) servers: Arc<Servers>,
     pub(crate) keys: Arc<TokenKeys>,

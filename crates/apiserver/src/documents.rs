@@ -12,7 +12,7 @@ use crate::call::{Call, Inner};
 use crate::discovery::Form;
 use crate::negotiate::Accept;
 use crate::query::Query;
-use crate::{fairness, respond};
+use crate::{fairness, respond, tunnels};
 
 const JSON: &str = "application/json";
 const DEBUG: &str = "/debug/api_priority_and_fairness/";
@@ -33,6 +33,7 @@ impl Inner {
             return response;
         }
         match path {
+            tunnels::PATH => self.tunnel(call).unwrap_or_else(|status| respond::failure(call.accept, &status)),
             "" => self.paths(),
             "/version" => raw(&crate::version::document(&self.build)),
             "/metrics" => metrics(call, Page::Server),

@@ -36,6 +36,7 @@ pub mod route;
 pub mod server;
 mod service;
 mod stages;
+pub mod tunnels;
 mod usage;
 mod version;
 mod watch;

@@ -2,7 +2,7 @@
 //!
 //! A [`Target`] says what is called, by URL or by the name of a service, and whom it has to prove to be. [`Remotes`] hands out one
 //! [`Endpoint`] for each target, which keeps its connections for the next call. Services are looked up in the API server's own
-//! caches and their pods are dialled directly: that works where no service proxy runs. Whoever is called is not trusted: a call ends
+//! caches and their pods are dialled directly, or by the tunnels of their nodes: that works where no service proxy runs. Whoever is called is not trusted: a call ends
 //! with its time, an answer has a largest size, redirects are not followed, and large answers wait for their share of memory.
 
 mod endpoint;
@@ -20,6 +20,8 @@ use std::sync::{Arc, Weak};
 use base::tasks::Tasks;
 use base::tls::Resolver;
 use parking_lot::Mutex;
+
+use crate::tunnels::Tunnels;
 
 pub(crate) use endpoint::{Endpoint, Limits};
 pub(crate) use kubeconfig::KubeconfigError;
@@ -65,13 +67,14 @@ pub(crate) enum Error {
 /// All that is called. Endpoints live as long as somebody holds them.
 pub(crate) struct Remotes {
     tasks: Tasks,
+    tunnels: Arc<Tunnels>,
     endpoints: Mutex<HashMap<Target, Weak<Endpoint>>>,
 }
 
 impl Remotes {
     /// Connections end with the tasks.
-    pub(crate) fn new(tasks: Tasks) -> Self {
-        Self { tasks, endpoints: Mutex::default() }
+    pub(crate) fn new(tasks: Tasks, tunnels: Arc<Tunnels>) -> Self {
+        Self { tasks, tunnels, endpoints: Mutex::default() }
     }
 
     /// The one endpoint of a target. Its connections are shared by all who hold it.
@@ -81,13 +84,13 @@ impl Remotes {
             return known;
         }
         endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
-        let endpoint = Arc::new(Endpoint::new(target.clone(), None, self.tasks.clone()));
+        let endpoint = Arc::new(Endpoint::new(target.clone(), None, self.tasks.clone(), self.tunnels.clone()));
         endpoints.insert(target.clone(), Arc::downgrade(&endpoint));
         endpoint
     }
 
     /// An endpoint to which the API server proves who it is by a client certificate. It is not shared.
     pub(crate) fn endpoint_with_identity(&self, target: &Target, identity: Arc<Resolver>) -> Arc<Endpoint> {
-        Arc::new(Endpoint::new(target.clone(), Some(identity), self.tasks.clone()))
+        Arc::new(Endpoint::new(target.clone(), Some(identity), self.tasks.clone(), self.tunnels.clone()))
     }
 }

@@ -23,6 +23,7 @@ use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
 use crate::remote::Remotes;
+use crate::tunnels::Tunnels;
 use crate::version::{Build, VERSION};
 use crate::{Error, bootstrap, fairness, metrics, server};
 
@@ -98,7 +99,8 @@ impl Core {
     ) -> Result<Self, Error> {
         let keys = Arc::new(TokenKeys::load_or_create(&options.pki.join("service-account.key"), &options.issuer)?);
         let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
-        let remotes = Arc::new(Remotes::new(tasks.child()));
+        let tunnels = Arc::new(Tunnels::default());
+        let remotes = Arc::new(Remotes::new(tasks.child(), tunnels.clone()));
         let authorizer = Arc::new(Authorizer::new(&options.authorization, &remotes)?);
         let configuration = admission::Configuration::read(options.admission.as_deref())?;
         let plugins = admission::all(configuration, &authorizer, &remotes);
@@ -121,6 +123,7 @@ impl Core {
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(authority)?,
+            tunnels,
             servers: servers.clone(),
             readiness: readiness.clone(),
             build: options.build,

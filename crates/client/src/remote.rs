@@ -64,6 +64,20 @@ impl std::str::FromStr for Server {
     }
 }
 
+impl Server {
+    /// Its name or address, and its port, as requests name it.
+    pub fn host(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    /// A new connection to it.
+    pub async fn connect(&self, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address.as_ref()).await?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(tls).connect(self.name.clone(), stream).await
+    }
+}
+
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "https://{}", self.authority)
@@ -87,7 +101,7 @@ impl Remote {
     pub fn new(server: Server, tls: ClientConfig, agent: HeaderValue) -> Self {
         let mut tls = tls;
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        let tls = TlsConnector::from(Arc::new(tls));
+        let tls = Arc::new(tls);
         let http = || {
             let connector = Connector { server: server.clone(), tls: tls.clone() };
             let mut builder = legacy::Client::builder(TokioExecutor::new());
@@ -163,7 +177,7 @@ impl tower::Service<Request<Body>> for Remote {
 #[derive(Clone)]
 struct Connector {
     server: Server,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
 }
 
 impl tower::Service<Uri> for Connector {
@@ -178,12 +192,8 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self { server, tls } = self.clone();
         Box::pin(async move {
-            let connecting = async {
-                let stream = TcpStream::connect(server.address.as_ref()).await?;
-                stream.set_nodelay(true)?;
-                tls.connect(server.name, stream).await
-            };
-            let stream = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+            let stream =
+                tokio::time::timeout(CONNECT, server.connect(tls)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
             Ok(Stream(TokioIo::new(stream?)))
         })
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, sendto, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -152,17 +152,21 @@ pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 pub(crate) struct Reply<'a> {
     pub(crate) kind: u16,
     pub(crate) seq: u32,
+    /// The address of the socket whose request made it, or made the change that it tells of.
+    pub(crate) sender: u32,
     pub(crate) payload: &'a [u8],
 }
 
-fn replies(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+/// The messages in what was received.
+pub(crate) fn replies(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
         let seq = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
+        let sender = u32::from_ne_bytes(bytes.get(12..16)?.try_into().ok()?);
         let payload = bytes.get(HEADER..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Reply { kind, seq, payload })
+        Some(Reply { kind, seq, sender, payload })
     })
 }
 
@@ -187,6 +191,11 @@ impl Socket {
         let socket = Self::open(protocol)?;
         bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         Ok(socket)
+    }
+
+    /// The address of the socket, by which the kernel says whose change it tells of. It has one from its first request on.
+    pub(crate) fn address(&self) -> io::Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
     }
 
     /// Opens a socket in the network namespace at `path`.

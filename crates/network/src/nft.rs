@@ -6,7 +6,7 @@
 //! atomic batch of the differences. The kernel is never listed: our own state is the truth, and when a batch does not fit,
 //! the table is replaced as a whole.
 //!
-//! [`batch`] is the encoding, [`table`] the effects, [`host`] a look at the host's own firewall.
+//! [`batch`] is the encoding, [`table`] the effects, [`watch`] tells when somebody else deletes of it, [`host`] a look at the host's own firewall.
 
 pub(crate) mod batch;
 pub mod claims;
@@ -19,6 +19,7 @@ mod machine;
 pub(crate) mod outside;
 pub(crate) mod set;
 pub mod table;
+pub mod watch;
 
 pub use features::Config;
 

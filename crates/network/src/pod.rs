@@ -193,7 +193,7 @@ impl PodNetwork {
 
     /// What leads to other nodes; none where there are none. The node's name says which of the nodes it is.
     pub fn overlay(&self, node_name: &str) -> Option<overlay::Overlay> {
-        self.0.options.node_ip.map(|address| overlay::Overlay::new(&self.0.options, address, node_name))
+        self.0.options.node_ip.map(|address| overlay::Overlay::new(&self.0.options, address, node_name, self.0.table.clone()))
     }
 
     /// The options with which it was started.

@@ -244,3 +244,21 @@ fn neighbours_do_not_reach_what_the_node_serves_for_the_cluster() {
     assert!((0..20).any(|_| outside.run(ask(own))), "what the node serves at its own address is its own matter");
     assert!(!outside.run(ask(dns)), "a neighbour");
 }
+
+/// What arrives at the port of the overlay would be taken for packets of pods of other nodes.
+#[test]
+fn no_pod_speaks_for_another_node() {
+    if !isolate() {
+        return;
+    }
+    let node = Node::start();
+    let evil = node.pod("evil");
+    for gateway in [IpAddr::from(GATEWAY), "fd42::1".parse().unwrap()] {
+        let (overlay, host) = (UdpSocket::bind((gateway, 8472)).unwrap(), UdpSocket::bind((gateway, 7000)).unwrap());
+        evil.say(SocketAddr::new(gateway, 8472), b"forged");
+        evil.say(SocketAddr::new(gateway, 7000), b"last");
+        assert_eq!(received(&host, "last"), ["last"]);
+        overlay.set_nonblocking(true).unwrap();
+        assert_eq!(overlay.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+}

@@ -143,7 +143,7 @@ fn options(site: &Site) -> apiserver::Options {
         audit: None,
         build: Build::default(),
         registry: registry::Options {
-            service_cidrs: vec![ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 43, 0, 0), 16).into()],
+            service_cidrs: "10.43.0.0/16".parse().into_iter().collect(),
             node_ports: 30000..=32767,
             tokens: None,
         },

@@ -57,7 +57,12 @@ impl Cluster {
         });
         let status = self.knarr(&["status", "--wait", "--timeout", "60s"]).output().unwrap();
         assert!(status.status.success(), "knarr status: {}", String::from_utf8_lossy(&status.stderr));
-        self.api = Some(Api::of_kubeconfig(&kubeconfig));
+        self.connect();
+    }
+
+    /// Requests go to the server that has written its kubeconfig.
+    pub fn connect(&mut self) {
+        self.api = Some(Api::of_kubeconfig(&self.kubeconfig()));
     }
 
     /// Starts the server with further options and does not wait for anything.

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use client::remote::{Remote, Server};
 use client::{Client, Informers, kube};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use rustls::ClientConfig;
 use serde_json::json;
 
 use super::join::{self, AGENT};
@@ -104,9 +105,15 @@ impl Member {
 
     /// The transport of who has joined.
     pub(super) fn remote(&self) -> Result<Remote> {
+        let (server, tls) = self.connection()?;
+        Ok(Remote::new(server, tls, AGENT))
+    }
+
+    /// Where the server is, and how who has joined connects to it.
+    pub(super) fn connection(&self) -> Result<(Server, ClientConfig)> {
         let (certificate, key) = self.files(Kind::Client);
         let resolver = Resolver::files(&certificate, &key)?;
-        Ok(Remote::new(self.server.clone(), tls::client(&self.bundle, Some(resolver))?, AGENT))
+        Ok((self.server.clone(), tls::client(&self.bundle, Some(resolver))?))
     }
 
     /// By which key this machine joins, as the annotation of its Node says.

@@ -58,6 +58,10 @@ fn roles() -> Vec<(String, Value)> {
         // Policies name peers by labels: who enforces them reads the pods of all nodes.
         bound("knarr:node-policies", "knarr:network-policies", group(NODES)),
     ];
+    // By it the server reaches the node's kubelet and pods.
+    let tunnel = json!({"nonResourceURLs": [apiserver::tunnels::PATH], "verbs": ["get"]});
+    all.push(of_cluster("clusterroles", json!({"metadata": {"name": "knarr:tunnel"}, "rules": [tunnel]})));
+    all.push(bound("knarr:tunnel", "knarr:tunnel", group(NODES)));
     let approve = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": ["approve"],
         "resourceNames": ["kubernetes.io/kubelet-serving"]});
     let name = "knarr:kubelet-serving-approver";

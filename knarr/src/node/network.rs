@@ -16,6 +16,7 @@ use client::{Changes, Informers, Key};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use network::nft::table::Table;
 use network::pod::overlay::Overlay;
 use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
@@ -64,6 +65,7 @@ impl Start {
         pods.reconcile(&live).await?;
         publish.send_replace(Some(pods.clone()));
         gate.ready();
+        self.tasks.spawn_until_cancelled("nf_tables watch", OnFailure::Shutdown, keep(pods.table().clone()));
         if let Some(overlay) = pods.overlay(&self.node_name) {
             let follow = follow(overlay, self.proxy_informers.clone(), self.readiness.gate("overlay-network"));
             self.tasks.spawn_until_cancelled("network to other nodes", OnFailure::Shutdown, follow);
@@ -99,6 +101,22 @@ async fn other_ranges(changes: &mut Changes<ApiNode>, known: &[IpNet]) -> Result
         if !cidrs.is_empty() && cidrs != known {
             return Ok(cidrs);
         }
+    }
+}
+
+/// Puts back what others delete of the table.
+async fn keep(table: Table) -> Result<()> {
+    let mut watch = table.watch().context("changes of nf_tables cannot be followed")?;
+    loop {
+        watch.deleted().await.context("changes of nf_tables cannot be followed")?;
+        tracing::warn!("somebody else has changed the table in the kernel, putting it back");
+        let table = table.clone();
+        // What cannot be put back now is tried again with the next change of services.
+        if let Err(error) = tokio::task::spawn_blocking(move || table.put_back()).await? {
+            tracing::error!(%error, "the table in the kernel cannot be put back");
+        }
+        // Who takes it away again and again does not keep the machine busy.
+        tokio::time::sleep(RETRY.0).await;
     }
 }
 

@@ -8,39 +8,36 @@ use http::Response;
 use http::request::Parts;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::outbound;
 use crate::body::{Body, RequestBody};
 use crate::metrics::load::Ongoing;
+use crate::tunnels::{Stream, Tunnels};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a request goes.
 pub(super) struct Backend {
+    /// The node where it is, if it is at one.
+    pub(super) node: Option<String>,
     pub(super) host: String,
     pub(super) port: u16,
     /// TLS, if it is spoken.
     pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
-
 impl Backend {
     pub(super) fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    async fn dial(&self) -> std::io::Result<Box<dyn Duplex>> {
+    async fn dial(&self, tunnels: &Tunnels) -> std::io::Result<Stream> {
         let connecting = async {
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            stream.set_nodelay(true)?;
-            let Some(config) = &self.tls else { return Ok(Box::new(stream) as Box<dyn Duplex>) };
+            let stream = tunnels.connect(self.node.as_deref(), &self.host, self.port).await?;
+            let Some(config) = &self.tls else { return Ok(stream) };
             let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
-            Ok(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?) as Box<dyn Duplex>)
+            Ok(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?) as Stream)
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
     }
@@ -51,11 +48,11 @@ impl Backend {
         parts: &Parts,
         path: &str,
         body: RequestBody,
-        tasks: &Tasks,
+        (tasks, tunnels): (&Tasks, &Tunnels),
         ongoing: Option<Arc<Ongoing>>,
     ) -> Result<Response<Body>, String> {
         let unreachable = |error: &dyn std::fmt::Display| format!("dial tcp {}: {error}", self.authority());
-        let stream = self.dial().await.map_err(|error| unreachable(&error))?;
+        let stream = self.dial(tunnels).await.map_err(|error| unreachable(&error))?;
         let request = outbound::request(parts, path, &self.authority(), body).map_err(|error| error.to_string())?;
         outbound::exchange(stream, request, parts, tasks, ongoing).await.map_err(|error| unreachable(&error))
     }

@@ -31,7 +31,8 @@ impl KubeletClient {
         let host = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP"].into_iter().find_map(of_kind)?;
         let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
         let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
-        Some(Backend { host: host.to_owned(), port, tls: Some(self.config.clone()) })
+        let name = Some(apimachinery::meta::name(node).to_owned());
+        Some(Backend { node: name, host: host.to_owned(), port, tls: Some(self.config.clone()) })
     }
 }
 

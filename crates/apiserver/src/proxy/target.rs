@@ -63,7 +63,7 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     }
     let unreachable = |error| Status::service_unavailable(format!("error trying to reach service: {error}"));
     if streaming::is_upgrade(&on.call.parts.headers) {
-        return backend.send(on.call.parts, &path, body, &api.tasks, on.call.ongoing.clone()).await.map_err(unreachable);
+        return backend.send(on.call.parts, &path, body, api.way(), on.call.ongoing.clone()).await.map_err(unreachable);
     }
     let own_path = on.call.parts.uri.path();
     let mut parts = on.call.parts.clone();
@@ -72,7 +72,7 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     }
     let prefix = own_path.strip_suffix(raw).unwrap_or(own_path).to_owned();
     let links = Links { prefix, hosts: [Some(backend.authority()), host(&parts)].into_iter().flatten().collect() };
-    let response = backend.send(&parts, &path, body, &api.tasks, on.call.ongoing.clone()).await.map_err(unreachable)?;
+    let response = backend.send(&parts, &path, body, api.way(), on.call.ongoing.clone()).await.map_err(unreachable)?;
     Ok(links.adapt(response))
 }
 
@@ -108,13 +108,18 @@ fn redirect(on: &On<'_>) -> Response<Body> {
     response
 }
 
-fn backend(scheme: &str, host: &str, port: u16) -> Result<Backend, Status> {
+fn backend(scheme: &str, node: Option<String>, host: &str, port: u16) -> Result<Backend, Status> {
     // Pods have certificates of their own making: the connection is encrypted, and not authenticated, as upstream's.
     let tls = match scheme {
         "https" => Some(Arc::new(base::tls::client_of_anybody().map_err(Status::internal)?)),
         _ => None,
     };
-    Ok(Backend { host: host.to_owned(), port, tls })
+    Ok(Backend { node, host: host.to_owned(), port, tls })
+}
+
+/// The node where a pod is.
+fn node_of(pod: &Value) -> Option<String> {
+    pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// Whether users may reach an address by way of the API server: not its own machine, nor what only neighbours of it can
@@ -146,7 +151,7 @@ async fn pod(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status
         text => text.parse().ok().or_else(|| ports().find(|port| port["name"] == text).and_then(number)),
     };
     let port = port.ok_or_else(|| Status::bad_request(format!("invalid port {:?}", name.port)))?;
-    backend(name.scheme, address, port)
+    backend(name.scheme, node_of(&pod), address, port)
 }
 
 async fn service(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status> {
@@ -169,8 +174,8 @@ async fn service(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, St
         use std::hash::{BuildHasher, RandomState};
         RandomState::new().hash_one(name.name) as usize % endpoints.len()
     };
-    let (address, port) = endpoints.swap_remove(chosen);
-    backend(name.scheme, &address, port)
+    let (node, address, port) = endpoints.swap_remove(chosen);
+    backend(name.scheme, node, &address, port)
 }
 
 /// An address behind a service, and the pod that it should be of.
@@ -181,9 +186,14 @@ struct Endpoint {
     pod: String,
 }
 
-/// Ready addresses of pods behind a port of a service. What somebody wrote into a slice by hand can point anywhere, so
+/// Ready addresses of pods behind a port of a service, each with the node where it is. What somebody wrote into a slice by hand can point anywhere, so
 /// only an address that a pod of the namespace has counts.
-async fn endpoints(api: &Inner, namespace: &str, service: &str, port_name: &str) -> Result<Vec<(String, u16)>, Status> {
+async fn endpoints(
+    api: &Inner,
+    namespace: &str,
+    service: &str,
+    port_name: &str,
+) -> Result<Vec<(Option<String>, String, u16)>, Status> {
     let resource = |group: &str, plural: &str| api.registry.resource(group, "v1", plural).ok_or_else(Status::page_not_found);
     let (slices, pods) = (resource("discovery.k8s.io", "endpointslices")?, resource("", "pods")?);
     let labels = apimachinery::labels::Selector::from_set([("kubernetes.io/service-name", service)]);
@@ -194,7 +204,7 @@ async fn endpoints(api: &Inner, namespace: &str, service: &str, port_name: &str)
         let pod = api.registry.get(&pods, namespace, &pod, None).await.map(|entry| entry.value()).unwrap_or_default();
         let own = pod.pointer("/status/podIPs").and_then(Value::as_array).into_iter().flatten();
         if is_proxyable(&address) && own.into_iter().any(|ip| ip["ip"] == address.as_str()) {
-            good.push((address, port));
+            good.push((node_of(&pod), address, port));
         }
     }
     Ok(good)

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use registry::Registry;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,6 +24,7 @@ use super::resolve::{self, Address};
 use super::target::authority;
 use super::{Error, Target, trust};
 use crate::body::RequestBody;
+use crate::tunnels::{Stream, Tunnels};
 
 /// Connections that are kept for the next calls, and for how long.
 const KEPT: usize = 25;
@@ -56,6 +56,7 @@ pub(crate) struct Endpoint {
     /// The same for requests whose bodies stream.
     pub(super) streams: Mutex<Vec<Kept<RequestBody>>>,
     pub(super) tasks: Tasks,
+    tunnels: Arc<Tunnels>,
 }
 
 /// A connection on which nothing is under way.
@@ -84,8 +85,9 @@ impl<B> Kept<B> {
 }
 
 impl Endpoint {
-    pub(super) fn new(target: Target, identity: Option<Arc<Resolver>>, tasks: Tasks) -> Self {
-        Self { target, identity, tls: OnceCell::new(), kept: Mutex::default(), streams: Mutex::default(), tasks }
+    pub(super) fn new(target: Target, identity: Option<Arc<Resolver>>, tasks: Tasks, tunnels: Arc<Tunnels>) -> Self {
+        let (kept, streams) = (Mutex::default(), Mutex::default());
+        Self { target, identity, tls: OnceCell::new(), kept, streams, tasks, tunnels }
     }
 
     /// What is called.
@@ -108,7 +110,7 @@ impl Endpoint {
     }
 
     /// A new connection, for what upgrades or streams. Its time is the caller's to limit.
-    pub(crate) async fn dial(&self, registry: &Registry) -> Result<TlsStream<TcpStream>, Error> {
+    pub(crate) async fn dial(&self, registry: &Registry) -> Result<TlsStream<Stream>, Error> {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
         self.dial_one_of(addresses).await.map(|(_, stream)| stream)
     }
@@ -150,24 +152,24 @@ impl Endpoint {
     }
 
     /// Dials the addresses, from any of them on, until one answers.
-    pub(super) async fn dial_one_of(&self, mut addresses: Vec<Address>) -> Result<(Address, TlsStream<TcpStream>), Error> {
+    pub(super) async fn dial_one_of(&self, mut addresses: Vec<Address>) -> Result<(Address, TlsStream<Stream>), Error> {
         let first = RandomState::new().hash_one(0) as usize % addresses.len().max(1);
         addresses.rotate_left(first);
         let mut failed = Error::Target("there is no address to dial".to_owned());
         for address in addresses {
-            match TcpStream::connect((address.0.as_str(), address.1)).await {
+            match self.tunnels.connect(address.node.as_deref(), &address.host, address.port).await {
                 Ok(stream) => return self.secure(stream).await.map(|stream| (address, stream)),
-                Err(error) => failed = Error::Dial { address: authority(&address.0, address.1), why: connect_error(&error) },
+                Err(error) => {
+                    failed = Error::Dial { address: authority(&address.host, address.port), why: connect_error(&error) };
+                }
             }
         }
         Err(failed)
     }
 
-    async fn secure(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
+    async fn secure(&self, stream: Stream) -> Result<TlsStream<Stream>, Error> {
         let config = self.tls.get_or_try_init(|| trust::config(&self.target, self.identity.clone())).await?;
         let name = ServerName::try_from(self.target.server_name()).map_err(|error| Error::Tls(error.to_string()))?;
-        // What is asked for is small and urgent; without it, it is only slower.
-        let _ = stream.set_nodelay(true);
         TlsConnector::from(config.clone()).connect(name, stream).await.map_err(|error| trust::failure(&error))
     }
 }

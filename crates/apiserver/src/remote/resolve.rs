@@ -6,13 +6,20 @@ use serde_json::Value;
 
 use super::{Error, Place};
 
-/// A host, by name or address, and its port.
-pub(super) type Address = (String, u16);
+/// Where something listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    /// The node where it is, if it is known to be at one.
+    pub(super) node: Option<String>,
+    /// By name or address.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
 
 /// Where a place can be reached now. Not empty.
 pub(super) async fn addresses(registry: &Registry, place: &Place) -> Result<Vec<Address>, Error> {
     let (namespace, name, port) = match place {
-        Place::Host { host, port } => return Ok(vec![(host.clone(), *port)]),
+        Place::Host { host, port } => return Ok(vec![Address { node: None, host: host.clone(), port: *port }]),
         Place::Service { namespace, name, port } => (namespace, name, *port),
     };
     let missing = || Error::NoService(name.clone());
@@ -23,7 +30,7 @@ pub(super) async fn addresses(registry: &Registry, place: &Place) -> Result<Vec<
         };
     let service = registry.get(&services, namespace, name, None).await.map_err(|_| missing())?.value();
     let port_name = match behind(&service, port) {
-        Behind::Name(host) => return Ok(vec![(host, port)]),
+        Behind::Name(host) => return Ok(vec![Address { node: None, host, port }]),
         Behind::Nothing => return Err(Error::NoPort { service: name.clone(), port }),
         Behind::Slices(port_name) => port_name,
     };
@@ -74,9 +81,12 @@ fn of_slice(slice: &Value, port_name: &str, condition: &str, default: bool) -> V
     };
     let holds = |endpoint: &Value| endpoint["conditions"][condition].as_bool().unwrap_or(default);
     let endpoints = list(&slice["endpoints"]);
-    let of = |endpoint: &Value| list(&endpoint["addresses"]);
-    let texts = endpoints.iter().filter(|endpoint| holds(endpoint)).flat_map(of);
-    texts.filter_map(|address| Some((address.as_str()?.to_owned(), port))).collect()
+    let of = |endpoint: &Value| {
+        let node = endpoint["nodeName"].as_str().map(str::to_owned);
+        let address = move |host: Value| Some(Address { node: node.clone(), host: host.as_str()?.to_owned(), port });
+        list(&endpoint["addresses"]).into_iter().filter_map(address)
+    };
+    endpoints.iter().filter(|endpoint| holds(endpoint)).flat_map(of).collect()
 }
 
 #[cfg(test)]
@@ -102,7 +112,7 @@ mod tests {
         let check = |endpoints: Value, expected: &[&str]| {
             let slice = json!({"ports": [{"name": "web", "port": 8443}], "endpoints": endpoints});
             let found: Vec<String> =
-                reachable(&[slice], "web").into_iter().map(|(host, port)| format!("{host}:{port}")).collect();
+                reachable(&[slice], "web").into_iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
             assert_eq!(found, expected);
         };
         let one = |address: &str, conditions: Value| json!({"addresses": [address], "conditions": conditions});

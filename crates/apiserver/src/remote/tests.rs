@@ -106,7 +106,16 @@ async fn world() -> World {
     let names = vec!["127.0.0.1".to_owned(), "hook.ns.svc".to_owned()];
     let identity = Resolver::memory(authority.clone(), Identity::Server { name: "hook".into(), sans: names }).unwrap();
     let (port, accepted) = serve(base::tls::server(identity, None).unwrap(), &tasks).await;
-    World { registry, remotes: Remotes::new(tasks.child()), authority, port, accepted, tasks, _failures: failures, _dir: dir }
+    World {
+        registry,
+        remotes: Remotes::new(tasks.child(), Default::default()),
+        authority,
+        port,
+        accepted,
+        tasks,
+        _failures: failures,
+        _dir: dir,
+    }
 }
 
 fn encoded(bundle: &str) -> String {

@@ -15,6 +15,7 @@ use super::batch::{self, Op, Rule};
 use super::claims::{Refused, World};
 use super::contents::{Change, Contents, Delta};
 use super::features::{self, Config};
+use super::watch::Watch;
 use super::{Family, expr::Expr, machine};
 use crate::netlink::{self, Socket};
 
@@ -82,6 +83,8 @@ pub enum Holder {
     Services,
     /// Network policies.
     Policies,
+    /// Who knows the other nodes.
+    Nodes,
 }
 
 struct Inner {
@@ -138,6 +141,24 @@ impl Table {
         let mut inner = self.0.lock();
         inner.held.remove(&holder);
         inner.flush()
+    }
+
+    /// Tells from now on when others delete of the table.
+    pub fn watch(&self) -> io::Result<Watch> {
+        let inner = self.0.lock();
+        Watch::new(&inner.name, inner.socket.address()?)
+    }
+
+    /// Makes the kernel hold the wanted state again, whatever others have done.
+    pub fn put_back(&self) -> Result<(), Error> {
+        let mut inner = self.0.lock();
+        inner.clean = false;
+        inner.flush()
+    }
+
+    /// Whether the kernel has the table.
+    pub fn is_there(&self) -> Result<bool, Error> {
+        self.0.lock().exists()
     }
 
     /// The places that an owner claims and has not got.

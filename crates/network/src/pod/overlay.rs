@@ -12,10 +12,11 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::rtnl::{Links, Mac, Vxlan};
 use super::{Error, Options, blocking, open_links};
+use crate::nft::contents::Fragment;
+use crate::nft::features::guards::{self, OVERLAY_PORT};
 use crate::nft::octets;
+use crate::nft::table::{Holder, Table};
 
-/// The port that Linux uses for VXLAN, as flannel does.
-const PORT: u16 = 8472;
 /// The network among those of other programs that use the same port.
 const ID: u32 = 0x4b4e;
 /// What the outer headers take of a packet: IP, UDP, VXLAN, Ethernet.
@@ -121,7 +122,7 @@ pub(super) fn inner_mtu(address: IpAddr, lower: u32) -> u32 {
 /// Makes the device, or takes over the one that is there if it is the same.
 pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu: u32) -> Result<(), Error> {
     let name = &options.overlay;
-    let wanted = Vxlan { id: ID, port: PORT, local: address, mac: mac_of(options.pod_cidrs[0]) };
+    let wanted = Vxlan { id: ID, port: OVERLAY_PORT, local: address, mac: mac_of(options.pod_cidrs[0]) };
     if links.vxlan(name)?.as_ref() != Some(&wanted) {
         links.delete(name)?;
         links.make_vxlan(name, &wanted, mtu)?;
@@ -141,12 +142,14 @@ pub struct Overlay {
     address: IpAddr,
     name: String,
     ranges: Vec<IpNet>,
+    table: Table,
     peers: Option<BTreeSet<Peer>>,
 }
 
 impl Overlay {
-    pub(super) fn new(options: &Options, address: IpAddr, name: &str) -> Self {
-        Self { device: options.overlay.clone(), address, name: name.to_owned(), ranges: options.pod_cidrs.clone(), peers: None }
+    pub(super) fn new(options: &Options, address: IpAddr, name: &str, table: Table) -> Self {
+        let (device, ranges) = (options.overlay.clone(), options.pod_cidrs.clone());
+        Self { device, address, name: name.to_owned(), ranges, table, peers: None }
     }
 
     /// Makes the ways to these nodes, and takes away all others. Says whether anything changed.
@@ -155,8 +158,11 @@ impl Overlay {
         if self.peers.as_ref() == Some(&peers) {
             return Ok(false);
         }
-        let (device, wanted) = (self.device.clone(), Entries::of(&peers));
+        let (device, wanted, table) = (self.device.clone(), Entries::of(&peers), self.table.clone());
+        let nodes: Vec<_> = peers.iter().map(|peer| guards::node(peer.address)).collect();
         blocking(move || {
+            table.replace([("nodes".to_owned(), Fragment::from(nodes))])?;
+            table.release(Holder::Nodes)?;
             let mut links = open_links()?;
             let link = links.link(&device)?.ok_or(Error::NoOverlay(device))?.index;
             let present = links.entries(link)?;
@@ -227,7 +233,7 @@ mod tests {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
             let mut links = open_links().unwrap();
             let address = "127.0.0.1".parse().unwrap();
-            let wanted = Vxlan { id: ID, port: PORT, local: address, mac: mac_of("10.42.0.0/24".parse().unwrap()) };
+            let wanted = Vxlan { id: ID, port: OVERLAY_PORT, local: address, mac: mac_of("10.42.0.0/24".parse().unwrap()) };
             links.make_vxlan("ov", &wanted, 1450).unwrap();
             links.up("ov").unwrap();
             assert_eq!(links.vxlan("ov").unwrap(), Some(wanted));

@@ -160,6 +160,8 @@ fn plan_port(
     let mut outside: Vec<(Key, Option<Vec<IpNet>>)> = externals
         .filter_map(|(address, balancer)| Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer))))
         .collect();
+    // What is led to where it is going needs no rule: a program of the node listens there.
+    outside.retain(|(key, _)| chosen.all != [Endpoint { address: key.address, port: key.port }]);
     outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None))));
     for (key, sources) in outside {
         entries.push(Entry { sources: sources.clone(), ..entry(Clients::All, key, &chosen.all, true) });

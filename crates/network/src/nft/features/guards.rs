@@ -1,13 +1,26 @@
 //! What of the node is not for others.
 
+use std::net::IpAddr;
+
 use super::{Config, Part, rules};
-use crate::nft::Family;
-use crate::nft::batch::{Chain, Hook, Rule};
+use crate::nft::batch::{Chain, Hook, Rule, Value};
+use crate::nft::element::Element;
 use crate::nft::expr::{Expr, Meta, Verdict};
+use crate::nft::set::{Field, SetKind};
+use crate::nft::{Family, octets};
+
+/// The port to which nodes send each other the packets of pods: the one that Linux uses for VXLAN, as flannel does.
+pub(crate) const OVERLAY_PORT: u16 = 8472;
+
+/// The addresses of the other nodes.
+static NODES: SetKind = SetKind::set("nodes", &[Field::Address]);
 
 /// The host's loopback addresses are not for pods: `route_localnet` lets the host reach host ports by 127.0.0.1, and would let pods
 /// reach what listens there. And what the node serves at a service address (cluster DNS) is for pods and for the node: for
 /// neighbours that route to it, it would be an open resolver.
+///
+/// Who sends to the port of the overlay speaks for every pod, whatever its address: only other nodes may. A pod would by way of its
+/// node, behind whose address it is hidden.
 pub(super) fn part(config: &Config, family: Family) -> Part {
     let drop = || rules::verdict(Verdict::Drop);
     let filter = |number, priority| Hook { kind: "filter", number, priority };
@@ -25,7 +38,22 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
         exprs.extend(inside.flat_map(|cidr| rules::within(rules::source(family, 0), cidr, false)));
         Rule::new([exprs, drop()].concat())
     };
-    let neighbours = Config::of_family(&config.service_cidrs, family).map(rule).collect();
+    let mut neighbours: Vec<Rule> = Config::of_family(&config.service_cidrs, family).map(rule).collect();
+    let to_overlay = || {
+        let port = vec![rules::destination_port(0), rules::equals(OVERLAY_PORT.to_be_bytes())];
+        [rules::of_protocol(17).to_vec(), port].concat()
+    };
+    let stranger = vec![rules::source(family, 0), Expr::Lookup { set: NODES.only(), reg: 0, data: None, invert: true }];
+    neighbours.push(Rule::new([to_overlay(), stranger, drop()].concat()));
     chains.push(Chain::base("neighbours", filter(rules::INPUT, -10), neighbours));
-    Part { sets: Vec::new(), chains }
+    let from_pod = rules::interface(Meta::InputName, &config.bridge, true);
+    let to_other = vec![rules::destination(family, 0), rules::contained(NODES.only(), 0)];
+    let forged = Rule::new([from_pod, to_overlay(), to_other, drop()].concat());
+    chains.push(Chain::base("pods-to-nodes", filter(rules::FORWARD, -10), vec![forged]));
+    Part { sets: vec![NODES.only()], chains }
+}
+
+/// Another node is at this address.
+pub(crate) fn node(address: IpAddr) -> Element {
+    Element::new(Family::of(address), NODES.only(), octets(address), Value::None)
 }

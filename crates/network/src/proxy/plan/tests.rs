@@ -193,3 +193,13 @@ fn some_services_are_not_ours() {
     check(json!({}), json!({"clusterIP": "None"}), false);
     check(json!({}), json!({"type": "ExternalName"}), false);
 }
+
+/// A Service of a load balancer before a program of this node needs nothing here, and leads there from other addresses.
+#[test]
+fn a_port_of_the_node_itself() {
+    let own = json!([{"addresses": ["192.0.2.7"], "nodeName": "n1"}]);
+    let spec = json!({"type": "LoadBalancer", "ports": [{"name": "w", "port": 8080}]});
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}, {"ip": "192.0.2.8"}]}});
+    let plan = planned(spec, status, own, &Plan::default());
+    assert_eq!(lines(&plan), ["services 10.43.0.9:8080 2.7", "services 192.0.2.8:8080 2.7 masquerade"]);
+}

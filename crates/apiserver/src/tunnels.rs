@@ -1,0 +1,86 @@
+//! Ways to nodes that this server cannot dial, such as those behind address translation: an agent opens a connection to the API and
+//! keeps it, and the server opens streams on it, to the agent's kubelet and to the pods of its node.
+//!
+//! The connection begins as an upgrade of `GET /knarr/tunnel`, with the certificate of the node. From then on it carries HTTP/2 with
+//! the roles turned round: a stream is a CONNECT request of the server, to an address and a port. The agent decides what may be
+//! reached. Where a node has no tunnel, such as that of the server's own process, its addresses are dialled.
+
+mod accept;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// Where a tunnel begins.
+pub const PATH: &str = "/knarr/tunnel";
+/// What a tunnel upgrades to.
+pub const PROTOCOL: &str = "knarr-tunnel";
+
+/// Of what an agent says when it refuses.
+const REASON: usize = 1 << 10;
+
+/// Both directions of a connection, whatever carries it.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// A connection to a node or a pod.
+pub(crate) type Stream = Box<dyn Duplex>;
+
+/// Opens streams on a tunnel.
+type Sender = SendRequest<Empty<Bytes>>;
+
+/// The tunnels that are open, by the names of their nodes.
+#[derive(Default)]
+pub(crate) struct Tunnels {
+    open: Mutex<HashMap<String, (u64, Sender)>>,
+    count: AtomicU64,
+}
+
+impl Tunnels {
+    /// Connects to an address: by the tunnel of the node where it is, if there is one.
+    pub(crate) async fn connect(&self, node: Option<&str>, host: &str, port: u16) -> io::Result<Stream> {
+        let tunnel = node.and_then(|node| self.open.lock().get(node).map(|(_, sender)| sender.clone()));
+        if let Some(tunnel) = tunnel {
+            return through(tunnel, host, port).await;
+        }
+        let stream = TcpStream::connect((host, port)).await?;
+        // Without it, it is only slower.
+        let _ = stream.set_nodelay(true);
+        Ok(Box::new(stream))
+    }
+
+    /// Takes the place of an older tunnel of the node, whose agent has come again.
+    fn opened(&self, node: &str, sender: Sender) -> u64 {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(node.to_owned(), (number, sender));
+        number
+    }
+
+    fn closed(&self, node: &str, number: u64) {
+        let mut open = self.open.lock();
+        if open.get(node).is_some_and(|(newest, _)| *newest == number) {
+            open.remove(node);
+        }
+    }
+}
+
+async fn through(mut tunnel: Sender, host: &str, port: u16) -> io::Result<Stream> {
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let request = Request::builder().method(Method::CONNECT).uri(authority).body(Empty::new()).map_err(io::Error::other)?;
+    let mut response = tunnel.send_request(request).await.map_err(io::Error::other)?;
+    if response.status() == StatusCode::OK {
+        let stream = hyper::upgrade::on(&mut response).await.map_err(io::Error::other)?;
+        return Ok(Box::new(TokioIo::new(stream)));
+    }
+    let reason = Limited::new(response.into_body(), REASON).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    Err(io::Error::other(String::from_utf8_lossy(&reason).into_owned()))
+}
