@@ -102,3 +102,24 @@ fn pods_go_when_memory_is_short() {
     assert!(events.contains("EvictionThresholdMet") && events.contains("Evicted"), "{events}");
     assert_eq!(c.k("get pod calm -o jsonpath={.status.phase}"), "Running");
 }
+
+/// "nodefs.available ... the kubelet ... evicts pods" that have more on the disk than they asked for (docs, Node-pressure Eviction).
+#[test]
+fn who_fills_the_disk_goes_and_others_stay() {
+    let mut c = Cluster::prepare(KNARR);
+    let data = c.data_dir();
+    // What is written to it counts as memory of who writes: nothing but the disk may be short.
+    on_machine(&c, &format!("mkdir {0} && mount -t tmpfs -o size=1000m none {0}", data.display()));
+    c.start_server_with(&["--eviction-hard=nodefs.available<300Mi"]);
+    c.k_with("apply -f -", &pod("calm", "sleep 1000", ""));
+    c.k_with("apply -f -", &pod("writer", "dd if=/dev/zero of=/disk/file bs=1M count=750; sleep 1000", ""));
+    c.k("wait --for=jsonpath={.status.phase}=Failed pod/writer --timeout=90s");
+    let message = c.k("get pod writer -o jsonpath={.status.reason}:{.status.message}");
+    let low = "Evicted:The node was low on resource: ephemeral-storage. Threshold quantity: 300Mi, available: ";
+    assert!(message.starts_with(low), "{message}");
+    assert_eq!(c.k("get pod calm -o jsonpath={.status.phase}"), "Running");
+    eventually("the node says so", || {
+        let status = c.k("get node -o jsonpath={.items[0].status.conditions[?(@.type==\"DiskPressure\")].status}");
+        (status == "True").then_some(())
+    });
+}

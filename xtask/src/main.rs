@@ -10,6 +10,7 @@ mod fuzz;
 mod golang;
 mod helm;
 mod images;
+mod kills;
 mod kubectl;
 mod oracle;
 mod python;
@@ -47,6 +48,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Run the tests with clients that take long to fetch or to build.
     Clients(clients::Options),
+    /// Kill the server and shims at random moments of pods' lives.
+    Kills(kills::Options),
     /// Make OCI images from Debian packages.
     Images(images::Options),
     /// Fetch kubectl and print where it is.
@@ -81,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Simulate(options) => simulate::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Clients(options) => clients::run(&options),
+        Command::Kills(options) => kills::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),
         Command::Helm => helm::path().map(|path| println!("{}", path.display())),

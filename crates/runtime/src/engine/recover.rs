@@ -29,7 +29,11 @@ impl Inner {
             if entry.is_ready() {
                 // Ends by declaring the shim gone when it is.
                 self.watch(entry);
+                continue;
             }
+            // A server that was killed after it had found the shim gone may not have come to the containers.
+            let (inner, id) = (self.clone(), entry.record().id);
+            blocking(move || inner.end_without_shim(&id)).await?;
         }
         let inner = self.clone();
         blocking(move || inner.drop_stale()).await?.map_err(super::internal)

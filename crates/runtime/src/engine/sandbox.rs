@@ -223,19 +223,21 @@ impl Inner {
         }
         tracing::warn!(sandbox = %id, "the pod's shim is gone: its containers are killed");
         let inner = self.clone();
-        let work = move || {
-            for container in inner.containers_of(&id) {
-                container.refresh();
-                if container.phase() == ContainerState::Running {
-                    inner.cgroups.kill(&container.record.cgroup);
-                    inner.give_up(&container, 137, "Error", "the pod's shim was killed");
-                }
-            }
-        };
-        if let Err(error) = blocking(work).await {
+        if let Err(error) = blocking(move || inner.end_without_shim(&id)).await {
             tracing::error!(%error, "killing the containers of a sandbox without a shim");
         }
         self.events.notify(&entry.pod_uid());
+    }
+
+    /// Kills and records as ended what runs of a sandbox that does not serve any more. Blocking.
+    pub(super) fn end_without_shim(&self, sandbox: &str) {
+        for container in self.containers_of(sandbox) {
+            container.refresh();
+            if container.phase() == ContainerState::Running {
+                self.cgroups.kill(&container.record.cgroup);
+                self.give_up(&container, 137, "Error", "the pod's shim was killed");
+            }
+        }
     }
 
     /// See [`crate::api::Runtime::stop_sandbox`].

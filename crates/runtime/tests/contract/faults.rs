@@ -85,6 +85,25 @@ async fn a_killed_shim_takes_its_containers_along() {
     }
 }
 
+/// The server can be killed between the two: the sandbox is recorded as lost, its containers are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_a_sandbox_that_is_known_to_be_lost_have_ended() {
+    let Some(mut node) = Node::start().await else { return };
+    let sandbox = node.sandbox("lost").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let shim = shim_of(&node, &sandbox);
+    node.close().await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL).unwrap();
+    let record = node.dir.path().join("run/sandboxes").join(&sandbox).join("sandbox.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    assert!(text.contains("\"Ready\""), "{text}");
+    std::fs::write(&record, text.replace("\"Ready\"", "\"NotReady\"")).unwrap();
+    node.open().await;
+    let ended = node.ended(&id).await;
+    assert_eq!((ended.exit_code, ended.message.as_str()), (Some(137), "the pod's shim was killed"));
+    node.engine().remove_sandbox(&sandbox).await.unwrap();
+}
+
 fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.is_empty() || stat.contains(") Z ")
