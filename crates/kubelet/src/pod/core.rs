@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::action::Plan;
 use super::outcome::Outcome;
 use super::state::{Cause, Ending, Evicted, Failure, State, Step};
-use super::{ending, plan};
+use super::{ending, plan, status};
 use crate::allocation::Pending;
 use crate::probes::{Kind, Verdict};
 use crate::spec::{Model, Role};
@@ -169,11 +169,15 @@ impl Core {
         }
     }
 
-    /// When the status changes although nothing happens: an error or a back-off is no longer shown.
+    /// When the status changes although nothing happens: an error, a back-off or a container that ended is no longer shown.
     fn shown_until(&self, now: Timestamp) -> Option<Timestamp> {
         let backoffs = self.state.slots.values().filter_map(|slot| slot.crash_backoff(now).map(|(until, _)| until));
         let errors = self.state.slots.values().filter_map(|slot| slot.failure.as_ref().map(Failure::shown_until));
-        backoffs.chain(errors).filter(|time| *time > now).min()
+        let held = self.model.members.iter().filter_map(|member| {
+            let slot = self.state.slots.get(&member.spec.name)?;
+            status::held_until(member, slot)
+        });
+        backoffs.chain(errors).chain(held).filter(|time| *time > now).min()
     }
 
     /// The probes that should run now: the container's name and identifier, the kind, and since when the container runs.

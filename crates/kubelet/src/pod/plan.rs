@@ -66,11 +66,14 @@ fn forgive(model: &Model, state: &mut State) {
                 slot.image = Step::Idle;
             }
         }
-        slot.renewed = slot.exited().is_some_and(|ended| {
-            let resources = ended.annotations.get(RESOURCES);
-            Some(&ended.image_reference) != member.spec.image.as_ref() || resources.is_some_and(|text| text != member.record())
-        });
+        slot.renewed = slot.exited().is_some_and(|ended| is_outdated(ended, member));
     }
+}
+
+/// Whether the pod asks for another container by now: another image, or resources that it could not be given while it ran.
+pub fn is_outdated(container: &Container, member: &Member) -> bool {
+    let resources = container.annotations.get(RESOURCES);
+    Some(&container.image_reference) != member.spec.image.as_ref() || resources.is_some_and(|text| text != member.record())
 }
 
 /// After the loss of a sandbox: unless the pod is through, what its policy restarts runs again, init containers first.

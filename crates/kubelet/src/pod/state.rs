@@ -120,6 +120,11 @@ impl Slot {
         self.current.as_ref().filter(|c| c.state == ContainerState::Exited)
     }
 
+    /// The newest container that has ended: another takes its place.
+    pub fn replaced(&self) -> Option<&Container> {
+        self.exited().or(self.previous.as_ref())
+    }
+
     /// Until when a restart waits (CrashLoopBackOff) and the delay.
     pub fn crash_backoff(&self, now: Timestamp) -> Option<(Timestamp, Duration)> {
         let ended = self.exited().filter(|_| !self.starting && !self.renewed)?;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use runtime::api::{Container, ContainerState};
 
 use super::conditions::{self, seconds};
-use super::plan::finished;
+use super::plan::{finished, is_outdated};
 use super::resize;
 use super::state::{Cause, Slot, State, Step};
 use crate::resources;
@@ -19,6 +19,8 @@ use crate::volumes::mounts::recursive_readonly;
 
 /// Scheme of container identifiers in the API.
 pub const SCHEME: &str = "knarr://";
+/// How long a container that makes room for another is shown as it was.
+const HELD: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The status to report. `old` is the one that the API has: conditions of others and transition times come from it.
 pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {
@@ -27,7 +29,9 @@ pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAdd
     }
     let of = |roles: &[Role]| -> Vec<ContainerStatus> {
         let members = model.members.iter().filter(|member| roles.contains(&member.role));
-        members.map(|member| container_status(model, state, member, now)).collect()
+        members
+            .map(|member| held(model, state, member, old, now).unwrap_or_else(|| container_status(model, state, member, now)))
+            .collect()
     };
     let list = |statuses: Vec<ContainerStatus>| (!statuses.is_empty()).then_some(statuses);
     let phase = phase(model, state, old);
@@ -124,6 +128,30 @@ fn made(slot: &Slot) -> Option<&Container> {
 fn began(status: &ContainerStatus) -> bool {
     let told = |state: &Option<ApiState>| state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
     told(&status.state) || told(&status.last_state)
+}
+
+/// The status that the API has of a container whose place another takes at once, since the pod asks for another by now. It is shown
+/// until the other runs: a pod is as ready as before while its container is replaced, as with upstream, where one synchronisation
+/// ends the old container and starts the new one.
+fn held(model: &Model, state: &State, member: &Member, old: &PodStatus, now: Timestamp) -> Option<ContainerStatus> {
+    let slot = state.slots.get(&member.spec.name)?;
+    let ended = slot.replaced().filter(|_| matches!(member.role, Role::App | Role::Sidecar))?;
+    let again = member.restarts(model.restart_policy(), ended.exit_code.unwrap_or(0));
+    let fails = slot.failure.is_some() || matches!(slot.image, Step::Failed(_));
+    let runs = slot.running() && slot.hook.done().is_some();
+    if state.ending.is_some() || !again || fails || runs || held_until(member, slot)? <= now {
+        return None;
+    }
+    let id = Some(format!("{SCHEME}{}", ended.id));
+    let told = old.init_container_statuses.iter().chain(&old.container_statuses).flatten();
+    let mut running = told.filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()));
+    running.find(|status| status.name == member.spec.name && status.container_id == id).cloned()
+}
+
+/// Until when a container that is replaced is shown as it was.
+pub fn held_until(member: &Member, slot: &Slot) -> Option<Timestamp> {
+    let ended = slot.replaced().filter(|ended| is_outdated(ended, member))?;
+    ended.finished.unwrap_or(ended.created).checked_add(HELD).ok()
 }
 
 /// Status of one container.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::pod::plan::advance;
+use crate::pod::state::Failure;
 use crate::pod::testing::{at, container, ended, model, sandbox};
 use runtime::api::ContainerState::Running;
 use serde_json::{Value, json};
@@ -116,4 +117,35 @@ fn a_container_that_never_ran_has_ended_with_its_pod() {
     let mut spec = one("Never");
     spec["activeDeadlineSeconds"] = json!(1);
     check(spec, vec![], "Failed a=ContainerStatusUnknown/0 False PodFailed");
+}
+
+/// Conformance: [sig-node] Pods should run through the lifecycle of Pods and PodStatus [Conformance]
+#[test]
+fn a_pod_stays_ready_while_its_container_is_replaced() {
+    let model = model(json!({"containers": [{"name": "a", "image": "other"}]}));
+    let mut state = state(vec![container("1", "a", 0, Running)]);
+    let before = generate(&model, &state, &PodStatus::default(), &[], at(2));
+    let told = |state: &State, now: i64| summary(&generate(&model, state, &before, &[], at(now)));
+    // Its container ends at second 3.
+    state.slot("a").observe(ended("1", "a", 0, 2));
+    assert_eq!(told(&state, 3), "Running a=running/0 True");
+    assert_eq!(told(&state, 4), "Running a=Error/0 False ContainersNotReady", "the other one takes its time");
+    state.slot("a").image =
+        Step::Failed(Failure { reason: "ErrImagePull".into(), message: String::new(), at: at(3), retry: at(9) });
+    assert_eq!(told(&state, 3), "Running a=ErrImagePull/0 False ContainersNotReady");
+    state.slot("a").image = Step::Idle;
+    state.slot("a").observe(container("2", "a", 1, Running));
+    assert_eq!(told(&state, 3), "Running a=running/0 True", "its hook is not done");
+    (state.slot("a").hook, state.slot("a").started) = (Step::Done(()), true);
+    assert_eq!(told(&state, 3), "Running a=running/1 False ContainersNotReady", "its own probe counts");
+}
+
+#[test]
+fn a_container_that_ends_by_itself_is_shown_at_once() {
+    let model = model(one("Always"));
+    let mut state = state(vec![container("1", "a", 0, Running)]);
+    let before = generate(&model, &state, &PodStatus::default(), &[], at(2));
+    state.slot("a").observe(ended("1", "a", 0, 2));
+    let status = generate(&model, &state, &before, &[], at(3));
+    assert_eq!(summary(&status), "Running a=Error/0 False ContainersNotReady");
 }
