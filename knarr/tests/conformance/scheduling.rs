@@ -67,8 +67,9 @@ fn predicates() {
 fn preemption() {
     const RESOURCE: &str = "example.com/fakecpu";
     let c = Cluster::start(KNARR);
-    let capacity = json!({"status": {"capacity": {RESOURCE: "1000"}, "allocatable": {RESOURCE: "1000"}}});
-    patch(&c, "/api/v1/nodes/n1/status", &capacity);
+    // The kubelet says that pods may take what somebody advertises.
+    patch(&c, "/api/v1/nodes/n1/status", &json!({"status": {"capacity": {RESOURCE: "1000"}}}));
+    c.k(r"wait --for=jsonpath={.status.allocatable.example\.com/fakecpu} node/n1 --timeout=60s");
     for number in 1..=4 {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": format!("p{number}")},
             "value": number});

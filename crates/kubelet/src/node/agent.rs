@@ -16,6 +16,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use super::extended;
 use super::status::{self, Health};
 use crate::context::Context;
 
@@ -88,11 +89,13 @@ impl Agent {
         }
         let old = present.status.unwrap_or_default();
         let status = status::status(cx, &health, &old, Timestamp::now());
-        self.send(&status).await
+        self.send(&status, &old).await
     }
 
-    async fn send(&self, status: &NodeStatus) -> Result<Node, kube::Error> {
+    /// Writes the status in the place of `old`.
+    async fn send(&self, status: &NodeStatus, old: &NodeStatus) -> Result<Node, kube::Error> {
         let mut body = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+        extended::confine(&mut body, old, status);
         // Two addresses of one type would merge into one.
         if let Some(addresses) = body.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.insert(0, json!({"$patch": "replace"}));
@@ -132,7 +135,7 @@ impl Agent {
                 continue;
             }
             retry = None;
-            match self.send(&status).await {
+            match self.send(&status, base).await {
                 Ok(_) => {
                     self.announce(&reference, base, &status);
                     known = status;
@@ -188,7 +191,8 @@ fn missing<'a>(wanted: Option<&'a Pairs>, present: Option<&Pairs>) -> BTreeMap<&
     wanted.into_iter().flatten().filter(|(key, value)| present.and_then(|all| all.get(*key)) != Some(value)).collect()
 }
 
-/// What somebody else has written of the node's conditions: the node controller, of a node that was silent, that nothing is known.
+/// What somebody else has written of the node: the node controller, of a node that was silent, that nothing is known of its conditions; who has
+/// extended resources, that there are some.
 fn overruled(nodes: &Informer<Node>, name: &str, known: &NodeStatus) -> Option<NodeStatus> {
     let found = nodes.get(None, name)?.status.clone()?;
     status::is_overruled(known, &found).then_some(found)

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use runtime::api::Image;
 
+use super::extended;
 use crate::context::Context;
 use crate::eviction::Condition;
 use crate::options::Options;
@@ -56,7 +57,7 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
     }
 }
 
-/// The status, with transition times kept from `old`.
+/// The status, with transition times and what others advertise kept from `old`.
 pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -> NodeStatus {
     let Context { options, machine, allocatable, .. } = cx;
     let features = NodeRuntimeHandlerFeatures {
@@ -66,7 +67,7 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
     let mut info = machine.info.clone();
     info.container_runtime_version = options.runtime.version();
     info.kubelet_version = options.version.clone();
-    NodeStatus {
+    let mut status = NodeStatus {
         addresses: Some(addresses(&options.node_ips, &options.node_name)),
         allocatable: Some(allocatable.list().clone()),
         capacity: Some(machine.capacity(options.max_pods)),
@@ -78,7 +79,9 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         node_info: Some(info),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }]),
         ..NodeStatus::default()
-    }
+    };
+    extended::take_over(&mut status, old);
+    status
 }
 
 fn addresses(ips: &[IpAddr], name: &str) -> Vec<NodeAddress> {
@@ -180,8 +183,11 @@ pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
     still(a) == still(b)
 }
 
-/// Whether somebody else has changed one of the conditions that we report.
+/// Whether somebody else has changed one of the conditions that we report, or advertises a resource of the node.
 pub fn is_overruled(known: &NodeStatus, found: &NodeStatus) -> bool {
+    if extended::is_overruled(known, found) {
+        return true;
+    }
     let of = |kind: &str| found.conditions.iter().flatten().find(|condition| condition.type_ == kind);
     known.conditions.iter().flatten().any(|own| of(&own.type_).is_none_or(|condition| condition.status != own.status))
 }
