@@ -1,13 +1,13 @@
 //! The simulator: a whole cluster in one thread, under simulated time, with every order and every fault from one seed.
 //!
 //! What runs is the product: the stages of the API, registry and admission, the controllers and the scheduler. What stands in for the
-//! world is the machine ([`machine`]: clocks, randomness, waiting), the disk (`store::memory`, which can lose what is not on it), the
-//! network between components and API ([`network`]), nodes without containers ([`hollow`]) and users ([`workload`]). The [`audit`] sees
-//! every commit and says what may never be; when the users are gone and the faults are over, the cluster has to settle, and [`check`]
+//! world is the machine (`machine`: clocks, randomness, waiting), the disk (`store::memory`, which can lose what is not on it), the
+//! network between components and API (`network`), nodes without containers (`hollow`) and users (`workload`). The `audit` sees
+//! every commit and says what may never be; when the users are gone and the faults are over, the cluster has to settle, and `check`
 //! says what must hold then.
 //!
 //! A seed is a reproduction: the same program makes the same history of it, commit by commit. Each seed runs in a process of its own,
-//! forked off one that has what all seeds share ([`fork`]), so none can be disturbed by what ran before it.
+//! forked off one that has what all seeds share (`fork`), so none can be disturbed by what ran before it.
 
 mod ask;
 mod audit;
