@@ -53,6 +53,10 @@ fn link() {
     // writes addresses into 1.3 MB of tables, and each process then has its own copy of them; at a fixed address all share
     // the file's pages, and the start of a shim or an OCI helper skips that work. Libraries, stacks and heaps stay randomised.
     println!("cargo:rustc-link-arg-bins=-no-pie");
+    // Cargo forgets the profile's `strip` for a package that has an optimisation level of its own.
+    if is("DEBUG", "false") {
+        println!("cargo:rustc-link-arg-bins=-Wl,--strip-all");
+    }
     // One copy of functions that compile to the same code, of which the decoders of the API's types have many. An option of
     // lld, Rust's linker for this target alone.
     if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
