@@ -251,7 +251,7 @@ impl Inner {
             response.extensions_mut().insert(Unauthenticated);
         }
         if let Some(record) = record {
-            record.answered(&mut response, stages::is_long_running(&routed.plan), &annotations).await;
+            Box::pin(record.answered(&mut response, stages::is_long_running(&routed.plan), &annotations)).await;
         }
         response
     }
@@ -270,11 +270,11 @@ impl Inner {
         let user = self.authenticator.authenticate(call.parts, &call.annotations).await;
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
         if let Some(audit) = &self.audit {
-            call.record = audit.begin(call.parts, route, call.path, plan.verbs[0], user.as_deref().ok()).await;
+            call.record = Box::pin(audit.begin(call.parts, route, call.path, plan.verbs[0], user.as_deref().ok())).await;
         }
         call.user = user?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            self.impersonate(call).await?;
+            Box::pin(self.impersonate(call)).await?;
             call.record.iter().for_each(|record| record.impersonates(&call.user));
         }
         stages::prove(call.parts, &call.user)?;

@@ -196,7 +196,7 @@ impl Authenticator {
             })?,
         };
         if let Some(token) = token {
-            let reviewed = self.review(token, &[]).await.map_err(|error| {
+            let reviewed = Box::pin(self.review(token, &[])).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");
                 refused()
             })?;

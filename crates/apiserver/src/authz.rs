@@ -199,7 +199,7 @@ impl Authorizer {
                     node::Decision::NoOpinion(why) => Opinion::None(why),
                 },
                 Step::Rbac => self.by_rules(attributes),
-                Step::Webhook(webhook) => webhook.opinion(registry, attributes).await,
+                Step::Webhook(webhook) => Box::pin(webhook.opinion(registry, attributes)).await,
             };
             match opinion {
                 Opinion::Allow => return Ok(()),
