@@ -18,8 +18,14 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def parse_request(self):
+        # Read whole, whatever comes of it: what is left would be taken for the next request of the connection.
+        understood = super().parse_request()
+        self.sent = self.rfile.read(int(self.headers.get("Content-Length", 0))) if understood else b""
+        return understood
+
     def body(self):
-        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        return json.loads(self.sent)
 
     def answer(self, code, value):
         data = json.dumps(value).encode()
