@@ -39,9 +39,9 @@ fn fuzz_yaml() {
     fuzz(&[MANIFEST.as_bytes(), br#"{"a": [1, {"b": null}]}"#], WORDS, |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
         if let Ok((value, _)) = yaml::parse(text) {
-            // JSON is YAML, but for keys of more than 1,024 characters (YAML 1.1, "simple keys").
+            // JSON is YAML, but for keys of more than 1,024 characters (YAML 1.1, "simple keys"), and characters that are not printable.
             let text = value.to_string();
-            if text.len() <= 1024 {
+            if text.len() <= 1024 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
                 let (again, _) = yaml::parse(&text).unwrap_or_else(|error| panic!("{value}: {error}"));
                 assert_eq!(again, value);
             }
