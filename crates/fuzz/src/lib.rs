@@ -42,9 +42,8 @@ fn setting(name: &str, default: f64) -> f64 {
 }
 
 fn try_one(input: &[u8], check: &impl Fn(&[u8])) {
-    let before = cpu();
-    let result = catch_unwind(AssertUnwindSafe(|| check(input)));
-    let took = cpu().saturating_sub(before);
+    let mut result = Ok(());
+    let took = cpu_time(|| result = catch_unwind(AssertUnwindSafe(|| check(input))));
     if result.is_err() || took > SLOW {
         eprintln!("after {took:?}, input: \"{}\"", input.escape_ascii());
     }
@@ -54,7 +53,14 @@ fn try_one(input: &[u8], check: &impl Fn(&[u8])) {
     assert!(took <= SLOW, "{} bytes took {took:?}", input.len());
 }
 
-/// CPU time of this thread: others may use the machine, too.
+/// CPU time of a piece of work on this thread, in ticks of some milliseconds: others may use the machine, too.
+pub fn cpu_time(work: impl FnOnce()) -> Duration {
+    let before = cpu();
+    work();
+    cpu().saturating_sub(before)
+}
+
+/// CPU time of this thread.
 fn cpu() -> Duration {
     // The first number is nanoseconds on a processor. Where there is no such file, nothing is measured.
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
