@@ -106,6 +106,11 @@ impl ListBody {
         Self { parts: Box::new(items.chain([tail])), part: head, left, _held: None }
     }
 
+    /// Bytes in pieces as they come, `length` of them in all.
+    pub(crate) fn of(parts: impl Iterator<Item = Bytes> + Send + 'static, length: usize) -> Self {
+        Self { parts: Box::new(parts), part: Bytes::new(), left: length as u64, _held: None }
+    }
+
     /// The next 64 KiB: four full TLS records.
     fn piece(&mut self) -> Option<Bytes> {
         let size = PIECE.min(usize::try_from(self.left).unwrap_or(PIECE));

@@ -1,17 +1,19 @@
 //! What is served, as clients discover it: the legacy documents and aggregated discovery (KEP-3352), all derived from
 //! the catalog.
 
+mod aggregated;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use kinds::custom::version_priority;
+use parking_lot::Mutex;
 use registry::{Catalog, Remote, Served};
-use schema::{Ordered, Schema};
 use serde_json::{Map, Value, json};
 
 use crate::aggregation::{group_priority, local_priority};
@@ -69,11 +71,12 @@ impl Discovery {
     }
 }
 
-/// All discovery documents.
+/// All discovery documents, each made when it is first asked for.
 pub(crate) struct Documents {
     generation: u64,
-    documents: HashMap<String, Value>,
-    aggregated: HashMap<(&'static str, &'static str), (Bytes, String)>,
+    groups: Groups,
+    legacy: Mutex<HashMap<String, Arc<Value>>>,
+    aggregated: [OnceLock<(Bytes, String)>; 4],
 }
 
 /// Groups, their versions, who serves them.
@@ -150,61 +153,73 @@ fn order_versions(group: &str, versions: &mut [(String, Backend)]) {
 
 impl Documents {
     fn new(catalog: &Catalog) -> Self {
-        let groups = group_up(catalog);
-        let mut documents = HashMap::new();
-        let mut listed = Vec::new();
-        for (group, versions) in &groups {
-            for (version, backend) in versions {
-                // Another server tells its resources itself.
-                let Backend::Local(kinds) = backend else { continue };
-                let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-                documents.insert(path, resource_list(group, version, kinds));
-            }
-            if !group.is_empty() {
-                let document = api_group(group, versions.iter().map(|(version, _)| version.as_str()));
-                listed.push(document.clone());
-                let mut alone = document;
-                alone["kind"] = "APIGroup".into();
-                alone["apiVersion"] = "v1".into();
-                documents.insert(format!("/apis/{group}"), alone);
-            }
-        }
-        documents.insert("/api".into(), json!({"kind": "APIVersions", "versions": ["v1"]}));
-        documents.insert("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}));
-        let mut all = HashMap::new();
-        for version in ["v2", "v2beta1"] {
-            for (path, core) in [("/api", true), ("/apis", false)] {
-                let items: Vec<Value> = groups
-                    .iter()
-                    .filter(|(group, _)| group.is_empty() == core)
-                    .map(|(group, versions)| aggregated_group(group, versions))
-                    .collect();
-                let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items});
-                // A tree of texts: nothing of it can fail.
-                let text = serde_json::to_string(&Ordered::new(Schema::builtin(), &list)).unwrap_or_default();
-                let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-                let tag: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-                all.insert((path, version), (Bytes::from(text), format!("\"{tag}\"")));
-            }
-        }
-        Self { generation: catalog.generation(), documents, aggregated: all }
+        let (generation, groups) = (catalog.generation(), group_up(catalog));
+        Self { generation, groups, legacy: Mutex::default(), aggregated: Default::default() }
     }
 
     /// A legacy document.
-    pub(crate) fn document(&self, path: &str) -> Option<&Value> {
-        self.documents.get(path)
+    pub(crate) fn document(&self, path: &str) -> Option<Arc<Value>> {
+        if let Some(known) = self.legacy.lock().get(path) {
+            return Some(known.clone());
+        }
+        let made = Arc::new(self.legacy(path)?);
+        self.legacy.lock().insert(path.to_owned(), made.clone());
+        Some(made)
+    }
+
+    fn legacy(&self, path: &str) -> Option<Value> {
+        let mut parts = path.strip_prefix('/')?.split('/');
+        let (group, version) = match (parts.next()?, parts.next(), parts.next(), parts.next()) {
+            ("api", None, ..) => return Some(json!({"kind": "APIVersions", "versions": ["v1"]})),
+            ("apis", None, ..) => return Some(self.group_list()),
+            ("api", Some(version), None, _) => ("", Some(version)),
+            ("apis", Some(group), version, None) if !group.is_empty() => (group, version),
+            _ => return None,
+        };
+        let (_, versions) = self.groups.iter().find(|(name, _)| name == group)?;
+        let Some(version) = version else {
+            let mut alone = api_group(group, versions);
+            alone["kind"] = "APIGroup".into();
+            alone["apiVersion"] = "v1".into();
+            return Some(alone);
+        };
+        match versions.iter().find(|(name, _)| name == version)? {
+            (_, Backend::Local(kinds)) => Some(resource_list(group, version, kinds)),
+            // Another server tells its resources itself.
+            (_, Backend::Remote(_)) => None,
+        }
+    }
+
+    fn group_list(&self) -> Value {
+        let groups = self.groups.iter().filter(|(group, _)| !group.is_empty());
+        let listed: Vec<Value> = groups.map(|(group, versions)| api_group(group, versions)).collect();
+        json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": listed})
     }
 
     /// The paths of all legacy documents.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.documents.keys().map(String::as_str)
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut all = vec!["/api".to_owned(), "/apis".to_owned()];
+        for (group, versions) in &self.groups {
+            let base = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
+            let local = versions.iter().filter(|(_, backend)| matches!(backend, Backend::Local(_)));
+            all.extend(local.map(|(version, _)| format!("{base}/{version}")));
+            all.extend((!group.is_empty()).then_some(base));
+        }
+        all
     }
 
     /// The aggregated document of `/api` or `/apis`, and its entity tag.
     pub(crate) fn aggregated(&self, path: &str, form: Form) -> (Bytes, &str) {
-        let version = if form == Form::V2Beta1 { "v2beta1" } else { "v2" };
-        let path = if path == "/api" { "/api" } else { "/apis" };
-        self.aggregated.get(&(path, version)).map(|(body, tag)| (body.clone(), tag.as_str())).unwrap_or_default()
+        let (core, beta) = (path == "/api", form == Form::V2Beta1);
+        let place = &self.aggregated[usize::from(core) * 2 + usize::from(beta)];
+        let (body, tag) = place.get_or_init(|| {
+            let groups = self.groups.iter().filter(|(group, _)| group.is_empty() == core);
+            let text = aggregated::list(if beta { "v2beta1" } else { "v2" }, groups);
+            let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+            let tag: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+            (text.into(), format!("\"{tag}\""))
+        });
+        (body.clone(), tag)
     }
 }
 
@@ -214,9 +229,9 @@ fn storage_version_hash((group, version, kind): (&str, &str, &str)) -> String {
     BASE64.encode(&digest.as_ref()[..8])
 }
 
-fn api_group<'a>(group: &str, versions: impl Iterator<Item = &'a str>) -> Value {
-    let versions: Vec<Value> =
-        versions.map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+fn api_group(group: &str, versions: &Versions) -> Value {
+    let of = |(version, _): &(String, Backend)| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let versions: Vec<Value> = versions.iter().map(of).collect();
     json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
@@ -254,103 +269,10 @@ fn resource_list(group: &str, version: &str, kinds: &[Arc<Served>]) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": apimachinery::gvk::api_version(group, version), "resources": resources})
 }
 
-fn aggregated_group(group: &str, versions: &Versions) -> Value {
-    let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
-    let resource = |served: &Arc<Served>| {
-        let def = &served.def;
-        let mut out = json!({
-            "resource": def.plural, "responseKind": kind(def.own_kind()),
-            "scope": if def.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": def.singular, "verbs": def.verbs.names(),
-        });
-        if !def.short_names.is_empty() {
-            out["shortNames"] = json!(def.short_names);
-        }
-        if !def.categories.is_empty() {
-            out["categories"] = json!(def.categories);
-        }
-        if !def.subresources.is_empty() {
-            let subs = def.subresources.iter();
-            out["subresources"] =
-                subs.map(|sub| json!({"subresource": sub.name, "responseKind": kind(def.body_kind(Some(sub))), "verbs": sub.verbs.names()})).collect();
-        }
-        out
-    };
-    let version = |(version, backend): &(String, Backend)| {
-        let (fresh, resources) = match backend {
-            Backend::Local(kinds) => (true, kinds.iter().map(resource).collect()),
-            Backend::Remote(remote) => {
-                (remote.available, remote.resources.as_deref().map(|list| told(list, remote)).unwrap_or_default())
-            }
-        };
-        json!({"version": version, "freshness": if fresh { "Current" } else { "Stale" }, "resources": resources})
-    };
-    let mut metadata = json!({"creationTimestamp": null});
-    if !group.is_empty() {
-        metadata["name"] = group.into();
-    }
-    json!({"metadata": metadata, "versions": versions.iter().map(version).collect::<Vec<_>>()})
-}
-
-/// The resources that another server has told in the legacy form, in the form of aggregated discovery.
-fn told(list: &Value, remote: &Remote) -> Vec<Value> {
-    let text = |resource: &Value, key: &str| resource[key].as_str().unwrap_or_default().to_owned();
-    let mut all: Vec<Value> = Vec::new();
-    for resource in list["resources"].as_array().into_iter().flatten() {
-        let own = |key: &str, otherwise: &str| resource[key].as_str().unwrap_or(otherwise).to_owned();
-        let kind = json!({
-            "group": own("group", &remote.group), "version": own("version", &remote.version), "kind": text(resource, "kind"),
-        });
-        let name = text(resource, "name");
-        let (plural, sub) = name.split_once('/').unwrap_or((&name, ""));
-        let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
-        let at = all.iter().position(|known| known["resource"] == plural).unwrap_or_else(|| {
-            all.push(json!({"resource": plural, "scope": scope, "verbs": []}));
-            all.len() - 1
-        });
-        let known = &mut all[at];
-        if !sub.is_empty() {
-            let sub = json!({"subresource": sub, "responseKind": kind, "verbs": resource["verbs"]});
-            match known["subresources"].as_array_mut() {
-                Some(subs) => subs.push(sub),
-                None => known["subresources"] = json!([sub]),
-            }
-            continue;
-        }
-        known["responseKind"] = kind;
-        known["singularResource"] = text(resource, "singularName").into();
-        for key in ["verbs", "shortNames", "categories"] {
-            if let Some(value) = resource.get(key).filter(|value| value.is_array()) {
-                known[key] = value.clone();
-            }
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn resources_of_other_servers() {
-        let remote = Remote { group: "g".into(), version: "v1".into(), ..Remote::default() };
-        let list = json!({"resources": [
-            {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get"], "shortNames": ["fl"]},
-            {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder", "verbs": ["update"]},
-            {"name": "x/scale", "namespaced": false, "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get"]},
-        ]});
-        let own = json!({"group": "g", "version": "v1", "kind": "Flunder"});
-        assert_eq!(
-            told(&list, &remote),
-            [
-                json!({"resource": "flunders", "singularResource": "flunder", "scope": "Namespaced", "responseKind": own, "verbs": ["get"],
-                    "shortNames": ["fl"], "subresources": [{"subresource": "status", "responseKind": own, "verbs": ["update"]}]}),
-                json!({"resource": "x", "scope": "Cluster", "verbs": [], "subresources": [{"subresource": "scale",
-                    "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "verbs": ["get"]}]}),
-            ]
-        );
-    }
 
     /// Hashes that a server of upstream's shows.
     #[test]

@@ -42,12 +42,12 @@ impl Inner {
             "/.well-known/openid-configuration" => self.openid(),
             "/openid/v1/jwks" => respond::bytes(StatusCode::OK, "application/jwk-set+json", self.keys.key_set().to_string()),
             "/openapi/v2" => self.openapi.v2(&call.parts.headers).await,
-            "/openapi/v3" => self.openapi.index(),
+            "/openapi/v3" => self.openapi.index().await,
             _ if path.starts_with(DEBUG) => self.debug(call, path),
             _ => match path.strip_prefix("/openapi/v3/") {
                 Some(rest) => self.openapi_v3(call, path, rest, body).await,
                 None => match self.discovery.of(&self.registry.catalog()).document(path) {
-                    Some(document) => respond::value(call.accept, StatusCode::OK, None, document.clone(), ""),
+                    Some(document) => respond::value(call.accept, StatusCode::OK, None, (*document).clone(), ""),
                     None => respond::page_not_found(),
                 },
             },
@@ -78,7 +78,7 @@ impl Inner {
         let form = Form::of(wanted);
         let documents = self.discovery.of(&self.registry.catalog());
         if form == Form::Legacy {
-            let mut document = documents.document(path).cloned().unwrap_or_default();
+            let mut document = documents.document(path).map(|document| (*document).clone()).unwrap_or_default();
             if path == "/api" {
                 document["serverAddressByClientCIDRs"] =
                     json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": self.public_address}]);
@@ -116,7 +116,8 @@ impl Inner {
             "/version",
         ];
         let documents = self.discovery.of(&self.registry.catalog());
-        let mut paths: Vec<&str> = documents.paths().chain(own).collect();
+        let mut paths = documents.paths();
+        paths.extend(own.map(str::to_owned));
         paths.sort_unstable();
         raw(&json!({"paths": paths}))
     }

@@ -11,7 +11,6 @@ use registry::{Served, Warnings};
 use schema::{Ordered, Schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::io::Write;
 
 use crate::body::Body;
 use crate::negotiate::{Accept, Format, Shape};
@@ -98,13 +97,6 @@ fn shaped(accept: Accept, resource: Option<&Served>, object: Value, query: &str)
             table(resource, vec![object], metadata, include(query)?, beta)
         }
     })
-}
-
-/// The gzip form of bytes, at the fastest level.
-pub(crate) fn gzip(plain: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 4), flate2::Compression::fast());
-    encoder.write_all(plain)?;
-    encoder.finish()
 }
 
 /// Encodes a shaped value.

@@ -10,6 +10,7 @@ use schema::Schema;
 use serde_json::Value;
 
 use crate::context::{Context, FieldValidation};
+use crate::derived::Derived;
 use crate::entry::parts::{Apart, Fields, Rest};
 use crate::entry::{Encoding, Entry, Index};
 use crate::form::Form;
@@ -44,6 +45,8 @@ pub struct Served {
     epoch: u64,
     /// Who converts between the versions, where it is not this program.
     converter: Option<Arc<dyn Converter>>,
+    /// Its parts of documents.
+    pub derived: Derived,
 }
 
 impl Served {
@@ -64,6 +67,7 @@ impl Served {
             converted,
             epoch,
             converter: None,
+            derived: Derived::default(),
         })
     }
 

@@ -2,11 +2,10 @@
 
 mod v2;
 
-use registry::{Catalog, ObjectSchema, Served};
+use registry::{ObjectSchema, Served};
 use serde_json::{Map, Value, json};
 
 use super::operation::Dialect;
-use super::prefix;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
@@ -26,25 +25,17 @@ pub(super) fn type_name((group, version, kind): (&str, &str, &str)) -> String {
     format!("{}.{version}.{kind}", group.join("."))
 }
 
-/// The types of the custom resources of a document; of all documents without a `key`.
-pub(super) fn schemas(catalog: &Catalog, key: Option<&str>, dialect: Dialect) -> Map<String, Value> {
-    let mut out = Map::new();
-    let wanted = |served: &&std::sync::Arc<Served>| key.is_none_or(|key| prefix(&served.def.group, &served.def.version) == key);
-    for served in catalog.iter().filter(wanted) {
-        let ObjectSchema::Structural(schema) = &served.schema else { continue };
-        let own = served.def.own_kind();
-        let name = type_name(own);
-        let list_kind = served.def.list_kind();
-        let mut types =
-            [object(schema.source(), own, dialect), list(&name, (own.0, own.1, &list_kind), &served.def.plural, dialect)];
-        if let Some(fields) = selectable(served) {
-            types.iter_mut().for_each(|ty| ty["x-kubernetes-selectable-fields"] = fields.clone());
-        }
-        let [object, list] = types;
-        out.insert(type_name((own.0, own.1, &list_kind)), list);
-        out.insert(name, object);
+/// The types of a custom resource: of its objects and of lists of them. None of a built-in kind, whose types are in the table.
+pub(super) fn schemas(served: &Served, dialect: Dialect) -> Map<String, Value> {
+    let ObjectSchema::Structural(schema) = &served.schema else { return Map::new() };
+    let (own, list_kind) = (served.def.own_kind(), served.def.list_kind());
+    let (name, of_list) = (type_name(own), (own.0, own.1, &*list_kind));
+    let mut types = [object(schema.source(), own, dialect), list(&name, of_list, &served.def.plural, dialect)];
+    if let Some(fields) = selectable(served) {
+        types.iter_mut().for_each(|ty| ty["x-kubernetes-selectable-fields"] = fields.clone());
     }
-    out
+    let [object, list] = types;
+    Map::from_iter([(type_name(of_list), list), (name, object)])
 }
 
 fn described(name: &str, description: &str, dialect: Dialect) -> Value {

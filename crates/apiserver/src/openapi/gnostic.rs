@@ -22,11 +22,14 @@ enum Kind {
     Anys,
 }
 
+/// Numbers of the fields that documents are put together of.
+pub(super) const PATHS: u32 = 8;
+pub(super) const DEFINITIONS: u32 = 9;
+
+/// The document without those.
 const DOCUMENT: Fields = &[
     (1, "swagger", Kind::Text),
     (2, "info", Kind::Message(|info| message(info, INFO, 0))),
-    (8, "paths", Kind::Message(|paths| named(paths, 2, |item| message(item, PATH_ITEM, 10)))),
-    (9, "definitions", Kind::Message(|all| named(all, 1, schema))),
     (
         12,
         "security",
@@ -109,9 +112,35 @@ const SCHEMA: Fields = &[
     (25, "properties", Kind::Message(|all| named(all, 1, schema))),
 ];
 
-/// The document.
-pub(super) fn encode(document: &Value) -> Vec<u8> {
-    message(document, DOCUMENT, 16)
+/// Fields of the document.
+pub(super) fn fields(document: &Value) -> Vec<u8> {
+    message(document, DOCUMENT, 0)
+}
+
+/// Entries of the message `Paths`.
+pub(super) fn paths(items: &Map<String, Value>) -> Vec<u8> {
+    pairs(items, 2, |item| message(item, PATH_ITEM, 10))
+}
+
+/// Entries of the message `Definitions`.
+pub(super) fn definitions(schemas: &Map<String, Value>) -> Vec<u8> {
+    pairs(schemas, 1, schema)
+}
+
+/// What goes before so many bytes of a message, to make them a field.
+pub(super) fn head(number: u32, length: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, u64::from(number << 3 | 2));
+    put_varint(&mut out, length as u64);
+    out
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 fn schema(value: &Value) -> Vec<u8> {
@@ -144,8 +173,12 @@ fn wrapped(key: &str, value: &Value) -> Value {
 
 /// A map as a list of pairs: `additional_properties` under `number`.
 fn named(map: &Value, number: u32, encode: impl Fn(&Value) -> Vec<u8>) -> Vec<u8> {
+    map.as_object().map(|map| pairs(map, number, encode)).unwrap_or_default()
+}
+
+fn pairs(map: &Map<String, Value>, number: u32, encode: impl Fn(&Value) -> Vec<u8>) -> Vec<u8> {
     let mut out = Vec::new();
-    for (name, value) in map.as_object().into_iter().flatten() {
+    for (name, value) in map {
         let pair = [put(1, name.as_bytes()), put(2, &encode(value))].concat();
         put_message(&mut out, number, &pair);
     }
@@ -177,13 +210,7 @@ fn field(out: &mut Vec<u8>, number: u32, kind: Kind, value: &Value) {
         Kind::Texts => list().filter_map(Value::as_str).for_each(|text| put_message(out, number, text.as_bytes())),
         Kind::Flag if value == &Value::Bool(true) => {
             // Field number and wire type 0, then the one.
-            let tag = number << 3;
-            if tag >= 0x80 {
-                out.push((tag & 0x7f) as u8 | 0x80);
-                out.push((tag >> 7) as u8);
-            } else {
-                out.push(tag as u8);
-            }
+            put_varint(out, u64::from(number << 3));
             out.push(1);
         }
         Kind::Flag => {}

@@ -1,10 +1,10 @@
 //! The operations that are on no objects: discovery, the version, the keys of tokens.
 
-use registry::Catalog;
+use schema::TypeId;
 use serde_json::{Map, Value, json};
 
 use super::operation::{Operation, Writes, camel};
-use super::prefix;
+use super::paths;
 use super::resource::Paths;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -15,13 +15,13 @@ const MEDIA: &[&str] = &["application/json", "application/yaml", "application/vn
 /// Keys of documents that exist whatever is served.
 pub(super) const KEYS: [&str; 5] = [".well-known/openid-configuration", "api", "apis", "openid/v1/jwks", "version"];
 
-/// The groups but the core one, as keys.
-pub(super) fn groups(catalog: &Catalog) -> Vec<String> {
-    let groups = catalog.iter().map(|resource| &*resource.def.group).filter(|group| !group.is_empty());
-    let mut all: Vec<String> = groups.map(|group| format!("apis/{group}")).collect();
-    all.sort();
-    all.dedup();
-    all
+/// A key of each kind.
+pub(super) const EACH: [&str; 5] = ["api", "apis", "apis/group", "apis/group/version", "version"];
+
+/// The types of the table that the operations under these keys need.
+pub(super) fn types<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<TypeId> {
+    let all = keys.into_iter().flat_map(operations).collect();
+    paths::types(&all)
 }
 
 /// The operations of a document that names no group version, or those of discovery of one that does.
@@ -81,15 +81,6 @@ fn get(key: &str, name: &str, description: &str, produces: &[&'static str], writ
         action: None,
         is_custom: false,
     }
-}
-
-/// The keys of all documents of version 3.
-pub(super) fn keys(catalog: &Catalog) -> Vec<String> {
-    let versions = catalog.iter().map(|resource| prefix(&resource.def.group, &resource.def.version));
-    let mut all: Vec<String> = versions.chain(groups(catalog)).chain(KEYS.map(str::to_owned)).collect();
-    all.sort();
-    all.dedup();
-    all
 }
 
 /// Definitions of types that are no part of any API object.

@@ -2,6 +2,7 @@
 
 mod converted;
 mod lifecycle;
+mod many;
 mod objects;
 mod published;
 

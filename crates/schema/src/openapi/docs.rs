@@ -32,6 +32,13 @@ impl Docs {
         Self::parse(&text)
     }
 
+    /// Those of the types of one package.
+    pub fn of_package(mut self, package: &str) -> Self {
+        self.0.retain(|name, _| name.rsplit_once('.').is_some_and(|(of, _)| of == package));
+        self.0.shrink_to_fit();
+        self
+    }
+
     /// Lines `@TYPE\tDESCRIPTION`, and after each the lines `FIELD\tDESCRIPTION\tVALUE...` of its fields.
     fn parse(text: &str) -> Self {
         let mut all = HashMap::new();

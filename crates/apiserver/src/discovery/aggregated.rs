@@ -1,0 +1,182 @@
+//! Aggregated discovery: the parts of its text, one for each resource, are kept with what is served, and put together.
+
+use std::sync::Arc;
+
+use kinds::GroupVersionKindRef;
+use registry::{Remote, Served};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Backend, Versions};
+
+/// `APIResourceDiscovery`, in the order of upstream's fields.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource<'a> {
+    resource: &'a str,
+    response_kind: Kind<'a>,
+    scope: &'static str,
+    singular_resource: &'a str,
+    verbs: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    short_names: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subresources: Vec<Subresource<'a>>,
+}
+
+/// `APISubresourceDiscovery`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Subresource<'a> {
+    subresource: &'a str,
+    response_kind: Kind<'a>,
+    verbs: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Kind<'a> {
+    group: &'a str,
+    version: &'a str,
+    kind: &'a str,
+}
+
+impl<'a> Kind<'a> {
+    fn of((group, version, kind): GroupVersionKindRef<'a>) -> Self {
+        Self { group, version, kind }
+    }
+}
+
+/// The text of one resource.
+struct Told(String);
+
+fn resource(served: &Served) -> Arc<Told> {
+    served.derived.get(|| {
+        let def = &served.def;
+        let told = Resource {
+            resource: &def.plural,
+            response_kind: Kind::of(def.own_kind()),
+            scope: if def.namespaced { "Namespaced" } else { "Cluster" },
+            singular_resource: &def.singular,
+            verbs: def.verbs.names(),
+            short_names: def.short_names.iter().collect(),
+            categories: def.categories.iter().collect(),
+            subresources: def
+                .subresources
+                .iter()
+                .map(|sub| Subresource {
+                    subresource: sub.name,
+                    response_kind: Kind::of(def.body_kind(Some(sub))),
+                    verbs: sub.verbs.names(),
+                })
+                .collect(),
+        };
+        // Texts and lists of texts: nothing of it can fail.
+        Told(serde_json::to_string(&told).unwrap_or_default())
+    })
+}
+
+/// The `APIGroupDiscoveryList` of these groups.
+pub(super) fn list<'a>(version: &str, groups: impl Iterator<Item = &'a (String, Versions)>) -> String {
+    let mut text = format!(
+        "{{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/{version}\",\"metadata\":{{}},\"items\":["
+    );
+    separated(&mut text, groups, |text, (name, versions)| group(text, name, versions));
+    text.push_str("]}");
+    text
+}
+
+fn separated<T>(text: &mut String, all: impl Iterator<Item = T>, mut write: impl FnMut(&mut String, T)) {
+    for (at, one) in all.enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        write(text, one);
+    }
+}
+
+fn group(text: &mut String, name: &str, versions: &Versions) {
+    let metadata = match name {
+        "" => json!({"creationTimestamp": null}),
+        name => json!({"name": name, "creationTimestamp": null}),
+    };
+    text.push_str(&format!("{{\"metadata\":{metadata},\"versions\":["));
+    separated(text, versions.iter(), |text, (version, backend)| {
+        text.push_str(&format!("{{\"version\":{},\"resources\":[", Value::from(version.as_str())));
+        let fresh = match backend {
+            Backend::Local(kinds) => {
+                separated(text, kinds.iter(), |text, served| text.push_str(&resource(served).0));
+                true
+            }
+            Backend::Remote(remote) => {
+                let told = remote.resources.as_deref().map(|list| told(list, remote)).unwrap_or_default();
+                separated(text, told.iter(), |text, one| text.push_str(&one.to_string()));
+                remote.available
+            }
+        };
+        text.push_str(&format!("],\"freshness\":\"{}\"}}", if fresh { "Current" } else { "Stale" }));
+    });
+    text.push_str("]}");
+}
+
+/// The resources that another server has told in the legacy form, in the form of aggregated discovery.
+fn told(list: &Value, remote: &Remote) -> Vec<Value> {
+    let text = |resource: &Value, key: &str| resource[key].as_str().unwrap_or_default().to_owned();
+    let mut all: Vec<Value> = Vec::new();
+    for resource in list["resources"].as_array().into_iter().flatten() {
+        let own = |key: &str, otherwise: &str| resource[key].as_str().unwrap_or(otherwise).to_owned();
+        let kind = json!({
+            "group": own("group", &remote.group), "version": own("version", &remote.version), "kind": text(resource, "kind"),
+        });
+        let name = text(resource, "name");
+        let (plural, sub) = name.split_once('/').unwrap_or((&name, ""));
+        let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let at = all.iter().position(|known| known["resource"] == plural).unwrap_or_else(|| {
+            all.push(json!({"resource": plural, "scope": scope, "verbs": []}));
+            all.len() - 1
+        });
+        let known = &mut all[at];
+        if !sub.is_empty() {
+            let sub = json!({"subresource": sub, "responseKind": kind, "verbs": resource["verbs"]});
+            match known["subresources"].as_array_mut() {
+                Some(subs) => subs.push(sub),
+                None => known["subresources"] = json!([sub]),
+            }
+            continue;
+        }
+        known["responseKind"] = kind;
+        known["singularResource"] = text(resource, "singularName").into();
+        for key in ["verbs", "shortNames", "categories"] {
+            if let Some(value) = resource.get(key).filter(|value| value.is_array()) {
+                known[key] = value.clone();
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_of_other_servers() {
+        let remote = Remote { group: "g".into(), version: "v1".into(), ..Remote::default() };
+        let list = json!({"resources": [
+            {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get"], "shortNames": ["fl"]},
+            {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder", "verbs": ["update"]},
+            {"name": "x/scale", "namespaced": false, "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get"]},
+        ]});
+        let own = json!({"group": "g", "version": "v1", "kind": "Flunder"});
+        assert_eq!(
+            told(&list, &remote),
+            [
+                json!({"resource": "flunders", "singularResource": "flunder", "scope": "Namespaced", "responseKind": own, "verbs": ["get"],
+                    "shortNames": ["fl"], "subresources": [{"subresource": "status", "responseKind": own, "verbs": ["update"]}]}),
+                json!({"resource": "x", "scope": "Cluster", "verbs": [], "subresources": [{"subresource": "scale",
+                    "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "verbs": ["get"]}]}),
+            ]
+        );
+    }
+}
