@@ -97,11 +97,8 @@ fn separated<T>(text: &mut String, all: impl Iterator<Item = T>, mut write: impl
 }
 
 fn group(text: &mut String, name: &str, versions: &Versions) {
-    let metadata = match name {
-        "" => json!({"creationTimestamp": null}),
-        name => json!({"name": name, "creationTimestamp": null}),
-    };
-    text.push_str(&format!("{{\"metadata\":{metadata},\"versions\":["));
+    let name = if name.is_empty() { String::new() } else { format!("\"name\":{},", Value::from(name)) };
+    text.push_str(&format!("{{\"metadata\":{{{name}\"creationTimestamp\":null}},\"versions\":["));
     separated(text, versions.iter(), |text, (version, backend)| {
         text.push_str(&format!("{{\"version\":{},\"resources\":[", Value::from(version.as_str())));
         let fresh = match backend {
