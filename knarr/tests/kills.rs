@@ -20,6 +20,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: NAME, labels: {kind: stays}}
 spec:
+  hostUsers: USERS
   terminationGracePeriodSeconds: 1
   initContainers:
     - {name: init, image: "127.0.0.1:5000/busybox:1.36", command: [sh, -c, "echo made > /data/file"], volumeMounts: [{name: data, mountPath: /data}]}
@@ -104,7 +105,7 @@ fn traces(c: &Cluster) -> String {
     let run = run.display();
     let script = format!(
         "ls -d /sys/fs/cgroup/knarr*/kubepods/pod* /sys/fs/cgroup/knarr*/kubepods/*/pod* \
-        /sys/fs/cgroup/*/knarr*/kubepods/pod* /sys/fs/cgroup/*/knarr*/kubepods/*/pod* {run}/sandboxes/* {run}/netns/* {run}/oci/* 2>/dev/null; true"
+        /sys/fs/cgroup/*/knarr*/kubepods/pod* /sys/fs/cgroup/*/knarr*/kubepods/*/pod* {run}/sandboxes/* {run}/netns/* {run}/oci/* {run}/users/* 2>/dev/null; true"
     );
     let listed = c.machine().command(Path::new("sh")).args(["-c", &script]).output().unwrap();
     found.extend(String::from_utf8(listed.stdout).unwrap().lines().map(|line| format!("file {line}")));
@@ -129,7 +130,7 @@ fn begin(c: &mut Cluster, random: &mut Random, round: u64) -> BTreeMap<String, u
             codes.insert(name.clone(), code);
             ENDS.replace("PAUSE", &random.below(10).to_string()).replace("CODE", &code.to_string())
         } else {
-            STAYS.to_owned()
+            STAYS.replace("USERS", if random.below(3) == 0 { "false" } else { "true" })
         };
         c.k_with("create -f -", &manifest.replace("NAME", &name));
         if number == kill_at {

@@ -4,6 +4,8 @@ mod confinement;
 
 use std::collections::BTreeMap;
 
+use runtime::api::Features;
+
 use crate::allocation::Pending;
 use crate::pod::effects::host_ports;
 use crate::resources;
@@ -18,13 +20,15 @@ pub struct Room<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Its kernel has AppArmor.
     pub app_armor: bool,
+    /// What its runtime can do.
+    pub features: Features,
     /// What pods may take.
     pub allocatable: &'a ResourceList,
 }
 
 /// Checks `pod` against the node and the pods that run there. The error is the status reason and message.
 pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (String, String)> {
-    confinement::check(pod, room.app_armor)?;
+    confinement::check(pod, room.app_armor, room.features)?;
     let capacity = units::whole_of(Some(room.allocatable), "pods");
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     if count + 1 > capacity {
@@ -102,7 +106,8 @@ mod tests {
         ]);
         let other = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
             "resources": {"requests": {"cpu": "1500m"}}}]});
-        let room = Room { name: "n", labels: &labels, app_armor: false, allocatable: &allocatable };
+        let room =
+            Room { name: "n", labels: &labels, app_armor: false, features: Features::default(), allocatable: &allocatable };
         let refused = admit(&model(spec), &[model(other)], &room).err();
         assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
     }
@@ -141,7 +146,13 @@ mod tests {
     fn check_resize(wanted: &Model, used: &str, expected: Result<(), (&str, &str)>) {
         let amounts = [("cpu", "4"), ("memory", "4Gi"), ("pods", "110")];
         let allocatable: ResourceList = amounts.into_iter().map(|(name, amount)| (name.to_owned(), quantity(amount))).collect();
-        let room = Room { name: "n", labels: &BTreeMap::new(), app_armor: false, allocatable: &allocatable };
+        let room = Room {
+            name: "n",
+            labels: &BTreeMap::new(),
+            app_armor: false,
+            features: Features::default(),
+            allocatable: &allocatable,
+        };
         let decision = resize(wanted, &[asking(used, "1Mi")], &room);
         assert_eq!(decision.as_ref().map_err(|pending| (pending.reason, pending.message.as_str())).copied(), expected);
     }

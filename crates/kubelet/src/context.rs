@@ -21,6 +21,7 @@ use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
 use crate::spec::{Member, Model};
+use crate::users::Users;
 
 /// Shared by every pod's task.
 pub struct Context {
@@ -38,6 +39,8 @@ pub struct Context {
     pub machine: Machine,
     /// What pods may take of it.
     pub allocatable: Allocatable,
+    /// User ids of pods with a user namespace.
+    pub users: Users,
     /// What the node runs short of.
     pub conditions: watch::Sender<BTreeSet<Condition>>,
     /// Where the eviction manager asks for the end of pods.

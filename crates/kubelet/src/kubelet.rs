@@ -23,6 +23,7 @@ use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
 use crate::server::{Api, serve};
+use crate::users::Users;
 
 /// Why a kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,7 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
     let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
+        users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         evictions,
         recorder: Recorder::new(options.client.clone(), "kubelet", &options.node_name, &tasks),

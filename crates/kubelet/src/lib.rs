@@ -14,6 +14,7 @@
 //! | [`local_volumes`] | persistent volumes that are directories of this node |
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
+//! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
 //! | [`node`] | the Node object and its lease |
@@ -52,6 +53,7 @@ pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod units;
+pub mod users;
 pub mod volumes;
 
 pub use kubelet::{Error, start};

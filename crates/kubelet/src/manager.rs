@@ -214,8 +214,14 @@ impl Manager {
     fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
         let node = self.nodes.get(None, &self.cx.options.node_name);
         let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
-        let app_armor = self.cx.machine.app_armor;
-        ask(&Room { name: &self.cx.options.node_name, labels: &labels, app_armor, allocatable: self.cx.allocatable.list() })
+        let (app_armor, features) = (self.cx.machine.app_armor, self.cx.runtime().features());
+        ask(&Room {
+            name: &self.cx.options.node_name,
+            labels: &labels,
+            app_armor,
+            features,
+            allocatable: self.cx.allocatable.list(),
+        })
     }
 
     fn changed(&mut self, change: Change<Pod>) {

@@ -27,7 +27,7 @@ pub enum Error {
     )]
     Seccomp(String),
     /// Kernel files of the host would be open to root in the container.
-    #[error("procMount Unmasked needs a user namespace, which this node does not offer: use Default")]
+    #[error("procMount Unmasked needs a user namespace: set hostUsers to false, or use Default")]
     Unmasked,
 }
 
@@ -42,7 +42,8 @@ pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path)
         verify_non_root(model, member, run_as_user, image)?;
     }
     let privileged = own.privileged.unwrap_or(false);
-    if own.proc_mount.as_deref() == Some("Unmasked") && !privileged {
+    let has_users = model.spec().host_users == Some(false);
+    if own.proc_mount.as_deref() == Some("Unmasked") && !privileged && !has_users {
         return Err(Error::Unmasked);
     }
     let capabilities = own.capabilities.unwrap_or_default();
@@ -145,6 +146,11 @@ mod tests {
         let refused = merge(json!({}), json!({"procMount": "Unmasked"}), None).err();
         assert_eq!(refused, Some(Error::Unmasked));
         assert!(merge(json!({}), json!({"procMount": "Default"}), None).is_ok());
+        // KEP-4265: `Unmasked` is for pods with a user namespace.
+        let spec = json!({"hostUsers": false, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]});
+        let model = crate::pod::testing::model(spec);
+        let own = effective(&model, &model.members[0], &Image::default(), Path::new("/profiles")).unwrap();
+        assert!(own.unmasked_proc);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn features(&self) -> Features {
-        Features { recursive_readonly: true }
+        Features { recursive_readonly: true, user_namespaces: true }
     }
 
     async fn check_handler(&self, handler: &str) -> Result<()> {

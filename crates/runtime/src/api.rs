@@ -105,6 +105,9 @@ pub struct SandboxConfig {
     pub resolv_conf: Option<String>,
     /// Host network: no network namespace of its own.
     pub host_network: bool,
+    /// Ids of the node that are the pod's users from 0 on; none without a user namespace of its own (KEP-127).
+    #[serde(default)]
+    pub users: Option<IdRange>,
     /// Host ports that lead to the pod.
     pub host_ports: Vec<HostPort>,
     /// Where the pid namespace comes from.
@@ -123,6 +126,15 @@ pub struct SandboxConfig {
     pub labels: BTreeMap<String, String>,
     /// Pod annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A range of user and group ids of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first.
+    pub host: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// Whether a sandbox serves.
@@ -223,6 +235,8 @@ pub struct Mount {
 pub struct Features {
     /// [`Mount::recursive_readonly`]
     pub recursive_readonly: bool,
+    /// [`SandboxConfig::users`]
+    pub user_namespaces: bool,
 }
 
 /// Who the process is and what it may do; names as in the Pod API's SecurityContext.

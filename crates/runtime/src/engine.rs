@@ -96,7 +96,7 @@ impl Inner {
         }
         let containers = options.dir.join("containers");
         let (sandboxes, netns) = (options.run_dir.join("sandboxes"), options.run_dir.join("netns"));
-        for path in [&containers, &sandboxes, &netns, &options.run_dir.join("oci")] {
+        for path in [&containers, &sandboxes, &netns, &options.run_dir.join("oci"), &options.run_dir.join("users")] {
             std::fs::create_dir_all(path).map_err(|error| Error::Internal(format!("{}: {error}", path.display())))?;
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).map_err(internal)?;
         }

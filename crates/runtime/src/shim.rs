@@ -28,7 +28,7 @@ use self::server::Server;
 /// Runs the shim of the sandbox directory `dir`; gives its exit code.
 pub(crate) fn main(dir: &Path) -> i32 {
     base::budgets::oom::yield_to_parent();
-    let (mut server, _pod_init) = match prepare(dir) {
+    let (mut server, _alive) = match prepare(dir) {
         Ok(prepared) => prepared,
         Err(error) => {
             let _ = writeln!(io::stdout(), "error {error}");
@@ -50,7 +50,7 @@ pub(crate) fn main(dir: &Path) -> i32 {
     i32::from(result.is_err())
 }
 
-fn prepare(dir: &Path) -> io::Result<(Server, Option<OwnedFd>)> {
+fn prepare(dir: &Path) -> io::Result<(Server, Vec<OwnedFd>)> {
     std::env::set_current_dir(dir)?;
     let config: ShimConfig = serde_json::from_slice(&fs::read("shim.json")?)?;
     // Failing means being a session leader already.
@@ -64,9 +64,13 @@ fn prepare(dir: &Path) -> io::Result<(Server, Option<OwnedFd>)> {
             libc::signal(signal, nothing as *const () as libc::sighandler_t);
         }
     }
-    namespaces::enter(&config)?;
-    let pod_init = if config.new_pid { Some(namespaces::pod_init()?) } else { None };
-    let state = ShimState { pid: std::process::id(), pod_init: pod_init.as_ref().map(|(pid, _)| *pid) };
+    let holder = config.users.map(|users| namespaces::holder(&config, users)).transpose()?;
+    if holder.is_none() {
+        namespaces::enter(&config)?;
+    }
+    let pid_of = |process: &Option<(u32, OwnedFd)>| process.as_ref().map(|(pid, _)| *pid);
+    let pod_init = if config.new_pid { Some(namespaces::pod_init(pid_of(&holder))?) } else { None };
+    let state = ShimState { pid: std::process::id(), holder: pid_of(&holder), pod_init: pid_of(&pod_init) };
     fs::write("shim-state.json", serde_json::to_vec(&state)?)?;
 
     let mut mask = SigSet::empty();
@@ -78,7 +82,8 @@ fn prepare(dir: &Path) -> io::Result<(Server, Option<OwnedFd>)> {
     let listener = UnixListener::bind("shim.sock")?;
     fs::set_permissions("shim.sock", std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
-    Ok((Server::new(config, dir.to_owned(), listener, signals), pod_init.map(|(_, alive)| alive)))
+    let alive = holder.into_iter().chain(pod_init).map(|(_, alive)| alive).collect();
+    Ok((Server::new(config, dir.to_owned(), listener, signals), alive))
 }
 
 extern "C" fn nothing(_: libc::c_int) {}

@@ -1,5 +1,7 @@
 //! What a pod asks for its own or others' protection and this node cannot give is refused: to run without it would be worse.
 
+use runtime::api::Features;
+
 use crate::spec::Model;
 
 /// Sysctls that any pod may set: they have namespaces and do no harm outside (upstream's `safe_sysctls.go`).
@@ -19,11 +21,12 @@ const SAFE: &[&str] = &[
 ];
 
 /// The error is the status reason and message.
-pub(super) fn check(pod: &Model, has_app_armor: bool) -> Result<(), (String, String)> {
+pub(super) fn check(pod: &Model, has_app_armor: bool, features: Features) -> Result<(), (String, String)> {
     let spec = pod.spec();
     let refuse = |reason: &str, message: String| Err((reason.to_owned(), message));
-    if spec.host_users == Some(false) {
-        let message = "spec.hostUsers is false, and this node does not offer user namespaces: leave it out";
+    if spec.host_users == Some(false) && !features.user_namespaces {
+        let message =
+            "spec.hostUsers is false, and this node does not offer user namespaces: it needs Linux 6.3, or leave it out";
         return refuse("UserNamespacesNotSupported", message.to_owned());
     }
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
@@ -69,11 +72,12 @@ fn app_armor(pod: &Model, is_there: bool) -> Result<(), (String, String)> {
 #[cfg(test)]
 mod tests {
     use crate::pod::testing::model;
+    use runtime::api::Features;
     use serde_json::{Value, json};
 
     #[track_caller]
     fn check(spec: Value, expected: Option<(&str, &str)>) {
-        let refused = super::check(&model(spec), false).err();
+        let refused = super::check(&model(spec), false, Features::default()).err();
         let refused = refused.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str()));
         assert_eq!(refused, expected);
     }
@@ -103,7 +107,9 @@ mod tests {
     fn other_protection() {
         check(json!({"containers": []}), None);
         check(json!({"containers": [], "hostUsers": true}), None);
-        let users = "spec.hostUsers is false, and this node does not offer user namespaces: leave it out";
+        let users = "spec.hostUsers is false, and this node does not offer user namespaces: it needs Linux 6.3, or leave it out";
+        let able = Features { user_namespaces: true, ..Features::default() };
+        assert_eq!(super::check(&model(json!({"containers": [], "hostUsers": false})), false, able), Ok(()));
         check(json!({"containers": [], "hostUsers": false}), Some(("UserNamespacesNotSupported", users)));
         check(json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}}), None);
         let windows = "Failed to admit pod as the OS field doesn't match node OS: the pod is for windows";
@@ -116,7 +122,7 @@ mod tests {
         let missing = Some(("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
         check(profile("Localhost"), missing);
         check(profile("RuntimeDefault"), missing);
-        let refused = super::check(&model(profile("Localhost")), true).unwrap_err();
+        let refused = super::check(&model(profile("Localhost")), true, Features::default()).unwrap_err();
         assert_eq!(refused.1, "Cannot enforce AppArmor: profile Localhost needs a runtime that applies profiles");
     }
 }

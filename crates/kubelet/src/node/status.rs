@@ -62,7 +62,7 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
     let Context { options, machine, allocatable, .. } = cx;
     let features = NodeRuntimeHandlerFeatures {
         recursive_read_only_mounts: Some(options.runtime.features().recursive_readonly),
-        user_namespaces: Some(false),
+        user_namespaces: Some(options.runtime.features().user_namespaces),
     };
     let mut info = machine.info.clone();
     info.container_runtime_version = options.runtime.version();

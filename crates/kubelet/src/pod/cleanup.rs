@@ -37,5 +37,6 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: &Path) -> Result<(), Stri
             _ => {}
         }
     }
+    cx.users.release(uid);
     Ok(())
 }

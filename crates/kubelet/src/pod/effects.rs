@@ -128,6 +128,9 @@ impl Effects {
             cx.pod_event(model, Type::Normal, "SandboxChanged", message);
         }
         let mut config = sandbox_config(cx, model, attempt);
+        if model.spec().host_users == Some(false) {
+            config.users = Some(cx.users.of_pod(model.uid()).map_err(|error| failed(error.to_string()))?);
+        }
         if let Some(class) = model.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
             config.runtime_handler = self.handler(class).await.map_err(&failed)?;
         }
@@ -316,6 +319,7 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
     SandboxConfig {
         pod: PodIdentity { name: model.name().to_owned(), namespace: model.namespace().to_owned(), uid: model.uid().to_owned() },
         attempt,
+        users: None,
         hostname: hosts::kernel_hostname(model, &cx.options.cluster_dns.domain, &cx.machine.hostname),
         log_directory: cx.log_dir(model),
         resolv_conf: Some(resolv.text()),

@@ -137,7 +137,7 @@ mod tests {
                 {"name": "i", "image": {"reference": "img"}}, {"name": "gone", "image": {"reference": "img"}}],
             "containers": [{"name": "c", "volumeMounts": [mount]}]}));
         let images = BTreeMap::from([("i".to_owned(), "sha256:1".to_owned())]);
-        let features = runtime::api::Features { recursive_readonly: true };
+        let features = runtime::api::Features { recursive_readonly: true, ..Default::default() };
         let around = Surroundings { pod_dir: Path::new("/pod"), env: &[], images: &images, features };
         let mounts = of_container(&model, &model.members[0].spec, &around);
         let seen = mounts.map(|list| {

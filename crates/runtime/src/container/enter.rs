@@ -21,6 +21,7 @@ use super::cgroup::{Cgroups, pidfd};
 use super::helper::{HelperRequest, command, report_start};
 use super::seccomp;
 use super::spec::Confinement;
+use super::streams;
 use super::user;
 
 /// Where the command goes.
@@ -44,6 +45,9 @@ pub(super) fn execute(request: &HelperRequest, process: &Path, target: &Target) 
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", target.pid)).unwrap_or_default();
     let cgroups = Cgroups::detect().map_err(|error| format!("cgroups: {error}"))?;
     let cgroup = cgroups.entry_point(&groups, &target.cgroup).ok_or("the container has ended")?;
+    if request.console.is_none() {
+        streams::give(None, process.user().uid(), request.users);
+    }
     // The container must not look into this process while it is half inside.
     // SAFETY: takes integers only.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
@@ -65,7 +69,7 @@ pub(super) fn execute(request: &HelperRequest, process: &Path, target: &Target) 
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
     let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -73,6 +77,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
 /// Joins those namespaces of the process that are others than ours.
 fn join_namespaces(handle: &OwnedFd, pid: i32) -> io::Result<()> {
     let kinds = [
+        ("user", CloneFlags::CLONE_NEWUSER),
         ("mnt", CloneFlags::CLONE_NEWNS),
         ("pid", CloneFlags::CLONE_NEWPID),
         ("net", CloneFlags::CLONE_NEWNET),
@@ -87,10 +92,16 @@ fn join_namespaces(handle: &OwnedFd, pid: i32) -> io::Result<()> {
     }
     // Through the pidfd: all or none, and of no process that took over the number.
     // SAFETY: a valid pidfd and namespace flags.
-    match unsafe { libc::setns(handle.as_raw_fd(), flags.bits()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    if unsafe { libc::setns(handle.as_raw_fd(), flags.bits()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    // This process's own user is none of that user namespace.
+    if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+        nix::unistd::setresgid(group, group, group)?;
+        nix::unistd::setresuid(user, user, user)?;
+    }
+    Ok(())
 }
 
 /// Opens a terminal of the container, sends its master away and gives its other end.
@@ -149,6 +160,8 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
         for stream in 0..3 {
             nix::unistd::dup2(terminal.as_raw_fd(), stream).map_err(failed("terminal"))?;
         }
+        // A terminal is of the container's own file system, so its ids are those inside.
+        let _ = nix::unistd::fchown(terminal.as_raw_fd(), Some(Uid::from_raw(process.user().uid())), None);
     }
     nix::unistd::chdir(process.cwd()).map_err(failed("chdir to the working directory"))?;
     check_inside()?;

@@ -18,6 +18,8 @@ use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::enter::{self, Target};
+use super::streams;
+use crate::api::IdRange;
 use crate::shim::protocol::{Failure, HelperResult};
 
 /// What the helper shall do; its only argument, as JSON.
@@ -35,6 +37,9 @@ pub(crate) struct HelperRequest {
     pub(crate) oci_root: PathBuf,
     /// Another OCI runtime.
     pub(crate) runtime: Option<PathBuf>,
+    /// Ids of the pod's user namespace, where it has one.
+    #[serde(default)]
+    pub(crate) users: Option<IdRange>,
     pub(crate) result: PathBuf,
 }
 
@@ -132,8 +137,16 @@ fn create(request: &HelperRequest) -> Result<i32, String> {
         .with_detach(true)
         .build()
         .map_err(|error| chain(&error))?;
+    let init = container.pid().map(|pid| pid.as_raw());
+    streams::give(request.console.as_ref().and(init), uid_of(&request.bundle), request.users);
     container.start().map_err(|error| chain(&error))?;
-    container.pid().map(|pid| pid.as_raw()).ok_or_else(|| "the container has no process".to_owned())
+    init.ok_or_else(|| "the container has no process".to_owned())
+}
+
+/// The user of a container's process, as it is called inside of the container.
+fn uid_of(bundle: &Path) -> u32 {
+    let spec = enter::read::<Spec>(&bundle.join("config.json")).ok();
+    spec.and_then(|spec| spec.process().as_ref().map(|process| process.user().uid())).unwrap_or_default()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -11,8 +11,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::images::tree::Tree;
 
-/// Mounts the overlay at `container/rootfs`. `layers` are relative to `layers_dir`, lowest first. Blocking.
-pub(crate) fn mount_overlay(layers_dir: &Path, layers: &[String], container: &Path) -> io::Result<()> {
+/// Mounts the overlay of `container` at `target`. `layers` are relative to `layers_dir`, lowest first. Blocking.
+pub(crate) fn mount_overlay(layers_dir: &Path, layers: &[String], container: &Path, target: &Path) -> io::Result<()> {
     for name in ["rootfs", "upper", "work", "empty"] {
         fs::create_dir_all(container.join(name))?;
     }
@@ -33,31 +33,31 @@ pub(crate) fn mount_overlay(layers_dir: &Path, layers: &[String], container: &Pa
     );
     // What a container wrote does not outlive a crash of the machine, so its flushes can be spared.
     let volatile = format!("{data},volatile");
-    overlay(layers_dir, &container.join("rootfs"), MsFlags::empty(), vec![volatile, data])
+    overlay(layers_dir, target, MsFlags::empty(), vec![volatile, data])
 }
 
-/// Mounts an image that a container only reads at `container/images/NUMBER`, and gives the path of a part of it. Blocking.
+/// Mounts an image that a container only reads at `target`, with the directory `empty` of the container, and gives the path of a part of
+/// it. Blocking.
 pub(crate) fn mount_image(
     layers_dir: &Path,
     layers: &[String],
-    container: &Path,
-    number: usize,
+    empty: &Path,
+    target: &Path,
     sub_path: &str,
 ) -> io::Result<PathBuf> {
-    let target = container.join("images").join(number.to_string());
-    fs::create_dir_all(&target)?;
-    fs::create_dir_all(container.join("empty"))?;
+    fs::create_dir_all(target)?;
+    fs::create_dir_all(empty)?;
     // Without a directory to write to there must be two to read from.
-    let empty = container.join("empty").to_string_lossy().into_owned();
+    let empty = empty.to_string_lossy().into_owned();
     let lower: Vec<String> = layers.iter().rev().cloned().chain([empty.clone(), empty]).take(layers.len().max(1) + 1).collect();
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    overlay(layers_dir, &target, flags, vec![format!("lowerdir={}", lower.join(":"))])?;
+    overlay(layers_dir, target, flags, vec![format!("lowerdir={}", lower.join(":"))])?;
     if sub_path.is_empty() {
-        return Ok(target);
+        return Ok(target.to_owned());
     }
-    let part = Tree::open(&target)?.open_beneath(Path::new(sub_path), OFlag::O_PATH)?;
+    let part = Tree::open(target)?.open_beneath(Path::new(sub_path), OFlag::O_PATH)?;
     let source = format!("/proc/self/fd/{}", part.as_raw_fd());
-    let point = container.join("images").join(format!("{number}.part"));
+    let point = target.with_extension("part");
     if fs::metadata(&source)?.is_dir() {
         fs::create_dir_all(&point)?
     } else {

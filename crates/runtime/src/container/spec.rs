@@ -57,6 +57,10 @@ pub(crate) struct Input<'a> {
     pub(crate) available: Available,
     /// Directory of what the pod's containers share: `shm`, `hostname`, `resolv.conf`.
     pub(crate) shared_dir: &'a Path,
+    /// Where its root file system is mounted.
+    pub(crate) root: &'a Path,
+    /// The pod's namespaces belong to a user namespace.
+    pub(crate) has_users: bool,
     /// The process that holds the pod's namespaces, and one of the pid namespace that the container joins, if it joins one.
     pub(crate) shim: u32,
     pub(crate) joined: Option<u32>,
@@ -99,7 +103,7 @@ impl Input<'_> {
             "ociVersion": "1.0.2",
             "annotations": annotations,
             "process": self.process(self.args()?, self.config.tty),
-            "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
+            "root": {"path": self.root, "readonly": security.readonly_rootfs},
             "mounts": self.mounts(),
             "linux": linux,
         }))
@@ -188,6 +192,9 @@ impl Input<'_> {
     fn namespaces(&self) -> Value {
         let shim = |name: &str| json!({"type": kind_of(name), "path": format!("/proc/{}/ns/{name}", self.shim)});
         let mut namespaces = vec![json!({"type": "mount"})];
+        if self.has_users {
+            namespaces.push(shim("user"));
+        }
         if !self.sandbox.host_network {
             namespaces.push(shim("net"));
             namespaces.push(shim("uts"));

@@ -13,6 +13,7 @@ use crate::api::{
     Container, ContainerConfig, ContainerState, Error, ImageSource, NamespaceMode, Resources, Result, Seccomp, SecurityContext,
 };
 use crate::container::caps::{self, Available};
+use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
 use crate::container::{rootfs, user};
@@ -93,16 +94,33 @@ impl Inner {
         let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
         std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
-        rootfs::mount_overlay(&self.images.store().layers_dir(), &layers, dir).map_err(failed("root file system"))?;
-        let root = dir.join("rootfs");
+        let layers_dir = self.images.store().layers_dir();
+        let mapped = parent.config.users.zip(parent.holder);
+        let mapped = mapped.map(|(range, holder)| Mapped::new(&self.options.run_dir, &record.id, holder, range));
+        let mapped = mapped.transpose().map_err(failed("user namespace"))?;
+        let root = match &mapped {
+            Some(mapped) => mapped.root(&layers_dir, &layers, dir),
+            None => rootfs::mount_overlay(&layers_dir, &layers, dir, &dir.join("rootfs")).map(|()| dir.join("rootfs")),
+        };
+        let root = root.map_err(failed("root file system"))?;
         let user = user::resolve(&root, &image.config.user, &record.config.security)?;
-        let shared_dir = super::sandbox::shared_dir(&self.sandbox_dir(&record.sandbox));
+        let mut shared_dir = super::sandbox::shared_dir(&self.sandbox_dir(&record.sandbox));
         let mut config = record.config.clone();
         for (number, mount) in config.mounts.iter_mut().enumerate() {
-            if let Some(source) = &mount.image {
-                mount.host_path = self.mount_image(dir, number, source)?;
-                mount.readonly = true;
+            match (&mount.image, &mapped) {
+                (Some(source), mapped) => {
+                    mount.host_path = self.mount_image(dir, number, source, mapped.as_ref())?;
+                    mount.readonly = true;
+                }
+                (None, Some(mapped)) => {
+                    let shown = mapped.attach(&mount.host_path, &number.to_string());
+                    mount.host_path = shown.map_err(failed("mapping the users of a mount"))?;
+                }
+                (None, None) => {}
             }
+        }
+        if let Some(mapped) = &mapped {
+            shared_dir = mapped.attach(&shared_dir, "shared").map_err(failed("mapping the users of the pod's files"))?;
         }
         let input = Input {
             config: &config,
@@ -113,7 +131,9 @@ impl Inner {
             cgroups: &self.cgroups,
             available: self.available,
             shared_dir: &shared_dir,
-            shim: parent.shim,
+            shim: parent.holder(),
+            root: &root,
+            has_users: mapped.is_some(),
             joined: target.or(parent.pod_init),
             oom_floor: self.oom_floor,
             seccomp: seccomp(&record.config.security, self.available)?,
@@ -122,7 +142,10 @@ impl Inner {
         let cwd = normalize(std::path::Path::new(&input.working_dir()))
             .ok_or_else(|| Error::Create(format!("working directory {:?} must not contain ..", input.working_dir())))?;
         let mut tree = Tree::open(&root).map_err(failed("root file system"))?;
-        tree.directory(&cwd).map_err(failed("working directory"))?;
+        let cwd = tree.directory(&cwd).map_err(failed("working directory"))?;
+        if let Some(mapped) = &mapped {
+            mapped.adopt(cwd).map_err(failed("working directory"))?;
+        }
         self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed("cgroup"))?;
         if !record.config.security.privileged && matches!(parent.config.runtime_handler.as_str(), "" | "knarr") {
             let refused = |error| Error::Create(format!("device filter (the kernel needs CONFIG_CGROUP_BPF): {error}"));
@@ -133,12 +156,23 @@ impl Inner {
     }
 
     /// Mounts what of an image a container shows. It goes with the container's directory.
-    fn mount_image(&self, dir: &std::path::Path, number: usize, source: &ImageSource) -> Result<PathBuf> {
+    fn mount_image(
+        &self,
+        dir: &std::path::Path,
+        number: usize,
+        source: &ImageSource,
+        mapped: Option<&Mapped>,
+    ) -> Result<PathBuf> {
         let store = self.images.store();
         let image = store.get(&source.id).ok_or_else(|| Error::NotFound(format!("image {}", source.id)))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
         let failed = |error: std::io::Error| Error::Create(format!("mounting image {}: {error}", source.id));
-        rootfs::mount_image(&store.layers_dir(), &layers, dir, number, &source.sub_path).map_err(failed)
+        let (empty, number, part) = (dir.join("empty"), number.to_string(), &source.sub_path);
+        match mapped {
+            Some(mapped) => mapped.image(&store.layers_dir(), &layers, &empty, &number, part),
+            None => rootfs::mount_image(&store.layers_dir(), &layers, &empty, &dir.join("images").join(number), part),
+        }
+        .map_err(failed)
     }
 
     /// See [`crate::api::Runtime::start_container`].
@@ -267,6 +301,7 @@ impl Inner {
             _ => {}
         }
         self.cgroups.remove(&entry.record.cgroup)?;
+        mapped::remove(&mapped::directory(&self.options.run_dir, &entry.record.id))?;
         rootfs::remove(&entry.dir)
     }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::state::{ContainerEntry, ContainerRecord, SandboxEntry, SandboxRecord, read_json};
 use crate::api::Result;
-use crate::container::rootfs;
+use crate::container::{mapped, rootfs};
 use crate::images::blocking;
 use crate::shim::protocol::TaskState;
 
@@ -53,7 +53,8 @@ impl Inner {
         for (id, dir) in entries(&self.options.dir.join("containers"))? {
             let Ok(record) = read_json::<ContainerRecord>(&dir.join("container.json")) else {
                 tracing::info!(container = %id, "removing a container that was not finished");
-                rootfs::remove(&dir).unwrap_or_else(|error| leftover(&dir, &error));
+                let mounts = mapped::directory(&self.options.run_dir, &id);
+                mapped::remove(&mounts).and_then(|()| rootfs::remove(&dir)).unwrap_or_else(|error| leftover(&dir, &error));
                 continue;
             };
             let state = read_json(&dir.join("state.json")).unwrap_or_else(|_| TaskState::default());

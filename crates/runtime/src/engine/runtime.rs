@@ -23,7 +23,10 @@ impl Runtime for Engine {
     }
 
     fn features(&self) -> Features {
-        Features { recursive_readonly: crate::container::rootfs::sets_attributes() }
+        Features {
+            recursive_readonly: crate::container::rootfs::sets_attributes(),
+            user_namespaces: crate::container::mapped::is_supported(),
+        }
     }
 
     async fn check_handler(&self, handler: &str) -> Result<()> {

@@ -70,6 +70,7 @@ impl Inner {
             new_net: !config.host_network,
             new_ipc: config.ipc != NamespaceMode::Node,
             new_uts: !config.host_network,
+            users: config.users,
             new_pid: config.pid == NamespaceMode::Pod,
             hostname: config.hostname.clone(),
             sysctls: config.sysctls.clone(),
@@ -82,7 +83,7 @@ impl Inner {
             .await?
             .map_err(|error| Error::Create(format!("sandbox: {error}")))?;
         let shim = self.spawn_shim(dir).await?;
-        let netns = if config.host_network { None } else { Some(self.pin_netns(id, shim.pid).await?) };
+        let netns = if config.host_network { None } else { Some(self.pin_netns(id, shim.holder.unwrap_or(shim.pid)).await?) };
         let ips = match (&self.options.network, &netns) {
             (Some(network), Some(netns)) => network.attach(id, netns, &config.pod, &config.host_ports).await?,
             _ => Vec::new(),
@@ -96,6 +97,7 @@ impl Inner {
             netns,
             shim: shim.pid,
             pod_init: shim.pod_init,
+            holder: shim.holder,
         };
         write_json(&dir.join("sandbox.json"), &record).map_err(|error| Error::Create(format!("sandbox: {error}")))?;
         Ok(SandboxEntry { dir: dir.to_owned(), record: Mutex::new(record) })

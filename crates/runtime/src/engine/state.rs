@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 use crate::api::{Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig, SandboxState};
 use crate::images::manifest::ImageConfig;
+#[cfg(doc)]
+use crate::shim::protocol::ShimState;
 use crate::shim::protocol::TaskState;
 
 /// What changes of a sandbox; with the rest in `sandbox.json`.
@@ -26,6 +28,16 @@ pub(super) struct SandboxRecord {
     pub(super) netns: Option<PathBuf>,
     pub(super) shim: u32,
     pub(super) pod_init: Option<u32>,
+    /// See [`ShimState::holder`].
+    #[serde(default)]
+    pub(super) holder: Option<u32>,
+}
+
+impl SandboxRecord {
+    /// The process that is in the pod's namespaces.
+    pub(super) fn holder(&self) -> u32 {
+        self.holder.unwrap_or(self.shim)
+    }
 }
 
 /// A sandbox.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::api::IdRange;
+
 /// Largest payload of a frame, bytes.
 pub(crate) const FRAME_LIMIT: usize = 1 << 20;
 /// Bytes of the head of a frame.
@@ -97,6 +99,9 @@ pub(crate) struct ShimConfig {
     pub(crate) new_net: bool,
     pub(crate) new_ipc: bool,
     pub(crate) new_uts: bool,
+    /// The namespaces belong to a user namespace with these ids.
+    #[serde(default)]
+    pub(crate) users: Option<IdRange>,
     /// One pid namespace for the pod.
     pub(crate) new_pid: bool,
     pub(crate) hostname: String,
@@ -114,6 +119,9 @@ pub(crate) struct ShimConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimState {
     pub(crate) pid: u32,
+    /// The process in the pod's user namespace that holds it and the others, where there is one.
+    #[serde(default)]
+    pub(crate) holder: Option<u32>,
     /// The init of the pod's pid namespace.
     pub(crate) pod_init: Option<u32>,
 }

@@ -78,6 +78,7 @@ impl Task {
             console: None,
             oci_root: config.oci_root.clone(),
             runtime: config.runtime.clone(),
+            users: config.users,
             result: dir.join(format!("result-{number}.json")),
         };
         let (tty, stdin) = (request.tty, request.stdin);
@@ -96,6 +97,7 @@ impl Task {
             console: None,
             oci_root: config.oci_root.clone(),
             runtime: config.runtime.clone(),
+            users: config.users,
             result: dir.join(format!("result-{number}.json")),
         };
         let role = Role::Exec { container: session.container, bound: session.bound };

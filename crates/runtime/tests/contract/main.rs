@@ -10,3 +10,4 @@ mod registry;
 mod sessions;
 mod speed;
 mod support;
+mod users;

@@ -232,6 +232,7 @@ impl Drop for Node {
         let mut mounts: Vec<PathBuf> = children(&run.join("netns"));
         mounts.extend(children(&run.join("sandboxes")).iter().map(|dir| dir.join("memory")));
         mounts.extend(children(&self.dir.path().join("data/containers")).iter().map(|dir| dir.join("rootfs")));
+        mounts.extend(children(&run.join("users")).iter().flat_map(|dir| children(dir)));
         for mount in mounts {
             let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);
         }

@@ -16,6 +16,8 @@ fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) 
         shim: 7,
         joined: config.target.as_ref().map(|_| 9).or((sandbox.pid == NamespaceMode::Pod).then_some(8)),
         oom_floor: 2,
+        root: Path::new("/c/rootfs"),
+        has_users: false,
         seccomp: config.security.seccomp.as_ref().map(|_| json!({"defaultAction": "SCMP_ACT_ALLOW"})),
     }
     .spec()

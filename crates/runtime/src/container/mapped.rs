@@ -1,0 +1,212 @@
+//! Mounts whose files show the owners that they have inside of a user namespace (KEP-127; mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+//!
+//! A container with a user namespace cannot come to what belongs to users outside of it, nor to a path below a directory that is closed to
+//! others. All that it is shown is therefore mounted once more, mapped, in a directory of its own that is open to it.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+
+use super::rootfs;
+use crate::api::IdRange;
+
+// <linux/mount.h>, <linux/fcntl.h>
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// `struct mount_attr`
+#[repr(C)]
+struct Attributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    users: u64,
+}
+
+/// What one container is shown of the node.
+pub(crate) struct Mapped {
+    directory: PathBuf,
+    namespace: File,
+    range: IdRange,
+}
+
+/// The directory of a container's mapped mounts.
+pub(crate) fn directory(run_dir: &Path, container: &str) -> PathBuf {
+    run_dir.join("users").join(container)
+}
+
+/// Whether this kernel has user namespaces and maps mounts of all file systems that pods need: Linux 6.3, as upstream asks for.
+pub(crate) fn is_supported() -> bool {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    is_recent(&release) && most.trim().parse::<u64>().is_ok_and(|most| most > 0) && rootfs::sets_attributes()
+}
+
+fn is_recent(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
+}
+
+impl Mapped {
+    /// For a container of the pod whose user namespace `holder` is in.
+    pub(crate) fn new(run_dir: &Path, container: &str, holder: u32, range: IdRange) -> io::Result<Self> {
+        let directory = directory(run_dir, container);
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(&directory)?;
+        let namespace = File::open(format!("/proc/{holder}/ns/user"))?;
+        Ok(Self { directory, namespace, range })
+    }
+
+    /// Shows `source`, a directory or a file, under `name`.
+    pub(crate) fn attach(&self, source: &Path, name: &str) -> io::Result<PathBuf> {
+        let target = self.directory.join(name);
+        match fs::metadata(source)?.is_dir() {
+            true => fs::create_dir_all(&target)?,
+            false => fs::write(&target, "")?,
+        }
+        let failed =
+            |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what} of {}: {error}", source.display()));
+        let tree = clone_tree(source).map_err(|error| failed("a mount", error))?;
+        follow(&tree).map_err(|error| failed("the propagation of mounts", error))?;
+        map(&tree, &self.namespace).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => io::Error::other(format!("the file system of {} cannot map users", source.display())),
+            _ => failed("mapping the users", error),
+        })?;
+        attach_tree(&tree, &target).map_err(|error| failed("mounting", error))?;
+        Ok(target)
+    }
+
+    /// Mounts the root file system of a container: the image's layers are mapped, what the container writes belongs to its users.
+    pub(crate) fn root(&self, layers_dir: &Path, layers: &[String], container: &Path) -> io::Result<PathBuf> {
+        let target = self.directory.join("root");
+        let upper = container.join("upper");
+        for directory in [&target, &upper] {
+            fs::create_dir_all(directory)?;
+        }
+        // Before the overlay is mounted: it takes the owner of its root from there once.
+        self.give(&upper)?;
+        let mapped = self.attach(layers_dir, "layers")?;
+        let mounted = rootfs::mount_overlay(&mapped, layers, container, &target);
+        // The overlay has its own hold of them.
+        let released = rootfs::unmount(&mapped);
+        mounted.and(released).map(|()| target)
+    }
+
+    /// Mounts an image that the container only reads under `name`, and gives the path of a part of it.
+    pub(crate) fn image(
+        &self,
+        layers_dir: &Path,
+        layers: &[String],
+        empty: &Path,
+        name: &str,
+        sub_path: &str,
+    ) -> io::Result<PathBuf> {
+        let mapped = self.attach(layers_dir, "layers")?;
+        let mounted = rootfs::mount_image(&mapped, layers, empty, &self.directory.join(name), sub_path);
+        rootfs::unmount(&mapped).and(mounted)
+    }
+
+    /// Gives a directory that was made on its behalf to root of the container: what was there before belongs to users of it.
+    pub(crate) fn adopt(&self, directory: RawFd) -> io::Result<()> {
+        let path = format!("/proc/self/fd/{directory}");
+        if fs::metadata(&path)?.uid() == 0 {
+            std::os::unix::fs::chown(&path, Some(self.range.host), Some(self.range.host))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a file or directory to root of the container.
+    pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
+        lchown(path, Some(self.range.host), Some(self.range.host))
+    }
+}
+
+/// Takes all mounts of a container away. Blocking.
+pub(crate) fn remove(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        rootfs::unmount(&entry.path())?;
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn path_of(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn clone_tree(source: &Path) -> io::Result<OwnedFd> {
+    let path = path_of(source)?;
+    let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: the path ends with NUL and outlives the call.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    Ok(crate::images::tree::owned(fd as i32))
+}
+
+/// The mounts of the tree follow those that they are copies of, and not the other way round: what is mounted below a copy of a shared mount
+/// would go from below the mount itself with it.
+fn follow(tree: &OwnedFd) -> io::Result<()> {
+    change(tree, AT_RECURSIVE, &Attributes { set: 0, clear: 0, propagation: libc::MS_SLAVE, users: 0 })
+}
+
+/// Maps the uppermost mount of the tree: those below it may be of file systems that cannot.
+fn map(tree: &OwnedFd, namespace: &File) -> io::Result<()> {
+    let users = namespace.as_raw_fd().unsigned_abs().into();
+    change(tree, 0, &Attributes { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, users })
+}
+
+fn change(tree: &OwnedFd, flags: libc::c_uint, attributes: &Attributes) -> io::Result<()> {
+    // SAFETY: the path and the attributes, of the size that is given, outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as libc::c_uint | flags,
+            attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    checked(result).map(drop)
+}
+
+fn attach_tree(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    let path = path_of(target)?;
+    // SAFETY: both paths end with NUL and outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    checked(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels() {
+        let check = |release: &str, expected: bool| assert_eq!(is_recent(release), expected, "{release}");
+        check("6.18.44-fc", true);
+        check("6.3.0", true);
+        check("6.2.16", false);
+        check("5.15.0-generic", false);
+        check("", false);
+    }
+}
