@@ -55,7 +55,7 @@ pub(crate) async fn local_storage(client: Client) -> Result<()> {
     let class = json!({
         "metadata": {"name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         "provisioner": controllers::LOCAL_PROVISIONER,
-        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true,
     });
     let binding = |name: &str, role: &str| {
         json!({

@@ -71,8 +71,21 @@ fn main() -> ExitCode {
     match commands::run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("knarr: {error:#}");
+            eprintln!("knarr: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes. The API's answers are told by their messages alone.
+fn told(error: &anyhow::Error) -> String {
+    let texts = error.chain().map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), client::why));
+    // A cause that shows what it was caused by says it already.
+    let mut told: Vec<String> = Vec::new();
+    for text in texts {
+        if told.last().is_none_or(|last| !last.ends_with(&text)) {
+            told.push(text);
+        }
+    }
+    told.join(": ")
 }

@@ -30,7 +30,8 @@ pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
     if let Err(error) = base::budgets::oom::protect() {
         tracing::info!(%error, "no oom_score_adj of {}: of equally large processes, the kernel may kill this one", base::budgets::oom::SERVER);
     }
-    let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_park(runtime::memory::idle).build()?;
+    let ended = runtime.block_on(work);
     again(ended)
 }
 
@@ -126,7 +127,7 @@ async fn keep_small() -> Result<(), tokio::task::JoinError> {
     runtime::memory::release_code();
     loop {
         tokio::time::sleep(GIVEN_BACK).await;
-        // What a large load has left takes the kernel a while.
+        // What a large load has left takes the kernel a while. The workers do their part before they wait the next time.
         tokio::task::spawn_blocking(runtime::memory::give_back).await?;
     }
 }

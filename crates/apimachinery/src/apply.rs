@@ -9,6 +9,7 @@
 //! taken as it came.
 
 mod compare;
+mod encoded;
 mod extract;
 mod managed;
 mod merge;
@@ -20,6 +21,7 @@ mod versions;
 use crate::meta;
 use crate::status::{Cause, Reason, Status};
 use compare::{Diff, compare, is_unowned_meta, is_unowned_root};
+pub use encoded::update_encoded;
 use managed::Managed;
 pub use overlay::{OverlayError, overlay};
 use schema::{Schema, TypeId};
@@ -72,16 +74,21 @@ pub fn update(seen: Seen<'_>, live: Option<&Value>, new: &mut Value, by: &By<'_>
             &empty
         }
     };
-    let api_version = meta::api_version(new);
     let diff = compare(seen.types.root(), old, new).without(&set::of_fields(by.reset));
     if !diff.is_empty() {
-        seen.settle(&mut managed, api_version);
-        let diffs = seen.diffs(diff, &managed, api_version, (old, new), by);
-        managed.take(&diffs, None);
-        managed.add_update(by, api_version, diffs.into_own());
+        record(seen, &mut managed, diff, (old, new), by);
     }
     managed.cap();
     meta::set_managed_fields(new, managed.encode());
+}
+
+/// Notes who has changed what between two states of an object.
+fn record(seen: Seen<'_>, managed: &mut Managed, diff: Diff, objects: (&Value, &Value), by: &By<'_>) {
+    let api_version = meta::api_version(objects.1);
+    seen.settle(managed, api_version);
+    let diffs = seen.diffs(diff, managed, api_version, objects, by);
+    managed.take(&diffs, None);
+    managed.add_update(by, api_version, diffs.into_own());
 }
 
 /// Merges a configuration into an object, or makes the object of it. The result carries the new `managedFields`; like any written

@@ -4,7 +4,7 @@
 //! makes the cache wait or grow beyond the number of objects.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ struct Pending<K> {
     new: Option<Arc<Slot<K>>>,
 }
 
-/// A slot that stands for its key. At a start every reader has all objects before it: names are not kept for each of them.
+/// A slot that stands for its key: names are not kept for each pending change.
 struct ByKey<K>(Arc<Slot<K>>);
 
 impl<K> Clone for ByKey<K> {
@@ -75,8 +75,46 @@ impl<K> PartialEq for ByKey<K> {
 impl<K> Eq for ByKey<K> {}
 
 struct State<K> {
+    /// What comes before all else.
+    first: First<K>,
     order: VecDeque<ByKey<K>>,
     pending: HashMap<ByKey<K>, Pending<K>>,
+}
+
+/// New objects that came at once, sorted by key, as all objects do at a start. Every reader has the same list and a place in it.
+struct First<K> {
+    objects: Arc<[Arc<Slot<K>>]>,
+    /// How many were taken.
+    taken: usize,
+    /// Objects of the rest that have changed since: they are pending, or gone.
+    changed: HashSet<Key>,
+}
+
+impl<K> Default for First<K> {
+    fn default() -> Self {
+        Self { objects: Arc::default(), taken: 0, changed: HashSet::new() }
+    }
+}
+
+impl<K> First<K> {
+    fn take(&mut self) -> Option<Arc<Slot<K>>> {
+        while let Some(slot) = self.objects.get(self.taken).cloned() {
+            self.taken += 1;
+            if !self.changed.remove(&slot.key) {
+                return Some(slot);
+            }
+        }
+        if self.taken > 0 {
+            *self = Self::default();
+        }
+        None
+    }
+
+    /// Leaves an object to what is pending; whether it is one that the reader has not seen.
+    fn leave(&mut self, key: &Key) -> bool {
+        let rest = self.objects.get(self.taken..).unwrap_or_default();
+        rest.binary_search_by(|slot| slot.key.cmp(key)).is_ok() && self.changed.insert(key.clone())
+    }
 }
 
 pub(crate) struct Queue<K> {
@@ -86,33 +124,33 @@ pub(crate) struct Queue<K> {
 
 impl<K> Default for Queue<K> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { order: VecDeque::new(), pending: HashMap::new() }), wake: Notify::new() }
+        let state = State { first: First::default(), order: VecDeque::new(), pending: HashMap::new() };
+        Self { state: Mutex::new(state), wake: Notify::new() }
     }
 }
 
 impl<K> Queue<K> {
-    pub(crate) fn push(&self, key: &Key, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
+    /// Adds objects that are new to the reader, sorted by key.
+    pub(crate) fn push_all(&self, objects: &Arc<[Arc<Slot<K>>]>) {
         let state = &mut *self.state.lock();
-        match state.pending.get_mut(key) {
-            Some(pending) if pending.old.is_none() && new.is_none() => {
-                // Came and went unseen. Its place in the order is skipped by `pop`.
-                state.pending.remove(key);
-                if state.order.len() > 2 * state.pending.len() + 64 {
-                    state.order.retain(|key| state.pending.contains_key(key));
-                }
-            }
-            Some(pending) => pending.new = new.cloned(),
-            None => {
-                let Some(by) = new.or(old).cloned().map(ByKey) else { return };
-                state.pending.insert(by.clone(), Pending { old: old.cloned(), new: new.cloned() });
-                state.order.push_back(by);
-            }
+        if state.first.objects.is_empty() && state.pending.is_empty() {
+            state.first = First { objects: objects.clone(), ..First::default() };
+        } else {
+            objects.iter().for_each(|slot| state.push(&slot.key, None, Some(slot)));
         }
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn push(&self, key: &Key, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
+        self.state.lock().push(key, old, new);
         self.wake.notify_one();
     }
 
     fn take(&self) -> Option<(Key, Pending<K>)> {
         let state = &mut *self.state.lock();
+        if let Some(slot) = state.first.take() {
+            return Some((slot.key.clone(), Pending { old: None, new: Some(slot) }));
+        }
         while let Some(key) = state.order.pop_front() {
             if let Some(pending) = state.pending.remove(&key) {
                 return Some((key.0.key.clone(), pending));
@@ -124,6 +162,28 @@ impl<K> Queue<K> {
             state.pending = HashMap::new();
         }
         None
+    }
+}
+
+impl<K> State<K> {
+    fn push(&mut self, key: &Key, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
+        let old = old.filter(|_| !self.first.leave(key));
+        match self.pending.get_mut(key) {
+            Some(pending) if pending.old.is_none() && new.is_none() => {
+                // Came and went unseen. Its place in the order is skipped by `pop`.
+                self.pending.remove(key);
+                if self.order.len() > 2 * self.pending.len() + 64 {
+                    self.order.retain(|key| self.pending.contains_key(key));
+                }
+            }
+            Some(pending) => pending.new = new.cloned(),
+            None => {
+                // What came and went unseen is no change.
+                let Some(by) = new.or(old).cloned().map(ByKey) else { return };
+                self.pending.insert(by.clone(), Pending { old: old.cloned(), new: new.cloned() });
+                self.order.push_back(by);
+            }
+        }
     }
 }
 
@@ -182,6 +242,49 @@ mod tests {
         }
         let expected: Vec<_> = expected.iter().map(|(name, old, new)| (name.to_string(), *old, *new)).collect();
         assert_eq!(seen, expected);
+    }
+
+    /// Some are there at the start; then `steps` happen after so many were taken.
+    fn check_first(taken: usize, steps: &[(&str, Option<u64>, Option<u64>)], expected: &[(&str, Option<u64>, Option<u64>)]) {
+        let (queue, hot) = (Arc::new(Queue::<ConfigMap>::default()), Arc::<Hot<ConfigMap>>::default());
+        let slot = |name: &str, version: u64| {
+            let json = format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{version}"}}}}"#);
+            Arc::new(Slot::new(json.into(), &hot).unwrap())
+        };
+        queue.push_all(&["a", "b", "c", "d"].map(|name| slot(name, 1)).into());
+        let mut changes = Changes { queue };
+        for _ in 0..taken {
+            changes.try_next().unwrap();
+        }
+        for (name, old, new) in steps {
+            let slot = |version: &Option<u64>| version.map(|version| slot(name, version));
+            changes.queue.push(&Key::cluster(*name), slot(old).as_ref(), slot(new).as_ref());
+        }
+        let version = |object: &Option<Arc<ConfigMap>>| object.as_deref().map(crate::resource_version::of);
+        let seen: Vec<_> = std::iter::from_fn(|| changes.try_next())
+            .map(|change| (change.key.name.clone(), version(&change.old), version(&change.new)))
+            .collect();
+        let expected: Vec<_> = expected.iter().map(|(name, old, new)| (name.to_string(), *old, *new)).collect();
+        assert_eq!(seen, expected);
+        let state = changes.queue.state.lock();
+        assert!(state.first.objects.is_empty() && state.first.changed.is_empty() && state.pending.is_empty());
+    }
+
+    #[test]
+    fn what_changes_before_it_was_seen_is_new() {
+        let (a, b, c, d) = (("a", None, Some(1)), ("b", None, Some(1)), ("c", None, Some(1)), ("d", None, Some(1)));
+        check_first(0, &[], &[a, b, c, d]);
+        check_first(3, &[], &[d]);
+        check_first(
+            1,
+            &[("b", Some(1), Some(2)), ("a", Some(1), Some(3))],
+            &[c, d, ("b", None, Some(2)), ("a", Some(1), Some(3))],
+        );
+        check_first(1, &[("c", Some(1), None)], &[b, d]);
+        check_first(1, &[("c", Some(1), None), ("c", None, Some(5))], &[b, d, ("c", None, Some(5))]);
+        check_first(1, &[("c", Some(1), Some(4)), ("c", Some(4), None)], &[b, d]);
+        check_first(1, &[("e", None, Some(4)), ("e", Some(4), Some(5))], &[b, c, d, ("e", None, Some(5))]);
+        check_first(4, &[("a", Some(1), None)], &[("a", Some(1), None)]);
     }
 
     #[test]

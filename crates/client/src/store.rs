@@ -160,16 +160,21 @@ impl<K: Object> Store<K> {
             self.remove(&key, 0);
         }
         self.observed = self.observed.max(version);
-        for (key, old, new) in self.listing.take().unwrap_or_default() {
+        let told = self.listing.take().unwrap_or_default();
+        // The first list is all that there is.
+        if told.len() == self.count && told.iter().all(|(_, old, _)| old.is_none()) {
+            let all = self.list().cloned().collect();
+            self.each_subscriber(|queue| queue.push_all(&all));
+            return;
+        }
+        for (key, old, new) in told {
             self.tell(&key, old.as_ref(), new.as_ref());
         }
     }
 
     pub(crate) fn subscribe(&mut self) -> Changes<K> {
         let queue = Arc::new(Queue::default());
-        for slot in self.list() {
-            queue.push(&slot.key, None, Some(slot));
-        }
+        queue.push_all(&self.list().cloned().collect());
         self.subscribers.push(Arc::downgrade(&queue));
         Changes { queue }
     }
@@ -179,9 +184,13 @@ impl<K: Object> Store<K> {
             listing.push((key.clone(), old.cloned(), new.cloned()));
             return;
         }
+        self.each_subscriber(|queue| queue.push(key, old, new));
+    }
+
+    fn each_subscriber(&mut self, tell: impl Fn(&Queue<K>)) {
         self.subscribers.retain(|subscriber| match subscriber.upgrade() {
             Some(queue) => {
-                queue.push(key, old, new);
+                tell(&queue);
                 true
             }
             None => false,

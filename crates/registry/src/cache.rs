@@ -154,6 +154,11 @@ impl Cache {
         self.changed.receiver_count()
     }
 
+    /// Says when something has changed.
+    pub(crate) fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Wakes the watchers: there are changes that they have not seen.
     pub(crate) fn announce(&self) {
         self.changed.send_replace(());

@@ -6,7 +6,6 @@
 
 pub(crate) mod parts;
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -14,10 +13,9 @@ use apimachinery::labels::Labels;
 use apimachinery::meta;
 use bytes::Bytes;
 use kinds::{KindDef, Names, Strategy};
-use parts::Fields;
+use parts::{Fields, Rest};
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 /// `namespace/name`, or `name` alone.
 pub(crate) fn object_path(namespace: &str, name: &str) -> String {
@@ -158,14 +156,23 @@ impl Encoding {
     }
 
     /// The bytes to store of an object after a write of its status: the other fields are as they were stored.
-    pub(crate) fn encode_apart(&self, object: &Value, rest: &[(Cow<'_, str>, &RawValue)]) -> Result<Bytes, serde_json::Error> {
-        let size: usize = rest.iter().map(|(name, text)| name.len() + text.get().len() + 4).sum();
-        let mut out = Vec::with_capacity(size + 2048);
+    pub(crate) fn encode_apart(&self, object: &Value, rest: &Rest<'_>) -> Result<Bytes, serde_json::Error> {
+        let Rest { fields, managed } = rest;
+        let size: usize = fields.iter().map(|(name, text)| name.len() + text.get().len() + 4).sum();
+        let mut out = Vec::with_capacity(size + managed.as_deref().map_or(0, str::len) + 2048);
         out.extend_from_slice(self.head.as_bytes());
         let metadata = meta::metadata(object).into_iter().flatten().filter(|(key, _)| *key != "resourceVersion");
-        write_fields(&mut out, metadata, false)?;
+        let (before, after): (Vec<_>, Vec<_>) = metadata.partition(|(key, _)| key.as_str() < "managedFields");
+        let mut comma = !before.is_empty();
+        write_fields(&mut out, before.into_iter(), false)?;
+        if let Some(managed) = managed {
+            out.extend_from_slice(if comma { br#","managedFields":"# } else { br#""managedFields":"# });
+            out.extend_from_slice(managed.as_bytes());
+            comma = true;
+        }
+        write_fields(&mut out, after.into_iter(), comma)?;
         out.push(b'}');
-        let (before, after) = rest.split_at(rest.partition_point(|(name, _)| &**name < "status"));
+        let (before, after) = fields.split_at(fields.partition_point(|(name, _)| &**name < "status"));
         write_fields(&mut out, before.iter().map(|(name, text)| (name, text)), true)?;
         write_fields(&mut out, object.get("status").into_iter().map(|status| ("status", status)), true)?;
         write_fields(&mut out, after.iter().map(|(name, text)| (name, text)), true)?;
@@ -246,7 +253,8 @@ mod tests {
         let strategy = kinds::KINDS.iter().find(|strategy| strategy.def().kind == "Pod").unwrap();
         let encoding = Encoding::new(strategy.def());
         let check = |mut object: Value| {
-            object["metadata"] = json!({"name": "p", "resourceVersion": "7"});
+            let managed = json!([{"manager": "m", "fieldsV1": {"f:a": {}}}]);
+            object["metadata"] = json!({"name": "p", "resourceVersion": "7", "labels": {"a": "b"}, "managedFields": managed});
             let stored = encoding.stamp(&encoding.encode(&object).unwrap(), 7);
             let mut apart = parts::Apart::read(&stored, &Fields::default()).unwrap();
             for status in [json!({"phase": "Failed"}), json!({"a\"b": [1.5, "\n"]})] {

@@ -26,6 +26,7 @@ pub async fn check(factory: &dyn Factory) {
     revisions_rise_by_one_and_conflicts_take_none(&*factory.empty().await).await;
     concurrent_writers_have_one_winner(factory.empty().await).await;
     ranges_are_sorted_limited_and_end_before_the_end(&*factory.empty().await).await;
+    ranges_show_what_was_written_in_any_order(&*factory.empty().await).await;
     the_past_is_kept_until_compaction(&*factory.empty().await).await;
     changes_and_a_sink_have_no_gap_and_no_duplicate(factory.empty().await).await;
     reads_show_what_is_published(factory.empty().await).await;
@@ -146,6 +147,33 @@ async fn ranges_are_sorted_limited_and_end_before_the_end(engine: &dyn Engine) {
         let found: Vec<_> = page.records.iter().map(|record| record.key.clone()).collect();
         assert_eq!((found, page.more), (keys.iter().map(|key| Bytes::from(key.to_string())).collect(), more), "{start} {end}");
         assert_eq!(page.revision, engine.revision());
+    }
+}
+
+/// Keys are written in another order than they are read, near to each other and far apart, again and again.
+async fn ranges_show_what_was_written_in_any_order(engine: &dyn Engine) {
+    let mut model = std::collections::BTreeMap::new();
+    let mut past = Vec::new();
+    for step in 0..240_u64 {
+        let key = format!("k{:02}", (step * step * 7 + step / 3) % 83);
+        if step % 11 == 5 && model.remove(&key).is_some() {
+            delete(engine, &key).await;
+        } else {
+            let value = format!("v{step}");
+            let revision = put(engine, &key, &value).await;
+            model.insert(key.clone(), row(&key, &value, revision));
+        }
+        if step % 40 == 39 {
+            past.push((engine.revision(), model.values().cloned().collect::<Vec<_>>()));
+        }
+    }
+    let all: Vec<_> = model.into_values().collect();
+    assert_eq!(range(engine, None).await, all);
+    for limit in [1, 7, 40] {
+        assert_eq!(show(&engine.range(b"", b"", None, limit).await.unwrap().records), all[..limit]);
+    }
+    for (revision, expected) in past {
+        assert_eq!(range(engine, Some(revision)).await, expected, "at {revision}");
     }
 }
 

@@ -102,7 +102,7 @@ pub enum Error {
     #[error("revision is in the future, the current one is {0}")]
     Future(Revision),
     /// No room on disk: nothing was written, reads go on, writes work again when there is room.
-    #[error("no space left in the data directory: free some space, writes resume by themselves")]
+    #[error("no space left in the data directory (128 MiB are kept free): free some space, then writes work again")]
     NoSpace,
     /// The data directory was written by a newer version.
     #[error(

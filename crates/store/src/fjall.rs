@@ -65,7 +65,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// How much history is kept.
     pub history: History,
-    /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
+    /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them. The error's
+    /// text names the default.
     pub reserve: u64,
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 /// More entries of operation `Update` than this are merged, oldest first.
-const MAX_UPDATE_MANAGERS: usize = 10;
+pub(super) const MAX_UPDATE_MANAGERS: usize = 10;
 /// Who owns what merged entries owned.
 const ANCIENT: &str = "ancient-changes";
 

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 /// A set, or what lies below a path element.
 pub(crate) type Set = Map<String, Value>;
 
-const SELF: &str = ".";
+/// Marks a node whose own path is in the set, beside paths below it.
+pub(crate) const SELF: &str = ".";
 
 /// Whether the path that leads to this node is in the set.
 pub(crate) fn is_member(node: &Set) -> bool {

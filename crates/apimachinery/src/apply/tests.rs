@@ -421,3 +421,68 @@ fn meta_free(object: &Value) -> Value {
 }
 
 mod large;
+
+/// Statuses of a pod, and its labels.
+fn statuses() -> impl Strategy<Value = (Value, Value)> {
+    let conditions = proptest::collection::btree_map("[ABC]", "True|False", 0..3).prop_map(|conditions| {
+        let all: Vec<Value> = conditions.iter().map(|(kind, status)| json!({"type": kind, "status": status})).collect();
+        json!(all)
+    });
+    let addresses = proptest::collection::btree_set("10\\.0\\.0\\.[12]", 0..2);
+    let status = (conditions, "Running|Failed", addresses, any::<bool>()).prop_map(|(conditions, phase, addresses, more)| {
+        let addresses: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+        let mut status = json!({"conditions": conditions, "phase": phase, "podIPs": addresses});
+        if more {
+            status["containerStatuses"] = json!([{"name": "a", "ready": true, "restartCount": 0, "image": "i", "imageID": "",
+                "lastState": {}, "state": {}}]);
+        }
+        status
+    });
+    let labels = prop_oneof![Just(json!({"x": "1"})), Just(json!({"x": "1", "y\"": "2"}))];
+    (status, labels)
+}
+
+proptest! {
+    /// Entries as text are treated as entries that are decoded.
+    #[test]
+    fn what_is_not_decoded_is_noted_alike(
+        steps in proptest::collection::vec((statuses(), "[a-m]", prop_oneof![4 => Just("status"), 1 => Just("other")]), 1..24),
+    ) {
+        let pod = builtin("Pod");
+        let mut live = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"x": "1"}},
+            "spec": {"containers": [{"name": "a", "image": "i"}]}});
+        let by = By { manager: "z", subresource: "", now: "2026-01-01T00:00:00Z", reset: &[&["status"]] };
+        live = canonical(pod, live);
+        update(pod.into(), None, &mut live, &by);
+        for (step, ((status, labels), manager, subresource)) in steps.into_iter().enumerate() {
+            let now = format!("2026-01-01T00:01:{step:02}Z");
+            let by = By { manager: &manager, subresource, now: &now, reset: &[&["spec"]] };
+            let mut new = live.clone();
+            new["status"] = status;
+            new["metadata"]["labels"] = labels;
+            let mut new = canonical(pod, new);
+            let bare = |object: &Value| {
+                let mut object = object.clone();
+                let managed = meta::remove(&mut object, "managedFields");
+                (object, managed.unwrap_or_default().to_string())
+            };
+            let ((old, stored), (bare_new, _)) = (bare(&live), bare(&new));
+            let text = update_encoded(pod.into(), &stored, &old, &bare_new, &by);
+            update(pod.into(), Some(&live), &mut new, &by);
+            prop_assert_eq!(text, Some(bare(&new).1));
+            live = new;
+        }
+    }
+}
+
+#[test]
+fn entries_that_cannot_be_read_are_none() {
+    let pod = builtin("Pod");
+    let [old, new] = ["Running", "Failed"].map(|phase| {
+        canonical(pod, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": phase}}))
+    });
+    let by = By { manager: "m", subresource: "status", now: "2026-01-01T00:00:00Z", reset: &[&["spec"]] };
+    for stored in ["", "null", "[]", "[1]", "[{}]", "{}", r#"[{"operation":"Update"}]"#] {
+        assert_eq!(update_encoded(pod.into(), stored, &old, &new, &by), None, "{stored}");
+    }
+}

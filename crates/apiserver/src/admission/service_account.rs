@@ -1,5 +1,7 @@
 //! ServiceAccount: every pod has one, with its token, the cluster's CA and the namespace mounted (KEP-542).
 
+use std::time::Duration;
+
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use registry::{Admission, Request};
@@ -8,6 +10,10 @@ use serde_json::{Value, json};
 use super::{creates_pod, find, forbidden, list_mut, text};
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The account of pods that name none.
+const DEFAULT: &str = "default";
+/// How long a pod waits for it to be made.
+const PATIENCE: Duration = Duration::from_millis(1500);
 const VOLUME: &str = "kube-api-access-";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// An hour and a few seconds, by which kubelets recognise tokens of this volume.
@@ -44,14 +50,26 @@ async fn admit(a: &Request<'_>, pod: &mut Value) -> Result<(), String> {
         };
     }
     if text(pod, "/spec/serviceAccountName").is_empty() {
-        pod["spec"]["serviceAccountName"] = "default".into();
+        pod["spec"]["serviceAccountName"] = DEFAULT.into();
     }
     let name = text(pod, "/spec/serviceAccountName").to_owned();
     pod["spec"]["serviceAccount"] = name.as_str().into();
-    let account = find(a, "", "serviceaccounts", a.namespace, &name).await;
+    let account = account(a, &name).await;
     let missing = || format!("error looking up service account {}/{name}: serviceaccount \"{name}\" not found", a.namespace);
     complete(pod, &account.ok_or_else(missing)?, &apimachinery::names::random_suffix(5));
     Ok(())
+}
+
+/// The account of that name. Who creates a namespace and at once a pod in it is quicker than the controller that makes the default
+/// account: that one is waited for (upstream asks ten times, 100 to 200 ms apart).
+async fn account(a: &Request<'_>, name: &str) -> Option<Value> {
+    match find(a, "", "serviceaccounts", a.namespace, name).await {
+        None if name == DEFAULT => {
+            let resource = a.registry.resource("", "v1", "serviceaccounts")?;
+            a.registry.appears(&resource, a.namespace, name, PATIENCE).await
+        }
+        found => found,
+    }
 }
 
 /// Mounts the token and copies the pull secrets.

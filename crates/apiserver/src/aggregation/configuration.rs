@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::FRONT_PROXY;
 use crate::bootstrap::context;
 
-const NAMESPACE: &str = "kube-system";
-const NAME: &str = "extension-apiserver-authentication";
+pub(super) const NAMESPACE: &str = "kube-system";
+pub(super) const NAME: &str = "extension-apiserver-authentication";
 
 /// The data: whose client certificates are good, and how the user of a forwarded request is told.
 fn data(clients: &str, front_proxy: &str) -> Value {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Reason, Status, meta, time};
+use apimachinery::{Reason, Status, fields, meta, time};
 use base::readiness::Gate;
 use futures::future::join_all;
 use futures::stream::{self, BoxStream, SelectAll};
@@ -47,7 +47,7 @@ struct Known {
 
 /// What has happened.
 enum Change {
-    /// To an APIService.
+    /// To an APIService, or to what this server tells the others.
     Own,
     /// To a service, by namespace and name, or its endpoints.
     Service(String, String),
@@ -123,6 +123,13 @@ impl Aggregation {
             };
             all.push(watch.map(change).chain(stream::once(async { Change::Ended })).boxed());
         }
+        // What others need to know comes back when somebody deletes it.
+        let fields = fields::Selector::parse(&format!("metadata.name={}", configuration::NAME)).ok();
+        let options = ListOptions { fields, send_initial_events: Some(false), ..ListOptions::default() };
+        let maps = self.resource("", "configmaps")?;
+        let watch = self.registry.watch(&maps, Some(configuration::NAMESPACE), &options).await?.into_stream();
+        let change = |event: registry::Event| if event.status.is_some() { Change::Ended } else { Change::Own };
+        all.push(watch.map(change).chain(stream::once(async { Change::Ended })).boxed());
         Ok(all)
     }
 

@@ -124,6 +124,17 @@ async fn front_proxy(server: &Server) -> String {
     }
 }
 
+/// Upstream: `cluster_authentication_trust_controller.go`.
+#[tokio::test]
+async fn what_other_servers_need_to_know_comes_back() {
+    let server = serve().await;
+    let before = front_proxy(&server).await;
+    let deleted = admin(&server.api, "DELETE /api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await;
+    assert_eq!(deleted.code, 200);
+    assert_eq!(front_proxy(&server).await, before);
+    assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
+}
+
 /// Makes the service `ns/api`, which leads to a port of this machine, and the APIService.
 async fn register(server: &Server, wardle: &Wardle) {
     namespace(&server.api, "ns").await;

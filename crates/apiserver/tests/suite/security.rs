@@ -80,9 +80,11 @@ async fn admission() {
     let refused = admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await;
     let message = refused.json()["message"].as_str().unwrap().to_owned();
     assert!(message.contains("error looking up service account n/default"), "{message}");
+    // A namespace and a pod of one file: the default account is made while the pod is looked at.
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-    admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts\n\n{account}")).await;
-    let made = admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await;
+    let (pods, accounts) =
+        (format!("POST /api/v1/namespaces/n/pods\n\n{pod}"), format!("POST /api/v1/namespaces/n/serviceaccounts\n\n{account}"));
+    let (made, _) = tokio::join!(biased; admin(api, &pods), admin(api, &accounts));
     let spec = &made.json()["spec"];
     assert_eq!(
         (made.code, &spec["priority"], &spec["serviceAccountName"]),

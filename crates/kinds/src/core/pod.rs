@@ -83,6 +83,9 @@ impl Kind for Pod {
     fn prepare_create(object: &mut Value) {
         let class = qos_class(object);
         object["status"] = json!({"phase": "Pending", "qosClass": class});
+        if object.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+            object["status"]["conditions"] = json!([gated()]);
+        }
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("ephemeralContainers");
         }
@@ -147,6 +150,14 @@ impl Kind for Pod {
     }
 }
 
+/// The condition of a pod that nobody schedules before its gates are gone (KEP-3521), as the server of upstream notes it.
+fn gated() -> Value {
+    json!({
+        "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null, "lastTransitionTime": null,
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+    })
+}
+
 /// Quality of service class: Guaranteed, Burstable or BestEffort. What the pod asks for as a whole counts instead of what its
 /// containers ask for (KEP-2837).
 fn qos_class(object: &Value) -> &'static str {
@@ -168,6 +179,18 @@ mod tests {
         Pod::apply_defaults(&mut pod);
         Pod::prepare_create(&mut pod);
         assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": expected}), "{pod}");
+    }
+
+    #[test]
+    fn a_gated_pod_says_so() {
+        let reason = |spec: Value| {
+            let mut pod = json!({"spec": spec});
+            Pod::prepare_create(&mut pod);
+            pod.pointer("/status/conditions/0/reason").and_then(Value::as_str).map(str::to_owned)
+        };
+        assert_eq!(reason(json!({"schedulingGates": [{"name": "example.com/quota"}]})).as_deref(), Some("SchedulingGated"));
+        assert_eq!(reason(json!({"schedulingGates": []})), None);
+        assert_eq!(reason(json!({})), None);
     }
 
     /// The class of a stored pod is that by which its kubelet treats it, as both ask the same rule.

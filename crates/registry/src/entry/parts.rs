@@ -1,7 +1,8 @@
 //! Stored objects of which only a part is decoded.
 //!
 //! Nothing is written as often as the status, and it is the smaller half of an object. The rest, which such a write cannot change,
-//! stays the text that it is ([`Apart`]): it is neither decoded nor compared nor encoded again. When the server starts, it reads of
+//! stays the text that it is ([`Apart`]): it is neither decoded nor compared nor encoded again. So do managed fields, most of which
+//! are of what such a write does not change. When the server starts, it reads of
 //! every object what selectors look at ([`select`]).
 
 use std::borrow::Cow;
@@ -55,21 +56,33 @@ impl Fields {
 pub(crate) struct Apart<'a> {
     /// What is decoded: metadata and status, and what the rules look at.
     pub(crate) object: Value,
-    /// The fields that a write of the status leaves as they are, by their names.
+    /// What a write of the status leaves as it is, and the managed fields.
     pub(crate) rest: Rest<'a>,
 }
 
-/// Fields of an object, as they are stored.
-pub(crate) type Rest<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+/// What of an object is text.
+#[derive(Default)]
+pub(crate) struct Rest<'a> {
+    /// Fields beside those that are decoded, sorted as they are stored.
+    pub(crate) fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// The list of managed fields, which the metadata lack.
+    pub(crate) managed: Option<Cow<'a, str>>,
+}
 
 impl<'a> Apart<'a> {
     /// Reads an encoded object.
     pub(crate) fn read(encoded: &'a [u8], fields: &Fields) -> Result<Self, serde_json::Error> {
         let parts = serde_json::from_slice::<Parts<'a>>(encoded)?.0;
         let mut object = Map::new();
-        let mut rest = Vec::with_capacity(1);
+        let mut rest = Rest::default();
         for (name, text) in parts {
             let mut reader = serde_json::Deserializer::from_str(text.get());
+            if name == "metadata" {
+                let (metadata, managed) = Metadata.deserialize(&mut reader)?;
+                object.insert(name.into_owned(), Value::Object(metadata));
+                rest.managed = managed.map(|text| Cow::Borrowed(text.get()));
+                continue;
+            }
             if OWN.contains(&&*name) {
                 object.insert(name.into_owned(), Value::deserialize(&mut reader)?);
                 continue;
@@ -77,7 +90,7 @@ impl<'a> Apart<'a> {
             if let Some((_, fields)) = fields.get(&name) {
                 object.insert(name.as_ref().to_owned(), Selected(fields).deserialize(&mut reader)?);
             }
-            rest.push((name, text));
+            rest.fields.push((name, text));
         }
         Ok(Self { object: Value::Object(object), rest })
     }
@@ -97,7 +110,7 @@ pub(crate) fn has_own_alone(encoded: &[u8]) -> bool {
 }
 
 /// The fields of an object, undecoded.
-struct Parts<'a>(Rest<'a>);
+struct Parts<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Parts<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -118,6 +131,37 @@ impl<'de> Deserialize<'de> for Parts<'de> {
             }
         }
         deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Decodes metadata, of the managed fields the text.
+struct Metadata;
+
+impl<'de> DeserializeSeed<'de> for Metadata {
+    type Value = (Map<String, Value>, Option<&'de RawValue>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Metadata {
+    type Value = (Map<String, Value>, Option<&'de RawValue>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let (mut metadata, mut managed) = (Map::new(), None);
+        while let Some(name) = fields.next_key::<String>()? {
+            if name == "managedFields" {
+                managed = Some(fields.next_value()?);
+            } else {
+                metadata.insert(name, fields.next_value()?);
+            }
+        }
+        Ok((metadata, managed))
     }
 }
 
@@ -217,7 +261,7 @@ mod tests {
         let text = object.to_string();
         let apart = Apart::read(text.as_bytes(), &Fields::at(paths.iter().copied())).unwrap();
         assert_eq!(apart.object, expected);
-        for (name, text) in apart.rest {
+        for (name, text) in apart.rest.fields {
             assert_eq!(serde_json::from_str::<Value>(text.get()).unwrap(), object[&*name], "{name}");
         }
     }

@@ -8,6 +8,8 @@ use kinds::Behaviour;
 use serde_json::{Value, json};
 use store::Expect;
 
+use crate::entry::object_path;
+use crate::entry::parts::Rest;
 use crate::pipeline::{Unwritten, prepare_metadata, requester, validate_new};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
@@ -69,6 +71,16 @@ impl Registry {
         apply::update(self.siblings(res).seen(), live, object, &by(cx, res, sub, &now));
     }
 
+    /// The same for a write of the status, where the managed fields are not in the objects.
+    pub(crate) fn track_apart(&self, target: Target<'_>, rest: &mut Rest<'_>, live: &Value, object: &mut Value) {
+        let Target { cx, res, sub, .. } = target;
+        meta::remove(object, "managedFields");
+        let now = time::now();
+        let noted =
+            |stored: &str| apply::update_encoded(self.siblings(res).seen(), stored, live, object, &by(cx, res, sub, &now));
+        rest.managed = rest.managed.as_deref().and_then(noted).map(Into::into);
+    }
+
     /// Names, prepares, validates and commits a new object; a generated name that is taken is generated again. What is prepared may
     /// repeat the name (labels of a Job's pods do), so it is prepared again too.
     async fn insert(&self, target: Target<'_>, mut unnamed: Value) -> Result<Arc<Entry>, Status> {
@@ -92,7 +104,12 @@ impl Registry {
             }
             let (admitted, holds) = self.admit(target, Operation::Create, Some(object), None).await?;
             object = admitted.unwrap_or_default();
-            let result = self.put(target, &object, None, Expect::Absent).await;
+            // What is there is told also when nothing can be written, so that who makes sure of an object works on a full disk.
+            let is_there = target.res.storage.cache.get(&object_path(target.namespace, &name)).is_some();
+            let result = match is_there {
+                true => Err(Unwritten::Store(store::Error::Conflict(None))),
+                false => self.put(target, &object, None, Expect::Absent).await,
+            };
             drop(holds);
             match result {
                 Ok(entry) => return Ok(entry),

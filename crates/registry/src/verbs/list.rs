@@ -1,6 +1,7 @@
 //! get and list (API concepts: resource versions, retrieving large results sets in chunks)
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Status, fields};
 use kinds::Names;
@@ -91,6 +92,21 @@ impl Registry {
     /// An object as the cache has it now, none when there is none. For what may not wait.
     pub fn peek(&self, res: &Served, namespace: &str, name: &str) -> Option<serde_json::Value> {
         res.storage.cache.get(&object_path(namespace, name)).map(|entry| res.own_value(&entry))
+    }
+
+    /// An object that somebody else is about to make, as soon as it is there; none when it does not come in time.
+    pub async fn appears(&self, res: &Served, namespace: &str, name: &str, within: Duration) -> Option<serde_json::Value> {
+        let mut changes = res.storage.cache.changes();
+        let appears = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(object) = self.peek(res, namespace, name) {
+                    return Some(object);
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(within, appears).await.ok().flatten()
     }
 
     /// All objects of a kind as the cache has them now, and the revision that [`Registry::seen`] says for them.

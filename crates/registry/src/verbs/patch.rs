@@ -46,11 +46,12 @@ impl Registry {
     }
 
     async fn patch_once(&self, target: Target<'_>, patch: &Patch, current: &Arc<Entry>) -> Result<Written, Status> {
-        let mut live = self.live(target, current, is_of_status(patch)).await?;
+        let spares_managed_fields = !speaks_of_managed_fields(patch);
+        let mut live = self.live(target, current, spares_managed_fields && is_of_status(patch)).await?;
         let old = &mut live.object;
         // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
         // without any keeps the stored ones.
-        let kept = if speaks_of_managed_fields(patch) { None } else { meta::remove(old, "managedFields") };
+        let kept = if spares_managed_fields { meta::remove(old, "managedFields") } else { None };
         let patched = apply_patch(&target.res.schema, old, patch);
         if let Some(kept) = kept {
             meta::set(old, "managedFields", kept);

@@ -101,7 +101,7 @@ impl Registry {
         mut object: Value,
         tracked: bool,
     ) -> Result<Arc<Entry>, Status> {
-        let Live { entry: current, object: mut old, rest } = live;
+        let Live { entry: current, object: mut old, mut rest } = live;
         let target = Target { apart: rest.is_some(), ..target };
         let Target { cx, res, sub, .. } = target;
         check_preconditions(target, current, &old, &object)?;
@@ -112,8 +112,10 @@ impl Registry {
         keep_metadata(&mut object, &old);
         meta::set_resource_version(&mut object, current.revision.to_string());
         confine(res, sub, &mut object, &old);
-        if tracked {
-            self.track(cx, res, Some(&old), &mut object, sub);
+        match &mut rest {
+            Some(rest) => self.track_apart(target, rest, &old, &mut object),
+            None if tracked => self.track(cx, res, Some(&old), &mut object, sub),
+            None => {}
         }
         let mut object = self.mutate(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();
         res.strategy.record(&mut object, Some(&old), &requester(cx, &time::now()));

@@ -9,9 +9,12 @@ use ::fjall::{Guard, Keyspace, Readable, Snapshot};
 use bytes::Bytes;
 
 use super::HEAD;
-use super::database::{Database, record_at, storage};
+use super::database::{Database, dangling, record_at, storage};
 use super::encoding::{Entry, Head, Stored, decode_u64, encode_u64};
 use crate::{Error, Page, Record, Revision};
+
+/// Revisions between two records up to which the log is read on instead of being searched again.
+const GAP: Revision = 8;
 
 /// Where the record of a key is.
 enum Source {
@@ -69,18 +72,62 @@ pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU6
     }
     let undone = undo(database, &snapshot, query, revision, head.revision)?;
     let mut sources = [ephemeral(database, &snapshot, query), durable(database, &snapshot, query, undone)];
+    let mut found = Vec::new();
     while let Some(row) = next(&mut sources) {
         let (_, source) = row?;
-        if query.limit != 0 && page.records.len() == query.limit {
+        if query.limit != 0 && found.len() == query.limit {
             page.more = true;
             break;
         }
-        page.records.push(match source {
-            Source::Here(record) => record,
-            Source::Log(revision) => record_at(database, &snapshot, revision)?,
-        });
+        found.push(source);
     }
+    page.records = records(database, &snapshot, found)?;
     Ok((page, head.revision))
+}
+
+/// The records of a page. Those of the log are read in the order of their revisions: objects that lie side by side in a page were
+/// often written one after the other, and going on in the log is much cheaper than looking each of them up.
+fn records(database: &Database, snapshot: &Snapshot, found: Vec<Source>) -> Result<Vec<Record>, Error> {
+    let mut records: Vec<Option<Record>> = vec![None; found.len()];
+    let mut wanted = Vec::with_capacity(found.len());
+    for (place, source) in found.into_iter().enumerate() {
+        match source {
+            Source::Here(record) => records[place] = Some(record),
+            Source::Log(revision) => wanted.push((revision, place)),
+        }
+    }
+    wanted.sort_unstable();
+    for run in wanted.chunk_by(|(before, _), (after, _)| after - before <= GAP) {
+        match *run {
+            [(revision, place)] => records[place] = Some(record_at(database, snapshot, revision)?),
+            _ => read_run(database, snapshot, run, &mut records)?,
+        }
+    }
+    Ok(records.into_iter().flatten().collect())
+}
+
+/// Reads records whose revisions lie close to each other.
+fn read_run(
+    database: &Database,
+    snapshot: &Snapshot,
+    run: &[(Revision, usize)],
+    records: &mut [Option<Record>],
+) -> Result<(), Error> {
+    let (first, last) = (run[0].0, run[run.len() - 1].0);
+    let mut rows = snapshot.range(&database.log, encode_u64(first)..=encode_u64(last));
+    for (wanted, place) in run {
+        records[*place] = loop {
+            let (key, value) = rows.next().ok_or_else(|| dangling(*wanted))?.into_inner().map_err(storage)?;
+            let revision = decode_u64(&key)?;
+            if revision == *wanted {
+                break Some(Entry::decode(revision, &value.into())?.into_record().ok_or_else(|| dangling(revision))?);
+            }
+            if revision > *wanted {
+                return Err(dangling(*wanted));
+            }
+        };
+    }
+    Ok(())
 }
 
 /// For each key that changed after `revision`, the revision that it had then, 0 for none.
