@@ -315,7 +315,6 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         (_, true) => NamespaceMode::Pod,
         _ => NamespaceMode::Container,
     };
-    let sysctls = spec.security_context.iter().flat_map(|security| security.sysctls.iter().flatten());
     SandboxConfig {
         pod: PodIdentity { name: model.name().to_owned(), namespace: model.namespace().to_owned(), uid: model.uid().to_owned() },
         attempt,
@@ -327,13 +326,30 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         host_ports: host_ports(model),
         pid: mode(spec.host_pid, spec.share_process_namespace == Some(true)),
         ipc: mode(spec.host_ipc, true),
-        sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        sysctls: sysctls(model),
         cgroup_parent: resources::cgroup_parent(model),
         resources: Resources { pids_limit: cx.options.pod_max_pids, ..resources::pod(model) },
         runtime_handler: String::new(),
         labels: model.pod.metadata.labels.clone().unwrap_or_default(),
         annotations: model.pod.metadata.annotations.clone().unwrap_or_default(),
     }
+}
+
+/// Sysctls of the pod: its own, and before them those that containerd and Docker set in a network of the pod's own. A user other than
+/// root may listen on any port there and send echo requests, which takes a privilege from nobody.
+fn sysctls(model: &Model) -> BTreeMap<String, String> {
+    let spec = model.spec();
+    let mut all = BTreeMap::new();
+    if !model.host_network() {
+        all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        // Groups that a user namespace does not have cannot be named in it.
+        if spec.host_users != Some(false) {
+            all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        }
+    }
+    let own = spec.security_context.iter().flat_map(|security| security.sysctls.iter().flatten());
+    all.extend(own.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())));
+    all
 }
 
 /// Ports that the node forwards; on the host network the containers open them themselves.
@@ -351,4 +367,28 @@ pub fn host_ports(model: &Model) -> Vec<HostPort> {
         })
     });
     ports.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::testing;
+
+    /// Sysctls on a network of the pod's own: containerd's defaults since 2.0 (`enable_unprivileged_ports`, `enable_unprivileged_icmp`).
+    #[test]
+    fn who_is_not_root_may_listen_and_ping() {
+        let check = |mut spec: serde_json::Value, expected: &[(&str, &str)]| {
+            spec["containers"] = json!([{"name": "a", "image": "i"}]);
+            let found = sysctls(&testing::model(spec.clone()));
+            assert_eq!(found.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>(), expected, "{spec}");
+        };
+        let (port, groups) = ("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range");
+        check(json!({}), &[(port, "0"), (groups, "0 2147483647")]);
+        check(json!({"hostNetwork": true}), &[]);
+        check(json!({"hostUsers": false}), &[(port, "0")]);
+        let own = json!({"securityContext": {"sysctls": [{"name": port, "value": "1024"}, {"name": "net.core.somaxconn", "value": "9"}]}});
+        check(own, &[("net.core.somaxconn", "9"), (port, "1024"), (groups, "0 2147483647")]);
+    }
 }
