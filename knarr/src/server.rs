@@ -225,6 +225,13 @@ fn start_controllers(
         clock: controllers::Clock::system(),
     };
     controllers::run(&controllers, tasks, readiness.gate("controllers"));
+    if options.hollow_nodes > 0 {
+        let api = handle.api.clone();
+        let clients = Arc::new(move |node: &str| identity::node(&api, node));
+        let hollow =
+            hollow::Options { count: options.hollow_nodes, informers: informers.clone(), clients, version: apiserver::VERSION };
+        hollow::run(hollow, tasks, readiness.gate("hollow-nodes"));
+    }
     let scheduler =
         scheduler::Options { informers, client: identity::scheduler(&handle.api), name: "default-scheduler".to_owned() };
     scheduler::run(&scheduler, tasks, readiness.gate("scheduler"));

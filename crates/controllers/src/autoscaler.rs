@@ -96,7 +96,7 @@ impl Autoscaler {
         let message = "the HPA controller was able to get the target's current scale";
         turn.set(Condition::AbleToScale, true, "SucceededGetScale", message);
         let current = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
-        self.memory.lock().entry(key.clone()).or_default().begin(turn.now, current);
+        self.memory.lock().entry(key.clone()).or_default().begin(turn.passed, current);
         let unchanged = Outcome { current, desired: Some(current), rescaled: false };
         let min = spec.min_replicas.unwrap_or(1);
         let wish = if current == 0 && min != 0 {
@@ -123,7 +123,7 @@ impl Autoscaler {
                 turn.set(Condition::AbleToScale, true, "SucceededRescale", message);
                 let event = format!("New size: {}; reason: {}", wish.replicas, wish.reason);
                 turn.cx.events.about(turn.scaler, Type::Normal, "SuccessfulRescale", event);
-                self.memory.lock().entry(key.clone()).or_default().scaled(turn.now, current, wish.replicas);
+                self.memory.lock().entry(key.clone()).or_default().scaled(turn.passed, current, wish.replicas);
                 Some(Outcome { current, desired: Some(wish.replicas), rescaled: true })
             }
             Err(error) => {
@@ -170,7 +170,7 @@ impl Autoscaler {
         };
         let message = format!("the HPA was able to successfully calculate a replica count from {metric}");
         turn.set(Condition::ScalingActive, true, "ValidMetricFound", message);
-        let now = Now { at: turn.now, current, min, max: spec.max_replicas, behavior: spec.behavior.as_ref() };
+        let now = Now { at: turn.passed, current, min, max: spec.max_replicas, behavior: spec.behavior.as_ref() };
         let normalized = self.memory.lock().entry(key.clone()).or_default().normalize(now, proposed);
         turn.set(Condition::AbleToScale, true, normalized.stabilized.0, normalized.stabilized.1);
         let (limited, (reason, message)) = normalized.limited;

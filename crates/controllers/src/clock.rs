@@ -1,6 +1,7 @@
 //! The time of day, which a test can hold.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -30,7 +31,15 @@ impl Clock {
         }
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    /// Time that has passed since some moment. It goes on evenly while the time of day is set forward or back.
+    pub(crate) fn passed(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let held = self.held.as_ref().map(|held| Duration::try_from(held.lock().duration_since(Timestamp::UNIX_EPOCH)));
+        held.map_or_else(|| START.elapsed(), Result::unwrap_or_default)
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Timestamp {
         self.held.as_ref().map_or_else(Timestamp::now, |held| *held.lock())
     }
 }
@@ -49,7 +58,9 @@ mod tests {
         };
         let held = Clock::held(Timestamp::UNIX_EPOCH);
         assert_eq!(held.now(), Timestamp::UNIX_EPOCH);
+        let before = held.passed();
         check(&held, "2026-01-01T00:00:00Z", true);
+        assert_eq!(held.passed() - before, Duration::from_secs(1_767_225_600));
         check(&Clock::system(), "2026-01-01T00:00:00Z", false);
     }
 }

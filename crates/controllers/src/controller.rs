@@ -14,7 +14,7 @@ use crate::queue::Queue;
 ///
 /// `reconcile` gets a key, never an event: it reads the caches, decides by a pure function and applies the changes.
 /// It may be called at any time, any number of times.
-pub(crate) trait Controller: Send + Sync + Sized + 'static {
+pub trait Controller: Send + Sync + Sized + 'static {
     /// For logs and metrics.
     const NAME: &'static str;
     /// The service account in `kube-system` whose rights it has. Upstream's names, so that upstream's roles apply.
@@ -33,18 +33,18 @@ pub(crate) trait Controller: Send + Sync + Sized + 'static {
 
 /// What a controller works with.
 #[derive(Clone)]
-pub(crate) struct Cx {
+pub struct Cx {
     /// Writes with the controller's identity.
-    pub(crate) client: Client,
+    pub client: Client,
     /// Tells users.
-    pub(crate) events: Recorder,
+    pub events: Recorder,
     /// Tells the time.
-    pub(crate) clock: Clock,
+    pub clock: Clock,
 }
 
 /// What follows a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Nothing, until something changes.
     Done,
     /// Another look after this time.
@@ -57,23 +57,25 @@ impl Action {
     pub(crate) const UNSEEN: Self = Self::After(Duration::from_secs(30));
 
     /// Another look after `delay`, if there is one.
-    pub(crate) fn after(delay: Option<Duration>) -> Self {
+    pub fn after(delay: Option<Duration>) -> Self {
         delay.map_or(Action::Done, Action::After)
     }
 }
 
 /// Why a reconciliation did not finish.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// What the API answered, or why it did not.
     #[error("{}", client::why(.0))]
     Api(#[from] kube::Error),
+    /// Anything else.
     #[error("{0}")]
     Other(String),
 }
 
 impl Error {
     /// The HTTP status of the API's answer, if there was one.
-    pub(crate) fn code(&self) -> Option<u16> {
+    pub fn code(&self) -> Option<u16> {
         match self {
             Error::Api(kube::Error::Api(status)) => Some(status.code),
             _ => None,
@@ -82,7 +84,7 @@ impl Error {
 }
 
 /// Something that makes a controller look at keys.
-pub(crate) struct Source {
+pub struct Source {
     /// Resolves when the source has delivered what was there at the start.
     pub(crate) synced: BoxFuture<'static, ()>,
     /// Puts keys into the queue, for ever.
@@ -91,7 +93,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// The objects of an informer, each by its own key.
-    pub(crate) fn own<K: client::Object>(informer: &Informer<K>) -> Self {
+    pub fn own<K: client::Object>(informer: &Informer<K>) -> Self {
         Self::mapped(informer, |change, queue| queue.add(change.key.clone()))
     }
 
@@ -101,8 +103,17 @@ impl Source {
         Self { synced: Box::pin(async move { informer.synced().await }), feed: Box::new(|_| Box::pin(std::future::pending())) }
     }
 
+    /// These keys, once.
+    pub fn once(keys: Vec<Key>) -> Self {
+        let feed = move |queue: Queue| {
+            keys.into_iter().for_each(|key| queue.add(key));
+            Box::pin(std::future::pending()) as BoxFuture<'static, ()>
+        };
+        Self { synced: Box::pin(std::future::ready(())), feed: Box::new(feed) }
+    }
+
     /// The changes of an informer; `map` adds the keys that each concerns.
-    pub(crate) fn mapped<K: client::Object>(informer: &Informer<K>, map: impl Fn(&Change<K>, &Queue) + Send + 'static) -> Self {
+    pub fn mapped<K: client::Object>(informer: &Informer<K>, map: impl Fn(&Change<K>, &Queue) + Send + 'static) -> Self {
         let mut changes = informer.changes();
         let informer = informer.clone();
         Self {

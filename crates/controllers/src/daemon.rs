@@ -59,6 +59,7 @@ impl DaemonSets {
 impl Controller for DaemonSets {
     const NAME: &'static str = "daemonset";
     const ACCOUNT: &'static str = "daemon-set-controller";
+    const RETRY_MAX: Duration = crate::queue::PODS_RETRY_MAX;
 
     fn sources(&self) -> Vec<Source> {
         let owners = self.sets.clone();

@@ -81,7 +81,7 @@ fn is_foreign(job: &Job) -> bool {
 impl Controller for Jobs {
     const NAME: &'static str = "job";
     const ACCOUNT: &'static str = "job-controller";
-    const RETRY_MAX: Duration = Duration::from_secs(60);
+    const RETRY_MAX: Duration = crate::queue::PODS_RETRY_MAX;
 
     fn sources(&self) -> Vec<Source> {
         let jobs = self.jobs.clone();

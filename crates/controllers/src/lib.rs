@@ -60,12 +60,14 @@ use certificates::approving::Approver;
 use certificates::cleaning::Cleaner;
 use certificates::signing::Signing;
 pub use clock::Clock;
-use controller::{Controller, Cx};
+pub use controller::{Action, Controller, Cx, Error, Source};
 use garbage::GarbageCollector;
 pub use local_path::{DIRECTORY as LOCAL_VOLUMES, PROVISIONER as LOCAL_PROVISIONER};
 use node_lifecycle::NodeLifecycle;
+pub use pod_cidrs::HOLLOW;
 use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
+pub use queue::Queue;
 use resource_quota::ResourceQuotas;
 use services::balancer::Balancers;
 use services::endpoints::EndpointsOfServices;
@@ -74,6 +76,7 @@ use services::mirroring::Mirroring;
 use services::ranges;
 use token_cleaner::TokenCleaner;
 use ttl_after_finished::TtlAfterFinished;
+pub use worker::start;
 
 /// What the controllers need from the composition.
 #[derive(Clone)]

@@ -12,12 +12,13 @@ use std::time::Duration;
 use client::events::Type;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use client::kube::{self, Api};
-use client::{Index, Informer, Informers, Key};
+use client::{Change, Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::{meta, pods};
@@ -31,10 +32,50 @@ pub(crate) struct NodeLifecycle {
     leases: Informer<Lease>,
     pods: Informer<Pod>,
     by_node: Index<Pod>,
-    /// Pods of a node are judged from this long after the start: nodes get the chance to report first.
-    started: tokio::time::Instant,
+    heard: Heard,
     /// When each NoExecute taint of a node was first seen. Only we ourselves write the time into taints.
     seen: Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>,
+}
+
+/// When each node was heard of last, as this process saw it come: what a node's own clock shows may be another time. What was there
+/// before counts from when it was seen first, so that all nodes get the chance to report.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Heard {
+    /// Takes a change of the lease of a node, which is there or not.
+    fn lease(&self, change: &Change<Lease>, exists: bool, now: Instant) {
+        match &change.new {
+            Some(lease) if change.old.as_ref().map(renewed) != Some(renewed(lease)) => self.note(&change.key, now),
+            None if !exists => drop(self.0.lock().remove(&change.key.name)),
+            _ => {}
+        }
+    }
+
+    /// Takes a change of a node.
+    fn node(&self, change: &Change<Node>, now: Instant) {
+        match &change.new {
+            None => drop(self.0.lock().remove(&change.key.name)),
+            Some(node) if change.old.as_deref().map(plan::heartbeat) != Some(plan::heartbeat(node)) => {
+                self.note(&change.key, now)
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&self, node: &Key, now: Instant) {
+        self.0.lock().insert(node.name.clone(), now);
+    }
+
+    /// For how long the node has been silent.
+    fn silence(&self, node: &str, now: Instant) -> Duration {
+        self.0.lock().get(node).map_or(Duration::ZERO, |heard| now.duration_since(*heard))
+    }
+}
+
+/// When the holder of a lease says that it renewed it.
+fn renewed(lease: &Arc<Lease>) -> Option<Timestamp> {
+    lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
 }
 
 impl NodeLifecycle {
@@ -45,7 +86,7 @@ impl NodeLifecycle {
             leases: informers.of(),
             by_node: pods::by_node(&pods),
             pods,
-            started: tokio::time::Instant::now(),
+            heard: Heard::default(),
             seen: Mutex::default(),
         }
     }
@@ -57,12 +98,16 @@ impl Controller for NodeLifecycle {
     const CONCURRENCY: usize = 8;
 
     fn sources(&self) -> Vec<Source> {
-        let nodes = self.nodes.clone();
+        let (nodes, heard) = (self.nodes.clone(), self.heard.clone());
         // A node that renews its lease needs no look: the timer of the last look finds the renewal. Only one that came
         // back from silence does.
         let of_leases = Source::mapped(&self.leases, move |change, queue| {
+            if change.key.ns() != LEASES {
+                return;
+            }
+            heard.lease(change, nodes.get(None, &change.key.name).is_some(), Instant::now());
             let silent = |node: Arc<Node>| plan::condition(&node, "Ready").is_some_and(|ready| ready.status == "Unknown");
-            if change.key.ns() == LEASES && nodes.get(None, &change.key.name).is_some_and(silent) {
+            if nodes.get(None, &change.key.name).is_some_and(silent) {
                 queue.add(Key::cluster(&change.key.name));
             }
         });
@@ -78,8 +123,9 @@ impl Controller for NodeLifecycle {
                 queue.add(Key::cluster(now));
             }
         });
-        let nodes = self.nodes.clone();
+        let (nodes, heard) = (self.nodes.clone(), self.heard.clone());
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
+            heard.node(change, Instant::now());
             queue.add(change.key.clone());
             // Whether any node is ready decides what becomes of the others.
             let ready = |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| plan::is_ready(node));
@@ -97,7 +143,8 @@ impl Controller for NodeLifecycle {
             return Ok(Action::Done);
         };
         let now = Timestamp::now();
-        let silence = self.silence(&node, now);
+        let silence =
+            plan::grace(&node).checked_sub(self.heard.silence(&key.name, Instant::now())).filter(|left| !left.is_zero());
         if silence.is_none()
             && let Some(conditions) = plan::unknown_conditions(&node, now)
         {
@@ -123,18 +170,6 @@ impl Controller for NodeLifecycle {
 }
 
 impl NodeLifecycle {
-    /// How long until the node has been silent too long. None when it has.
-    fn silence(&self, node: &Node, now: Timestamp) -> Option<Duration> {
-        let lease = self.leases.get(Some(LEASES), meta::name(node));
-        let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
-        let grace = plan::grace(node);
-        let since = plan::reported(node, renewed);
-        let age = Duration::from_millis(u64::try_from(now.as_millisecond() - since.as_millisecond()).unwrap_or(0));
-        // After a pause of the whole cluster nobody has reported: count from our own start at the earliest.
-        let age = age.min(self.started.elapsed());
-        grace.checked_sub(age).filter(|left| !left.is_zero())
-    }
-
     async fn mark_silent(
         &self,
         cx: &Cx,

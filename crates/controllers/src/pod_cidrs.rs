@@ -12,6 +12,9 @@ use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 
+/// The label of nodes whose pods are in no network.
+pub const HOLLOW: &str = "knarr.io/hollow";
+
 /// Prefix lengths of what a node gets.
 const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
@@ -59,7 +62,8 @@ impl Controller for PodCidrs {
             self.given.lock().remove(&key.name);
             return Ok(Action::Done);
         };
-        if self.cluster.is_empty() {
+        let hollow = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(HOLLOW));
+        if self.cluster.is_empty() || hollow {
             return Ok(Action::Done);
         }
         if !cidrs(&node).is_empty() {
@@ -116,11 +120,15 @@ mod tests {
     #[tokio::test]
     async fn every_node_gets_its_own() {
         let world = World::new();
+        world.fake.put::<Node>(&object(json!({"metadata": {"name": "0", "labels": {HOLLOW: "true"}}, "spec": {}})));
         for name in ["a", "b", "c"] {
             world.fake.put::<Node>(&object(json!({"metadata": {"name": name}, "spec": {}})));
         }
         world.start(&["node-ipam"]);
+        // One after the other, the last one last; the hollow one is in no network.
+        let has = |node: &Node, name: &str| node.metadata.name.as_deref() == Some(name) && !cidrs(node).is_empty();
+        world.fake.until::<Node>(|nodes| nodes.iter().any(|node| has(node, "c"))).await;
         let distinct = |nodes: &[Node]| nodes.iter().flat_map(cidrs).collect::<HashSet<_>>().len();
-        world.fake.until::<Node>(|nodes| distinct(nodes) == 6).await;
+        world.fake.until::<Node>(|nodes| distinct(nodes) == 6 && !nodes.iter().any(|node| has(node, "0"))).await;
     }
 }

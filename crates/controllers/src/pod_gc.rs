@@ -7,7 +7,7 @@ use std::sync::Arc;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use client::kube::{self, Api};
 use client::{Index, Informer, Informers, Key};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
@@ -117,29 +117,39 @@ async fn remove_all(cx: &Cx, pods: impl IntoIterator<Item = Arc<Pod>>, why: Opti
     Ok(())
 }
 
-/// Removes a pod at once. One that has not finished is marked as failed first, so that its owner sees what became of it.
+/// Removes a pod at once. One that has not finished is marked as failed first, so that its owner sees what became of it: a Job lets no
+/// pod go that it has not counted, and counts none that has not ended.
 async fn remove(cx: &Cx, pod: &Pod, why: Option<&str>) -> Result<(), Error> {
     let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
     let name = meta::name(pod);
-    if let Some(why) = why.filter(|_| !pods::is_finished(pod)) {
-        let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-        conditions.push(k8s_openapi::api::core::v1::PodCondition {
-            type_: "DisruptionTarget".to_owned(),
-            status: "True".to_owned(),
-            reason: Some("DeletionByPodGC".to_owned()),
-            message: Some(why.to_owned()),
-            last_transition_time: Some(meta::whole_seconds(jiff::Timestamp::now())),
-            observed_generation: pod.metadata.generation,
-            ..Default::default()
-        });
-        let patch = json!({"metadata": {"uid": meta::uid(pod)}, "status": {"phase": "Failed", "conditions": conditions}});
+    if !pods::is_finished(pod) {
+        let mut status = json!({"phase": "Failed"});
+        if let Some(why) = why {
+            status["conditions"] = json!(disrupted(pod, why));
+        }
+        let patch = json!({"metadata": {"uid": meta::uid(pod)}, "status": status});
         forgive(api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
     }
     let uid = pod.metadata.uid.clone();
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     let params = at_once.preconditions(Preconditions { uid, resource_version: None });
     forgive(api.delete(name, &params).await.map(|_| ()))
+}
+
+/// The conditions of a pod that goes for the sake of the cluster.
+fn disrupted(pod: &Pod, why: &str) -> Vec<PodCondition> {
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("DeletionByPodGC".to_owned()),
+        message: Some(why.to_owned()),
+        last_transition_time: Some(meta::whole_seconds(jiff::Timestamp::now())),
+        observed_generation: pod.metadata.generation,
+        ..Default::default()
+    });
+    conditions
 }
 
 /// Gone, or another of the same name: what is wanted.
@@ -167,5 +177,18 @@ mod tests {
         }
         world.start(&["pod-garbage-collector"]);
         world.fake.until::<Pod>(|pods| pods.len() == 1 && meta::name(&pods[0]) == "waits").await;
+    }
+
+    /// A Job holds its pods until it has counted them.
+    #[tokio::test]
+    async fn what_never_had_a_node_has_failed() {
+        let world = World::new();
+        world.fake.put::<Pod>(&object(json!({
+            "metadata": {"namespace": "a", "name": "p", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "finalizers": ["batch.kubernetes.io/job-tracking"]},
+            "spec": {"containers": []}, "status": {"phase": "Pending"},
+        })));
+        world.start(&["pod-garbage-collector"]);
+        world.fake.until::<Pod>(|pods| pods::phase(&pods[0]) == "Failed").await;
     }
 }

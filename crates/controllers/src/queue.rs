@@ -18,6 +18,10 @@ const RETRY_MIN: Duration = Duration::from_millis(5);
 /// The longest back-off of client-go's controllers that say nothing else.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1000);
 
+/// The same for controllers that make pods: what a quota refuses is asked for again at last after this time, since nothing tells them
+/// that there is room.
+pub(crate) const PODS_RETRY_MAX: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct State {
     /// Keys, and since when they wait here.
@@ -33,7 +37,7 @@ struct State {
 
 /// Cheap to clone. One consumer.
 #[derive(Clone)]
-pub(crate) struct Queue {
+pub struct Queue {
     state: Arc<Mutex<State>>,
     meter: Arc<Meter>,
     wake: Arc<Notify>,
@@ -83,7 +87,7 @@ impl Queue {
     }
 
     /// Adds a key now.
-    pub(crate) fn add(&self, key: Key) {
+    pub fn add(&self, key: Key) {
         let mut state = self.state.lock();
         self.meter.adds.inc_by(u64::from(state.add(key)));
         self.tell_depth(&state);
@@ -92,7 +96,7 @@ impl Queue {
     }
 
     /// Adds a key after `delay`. Of several delays the earliest counts.
-    pub(crate) fn add_after(&self, key: Key, delay: Duration) {
+    pub fn add_after(&self, key: Key, delay: Duration) {
         self.state.lock().delay(key, Instant::now() + delay);
         self.wake.notify_one();
     }
@@ -198,10 +202,11 @@ mod tests {
     #[tokio::test]
     async fn delays_and_retries() {
         let (queue, a, b) = (Queue::new("test", RETRY_MAX), Key::cluster("a"), Key::cluster("b"));
+        // Before anything is added: the machine may be busy.
+        let start = Instant::now();
         queue.add_after(a.clone(), Duration::from_secs(60));
         queue.add_after(b.clone(), Duration::from_millis(20));
         queue.add_after(a.clone(), Duration::from_millis(10));
-        let start = Instant::now();
         assert_eq!(queue.next().await, a);
         assert_eq!(queue.next().await, b);
         assert!(start.elapsed() >= Duration::from_millis(20));

@@ -37,6 +37,7 @@ impl<K: Replicated> Replicas<K> {
 impl<K: Replicated> Controller for Replicas<K> {
     const NAME: &'static str = K::NAME;
     const ACCOUNT: &'static str = K::ACCOUNT;
+    const RETRY_MAX: std::time::Duration = crate::queue::PODS_RETRY_MAX;
 
     fn sources(&self) -> Vec<Source> {
         let owners = self.owners.clone();

@@ -56,6 +56,7 @@ impl StatefulSets {
 impl Controller for StatefulSets {
     const NAME: &'static str = "statefulset";
     const ACCOUNT: &'static str = "statefulset-controller";
+    const RETRY_MAX: std::time::Duration = crate::queue::PODS_RETRY_MAX;
 
     fn sources(&self) -> Vec<Source> {
         let owners = self.sets.clone();

@@ -1,15 +1,16 @@
 //! The one loop that runs every controller.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::LazyLock;
 
 use base::readiness::Part;
 use base::tasks::{OnFailure, Tasks};
 use client::Key;
-use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,7 +30,7 @@ static RECONCILIATIONS: LazyLock<Family<ResultLabels, Counter>> = LazyLock::new(
 });
 
 /// Runs `controller` under `tasks`; `ready` hears when its caches are complete.
-pub(crate) fn start<C: Controller>(controller: C, cx: Cx, tasks: &Tasks, ready: Part) {
+pub fn start<C: Controller>(controller: C, cx: Cx, tasks: &Tasks, ready: Part) {
     let run = run(controller, cx, ready);
     tasks.spawn_until_cancelled(format!("controller {}", C::NAME), OnFailure::Shutdown, run);
 }
@@ -62,7 +63,9 @@ async fn work<C: Controller>(controller: Arc<C>, cx: Cx, queue: Queue) {
 }
 
 async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key) {
-    let result = controller.reconcile(cx, &key).await;
+    // A panic costs a retry of this key, and neither the other keys nor the process: the next look begins anew, from the caches.
+    let looked = AssertUnwindSafe(controller.reconcile(cx, &key)).catch_unwind().await;
+    let result = looked.unwrap_or_else(|panic| Err(Error::Other(format!("panic: {}", told(&*panic)))));
     let label = if result.is_ok() { "success" } else { "error" };
     RECONCILIATIONS.get_or_create(&ResultLabels { controller: C::NAME, result: label }).inc();
     match result {
@@ -80,10 +83,64 @@ async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key
     queue.done(&key);
 }
 
+/// What a panic said.
+fn told(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
+}
+
 /// Conflicts and vanished objects are how optimistic writers live; the rest deserves attention.
 fn log(controller: &str, key: &Key, error: &Error) {
     match error.code() {
         Some(404 | 409) => tracing::debug!(controller, %key, %error, "again"),
         _ => tracing::warn!(controller, %key, %error, "reconciliation failed, again later"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use base::readiness::Readiness;
+    use client::events::Recorder;
+    use client::fake::Fake;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::Clock;
+
+    /// Panics at its first look at "bad".
+    struct Panics {
+        looks: AtomicU32,
+        good: Arc<Notify>,
+    }
+
+    impl Controller for Panics {
+        const NAME: &'static str = "panics";
+        const ACCOUNT: &'static str = "panics";
+
+        fn sources(&self) -> Vec<Source> {
+            vec![Source::once(vec![Key::cluster("bad")])]
+        }
+
+        async fn reconcile(&self, _: &Cx, _: &Key) -> Result<Action, Error> {
+            assert!(self.looks.fetch_add(1, Ordering::Relaxed) > 0, "the first look");
+            self.good.notify_one();
+            Ok(Action::Done)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_retry() {
+        let (tasks, mut failures) = Tasks::root();
+        let client = Fake::default().client();
+        let cx = Cx { events: Recorder::new(client.clone(), "panics", "", &tasks), client, clock: Clock::system() };
+        let good = Arc::new(Notify::new());
+        let part = Readiness::default().gate("controllers").parts(["panics"]).remove(0);
+        start(Panics { looks: AtomicU32::new(0), good: good.clone() }, cx, &tasks, part);
+        tokio::select! {
+            () = good.notified() => {}
+            failure = failures.recv() => panic!("{failure:?}"),
+        }
     }
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use apimachinery::labels::Selector;
 use k8s_openapi::api::core::v1::Node;
 
+use crate::budgets::Budgets;
 use crate::groups::Groups;
 use crate::nominations::Nominations;
 use crate::pod::PodInfo;
 use crate::selectors::Labels;
 use crate::tallies::{Tallies, Tally};
+use crate::terms::{Namespaces, Terms};
 use crate::volumes::Volumes;
 pub(crate) use node::NodeInfo;
 
@@ -27,16 +29,15 @@ pub(crate) struct Cluster {
     by_name: HashMap<String, usize>,
     /// Node name by the pod's uid.
     placed: HashMap<String, String>,
-    pub(crate) namespaces: HashMap<String, Labels>,
+    namespaces: Namespaces,
     /// How many nodes have an image.
     pub(crate) image_nodes: HashMap<String, usize>,
-    /// Pods that have terms about other pods. While zero, nobody needs to look.
-    pub(crate) with_affinity: usize,
-    pub(crate) with_anti_affinity: usize,
     pub(crate) groups: Groups,
     pub(crate) nominations: Nominations,
     pub(crate) volumes: Volumes,
     tallies: Tallies,
+    pub(crate) terms: Terms,
+    pub(crate) budgets: Budgets,
 }
 
 impl Cluster {
@@ -63,8 +64,21 @@ impl Cluster {
         self.by_name.get(name).map(|slot| &self.nodes[*slot]).filter(|node| node.present)
     }
 
-    pub(crate) fn namespace_labels(&self, name: &str) -> Option<&Labels> {
-        self.namespaces.get(name)
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// A namespace has these labels, or is gone. Whether that is news.
+    pub(crate) fn set_namespace(&mut self, name: &str, labels: Option<Labels>) -> bool {
+        let before = match labels.clone() {
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
+            None => self.namespaces.remove(name),
+        };
+        if before == labels {
+            return false;
+        }
+        self.terms.namespaces_changed();
+        true
     }
 
     /// What selects the pods that `pod` should spread from.
@@ -81,6 +95,7 @@ impl Cluster {
         for one in &pod.spread {
             self.tallies.prepare(namespace, &one.selector, &[&one.key], &self.nodes);
         }
+        self.terms.prepare(pod, &self.nodes, &self.namespaces);
     }
 
     /// What `selector` counts in a namespace, if that was prepared.
@@ -108,8 +123,12 @@ impl Cluster {
         let slot = self.slot(node.metadata.name.as_deref().unwrap_or_default());
         self.count_images(slot, false);
         let same = self.nodes[slot].present && self.nodes[slot].labels == node.metadata.labels;
+        if !same {
+            self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
+        }
         self.nodes[slot].update(node);
         if !same {
+            self.terms.node_moved(&self.nodes[slot], 1, &self.namespaces);
             self.tallies.nodes_changed();
         }
         self.count_images(slot, true);
@@ -120,6 +139,7 @@ impl Cluster {
         self.count_images(slot, false);
         self.image_nodes.retain(|_, count| *count > 0);
         self.nodes[slot].images.clear();
+        self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
         self.nodes[slot].present = false;
         self.tallies.nodes_changed();
         self.drop_if_empty(slot);
@@ -141,10 +161,9 @@ impl Cluster {
     pub(crate) fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove_pod(pod.uid());
         self.placed.insert(pod.uid().to_owned(), node.to_owned());
-        self.with_affinity += usize::from(pod.has_affinity());
-        self.with_anti_affinity += usize::from(!pod.anti_affinity.required.is_empty());
         let slot = self.slot(node);
         self.tallies.moved(&pod, &self.nodes[slot], 1);
+        self.terms.moved(&pod, &self.nodes[slot], 1, &self.namespaces);
         self.nodes[slot].add(pod);
     }
 
@@ -153,8 +172,7 @@ impl Cluster {
         let Some(slot) = self.placed.remove(uid).and_then(|node| self.by_name.get(&node).copied()) else { return false };
         if let Some(pod) = self.nodes[slot].remove(uid) {
             self.tallies.moved(&pod, &self.nodes[slot], -1);
-            self.with_affinity -= usize::from(pod.has_affinity());
-            self.with_anti_affinity -= usize::from(!pod.anti_affinity.required.is_empty());
+            self.terms.moved(&pod, &self.nodes[slot], -1, &self.namespaces);
         }
         self.drop_if_empty(slot);
         true

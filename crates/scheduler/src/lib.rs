@@ -6,6 +6,7 @@
 //! One that is more important than others makes room ([`preemption`]).
 
 mod api;
+mod budgets;
 mod cluster;
 mod cycle;
 mod filtering;
@@ -21,6 +22,7 @@ mod resources;
 mod selectors;
 mod service;
 mod tallies;
+mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -126,12 +126,6 @@ impl PodInfo {
         let selector = self.pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
         self.node_terms.is_some() || selector.is_some_and(|selector| !selector.is_empty())
     }
-
-    /// Whether other pods must be looked at for the sake of this one.
-    pub(crate) fn has_affinity(&self) -> bool {
-        let any = |terms: &PodTerms| !terms.required.is_empty() || !terms.preferred.is_empty();
-        any(&self.affinity) || any(&self.anti_affinity)
-    }
 }
 
 pub(crate) fn node_of(pod: &Pod) -> &str {

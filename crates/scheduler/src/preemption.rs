@@ -27,6 +27,8 @@ pub(crate) struct Preemption {
     pub(crate) node: String,
     /// The most important first.
     pub(crate) victims: Vec<Arc<PodInfo>>,
+    /// How many of them a disruption budget holds.
+    held: usize,
 }
 
 /// Why nothing can be done, in upstream's words.
@@ -50,7 +52,7 @@ pub(crate) fn preempt(pod: &PodInfo, cluster: &mut Cluster, error: &FitError, of
     for index in 0..nodes.len() {
         let node = &nodes[(index + offset) % nodes.len()];
         match victims(pod, cluster, node) {
-            Ok(victims) => found.push(Preemption { node: node.clone(), victims }),
+            Ok((victims, held)) => found.push(Preemption { node: node.clone(), victims, held }),
             Err(reasons) => refused.because(reasons.into_iter(), 1),
         }
         if found.len() >= enough {
@@ -79,8 +81,9 @@ fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some() && disrupted.any(|one| one.reason.as_deref() == Some(REASON))
 }
 
-/// The pods that must leave `name` for `pod`, at least one; the reasons if even all of lower priority are not enough.
-fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Vec<Arc<PodInfo>>, Vec<Reason>> {
+/// The pods that must leave `name` for `pod`, at least one, and how many of them a budget holds; the reasons if even all of lower
+/// priority are not enough. Those that a budget holds are put back first.
+fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<(Vec<Arc<PodInfo>>, usize), Vec<Reason>> {
     let there = cluster.node(name).map(|node| node.pods.clone()).unwrap_or_default();
     let mut lower: Vec<Arc<PodInfo>> = there.into_iter().filter(|other| other.priority < pod.priority).collect();
     let rank = |other: &Arc<PodInfo>| (Reverse(other.priority), started(other));
@@ -91,13 +94,16 @@ fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Vec<Arc<P
     let mut reasons = Vec::new();
     let mut victims = Vec::new();
     let enough = !lower.is_empty() && fits(pod, cluster, name, &mut reasons);
-    for other in &lower {
+    let (held, free) = cluster.budgets.divide(&lower);
+    for other in held.iter().chain(&free) {
         cluster.place(other.clone(), name);
         if enough && !fits(pod, cluster, name, &mut Vec::new()) {
             cluster.remove_pod(other.uid());
             victims.push(other.clone());
         }
     }
+    let held = victims.iter().filter(|victim| held.iter().any(|one| one.uid() == victim.uid())).count();
+    victims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.uid().cmp(b.uid())));
     for victim in &victims {
         cluster.place(victim.clone(), name);
     }
@@ -105,7 +111,7 @@ fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Vec<Arc<P
         let nobody = || vec![Reason::Borrowed("No preemption victims found for incoming pod")];
         return Err(if reasons.is_empty() { nobody() } else { reasons });
     }
-    Ok(victims)
+    Ok((victims, held))
 }
 
 fn fits(pod: &PodInfo, cluster: &Cluster, name: &str, reasons: &mut Vec<Reason>) -> bool {
@@ -119,13 +125,13 @@ fn started(pod: &PodInfo) -> Timestamp {
     time.map_or(Timestamp::MAX, |time| time.0)
 }
 
-/// Orders preemptions: the highest priority among the victims, the sum of their priorities (none below zero), their
+/// Orders preemptions: how many victims a budget holds, the highest priority among the victims, the sum of their priorities (none below zero), their
 /// number, and last how long the most important have been running.
-fn harm(one: &Preemption) -> (i32, i64, usize, Reverse<Timestamp>) {
+fn harm(one: &Preemption) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
     let highest = one.victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
     let sum = one.victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
     let earliest = one.victims.iter().filter(|pod| pod.priority == highest).map(|pod| started(pod)).min();
-    (highest, sum, one.victims.len(), Reverse(earliest.unwrap_or(Timestamp::MAX)))
+    (one.held, highest, sum, one.victims.len(), Reverse(earliest.unwrap_or(Timestamp::MAX)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 pub(crate) use pods::nodes::Labels;
 
 /// A pod (anti-)affinity term.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PodTerm {
     namespaces: Vec<String>,
     namespace_selector: Option<Selector>,

@@ -14,6 +14,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ReplicationController, Service,
 };
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use pods::resources::is_resizing;
 use tokio::time::Instant;
@@ -45,6 +46,7 @@ struct Sources {
     claims: Changes<PersistentVolumeClaim>,
     volumes: Changes<PersistentVolume>,
     classes: Changes<StorageClass>,
+    budgets: Changes<PodDisruptionBudget>,
 }
 
 impl Sources {
@@ -60,6 +62,7 @@ impl Sources {
             claims: informers.of().changes(),
             volumes: informers.of().changes(),
             classes: informers.of().changes(),
+            budgets: informers.of().changes(),
         };
         informers.of::<Pod>().synced().await;
         informers.of::<Node>().synced().await;
@@ -67,6 +70,7 @@ impl Sources {
         informers.of::<PersistentVolumeClaim>().synced().await;
         informers.of::<PersistentVolume>().synced().await;
         informers.of::<StorageClass>().synced().await;
+        informers.of::<PodDisruptionBudget>().synced().await;
         sources
     }
 }
@@ -121,6 +125,7 @@ impl Scheduler {
                     let labels = owner.spec.as_ref()?.selector.as_ref()?;
                     Some(Selector::from_set(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
                 }),
+                change = sources.budgets.next() => self.cluster.budgets.changed(&change),
                 _ = sources.claims.next() => self.queue.happened(Event::Volume),
                 _ = sources.volumes.next() => self.queue.happened(Event::Volume),
                 _ = sources.classes.next() => self.queue.happened(Event::Volume),
@@ -145,17 +150,9 @@ impl Scheduler {
     }
 
     fn namespace_changed(&mut self, change: &Change<Namespace>) {
-        let name = &change.key.name;
-        match &change.new {
-            None => {
-                self.cluster.namespaces.remove(name);
-            }
-            Some(namespace) => {
-                let labels = namespace.metadata.labels.clone();
-                if self.cluster.namespaces.insert(name.clone(), labels.clone()) != Some(labels) {
-                    self.queue.happened(Event::Namespace);
-                }
-            }
+        let labels = change.new.as_ref().map(|namespace| namespace.metadata.labels.clone());
+        if self.cluster.set_namespace(&change.key.name, labels) && change.new.is_some() {
+            self.queue.happened(Event::Namespace);
         }
     }
 
@@ -302,7 +299,7 @@ impl Scheduler {
         self.writes.extend(self.api.report(pod, message, self.cluster.nominations.node_of(pod.uid())));
     }
 
-    fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims }: Preemption) {
+    fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) {
         tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
         metrics::preempted(victims.len());
         for victim in victims.iter().filter(|victim| victim.pod.metadata.deletion_timestamp.is_none()) {

@@ -52,6 +52,8 @@ impl Auditor {
             audit.take(&event);
         }
         drop(audit);
+        // A new server has to settle, too: it begins with no memory of its own.
+        self.0.lock().active = machine::millis();
         engine.subscribe(self.clone());
     }
 
@@ -91,9 +93,14 @@ impl Auditor {
 
     /// The objects of a resource, such as `/registry/apps/deployments/`, by key.
     pub(crate) fn objects(&self, prefix: &str) -> Vec<Value> {
+        self.find(prefix, |object| Some(object.clone()))
+    }
+
+    /// What `of` finds in the objects of a resource, without copies of these.
+    pub(crate) fn find<T>(&self, prefix: &str, of: impl Fn(&Value) -> Option<T>) -> Vec<T> {
         let audit = self.0.lock();
         let from = audit.objects.range(prefix.to_owned()..);
-        from.take_while(|(key, _)| key.starts_with(prefix)).map(|(_, object)| object.clone()).collect()
+        from.take_while(|(key, _)| key.starts_with(prefix)).filter_map(|(_, object)| of(object)).collect()
     }
 
     /// All objects with their keys.

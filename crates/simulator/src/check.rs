@@ -1,17 +1,21 @@
 //! What must hold when a cluster has settled.
 
 mod others;
+mod scalers;
 mod sets;
+mod volumes;
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::audit::Auditor;
+use crate::kubelets::Kubelets;
 
 /// The objects of the cluster, for the checks.
 pub(crate) struct Cluster<'a> {
     auditor: &'a Auditor,
+    kubelets: &'a Kubelets,
 }
 
 impl Cluster<'_> {
@@ -53,8 +57,8 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 /// Checks everything.
-pub(crate) fn all(auditor: &Auditor) {
-    let cluster = Cluster { auditor };
+pub(crate) fn all(auditor: &Auditor, kubelets: &Kubelets) {
+    let cluster = Cluster { auditor, kubelets };
     nothing_is_left(&cluster);
     every_pod_has_its_place(&cluster);
     sets::deployments(&cluster);
@@ -64,6 +68,12 @@ pub(crate) fn all(auditor: &Auditor) {
     others::jobs(&cluster);
     others::services(&cluster);
     others::budgets(&cluster);
+    others::cron_jobs(&cluster);
+    scalers::autoscalers(&cluster);
+    scalers::quotas(&cluster);
+    volumes::bound(&cluster);
+    volumes::claims_of_sets(&cluster);
+    volumes::directories(&cluster);
 }
 
 /// Nothing waits for its end, and what is owned has an owner.
@@ -72,7 +82,9 @@ fn nothing_is_left(cluster: &Cluster<'_>) {
     let uids: BTreeSet<&str> = all.iter().filter_map(|(_, object)| object["metadata"]["uid"].as_str()).collect();
     for (_, object) in &all {
         let meta = &object["metadata"];
-        cluster.expect(meta.get("deletionTimestamp").is_none(), || {
+        // A volume goes when its claim has gone.
+        let claimed = object["kind"] == "PersistentVolume" && object["status"]["phase"] == "Bound";
+        cluster.expect(claimed || meta.get("deletionTimestamp").is_none(), || {
             format!("{} is still being deleted, finalizers {}", name(object), meta["finalizers"])
         });
         let owners = || meta["ownerReferences"].as_array().into_iter().flatten();

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::ask::{ask, code};
 use crate::audit::Auditor;
+use crate::kubelets::VOLUMES;
 use crate::network::Network;
 use crate::random::Random;
 
@@ -82,6 +83,8 @@ pub(crate) struct Node {
 struct Kubelet {
     node: String,
     index: u8,
+    /// What its clock is ahead of the server's by, as its leases show, in seconds.
+    ahead: i64,
     client: Client,
     auditor: Arc<Auditor>,
     running: Running,
@@ -98,9 +101,11 @@ impl Node {
     pub(crate) fn start(self, tasks: &Tasks) {
         let user = user(format!("system:node:{}", self.name), vec!["system:nodes".to_owned()]);
         let client = self.network.client(user, "kubelet", &self.name);
-        let kubelet = Kubelet { node: self.name, index: self.index, client, auditor: self.auditor, running: self.running };
+        let mut random = self.random;
+        let ahead = *random.pick(&[0, 0, 0, -90, 90, 4000]);
+        let kubelet = Kubelet { node: self.name, index: self.index, ahead, client, auditor: self.auditor, running: self.running };
         let (lease, registered) = (kubelet.clone(), kubelet.clone());
-        let (tasks_of_pods, random) = (tasks.clone(), self.random);
+        let tasks_of_pods = tasks.clone();
         tasks.spawn_until_cancelled("hollow node", OnFailure::Shutdown, async move {
             registered.register().await;
             kubelet.follow(random, &tasks_of_pods).await
@@ -114,7 +119,7 @@ impl Kubelet {
         let conditions = conditions();
         let resources = json!({"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "20Gi"});
         let node = json!({"apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": self.node, "labels": {"kubernetes.io/hostname": self.node, "kubernetes.io/os": "linux"}},
+            "metadata": {"name": self.node, "annotations": {VOLUMES.0: VOLUMES.1}, "labels": {"kubernetes.io/hostname": self.node, "kubernetes.io/os": "linux"}},
             "status": {"capacity": resources, "allocatable": resources, "conditions": conditions,
                 "addresses": [{"type": "InternalIP", "address": format!("192.168.7.{}", self.index)}]}});
         self.insist("/api/v1/nodes", Method::POST, Some(&node)).await;
@@ -156,7 +161,7 @@ impl Kubelet {
     async fn renew(&self) -> Result<(), Infallible> {
         let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
         loop {
-            let spec = json!({"holderIdentity": self.node, "leaseDurationSeconds": LEASE, "renewTime": micro_now()});
+            let spec = json!({"holderIdentity": self.node, "leaseDurationSeconds": LEASE, "renewTime": micro_now(self.ahead)});
             let renewed = ask(&self.client, Method::PATCH, &format!("{path}/{}", self.node), Some(&json!({"spec": spec}))).await;
             if renewed.as_ref().is_err_and(|error| code(error) == Some(404)) {
                 let lease = json!({"metadata": {"name": self.node}, "spec": spec});
@@ -229,6 +234,7 @@ fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn micro_now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+fn micro_now(ahead: i64) -> String {
+    let now = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(ahead);
+    now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }

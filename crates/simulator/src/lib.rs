@@ -14,6 +14,7 @@ mod audit;
 mod check;
 mod fork;
 mod hollow;
+mod kubelets;
 mod machine;
 mod network;
 mod observer;

@@ -7,6 +7,10 @@ use anyhow::Result;
 use clap::Parser;
 use simulator::Runner;
 
+/// A sixth of a seed's time went into the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates a cluster, once for each seed.
 #[derive(Parser)]
 struct Options {

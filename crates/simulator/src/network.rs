@@ -5,7 +5,7 @@
 
 mod flow;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::audit::Auditor;
+use crate::kubelets::{Kubelets, Question};
 use crate::random::Random;
 use flow::{Flow, Pace};
 
@@ -56,6 +57,9 @@ struct State {
     random: Random,
     /// Who is cut off.
     apart: BTreeSet<String>,
+    /// Who is slow, and by how much at most, in milliseconds.
+    slow: BTreeMap<String, u64>,
+    kubelets: Kubelets,
     auditor: Arc<Auditor>,
 }
 
@@ -78,7 +82,15 @@ struct Plan {
 impl Network {
     /// The auditor hears of writes that seem to have failed.
     pub(crate) fn new(random: Random, auditor: Arc<Auditor>) -> Self {
-        Self(Arc::new(Mutex::new(State { server: None, faults: Faults::default(), random, apart: BTreeSet::new(), auditor })))
+        Self(Arc::new(Mutex::new(State {
+            server: None,
+            faults: Faults::default(),
+            random,
+            apart: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            kubelets: Kubelets::default(),
+            auditor,
+        })))
     }
 
     pub(crate) fn set(&self, faults: Faults) {
@@ -105,6 +117,20 @@ impl Network {
         }
     }
 
+    /// Makes a client slow by so many milliseconds at most, or as fast as others.
+    pub(crate) fn slow(&self, who: &str, by: u64) {
+        let mut state = self.0.lock();
+        if by > 0 {
+            state.slow.insert(who.to_owned(), by);
+        } else {
+            state.slow.remove(who);
+        }
+    }
+
+    pub(crate) fn kubelets(&self) -> Kubelets {
+        self.0.lock().kubelets.clone()
+    }
+
     fn is_apart(&self, who: &str) -> bool {
         self.0.lock().apart.contains(who)
     }
@@ -115,12 +141,14 @@ impl Network {
         Client::new(Wire { network: self.clone(), user, agent, who: who.into() }, "default")
     }
 
-    fn plan(&self, method: &Method) -> Plan {
+    fn plan(&self, method: &Method, who: &str) -> Plan {
         let write = !matches!(*method, Method::GET | Method::HEAD);
         let mut state = self.0.lock();
         let faults = state.faults;
+        let slow = state.slow.get(who).copied().unwrap_or(0);
         let random = &mut state.random;
         let (before, after) = match faults.latency {
+            _ if slow > 0 => (random.millis(0, slow), random.millis(0, slow)),
             0 => Default::default(),
             most => (random.latency(0, most), random.latency(0, most)),
         };
@@ -131,13 +159,27 @@ impl Network {
         Plan { before, after, refused, lost, expired }
     }
 
+    /// What kubelets answer by way of the API server, which says so when it reaches no kubelet.
+    fn ask_kubelets(&self, question: &Question) -> Response<Flow> {
+        if question.node().is_some_and(|node| self.is_apart(node)) {
+            return status(503, "the simulated kubelet does not answer");
+        }
+        let (kubelets, auditor) = {
+            let state = self.0.lock();
+            (state.kubelets.clone(), state.auditor.clone())
+        };
+        Response::new(Flow::whole(kubelets.answer(question, &auditor)))
+    }
+
     /// The next piece of a watch.
     fn pace(&self, who: &str) -> Pace {
         let mut state = self.0.lock();
         let (faults, apart) = (state.faults, state.apart.contains(who));
+        let slow = state.slow.get(who).copied().unwrap_or(0);
         let random = &mut state.random;
         match () {
             () if apart || random.chance(faults.cut) => Pace::Cut,
+            () if slow > 0 => Pace::After(random.millis(1, slow)),
             () if faults.lag > 0 && random.chance(faults.late) => Pace::After(random.millis(1, faults.lag)),
             () => Pace::Now,
         }
@@ -173,7 +215,7 @@ impl Wire {
         let query = request.uri().query().unwrap_or_default();
         let watch = query.contains("watch=true");
         let goes_on = watch && !query.contains("sendInitialEvents=true");
-        let plan = self.network.plan(request.method());
+        let plan = self.network.plan(request.method(), &self.who);
         sleep(plan.before).await;
         if let Some(code) = plan.refused {
             return Ok(status(code, "the simulated API refuses"));
@@ -187,6 +229,9 @@ impl Wire {
             sleep(Duration::from_millis(50)).await;
             return Err("connection refused".into());
         };
+        if let Some(question) = Question::of(&request) {
+            return Ok(self.network.ask_kubelets(&question));
+        }
         let gone = server.gone.clone();
         let answer = gone.run_until_cancelled(server.api.as_user(self.user.clone()).call(request)).await;
         let Some(Ok(answer)) = answer else { return Err("connection reset".into()) };

@@ -8,6 +8,7 @@ use base::tasks::{OnFailure, Tasks};
 use client::Client;
 use http::Method;
 use parking_lot::Mutex;
+use serde_json::json;
 use store::memory::{Disk, Verdict};
 
 use crate::ask::{ask, code};
@@ -48,6 +49,8 @@ struct Profile {
     crashes: u64,
     partitions: u64,
     jumps: u64,
+    /// How many times a node is slow for a while.
+    lags: u64,
     /// Nodes that never come back.
     deaths: u64,
     /// For how long users are there, in milliseconds.
@@ -67,9 +70,9 @@ impl Profile {
             expire: some(random, 500),
         };
         let (nodes, lasts) = (random.between(1, 4), random.between(20_000, 180_000));
-        let (crashes, partitions, jumps) = (some(random, 4), some(random, 2), some(random, 2));
+        let (crashes, partitions, jumps, lags) = (some(random, 4), some(random, 2), some(random, 2), some(random, 2));
         let deaths = if nodes > 1 && random.chance(250) { 1 } else { 0 };
-        Self { nodes, faults, crashes, partitions, jumps, deaths, lasts }
+        Self { nodes, faults, crashes, partitions, jumps, lags, deaths, lasts }
     }
 }
 
@@ -87,8 +90,27 @@ pub(crate) async fn found(site: &Site) -> anyhow::Result<()> {
     let network = Network::new(Random::new(0), auditor.clone());
     let server = Server::start(site, &network, &auditor, Random::new(0), None, Tasks::root()).await?;
     server.readiness.wait(&["controllers", "scheduler"]).await;
+    classes(&network).await?;
     settle(&auditor, 5000).await;
     anyhow::ensure!(server.stop().await, "the first server does not end");
+    Ok(())
+}
+
+/// The classes of volumes, and the rights of whoever makes them (`knarr` makes these when it starts).
+async fn classes(network: &Network) -> anyhow::Result<()> {
+    let admin = network.client(user("admin", vec!["system:masters".into()]), "kubectl", "kubectl");
+    let class = |name: &str, provisioner: &str, mode: &str| json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode, "reclaimPolicy": "Delete"});
+    let binding = json!({"metadata": {"name": "local-path"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:persistent-volume-provisioner"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": "local-path-provisioner"}]});
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    for (path, object) in [
+        (classes, class("local-path", controllers::LOCAL_PROVISIONER, "WaitForFirstConsumer")),
+        (classes, class("by-hand", "kubernetes.io/no-provisioner", "Immediate")),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding),
+    ] {
+        ask(&admin, Method::POST, path, Some(&object)).await?;
+    }
     Ok(())
 }
 
@@ -111,7 +133,8 @@ pub(crate) async fn play(site: Site, seed: u64, trace: bool) -> Report {
     let watcher = network.client(user("watcher", vec!["system:masters".into()]), "watcher", "watcher");
     tasks.spawn_until_cancelled("observer", OnFailure::Shutdown, observe(watcher, auditor.clone()));
     let admin = network.client(user("admin", vec!["system:masters".into()]), "kubectl", "kubectl");
-    let mut users = Workload::new(Random::part(seed, "users"), admin.clone(), auditor.clone());
+    let local = profile.deaths == 0;
+    let mut users = Workload::new(Random::part(seed, "users"), admin.clone(), auditor.clone(), network.kubelets(), local);
     let disturbances = Disturbances { world: &world, profile, running, admin, random: Random::part(seed, "disturbances") };
     let disturbed = disturbances.run();
     tokio::join!(users.run(Duration::from_millis(profile.lasts)), disturbed);
@@ -129,7 +152,7 @@ pub(crate) async fn play(site: Site, seed: u64, trace: bool) -> Report {
         }
     };
     if settled {
-        check::all(&auditor);
+        check::all(&auditor, &network.kubelets());
     } else {
         auditor.violated(format!("the cluster has not settled {} ms after the last fault", machine::millis() - calm));
     }
@@ -218,14 +241,14 @@ struct Disturbances<'w> {
 impl Disturbances<'_> {
     /// Cuts nodes off, lets them back or not, and sets clocks.
     async fn run(mut self) {
-        let Profile { mut partitions, mut jumps, mut deaths, lasts, nodes, .. } = self.profile;
+        let Profile { mut partitions, mut jumps, mut lags, mut deaths, lasts, nodes, .. } = self.profile;
         let mut left = lasts;
-        while left > 0 && partitions + jumps + deaths > 0 {
+        while left > 0 && partitions + jumps + lags + deaths > 0 {
             let wait = self.random.between(1, 1 + lasts / 3).min(left);
             left -= wait;
             tokio::time::sleep(Duration::from_millis(wait)).await;
             let node = format!("node-{}", self.random.between(0, nodes - 1));
-            match self.random.between(0, 2) {
+            match self.random.between(0, 3) {
                 0 if partitions > 0 => {
                     partitions -= 1;
                     self.cut_off(&node).await;
@@ -235,7 +258,11 @@ impl Disturbances<'_> {
                     // Back by less than the time in which nothing happens at the end: readiness in the future must have passed.
                     machine::jump(self.random.between(0, 3600) as i64 - 180);
                 }
-                2 if deaths > 0 => {
+                2 if lags > 0 => {
+                    lags -= 1;
+                    self.lag(&node).await;
+                }
+                3 if deaths > 0 => {
                     deaths -= 1;
                     self.remove(&node).await;
                 }
@@ -249,6 +276,13 @@ impl Disturbances<'_> {
         let lasts = self.random.between(100, 500_000);
         tokio::time::sleep(Duration::from_millis(lasts)).await;
         self.world.network.part(node, false);
+    }
+
+    async fn lag(&mut self, node: &str) {
+        let (by, lasts) = (*self.random.pick(&[500, 3000, 20_000]), self.random.between(1000, 100_000));
+        self.world.network.slow(node, by);
+        tokio::time::sleep(Duration::from_millis(lasts)).await;
+        self.world.network.slow(node, 0);
     }
 
     /// The machine breaks, and somebody takes its node away after a while.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::ask::{ask, code};
 use crate::audit::Auditor;
+use crate::kubelets::Kubelets;
 use crate::random::Random;
 
 /// A kind that users make.
@@ -37,11 +38,14 @@ pub(crate) struct Workload {
     client: Client,
     random: Random,
     auditor: Arc<Auditor>,
+    kubelets: Kubelets,
+    /// Whether pods may have volumes that are on one node: not where a node goes for good, and their data with it.
+    local: bool,
 }
 
 impl Workload {
-    pub(crate) fn new(random: Random, client: Client, auditor: Arc<Auditor>) -> Self {
-        Self { client, random, auditor }
+    pub(crate) fn new(random: Random, client: Client, auditor: Arc<Auditor>, kubelets: Kubelets, local: bool) -> Self {
+        Self { client, random, auditor, kubelets, local }
     }
 
     /// Works for so long.
@@ -55,18 +59,91 @@ impl Workload {
         }
     }
 
-    /// Stops what would go on for ever.
+    /// Stops what would go on for ever, and what would keep pods from their places.
     pub(crate) async fn stop(&self) {
         for cron in self.auditor.objects("/registry/batch/cronjobs/") {
             let path = format!("{BATCH}/namespaces/{}/cronjobs/{}", text(&cron, "namespace"), text(&cron, "name"));
-            let suspend = json!({"spec": {"suspend": true}});
-            while let Err(error) = ask(&self.client, Method::PATCH, &path, Some(&suspend)).await {
-                if code(&error) == Some(404) {
-                    break;
-                }
-                sleep(Duration::from_millis(500)).await;
+            self.insist(Method::PATCH, &path, Some(&json!({"spec": {"suspend": true}}))).await;
+        }
+        for quota in self.auditor.objects("/registry/core/resourcequotas/") {
+            let roomy = quota["spec"]["hard"]["pods"].as_str().is_some_and(|pods| pods.len() > 2);
+            if !roomy {
+                let path = format!("/api/v1/namespaces/{}/resourcequotas/{}", text(&quota, "namespace"), text(&quota, "name"));
+                self.insist(Method::DELETE, &path, None).await;
             }
         }
+        for node in self.auditor.objects("/registry/core/nodes/") {
+            self.cordon(text(&node, "name"), false).await;
+        }
+    }
+
+    /// Sends a request until it is carried out, or its object is gone.
+    async fn insist(&self, method: Method, path: &str, body: Option<&Value>) {
+        while let Err(error) = ask(&self.client, method.clone(), path, body).await {
+            if code(&error) == Some(404) {
+                break;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn cordon(&self, node: &str, cordoned: bool) {
+        self.insist(Method::PATCH, &format!("/api/v1/nodes/{node}"), Some(&json!({"spec": {"unschedulable": cordoned}}))).await;
+    }
+
+    /// Takes all pods off a node that should let themselves be evicted, as long as patience lasts.
+    async fn drain(&mut self) {
+        let Some(node) = self.any("/registry/core/nodes/") else { return };
+        let name = text(&node, "name").to_owned();
+        self.cordon(&name, true).await;
+        for _ in 0..self.random.between(1, 6) {
+            for pod in self.auditor.objects("/registry/core/pods/") {
+                let of_daemon = pod["metadata"]["ownerReferences"][0]["kind"] == "DaemonSet";
+                if pod["spec"]["nodeName"] == name && !of_daemon {
+                    self.evict(&pod).await;
+                }
+            }
+            let wait = self.random.millis(500, 5000);
+            sleep(wait).await;
+        }
+        if self.random.chance(700) {
+            self.cordon(&name, false).await;
+        }
+    }
+
+    async fn evict(&self, pod: &Value) {
+        let path = format!("/api/v1/namespaces/{}/pods/{}/eviction", text(pod, "namespace"), text(pod, "name"));
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": text(pod, "name")}});
+        let _ = ask(&self.client, Method::POST, &path, Some(&eviction)).await;
+    }
+
+    /// Any of the objects under a prefix.
+    fn any(&mut self, prefix: &str) -> Option<Value> {
+        let places =
+            self.auditor.find(prefix, |object| Some((text(object, "namespace").to_owned(), text(object, "name").to_owned())));
+        let last = (places.len() as u64).checked_sub(1)?;
+        let (namespace, name) = &places[self.random.between(0, last) as usize];
+        let own = |object: &Value| text(object, "namespace") == namespace && text(object, "name") == name;
+        self.auditor.find(prefix, |object| own(object).then(|| object.clone())).pop()
+    }
+
+    /// Makes or deletes a volume by hand.
+    async fn volume(&mut self) {
+        let name = format!("volume-{}", self.random.between(0, 3));
+        let all = "/api/v1/persistentvolumes";
+        let _ = if self.random.chance(700) {
+            let volume = templates::volume(&mut self.random, &name);
+            ask(&self.client, Method::POST, all, Some(&volume)).await
+        } else {
+            ask(&self.client, Method::DELETE, &format!("{all}/{name}"), None).await
+        };
+    }
+
+    /// The apps of a namespace have more to do, or less.
+    fn demand(&mut self) {
+        let namespace = *self.random.pick(&NAMESPACES);
+        let milli = self.random.between(0, 300);
+        self.kubelets.set_demand(namespace, milli);
     }
 
     /// One thing that a user does. It may fail; then it has not been done, or nobody knows.
@@ -76,6 +153,9 @@ impl Workload {
             8 => self.namespace(Method::DELETE).await,
             9..=15 => self.end_pod().await,
             16..=22 => self.touch().await,
+            23..=25 => self.volume().await,
+            26..=27 => self.drain().await,
+            28..=31 => self.demand(),
             _ => self.object().await,
         }
     }
@@ -93,11 +173,7 @@ impl Workload {
         let kind = self.random.pick(templates::KINDS);
         let group = kind.group.trim_start_matches("/apis/").trim_start_matches("/api/");
         let group = group.split_once('/').map_or("core", |(group, _)| group);
-        let mut objects = self.auditor.objects(&format!("/registry/{group}/{}/", kind.plural));
-        if objects.is_empty() {
-            return;
-        }
-        let object = objects.swap_remove(self.random.between(0, objects.len() as u64 - 1) as usize);
+        let Some(object) = self.any(&format!("/registry/{group}/{}/", kind.plural)) else { return };
         let path = format!("{}/namespaces/{}/{}/{}", kind.group, text(&object, "namespace"), kind.plural, text(&object, "name"));
         let note = json!({"metadata": {"annotations": {"simulator/note": self.random.next().to_string()}}});
         let _ = ask(&self.client, Method::PATCH, &path, Some(&note)).await;
@@ -105,18 +181,13 @@ impl Workload {
 
     /// Deletes a pod, or has it evicted.
     async fn end_pod(&mut self) {
-        let mut pods = self.auditor.objects("/registry/core/pods/");
-        if pods.is_empty() {
-            return;
-        }
-        let pod = pods.swap_remove(self.random.between(0, pods.len() as u64 - 1) as usize);
-        let path = format!("/api/v1/namespaces/{}/pods/{}", text(&pod, "namespace"), text(&pod, "name"));
-        let _ = if self.random.chance(500) {
-            ask(&self.client, Method::DELETE, &path, None).await
+        let Some(pod) = self.any("/registry/core/pods/") else { return };
+        if self.random.chance(500) {
+            let path = format!("/api/v1/namespaces/{}/pods/{}", text(&pod, "namespace"), text(&pod, "name"));
+            let _ = ask(&self.client, Method::DELETE, &path, None).await;
         } else {
-            let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": text(&pod, "name")}});
-            ask(&self.client, Method::POST, &format!("{path}/eviction"), Some(&eviction)).await
-        };
+            self.evict(&pod).await;
+        }
     }
 
     async fn object(&mut self) {
@@ -134,7 +205,10 @@ impl Workload {
         let path = format!("{collection}/{name}");
         match self.random.between(0, 9) {
             0..=4 => {
-                let object = templates::named((kind.make)(&mut self.random), &name);
+                let mut object = templates::named((kind.make)(&mut self.random), &name);
+                if let Some(spec) = object["spec"].as_object_mut().filter(|_| !self.local) {
+                    spec.remove("volumeClaimTemplates");
+                }
                 match ask(&self.client, Method::POST, &collection, Some(&object)).await.err().and_then(|error| code(&error)) {
                     Some(409) => self.change(kind, &path).await,
                     Some(404) => {

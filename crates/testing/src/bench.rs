@@ -1,5 +1,6 @@
 //! What `cargo xtask bench` measures. It runs in a program of its own, built for speed as the server is.
 
+pub mod hollow;
 pub mod load;
 pub mod pods;
 pub mod ratios;

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("registry", &["base", "schema", "apimachinery", "structural", "store", "kinds"]),
     ("apiserver", &["base", "schema", "apimachinery", "cel", "pods", "store", "streaming", "kinds", "registry"]),
     ("controllers", &["base", "apimachinery", "pods", "client"]),
+    ("hollow", &["base", "pods", "client", "controllers"]),
     ("scheduler", &["base", "apimachinery", "pods", "client"]),
     ("runtime", &["base"]),
     ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "runtime"]),

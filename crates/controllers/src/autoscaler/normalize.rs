@@ -1,6 +1,7 @@
 //! From the replicas that metrics ask for to those that are set: stabilisation over time, rates and limits. Pure.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
 use k8s_openapi::api::autoscaling::v2::{HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
 /// Seconds over which the highest recommendation counts when nothing is said
@@ -9,15 +10,16 @@ const DOWNSCALE_WINDOW: i32 = 300;
 /// Without a behaviour, at most the double is set at once, or this.
 const SCALE_UP_LEAST: i32 = 4;
 /// Nothing that is older counts anywhere.
-const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What an autoscaler has wanted and done, with the times.
+/// What an autoscaler has wanted and done, with the times: those of a clock that goes on evenly (`Clock::passed`), so that windows are as
+/// long as they are to be when somebody sets the time of day.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
-    recommendations: Vec<(Timestamp, i32)>,
+    recommendations: Vec<(Duration, i32)>,
     /// Replicas that were added, and taken away.
-    ups: Vec<(Timestamp, i32)>,
-    downs: Vec<(Timestamp, i32)>,
+    ups: Vec<(Duration, i32)>,
+    downs: Vec<(Duration, i32)>,
 }
 
 /// Reason and message of a condition.
@@ -36,7 +38,7 @@ pub(super) struct Normalized {
 /// Where an autoscaler is.
 #[derive(Clone, Copy)]
 pub(super) struct Now<'a> {
-    pub(super) at: Timestamp,
+    pub(super) at: Duration,
     pub(super) current: i32,
     pub(super) min: i32,
     pub(super) max: i32,
@@ -56,14 +58,14 @@ const DOWN_LIMIT: Why = ("ScaleDownLimit", "the desired replica count is decreas
 
 impl Memory {
     /// The first size that an autoscaler sees is its first recommendation.
-    pub(super) fn begin(&mut self, at: Timestamp, current: i32) {
+    pub(super) fn begin(&mut self, at: Duration, current: i32) {
         if self.recommendations.is_empty() {
             self.recommendations.push((at, current));
         }
     }
 
     /// Notes a change of the size.
-    pub(super) fn scaled(&mut self, at: Timestamp, from: i32, to: i32) {
+    pub(super) fn scaled(&mut self, at: Duration, from: i32, to: i32) {
         match to > from {
             true => self.ups.push((at, to - from)),
             false => self.downs.push((at, from - to)),
@@ -73,7 +75,7 @@ impl Memory {
     /// What is set when metrics ask for `desired`.
     pub(super) fn normalize(&mut self, now: Now<'_>, desired: i32) -> Normalized {
         for list in [&mut self.recommendations, &mut self.ups, &mut self.downs] {
-            list.retain(|(at, _)| now.at.duration_since(*at) < LONGEST);
+            list.retain(|(at, _)| now.at.saturating_sub(*at) < LONGEST);
         }
         let (stable, reason) = self.stabilize(now, desired);
         self.recommendations.push((now.at, desired));
@@ -85,9 +87,9 @@ impl Memory {
         Normalized { replicas, stabilized, limited: (replicas != stable, why) }
     }
 
-    fn since(list: &[(Timestamp, i32)], at: Timestamp, seconds: i32) -> impl Iterator<Item = i32> + '_ {
-        let window = SignedDuration::from_secs(seconds.into());
-        list.iter().filter(move |(then, _)| at.duration_since(*then) < window).map(|(_, number)| *number)
+    fn since(list: &[(Duration, i32)], at: Duration, seconds: i32) -> impl Iterator<Item = i32> + '_ {
+        let window = Duration::from_secs(seconds.try_into().unwrap_or(0));
+        list.iter().filter(move |(then, _)| at.saturating_sub(*then) < window).map(|(_, number)| *number)
     }
 
     /// The size that the recommendations of the windows agree on, and why it is another than what is desired.

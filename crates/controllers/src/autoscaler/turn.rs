@@ -1,5 +1,7 @@
 //! One look at an autoscaler: what it finds goes into the status and into events.
 
+use std::time::Duration;
+
 use client::events::Type;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
@@ -34,11 +36,13 @@ pub(super) struct Turn<'a> {
     pub(super) scaler: &'a HorizontalPodAutoscaler,
     pub(super) status: HorizontalPodAutoscalerStatus,
     pub(super) now: Timestamp,
+    /// The same moment on the clock that nobody sets.
+    pub(super) passed: Duration,
 }
 
 impl<'a> Turn<'a> {
     pub(super) fn new(cx: &'a Cx, scaler: &'a HorizontalPodAutoscaler) -> Self {
-        Self { cx, scaler, status: scaler.status.clone().unwrap_or_default(), now: cx.clock.now() }
+        Self { cx, scaler, status: scaler.status.clone().unwrap_or_default(), now: cx.clock.now(), passed: cx.clock.passed() }
     }
 
     /// Says whether a condition holds.

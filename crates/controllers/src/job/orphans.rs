@@ -60,9 +60,14 @@ impl Controller for Orphans {
             }
         });
         let of_jobs = Source::mapped(&self.jobs, move |change, queue| {
-            let Some(job) = change.object().filter(|job| change.new.is_none() || end(job).is_some()) else { return };
+            let ends = |job: &&Arc<Job>| change.new.is_none() || end(job).is_some() || meta::ends(job.as_ref());
+            let Some(job) = change.object().filter(ends) else { return };
+            // Those that it owns, and those that it would have adopted: they may have lost it before it was seen to end.
+            let owned = pods.owned_by(meta::uid(job.as_ref()));
+            let selected = selector(job)
+                .map(|selector| pods.orphans(meta::namespace(job.as_ref()), |labels| selector.matches(&meta::Labels(labels))));
             let tracked = |pod: &Arc<Pod>| member::is_tracked(pod);
-            for pod in pods.owned_by(meta::uid(job.as_ref())).into_iter().filter(tracked) {
+            for pod in owned.into_iter().chain(selected.into_iter().flatten()).filter(tracked) {
                 queue.add(Key::of(pod.as_ref()));
             }
         });

@@ -318,6 +318,29 @@ async fn a_job_fails_with_its_pods() {
     assert_eq!((status.succeeded, status.failed, status.uncounted_terminated_pods), (Some(3), Some(1), Some(Default::default())));
 }
 
+/// A pod may lose its job before the job is seen to end: then it looks as if the job would adopt it again.
+#[tokio::test]
+async fn what_a_job_would_adopt_is_freed_when_it_goes() {
+    let world = World::new();
+    let job = job(json!({"completions": 1}), json!({}));
+    let labels = job.spec.as_ref().unwrap().selector.as_ref().unwrap().match_labels.clone();
+    world.fake.put(&job);
+    for (name, labels) in [("selected", json!(labels)), ("other", json!({}))] {
+        world.fake.put::<Pod>(&object(json!({
+            "metadata": {"namespace": "a", "name": name, "uid": name, "labels": labels, "finalizers": [member::TRACKING]},
+            "spec": {"containers": []}, "status": {"phase": "Succeeded"},
+        })));
+    }
+    world.start(&["job-orphaned-pods"]);
+    let tracked = |pods: &[Pod]| {
+        pods.iter().filter(|pod| member::is_tracked(pod)).map(|pod| meta::name(pod).to_owned()).collect::<Vec<_>>()
+    };
+    world.fake.until::<Pod>(|pods| tracked(pods) == ["selected"]).await;
+    let api: Api<Job> = Api::namespaced(world.fake.client(), "a");
+    api.delete(meta::name(&job), &Default::default()).await.unwrap();
+    world.fake.until::<Pod>(|pods| tracked(pods).is_empty()).await;
+}
+
 /// Conformance: [sig-apps] Job should adopt matching orphans and release non-matching pods [Conformance]
 #[tokio::test]
 async fn pods_are_adopted_and_let_go() {

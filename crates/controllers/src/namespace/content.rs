@@ -1,4 +1,6 @@
-//! Deletes everything in a namespace, pods first (KEP-5080).
+//! Deletes everything in a namespace, pods first (KEP-5080): nothing may go that a pod which runs could need. Pods that have ended and
+//! are only held by somebody do not run. Their holder may be among the rest: a Job with a limit for each index holds a failed pod until
+//! another one has taken its place, which is never made in a namespace that goes.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +10,7 @@ use client::kube::core::DynamicObject;
 use client::kube::core::PartialObjectMeta;
 use client::kube::{self, Api};
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::discovery::{Discovered, Discovery};
 
@@ -36,10 +39,20 @@ pub(super) async fn delete_all(client: &Client, namespace: &str, discovery: Disc
     let deletable = discovery.resources.into_iter().filter(|one| one.namespaced && one.can("delete") && one.can("list"));
     let (pods, rest): (Vec<_>, Vec<_>) = deletable.partition(|one| one.api.group.is_empty() && one.api.plural == "pods");
     delete_resources(client, namespace, pods, &mut outcome).await;
-    if outcome.remaining.is_empty() && outcome.failures.is_empty() {
-        delete_resources(client, namespace, rest, &mut outcome).await;
+    let runs = if outcome.remaining.is_empty() { Ok(false) } else { any_runs(client, namespace).await };
+    match runs {
+        Ok(false) if outcome.failures.is_empty() => delete_resources(client, namespace, rest, &mut outcome).await,
+        Ok(_) => {}
+        Err(error) => outcome.failures.push(format!("pods: {error}")),
     }
     outcome
+}
+
+/// Whether a pod has not ended.
+async fn any_runs(client: &Client, namespace: &str) -> kube::Result<bool> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let running = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed").limit(1);
+    Ok(!api.list_metadata(&running).await?.items.is_empty())
 }
 
 async fn delete_resources(client: &Client, namespace: &str, resources: Vec<Discovered>, outcome: &mut Outcome) {

@@ -35,6 +35,22 @@ async fn a_namespace_gets_its_basics_and_goes_with_all_it_has() {
     assert!(world.fake.all::<ConfigMap>().is_empty());
 }
 
+/// Whoever holds a pod that has ended may have to go first.
+#[tokio::test]
+async fn pods_that_have_ended_do_not_hold_up_the_rest() {
+    let world = World::new();
+    let meta = |name: &str| json!({"namespace": "a", "name": name, "finalizers": ["example.com/x"]});
+    world.fake.put::<Pod>(&object(json!({"metadata": meta("ended"), "spec": {"containers": []}, "status": {"phase": "Failed"}})));
+    world.fake.put::<ConfigMap>(&object(json!({"metadata": {"namespace": "a", "name": "m"}})));
+    world.fake.put::<Namespace>(&object(json!({
+        "metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    })));
+    world.start(&["namespace"]);
+    world.fake.until::<ConfigMap>(<[ConfigMap]>::is_empty).await;
+    assert_eq!((world.fake.all::<Namespace>().len(), world.fake.all::<Pod>().len()), (1, 1));
+}
+
 #[test]
 fn what_a_namespace_waits_for_is_told() {
     let check = |failures: &[&str], undiscovered: &[&str], expected: Option<&str>| {

@@ -32,11 +32,9 @@ fn ready_status(node: &Node) -> Option<&str> {
     condition(node, "Ready").map(|condition| condition.status.as_str())
 }
 
-/// When the node was last heard, by itself: its lease or its status.
-pub(super) fn reported(node: &Node, renewed: Option<Timestamp>) -> Timestamp {
-    let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let heartbeat = condition(node, "Ready").and_then(|condition| condition.last_heartbeat_time.as_ref()).map(|time| time.0);
-    renewed.max(heartbeat).or(created).unwrap_or(Timestamp::UNIX_EPOCH)
+/// When the node says that it wrote its status.
+pub(super) fn heartbeat(node: &Node) -> Option<Timestamp> {
+    condition(node, "Ready")?.last_heartbeat_time.as_ref().map(|time| time.0)
 }
 
 /// How long a node may be silent.

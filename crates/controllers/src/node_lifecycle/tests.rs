@@ -63,12 +63,44 @@ fn pods_go_after_what_they_tolerate() {
 #[test]
 fn silence_makes_conditions_unknown_once() {
     let mut node = node(Some("True"), json!({}));
-    assert_eq!(plan::reported(&node, Some(at(30))), at(30));
     let conditions = plan::unknown_conditions(&node, at(41)).unwrap();
     assert_eq!((conditions.len(), conditions[0].reason.as_deref()), (4, Some("NodeStatusUnknown")));
     assert_eq!(conditions[1].reason.as_deref(), Some("NodeStatusNeverUpdated"));
     node.status.as_mut().unwrap().conditions = Some(conditions);
     assert_eq!(plan::unknown_conditions(&node, at(42)), None);
+}
+
+/// A lease that a node has renewed, by a clock that is years behind.
+fn renewal(second: u32) -> Lease {
+    object(
+        json!({"metadata": {"namespace": LEASES, "name": "n"}, "spec": {"renewTime": format!("2001-01-01T00:00:{second:02}.000000Z")}}),
+    )
+}
+
+/// The clocks of nodes need not agree with the server's: what counts is when a renewal is seen.
+#[test]
+fn a_node_is_silent_when_nothing_is_heard_of_it() {
+    let (heard, start) = (Heard::default(), Instant::now());
+    let at = |second: u64| start + Duration::from_secs(second);
+    let key = || Key::cluster("n");
+    let lease = |old: Option<Lease>, new: Option<Lease>| Change { key: key(), old: old.map(Arc::new), new: new.map(Arc::new) };
+    let check = |second: u64, expected: u64| assert_eq!(heard.silence("n", at(second)).as_secs(), expected, "at {second} s");
+    check(5, 0);
+    let there = node(Some("True"), json!({}));
+    heard.node(&Change { key: key(), old: None, new: Some(Arc::new(there.clone())) }, at(10));
+    check(15, 5);
+    heard.lease(&lease(None, Some(renewal(0))), true, at(20));
+    heard.lease(&lease(Some(renewal(0)), Some(renewal(10))), true, at(30));
+    check(35, 5);
+    // Somebody else writes to the lease, or to the node: that is nothing of the node.
+    heard.lease(&lease(Some(renewal(10)), Some(renewal(10))), true, at(40));
+    let cordoned = Node { spec: None, ..there.clone() };
+    heard.node(&Change { key: key(), old: Some(Arc::new(there.clone())), new: Some(Arc::new(cordoned)) }, at(40));
+    check(45, 15);
+    heard.node(&Change { key: key(), old: Some(Arc::new(there)), new: None }, at(50));
+    heard.lease(&lease(Some(renewal(10)), Some(renewal(20))), false, at(51));
+    heard.lease(&lease(Some(renewal(20)), None), false, at(52));
+    assert!(heard.0.lock().is_empty());
 }
 
 /// Another node, which is ready: there is a better place.

@@ -1,11 +1,12 @@
 //! Pods near to or far from other pods.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::PodInfo;
 use crate::selectors::PodTerm;
+use crate::terms::{Matched, Values, selects};
 
 const NEAR: &str = "node(s) didn't match pod affinity rules";
 const FAR: &str = "node(s) didn't match pod anti-affinity rules";
@@ -24,19 +25,19 @@ impl Plugin for InterPodAffinity {
 
     fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
         let asks = !pod.affinity.required.is_empty() || !pod.anti_affinity.required.is_empty();
-        if !asks && cluster.with_anti_affinity == 0 {
+        if !asks && !cluster.terms.any_repels() {
             return None;
         }
-        Some(Box::new(Required::count(pod, cluster)))
+        Some(Box::new(Required::of(pod, cluster)))
     }
 
     fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         let asks = !pod.affinity.preferred.is_empty() || !pod.anti_affinity.preferred.is_empty();
-        if !asks && cluster.with_affinity == 0 {
+        if !asks && !cluster.terms.any_prefers() {
             return None;
         }
-        let preferred = Preferred::count(pod, cluster);
-        (!preferred.weights.is_empty()).then(|| Box::new(preferred) as Box<dyn Score>)
+        let preferred = Preferred::of(pod, cluster);
+        (!preferred.is_empty()).then(|| Box::new(preferred) as Box<dyn Score>)
     }
 
     fn helped_by(&self, _: Event) -> bool {
@@ -44,69 +45,36 @@ impl Plugin for InterPodAffinity {
     }
 }
 
-/// Numbers by topology key and value.
-type Domains<'a, N> = HashMap<(&'a str, &'a str), N>;
+/// The pods that match all of some terms: as they are kept counted, or counted now.
+fn matching<'a>(terms: &[PodTerm], cluster: &'a Cluster) -> Cow<'a, Matched> {
+    let kept = cluster.terms.matching(terms).map(Cow::Borrowed);
+    kept.unwrap_or_else(|| Cow::Owned(Matched::count(terms, cluster.nodes(), cluster.namespaces())))
+}
 
-fn selects(term: &PodTerm, pod: &PodInfo, cluster: &Cluster) -> bool {
-    term.matches(pod.namespace(), pod.labels(), |name| cluster.namespace_labels(name))
+/// The number of a node's domain.
+fn here(node: &NodeInfo, key: &str, values: &Values) -> i64 {
+    node.label(key).and_then(|value| values.get(value)).copied().unwrap_or(0)
 }
 
 struct Required<'a> {
     pod: &'a PodInfo,
-    /// Domains that pods which are there keep this one out of.
-    repelling: Domains<'a, u32>,
+    /// Domains that pods which are there keep this one out of, by their key.
+    repelling: Vec<(&'a str, &'a Values)>,
+    /// Pods that match all terms of the pod, by each of them.
+    near: Cow<'a, Matched>,
     /// By index of the pod's own terms.
-    near: Vec<Domains<'a, u32>>,
-    far: Vec<Domains<'a, u32>>,
+    far: Vec<Cow<'a, Matched>>,
     /// No pod matches yet but the pod itself: the first of a group may go anywhere.
     first_of_group: bool,
 }
 
 impl<'a> Required<'a> {
-    fn count(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
-        let (near, far) = (&pod.affinity.required, &pod.anti_affinity.required);
-        let mut counts = Self {
-            pod,
-            repelling: Domains::new(),
-            near: near.iter().map(|_| Domains::new()).collect(),
-            far: far.iter().map(|_| Domains::new()).collect(),
-            first_of_group: false,
-        };
-        for node in cluster.nodes() {
-            for other in &node.pods {
-                counts.look_at(node, other, cluster);
-            }
-        }
-        let none = counts.near.iter().all(Domains::is_empty);
-        counts.first_of_group = none && near.iter().all(|term| selects(term, pod, cluster));
-        counts
-    }
-
-    fn look_at(&mut self, node: &'a NodeInfo, other: &'a PodInfo, cluster: &Cluster) {
-        let pod = self.pod;
-        for term in &other.anti_affinity.required {
-            if let Some(value) = node.label(&term.topology_key)
-                && selects(term, pod, cluster)
-            {
-                *self.repelling.entry((&term.topology_key, value)).or_default() += 1;
-            }
-        }
-        let near = &pod.affinity.required;
-        // A pod counts for affinity when it matches all terms.
-        if !near.is_empty() && near.iter().all(|term| selects(term, other, cluster)) {
-            for (term, domains) in near.iter().zip(&mut self.near) {
-                if let Some(value) = node.label(&term.topology_key) {
-                    *domains.entry((&term.topology_key, value)).or_default() += 1;
-                }
-            }
-        }
-        for (term, domains) in pod.anti_affinity.required.iter().zip(&mut self.far) {
-            if let Some(value) = node.label(&term.topology_key)
-                && selects(term, other, cluster)
-            {
-                *domains.entry((&term.topology_key, value)).or_default() += 1;
-            }
-        }
+    fn of(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
+        let terms = &pod.affinity.required;
+        let near = if terms.is_empty() { Cow::Owned(Matched::default()) } else { matching(terms, cluster) };
+        let far = pod.anti_affinity.required.iter().map(|term| matching(std::slice::from_ref(term), cluster)).collect();
+        let first_of_group = near.is_empty() && terms.iter().all(|term| selects(term, pod, cluster.namespaces()));
+        Self { pod, repelling: cluster.terms.repelling(pod, cluster.namespaces()), near, far, first_of_group }
     }
 
     fn is_near(&self, node: &NodeInfo) -> bool {
@@ -114,19 +82,21 @@ impl<'a> Required<'a> {
         if self.first_of_group {
             return terms.iter().all(|term| node.label(&term.topology_key).is_some());
         }
-        terms.iter().zip(&self.near).all(|(term, domains)| {
-            node.label(&term.topology_key).is_some_and(|value| domains.contains_key(&(term.topology_key.as_str(), value)))
-        })
+        let near = |(index, term): (usize, &PodTerm)| {
+            self.near.by_value(index).is_some_and(|values| here(node, &term.topology_key, values) > 0)
+        };
+        terms.iter().enumerate().all(near)
     }
 
     fn is_far(&self, node: &NodeInfo) -> bool {
-        !self.pod.anti_affinity.required.iter().zip(&self.far).any(|(term, domains)| {
-            node.label(&term.topology_key).is_some_and(|value| domains.contains_key(&(term.topology_key.as_str(), value)))
-        })
+        let near = |(term, matched): (&PodTerm, &Cow<'_, Matched>)| {
+            matched.by_value(0).is_some_and(|values| here(node, &term.topology_key, values) > 0)
+        };
+        !self.pod.anti_affinity.required.iter().zip(&self.far).any(near)
     }
 
     fn is_repelled(&self, node: &NodeInfo) -> bool {
-        self.repelling.keys().any(|(key, value)| node.label(key) == Some(value))
+        self.repelling.iter().any(|(key, values)| here(node, key, values) > 0)
     }
 }
 
@@ -147,37 +117,34 @@ impl Filter for Required<'_> {
 }
 
 struct Preferred<'a> {
-    weights: Domains<'a, i64>,
+    /// What the pod wants of others, with the key and the weight of each term.
+    own: Vec<(&'a str, i64, Cow<'a, Matched>)>,
+    /// What others want of it.
+    others: Vec<(&'a str, &'a Values)>,
 }
 
 impl<'a> Preferred<'a> {
-    fn count(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
-        let mut weights = Domains::new();
-        for node in cluster.nodes() {
-            for other in &node.pods {
-                let mut add = |term: &'a PodTerm, weight: i64, of: &PodInfo| {
-                    if let Some(value) = node.label(&term.topology_key)
-                        && selects(term, of, cluster)
-                    {
-                        *weights.entry((term.topology_key.as_str(), value)).or_default() += weight;
-                    }
-                };
-                pod.affinity.preferred.iter().for_each(|(weight, term)| add(term, *weight, other));
-                pod.anti_affinity.preferred.iter().for_each(|(weight, term)| add(term, -weight, other));
-                // And what the other pod wants of this one.
-                other.affinity.required.iter().for_each(|term| add(term, 1, pod));
-                other.affinity.preferred.iter().for_each(|(weight, term)| add(term, *weight, pod));
-                other.anti_affinity.preferred.iter().for_each(|(weight, term)| add(term, -weight, pod));
-            }
-        }
-        Self { weights }
+    fn of(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
+        let near = pod.affinity.preferred.iter().map(|(weight, term)| (*weight, term));
+        let far = pod.anti_affinity.preferred.iter().map(|(weight, term)| (-weight, term));
+        let count = |(weight, term): (i64, &'a PodTerm)| {
+            (term.topology_key.as_str(), weight, matching(std::slice::from_ref(term), cluster))
+        };
+        Self { own: near.chain(far).map(count).collect(), others: cluster.terms.preferring(pod, cluster.namespaces()) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.own.iter().all(|(_, _, matched)| matched.is_empty())
     }
 }
 
 impl Score for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let here = self.weights.iter().filter(|((key, value), _)| node.label(key) == Some(value));
-        here.map(|(_, weight)| weight).sum()
+        let own = self
+            .own
+            .iter()
+            .map(|(key, weight, matched)| matched.by_value(0).map_or(0, |values| here(node, key, values) * weight));
+        own.sum::<i64>() + self.others.iter().map(|(key, values)| here(node, key, values)).sum::<i64>()
     }
 
     fn normalize(&self, scores: &mut [i64]) {

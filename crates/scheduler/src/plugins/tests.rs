@@ -146,6 +146,48 @@ fn pods_stay_near_or_far() {
 }
 
 #[test]
+fn affinity_follows_pods_nodes_and_namespaces() {
+    let web = || json!({"app": "web"});
+    let prefers = |kind: &str, key: &str| {
+        let preferred = json!([{"weight": 10, "podAffinityTerm": term("web", key)}]);
+        json!({"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}})
+    };
+    let mut nodes = plain();
+    // What others want of the pod, until they go.
+    place(&mut nodes, "p", json!({}), prefers("podAntiAffinity", "zone"), "a");
+    check(&mut nodes, web(), json!({}), "c");
+    assert!(nodes.remove_pod("p"));
+    check(&mut nodes, web(), json!({}), "a b c");
+    // What the pod wants of others; their node moves to another zone and goes.
+    place(&mut nodes, "q", web(), json!({}), "c");
+    check(&mut nodes, json!({}), prefers("podAffinity", "zone"), "c");
+    check(&mut nodes, json!({}), required_terms("podAffinity", "web", "zone"), "c");
+    nodes.set_node(&node("c", json!({"labels": {"zone": "x"}})));
+    check(&mut nodes, json!({}), required_terms("podAffinity", "web", "zone"), "a b");
+    nodes.remove_node("c");
+    check(&mut nodes, json!({}), required_terms("podAffinity", "web", "zone"), {
+        "0/2 nodes are available: 2 node(s) didn't match pod affinity rules."
+    });
+    // Of several terms a pod counts that matches all.
+    let mut both = required_terms("podAffinity", "web", "zone");
+    let terms = &mut both["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let front = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"tier": "front"}}});
+    *terms = json!([term("web", "zone"), front]);
+    place(&mut nodes, "r", web(), json!({}), "a");
+    check(&mut nodes, json!({}), both.clone(), "0/2 nodes are available: 2 node(s) didn't match pod affinity rules.");
+    place(&mut nodes, "s", json!({"app": "web", "tier": "front"}), json!({}), "a");
+    check(&mut nodes, json!({}), both, "b");
+    // Namespaces that are selected by labels which they get later.
+    let mut selected = required_terms("podAffinity", "web", "kubernetes.io/hostname");
+    let terms = &mut selected["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    terms[0]["namespaceSelector"] = json!({"matchLabels": {"team": "t"}});
+    check(&mut nodes, json!({}), selected.clone(), "0/2 nodes are available: 2 node(s) didn't match pod affinity rules.");
+    assert!(nodes.set_namespace("a", Some(serde_json::from_value(json!({"team": "t"})).ok())));
+    assert!(!nodes.set_namespace("a", Some(serde_json::from_value(json!({"team": "t"})).ok())));
+    check(&mut nodes, json!({}), selected, "a");
+}
+
+#[test]
 fn pods_spread() {
     let web = || json!({"app": "web"});
     let spread = |key: &str, when: &str| {

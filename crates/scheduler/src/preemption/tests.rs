@@ -1,5 +1,6 @@
 //! Who has to go on small clusters.
 
+#![allow(clippy::unwrap_used)]
 use serde_json::{Value, json};
 
 use super::*;
@@ -34,7 +35,7 @@ fn check(cluster: &mut Cluster, priority: i32, cpu: &str, more: Value, expected:
     let error = Chooser::default().choose(&pod, cluster).expect_err("there is room without preemption");
     let before: usize = cluster.nodes().map(|node| node.pods.len()).sum();
     let shown = match preempt(&pod, cluster, &error, 0) {
-        Ok(Preemption { node, victims }) => {
+        Ok(Preemption { node, victims, .. }) => {
             let names: Vec<&str> = victims.iter().map(|victim| victim.uid()).collect();
             format!("{node}: {}", names.join(" "))
         }
@@ -82,6 +83,40 @@ fn where_it_hurts_least() {
     let ages =
         |name: &'static str, at: &str| (name, name, 0, "4", json!({"status": {"startTime": format!("2026-01-01T00:00:{at}Z")}}));
     check(&mut cluster(&["a", "b"], &[ages("a", "10"), ages("b", "20")]), 5, "4", none(), "b: b");
+}
+
+/// kube-scheduler: "Preemption tries to find victims whose PDBs are not violated by preemption, but if no such victims are found,
+/// preemption will still happen".
+#[test]
+fn budgets_are_kept_where_that_is_possible() {
+    let none = || Value::Null;
+    let mut pods = cluster(&["a", "b"], &[("kept", "a", 0, "4", none()), ("p", "b", 3, "2", none()), ("q", "b", 1, "2", none())]);
+    let labels = |cluster: &mut Cluster, name: &str, node: &str, priority: i32, cpu: &str| {
+        let mut pod = asking(name, priority, cpu, &Value::Null).pod.as_ref().clone();
+        pod.metadata.labels = Some([("app".to_owned(), "db".to_owned())].into());
+        cluster.place(Arc::new(PodInfo::new(Arc::new(pod))), node);
+    };
+    labels(&mut pods, "kept", "a", 0, "4");
+    labels(&mut pods, "q", "b", 1, "2");
+    check(&mut pods, 5, "2", none(), "a: kept");
+    let budget = |allowed: i32, disrupted: Value| {
+        let object = json!({"metadata": {"namespace": "a", "name": "db"}, "spec": {"selector": {"matchLabels": {"app": "db"}}},
+            "status": {"disruptionsAllowed": allowed, "disruptedPods": disrupted, "currentHealthy": 2, "desiredHealthy": 2,
+                "expectedPods": 2}});
+        let new = Some(Arc::new(serde_json::from_value(object).unwrap()));
+        client::Change { key: client::Key::namespaced("a", "db"), old: None, new }
+    };
+    // On b the one goes that no budget holds, though it is the more important.
+    pods.budgets.changed(&budget(0, json!({})));
+    check(&mut pods, 5, "2", none(), "b: p");
+    check(&mut pods, 5, "4", none(), "a: kept");
+    // One may go, or goes already.
+    pods.budgets.changed(&budget(1, json!({})));
+    check(&mut pods, 5, "2", none(), "a: kept");
+    pods.budgets.changed(&budget(0, json!({"kept": "2026-01-01T00:00:00Z"})));
+    check(&mut pods, 5, "2", none(), "a: kept");
+    pods.budgets.changed(&client::Change { new: None, ..budget(0, json!({})) });
+    check(&mut pods, 5, "2", none(), "a: kept");
 }
 
 #[test]

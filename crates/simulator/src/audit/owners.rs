@@ -67,7 +67,9 @@ impl Owners {
         let Some(owner) = controller(new.or(old)) else { return found };
         let weight = new.map_or(0, |new| weight(key, new));
         let members = self.members.entry(owner.clone()).or_default();
-        let grown = weight > members.insert(key.to_owned(), weight).unwrap_or(0);
+        // Who takes over what was left has as much as there was.
+        let adopted = old.is_some() && controller(old).as_ref() != Some(&owner);
+        let grown = weight > members.insert(key.to_owned(), weight).unwrap_or(0) && !adopted;
         if weight == 0 {
             members.remove(key);
         }
@@ -164,6 +166,19 @@ mod tests {
         check("/registry/core/pods/n/a", pod("Succeeded"), 6, 0);
         check("/registry/core/pods/n/d", pod("Pending"), 7, 0);
         check("/registry/core/pods/n/e", pod("Pending"), WINDOW + 7, 1);
+    }
+
+    #[test]
+    fn what_is_adopted_was_there() {
+        let mut owners = Owners::default();
+        let mut orphan = pod("Running");
+        orphan["metadata"]["ownerReferences"] = json!([]);
+        assert!(owners.changed("/registry/apps/replicasets/n/r", None, Some(&set(1)), 0).is_empty());
+        for name in ["a", "b"] {
+            let adopted = owners.changed(&format!("/registry/core/pods/n/{name}"), Some(&orphan), Some(&pod("Running")), 1);
+            assert_eq!(adopted, Vec::<String>::new());
+        }
+        assert_eq!(owners.changed("/registry/core/pods/n/c", None, Some(&pod("Pending")), 2).len(), 1);
     }
 
     #[test]

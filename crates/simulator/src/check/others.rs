@@ -16,7 +16,13 @@ pub(super) fn jobs(cluster: &Cluster<'_>) {
         let idle = job["spec"]["suspend"] == true || number(&job, "/spec/parallelism") == 0;
         cluster.expect(idle || has("Complete") || has("Failed"), || format!("{} is not over: {}", name(&job), job["status"]));
         cluster.expect(!(has("Complete") && has("Failed")), || format!("{} is both complete and failed", name(&job)));
-        if has("Complete") {
+        let early = job["status"]["conditions"].as_array().into_iter().flatten().any(|one| one["reason"] == "SuccessPolicy");
+        let indexes = count_indexes(&job["status"]["completedIndexes"]);
+        if job["spec"]["completionMode"] == "Indexed" {
+            let succeeded = number(&job, "/status/succeeded");
+            cluster.expect(indexes == succeeded, || format!("{} counts {succeeded} and names {indexes} indexes", name(&job)));
+        }
+        if has("Complete") && !early {
             let (wanted, done) = (number(&job, "/spec/completions"), number(&job, "/status/succeeded"));
             cluster.expect(wanted == done, || format!("{} wants {wanted} completions and counts {done}", name(&job)));
         }
@@ -35,6 +41,43 @@ pub(super) fn jobs(cluster: &Cluster<'_>) {
         let held =
             pod["metadata"]["finalizers"].as_array().into_iter().flatten().any(|f| f == "batch.kubernetes.io/job-tracking");
         cluster.expect(!(over && held), || format!("{} is over and not counted", name(&pod)));
+    }
+}
+
+/// How many indexes a text such as `0-2,5` names.
+fn count_indexes(text: &Value) -> i64 {
+    let of_part = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<i64>(), last.parse::<i64>()) {
+            (Ok(first), Ok(last)) => last - first + 1,
+            _ => 0,
+        }
+    };
+    text.as_str().unwrap_or_default().split(',').map(of_part).sum()
+}
+
+/// Each names its active jobs, and keeps no more of the others than it may.
+pub(super) fn cron_jobs(cluster: &Cluster<'_>) {
+    for cron in cluster.of("batch/cronjobs") {
+        let uid = cron["metadata"]["uid"].as_str().unwrap_or_default();
+        let jobs = cluster.owned("batch/jobs", uid);
+        let has = |job: &Value, kind: &str| {
+            let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
+        };
+        for (kind, limit, otherwise) in [("Complete", "successfulJobsHistoryLimit", 3), ("Failed", "failedJobsHistoryLimit", 1)] {
+            let (kept, most) = (jobs.iter().filter(|job| has(job, kind)).count() as i64, cron["spec"][limit].as_i64());
+            let most = most.unwrap_or(otherwise);
+            cluster.expect(kept <= most, || format!("{} keeps {kept} jobs that are {kind} and may keep {most}", name(&cron)));
+        }
+        let active: BTreeSet<&str> = jobs
+            .iter()
+            .filter(|job| !has(job, "Complete") && !has(job, "Failed"))
+            .filter_map(|job| job["metadata"]["uid"].as_str())
+            .collect();
+        let told = cron["status"]["active"].as_array().into_iter().flatten();
+        let told: BTreeSet<&str> = told.filter_map(|job| job["uid"].as_str()).collect();
+        cluster.expect(told == active, || format!("{} names {told:?} as active; {active:?} are", name(&cron)));
     }
 }
 

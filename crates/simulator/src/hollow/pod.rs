@@ -15,6 +15,9 @@ const FAILS: &str = "simulator/fails";
 /// How long it runs, in milliseconds; for ever without it.
 const RUNS: &str = "simulator/runs";
 
+/// In so many cases of a thousand its containers are not ready for a while, once: also from an annotation.
+const FLAKY: &str = "simulator/flaky";
+
 /// By then a report has come back in the watch, as a rule.
 const ECHO: Duration = Duration::from_secs(20);
 
@@ -33,6 +36,8 @@ pub(super) struct Life {
     pod: Value,
     /// The last octet of its address.
     address: u64,
+    /// What containers that fail exit with.
+    code: i32,
 }
 
 /// What ends a wait.
@@ -48,7 +53,8 @@ impl Life {
     pub(super) fn new(kubelet: Kubelet, mut random: Random, seen: watch::Receiver<Option<Value>>) -> Self {
         let pod = seen.borrow().clone().unwrap_or_default();
         let address = random.between(2, 250);
-        Self { kubelet, random, seen, pod, address }
+        let code = *random.pick(&[1, 1, 42, 137]);
+        Self { kubelet, random, seen, pod, address, code }
     }
 
     pub(super) async fn run(mut self) -> Result<(), Infallible> {
@@ -79,6 +85,7 @@ impl Life {
         let ready = self.random.latency(10, 3000);
         if let Woken::Time = self.wait(Some(ready)).await {
             self.report("Running", true).await;
+            self.flake().await;
         }
         let runs = self.annotation(RUNS).map(|most| self.random.millis(most / 2, most));
         match self.stay(runs).await {
@@ -104,6 +111,18 @@ impl Life {
                     self.leave("").await;
                 }
             }
+        }
+    }
+
+    /// May become not ready for a while.
+    async fn flake(&mut self) {
+        if !self.annotation(FLAKY).is_some_and(|often| self.random.chance(often)) {
+            return;
+        }
+        for (ready, longest) in [(false, 20_000), (true, 5000)] {
+            let wait = self.random.latency(100, longest);
+            let Woken::Time = self.wait(Some(wait)).await else { return };
+            self.report("Running", ready).await;
         }
     }
 
@@ -226,7 +245,9 @@ impl Life {
         let conditions: Vec<Value> = conditions.into_iter().chain(kept.cloned()).collect();
         let state = match over {
             false => json!({"running": {"startedAt": now()}}),
-            true => json!({"terminated": {"exitCode": i32::from(phase == "Failed"), "startedAt": now(), "finishedAt": now()}}),
+            true => {
+                json!({"terminated": {"exitCode": if phase == "Failed" { self.code } else { 0 }, "startedAt": now(), "finishedAt": now()}})
+            }
         };
         let containers = self.pod["spec"]["containers"].as_array().into_iter().flatten();
         let containers: Vec<Value> = containers

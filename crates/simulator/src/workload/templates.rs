@@ -24,6 +24,9 @@ pub(super) const KINDS: &[Kind] = &[
     kind("cron", BATCH, "cronjobs", 1, cron_job, change_cron_job),
     kind("svc", "/api/v1", "services", 2, service, change_service),
     kind("pdb", "/apis/policy/v1", "poddisruptionbudgets", 1, budget, change_budget),
+    kind("hpa", "/apis/autoscaling/v2", "horizontalpodautoscalers", 2, autoscaler, change_autoscaler),
+    kind("quota", "/api/v1", "resourcequotas", 1, quota, change_quota),
+    kind("claim", "/api/v1", "persistentvolumeclaims", 1, claim, change_claim),
 ];
 
 /// Images, so that templates differ.
@@ -40,8 +43,21 @@ fn template(random: &mut Random, labels: &Value) -> Value {
     let (image, grace) = (*random.pick(&IMAGES), random.between(1, 20));
     let mut labels = labels.clone();
     labels["tier"] = (*random.pick(&TIERS)).into();
-    json!({"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": grace,
-        "containers": [{"name": "app", "image": image, "resources": {"requests": {"cpu": "50m"}}}]}})
+    let mut template = json!({"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": grace,
+        "containers": [{"name": "app", "image": image, "resources": {"requests": {"cpu": "50m"}}}]}});
+    if random.chance(200) {
+        template["metadata"]["annotations"]["simulator/flaky"] = random.between(100, 900).to_string().into();
+    }
+    template
+}
+
+/// Pods that are to be spread over nodes; a part of them must be.
+fn spread(random: &mut Random, template: &mut Value) {
+    if random.chance(200) {
+        let unsatisfiable = random.pick(&["DoNotSchedule", "ScheduleAnyway"]);
+        template["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": random.between(1, 2), "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": unsatisfiable, "labelSelector": {"matchLabels": own_labels()}, "matchLabelKeys": ["pod-template-hash"]}]);
+    }
 }
 
 /// Labels that no other object selects: the name takes the place of the value.
@@ -55,6 +71,12 @@ pub(super) fn named(mut object: Value, name: &str) -> Value {
     if object["spec"]["selector"]["matchLabels"]["app"].is_string() {
         object["spec"]["selector"]["matchLabels"]["app"] = name.into();
         object["spec"]["template"]["metadata"]["labels"]["app"] = name.into();
+    }
+    if let Some(spread) = object.pointer_mut("/spec/template/spec/topologySpreadConstraints/0") {
+        spread["labelSelector"]["matchLabels"]["app"] = name.into();
+    }
+    if let Some(target) = object.pointer_mut("/spec/scaleTargetRef") {
+        target["name"] = name.replace("hpa", "web").into();
     }
     object
 }
@@ -82,7 +104,9 @@ fn deployment(random: &mut Random) -> Value {
             json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}})
         }
     };
-    json!({"spec": {"replicas": replicas(random), "selector": {"matchLabels": labels}, "template": template(random, &labels),
+    let mut template = template(random, &labels);
+    spread(random, &mut template);
+    json!({"spec": {"replicas": replicas(random), "selector": {"matchLabels": labels}, "template": template,
         "strategy": strategy, "minReadySeconds": random.between(0, 5), "revisionHistoryLimit": random.between(0, 3)}})
 }
 
@@ -112,8 +136,37 @@ fn stateful_set(random: &mut Random) -> Value {
         _ => json!({"type": "RollingUpdate"}),
     };
     let management = *random.pick(&["OrderedReady", "Parallel"]);
-    json!({"spec": {"replicas": random.between(0, 4), "selector": {"matchLabels": labels}, "template": template(random, &labels),
-        "serviceName": "none", "podManagementPolicy": management, "updateStrategy": update, "minReadySeconds": random.between(0, 5)}})
+    let mut set = json!({"spec": {"replicas": random.between(0, 4), "selector": {"matchLabels": labels}, "template": template(random, &labels),
+        "serviceName": "none", "podManagementPolicy": management, "updateStrategy": update, "minReadySeconds": random.between(0, 5)}});
+    if random.chance(400) {
+        let mut policy = || *random.pick(&["Retain", "Delete"]);
+        set["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": policy(), "whenScaled": policy()});
+        set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": claim_of(LOCAL)}]);
+    }
+    set
+}
+
+/// The class of volumes that nodes make, and that of volumes that somebody makes by hand.
+const LOCAL: &str = "local-path";
+pub(super) const BY_HAND: &str = "by-hand";
+
+fn claim_of(class: &str) -> Value {
+    json!({"accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}})
+}
+
+fn claim(_: &mut Random) -> Value {
+    json!({"spec": claim_of(BY_HAND)})
+}
+
+fn change_claim(random: &mut Random) -> Value {
+    json!({"metadata": {"labels": {"simulator/version": random.between(1, 4).to_string()}}})
+}
+
+/// A volume that was made by hand.
+pub(super) fn volume(random: &mut Random, name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": format!("{}Gi", random.between(1, 3))},
+        "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain", "storageClassName": BY_HAND,
+        "hostPath": {"path": "/volumes"}}})
 }
 
 fn change_stateful_set(random: &mut Random) -> Value {
@@ -138,8 +191,15 @@ fn job(random: &mut Random) -> Value {
     template["metadata"]["annotations"] = json!({"simulator/runs": runs, "simulator/fails": fails});
     let mut spec = json!({"parallelism": random.between(1, 4), "completions": random.between(1, 6), "template": template,
         "backoffLimit": random.between(0, 4)});
-    if random.chance(300) {
+    if random.chance(400) {
         spec["completionMode"] = "Indexed".into();
+        by_index(random, &mut spec);
+    }
+    if random.chance(300) {
+        spec["podFailurePolicy"] = failure_policy(random, spec["backoffLimitPerIndex"].is_u64());
+        spec["podReplacementPolicy"] = "Failed".into();
+    } else if random.chance(300) {
+        spec["podReplacementPolicy"] = (*random.pick(&["Failed", "TerminatingOrFailed"])).into();
     }
     if random.chance(200) {
         spec["ttlSecondsAfterFinished"] = random.between(0, 60).into();
@@ -151,6 +211,30 @@ fn job(random: &mut Random) -> Value {
         spec["suspend"] = true.into();
     }
     json!({"spec": spec})
+}
+
+/// What only indexed jobs have: limits for each index, and ways to succeed early.
+fn by_index(random: &mut Random, spec: &mut Value) {
+    if random.chance(400) {
+        spec["backoffLimitPerIndex"] = random.between(0, 2).into();
+        if random.chance(500) {
+            spec["maxFailedIndexes"] = random.between(0, 2).into();
+        }
+    }
+    if random.chance(300) {
+        let completions = spec["completions"].as_u64().unwrap_or(1);
+        spec["successPolicy"] = match random.chance(500) {
+            true => json!({"rules": [{"succeededCount": random.between(1, completions)}]}),
+            false => json!({"rules": [{"succeededIndexes": "0"}]}),
+        };
+    }
+}
+
+fn failure_policy(random: &mut Random, by_index: bool) -> Value {
+    let actions: &[&str] = if by_index { &["Ignore", "FailJob", "Count", "FailIndex"] } else { &["Ignore", "FailJob", "Count"] };
+    let code = json!({"action": random.pick(actions), "onExitCodes": {"operator": "In", "values": [42]}});
+    let disrupted = json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
+    json!({"rules": [code, disrupted]})
 }
 
 fn change_job(random: &mut Random) -> Value {
@@ -185,4 +269,28 @@ fn budget(random: &mut Random) -> Value {
 
 fn change_budget(random: &mut Random) -> Value {
     json!({"spec": {"maxUnavailable": random.between(0, 2)}})
+}
+
+/// Of the deployment with the same number.
+fn autoscaler(random: &mut Random) -> Value {
+    let least = random.between(1, 3);
+    let metric =
+        json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
+    json!({"spec": {"minReplicas": least, "maxReplicas": least + random.between(0, 5), "metrics": [metric],
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": ""}}})
+}
+
+fn change_autoscaler(random: &mut Random) -> Value {
+    json!({"spec": {"maxReplicas": random.between(3, 8)}})
+}
+
+/// One of three is so tight that it refuses something; those are gone before the cluster settles.
+fn quota(random: &mut Random) -> Value {
+    let pods = if random.chance(300) { random.between(2, 8) } else { 500 };
+    json!({"spec": {"hard": {"pods": pods.to_string(), "requests.cpu": "100", "services": "50", "count/deployments.apps": "50",
+        "persistentvolumeclaims": "50"}}})
+}
+
+fn change_quota(random: &mut Random) -> Value {
+    json!({"spec": {"hard": {"services": random.between(40, 60).to_string()}}})
 }

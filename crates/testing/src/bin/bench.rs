@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use testing::bench::load::{Ask, Until, run};
-use testing::bench::{CLIENTS, MAPS, PODS, config_map, pods, ratios, scale, usage, yardstick};
+use testing::bench::{CLIENTS, MAPS, PODS, config_map, hollow, pods, ratios, scale, usage, yardstick};
 use testing::{Api, Cluster};
 
 const LOAD: Duration = Duration::from_secs(10);
@@ -19,11 +19,12 @@ const MANY: u64 = 100_000;
 const FEW: u64 = 1000;
 const WATCHERS: usize = 500;
 const CREATES: u64 = 10_000;
+const HOLLOW: usize = 1000;
 
 type Part = (&'static str, fn(&mut Cluster));
 
 /// What is measured, in this order, on one cluster.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("idle", idle),
     ("start", start_pods),
     ("load", load_api),
@@ -31,6 +32,7 @@ const PARTS: [Part; 7] = [
     ("watchers", many_watchers),
     ("clean", clean_up),
     ("many", many_pods),
+    ("hollow", hollow_nodes),
 ];
 
 fn row(measure: &str, goal: &str, value: String) {
@@ -187,6 +189,52 @@ fn many_pods(cluster: &mut Cluster) {
     row("restart with them, to Ready", "2 s", format!("{:.2} s", start.elapsed().as_secs_f64()));
     row("memory after that restart (PSS)", "700 MB", megabytes(usage::memory(cluster.machine())));
     row("stop with them", "10 s", format!("{:.2} s", stopped.as_secs_f64()));
+}
+
+/// A thousand nodes that are hollow, in a cluster of their own.
+fn hollow_nodes(_: &mut Cluster) {
+    let mut cluster = Cluster::prepare(std::env::args().nth(1).unwrap());
+    let nodes = HOLLOW.to_string();
+    let start = Instant::now();
+    cluster.start_server_with(&["--no-agent", "--hollow-nodes", &nodes]);
+    let (endpoint, runtime) = (Api::endpoint_of(&cluster.kubeconfig()), runtime());
+    runtime.block_on(hollow::nodes(&endpoint, HOLLOW)).unwrap();
+    row("empty data directory to 1,000 hollow nodes Ready", "", format!("{:.1} s", start.elapsed().as_secs_f64()));
+    pause(Duration::from_secs(5));
+    let before = usage::cpu(cluster.machine());
+    pause(IDLE);
+    let used = usage::cpu(cluster.machine()) - before;
+    let memory = || megabytes(usage::memory(cluster.machine()));
+    row("... CPU with nothing else, of one core", "", format!("{:.1} %", used.as_secs_f64() * 100.0 / IDLE.as_secs_f64()));
+    row("... memory (PSS)", "", memory());
+    let rate = |pods: f64, went: &hollow::Went| format!("{:.1} s, {:.0} /s", went.seconds, pods / went.seconds);
+    let slow = |went: &hollow::Went| row("... API p99 meanwhile", "1 s", format!("{} ms", went.p99.as_millis()));
+    let decided = || runtime.block_on(hollow::decided(&endpoint)).unwrap();
+    let per_second = |from: (f64, f64), to: (f64, f64)| format!("{:.0} /s", (to.1 - from.1) / (to.0 - from.0).max(1e-9));
+
+    let start = decided();
+    let went = runtime.block_on(hollow::deploy(&endpoint, "web", 20, 1000, hollow::Placement::Free)).unwrap();
+    row("20,000 pods of 20 Deployments, all Ready", "5,000 /s", rate(20_000.0, &went));
+    row("... scheduler's decisions", "10,000 /s", per_second(start, decided()));
+    slow(&went);
+    let went = runtime.block_on(hollow::deploy(&endpoint, "large", 1, 10_000, hollow::Placement::Free)).unwrap();
+    row("10,000 more of one Deployment", "", rate(10_000.0, &went));
+    slow(&went);
+    row("... memory with 30,000 pods (PSS)", "1.2 GB", memory());
+    let went = runtime.block_on(hollow::roll(&endpoint, "large-0")).unwrap();
+    row("rolling update of its 10,000 pods", "60 s", format!("{:.1} s", went.seconds));
+    slow(&went);
+    row("... memory then (PSS)", "1.2 GB", memory());
+    let went = runtime.block_on(hollow::jobs(&endpoint, 1000, 10)).unwrap();
+    row("1,000 Jobs of 10 pods, all complete", "90 s", format!("{:.1} s", went.seconds));
+    slow(&went);
+    let start = decided();
+    let went = runtime.block_on(hollow::deploy(&endpoint, "apart", 5, 1000, hollow::Placement::Spread)).unwrap();
+    row("5,000 pods that are spread and apart", "2,000 /s", rate(5000.0, &went));
+    row("... scheduler's decisions", "", per_second(start, decided()));
+    row("... memory with 35,000 pods and the Jobs (PSS)", "1.2 GB", memory());
+    let went = runtime.block_on(hollow::remove(&endpoint)).unwrap();
+    row("all Deployments deleted, pods gone", "", format!("{:.1} s", went.seconds));
 }
 
 /// Lets time pass that is measured.

@@ -2,8 +2,8 @@ use super::*;
 use crate::testing::object;
 use serde_json::{Value, json};
 
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(10_000 + seconds).unwrap()
+fn at(seconds: i64) -> Duration {
+    Duration::from_secs((10_000 + seconds).try_into().unwrap())
 }
 
 /// What happened before: recommendations, additions and removals with seconds.
