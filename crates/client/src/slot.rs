@@ -32,10 +32,31 @@ impl LabelSet {
 /// The objects that were decoded last.
 pub(crate) struct Hot<K>(Mutex<Ring<K>>);
 
-/// Objects, oldest first, with the bytes of their JSON, and these in all.
+/// Objects, oldest first, and the bytes of their JSON in all.
 struct Ring<K> {
-    objects: VecDeque<(Arc<K>, usize)>,
+    objects: VecDeque<Decoded<K>>,
     bytes: usize,
+}
+
+/// A decoded object, the bytes of its JSON, and where its slot finds it.
+struct Decoded<K> {
+    object: Arc<K>,
+    size: usize,
+    place: Arc<Mutex<Typed<K>>>,
+}
+
+impl<K> Decoded<K> {
+    /// Lets go of the object. Its slot must forget it, too, unless somebody else has it still: a weak reference keeps the memory of the object
+    /// itself, which is 3.5 KB for a pod.
+    fn forget(self) {
+        let mut place = self.place.lock();
+        if Arc::strong_count(&self.object) == 1
+            && let Typed::Kept(kept) = &mut *place
+            && Weak::as_ptr(kept) == Arc::as_ptr(&self.object)
+        {
+            *kept = Weak::new();
+        }
+    }
 }
 
 impl<K> Default for Hot<K> {
@@ -45,18 +66,21 @@ impl<K> Default for Hot<K> {
 }
 
 impl<K> Hot<K> {
-    fn keep(&self, object: Arc<K>, size: usize) {
+    fn keep(&self, decoded: Decoded<K>) {
         let mut dropped = Vec::new();
-        let ring = &mut *self.0.lock();
-        ring.objects.push_back((object, size));
-        ring.bytes += size;
-        while ring.bytes > HOT
-            && let Some((object, size)) = ring.objects.pop_front()
         {
-            ring.bytes -= size;
-            // Not under the lock: an object may be large.
-            dropped.push(object);
+            let ring = &mut *self.0.lock();
+            ring.bytes += decoded.size;
+            ring.objects.push_back(decoded);
+            while ring.bytes > HOT
+                && let Some(oldest) = ring.objects.pop_front()
+            {
+                ring.bytes -= oldest.size;
+                dropped.push(oldest);
+            }
         }
+        // Not under the lock: an object may be large.
+        dropped.into_iter().for_each(Decoded::forget);
     }
 }
 
@@ -68,7 +92,7 @@ pub(crate) struct Slot<K> {
     /// The uid of its controller.
     controller: Option<Box<str>>,
     json: Bytes,
-    typed: Mutex<Typed<K>>,
+    typed: Arc<Mutex<Typed<K>>>,
     hot: Arc<Hot<K>>,
 }
 
@@ -112,7 +136,7 @@ impl<K> Slot<K> {
             labels: LabelSet(labels.collect()),
             controller: controller.map(|owner| owner.uid),
             json,
-            typed: Mutex::new(Typed::Kept(Weak::new())),
+            typed: Arc::new(Mutex::new(Typed::Kept(Weak::new()))),
             hot: hot.clone(),
         })
     }
@@ -131,7 +155,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Slot<K> {
                 let object = Arc::new(object);
                 *typed = Typed::Kept(Arc::downgrade(&object));
                 drop(typed);
-                self.hot.keep(object.clone(), self.json.len());
+                self.hot.keep(Decoded { object: object.clone(), size: self.json.len(), place: self.typed.clone() });
                 Some(object)
             }
             Err(error) => {
@@ -183,6 +207,13 @@ mod tests {
             assert_eq!(slot.get().unwrap().metadata.name.as_ref(), Some(&slot.key.name));
         }
         assert_eq!((alive(), slots[0].labels().get("a"), slots[0].version), (3, Some("b"), 1));
+        // Nothing is left of those that nobody has any more, not even the memory that a weak reference holds.
+        let has_memory = |slot: &&Slot<ConfigMap>| matches!(&*slot.typed.lock(), Typed::Kept(kept) if !kept.ptr_eq(&Weak::new()));
+        assert_eq!(slots.iter().filter(has_memory).count(), 3);
+        // What somebody has is not decoded a second time.
+        let held = slots[7].get().unwrap();
+        (0..7).for_each(|at| drop(slots[at].get()));
+        assert!(Arc::ptr_eq(&held, &slots[7].get().unwrap()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod access;
 pub mod api;
 mod auth;
 mod cache;
+mod configz;
 pub mod query;
 pub mod stream;
 
@@ -29,7 +30,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::api::ExecRequest;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -127,6 +129,8 @@ fn failure(error: &ApiError) -> Response<Body> {
 enum Route {
     Healthz,
     Pods,
+    RunningPods,
+    Configz,
     Metrics,
     Usage(Usage),
     Logs {
@@ -166,6 +170,8 @@ fn route(path: &str) -> Option<Route> {
     Some(match words.as_slice() {
         ["healthz"] | ["healthz", "ping"] => Route::Healthz,
         ["pods"] => Route::Pods,
+        ["runningpods"] => Route::RunningPods,
+        ["configz"] => Route::Configz,
         ["metrics"] => Route::Metrics,
         ["metrics", "resource"] => Route::Usage(Usage::Resource),
         ["metrics", "cadvisor"] => Route::Usage(Usage::Cadvisor),
@@ -206,6 +212,11 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
         Route::Healthz => text(StatusCode::OK, "ok"),
         Route::Metrics => metrics(&request),
         Route::Pods => pods(&api.pods()),
+        Route::RunningPods => match api.running_pods().await {
+            Ok(pods) => document("application/json", list(&pods).to_string()),
+            Err(error) => failure(&error),
+        },
+        Route::Configz => document("application/json", configz::document(api.options()).to_string()),
         Route::Usage(form) => usage(&api, form, &query).await,
         Route::Logs { namespace, pod, container } => {
             let options = match query::log_options(&query, Timestamp::now()) {
@@ -240,8 +251,11 @@ async fn volume(method: &Method, api: &Api, name: &str) -> Response<Body> {
 
 fn pods(pods: &[Arc<Pod>]) -> Response<Body> {
     let items: Vec<&Pod> = pods.iter().map(Arc::as_ref).collect();
-    let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-    document("application/json", list.to_string())
+    document("application/json", list(&items).to_string())
+}
+
+fn list(items: &[impl Serialize]) -> Value {
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 }
 
 fn document(media_type: &'static str, body: String) -> Response<Body> {

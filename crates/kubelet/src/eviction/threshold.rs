@@ -1,6 +1,7 @@
 //! Below what something is short, in the words of the kubelet's options (`--eviction-hard` and the like).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use apimachinery::quantity::Quantity;
@@ -45,6 +46,15 @@ impl Amount {
     }
 }
 
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absolute(amount) => write!(f, "{amount}"),
+            Self::Percent(percent, _) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 /// A signal below an amount.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Threshold {
@@ -61,6 +71,21 @@ pub struct Threshold {
 impl Threshold {
     fn hard(signal: Signal, amount: Amount) -> Self {
         Self { signal, amount, grace: Duration::ZERO, reclaim: Amount::NONE }
+    }
+
+    /// Whether it follows from another one, and is no setting of its own.
+    pub fn is_derived(&self) -> bool {
+        self.signal == Signal::AllocatableMemoryAvailable
+    }
+
+    /// The amount as options have it.
+    pub fn limit_text(&self) -> Option<String> {
+        Some(self.amount.to_string())
+    }
+
+    /// How much more is to be given back, as options have it; none where that is nothing.
+    pub fn reclaim_text(&self) -> Option<String> {
+        (self.reclaim != Amount::NONE).then(|| self.reclaim.to_string())
     }
 
     /// Whether pods go at once.

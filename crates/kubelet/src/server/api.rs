@@ -10,10 +10,11 @@ use futures::stream::BoxStream;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use parking_lot::Mutex;
-use runtime::api::{Container, ContainerState, Error as RuntimeError, ExecRequest, Sandbox, Streams};
-use serde_json::Value;
+use runtime::api::{Container, ContainerState, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams};
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::Options;
 use crate::context::Context;
 use crate::local_volumes;
 use crate::logs::{self, LogOptions};
@@ -93,6 +94,29 @@ impl Api {
     /// The pods that are bound to this node.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         self.pods.list()
+    }
+
+    /// What the kubelet goes by.
+    pub(super) fn options(&self) -> &Options {
+        &self.cx.options
+    }
+
+    /// The pods of which something runs, as the runtime knows them: names, and the containers that run.
+    pub(super) async fn running_pods(&self) -> Result<Vec<Value>, ApiError> {
+        let mut pods = Vec::new();
+        for sandbox in self.cx.runtime().sandboxes().await? {
+            let containers = self.cx.runtime().containers(Some(&sandbox.id)).await?;
+            let running = containers.iter().filter(|container| container.state == ContainerState::Running);
+            let running: Vec<Value> = running
+                .map(|container| json!({"name": container.name, "image": container.image_reference, "resources": {}}))
+                .collect();
+            if !running.is_empty() {
+                let PodIdentity { name, namespace, uid } = &sandbox.pod;
+                let metadata = json!({"name": name, "namespace": namespace, "uid": uid});
+                pods.push(json!({"metadata": metadata, "spec": {"containers": running}, "status": {}}));
+            }
+        }
+        Ok(pods)
     }
 
     /// What the node and its pods use now.

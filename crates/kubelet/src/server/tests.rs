@@ -73,6 +73,22 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
     };
     check(caller, "/containerLogs/ns/p/a", (200, "hello\n")).await;
     check(caller, "/healthz", (200, "ok")).await;
+    let (status, body) = get(&authority, caller, address, "/configz").await;
+    let config: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let config = &config["kubeletconfig"];
+    assert_eq!((status, &config["kind"], &config["maxPods"]), (200, &json!("KubeletConfiguration"), &json!(110)), "{body}");
+    assert_eq!(
+        (&config["evictionHard"]["memory.available"], &config["evictionHard"]["pid.available"]),
+        (&json!("104857600"), &json!("5%"))
+    );
+    let (status, body) = get(&authority, caller, address, "/runningpods/").await;
+    let pods: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let first = &pods["items"][0];
+    assert_eq!(
+        (status, &first["metadata"]["name"], &first["spec"]["containers"][0]["name"]),
+        (200, &json!("p"), &json!("a")),
+        "{body}"
+    );
     check(caller, "/containerLogs/ns/p/x", (400, "container x is not valid for pod p")).await;
     check(caller, "/containerLogs/ns/q/a", (404, "pod \"q\" not found")).await;
     let previous = "previous terminated container \"a\" in pod \"p\" not found";
