@@ -1,5 +1,7 @@
 //! Control groups: version 2, or version 1 (also beside an empty version 2).
 
+mod death;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -156,6 +158,11 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Sets CPU only, as it was recorded.
+    pub(crate) fn set_cpu(&self, group: &str, limits: &Resources) -> io::Result<()> {
+        self.write(group, self.cpu_updates(limits))
+    }
+
     fn cpu_updates(&self, limits: &Resources) -> Vec<(&'static str, &'static str, String)> {
         let quota = limits.cpu_quota.filter(|quota| *quota > 0);
         let period = quota.and(limits.cpu_period);
@@ -297,25 +304,6 @@ impl Cgroups {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// Kills everything in the group and waits until it is dead. Blocking.
-    pub(crate) fn kill(&self, group: &str) {
-        // A process may fork while the list is read: until none is left, but not for ever.
-        for _ in 0..100 {
-            let pids = self.processes(group);
-            if pids.is_empty() {
-                return;
-            }
-            let handles: Vec<_> = pids.iter().filter_map(|pid| pidfd(*pid)).collect();
-            for pid in pids {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-            }
-            for handle in handles {
-                wait_readable(&handle, Duration::from_secs(2));
-            }
-        }
-        tracing::warn!(group, "processes of the cgroup do not die");
-    }
-
     /// Removes the group with all below it. Its processes are dead.
     pub(crate) fn remove(&self, group: &str) -> io::Result<()> {
         let mut result = Ok(());
@@ -372,12 +360,17 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
             // The kernel lets go of a dead process a moment after it is seen dead, and there is no event for that.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempts < 200 => {
                 attempts += 1;
-                // SAFETY: no descriptors are passed; this only waits a millisecond.
-                unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+                moment();
             }
             result => return result,
         }
     }
+}
+
+/// Waits a millisecond, for what the kernel tells of by no event.
+fn moment() {
+    // SAFETY: no descriptors are passed; this only waits.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
 }
 
 /// A descriptor that becomes readable when the process ends.

@@ -27,6 +27,7 @@ impl Inner {
         let entries: Vec<Arc<SandboxEntry>> = self.sandboxes.lock().values().cloned().collect();
         for entry in entries {
             if entry.is_ready() {
+                self.restore_quota(&entry);
                 // Ends by declaring the shim gone when it is.
                 self.watch(entry);
                 continue;
@@ -37,6 +38,17 @@ impl Inner {
         }
         let inner = self.clone();
         blocking(move || inner.drop_stale()).await?.map_err(super::internal)
+    }
+
+    /// A server may have been killed while it had lifted the quota of a pod, to kill one of its containers.
+    fn restore_quota(&self, entry: &SandboxEntry) {
+        let config = entry.record().config;
+        let group = self.group(&config.cgroup_parent);
+        if config.resources.cpu_quota.is_some_and(|quota| quota > 0)
+            && let Err(error) = self.cgroups.set_cpu(&group, &config.resources)
+        {
+            tracing::warn!(group, %error, "the CPU limit of a pod could not be set again");
+        }
     }
 
     /// Reads the state directories; gives the sandboxes that were not finished. Blocking.

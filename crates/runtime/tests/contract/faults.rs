@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use runtime::api::{ContainerState, HostPort, PodIdentity, PodNetwork, Runtime, SandboxState};
+use runtime::api::{ContainerState, HostPort, PodIdentity, PodNetwork, Resources, Runtime, SandboxState};
 
 use serde_json::json;
 
@@ -166,4 +166,25 @@ async fn half_made_things_are_removed_at_start() {
     assert!(groups.iter().all(|path| !path.exists()), "its cgroup is gone, with that of a half-made container");
     assert!(!sandbox.exists() && !container.exists());
     assert!(!node.dir.path().join("run/netns/half").exists());
+}
+
+/// Killed processes need CPU time to die, of which a fork bomb leaves none.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_without_cpu_time_are_killed() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("bomb").await;
+    let script = "for i in $(seq 200); do sleep 1000 & done; touch /ready; sleep 1000";
+    let id = node.run(&sandbox, "main", script).await;
+    node.wait_ready(&id).await;
+    // A millisecond for all of them, in each second.
+    let limits = Resources { cpu_quota: Some(1000), cpu_period: Some(1_000_000), ..Resources::default() };
+    node.engine().update_sandbox(&sandbox, limits).await.unwrap();
+    node.engine().stop_container(&id, Duration::ZERO, None).await.unwrap();
+    assert_eq!(node.ended(&id).await.exit_code, Some(137));
+    let group = format!("{}/kubepods/podbomb", node.cgroup_root);
+    let files =
+        ["cpu/GROUP/cpu.cfs_quota_us", "GROUP/cpu.max"].map(|file| format!("/sys/fs/cgroup/{}", file.replace("GROUP", &group)));
+    let quota = files.iter().find_map(|file| std::fs::read_to_string(file).ok()).unwrap();
+    assert!(quota.starts_with("1000"), "the pod's limit holds again: {quota}");
+    node.engine().remove_sandbox(&sandbox).await.unwrap();
 }
