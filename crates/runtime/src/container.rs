@@ -1,5 +1,6 @@
 //! Containers: their root file system, their OCI configuration and the process that makes them.
 
+pub(crate) mod anonymous;
 mod birth;
 pub(crate) mod caps;
 pub(crate) mod cgroup;

@@ -15,6 +15,14 @@ pub struct DiskUsage {
     pub inodes: u64,
 }
 
+impl std::ops::Add for DiskUsage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, inodes: self.inodes + other.inodes }
+    }
+}
+
 /// What everything below `path` takes, a file with several names once. What vanishes meanwhile takes nothing. Blocking.
 pub fn disk_usage(path: &Path) -> DiskUsage {
     let (mut seen, mut total) = (HashSet::new(), DiskUsage::default());

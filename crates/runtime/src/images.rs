@@ -1,9 +1,13 @@
 //! Images: pulled from registries or imported from files, unpacked once per layer.
 
+pub(crate) mod copy;
+mod header;
 mod import;
 mod layer;
+mod loose;
 pub(crate) mod manifest;
 pub mod registry;
+mod seam;
 pub(crate) mod store;
 pub(crate) mod tree;
 mod unpack;
@@ -103,7 +107,7 @@ impl Images {
 
     async fn put(&self, record: Record) -> Result<Image> {
         let store = self.store.clone();
-        let stored = blocking(move || store.put(record)).await?;
+        let stored = blocking(move || store.complete(record)).await?;
         stored.map(|record| record.image()).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))
     }
 

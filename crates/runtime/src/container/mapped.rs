@@ -62,8 +62,17 @@ impl Mapped {
         Ok(Self { directory, namespace, range })
     }
 
-    /// Shows `source`, a directory or a file, under `name`.
+    /// Shows `source`, a directory or a file, under `name`, with owners as users of the container see them.
     pub(crate) fn attach(&self, source: &Path, name: &str) -> io::Result<PathBuf> {
+        self.shown(source, name, true)
+    }
+
+    /// Shows `source` under `name` as it is: it belongs to users of the container.
+    pub(crate) fn show(&self, source: &Path, name: &str) -> io::Result<PathBuf> {
+        self.shown(source, name, false)
+    }
+
+    fn shown(&self, source: &Path, name: &str, is_mapped: bool) -> io::Result<PathBuf> {
         let target = self.directory.join(name);
         match fs::metadata(source)?.is_dir() {
             true => fs::create_dir_all(&target)?,
@@ -73,10 +82,12 @@ impl Mapped {
             |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what} of {}: {error}", source.display()));
         let tree = clone_tree(source).map_err(|error| failed("a mount", error))?;
         follow(&tree).map_err(|error| failed("the propagation of mounts", error))?;
-        map(&tree, &self.namespace).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => io::Error::other(format!("the file system of {} cannot map users", source.display())),
-            _ => failed("mapping the users", error),
-        })?;
+        if is_mapped {
+            map(&tree, &self.namespace).map_err(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => io::Error::other(format!("the file system of {} cannot map users", source.display())),
+                _ => failed("mapping the users", error),
+            })?;
+        }
         attach_tree(&tree, &target).map_err(|error| failed("mounting", error))?;
         Ok(target)
     }

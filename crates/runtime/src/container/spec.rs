@@ -1,5 +1,6 @@
 //! The OCI configuration of a container (OCI runtime specification, config.md and config-linux.md).
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
@@ -68,6 +69,10 @@ pub(crate) struct Input<'a> {
     pub(crate) oom_floor: i32,
     /// The system call filter; none for privileged containers and where none is wanted.
     pub(crate) seccomp: Option<Value>,
+    /// Directories for what the image declares as volumes and the pod mounts nothing at.
+    pub(crate) anonymous: &'a [Mount],
+    /// Where a destination leads in the container's root file system, given what is mounted before it.
+    pub(crate) resolve: &'a dyn Fn(&Path, &[PathBuf]) -> io::Result<PathBuf>,
 }
 
 impl Input<'_> {
@@ -104,7 +109,7 @@ impl Input<'_> {
             "annotations": annotations,
             "process": self.process(self.args()?, self.config.tty),
             "root": {"path": self.root, "readonly": security.readonly_rootfs},
-            "mounts": self.mounts(),
+            "mounts": self.mounts()?,
             "linux": linux,
         }))
     }
@@ -248,37 +253,70 @@ impl Input<'_> {
         resources
     }
 
-    fn mounts(&self) -> Vec<Value> {
-        let privileged = self.config.security.privileged;
-        let sys = if privileged { "rw" } else { "ro" };
-        let mut defaults = vec![
+    /// Kernel file systems first, then files of ours, then what pod and image ask for, parents before what is below them.
+    fn mounts(&self) -> Result<Vec<Value>> {
+        let (mut mounts, mut files) = (self.kernel_mounts(), self.shared_files());
+        // The pod's own mounts replace ours, with what is below them.
+        let stays = |value: &Value| !self.config.mounts.iter().any(|mount| destination(value).starts_with(&mount.container_path));
+        mounts.retain(stays);
+        files.retain(stays);
+        let mut own: Vec<&Mount> = self.anonymous.iter().chain(&self.config.mounts).collect();
+        own.sort_by_key(|mount| mount.container_path.components().count());
+        let mut taken: Vec<PathBuf> = mounts.iter().map(destination).collect();
+        let mut placed = Vec::new();
+        for (is_ours, mut bind) in
+            files.into_iter().map(|bind| (true, bind)).chain(own.into_iter().map(|own| (false, pod_mount(own))))
+        {
+            let named = destination(&bind);
+            let place = self.place(&named, &taken)?;
+            // A link in the image may lead below what the pod mounts.
+            let depth = if is_ours && place == named { 0 } else { place.components().count() };
+            bind["destination"] = json!(place);
+            taken.push(place);
+            placed.push((depth, bind));
+        }
+        placed.sort_by_key(|(depth, _)| *depth);
+        mounts.extend(placed.into_iter().map(|(_, bind)| bind));
+        Ok(mounts)
+    }
+
+    /// Where the destination of a mount leads. An image whose links lead into the kernel's files is refused, as runc does.
+    fn place(&self, named: &Path, taken: &[PathBuf]) -> Result<PathBuf> {
+        let failed = |text: String| Error::Create(format!("mount destination {}: {text}", named.display()));
+        let place = (self.resolve)(named, taken).map_err(|error| failed(error.to_string()))?;
+        let led_into = |root: &str| place.starts_with(root) && !named.starts_with(root);
+        match ["/proc", "/sys"].into_iter().find(|root| led_into(root)) {
+            Some(root) => Err(failed(format!("it leads to {}, which is inside of {root}", place.display()))),
+            None => Ok(place),
+        }
+    }
+
+    fn kernel_mounts(&self) -> Vec<Value> {
+        let sys = if self.config.security.privileged { "rw" } else { "ro" };
+        let mut mounts = vec![
             special("/proc", "proc", &["nosuid", "noexec", "nodev"]),
             special("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
             special("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
             special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
             special("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
         ];
-        defaults.extend(self.cgroup_mounts());
+        mounts.extend(self.cgroup_mounts());
+        mounts
+    }
+
+    /// What the pod's containers share.
+    fn shared_files(&self) -> Vec<Value> {
         let shm = match self.sandbox.ipc {
             NamespaceMode::Node => PathBuf::from("/dev/shm"),
             _ => self.shared_dir.join("shm"),
         };
-        defaults.push(bind(&shm, "/dev/shm", &["nosuid", "noexec", "nodev", "rw"]));
+        let mut binds = vec![bind(&shm, "/dev/shm", &["nosuid", "noexec", "nodev", "rw"])];
         let files = if self.config.security.readonly_rootfs { "ro" } else { "rw" };
-        defaults.push(bind(&self.shared_dir.join("hostname"), "/etc/hostname", &[files]));
+        binds.push(bind(&self.shared_dir.join("hostname"), "/etc/hostname", &[files]));
         if self.sandbox.resolv_conf.is_some() {
-            defaults.push(bind(&self.shared_dir.join("resolv.conf"), "/etc/resolv.conf", &[files]));
+            binds.push(bind(&self.shared_dir.join("resolv.conf"), "/etc/resolv.conf", &[files]));
         }
-        // The pod's own mounts replace ours, with what is below them.
-        let replaced = |value: &Value| {
-            let path = value["destination"].as_str().unwrap_or_default();
-            self.config.mounts.iter().any(|mount| Path::new(path).starts_with(&mount.container_path))
-        };
-        defaults.retain(|value| !replaced(value));
-        let mut own: Vec<&Mount> = self.config.mounts.iter().collect();
-        own.sort_by_key(|mount| mount.container_path.components().count());
-        defaults.extend(own.into_iter().map(pod_mount));
-        defaults
+        binds
     }
 
     /// The container's own cgroup, by bind mounts: a mount of type cgroup ends up writable.
@@ -298,6 +336,10 @@ impl Input<'_> {
         }
         mounts
     }
+}
+
+fn destination(mount: &Value) -> PathBuf {
+    PathBuf::from(mount["destination"].as_str().unwrap_or_default())
 }
 
 fn kind_of(name: &str) -> &str {

@@ -1,6 +1,6 @@
 //! Containers: made, started, stopped and removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::container::caps::{self, Available};
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
-use crate::container::{rootfs, user};
+use crate::container::{anonymous, rootfs, user};
 use crate::images::blocking;
 use crate::images::store::{Record, Store, write_durably};
 use crate::images::tree::{Tree, normalize};
@@ -27,6 +27,8 @@ use crate::shim::protocol::{Request, StartRequest, TaskState};
 const START_WAIT: Duration = Duration::from_secs(240);
 /// How long a shim may take to answer what it does at once. One that takes longer hangs.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
+/// How long a killed process usually takes to be gone. One that takes longer waits for CPU time.
+const KILL_SOON: Duration = Duration::from_millis(500);
 /// How long a killed process may take to be gone; only the kernel can keep it.
 const KILL_WAIT: Duration = Duration::from_secs(60);
 
@@ -85,7 +87,7 @@ impl Inner {
 
     fn prepare(
         &self,
-        dir: &std::path::Path,
+        dir: &Path,
         record: &ContainerRecord,
         parent: &SandboxRecord,
         target: Option<u32>,
@@ -119,9 +121,17 @@ impl Inner {
                 (None, None) => {}
             }
         }
+        let mut tree = Tree::open(&root).map_err(failed("root file system"))?;
+        let mut anonymous = anonymous::make(&image.config, &config.mounts, &root, dir).map_err(failed("volume of the image"))?;
         if let Some(mapped) = &mapped {
             shared_dir = mapped.attach(&shared_dir, "shared").map_err(failed("mapping the users of the pod's files"))?;
+            for (number, volume) in anonymous.iter_mut().enumerate() {
+                let shown = mapped.show(&volume.host_path, &format!("volume-{number}"));
+                volume.host_path = shown.map_err(failed("volume of the image"))?;
+            }
         }
+        let resolve =
+            |path: &Path, taken: &[PathBuf]| tree.resolve(path, &|place: &Path| taken.iter().any(|mount| mount == place));
         let input = Input {
             config: &config,
             image: &image.config,
@@ -137,12 +147,14 @@ impl Inner {
             joined: target.or(parent.pod_init),
             oom_floor: self.oom_floor,
             seccomp: seccomp(&record.config.security, self.available)?,
+            anonymous: &anonymous,
+            resolve: &resolve,
         };
         let spec = input.spec()?;
-        let cwd = normalize(std::path::Path::new(&input.working_dir()))
+        let cwd = normalize(Path::new(&input.working_dir()))
             .ok_or_else(|| Error::Create(format!("working directory {:?} must not contain ..", input.working_dir())))?;
-        let mut tree = Tree::open(&root).map_err(failed("root file system"))?;
-        let cwd = tree.directory(&cwd).map_err(failed("working directory"))?;
+        let cwd = tree.resolve(&cwd, &|_| false).map_err(failed("working directory"))?;
+        let cwd = tree.directory(cwd.strip_prefix("/").unwrap_or(&cwd)).map_err(failed("working directory"))?;
         if let Some(mapped) = &mapped {
             mapped.adopt(cwd).map_err(failed("working directory"))?;
         }
@@ -156,13 +168,7 @@ impl Inner {
     }
 
     /// Mounts what of an image a container shows. It goes with the container's directory.
-    fn mount_image(
-        &self,
-        dir: &std::path::Path,
-        number: usize,
-        source: &ImageSource,
-        mapped: Option<&Mapped>,
-    ) -> Result<PathBuf> {
+    fn mount_image(&self, dir: &Path, number: usize, source: &ImageSource, mapped: Option<&Mapped>) -> Result<PathBuf> {
         let store = self.images.store();
         let image = store.get(&source.id).ok_or_else(|| Error::NotFound(format!("image {}", source.id)))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
@@ -247,6 +253,11 @@ impl Inner {
             }
         }
         self.kill(&entry, libc::SIGKILL, entry.record.shared_pid).await?;
+        if ended(&entry, KILL_SOON).await {
+            return Ok(());
+        }
+        let (inner, group) = (self.clone(), entry.record.cgroup.clone());
+        blocking(move || inner.cgroups.kill(&group)).await?;
         match ended(&entry, KILL_WAIT).await {
             true => Ok(()),
             false => Err(Error::Timeout(format!("container {id} does not end after SIGKILL"))),

@@ -13,6 +13,7 @@ use crate::api::{
     Container, ContainerConfig, Credentials, Error, ExecOutput, ExecRequest, Features, Image, Resources, Result, Runtime,
     RuntimeEvent, Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
+use crate::container::anonymous;
 use crate::disk::DiskUsage;
 use crate::images::blocking;
 
@@ -79,8 +80,9 @@ impl Runtime for Engine {
     }
 
     async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage> {
-        let upper = self.0.container(id)?.dir.join("upper");
-        blocking(move || crate::disk_usage(&upper)).await
+        let dir = self.0.container(id)?.dir.clone();
+        // What it has written to its root file system, and what it has in volumes of its own.
+        blocking(move || crate::disk_usage(&dir.join("upper")) + crate::disk_usage(&dir.join(anonymous::DIRECTORY))).await
     }
 
     async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()> {

@@ -191,7 +191,7 @@ impl Archive {
         }
         let (config, layers) = (file.config, file.rootfs.diff_ids);
         let record = Record { id: id.to_owned(), tags, digests, layers, size, config, pulled: Timestamp::now() };
-        let stored = store.put(record).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))?;
+        let stored = store.complete(record).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))?;
         Ok(stored.image())
     }
 }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::loose::Unpacked;
+
 /// Memory that a stream may make the xz decoder use: what its strongest preset needs. Those of gzip and zstd have limits.
 const XZ_MEMORY: u64 = 128 << 20;
 
@@ -24,17 +26,17 @@ pub(crate) enum LayerError {
 }
 
 /// Unpacks the layer `source` (gzip, zstd, xz or plain tar, told by its first bytes) into the empty directory `target`.
-/// `digest` is that of `source`, `diff_id` that of the uncompressed stream. Gives the bytes of its files.
-pub(crate) fn unpack_layer(source: impl Read, digest: &str, diff_id: &str, target: &Path) -> Result<u64, LayerError> {
+/// `digest` is that of `source`, `diff_id` that of the uncompressed stream.
+pub(crate) fn unpack_layer(source: impl Read, digest: &str, diff_id: &str, target: &Path) -> Result<Unpacked, LayerError> {
     let mut hashed = Hashing::new(source);
     let (result, actual_diff) = {
         let mut plain = match decompress(&mut hashed) {
             Ok(decoder) => Hashing::new(decoder),
             Err(error) => return Err(LayerError::Io(error)),
         };
-        let result = super::unpack::unpack(&mut plain, target).and_then(|size| {
+        let result = super::unpack::unpack(&mut plain, target).and_then(|unpacked| {
             io::copy(&mut plain, &mut io::sink())?;
-            Ok(size)
+            Ok(unpacked)
         });
         (result, plain.digest())
     };
@@ -49,11 +51,11 @@ pub(crate) fn unpack_layer(source: impl Read, digest: &str, diff_id: &str, targe
     if actual != digest {
         return Err(LayerError::Digest { expected: digest.to_owned(), actual });
     }
-    let size = result.map_err(LayerError::Io)?;
+    let unpacked = result.map_err(LayerError::Io)?;
     if actual_diff != diff_id {
         return Err(LayerError::DiffId { expected: diff_id.to_owned(), actual: actual_diff });
     }
-    Ok(size)
+    Ok(unpacked)
 }
 
 /// Decompresses by the magic number of the stream.

@@ -80,7 +80,14 @@ pub(crate) struct ImageConfig {
     pub(crate) working_dir: String,
     #[serde(deserialize_with = "null")]
     pub(crate) stop_signal: String,
+    /// Paths that want a volume, each with an empty object.
+    #[serde(deserialize_with = "null")]
+    pub(crate) volumes: BTreeMap<String, Option<Empty>>,
 }
+
+/// An object of which nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Empty {}
 
 /// Builders write `null` where they mean empty.
 fn null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> std::result::Result<T, D::Error> {
@@ -185,7 +192,9 @@ mod tests {
 
     #[test]
     fn nulls_are_empty_and_digests_are_checked() {
-        let config = br#"{"config":{"Cmd":null,"Env":["A=b"]},"rootfs":{"diff_ids":null}}"#;
+        let config = br#"{"config":{"Cmd":null,"Env":["A=b"],"Volumes":{"/a":{},"/b":null}},"rootfs":{"diff_ids":null}}"#;
+        let volumes = ConfigFile::parse(config, 0).unwrap().config.volumes;
+        assert_eq!(volumes.into_keys().collect::<Vec<_>>(), ["/a", "/b"]);
         assert_eq!(ConfigFile::parse(config, 0).unwrap().config.env, ["A=b"]);
         assert!(ConfigFile::parse(config, 1).is_err());
         assert!(check_digest("sha256:../../x").is_err());

@@ -15,8 +15,13 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::loose::{Loose, Unpacked};
 use super::manifest::ImageConfig;
+use super::seam::{self, Layer, Seam};
 use crate::api::{Error, Image, Result, User};
+
+/// The file beside a layer that says what of it depends on those below.
+const LOOSE: &str = "loose.json";
 
 /// What is kept of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) tags: Vec<String>,
     pub(crate) digests: Vec<String>,
-    /// Diff IDs, lowest first.
+    /// Diff IDs, lowest first, and perhaps a seam on top of them.
     pub(crate) layers: Vec<String>,
     pub(crate) size: u64,
     pub(crate) config: ImageConfig,
@@ -107,15 +112,16 @@ impl Store {
     pub(crate) fn add_layer<E: From<io::Error>>(
         &self,
         diff_id: &str,
-        unpack: impl FnOnce(&Path) -> std::result::Result<u64, E>,
+        unpack: impl FnOnce(&Path) -> std::result::Result<Unpacked, E>,
     ) -> std::result::Result<u64, E> {
         let temporary = tempfile::Builder::new().prefix("layer-").tempdir_in(self.dir.join("tmp"))?;
         let root = temporary.path().join("fs");
         fs::create_dir(&root)?;
         set_mode(&root, 0o755)?;
         set_mode(temporary.path(), 0o700)?;
-        let size = unpack(&root)?;
+        let Unpacked { size, loose } = unpack(&root)?;
         fs::write(temporary.path().join("size"), size.to_string())?;
+        fs::write(temporary.path().join(LOOSE), serde_json::to_vec(&loose).map_err(io::Error::from)?)?;
         // One flush for all of its files.
         nix::unistd::syncfs(fs::File::open(&root)?.as_raw_fd()).map_err(io::Error::from)?;
         let target = self.layers_dir().join(short(diff_id));
@@ -127,6 +133,29 @@ impl Store {
         }
         sync_dir(&self.layers_dir())?;
         Ok(size)
+    }
+
+    /// What of a layer depends on those below it. One that an earlier version unpacked knows nothing of it.
+    fn loose(&self, diff_id: &str) -> io::Result<Loose> {
+        match fs::read(self.layers_dir().join(short(diff_id)).join(LOOSE)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Loose::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores an image whose layers are here, as [`Store::put`] does, with a seam on top of them if it needs one. Blocking.
+    pub(crate) fn complete(self: &Arc<Self>, mut record: Record) -> io::Result<Arc<Record>> {
+        let id = seam::id(&record.layers);
+        let _pin = self.pin(std::slice::from_ref(&id));
+        if self.layer_size(&id).is_none() {
+            let layer = |id: &String| Ok(Layer::new(self.layers_dir().join(Self::layer_path(id)), self.loose(id)?));
+            let layers = record.layers.iter().map(layer).collect::<io::Result<Vec<_>>>()?;
+            let Some(seam) = Seam::of(&layers)? else { return self.put(record) };
+            self.add_layer::<io::Error>(&id, |target| seam.make(target))?;
+        }
+        record.layers.push(id);
+        self.put(record)
     }
 
     /// Keeps layers from being removed until the guard is dropped.
@@ -308,7 +337,7 @@ mod tests {
     }
 
     fn layer(store: &Store, id: &str) {
-        store.add_layer::<io::Error>(id, |path| fs::write(path.join("f"), id).map(|()| 7)).unwrap();
+        store.add_layer::<io::Error>(id, |path| fs::write(path.join("f"), id).map(|()| Unpacked::new(7))).unwrap();
     }
 
     #[test]

@@ -15,17 +15,22 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+/// Most symbolic links on the way of one path, as runc has it.
+const LINKS: usize = 255;
+
 /// A directory tree, and the directory that was used last.
 pub(crate) struct Tree {
     root: OwnedFd,
     recent: Option<(PathBuf, OwnedFd)>,
+    /// Directories that [`Tree::directory`] has made since somebody asked.
+    made: Vec<PathBuf>,
 }
 
 impl Tree {
     /// The tree below the directory `root`.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self { root: owned(nix::fcntl::open(root, flags, Mode::empty())?), recent: None })
+        Ok(Self { root: owned(nix::fcntl::open(root, flags, Mode::empty())?), recent: None, made: Vec::new() })
     }
 
     /// Opens `path` below the root, following links inside it.
@@ -35,6 +40,48 @@ impl Tree {
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         openat2(self.root.as_raw_fd(), path, how).map(owned)
+    }
+
+    /// Where `path` leads, from the root, when the symbolic links on its way are followed inside of the tree, whether or not anything
+    /// is there: what is missing stands for a directory that will be made. Below a place that is `covered`, as by a mount, nobody
+    /// knows yet what will be there, and the rest of the path stays as it is.
+    pub(crate) fn resolve(&self, path: &Path, covered: &dyn Fn(&Path) -> bool) -> io::Result<PathBuf> {
+        let (mut place, mut links, mut blind) = (PathBuf::from("/"), 0, false);
+        let mut todo = parts(path);
+        while let Some(part) = todo.pop() {
+            if part == ".." {
+                place.pop();
+                continue;
+            }
+            place.push(part);
+            let Some(target) = (if blind { None } else { self.link_at(&place)? }) else {
+                blind = blind || covered(&place);
+                continue;
+            };
+            links += 1;
+            if links > LINKS {
+                return Err(Errno::ELOOP.into());
+            }
+            place.pop();
+            if target.is_absolute() {
+                place = PathBuf::from("/");
+            }
+            todo.extend(parts(&target));
+        }
+        Ok(place)
+    }
+
+    /// The target of the symbolic link at `path`; none when it is none, or nothing is there.
+    fn link_at(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let fd = match self.open_beneath(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            result => result?,
+        };
+        let stat = nix::sys::stat::fstat(fd.as_raw_fd())?;
+        match is(&stat, SFlag::S_IFLNK) {
+            true => Ok(Some(nix::fcntl::readlinkat(Some(fd.as_raw_fd()), "")?.into())),
+            false => Ok(None),
+        }
     }
 
     /// The directory `path`, made with its parents when it is missing.
@@ -49,7 +96,12 @@ impl Tree {
         }
     }
 
-    fn make(&self, path: &Path) -> io::Result<OwnedFd> {
+    /// The directories that were missing and had to be made since the last call.
+    pub(crate) fn take_made(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.made)
+    }
+
+    fn make(&mut self, path: &Path) -> io::Result<OwnedFd> {
         match self.open_beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => {}
             other => return Ok(other?),
@@ -59,7 +111,8 @@ impl Tree {
         };
         let parent = self.make(parent)?;
         match mkdirat(Some(parent.as_raw_fd()), name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Ok(()) => self.made.push(path.to_owned()),
+            Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(self.open_beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?)
@@ -94,6 +147,16 @@ fn remove_directory(dir: RawFd, name: &OsStr) -> io::Result<()> {
         }
     }
     Ok(unlinkat(Some(dir), name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// The names and `..` of a path, last first.
+pub(super) fn parts(path: &Path) -> Vec<OsString> {
+    let part = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(part).collect()
 }
 
 /// What `name` in `dir` is, none when there is nothing. Links are not followed.
@@ -133,4 +196,47 @@ pub(crate) fn normalize(path: &Path) -> Option<PathBuf> {
 pub(crate) fn owned(fd: RawFd) -> OwnedFd {
     // SAFETY: callers pass the fresh result of a successful open; nobody else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn paths_are_resolved_inside_of_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("etc")).unwrap();
+        std::fs::create_dir_all(at("var/lib")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        for (link, target) in [
+            ("var/run", "/run"),
+            ("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
+            ("escape", "../../../../tmp"),
+            ("chain", "var/run/./x"),
+            ("loop", "loop"),
+            ("dir", "var/lib"),
+        ] {
+            symlink(target, at(link)).unwrap();
+        }
+        let tree = Tree::open(dir.path()).unwrap();
+        let check = |path: &str, expected: Option<&str>| {
+            let covered = |place: &Path| place == Path::new("/var/lib");
+            assert_eq!(tree.resolve(Path::new(path), &covered).ok().as_deref(), expected.map(Path::new), "{path}");
+        };
+        check("/var/run", Some("/run"));
+        check("/var/run/secrets/a", Some("/run/secrets/a"));
+        check("/etc/resolv.conf", Some("/run/systemd/resolve/stub-resolv.conf"));
+        check("/escape/x", Some("/tmp/x"));
+        check("/chain", Some("/run/x"));
+        check("/loop/x", None);
+        check("/nothing/../var/run", Some("/run"));
+        check("file/x", Some("/file/x"));
+        check("/dir/../..", Some("/"));
+        // What is below a mount is looked up when the mount is there.
+        symlink("/tmp", at("var/lib/link")).unwrap();
+        check("/dir/link/x", Some("/var/lib/link/x"));
+    }
 }

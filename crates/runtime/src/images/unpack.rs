@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
 use tar::{Entry, EntryType};
 
+use super::header;
+use super::loose::{Loose, Unpacked};
 use super::tree::{Tree, create_at, is, normalize, stat_at};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -24,11 +26,12 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Most bytes between the contents of two entries.
 const HEADERS: u64 = 16 << 20;
 
-/// Unpacks the uncompressed tar stream `source` into the empty directory `target`; gives the bytes of the files.
-pub(crate) fn unpack(source: impl Read, target: &Path) -> io::Result<u64> {
+/// Unpacks the uncompressed tar stream `source` into the empty directory `target`.
+pub(crate) fn unpack(source: impl Read, target: &Path) -> io::Result<Unpacked> {
     let allowed = Rc::new(Cell::new(0));
     let mut archive = tar::Archive::new(Metered { source, allowed: allowed.clone() });
-    let mut unpacker = Unpacker { tree: Tree::open(target)?, directories: Vec::new(), size: 0 };
+    let mut unpacker = Unpacker { tree: Tree::open(target)?, directories: Vec::new(), size: 0, loose: Loose::default() };
+    unpacker.loose.implied(Path::new(""));
     let mut entries = archive.entries()?;
     loop {
         allowed.set(HEADERS);
@@ -64,6 +67,7 @@ struct Unpacker {
     /// Times of directories are set last: filling one changes its own.
     directories: Vec<(PathBuf, TimeSpec)>,
     size: u64,
+    loose: Loose,
 }
 
 impl Unpacker {
@@ -77,19 +81,26 @@ impl Unpacker {
             // The root itself.
             let dir = self.tree.open_beneath(Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
             let meta = Meta::of(&mut entry)?;
+            self.loose.told(Path::new(""));
             self.directories.push((PathBuf::new(), meta.mtime));
             return meta.apply(dir.as_raw_fd(), OsStr::new("."), false);
         };
         let parent = path.parent().unwrap_or(Path::new(""));
         let dir = self.tree.directory(parent)?;
+        self.tree.take_made().iter().for_each(|made| self.loose.implied(made));
         if name.as_bytes() == OPAQUE {
             return set_xattr(dir, OsStr::new("."), "trusted.overlay.opaque", b"y");
         }
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            self.loose.told(&parent.join(OsStr::from_bytes(hidden)));
             return hide(dir, OsStr::from_bytes(hidden));
         }
-        let kind = entry.header().entry_type();
+        let kind = header::kind(entry.header(), &entry.path_bytes());
+        self.loose.told(&path);
         let opaque = self.make_room(dir, &name, kind)?;
+        if kind == EntryType::Link && self.is_loose(&entry, &path)? {
+            return Ok(());
+        }
         self.create(&mut entry, dir, &name, kind).map_err(|error| io::Error::new(error.kind(), Context { path: raw, error }))?;
         if kind == EntryType::Link {
             return Ok(());
@@ -142,14 +153,28 @@ impl Unpacker {
         Ok(linkat(Some(parent.as_raw_fd()), file, Some(dir), name, AtFlags::empty())?)
     }
 
-    fn finish(mut self) -> io::Result<u64> {
+    /// Notes a hard link to what this layer does not have.
+    fn is_loose<R: Read>(&mut self, entry: &Entry<'_, R>, path: &Path) -> io::Result<bool> {
+        let target = link(entry)?;
+        let Some(target) = normalize(Path::new(OsStr::from_bytes(&target))) else { return Ok(false) };
+        let is_here = match self.tree.open_beneath(&target, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+            Ok(fd) => {
+                let stat = fstat(fd.as_raw_fd())?;
+                !is(&stat, SFlag::S_IFCHR) || stat.st_rdev != 0
+            }
+            Err(error) => error != nix::errno::Errno::ENOENT,
+        };
+        Ok(!is_here && self.loose.link(path, &target))
+    }
+
+    fn finish(mut self) -> io::Result<Unpacked> {
         for (path, mtime) in std::mem::take(&mut self.directories).into_iter().rev() {
             // A later entry may have replaced it.
             if let Ok(dir) = self.tree.open_beneath(&path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
                 set_mtime(dir.as_raw_fd(), OsStr::new("."), mtime)?;
             }
         }
-        Ok(self.size)
+        Ok(Unpacked { size: self.size, loose: self.loose })
     }
 }
 
@@ -165,12 +190,14 @@ struct Meta {
 impl Meta {
     fn of<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Self> {
         let header = entry.header();
-        let id = |value: u64| u32::try_from(value).map_err(|_| invalid(format!("user or group {value} is too large")));
-        let (uid, gid) = (Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?));
-        let (mode, seconds) = (header.mode()? & 0o7777, header.mtime()?);
-        let mut meta = Self { uid, gid, mode, mtime: TimeSpec::new(seconds as i64, 0), xattrs: Vec::new() };
+        let (uid, gid) = header::owner(header)?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let mut meta = Self { uid, gid, mode: header::mode(header)?, mtime: header::mtime(header)?, xattrs: Vec::new() };
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
+            if let (b"mtime", Some(time)) = (extension.key_bytes(), header::pax_time(extension.value_bytes())) {
+                meta.mtime = time;
+            }
             let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else { continue };
             let name = String::from_utf8_lossy(name).into_owned();
             // A layer must not speak overlayfs's private language.
@@ -211,9 +238,9 @@ fn hide(dir: RawFd, name: &OsStr) -> io::Result<()> {
 }
 
 fn make_node<R: Read>(entry: &Entry<'_, R>, dir: RawFd, name: &OsStr, kind: SFlag) -> io::Result<()> {
-    let major = entry.header().device_major()?.unwrap_or(0);
-    let minor = entry.header().device_minor()?.unwrap_or(0);
-    Ok(mknodat(Some(dir), name, kind, Mode::from_bits_truncate(0o600), makedev(major.into(), minor.into()))?)
+    // A FIFO has no numbers, whatever its header says.
+    let (major, minor) = if kind == SFlag::S_IFIFO { (0, 0) } else { header::device(entry.header())? };
+    Ok(mknodat(Some(dir), name, kind, Mode::from_bits_truncate(0o600), makedev(major, minor))?)
 }
 
 fn link<R: Read>(entry: &Entry<'_, R>) -> io::Result<Vec<u8>> {
@@ -247,145 +274,4 @@ struct Context {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    type Item<'a> = (EntryType, &'a str, &'a str, u32);
-
-    fn archive(items: &[Item<'_>]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (kind, path, content, mode) in items {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_mode(*mode);
-            header.set_mtime(1);
-            header.set_uid(0);
-            header.set_gid(0);
-            // Written by hand: the library refuses to write hostile names.
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            let data = if kind.is_file() { content.as_bytes() } else { &[] };
-            header.set_size(data.len() as u64);
-            if !kind.is_file() {
-                header.set_link_name_literal(content).unwrap();
-            }
-            header.set_cksum();
-            builder.append(&header, data).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    fn check(items: &[Item<'_>], expected: Result<&[(&str, &str)], &str>) {
-        if !Uid::effective().is_root() {
-            eprintln!("SKIPPED: unpacking sets owners and whiteouts, which needs root");
-            return;
-        }
-        let outer = tempfile::tempdir().unwrap();
-        let target = outer.path().join("layer");
-        std::fs::create_dir(&target).unwrap();
-        match (unpack(&archive(items)[..], &target), expected) {
-            (Ok(_), Ok(files)) => {
-                for (path, content) in files {
-                    let stat = std::fs::symlink_metadata(target.join(path)).unwrap();
-                    match *content {
-                        "WHITEOUT" => assert_eq!((stat.mode() & libc::S_IFMT, stat.rdev()), (libc::S_IFCHR, 0), "{path}"),
-                        content => assert_eq!(std::fs::read_to_string(target.join(path)).unwrap(), content, "{path}"),
-                    }
-                }
-            }
-            (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
-            (result, _) => panic!("{items:?}: {result:?}"),
-        }
-        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "nothing beside the layer: {items:?}");
-    }
-
-    #[test]
-    fn layers_unpack_and_hostile_ones_stay_inside() {
-        use EntryType as T;
-        check(&[(T::Regular, "a/b/c", "x", 0o4755)], Ok(&[("a/b/c", "x")]));
-        check(&[(T::Regular, "a", "x", 0o644), (T::Link, "b", "a", 0o644)], Ok(&[("b", "x")]));
-        check(&[(T::Regular, "a", "old", 0o644), (T::Regular, "a", "new", 0o644)], Ok(&[("a", "new")]));
-        check(&[(T::Regular, "d/.wh.gone", "", 0o644)], Ok(&[("d/gone", "WHITEOUT")]));
-        check(&[(T::Regular, "../x", "x", 0o644)], Err("leaves the layer"));
-        check(&[(T::Link, "x", "../../etc/passwd", 0o644)], Err("leaves the layer"));
-        // An absolute link is taken as a process inside would.
-        check(
-            &[(T::Directory, "in", "", 0o755), (T::Symlink, "l", "/in", 0o777), (T::Regular, "l/f", "x", 0o644)],
-            Ok(&[("in/f", "x")]),
-        );
-        check(&[(T::Symlink, "l", "../..", 0o777), (T::Regular, "l/f", "x", 0o644)], Ok(&[("f", "x")]));
-        // A directory in the way of a file, with content.
-        check(&[(T::Regular, "d/e/f", "x", 0o644), (T::Regular, "d", "file", 0o644)], Ok(&[("d", "file")]));
-    }
-
-    /// A header of this type that announces `size` bytes, and zeros for ever.
-    fn endless(kind: u8, size: u64) -> impl Read {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(EntryType::new(kind));
-        header.set_size(size);
-        header.set_cksum();
-        io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(0))
-    }
-
-    #[test]
-    fn headers_are_bounded() {
-        for kind in [b'L', b'K', b'x'] {
-            let target = tempfile::tempdir().unwrap();
-            let error = unpack(endless(kind, 1 << 40), target.path()).unwrap_err().to_string();
-            assert!(error.contains("headers of an entry are larger"), "{error}");
-        }
-    }
-
-    #[test]
-    fn noise_is_refused() {
-        // Deterministic: valid archives with bytes changed, and noise.
-        let good = archive(&[(EntryType::Regular, "a/b", "x", 0o644), (EntryType::Symlink, "l", "a", 0o777)]);
-        let mut seed = 0x9e37_79b9_u64;
-        let mut next = move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize
-        };
-        for _ in 0..500 {
-            let outer = tempfile::tempdir().unwrap();
-            let target = outer.path().join("layer");
-            std::fs::create_dir(&target).unwrap();
-            let mut bytes = good.clone();
-            for _ in 0..=next() % 8 {
-                let at = next() % bytes.len();
-                bytes[at] = next() as u8;
-            }
-            // The checksum would refuse nearly all.
-            let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
-            header.set_cksum();
-            bytes[..512].copy_from_slice(header.as_bytes());
-            // Refused or not, it ends and stays inside.
-            let _ = unpack(&bytes[..], &target);
-            assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
-        }
-    }
-
-    #[test]
-    fn modes_times_and_opaque_marks_are_kept() {
-        if !Uid::effective().is_root() {
-            eprintln!("SKIPPED: needs root");
-            return;
-        }
-        let target = tempfile::tempdir().unwrap();
-        let items: &[Item<'_>] = &[
-            (EntryType::Directory, "d", "", 0o1777),
-            (EntryType::Regular, "d/.wh..wh..opq", "", 0),
-            (EntryType::Regular, "s", "x", 0o4755),
-        ];
-        unpack(&archive(items)[..], target.path()).unwrap();
-        let stat = std::fs::metadata(target.path().join("d")).unwrap();
-        assert_eq!((stat.mode() & 0o7777, stat.mtime()), (0o1777, 1));
-        assert_eq!(std::fs::metadata(target.path().join("s")).unwrap().mode() & 0o7777, 0o4755);
-        let path = CString::new(target.path().join("d").as_os_str().as_bytes()).unwrap();
-        let mut value = [0u8; 4];
-        // SAFETY: the buffer is passed with its length.
-        let read =
-            unsafe { libc::lgetxattr(path.as_ptr(), c"trusted.overlay.opaque".as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-        assert_eq!(&value[..read as usize], b"y");
-    }
-}
+mod tests;

@@ -239,5 +239,5 @@ pub(super) fn other(message: String) -> Reply {
 }
 
 pub(super) fn not_running(container: &str) -> Reply {
-    Reply::Error { kind: Failure::NotFound, message: format!("container {container} is not running") }
+    Reply::Error { kind: Failure::NotFound, message: format!("running container {container}") }
 }

@@ -1,9 +1,9 @@
 //! Pulls, and registries that misbehave.
 
-use runtime::api::{Credentials, Error, Runtime, User};
+use runtime::api::{Credentials, Error, Mount, Runtime, User};
 use serde_json::json;
 
-use crate::registry::{Fault, layer};
+use crate::registry::{Fault, busybox, layer};
 use crate::support::Node;
 
 async fn check_failure(node: &Node, reference: &str, texts: &[&str]) -> Error {
@@ -18,7 +18,7 @@ async fn check_failure(node: &Node, reference: &str, texts: &[&str]) -> Error {
 async fn layers_stack_and_are_fetched_once() {
     let Some(node) = Node::start().await else { return };
     let upper = layer(&[("bin/.wh.ls", b"", 0), ("etc/.wh..wh..opq", b"", 0), ("etc/new", b"new", 0o600)]);
-    let digests = node.registry.image("stack", "1", &[crate::registry::busybox(), upper], json!({"User": "web", "Cmd": ["sh"]}));
+    let digests = node.registry.image("stack", "1", &[busybox(), upper], json!({"User": "web", "Cmd": ["sh"]}));
     let reference = node.registry.reference("stack:1");
     let engine = node.engine();
     let pulls = futures::future::join_all((0..4).map(|_| engine.pull_image(&reference, &[]))).await;
@@ -120,4 +120,39 @@ async fn images_come_from_files_too() {
     assert_eq!(node.engine().image("imported/busybox:1").await.unwrap().unwrap().id, node.image);
     std::fs::write(&file, "not an archive").unwrap();
     assert!(node.engine().import_image(&file).await.is_err());
+}
+
+/// Images as distributions make them: links to what comes at run time, volumes, and more layers than mount options have room for.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_have_links_volumes_and_many_layers() {
+    let Some(node) = Node::start().await else { return };
+    let mut layers = vec![busybox()];
+    let names: Vec<String> = (0..130).map(|number| format!("many/{number}")).collect();
+    layers.extend(names.iter().map(|name| layer(&[(name, b"", 0o644)])));
+    let stub = b"->../run/systemd/resolve/stub-resolv.conf";
+    layers.push(layer(&[
+        ("var/run", b"->/run", 0o777),
+        ("etc/resolv.conf", stub, 0o777),
+        ("data/seed", b"seed\n", 0o644),
+        ("tmp/x", b"", 0o644),
+    ]));
+    node.registry.image("distro", "1", &layers, json!({"Cmd": ["sh"], "Volumes": {"/data": {}, "/new/place": {}}}));
+    let image = node.engine().pull_image(&node.registry.reference("distro:1"), &[]).await.unwrap();
+    let secrets = node.dir.path().join("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    std::fs::write(secrets.join("token"), "token\n").unwrap();
+
+    let sandbox = node.sandbox("distro").await;
+    let script = "cat /etc/resolv.conf /run/secrets/token /data/seed; echo more > /data/seed && cat /data/seed; \
+                  echo new > /new/place/file && echo written; (echo no > /many/x) 2> /dev/null || echo refused; ls /many | wc -l; \
+                  set -- $(ls -ld /tmp); echo $1";
+    let mut config = node.config("main", script);
+    config.image = image.id.clone();
+    config.security.readonly_rootfs = true;
+    config.mounts =
+        vec![Mount { host_path: secrets, container_path: "/var/run/secrets".into(), readonly: true, ..Mount::default() }];
+    let (code, text) = node.output(&sandbox, config).await;
+    assert_eq!((code, text.as_str()), (0, "nameserver 10.43.0.10\ntoken\nseed\nmore\nwritten\nrefused\n130\ndrwxrwxrwt\n"));
+    node.engine().remove_sandbox(&sandbox).await.unwrap();
+    assert_eq!(std::fs::read_dir(node.dir.path().join("data/containers")).unwrap().count(), 0);
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use runtime::api::{
     ContainerConfig, ExecRequest, IdRange, ImageSource, Mount, NamespaceMode, Runtime, SandboxConfig, SecurityContext,
 };
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
+use crate::registry::{busybox, layer};
 use crate::support::{LONG, Node, log_text};
 
 const USERS: IdRange = IdRange { host: 0x50_0000, size: 0x1_0000 };
@@ -43,7 +45,7 @@ async fn pid(node: &Node, id: &str) -> u32 {
 /// The log of a container once it has a line with this text.
 async fn logged(node: &Node, id: &str, text: &str) -> String {
     let path = node.engine().container(id).await.unwrap().log_path;
-    let watch = base::directory::Watch::new(path.parent().unwrap()).unwrap();
+    let mut watch = base::directory::Watch::new(path.parent().unwrap()).unwrap();
     let wait = async {
         loop {
             let log = log_text(&path);
@@ -215,4 +217,20 @@ fn entries(directory: &Path) -> BTreeMap<String, usize> {
     let inside = |path: &Path| std::fs::read_dir(path).map(Iterator::count).unwrap_or_default();
     let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), inside(&entry.path()))).collect()
+}
+
+/// What an image has at a volume of its own belongs to users of the container, and so does an empty one.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_the_image_belong_to_users_of_the_container() {
+    let Some(node) = node().await else { return };
+    let layers = [busybox(), layer(&[("data/seed", b"seed", 0o600)])];
+    node.registry.image("volumes", "1", &layers, json!({"Cmd": ["sh"], "Volumes": {"/data": {}, "/new": {}}}));
+    let image = node.engine().pull_image(&node.registry.reference("volumes:1"), &[]).await.unwrap();
+    let sandbox = sandbox(&node, "volumes", NamespaceMode::Container).await;
+    let script = "stat -c %u /data /data/seed /new; cat /data/seed && touch /data/made /new/made && echo ' written'";
+    let mut config = node.config("main", script);
+    config.image = image.id;
+    config.security.readonly_rootfs = true;
+    assert_eq!(node.output(&sandbox, config).await.1, "0\n0\n0\nseed written\n");
+    node.engine().remove_sandbox(&sandbox).await.unwrap();
 }

@@ -3,6 +3,16 @@ use super::*;
 use crate::api::{Resources, SecurityContext};
 
 fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) -> Result<Value> {
+    spec_of(config, image, sandbox, &[], &|path, _| Ok(path.to_owned()))
+}
+
+fn spec_of(
+    config: &ContainerConfig,
+    image: &ImageConfig,
+    sandbox: &SandboxConfig,
+    anonymous: &[Mount],
+    resolve: &dyn Fn(&Path, &[PathBuf]) -> io::Result<PathBuf>,
+) -> Result<Value> {
     let (user, cgroups) = (User::default(), Cgroups::detect().unwrap());
     Input {
         config,
@@ -19,6 +29,8 @@ fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) 
         root: Path::new("/c/rootfs"),
         has_users: false,
         seccomp: config.security.seccomp.as_ref().map(|_| json!({"defaultAction": "SCMP_ACT_ALLOW"})),
+        anonymous,
+        resolve,
     }
     .spec()
 }
@@ -83,15 +95,15 @@ fn namespaces_are_the_pods() {
 fn limits_privileges_and_scores_are_carried() {
     let resources = Resources { memory_limit: Some(5), cpu_quota: Some(0), oom_score_adj: Some(-5), ..Default::default() };
     let config = ContainerConfig { resources, ..simple() };
-    let spec_of = |config: &ContainerConfig| spec(config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
-    let spec = spec_of(&config);
+    let made = |config: &ContainerConfig| spec(config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
+    let spec = made(&config);
     assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 5);
     assert_eq!(spec["linux"]["resources"]["cpu"], Value::Null);
     assert_eq!(spec["process"]["oomScoreAdj"], 2);
-    assert_eq!(spec_of(&simple())["process"]["oomScoreAdj"], 2, "nobody asked");
+    assert_eq!(made(&simple())["process"]["oomScoreAdj"], 2, "nobody asked");
     assert_eq!(spec["process"]["noNewPrivileges"], Value::Null);
     let privileged = ContainerConfig { security: SecurityContext { privileged: true, ..Default::default() }, ..simple() };
-    let spec = spec_of(&privileged);
+    let spec = made(&privileged);
     assert_eq!(spec["linux"]["maskedPaths"], Value::Null);
     assert!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len() > 30);
 }
@@ -115,4 +127,27 @@ fn the_pods_mounts_replace_the_default_ones() {
     let all = Mount { recursive_readonly: true, propagation: Propagation::Private, ..mount("/r", true) };
     assert_eq!(super::pod_mount(&all)["options"], json!(["rbind", "rprivate", "ro", "rro"]));
     assert_eq!(spec["linux"]["rootfsPropagation"], "slave");
+}
+
+#[test]
+fn destinations_are_where_the_images_links_lead() {
+    let mount = |path: &str| Mount { host_path: format!("/host{path}").into(), container_path: path.into(), ..Mount::default() };
+    let sandbox = SandboxConfig { resolv_conf: Some(String::new()), ..Default::default() };
+    let resolve = |path: &Path, taken: &[PathBuf]| {
+        assert!(taken.contains(&PathBuf::from("/proc")));
+        let path = path.to_str().unwrap();
+        let moved = path.replace("/var/run", "/run").replace("/etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf");
+        Ok(PathBuf::from(moved.replace("/evil", "/proc/self")))
+    };
+    let destinations = |mounts: &[&str], anonymous: &[Mount]| {
+        let config = ContainerConfig { mounts: mounts.iter().map(|path| mount(path)).collect(), ..simple() };
+        let spec = spec_of(&config, &ImageConfig::default(), &sandbox, anonymous, &resolve)?;
+        let all: Vec<String> = spec["mounts"].as_array().unwrap().iter().map(|m| destination(m).display().to_string()).collect();
+        Ok::<_, Error>(all[all.iter().position(|path| path == "/etc/hostname").unwrap() + 1..].to_vec())
+    };
+    let stub = "/run/systemd/resolve/stub-resolv.conf";
+    assert_eq!(destinations(&["/var/run/secrets/x", "/run"], &[]).unwrap(), ["/run", "/run/secrets/x", stub]);
+    assert_eq!(destinations(&["/data/sub"], &[mount("/data")]).unwrap(), ["/data", "/data/sub", stub]);
+    let error = destinations(&["/evil/x"], &[]).unwrap_err().to_string();
+    assert!(error.contains("it leads to /proc/self/x, which is inside of /proc"), "{error}");
 }
