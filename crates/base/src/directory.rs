@@ -1,40 +1,103 @@
 //! Waiting for a directory, or a file in it, to change, by inotify.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::net::unix::pipe::Receiver;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// What counts as a change.
+const KINDS: AddWatchFlags =
+    AddWatchFlags::IN_MODIFY.union(AddWatchFlags::IN_CREATE).union(AddWatchFlags::IN_MOVE).union(AddWatchFlags::IN_DELETE_SELF);
+
+/// The process's only inotify instance. A user has 128 of them on most machines, and hundreds may follow logs at a time.
+static HUB: Mutex<Option<&'static Hub>> = Mutex::new(None);
+
+struct Hub {
+    inotify: Inotify,
+    directories: Mutex<HashMap<WatchDescriptor, Directory>>,
+}
+
+/// A directory that somebody watches, and how many do.
+struct Directory {
+    changes: watch::Sender<()>,
+    watchers: usize,
+}
+
+impl Hub {
+    /// The one of this process, which lives as long as that. Its thread tells what happens, to whatever runtime wants to know.
+    fn get() -> io::Result<&'static Self> {
+        let mut hub = HUB.lock();
+        if let Some(hub) = *hub {
+            return Ok(hub);
+        }
+        let made: &'static Self =
+            Box::leak(Box::new(Self { inotify: Inotify::init(InitFlags::IN_CLOEXEC)?, directories: Mutex::default() }));
+        std::thread::Builder::new().name("inotify".to_owned()).stack_size(128 << 10).spawn(|| made.run())?;
+        *hub = Some(made);
+        Ok(made)
+    }
+
+    fn run(&self) {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => self.tell(&events),
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    // Whoever watches finds that nobody tells any more, and the next one makes another instance.
+                    tracing::error!(%error, "reading inotify events");
+                    *HUB.lock() = None;
+                    return self.directories.lock().clear();
+                }
+            }
+        }
+    }
+
+    fn tell(&self, events: &[InotifyEvent]) {
+        let directories = self.directories.lock();
+        let overflow = events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW));
+        let changed =
+            directories.iter().filter(|(descriptor, _)| overflow || events.iter().any(|event| event.wd == **descriptor));
+        changed.for_each(|(_, directory)| directory.changes.send_replace(()));
+    }
+}
 
 /// Tells when something in a directory was written, made or renamed.
 pub struct Watch {
-    /// The descriptor as something that can be awaited and read; what it is made for does not matter to either.
-    events: Receiver,
-    _inotify: Inotify,
+    hub: &'static Hub,
+    descriptor: WatchDescriptor,
+    changes: watch::Receiver<()>,
 }
 
 impl Watch {
     /// Watches the files of `directory` from now on.
     pub fn new(directory: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let kinds = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE_SELF;
-        inotify.add_watch(directory, kinds)?;
-        let events = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
-        Ok(Self { events, _inotify: inotify })
+        let hub = Hub::get()?;
+        let mut directories = hub.directories.lock();
+        let descriptor = hub.inotify.add_watch(directory, KINDS)?;
+        let watched = directories.entry(descriptor).or_insert_with(|| Directory { changes: watch::Sender::new(()), watchers: 0 });
+        watched.watchers += 1;
+        Ok(Self { hub, descriptor, changes: watched.changes.subscribe() })
     }
 
     /// Returns at the next change since the last call, or since the beginning. Safe to drop and call again.
-    pub async fn changed(&self) -> io::Result<()> {
-        // Which file it was does not matter: the events are read only to be gone.
-        let mut events = [0; 4096];
-        loop {
-            self.events.readable().await?;
-            match self.events.try_read(&mut events) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+    pub async fn changed(&mut self) -> io::Result<()> {
+        self.changes.changed().await.map_err(|_| io::Error::other("the directory is no longer watched"))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut directories = self.hub.directories.lock();
+        let Some(directory) = directories.get_mut(&self.descriptor) else { return };
+        directory.watchers -= 1;
+        if directory.watchers == 0 {
+            directories.remove(&self.descriptor);
+            // The kernel has dropped it already when the directory is gone.
+            let _ = self.hub.inotify.rm_watch(self.descriptor);
         }
     }
 }
@@ -87,8 +150,28 @@ mod tests {
     #[tokio::test]
     async fn sees_a_write() {
         let directory = tempfile::tempdir().unwrap();
-        let watch = Watch::new(directory.path()).unwrap();
+        let mut watch = Watch::new(directory.path()).unwrap();
         std::fs::write(directory.path().join("a"), "x").unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+    }
+
+    /// More watchers than a user has inotify instances, most of them of one directory; each hears of its own only.
+    #[tokio::test]
+    async fn watchers_are_many() {
+        let parent = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| parent.path().join(name));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        let mut watchers: Vec<Watch> = (0..1000).map(|_| Watch::new(&one).unwrap()).collect();
+        let mut deaf = Watch::new(&other).unwrap();
+        drop(watchers.split_off(500));
+        std::fs::write(one.join("a"), "x").unwrap();
+        for watch in &mut watchers {
+            tokio::time::timeout(std::time::Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+        }
+        assert!(!deaf.changes.has_changed().unwrap());
+        drop(watchers);
+        std::fs::write(other.join("a"), "x").unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), deaf.changed()).await.unwrap().unwrap();
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use apimachinery::names;
 
+use crate::volumes::points;
+
 /// What the names of volumes begin with that are made here. No other directory is ever touched.
 const PREFIX: &str = "pvc-";
 
@@ -53,9 +55,10 @@ pub(crate) async fn remove(root: &Path, name: &str) -> Result<(), Error> {
     let path = directory(root, name)?;
     blocking(move || {
         let failed = |source| Error::File { path: path.clone(), source };
+        let Some(place) = points::in_table(&path).map_err(failed)? else { return Ok(()) };
         let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
         let mut points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| point.replace("\\040", " "));
-        if let Some(point) = points.find(|point| Path::new(point).starts_with(&path)) {
+        if let Some(point) = points.find(|point| Path::new(point).starts_with(&place)) {
             return Err(Error::Mounted(point.into()));
         }
         match fs::remove_dir_all(&path) {

@@ -87,7 +87,7 @@ async fn a_missing_config_map_holds_a_pod_until_it_comes() {
     assert_eq!(env, [("K".to_owned(), "v1".to_owned())]);
 
     let volume = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/v");
-    let watch = base::directory::Watch::new(&volume).unwrap();
+    let mut watch = base::directory::Watch::new(&volume).unwrap();
     let change = Patch::Merge(json!({"data": {"K": "v2"}}));
     let maps = Api::<ConfigMap>::namespaced(cell.fake.client(), "ns");
     maps.patch("m", &PatchParams::default(), &change).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
     // Of another pod only the logs were left.
     let logs = cell.directory.path().join("logs/ns_r_uid-r");
     std::fs::create_dir_all(&logs).unwrap();
-    let watch = base::directory::Watch::new(&logs).unwrap();
+    let mut watch = base::directory::Watch::new(&logs).unwrap();
 
     let (tasks, failures) = Tasks::root();
     (cell.tasks, cell._failures) = (tasks, failures);
@@ -300,7 +300,7 @@ async fn a_pod_goes_when_memory_is_short_and_no_new_one_comes_in() {
     assert!(message.contains("Container a was using ") && message.contains(", request is 0, has larger"), "{message}");
     assert_eq!(crate::testing::condition(&status, "DisruptionTarget"), "True");
     let calls = cell.runtime.world.lock().calls.clone();
-    assert!(calls.contains(&"stop a 1s".to_owned()), "{calls:?}");
+    assert!(calls.contains(&"stop a 2s".to_owned()), "{calls:?}");
 
     let page = base::metrics::Page::Node.encode(base::metrics::Format::Text);
     assert!(page.contains("kubelet_evictions{eviction_signal=\"allocatableMemory.available\"} 1"), "{page}");

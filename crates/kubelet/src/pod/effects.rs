@@ -13,11 +13,11 @@ use kube::api::{DeleteParams, Preconditions};
 use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, Resources, SandboxConfig};
 
 use super::action::{Action, Stage};
-use super::last_words;
 use super::outcome::Outcome;
 use super::resize::{self, Steps};
 use super::start::{Start, start};
 use super::state::State;
+use super::{ending, last_words};
 use crate::allocation::{self, RESOURCES};
 use crate::context::Context;
 use crate::refs::PodReferences;
@@ -228,9 +228,7 @@ impl Effects {
                 self.pre_stop(model, member, id, ip, grace).await;
             }
         }
-        // As upstream, a container gets two seconds after its hook in any case.
-        let least = if stage == Stage::Shortened { Duration::ZERO } else { Duration::from_secs(2).min(grace) };
-        let left = grace.saturating_sub(begun.elapsed()).max(least);
+        let left = grace.saturating_sub(begun.elapsed()).max(ending::LEAST);
         let signal =
             member.and_then(|member| member.spec.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.stop_signal.as_deref());
         self.cx.runtime().stop_container(id, left, signal).await.map_err(|error| error.to_string())

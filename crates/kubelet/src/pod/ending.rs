@@ -11,6 +11,9 @@ use crate::spec::{Member, Model, Role};
 
 /// Default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: i64 = 30;
+/// Every container that is stopped gets its stop signal and then this long, also when nothing is left of the pod's grace period
+/// (upstream's `minimumGracePeriodInSeconds`).
+pub const LEAST: Duration = Duration::from_secs(2);
 
 /// The grace period that applies now: that of the deletion where there is one. At least a second.
 pub fn grace(model: &Model) -> Duration {
@@ -54,9 +57,16 @@ pub fn settled(state: &State) -> bool {
 fn stop_containers(plan: &mut Plan, model: &Model, state: &State, ending: &Ending, now: Timestamp) {
     let alive = |member: &&Member| state.slots.get(&member.spec.name).is_some_and(|slot| slot.running() || slot.starting);
     let others: Vec<_> = model.members.iter().filter(|m| m.role != Role::Sidecar).filter(alive).collect();
-    let last_sidecar = model.members.iter().rev().filter(|m| m.role == Role::Sidecar).find(alive);
-    let turn = if others.is_empty() { last_sidecar.into_iter().collect() } else { others };
+    let mut sidecars = model.members.iter().rev().filter(|m| m.role == Role::Sidecar).filter(alive);
+    let turn: Vec<_> = match others.is_empty() {
+        // The order lasts as long as the grace period (KEP-753).
+        _ if now >= ending.deadline => others.into_iter().chain(sidecars).collect(),
+        true => sidecars.next().into_iter().collect(),
+        false => others,
+    };
     let left = Duration::try_from(ending.deadline.duration_since(now)).unwrap_or(Duration::ZERO);
+    // What is killed until then anyhow is not stopped again. The half second is for the time that plans take.
+    let shortened = now.saturating_add(signed(left.max(LEAST).saturating_add(Duration::from_millis(500)))).unwrap_or(now);
     for member in turn {
         let name = &member.spec.name;
         let Some(slot) = state.slots.get(name).filter(|slot| slot.running()) else { continue };
@@ -73,15 +83,13 @@ fn stop_containers(plan: &mut Plan, model: &Model, state: &State, ending: &Endin
                 },
             },
             // The deletion was repeated with a shorter grace period.
-            Some(kill_at) if kill_at > ending.deadline.saturating_add(signed(Duration::from_millis(500))).unwrap_or(kill_at) => {
-                plan.actions.push(stop(Stage::Shortened));
-            }
+            Some(kill_at) if kill_at > shortened => plan.actions.push(stop(Stage::Shortened)),
             Some(_) => {}
         }
     }
     hooks_of_waiting(plan, model, state, left);
-    // Sidecars that are still there when the time is over get no more of it.
-    if now < ending.deadline && plan.actions.is_empty() {
+    // Sidecars whose turn has not come by then are stopped without it.
+    if now < ending.deadline {
         plan.wake_at(ending.deadline);
     }
 }

@@ -154,8 +154,14 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
         }
     }
     let can_start = state.sandbox.done().is_some() && state.volumes.done().is_some();
+    // Containers start in the order of the specification, each after the postStart hook of the one before, as upstream: proxies that hold
+    // the application back until they serve rely on it. Images are fetched side by side.
+    let mut held = false;
     for member in eligible(model, state) {
-        start(&mut plan, member, state.slots.get(&member.spec.name), can_start, now);
+        let slot = state.slots.get(&member.spec.name);
+        let in_order = member.role == Role::App;
+        start(&mut plan, member, slot, can_start && !(in_order && held), now);
+        held = held || in_order && begins(slot, now);
     }
     for member in model.members.iter() {
         if let Some(slot) = state.slots.get(&member.spec.name).filter(|slot| slot.running()) {
@@ -201,6 +207,16 @@ pub fn eligible<'a>(model: &'a Model, state: &State) -> Vec<&'a Member> {
         ended.is_none_or(|code| member.restarts(model.restart_policy(), code))
     });
     turn
+}
+
+/// Whether a container is on its way to run, its postStart hook included. One that failed holds nobody up until it is tried again.
+fn begins(slot: Option<&Slot>, now: Timestamp) -> bool {
+    let Some(slot) = slot else { return true };
+    if slot.starting || slot.running() {
+        return slot.starting || slot.hook.done().is_none();
+    }
+    let waits = slot.crash_backoff(now).is_some() || slot.failure.as_ref().is_some_and(|failure| failure.retry > now);
+    !waits && slot.image.due(now).is_ok()
 }
 
 /// Brings a container that does not run one step forward.

@@ -12,14 +12,27 @@ fn mount_points() -> io::Result<Vec<PathBuf>> {
     Ok(points.map(|point| PathBuf::from(point.replace("\\040", " "))).collect())
 }
 
+/// `path` as the table of mounts has it: the way to it leads through no links, such as that of a data directory. None when the
+/// directory is not there.
+pub fn in_table(path: &Path) -> io::Result<Option<PathBuf>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Some(path.to_owned())) };
+    match fs::canonicalize(parent) {
+        Ok(parent) => Ok(Some(parent.join(name))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether something is mounted at `path`, also of the same file system.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    Ok(path.exists() && mount_points()?.iter().any(|point| point == path))
+    let Some(path) = in_table(path)? else { return Ok(false) };
+    Ok(path.exists() && mount_points()?.contains(&path))
 }
 
 /// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
 pub fn unmount_below(directory: &Path) -> io::Result<()> {
-    let mut points: Vec<_> = mount_points()?.into_iter().filter(|point| point.starts_with(directory)).collect();
+    let Some(directory) = in_table(directory)? else { return Ok(()) };
+    let mut points: Vec<_> = mount_points()?.into_iter().filter(|point| point.starts_with(&directory)).collect();
     points.sort_unstable();
     points.iter().rev().try_for_each(|point| sub_path::unmount(point))
 }
@@ -45,6 +58,23 @@ pub fn remove_points(directory: &Path, levels: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_to_a_mount_point_leads_through_no_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir(root.join("data")).unwrap();
+        std::os::unix::fs::symlink("data", root.join("link")).unwrap();
+        let check = |path: &str, expected: Option<&str>| {
+            assert_eq!(in_table(&root.join(path)).unwrap(), expected.map(|path| root.join(path)), "{path}");
+        };
+        check("link/pod", Some("data/pod"));
+        check("link", Some("link"));
+        check("gone/pod", None);
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        std::os::unix::fs::symlink("/", root.join("host")).unwrap();
+        assert!(is_mount_point(&root.join("host/proc")).unwrap());
+    }
 
     #[test]
     fn what_is_not_empty_is_not_removed() {

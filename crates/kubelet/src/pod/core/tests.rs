@@ -241,6 +241,12 @@ impl Life {
                     }
                 }
                 assert!(member.role != Role::Init || !began, "init container {name} after the pod was initialized");
+                let earlier = model.members.iter().take_while(|other| other.spec.name != *name);
+                for other in earlier.filter(|other| member.role == Role::App && other.role == Role::App) {
+                    let slot = state.slots.get(&other.spec.name);
+                    let begins = slot.is_none_or(|slot| slot.starting || slot.running() && slot.hook.done().is_none());
+                    assert!(!begins, "{name} starts while {} does", other.spec.name);
+                }
             }
             Action::Stop { name, grace, .. } => {
                 let whole = Duration::from_secs(5);
@@ -249,7 +255,7 @@ impl Life {
                 let left = Duration::try_from(ending.deadline.duration_since(self.now)).unwrap_or_default();
                 assert!(*grace <= left, "{grace:?} is more than what is left of the grace period, {left:?}");
                 let place = model.members.iter().position(|member| member.spec.name == *name).unwrap();
-                if model.members[place].role == Role::Sidecar {
+                if model.members[place].role == Role::Sidecar && self.now < ending.deadline {
                     let others = model.members.iter().enumerate().filter(|(other, m)| *other > place || m.role != Role::Sidecar);
                     for (_, other) in others {
                         assert!(!self.running(&other.spec.name), "sidecar {name} is stopped before {}", other.spec.name);

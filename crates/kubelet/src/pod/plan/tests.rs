@@ -68,6 +68,37 @@ fn init_containers_run_in_order() {
 }
 
 #[test]
+fn containers_start_one_after_the_other() {
+    let hook = json!({"postStart": {"exec": {"command": ["wait"]}}});
+    let model = model(json!({"containers": [{"name": "proxy", "image": "img", "lifecycle": hook}, {"name": "a", "image": "img"},
+        {"name": "b", "image": "img"}]}));
+    let mut state = state(&model, vec![]);
+    let step = |state: &mut State, second: i64| {
+        settle_hooks(&model, state);
+        let actions = plan(&model, state, at(second)).actions;
+        begin(state, &actions, at(second));
+        actions.iter().map(words).collect::<Vec<_>>()
+    };
+    let run = |state: &mut State, name: &str| {
+        state.slot(name).starting = false;
+        state.slot(name).observe(container(name, name, 0, Running));
+    };
+    assert_eq!(step(&mut state, 5), ["start proxy"]);
+    assert_eq!(step(&mut state, 5), [""; 0]);
+    run(&mut state, "proxy");
+    assert_eq!(step(&mut state, 6), ["hook proxy"]);
+    assert_eq!(step(&mut state, 6), [""; 0]);
+    state.apply(Outcome::Hook("proxy".to_owned(), Ok(())), at(9));
+    assert_eq!(step(&mut state, 9), ["start a"]);
+    // One that cannot be started holds nobody up; the image of a later one is fetched meanwhile.
+    state.slot("b").image = Step::Idle;
+    assert_eq!(step(&mut state, 9), ["image b"]);
+    state.slot("b").image = Step::Done(Image::default());
+    state.apply(Outcome::Started("a".to_owned(), Err(("RunContainerError".to_owned(), "no".to_owned(), None))), at(10));
+    assert_eq!(step(&mut state, 10), ["start b"]);
+}
+
+#[test]
 fn containers_restart_by_policy() {
     let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]});
     check(spec("Always"), vec![ended("1", "a", 0, 0)], &["start a"]);
@@ -160,7 +191,7 @@ fn deletion_runs_to_its_end() {
 #[test]
 fn a_shorter_grace_period_wins() {
     let mut state = state(&deleted(20), vec![container("1", "a", 0, Running)]);
-    for (model, expected) in [(deleted(20), "stop a 20s"), (deleted(2), "stop a 2s")] {
+    for (model, expected) in [(deleted(20), "stop a 20s"), (deleted(1), "stop a 1s")] {
         advance(&model, &mut state, false, at(10));
         let actions = plan(&model, &state, at(10)).actions;
         assert_eq!(actions.iter().map(words).collect::<Vec<_>>(), [expected]);
@@ -191,6 +222,24 @@ fn hooks_of_sidecars_run_while_others_are_stopped() {
     assert_eq!(step(&mut state), [""; 0]);
     state.apply(Outcome::PreStop("s".to_owned()), at(101));
     assert_eq!(step(&mut state), ["stop s 30s"]);
+}
+
+/// KEP-753: sidecars wait for their turn no longer than the pod's grace period; then each gets its signal and a last moment.
+#[test]
+fn sidecars_whose_turn_does_not_come_are_stopped_at_the_end_of_the_grace_period() {
+    let sidecar = |name: &str| json!({"name": name, "image": "img", "restartPolicy": "Always"});
+    let model = model(json!({"initContainers": [sidecar("s"), sidecar("t")], "containers": [{"name": "a", "image": "img"}]}));
+    let mut state = state(&model, ["s", "t", "a"].into_iter().map(|name| container(name, name, 0, Running)).collect());
+    state.ending = Some(Ending::new(Cause::Deleted, at(105)));
+    let step = |second: i64, state: &mut State| {
+        let plan = plan(&model, state, at(second));
+        begin(state, &plan.actions, at(second));
+        (plan.actions.iter().map(words).collect::<Vec<_>>(), plan.wake)
+    };
+    assert_eq!(step(100, &mut state), (vec!["stop a 5s".to_owned()], Some(at(105))));
+    assert_eq!(step(104, &mut state), (vec![], Some(at(105))));
+    assert_eq!(step(105, &mut state), (vec!["stop t 0s".to_owned(), "stop s 0s".to_owned()], None));
+    assert_eq!(step(107, &mut state), (vec![], None), "none is stopped twice, however late it is");
 }
 
 #[test]
