@@ -70,11 +70,17 @@ pub(crate) async fn local_storage(client: Client) -> Result<()> {
     let classes: Api<StorageClass> = Api::all(client.clone());
     present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("storage class local-path")?;
     let roles: Api<ClusterRole> = Api::all(client.clone());
-    present(roles.create(&PostParams::default(), &serde_json::from_value(role)?).await).context("rights of local-path")?;
+    // What grows says so in its volume and in its claim.
+    let growth = json!({"metadata": {"name": "knarr:local-path-expansion"}, "rules": [
+        {"apiGroups": [""], "resources": ["persistentvolumes", "persistentvolumeclaims/status"], "verbs": ["patch"]}]});
+    for role in [role, growth] {
+        present(roles.create(&PostParams::default(), &serde_json::from_value(role)?).await).context("rights of local-path")?;
+    }
     let bindings: Api<ClusterRoleBinding> = Api::all(client);
     for binding in [
         binding("knarr:local-path-provisioner", "system:persistent-volume-provisioner"),
         binding("knarr:local-path-directories", "knarr:local-path-directories"),
+        binding("knarr:local-path-expansion", "knarr:local-path-expansion"),
     ] {
         present(bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await)
             .context("rights of local-path")?;

@@ -40,6 +40,10 @@ fn a_stateful_set_keeps_its_data() {
     assert_eq!(claims(&c), ["persistentvolumeclaim/data-db-0", "persistentvolumeclaim/data-db-1"]);
     c.k("wait --for=jsonpath={.status.phase}=Bound pvc/data-db-0 --timeout=60s");
     assert_eq!(c.k("get pvc data-db-0 -o jsonpath={.spec.storageClassName}"), "local-path");
+    // A claim grows where its class allows it.
+    c.k(r#"patch storageclass local-path -p {"allowVolumeExpansion":true}"#);
+    c.k(r#"patch pvc data-db-0 -p {"spec":{"resources":{"requests":{"storage":"2Mi"}}}}"#);
+    c.k("wait --for=jsonpath={.status.capacity.storage}=2Mi pvc/data-db-0 --timeout=60s");
     starts(&c, "db-0", 1);
     starts(&c, "db-1", 1);
 

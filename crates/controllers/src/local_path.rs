@@ -3,6 +3,7 @@
 //!
 //! The node's kubelet makes and removes the directories, asked through the API; where they are the node says by an annotation.
 
+mod expand;
 #[cfg(test)]
 mod tests;
 
@@ -118,6 +119,9 @@ impl Controller for LocalPath {
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         if key.namespace.is_some() {
             self.provision(cx, key).await?;
+            if let Some(claim) = self.claims.by_key(key) {
+                self.expand(cx, &claim).await?;
+            }
             return Ok(Action::Done);
         }
         let left = self.left.lock().get(&key.name).cloned();

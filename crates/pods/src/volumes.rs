@@ -88,6 +88,11 @@ pub fn requested(claim: &PersistentVolumeClaim) -> i64 {
     storage(resources.and_then(|resources| resources.requests.as_ref()))
 }
 
+/// How much a claim has by its status, bytes.
+pub fn held(claim: &PersistentVolumeClaim) -> i64 {
+    storage(claim.status.as_ref().and_then(|status| status.capacity.as_ref()))
+}
+
 /// Whether a claim and a volume mean the same by a volume: a file system or a block device.
 pub fn same_mode(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
     let or_default = |mode: Option<String>| mode.unwrap_or_else(|| "Filesystem".to_owned());
