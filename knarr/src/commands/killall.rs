@@ -56,9 +56,11 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
 
 /// Unmounts what pods had mounted below the data directory, the deepest first.
 fn unmount_below(data_dir: &Path) -> Result<()> {
+    // The table of mounts knows no links. What is not there has no mounts below it.
+    let Ok(data_dir) = std::fs::canonicalize(data_dir) else { return Ok(()) };
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let mut points: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(unescape).collect();
-    points.retain(|point| Path::new(point).starts_with(data_dir) && Path::new(point) != data_dir);
+    points.retain(|point| Path::new(point).starts_with(&data_dir) && Path::new(point) != data_dir);
     points.sort_by_key(|point| std::cmp::Reverse(point.len()));
     for point in points {
         nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).with_context(|| point.clone())?;
