@@ -33,6 +33,7 @@ pub(crate) fn run(options: cli::Agent) -> Result<()> {
     preflight::check(true)?;
     preflight::node(&options.node)?;
     let options = cli::Agent { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    preflight::pod_network(&options.data_dir)?;
     process::run(serve(options))
 }
 

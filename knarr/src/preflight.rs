@@ -8,6 +8,7 @@ use apimachinery::names;
 use ipnet::IpNet;
 
 use crate::cli;
+use crate::paths::Paths;
 
 /// Whether a server can run here; says what is missing and what to do.
 pub(crate) fn check(runs_pods: bool) -> Result<()> {
@@ -32,6 +33,11 @@ pub(crate) fn check(runs_pods: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the pod network of this machine is this node's, or nobody's.
+pub(crate) fn pod_network(data_dir: &Path) -> Result<()> {
+    Ok(network::check_owner(&network::Options::new(Paths::new(data_dir).network(), Vec::new(), Vec::new()))?)
 }
 
 /// Whether the networks of a cluster can be told apart, there is one of each family, and the DNS has its addresses among the services.

@@ -35,6 +35,9 @@ pub(crate) fn run(options: cli::Server) -> Result<()> {
         preflight::node(&options.node)?;
     }
     let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    if !options.no_agent {
+        preflight::pod_network(&options.data_dir)?;
+    }
     process::run(serve(options))
 }
 

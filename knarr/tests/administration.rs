@@ -97,6 +97,31 @@ fn killall_leaves_nothing_but_the_objects() {
     c.k("rollout status deployment/idle --timeout=60s");
 }
 
+#[test]
+fn another_server_on_the_machine_takes_no_network_away() {
+    let c = Cluster::start(KNARR);
+    c.kubectl(&["run", "web", "--image", NGINX]);
+    c.k("wait --for=condition=Ready pod/web --timeout=60s");
+    let other = c.scratch().join("other");
+    let of_other = |arguments: &[&str]| {
+        let mut command = c.machine().command(KNARR.as_ref());
+        command.arg(arguments[0]).arg("--data-dir").arg(&other).args(&arguments[1..]).output().unwrap()
+    };
+    let refused = of_other(&["server", "--port", "7443", "--kubelet-port", "7444"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let owner = c.data_dir().join("network").display().to_string();
+    assert!(!refused.status.success() && text.contains("is that of another node") && text.contains(&owner), "{text}");
+    let table = || c.machine().command("nft".as_ref()).args(["list", "table", "ip", "knarr"]).output().unwrap().stdout;
+    let before = table();
+    std::fs::create_dir_all(c.machine().path(&other)).unwrap();
+    let killed = of_other(&["killall"]);
+    let text = String::from_utf8_lossy(&killed.stdout).into_owned();
+    assert!(killed.status.success() && text.contains("stays: it is that of the node in"), "{killed:?}");
+    assert!(!before.is_empty() && table() == before);
+    let address = c.k("get pod web -o jsonpath={.status.podIP}");
+    assert!(testing::http::get(&format!("{address}:80"), "/").is_ok(), "the pod is reached by the bridge");
+}
+
 /// The page of a path as its lines, comments left out.
 fn samples(page: &str) -> impl Iterator<Item = &str> {
     page.lines().filter(|line| !line.starts_with('#'))

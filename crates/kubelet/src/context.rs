@@ -1,7 +1,8 @@
 //! What all parts of one kubelet share.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::tasks::Tasks;
@@ -68,6 +69,20 @@ impl Context {
         self.options.pod_logs_dir.join(name)
     }
 
+    /// Where the pod's directory says which logs are its own: other kubelets of the machine may have theirs beside them.
+    pub fn log_record(&self, uid: &str) -> PathBuf {
+        log_record(&self.pod_dir(uid))
+    }
+
+    /// Writes down where the pod's logs will be, before they are there.
+    pub async fn record_logs(&self, model: &Model) -> io::Result<()> {
+        tokio::fs::create_dir_all(self.pod_dir(model.uid())).await?;
+        match tokio::fs::symlink(self.log_dir(model), self.log_record(model.uid())).await {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// File that a container writes its last words to.
     pub fn termination_log(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
         self.pod_dir(uid).join("containers").join(container).join(attempt.to_string())
@@ -95,4 +110,9 @@ impl Context {
         object.field_path = Some(member.field_path());
         self.recorder.event(&object, kind, reason, message);
     }
+}
+
+/// In a pod's directory, the link to its logs.
+pub fn log_record(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("logs")
 }

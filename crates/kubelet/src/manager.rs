@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -317,10 +318,10 @@ impl Manager {
 
     /// Ends what runs for pods that were deleted while the kubelet was away.
     fn remove_orphans(&mut self) {
-        let mut orphans: HashMap<String, String> = HashMap::new();
+        let mut orphans: HashMap<String, Option<PathBuf>> = HashMap::new();
         for (uid, found) in self.found.drain() {
             let pod = found.sandboxes.first().map(|sandbox| &sandbox.pod);
-            let logs = pod.map(|pod| format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)).unwrap_or_default();
+            let logs = pod.map(|pod| self.cx.options.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)));
             orphans.insert(uid, logs);
         }
         let known: HashSet<&String> = self.handles.keys().collect();
@@ -328,33 +329,18 @@ impl Manager {
         for entry in directories {
             let uid = entry.file_name().to_string_lossy().into_owned();
             if !known.contains(&uid) {
-                orphans.entry(uid).or_default();
-            }
-        }
-        // A kubelet that was killed may have left nothing of a pod but its logs.
-        let logs = std::fs::read_dir(&self.cx.options.pod_logs_dir).into_iter().flatten().flatten();
-        for entry in logs {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(uid) = uid_of_logs(&name).filter(|uid| !known.contains(&(*uid).to_owned())) {
-                orphans.insert(uid.to_owned(), name);
+                let recorded = std::fs::read_link(self.cx.log_record(&uid)).ok();
+                let logs = orphans.entry(uid).or_default();
+                *logs = logs.take().or(recorded);
             }
         }
         for (uid, logs) in orphans {
             let cx = self.cx.clone();
-            // Without a known name there are no logs to remove: their place is below the pod's own directory then.
-            let logs = if logs.is_empty() { cx.pod_dir(&uid) } else { cx.options.pod_logs_dir.join(logs) };
             self.cx.tasks.spawn_until_cancelled(format!("orphaned pod {uid}"), OnFailure::Log, async move {
-                cleanup::remove_pod(&cx, &uid, &logs).await
+                cleanup::remove_pod(&cx, &uid, logs.as_deref()).await
             });
         }
     }
-}
-
-/// The pod of a directory of logs, `NAMESPACE_NAME_UID`; none when it is something else.
-pub fn uid_of_logs(directory: &str) -> Option<&str> {
-    let mut parts = directory.split('_');
-    let (_, _, uid) = (parts.next()?, parts.next()?, parts.next()?);
-    (parts.next().is_none() && !uid.is_empty()).then_some(uid)
 }
 
 /// What the runtime holds, by pod.

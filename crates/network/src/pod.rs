@@ -11,6 +11,7 @@ pub mod addresses;
 pub mod hosts;
 mod ipam;
 pub mod overlay;
+mod owner;
 mod rtnl;
 mod sysctl;
 
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use ipam::{Error as IpamError, Lease, gateway};
+pub use owner::check as check_owner;
 pub use sysctl::Error as SysctlError;
 
 use crate::netlink;
@@ -71,6 +73,20 @@ pub enum Error {
     /// The device between nodes vanished.
     #[error("the link {0} is gone: restart the node agent to set it up again")]
     NoOverlay(String),
+    /// Two nodes cannot share a network namespace.
+    #[error(
+        "the network of this machine ({bridge}) is that of another node, whose addresses are kept in {}: end that node and its pods \
+         first (knarr killall with its data directory), or run this one in a network namespace of its own", directory.display()
+    )]
+    Taken {
+        /// The bridge that both would have.
+        bridge: String,
+        /// The directory of the node that has it.
+        directory: PathBuf,
+    },
+    /// A node runs with the directory.
+    #[error("a node runs that keeps its addresses in {}: stop it first", .0.display())]
+    InUse(PathBuf),
     /// The process stops.
     #[error("the process is shutting down")]
     Stopped,
@@ -178,6 +194,8 @@ struct Inner {
     bridge_mac: Mac,
     table: Table,
     ipam: Mutex<Ipam>,
+    /// Tells others that this node runs.
+    _held: owner::Held,
 }
 
 impl PodNetwork {
@@ -235,10 +253,12 @@ impl PodNetwork {
 
     fn start_blocking(options: Options) -> Result<Self, Error> {
         options.check()?;
-        let ipam = Ipam::load(&options.directory.join("leases"), &options.pod_cidrs)?;
+        let ipam = Ipam::load(&owner::leases(&options.directory), &options.pod_cidrs)?;
         let mut links = open_links()?;
         let mtu = find_mtu(&options, &mut links)?;
-        set_up_bridge(&options, &mut links, mtu)?;
+        let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));
+        let held = owner::claim(&options, &mut links, |links| Ok(links.make_bridge(&options.bridge, bridge_mac, mtu)?))?;
+        set_up_bridge(&options, &mut links)?;
         if let Some(address) = options.node_ip {
             overlay::set_up(&options, &mut links, address, mtu)?;
         }
@@ -246,8 +266,7 @@ impl PodNetwork {
         crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), contribution(sandbox, lease)));
         table.replace(ports)?;
-        let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));
-        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam) })))
+        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam), _held: held })))
     }
 }
 
@@ -265,26 +284,10 @@ fn find_mtu(options: &Options, links: &mut Links) -> Result<u32, Error> {
     Ok(overlay::inner_mtu(address, lower.min(9216)))
 }
 
-/// Deletes the bridge, the veth pairs on it, the device to other nodes, the table and the leases of this cluster. Idempotent.
-pub async fn teardown(options: Options) -> Result<(), Error> {
-    blocking(move || {
-        table::delete(&options.table)?;
-        let mut links = open_links()?;
-        let all = links.links()?;
-        if let Some(bridge) = all.iter().find(|link| link.name == options.bridge) {
-            for port in all.iter().filter(|link| link.master == Some(bridge.index)) {
-                links.delete(&port.name)?;
-            }
-        }
-        links.delete(&options.bridge)?;
-        links.delete(&options.overlay)?;
-        let leases = options.directory.join("leases");
-        match std::fs::remove_dir_all(&leases) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IpamError::File { path: leases, source }.into()),
-            _ => Ok(()),
-        }
-    })
-    .await
+/// Deletes the bridge, the veth pairs on it, the device to other nodes, the table and the leases of this cluster. Idempotent. When the
+/// network of this namespace is that of another node, it stays, and the directory of that node is returned.
+pub async fn teardown(options: Options) -> Result<Option<PathBuf>, Error> {
+    blocking(move || owner::release(&options)).await
 }
 
 impl Inner {
@@ -378,10 +381,9 @@ fn open_links() -> Result<Links, Error> {
     Links::open().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })
 }
 
-fn set_up_bridge(options: &Options, links: &mut Links, mtu: u32) -> Result<(), Error> {
+fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {
     let bridge = &options.bridge;
     let gateways: Vec<IpAddr> = options.pod_cidrs.iter().map(|range| gateway(*range)).collect();
-    links.make_bridge(bridge, mac_of(gateways[0]), mtu)?;
     let index = links.link(bridge)?.ok_or_else(|| Error::NoBridge(bridge.clone()))?.index;
     for (range, gateway) in options.pod_cidrs.iter().zip(&gateways) {
         links.add_address(index, *gateway, range.prefix_len())?;

@@ -75,3 +75,42 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
     });
     assert_eq!(sh(LISTING), before);
 }
+
+/// Two nodes in one network namespace: the second is refused, and taking it down takes nothing of the first, until nothing of the first is
+/// left to be missed.
+#[test]
+fn a_namespace_has_the_network_of_one_node() {
+    if !isolate() {
+        return;
+    }
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mine, yours) = (options(one.path()), options(two.path()));
+    let refused =
+        |error: network::pod::Error| matches!(error, network::pod::Error::Taken { directory, .. } if directory == one.path());
+    runtime().block_on(async {
+        let network = PodNetwork::start(mine.clone()).await.unwrap();
+        let pod = Netns::new();
+        network.attach("a", &pod.path(), &[]).await.unwrap();
+        let before = sh(LISTING);
+        let in_use = PodNetwork::start(mine.clone()).await.err();
+        assert!(matches!(in_use, Some(network::pod::Error::InUse(_))), "{in_use:?}");
+        assert!(teardown(mine.clone()).await.is_err(), "a node that runs keeps its network");
+        // While it runs, and when it has stopped and its sandbox is still connected.
+        let mut running = Some(network);
+        for _ in 0..2 {
+            assert!(network::check_owner(&yours).is_err_and(refused), "running: {}", running.is_some());
+            assert!(PodNetwork::start(yours.clone()).await.err().is_some_and(refused), "running: {}", running.is_some());
+            assert_eq!(teardown(yours.clone()).await.unwrap().as_deref(), Some(one.path()));
+            assert_eq!(sh(LISTING), before, "running: {}", running.is_some());
+            running = None;
+        }
+        std::fs::remove_file(one.path().join("leases/a.lease")).unwrap();
+        network::check_owner(&yours).unwrap();
+        let network = PodNetwork::start(yours.clone()).await.unwrap();
+        assert!(!sh("ip -o link").contains("knv"), "what the first node left is gone");
+        assert!(network::check_owner(&mine).is_err());
+        drop(network);
+        assert_eq!(teardown(yours).await.unwrap(), None);
+        assert_eq!(teardown(mine).await.unwrap(), None);
+    });
+}

@@ -23,7 +23,8 @@ const NODE: &str = "n1";
 struct Cluster {
     fake: Fake,
     runtime: tokio::runtime::Runtime,
-    network: PodNetwork,
+    /// None once its process has ended.
+    network: Option<PodNetwork>,
     tasks: Tasks,
     directory: tempfile::TempDir,
     outside: Netns,
@@ -41,8 +42,8 @@ impl Cluster {
         outside.run(|| sh("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1"));
         let network = runtime.block_on(PodNetwork::start(options(directory.path()))).unwrap();
         let (tasks, _) = Tasks::root();
-        let cluster = Self { fake, runtime, network, tasks, directory, outside };
-        cluster.proxy(&cluster.network, &cluster.tasks);
+        let cluster = Self { fake, runtime, network: Some(network.clone()), tasks, directory, outside };
+        cluster.proxy(&network, &cluster.tasks);
         cluster
     }
 
@@ -63,7 +64,7 @@ impl Cluster {
     /// A pod that serves its name on port 8080.
     fn pod(&self, name: &'static str) -> (Netns, IpAddr) {
         let netns = Netns::new();
-        let address = self.runtime.block_on(self.network.attach(name, &netns.path(), &[])).unwrap()[0];
+        let address = self.runtime.block_on(self.network.as_ref().unwrap().attach(name, &netns.path(), &[])).unwrap()[0];
         netns.serve(address, 8080, name);
         (netns, address)
     }
@@ -189,7 +190,7 @@ fn udp_follows_its_endpoint_and_a_restart_keeps_serving() {
     if !isolate() {
         return;
     }
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     let ((_a, a_ip), (_b, b_ip), (c, _)) = (cluster.pod("a"), cluster.pod("b"), cluster.pod("c"));
     cluster.service("dns", "10.43.0.10", json!({}), &[a_ip]);
     until("the service appears", || tcp(at("10.43.0.10:80")).is_ok());
@@ -200,6 +201,7 @@ fn udp_follows_its_endpoint_and_a_restart_keeps_serving() {
 
     // A new process: the old table serves until the new proxy knows all services.
     cluster.runtime.block_on(cluster.tasks.drain(Duration::from_secs(5)));
+    cluster.network = None;
     let network = cluster.runtime.block_on(PodNetwork::start(options(cluster.directory.path()))).unwrap();
     assert!(tcp(at("10.43.0.10:80")).is_ok());
     let (tasks, _) = Tasks::root();
@@ -240,7 +242,7 @@ fn the_node_serves_its_own_service_address() {
 
 /// The address of the pod "c".
 fn c_address(cluster: &Cluster) -> IpAddr {
-    cluster.network.leases()["c"].addresses[0]
+    cluster.network.as_ref().unwrap().leases()["c"].addresses[0]
 }
 
 #[test]
@@ -300,9 +302,9 @@ fn nobody_takes_what_is_not_his() {
         host_ip: Some(host_ip.parse().unwrap()),
     };
     let ports = [port("10.43.0.7", 80), port("192.0.2.2", 80), port("192.0.2.1", 10250), port("192.0.2.1", 8081)];
-    let evil_ip = cluster.runtime.block_on(cluster.network.attach("evil", &evil.path(), &ports)).unwrap()[0];
+    let evil_ip = cluster.runtime.block_on(cluster.network.as_ref().unwrap().attach("evil", &evil.path(), &ports)).unwrap()[0];
     evil.serve(evil_ip, 8080, "evil");
-    let refused: Vec<String> = cluster.network.refused("evil").iter().map(ToString::to_string).collect();
+    let refused: Vec<String> = cluster.network.as_ref().unwrap().refused("evil").iter().map(ToString::to_string).collect();
     let reserved = ["port 80/TCP of 10.43.0.7", "port 10250/TCP of 192.0.2.1"];
     assert_eq!(refused, reserved.map(|place| format!("{place} is reserved for the cluster itself")));
     Netns::current().serve([192, 0, 2, 1].into(), 10250, "kubelet");

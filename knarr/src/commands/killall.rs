@@ -39,13 +39,18 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
             engine.stop_sandbox(&sandbox.id).await?;
             engine.remove_sandbox(&sandbox.id).await?;
         }
-        network::teardown(network::Options::new(paths.network(), Vec::new(), Vec::new())).await?;
+        if let Some(other) = network::teardown(network::Options::new(paths.network(), Vec::new(), Vec::new())).await? {
+            println!(
+                "the network of this machine stays: it is that of the node in {}",
+                other.parent().unwrap_or(&other).display()
+            );
+        }
         for directory in [&data_dir, &paths.run()] {
             unmount_below(directory)?;
         }
         remove_cgroups(&paths.cgroup())?;
         remove(&paths.run())?;
-        remove_logs(&paths.pod_logs())?;
+        remove_logs(&paths)?;
         if let Some(store) = store {
             store.close().await;
         }
@@ -75,14 +80,15 @@ fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// Removes the logs of pods, and their directory unless somebody else has put something there.
-fn remove_logs(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if kubelet::manager::uid_of_logs(&entry.file_name().to_string_lossy()).is_some() {
-            remove(&entry.path())?;
+/// Removes the logs of this directory's pods, and the directory that they were in unless somebody else has put something there.
+fn remove_logs(paths: &Paths) -> Result<()> {
+    for pod in std::fs::read_dir(paths.kubelet().join("pods")).into_iter().flatten().flatten() {
+        if let Ok(logs) = std::fs::read_link(kubelet::context::log_record(&pod.path())) {
+            remove(&logs)?;
         }
     }
-    match std::fs::remove_dir(directory) {
+    let directory = paths.pod_logs();
+    match std::fs::remove_dir(&directory) {
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
             Err(error).with_context(|| directory.display().to_string())
         }

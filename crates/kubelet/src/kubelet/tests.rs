@@ -112,9 +112,14 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
     let calls = std::mem::take(&mut cell.runtime.world.lock().calls);
     assert!(calls.contains(&"start a".to_owned()));
 
-    // Of another pod only the logs were left.
-    let logs = cell.directory.path().join("logs/ns_r_uid-r");
-    std::fs::create_dir_all(&logs).unwrap();
+    // Of another pod only the logs were left, and the record of them. Those without a record are another kubelet's.
+    let of = |name: &str| cell.directory.path().join(format!("logs/ns_{name}_uid-{name}"));
+    let (logs, others) = (of("r"), of("s"));
+    let directory = cell.directory.path().join("kubelet/pods/uid-r");
+    for path in [&logs, &others, &directory] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    std::os::unix::fs::symlink(&logs, directory.join("logs")).unwrap();
     let mut watch = base::directory::Watch::new(&logs).unwrap();
 
     let (tasks, failures) = Tasks::root();
@@ -127,6 +132,7 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), removed).await.expect("the logs are not removed");
+    assert!(others.exists() && of("p").exists() && !of("q").exists());
     cell.runtime.end("a", 1);
     cell.until("p", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
     let calls = cell.runtime.world.lock().calls.clone();

@@ -13,8 +13,8 @@ use crate::volumes;
 /// Time for the containers of a pod that nobody knows any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
-/// Stops and removes the pod's sandboxes, then its volumes, directory and logs. Idempotent.
-pub async fn remove_pod(cx: &Context, uid: &str, logs: &Path) -> Result<(), String> {
+/// Stops and removes the pod's sandboxes, then its volumes, logs and directory, which says which logs are its own. Idempotent.
+pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<(), String> {
     let runtime = cx.runtime();
     let sandboxes = runtime.sandboxes().await.map_err(|error| error.to_string())?;
     for sandbox in sandboxes.iter().filter(|sandbox| sandbox.pod.uid == uid) {
@@ -29,7 +29,7 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: &Path) -> Result<(), Stri
     }
     let directory = cx.pod_dir(uid);
     volumes::remove(directory.clone()).await?;
-    for path in [directory.as_path(), logs] {
+    for path in logs.into_iter().chain([directory.as_path()]) {
         match tokio::fs::remove_dir_all(path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(format!("cannot remove {}: {error}", path.display()));

@@ -134,6 +134,7 @@ impl Effects {
         if let Some(class) = model.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
             config.runtime_handler = self.handler(class).await.map_err(&failed)?;
         }
+        cx.record_logs(model).await.map_err(|error| failed(error.to_string()))?;
         cx.runtime().run_sandbox(config).await.map_err(|error| failed(error.to_string()))
     }
 

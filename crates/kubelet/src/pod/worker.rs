@@ -270,7 +270,7 @@ impl Worker {
         let (token, model) = (self.cx.tasks.token(), self.core.model());
         let logs = self.cx.log_dir(model);
         let mut failures = 0;
-        while let Err(error) = super::cleanup::remove_pod(&self.cx, model.uid(), &logs).await {
+        while let Err(error) = super::cleanup::remove_pod(&self.cx, model.uid(), Some(&logs)).await {
             tracing::warn!(pod = model.title(), error, "cannot remove all of a pod, trying again");
             let pause = tokio::time::sleep(super::outcome::delay(failures));
             failures += 1;

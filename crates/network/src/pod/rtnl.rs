@@ -41,6 +41,8 @@ pub(crate) type Mac = [u8; 6];
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
+    /// Text that somebody has given it.
+    pub(crate) alias: Option<String>,
     pub(crate) mtu: u32,
     pub(crate) master: Option<u32>,
     /// Passes packets: carrier and queues are there (IF_OPER_UP).
@@ -129,6 +131,14 @@ impl Links {
         let header =
             [&[libc::AF_BRIDGE as u8, 0, 0, 0], &port.to_ne_bytes()[..], &STATIC.to_ne_bytes(), &[NTF_MASTER, 0]].concat();
         self.0.request("pin the port", (libc::RTM_NEWNEIGH, CREATE | REPLACE), &header, |b| b.attr(libc::NDA_LLADDR, &mac))
+    }
+
+    /// Gives a link a text, at most 255 bytes.
+    pub(crate) fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), Error> {
+        self.0.request("give the link its alias", (NEW_LINK, 0), &link_header(0, 0), |b| {
+            b.string(libc::IFLA_IFNAME, name);
+            b.string(libc::IFLA_IFALIAS, alias);
+        })
     }
 
     /// Switches a link on.
@@ -297,12 +307,17 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
     let name = attribute(attrs, libc::IFLA_IFNAME)?;
     Some(Link {
         index: number(payload.get(4..8)?)?,
-        name: String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(),
+        name: text(name),
+        alias: attribute(attrs, libc::IFLA_IFALIAS).map(text).filter(|alias| !alias.is_empty()),
         mtu: attribute(attrs, libc::IFLA_MTU).and_then(number)?,
         master: attribute(attrs, libc::IFLA_MASTER).and_then(number),
         operating: attribute(attrs, libc::IFLA_OPERSTATE) == Some(&[6]),
         forwarding: port_state(attrs) == Some(&[3]),
     })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
 /// IFLA_BRPORT_STATE
