@@ -35,6 +35,17 @@ impl<K> Change<K> {
     }
 }
 
+/// One step of one object, of which no more was looked at than one label.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The object's key.
+    pub key: Key,
+    /// The label as the subscriber was told last.
+    pub old: Option<String>,
+    /// The label as it is now.
+    pub new: Option<String>,
+}
+
 /// A subscription; starts with all objects that are present. Dropping it ends it.
 pub struct Changes<K> {
     pub(crate) queue: Arc<Queue<K>>,
@@ -210,6 +221,24 @@ impl<K: Object> Changes<K> {
         }
     }
 
+    /// The next change, of which nothing is decoded. Waits for one; safe to drop and call again.
+    pub async fn next_glance(&mut self, label: &str) -> Glance {
+        tokio::task::coop::consume_budget().await;
+        loop {
+            if let Some(glance) = self.try_next_glance(label) {
+                return glance;
+            }
+            self.queue.wake.notified().await;
+        }
+    }
+
+    /// The next change when there is one now, of which nothing is decoded.
+    pub fn try_next_glance(&mut self, label: &str) -> Option<Glance> {
+        let (key, Pending { old, new }) = self.queue.take()?;
+        let value = |slot: Option<Arc<Slot<K>>>| slot.and_then(|slot| slot.labels().get(label).map(str::to_owned));
+        Some(Glance { key, old: value(old), new: value(new) })
+    }
+
     /// The next change when there is one now.
     pub fn try_next(&mut self) -> Option<Change<K>> {
         self.queue.pop()
@@ -285,6 +314,23 @@ mod tests {
         check_first(1, &[("c", Some(1), Some(4)), ("c", Some(4), None)], &[b, d]);
         check_first(1, &[("e", None, Some(4)), ("e", Some(4), Some(5))], &[b, c, d, ("e", None, Some(5))]);
         check_first(4, &[("a", Some(1), None)], &[("a", Some(1), None)]);
+    }
+
+    #[test]
+    fn glances_tell_of_a_label() {
+        let (queue, hot) = (Arc::new(Queue::<ConfigMap>::default()), Arc::<Hot<ConfigMap>>::default());
+        // An object that could not be decoded is told like others.
+        let slot = |label: &str| {
+            let json = format!(r#"{{"metadata":{{"name":"a","labels":{{"l":"{label}"}}}},"data":1}}"#);
+            Arc::new(Slot::new(json.into(), &hot).unwrap())
+        };
+        let mut changes = Changes { queue };
+        for (old, new) in [(None, Some("x")), (Some("x"), Some("y")), (Some("y"), None)] {
+            changes.queue.push(&Key::cluster("a"), old.map(slot).as_ref(), new.map(slot).as_ref());
+            let glance = changes.try_next_glance("l").unwrap();
+            assert_eq!((glance.old.as_deref(), glance.new.as_deref()), (old, new));
+        }
+        assert_eq!(changes.try_next_glance("l"), None);
     }
 
     #[test]

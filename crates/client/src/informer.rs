@@ -68,6 +68,12 @@ impl<K: Object> Informer<K> {
         self.get(key.namespace.as_deref(), &key.name)
     }
 
+    /// What another type, a smaller one, reads of an object. Nothing of it stays decoded.
+    pub fn read<T: DeserializeOwned>(&self, key: &Key) -> Option<T> {
+        let slot = self.shared.store.read().get(key.namespace.as_deref(), &key.name).cloned();
+        slot?.read()
+    }
+
     /// The objects of one namespace, by name.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         self.labelled(namespace, |_| true)

@@ -172,6 +172,11 @@ impl<K> Slot<K> {
         &self.labels
     }
 
+    /// What another type reads of the object.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.json).ok()
+    }
+
     /// The uid of its controller, if it has one.
     pub(crate) fn controller(&self) -> Option<&str> {
         self.controller.as_deref()

@@ -13,6 +13,7 @@
 mod cache;
 pub mod core;
 mod forward;
+mod known;
 mod message;
 mod resolv;
 pub mod server;

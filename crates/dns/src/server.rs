@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::core::{Answer, Zone, ZoneError};
 use crate::forward::{Forwarder, Source, read_framed, write_framed};
+use crate::known::Known;
 use crate::message::{self, Request, answered, encode, respond, udp_limit};
 use crate::resolv::HostServers;
 use crate::state::State;
@@ -81,6 +82,8 @@ struct Shared {
     zone: Zone,
     state: RwLock<State>,
     synced: AtomicBool,
+    /// Grows with each change of what is answered.
+    generation: AtomicU64,
     forwarder: Forwarder,
     forwards: Arc<Semaphore>,
     tasks: Tasks,
@@ -94,7 +97,7 @@ enum Transport {
 
 /// What can be said without asking anybody.
 enum Outcome {
-    Reply { response: Message, limit: usize },
+    Reply { response: Message, limit: usize, lasting: bool },
     Ask(Question),
     Nothing,
 }
@@ -140,6 +143,7 @@ impl Server {
             zone,
             state: RwLock::default(),
             synced: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
             forwarder: Forwarder::new(stubs, source),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
             tasks,
@@ -178,12 +182,15 @@ async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Res
         if !shared.synced.swap(true, Ordering::Release) {
             gate.ready();
         }
+        // After the change: what was answered before it is forgotten now.
+        shared.generation.fetch_add(1, Ordering::AcqRel);
         changed = watch.changed().await;
     }
 }
 
 async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) -> std::io::Result<()> {
-    let mut buffer = vec![0; 4096];
+    let (mut buffer, mut known) = (vec![0; 4096], Known::default());
+    let requests = REQUESTS.get_or_create(&[("proto", "udp")]).clone();
     loop {
         let (length, peer) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
@@ -191,11 +198,24 @@ async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) -> std::io::Resu
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
         };
-        REQUESTS.get_or_create(&[("proto", "udp")]).inc();
+        requests.inc();
         let bytes = &buffer[..length];
+        known.renew(shared.generation.load(Ordering::Acquire));
+        if let Some(reply) = known.reply(bytes) {
+            // As below.
+            let _ = socket.send_to(reply, peer).await;
+            continue;
+        }
         match shared.outcome(bytes) {
             Outcome::Nothing => (),
-            Outcome::Reply { response, limit } => send_udp(&socket, peer, encode_counted(response, limit)).await,
+            Outcome::Reply { response, limit, lasting } => {
+                let code = response.metadata.response_code;
+                let reply = encode_counted(response, limit);
+                if let Some(reply) = reply.as_ref().filter(|_| lasting) {
+                    known.keep(bytes, reply, RESPONSES.get_or_create(&[("rcode", code.to_str())]).clone());
+                }
+                send_udp(&socket, peer, reply).await;
+            }
             Outcome::Ask(question) => {
                 if let Some(reply) = shared.known(&question, bytes) {
                     send_udp(&socket, peer, reply).await;
@@ -273,18 +293,22 @@ impl Shared {
     fn outcome(&self, bytes: &[u8]) -> Outcome {
         let (request, query) = match message::parse(bytes) {
             Request::Question { message, query } => (message, query),
-            Request::Refused(response) => return Outcome::Reply { response, limit: 512 },
+            Request::Refused(response) => return Outcome::Reply { response, limit: 512, lasting: false },
             Request::Ignored => return Outcome::Nothing,
         };
         let (kind, limit) = (query.query_type(), udp_limit(&request));
         if self.zone.contains(query.name()) && !self.synced.load(Ordering::Acquire) {
-            return Outcome::Reply { response: respond(&request, ResponseCode::ServFail), limit };
+            return Outcome::Reply { response: respond(&request, ResponseCode::ServFail), limit, lasting: false };
         }
         let answer = self.zone.answer(query.name(), kind, &self.state.read());
         match answer.map(|mut answer| (answer.alias.take(), answer)) {
             None => Outcome::Ask(Question { name: query.name().to_lowercase(), kind, request, alias: None }),
             Some((Some(name), answer)) => Outcome::Ask(Question { name, kind, request, alias: Some(answer) }),
-            Some((None, answer)) => Outcome::Reply { response: answered(&request, answer), limit },
+            Some((None, answer)) => {
+                // Several addresses come in another order each time.
+                let lasting = answer.answers.len() < 2;
+                Outcome::Reply { response: answered(&request, answer), limit, lasting }
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Error {
     Stopped,
 }
 
+/// Services that are planned before the table takes them.
+const PART: usize = 500;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -98,31 +100,38 @@ impl Proxy {
 
     /// Programs the changed services. Tries again until the kernel takes them.
     async fn apply(&mut self, watch: &ServiceWatch, changed: BTreeSet<Key>, first: bool, gate: &Gate) -> Result<(), Error> {
-        let mut changes = Vec::new();
-        let mut stale = Vec::new();
         // Who came first has what two of them want.
-        let created = |key: &Key| watch.get(key).0.and_then(|service| Some(service.metadata.creation_timestamp.as_ref()?.0));
         let mut changed: Vec<Key> = changed.into_iter().collect();
-        changed.sort_by_cached_key(created);
-        for key in changed.iter().cloned() {
-            let (service, slices) = watch.get(&key);
-            let old = self.plans.remove(&key).unwrap_or_default();
-            let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
-            if !first {
-                stale.extend(plan::stale_udp(&old, &new));
+        changed.sort_by_cached_key(|key| watch.created(key));
+        let mut stale = Vec::new();
+        // What a part contributes has gone into the table before the next one is looked at: all at once would take twice the memory.
+        let mut parts = changed.chunks(PART).peekable();
+        loop {
+            let mut changes = Vec::new();
+            for key in parts.next().unwrap_or_default() {
+                let (service, slices) = watch.get(key);
+                let old = self.plans.remove(key).unwrap_or_default();
+                let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
+                if !first {
+                    stale.extend(plan::stale_udp(&old, &new));
+                }
+                changes.push((format!("service:{key}"), plan::fragment(&new)));
+                self.health.update(key, &new);
+                if new != Plan::default() {
+                    self.plans.insert(key.clone(), new);
+                }
             }
-            changes.push((format!("service:{key}"), plan::fragment(&new)));
-            self.health.update(&key, &new);
-            if new != Plan::default() {
-                self.plans.insert(key, new);
+            let last = parts.peek().is_none();
+            let mut retry = RETRY_MIN;
+            while let Err(error) = self.program(std::mem::take(&mut changes), first && last).await? {
+                tracing::error!(%error, "services cannot be programmed, trying again");
+                gate.not_ready(error.to_string());
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
             }
-        }
-        let mut retry = RETRY_MIN;
-        while let Err(error) = self.program(std::mem::take(&mut changes), first).await? {
-            tracing::error!(%error, "services cannot be programmed, trying again");
-            gate.not_ready(error.to_string());
-            tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            if last {
+                break;
+            }
         }
         gate.ready();
         self.tell(watch, &changed);
@@ -136,9 +145,12 @@ impl Proxy {
     fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
         for key in services {
             let refused = self.table.refused(&format!("service:{key}"));
-            let told = if refused.is_empty() { self.told.remove(key) } else { self.told.insert(key.clone(), refused.clone()) };
+            if refused.is_empty() {
+                self.told.remove(key);
+                continue;
+            }
+            let told = self.told.insert(key.clone(), refused.clone()).unwrap_or_default();
             let (Some(service), _) = watch.get(key) else { continue };
-            let told = told.unwrap_or_default();
             for one in refused.iter().filter(|one| !told.contains(one)) {
                 let text = format!("node {}: {one}", self.node.name);
                 self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);

@@ -19,6 +19,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
@@ -51,7 +52,8 @@ impl Answer {
 pub struct Endpoint {
     /// Its address.
     pub address: SocketAddr,
-    tls: Arc<ClientConfig>,
+    /// None speaks plain HTTP.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Endpoint {
@@ -73,7 +75,7 @@ impl Endpoint {
             .with_root_certificates(base::tls::roots(&authority)?)
             .with_client_auth_cert(chain, key)?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { address: server.parse()?, tls: Arc::new(tls) })
+        Ok(Self { address: server.parse()?, tls: Some(Arc::new(tls)) })
     }
 
     /// A server with a certificate of this authority (PEM), which asks nobody who they are.
@@ -81,7 +83,22 @@ impl Endpoint {
     /// # Errors
     /// When the bundle is not readable.
     pub fn trusting(address: SocketAddr, authority: &str) -> Result<Self> {
-        Ok(Self { address, tls: Arc::new(base::tls::client(authority, None)?) })
+        Ok(Self { address, tls: Some(Arc::new(base::tls::client(authority, None)?)) })
+    }
+
+    /// A server whose certificate nobody looks at.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn of_anybody(address: SocketAddr) -> Result<Self> {
+        let mut tls = base::tls::client_of_anybody()?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { address, tls: Some(Arc::new(tls)) })
+    }
+
+    /// A server without TLS.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None }
     }
 
     /// Opens a connection; its driver belongs to `tasks`.
@@ -91,11 +108,23 @@ impl Endpoint {
     pub async fn connect(&self, tasks: &Tasks) -> Result<http1::SendRequest<Full<Bytes>>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(self.tls.clone()).connect(ServerName::from(self.address.ip()), stream).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tasks.spawn_until_cancelled("connection", OnFailure::Log, connection);
-        Ok(sender)
+        match &self.tls {
+            None => speak(stream, tasks).await,
+            Some(tls) => {
+                speak(TlsConnector::from(tls.clone()).connect(ServerName::from(self.address.ip()), stream).await?, tasks).await
+            }
+        }
     }
+}
+
+/// HTTP on a connection.
+async fn speak<S>(stream: S, tasks: &Tasks) -> Result<http1::SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tasks.spawn_until_cancelled("connection", OnFailure::Log, connection);
+    Ok(sender)
 }
 
 /// A client for tests, which are synchronous.

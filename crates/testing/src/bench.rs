@@ -1,11 +1,16 @@
 //! What `cargo xtask bench` measures. It runs in a program of its own, built for speed as the server is.
 
+pub mod alone;
 pub mod hollow;
 pub mod load;
+pub mod names;
 pub mod pods;
 pub mod ratios;
 pub mod scale;
+pub mod services;
+pub mod traffic;
 pub mod usage;
+pub mod web;
 pub mod yardstick;
 
 use bytes::Bytes;

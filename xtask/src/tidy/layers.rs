@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
     ("ingress", &["base", "apimachinery", "client"]),
-    ("testing", &["base", "client"]),
+    ("testing", &["base", "client", "network", "dns", "ingress"]),
     ("simulator", &["base", "store", "client", "registry", "apiserver", "controllers", "scheduler"]),
     ("knarr", &["*"]),
     ("xtask", &[]),

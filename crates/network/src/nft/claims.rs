@@ -132,22 +132,26 @@ impl Claims {
             let Some(all) = self.places.get_mut(port) else { continue };
             // Who has a place is asked first, then who waits, both in the order in which they came.
             let (having, waiting): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|index| all[*index].taken.is_none());
-            let mut granted: Vec<usize> = Vec::new();
+            // By address: services by the thousand may have the same port.
+            let mut granted: HashMap<IpAddr, Vec<usize>> = HashMap::new();
             for (index, had) in
                 having.into_iter().map(|index| (index, true)).chain(waiting.into_iter().map(|index| (index, false)))
             {
                 let held = &all[index];
                 let key = Key { address: held.address, protocol: port.0, port: port.1 };
-                let taken =
-                    |other: &&usize| all[**other].owner != held.owner && world.overlap(all[**other].address, held.address);
-                let taken = match granted.iter().find(taken) {
+                let other = || {
+                    let there = world.overlapping(held.address).into_iter().filter_map(|address| granted.get(&address));
+                    let others = there.flatten().filter(|other| all[**other].owner != held.owner);
+                    others.min().map(|other| all[*other].owner.clone())
+                };
+                let taken = match other() {
                     _ if world.reserves(key) => Some(Taken::Reserved),
-                    Some(other) => Some(Taken::Owner(all[*other].owner.clone())),
+                    Some(other) => Some(Taken::Owner(other)),
                     None if !had && world.listens(key) => Some(Taken::Listener),
                     None => None,
                 };
                 if taken.is_none() {
-                    granted.push(index);
+                    granted.entry(held.address).or_default().push(index);
                 }
                 concerned.insert(held.owner.clone());
                 all[index].taken = taken;
@@ -187,6 +191,16 @@ impl Claims {
 impl World {
     fn is_local(&self, address: IpAddr) -> bool {
         address.is_unspecified() || self.local.contains(&address)
+    }
+
+    /// The addresses such that a connection can be to one of them and to this one.
+    fn overlapping(&self, address: IpAddr) -> Vec<IpAddr> {
+        let any = Family::of(address).unspecified();
+        if address.is_unspecified() {
+            let own = self.local.iter().copied().filter(|one| Family::of(*one) == Family::of(address));
+            return own.chain([address]).collect();
+        }
+        if self.is_local(address) { vec![address, any] } else { vec![address] }
     }
 
     /// Whether a connection can be to both.

@@ -1,5 +1,6 @@
 //! Many clients at once over TLS, each on a connection that it keeps.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -78,12 +79,19 @@ pub struct Done {
     pub bytes: u64,
     /// How long it took.
     pub seconds: f64,
+    /// Microseconds that each answer took.
+    times: Vec<u32>,
 }
 
 impl Done {
     /// Requests a second.
     pub fn rate(&self) -> f64 {
         self.operations as f64 / self.seconds
+    }
+
+    /// So many percent of the answers took no longer.
+    pub fn at_percent(&mut self, percent: usize) -> Duration {
+        Duration::from_micros(super::alone::at_percent(&mut self.times, percent).into())
     }
 }
 
@@ -109,12 +117,13 @@ pub async fn run_paced(
 ) -> Result<Done> {
     let (tasks, _failures) = Tasks::root();
     let (next, bytes, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let load = Load { until, pace, make, start: Instant::now(), next, bytes, done };
+    let load = Load { until, pace, make, start: Instant::now(), next, bytes, done, times: Mutex::default() };
     let connections = try_join_all((0..clients).map(|_| endpoint.connect(&tasks))).await?;
     try_join_all(connections.into_iter().map(|connection| load.client(connection))).await?;
     let seconds = load.start.elapsed().as_secs_f64();
     tasks.drain(Duration::from_secs(1)).await;
-    Ok(Done { operations: load.done.into_inner(), bytes: load.bytes.into_inner(), seconds })
+    let times = load.times.into_inner().unwrap_or_default();
+    Ok(Done { operations: load.done.into_inner(), bytes: load.bytes.into_inner(), seconds, times })
 }
 
 struct Load<P, F> {
@@ -125,6 +134,7 @@ struct Load<P, F> {
     next: AtomicU64,
     bytes: AtomicU64,
     done: AtomicU64,
+    times: Mutex<Vec<u32>>,
 }
 
 impl<P: Fn(u64) -> Instant, F: Fn(u64) -> Ask> Load<P, F> {
@@ -139,12 +149,14 @@ impl<P: Fn(u64) -> Instant, F: Fn(u64) -> Ask> Load<P, F> {
     }
 
     async fn client(&self, mut connection: SendRequest<Full<Bytes>>) -> Result<()> {
+        let mut times = Vec::new();
         while let Some(number) = self.next() {
             let at = (self.pace)(number);
             if at > Instant::now() {
                 tokio::time::sleep_until(at.into()).await;
             }
             connection.ready().await?;
+            let start = Instant::now();
             let answer = connection.send_request((self.make)(number).request()?).await?;
             let status = answer.status();
             let mut body = answer.into_body();
@@ -156,6 +168,10 @@ impl<P: Fn(u64) -> Instant, F: Fn(u64) -> Ask> Load<P, F> {
                 bail!("the server answered {status}");
             }
             self.done.fetch_add(1, Ordering::Relaxed);
+            times.push(u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX));
+        }
+        if let Ok(mut all) = self.times.lock() {
+            all.extend(times);
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Measures a `knarr` binary and prints a table: `bench PATH [PART...]`. Started by `cargo xtask bench`. `bench drive KUBECONFIG LOAD
+//! Measures a `knarr` binary and prints a table: `bench PATH [PART...]`, or `bench alone PART...` what needs no binary. Started by `cargo
+//! xtask bench`. `bench drive KUBECONFIG LOAD
 //! SECONDS` puts one load on a server that runs, for a profiler.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails says where")]
@@ -6,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
+use testing::bench::alone::{self, row};
 use testing::bench::load::{Ask, Until, run};
 use testing::bench::{CLIENTS, MAPS, PODS, config_map, hollow, pods, ratios, scale, usage, yardstick};
 use testing::{Api, Cluster};
@@ -35,10 +37,6 @@ const PARTS: [Part; 8] = [
     ("hollow", hollow_nodes),
 ];
 
-fn row(measure: &str, goal: &str, value: String) {
-    println!("| {measure:<70} | {goal:<18} | {value:>12} |");
-}
-
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
@@ -62,22 +60,32 @@ fn main() {
         let rate = runtime().block_on(ratios::drive(&endpoint, load, time)).unwrap();
         return println!("{rate:.0} /s");
     }
+    if let [word, role, rest @ ..] = arguments.as_slice()
+        && word == "alone"
+    {
+        return alone::play(role, rest).unwrap();
+    }
     let (binary, parts) = arguments.split_first().expect("usage: bench PATH-OF-KNARR [PART...]");
-    let unknown = parts.iter().find(|part| PARTS.iter().all(|(name, _)| part != name));
-    assert_eq!(unknown, None, "parts are {:?}", PARTS.map(|(name, _)| name));
+    let unknown = parts.iter().find(|part| PARTS.iter().map(|(name, _)| *name).chain(alone::PARTS).all(|name| *part != name));
+    assert_eq!(unknown, None, "parts are {:?} and {:?}", PARTS.map(|(name, _)| name), alone::PARTS);
+    let wants = |name: &str| parts.is_empty() || parts.iter().any(|part| part == name);
     let size = std::fs::metadata(binary).unwrap().len();
     let start = Instant::now();
     let mut cluster = Cluster::prepare(binary);
     let machine = start.elapsed();
     cluster.start_server();
     let ready = start.elapsed() - machine;
-    row("measure", "goal", "here".into());
-    row("---", "---", "---".into());
+    row("measure", "goal", "here");
+    row("---", "---", "---");
     row("empty data directory to node Ready", "150 ms", format!("{} ms", ready.as_millis()));
     for (name, measure) in PARTS {
-        if parts.is_empty() || parts.iter().any(|part| part == name) {
+        if wants(name) {
             measure(&mut cluster);
         }
+    }
+    drop(cluster);
+    for name in alone::PARTS.into_iter().filter(|name| wants(name)) {
+        alone::run(name, &[]).unwrap();
     }
     row("release binary", "50 MB", megabytes(size));
 }
