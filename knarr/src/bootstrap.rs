@@ -101,15 +101,15 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
             rule("networking.k8s.io", &["ingresses/status"], &["patch"]),
             rule("", &["services"], FOLLOW),
             rule("discovery.k8s.io", &["endpointslices"], FOLLOW),
-            // Only single Secrets are watched, those that an Ingress names.
-            rule("", &["secrets"], &["watch"]),
+            // Only single Secrets are watched, those that an Ingress names; those with issued certificates and accounts are written.
+            rule("", &["secrets"], &["get", "watch", "create", "patch"]),
             rule("", &["events"], &["create", "patch"]),
             // The Gateway API, when it is installed.
             rule("", &["namespaces"], FOLLOW),
             rule("apiextensions.k8s.io", &["customresourcedefinitions"], FOLLOW),
-            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants"], FOLLOW),
             rule("gateway.networking.k8s.io", &["gatewayclasses"], &["create"]),
-            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status"], &["patch"]),
+            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status"], &["patch"]),
         ],
     });
     let binding = json!({

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+use network::hosts::Families;
 
 pub(crate) use self::pressure::Pressure;
 
@@ -360,6 +361,9 @@ pub(crate) struct Dev {
     /// How many nodes it has.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=250))]
     pub(crate) nodes: u8,
+    /// Which addresses nodes, pods and services have.
+    #[arg(long, value_enum, default_value_t = IpFamily::Ipv4)]
+    pub(crate) ip_family: IpFamily,
     /// A TCP port of this machine's 127.0.0.1 that nodes reach at theirs, such as that of a registry of images.
     #[arg(long)]
     pub(crate) forward: Vec<u16>,
@@ -368,6 +372,27 @@ pub(crate) struct Dev {
     pub(crate) detach: bool,
     #[command(subcommand)]
     pub(crate) command: Option<DevCommand>,
+}
+
+/// Families of addresses, as kind names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IpFamily {
+    /// IPv4.
+    Ipv4,
+    /// IPv6, and nothing else.
+    Ipv6,
+    /// Both, IPv4 first.
+    Dual,
+}
+
+impl IpFamily {
+    pub(crate) fn families(self) -> Families {
+        match self {
+            Self::Ipv4 => Families::V4,
+            Self::Ipv6 => Families::V6,
+            Self::Dual => Families::Both,
+        }
+    }
 }
 
 #[derive(Subcommand, Clone)]
@@ -442,6 +467,9 @@ pub(crate) struct Ingress {
     /// Log each request to ingress.
     #[arg(long = "ingress-access-log")]
     pub(crate) access_log: bool,
+    /// File with certificates (PEM) by which ACME servers are trusted beside the machine's own.
+    #[arg(long = "ingress-acme-ca")]
+    pub(crate) acme_ca: Option<PathBuf>,
 }
 
 impl Server {

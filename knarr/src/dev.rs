@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use base::tasks::Tasks;
 use base::tls::write_private;
+use clap::ValueEnum;
 use network::hosts::{self, Wire};
 
 use crate::cli::{Dev, DevCommand};
@@ -69,7 +70,9 @@ fn detach(options: &Dev) -> Result<()> {
     create_private(&options.data_dir)?;
     let log = std::fs::File::create(options.data_dir.join("dev.log"))?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    command.args(["dev", "--nodes", &options.nodes.to_string(), "--data-dir"]).arg(&options.data_dir);
+    let family = options.ip_family.to_possible_value();
+    let family = family.as_ref().map_or("ipv4", |family| family.get_name());
+    command.args(["dev", "--nodes", &options.nodes.to_string(), "--ip-family", family, "--data-dir"]).arg(&options.data_dir);
     for port in &options.forward {
         command.args(["--forward", &port.to_string()]);
     }
@@ -95,7 +98,7 @@ async fn serve(options: Dev, left: Option<State>) -> Result<()> {
     }
     create_private(&dir)?;
     let _lock = process::lock(&state::lock_file(&dir))?;
-    let state = State::new(&dir, Wire::free(&state::bridge(&dir))?, options.nodes);
+    let state = State::new(&dir, Wire::free(&state::bridge(&dir), options.ip_family.families())?, options.nodes);
     state.save()?;
     let ended = ending.wait(watch(&options, &state, &tasks)).await;
     tasks.drain(Duration::from_secs(1)).await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use apiserver::Encryption;
 use base::metrics::Page;
 use base::readiness::Readiness;
@@ -187,6 +187,7 @@ fn start_ingress(
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),
         access_log: options.ingress.access_log,
+        acme_roots: acme_roots(options)?,
     };
     let service = ingress::Service::build(service, tasks.clone())?;
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
@@ -201,6 +202,12 @@ fn start_ingress(
         anyhow::Ok(())
     });
     Ok(())
+}
+
+/// The authorities by which ACME servers are trusted beside the machine's own.
+fn acme_roots(options: &cli::Server) -> Result<Option<String>> {
+    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+    options.ingress.acme_ca.as_ref().map(read).transpose()
 }
 
 /// Controllers and scheduler share one set of caches.

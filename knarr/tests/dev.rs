@@ -82,3 +82,36 @@ fn a_throw_away_cluster_leaves_nothing() {
     // What there is not can be stopped, too.
     assert_eq!(dev(&["stop"]).code, Some(0));
 }
+
+/// Nodes, pods and services have addresses of IPv6 and no others; pods of one node find those of another by name.
+#[test]
+fn a_throw_away_cluster_of_ipv6() {
+    let c = Cluster::prepare(KNARR);
+    let dir = c.scratch().join("dev");
+    let dev = |arguments: &[&str]| {
+        let mut command = c.machine().command(Path::new(KNARR));
+        Outcome::of(command.arg("dev").arg("--data-dir").arg(&dir).args(arguments))
+    };
+    let started = dev(&["--nodes", "3", "--ip-family", "ipv6", "--forward", "5000", "--detach"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let kubeconfig = dir.join("kubeconfig");
+    let k = |line: &str| {
+        let mut command = std::process::Command::new(kubectl::program());
+        let outcome = Outcome::of(command.env("KUBECONFIG", &kubeconfig).args(line.split_whitespace()));
+        assert_eq!(outcome.code, Some(0), "kubectl {line}: {outcome:?}");
+        outcome.stdout
+    };
+    let manifest = c.scratch().join("pods.yaml");
+    std::fs::write(&manifest, PODS).unwrap();
+    k(&format!("apply -f {}", manifest.display()));
+    k("wait --for=jsonpath={.status.phase}=Succeeded pod/here --timeout=60s");
+    assert!(k("logs here").ends_with("found\n"));
+    let pods = k("get pods -o jsonpath={.items[*].status.podIPs[*].ip}");
+    let nodes = k("get nodes -o jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}");
+    let services = k("get services -o jsonpath={.items[*].spec.clusterIPs[*]}");
+    for (addresses, count, prefix) in [(&pods, 2, "fd42:"), (&nodes, 3, "fd30:"), (&services, 2, "fd43:")] {
+        let all: Vec<&str> = addresses.split_whitespace().collect();
+        assert!(all.len() == count && all.iter().all(|address| address.starts_with(prefix)), "{addresses}");
+    }
+    assert_eq!(dev(&["stop"]).code, Some(0));
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base::tls::{Authority, Request};
 use serde_json::json;
+use testing::pebble::Pebble;
 use testing::{Cluster, eventually, machine};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -181,4 +182,38 @@ fn gateways_are_served_where_they_are_installed() {
     assert_eq!(page.body, "<h1>Welcome to nginx!</h1>\n");
     let accepted = "get httproute web -o jsonpath={.status.parents[0].conditions[*].status}";
     eventually("the route is accepted", || (c.k(accepted) == "True True").then_some(()));
+}
+
+/// The server's own ingress has the rights that it takes, and issuers reach it at port 80.
+#[test]
+fn certificates_come_by_acme() {
+    let mut c = Cluster::prepare(KNARR);
+    let pebble = Pebble::start(&c.scratch().join("pebble"));
+    c.start_server_with(&["--ingress-acme-ca", pebble.authority.to_str().unwrap()]);
+    c.kubectl(&["create", "deployment", "web", "--image", "127.0.0.1:5000/nginx:1.27"]);
+    c.k("expose deployment web --port 80");
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": "shop", "namespace": "default", "annotations": {"acme.knarr.io/issuer": pebble.url}},
+        "spec": {"tls": [{"hosts": ["shop.example"], "secretName": "shop-tls"}], "rules": [{"host": "shop.example", "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]}});
+    c.k_with("apply -f -", &ingress.to_string());
+    c.k("wait --for=create secret/shop-tls --timeout=60s");
+    assert_eq!(c.k("get secret shop-tls -o jsonpath={.type}"), "kubernetes.io/tls");
+    let told = eventually("an event", || {
+        let events = c.k("get events --field-selector reason=CertificateIssued -o jsonpath={.items[*].message}");
+        (!events.is_empty()).then_some(events)
+    });
+    assert!(told.contains("default/shop-tls has a certificate for shop.example until"), "{told}");
+    assert!(c.k("get secrets -n kube-system -o name").contains("secret/acme-account-"));
+    // The certificate that the handshake shows is pebble's, which signs with an authority of its own making.
+    c.k("rollout status deployment/web --timeout=60s");
+    let shown = eventually("the certificate is shown", || {
+        let config = base::tls::client_of_anybody().unwrap();
+        let mut connection = rustls::ClientConnection::new(Arc::new(config), "shop.example".try_into().unwrap()).unwrap();
+        let mut stream = connect(443).ok()?;
+        connection.complete_io(&mut stream).ok()?;
+        let leaf = connection.peer_certificates()?.first()?.as_ref().to_vec();
+        leaf.windows(6).any(|window| window == b"Pebble").then_some(leaf)
+    });
+    assert!(shown.windows(12).any(|window| window == b"shop.example"));
 }

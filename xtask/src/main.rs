@@ -13,6 +13,7 @@ mod images;
 mod kills;
 mod kubectl;
 mod oracle;
+mod pebble;
 mod python;
 mod schema;
 mod simulate;
@@ -58,6 +59,8 @@ enum Command {
     Helm,
     /// Fetch the Python client and print which Python has it.
     Python,
+    /// Fetch pebble, an ACME server for tests, and print where its programs are.
+    Pebble,
     /// Make the API's type tables from the Go sources of Kubernetes.
     Schema(schema::Args),
 }
@@ -89,6 +92,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),
         Command::Helm => helm::path().map(|path| println!("{}", path.display())),
         Command::Python => python::path().map(|path| println!("{}", path.display())),
+        Command::Pebble => pebble::path().map(|path| println!("{}", path.display())),
         Command::Schema(args) => schema::run(&args),
     }
 }

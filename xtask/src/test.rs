@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::steps::Steps;
-use crate::{bench, helm, kubectl, python, tidy, tools};
+use crate::{bench, helm, kubectl, pebble, python, tidy, tools};
 
 /// What the tests call: namespaces, addresses, packet filter, a terminal.
 const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables"];
@@ -38,6 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
     steps.run("kubectl", kubectl::path)?;
     steps.run("Helm", helm::path)?;
     steps.run("the Python client", python::path)?;
+    steps.run("pebble", pebble::path)?;
     steps.run("build the tests", || cargo(&["nextest", "run", "--workspace", "--locked", "--no-run"]))?;
     steps.run("tests, with a registry of the images", || {
         let mut nextest = tools::cargo();

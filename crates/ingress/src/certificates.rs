@@ -29,17 +29,24 @@ pub enum Error {
 /// # Errors
 /// There is none, or it cannot be used.
 pub fn certified(secret: &Secret) -> Result<Arc<CertifiedKey>, Error> {
-    let text = |name: &'static str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).ok_or(Error::Missing(name))?;
-        String::from_utf8(bytes.0.clone()).map_err(|_| Error::NotPem(name))
-    };
-    let identity = Identity { certificate: text("tls.crt")?, key: text("tls.key")? };
-    let certified = identity.certified()?;
+    let certified = identity(secret)?.certified()?;
     match certified.keys_match() {
         // Some keys cannot say.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
         Err(error) => Err(Error::Tls(error.into())),
     }
+}
+
+/// The certificate and the key in a Secret, as they stand there.
+///
+/// # Errors
+/// One of them is missing.
+pub(crate) fn identity(secret: &Secret) -> Result<Identity, Error> {
+    let text = |name: &'static str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).ok_or(Error::Missing(name))?;
+        String::from_utf8(bytes.0.clone()).map_err(|_| Error::NotPem(name))
+    };
+    Ok(Identity { certificate: text("tls.crt")?, key: text("tls.key")? })
 }
 
 /// Shows the certificate of the host that a handshake is for.

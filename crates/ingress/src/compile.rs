@@ -7,6 +7,8 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 
 use crate::annotations::{self, Problem};
 use crate::endpoints::PortRef;
+use crate::guard::clients::Verify;
+use crate::issuer::{Issuer, is_provable};
 use crate::paths::{Matcher, PathType};
 use crate::policy::Policy;
 use crate::template::Template;
@@ -33,8 +35,14 @@ pub struct Compiled {
     pub spare: Option<UpstreamKey>,
     /// Hosts with TLS, and the Secret with the certificate of each.
     pub tls: Vec<(String, Option<Key>)>,
+    /// Who issues its certificates.
+    pub issuer: Option<Issuer>,
+    /// Its unique name.
+    pub uid: Option<String>,
     /// The Secret with the passwords.
     pub passwords: Option<Key>,
+    /// The Secret with the authorities of clients.
+    pub authorities: Option<Key>,
     /// Who is asked whether a request may pass.
     pub external: Option<UpstreamKey>,
     /// What of it does not work.
@@ -67,6 +75,7 @@ pub fn compile(ingress: &Ingress, domain: &str) -> Compiled {
     let (mut policy, problems) = annotations::parse(&ingress.metadata.annotations.clone().unwrap_or_default());
     let mut reader = Reader { key: Key::of(ingress), problems };
     let passwords = reader.passwords(&mut policy);
+    let authorities = reader.authorities(&mut policy);
     let external = reader.external(&mut policy, domain);
     let policy = Arc::new(policy);
     let spec = ingress.spec.clone().unwrap_or_default();
@@ -85,12 +94,30 @@ pub fn compile(ingress: &Ingress, domain: &str) -> Compiled {
         let hosts = if named.is_empty() { hosts.clone() } else { named };
         hosts.into_iter().map(move |host| (host, secret.clone()))
     });
-    let tls = tls.collect();
+    let tls: Vec<(String, Option<Key>)> = tls.collect();
+    let issuer = reader.issuer(ingress, &tls);
     let named = hosts.iter().filter(|host| policy.www && !host.is_empty() && !host.starts_with('.'));
     let redirected = named.map(|host| (other_name(host), redirection(host))).collect();
     let created = ingress.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
     let Reader { key, problems } = reader;
-    Compiled { key, created, policy, paths, hosts, redirected, default, spare, tls, passwords, external, problems }
+    let uid = ingress.metadata.uid.clone();
+    Compiled {
+        key,
+        created,
+        policy,
+        paths,
+        hosts,
+        redirected,
+        default,
+        spare,
+        tls,
+        issuer,
+        uid,
+        passwords,
+        authorities,
+        external,
+        problems,
+    }
 }
 
 /// The host with `www.`, or without it.
@@ -206,6 +233,51 @@ impl Reader {
             return None;
         }
         Some(Key::namespaced(place, name))
+    }
+
+    /// The Secret with the authorities whose certificates clients have to show. Without one nobody may pass.
+    fn authorities(&mut self, policy: &mut Policy) -> Option<Key> {
+        let wants = policy.clients.verify != Verify::default() || policy.clients.subject.is_some();
+        let Some(secret) = policy.clients.secret.clone() else {
+            if wants && policy.clients.verify != Verify::Off {
+                policy.closed = true;
+                self.problem(
+                    "InvalidAnnotation",
+                    "client certificates need an auth-tls-secret; requests are refused until there is one",
+                );
+            }
+            return None;
+        };
+        let namespace = self.key.ns().to_owned();
+        let (place, name) = secret.split_once('/').unwrap_or((&namespace, &secret));
+        if name.is_empty() || place != namespace {
+            policy.closed = true;
+            self.problem(
+                "InvalidAnnotation",
+                "auth-tls-secret has to be in the Ingress's namespace; requests are refused until it is",
+            );
+            return None;
+        }
+        Some(Key::namespaced(place, name))
+    }
+
+    /// Who issues the certificates of the Ingress; what cannot be issued is told.
+    fn issuer(&mut self, ingress: &Ingress, tls: &[(String, Option<Key>)]) -> Option<Issuer> {
+        let issuer = match Issuer::of(ingress.metadata.annotations.as_ref()) {
+            Ok(issuer) => issuer?,
+            Err(wrong) => {
+                self.problem("InvalidAnnotation", format!("{wrong}; it has no effect"));
+                return None;
+            }
+        };
+        if !tls.iter().any(|(_, secret)| secret.is_some()) {
+            self.problem("CertificateNotIssued", "there is no secretName in spec.tls where a certificate could be kept");
+        }
+        for (host, _) in tls.iter().filter(|(host, secret)| secret.is_some() && !is_provable(host)) {
+            let host = if host.is_empty() { "any host".to_owned() } else { format!("*{host}") };
+            self.problem("CertificateNotIssued", format!("no certificate for {host}: only single names can be proved over HTTP"));
+        }
+        Some(issuer)
     }
 
     /// Who is asked by the external authentication.

@@ -18,15 +18,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::guard::clients::{Chain, Shown};
 use crate::headers::Peer;
-use crate::metrics;
+use crate::hello::{Hello, Replayed};
 use crate::proxy::Proxy;
 use crate::proxy_protocol;
+use crate::{metrics, passthrough};
 
 /// Connections at once, in percent of all descriptors and at most. Each needs another one to a back end.
 const CONNECTIONS_PERCENT: usize = 20;
@@ -47,6 +51,8 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) tls: Arc<ServerConfig>,
+    /// Asks clients for certificates.
+    pub(crate) asking: Arc<ServerConfig>,
     pub(crate) tasks: Tasks,
     pub(crate) connections: Connections,
     pub(crate) proxy_protocol: bool,
@@ -90,7 +96,7 @@ impl Front {
             let front = self.clone();
             self.tasks.spawn("ingress connection", OnFailure::Log, async move {
                 let ended = place.ended().clone();
-                let peer = Peer { address: peer.ip(), tls, port };
+                let peer = Peer { address: peer.ip(), tls, port, shown: Shown::NotAsked };
                 if let Some(Err(why)) = ended.run_until_cancelled(front.converse(stream, peer, place)).await {
                     tracing::trace!(why, "connection ended");
                 }
@@ -110,10 +116,38 @@ impl Front {
         if !peer.tls {
             return self.hold(stream, peer, place).await;
         }
-        let acceptor = TlsAcceptor::from(self.tls.clone());
-        let accepted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
-        let stream = accepted.map_err(|_| "no handshake in time")?.map_err(|error| error.to_string())?;
-        self.hold(stream, peer, place).await
+        let late = |_| "no handshake in time";
+        let text = |error: std::io::Error| error.to_string();
+        if !self.proxy.table.load().passes_any() {
+            let (stream, shown) = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream)).await.map_err(late)?.map_err(text)?;
+            return self.hold(stream, Peer { shown, ..peer }, place).await;
+        }
+        let hello = tokio::time::timeout(HANDSHAKE, Hello::read(&mut stream)).await.map_err(late)?.map_err(text)?;
+        if let Some(route) = self.proxy.table.load().passes(&hello.name).cloned() {
+            place.prove(&peer.address.to_string());
+            let end = self.tasks.token();
+            return end.run_until_cancelled(passthrough::lead(route, hello, stream)).await.unwrap_or(Ok(()));
+        }
+        let stream = Replayed::new(hello.bytes, stream);
+        let (stream, shown) = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream)).await.map_err(late)?.map_err(text)?;
+        self.hold(stream, Peer { shown, ..peer }, place).await
+    }
+
+    /// The name in the client's first message decides whether it is asked for a certificate.
+    async fn shake_hands<I>(&self, stream: I) -> std::io::Result<(TlsStream<I>, Shown)>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let name = start.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
+        let asks = self.proxy.table.load().asks(&name);
+        let stream = start.into_stream(if asks { self.asking.clone() } else { self.tls.clone() }).await?;
+        let shown = match stream.get_ref().1.peer_certificates() {
+            Some(chain) if asks => Shown::Chain(Arc::new(Chain::new(chain.to_vec()))),
+            _ if asks => Shown::Nothing,
+            _ => Shown::NotAsked,
+        };
+        Ok((stream, shown))
     }
 
     /// Serves one connection to its end. The error says why it did not end well.

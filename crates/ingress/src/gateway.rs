@@ -16,6 +16,7 @@ use std::sync::Arc;
 use client::Key;
 use serde_json::{Value, json};
 
+use crate::issuer::{Issuer, is_provable};
 use crate::upstream::{Place, UpstreamKey};
 use attach::attach;
 use rules::{Actions, Matched, backend};
@@ -33,6 +34,8 @@ pub struct Objects {
     pub routes: BTreeMap<Key, HttpRoute>,
     /// GRPCRoutes, as routes over HTTP.
     pub grpc: BTreeMap<Key, HttpRoute>,
+    /// TLSRoutes, of which no more is read than of routes over HTTP.
+    pub tls: BTreeMap<Key, HttpRoute>,
     pub grants: BTreeMap<Key, ReferenceGrant>,
 }
 
@@ -61,15 +64,43 @@ pub struct Plan {
     pub tls: Vec<(String, Key)>,
     /// The Secrets that listeners refer to and may.
     pub secrets: BTreeSet<Key>,
+    /// The certificates that issuers are asked for.
+    pub orders: Vec<Order>,
     /// What each status has to be.
     pub statuses: Vec<(Kind, Key, Value)>,
+}
+
+/// A name of a listener whose Gateway names an issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Where the certificate is kept.
+    pub secret: Key,
+    /// The name.
+    pub host: String,
+    /// Who issues it.
+    pub issuer: Issuer,
+    /// Whose listener it is.
+    pub gateway: Key,
+    /// Its unique name.
+    pub uid: Option<String>,
+}
+
+/// How connections of a listener are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS, which ends here.
+    Https,
+    /// TLS that is led on.
+    Passthrough,
 }
 
 /// One match of one rule, under one host.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// Of an HTTPS listener.
-    pub tls: bool,
+    /// By which door requests come.
+    pub door: Door,
     /// Host as it is written: `a.example`, `*.example`, or any when empty.
     pub host: String,
     /// What kind of route it is of.
@@ -85,15 +116,17 @@ pub struct Planned {
 }
 
 /// The kinds of routes that are served.
-const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];
+const ROUTES: [Kind; 3] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute];
 
 /// Whether this is the kind of routes.
 pub(crate) fn is_route(kind: &RouteKind, route: &str) -> bool {
     kind.kind == route && kind.group.as_deref().is_none_or(|group| group == GROUP)
 }
 
-fn is_served(kind: &RouteKind) -> bool {
-    ROUTES.iter().any(|route| is_route(kind, route.name()))
+/// The kinds of routes that a listener takes.
+fn routes(listener: &Listener) -> impl Iterator<Item = &'static Kind> {
+    let tls = listener.protocol == "TLS";
+    ROUTES.iter().filter(move |route| (**route == Kind::TlsRoute) == tls)
 }
 
 /// Says what follows.
@@ -111,7 +144,8 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
     let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));
     let grpc = objects.grpc.iter().map(|(key, route)| (Kind::GrpcRoute, key, route));
-    for (kind, key, route) in http.chain(grpc) {
+    let tls = objects.tls.iter().map(|(key, route)| (Kind::TlsRoute, key, route));
+    for (kind, key, route) in http.chain(grpc).chain(tls) {
         let planner = Planner { objects, around, kind, key, route };
         let mut parents = Vec::new();
         for parent in &route.spec.parent_refs {
@@ -177,9 +211,9 @@ impl Planner<'_> {
         if let (Ok(attached), Ok(rules)) = (attached, rules) {
             for (place, hosts) in attached {
                 places.push(place);
-                let Some(tls) = serves(&listeners[place], self.around) else { continue };
+                let Some(door) = serves(&listeners[place], self.around) else { continue };
                 for host in hosts {
-                    plan.rules.extend(rules.iter().map(|rule| Planned { tls, host: host.clone(), ..rule.clone() }));
+                    plan.rules.extend(rules.iter().map(|rule| Planned { door, host: host.clone(), ..rule.clone() }));
                 }
             }
         }
@@ -215,8 +249,8 @@ impl Planner<'_> {
             let backends: Vec<_> = rule.backend_refs.iter().map(|one| (one.weight.unwrap_or(1), good(one))).collect();
             for matched in rules::matches(rule, created, self.key, place)? {
                 let (actions, backends) = (actions.clone(), backends.clone());
-                let (tls, host, kind, route) = (false, String::new(), self.kind, self.key.clone());
-                planned.push(Planned { tls, host, kind, route, matched, actions, backends });
+                let (door, host, kind, route) = (Door::Http, String::new(), self.kind, self.key.clone());
+                planned.push(Planned { door, host, kind, route, matched, actions, backends });
             }
         }
         Ok(planned)
@@ -250,14 +284,16 @@ fn granted(objects: &Objects, from: &str, namespace: &str, (group, kind): (&str,
         })
 }
 
-/// Whether a listener is served, and whether over TLS.
-fn serves(listener: &Listener, around: &Around<'_>) -> Option<bool> {
-    let terminates = listener.tls.as_ref().is_some_and(|tls| matches!(tls.mode.as_deref(), None | Some("Terminate")));
-    match listener.protocol.as_str() {
-        "HTTP" => (listener.port == around.http_port).then_some(false),
-        "HTTPS" => (listener.port == around.https_port && terminates).then_some(true),
-        _ => None,
-    }
+/// Whether a listener is served, and how.
+fn serves(listener: &Listener, around: &Around<'_>) -> Option<Door> {
+    let mode = listener.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("Terminate"));
+    let (port, door) = match (listener.protocol.as_str(), mode) {
+        ("HTTP", _) => (around.http_port, Door::Http),
+        ("HTTPS", Some("Terminate")) => (around.https_port, Door::Https),
+        ("TLS", Some("Passthrough")) => (around.https_port, Door::Passthrough),
+        _ => return None,
+    };
+    (listener.port == port).then_some(door)
 }
 
 fn gateway_status(
@@ -272,6 +308,7 @@ fn gateway_status(
     let mut programmed = 0;
     for (place, listener) in gateway.spec.listeners.iter().enumerate() {
         let certificates = certificates(objects, around, gateway, listener, &mut plan.secrets);
+        plan.orders.extend(orders(gateway, listener));
         let accepted = acceptance(gateway, place, around);
         let good = accepted.is_ok() && certificates.is_ok();
         programmed += usize::from(good);
@@ -282,13 +319,17 @@ fn gateway_status(
             Ok(()) => condition(kind, Ok(()), good_reason, "", seen),
             Err((reason, message)) => condition(kind, Err(()), reason, message, seen),
         };
-        let wrong_kinds = listener.allowed_routes.kinds.iter().any(|kind| !is_served(kind));
+        let is_taken = |kind: &RouteKind| routes(listener).any(|route| is_route(kind, route.name()));
+        let wrong_kinds = !listener.allowed_routes.kinds.iter().all(is_taken);
         let resolved = match (certificates.map(drop), wrong_kinds) {
-            (Ok(()), true) => Err(("InvalidRouteKinds", "only HTTPRoutes and GRPCRoutes are served".to_owned())),
+            (Ok(()), true) => {
+                Err(("InvalidRouteKinds", "HTTPRoutes and GRPCRoutes are served, and TLSRoutes by listeners for TLS".to_owned()))
+            }
             (other, _) => other,
         };
         let kinds = &listener.allowed_routes.kinds;
-        let supported = ROUTES.iter().filter(|route| kinds.is_empty() || kinds.iter().any(|kind| is_route(kind, route.name())));
+        let supported =
+            routes(listener).filter(|route| kinds.is_empty() || kinds.iter().any(|kind| is_route(kind, route.name())));
         let supported: Vec<Value> = supported.map(|route| json!({"group": GROUP, "kind": route.name()})).collect();
         let ready = if good { Ok(()) } else { Err(("Invalid", "the listener is not served".to_owned())) };
         listeners.push(json!({
@@ -313,13 +354,33 @@ fn gateway_status(
     })
 }
 
+/// The certificates of a listener that its Gateway's issuer is asked for: those of Secrets in its own namespace.
+fn orders(gateway: &Gateway, listener: &Listener) -> Vec<Order> {
+    let issuer = Issuer::of(gateway.metadata.annotations.as_ref());
+    let issuer = issuer
+        .inspect_err(|wrong| tracing::warn!(gateway = gateway.name(), %wrong, "no certificates are asked for"))
+        .ok()
+        .flatten();
+    let host = listener.hostname.as_deref().filter(|host| listener.protocol == "HTTPS" && is_provable(host));
+    let (Some(issuer), Some(host), Some(tls)) = (issuer, host, &listener.tls) else { return Vec::new() };
+    let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|namespace| namespace == gateway.namespace());
+    let order = |reference: &ObjectRef| Order {
+        secret: Key::namespaced(gateway.namespace(), &reference.name),
+        host: host.to_ascii_lowercase(),
+        issuer: issuer.clone(),
+        gateway: Key::namespaced(gateway.namespace(), gateway.name()),
+        uid: gateway.metadata.uid.clone(),
+    };
+    tls.certificate_refs.iter().filter(own).take(1).map(order).collect()
+}
+
 fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>) -> Result<(), (&'static str, String)> {
     let listener = &gateway.spec.listeners[place];
     let same = |other: &Listener| (other.port, &other.hostname) == (listener.port, &listener.hostname);
     if gateway.spec.listeners[..place].iter().any(same) {
         return Err(("HostnameConflict", "another listener has this port and host name".to_owned()));
     }
-    if !matches!(listener.protocol.as_str(), "HTTP" | "HTTPS") {
+    if !matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS") {
         return Err(("UnsupportedProtocol", format!("protocol {} is not served", listener.protocol)));
     }
     let port = if listener.protocol == "HTTP" { around.http_port } else { around.https_port };
@@ -327,7 +388,8 @@ fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>) -> Result<()
         return Err(("PortUnavailable", format!("{} is served on port {port} only", listener.protocol)));
     }
     let served = serves(listener, around).is_some();
-    if served { Ok(()) } else { Err(("UnsupportedValue", "TLS must be of the mode Terminate".to_owned())) }
+    let mode = if listener.protocol == "TLS" { "Passthrough" } else { "Terminate" };
+    if served { Ok(()) } else { Err(("UnsupportedValue", format!("TLS must be of the mode {mode}"))) }
 }
 
 /// The Secrets with a listener's certificates.

@@ -1,5 +1,6 @@
 //! What a request must pass before a back end sees it. Pure, but for the clock that is handed in.
 
+pub mod clients;
 pub mod cors;
 pub mod limits;
 pub mod passwords;

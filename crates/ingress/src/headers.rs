@@ -8,6 +8,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
 
+use crate::guard::clients::Shown;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// Some programs take this header for a setting of theirs (CVE-2016-5385).
@@ -20,6 +22,13 @@ const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme
 const ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What back ends learn of a client's certificate, as ingress-nginx tells it.
+const CLIENT: [HeaderName; 4] = [
+    HeaderName::from_static("ssl-client-verify"),
+    HeaderName::from_static("ssl-client-subject-dn"),
+    HeaderName::from_static("ssl-client-issuer-dn"),
+    HeaderName::from_static("ssl-client-cert"),
+];
 const SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 /// The longest request id that is taken from a client.
 const ID: usize = 128;
@@ -33,6 +42,8 @@ pub struct Peer {
     pub tls: bool,
     /// The port that it came to.
     pub port: u16,
+    /// The certificate that the client has shown.
+    pub shown: Shown,
 }
 
 /// Who asks, and how, after trusted proxies were heard.
@@ -174,6 +185,25 @@ pub fn prepare(parts: &mut Parts, origin: &Origin, host: &HeaderValue, whole: bo
     }
 }
 
+/// Tells a back end what is known of the client's certificate, instead of what the client says of it.
+pub fn tell_of_client(headers: &mut HeaderMap, said: &str, shown: &Shown, pass: bool) {
+    CLIENT.iter().for_each(|name| drop(headers.remove(name)));
+    let [verify, subject, issuer, certificate] = CLIENT;
+    headers.insert(verify, text(said));
+    let Shown::Chain(chain) = shown else { return };
+    if let Some((of_subject, of_issuer)) = chain.names() {
+        for (name, value) in [(subject, of_subject), (issuer, of_issuer)] {
+            // Names may have letters that are no header's.
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.insert(name, value);
+            }
+        }
+    }
+    if pass {
+        headers.insert(certificate, text(&chain.escaped()));
+    }
+}
+
 /// Digits, letters and dots are always a value.
 fn text(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
@@ -205,7 +235,7 @@ mod tests {
     }
 
     fn peer(address: &str) -> Peer {
-        Peer { address: address.parse().unwrap(), tls: false, port: 80 }
+        Peer { address: address.parse().unwrap(), tls: false, port: 80, shown: Shown::NotAsked }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! - Pure: [`annotations`] and [`compile`] read Ingresses, [`model`] makes the routing [`table`] of them step by step, [`paths`] finds a
 //!   path's rule, [`endpoints`] looks behind Services, [`balance`] chooses among what is there, [`guard`] says who may pass.
+//! - [`acme`] has certificates issued.
 //! - The data path: `front` accepts, `proxy` decides what becomes of a request, `forward` takes it to a back end over
 //!   connections of `connect` and `pool`.
 //! - `service` follows the API and hands new tables to the data path, which never waits for it.
 
+pub mod acme;
 pub mod annotations;
 pub mod balance;
 mod body;
@@ -20,9 +22,12 @@ mod front;
 pub mod gateway;
 pub mod guard;
 pub mod headers;
+mod hello;
+pub mod issuer;
 pub mod live;
 mod metrics;
 pub mod model;
+mod passthrough;
 pub mod paths;
 pub mod policy;
 mod pool;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use client::Key;
 
+use crate::guard::clients::Authorities;
 use crate::guard::limits::Limiter;
 use crate::guard::passwords::Passwords;
 use crate::metrics::Counts;
@@ -17,6 +18,8 @@ pub struct Live {
     pub(crate) limiter: Limiter,
     /// None while the Secret is not there or not good.
     pub(crate) passwords: ArcSwapOption<Passwords>,
+    /// Whose certificates clients have to show; none while the Secret is not there or not good.
+    pub(crate) authorities: ArcSwapOption<Authorities>,
     /// Who is asked whether a request may pass.
     pub(crate) external: Option<Arc<Upstream>>,
     /// What holds on the way there.
@@ -29,6 +32,13 @@ impl Live {
         let limiter = Limiter::new(&policy.limits);
         let (connect_timeout, read_timeout) = (policy.connect_timeout, policy.read_timeout);
         let asking = Policy { connect_timeout, read_timeout, ..Policy::default() };
-        Self { limiter, passwords: ArcSwapOption::empty(), external, asking, counts: Counts::of(ingress) }
+        Self {
+            limiter,
+            passwords: ArcSwapOption::empty(),
+            authorities: ArcSwapOption::empty(),
+            external,
+            asking,
+            counts: Counts::of(ingress),
+        }
     }
 }

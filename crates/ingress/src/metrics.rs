@@ -24,6 +24,11 @@ struct Port {
     port: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 static REQUESTS: LazyLock<Family<Labels, Counter>> = LazyLock::new(|| {
@@ -41,6 +46,9 @@ static RETRIES: LazyLock<Counter> = LazyLock::new(|| {
 });
 static EJECTIONS: LazyLock<Counter> = LazyLock::new(|| {
     Page::Node.register("knarr_ingress_ejections", "Endpoints left out for a while after failures in a row", Counter::default())
+});
+static ORDERS: LazyLock<Family<Outcome, Counter>> = LazyLock::new(|| {
+    Page::Node.register("knarr_ingress_acme_orders", "Certificates that were asked for, by what came of it", Family::default())
 });
 static LISTENING: LazyLock<Family<Port, Gauge>> =
     LazyLock::new(|| Page::Node.register("knarr_ingress_listening", "Whether a port is listened on", Family::default()));
@@ -71,6 +79,11 @@ impl Counts {
             REQUESTS.remove(labels);
         }
     }
+}
+
+pub(crate) fn ordered(issued: bool) {
+    let outcome = if issued { "issued" } else { "failed" };
+    ORDERS.get_or_create(&Outcome { outcome }).inc();
 }
 
 pub(crate) fn unmatched() {

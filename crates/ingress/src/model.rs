@@ -7,16 +7,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use client::Key;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::api::networking::v1::Ingress;
 use rustls::sign::CertifiedKey;
 
+use crate::acme::{self, Present};
 use crate::annotations::Problem;
 use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
-use crate::gateway::{self, Planned};
+use crate::gateway::{self, Door, Planned};
+use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
+use crate::issuer::is_provable;
 use crate::live::Live;
 use crate::paths::PathType;
 use crate::policy::Policy;
@@ -34,6 +37,8 @@ pub struct Model {
     /// Who has TLS for a host.
     by_tls: HashMap<String, BTreeSet<Key>>,
     secrets: HashMap<Key, KnownSecret>,
+    /// Who has certificates issued.
+    issued: BTreeSet<Key>,
     dirty: BTreeSet<String>,
     dirty_tls: BTreeSet<String>,
     table: Arc<Table>,
@@ -47,6 +52,7 @@ pub struct Model {
 struct Gateways {
     tls: Vec<(String, Key)>,
     secrets: BTreeSet<Key>,
+    orders: Vec<gateway::Order>,
     live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
     routes: Arc<GatewayRoutes>,
     dirty: bool,
@@ -85,6 +91,7 @@ impl Model {
             by_host: HashMap::new(),
             by_tls: HashMap::new(),
             secrets: HashMap::new(),
+            issued: BTreeSet::new(),
             dirty: BTreeSet::new(),
             dirty_tls: BTreeSet::new(),
             table: Arc::default(),
@@ -110,6 +117,7 @@ impl Model {
         self.index(key, &compiled, true);
         let known = Known { compiled, live };
         self.set_passwords(&known);
+        self.set_authorities(&known);
         self.ingresses.insert(key.clone(), known);
     }
 
@@ -118,6 +126,10 @@ impl Model {
         for host in compiled.hosts.iter().chain(compiled.redirected.iter().map(|(host, _)| host)) {
             note(&mut self.by_host, host, key, add);
             self.dirty.insert(host.clone());
+        }
+        match &compiled.issuer {
+            Some(_) if add => drop(self.issued.insert(key.clone())),
+            _ => drop(self.issued.remove(key)),
         }
         for (host, _) in &compiled.tls {
             note(&mut self.by_tls, host, key, add);
@@ -129,9 +141,32 @@ impl Model {
     pub fn wanted_secrets(&self) -> BTreeSet<Key> {
         let of = |known: &Known| {
             let tls = known.compiled.tls.iter().filter_map(|(_, secret)| secret.clone());
-            tls.chain(known.compiled.passwords.clone()).collect::<Vec<_>>()
+            tls.chain(known.compiled.passwords.clone()).chain(known.compiled.authorities.clone()).collect::<Vec<_>>()
         };
         self.ingresses.values().flat_map(of).chain(self.gateway.secrets.iter().cloned()).collect()
+    }
+
+    /// The certificates that issuers are asked for.
+    pub fn wanted_certificates(&self) -> acme::All {
+        let present = |secret: &Key| match self.secrets.get(secret).map(|known| &known.secret) {
+            None => Present::Unknown,
+            Some(None) => Present::Absent,
+            Some(Some(secret)) => Present::There(secret.clone()),
+        };
+        let mut all = acme::All::new();
+        for compiled in self.issued.iter().filter_map(|key| self.ingresses.get(key)).map(|known| &known.compiled) {
+            let Some(issuer) = &compiled.issuer else { continue };
+            let about = reference("networking.k8s.io/v1", "Ingress", &compiled.key, compiled.uid.clone());
+            for (host, secret) in compiled.tls.iter().filter(|(host, _)| is_provable(host)) {
+                let Some(secret) = secret else { continue };
+                acme::want(&mut all, secret, host, issuer, &about, || present(secret));
+            }
+        }
+        for order in &self.gateway.orders {
+            let about = reference("gateway.networking.k8s.io/v1", "Gateway", &order.gateway, order.uid.clone());
+            acme::want(&mut all, &order.secret, &order.host, &order.issuer, &about, || present(&order.secret));
+        }
+        all
     }
 
     /// Whether a Secret has a good certificate; none while nobody has looked.
@@ -140,8 +175,14 @@ impl Model {
     }
 
     /// Takes what HTTPRoutes say instead of what they said.
-    pub fn set_gateway(&mut self, rules: &[Planned], tls: Vec<(String, Key)>, secrets: BTreeSet<Key>) {
-        let mut hosts: [HashMap<String, Vec<GatewayRule>>; 2] = Default::default();
+    pub fn set_gateway(
+        &mut self,
+        rules: &[Planned],
+        tls: Vec<(String, Key)>,
+        secrets: BTreeSet<Key>,
+        orders: Vec<gateway::Order>,
+    ) {
+        let mut hosts: [HashMap<String, Vec<GatewayRule>>; 3] = Default::default();
         let mut live = HashMap::new();
         for planned in rules {
             let route = (planned.kind, planned.route.clone());
@@ -151,7 +192,7 @@ impl Model {
             });
             live.insert(route, of_route.clone());
             let rule = gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh);
-            hosts[usize::from(planned.tls)].entry(host_name(&planned.host)).or_default().push(rule);
+            hosts[planned.door as usize].entry(host_name(&planned.host)).or_default().push(rule);
         }
         for rules in hosts.iter_mut().flat_map(HashMap::values_mut) {
             rules.sort_by(|a, b| a.matched.rank.cmp(&b.matched.rank));
@@ -161,7 +202,7 @@ impl Model {
                 old.counts.forget();
             }
         }
-        self.gateway = Gateways { tls, secrets, live, routes: Arc::new(GatewayRoutes { hosts }), dirty: true };
+        self.gateway = Gateways { tls, secrets, orders, live, routes: Arc::new(GatewayRoutes { hosts }), dirty: true };
     }
 
     /// A Secret is as given; none when it is not there.
@@ -177,6 +218,9 @@ impl Model {
             if known.compiled.passwords.as_ref() == Some(key) {
                 self.set_passwords(known);
             }
+            if known.compiled.authorities.as_ref() == Some(key) {
+                self.set_authorities(known);
+            }
         }
     }
 
@@ -189,6 +233,15 @@ impl Model {
         let secret = known.compiled.passwords.as_ref().and_then(|key| self.secrets.get(key)?.secret.as_deref());
         let passwords = secret.and_then(|secret| Passwords::of(secret, known.compiled.policy.basic.map));
         known.live.passwords.store(passwords.map(Arc::new));
+    }
+
+    fn set_authorities(&self, known: &Known) {
+        let secret = known.compiled.authorities.as_ref().and_then(|key| Some((key, self.secrets.get(key)?.secret.as_deref()?)));
+        let authorities = secret.and_then(|(key, secret)| {
+            let wrong = |error: &_| tracing::warn!(secret = %key, %error, "certificates of clients cannot be verified");
+            Authorities::of(secret).inspect_err(wrong).ok()
+        });
+        known.live.authorities.store(authorities.map(Arc::new));
     }
 
     /// Whether the Ingress is one of ours.
@@ -224,6 +277,8 @@ impl Model {
             table.gateway_tls = self.gateway.tls.iter().rev().filter_map(certified).collect();
             table.gateway = self.gateway.routes.clone();
         }
+        let by_gateway = !table.gateway.hosts[Door::Passthrough as usize].is_empty();
+        table.passes = by_gateway || table.hosts.values().any(|routes| routes.passes.is_some());
         self.table = Arc::new(table);
         let problems = problems.into_iter().flat_map(|(key, list)| self.untold(key, list)).collect();
         Some(Step { table: self.table.clone(), fresh, problems })
@@ -259,7 +314,8 @@ impl Model {
         let mut upstream = |key: &UpstreamKey| self.upstreams.get(key, fresh);
         let mut drafts: Vec<(&PathRule, Route)> = Vec::new();
         let mut places: HashMap<(&str, PathType), usize> = HashMap::new();
-        let mut routes = HostRoutes::default();
+        let asks = mains.iter().any(|one| one.compiled.policy.clients.asks());
+        let mut routes = HostRoutes { asks, ..HostRoutes::default() };
         for one in &mains {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             told.extend(one.compiled.problems.iter().cloned());
@@ -299,6 +355,16 @@ impl Model {
                 }
             }
         }
+        let passing = |draft: &&(&PathRule, Route)| draft.1.policy.passthrough && draft.0.text == "/";
+        routes.passes = drafts
+            .iter()
+            .find(passing)
+            .map(|(rule, route)| {
+                let (key, spare) = (route.ingress.clone(), None);
+                let known = mains.iter().find(|one| one.compiled.key == key);
+                known.map(|one| Arc::new(Route { spare, ..self::route(one, rule, &mut upstream) }))
+            })
+            .unwrap_or_default();
         for (rule, route) in drafts {
             routes.paths.add(rule.text.len(), &rule.matcher, Arc::new(route));
         }
@@ -328,6 +394,18 @@ impl Model {
             }
         }
         (!known.is_empty()).then_some(found)
+    }
+}
+
+/// Whom events are about.
+fn reference(version: &str, kind: &str, key: &Key, uid: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(version.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: key.namespace.clone(),
+        name: Some(key.name.clone()),
+        uid,
+        ..ObjectReference::default()
     }
 }
 

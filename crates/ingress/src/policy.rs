@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use regex::Regex;
 
+use crate::guard::clients::ClientAuth;
 use crate::template::Template;
 
 /// The meaning of all annotations of one Ingress.
@@ -29,6 +30,8 @@ pub struct Policy {
     pub rewrite: Option<String>,
     /// Paths are patterns.
     pub use_regex: bool,
+    /// TLS is led on to the back end of `/`, which has the certificate.
+    pub passthrough: bool,
     /// Further hosts of the same rules.
     pub aliases: Vec<String>,
     /// The same host with or without `www.` is redirected to the one that the rules name.
@@ -69,6 +72,8 @@ pub struct Policy {
     pub basic: Basic,
     /// Somebody else says who may ask.
     pub external: External,
+    /// Clients prove by a certificate who they are.
+    pub clients: ClientAuth,
     /// One of addresses and proofs is enough.
     pub satisfy_any: bool,
     /// Cross-origin requests.
@@ -258,6 +263,7 @@ impl Default for Policy {
             temporal_code: StatusCode::FOUND,
             rewrite: None,
             use_regex: false,
+            passthrough: false,
             aliases: Vec::new(),
             www: false,
             protocol: None,
@@ -278,6 +284,7 @@ impl Default for Policy {
             deny: Vec::new(),
             basic: Basic::default(),
             external: External::default(),
+            clients: ClientAuth::default(),
             satisfy_any: false,
             cors: Cors::default(),
             limits: Limits { rps: None, rpm: None, connections: None, burst: 5, exempt: Vec::new() },

@@ -18,9 +18,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
+use crate::acme::challenges::Challenges;
 use crate::body::{End, RequestBody, ResponseBody};
 use crate::connect::{Connector, Lease};
 use crate::forward::{self, Active, Answered, Outgoing, forward};
+use crate::guard::clients::{Admission, Shown, admit};
 use crate::guard::limits::Permit;
 use crate::guard::{admits, cors};
 use crate::headers::{self, Origin, Peer};
@@ -35,6 +37,7 @@ use choice::Chosen;
 /// What requests are answered with.
 pub(crate) struct Proxy {
     pub(crate) table: Arc<ArcSwap<Table>>,
+    pub(crate) challenges: Arc<Challenges>,
     pub(crate) connector: Connector,
     pub(crate) tasks: Tasks,
     pub(crate) https_port: u16,
@@ -53,6 +56,9 @@ struct Visit {
     host: String,
     /// The normal path.
     path: String,
+    /// The client's certificate, as the connection has brought it.
+    shown: Shown,
+    over_tls: bool,
     has_tls: bool,
 }
 
@@ -87,6 +93,9 @@ impl Proxy {
     /// Answers a request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Answer {
         let start = Instant::now();
+        if let Some(proof) = self.challenges.at(request.uri().path()) {
+            return said(StatusCode::OK, proof);
+        }
         let (mut parts, body) = request.into_parts();
         let client_upgrade = parts.extensions.remove::<OnUpgrade>();
         let line = self.access_log.then(|| format!("{} {} {:?}", parts.method, parts.uri, parts.version));
@@ -123,7 +132,8 @@ impl Proxy {
         let table = self.table.load();
         let route = table.route(peer.tls, &host, &path, &parts).cloned().ok_or(StatusCode::NOT_FOUND)?;
         let has_tls = table.has_tls(&host);
-        Ok(Visit { parts, route, origin, authority, host, path, has_tls })
+        let (shown, over_tls) = (peer.shown.clone(), peer.tls);
+        Ok(Visit { parts, route, origin, authority, host, path, shown, over_tls, has_tls })
     }
 
     async fn serve(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>) -> Answer {
@@ -135,6 +145,9 @@ impl Proxy {
         let asked = redirect::Asked { path, port, has_tls, https_port: self.https_port };
         if let Some((status, location)) = redirect::of(&visit.route, &visit.facts(), &asked) {
             return redirected(status, &location);
+        }
+        if let Err(refusal) = by_certificate(&mut visit) {
+            return *refusal;
         }
         let origin = cors::allowed(&policy.cors, &visit.parts.headers);
         let mut answer = if cors::is_preflight(&policy.cors, &visit.parts.method, &visit.parts.headers) {
@@ -288,11 +301,38 @@ fn status(status: StatusCode) -> Answer {
     answer
 }
 
+/// Whether the client may ask by its certificate; then back ends are told of it.
+fn by_certificate(visit: &mut Visit) -> Result<(), Box<Answer>> {
+    let policy = visit.route.policy.clone();
+    if policy.clients.secret.is_none() {
+        return Ok(());
+    }
+    let authorities = visit.route.live.authorities.load_full();
+    let refusal = match admit(&policy.clients, authorities.as_ref(), visit.over_tls, &visit.shown) {
+        Admission::Pass(said) => {
+            headers::tell_of_client(&mut visit.parts.headers, &said, &visit.shown, policy.clients.pass);
+            return Ok(());
+        }
+        Admission::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+        Admission::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        Admission::Forbidden => StatusCode::FORBIDDEN,
+        Admission::Refused => match &policy.clients.error_page {
+            Some(page) => return Err(Box::new(redirected(StatusCode::FOUND, page))),
+            None => StatusCode::BAD_REQUEST,
+        },
+    };
+    Err(Box::new(text(refusal)))
+}
+
 /// An answer of our own, which says its status.
 fn text(code: StatusCode) -> Answer {
-    let reason = code.canonical_reason().unwrap_or("unknown");
+    said(code, format!("{} {}\n", code.as_u16(), code.canonical_reason().unwrap_or("unknown")))
+}
+
+/// An answer of our own.
+fn said(code: StatusCode, body: String) -> Answer {
     let mut answer = status(code);
-    *answer.body_mut() = ResponseBody::text(format!("{} {reason}\n", code.as_u16()));
+    *answer.body_mut() = ResponseBody::text(body);
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }

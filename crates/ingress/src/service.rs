@@ -24,12 +24,16 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::watch;
 
+use crate::acme;
+use crate::acme::challenges::Challenges;
+use crate::acme::keeper::Keeper;
 use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
 use crate::connect::Connector;
 use crate::endpoints;
 use crate::front::{self, Front};
 use crate::gateway::{self, Around};
+use crate::guard::clients::Anyone;
 use crate::model::Model;
 use crate::proxy::Proxy;
 use crate::table::Table;
@@ -62,6 +66,8 @@ pub struct Options {
     pub trusted: Vec<IpNet>,
     /// Each request is logged.
     pub access_log: bool,
+    /// Authorities by which ACME servers are trusted beside the machine's own, PEM.
+    pub acme_roots: Option<String>,
 }
 
 /// Ingress cannot start.
@@ -82,6 +88,7 @@ pub struct Service {
     table: Arc<ArcSwap<Table>>,
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
+    challenges: Arc<Challenges>,
 }
 
 impl Service {
@@ -95,13 +102,10 @@ impl Service {
         let fallback = Resolver::memory(authority, request)?;
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let chooser = Arc::new(Chooser { table: table.clone(), fallback });
-        let provider = Arc::new(ring::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let mut tls = builder.with_no_client_auth().with_cert_resolver(chooser);
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        tls.ticketer = ring::Ticketer::new()?;
+        let challenges = Arc::new(Challenges::default());
         let proxy = Proxy {
             table: table.clone(),
+            challenges: challenges.clone(),
             connector: Connector::new(tasks.clone(), client_of_anybody()?),
             tasks: tasks.clone(),
             https_port: options.https_port,
@@ -110,12 +114,13 @@ impl Service {
         };
         let front = Front {
             proxy: Arc::new(proxy),
-            tls: Arc::new(tls),
+            tls: server(chooser.clone(), None)?,
+            asking: server(chooser, Some(Arc::new(Anyone::default())))?,
             tasks: tasks.clone(),
             connections: front::connections(),
             proxy_protocol: options.proxy_protocol,
         };
-        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams: Arc::default() })
+        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams: Arc::default(), challenges })
     }
 
     /// Starts it: the doors open when the rules are known and there is the first one. `gate` is ready then, also when somebody else has a port.
@@ -135,17 +140,25 @@ impl Service {
     }
 
     async fn run(self, gate: Gate, doors: [Door; 2]) -> Result<(), Infallible> {
-        let Self { options, tasks, table, front, upstreams } = self;
+        let Self { options, tasks, table, front, upstreams, challenges } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
         let (ingresses, classes) = (informers.of::<Ingress>(), informers.of::<IngressClass>());
         let (wanted, wants) = watch::channel(false);
+        let (certificates, orders) = watch::channel(Arc::default());
+        let recorder = Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks);
+        let roots = options.acme_roots.as_deref();
+        match Keeper::new(options.client.clone(), roots, challenges, recorder.clone(), tasks.clone()) {
+            Ok(keeper) => tasks.spawn_until_cancelled("certificates by ACME", OnFailure::Log, keeper.keep(orders)),
+            Err(error) => tracing::error!(%error, "no certificates can be issued"),
+        }
         let mut follower = Follower {
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
             services: ServiceWatch::new(&informers),
             secrets: Secrets::new(options.client.clone(), tasks.clone()),
             statuses: Statuses::start(&options, ingresses.clone(), &tasks),
-            recorder: Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks),
+            recorder,
+            certificates,
             classes: Classes::default(),
             gateways: Gateways::start(&options.client, &tasks),
             namespaces: None,
@@ -192,6 +205,20 @@ impl Service {
         gate.ready();
         follower.run().await
     }
+}
+
+/// How TLS is spoken: with the certificate of the host, and, where there is somebody who takes them, those of clients.
+fn server(chooser: Arc<Chooser>, clients: Option<Arc<Anyone>>) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients),
+        None => builder.with_no_client_auth(),
+    };
+    let mut tls = builder.with_cert_resolver(chooser);
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls.ticketer = ring::Ticketer::new()?;
+    Ok(Arc::new(tls))
 }
 
 /// Where a door tells its address.
@@ -253,6 +280,8 @@ struct Follower {
     replan: bool,
     /// There was something to plan.
     planned: bool,
+    /// What issuers are asked for.
+    certificates: watch::Sender<Arc<acme::All>>,
     /// There was something to serve. Until then the ports are for others.
     wanted: watch::Sender<bool>,
     informers: Informers,
@@ -347,7 +376,7 @@ impl Follower {
         };
         let plan = gateway::plan(&self.gateways.objects, &around);
         self.gateways.settle(&plan);
-        self.model.set_gateway(&plan.rules, plan.tls, plan.secrets);
+        self.model.set_gateway(&plan.rules, plan.tls, plan.secrets, plan.orders);
     }
 
     fn publish(&mut self) {
@@ -360,6 +389,14 @@ impl Follower {
             self.look_behind(upstream);
         }
         self.table.store(step.table);
+        let wanted = self.model.wanted_certificates();
+        self.certificates.send_if_modified(|known| {
+            let changed = **known != wanted;
+            if changed {
+                *known = Arc::new(wanted);
+            }
+            changed
+        });
         for (key, problem) in step.problems {
             if let Some(ingress) = self.ingresses.by_key(&key) {
                 self.recorder.about(ingress.as_ref(), Type::Warning, problem.reason, problem.message);

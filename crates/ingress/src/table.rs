@@ -7,6 +7,7 @@ use client::Key;
 use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
+use crate::gateway::Door;
 use crate::gateway::rules::{Actions, Matched};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
@@ -69,22 +70,22 @@ pub struct GatewayRule {
     pub route: Arc<Route>,
 }
 
-/// The rules of HTTPRoutes, by whether they are over TLS and by host; of one host the first that matches counts.
+/// The rules of routes, by door and by host; of one host the first that matches counts.
 #[derive(Debug, Default)]
 pub struct GatewayRoutes {
-    /// Those over plain HTTP, those over TLS.
-    pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 2],
+    /// Those over plain HTTP, those over TLS, those of TLS that is led on.
+    pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 3],
 }
 
 impl GatewayRoutes {
     /// The rules for a host by its name: its own, those of the closest wildcard.
-    fn named(&self, tls: bool, host: &str) -> Option<&[GatewayRule]> {
+    fn named(&self, door: Door, host: &str) -> Option<&[GatewayRule]> {
         let wildcards = host.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &host[dot..]);
-        std::iter::once(host).filter(|host| !host.is_empty()).chain(wildcards).find_map(|name| self.of(tls, name))
+        std::iter::once(host).filter(|host| !host.is_empty()).chain(wildcards).find_map(|name| self.of(door, name))
     }
 
-    fn of(&self, tls: bool, name: &str) -> Option<&[GatewayRule]> {
-        self.hosts[usize::from(tls)].get(name).map(Vec::as_slice)
+    fn of(&self, door: Door, name: &str) -> Option<&[GatewayRule]> {
+        self.hosts[door as usize].get(name).map(Vec::as_slice)
     }
 }
 
@@ -101,6 +102,10 @@ pub struct HostRoutes {
     pub paths: Paths<Route>,
     /// What no path matches.
     pub default: Option<Arc<Route>>,
+    /// Clients are asked for certificates.
+    pub asks: bool,
+    /// Where TLS is led on to.
+    pub passes: Option<Arc<Route>>,
 }
 
 /// A host with TLS, and its certificate when there is a good one.
@@ -117,6 +122,8 @@ pub struct Table {
     pub(crate) tls: HashMap<Arc<str>, HostTls>,
     pub(crate) gateway: Arc<GatewayRoutes>,
     pub(crate) gateway_tls: HashMap<String, Arc<CertifiedKey>>,
+    /// Whether TLS of any host is led on.
+    pub(crate) passes: bool,
 }
 
 /// The names under which a host is looked for, the closest first: itself, the wildcard one label above, any.
@@ -127,13 +134,14 @@ fn candidates(host: &str) -> [Option<&str>; 3] {
 impl Table {
     /// The route of a request: what HTTPRoutes say of its host, then what Ingresses say, then HTTPRoutes for any host.
     pub fn route(&self, tls: bool, host: &str, path: &str, parts: &Parts) -> Option<&Arc<Route>> {
+        let door = if tls { Door::Https } else { Door::Http };
         if self.gateway.hosts.iter().all(HashMap::is_empty) {
             return self.find(host, path);
         }
-        if let Some(rules) = self.gateway.named(tls, host) {
+        if let Some(rules) = self.gateway.named(door, host) {
             return first(rules, path, parts);
         }
-        self.find(host, path).or_else(|| first(self.gateway.of(tls, "")?, path, parts))
+        self.find(host, path).or_else(|| first(self.gateway.of(door, "")?, path, parts))
     }
 
     /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]).
@@ -149,6 +157,23 @@ impl Table {
             let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.clone());
             of_ingress.or_else(|| self.gateway_tls.get(name).cloned())
         })
+    }
+
+    /// Whether TLS of any host is led on.
+    pub fn passes_any(&self) -> bool {
+        self.passes
+    }
+
+    /// Where TLS for this host is led on to; none where it ends here.
+    pub fn passes(&self, name: &str) -> Option<&Arc<Route>> {
+        let rules = self.gateway.named(Door::Passthrough, name).or_else(|| self.gateway.of(Door::Passthrough, ""));
+        let of_ingress = || candidates(name).into_iter().flatten().find_map(|name| self.hosts.get(name)?.passes.as_ref());
+        rules.and_then(|rules| rules.first()).map(|rule| &rule.route).or_else(of_ingress)
+    }
+
+    /// Whether a client that names this host in its handshake is asked for a certificate.
+    pub fn asks(&self, name: &str) -> bool {
+        candidates(name).into_iter().flatten().filter_map(|name| self.hosts.get(name)).any(|routes| routes.asks)
     }
 
     /// Whether TLS is configured for a host.

@@ -17,7 +17,8 @@ pub(crate) async fn run(client: OnUpgrade, backend: OnUpgrade, silence: Duration
     between(TokioIo::new(client), TokioIo::new(backend), silence).await
 }
 
-async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
+/// Takes bytes from each to the other.
+pub(crate) async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,

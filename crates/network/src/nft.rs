@@ -15,7 +15,7 @@ pub mod element;
 pub(crate) mod expr;
 pub mod features;
 pub mod host;
-mod machine;
+pub(crate) mod machine;
 pub(crate) mod outside;
 pub(crate) mod set;
 pub mod table;

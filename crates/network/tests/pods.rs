@@ -70,6 +70,7 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
         eprintln!("detach took {:?}", started.elapsed());
         network.detach("b").await.unwrap();
         assert!(network.leases().is_empty());
+        drop(network);
         teardown(options(directory.path())).await.unwrap();
         teardown(options(directory.path())).await.unwrap();
     });

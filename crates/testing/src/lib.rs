@@ -13,6 +13,7 @@ mod hosts;
 pub mod http;
 pub mod kubectl;
 pub mod machine;
+pub mod pebble;
 pub mod programs;
 pub mod wait;
 

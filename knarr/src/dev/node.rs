@@ -2,14 +2,19 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use network::hosts;
+use network::hosts::{self, Families};
 use tokio::process::{Child, Command};
 
 use super::state::State;
+
+/// Ranges of IPv6 for pods and services.
+const POD_CIDR_V6: &str = "fd42::/48";
+const SERVICE_CIDR_V6: &str = "fd43::/112";
 
 /// A node's process.
 pub(super) struct Running {
@@ -22,21 +27,34 @@ impl Running {
     /// Starts the server with its node.
     pub(super) fn server(state: &State) -> Result<Self> {
         let address = state.wire().address(1).to_string();
-        Self::start(state, 1, &["server".into(), "--bind-address".into(), address.into()])
+        let mut arguments: Vec<OsString> = vec!["server".into(), "--bind-address".into(), address.into()];
+        let ranges = match state.wire().families {
+            Families::V4 => None,
+            Families::V6 => Some((POD_CIDR_V6.to_owned(), SERVICE_CIDR_V6.to_owned())),
+            Families::Both => Some((format!("10.42.0.0/16,{POD_CIDR_V6}"), format!("10.43.0.0/16,{SERVICE_CIDR_V6}"))),
+        };
+        if let Some((pods, services)) = ranges {
+            arguments.extend(["--cluster-cidr", &pods, "--service-cidr", &services].map(OsString::from));
+        }
+        Self::start(state, 1, &arguments)
     }
 
     /// Starts an agent.
     pub(super) fn agent(state: &State, number: u8, token: &Path) -> Result<Self> {
-        let server = format!("https://{}:6443", state.wire().address(1));
+        let server = format!("https://{}", SocketAddr::new(state.wire().address(1), 6443));
         Self::start(state, number, &["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()])
     }
 
     fn start(state: &State, number: u8, arguments: &[OsString]) -> Result<Self> {
         let log = state.log(number);
         let output = File::create(&log)?;
-        let (name, address) = (format!("n{number}"), state.wire().address(number).to_string());
+        let name = format!("n{number}");
+        let addresses: Vec<String> = state.wire().addresses(number).iter().map(|address| address.addr().to_string()).collect();
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments).args(["--node-name", &name, "--node-ip", &address, "--data-dir"]).arg(state.data_dir(number));
+        command
+            .args(arguments)
+            .args(["--node-name", &name, "--node-ip", &addresses.join(","), "--data-dir"])
+            .arg(state.data_dir(number));
         // Signals of the terminal are for us, who end the nodes in order.
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
         let handle = tokio::runtime::Handle::current();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base::tls::write_private;
-use network::hosts::{self, Wire};
+use network::hosts::{self, Families, Wire};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +24,8 @@ pub(super) struct State {
     dir: PathBuf,
     bridge: String,
     network: [u8; 3],
+    #[serde(default)]
+    families: Families,
     nodes: u8,
     /// Of the process that watches over the nodes.
     pid: u32,
@@ -45,7 +47,8 @@ fn file(dir: &Path) -> PathBuf {
 
 impl State {
     pub(super) fn new(dir: &Path, wire: Wire, nodes: u8) -> Self {
-        Self { dir: dir.to_owned(), bridge: wire.bridge, network: wire.network, nodes, pid: std::process::id() }
+        let Wire { bridge, network, families } = wire;
+        Self { dir: dir.to_owned(), bridge, network, families, nodes, pid: std::process::id() }
     }
 
     /// The state of a directory, if a cluster is or was there.
@@ -63,7 +66,7 @@ impl State {
     }
 
     pub(super) fn wire(&self) -> Wire {
-        Wire { bridge: self.bridge.clone(), network: self.network }
+        Wire { bridge: self.bridge.clone(), network: self.network, families: self.families }
     }
 
     /// The numbers of the nodes; the first is the server's.
@@ -148,7 +151,7 @@ mod tests {
     fn a_state_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         assert!(State::load(dir.path()).unwrap().is_none());
-        let wire = Wire { bridge: bridge(dir.path()), network: [172, 30, 7] };
+        let wire = Wire { bridge: bridge(dir.path()), network: [172, 30, 7], families: Families::V4 };
         State::new(dir.path(), wire, 3).save().unwrap();
         let state = State::load(dir.path()).unwrap().unwrap();
         assert_eq!(

@@ -5,6 +5,7 @@ use regex::Regex;
 
 use super::value::{self, Wrong, boolean, items, word};
 use super::{Annotation, WithoutEffect};
+use crate::guard::clients::Verify;
 use crate::policy::{Balance, Policy, Protocol};
 
 type Apply = fn(&mut Policy, &str) -> Result<(), Wrong>;
@@ -68,6 +69,11 @@ pub static ANNOTATIONS: &[Annotation] = &[
     guard("auth-secret-type", set!(basic.map, |v| word(v, &[("auth-file", false), ("auth-map", true)], "auth-file or auth-map"))),
     of("auth-signin", some!(external.signin, value::template)),
     of("auth-signin-redirect-param", some!(external.signin_parameter, value::cookie_part)),
+    of("auth-tls-error-page", some!(clients.error_page, value::cookie_part)),
+    guard("auth-tls-match-cn", some!(clients.subject, pattern)),
+    of("auth-tls-pass-certificate-to-upstream", set!(clients.pass, boolean)),
+    guard("auth-tls-secret", some!(clients.secret, value::cookie_part)),
+    guard("auth-tls-verify-client", set!(clients.verify, |v| word(v, VERIFY, "on, off, optional or optional_no_ca"))),
     guard("auth-type", set!(basic.enabled, |v| word(v, &[("basic", true)], "basic"))),
     guard("auth-url", some!(external.url, auth_url)),
     of("backend-protocol", some!(protocol, |v| word(v, PROTOCOLS, "HTTP, HTTPS, GRPC or GRPCS"))),
@@ -129,6 +135,7 @@ pub static ANNOTATIONS: &[Annotation] = &[
     of("session-cookie-path", some!(cookie.path, value::cookie_part)),
     of("session-cookie-samesite", some!(cookie.same_site, |v| word(v, SAME_SITE, "Strict, Lax or None"))),
     of("session-cookie-secure", some!(cookie.secure, boolean)),
+    of("ssl-passthrough", set!(passthrough, boolean)),
     of("ssl-redirect", set!(ssl_redirect, boolean)),
     of("temporal-redirect", some!(temporal, value::template)),
     of("temporal-redirect-code", set!(temporal_code, value::redirect)),
@@ -150,8 +157,7 @@ pub static WITHOUT_EFFECT: &[WithoutEffect] = &[
     nothing("auth-keepalive", "connections are kept anyway"),
     nothing("auth-proxy-set-headers", "the request's own headers are sent"),
     closes("auth-snippet", SNIPPET),
-    closes("auth-tls-secret", "client certificates are not verified"),
-    closes("auth-tls-verify-client", "client certificates are not verified"),
+    nothing("auth-tls-verify-depth", "chains have as many intermediates as they need"),
     nothing("client-body-buffer-size", STREAMED),
     nothing("configuration-snippet", SNIPPET),
     nothing("connection-proxy-header", "connections are kept or upgraded as the protocol says"),
@@ -184,7 +190,6 @@ pub static WITHOUT_EFFECT: &[WithoutEffect] = &[
     nothing("service-upstream", "endpoints are known at once when they change"),
     nothing("session-cookie-conditional-samesite-none", "the attribute is sent to all clients"),
     nothing("ssl-ciphers", "the ciphers are those of TLS 1.3 and the safe ones of TLS 1.2"),
-    nothing("ssl-passthrough", "TLS ends here"),
     nothing("ssl-prefer-server-ciphers", "all ciphers are good ones"),
     nothing("stream-snippet", SNIPPET),
 ];
@@ -193,6 +198,8 @@ const PROTOCOLS: &[(&str, Protocol)] =
     &[("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("GRPC", Protocol::Grpc), ("GRPCS", Protocol::Grpcs)];
 const BALANCES: &[(&str, Balance)] =
     &[("round_robin", Balance::RoundRobin), ("ewma", Balance::LeastRequests), ("least_conn", Balance::LeastRequests)];
+const VERIFY: &[(&str, Verify)] =
+    &[("on", Verify::On), ("off", Verify::Off), ("optional", Verify::Optional), ("optional_no_ca", Verify::OptionalNoCa)];
 const SAME_SITE: &[(&str, &str)] = &[("Strict", "Strict"), ("Lax", "Lax"), ("None", "None")];
 
 fn realm(text: &str) -> Result<String, Wrong> {

@@ -61,7 +61,10 @@ fn what_cannot_be_followed_is_told_and_closes_what_it_guards() {
     check("auth-type", "digest", "InvalidAnnotation", true);
     check("auth-url", "ftp://x", "InvalidAnnotation", true);
     check("proxy-ssl-verify", "on", "InvalidAnnotation", true);
-    check("auth-tls-secret", "a/b", "UnsupportedAnnotation", true);
+    check("auth-tls-verify-client", "perhaps", "InvalidAnnotation", true);
+    check("auth-tls-match-cn", "CN=(", "InvalidAnnotation", true);
+    check("auth-tls-verify-depth", "2", "UnsupportedAnnotation", false);
+    check("auth-snippet", "x;", "UnsupportedAnnotation", true);
     check("configuration-snippet", "more_set_headers x;", "UnsupportedAnnotation", false);
     check("from-the-future", "1", "UnsupportedAnnotation", false);
     assert!(parse(&BTreeMap::from([("example.com/other".to_owned(), "x".to_owned())])).1.is_empty());

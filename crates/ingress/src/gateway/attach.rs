@@ -45,7 +45,8 @@ pub fn attach(
     let mut refusal = Refusal::NoMatchingParent;
     let mut found = Vec::new();
     for (place, listener) in listeners.iter().enumerate().filter(|(_, listener)| named(listener)) {
-        if !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels) {
+        let speaks = (listener.protocol == "TLS") == (kind == "TLSRoute");
+        if !speaks || !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels) {
             refusal = refusal.max(Refusal::NotAllowedByListeners);
             continue;
         }

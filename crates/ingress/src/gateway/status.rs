@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::policy::Protocol;
 
+/// The versions of TLSRoutes.
+pub const TLS_VERSIONS: [&str; 3] = ["v1", "v1alpha3", "v1alpha2"];
+
 /// The kinds that have a status of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -12,6 +15,7 @@ pub enum Kind {
     Gateway,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
 }
 
 impl Kind {
@@ -22,6 +26,7 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
         }
     }
 
@@ -37,6 +42,15 @@ impl Kind {
             Self::Gateway => "gateways",
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
+            Self::TlsRoute => "tlsroutes",
+        }
+    }
+
+    /// The versions in which the resource may be served, the best first.
+    pub fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::TlsRoute => &TLS_VERSIONS,
+            _ => &["v1"],
         }
     }
 }

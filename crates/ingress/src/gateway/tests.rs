@@ -63,7 +63,7 @@ fn a_route_on_a_listener() {
     let plan = planned(&objects);
     assert_eq!(plan.rules.len(), 2);
     let rule = &plan.rules[0];
-    assert_eq!((rule.tls, rule.host.as_str(), rule.backends[0].0, rule.backends[1].0), (false, "a.example", 9, 1));
+    assert_eq!((rule.door, rule.host.as_str(), rule.backends[0].0, rule.backends[1].0), (Door::Http, "a.example", 9, 1));
     assert_eq!(conditions(status(&plan, Kind::GatewayClass)), ["Accepted True Accepted"]);
     let gateway = status(&plan, Kind::Gateway);
     assert_eq!(conditions(gateway), ["Accepted True Accepted", "Programmed True Programmed"]);
@@ -128,8 +128,34 @@ fn what_listeners_are_told() {
     check(https("bad"), [accepted, "ResolvedRefs False InvalidCertificateRef", invalid], 0);
     let foreign = json!({"port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "good", "namespace": "b"}]}});
     check(foreign, [accepted, "ResolvedRefs False RefNotPermitted", invalid], 0);
+    let tls = |mode: &str| json!({"port": 443, "protocol": "TLS", "hostname": "a.example", "tls": {"mode": mode}});
+    check(tls("Passthrough"), [accepted, resolved, programmed], 0);
+    check(tls("Terminate"), ["Accepted False UnsupportedValue", resolved, invalid], 0);
     let kinds = json!({"port": 80, "protocol": "HTTP", "allowedRoutes": {"kinds": [{"kind": "TCPRoute"}]}});
     check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", programmed], 0);
+}
+
+#[test]
+fn tls_routes() {
+    let listeners = json!([
+        {"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}},
+        {"name": "tls", "port": 443, "protocol": "TLS", "hostname": "*.example", "tls": {"mode": "Passthrough"}, "allowedRoutes": {"namespaces": {"from": "All"}}},
+    ]);
+    let mut objects = objects(listeners, json!({"parentRefs": parents(), "hostnames": ["b.example"]}), &[]);
+    let spec =
+        json!({"parentRefs": parents(), "hostnames": ["a.example"], "rules": [{"backendRefs": [{"name": "web", "port": 443}]}]});
+    let route = json!({"metadata": {"name": "t", "namespace": "a"}, "spec": spec});
+    objects.tls.insert(Key::namespaced("a", "t"), read(route));
+    let plan = planned(&objects);
+    let found: Vec<_> = plan.rules.iter().map(|rule| (rule.kind, rule.door, rule.host.as_str())).collect();
+    assert_eq!(found, [(Kind::HttpRoute, Door::Http, "b.example"), (Kind::TlsRoute, Door::Passthrough, "a.example")]);
+    let parent = &status(&plan, Kind::TlsRoute)["parents"][0];
+    assert_eq!(conditions(parent), ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]);
+    let listeners = &status(&plan, Kind::Gateway)["listeners"];
+    assert_eq!(
+        (&listeners[1]["supportedKinds"], &listeners[1]["attachedRoutes"]),
+        (&json!([{"group": GROUP, "kind": "TLSRoute"}]), &json!(1))
+    );
 }
 
 #[test]

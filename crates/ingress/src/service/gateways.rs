@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::classes::CLASS;
 use crate::gateway::grpc::over_http;
-use crate::gateway::status::{Kind, settle};
+use crate::gateway::status::{Kind, TLS_VERSIONS, settle};
 use crate::gateway::types::{GROUP, Object};
 use crate::gateway::{CONTROLLER, Objects, Plan};
 
@@ -30,13 +30,14 @@ const QUEUE: usize = 256;
 /// How long a refused status waits.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The resources, and the version in which each is read.
-const RESOURCES: [(Resource, &str, &str); 5] = [
-    (Resource::Classes, "gatewayclasses", "v1"),
-    (Resource::Gateways, "gateways", "v1"),
-    (Resource::Routes, "httproutes", "v1"),
-    (Resource::GrpcRoutes, "grpcroutes", "v1"),
-    (Resource::Grants, "referencegrants", "v1beta1"),
+/// The resources, and the versions in which each is read, the best first.
+const RESOURCES: [(Resource, &str, &[&str]); 6] = [
+    (Resource::Classes, "gatewayclasses", &["v1"]),
+    (Resource::Gateways, "gateways", &["v1"]),
+    (Resource::Routes, "httproutes", &["v1"]),
+    (Resource::GrpcRoutes, "grpcroutes", &["v1"]),
+    (Resource::TlsRoutes, "tlsroutes", &TLS_VERSIONS),
+    (Resource::Grants, "referencegrants", &["v1beta1"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ enum Resource {
     Gateways,
     Routes,
     GrpcRoutes,
+    TlsRoutes,
     Grants,
 }
 
@@ -69,8 +71,8 @@ impl Gateways {
     /// Begins to follow them.
     pub(super) fn start(client: &Client, tasks: &Tasks) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        for (resource, plural, version) in RESOURCES {
-            let follow = follow(client.clone(), resource, plural, version, sender.clone());
+        for (resource, plural, versions) in RESOURCES {
+            let follow = follow(client.clone(), resource, plural, versions, sender.clone());
             tasks.spawn_until_cancelled(format!("watch of {plural}"), OnFailure::Shutdown, follow);
         }
         let statuses = Arc::new(Due::default());
@@ -100,6 +102,7 @@ impl Gateways {
             Resource::Gateways => apply(&mut self.objects.gateways, change, same),
             Resource::Routes => apply(&mut self.objects.routes, change, same),
             Resource::GrpcRoutes => apply(&mut self.objects.grpc, change, over_http),
+            Resource::TlsRoutes => apply(&mut self.objects.tls, change, same),
             Resource::Grants => apply(&mut self.objects.grants, change, same),
         }
     }
@@ -119,6 +122,7 @@ impl Gateways {
                 Kind::Gateway => self.objects.gateways.get(key).map(|object| &object.status),
                 Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
                 Kind::GrpcRoute => self.objects.grpc.get(key).map(|object| &object.status),
+                Kind::TlsRoute => self.objects.tls.get(key).map(|object| &object.status),
             };
             match settle(wanted, old.unwrap_or(&Value::Null), &now) {
                 Some(status) => drop(due.insert((*kind, key.clone()), status)),
@@ -171,7 +175,7 @@ async fn follow(
     client: Client,
     resource: Resource,
     plural: &'static str,
-    version: &'static str,
+    versions: &'static [&'static str],
     sender: mpsc::Sender<News>,
 ) -> Result<(), Infallible> {
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -193,7 +197,7 @@ async fn follow(
                         if resource == Resource::Classes {
                             class(&client).await;
                         }
-                        let path = format!("/apis/{GROUP}/{version}/{plural}");
+                        let path = format!("/apis/{GROUP}/{}/{plural}", version(&object, versions));
                         objects = Some(Box::pin(Watch::new(client.clone(), path, "").encoded()));
                     }
                     continue;
@@ -230,10 +234,33 @@ async fn follow(
     }
 }
 
+/// The best version that a definition serves.
+fn version(definition: &[u8], versions: &'static [&'static str]) -> &'static str {
+    let read: Option<Definition> = serde_json::from_slice(definition).ok();
+    let served =
+        |version: &&&str| read.iter().flat_map(|read| &read.spec.versions).any(|one| one.served && one.name == **version);
+    versions.iter().find(served).or(versions.first()).copied().unwrap_or("v1")
+}
+
 #[derive(Deserialize)]
 struct Definition {
     #[serde(default)]
+    spec: Versions,
+    #[serde(default)]
     status: Conditions,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Versions {
+    versions: Vec<Version>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Version {
+    name: String,
+    served: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -302,15 +329,19 @@ async fn write(client: Client, statuses: Arc<Due>) -> Result<(), Infallible> {
 
 async fn patch(client: &Client, kind: Kind, key: &Key, status: &Value) -> client::kube::Result<()> {
     let namespace = key.namespace.as_ref().map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
-    let path = format!("/apis/{GROUP}/v1/{namespace}{}/{}/status", kind.plural(), key.name);
-    let request = http::Request::patch(path)
-        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
-        .body(json!({"status": status}).to_string().into_bytes())
-        .map_err(client::kube::Error::HttpError)?;
-    match client.request::<Value>(request).await {
-        Err(client::kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map(drop),
+    // What is not there in one version may be there in another; what is in none is gone.
+    for version in kind.versions() {
+        let path = format!("/apis/{GROUP}/{version}/{namespace}{}/{}/status", kind.plural(), key.name);
+        let request = http::Request::patch(path)
+            .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+            .body(json!({"status": status}).to_string().into_bytes())
+            .map_err(client::kube::Error::HttpError)?;
+        match client.request::<Value>(request).await {
+            Err(client::kube::Error::Api(status)) if status.code == 404 => {}
+            other => return other.map(drop),
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -324,6 +355,18 @@ mod tests {
         check(r#"{"status":{"conditions":[{"type":"Established","status":"False"}]}}"#, false);
         check(r#"{"status":{"conditions":[{"type":"NamesAccepted","status":"True"}]}}"#, false);
         check(r#"{}"#, false);
+    }
+
+    #[test]
+    fn versions() {
+        let check = |served: &str, expected| {
+            let text =
+                format!(r#"{{"spec":{{"versions":[{{"name":"v1","served":false}},{{"name":"{served}","served":true}}]}}}}"#);
+            assert_eq!(version(text.as_bytes(), &TLS_VERSIONS), expected, "{served}");
+        };
+        check("v1alpha2", "v1alpha2");
+        check("v1alpha3", "v1alpha3");
+        check("v2", "v1");
     }
 
     #[test]

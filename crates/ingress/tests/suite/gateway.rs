@@ -17,7 +17,7 @@ async fn post(world: &World, path: &str, object: &Value) {
 
 /// The definitions, as the API server has them when it serves them.
 async fn install(world: &World) {
-    for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"] {
+    for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants"] {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
@@ -132,4 +132,37 @@ async fn routes_are_served_with_their_conditions() {
     let sailed = until(http, || get("grpc.example", "/a.Ship/Sail"), |answer| answer.status == 200).await.seen();
     assert_eq!((&sailed["name"], &sailed["version"]), (&json!("two"), &json!("HTTP/2.0")));
     assert_eq!(ask(http, get("grpc.example", "/a.Ship/Row")).await.status, 404);
+}
+
+#[tokio::test]
+async fn tls_routes_lead_connections_on() {
+    let (inner, world) = (World::new(), World::new());
+    inner.service("web", &[inner.backend("inner").await]);
+    inner.certificate("cert", "a.example");
+    let tls = json!([{"hosts": ["a.example"], "secretName": "cert"}]);
+    inner.ingress("own", &[], &json!({"tls": tls, "rules": [crate::world::rule("a.example", "/", "Prefix", "web")]}));
+    let (_, behind) = inner.start_tls().await;
+    world.service("behind", &[behind]);
+    let handle = world.start_with(world.options());
+    let https = handle.https().await.unwrap();
+    install(&world).await;
+    gateway(
+        &world,
+        json!([{"name": "tls", "port": 0, "protocol": "TLS", "hostname": "*.example", "tls": {"mode": "Passthrough"}}]),
+    )
+    .await;
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TLSRoute", "metadata": {"name": "t", "namespace": "a"},
+        "spec": {"parentRefs": [{"name": "g"}], "hostnames": ["a.example"], "rules": [{"backendRefs": [{"name": "behind", "port": 80}]}]}});
+    post(&world, &format!("{API}/namespaces/a/tlsroutes"), &route).await;
+    let accepted = |status: &Value| status["parents"][0]["conditions"][0]["status"] == "True";
+    status(&world, "/namespaces/a/tlsroutes/t", accepted).await;
+    let connected = async {
+        loop {
+            if let Ok(stream) = connect_tls(&inner, https, "a.example", "http/1.1").await {
+                return send(stream, get("a.example", "/x").body(full("")).unwrap()).await.seen();
+            }
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(20), connected).await.expect("a connection in time");
+    assert_eq!(seen["name"], "inner");
 }

@@ -65,7 +65,7 @@ async fn addresses_rates_and_what_is_closed() {
     world.simple("outside.example", "web", &[("whitelist-source-range", "192.0.2.0/24")]);
     world.simple("denied.example", "web", &[("denylist-source-range", "127.0.0.0/8")]);
     world.simple("slow.example", "web", &[("limit-rpm", "2"), ("limit-burst-multiplier", "1")]);
-    world.simple("closed.example", "web", &[("auth-tls-secret", "a/ca")]);
+    world.simple("closed.example", "web", &[("auth-snippet", "deny all;")]);
     world.simple("wrong.example", "web", &[("whitelist-source-range", "nowhere")]);
     let address = world.start().await;
     let status = async |host: &str| ask(address, get(host, "/")).await.status.as_u16();

@@ -1,7 +1,9 @@
 //! Ingress over real sockets: an API in memory, back ends that say what they saw, clients of HTTP/1.1, HTTP/2 and TLS.
 #![allow(clippy::unwrap_used)]
 
+mod acme;
 mod changes;
+mod clients;
 mod gateway;
 mod guards;
 mod protocols;

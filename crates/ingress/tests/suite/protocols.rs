@@ -204,3 +204,26 @@ async fn requests_under_way_end_well_when_the_process_ends() {
     assert_eq!(body, "two");
     assert!(tasks.drain(Duration::from_secs(5)).await, "nothing is left");
 }
+
+/// Who has the certificate for `a.example`, behind another ingress that leads TLS on to it and has `b.example` itself.
+#[tokio::test]
+async fn tls_is_led_on_to_who_has_the_certificate() {
+    let (inner, world) = (World::new(), World::new());
+    let serve = async |world: &World, host: &str, name: &'static str| {
+        world.service("web", &[world.backend(name).await]);
+        world.certificate("cert", host);
+        let tls = json!([{"hosts": [host], "secretName": "cert"}]);
+        world.ingress("own", &[], &json!({"tls": tls, "rules": [rule(host, "/", "Prefix", "web")]}));
+    };
+    serve(&inner, "a.example", "inner").await;
+    serve(&world, "b.example", "outer").await;
+    let (_, behind) = inner.start_tls().await;
+    world.service("behind", &[behind]);
+    world.simple("a.example", "behind", &[("ssl-passthrough", "true")]);
+    let (_, https) = world.start_tls().await;
+    for (whose, host, name) in [(&inner, "a.example", "inner"), (&world, "b.example", "outer")] {
+        let stream = connect_tls(whose, https, host, "http/1.1").await.unwrap();
+        let seen = send(stream, get(host, "/x").body(full("")).unwrap()).await.seen();
+        assert_eq!(seen["name"], name, "{host}");
+    }
+}

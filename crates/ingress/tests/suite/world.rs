@@ -76,6 +76,7 @@ impl World {
             proxy_protocol: false,
             trusted: Vec::new(),
             access_log: false,
+            acme_roots: None,
         }
     }
 
@@ -299,4 +300,12 @@ pub(crate) async fn connect_tls(
     let name = rustls::pki_types::ServerName::try_from(host.to_owned()).unwrap();
     let stream = TcpStream::connect(address).await?;
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The same, whoever has signed its certificate.
+pub(crate) async fn connect_anyway(address: SocketAddr, host: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = base::tls::client_of_anybody().unwrap();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }

@@ -2,52 +2,76 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::{CloneFlags, setns, unshare};
+use serde::{Deserialize, Serialize};
 
 use super::rtnl::Links;
 use super::{Error, open_links, sysctl};
+use crate::nft::Family;
 
-/// How long a prefix of addresses the hosts of a wire share.
-const PREFIX: u8 = 24;
+/// How long prefixes of addresses the hosts of a wire share.
+const PREFIX_V4: u8 = 24;
+const PREFIX_V6: u8 = 64;
 /// The machine's own address on the wire.
 const MACHINE: u8 = 254;
+
+/// The families of addresses that hosts have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Families {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+    /// Both, IPv4 first.
+    Both,
+}
 
 /// A bridge to which hosts are connected, and its addresses.
 #[derive(Clone, Debug)]
 pub struct Wire {
     /// The bridge's name, at most 12 characters: the hosts' ends are named after it.
     pub bridge: String,
-    /// The first three parts of its addresses.
+    /// The first three parts of its addresses of IPv4, of which those of IPv6 are made.
     pub network: [u8; 3],
+    /// The families of its addresses.
+    pub families: Families,
 }
 
 impl Wire {
     /// The first network of 172.30.0.0/16 of which this machine has no address.
-    pub fn free(bridge: &str) -> Result<Self, Error> {
-        let own: Vec<Ipv4Addr> = nix::ifaddrs::getifaddrs()
-            .map_err(|errno| namespace(Path::new("/proc/self/ns/net"), errno.into()))?
-            .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
-            .collect();
-        let is_free = |part: &u8| !own.iter().any(|address| address.octets()[..3] == [172, 30, *part]);
+    pub fn free(bridge: &str, families: Families) -> Result<Self, Error> {
+        let own = crate::nft::machine::addresses();
+        let on = |part: u8, address: &IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets()[..3] == [172, 30, part],
+            v6 => *v6 == address_v6([172, 30, part], MACHINE),
+        };
+        let is_free = |part: &u8| !own.iter().any(|address| on(*part, address));
         let part = (0..=u8::MAX).find(is_free).ok_or_else(|| Error::Options("172.30.0.0/16 is used up".to_owned()))?;
-        Ok(Self { bridge: bridge.to_owned(), network: [172, 30, part] })
+        Ok(Self { bridge: bridge.to_owned(), network: [172, 30, part], families })
     }
 
-    /// The address of the host of this number.
+    /// The address by which the host of this number is known.
     pub fn address(&self, number: u8) -> IpAddr {
-        let [a, b, c] = self.network;
-        IpAddr::from([a, b, c, number])
+        self.addresses(number)[0].addr()
     }
 
-    /// All addresses of the wire.
-    pub fn range(&self) -> IpNet {
-        IpNet::new_assert(self.address(0), PREFIX)
+    /// The addresses of the host of this number, one of each family, with the prefixes of the wire.
+    pub fn addresses(&self, number: u8) -> Vec<IpNet> {
+        let [a, b, c] = self.network;
+        let v4 = IpNet::new_assert(IpAddr::from([a, b, c, number]), PREFIX_V4);
+        let v6 = IpNet::new_assert(address_v6(self.network, number), PREFIX_V6);
+        match self.families {
+            Families::V4 => vec![v4],
+            Families::V6 => vec![v6],
+            Families::Both => vec![v4, v6],
+        }
     }
 
     /// Makes the bridge, by which the machine reaches the hosts, and lets the hosts reach the outside.
@@ -56,9 +80,18 @@ impl Wire {
         let [a, b, c] = self.network;
         links.make_bridge(&self.bridge, [0x0a, 0x5a, a, b, c, MACHINE], 1500)?;
         let index = links.link(&self.bridge)?.ok_or_else(|| Error::NoBridge(self.bridge.clone()))?.index;
-        links.add_address(index, self.address(MACHINE), PREFIX)?;
-        sysctl::set("net/ipv4/ip_forward".to_owned(), "1")?;
-        crate::nft::outside::masquerade(&self.bridge, self.range())?;
+        let addresses = self.addresses(MACHINE);
+        for address in &addresses {
+            links.add_address(index, address.addr(), address.prefix_len())?;
+        }
+        if self.families != Families::V6 {
+            sysctl::set("net/ipv4/ip_forward".to_owned(), "1")?;
+        }
+        if self.families != Families::V4 {
+            sysctl::keep_router_advertisements(&[&self.bridge])?;
+            sysctl::set("net/ipv6/conf/all/forwarding".to_owned(), "1")?;
+        }
+        crate::nft::outside::masquerade(&self.bridge, &addresses)?;
         Ok(())
     }
 
@@ -76,8 +109,11 @@ impl Wire {
         inside.up("lo")?;
         inside.up("eth0")?;
         let eth0 = inside.link("eth0")?.ok_or_else(|| Error::Options("eth0 is gone from the host".to_owned()))?;
-        inside.add_address(eth0.index, self.address(number), PREFIX)?;
-        inside.add_route(eth0.index, IpNet::new_assert(IpAddr::from([0, 0, 0, 0]), 0), Some(self.address(MACHINE)), None)?;
+        for (own, machine) in self.addresses(number).into_iter().zip(self.addresses(MACHINE)) {
+            inside.add_address(eth0.index, own.addr(), own.prefix_len())?;
+            let all = IpNet::new_assert(Family::of(own.addr()).unspecified(), 0);
+            inside.add_route(eth0.index, all, Some(machine.addr()), None)?;
+        }
         Ok(())
     }
 
@@ -98,6 +134,12 @@ impl Wire {
         crate::nft::table::delete(&self.bridge)?;
         Ok(())
     }
+}
+
+/// An address of IPv6 whose parts read like those of IPv4: `fd30:172:30:C::NUMBER`.
+fn address_v6([a, b, c]: [u8; 3], number: u8) -> IpAddr {
+    let digits = |part: u8| u16::from_str_radix(&part.to_string(), 16).unwrap_or_default();
+    IpAddr::V6(Ipv6Addr::new(0xfd30, digits(a), digits(b), digits(c), 0, 0, 0, digits(number)))
 }
 
 fn namespace(path: &Path, source: io::Error) -> Error {
@@ -156,11 +198,24 @@ mod tests {
     /// Two hosts reach each other and the machine, and leave nothing.
     #[test]
     fn hosts_are_on_one_wire() {
+        for families in [Families::V4, Families::V6, Families::Both] {
+            are_on_one_wire(families);
+        }
+    }
+
+    #[test]
+    fn addresses_read_alike() {
+        let wire = Wire { bridge: "kd".into(), network: [172, 30, 7], families: Families::Both };
+        let texts: Vec<String> = wire.addresses(254).iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["172.30.7.254/24", "fd30:172:30:7::254/64"]);
+    }
+
+    fn are_on_one_wire(families: Families) {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().to_owned();
         let machine = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("root");
-            let wire = Wire::free("kdt").unwrap();
+            let wire = Wire::free("kdt", families).unwrap();
             wire.set_up().unwrap();
             let path = |number: u8| directory.join(number.to_string());
             for number in [1, 2] {

@@ -1,0 +1,80 @@
+//! How issuers are asked: HTTPS, one connection for each of the few requests that an order takes.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::tasks::{OnFailure, Tasks};
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Request, Uri};
+use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// For one request.
+const LIMIT: Duration = Duration::from_secs(30);
+/// The longest answer, a chain of certificates.
+const ANSWER: usize = 1 << 20;
+
+/// Connections to issuers.
+#[derive(Clone)]
+pub(super) struct Transport {
+    tls: Arc<ClientConfig>,
+    tasks: Tasks,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>>;
+
+impl Transport {
+    /// Trusts the machine's authorities, and those of `more` (PEM).
+    pub(super) fn new(more: Option<&str>, tasks: Tasks) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let more = more.into_iter().flat_map(|bundle| CertificateDer::pem_slice_iter(bundle.as_bytes()));
+        roots.add_parsable_certificates(more.flatten());
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let tls = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { tls: Arc::new(tls), tasks })
+    }
+
+    async fn ask(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
+        let uri = std::mem::take(request.uri_mut());
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("https")).ok_or(Error::Str("a URL with https://"))?.to_owned();
+        let port = uri.port_u16().unwrap_or(443);
+        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        request.headers_mut().insert(HOST, HeaderValue::from_str(authority).map_err(|error| Error::Http(error.into()))?);
+        *request.uri_mut() = uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(other)?;
+        let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(other)?;
+        let stream = TlsConnector::from(self.tls).connect(name, stream).await.map_err(other)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(other)?;
+        self.tasks.spawn_until_cancelled("connection to an ACME server", OnFailure::Log, connection);
+        let (parts, body) = sender.send_request(request).await.map_err(other)?.into_parts();
+        let body = Limited::new(body, ANSWER).collect().await.map_err(Error::Other)?.to_bytes();
+        Ok(BytesResponse { parts, body: Box::new(body) })
+    }
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Other(Box::new(error))
+}
+
+impl HttpClient for Transport {
+    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Answer {
+        let asking = self.clone().ask(request);
+        Box::pin(async move {
+            let late = |_| other(io::Error::new(io::ErrorKind::TimedOut, "the ACME server does not answer in time"));
+            tokio::time::timeout(LIMIT, asking).await.map_err(late)?
+        })
+    }
+}

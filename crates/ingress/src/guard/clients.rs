@@ -1,0 +1,335 @@
+//! Certificates of clients: asked for by hosts whose Ingress names an authority (`auth-tls-secret`), and verified for each request, since the
+//! host of a request is not always the one that its connection was made for.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use parking_lot::Mutex;
+use regex::Regex;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use x509_parser::x509::X509Name;
+
+/// What is asked of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// A certificate that the authority has issued.
+    #[default]
+    On,
+    /// None, but one that is shown has to be the authority's.
+    Optional,
+    /// None, and any is passed on.
+    OptionalNoCa,
+    /// Nothing.
+    Off,
+}
+
+/// What an Ingress says of its clients' certificates.
+#[derive(Clone, Debug, Default)]
+pub struct ClientAuth {
+    /// The Secret with the authorities (`ca.crt`), `namespace/name`.
+    pub secret: Option<String>,
+    /// What is asked for.
+    pub verify: Verify,
+    /// Back ends get the certificate.
+    pub pass: bool,
+    /// What the subject has to be like.
+    pub subject: Option<Regex>,
+    /// Where those are sent who have no good one.
+    pub error_page: Option<String>,
+}
+
+impl ClientAuth {
+    /// Whether clients are asked for a certificate.
+    pub fn asks(&self) -> bool {
+        self.secret.is_some() && self.verify != Verify::Off
+    }
+}
+
+/// What a client has shown when its connection was made.
+#[derive(Clone, Debug, Default)]
+pub enum Shown {
+    /// It was not asked.
+    #[default]
+    NotAsked,
+    /// It was asked and has shown nothing.
+    Nothing,
+    /// A certificate.
+    Chain(Arc<Chain>),
+}
+
+/// The certificate of a client, and what an authority said of it.
+#[derive(Debug)]
+pub struct Chain {
+    certificates: Vec<CertificateDer<'static>>,
+    /// Verifying costs as much as a handshake: of a connection's requests the first does it.
+    verdict: Mutex<Option<(Arc<Authorities>, Verdict)>>,
+}
+
+type Verdict = Result<(), String>;
+
+impl Chain {
+    /// Of what a handshake has brought, the client's own first.
+    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self { certificates, verdict: Mutex::default() }
+    }
+
+    fn verdict(&self, authorities: &Arc<Authorities>) -> Verdict {
+        let mut known = self.verdict.lock();
+        if let Some((of, verdict)) = &*known
+            && Arc::ptr_eq(of, authorities)
+        {
+            return verdict.clone();
+        }
+        let verdict = authorities.verify(&self.certificates);
+        *known = Some((authorities.clone(), verdict.clone()));
+        verdict
+    }
+
+    /// Subject and issuer as RFC 4514 writes them.
+    pub fn names(&self) -> Option<(String, String)> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(self.certificates.first()?).ok()?;
+        Some((distinguished(certificate.subject()), distinguished(certificate.issuer())))
+    }
+
+    /// The certificate as PEM, with what has a meaning in URLs escaped.
+    pub fn escaped(&self) -> String {
+        use base64::Engine;
+        let der = self.certificates.first().map(|one| one.as_ref()).unwrap_or_default();
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+        pem.bytes().map(escape).collect()
+    }
+}
+
+fn escape(byte: u8) -> String {
+    match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    }
+}
+
+/// The last part first, with commas.
+fn distinguished(name: &X509Name<'_>) -> String {
+    let registry = x509_parser::objects::oid_registry();
+    let part = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+        let kind = x509_parser::objects::oid2abbrev(attribute.attr_type(), registry).map(str::to_owned);
+        let value = attribute.as_str().unwrap_or_default();
+        let mut escaped = String::with_capacity(value.len());
+        for letter in value.chars().filter(|letter| !letter.is_control()) {
+            if ",+\"\\<>;=".contains(letter) {
+                escaped.push('\\');
+            }
+            escaped.push(letter);
+        }
+        format!("{}={escaped}", kind.unwrap_or_else(|_| attribute.attr_type().to_id_string()))
+    };
+    let mut parts: Vec<String> = name.iter_attributes().map(part).collect();
+    parts.reverse();
+    parts.join(",")
+}
+
+/// The authorities in a Secret, and what they have revoked.
+#[derive(Debug)]
+pub struct Authorities(Arc<dyn ClientCertVerifier>);
+
+/// A Secret has no authorities.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It has none.
+    #[error("it has no certificates in ca.crt")]
+    Missing,
+    /// They cannot be used.
+    #[error("ca.crt or ca.crl: {0}")]
+    Unusable(#[from] rustls::server::VerifierBuilderError),
+}
+
+impl Authorities {
+    /// Those of `ca.crt`, and the revocations of `ca.crl`.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn of(secret: &Secret) -> Result<Self, Error> {
+        let data =
+            |name| secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(data("ca.crt")).flatten());
+        if roots.is_empty() {
+            return Err(Error::Missing);
+        }
+        let lists = CertificateRevocationListDer::pem_slice_iter(data("ca.crl")).flatten();
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
+        let builder = builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
+        Ok(Self(builder.build()?))
+    }
+
+    fn verify(&self, chain: &[CertificateDer<'static>]) -> Verdict {
+        let (leaf, rest) = chain.split_first().ok_or("no certificate")?;
+        self.0.verify_client_cert(leaf, rest, UnixTime::now()).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may pass; back ends are told this of the certificate.
+    Pass(String),
+    /// It came over a connection on which nobody was asked: another one will do.
+    Misdirected,
+    /// The certificate is missing or not good.
+    Refused,
+    /// The subject is not the one.
+    Forbidden,
+    /// The authorities are not known.
+    Closed,
+}
+
+/// Whether a client may ask by what it has shown.
+pub fn admit(auth: &ClientAuth, authorities: Option<&Arc<Authorities>>, tls: bool, shown: &Shown) -> Admission {
+    let Some(authorities) = authorities else { return Admission::Closed };
+    let none = || "NONE".to_owned();
+    let (chain, verdict) = match (shown, auth.verify) {
+        (_, Verify::Off) => return Admission::Pass(none()),
+        (Shown::NotAsked, Verify::On) => return if tls { Admission::Misdirected } else { Admission::Refused },
+        (Shown::Nothing, Verify::On) => return Admission::Refused,
+        (Shown::NotAsked | Shown::Nothing, _) => {
+            return if auth.subject.is_some() { Admission::Forbidden } else { Admission::Pass(none()) };
+        }
+        (Shown::Chain(chain), _) => (chain, chain.verdict(authorities)),
+    };
+    if verdict.is_err() && auth.verify != Verify::OptionalNoCa {
+        return Admission::Refused;
+    }
+    let subject = chain.names().map(|(subject, _)| subject).unwrap_or_default();
+    if auth.subject.as_ref().is_some_and(|wanted| !wanted.is_match(&subject)) {
+        return Admission::Forbidden;
+    }
+    Admission::Pass(verdict.map_or_else(
+        |why| format!("FAILED:{}", why.replace(|c: char| !c.is_ascii() || c.is_ascii_control(), " ")),
+        |()| "SUCCESS".to_owned(),
+    ))
+}
+
+/// Asks every client for a certificate and takes any, or none: what it is worth is said when the route of a request is known.
+#[derive(Debug)]
+pub(crate) struct Anyone(CryptoProvider);
+
+impl Default for Anyone {
+    fn default() -> Self {
+        Self(ring::default_provider())
+    }
+}
+
+impl ClientCertVerifier for Anyone {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base::tls::{Authority, Request};
+
+    use super::*;
+
+    fn authorities(of: &Authority) -> Arc<Authorities> {
+        let data = [("ca.crt".to_owned(), k8s_openapi::ByteString(of.bundle().as_bytes().to_vec()))];
+        Arc::new(Authorities::of(&Secret { data: Some(data.into()), ..Secret::default() }).unwrap())
+    }
+
+    fn shown(by: &Authority, name: &str) -> Shown {
+        let identity = by.issue(&Request::Client { user: name.into(), groups: vec!["ops, all".into()] }).unwrap();
+        Shown::Chain(Arc::new(Chain::new(CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).flatten().collect())))
+    }
+
+    #[test]
+    fn who_may_pass() {
+        let (ours, other) = (Authority::in_memory("ours").unwrap(), Authority::in_memory("other").unwrap());
+        let trusted = authorities(&ours);
+        let check = |verify: Verify, subject: Option<&str>, shown: &Shown, expected: &str| {
+            let subject = subject.map(|subject| Regex::new(subject).unwrap());
+            let auth = ClientAuth { secret: Some("a/s".into()), verify, subject, ..ClientAuth::default() };
+            let found = admit(&auth, Some(&trusted), true, shown);
+            let found = match &found {
+                Admission::Pass(said) => said.split(':').next().unwrap_or_default().to_owned(),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{verify:?} {subject:?} {shown:?}", subject = auth.subject);
+        };
+        let (good, bad) = (shown(&ours, "anna"), shown(&other, "anna"));
+        check(Verify::On, None, &good, "SUCCESS");
+        check(Verify::On, None, &good, "SUCCESS");
+        check(Verify::On, None, &bad, "Refused");
+        check(Verify::On, None, &Shown::Nothing, "Refused");
+        check(Verify::On, None, &Shown::NotAsked, "Misdirected");
+        check(Verify::Optional, None, &Shown::Nothing, "NONE");
+        check(Verify::Optional, None, &bad, "Refused");
+        check(Verify::OptionalNoCa, None, &bad, "FAILED");
+        check(Verify::Off, None, &Shown::NotAsked, "NONE");
+        check(Verify::On, Some("CN=anna"), &good, "SUCCESS");
+        check(Verify::On, Some("CN=berta"), &good, "Forbidden");
+        check(Verify::Optional, Some("CN=anna"), &Shown::Nothing, "Forbidden");
+        let auth = ClientAuth { secret: Some("a/s".into()), ..ClientAuth::default() };
+        assert_eq!(admit(&auth, None, true, &good), Admission::Closed);
+        assert_eq!(admit(&auth, Some(&trusted), false, &Shown::NotAsked), Admission::Refused);
+        assert!(Authorities::of(&Secret::default()).is_err());
+    }
+
+    /// Another authority is asked anew, whatever the one before has said.
+    #[test]
+    fn verdicts_are_an_authoritys_own() {
+        let (ours, other) = (Authority::in_memory("ours").unwrap(), Authority::in_memory("other").unwrap());
+        let Shown::Chain(chain) = shown(&ours, "anna") else { panic!("no chain") };
+        assert!(chain.verdict(&authorities(&ours)).is_ok());
+        assert!(chain.verdict(&authorities(&other)).is_err());
+        let (subject, issuer) = chain.names().unwrap();
+        assert!(
+            subject.contains("CN=anna") && subject.contains("O=ops\\, all") && issuer.contains("CN=ours"),
+            "{subject} {issuer}"
+        );
+        assert!(chain.escaped().starts_with("-----BEGIN%20CERTIFICATE-----%0A"));
+    }
+}

@@ -1,0 +1,179 @@
+//! Certificates by ACME, from pebble: a server of the protocol that is made for tests.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base::tls::Request as Issue;
+use client::kube::Api;
+use k8s_openapi::api::core::v1::{Event, Secret};
+use k8s_openapi::api::networking::v1::Ingress;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+
+use crate::world::{World, connect_anyway, get, rule, until};
+
+const ISSUER: &str = "acme.knarr.io/issuer";
+const HOST: &str = "shop.example";
+const WAIT: Duration = Duration::from_secs(60);
+
+/// pebble, and a DNS in which every name is this machine. Both end with this value.
+struct Pebble {
+    processes: Vec<Child>,
+    directory: PathBuf,
+    /// Where it says what it serves.
+    url: String,
+}
+
+/// A program of Debian's package, as `cargo xtask pebble` has unpacked it.
+fn program(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let path = std::env::var_os("KNARR_PEBBLE").map_or_else(|| target.join("xtask/pebble/usr/bin"), PathBuf::from).join(name);
+    assert!(path.exists(), "{} is missing: `cargo xtask pebble` fetches it", path.display());
+    path
+}
+
+/// A port that nobody has at the moment.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Pebble {
+    /// Starts it; it looks for proofs at a port, and its certificates are valid for so many seconds.
+    fn start(world: &World, proofs: u16, seconds: u64) -> Self {
+        let directory = std::env::temp_dir().join(format!("pebble-{}-{proofs}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let [listen, management, dns, control] = [port(), port(), port(), port()];
+        let server = Issue::Server { name: "pebble".into(), sans: vec!["127.0.0.1".into()] };
+        let identity = world.authority.issue(&server).unwrap();
+        let (certificate, key, config) = (directory.join("crt"), directory.join("key"), directory.join("json"));
+        std::fs::write(&certificate, identity.certificate).unwrap();
+        std::fs::write(&key, identity.key).unwrap();
+        let options = json!({"pebble": {
+            "listenAddress": format!("127.0.0.1:{listen}"), "managementListenAddress": format!("127.0.0.1:{management}"),
+            "certificate": certificate, "privateKey": key, "httpPort": proofs, "tlsPort": proofs,
+            "ocspResponderURL": "", "externalAccountBindingRequired": false, "certificateValidityPeriod": seconds,
+        }});
+        std::fs::write(&config, options.to_string()).unwrap();
+        let quiet =
+            |mut command: Command| command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut names = Command::new(program("pebble-challtestsrv"));
+        names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1"]);
+        names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{control}")]);
+        let mut pebble = Command::new(program("pebble"));
+        pebble.arg("-config").arg(&config).args(["-dnsserver", &format!("127.0.0.1:{dns}")]).env("PEBBLE_VA_NOSLEEP", "1");
+        let processes = vec![quiet(names), quiet(pebble)];
+        for port in [dns, listen] {
+            while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        Self { processes, directory, url: format!("https://127.0.0.1:{listen}/dir") }
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Starts ingress; pebble is trusted by it.
+async fn start(world: &World) -> (SocketAddr, SocketAddr) {
+    let options = ingress::Options { acme_roots: Some(world.authority.bundle().to_owned()), ..world.options() };
+    let handle = world.start_with(options);
+    (handle.http().await.unwrap(), handle.https().await.unwrap())
+}
+
+fn put(world: &World, issuer: &str) {
+    let tls = json!([{"hosts": [HOST, "*.shop.example"], "secretName": "shop-tls"}]);
+    let metadata = json!({"namespace": "a", "name": "shop", "uid": "shop", "annotations": {ISSUER: issuer}});
+    let spec = json!({"ingressClassName": "knarr", "tls": tls, "rules": [rule(HOST, "/", "Prefix", "web")]});
+    world.fake.put::<Ingress>(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap());
+}
+
+/// The certificate in the Secret, once it is another than before.
+async fn issued(world: &World, before: &[u8]) -> Vec<u8> {
+    let of = |secrets: &[Secret]| {
+        let secret = secrets.iter().find(|secret| secret.metadata.name.as_deref() == Some("shop-tls"))?;
+        let text = secret.data.as_ref()?.get("tls.crt")?.0.clone();
+        let leaf = CertificateDer::pem_slice_iter(&text).next()?.ok()?;
+        (leaf.as_ref() != before).then(|| leaf.as_ref().to_vec())
+    };
+    tokio::time::timeout(WAIT, world.fake.until::<Secret>(|secrets| of(secrets).is_some())).await.expect("a certificate in time");
+    of(&world.fake.all::<Secret>()).unwrap()
+}
+
+/// An event about the Ingress with this reason.
+async fn told(world: &World, reason: &str) -> String {
+    let about = |event: &&Event| event.involved_object.name.as_deref() == Some("shop") && event.reason.as_deref() == Some(reason);
+    let wait = world.fake.until::<Event>(|events| events.iter().any(|event| about(&event)));
+    tokio::time::timeout(WAIT, wait).await.expect("an event in time");
+    let events = world.fake.all::<Event>();
+    events.iter().find(about).and_then(|event| event.message.clone()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_issued_shown_and_renewed() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    let (http, https) = start(&world).await;
+    // Two thirds of twelve seconds pass before the next one.
+    let pebble = Pebble::start(&world, http.port(), 12);
+    put(&world, &pebble.url);
+    let first = issued(&world, &[]).await;
+    let message = told(&world, "CertificateIssued").await;
+    assert!(message.contains(HOST) && message.contains("a/shop-tls"), "{message}");
+    // A wildcard cannot be proved over HTTP: that is told, and the rest is issued.
+    assert!(told(&world, "CertificateNotIssued").await.contains("*.shop.example"));
+    let secrets = world.fake.all::<Secret>();
+    let kept = |name: &str| {
+        secrets.iter().find(|secret| secret.metadata.name.as_deref().is_some_and(|one| one.starts_with(name))).unwrap()
+    };
+    assert_eq!(kept("shop-tls").type_.as_deref(), Some("kubernetes.io/tls"));
+    assert_eq!(kept("shop-tls").metadata.annotations.as_ref().unwrap()[ISSUER], pebble.url);
+    assert_eq!(kept("acme-account-").metadata.namespace.as_deref(), Some("kube-system"));
+    let shown = async || connect_anyway(https, HOST).await.get_ref().1.peer_certificates().unwrap()[0].as_ref().to_vec();
+    tokio::time::timeout(WAIT, async { while shown().await != first {} }).await.expect("the certificate is shown");
+    // Paths of proofs lead nowhere when nothing is proved.
+    let asked = until(http, || get(HOST, "/.well-known/acme-challenge/x"), |_| true).await;
+    assert_eq!(asked.status, 308, "as any other path, to HTTPS");
+    let second = issued(&world, &first).await;
+    assert_ne!(first, second);
+    let secrets: Api<Secret> = Api::namespaced(world.fake.client(), "a");
+    secrets.delete("shop-tls", &Default::default()).await.unwrap();
+    let third = issued(&world, &second).await;
+    assert!(third != first && third != second, "a Secret that is deleted is made again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_proved_is_told() {
+    let world = World::new();
+    start(&world).await;
+    // Nobody listens where the proof is looked for.
+    let pebble = Pebble::start(&world, port(), 3600);
+    put(&world, &pebble.url);
+    let wait = world.fake.until::<Event>(|events| {
+        events.iter().any(|event| event.message.as_deref().is_some_and(|text| text.contains("could not be proved")))
+    });
+    tokio::time::timeout(WAIT, wait).await.expect("an event in time");
+    assert!(!world.fake.all::<Secret>().iter().any(|secret| secret.metadata.name.as_deref() == Some("shop-tls")));
+}
+
+#[tokio::test]
+async fn a_secret_of_somebody_else_stays() {
+    let world = World::new();
+    world.certificate("shop-tls", "other.example");
+    let before = world.fake.all::<Secret>();
+    put(&world, "https://127.0.0.1:1/");
+    start(&world).await;
+    assert!(told(&world, "SecretNotOwned").await.contains("a/shop-tls"));
+    assert_eq!(world.fake.all::<Secret>().len(), before.len());
+}
