@@ -127,7 +127,8 @@ async fn publish_ranges(registry: &Registry, service_cidrs: &[IpNet]) -> Result<
 /// The Service by which pods find the API, and where it leads.
 async fn publish(registry: &Registry, services: &IpNet, advertised: SocketAddr) -> Result<(), Status> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-    let own = services.hosts().next().unwrap_or(services.addr()).to_string();
+    // Of IPv6, the first address of a network is among those of its hosts, and is nobody's all the same.
+    let own = services.hosts().find(|address| *address != services.network()).unwrap_or(services.addr()).to_string();
     let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {
         "type": "ClusterIP", "clusterIP": own, "sessionAffinity": "None",
         "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertised.port()}],
