@@ -10,8 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// What counts as a change.
-const KINDS: AddWatchFlags =
-    AddWatchFlags::IN_MODIFY.union(AddWatchFlags::IN_CREATE).union(AddWatchFlags::IN_MOVE).union(AddWatchFlags::IN_DELETE_SELF);
+const KINDS: AddWatchFlags = AddWatchFlags::IN_MODIFY
+    .union(AddWatchFlags::IN_CREATE)
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_DELETE_SELF);
 
 /// The process's only inotify instance. A user has 128 of them on most machines, and hundreds may follow logs at a time.
 static HUB: Mutex<Option<&'static Hub>> = Mutex::new(None);
@@ -65,7 +68,7 @@ impl Hub {
     }
 }
 
-/// Tells when something in a directory was written, made or renamed.
+/// Tells when something in a directory was written, made, renamed or removed.
 pub struct Watch {
     hub: &'static Hub,
     descriptor: WatchDescriptor,

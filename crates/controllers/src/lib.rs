@@ -4,6 +4,7 @@
 //! The list of controllers is [`CONTROLLERS`]; a new one is a file and a line there.
 
 mod adopt;
+mod attachments;
 mod autoscaler;
 mod certificates;
 mod clock;
@@ -149,6 +150,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
     entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),
+    entry::<attachments::Attachments>(|o, t| launch(attachments::Attachments::new(&o.informers), o, t)),
     entry::<ephemeral::EphemeralVolumes>(|o, t| launch(ephemeral::EphemeralVolumes::new(&o.informers), o, t)),
     entry::<local_path::LocalPath>(|o, t| launch(local_path::LocalPath::new(&o.informers), o, t)),
     entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),

@@ -44,6 +44,8 @@ impl World {
             ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false),
             ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false),
             ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
+            ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),
+            ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false),
             ("apps", "v1", "controllerrevisions", "ControllerRevision", true),
             ("apps", "v1", "daemonsets", "DaemonSet", true),
             ("apps", "v1", "statefulsets", "StatefulSet", true),

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::allocatable::Allocatable;
 use crate::dns::Resolv;
+use crate::drivers::Drivers;
 use crate::eviction::Condition;
 use crate::eviction::requests::Requests;
 use crate::fields::Facts;
@@ -40,6 +41,8 @@ pub struct Context {
     pub machine: Machine,
     /// What pods may take of it.
     pub allocatable: Allocatable,
+    /// Storage drivers of this node.
+    pub drivers: Drivers,
     /// User ids of pods with a user namespace.
     pub users: Users,
     /// What the node runs short of.

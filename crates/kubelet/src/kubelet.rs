@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
 use crate::context::Context;
 use crate::dns::Resolv;
+use crate::drivers::{self, Drivers};
 use crate::eviction;
 use crate::eviction::requests::Requests;
 use crate::manager::Manager;
@@ -67,6 +68,7 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
     let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
+        drivers: Drivers::default(),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         evictions,
@@ -92,6 +94,7 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     tasks.spawn_until_cancelled("node registration", OnFailure::Shutdown, async move {
         let node = agent.register().await;
         parts.spawn_until_cancelled("node lease", OnFailure::Shutdown, agent.clone().lease(node.clone()));
+        parts.spawn_until_cancelled("drivers", OnFailure::Log, drivers::registration::run(cx.clone()));
         parts.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference(&node)));
         parts.spawn_until_cancelled("node status", OnFailure::Shutdown, agent.report(node, gate));
         parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, Manager::new(cx, requests).run());

@@ -14,6 +14,7 @@
 //! | [`local_volumes`] | persistent volumes that are directories of this node |
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
+//! | [`drivers`] | volumes of storage drivers |
 //! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
@@ -27,6 +28,7 @@ pub mod allocation;
 pub mod backoff;
 pub mod context;
 pub mod dns;
+pub mod drivers;
 pub mod env;
 pub mod eviction;
 pub mod expand;

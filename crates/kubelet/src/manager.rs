@@ -25,6 +25,8 @@ use crate::pod::worker::{Desired, Worker};
 use crate::qos;
 use crate::spec::Model;
 
+/// Delay before an orphaned pod is tried again to be removed, doubling up to the second value.
+const ORPHAN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Pause before the task of a pod that died is begun anew.
 const REVIVE: Duration = Duration::from_secs(5);
 
@@ -337,7 +339,14 @@ impl Manager {
         for (uid, logs) in orphans {
             let cx = self.cx.clone();
             self.cx.tasks.spawn_until_cancelled(format!("orphaned pod {uid}"), OnFailure::Log, async move {
-                cleanup::remove_pod(&cx, &uid, logs.as_deref()).await
+                let mut delay = ORPHAN_RETRY.0;
+                // A volume's driver may come later than this process.
+                while let Err(error) = cleanup::remove_pod(&cx, &uid, logs.as_deref()).await {
+                    tracing::warn!(uid, error, "an orphaned pod is not removed yet");
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(ORPHAN_RETRY.1);
+                }
+                Ok::<_, Infallible>(())
             });
         }
     }

@@ -17,12 +17,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
 use nix::mount::{MsFlags, mount};
 use tokio::sync::Mutex;
 
 use crate::context::Context;
+use crate::drivers::mount::{self as csi_mount, Mounted};
+use crate::drivers::source::Source;
+use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use crate::units;
@@ -38,6 +41,8 @@ const CLAIMED: &str = "kubernetes.io~local-volume";
 pub struct Volumes {
     cx: Arc<Context>,
     tokens: Mutex<Tokens>,
+    /// What drivers have mounted, by the volumes' names.
+    mounted: parking_lot::Mutex<HashMap<String, Mounted>>,
 }
 
 /// Where a volume is, as seen from the host.
@@ -52,6 +57,8 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
         "kubernetes.io~secret"
     } else if volume.downward_api.is_some() {
         "kubernetes.io~downward-api"
+    } else if volume.csi.is_some() {
+        return records::target(pod_dir, &volume.name);
     } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
         CLAIMED
     } else {
@@ -63,7 +70,6 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
 /// The kind of a volume that this kubelet does not offer.
 fn unsupported(volume: &Volume) -> Option<&'static str> {
     let checks = [
-        (volume.csi.is_some(), "csi"),
         (volume.nfs.is_some(), "nfs"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.fc.is_some(), "fc"),
@@ -77,6 +83,7 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
         || volume.persistent_volume_claim.is_some()
         || volume.ephemeral.is_some()
         || volume.image.is_some()
+        || volume.csi.is_some()
         || volume.projected.is_some();
     checks.iter().find(|(there, _)| *there).map(|(_, kind)| *kind).or((!known).then_some("this kind"))
 }
@@ -84,7 +91,7 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
 impl Volumes {
     /// For one pod.
     pub fn new(cx: Arc<Context>) -> Self {
-        Self { cx, tokens: Mutex::default() }
+        Self { cx, tokens: Mutex::default(), mounted: parking_lot::Mutex::default() }
     }
 
     /// Makes what is missing and updates what has changed; says when a token must be renewed. Idempotent.
@@ -99,7 +106,15 @@ impl Volumes {
         let (known, fetched) = tokio::join!(refs.known(), tokens.refresh(&self.cx.options.client, model));
         known.and(fetched).map_err(|error| format!("MountVolume.SetUp failed: {error}"))?;
         let (texts, due) = (tokens.texts(), tokens.due());
-        let backings = self.backings(model).await?;
+        let mut backings = HashMap::new();
+        let mut again = false;
+        for volume in model.spec().volumes.iter().flatten() {
+            let failed = |error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
+            let (backing, driver) = self.backing(model, volume).await.map_err(failed)?;
+            backings.extend(backing.map(|backing| (volume.name.clone(), backing)));
+            again |= driver.is_some_and(|driver| driver.republish || driver.grows);
+        }
+        let due = [due, again.then(|| soon(Timestamp::now()))].into_iter().flatten().min();
         let (cx, model, refs) = (self.cx.clone(), model.clone(), refs.clone());
         let work = move || {
             let facts = cx.facts(Vec::new());
@@ -110,31 +125,66 @@ impl Volumes {
         Ok(due)
     }
 
-    /// What is behind the claims of the volumes that are not mounted yet, by the volumes' names.
-    async fn backings(&self, model: &Model) -> Result<HashMap<String, Backing>, String> {
-        let pod_dir = self.cx.pod_dir(model.uid());
-        let mut backings = HashMap::new();
-        for volume in model.spec().volumes.iter().flatten() {
-            let Some(claim) = claims::name(model, volume) else { continue };
-            if is_mount_point(&path(&pod_dir, volume)).map_err(|error| error.to_string())? {
-                continue;
+    /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
+    async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), String> {
+        let at = path(&self.cx.pod_dir(model.uid()), volume);
+        let known = self.mounted.lock().get(&volume.name).cloned();
+        // A process before may have mounted it; whose driver wants more is not known then.
+        let is_mounted = is_mount_point(&at).map_err(|error| error.to_string())?;
+        let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
+        if let Some(source) = Source::of_pod(model, volume) {
+            if is_mounted && known.is_some() && rests {
+                return Ok((None, known));
             }
-            let found = claims::find(&self.cx.options.client, model, volume, &claim).await;
-            let backing = found.and_then(|found| Backing::of(&found));
-            let failed = |error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
-            backings.insert(volume.name.clone(), backing.map_err(failed)?);
+            return Ok((None, Some(self.of_driver(model, volume, &source).await?)));
         }
-        Ok(backings)
+        let Some(claim) = claims::name(model, volume) else { return Ok((None, None)) };
+        let by_driver = known.is_some() || !is_mounted || self.is_recorded(model);
+        if is_mounted && (!by_driver || known.is_some() && rests) {
+            return Ok((None, known));
+        }
+        let found = claims::find(&self.cx.options.client, model, volume, &claim).await;
+        let (claim, found) = found.map_err(|error| error.to_string())?;
+        let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+        let Some(source) = Source::of_volume(&found, to_read) else {
+            return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
+        };
+        let driver = match known.filter(|driver| is_mounted && !driver.republish) {
+            Some(driver) => driver,
+            None => self.of_driver(model, volume, &source).await?,
+        };
+        if driver.grows {
+            expand::expand(&self.cx, model, &source, &claim, &found).await?;
+        }
+        Ok((Some(Backing::of_driver(driver.target.clone())), Some(driver)))
+    }
+
+    async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {
+        let mounted = csi_mount::set_up(&self.cx, model, source).await?;
+        self.mounted.lock().insert(volume.name.clone(), mounted.clone());
+        Ok(mounted)
+    }
+
+    /// Whether the pod has volumes of drivers, by what is on disk.
+    fn is_recorded(&self, model: &Model) -> bool {
+        records::list(&self.cx.pod_dir(model.uid())).is_ok_and(|records| !records.is_empty())
     }
 
     /// Unmounts and removes everything in the pod's directory but its containers' last words. Idempotent.
     pub async fn remove(&self, uid: &str) -> Result<(), String> {
-        remove(self.cx.pod_dir(uid)).await
+        remove(&self.cx, uid).await
     }
 }
 
 /// Unmounts and removes a pod's volumes; see [`Volumes::remove`].
-pub async fn remove(pod_dir: PathBuf) -> Result<(), String> {
+pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
+    let pod_dir = cx.pod_dir(uid);
+    let bound = [pod_dir.join("volume-subpaths"), pod_dir.join("volumes").join(CLAIMED)];
+    let unbind = move || bound.iter().try_for_each(|directory| unmount_below(directory));
+    let failed = |error: io::Error| format!("cannot remove volumes: {error}");
+    tokio::task::spawn_blocking(unbind).await.map_err(|error| error.to_string())?.map_err(failed)?;
+    // A driver undoes what it has done before anybody else does.
+    csi_mount::tear_down(cx, &pod_dir).await?;
     let work = move || -> io::Result<()> {
         unmount_below(&pod_dir)?;
         remove_points(&pod_dir.join("volumes").join(CLAIMED), 1)?;
@@ -145,7 +195,12 @@ pub async fn remove(pod_dir: PathBuf) -> Result<(), String> {
             _ => Ok(()),
         }
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|error| format!("cannot remove volumes: {error}"))
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(failed)
+}
+
+/// When volumes are looked after again whose drivers want that: nobody tells a node that a claim has changed.
+fn soon(now: Timestamp) -> Timestamp {
+    now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now)
 }
 
 fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Backing>) -> Result<(), String> {

@@ -22,7 +22,7 @@ pub(crate) enum Event {
     PodRemoved,
     /// A namespace's labels changed.
     Namespace,
-    /// A claim, a volume or a class of volumes came or changed.
+    /// A claim, a volume, a class of volumes or a node's drivers came or changed.
     Volume,
 }
 

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod images;
+pub(crate) mod limits;
 mod node;
 mod resources;
 mod spread;
@@ -21,6 +22,7 @@ pub(crate) static PLUGINS: &[&dyn Plugin] = &[
     &resources::NodeResourcesFit,
     &resources::NodeResourcesBalancedAllocation,
     &volumes::VolumeRestrictions,
+    &limits::NodeVolumeLimits,
     &volumes::VolumeBinding,
     &spread::PodTopologySpread,
     &affinity::InterPodAffinity,

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
 
@@ -47,6 +47,7 @@ struct Sources {
     volumes: Changes<PersistentVolume>,
     classes: Changes<StorageClass>,
     budgets: Changes<PodDisruptionBudget>,
+    drivers: Changes<CSINode>,
 }
 
 impl Sources {
@@ -63,6 +64,7 @@ impl Sources {
             volumes: informers.of().changes(),
             classes: informers.of().changes(),
             budgets: informers.of().changes(),
+            drivers: informers.of().changes(),
         };
         informers.of::<Pod>().synced().await;
         informers.of::<Node>().synced().await;
@@ -71,6 +73,7 @@ impl Sources {
         informers.of::<PersistentVolume>().synced().await;
         informers.of::<StorageClass>().synced().await;
         informers.of::<PodDisruptionBudget>().synced().await;
+        informers.of::<CSINode>().synced().await;
         sources
     }
 }
@@ -129,6 +132,7 @@ impl Scheduler {
                 _ = sources.claims.next() => self.queue.happened(Event::Volume),
                 _ = sources.volumes.next() => self.queue.happened(Event::Volume),
                 _ = sources.classes.next() => self.queue.happened(Event::Volume),
+                _ = sources.drivers.next() => self.queue.happened(Event::Volume),
                 change = sources.pods.next() => self.pod_changed(change),
                 Some(written) = self.with_volumes.next(), if !self.with_volumes.is_empty() => self.written(written),
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),

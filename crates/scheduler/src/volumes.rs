@@ -1,13 +1,13 @@
 //! Claims, volumes and classes as scheduling sees them: which claims of a pod have a volume, and what can be done about the others
 //! on a node. The caches are read as they are; who binds is told by a conflict when they were behind.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use pods::volumes::{self as rules, Wish};
 
 use crate::pod::{Claim, PodInfo};
@@ -41,6 +41,8 @@ pub(crate) struct Volumes {
     pub(crate) volumes: Informer<PersistentVolume>,
     by_class: Index<PersistentVolume>,
     pub(crate) classes: Informer<StorageClass>,
+    /// What the drivers of nodes can take.
+    pub(crate) nodes: Informer<CSINode>,
 }
 
 impl fmt::Debug for Volumes {
@@ -51,7 +53,7 @@ impl fmt::Debug for Volumes {
 
 impl Default for Volumes {
     fn default() -> Self {
-        Self::of(Informer::default(), Informer::default(), Informer::default())
+        Self::of(Informer::default(), Informer::default(), Informer::default(), Informer::default())
     }
 }
 
@@ -87,16 +89,17 @@ pub(crate) enum Step {
 
 impl Volumes {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self::of(informers.of(), informers.of(), informers.of())
+        Self::of(informers.of(), informers.of(), informers.of(), informers.of())
     }
 
     pub(crate) fn of(
         claims: Informer<PersistentVolumeClaim>,
         volumes: Informer<PersistentVolume>,
         classes: Informer<StorageClass>,
+        nodes: Informer<CSINode>,
     ) -> Self {
         let by_class = volumes.index("class", |volume, values| values.add(rules::class_of_volume(volume)));
-        Self { claims, volumes, by_class, classes }
+        Self { claims, volumes, by_class, classes, nodes }
     }
 
     /// The claims of a pod, or why it cannot be scheduled anywhere.
@@ -136,6 +139,27 @@ impl Volumes {
             return Err(Refusal::Lost { claim: name, volume: rules::volume_of(&claim).to_owned() });
         }
         Ok(claim)
+    }
+
+    /// The driver that serves the volume of a claim, or will make it, and what tells the volume from others.
+    pub(crate) fn of_driver(&self, namespace: &str, claim: &str) -> Option<(String, String)> {
+        let claim = self.claims.get(Some(namespace), claim)?;
+        let name = rules::volume_of(&claim);
+        if !name.is_empty() {
+            let volume = self.volumes.get(None, name)?;
+            return ::pods::csi::of_volume(&volume).map(|(driver, handle)| (driver.to_owned(), handle.to_owned()));
+        }
+        let class = self.classes.get(None, rules::class_of_claim(&claim).unwrap_or_default())?;
+        Some((class.provisioner.clone(), Key::of(claim.as_ref()).to_string()))
+    }
+
+    /// How many volumes of each driver a node can have; drivers without a limit are left out.
+    pub(crate) fn limits_of(&self, node: &str) -> BTreeMap<String, usize> {
+        let Some(node) = self.nodes.get(None, node) else { return BTreeMap::new() };
+        let limit = |driver: &k8s_openapi::api::storage::v1::CSINodeDriver| driver.allocatable.as_ref()?.count;
+        let limits =
+            node.spec.drivers.iter().filter_map(|driver| Some((driver.name.clone(), usize::try_from(limit(driver)?).ok()?)));
+        limits.collect()
     }
 
     /// The claims of a pod that only one pod may use at a time.

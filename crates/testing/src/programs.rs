@@ -27,9 +27,9 @@ pub fn helm() -> PathBuf {
     fetched("helm-4.2.3/helm", "KNARR_HELM", "helm")
 }
 
-/// Python with the official client and kopf.
+/// Python with the official client, kopf and gRPC.
 pub fn python() -> PathBuf {
-    fetched("python-36.0.3-kopf-1.45.2/bin/python", "KNARR_PYTHON", "python")
+    fetched("python-36.0.3-kopf-1.45.2-grpc-1.85.1/bin/python", "KNARR_PYTHON", "python")
 }
 
 /// The program in `knarr/tests/informers`.

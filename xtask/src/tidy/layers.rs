@@ -5,6 +5,7 @@ use serde_json::Value;
 /// Every crate of the workspace with those it may depend on, from the bottom up. Uses go to entries above only.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
+    ("csi", &[]),
     ("fuzz", &[]),
     ("schema", &[]),
     ("apimachinery", &["schema"]),
@@ -21,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hollow", &["base", "pods", "client", "controllers"]),
     ("scheduler", &["base", "apimachinery", "pods", "client"]),
     ("runtime", &["base"]),
-    ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "runtime"]),
+    ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "csi", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
     ("ingress", &["base", "apimachinery", "client"]),

@@ -35,6 +35,10 @@ impl Admission for NodeRestriction {
                 Err(format!("unexpected pod subresource \"{sub}\", only 'status' and 'eviction' are allowed"))
             }
             ("", "nodes", _) => own_node(a, node),
+            ("", "persistentvolumeclaims", "status") => match (a.old, a.object()) {
+                (Some(old), Some(new)) => claim_status(old, new, node),
+                _ => Ok(()),
+            },
             ("", "serviceaccounts", "token") => token(a, node).await,
             ("coordination.k8s.io", "leases", _) => {
                 let own = a.namespace == "kube-node-lease" && name(a) == node;
@@ -156,6 +160,26 @@ async fn evicted(a: &Request<'_>, node: &str) -> Result<(), String> {
     }
 }
 
+/// A kubelet says of claims how large their volumes have become, and nothing else.
+fn claim_status(old: &Value, new: &Value, node: &str) -> Result<(), String> {
+    let rest = |claim: &Value| {
+        let mut claim = claim.clone();
+        for (part, keys) in [
+            ("status", &["capacity", "conditions", "allocatedResources", "allocatedResourceStatuses"][..]),
+            ("metadata", &["managedFields", "resourceVersion"][..]),
+        ] {
+            if let Some(map) = claim.get_mut(part).and_then(Value::as_object_mut) {
+                keys.iter().for_each(|key| drop(map.remove(*key)));
+            }
+        }
+        claim
+    };
+    if rest(old) == rest(new) {
+        return Ok(());
+    }
+    Err(format!("node \"{node}\" is not allowed to update fields other than status.capacity and status.conditions"))
+}
+
 async fn token(a: &Request<'_>, node: &str) -> Result<(), String> {
     let Some(request) = a.object() else { return Ok(()) };
     let of = |key: &str| text(request, &format!("/spec/boundObjectRef/{key}"));
@@ -174,11 +198,35 @@ async fn token(a: &Request<'_>, node: &str) -> Result<(), String> {
     if !bound(Some(&pod), node) {
         return Err("node requested token bound to a pod scheduled on a different node".into());
     }
-    audience(request, &pod)
+    let drivers = drivers_of(a, &pod).await;
+    audience(request, &pod, &drivers)
 }
 
-/// A kubelet asks for tokens only for the audiences that its pod's volumes name (KEP-4935).
-fn audience(request: &Value, pod: &Value) -> Result<(), String> {
+/// The CSIDriver objects of a pod's volumes.
+async fn drivers_of(a: &Request<'_>, pod: &Value) -> Vec<Value> {
+    let mut names = std::collections::BTreeSet::new();
+    for volume in list(pod, "/spec/volumes") {
+        names.insert(text(volume, "/csi/driver").to_owned());
+        let claim = match volume.get("ephemeral") {
+            Some(_) => format!("{}-{}", meta::name(pod), text(volume, "/name")),
+            None => text(volume, "/persistentVolumeClaim/claimName").to_owned(),
+        };
+        if claim.is_empty() {
+            continue;
+        }
+        let claim = find(a, "", "persistentvolumeclaims", meta::namespace(pod), &claim).await.unwrap_or_default();
+        let volume = find(a, "", "persistentvolumes", "", text(&claim, "/spec/volumeName")).await.unwrap_or_default();
+        names.insert(text(&volume, "/spec/csi/driver").to_owned());
+    }
+    let mut drivers = Vec::new();
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        drivers.extend(find(a, "storage.k8s.io", "csidrivers", "", name).await);
+    }
+    drivers
+}
+
+/// A kubelet asks for tokens only for the audiences that its pod's volumes name, or their drivers (KEP-4935).
+fn audience(request: &Value, pod: &Value, drivers: &[Value]) -> Result<(), String> {
     let mut audiences = list(request, "/spec/audiences").filter_map(Value::as_str);
     let wanted = audiences.next().unwrap_or_default();
     if audiences.next().is_some() {
@@ -186,7 +234,8 @@ fn audience(request: &Value, pod: &Value) -> Result<(), String> {
     }
     let sources = list(pod, "/spec/volumes").flat_map(|volume| list(volume, "/projected/sources"));
     let mut tokens = sources.filter_map(|source| source.get("serviceAccountToken").filter(|token| token.is_object()));
-    if tokens.any(|token| text(token, "/audience") == wanted) {
+    let mut asked = drivers.iter().flat_map(|driver| list(driver, "/spec/tokenRequests"));
+    if tokens.any(|token| text(token, "/audience") == wanted) || asked.any(|token| text(token, "/audience") == wanted) {
         return Ok(());
     }
     Err(format!("audience \"{wanted}\" not found in pod spec volume"))
@@ -286,13 +335,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_claims() {
+        let old = json!({"metadata": {"name": "c"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+        let check = |pointer: &str, value: Value, good: bool| {
+            let mut new = old.clone();
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            new.pointer_mut(parent).unwrap()[key] = value;
+            assert_eq!(claim_status(&old, &new, "n").is_ok(), good, "{pointer}");
+        };
+        check("/status/capacity", json!({"storage": "2Gi"}), true);
+        check("/status/conditions", json!([]), true);
+        check("/metadata/resourceVersion", json!("7"), true);
+        check("/status/phase", json!("Lost"), false);
+        check("/spec/volumeName", json!("w"), false);
+        check("/metadata/labels", json!({"a": "b"}), false);
+    }
+
+    #[test]
     fn audiences() {
         let pod = json!({"spec": {"volumes": [{"projected": {"sources": [{"serviceAccountToken": {"audience": "vault"}}]}}]}});
         let plain = json!({"spec": {"volumes": [{"projected": {"sources": [{"serviceAccountToken": {}}]}}]}});
         let check = |pod: &Value, audiences: Value, good: bool| {
-            assert_eq!(audience(&json!({"spec": {"audiences": audiences}}), pod).is_ok(), good, "{audiences}");
+            let driver = json!({"spec": {"tokenRequests": [{"audience": "driver"}]}});
+            assert_eq!(audience(&json!({"spec": {"audiences": audiences}}), pod, &[driver]).is_ok(), good, "{audiences}");
         };
         check(&pod, json!(["vault"]), true);
+        check(&pod, json!(["driver"]), true);
         check(&pod, json!([]), false);
         check(&pod, json!(["vault", "other"]), false);
         check(&plain, json!([]), true);

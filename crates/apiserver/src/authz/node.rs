@@ -59,6 +59,10 @@ pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision 
             }
             related(registry, node, a).await
         }
+        ("", "persistentvolumeclaims", "status") if matches!(a.verb, "get" | "update" | "patch") => {
+            related(registry, node, a).await
+        }
+        ("storage.k8s.io", "volumeattachments", "") if a.verb == "get" => attachment(registry, node, a).await,
         ("", "serviceaccounts", "token") if a.verb == "create" => related(registry, node, a).await,
         ("", "serviceaccounts", "") if a.verb == "get" => related(registry, node, a).await,
         ("", "nodes", "" | "status") => own_node(node, a),
@@ -124,7 +128,9 @@ async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decisio
     if a.resource == "persistentvolumes" {
         return volume(registry, node, a).await;
     }
-    if used(registry, node, a.namespace, a.resource, a.name).await {
+    if used(registry, node, a.namespace, a.resource, a.name).await
+        || (a.resource == "secrets" && of_driver(registry, node, a.namespace, a.name).await)
+    {
         return Decision::Allow;
     }
     Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
@@ -135,11 +141,45 @@ async fn volume(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision
     let unrelated = || Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"));
     let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return unrelated() };
     let Ok(volume) = registry.get(&resource, "", a.name, None).await else { return unrelated() };
-    let volume = volume.value();
+    if is_claimed(registry, node, &volume.value()).await { Decision::Allow } else { unrelated() }
+}
+
+/// Whether a pod on the node uses the claim of a volume.
+async fn is_claimed(registry: &Registry, node: &str, volume: &Value) -> bool {
     let text = |field: &str| volume["spec"]["claimRef"][field].as_str().unwrap_or_default().to_owned();
     let (namespace, claim) = (text("namespace"), text("name"));
-    let related = !claim.is_empty() && used(registry, node, &namespace, "persistentvolumeclaims", &claim).await;
-    if related { Decision::Allow } else { unrelated() }
+    !claim.is_empty() && used(registry, node, &namespace, "persistentvolumeclaims", &claim).await
+}
+
+/// Whether the driver of a volume that a pod on the node uses needs a Secret there.
+async fn of_driver(registry: &Registry, node: &str, namespace: &str, name: &str) -> bool {
+    let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return false };
+    let volumes = registry.list(&resource, None, &ListOptions::default()).await.map(|list| list.entries).unwrap_or_default();
+    for volume in volumes.iter().map(|entry| entry.value()).filter(|volume| names_secret(volume, namespace, name)) {
+        if is_claimed(registry, node, &volume).await {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a volume names a Secret that its driver needs on nodes.
+fn names_secret(volume: &Value, namespace: &str, name: &str) -> bool {
+    let source = &volume["spec"]["csi"];
+    let named = |key: &&str| source[*key]["namespace"] == namespace && source[*key]["name"] == name;
+    ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].iter().any(|key| named(key))
+}
+
+/// A kubelet reads what came of attachments to its node.
+async fn attachment(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
+    let unrelated = || Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"));
+    let Some(resource) = registry.resource("storage.k8s.io", "v1", "volumeattachments") else { return unrelated() };
+    match registry.get(&resource, "", a.name, None).await {
+        Ok(found) if found.value()["spec"]["nodeName"] == node => Decision::Allow,
+        // Whoever waits for it must be able to learn that it is not there yet.
+        Err(status) if status.code == 404 => Decision::Allow,
+        _ => unrelated(),
+    }
 }
 
 /// Whether a pod on the node refers to an object.
@@ -187,6 +227,21 @@ mod tests {
         let mirror =
             json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"serviceAccountName": "sa"}});
         assert!(!refers(mirror, "serviceaccounts", "sa"));
+    }
+
+    #[test]
+    fn secrets_of_drivers() {
+        let volume = |key: &str| json!({"spec": {"csi": {key: {"namespace": "n", "name": "s"}}}});
+        let check = |key: &str, namespace: &str, name: &str, expected: bool| {
+            assert_eq!(names_secret(&volume(key), namespace, name), expected, "{key} {namespace}/{name}");
+        };
+        check("nodeStageSecretRef", "n", "s", true);
+        check("nodePublishSecretRef", "n", "s", true);
+        check("nodeExpandSecretRef", "n", "s", true);
+        check("nodeStageSecretRef", "other", "s", false);
+        check("nodeStageSecretRef", "n", "other", false);
+        // The controller's part of a driver needs it, nodes do not.
+        check("controllerPublishSecretRef", "n", "s", false);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
 use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentStatus, VolumeError};
+use serde_json::{Value, json};
 
 use crate::columns::Column;
 use crate::core::inline_volume;
@@ -18,6 +19,11 @@ const MAX_MESSAGE: usize = 1024;
 impl Kind for VolumeAttachment {
     const DEF: KindDef =
         KindDef::of::<Self>("volumeattachment").returns_deleted().cluster().versioned().subresources(&[Sub::STATUS]);
+
+    /// Clients take an object without `attached` for none: upstream's always has it.
+    fn prepare_create(object: &mut Value) {
+        object["status"] = json!({"attached": false});
+    }
 
     fn validate(&self, errors: &mut Errors) {
         let (spec, path) = (&self.spec, Path::new("spec"));

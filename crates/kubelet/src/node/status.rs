@@ -64,6 +64,7 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         recursive_read_only_mounts: Some(options.runtime.features().recursive_readonly),
         user_namespaces: Some(options.runtime.features().user_namespaces),
     };
+    let used = crate::drivers::mount::in_use(&options.data_dir);
     let mut info = machine.info.clone();
     info.container_runtime_version = options.runtime.version();
     info.kubelet_version = options.version.clone();
@@ -77,6 +78,8 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         }),
         images: Some(images(&health.images)),
         node_info: Some(info),
+        // Said also when there are none any more: whoever attaches volumes waits for that.
+        volumes_in_use: (!used.is_empty() || old.volumes_in_use.is_some()).then_some(used),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }]),
         ..NodeStatus::default()
     };

@@ -28,7 +28,7 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
         removed.await.map_err(|error| error.to_string())?;
     }
     let directory = cx.pod_dir(uid);
-    volumes::remove(directory.clone()).await?;
+    volumes::remove(cx, uid).await?;
     for path in logs.into_iter().chain([directory.as_path()]) {
         match tokio::fs::remove_dir_all(path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -47,6 +47,7 @@ pub struct Worker {
     desired: watch::Receiver<Desired>,
     runtime_changed: Arc<Notify>,
     references_changed: Arc<Notify>,
+    drivers: watch::Receiver<u64>,
     effects: Effects,
     running: FuturesUnordered<BoxFuture<'static, Outcome>>,
     observing: bool,
@@ -85,7 +86,7 @@ impl Worker {
             cx.pod_event(core.model(), Type::Warning, &reason, message.clone());
             core.reject(reason, message, Timestamp::now());
         }
-        let probes = Probes::new(cx.clone(), sender);
+        let (probes, drivers) = (Probes::new(cx.clone(), sender), cx.drivers.arrivals());
         let running = FuturesUnordered::new();
         Self {
             cx,
@@ -93,6 +94,7 @@ impl Worker {
             desired,
             runtime_changed,
             references_changed,
+            drivers,
             effects,
             running,
             observing: false,
@@ -232,6 +234,8 @@ impl Worker {
                 Some(Event::Wake)
             }
             () = self.references_changed.notified() => Some(Event::ReferencesChanged),
+            // A volume may have waited for it.
+            Ok(()) = self.drivers.changed() => Some(Event::ReferencesChanged),
             Some(outcome) = self.running.next(), if !self.running.is_empty() => Some(self.done(outcome)),
             Some(verdict) = self.verdicts.recv() => Some(Event::Probed(verdict)),
             () = self.reporter.sent() => Some(Event::Wake),

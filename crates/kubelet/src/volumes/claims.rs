@@ -62,8 +62,13 @@ pub fn name(model: &Model, volume: &Volume) -> Option<String> {
     }
 }
 
-/// The volume of a claim of the pod.
-pub async fn find(client: &kube::Client, model: &Model, volume: &Volume, name: &str) -> Result<PersistentVolume, Error> {
+/// A claim of the pod with its volume.
+pub async fn find(
+    client: &kube::Client,
+    model: &Model,
+    volume: &Volume,
+    name: &str,
+) -> Result<(PersistentVolumeClaim, PersistentVolume), Error> {
     let key = format!("{}/{name}", model.namespace());
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), model.namespace());
     let refused = |why: Refusal| Error::Claim(key.clone(), why);
@@ -73,7 +78,7 @@ pub async fn find(client: &kube::Client, model: &Model, volume: &Volume, name: &
     let name = rules::volume_of(&claim);
     let refused = |why: Refusal| Error::Volume(name.to_owned(), why);
     let found = volumes.get_opt(name).await.map_err(|error| refused(error.into()))?.ok_or_else(|| refused(Refusal::Absent))?;
-    if rules::is_for(&found, &claim) { Ok(found) } else { Err(refused(Refusal::Taken)) }
+    if rules::is_for(&found, &claim) { Ok((claim, found)) } else { Err(refused(Refusal::Taken)) }
 }
 
 fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
@@ -115,12 +120,16 @@ impl Backing {
             return Ok(Self { path: PathBuf::from(&source.path), kind, grouped: false });
         }
         refused(match spec {
-            spec if spec.csi.is_some() => "type csi",
             spec if spec.nfs.is_some() => "type nfs",
             spec if spec.iscsi.is_some() => "type iscsi",
             spec if spec.fc.is_some() => "type fc",
             _ => "this kind",
         })
+    }
+
+    /// What a driver has mounted at a path, and given to the pod's group.
+    pub fn of_driver(path: PathBuf) -> Self {
+        Self { path, kind: String::new(), grouped: false }
     }
 
     /// Binds it to `at`, unless that is done. Blocking.
@@ -148,7 +157,7 @@ fn bind(source: &Path, at: &Path) -> io::Result<()> {
 }
 
 /// Gives a directory and all that is in it to a group (fsGroup). Unless `always`, not when the directory has it already.
-fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
+pub fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
     let metadata = fs::metadata(root)?;
     if !always && metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770 {
         return Ok(());

@@ -69,7 +69,8 @@ fn one(
     // Files that the kubelet writes are not for the container to change.
     let managed =
         volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
-    let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+    let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
+        || volume.csi.as_ref().is_some_and(|source| source.read_only == Some(true));
     Ok(Mount {
         host_path,
         container_path: absolute(&mount.mount_path),

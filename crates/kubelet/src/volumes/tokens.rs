@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
+use k8s_openapi::api::storage::v1 as storage;
 use kube::api::PostParams;
+use serde_json::json;
 
 use crate::spec::Model;
 
@@ -41,7 +43,7 @@ impl Tokens {
             if self.0.get(&key).is_some_and(|token| token.renew > now) {
                 continue;
             }
-            match request(client, model, projection, now).await {
+            match request(client, model, projection.audience.as_deref(), projection.expiration_seconds, now).await {
                 Ok(token) => drop(self.0.insert(key, token)),
                 Err(error) => match self.0.get_mut(&key) {
                     Some(token) if token.expires > now => {
@@ -72,10 +74,23 @@ fn renewal(now: Timestamp, expires: Timestamp) -> Timestamp {
     now.saturating_add(wait).unwrap_or(expires)
 }
 
+/// The tokens that a driver asks for, by audience, as the text that it is given (KEP-1855).
+pub async fn for_driver(client: &kube::Client, model: &Model, requests: &[storage::TokenRequest]) -> Result<String, String> {
+    let mut all = BTreeMap::new();
+    for wanted in requests {
+        let token = request(client, model, Some(&wanted.audience), wanted.expiration_seconds, Timestamp::now()).await;
+        let token = token.map_err(|error| format!("failed to fetch token: {error}"))?;
+        let text = json!({"token": token.text, "expirationTimestamp": token.expires});
+        all.insert(wanted.audience.clone(), text);
+    }
+    serde_json::to_string(&all).map_err(|error| error.to_string())
+}
+
 async fn request(
     client: &kube::Client,
     model: &Model,
-    projection: &ServiceAccountTokenProjection,
+    audience: Option<&str>,
+    expiration_seconds: Option<i64>,
     now: Timestamp,
 ) -> Result<Token, String> {
     let account = model.spec().service_account_name.clone().unwrap_or_else(|| "default".to_owned());
@@ -86,9 +101,9 @@ async fn request(
         uid: Some(model.uid().to_owned()),
     };
     let spec = TokenRequestSpec {
-        audiences: projection.audience.clone().filter(|audience| !audience.is_empty()).map(|audience| vec![audience]),
+        audiences: audience.filter(|audience| !audience.is_empty()).map(|audience| vec![audience.to_owned()]),
         bound_object_ref: Some(bound),
-        expiration_seconds: projection.expiration_seconds.or(Some(3600)),
+        expiration_seconds: expiration_seconds.or(Some(3600)),
     };
     let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
     let api = kube::Api::<ServiceAccount>::namespaced(client.clone(), model.namespace());

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
+use crate::framework::{Plugin, Verdict};
+use crate::plugins::limits::NodeVolumeLimits;
 use crate::testing::{node, pod};
 
 fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
@@ -59,6 +61,14 @@ async fn cluster() -> (Cluster, Tasks) {
     fake.put(&volume("used", "n", Some("bound"), "Bound"));
     fake.put(&volume("free", "m", None, "Available"));
     fake.put(&class("now", "p", "Immediate"));
+    for name in ["first", "other"] {
+        fake.put(&claim(name, bound(), "hand", name, "Bound"));
+        fake.put::<PersistentVolume>(&object(json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": "1Gi"},
+            "claimRef": {"namespace": "a", "name": name, "uid": name}, "csi": {"driver": "p", "volumeHandle": name}}})));
+    }
+    let one = json!([{"name": "p", "nodeID": "n", "allocatable": {"count": 1}}]);
+    fake.put::<CSINode>(&object(json!({"metadata": {"name": "n"}, "spec": {"drivers": one}})));
+    fake.put::<CSINode>(&object(json!({"metadata": {"name": "m"}, "spec": {"drivers": [{"name": "p", "nodeID": "m"}]}})));
     fake.put(&class("hand", rules::NO_PROVISIONER, "WaitForFirstConsumer"));
     fake.put(&class("later", "p", "WaitForFirstConsumer"));
     let (tasks, _failures) = Tasks::root();
@@ -67,6 +77,7 @@ async fn cluster() -> (Cluster, Tasks) {
     volumes.claims.synced().await;
     volumes.volumes.synced().await;
     volumes.classes.synced().await;
+    volumes.nodes.synced().await;
     let mut cluster = Cluster::default();
     cluster.set_node(&node("n", json!({})));
     cluster.set_node(&node("m", json!({})));
@@ -124,6 +135,33 @@ async fn a_claim_for_one_pod() {
     other.metadata.namespace = Some("b".to_owned());
     cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "n");
     assert_eq!(choose(&cluster), "n");
+}
+
+/// KEP-554: "the number of volumes attached to a node" stays within what its CSINode object says.
+#[tokio::test]
+async fn volumes_that_a_node_can_have() {
+    let (mut cluster, _tasks) = cluster().await;
+    let other = pod("other", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "other"}}]}));
+    cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "n");
+    let check = |claims: &[&str], node: &str, expected: Verdict| {
+        let pod = using(claims);
+        let filter = NodeVolumeLimits.filter(&pod, &cluster);
+        let verdict = filter.map_or(Verdict::Fits, |filter| filter.check(cluster.node(node).unwrap(), &mut Vec::new()));
+        assert_eq!(verdict, expected, "{claims:?} on {node}");
+    };
+    check(&["first"], "n", Verdict::Occupied);
+    check(&["later"], "n", Verdict::Occupied);
+    check(&["first"], "m", Verdict::Fits);
+    check(&["other"], "n", Verdict::Fits);
+    check(&["bound"], "n", Verdict::Fits);
+    cluster.remove_pod("other");
+    let check = |claims: &[&str], expected: Verdict| {
+        let pod = using(claims);
+        let filter = NodeVolumeLimits.filter(&pod, &cluster).unwrap();
+        assert_eq!(filter.check(cluster.node("n").unwrap(), &mut Vec::new()), expected, "{claims:?}");
+    };
+    check(&["first"], Verdict::Fits);
+    check(&["first", "other"], Verdict::Occupied);
 }
 
 #[tokio::test]

@@ -1,0 +1,272 @@
+//! Attachment of volumes to nodes: a VolumeAttachment for each volume of a driver that asks for it and each node with a pod that has the volume.
+//! The driver's own attacher does the rest (Kubernetes CSI documentation, "external-attacher").
+
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use client::events::Type;
+use client::kube::api::{DeleteParams, PostParams};
+use client::kube::{self, Api};
+use client::{Index, Informer, Informers, Key};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+
+use ::pods::{csi, volumes};
+
+use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::{meta, pods};
+use plan::{Change, Observed, Wanted};
+
+/// Keys are names of nodes.
+pub(crate) struct Attachments {
+    pods: Informer<Pod>,
+    pods_by_node: Index<Pod>,
+    pods_by_claim: Index<Pod>,
+    claims: Informer<PersistentVolumeClaim>,
+    volumes: Informer<PersistentVolume>,
+    drivers: Informer<CSIDriver>,
+    nodes: Informer<Node>,
+    attachments: Informer<VolumeAttachment>,
+    attachments_by_node: Index<VolumeAttachment>,
+    attachments_by_volume: Index<VolumeAttachment>,
+    /// What pods have been told of an attachment, by its name.
+    told: Mutex<BTreeMap<String, String>>,
+}
+
+impl Attachments {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        let (pods, attachments) = (informers.of::<Pod>(), informers.of::<VolumeAttachment>());
+        Self {
+            pods_by_node: crate::pods::by_node(&pods),
+            pods_by_claim: crate::pods::by_claim(&pods),
+            pods,
+            claims: informers.of(),
+            volumes: informers.of(),
+            drivers: informers.of(),
+            nodes: informers.of(),
+            attachments_by_node: attachments.index("node", |one, values| values.add(one.spec.node_name.as_str())),
+            attachments_by_volume: attachments.index("volume", |one, values| values.add(plan::volume_of(one))),
+            attachments,
+            told: Mutex::default(),
+        }
+    }
+
+    /// The volumes that pods of a node need there, with the pods.
+    fn wanted(&self, node: &str) -> Vec<Wanted> {
+        let mut all: BTreeMap<String, Wanted> = BTreeMap::new();
+        for pod in self.pods_by_node.get(node).into_iter().filter(|pod| !pods::is_finished(pod)) {
+            for name in pods::claims(&pod) {
+                let Some(volume) = self.volume(&pod, &name) else { continue };
+                let Some((driver, handle)) = csi::of_volume(&volume) else { continue };
+                if !csi::needs_attachment(self.drivers.get(None, driver).as_deref()) {
+                    continue;
+                }
+                let attachment = csi::attachment_name(driver, handle, node);
+                let wanted = all.entry(attachment.clone()).or_insert_with(|| Wanted {
+                    attachment,
+                    driver: driver.to_owned(),
+                    volume: meta::name(volume.as_ref()).to_owned(),
+                    exclusive: plan::is_exclusive(&volume),
+                    pods: Vec::new(),
+                });
+                wanted.pods.push(pod.clone());
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// The volume that a pod's claim has for good.
+    fn volume(&self, pod: &Pod, claim: &str) -> Option<Arc<PersistentVolume>> {
+        let claim = self.claims.get(Some(meta::namespace(pod)), claim).filter(|claim| volumes::is_bound(claim))?;
+        let volume = self.volumes.get(None, volumes::volume_of(&claim))?;
+        volumes::is_for(&volume, &claim).then_some(volume)
+    }
+
+    /// Nodes, other than this one, that have the volume attached.
+    fn elsewhere(&self, volume: &str, node: &str) -> BTreeSet<String> {
+        let all = self.attachments_by_volume.get(volume);
+        all.iter().map(|one| one.spec.node_name.clone()).filter(|other| other != node).collect()
+    }
+
+    /// The name that a Node's status has for the volume of an attachment.
+    fn unique_name(&self, attachment: &VolumeAttachment) -> Option<String> {
+        let volume = self.volumes.get(None, plan::volume_of(attachment))?;
+        csi::of_volume(&volume).map(|(driver, handle)| csi::unique_name(driver, handle))
+    }
+
+    /// Tells the pods of a volume once what has become of its attachment.
+    fn tell(&self, cx: &Cx, wanted: &Wanted, notice: Option<plan::Notice>) {
+        let mut told = self.told.lock();
+        let Some(notice) = notice else { return };
+        if told.insert(wanted.attachment.clone(), notice.message.clone()).as_ref() == Some(&notice.message) {
+            return;
+        }
+        for pod in &wanted.pods {
+            cx.events.about(pod.as_ref(), notice.kind, notice.reason, notice.message.clone());
+        }
+    }
+}
+
+impl Controller for Attachments {
+    const NAME: &'static str = "persistentvolume-attach-detach";
+    const ACCOUNT: &'static str = "attachdetach-controller";
+
+    fn sources(&self) -> Vec<Source> {
+        let has_claims = |pod: &Arc<Pod>| pods::claims(pod).next().is_some();
+        let of_pods = Source::mapped(&self.pods, move |change, queue| {
+            let nodes = [&change.old, &change.new].into_iter().flatten().filter(|pod| has_claims(pod)).map(|pod| pods::node(pod));
+            nodes.filter(|node| !node.is_empty()).for_each(|node| queue.add(Key::cluster(node)));
+        });
+        let by_claim = self.pods_by_claim.clone();
+        let of_claims = Source::mapped(&self.claims, move |change, queue| users(&by_claim, &change.key, queue));
+        let by_claim = self.pods_by_claim.clone();
+        let of_volumes = Source::mapped(&self.volumes, move |change, queue| {
+            for volume in [&change.old, &change.new].into_iter().flatten() {
+                claim_of(volume).iter().for_each(|claim| users(&by_claim, claim, queue));
+            }
+        });
+        let (by_claim, volumes) = (self.pods_by_claim.clone(), self.volumes.clone());
+        let of_attachments = Source::mapped(&self.attachments, move |change, queue| {
+            for one in [&change.old, &change.new].into_iter().flatten() {
+                queue.add(Key::cluster(one.spec.node_name.as_str()));
+                // Who waits for it to go from another node.
+                let claim = volumes.get(None, plan::volume_of(one)).and_then(|volume| claim_of(&volume));
+                claim.iter().for_each(|claim| users(&by_claim, claim, queue));
+            }
+        });
+        let of_nodes = Source::mapped(&self.nodes, |change, queue| {
+            if change.old.as_deref().map(plan::facts) != change.new.as_deref().map(plan::facts) {
+                queue.add(change.key.clone());
+            }
+        });
+        let nodes = self.nodes.clone();
+        let of_drivers = Source::mapped(&self.drivers, move |_, queue| {
+            nodes.list().iter().for_each(|node| queue.add(Key::of(node.as_ref())));
+        });
+        vec![of_pods, of_claims, of_volumes, of_attachments, of_nodes, of_drivers]
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        let api: Api<VolumeAttachment> = Api::all(cx.client.clone());
+        let (wanted, node) = (self.wanted(&key.name), self.nodes.get(None, &key.name));
+        let existing = self.attachments_by_node.get(&key.name);
+        let elsewhere = wanted.iter().map(|one| (one.volume.clone(), self.elsewhere(&one.volume, &key.name))).collect();
+        let names =
+            existing.iter().filter_map(|one| Some((meta::name(one.as_ref()).to_owned(), self.unique_name(one)?))).collect();
+        let observed = Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, elsewhere, names };
+        for change in plan::changes(&observed) {
+            match change {
+                Change::Attach(one) => attach(&api, one, &key.name).await?,
+                Change::Detach(name) => detach(&api, &name).await?,
+            }
+        }
+        for one in &wanted {
+            self.tell(cx, one, plan::notice(&observed, one));
+        }
+        self.told
+            .lock()
+            .retain(|name, _| wanted.iter().any(|one| one.attachment == *name) || self.attachments.get(None, name).is_some());
+        Ok(Action::Done)
+    }
+}
+
+/// The nodes of the pods that have a claim.
+fn users(by_claim: &Index<Pod>, claim: &Key, queue: &crate::queue::Queue) {
+    let pods = by_claim.get(&claim.to_string());
+    pods.iter().map(|pod| pods::node(pod)).filter(|node| !node.is_empty()).for_each(|node| queue.add(Key::cluster(node)));
+}
+
+fn claim_of(volume: &PersistentVolume) -> Option<Key> {
+    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Key::namespaced(reference.namespace.as_deref()?, reference.name.as_deref()?))
+}
+
+async fn attach(api: &Api<VolumeAttachment>, wanted: &Wanted, node: &str) -> Result<(), Error> {
+    let attachment = VolumeAttachment {
+        metadata: ObjectMeta { name: Some(wanted.attachment.clone()), ..ObjectMeta::default() },
+        spec: VolumeAttachmentSpec {
+            attacher: wanted.driver.clone(),
+            node_name: node.to_owned(),
+            source: VolumeAttachmentSource { persistent_volume_name: Some(wanted.volume.clone()), ..Default::default() },
+        },
+        status: None,
+    };
+    match api.create(&PostParams::default(), &attachment).await {
+        // The cache does not show it yet, or the one before is on its way out: its end leads to the next look.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop).map_err(Error::from),
+    }
+}
+
+async fn detach(api: &Api<VolumeAttachment>, name: &str) -> Result<(), Error> {
+    match api.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop).map_err(Error::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::{World, object};
+
+    fn world() -> World {
+        let world = World::new();
+        let volume = |name: &str| {
+            json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+                "claimRef": {"namespace": "a", "name": name}, "csi": {"driver": "d", "volumeHandle": name}}})
+        };
+        let claim = |name: &str| {
+            json!({"metadata": {"namespace": "a", "name": name, "annotations": {volumes::BIND_COMPLETED: "yes"}},
+                "spec": {"volumeName": name}, "status": {"phase": "Bound"}})
+        };
+        for name in ["one", "two"] {
+            world.fake.put::<PersistentVolume>(&object(volume(name)));
+            world.fake.put::<PersistentVolumeClaim>(&object(claim(name)));
+        }
+        for name in ["m", "n"] {
+            world.fake.put::<Node>(&object(json!({"metadata": {"name": name}})));
+        }
+        world
+    }
+
+    fn pod(name: &str, node: &str, claim: &str) -> Pod {
+        let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
+        object(json!({"metadata": {"namespace": "a", "name": name, "uid": name},
+            "spec": {"containers": [], "nodeName": node, "volumes": volumes}, "status": {"phase": "Running"}}))
+    }
+
+    fn names(attachments: &[VolumeAttachment]) -> BTreeSet<String> {
+        attachments.iter().map(|one| format!("{} {} {}", one.spec.attacher, plan::volume_of(one), one.spec.node_name)).collect()
+    }
+
+    /// What a volume is attached to follows its pods, one node after the other, and not before a node has let go of it.
+    #[tokio::test]
+    async fn attachments_follow_pods() {
+        let world = world();
+        world.fake.put::<Pod>(&pod("first", "n", "one"));
+        world.start(&["persistentvolume-attach-detach"]);
+        let until = async |expected: &[&str]| {
+            let expected: BTreeSet<String> = expected.iter().map(|text| (*text).to_owned()).collect();
+            world.fake.until::<VolumeAttachment>(|all| names(all) == expected).await;
+        };
+        until(&["d one n"]).await;
+        let using = |used: Value| object::<Node>(json!({"metadata": {"name": "n"}, "status": {"volumesInUse": used}}));
+        world.fake.put::<Node>(&using(json!([csi::unique_name("d", "one")])));
+        // A volume of one writer waits for the other node; another volume does not.
+        world.fake.put::<Pod>(&pod("second", "m", "one"));
+        world.fake.put::<Pod>(&pod("third", "m", "two"));
+        until(&["d one n", "d two m"]).await;
+        let pods = Api::<Pod>::namespaced(world.fake.client(), "a");
+        pods.delete("first", &DeleteParams::default()).await.unwrap();
+        world.fake.put::<Node>(&using(json!([])));
+        until(&["d one m", "d two m"]).await;
+    }
+}

@@ -1,0 +1,293 @@
+//! Staging and publishing of volumes, and the way back (CSI specification, "Volume Lifecycle").
+//!
+//! A record is written before a driver is asked for something, and removed after it has been undone. Every call may be repeated.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use csi::Driver;
+use csi::messages::{
+    Capability, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
+};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
+use kube::Api;
+
+use super::policy::Policy;
+use super::records::{self, Record};
+use super::source::{Context as Pairs, SecretName, Source};
+use crate::context::Context;
+use crate::spec::Model;
+use crate::volumes::claims::give;
+use crate::volumes::tokens;
+
+/// Key of the tokens of the pod's service account, in the context or among the secrets.
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// How often an attachment is looked at before its pod is told that it waits, and how long is waited in between.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A volume that is shown to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Where.
+    pub target: PathBuf,
+    /// The driver wants to show it again from time to time.
+    pub republish: bool,
+    /// It may grow while it is used.
+    pub grows: bool,
+}
+
+/// What is known before the driver is asked.
+struct Plan {
+    driver: Driver,
+    policy: Policy,
+    abilities: BTreeSet<Capability>,
+    group: Option<u32>,
+}
+
+impl Plan {
+    fn can(&self, ability: Capability) -> bool {
+        self.abilities.contains(&ability)
+    }
+
+    fn capability(&self, source: &Source) -> csi::messages::VolumeCapability {
+        let group = self.group.filter(|_| self.can(Capability::VolumeMountGroup));
+        source.capability(self.can(Capability::SingleNodeMultiWriter), group)
+    }
+}
+
+/// Stages and publishes a volume for a pod. Idempotent.
+pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, String> {
+    if source.block {
+        return Err("volumes of mode Block are not supported by this kubelet".to_owned());
+    }
+    let security = model.spec().security_context.as_ref();
+    let group = security.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    let driver = cx.drivers.find(&source.driver)?;
+    let policy = policy(cx, &source.driver).await?;
+    source.refused_by(&policy)?;
+    let context = attachment(cx, source, &policy).await?;
+    let abilities = driver.capabilities().await.map_err(|error| error.to_string())?;
+    let plan = Plan { driver, policy, abilities, group };
+    let pod_dir = cx.pod_dir(model.uid());
+    let (target, staging) = (records::target(&pod_dir, &source.name), staging(cx, source, &plan));
+    let record = Record {
+        driver_name: source.driver.clone(),
+        volume_handle: source.handle.clone(),
+        spec_name: source.name.clone(),
+        volume_lifecycle_mode: if source.ephemeral { "Ephemeral" } else { "Persistent" }.to_owned(),
+        staging: staging.clone().unwrap_or_default(),
+    };
+    let _one = cx.drivers.lock(lock_path(cx, source)).await;
+    // The pod's record is there while the volume is staged: nobody takes the stage away meanwhile.
+    write(target.clone(), record.clone()).await?;
+    if let Some(staging) = &staging {
+        stage(cx, source, &plan, staging, &record, &context).await?;
+    }
+    publish(cx, model, source, &plan, &target, staging.as_deref(), context).await?;
+    cx.node_changed.notify_one();
+    let by_us = plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
+    if let Some(group) = group.filter(|_| by_us && !source.read_only) {
+        let always = security.and_then(|context| context.fs_group_change_policy.as_deref()) != Some("OnRootMismatch");
+        let root = target.clone();
+        blocking(move || give(&root, group, always)).await?;
+    }
+    let grows = !source.ephemeral && plan.can(Capability::ExpandVolume);
+    Ok(Mounted { target, republish: plan.policy.republish, grows })
+}
+
+/// The directory that stands for the volume among those that wait for each other.
+fn lock_path(cx: &Context, source: &Source) -> PathBuf {
+    records::staging(&cx.options.data_dir, &source.driver, &source.handle)
+}
+
+fn staging(cx: &Context, source: &Source, plan: &Plan) -> Option<PathBuf> {
+    (!source.ephemeral && plan.can(Capability::StageUnstageVolume)).then(|| lock_path(cx, source))
+}
+
+/// What a driver's object asks for.
+async fn policy(cx: &Context, driver: &str) -> Result<Policy, String> {
+    let drivers = Api::<CSIDriver>::all(cx.options.client.clone());
+    let object = drivers.get_opt(driver).await.map_err(|error| client::why(&error))?;
+    Ok(Policy::of(object.as_ref()))
+}
+
+/// What came of the attachment to this node, empty when none is needed. It takes a few seconds, and a node may not watch it.
+async fn attachment(cx: &Context, source: &Source, policy: &Policy) -> Result<Pairs, String> {
+    if source.ephemeral || !policy.attach {
+        return Ok(Pairs::new());
+    }
+    let mut looks = 0;
+    loop {
+        match attached(cx, source).await {
+            Err(_) if looks < LOOKS => looks += 1,
+            other => return other,
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn attached(cx: &Context, source: &Source) -> Result<Pairs, String> {
+    let name = pods::csi::attachment_name(&source.driver, &source.handle, &cx.options.node_name);
+    let attachments = Api::<VolumeAttachment>::all(cx.options.client.clone());
+    let found = attachments.get_opt(&name).await.map_err(|error| client::why(&error))?;
+    let waiting = |why: &str| format!("volume attachment is being waited for: {name}{why}");
+    let Some(found) = found else { return Err(waiting(" does not exist yet")) };
+    if found.metadata.deletion_timestamp.is_some() {
+        return Err(waiting(" is being deleted"));
+    }
+    match found.status {
+        Some(status) if status.attached => Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect()),
+        Some(status) => {
+            let why = status.attach_error.and_then(|error| error.message).map(|message| format!(": {message}"));
+            Err(waiting(&why.unwrap_or_default()))
+        }
+        None => Err(waiting("")),
+    }
+}
+
+async fn stage(
+    cx: &Context,
+    source: &Source,
+    plan: &Plan,
+    staging: &Path,
+    record: &Record,
+    context: &Pairs,
+) -> Result<(), String> {
+    let request = NodeStageVolumeRequest {
+        volume_id: source.handle.clone(),
+        publish_context: context.clone(),
+        staging_target_path: staging.display().to_string(),
+        volume_capability: Some(plan.capability(source)),
+        secrets: secrets(cx, source.stage_secret.as_ref()).await?,
+        volume_context: source.attributes.clone(),
+    };
+    write(staging.to_owned(), record.clone()).await?;
+    let path = staging.to_owned();
+    blocking(move || std::fs::create_dir_all(path)).await?;
+    plan.driver.stage(&request).await.map_err(|error| format!("MountVolume.MountDevice failed: {error}"))
+}
+
+async fn publish(
+    cx: &Context,
+    model: &Model,
+    source: &Source,
+    plan: &Plan,
+    target: &Path,
+    staging: Option<&Path>,
+    publish_context: Pairs,
+) -> Result<(), String> {
+    let mut volume_context = source.context(model, &plan.policy);
+    let mut secrets = secrets(cx, source.publish_secret.as_ref()).await?;
+    if !plan.policy.tokens.is_empty() {
+        let all = tokens::for_driver(&cx.options.client, model, &plan.policy.tokens).await?;
+        let place = if plan.policy.tokens_are_secret { &mut secrets } else { &mut volume_context };
+        place.insert(TOKENS.to_owned(), all);
+    }
+    let request = NodePublishVolumeRequest {
+        volume_id: source.handle.clone(),
+        publish_context,
+        staging_target_path: staging.map(|path| path.display().to_string()).unwrap_or_default(),
+        target_path: target.display().to_string(),
+        volume_capability: Some(plan.capability(source)),
+        readonly: source.read_only,
+        secrets,
+        volume_context,
+    };
+    plan.driver.publish(&request).await.map_err(|error| error.to_string())
+}
+
+/// The contents of a Secret, none when no name is given.
+pub(super) async fn secrets(cx: &Context, name: Option<&SecretName>) -> Result<Pairs, String> {
+    let Some(SecretName { namespace, name }) = name else { return Ok(Pairs::new()) };
+    let api = Api::<Secret>::namespaced(cx.options.client.clone(), namespace);
+    let failed = |why: &str| format!("failed to get secret {namespace}/{name}: {why}");
+    let secret = api.get(name).await.map_err(|error| failed(&client::why(&error)))?;
+    let texts =
+        secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned()));
+    Ok(texts.collect())
+}
+
+/// Takes the volumes of drivers from a pod, and their stages where no other pod has them. Idempotent.
+pub async fn tear_down(cx: &Context, pod_dir: &Path) -> Result<(), String> {
+    let directory = pod_dir.to_owned();
+    let all = blocking(move || records::list(&directory)).await?;
+    for (target, record) in all {
+        let failed = |error: String| format!("UnmountVolume.TearDown failed for volume {:?} : {error}", record.spec_name);
+        take_away(cx, target, &record).await.map_err(failed)?;
+        cx.node_changed.notify_one();
+    }
+    let directory = records::of_pod(pod_dir);
+    blocking(move || match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
+    .await
+}
+
+async fn take_away(cx: &Context, target: PathBuf, record: &Record) -> Result<(), String> {
+    if record.driver_name.is_empty() {
+        return blocking(move || records::remove(&target)).await;
+    }
+    let driver = cx.drivers.find(&record.driver_name)?;
+    let staging = records::staging(&cx.options.data_dir, &record.driver_name, &record.volume_handle);
+    let _one = cx.drivers.lock(staging).await;
+    let request =
+        NodeUnpublishVolumeRequest { volume_id: record.volume_handle.clone(), target_path: target.display().to_string() };
+    driver.unpublish(&request).await.map_err(|error| error.to_string())?;
+    if !record.staging.as_os_str().is_empty() {
+        unstage(cx, &driver, &record.staging, record, Some(&target)).await?;
+    }
+    blocking(move || records::remove(&target)).await
+}
+
+/// Takes a stage away unless a pod has the volume, other than at the path that is given up. The caller holds the volume's lock.
+async fn unstage(cx: &Context, driver: &Driver, staging: &Path, record: &Record, given_up: Option<&Path>) -> Result<(), String> {
+    let data_dir = cx.options.data_dir.clone();
+    let users = blocking(move || records::of_all_pods(&data_dir)).await?;
+    let same = |other: &Record| (&other.driver_name, &other.volume_handle) == (&record.driver_name, &record.volume_handle);
+    if users.iter().any(|(path, other)| same(other) && Some(path.as_path()) != given_up) {
+        return Ok(());
+    }
+    let request =
+        NodeUnstageVolumeRequest { volume_id: record.volume_handle.clone(), staging_target_path: staging.display().to_string() };
+    driver.unstage(&request).await.map_err(|error| format!("UnmountDevice failed: {error}"))?;
+    let path = staging.to_owned();
+    blocking(move || records::remove(&path)).await
+}
+
+/// Takes away the stages of a driver that no pod has: a process before was killed between the two steps.
+pub async fn unstage_unused(cx: &Context, name: &str) -> Result<(), String> {
+    let (data_dir, driver) = (cx.options.data_dir.clone(), cx.drivers.find(name)?);
+    let of_driver = name.to_owned();
+    for (staging, record) in blocking(move || records::staged(&data_dir, &of_driver)).await? {
+        let _one = cx.drivers.lock(staging.clone()).await;
+        if record.driver_name.is_empty() {
+            blocking(move || records::remove(&staging)).await?;
+        } else {
+            unstage(cx, &driver, &staging, &record, None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The volumes that this node uses, for its status: who attaches volumes leaves them alone.
+pub fn in_use(data_dir: &Path) -> Vec<String> {
+    let all = records::of_all_pods(data_dir).unwrap_or_default();
+    let persistent = all.iter().filter(|(_, record)| record.volume_lifecycle_mode == "Persistent");
+    let names: BTreeSet<String> =
+        persistent.map(|(_, record)| pods::csi::unique_name(&record.driver_name, &record.volume_handle)).collect();
+    names.into_iter().collect()
+}
+
+async fn write(path: PathBuf, record: Record) -> Result<(), String> {
+    blocking(move || records::write(&path, &record)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    done.map_err(|error| error.to_string())
+}

@@ -1,0 +1,157 @@
+//! What was begun with a driver, on disk before it is begun: after a crash it is known what is to be undone. Names and fields are upstream's.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::DIRECTORY;
+
+const FILE: &str = "vol_data.json";
+
+/// A volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Record {
+    /// Its driver.
+    pub driver_name: String,
+    /// How the driver calls it.
+    pub volume_handle: String,
+    /// The name of its PersistentVolume, or of the pod's volume when it has none.
+    #[serde(rename = "specVolID")]
+    pub spec_name: String,
+    /// `Persistent`, or `Ephemeral`: it comes and goes with the pod.
+    pub volume_lifecycle_mode: String,
+    /// Where it was staged; empty when it was not.
+    pub staging: PathBuf,
+}
+
+/// Where the volumes of drivers are in a pod's directory, each in one of its own.
+pub fn of_pod(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("volumes").join(DIRECTORY)
+}
+
+/// The path that a driver shows a volume at; beside it is its record.
+pub fn target(pod_dir: &Path, name: &str) -> PathBuf {
+    of_pod(pod_dir).join(name).join("mount")
+}
+
+/// Where volumes are staged, below the kubelet's directory.
+fn stages(data_dir: &Path) -> PathBuf {
+    data_dir.join("plugins/kubernetes.io/csi")
+}
+
+/// The path that a driver stages a volume at; beside it is its record.
+pub fn staging(data_dir: &Path, driver: &str, handle: &str) -> PathBuf {
+    stages(data_dir).join(driver).join(pods::csi::digest(handle)).join("globalmount")
+}
+
+/// Writes the record beside `path`, whose parent directory is made. Blocking.
+pub fn write(path: &Path, record: &Record) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    fs::create_dir_all(directory)?;
+    let (next, place) = (directory.join(".vol_data.json"), directory.join(FILE));
+    let mut file = File::create(&next)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    fs::rename(&next, &place)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Removes a path that its driver has let go of, the record beside it, and their directory. What the driver has left there is kept, and the
+/// error says so. Blocking.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    for result in [removed, fs::remove_file(directory.join(FILE)), fs::remove_dir(directory)] {
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The volumes of a pod with the paths that they are shown at. Blocking.
+pub fn list(pod_dir: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
+    read_all(&of_pod(pod_dir), "mount")
+}
+
+/// The volumes of one driver that are staged, with their paths. Blocking.
+pub fn staged(data_dir: &Path, driver: &str) -> io::Result<Vec<(PathBuf, Record)>> {
+    read_all(&stages(data_dir).join(driver), "globalmount")
+}
+
+/// All volumes that pods of the node have. Blocking.
+pub fn of_all_pods(data_dir: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
+    let mut all = Vec::new();
+    for pod in directories(&data_dir.join("pods"))? {
+        all.extend(list(&pod)?);
+    }
+    Ok(all)
+}
+
+fn directories(path: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| entry.map(|entry| entry.path())).collect(),
+    }
+}
+
+fn read_all(parent: &Path, name: &str) -> io::Result<Vec<(PathBuf, Record)>> {
+    let mut found = Vec::new();
+    for directory in directories(parent)? {
+        let path = directory.join(name);
+        match fs::read(directory.join(FILE)) {
+            Ok(bytes) => found.push((path, serde_json::from_slice(&bytes)?)),
+            // Nothing was begun: the record comes first, and goes last.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => found.push((path, Record::default())),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str) -> Record {
+        Record { driver_name: "d".to_owned(), volume_handle: "h".to_owned(), spec_name: name.to_owned(), ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_written_is_found_and_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let pod_dir = directory.path().join("pods/u");
+        let path = target(&pod_dir, "pv");
+        assert_eq!(list(&pod_dir).unwrap(), []);
+        write(&path, &record("pv")).unwrap();
+        assert_eq!(list(&pod_dir).unwrap(), [(path.clone(), record("pv"))]);
+        assert_eq!(of_all_pods(directory.path()).unwrap().len(), 1);
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("data"), "").unwrap();
+        assert!(remove(&path).is_err(), "data of a volume is never removed");
+        assert_eq!(list(&pod_dir).unwrap().len(), 1);
+        fs::remove_file(path.join("data")).unwrap();
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(list(&pod_dir).unwrap(), []);
+    }
+
+    #[test]
+    fn stages_of_a_driver() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = staging(directory.path(), "d", "h");
+        write(&path, &record("")).unwrap();
+        assert_eq!(staged(directory.path(), "d").unwrap(), [(path, record(""))]);
+        assert_eq!(staged(directory.path(), "other").unwrap(), []);
+    }
+}
