@@ -42,6 +42,8 @@ var operations = map[string]func(*Case) (any, error){
 	"fields":    fieldSelector,
 	"quantity":  quantity,
 	"yaml":      yamlDocument,
+	"rule":      customRule,
+	"schema":    customResource,
 }
 
 func answer(line []byte) (result Answer) {

@@ -12,7 +12,13 @@ use crate::debian::Sid;
 use crate::tools;
 
 /// What the programs import; the rest follows.
-const PACKAGES: &[&str] = &["golang-go", "golang-k8s-client-go-dev", "golang-k8s-sigs-structured-merge-diff-v6-dev"];
+const PACKAGES: &[&str] = &[
+    "golang-go",
+    "golang-k8s-apiextensions-apiserver-dev",
+    "golang-k8s-apiserver-dev",
+    "golang-k8s-client-go-dev",
+    "golang-k8s-sigs-structured-merge-diff-v6-dev",
+];
 
 /// Builds the program whose sources lie in a directory of the workspace.
 pub fn build(name: &str, sources: &str) -> Result<PathBuf> {

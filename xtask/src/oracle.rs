@@ -19,8 +19,12 @@ pub struct Options {
 /// Builds the oracle and asks it.
 pub fn run(options: &Options) -> Result<()> {
     let program = golang::build("oracle", "oracle")?;
-    let mut compare = tools::cargo();
-    compare.args(["run", "--quiet", "--package", "apimachinery", "--example", "oracle", "--"]);
-    compare.arg(program).args([options.cases.to_string(), options.seed.to_string()]);
-    tools::run(&mut compare)
+    // Both are asked before either fails: one says nothing of the other.
+    let ask = |package: &str| {
+        let mut compare = tools::cargo();
+        compare.args(["run", "--quiet", "--package", package, "--example", "oracle", "--"]);
+        tools::run(compare.arg(&program).args([options.cases.to_string(), options.seed.to_string()]))
+    };
+    let asked = ["apimachinery", "structural"].map(ask);
+    asked.into_iter().collect()
 }

@@ -34,6 +34,7 @@ use crate::authz::{Authorizer, EscalationCheck};
 use crate::remote::Remotes;
 pub(crate) use configuration::Configuration;
 pub(crate) use configuration::Error;
+pub(crate) use policies::status as policy_status;
 
 /// The list of plugins. Order matters: mutation happens in it.
 pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, remotes: &Arc<Remotes>) -> Vec<Box<dyn Admission>> {

@@ -22,7 +22,7 @@ use registry::{Annotations, Registry, User};
 
 pub use keys::TokenKeys;
 
-use crate::metrics::identity as metrics;
+use crate::metrics::{identity as metrics, reload};
 use crate::remote::{KubeconfigError, Remotes};
 
 /// The group of everybody who has proved an identity.
@@ -170,7 +170,9 @@ impl Authenticator {
         let Some(path) = &self.options.file else { return Ok(()) };
         let mut file = directory::File::new(path, self.text.clone())?;
         loop {
-            match parse(path, &file.changed().await?, &self.keys) {
+            let parsed = parse(path, &file.changed().await?, &self.keys);
+            reload::reloaded(reload::File::Authentication, parsed.is_ok());
+            match parsed {
                 Ok(configuration) => {
                     self.configured.store(Arc::new(configured(configuration, &self.options, &self.remotes)));
                     tracing::info!(path = %path.display(), "the authentication configuration has changed and is in force");

@@ -13,10 +13,12 @@ mod rules;
 mod tables;
 mod webhook;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apimachinery::{GroupResource, Status};
+use arc_swap::ArcSwap;
+use base::directory;
 use parking_lot::RwLock;
 use registry::{Registry, User};
 
@@ -29,6 +31,7 @@ pub(crate) use reconcile::start;
 pub use rules::Rule;
 
 use crate::authn::MASTERS;
+use crate::metrics::reload::{self, File};
 use crate::remote::{KubeconfigError, Remotes};
 use configuration::{Mode, Options};
 use webhook::{Opinion, Webhook};
@@ -58,6 +61,9 @@ pub enum Error {
     /// A webhook is not named as it must be.
     #[error(transparent)]
     Webhook(#[from] KubeconfigError),
+    /// The changed file has other authorizers than webhooks that were not there before, or has them no more.
+    #[error("{}: Node and RBAC authorizers can be neither added nor removed while the server runs", .0.display())]
+    Modes(PathBuf),
 }
 
 /// A request as authorization sees it.
@@ -142,34 +148,54 @@ enum Step {
 /// The authorizers, in their order. Members of `system:masters` are asked nothing.
 pub struct Authorizer {
     index: RwLock<Arc<Index>>,
-    steps: Vec<Step>,
+    steps: ArcSwap<Vec<Step>>,
+    /// The file, and what it was at the start.
+    file: Option<(PathBuf, String)>,
 }
 
 impl Default for Authorizer {
     fn default() -> Self {
-        Self { index: RwLock::new(Arc::new(Index::default())), steps: vec![Step::Node, Step::Rbac] }
+        Self::of(vec![Step::Node, Step::Rbac], None)
     }
 }
 
 impl Authorizer {
     /// Those that are configured.
     pub(crate) fn new(options: &Options, remotes: &Remotes) -> Result<Self, Error> {
-        let modes = match &options.file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
-                configuration::parse(&text).map_err(|source| Error::File { path: path.clone(), source })?
+        let Some(path) = &options.file else {
+            return Ok(Self::of(steps(options.modes().map_err(Error::Flags)?, remotes)?, None));
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        Ok(Self::of(read(path, &text, remotes)?, Some((path.clone(), text))))
+    }
+
+    fn of(steps: Vec<Step>, file: Option<(PathBuf, String)>) -> Self {
+        Self { index: RwLock::new(Arc::new(Index::default())), steps: ArcSwap::from_pointee(steps), file }
+    }
+
+    /// Takes in the file whenever it changes.
+    pub(crate) async fn follow(&self, remotes: &Remotes) -> Result<(), std::io::Error> {
+        let Some((path, text)) = &self.file else { return Ok(()) };
+        let mut file = directory::File::new(path, text.clone())?;
+        loop {
+            let changed = self.changed(path, &file.changed().await?, remotes);
+            reload::reloaded(File::Authorization, changed.is_ok());
+            match changed {
+                Ok(()) => tracing::info!(path = %path.display(), "the authorization configuration has changed and is in force"),
+                Err(error) => {
+                    tracing::error!(%error, "the changed authorization configuration is not used; the one before stays in force");
+                }
             }
-            None => options.modes().map_err(Error::Flags)?,
-        };
-        let step = |mode| -> Result<Step, Error> {
-            Ok(match mode {
-                Mode::Node => Step::Node,
-                Mode::Rbac => Step::Rbac,
-                Mode::Webhook(options) => Step::Webhook(Box::new(Webhook::new(*options, remotes)?)),
-            })
-        };
-        let steps = modes.into_iter().map(step);
-        Ok(Self { steps: steps.collect::<Result<_, Error>>()?, ..Self::default() })
+        }
+    }
+
+    fn changed(&self, path: &Path, text: &str, remotes: &Remotes) -> Result<(), Error> {
+        let next = read(path, text, remotes)?;
+        if own(&next) != own(&self.steps.load()) {
+            return Err(Error::Modes(path.to_owned()));
+        }
+        self.steps.store(Arc::new(next));
+        Ok(())
     }
 
     /// The rules as they are now.
@@ -192,7 +218,8 @@ impl Authorizer {
             return Ok(());
         }
         let mut reasons = Vec::new();
-        for step in &self.steps {
+        let steps = self.steps.load_full();
+        for step in steps.iter() {
             let opinion = match step {
                 Step::Node => match node::decide(registry, attributes).await {
                     node::Decision::Allow => Opinion::Allow,
@@ -218,5 +245,53 @@ impl Authorizer {
         }
         let missing = index.missing(attributes.user, if attributes.is_resource { attributes.namespace } else { "" });
         Opinion::None(if missing.is_empty() { String::new() } else { format!("RBAC: {}", missing.join(", ")) })
+    }
+}
+
+/// The authorizers of a file.
+fn read(path: &Path, text: &str, remotes: &Remotes) -> Result<Vec<Step>, Error> {
+    let modes = configuration::parse(text).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    steps(modes, remotes)
+}
+
+fn steps(modes: Vec<Mode>, remotes: &Remotes) -> Result<Vec<Step>, Error> {
+    let step = |mode| -> Result<Step, Error> {
+        Ok(match mode {
+            Mode::Node => Step::Node,
+            Mode::Rbac => Step::Rbac,
+            Mode::Webhook(options) => Step::Webhook(Box::new(Webhook::new(*options, remotes)?)),
+        })
+    };
+    modes.into_iter().map(step).collect()
+}
+
+/// Whether there are the authorizers Node and RBAC.
+fn own(steps: &[Step]) -> [bool; 2] {
+    [steps.iter().any(|step| matches!(step, Step::Node)), steps.iter().any(|step| matches!(step, Step::Rbac))]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Kubernetes' documentation, "Configuring the API Server using an authorization config file": a reload must not add or remove Node or RBAC
+    /// authorizers; they can be reordered.
+    #[test]
+    fn a_changed_file_keeps_node_and_rbac() {
+        let file = |authorizers: &str| {
+            format!("{{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration, authorizers: [{authorizers}]}}")
+        };
+        let (node, rbac) = ("{type: Node, name: node}", "{type: RBAC, name: rbac}");
+        let path = Path::new("/a");
+        let (tasks, _failures) = base::tasks::Tasks::root();
+        let remotes = Remotes::new(tasks, Arc::default());
+        let authorizer = Authorizer::of(read(path, &file(&format!("{node}, {rbac}")), &remotes).unwrap(), None);
+        let change =
+            |authorizers: &str| authorizer.changed(path, &file(authorizers), &remotes).map_err(|error| error.to_string());
+        assert!(change(&format!("{rbac}, {node}")).is_ok() && matches!(authorizer.steps.load()[0], Step::Rbac));
+        assert!(change(rbac).unwrap_err().contains("neither added nor removed"));
+        assert!(change("{type: ABAC, name: a}").unwrap_err().contains("authorizers[0].type"));
+        assert!(matches!(authorizer.steps.load()[..], [Step::Rbac, Step::Node]), "what was in force stays");
     }
 }

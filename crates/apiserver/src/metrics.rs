@@ -13,6 +13,7 @@ pub(crate) mod admission;
 pub(crate) mod fairness;
 pub(crate) mod identity;
 pub(crate) mod load;
+pub(crate) mod reload;
 pub(crate) mod storage;
 
 use std::collections::HashMap;

@@ -67,6 +67,8 @@ pub struct Core {
     /// The definitions of custom resources, and the revision up to which they are in force.
     definitions: (Definitions, u64),
     servers: Arc<Servers>,
+    /// For webhooks.
+    remotes: Arc<Remotes>,
 }
 
 /// The API server, ready to run.
@@ -119,7 +121,7 @@ impl Core {
         let audit = options.audit.as_ref().map(|options| audit(options, &registry, &remotes, tasks)).transpose()?;
         let servers = Arc::new(Servers::new(remotes.clone(), &options.pki)?);
         let api = Api(Arc::new(Inner {
-            authenticator: Authenticator::new(registry.clone(), keys.clone(), remotes, options.authentication.clone())?,
+            authenticator: Authenticator::new(registry.clone(), keys.clone(), remotes.clone(), options.authentication.clone())?,
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(authority)?,
@@ -137,7 +139,7 @@ impl Core {
             registry,
         }));
         let service_cidrs = options.registry.service_cidrs.clone();
-        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, definitions, servers })
+        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, definitions, servers, remotes })
     }
 
     /// The API, for components of this process.
@@ -164,6 +166,9 @@ impl Core {
         let synced = self.readiness.gate("poststarthook/crd-informer-synced");
         let definitions = definitions.run(revision, tasks.clone(), synced);
         tasks.spawn_until_cancelled("custom resource definitions", OnFailure::Shutdown, definitions);
+        let told = self.readiness.gate("start-validating-admission-policy-status-controller");
+        let policies = admission::policy_status::run(registry.clone(), told);
+        tasks.spawn_until_cancelled("policy status", OnFailure::Log, policies);
     }
 }
 
@@ -201,12 +206,16 @@ impl Service {
         let gate = readiness.gate("shutdown");
         let api = self.core.api.clone();
         let inner = api.0.clone();
+        let remotes = self.core.remotes.clone();
         self.core.start(&tasks);
         let available = readiness.gate("poststarthook/apiservice-status-remote-available-controller");
         tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, self.aggregation.run(available));
         let configured = inner.clone();
         let follow = async move { configured.authenticator.follow().await };
         tasks.spawn_until_cancelled("authentication configuration", OnFailure::Log, follow);
+        let configured = inner.clone();
+        let follow = async move { configured.authorizer.follow(&remotes).await };
+        tasks.spawn_until_cancelled("authorization configuration", OnFailure::Log, follow);
         gate.ready();
         let Ok(()) = server::serve(self.listener, self.config, self.verifier, api, tasks.clone()).await;
         gate.not_ready("process is shutting down");

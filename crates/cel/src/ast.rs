@@ -3,9 +3,17 @@
 use crate::functions::Function;
 use crate::value::Value;
 
-/// An expression.
+/// An expression, and where it stands in the text.
 #[derive(Debug)]
-pub(crate) enum Expr {
+pub(crate) struct Expr {
+    /// Of an operator or a call its sign or bracket, as upstream reports it.
+    pub(crate) at: u32,
+    pub(crate) node: Node,
+}
+
+/// What an expression is.
+#[derive(Debug)]
+pub(crate) enum Node {
     Literal(Value<'static>),
     Variable(String),
     /// `a.b`; `a.?b` when `optional`.
@@ -29,6 +37,8 @@ pub(crate) enum Expr {
     Call {
         function: &'static Function,
         arguments: Vec<Expr>,
+        /// The first argument is its target.
+        method: bool,
     },
     Unary(Unary, Box<Expr>),
     Binary(Binary, Box<Expr>, Box<Expr>),
@@ -100,8 +110,8 @@ pub(crate) enum Each {
 impl Expr {
     /// The fields that are selected of a variable, such as `a` in `variables.a`.
     pub(crate) fn members<'e>(&'e self, of: &str, found: &mut Vec<&'e str>) {
-        if let Self::Select { operand, field, .. } | Self::Has { operand, field } = self
-            && matches!(&**operand, Self::Variable(name) if name == of)
+        if let Node::Select { operand, field, .. } | Node::Has { operand, field } = &self.node
+            && matches!(&operand.node, Node::Variable(name) if name == of)
         {
             found.push(field);
         }
@@ -110,38 +120,38 @@ impl Expr {
 
     /// The expressions that it is made of.
     pub(crate) fn parts(&self) -> Vec<&Self> {
-        match self {
-            Self::Literal(_) | Self::Variable(_) => Vec::new(),
-            Self::Select { operand, .. } | Self::Has { operand, .. } | Self::Unary(_, operand) => vec![operand],
-            Self::Index { operand: a, index: b, .. } | Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => vec![a, b],
-            Self::Call { arguments, .. } => arguments.iter().collect(),
-            Self::If(parts) => parts.iter().collect(),
-            Self::List(items) => items.iter().map(|(item, _)| item).collect(),
-            Self::Map(entries) => entries.iter().flat_map(|(key, value, _)| [key, value]).collect(),
-            Self::Object { fields, .. } => fields.iter().map(|(_, value, _)| value).collect(),
-            Self::Each { range, body, .. } => std::iter::once(&**range).chain(body).collect(),
-            Self::Bind { value: first, body, .. } | Self::OptionalMap { operand: first, body, .. } => vec![first, body],
+        match &self.node {
+            Node::Literal(_) | Node::Variable(_) => Vec::new(),
+            Node::Select { operand, .. } | Node::Has { operand, .. } | Node::Unary(_, operand) => vec![operand],
+            Node::Index { operand: a, index: b, .. } | Node::Binary(_, a, b) | Node::And(a, b) | Node::Or(a, b) => vec![a, b],
+            Node::Call { arguments, .. } => arguments.iter().collect(),
+            Node::If(parts) => parts.iter().collect(),
+            Node::List(items) => items.iter().map(|(item, _)| item).collect(),
+            Node::Map(entries) => entries.iter().flat_map(|(key, value, _)| [key, value]).collect(),
+            Node::Object { fields, .. } => fields.iter().map(|(_, value, _)| value).collect(),
+            Node::Each { range, body, .. } => std::iter::once(&**range).chain(body).collect(),
+            Node::Bind { value: first, body, .. } | Node::OptionalMap { operand: first, body, .. } => vec![first, body],
         }
     }
 
     /// Whether it uses a variable.
     pub(crate) fn uses(&self, name: &str) -> bool {
-        match self {
-            Self::Literal(_) => false,
-            Self::Object { fields, .. } => fields.iter().any(|(_, value, _)| value.uses(name)),
-            Self::Variable(variable) => variable == name,
-            Self::Select { operand, .. } | Self::Has { operand, .. } | Self::Unary(_, operand) => operand.uses(name),
-            Self::Index { operand: a, index: b, .. } | Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => {
+        match &self.node {
+            Node::Literal(_) => false,
+            Node::Object { fields, .. } => fields.iter().any(|(_, value, _)| value.uses(name)),
+            Node::Variable(variable) => variable == name,
+            Node::Select { operand, .. } | Node::Has { operand, .. } | Node::Unary(_, operand) => operand.uses(name),
+            Node::Index { operand: a, index: b, .. } | Node::Binary(_, a, b) | Node::And(a, b) | Node::Or(a, b) => {
                 a.uses(name) || b.uses(name)
             }
-            Self::Call { arguments, .. } => arguments.iter().any(|one| one.uses(name)),
-            Self::If(parts) => parts.iter().any(|one| one.uses(name)),
-            Self::List(items) => items.iter().any(|(one, _)| one.uses(name)),
-            Self::Map(entries) => entries.iter().any(|(key, value, _)| key.uses(name) || value.uses(name)),
-            Self::Each { range, variable, body, .. } => {
+            Node::Call { arguments, .. } => arguments.iter().any(|one| one.uses(name)),
+            Node::If(parts) => parts.iter().any(|one| one.uses(name)),
+            Node::List(items) => items.iter().any(|(one, _)| one.uses(name)),
+            Node::Map(entries) => entries.iter().any(|(key, value, _)| key.uses(name) || value.uses(name)),
+            Node::Each { range, variable, body, .. } => {
                 range.uses(name) || variable != name && body.iter().any(|one| one.uses(name))
             }
-            Self::Bind { variable, value: first, body } | Self::OptionalMap { operand: first, variable, body, .. } => {
+            Node::Bind { variable, value: first, body } | Node::OptionalMap { operand: first, variable, body, .. } => {
                 first.uses(name) || variable != name && body.uses(name)
             }
         }

@@ -1,25 +1,52 @@
 //! What can be wrong with an expression, before and while it runs.
 
-/// Why an expression cannot be compiled.
+/// Something wrong with the text of an expression.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Issue {
+    /// Where, in bytes.
+    pub(crate) at: usize,
+    pub(crate) message: String,
+}
+
+impl Issue {
+    pub(crate) fn new(at: usize, message: impl Into<String>) -> Self {
+        Self { at, message: message.into() }
+    }
+}
+
+/// Why an expression cannot be compiled: what is wrong with it and where, in the form of cel-go.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-pub enum CompileError {
-    /// It is no expression.
-    #[error("Syntax error: {message} at position {at}")]
-    Syntax {
-        /// Where, in bytes.
-        at: usize,
-        /// What.
-        message: String,
-    },
-    /// A variable that is not declared.
-    #[error("undeclared reference to '{0}' (in container '')")]
-    Undeclared(String),
-    /// A function that is not there, or does not take so many arguments.
-    #[error("found no matching overload for '{0}' applied to {1} arguments")]
-    NoFunction(String, usize),
-    /// More than anybody writes.
-    #[error("the expression is too large or nests too deep")]
-    TooLarge,
+#[error("{text}")]
+pub struct CompileError {
+    text: String,
+}
+
+impl CompileError {
+    pub(crate) fn new(source: &str, mut issues: Vec<Issue>) -> Self {
+        issues.sort();
+        issues.dedup();
+        let texts: Vec<String> = issues.iter().map(|issue| shown(source, issue)).collect();
+        Self { text: texts.join("\n") }
+    }
+}
+
+/// The message, and below it the line with a mark at the place.
+fn shown(source: &str, issue: &Issue) -> String {
+    let before = source.get(..issue.at).unwrap_or(source);
+    let (line, start) = (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |at| at + 1));
+    let column = before[start..].chars().count();
+    let text = source[start..].split('\n').next().unwrap_or_default().replace('\t', " ");
+    let wide = |c: char| c.len_utf8() > 1;
+    let mut mark = String::new();
+    let mut chars = text.chars();
+    for c in chars.by_ref().take(column) {
+        mark.push(if wide(c) { '\u{ff0e}' } else { '.' });
+        if wide(c) {
+            break;
+        }
+    }
+    mark.push(if chars.next().is_some_and(wide) { '\u{ff3e}' } else { '^' });
+    format!("ERROR: <input>:{line}:{}: {}\n | {text}\n | {mark}", column + 1, issue.message)
 }
 
 /// Why an expression has no value.

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::ast::{Binary, Each, Expr, Unary};
+use crate::ast::{Binary, Each, Expr, Node, Unary};
 use crate::authorization::Authorize;
 use crate::definitions::Definitions;
 use crate::error::Error;
@@ -60,22 +60,22 @@ struct Scope<'a, 'b> {
 
 impl<'a> Scope<'a, '_> {
     fn value(&mut self, expr: &'a Expr) -> Result<Value<'a>, Error> {
-        match expr {
-            Expr::Literal(value) => Ok(value.clone()),
-            Expr::Variable(name) => {
+        match &expr.node {
+            Node::Literal(value) => Ok(value.clone()),
+            Node::Variable(name) => {
                 self.budget.spend(1)?;
                 let found = self.variables.iter().rev().find(|(known, _)| known == name);
                 found.map(|(_, value)| value.clone()).ok_or_else(|| Error::Other(format!("no such attribute: {name}")))
             }
-            Expr::Select { operand, field, optional: false } if self.defines(operand) => {
+            Node::Select { operand, field, optional: false } if self.defines(operand) => {
                 self.budget.spend(1)?;
                 self.defined(field)
             }
-            Expr::Has { operand, field } if self.defines(operand) => {
+            Node::Has { operand, field } if self.defines(operand) => {
                 self.budget.spend(1)?;
                 Ok(Value::Bool(self.definitions.as_ref().is_some_and(|definitions| definitions.position(field).is_some())))
             }
-            Expr::Select { operand, field, optional } => {
+            Node::Select { operand, field, optional } => {
                 self.budget.spend(1)?;
                 let operand = self.value(operand)?;
                 if *optional || matches!(operand, Value::Optional(_)) {
@@ -83,7 +83,7 @@ impl<'a> Scope<'a, '_> {
                 }
                 select(&operand, field)
             }
-            Expr::Has { operand, field } => {
+            Node::Has { operand, field } => {
                 self.budget.spend(1)?;
                 match self.value(operand)? {
                     Value::Map(map) => Ok(Value::Bool(map.select(field).is_some())),
@@ -92,7 +92,7 @@ impl<'a> Scope<'a, '_> {
                     _ => Err(Error::NoOverload),
                 }
             }
-            Expr::Index { operand, index, optional } => {
+            Node::Index { operand, index, optional } => {
                 self.budget.spend(1)?;
                 let (operand, at) = (self.value(operand)?, self.value(index)?);
                 if *optional || matches!(operand, Value::Optional(_)) {
@@ -100,7 +100,7 @@ impl<'a> Scope<'a, '_> {
                 }
                 index_of(&operand, &at)
             }
-            Expr::Call { function, arguments } => {
+            Node::Call { function, arguments, .. } => {
                 let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
                 self.budget.spend(values.first().map_or(1, Value::size))?;
                 if function.name == authorization::CHECK {
@@ -109,7 +109,7 @@ impl<'a> Scope<'a, '_> {
                 }
                 (function.run)(&values)
             }
-            Expr::Unary(operator, operand) => {
+            Node::Unary(operator, operand) => {
                 self.budget.spend(1)?;
                 match (operator, self.value(operand)?) {
                     (Unary::Not, Value::Bool(value)) => Ok(Value::Bool(!value)),
@@ -118,14 +118,14 @@ impl<'a> Scope<'a, '_> {
                     _ => Err(Error::NoOverload),
                 }
             }
-            Expr::Binary(operator, left, right) => {
+            Node::Binary(operator, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
                 self.budget.spend(left.size().min(right.size()))?;
                 binary(*operator, &left, &right)
             }
-            Expr::And(left, right) => self.junction(left, right, false),
-            Expr::Or(left, right) => self.junction(left, right, true),
-            Expr::If(parts) => {
+            Node::And(left, right) => self.junction(left, right, false),
+            Node::Or(left, right) => self.junction(left, right, true),
+            Node::If(parts) => {
                 let [condition, yes, no] = &**parts;
                 match self.value(condition)? {
                     Value::Bool(true) => self.value(yes),
@@ -133,15 +133,15 @@ impl<'a> Scope<'a, '_> {
                     _ => Err(Error::NoOverload),
                 }
             }
-            Expr::List(items) => self.list(items),
-            Expr::Map(entries) => self.map(entries),
-            Expr::Object { fields, .. } => self.object(fields),
-            Expr::Each { each, range, variable, body } => self.each(*each, range, variable, body),
-            Expr::Bind { variable, value, body } => {
+            Node::List(items) => self.list(items),
+            Node::Map(entries) => self.map(entries),
+            Node::Object { fields, .. } => self.object(fields),
+            Node::Each { each, range, variable, body } => self.each(*each, range, variable, body),
+            Node::Bind { variable, value, body } => {
                 let value = self.value(value)?;
                 self.with(variable, value, body)
             }
-            Expr::OptionalMap { operand, variable, body, flat } => match self.value(operand)? {
+            Node::OptionalMap { operand, variable, body, flat } => match self.value(operand)? {
                 Value::Optional(None) => Ok(Value::Optional(None)),
                 Value::Optional(Some(inner)) => {
                     let value = self.with(variable, Value::clone(&inner), body)?;
@@ -154,8 +154,8 @@ impl<'a> Scope<'a, '_> {
 
     /// Whether an expression is the name under which definitions are found.
     fn defines(&self, operand: &Expr) -> bool {
-        match (operand, &self.definitions) {
-            (Expr::Variable(name), Some(definitions)) => {
+        match (&operand.node, &self.definitions) {
+            (Node::Variable(name), Some(definitions)) => {
                 name == definitions.of && !self.variables[self.globals..].iter().any(|(known, _)| known == name)
             }
             _ => false,

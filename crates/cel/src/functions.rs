@@ -82,6 +82,22 @@ pub(crate) fn find(name: &str, count: usize, is_method: bool) -> Option<&'static
     LISTS.into_iter().flatten().find(fits)
 }
 
+/// The names of all functions, and the most arguments of each.
+#[cfg(test)]
+pub(crate) fn names() -> std::collections::BTreeMap<&'static str, usize> {
+    let mut all = std::collections::BTreeMap::new();
+    for function in LISTS.into_iter().flatten() {
+        let most: &mut usize = all.entry(function.name).or_default();
+        *most = function.most.max(*most);
+    }
+    all
+}
+
+/// Whether there is a function of that name, however it is called.
+pub(crate) fn is_known(name: &str) -> bool {
+    LISTS.into_iter().flatten().any(|function| function.name == name)
+}
+
 /// A text argument.
 fn text<'v>(value: &'v Value<'_>) -> Result<&'v str, Error> {
     value.as_text().ok_or(Error::NoOverload)

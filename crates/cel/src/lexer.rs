@@ -1,6 +1,6 @@
 //! From text to tokens.
 
-use crate::error::CompileError;
+use crate::error::Issue;
 
 /// Words that name nothing; a field of such a name is escaped.
 pub(crate) const RESERVED: &[&str] = &[
@@ -44,7 +44,7 @@ const SIGNS: [&str; 29] = [
 ];
 
 /// The tokens of an expression and where they begin.
-pub(crate) fn tokens(source: &str) -> Result<Vec<(usize, Token)>, CompileError> {
+pub(crate) fn tokens(source: &str) -> Result<Vec<(usize, Token)>, Issue> {
     let mut lexer = Lexer { source, at: 0 };
     let mut out = Vec::new();
     loop {
@@ -69,8 +69,8 @@ impl<'a> Lexer<'a> {
         &self.source[self.at..]
     }
 
-    fn wrong(&self, message: &str) -> CompileError {
-        CompileError::Syntax { at: self.at, message: message.to_owned() }
+    fn wrong(&self, message: &str) -> Issue {
+        Issue::new(self.at, format!("Syntax error: {message}"))
     }
 
     fn skip(&mut self) {
@@ -85,7 +85,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn next(&mut self) -> Result<Token, CompileError> {
+    fn next(&mut self) -> Result<Token, Issue> {
         let rest = self.rest();
         let Some(first) = rest.chars().next() else { return Ok(Token::End) };
         if let Some(text) = self.string()? {
@@ -110,7 +110,7 @@ impl<'a> Lexer<'a> {
         Ok(Token::Sign(sign))
     }
 
-    fn number(&mut self) -> Result<Token, CompileError> {
+    fn number(&mut self) -> Result<Token, Issue> {
         let rest = self.rest();
         if let Some(digits) = rest.strip_prefix("0x").or_else(|| rest.strip_prefix("0X")) {
             let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
@@ -154,7 +154,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// A text or bytes, if one begins here.
-    fn string(&mut self) -> Result<Option<Token>, CompileError> {
+    fn string(&mut self) -> Result<Option<Token>, Issue> {
         let rest = self.rest();
         // Not further than a prefix is long: this is asked at each token.
         let prefix = rest.bytes().take(3).position(|byte| matches!(byte, b'"' | b'\'')).map(|at| rest[..at].to_ascii_lowercase());

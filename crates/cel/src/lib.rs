@@ -1,12 +1,14 @@
 //! The Common Expression Language (cel-spec), with the libraries that Kubernetes adds (`k8s.io/apiserver/pkg/cel/library`).
 //!
 //! [`Program::compile`] parses an expression once: names of variables and functions, and the numbers of their arguments, are checked
-//! there; types are checked when it runs, since values are JSON, but for fields that are not declared
-//! ([`Program::undefined_field`]). [`Program::evaluate`] walks the tree over borrowed values, and
+//! there. [`Program::check`] finds out the types of its parts, where something is declared of its variables, and what it can cost at most
+//! ([`Checked::cost`]); values are JSON, so types are checked again when it runs. [`Program::evaluate`] walks the tree over borrowed values, and
 //! stops when its [`Budget`] is used up. What is not there: protobuf messages, comprehensions with two variables.
 
 mod ast;
 mod authorization;
+mod check;
+mod cost;
 mod definitions;
 mod error;
 mod evaluate;
@@ -15,14 +17,18 @@ mod lexer;
 mod parse;
 mod pattern;
 mod time;
-mod undefined;
+mod types;
 mod value;
 
 pub use authorization::{Authorize, Decision, Question};
+pub use check::Variables;
 pub use definitions::Definitions;
 pub use error::{CompileError, Error};
 pub use evaluate::{Budget, Environment};
+pub use types::{Declaration, Form, Type, escape};
 pub use value::{Kind, Shape, Value};
+
+use std::sync::Arc;
 
 use ast::Expr;
 
@@ -62,9 +68,13 @@ impl Program {
         evaluate::evaluate(&self.root, environment, budget)
     }
 
-    /// The first field that the expression selects of a value which never has it, as far as the shapes of the variables tell.
-    pub fn undefined_field<'a>(&'a self, variables: &[(&'a str, &'a dyn Shape)]) -> Option<&'a str> {
-        undefined::field(&self.root, variables)
+    /// Finds out the types of the expression, whose text is `source`.
+    ///
+    /// # Errors
+    /// It selects what is not declared, or calls functions with what they do not take.
+    pub fn check(&self, source: &str, variables: &Variables<'_>) -> Result<Checked<'_>, CompileError> {
+        let (types, issues) = check::check(&self.root, variables);
+        if issues.is_empty() { Ok(Checked { root: &self.root, types }) } else { Err(CompileError::new(source, issues)) }
     }
 
     /// The fields that the expression selects of a variable.
@@ -72,6 +82,24 @@ impl Program {
         let mut found = Vec::new();
         self.root.members(variable, &mut found);
         found
+    }
+}
+
+/// An expression whose types are known.
+pub struct Checked<'p> {
+    root: &'p Expr,
+    types: check::Types,
+}
+
+impl Checked<'_> {
+    /// The type of what it is.
+    pub fn ty(&self) -> Type {
+        self.types.of(self.root)
+    }
+
+    /// The most that evaluating it can cost, where all variables are as it is declared.
+    pub fn cost(&self, declared: &Arc<Declaration>) -> u64 {
+        cost::cost(self.root, &self.types, declared)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::ast::{Binary, Each, Expr, Unary};
-use crate::error::CompileError;
+use crate::ast::{Binary, Each, Expr, Node, Unary};
+use crate::error::{CompileError, Issue};
 use crate::functions;
 use crate::lexer::{RESERVED, Token, tokens};
 use crate::value::{Kind, Value};
@@ -15,6 +15,10 @@ const MAX_HEIGHT: usize = 250;
 const MAX_PARTS: usize = 20_000;
 
 pub(crate) fn parse(source: &str, variables: &[&str]) -> Result<Expr, CompileError> {
+    read(source, variables).map_err(|issue| CompileError::new(source, vec![issue]))
+}
+
+fn read(source: &str, variables: &[&str]) -> Result<Expr, Issue> {
     let variables = variables.iter().map(|name| (*name).to_owned()).collect();
     let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, height: 0, parts: 0, variables, bound: Vec::new() };
     let root = parser.expression()?;
@@ -41,9 +45,13 @@ impl Parser {
         &self.tokens[self.at.min(self.tokens.len() - 1)].1
     }
 
-    fn wrong(&self, message: &str) -> CompileError {
-        let at = self.tokens[self.at.min(self.tokens.len() - 1)].0;
-        CompileError::Syntax { at, message: message.to_owned() }
+    fn wrong(&self, message: &str) -> Issue {
+        Issue::new(self.here(), format!("Syntax error: {message}"))
+    }
+
+    /// Where the next token is.
+    fn here(&self) -> usize {
+        self.tokens[self.at.min(self.tokens.len() - 1)].0
     }
 
     fn advance(&mut self) -> Token {
@@ -58,20 +66,21 @@ impl Parser {
         found
     }
 
-    fn expect(&mut self, sign: &str) -> Result<(), CompileError> {
+    fn expect(&mut self, sign: &str) -> Result<(), Issue> {
         if self.take(sign) { Ok(()) } else { Err(self.wrong(&format!("expected '{sign}'"))) }
     }
 
-    fn expression(&mut self) -> Result<Expr, CompileError> {
+    fn expression(&mut self) -> Result<Expr, Issue> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(CompileError::TooLarge);
+            return Err(too_large());
         }
         // Of a chain of conditions, each is in the last part of the one before.
         let mut before = Vec::new();
         let mut highest = 0;
         let mut out = loop {
             let condition = self.or()?;
+            let at = self.here();
             if !self.take("?") {
                 break condition;
             }
@@ -79,46 +88,50 @@ impl Parser {
             let yes = self.or()?;
             highest = self.height.max(highest);
             self.expect(":")?;
-            before.push([condition, yes]);
+            before.push((at, [condition, yes]));
             if before.len() > MAX_HEIGHT {
-                return Err(CompileError::TooLarge);
+                return Err(too_large());
             }
         };
         if !before.is_empty() {
             self.grow(self.height.max(highest) + before.len() - 1)?;
         }
-        for [condition, yes] in before.into_iter().rev() {
-            out = Expr::If(Box::new([condition, yes, out]));
+        for (at, [condition, yes]) in before.into_iter().rev() {
+            out = made(at, Node::If(Box::new([condition, yes, out])));
         }
         self.depth -= 1;
         Ok(out)
     }
 
     /// What stands above something of this height was read.
-    fn grow(&mut self, below: usize) -> Result<(), CompileError> {
+    fn grow(&mut self, below: usize) -> Result<(), Issue> {
         self.height = below + 1;
-        if self.height > MAX_HEIGHT { Err(CompileError::TooLarge) } else { Ok(()) }
+        if self.height > MAX_HEIGHT { Err(too_large()) } else { Ok(()) }
     }
 
-    fn or(&mut self) -> Result<Expr, CompileError> {
-        self.all("||", Self::and, Expr::Or)
+    fn or(&mut self) -> Result<Expr, Issue> {
+        self.all("||", Self::and, Node::Or)
     }
 
-    fn and(&mut self) -> Result<Expr, CompileError> {
-        self.all("&&", Self::relation, Expr::And)
+    fn and(&mut self) -> Result<Expr, Issue> {
+        self.all("&&", Self::relation, Node::And)
     }
 
     /// Parts between signs, in any number.
     fn all(
         &mut self,
         sign: &str,
-        part: fn(&mut Self) -> Result<Expr, CompileError>,
-        join: fn(Box<Expr>, Box<Expr>) -> Expr,
-    ) -> Result<Expr, CompileError> {
-        let mut parts = vec![part(self)?];
+        part: fn(&mut Self) -> Result<Expr, Issue>,
+        join: fn(Box<Expr>, Box<Expr>) -> Node,
+    ) -> Result<Expr, Issue> {
+        let mut parts = vec![(0, part(self)?)];
         let mut height = self.height;
-        while self.take(sign) {
-            parts.push(part(self)?);
+        loop {
+            let at = self.here();
+            if !self.take(sign) {
+                break;
+            }
+            parts.push((at, part(self)?));
             height = self.height.max(height);
         }
         if parts.len() > 1 {
@@ -127,7 +140,7 @@ impl Parser {
         Ok(balanced(parts, join))
     }
 
-    fn relation(&mut self) -> Result<Expr, CompileError> {
+    fn relation(&mut self) -> Result<Expr, Issue> {
         let mut left = self.sum()?;
         loop {
             let operator = match self.peek() {
@@ -140,30 +153,25 @@ impl Parser {
                 Token::Name(name) if name == "in" => Binary::In,
                 _ => return Ok(left),
             };
-            self.at += 1;
             left = self.joined(operator, left, Self::sum)?;
         }
     }
 
-    fn joined(
-        &mut self,
-        operator: Binary,
-        left: Expr,
-        next: fn(&mut Self) -> Result<Expr, CompileError>,
-    ) -> Result<Expr, CompileError> {
+    fn joined(&mut self, operator: Binary, left: Expr, next: fn(&mut Self) -> Result<Expr, Issue>) -> Result<Expr, Issue> {
         self.count()?;
-        let height = self.height;
+        let (at, height) = (self.here(), self.height);
+        self.at += 1;
         let right = next(self)?;
         self.grow(self.height.max(height))?;
-        Ok(Expr::Binary(operator, Box::new(left), Box::new(right)))
+        Ok(made(at, Node::Binary(operator, Box::new(left), Box::new(right))))
     }
 
-    fn count(&mut self) -> Result<(), CompileError> {
+    fn count(&mut self) -> Result<(), Issue> {
         self.parts += 1;
-        if self.parts > MAX_PARTS { Err(CompileError::TooLarge) } else { Ok(()) }
+        if self.parts > MAX_PARTS { Err(too_large()) } else { Ok(()) }
     }
 
-    fn sum(&mut self) -> Result<Expr, CompileError> {
+    fn sum(&mut self) -> Result<Expr, Issue> {
         let mut left = self.product()?;
         loop {
             let operator = match self.peek() {
@@ -171,12 +179,11 @@ impl Parser {
                 Token::Sign("-") => Binary::Subtract,
                 _ => return Ok(left),
             };
-            self.at += 1;
             left = self.joined(operator, left, Self::product)?;
         }
     }
 
-    fn product(&mut self) -> Result<Expr, CompileError> {
+    fn product(&mut self) -> Result<Expr, Issue> {
         let mut left = self.unary()?;
         loop {
             let operator = match self.peek() {
@@ -185,13 +192,13 @@ impl Parser {
                 Token::Sign("%") => Binary::Modulo,
                 _ => return Ok(left),
             };
-            self.at += 1;
             left = self.joined(operator, left, Self::unary)?;
         }
     }
 
-    fn unary(&mut self) -> Result<Expr, CompileError> {
+    fn unary(&mut self) -> Result<Expr, Issue> {
         self.count()?;
+        let begin = self.here();
         let (mut nots, mut minuses) = (0, 0);
         while self.take("!") {
             nots += 1;
@@ -205,7 +212,13 @@ impl Parser {
         {
             let negative = 0i64.checked_sub_unsigned(value).ok_or_else(|| self.wrong("invalid int literal"))?;
             (self.at, self.height) = (self.at + 1, 1);
-            return self.members(Expr::Literal(Value::Int(negative)));
+            return self.members(made(begin, Node::Literal(Value::Int(negative))));
+        }
+        if minuses % 2 == 1
+            && let Token::Double(value) = *self.peek()
+        {
+            (self.at, self.height) = (self.at + 1, 1);
+            return self.members(made(begin, Node::Literal(Value::Double(-value))));
         }
         let operand = self.primary()?;
         let operand = self.members(operand)?;
@@ -213,27 +226,27 @@ impl Parser {
             self.grow(self.height)?;
         }
         Ok(match (nots % 2, minuses % 2) {
-            (1, _) => Expr::Unary(Unary::Not, Box::new(operand)),
-            (_, 1) => Expr::Unary(Unary::Negate, Box::new(operand)),
+            (1, _) => made(begin, Node::Unary(Unary::Not, Box::new(operand))),
+            (_, 1) => made(begin, Node::Unary(Unary::Negate, Box::new(operand))),
             _ => operand,
         })
     }
 
-    fn members(&mut self, mut operand: Expr) -> Result<Expr, CompileError> {
+    fn members(&mut self, mut operand: Expr) -> Result<Expr, Issue> {
         loop {
             self.count()?;
-            let height = self.height;
+            let (at, height) = (self.here(), self.height);
             operand = if self.take(".?") {
-                Expr::Select { operand: Box::new(operand), field: self.name()?, optional: true }
+                made(at, Node::Select { operand: Box::new(operand), field: self.name()?, optional: true })
             } else if self.take(".") {
-                let name = self.name()?;
-                if self.take("(") { self.method(operand, name)? } else { select(operand, name) }
+                let (name, called) = (self.name()?, self.here());
+                if self.take("(") { self.method(operand, name, called)? } else { select(at, operand, name) }
             } else if let Some(path) = self.object_type(&operand) {
                 self.object(path)?
             } else if self.take("[?") {
-                self.index(operand, true)?
+                self.index(at, operand, true)?
             } else if self.take("[") {
-                self.index(operand, false)?
+                self.index(at, operand, false)?
             } else {
                 return self.resolved(operand);
             };
@@ -241,22 +254,24 @@ impl Parser {
         }
     }
 
-    fn index(&mut self, operand: Expr, optional: bool) -> Result<Expr, CompileError> {
+    fn index(&mut self, at: usize, operand: Expr, optional: bool) -> Result<Expr, Issue> {
         let index = self.expression()?;
         self.expect("]")?;
-        Ok(Expr::Index { operand: Box::new(self.resolved(operand)?), index: Box::new(index), optional })
+        Ok(made(at, Node::Index { operand: Box::new(self.resolved(operand)?), index: Box::new(index), optional }))
     }
 
     /// Refuses a variable that nobody has declared. Only here is it known that it is no part of a function's name.
-    fn resolved(&self, operand: Expr) -> Result<Expr, CompileError> {
+    fn resolved(&self, operand: Expr) -> Result<Expr, Issue> {
         let mut first = &operand;
-        while let Expr::Select { operand, .. } = first {
+        while let Node::Select { operand, .. } = &first.node {
             first = operand;
         }
-        match first {
-            Expr::Variable(name) if !self.is_declared(name) => match Kind::named(name) {
-                Some(kind) if matches!(operand, Expr::Variable(_)) => Ok(Expr::Literal(Value::Type(kind))),
-                _ => Err(CompileError::Undeclared(name.clone())),
+        match &first.node {
+            Node::Variable(name) if !self.is_declared(name) => match Kind::named(name) {
+                Some(kind) if matches!(operand.node, Node::Variable(_)) => {
+                    Ok(Expr { at: operand.at, node: Node::Literal(Value::Type(kind)) })
+                }
+                _ => Err(undeclared(first.at as usize, name)),
             },
             _ => Ok(operand),
         }
@@ -266,33 +281,34 @@ impl Parser {
         self.bound.iter().any(|bound| bound == name) || self.variables.contains(name)
     }
 
-    fn name(&mut self) -> Result<String, CompileError> {
+    fn name(&mut self) -> Result<String, Issue> {
         match self.advance() {
             Token::Name(name) => Ok(name),
             _ => Err(self.wrong("expected an identifier")),
         }
     }
 
-    fn primary(&mut self) -> Result<Expr, CompileError> {
+    fn primary(&mut self) -> Result<Expr, Issue> {
         self.height = 1;
-        Ok(match self.advance() {
+        let at = self.here();
+        let node = match self.advance() {
             Token::Int(value) => {
                 let value = i64::try_from(value).map_err(|_| self.wrong("invalid int literal"))?;
-                Expr::Literal(Value::Int(value))
+                Node::Literal(Value::Int(value))
             }
-            Token::Uint(value) => Expr::Literal(Value::Uint(value)),
-            Token::Double(value) => Expr::Literal(Value::Double(value)),
-            Token::Text(text) => Expr::Literal(Value::text(text)),
-            Token::Bytes(bytes) => Expr::Literal(Value::Bytes(bytes.into())),
-            Token::Name(name) => return self.named(name),
+            Token::Uint(value) => Node::Literal(Value::Uint(value)),
+            Token::Double(value) => Node::Literal(Value::Double(value)),
+            Token::Text(text) => Node::Literal(Value::text(text)),
+            Token::Bytes(bytes) => Node::Literal(Value::Bytes(bytes.into())),
+            Token::Name(name) => return self.named(at, name),
             Token::Sign(".") => {
                 let name = self.name()?;
-                return self.named(name);
+                return self.named(at, name);
             }
             Token::Sign("(") => {
                 let inner = self.expression()?;
                 self.expect(")")?;
-                inner
+                return Ok(inner);
             }
             Token::Sign("[") => self.list()?,
             Token::Sign("[?") => {
@@ -311,10 +327,11 @@ impl Parser {
                 self.at -= 1;
                 return Err(self.wrong("unexpected token"));
             }
-        })
+        };
+        Ok(made(at, node))
     }
 
-    fn list(&mut self) -> Result<Expr, CompileError> {
+    fn list(&mut self) -> Result<Node, Issue> {
         let (mut items, mut height) = (Vec::new(), 0);
         while !self.take("]") {
             let optional = self.take("?");
@@ -326,10 +343,10 @@ impl Parser {
             }
         }
         self.grow(height)?;
-        Ok(Expr::List(items))
+        Ok(Node::List(items))
     }
 
-    fn map(&mut self) -> Result<Expr, CompileError> {
+    fn map(&mut self) -> Result<Node, Issue> {
         let (mut entries, mut height) = (Vec::new(), 0);
         while !self.take("}") {
             let optional = self.take("?");
@@ -344,7 +361,7 @@ impl Parser {
             }
         }
         self.grow(height)?;
-        Ok(Expr::Map(entries))
+        Ok(Node::Map(entries))
     }
 
     /// The name of an object's type, where one follows: `Object`, one of its fields' types such as `Object.spec`, or `JSONPatch`.
@@ -354,11 +371,11 @@ impl Parser {
         }
         let mut names = Vec::new();
         let mut first = operand;
-        while let Expr::Select { operand, field, optional: false } = first {
+        while let Node::Select { operand, field, optional: false } = &first.node {
             names.push(field.as_str());
             first = operand;
         }
-        let Expr::Variable(root) = first else { return None };
+        let Node::Variable(root) = &first.node else { return None };
         let known = root == "Object" || root == "JSONPatch" && names.is_empty();
         (known && !self.is_declared(root)).then(|| {
             names.push(root);
@@ -368,7 +385,8 @@ impl Parser {
     }
 
     /// The fields of an object.
-    fn object(&mut self, path: String) -> Result<Expr, CompileError> {
+    fn object(&mut self, path: String) -> Result<Expr, Issue> {
+        let at = self.here();
         if !self.take("{") {
             // The first field is an optional one.
             self.tokens[self.at].1 = Token::Sign("?");
@@ -391,55 +409,56 @@ impl Parser {
             }
         }
         self.height = height;
-        Ok(Expr::Object { path, fields })
+        Ok(made(at, Node::Object { path, fields }))
     }
 
     /// The type of an object that is the value of a field has the name of that field.
-    fn check_field(&self, path: &str, name: &str, value: &Expr) -> Result<(), CompileError> {
+    fn check_field(&self, path: &str, name: &str, value: &Expr) -> Result<(), Issue> {
         if path == "JSONPatch" {
             return match name {
                 "op" | "path" | "from" | "value" => Ok(()),
                 _ => Err(self.wrong(&format!("undefined field '{name}'"))),
             };
         }
-        match value {
-            Expr::Object { path: own, .. } if *own != format!("{path}.{name}") => {
+        match &value.node {
+            Node::Object { path: own, .. } if *own != format!("{path}.{name}") => {
                 let why = format!(
                     "unexpected type name \"{own}\", expected \"{path}.{name}\", which matches field name path from root Object type"
                 );
                 Err(self.wrong(&why))
             }
-            Expr::List(items) => items.iter().try_for_each(|(item, _)| self.check_field(path, name, item)),
+            Node::List(items) => items.iter().try_for_each(|(item, _)| self.check_field(path, name, item)),
             _ => Ok(()),
         }
     }
 
-    fn named(&mut self, name: String) -> Result<Expr, CompileError> {
+    fn named(&mut self, at: usize, name: String) -> Result<Expr, Issue> {
         match name.as_str() {
-            "true" => return Ok(Expr::Literal(Value::Bool(true))),
-            "false" => return Ok(Expr::Literal(Value::Bool(false))),
-            "null" => return Ok(Expr::Literal(Value::Null)),
+            "true" => return Ok(made(at, Node::Literal(Value::Bool(true)))),
+            "false" => return Ok(made(at, Node::Literal(Value::Bool(false)))),
+            "null" => return Ok(made(at, Node::Literal(Value::Null))),
             reserved if RESERVED.contains(&reserved) => return Err(self.wrong(&format!("reserved identifier: {reserved}"))),
             _ => {}
         }
+        let called = self.here();
         if !self.take("(") {
-            return Ok(Expr::Variable(name));
+            return Ok(made(at, Node::Variable(name)));
         }
         if name == "has" {
             let argument = self.expression()?;
             self.expect(")")?;
-            return match argument {
-                Expr::Select { operand, field, .. } => Ok(Expr::Has { operand, field }),
+            return match argument.node {
+                Node::Select { operand, field, .. } => Ok(made(argument.at as usize, Node::Has { operand, field })),
                 _ => Err(self.wrong("invalid argument to has() macro")),
             };
         }
         let arguments = self.arguments()?;
         self.grow(self.height)?;
-        call(&name, arguments, false)
+        call(called, &name, arguments, false)
     }
 
     /// The height afterwards is that of the highest.
-    fn arguments(&mut self) -> Result<Vec<Expr>, CompileError> {
+    fn arguments(&mut self) -> Result<Vec<Expr>, Issue> {
         let (mut out, mut height) = (Vec::new(), 0);
         while !self.take(")") {
             out.push(self.expression()?);
@@ -453,16 +472,16 @@ impl Parser {
         Ok(out)
     }
 
-    fn method(&mut self, operand: Expr, name: String) -> Result<Expr, CompileError> {
+    fn method(&mut self, operand: Expr, name: String, at: usize) -> Result<Expr, Issue> {
         // The name of a namespace, such as `math` in `math.least(1, 2)`.
-        if let Expr::Variable(namespace) = &operand
+        if let Node::Variable(namespace) = &operand.node
             && !self.is_declared(namespace)
         {
             if (namespace.as_str(), name.as_str()) == ("cel", "bind") {
-                return self.bind();
+                return self.bind(at);
             }
             let arguments = self.arguments()?;
-            return call(&format!("{namespace}.{name}"), arguments, false);
+            return call(at, &format!("{namespace}.{name}"), arguments, false);
         }
         let operand = self.resolved(operand)?;
         let each = match name.as_str() {
@@ -474,28 +493,28 @@ impl Parser {
             _ => None,
         };
         if let Some(each) = each {
-            return self.each(each, operand);
+            return self.each(at, each, operand);
         }
         if let flat @ ("optMap" | "optFlatMap") = name.as_str() {
             let flat = flat == "optFlatMap";
             let variable = self.name()?;
             let body = self.scoped(&variable, 1)?.remove(0);
-            return Ok(Expr::OptionalMap { operand: Box::new(operand), variable, body: Box::new(body), flat });
+            return Ok(made(at, Node::OptionalMap { operand: Box::new(operand), variable, body: Box::new(body), flat }));
         }
         let mut arguments = vec![operand];
         arguments.extend(self.arguments()?);
-        call(&name, arguments, true)
+        call(at, &name, arguments, true)
     }
 
-    fn each(&mut self, each: Each, range: Expr) -> Result<Expr, CompileError> {
+    fn each(&mut self, at: usize, each: Each, range: Expr) -> Result<Expr, Issue> {
         let variable = self.name().map_err(|_| self.wrong("argument must be a simple name"))?;
         let most = if each == Each::Map { 2 } else { 1 };
         let body = self.scoped(&variable, most)?;
-        Ok(Expr::Each { each, range: Box::new(range), variable, body })
+        Ok(made(at, Node::Each { each, range: Box::new(range), variable, body }))
     }
 
     /// The arguments behind a variable, which they may use.
-    fn scoped(&mut self, variable: &str, most: usize) -> Result<Vec<Expr>, CompileError> {
+    fn scoped(&mut self, variable: &str, most: usize) -> Result<Vec<Expr>, Issue> {
         self.expect(",")?;
         self.bound.push(variable.to_owned());
         let arguments = self.arguments();
@@ -506,33 +525,52 @@ impl Parser {
         }
     }
 
-    fn bind(&mut self) -> Result<Expr, CompileError> {
+    fn bind(&mut self, at: usize) -> Result<Expr, Issue> {
         let variable = self.name()?;
         self.expect(",")?;
         let value = self.expression()?;
         let height = self.height;
         let body = self.scoped(&variable, 1)?.remove(0);
         self.height = self.height.max(height);
-        Ok(Expr::Bind { variable, value: Box::new(value), body: Box::new(body) })
+        Ok(made(at, Node::Bind { variable, value: Box::new(value), body: Box::new(body) }))
     }
 }
 
-fn select(operand: Expr, field: String) -> Expr {
-    Expr::Select { operand: Box::new(operand), field, optional: false }
+fn select(at: usize, operand: Expr, field: String) -> Expr {
+    made(at, Node::Select { operand: Box::new(operand), field, optional: false })
 }
 
-fn call(name: &str, arguments: Vec<Expr>, method: bool) -> Result<Expr, CompileError> {
+fn undeclared(at: usize, name: &str) -> Issue {
+    Issue::new(at, format!("undeclared reference to '{name}' (in container '')"))
+}
+
+fn call(at: usize, name: &str, arguments: Vec<Expr>, method: bool) -> Result<Expr, Issue> {
     match functions::find(name, arguments.len(), method) {
-        Some(function) => Ok(Expr::Call { function, arguments }),
-        None => Err(CompileError::NoFunction(name.to_owned(), arguments.len())),
+        Some(function) => Ok(made(at, Node::Call { function, arguments, method })),
+        None if functions::is_known(name) => {
+            let message = format!("found no matching overload for '{name}' applied to {} arguments", arguments.len());
+            Err(Issue::new(at, message))
+        }
+        None => Err(undeclared(at, name)),
     }
 }
 
-/// Joins parts in a tree that is as flat as can be: rules are long, and what runs them has only so much stack.
-fn balanced(mut parts: Vec<Expr>, join: fn(Box<Expr>, Box<Expr>) -> Expr) -> Expr {
+/// Joins parts in a tree that is as flat as can be: rules are long, and what runs them has only so much stack. Each part comes with
+/// the place of the sign before it.
+fn balanced(mut parts: Vec<(usize, Expr)>, join: fn(Box<Expr>, Box<Expr>) -> Node) -> Expr {
     if parts.len() > 1 {
         let right = parts.split_off(parts.len() / 2);
-        return join(Box::new(balanced(parts, join)), Box::new(balanced(right, join)));
+        let at = right[0].0;
+        return made(at, join(Box::new(balanced(parts, join)), Box::new(balanced(right, join))));
     }
-    parts.pop().unwrap_or(Expr::Literal(Value::Null))
+    parts.pop().map_or_else(|| made(0, Node::Literal(Value::Null)), |(_, part)| part)
+}
+
+fn made(at: usize, node: Node) -> Expr {
+    // Expressions are parts of bodies, which are a few megabytes at most.
+    Expr { at: u32::try_from(at).unwrap_or(u32::MAX), node }
+}
+
+fn too_large() -> Issue {
+    Issue::new(0, "the expression is too large or nests too deep")
 }

@@ -26,10 +26,6 @@ pub trait Shape: fmt::Debug + Sync {
     fn is_set(&self) -> bool;
     /// Lists of this kind are equal in any order of elements with these keys, and added to by them.
     fn keys(&self) -> &[String];
-    /// Whether objects of this kind never have a field of this name.
-    fn lacks(&self, _name: &str) -> bool {
-        false
-    }
 }
 
 /// The name of a type.

@@ -2,6 +2,7 @@
 //!
 //! Expressions have to compile, and to speak of what is there.
 
+pub mod expressions;
 mod matching;
 mod mutating_admission_policy;
 mod mutating_admission_policy_binding;

@@ -43,6 +43,7 @@ mod scheduling;
 mod storage;
 mod workload;
 
+pub use admissionregistration::expressions;
 pub use columns::{Column, scale_columns, scale_row};
 pub use conversion::Conversion;
 pub use custom::CustomVersion;

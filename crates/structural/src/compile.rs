@@ -56,6 +56,7 @@ pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
         default: map.get("default").filter(|default| !default.is_null()).cloned(),
         default_was_pruned: false,
         list: list(map),
+        atomic: map.get("x-kubernetes-map-type").is_some_and(|kind| kind == "atomic"),
         limits: (!limits.is_empty()).then(|| Box::new(limits)),
         rules: rules.map(Rule::new).collect(),
         has_defaults: false,

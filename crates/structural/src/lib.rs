@@ -5,7 +5,9 @@
 //! checks, all as upstream does it and in upstream's words. Everything here is pure, and linear in the object. [`JsonPath`] is what
 //! columns, selectable fields and the scale sub-resource find their values by.
 
+mod check;
 mod compile;
+mod declare;
 mod defaults;
 mod embedded;
 mod formats;
@@ -103,9 +105,26 @@ impl Structural {
         defaults::validate(&self.root, path)
     }
 
-    /// What is wrong with the rules of a schema: for definitions.
+    /// What is wrong with the rules of a schema, and which may cost too much: for definitions.
     pub fn validate_rules(&self, path: &Path) -> Errors {
-        rules::check(&self.root, path)
+        check::check(&self.root, path)
+    }
+
+    /// What each rule of the root may cost at most, or why it cannot be asked: for comparisons with upstream.
+    pub fn rule_costs(&self) -> Vec<Result<u64, String>> {
+        check::costs(&self.root)
+    }
+
+    /// Asks the rules alone of a new object.
+    pub fn ask_rules(&self, object: &Value) -> Errors {
+        let mut errors = Errors::new();
+        rules::validate(&self.root, object, None, &mut errors);
+        errors
+    }
+
+    /// What the schema declares to expressions.
+    pub fn declaration(&self) -> Option<std::sync::Arc<cel::Declaration>> {
+        declare::declare(&self.root, true, "object")
     }
 
     /// Whether the schema has a default anywhere.

@@ -77,6 +77,8 @@ pub(crate) struct Node {
     /// The default had fields that the schema does not know.
     pub(crate) default_was_pruned: bool,
     pub(crate) list: List,
+    /// The fields of an object, or the entries of a map, are replaced all at once.
+    pub(crate) atomic: bool,
     pub(crate) limits: Option<Box<Limits>>,
     /// `x-kubernetes-validations`.
     pub(crate) rules: Vec<Rule>,

@@ -10,11 +10,14 @@ pub(crate) struct Rule {
     pub(crate) source: String,
     pub(crate) program: Result<Program, String>,
     pub(crate) message: String,
+    pub(crate) message_source: String,
     pub(crate) message_expression: Option<Result<Program, String>>,
     pub(crate) kind: ErrorKind,
     pub(crate) field: String,
     /// It is also asked when there is no old value.
     pub(crate) optional_old: bool,
+    /// Whether that is said at all.
+    pub(crate) says_optional_old: bool,
     pub(crate) uses_old: bool,
 }
 
@@ -32,6 +35,7 @@ impl Rule {
             program,
             message: text("message"),
             message_expression: (!expression.is_empty()).then(|| compile(&expression)),
+            message_source: expression,
             kind: match text("reason").as_str() {
                 "FieldValueForbidden" => ErrorKind::Forbidden,
                 "FieldValueRequired" => ErrorKind::Required,
@@ -40,6 +44,7 @@ impl Rule {
             },
             field: text("fieldPath"),
             optional_old: source.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false),
+            says_optional_old: source.get("optionalOldSelf").is_some_and(Value::is_boolean),
             source: rule,
         }
     }

@@ -4,7 +4,7 @@ use apimachinery::field::{Error, ErrorKind, Errors, Path};
 use cel::{Budget, Program, Shape};
 use serde_json::Value;
 
-use crate::node::{Additional, Kind, List, Node};
+use crate::node::{Kind, List, Node};
 use crate::rule::Rule;
 
 /// What one rule may cost, and all rules of one object.
@@ -12,50 +12,6 @@ const CALL_LIMIT: u64 = 1_000_000;
 const OBJECT_LIMIT: u64 = 10_000_000;
 /// Characters of a message that an expression makes.
 const MAX_MESSAGE: usize = 5 << 10;
-
-/// What does not compile, as upstream tells it of a definition.
-pub(crate) fn check(node: &Node, path: &Path) -> Errors {
-    let mut errors = Errors::new();
-    compiled(node, path, &mut errors);
-    errors
-}
-
-fn compiled(node: &Node, path: &Path, errors: &mut Errors) {
-    if !node.has_rules {
-        return;
-    }
-    for (index, rule) in node.rules.iter().enumerate() {
-        let at = path.child("x-kubernetes-validations").index(index);
-        if let Some(why) = wrong(&rule.program, node) {
-            errors.push(Error::invalid(&at.child("rule"), rule.source.as_str(), format!("compilation failed: {why}")));
-        }
-        if let Some(why) = rule.message_expression.as_ref().and_then(|program| wrong(program, node)) {
-            let detail = format!("messageExpression compilation failed: {why}");
-            errors.push(Error::invalid(&at.child("messageExpression"), "", detail));
-        }
-    }
-    for (name, property) in &node.properties {
-        compiled(property, &path.child("properties").key(name), errors);
-    }
-    if let Additional::Of(additional) = &node.additional {
-        compiled(additional, &path.child("additionalProperties"), errors);
-    }
-    if let Some(items) = &node.items {
-        compiled(items, &path.child("items"), errors);
-    }
-}
-
-/// Why a program is none, or speaks of what the schema does not declare.
-fn wrong(program: &Result<Program, String>, node: &Node) -> Option<String> {
-    match program {
-        Err(why) => Some(why.clone()),
-        Ok(program) => {
-            let shape: &dyn Shape = node;
-            let field = program.undefined_field(&[("self", shape), ("oldSelf", shape)])?;
-            Some(format!("undefined field '{field}'"))
-        }
-    }
-}
 
 /// Asks the rules of an object that is right otherwise; `found` is what is wrong with it already.
 pub(crate) fn validate(node: &Node, object: &Value, old: Option<&Value>, found: &mut Errors) {
@@ -272,12 +228,5 @@ impl Shape for Node {
             List::Map(keys) => keys,
             _ => &[],
         }
-    }
-
-    fn lacks(&self, name: &str) -> bool {
-        // Every resource has these, whether they are declared or not.
-        let own = self.embeds && ["apiVersion", "kind", "metadata"].contains(&name);
-        let open = self.preserves || matches!(self.additional, Additional::Any | Additional::Of(_));
-        self.kind == Kind::Object && !self.properties.is_empty() && !open && !own && !self.properties.contains_key(name)
     }
 }

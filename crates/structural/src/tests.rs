@@ -258,44 +258,45 @@ fn rules() {
     check_rules(rule(typed), json!({"since": "2026-01-01T00:00:00Z"}), &[]);
     let wrong = rule(json!({"rule": "self.a <"}));
     let found = compile(json!({"spec": wrong})).validate_rules(&apimachinery::field::Path::new("schema"));
-    assert!(found.to_string().starts_with("schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: \"self.a <\": compilation failed: Syntax error"), "{found}");
+    assert!(found.to_string().starts_with("schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: \"self.a <\": compilation failed: ERROR: <input>:1:9: Syntax error: "), "{found}");
 }
 
 /// Upstream: "undefined field" is what rules are refused for that speak of what the schema does not declare.
 #[test]
 fn rules_about_fields_that_there_are_not() {
     let check = |rule: &str, expected: Option<&str>| {
-        let item = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+        let item = json!({"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}}});
         let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
-            "a-b": {"type": "integer"}, "if": {"type": "integer"}, "items": {"type": "array", "items": item}, "byName": {"type": "object", "additionalProperties": item},
+            "a-b": {"type": "integer"}, "if": {"type": "integer"}, "items": {"type": "array", "maxItems": 9, "items": item}, "byName": {"type": "object", "maxProperties": 9, "additionalProperties": item},
             "one": item, "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"x": {"type": "string"}}},
             "port": {"x-kubernetes-int-or-string": true},
         }});
         let errors = compile(json!({"spec": spec})).validate_rules(&apimachinery::field::Path::new("schema"));
         let found = errors.iter().next().map(|error| error.to_string());
-        let expected = expected.map(|field| {
-            let quoted = serde_json::to_string(rule).unwrap_or_default();
-            format!("schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {quoted}: compilation failed: undefined field '{field}'")
-        });
-        assert_eq!(found, expected, "{rule}");
+        let expected = expected.map(|field| format!("undefined field '{field}'"));
+        match (&found, &expected) {
+            (Some(found), Some(expected)) => assert!(found.contains(expected), "{rule}: {found}"),
+            _ => assert_eq!(found, expected, "{rule}"),
+        }
     };
     check("self.one.name == 'a'", None);
     check("self.one.nam == 'a'", Some("nam"));
     check("has(self.two)", Some("two"));
     check("self.a__dash__b > 1 && self.__if__ > 1", None);
     check("self.a__dash__c > 1", Some("a__dash__c"));
-    check("self.items.all(i, i.name != '' && i.size() > 0)", None);
+    check("self.items.all(i, i.name != '' && i.name.size() > 0)", None);
     check("self.items.all(i, i.nam != '')", Some("nam"));
     check("self.items.filter(i, i.name != '').exists(i, i.nam == '')", Some("nam"));
     check("self.items[0].nam == ''", Some("nam"));
     check("self.items.map(i, i.name).exists(n, n == 'a')", None);
     check("self.byName.all(k, self.byName[k].name == k)", None);
     check("self.byName.a.name == 'a' && self.byName['b'].nam == ''", Some("nam"));
-    check("self.any.y == 1 && self.port.x == 1", None);
+    check("self.any.x == '' && self.port.x == 1", None);
+    check("self.any.y == 1", Some("y"));
     check("self.?one.?nam.orValue('') == ''", Some("nam"));
     check("cel.bind(o, self.one, o.nam == '')", Some("nam"));
     check("self.one == oldSelf.two", Some("two"));
-    check("[self.one].all(o, o.nam == '')", None);
+    check("[self.one].all(o, o.nam == '')", Some("nam"));
     let root = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.metadata.name != '' && self.spek == 1"}],
         "properties": {"spec": {"type": "object"}}});
     let found = Structural::compile(&root).unwrap().validate_rules(&apimachinery::field::Path::new("schema")).to_string();

@@ -4,11 +4,13 @@
 //! bindings are compiled once for each change ([`super::current`]). Which policies, bindings and parameters a request meets is found
 //! out here for both kinds; what they then do stands in [`validating`] and [`mutating`].
 
+mod declared;
 mod definition;
 mod evaluation;
 mod mutating;
 mod params;
 mod patch;
+pub(crate) mod status;
 mod validating;
 
 use std::sync::Arc;

@@ -2,11 +2,13 @@
 //! checked as upstream does.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::field::{self, Errors, Path};
 use apimachinery::{names, yaml};
-use cel::Program;
+use cel::{Declaration, Program, Type};
+use kinds::expressions::{object, text};
 use serde::Deserialize;
 
 /// The versions of the configuration that are read.
@@ -267,13 +269,49 @@ fn conditions(all: &[Condition], path: &Path, errors: &mut Errors) -> Vec<(Strin
         } else if all[..at].iter().any(|other| other.expression == source) {
             errors.push(field::Error::duplicate(&path, source));
         } else {
-            match Program::compile(source, &["request"]) {
+            match compile(source) {
                 Ok(program) => found.push((source.to_owned(), program)),
-                Err(error) => errors.push(field::Error::invalid(&path, source, format!("compilation failed: {error}"))),
+                Err(why) => errors.push(field::Error::invalid(&path, source, why)),
             }
         }
     }
     found
+}
+
+/// A condition, which says whether something is so; or why it is none.
+fn compile(source: &str) -> Result<Program, String> {
+    let failed = |error: cel::CompileError| format!("compilation failed: {error}");
+    let program = Program::compile(source, &["request"]).map_err(failed)?;
+    let found = program.check(source, &[("request", request().ty())]).map_err(failed)?.ty();
+    match found {
+        Type::Bool => Ok(program),
+        found => Err(format!("must evaluate to bool but got {found}")),
+    }
+}
+
+/// What conditions speak of: the specification of a SubjectAccessReview (`authorization/cel/compile.go`).
+fn request() -> Arc<Declaration> {
+    let list = || Declaration::list(text());
+    let requirement = object("kubernetes.SelectorRequirement", &[("key", text()), ("operator", text()), ("values", list())]);
+    let selector =
+        |name: &str| object(name, &[("rawSelector", text()), ("requirements", Declaration::list(requirement.clone()))]);
+    let texts = ["namespace", "verb", "group", "version", "resource", "subresource", "name"].map(|name| (name, text()));
+    let selectors = [
+        ("fieldSelector", selector("kubernetes.FieldSelectorAttributes")),
+        ("labelSelector", selector("kubernetes.LabelSelectorAttributes")),
+    ];
+    let resource: Vec<_> = texts.into_iter().chain(selectors).collect();
+    object(
+        "kubernetes.SubjectAccessReviewSpec",
+        &[
+            ("resourceAttributes", object("kubernetes.ResourceAttributes", &resource)),
+            ("nonResourceAttributes", object("kubernetes.NonResourceAttributes", &[("path", text()), ("verb", text())])),
+            ("user", text()),
+            ("groups", list()),
+            ("extra", Declaration::map(list())),
+            ("uid", text()),
+        ],
+    )
 }
 
 /// What the flags say. Their names and defaults are those of kube-apiserver.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::custom::{define, definition};
 use crate::server::{Server, ask, grant, namespace, serve, start};
 use crate::webhooks::{CONFIG_MAPS, GROUP, answer_of, config_map, send};
 
@@ -207,12 +208,69 @@ async fn policies_that_cannot_be_compiled() {
     .await;
     check(json!({"validations": [{"expression": "params.a"}]}), "undeclared reference to 'params'").await;
     check(json!({"validations": [{"expression": "variables.a"}]}), "undefined field 'a'").await;
+    check(json!({"validations": [{"expression": "request.name.size()"}]}), "must evaluate to bool but got int").await;
+    check(
+        json!({"validations": [{"expression": "request.name == 1"}]}),
+        "no matching overload for '_==_' applied to '(string, int)'",
+    )
+    .await;
     check(json!({"validations": [{"expression": "true", "messageExpression": "x"}]}), "spec.validations[0].messageExpression")
         .await;
     let variables = json!([{"name": "a", "expression": "variables.b"}, {"name": "b", "expression": "1"}]);
     check(json!({"variables": variables}), "spec.variables[0].expression").await;
     check(json!({"auditAnnotations": [{"key": "k", "valueExpression": "x"}]}), "spec.auditAnnotations[0].valueExpression").await;
     check(json!({"matchConditions": [{"name": "c", "expression": "variables.a"}]}), "spec.matchConditions[0].expression").await;
+}
+
+/// Upstream's end-to-end test "should type check a CRD" and its neighbour (`test/e2e/apimachinery/validatingadmissionpolicy.go`), and
+/// `validating/typechecking_test.go`: what the types of matched kinds say becomes a warning in the status.
+#[tokio::test]
+async fn what_types_say_of_expressions_is_told() {
+    let server = serve().await;
+    let api = &server.api;
+    let schema =
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}});
+    define(api, &definition("foos", "Foo", schema)).await;
+    let told = async |name: &str, groups: [&str; 2], resource: &str, spec: Value| {
+        let matched =
+            json!([{"operations": ["CREATE"], "apiGroups": [groups[0]], "apiVersions": [groups[1]], "resources": [resource]}]);
+        let mut spec = spec;
+        spec["matchConstraints"] = json!({"resourceRules": matched});
+        let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name}, "spec": spec});
+        send(api, 201, &format!("POST {GROUP}/validatingadmissionpolicies"), &object).await;
+        loop {
+            let policy = ask(api, "admin", &format!("GET {GROUP}/validatingadmissionpolicies/{name}")).await.json();
+            if policy["status"]["observedGeneration"] == policy["metadata"]["generation"] {
+                return policy["status"]["typeChecking"].clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let validations = json!({"validations": [
+        {"expression": "object.spec.replicas > '1'"},
+        {"expression": "object.spec.template.spec.containers.all(c, c.image.startsWith('a'))", "messageExpression": "string(object.spec.maxRetries)"},
+    ]});
+    let warnings = told("typed", ["apps", "v1"], "deployments", validations).await;
+    let of = "apps/v1, Kind=Deployment: ERROR: <input>:1:";
+    let overload = "found no matching overload for '_>_' applied to '(int, string)'";
+    let (first, second) = ("object.spec.replicas > '1'", "string(object.spec.maxRetries)");
+    let expected = json!({"expressionWarnings": [
+        {"fieldRef": "spec.validations[0].expression", "warning": format!("{of}22: {overload}\n | {first}\n | .....................^\n")},
+        {"fieldRef": "spec.validations[1].messageExpression",
+            "warning": format!("{of}19: undefined field 'maxRetries'\n | {second}\n | ..................^\n")},
+    ]});
+    assert_eq!(warnings, expected);
+    let variables = json!({
+        "variables": [{"name": "n", "expression": "object.spec.replicas"}, {"name": "m", "expression": "object.spec.nothing"}],
+        "validations": [{"expression": "variables.n > 1 && variables.m > 'a'"}, {"expression": "variables.n == 'a'"}],
+    });
+    let warnings = told("custom", ["example.com", "v1"], "foos", variables).await;
+    let all: Vec<&str> =
+        warnings["expressionWarnings"].as_array().unwrap().iter().map(|one| one["fieldRef"].as_str().unwrap()).collect();
+    assert_eq!(all, ["spec.validations[1].expression"], "{warnings}");
+    // What matches everything is of no type.
+    let any = json!({"validations": [{"expression": "object.spec.nothing == 1"}]});
+    assert_eq!(told("any", ["*", "*"], "*", any).await, json!({}));
 }
 
 /// A mutating policy for creations of one kind.

@@ -5,9 +5,11 @@ use std::collections::HashSet;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
 use apimachinery::names;
+use cel::Type;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, MatchResources, NamedRuleWithOperations, RuleWithOperations};
 use serde_json::Value;
 
+use super::expressions;
 use crate::rules::{self, list, text};
 use crate::util::{each, set_default};
 
@@ -157,26 +159,24 @@ pub(super) fn validate_match_resources(resources: &MatchResources, operations: &
     }
 }
 
-/// What expressions of webhooks speak of.
-pub(super) const WEBHOOK_VARIABLES: &[&str] = &["object", "oldObject", "request", "authorizer"];
-
-/// An expression that can be compiled.
-pub(super) fn validate_expression(expression: &str, variables: &[&str], path: &Path, errors: &mut Errors) {
+/// An expression that can be compiled, and says whether something is so.
+fn validate_expression(expression: &str, variables: &[(&'static str, Type)], path: &Path, errors: &mut Errors) {
     if expression.trim().is_empty() {
         errors.push(Error::required(path, ""));
-    } else if let Err(error) = cel::Program::compile(expression, variables) {
-        errors.push(Error::invalid(path, expression, format!("compilation failed: {error}")));
+    } else {
+        expressions::check(expression, variables, &[Type::Bool], path, errors);
     }
 }
 
 /// Conditions under which a webhook or a policy is asked.
-pub(super) fn validate_match_conditions(conditions: &[MatchCondition], variables: &[&str], path: &Path, errors: &mut Errors) {
+pub(super) fn validate_match_conditions(conditions: &[MatchCondition], names: &[&'static str], path: &Path, errors: &mut Errors) {
     if conditions.len() > MAX_CONDITIONS {
         errors.push(Error::too_many(path, conditions.len(), MAX_CONDITIONS));
     }
+    let variables = expressions::variables(names);
     for (index, condition) in conditions.iter().enumerate() {
         let path = path.index(index);
-        validate_expression(&condition.expression, variables, &path.child("expression"), errors);
+        validate_expression(&condition.expression, &variables, &path.child("expression"), errors);
         let at = path.child("name");
         if condition.name.is_empty() {
             errors.push(Error::required(&at, ""));

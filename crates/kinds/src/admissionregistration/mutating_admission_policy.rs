@@ -68,7 +68,7 @@ fn validate_mutation(mutation: &Mutation, scope: &Scope<'_>, path: &Path, errors
             (true, Some(expression)) if text(expression).trim().is_empty() => {
                 errors.push(Error::required(&at.child("expression"), "expression is not specified"));
             }
-            (true, Some(expression)) => scope.check(text(expression), &at.child("expression"), errors),
+            (true, Some(expression)) => drop(scope.check(text(expression), &[], &at.child("expression"), errors)),
             (false, Some(_)) if PATCH_TYPES.contains(&kind) => {
                 let detail = format!("must not be specified when patchType is {kind}");
                 errors.push(Error::invalid(&at, format!("{{{field}}}"), detail));

@@ -3,10 +3,12 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
 use apimachinery::names;
+use cel::Type;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, MatchResources, ParamKind, ParamRef, Variable};
 use serde_json::Value;
 
+use super::expressions;
 use super::matching::{self, FAILURE_POLICIES};
 use crate::columns::Column;
 use crate::rules::{self, list, text};
@@ -40,20 +42,16 @@ const RESERVED: &[&str] = &[
 /// What expressions of policies may speak of.
 pub(super) struct Scope<'a> {
     names: Vec<&'static str>,
-    variables: Vec<&'a str>,
+    /// Named expressions, and their types.
+    variables: Vec<(&'a str, Type)>,
 }
 
 impl Scope<'_> {
-    /// An expression that can be compiled, and speaks of variables that are there.
-    pub(super) fn check(&self, expression: &str, path: &Path, errors: &mut Errors) {
-        let invalid = |why: String| Error::invalid(path, expression, format!("compilation failed: {why}"));
-        match cel::Program::compile(expression, &self.names) {
-            Err(error) => errors.push(invalid(error.to_string())),
-            Ok(program) => {
-                let missing = program.members("variables").into_iter().find(|name| !self.variables.contains(name));
-                errors.extend(missing.map(|name| invalid(format!("undefined field '{name}'"))));
-            }
-        }
+    /// An expression that can be compiled, and is of one of these types; of any where there are none. Its type.
+    pub(super) fn check(&self, expression: &str, expected: &[Type], path: &Path, errors: &mut Errors) -> Type {
+        let mut variables = expressions::variables(&self.names);
+        variables.push(("variables", expressions::composed(&self.variables)));
+        expressions::check(expression, &variables, expected, path, errors).unwrap_or(Type::Dyn)
     }
 }
 
@@ -126,13 +124,17 @@ impl Policy<'_> {
         }
         let names = self.names();
         matching::validate_match_conditions(list(self.conditions), &names, &path.child("matchConditions"), errors);
-        let mut scope = self.scope();
-        scope.variables.clear();
+        self.compose(&path.child("variables"), errors);
+    }
+
+    /// Rules for the variables, and their types. Each may use those before it.
+    fn compose(&self, path: &Path, errors: &mut Errors) -> Scope<'_> {
+        let mut scope = Scope { names: self.names(), variables: Vec::new() };
         for (index, variable) in list(self.variables).iter().enumerate() {
-            // It may use those before it.
-            validate_variable(variable, &scope, &path.child("variables").index(index), errors);
-            scope.variables.push(&variable.name);
+            let ty = validate_variable(variable, &scope, &path.index(index), errors);
+            scope.variables.push((&variable.name, ty));
         }
+        scope
     }
 
     /// What match conditions may speak of: they come before the variables.
@@ -144,9 +146,7 @@ impl Policy<'_> {
 
     /// What other expressions may speak of.
     pub(super) fn scope(&self) -> Scope<'_> {
-        let mut names = self.names();
-        names.push("variables");
-        Scope { names, variables: list(self.variables).iter().map(|variable| variable.name.as_str()).collect() }
+        self.compose(&Path::new("variables"), &mut Errors::new())
     }
 }
 
@@ -182,7 +182,7 @@ fn validate_api_version(given: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_variable(variable: &Variable, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+fn validate_variable(variable: &Variable, scope: &Scope<'_>, path: &Path, errors: &mut Errors) -> Type {
     let at = path.child("name");
     if variable.name.trim().is_empty() {
         errors.push(Error::required(&at, "name is not specified"));
@@ -191,9 +191,9 @@ fn validate_variable(variable: &Variable, scope: &Scope<'_>, path: &Path, errors
     }
     if variable.expression.trim().is_empty() {
         errors.push(Error::required(&path.child("expression"), "expression is not specified"));
-    } else {
-        scope.check(&variable.expression, &path.child("expression"), errors);
+        return Type::Dyn;
     }
+    scope.check(&variable.expression, &[], &path.child("expression"), errors)
 }
 
 /// An identifier of CEL.

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicy.
 
 use apimachinery::field::{Error, Errors, Path};
+use cel::Type;
 use k8s_openapi::api::admissionregistration::v1::{
     AuditAnnotation, ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec, Validation,
 };
@@ -78,14 +79,14 @@ fn validate_validation(validation: &Validation, scope: &Scope<'_>, path: &Path, 
     if validation.expression.trim().is_empty() {
         errors.push(Error::required(&path.child("expression"), "expression is not specified"));
     } else {
-        scope.check(&validation.expression, &path.child("expression"), errors);
+        scope.check(&validation.expression, &[Type::Bool], &path.child("expression"), errors);
     }
     let expression = text(&validation.message_expression);
     if !expression.is_empty() && expression.trim().is_empty() {
         let detail = "must be non-empty if specified";
         errors.push(Error::invalid(&path.child("messageExpression"), expression, detail));
     } else if !expression.is_empty() {
-        scope.check(expression, &path.child("messageExpression"), errors);
+        scope.check(expression, &[Type::String], &path.child("messageExpression"), errors);
     }
     let (message, at) = (text(&validation.message), path.child("message"));
     if !message.is_empty() && message.trim().is_empty() {
@@ -117,7 +118,7 @@ fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], scope: &S
             let detail = format!("must not exceed {MAX_VALUE_EXPRESSION} bytes in length");
             errors.push(Error::required(&expression, detail));
         } else {
-            scope.check(value, &expression, errors);
+            scope.check(value, &[Type::String, Type::Null], &expression, errors);
         }
         if annotations[..index].iter().any(|other| other.key == annotation.key) {
             errors.push(Error::duplicate(&key, annotation.key.as_str()));

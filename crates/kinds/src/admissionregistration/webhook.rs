@@ -10,6 +10,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
+use super::expressions;
 use super::matching::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES};
 use crate::columns::Column;
 use crate::rules::{self, list};
@@ -132,8 +133,7 @@ impl Webhook<'_> {
         rules::supported(&path.child("reinvocationPolicy"), self.reinvocation_policy, REINVOCATION_POLICIES, errors);
         let service = self.client.service.as_ref().map(Into::into);
         rules::webhook_client(&path.child("clientConfig"), self.client.url.as_deref(), service, errors);
-        let variables = matching::WEBHOOK_VARIABLES;
-        matching::validate_match_conditions(self.conditions, variables, &path.child("matchConditions"), errors);
+        matching::validate_match_conditions(self.conditions, expressions::WEBHOOK, &path.child("matchConditions"), errors);
         validate_versions(self.versions, &path.child("admissionReviewVersions"), errors);
     }
 }

@@ -100,11 +100,13 @@ impl Kind for CustomResourceDefinition {
             errors.push(Error::invalid(&Path::new("metadata").child("name"), name, detail));
         }
         approval::validate(self, None, errors);
+        validate_rules(self, None, errors);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         approval::validate(self, Some(old), errors);
         validate_spec_update(self, old, errors);
+        validate_rules(self, Some(&old.spec), errors);
     }
 
     fn validate_sub(&self, _sub: &str, _old: &Self, errors: &mut Errors) {
@@ -123,6 +125,13 @@ impl Kind for CustomResourceDefinition {
 
     fn columns() -> &'static [Column<Self>] {
         const { &[Column::NAME, Column::CREATED] }
+    }
+}
+
+/// The rules in CEL of schemas that are right otherwise: what is wrong with a schema says more than what follows for its rules.
+fn validate_rules(new: &CustomResourceDefinition, old: Option<&CustomResourceDefinitionSpec>, errors: &mut Errors) {
+    if errors.is_empty() {
+        versions::validate_rules(&new.spec, old, &Path::new("spec"), errors);
     }
 }
 

@@ -4,7 +4,7 @@ mod file;
 
 use apimachinery::field::{self, Errors, Path};
 use apimachinery::yaml;
-use cel::Program;
+use cel::{Program, Type};
 
 use super::Invalid;
 use super::jwt::ALGORITHMS;
@@ -212,6 +212,19 @@ fn check_audiences(issuer: &Issuer, path: &Path, errors: &mut Errors) {
     errors.push(field::Error::invalid(&path.child("audienceMatchPolicy"), policy, why));
 }
 
+/// An expression, or why it is none (`authentication/cel/compile.go`).
+fn compile(source: &str, variable: &'static str, condition: bool) -> Result<Program, String> {
+    let failed = |error: cel::CompileError| format!("compilation failed: {error}");
+    let ty = match variable {
+        "user" => kinds::expressions::user().ty(),
+        // Claims may be anything.
+        _ => Type::map(Type::String, Type::Dyn),
+    };
+    let program = Program::compile(source, &[variable]).map_err(failed)?;
+    let found = program.check(source, &[(variable, ty)]).map_err(failed)?.ty();
+    if condition && found != Type::Bool { Err("must evaluate to bool".to_owned()) } else { Ok(program) }
+}
+
 /// Compiles expressions, and notes what is wrong.
 struct Compiler<'a> {
     errors: &'a mut Errors,
@@ -226,14 +239,15 @@ impl Compiler<'_> {
         self.errors.push(field::Error::invalid(path, value, why));
     }
 
-    fn compile(&mut self, source: &str, variable: &'static str, path: &Path) -> Option<Program> {
-        match Program::compile(source, &[variable]) {
+    /// An expression over the claims, or over the user that is made of them; a condition is one that says whether something is so.
+    fn compile(&mut self, source: &str, variable: &'static str, condition: bool, path: &Path) -> Option<Program> {
+        match compile(source, variable, condition) {
             Ok(program) => {
                 self.verified |= program.members("claims").contains(&"email_verified");
                 Some(program)
             }
-            Err(error) => {
-                self.wrong(path, source, &format!("compilation failed: {error}"));
+            Err(why) => {
+                self.wrong(path, source, &why);
                 None
             }
         }
@@ -248,7 +262,7 @@ impl Compiler<'_> {
                 if let Some(prefix) = &mapping.prefix {
                     self.wrong(&path.child("prefix"), prefix, "may not be specified when expression is set");
                 }
-                let program = self.compile(&mapping.expression, "claims", &path.child("expression"));
+                let program = self.compile(&mapping.expression, "claims", false, &path.child("expression"));
                 return program.map(Source::Expression);
             }
             (false, true) => {
@@ -268,7 +282,7 @@ impl Compiler<'_> {
             (false, false) => self.wrong(path, "", "claim and expression can't both be set"),
             (true, true) => {}
             (true, false) => {
-                return self.compile(&mapping.expression, "claims", &path.child("expression")).map(Source::Expression);
+                return self.compile(&mapping.expression, "claims", false, &path.child("expression")).map(Source::Expression);
             }
             (false, true) => return Some(Source::Claim { claim: mapping.claim.clone(), prefix: String::new() }),
         }
@@ -301,7 +315,7 @@ impl Compiler<'_> {
                 self.errors.push(field::Error::required(&path.child("valueExpression"), ""));
                 continue;
             }
-            let program = self.compile(&mapping.value_expression, "claims", &path.child("valueExpression"));
+            let program = self.compile(&mapping.value_expression, "claims", false, &path.child("valueExpression"));
             found.extend(program.map(|program| (key.to_owned(), program)));
         }
         found
@@ -351,7 +365,7 @@ impl Compiler<'_> {
         if rules.iter().any(|rule| rule.source == source) {
             return self.errors.push(field::Error::duplicate(path, source));
         }
-        if let Some(program) = self.compile(source, variable, path) {
+        if let Some(program) = self.compile(source, variable, true, path) {
             rules.push(Rule { program, source: source.to_owned(), message: message.to_owned() });
         }
     }

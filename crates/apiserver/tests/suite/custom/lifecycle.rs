@@ -130,3 +130,37 @@ async fn definitions_survive_restarts() {
     let wrong = send(&server.api, &format!("POST {FOOS}"), &foo("b", json!({"n": "x"}))).await;
     assert_eq!(wrong.code, 422, "{:?}", wrong.body);
 }
+
+/// Upstream: `apiextensions/validation/cel_validation.go`, and KEP-2876, "Resource constraints": what could cost too much is refused when it is
+/// written, with a hint.
+#[tokio::test]
+async fn rules_are_checked_before_they_are_in_force() {
+    let server = serve().await;
+    let api = &server.api;
+    let with = |rule: &str, most: Option<u64>| {
+        let mut list = json!({"type": "array", "items": {"type": "integer"}});
+        list.as_object_mut().unwrap().extend(most.map(|most| ("maxItems".to_owned(), most.into())));
+        let spec = json!({"type": "object", "properties": {"list": list}, "x-kubernetes-validations": [{"rule": rule}]});
+        definition("foos", "Foo", json!({"type": "object", "properties": {"spec": spec}}))
+    };
+    let refused = async |rule: &str, expected: &str| {
+        let answer = ask(api, 422, &format!("POST {DEFINITIONS}"), &with(rule, None)).await;
+        assert!(answer["message"].as_str().unwrap().contains(expected), "{answer}");
+    };
+    let at = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: ";
+    let pairs = "self.list.all(a, self.list.all(b, a + b > 0))";
+    refused(pairs, &format!("{at}Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try simplifying"))
+        .await;
+    refused("self.list == 'a'", "compilation failed: ERROR: <input>:1:11: found no matching overload for '_==_'").await;
+    refused("self.lists.size() > 1", "undefined field 'lists'").await;
+    refused("self.list", &format!("{at}Invalid value: \"self.list\": cel expression must evaluate to a bool")).await;
+    define(api, &with(pairs, Some(20))).await;
+    let path = format!("{DEFINITIONS}/foos.example.com");
+    let mut changed = get(api, &path).await;
+    changed["metadata"]["labels"] = json!({"a": "b"});
+    ask(api, 200, &format!("PUT {path}"), &changed).await;
+    changed = get(api, &path).await;
+    changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["list"]["maxItems"] =
+        1_000_000.into();
+    ask(api, 422, &format!("PUT {path}"), &changed).await;
+}

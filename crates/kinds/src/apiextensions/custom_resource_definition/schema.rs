@@ -63,9 +63,17 @@ fn compile(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
     match structural::Structural::compile(&source) {
         Ok(compiled) => {
             errors.extend(compiled.validate_default(path));
-            errors.extend(compiled.validate_rules(path));
         }
         Err(error) => errors.push(Error::invalid(path, "", error.to_string())),
+    }
+}
+
+/// What is wrong with the rules of a schema, whose types and costs follow from it. It is looked at when it comes or changes: what has been
+/// accepted stays.
+pub(super) fn validate_rules(located: &Located<'_>, errors: &mut Errors) {
+    let source = serde_json::to_value(located.schema).unwrap_or_default();
+    if let Ok(compiled) = structural::Structural::compile(&source) {
+        errors.extend(compiled.validate_rules(&located.path));
     }
 }
 

@@ -48,6 +48,19 @@ pub(super) fn schemas<'a>(spec: &'a CustomResourceDefinitionSpec, path: &Path) -
     .collect()
 }
 
+/// The rules of the schemas, but for those that were there before.
+pub(super) fn validate_rules(
+    spec: &CustomResourceDefinitionSpec,
+    old: Option<&CustomResourceDefinitionSpec>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let known: Vec<&JSONSchemaProps> = old.map(|old| &old.versions).into_iter().flatten().filter_map(open_api).collect();
+    for found in schemas(spec, path).iter().filter(|found| !known.contains(&found.schema)) {
+        schema::validate_rules(found, errors);
+    }
+}
+
 /// Rules for each version, and for all of them together.
 pub(super) fn validate(spec: &CustomResourceDefinitionSpec, path: &Path, errors: &mut Errors) {
     let (path, versions) = (path.child("versions"), &spec.versions);

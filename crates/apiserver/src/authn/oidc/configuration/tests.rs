@@ -88,11 +88,6 @@ fn what_must_be_true_of_claims_and_users() {
             "error evaluating claim validation expression: validation expression 'claims.exp - claims.nbf <= 3600' failed: it lives too long",
         ),
     );
-    check(
-        &rules("claimValidationRules: [{expression: 'claims.exp'}]"),
-        claims(),
-        Err("error evaluating claim validation expression: validation expression must return a boolean"),
-    );
     let no_system = "userValidationRules: [{expression: \"!user.username.startsWith('system:')\", message: 'reserved'}, {expression: 'user.groups.size() == 0'}]";
     check(&rules(no_system), claims(), ok);
     check(
@@ -160,6 +155,9 @@ fn configurations_that_are_wrong() {
         "claimValidationRules[1].claim: Duplicate value: \"a\"",
     );
     check(&jwt("", &format!("{SUB}, userValidationRules: [{{}}]")), "userValidationRules[0].expression: Required value");
+    let claim = |rule: &str| jwt("", &format!("{SUB}, claimValidationRules: [{{expression: \"{rule}\"}}]"));
+    check(&claim("claims.exp"), "claimValidationRules[0].expression: Invalid value: \"claims.exp\": must evaluate to bool");
+    check(&jwt("", &format!("{SUB}, userValidationRules: [{{expression: 'user.name == user.uid'}}]")), "undefined field 'name'");
     let extra = |key: &str| {
         jwt(
             "",

@@ -1,0 +1,345 @@
+//! The types of an expression's parts (cel-spec, "Gradual type checking"), by what is declared of its variables. Types of literals and of what
+//! functions give are found out; what is not known is `dyn` and left to the evaluation.
+
+mod overloads;
+pub(crate) mod signatures;
+mod unify;
+
+use std::collections::HashMap;
+
+use crate::ast::{Binary, Each, Expr, Node, Unary};
+use crate::error::Issue;
+use crate::types::Type;
+use crate::value::{Kind, Value};
+use signatures::Signature;
+use unify::Unifier;
+
+/// How many faults of an expression are told: each is told with its line.
+const MOST_ISSUES: usize = 10;
+
+/// The variables of an expression, and their types. A name may have dots.
+pub type Variables<'a> = [(&'a str, Type)];
+
+/// Where an expression is in memory: it stays there as long as its program does.
+pub(crate) fn place(expr: &Expr) -> usize {
+    std::ptr::from_ref(expr) as usize
+}
+
+/// What is known of an expression.
+pub(crate) struct Types {
+    types: HashMap<usize, Type>,
+    pub(crate) overloads: HashMap<usize, Vec<&'static Signature>>,
+    unifier: Unifier,
+}
+
+impl Types {
+    /// The type of a part of the expression.
+    pub(crate) fn of(&self, expr: &Expr) -> Type {
+        self.types.get(&place(expr)).map_or(Type::Dyn, |ty| self.unifier.resolved(ty))
+    }
+}
+
+/// Finds the types of an expression and of its parts.
+pub(crate) fn check(root: &Expr, variables: &Variables<'_>) -> (Types, Vec<Issue>) {
+    let types = Types { types: HashMap::new(), overloads: HashMap::new(), unifier: Unifier::default() };
+    let mut checker = Checker { variables, scope: Vec::new(), types, issues: Vec::new() };
+    checker.ty(root);
+    (checker.types, checker.issues)
+}
+
+struct Checker<'a> {
+    variables: &'a Variables<'a>,
+    /// Variables of macros around, the innermost last.
+    scope: Vec<(&'a str, Type)>,
+    types: Types,
+    issues: Vec<Issue>,
+}
+
+impl<'a> Checker<'a> {
+    fn ty(&mut self, expr: &'a Expr) -> Type {
+        let found = self.find(expr);
+        let found = self.types.unifier.capped(found);
+        self.types.types.insert(place(expr), found.clone());
+        found
+    }
+
+    fn issue(&mut self, expr: &Expr, message: String) {
+        if self.issues.len() < MOST_ISSUES {
+            self.issues.push(Issue::new(expr.at as usize, message));
+        }
+    }
+
+    fn find(&mut self, expr: &'a Expr) -> Type {
+        match &expr.node {
+            Node::Literal(value) => literal(value),
+            Node::Variable(name) => self.variable(name),
+            Node::Select { operand, field, optional } => match self.qualified(expr) {
+                Some(ty) => ty,
+                None => self.select(expr, operand, field, *optional),
+            },
+            Node::Has { operand, field } => {
+                self.select(expr, operand, field, false);
+                Type::Bool
+            }
+            Node::Index { operand, index, optional } => {
+                let arguments = [self.ty(operand), self.ty(index)];
+                self.call(expr, if *optional { "_[?_]" } else { "_[_]" }, false, &arguments)
+            }
+            Node::Call { function, arguments, method } => {
+                let types: Vec<Type> = arguments.iter().map(|argument| self.ty(argument)).collect();
+                self.literals(function.name, arguments);
+                self.call(expr, function.name, *method, &types)
+            }
+            Node::Unary(operator, operand) => {
+                let ty = self.ty(operand);
+                let name = if *operator == Unary::Not { "!_" } else { "-_" };
+                self.call(expr, name, false, &[ty])
+            }
+            Node::Binary(operator, left, right) => {
+                let arguments = [self.ty(left), self.ty(right)];
+                self.call(expr, operator_name(*operator), false, &arguments)
+            }
+            Node::And(left, right) | Node::Or(left, right) => {
+                let arguments = [self.ty(left), self.ty(right)];
+                let name = if matches!(expr.node, Node::And(..)) { "_&&_" } else { "_||_" };
+                self.call(expr, name, false, &arguments)
+            }
+            Node::If(parts) => {
+                let types: Vec<Type> = parts.iter().map(|part| self.ty(part)).collect();
+                self.call(expr, "_?_:_", false, &types)
+            }
+            Node::List(items) => {
+                let mut element = None;
+                for (item, optional) in items {
+                    element = Some(self.joined(item, *optional, element));
+                }
+                Type::list(element.unwrap_or_else(|| self.types.unifier.fresh()))
+            }
+            Node::Map(entries) => {
+                let (mut key_type, mut value_type) = (None, None);
+                for (key, value, optional) in entries {
+                    key_type = Some(self.joined(key, false, key_type));
+                    value_type = Some(self.joined(value, *optional, value_type));
+                }
+                let mut or_fresh = |ty: Option<Type>| ty.unwrap_or_else(|| self.types.unifier.fresh());
+                let (key, value) = (or_fresh(key_type), or_fresh(value_type));
+                Type::map(key, value)
+            }
+            // The fields of configurations are checked when they are applied.
+            Node::Object { fields, .. } => {
+                fields.iter().for_each(|(_, value, _)| drop(self.ty(value)));
+                Type::Dyn
+            }
+            Node::Each { each, range, variable, body } => self.each(expr, *each, range, variable, body),
+            Node::Bind { variable, value, body } => {
+                let ty = self.ty(value);
+                self.within(variable, ty, std::slice::from_ref(body)).pop().unwrap_or(Type::Dyn)
+            }
+            Node::OptionalMap { operand, variable, body, flat } => self.optional_map(expr, operand, variable, body, *flat),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Type {
+        let bound = self.scope.iter().rev().find(|(known, _)| *known == name);
+        // Whatever is not there has been refused by the parser.
+        bound.or_else(|| self.variables.iter().find(|(known, _)| *known == name)).map_or(Type::Dyn, |(_, ty)| ty.clone())
+    }
+
+    /// The type of a variable whose name has dots.
+    fn qualified(&self, expr: &Expr) -> Option<Type> {
+        let mut names = Vec::new();
+        let mut first = expr;
+        while let Node::Select { operand, field, optional: false } = &first.node {
+            names.push(field.as_str());
+            first = operand;
+        }
+        let Node::Variable(root) = &first.node else { return None };
+        if names.is_empty() || self.scope.iter().any(|(known, _)| known == root) {
+            return None;
+        }
+        names.push(root);
+        names.reverse();
+        let name = names.join(".");
+        self.variables.iter().find(|(known, _)| *known == name).map(|(_, ty)| ty.clone())
+    }
+
+    fn select(&mut self, expr: &'a Expr, operand: &'a Expr, field: &str, optional: bool) -> Type {
+        let operand = self.ty(operand);
+        let operand = self.types.unifier.shallow(&operand);
+        let (target, wrapped) = match &operand {
+            Type::Optional(inner) => (self.types.unifier.shallow(inner), true),
+            _ => (operand, false),
+        };
+        let found = match &target {
+            Type::Map(pair) => pair[1].clone(),
+            Type::Object(declaration) => match declaration.field(field) {
+                Some(field) => field.ty(),
+                None => {
+                    self.issue(expr, format!("undefined field '{field}'"));
+                    Type::Dyn
+                }
+            },
+            Type::Variable(_) => {
+                // Nothing more particular may become of it later.
+                self.types.unifier.assignable(&Type::Dyn, &target);
+                Type::Dyn
+            }
+            Type::Dyn => Type::Dyn,
+            other => {
+                self.issue(expr, format!("type '{}' does not support field selection", self.types.unifier.resolved(other)));
+                Type::Dyn
+            }
+        };
+        if wrapped || optional { Type::optional(found) } else { found }
+    }
+
+    /// The type of elements when one more comes to those before: all are of one type.
+    fn joined(&mut self, expr: &'a Expr, optional: bool, before: Option<Type>) -> Type {
+        let mut own = self.ty(expr);
+        if optional {
+            own = match self.types.unifier.shallow(&own) {
+                Type::Optional(inner) => Type::clone(&inner),
+                Type::Dyn => Type::Dyn,
+                other => {
+                    let other = self.types.unifier.resolved(&other);
+                    self.issue(expr, format!("expected type 'optional_type({other})' but found '{other}'"));
+                    other
+                }
+            };
+        }
+        let Some(before) = before else { return own };
+        if self.types.unifier.assignable(&before, &own) {
+            return self.types.unifier.most_general(&before, &own);
+        }
+        let [known, found] = [&before, &own].map(|ty| self.types.unifier.resolved(ty));
+        self.issue(expr, format!("expected type '{known}' but found '{found}'"));
+        before
+    }
+
+    /// The types of some expressions, in which a variable is declared.
+    fn within(&mut self, variable: &'a str, ty: Type, body: &'a [impl std::borrow::Borrow<Expr>]) -> Vec<Type> {
+        self.scope.push((variable, ty));
+        let types = body.iter().map(|one| self.ty(one.borrow())).collect();
+        self.scope.pop();
+        types
+    }
+
+    fn each(&mut self, expr: &'a Expr, each: Each, range: &'a Expr, variable: &'a str, body: &'a [Expr]) -> Type {
+        let ty = self.ty(range);
+        let element = match self.types.unifier.shallow(&ty) {
+            Type::List(element) => Type::clone(&element),
+            Type::Map(pair) => pair[0].clone(),
+            Type::Dyn | Type::Variable(_) => Type::Dyn,
+            other => {
+                let other = self.types.unifier.resolved(&other);
+                let message =
+                    format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)");
+                self.issue(range, message);
+                Type::Dyn
+            }
+        };
+        let types = self.within(variable, element.clone(), body);
+        let last = types.last().cloned().unwrap_or(Type::Dyn);
+        let condition = |ty: &Type| [ty.clone(), Type::Dyn, Type::Dyn];
+        match each {
+            Each::All => drop(self.test(expr, "_&&_", &[Type::Bool, last])),
+            Each::Exists => drop(self.test(expr, "_||_", &[Type::Bool, last])),
+            Each::ExistsOne => drop(self.test(expr, "_?_:_", &condition(&last))),
+            Each::Filter => {
+                self.test(expr, "_?_:_", &condition(&last));
+                return Type::list(element);
+            }
+            Each::Map => {
+                if let [first, _] = types.as_slice() {
+                    self.test(expr, "_?_:_", &condition(first));
+                }
+                return Type::list(last);
+            }
+        }
+        Type::Bool
+    }
+
+    fn optional_map(&mut self, expr: &'a Expr, operand: &'a Expr, variable: &'a str, body: &'a Expr, flat: bool) -> Type {
+        let ty = self.ty(operand);
+        let inner = match self.types.unifier.shallow(&ty) {
+            Type::Optional(inner) => Type::clone(&inner),
+            Type::Dyn | Type::Variable(_) => Type::Dyn,
+            other => {
+                let other = self.types.unifier.resolved(&other);
+                self.issue(expr, format!("found no matching overload for 'hasValue' applied to '{other}.()'"));
+                Type::Dyn
+            }
+        };
+        let made = self.within(variable, inner, std::slice::from_ref(body)).pop().unwrap_or(Type::Dyn);
+        if !flat {
+            return Type::optional(made);
+        }
+        let none = Type::optional(self.types.unifier.fresh());
+        self.test(expr, "_?_:_", &[Type::Bool, made, none])
+    }
+
+    /// Literals that functions read: what is none is known before.
+    fn literals(&mut self, function: &str, arguments: &'a [Expr]) {
+        let Some((last, Node::Literal(value))) = arguments.last().map(|last| (last, &last.node)) else { return };
+        let Some(text) = value.as_text() else { return };
+        let good = match function {
+            "duration" => crate::time::parse_duration(text).is_some(),
+            "timestamp" => text.parse::<jiff::Timestamp>().is_ok(),
+            "matches" => crate::pattern::compile(text).is_ok(),
+            _ => true,
+        };
+        if !good {
+            self.issue(last, format!("invalid {function} argument"));
+        }
+    }
+}
+
+pub(crate) fn operator_name(operator: Binary) -> &'static str {
+    match operator {
+        Binary::Add => "_+_",
+        Binary::Subtract => "_-_",
+        Binary::Multiply => "_*_",
+        Binary::Divide => "_/_",
+        Binary::Modulo => "_%_",
+        Binary::Equal => "_==_",
+        Binary::Unequal => "_!=_",
+        Binary::Less => "_<_",
+        Binary::LessOrEqual => "_<=_",
+        Binary::Greater => "_>_",
+        Binary::GreaterOrEqual => "_>=_",
+        Binary::In => "@in",
+    }
+}
+
+fn literal(value: &Value<'_>) -> Type {
+    match value {
+        Value::Null => Type::Null,
+        Value::Bool(_) => Type::Bool,
+        Value::Int(_) => Type::Int,
+        Value::Uint(_) => Type::Uint,
+        Value::Double(_) => Type::Double,
+        Value::Text(_) => Type::String,
+        Value::Bytes(_) => Type::Bytes,
+        Value::Type(kind) => Type::Type(named(*kind).into()),
+        _ => Type::Dyn,
+    }
+}
+
+/// The type that an identifier names.
+fn named(kind: Kind) -> Type {
+    match kind.0 {
+        "bool" => Type::Bool,
+        "bytes" => Type::Bytes,
+        "double" => Type::Double,
+        "int" => Type::Int,
+        "list" => Type::list(Type::Dyn),
+        "map" => Type::map(Type::Dyn, Type::Dyn),
+        "null_type" => Type::Null,
+        "string" => Type::String,
+        "uint" => Type::Uint,
+        _ => Type::Dyn,
+    }
+}
+
+#[cfg(test)]
+mod tests;
