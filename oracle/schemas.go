@@ -17,6 +17,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/cel/common"
 	"k8s.io/apiserver/pkg/cel/environment"
 )
 
@@ -87,7 +88,7 @@ func customResource(c *Case) (any, error) {
 		return nil, err
 	}
 	options := structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
-	unknown := pruning.PruneWithOptions(value, schema, true, options)
+	unknown := append([]string{}, pruning.PruneWithOptions(value, schema, true, options)...)
 	sort.Strings(unknown)
 	pruning.Prune(old, schema, true)
 	for _, one := range []map[string]interface{}{value, old} {
@@ -100,7 +101,8 @@ func customResource(c *Case) (any, error) {
 	}
 	lists := listtype.ValidateListSetsAndMaps(nil, schema, value)
 	created := append(validation.ValidateCustomResource(nil, value, validator), lists...)
-	updated := validation.ValidateCustomResourceUpdate(nil, value, old, validator)
+	related := common.NewCorrelatedObject(value, old, &model.Structural{Structural: schema})
+	updated := validation.ValidateCustomResourceUpdate(nil, value, old, validator, validation.WithRatcheting(related))
 	if len(listtype.ValidateListSetsAndMaps(nil, schema, old)) == 0 {
 		updated = append(updated, lists...)
 	}
