@@ -6,7 +6,6 @@ mod plan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use client::events::Type;
 use client::kube::api::{DeleteParams, PostParams};
 use client::kube::{self, Api};
 use client::{Index, Informer, Informers, Key};

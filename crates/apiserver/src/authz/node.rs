@@ -167,7 +167,7 @@ async fn of_driver(registry: &Registry, node: &str, namespace: &str, name: &str)
 fn names_secret(volume: &Value, namespace: &str, name: &str) -> bool {
     let source = &volume["spec"]["csi"];
     let named = |key: &&str| source[*key]["namespace"] == namespace && source[*key]["name"] == name;
-    ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].iter().any(|key| named(key))
+    ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].iter().any(named)
 }
 
 /// A kubelet reads what came of attachments to its node.
