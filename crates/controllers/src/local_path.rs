@@ -96,6 +96,8 @@ impl LocalPath {
 impl Controller for LocalPath {
     const NAME: &'static str = "local-path-provisioner";
     const ACCOUNT: &'static str = "local-path-provisioner";
+    /// A kubelet that answers again does not say so here.
+    const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
     fn sources(&self) -> Vec<Source> {
         let left = self.left.clone();
@@ -212,6 +214,10 @@ impl LocalPath {
         let Some(claim) = self.claims.by_key(key).filter(|claim| wants(claim)) else { return Ok(()) };
         let class = self.classes.get(None, volumes::class_of_claim(&claim).unwrap_or_default());
         let Some(class) = class.filter(|class| class.provisioner == PROVISIONER) else { return Ok(()) };
+        let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+        if waits && meta::annotation(claim.as_ref(), SELECTED_NODE).is_none() {
+            return Ok(());
+        }
         let name = format!("pvc-{}", meta::uid(claim.as_ref()));
         if self.volumes.get(None, &name).is_some() {
             return Ok(());
@@ -222,7 +228,13 @@ impl LocalPath {
             about(Type::Warning, "ProvisioningFailed", format!("failed to provision volume with StorageClass {class:?}: {why}"));
             Error::Other(why)
         };
-        let place = check(&claim).and_then(|()| self.place_for(&claim)).map_err(|refusal| failed(refusal.to_string()))?;
+        let place = match check(&claim).and_then(|()| self.place_for(&claim)) {
+            Ok(place) => place,
+            Err(refusal) => {
+                let why = failed(refusal.to_string());
+                return if waits && matches!(refusal, Refusal::NoNode(_)) { unselect(cx, &claim).await } else { Err(why) };
+            }
+        };
         about(Type::Normal, "Provisioning", format!("External provisioner is provisioning volume for claim \"{key}\""));
         ask(cx, http::Method::PUT, &place.node, &name).await.map_err(|error| failed(error.to_string()))?;
         let api: Api<PersistentVolume> = Api::all(cx.client.clone());
@@ -251,6 +263,17 @@ impl LocalPath {
         write::delete(&Api::<PersistentVolume>::all(cx.client.clone()), volume).await?;
         Ok(())
     }
+}
+
+/// The node that was chosen is gone: the scheduler has to choose another one.
+async fn unselect(cx: &Cx, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+    let mut next = claim.clone();
+    if let Some(annotations) = &mut next.metadata.annotations {
+        annotations.remove(SELECTED_NODE);
+    }
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), meta::namespace(claim));
+    api.replace(meta::name(claim), &PostParams::default(), &next).await?;
+    Ok(())
 }
 
 fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, name: String) -> PersistentVolume {

@@ -108,3 +108,18 @@ async fn volumes_are_where_their_consumers_are() {
     assert!(world.fake.writes().contains(&call("DELETE", "n", "pvc-a")));
     assert!(!world.fake.writes().contains(&call("DELETE", "m", "pvc-b")));
 }
+
+/// The scheduler chooses again when the node that it chose is gone before there was a volume.
+#[tokio::test]
+async fn a_node_that_is_gone_is_chosen_no_more() {
+    let world = World::new();
+    world.fake.put(&node("n", Some("/data/volumes")));
+    world.fake.put::<StorageClass>(&object(
+        json!({"metadata": {"name": "local"}, "provisioner": PROVISIONER, "volumeBindingMode": "WaitForFirstConsumer"}),
+    ));
+    put_claim(&world, "d", "gone");
+    world.start(&["local-path-provisioner"]);
+    let free = |claims: &[PersistentVolumeClaim]| meta::annotation(&claims[0], SELECTED_NODE).is_none();
+    world.fake.until::<PersistentVolumeClaim>(free).await;
+    assert!(world.fake.all::<PersistentVolume>().is_empty());
+}

@@ -47,6 +47,12 @@ impl Set {
         let lately = self.ready.values().filter(|at| at.saturating_add(WINDOW) >= now).count() as i64;
         lately.min(replicas)
     }
+
+    /// How many pods that are ready it loses at least, when it is made smaller: those that are not go first.
+    fn loses(&self, before: i64, after: i64) -> i64 {
+        let ready = self.ready.values().filter(|at| **at == u64::MAX).count() as i64;
+        ready.min(before) - ready.min(after)
+    }
 }
 
 impl Availability {
@@ -97,7 +103,7 @@ impl Availability {
         let set = self.sets.entry(uid.to_owned()).or_default();
         let before = std::mem::replace(&mut set.replicas, replicas);
         set.deployment = controller(Some(object)).unwrap_or_default();
-        let (taken, owner) = (set.available(before, now) - set.available(replicas, now), set.deployment.clone());
+        let (taken, owner) = (set.loses(before, replicas), set.deployment.clone());
         let deployment = self.deployments.get(&owner).filter(|_| taken > 0)?;
         let sets = self.sets.values().filter(|set| set.deployment == owner);
         let (left, least) = (sets.map(|set| set.available(set.replicas, now)).sum::<i64>(), deployment.least(now));
