@@ -43,25 +43,34 @@ impl<K: Object> Index<K> {
 /// Says under which values an object is found.
 type ValuesOf<K> = Box<dyn Fn(&Slot<K>, &mut Values) + Send + Sync>;
 
+/// Reads the values of an object from its JSON, without decoding all of it. False when it cannot tell: then the object is decoded.
+pub type Lean = fn(&[u8], &mut Values) -> bool;
+
 /// Keys by value, and what says an object's values.
 pub(crate) struct Table<K> {
     pub(crate) name: &'static str,
     values: ValuesOf<K>,
+    lean: Option<Lean>,
     keys: HashMap<String, BTreeSet<Key>>,
 }
 
 impl<K> Table<K> {
     pub(crate) fn new(name: &'static str, values: impl Fn(&Slot<K>, &mut Values) + Send + Sync + 'static) -> Self {
-        Self { name, values: Box::new(values), keys: HashMap::new() }
+        Self { name, values: Box::new(values), lean: None, keys: HashMap::new() }
+    }
+
+    /// The same, where many objects at once are read without being decoded.
+    pub(crate) fn with_lean(self, lean: Option<Lean>) -> Self {
+        Self { lean, ..self }
     }
 
     pub(crate) fn keys(&self, value: &str) -> impl Iterator<Item = &Key> {
         self.keys.get(value).into_iter().flatten()
     }
 
-    /// The object of `key` was `old` and is `new`.
-    pub(crate) fn change(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>) {
-        let (before, after) = (self.values_of(old), self.values_of(new));
+    /// The object of `key` was `old` and is `new`. It is one of `many`: who looks at single changes decodes them anyway.
+    pub(crate) fn change(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>, many: bool) {
+        let (before, after) = (self.values_of(old, many), self.values_of(new, many));
         if before == after {
             return;
         }
@@ -78,9 +87,11 @@ impl<K> Table<K> {
         }
     }
 
-    fn values_of(&self, object: Option<&Slot<K>>) -> Values {
+    fn values_of(&self, object: Option<&Slot<K>>, many: bool) -> Values {
         let mut values = Values::default();
-        if let Some(object) = object {
+        let Some(object) = object else { return values };
+        if !self.lean.is_some_and(|lean| many && lean(object.json(), &mut values)) {
+            values.0.clear();
             (self.values)(object, &mut values);
         }
         values
@@ -102,6 +113,20 @@ mod tests {
     }
 
     #[test]
+    fn many_objects_are_read_without_being_decoded() {
+        let undecoded = |_: &Slot<ConfigMap>, values: &mut Values| values.add("decoded");
+        let mut table = Table::new("x", undecoded).with_lean(Some(|json, values| {
+            values.add("lean");
+            json.windows(3).any(|text| text == b"red")
+        }));
+        table.change(&map("x", &["red"]).key, None, Some(&map("x", &["red"])), true);
+        table.change(&map("y", &["blue"]).key, None, Some(&map("y", &["blue"])), true);
+        table.change(&map("z", &["red"]).key, None, Some(&map("z", &["red"])), false);
+        let keys = |value: &str| table.keys(value).map(|key| key.name.clone()).collect::<Vec<_>>();
+        assert_eq!((keys("lean"), keys("decoded")), (vec!["x".to_owned()], vec!["y".to_owned(), "z".to_owned()]));
+    }
+
+    #[test]
     fn follows_values_and_leaves_none_behind() {
         let mut table = Table::new("colour", |slot: &Slot<ConfigMap>, values| {
             let map = slot.get().unwrap();
@@ -112,17 +137,17 @@ mod tests {
             assert_eq!(names, expected, "{colour}");
         };
         let (x, y) = (map("x", &["red", "blue"]), map("y", &["red"]));
-        table.change(&x.key, None, Some(&x));
-        table.change(&y.key, None, Some(&y));
+        table.change(&x.key, None, Some(&x), false);
+        table.change(&y.key, None, Some(&y), false);
         check(&table, "red", &["x", "y"]);
         check(&table, "blue", &["x"]);
         let green = map("x", &["green"]);
-        table.change(&x.key, Some(&x), Some(&green));
+        table.change(&x.key, Some(&x), Some(&green), false);
         check(&table, "red", &["y"]);
         check(&table, "blue", &[]);
         check(&table, "green", &["x"]);
-        table.change(&x.key, Some(&green), None);
-        table.change(&y.key, Some(&y), None);
+        table.change(&x.key, Some(&green), None, false);
+        table.change(&y.key, Some(&y), None, false);
         assert!(table.keys.is_empty());
     }
 }

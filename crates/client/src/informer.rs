@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::slot::{LabelSet, Slot};
 use crate::store::Store;
 use crate::watch::{Event, Watch};
-use crate::{Changes, Index, Key, Values, resource_version};
+use crate::{Changes, Index, Key, Lean, Values, resource_version};
 
 /// What an informer can hold.
 pub trait Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
@@ -102,7 +102,17 @@ impl<K: Object> Informer<K> {
 
     /// The index of that name, shared by all who ask for it; `values` says under what an object is found in it.
     pub fn index(&self, name: &'static str, values: fn(&K, &mut Values)) -> Index<K> {
-        let place = self.shared.store.write().index(name, values);
+        self.index_with(name, values, None)
+    }
+
+    /// The same for a kind of which there are many: `lean` reads the values from the JSON of an object, and must find the same, where there
+    /// are all objects to be read at once.
+    pub fn index_lean(&self, name: &'static str, values: fn(&K, &mut Values), lean: Lean) -> Index<K> {
+        self.index_with(name, values, Some(lean))
+    }
+
+    fn index_with(&self, name: &'static str, values: fn(&K, &mut Values), lean: Option<Lean>) -> Index<K> {
+        let place = self.shared.store.write().index(name, values, lean);
         Index::new(self.clone(), place)
     }
 

@@ -22,7 +22,7 @@ mod store;
 pub mod watch;
 
 pub use changes::{Change, Changes};
-pub use index::{Index, Values};
+pub use index::{Index, Lean, Values};
 pub use informer::{Informer, Object};
 pub use informers::Informers;
 pub use key::Key;

@@ -168,6 +168,10 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Slot<K> {
 }
 
 impl<K> Slot<K> {
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
     pub(crate) fn labels(&self) -> &LabelSet {
         &self.labels
     }

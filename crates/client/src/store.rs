@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use crate::changes::Queue;
-use crate::index::{Table, Values};
+use crate::index::{Lean, Table, Values};
 use crate::slot::{Hot, Slot};
 use crate::{Changes, Key, Object};
 
@@ -84,7 +84,7 @@ impl<K: Object> Store<K> {
     }
 
     /// The place of the index of that name, which is built now if it is new.
-    pub(crate) fn index(&mut self, name: &'static str, values: fn(&K, &mut Values)) -> usize {
+    pub(crate) fn index(&mut self, name: &'static str, values: fn(&K, &mut Values), lean: Option<Lean>) -> usize {
         if let Some(place) = self.indexes.iter().position(|table| table.name == name) {
             return place;
         }
@@ -92,9 +92,10 @@ impl<K: Object> Store<K> {
             if let Some(object) = slot.get() {
                 values(&object, found);
             }
-        });
+        })
+        .with_lean(lean);
         for slot in self.list() {
-            table.change(&slot.key, None, Some(slot));
+            table.change(&slot.key, None, Some(slot), true);
         }
         self.indexes.push(table);
         self.indexes.len() - 1
@@ -198,8 +199,9 @@ impl<K: Object> Store<K> {
     }
 
     fn reindex(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>) {
+        let many = self.listing.is_some();
         for table in &mut self.indexes {
-            table.change(key, old, new);
+            table.change(key, old, new, many);
         }
     }
 }

@@ -1,22 +1,50 @@
 //! What controllers ask about pods.
 
-pub(crate) use ::pods::state::*;
+use std::borrow::Cow;
 
-use client::{Index, Informer};
+pub(crate) use ::pods::state::*;
+use client::{Index, Informer, Values};
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use memchr::memmem;
+use serde::Deserialize;
 
 use crate::meta;
 
 /// Pods by the name of their node; those that are bound to none under "".
 pub(crate) fn by_node(pods: &Informer<Pod>) -> Index<Pod> {
-    pods.index("node", |pod, values| values.add(node(pod)))
+    pods.index_lean("node", |pod, values| values.add(node(pod)), lean_node)
+}
+
+/// The same of a pod's JSON.
+fn lean_node(pod: &[u8], values: &mut Values) -> bool {
+    #[derive(Deserialize)]
+    struct Bound<'a> {
+        #[serde(borrow)]
+        spec: Option<Spec<'a>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec<'a> {
+        #[serde(borrow)]
+        node_name: Option<Cow<'a, str>>,
+    }
+    let Ok(bound) = serde_json::from_slice::<Bound<'_>>(pod) else { return false };
+    values.add(bound.spec.and_then(|spec| spec.node_name).unwrap_or_default());
+    true
 }
 
 /// Pods by the claims that they name, as `namespace/claim`; see [`claims`].
 pub(crate) fn by_claim(pods: &Informer<Pod>) -> Index<Pod> {
-    pods.index("claim", |pod, values| {
-        claims(pod).for_each(|claim| values.add(format!("{}/{claim}", meta::namespace(pod))));
-    })
+    pods.index_lean("claim", claim_values, lean_claims)
+}
+
+fn claim_values(pod: &Pod, values: &mut Values) {
+    claims(pod).for_each(|claim| values.add(format!("{}/{claim}", meta::namespace(pod))));
+}
+
+/// Most pods have none of the volumes that have a claim, which their text tells.
+fn lean_claims(pod: &[u8], _: &mut Values) -> bool {
+    [&b"\"persistentVolumeClaim\""[..], b"\"ephemeral\""].iter().all(|name| memmem::find(pod, name).is_none())
 }
 
 /// The names of the claims behind a pod's volumes.
@@ -35,5 +63,39 @@ pub(crate) fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
         (Some(claim), _) => Some(claim.claim_name.clone()),
         (None, Some(_)) => Some(format!("{}-{}", meta::name(pod), volume.name)),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What the text of a pod tells is what the pod tells.
+    #[test]
+    fn indexes_are_the_same_of_text_and_object() {
+        let check = |mut spec: Value, has_claims: bool| {
+            spec["containers"] = json!([]);
+            let text =
+                json!({"metadata": {"name": "p", "namespace": "n", "labels": {"nodeName": "x"}}, "spec": spec}).to_string();
+            let pod: Pod = serde_json::from_str(&text).unwrap();
+            let (mut lean, mut whole) = (Values::default(), Values::default());
+            assert!(lean_node(text.as_bytes(), &mut lean));
+            whole.add(node(&pod));
+            assert_eq!(lean, whole, "{text}");
+            let (mut lean, mut whole) = (Values::default(), Values::default());
+            claim_values(&pod, &mut whole);
+            assert_eq!(lean_claims(text.as_bytes(), &mut lean), !has_claims, "{text}");
+            assert!(has_claims || lean == whole, "{text}");
+        };
+        check(json!({}), false);
+        check(json!({"nodeName": "a\\b"}), false);
+        check(json!({"nodeName": "n1", "volumes": [{"name": "v", "emptyDir": {}}]}), false);
+        check(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}), true);
+        check(json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}), true);
+        let mut nothing = Values::default();
+        assert!(!lean_node(b"{", &mut nothing));
     }
 }
