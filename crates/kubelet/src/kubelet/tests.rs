@@ -116,7 +116,7 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
     let of = |name: &str| cell.directory.path().join(format!("logs/ns_{name}_uid-{name}"));
     let (logs, others) = (of("r"), of("s"));
     let directory = cell.directory.path().join("kubelet/pods/uid-r");
-    for path in [&logs, &others, &directory] {
+    for path in [&logs, &others, &of("p"), &of("q"), &directory] {
         std::fs::create_dir_all(path).unwrap();
     }
     std::os::unix::fs::symlink(&logs, directory.join("logs")).unwrap();
