@@ -73,6 +73,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         given => given.to_vec(),
     };
     let cluster = cluster(options, dns);
+    let scheduling = scheduling(options)?;
     let identity = node::Identity::of(&options.node)?.within(&cluster)?;
     let authority = Arc::new(Authority::load_or_create(&paths.pki(), "ca", "knarr-ca")?);
 
@@ -101,7 +102,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
         bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
     });
-    start_controllers(options, &handle, &authority, &readiness, components);
+    start_controllers(options, scheduling, &handle, &authority, &readiness, components);
     let (own, place) = (identity.routed(), identity.clone());
     let mut changed = None;
     if !options.no_agent {
@@ -210,9 +211,16 @@ fn acme_roots(options: &cli::Server) -> Result<Option<String>> {
     options.ingress.acme_ca.as_ref().map(read).transpose()
 }
 
+/// How the scheduler works.
+fn scheduling(options: &cli::Server) -> Result<scheduler::Configuration> {
+    let Some(path) = &options.scheduler_config else { return Ok(scheduler::Configuration::default()) };
+    scheduler::Configuration::read(path).with_context(|| format!("--scheduler-config {}", path.display()))
+}
+
 /// Controllers and scheduler share one set of caches.
 fn start_controllers(
     options: &cli::Server,
+    configuration: scheduler::Configuration,
     handle: &apiserver::Handle,
     authority: &Arc<Authority>,
     readiness: &Readiness,
@@ -242,8 +250,7 @@ fn start_controllers(
             hollow::Options { count: options.hollow_nodes, informers: informers.clone(), clients, version: apiserver::VERSION };
         hollow::run(hollow, tasks, readiness.gate("hollow-nodes"));
     }
-    let scheduler =
-        scheduler::Options { informers, client: identity::scheduler(&handle.api), name: "default-scheduler".to_owned() };
+    let scheduler = scheduler::Options { informers, client: identity::scheduler(&handle.api), configuration };
     scheduler::run(&scheduler, tasks, readiness.gate("scheduler"));
 }
 

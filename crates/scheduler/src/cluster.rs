@@ -13,6 +13,7 @@ use crate::budgets::Budgets;
 use crate::groups::Groups;
 use crate::nominations::Nominations;
 use crate::pod::PodInfo;
+use crate::profile::{Profile, Profiles};
 use crate::selectors::Labels;
 use crate::tallies::{Tallies, Tally};
 use crate::terms::{Namespaces, Terms};
@@ -38,9 +39,15 @@ pub(crate) struct Cluster {
     tallies: Tallies,
     pub(crate) terms: Terms,
     pub(crate) budgets: Budgets,
+    pub(crate) profiles: Profiles,
 }
 
 impl Cluster {
+    /// A cluster of which nothing is known yet, for pods of these profiles.
+    pub(crate) fn new(profiles: Profiles) -> Self {
+        Self { profiles, ..Self::default() }
+    }
+
     /// Nodes that exist.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.iter().filter(|node| node.present)
@@ -79,6 +86,11 @@ impl Cluster {
         }
         self.terms.namespaces_changed();
         true
+    }
+
+    /// How pods that ask for this scheduler are scheduled; none when they are not ours.
+    pub(crate) fn profile(&self, pod: &PodInfo) -> Option<&Profile> {
+        self.profiles.get(pod.scheduler())
     }
 
     /// What selects the pods that `pod` should spread from.

@@ -25,11 +25,11 @@ impl Default for Chooser {
 }
 
 /// How many nodes that will do are enough: from all of them in small clusters down to a twentieth.
-fn enough(nodes: usize) -> usize {
-    if nodes <= MIN_NODES {
+fn enough(nodes: usize, percentage: usize) -> usize {
+    if nodes <= MIN_NODES || percentage >= 100 {
         return nodes;
     }
-    let percent = 50_usize.saturating_sub(nodes / 125).max(5);
+    let percent = if percentage > 0 { percentage } else { 50_usize.saturating_sub(nodes / 125).max(5) };
     (nodes * percent / 100).max(MIN_NODES)
 }
 
@@ -45,7 +45,9 @@ impl Chooser {
     }
 
     fn feasible<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Vec<&'a NodeInfo>, FitError> {
-        let refusals = PLUGINS.iter().enumerate().find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?)));
+        let profile = cluster.profile(pod);
+        let mut filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
+        let refusals = filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?)));
         if let Some((plugin, reason)) = refusals {
             return Err(FitError::everywhere(cluster.len(), plugin, reason));
         }
@@ -55,7 +57,8 @@ impl Chooser {
             return Ok(vec![node]);
         }
         let mut error = FitError::of(cluster.len());
-        let (slots, limit) = (cluster.slots(), enough(cluster.len()));
+        let percentage = profile.map_or(0, |profile| profile.percentage);
+        let (slots, limit) = (cluster.slots(), enough(cluster.len(), percentage));
         let mut feasible = Vec::with_capacity(limit);
         let mut reasons = Vec::new();
         let mut seen = 0;
@@ -77,13 +80,17 @@ impl Chooser {
     fn best<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> &'a NodeInfo {
         let mut totals = vec![0_i64; nodes.len()];
         let mut scores = Vec::with_capacity(nodes.len());
-        for plugin in PLUGINS {
-            let Some(score) = plugin.score(pod, cluster, nodes) else { continue };
+        let profile = cluster.profile(pod);
+        for (index, plugin) in PLUGINS.iter().enumerate() {
+            let weight = profile.map_or(plugin.weight(), |profile| profile.weight(index, plugin.weight()));
+            let Some(score) = Some(plugin).filter(|_| weight > 0).and_then(|plugin| plugin.score(pod, cluster, nodes)) else {
+                continue;
+            };
             scores.clear();
             scores.extend(nodes.iter().map(|node| score.score(node)));
             score.normalize(&mut scores);
             for (total, score) in totals.iter_mut().zip(&scores) {
-                *total += score * plugin.weight();
+                *total += score * weight;
             }
         }
         let highest = totals.iter().copied().max().unwrap_or(0);
@@ -107,7 +114,8 @@ mod tests {
     #[test]
     fn looks_at_fewer_of_many() {
         for (nodes, expected) in [(5, 5), (100, 100), (150, 100), (1000, 420), (5000, 500), (20000, 1000)] {
-            assert_eq!(enough(nodes), expected, "{nodes}");
+            assert_eq!(enough(nodes, 0), expected, "{nodes}");
         }
+        assert_eq!([enough(1000, 20), enough(1000, 1), enough(1000, 100)], [200, 100, 1000]);
     }
 }

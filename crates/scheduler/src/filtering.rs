@@ -19,7 +19,9 @@ pub(crate) struct Filters<'a> {
 
 impl<'a> Filters<'a> {
     pub(crate) fn prepare(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
-        let prepared = PLUGINS.iter().enumerate().filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster)?)));
+        let profile = cluster.profile(pod);
+        let filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
+        let prepared = filtering.filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster)?)));
         Self { pod, cluster, filters: prepared.collect() }
     }
 

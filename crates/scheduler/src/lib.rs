@@ -8,6 +8,7 @@
 mod api;
 mod budgets;
 mod cluster;
+mod configuration;
 mod cycle;
 mod filtering;
 mod framework;
@@ -17,6 +18,7 @@ mod nominations;
 mod plugins;
 mod pod;
 mod preemption;
+mod profile;
 mod queue;
 mod resources;
 mod selectors;
@@ -31,8 +33,9 @@ mod volumes;
 
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
-use client::events::Recorder;
 use client::{Client, Informers};
+
+pub use configuration::{Configuration, ConfigurationError};
 
 /// What the scheduler needs from the composition.
 #[derive(Clone)]
@@ -41,13 +44,12 @@ pub struct Options {
     pub informers: Informers,
     /// Writes as `system:kube-scheduler`.
     pub client: Client,
-    /// Which pods are ours: `spec.schedulerName`, usually `default-scheduler`.
-    pub name: String,
+    /// What it does for which pods.
+    pub configuration: Configuration,
 }
 
 /// Starts the scheduler under `tasks`; it ends with it. `gate` is ready when it has its caches.
 pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
-    let events = Recorder::new(options.client.clone(), &options.name, "", tasks);
-    let scheduler = service::Scheduler::new(options, events);
+    let scheduler = service::Scheduler::new(options, tasks);
     tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, scheduler.run(options.informers.clone(), gate));
 }

@@ -7,6 +7,7 @@ use client::Key;
 use k8s_openapi::api::core::v1::{Affinity, ContainerPort, Pod, PodSpec, TopologySpreadConstraint, Volume};
 use pods::nodes::{NodeTerm, NodeTerms};
 
+use crate::profile::DEFAULT;
 use crate::resources::{Resources, pod_request};
 use crate::selectors::{Labels, PodTerm, with_own_labels};
 
@@ -116,6 +117,11 @@ impl PodInfo {
         &self.pod.metadata.labels
     }
 
+    /// The scheduler that it asks for.
+    pub(crate) fn scheduler(&self) -> &str {
+        scheduler_of(&self.pod)
+    }
+
     /// The node's name, empty when the pod has none.
     pub(crate) fn node(&self) -> &str {
         node_of(&self.pod)
@@ -126,6 +132,10 @@ impl PodInfo {
         let selector = self.pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
         self.node_terms.is_some() || selector.is_some_and(|selector| !selector.is_empty())
     }
+}
+
+pub(crate) fn scheduler_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or(DEFAULT)
 }
 
 pub(crate) fn node_of(pod: &Pod) -> &str {

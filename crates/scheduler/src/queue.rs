@@ -17,6 +17,7 @@ use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 pub(crate) use place::{Place, Trial};
 
+/// Of a queue that is told nothing else.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -57,8 +58,10 @@ impl PartialOrd for Ready {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
+    /// How long a pod waits after its first attempt, and at most.
+    back_off: (Duration, Duration),
     entries: HashMap<Key, Entry>,
     active: BinaryHeap<Ready>,
     backoff: BTreeMap<(Instant, u64), Key>,
@@ -68,7 +71,25 @@ pub(crate) struct Queue {
     pending: Pending,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new((BACKOFF_MIN, BACKOFF_MAX))
+    }
+}
+
 impl Queue {
+    pub(crate) fn new(back_off: (Duration, Duration)) -> Self {
+        Self {
+            back_off,
+            entries: HashMap::new(),
+            active: BinaryHeap::new(),
+            backoff: BTreeMap::new(),
+            waiting: HashSet::new(),
+            count: 0,
+            pending: Pending::default(),
+        }
+    }
+
     /// A pod is new or has changed. A change makes a pod that found no node try again.
     pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
         let key = pod.key();
@@ -167,7 +188,7 @@ impl Queue {
     fn wake(&mut self, key: &Key) {
         self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let due = entry.failed.map(|failed| failed + backoff(entry.attempts));
+        let due = entry.failed.map(|failed| failed + backoff(self.back_off, entry.attempts));
         let place = match due {
             Some(due) if due > Instant::now() => Place::Backoff(due, entry.number),
             _ => Place::Active,
@@ -213,9 +234,9 @@ impl Queue {
     }
 }
 
-/// 1 s, doubled up to 10 s.
-fn backoff(attempts: u32) -> Duration {
-    BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(BACKOFF_MAX)
+/// The first time, doubled with each attempt, up to the most.
+fn backoff((first, most): (Duration, Duration), attempts: u32) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(most)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 use base::readiness::Gate;
+use base::tasks::Tasks;
 use client::events::{Recorder, Type};
 use client::{Change, Changes, Informers, Key};
 use futures::StreamExt;
@@ -26,8 +28,9 @@ use crate::cycle::Chooser;
 use crate::filtering::FitError;
 use crate::framework::Event;
 use crate::metrics::{self, Outcome};
-use crate::pod::{PodInfo, node_of};
+use crate::pod::{PodInfo, node_of, scheduler_of};
 use crate::preemption::{self, Preemption};
+use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
 use crate::resources::pod_request;
 use crate::volumes::{Place, Step, Volumes};
@@ -79,9 +82,9 @@ impl Sources {
 }
 
 pub(crate) struct Scheduler {
-    name: String,
     api: Api,
-    events: Recorder,
+    /// By the name of the profile.
+    events: HashMap<String, Recorder>,
     cluster: Cluster,
     queue: Queue,
     chooser: Chooser,
@@ -91,13 +94,14 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(options: &Options, events: Recorder) -> Self {
+    pub(crate) fn new(options: &Options, tasks: &Tasks) -> Self {
+        let profiles = Profiles::new(options.configuration.profiles.clone());
+        let recorder = |name: &str| (name.to_owned(), Recorder::new(options.client.clone(), name, "", tasks));
         Self {
-            name: options.name.clone(),
             api: Api::new(options.client.clone()),
-            events,
-            cluster: Cluster::default(),
-            queue: Queue::default(),
+            events: profiles.names().map(recorder).collect(),
+            cluster: Cluster::new(profiles),
+            queue: Queue::new(options.configuration.backoff),
             chooser: Chooser::default(),
             writes: FuturesUnordered::new(),
             with_volumes: FuturesUnordered::new(),
@@ -217,7 +221,7 @@ impl Scheduler {
 
     fn pending(&mut self, key: &Key, pod: Arc<Pod>, old: Option<Arc<Pod>>) {
         let spec = pod.spec.as_ref();
-        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler") == self.name;
+        let ours = self.cluster.profiles.get(scheduler_of(&pod)).is_some();
         let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(key);
@@ -285,9 +289,11 @@ impl Scheduler {
     /// Tries to make room, and tells why there is none.
     fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, mut error: FitError) {
         let offset = self.chooser.draw(error.occupied.len().max(1));
-        match preemption::preempt(pod, &mut self.cluster, &error, offset) {
-            Ok(preemption) => self.make_room(pod, preemption),
-            Err(refusal) => {
+        let preempts = self.cluster.profile(pod).is_some_and(|profile| profile.preempts);
+        match preempts.then(|| preemption::preempt(pod, &mut self.cluster, &error, offset)) {
+            None => {}
+            Some(Ok(preemption)) => self.make_room(pod, preemption),
+            Some(Err(refusal)) => {
                 // Without nodes there is nothing to say about them.
                 error.preemption = (error.nodes() > 0).then_some(refusal.message);
                 if refusal.hopeless {
@@ -297,10 +303,17 @@ impl Scheduler {
         }
         let message = error.to_string();
         tracing::debug!(pod = %pod.key(), refused_by = ?error.plugin_names(), message, "no node");
-        self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message.as_str());
-        metrics::attempted(&self.name, Outcome::Unschedulable, trial);
+        self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
+        metrics::attempted(pod.scheduler(), Outcome::Unschedulable, trial);
         self.queue.failed(&pod.key(), error.plugins, Instant::now());
         self.writes.extend(self.api.report(pod, message, self.cluster.nominations.node_of(pod.uid())));
+    }
+
+    /// Tells of a pod what was done for the sake of another, or of itself.
+    fn tell(&self, for_whom: &PodInfo, of: &PodInfo, (kind, reason): (Type, &'static str), message: impl Into<String>) {
+        if let Some(events) = self.events.get(for_whom.scheduler()) {
+            events.about(of.pod.as_ref(), kind, reason, message.into());
+        }
     }
 
     fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) {
@@ -308,8 +321,8 @@ impl Scheduler {
         metrics::preempted(victims.len());
         for victim in victims.iter().filter(|victim| victim.pod.metadata.deletion_timestamp.is_none()) {
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
-            self.events.about(victim.pod.as_ref(), Type::Normal, "Preempted", text);
-            let why = format!("{}: preempting to accommodate a higher priority pod", self.name);
+            self.tell(pod, victim, (Type::Normal, "Preempted"), text);
+            let why = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler());
             self.writes.push(self.api.evict(victim.clone(), why));
         }
         // Less important pods that wait for this node's room must look elsewhere.
@@ -333,17 +346,17 @@ impl Scheduler {
         };
         match result {
             Ok(()) => {
-                metrics::attempted(&self.name, Outcome::Scheduled, trial);
+                metrics::attempted(pod.scheduler(), Outcome::Scheduled, trial);
                 let message = format!("Successfully assigned {} to {node}", pod.key());
-                self.events.about(pod.pod.as_ref(), Type::Normal, "Scheduled", message);
+                self.tell(&pod, &pod, (Type::Normal, "Scheduled"), message);
                 self.queue.remove(&pod.key());
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
                 let message = format!("binding rejected: {error}");
-                self.events.about(pod.pod.as_ref(), Type::Warning, "FailedScheduling", message);
+                self.tell(&pod, &pod, (Type::Warning, "FailedScheduling"), message);
                 self.cluster.remove_pod(pod.uid());
-                metrics::attempted(&self.name, Outcome::Error, trial);
+                metrics::attempted(pod.scheduler(), Outcome::Error, trial);
                 self.queue.failed(&pod.key(), 0, Instant::now());
                 self.queue.happened(Event::PodRemoved);
             }

@@ -14,7 +14,7 @@ fn start(fake: &Fake) -> (Tasks, base::tasks::Failures) {
     let (tasks, failures) = Tasks::root();
     let informers = Informers::new(fake.client(), tasks.clone());
     run(
-        &Options { informers, client: fake.client(), name: "default-scheduler".to_owned() },
+        &Options { informers, client: fake.client(), configuration: Configuration::default() },
         &tasks,
         Readiness::default().gate("scheduler"),
     );

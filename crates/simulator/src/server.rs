@@ -104,7 +104,7 @@ impl Server {
         controllers::run(&controllers, &tasks, readiness.gate("controllers"));
         let agent = "kube-scheduler";
         let client = client(user("system:kube-scheduler", Vec::new()), agent);
-        let scheduler = scheduler::Options { informers, client, name: "default-scheduler".to_owned() };
+        let scheduler = scheduler::Options { informers, client, configuration: scheduler::Configuration::default() };
         scheduler::run(&scheduler, &tasks, readiness.gate("scheduler"));
         Ok(Self { tasks, failures, network: network.clone(), readiness })
     }

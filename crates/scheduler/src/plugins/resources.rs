@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::PodInfo;
+use crate::profile;
 
 pub(super) struct NodeResourcesFit;
 
@@ -17,8 +18,9 @@ impl Plugin for NodeResourcesFit {
         Some(Box::new(Fit { pod }))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
-        Some(Box::new(LeastAllocated { pod }))
+    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        let fit = cluster.profile(pod).map_or_else(|| Cow::Owned(profile::Fit::default()), |profile| Cow::Borrowed(&profile.fit));
+        Some(Box::new(Allocated { pod, fit }))
     }
 
     fn helped_by(&self, event: Event) -> bool {
@@ -57,26 +59,26 @@ impl Filter for Fit<'_> {
     }
 }
 
-/// Used after the pod came, and allocatable: CPU, then memory.
-fn usage(pod: &PodInfo, node: &NodeInfo) -> [(i64, i64); 2] {
+/// Used of a resource after the pod came, and allocatable; none of what only other pods ask for.
+fn usage(pod: &PodInfo, node: &NodeInfo, name: &str) -> Option<(i64, i64)> {
     let (wanted, used, all) = (&pod.assumed_request, &node.assumed_requested, &node.allocatable);
-    [(used.milli_cpu + wanted.milli_cpu, all.milli_cpu), (used.memory + wanted.memory, all.memory)]
+    Some(match name {
+        "cpu" => (used.milli_cpu + wanted.milli_cpu, all.milli_cpu),
+        "memory" => (used.memory + wanted.memory, all.memory),
+        "ephemeral-storage" => (used.ephemeral_storage + wanted.ephemeral_storage, all.ephemeral_storage),
+        _ if wanted.other(name) == 0 => return None,
+        _ => (used.other(name) + wanted.other(name), all.other(name)),
+    })
 }
 
-struct LeastAllocated<'a> {
+struct Allocated<'a> {
     pod: &'a PodInfo,
+    fit: Cow<'a, profile::Fit>,
 }
 
-impl Score for LeastAllocated<'_> {
+impl Score for Allocated<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let (mut sum, mut number) = (0, 0);
-        for (used, all) in usage(self.pod, node) {
-            if all > 0 {
-                sum += if used > all { 0 } else { (i128::from(all - used) * i128::from(MAX_SCORE) / i128::from(all)) as i64 };
-                number += 1;
-            }
-        }
-        if number == 0 { 0 } else { sum / number }
+        self.fit.score(|name| usage(self.pod, node, name))
     }
 }
 

@@ -16,8 +16,6 @@ use crate::tallies::{Tally, counts};
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
 const HOST: &str = "kubernetes.io/hostname";
-/// Key and greatest skew.
-const DEFAULTS: [(&str, i32); 2] = [(HOST, 3), ("topology.kubernetes.io/zone", 5)];
 
 pub(super) struct PodTopologySpread;
 
@@ -44,13 +42,13 @@ impl Plugin for PodTopologySpread {
         }
         let soft: Vec<Soft<'a>> = if pod.spread.is_empty() {
             let group = cluster.group_of(pod)?;
-            let default = |(key, max_skew): &(&'a str, i32)| Soft {
+            let default = |(key, max_skew): &'a (String, i32)| Soft {
                 key,
                 max_skew: *max_skew,
                 selector: group.clone(),
                 policies: Policies::default(),
             };
-            DEFAULTS.iter().map(default).collect()
+            cluster.profile(pod)?.spread.iter().map(default).collect()
         } else {
             let soft = |one: &'a Spread| Soft {
                 key: &one.key,

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
+use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
+use crate::profile::{DEFAULT, Profile, Profiles, Strategy};
 use crate::testing::{labelled_pod, node};
 
 fn info(name: &str, labels: Value, spec: Value) -> PodInfo {
@@ -95,6 +97,26 @@ fn prefers_empty_nodes_and_tolerates_soft_taints_last() {
     check(&mut busy, json!({}), json!({"containers": requests("1", "2Gi")}), "c");
     let soft = json!({"spec": {"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}});
     check(&mut cluster([soft.clone(), json!({}), soft]), json!({}), json!({}), "b");
+}
+
+#[test]
+fn profiles_choose_in_their_own_way() {
+    let mut busy = plain();
+    place(&mut busy, "p", json!({}), json!({"containers": requests("2", "4Gi")}), "a");
+    place(&mut busy, "q", json!({}), json!({"containers": requests("1", "2Gi")}), "b");
+    let wanted = || json!({"containers": requests("1", "2Gi")});
+    check(&mut busy, json!({}), wanted(), "c");
+    let mut packs = Profile::new(DEFAULT);
+    packs.fit.strategy = Strategy::MostAllocated;
+    busy.profiles = Profiles::new(vec![packs.clone()]);
+    check(&mut busy, json!({}), wanted(), "a");
+    packs.weights = vec![0; PLUGINS.len()];
+    busy.profiles = Profiles::new(vec![packs.clone()]);
+    check(&mut busy, json!({}), wanted(), "a b c");
+    check(&mut busy, json!({}), json!({"nodeSelector": {"zone": "y"}}), "c");
+    packs.filters = 0;
+    busy.profiles = Profiles::new(vec![packs]);
+    check(&mut busy, json!({}), json!({"nodeSelector": {"zone": "y"}}), "a b c");
 }
 
 #[test]
