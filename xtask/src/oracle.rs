@@ -20,11 +20,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let program = golang::build("oracle", "oracle")?;
     // Both are asked before either fails: one says nothing of the other.
-    let ask = |package: &str| {
+    let ask = |(package, example): (&str, &str)| {
         let mut compare = tools::cargo();
-        compare.args(["run", "--quiet", "--package", package, "--example", "oracle", "--"]);
+        compare.args(["run", "--quiet", "--package", package, "--example", example, "--"]);
         tools::run(compare.arg(&program).args([options.cases.to_string(), options.seed.to_string()]))
     };
-    let asked = ["apimachinery", "structural"].map(ask);
+    let asked = [("apimachinery", "oracle"), ("structural", "schema-oracle")].map(ask);
     asked.into_iter().collect()
 }

@@ -107,6 +107,8 @@ async fn routes() -> Result<()> {
         loop {
             ensure!(start.elapsed() < PATIENCE, "a changed route does not hold");
             let request = http::Request::get("/").header("host", host(number)).body(http_body_util::Full::default())?;
+            // The answer's end has been read here before the connection knows of it.
+            connection.ready().await?;
             let answer = connection.send_request(request).await?;
             let holds = answer.headers().get("location").is_some_and(|location| location.as_bytes() == target.as_bytes());
             answer.into_body().collect().await?;

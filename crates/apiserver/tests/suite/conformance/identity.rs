@@ -32,8 +32,9 @@ async fn a_token_and_its_review() {
         assert!(groups.contains(&json!(group)), "{groups:?}");
     }
     // One changed letter of the signature.
-    let last = if token.ends_with('A') { "B" } else { "A" };
-    let forged = format!("{}{last}{}", &token[..token.len() - 8], &token[token.len() - 7..]);
+    let at = token.len() - 8;
+    let other = if token[at..].starts_with('A') { "B" } else { "A" };
+    let forged = format!("{}{other}{}", &token[..at], &token[at + 1..]);
     assert_ne!(review(&forged).await["authenticated"], true);
     send(api, 200, "DELETE /api/v1/namespaces/n/serviceaccounts/a", &serde_json::Value::Null).await;
     assert_ne!(review(token).await["authenticated"], true, "the account is gone");
