@@ -15,7 +15,7 @@ mod owner;
 mod rtnl;
 mod sysctl;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -231,12 +231,21 @@ impl PodNetwork {
         blocking(move || inner.detach(&sandbox)).await
     }
 
-    /// Releases what sandboxes have that are no longer there. Returns how many there were.
-    pub async fn reconcile(&self, live: &BTreeSet<String>) -> Result<usize, Error> {
-        let gone: Vec<String> = self.0.ipam.lock().leases().keys().filter(|id| !live.contains(*id)).cloned().collect();
-        for sandbox in &gone {
+    /// Releases what sandboxes have that are no longer there, and connects those anew whose interface is gone; `live` are the sandboxes
+    /// with their network namespaces. Returns how many were released.
+    pub async fn reconcile(&self, live: &BTreeMap<String, PathBuf>) -> Result<usize, Error> {
+        let (kept, gone): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|(id, _)| live.contains_key(id));
+        for (sandbox, _) in &gone {
             tracing::info!(%sandbox, "releasing the addresses of a sandbox that is gone");
             self.detach(sandbox).await?;
+        }
+        for (sandbox, lease) in kept.into_iter().filter(|(_, lease)| lease.attached) {
+            // One pod that cannot be connected is no reason to cut off the others.
+            if let Some(netns) = live.get(&sandbox)
+                && let Err(error) = self.attach(&sandbox, netns, &lease.ports).await
+            {
+                tracing::warn!(%sandbox, %error, "a pod cannot be connected to the network again");
+            }
         }
         Ok(gone.len())
     }
@@ -247,7 +256,7 @@ impl PodNetwork {
     }
 
     /// The lease of each sandbox.
-    pub fn leases(&self) -> std::collections::BTreeMap<String, Lease> {
+    pub fn leases(&self) -> BTreeMap<String, Lease> {
         self.0.ipam.lock().leases().clone()
     }
 
@@ -295,11 +304,14 @@ impl Inner {
         let lease = self.ipam.lock().acquire(sandbox, ports)?;
         let mut links = open_links()?;
         let name = veth_name(sandbox);
-        if lease.attached && links.link(&name)?.is_some() {
-            return Ok(lease.addresses);
-        }
         let bridge = links.link(&self.options.bridge)?;
         let bridge = bridge.ok_or_else(|| Error::NoBridge(self.options.bridge.clone()))?.index;
+        if lease.attached && links.link(&name)?.is_some_and(|link| link.master == Some(bridge)) {
+            return Ok(lease.addresses);
+        }
+        if lease.attached {
+            tracing::warn!(%sandbox, port = %name, "the interface of a pod is gone, making it again");
+        }
         links.delete(&name)?;
         let namespace_error = |source| Error::Namespace { path: netns.to_owned(), source };
         let file = std::fs::File::open(netns).map_err(namespace_error)?;

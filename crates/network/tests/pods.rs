@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -63,7 +63,17 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
         let network = PodNetwork::start(options(directory.path())).await.unwrap();
         assert_eq!(network.attach("a", &a.path(), &[port]).await.unwrap(), a_ips);
         assert!(tcp(local("127.0.0.1:8080")).is_ok());
-        assert_eq!(network.reconcile(&BTreeSet::from(["b".to_owned()])).await.unwrap(), 1);
+        // Interfaces that somebody has deleted, or has taken off the bridge, are made again, with the same addresses.
+        let live =
+            |pods: &[(&str, &Netns)]| pods.iter().map(|(id, pod)| ((*id).to_owned(), pod.path())).collect::<BTreeMap<_, _>>();
+        for end in ["ip link del $port", "ip link set $port nomaster"] {
+            sh(&format!("for port in $(ip -o link show master knarr0 | cut -d: -f2 | cut -d@ -f1); do {end}; done"));
+            assert!(tcp((a_ips[0], 80)).is_err());
+            assert_eq!(network.reconcile(&live(&[("a", &a), ("b", &b)])).await.unwrap(), 0);
+            let a_ip = a_ips[0];
+            assert_eq!(b.run(move || tcp((a_ip, 80))), Ok(format!("a {}", b_ips[0])), "{end}");
+        }
+        assert_eq!(network.reconcile(&live(&[("b", &b)])).await.unwrap(), 1);
         assert!(tcp(local("127.0.0.1:8080")).is_err());
         let started = Instant::now();
         network.detach("b").await.unwrap();

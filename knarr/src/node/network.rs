@@ -1,6 +1,6 @@
 //! The node's network: pod network, service proxy and DNS, which start when the node has its pod ranges.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::Path;
@@ -61,7 +61,8 @@ impl Start {
             config: options.config(),
         };
         let pods = network::PodNetwork::start(options).await.context("pod network")?;
-        let live: BTreeSet<_> = self.engine.sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
+        let live = self.engine.sandboxes().await?.into_iter().filter_map(|sandbox| Some((sandbox.id, sandbox.netns?)));
+        let live: BTreeMap<_, _> = live.collect();
         pods.reconcile(&live).await?;
         publish.send_replace(Some(pods.clone()));
         gate.ready();
