@@ -89,6 +89,9 @@ pub struct Event {
     pub note: Option<Note>,
 }
 
+/// Bytes on the disk that an engine keeps free unless it is told otherwise.
+pub(crate) const RESERVE: u64 = 128 << 20;
+
 /// Why a write did not happen.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
@@ -102,7 +105,7 @@ pub enum Error {
     #[error("revision is in the future, the current one is {0}")]
     Future(Revision),
     /// No room on disk: nothing was written, reads go on, writes work again when there is room.
-    #[error("no space left in the data directory (128 MiB are kept free): free some space, then writes work again")]
+    #[error("no space left in the data directory ({} MiB are kept free): free some space, then writes work again", RESERVE >> 20)]
     NoSpace,
     /// The data directory was written by a newer version.
     #[error(

@@ -37,6 +37,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::engine::RESERVE;
 use crate::{Changes, Engine, Error, Page, Record, Revision, Sink, Write};
 use directory::Directory;
 use shared::Shared;
@@ -65,8 +66,7 @@ pub struct Options {
     pub dir: PathBuf,
     /// How much history is kept.
     pub history: History,
-    /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them. The error's
-    /// text names the default.
+    /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
     pub reserve: u64,
 }
 
@@ -74,7 +74,7 @@ impl Options {
     /// The defaults: 50,000 events and 32 MiB of history, 128 MiB kept free.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let history = History { entries: 50_000, bytes: 32 << 20 };
-        Self { dir: dir.into(), history, reserve: 128 << 20 }
+        Self { dir: dir.into(), history, reserve: RESERVE }
     }
 }
 

@@ -79,8 +79,8 @@ impl Threshold {
     }
 
     /// The amount as options have it.
-    pub fn limit_text(&self) -> Option<String> {
-        Some(self.amount.to_string())
+    pub fn limit_text(&self) -> String {
+        self.amount.to_string()
     }
 
     /// How much more is to be given back, as options have it; none where that is nothing.

@@ -25,7 +25,7 @@ pub(super) fn document(options: &Options) -> Value {
         "podLogsDir": options.pod_logs_dir,
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},
         "authorization": {"mode": "Webhook"},
-        "evictionHard": amounts(of(true), Threshold::limit_text),
+        "evictionHard": amounts(of(true), |threshold| Some(threshold.limit_text())),
         "evictionPressureTransitionPeriod": go(*transition),
         "evictionMaxPodGracePeriod": max_pod_grace.as_secs(),
         "systemReserved": reserved(&options.system_reserved),
@@ -37,7 +37,7 @@ pub(super) fn document(options: &Options) -> Value {
             config.insert(name.to_owned(), Value::Object(value));
         }
     };
-    add("evictionSoft", amounts(of(false), Threshold::limit_text));
+    add("evictionSoft", amounts(of(false), |threshold| Some(threshold.limit_text())));
     add("evictionSoftGracePeriod", amounts(of(false), |threshold| Some(go(threshold.grace))));
     add("evictionMinimumReclaim", amounts(of(true).chain(of(false)), Threshold::reclaim_text));
     if let Some(own) = &options.kube_reserved {
