@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base::tls::{Authority, Request};
 use serde_json::json;
-use testing::pebble::Pebble;
+use testing::pebble::{Pebble, PebbleOptions};
 use testing::{Cluster, eventually, machine};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -188,7 +188,9 @@ fn gateways_are_served_where_they_are_installed() {
 #[test]
 fn certificates_come_by_acme() {
     let mut c = Cluster::prepare(KNARR);
-    let pebble = Pebble::start(&c.scratch().join("pebble"));
+    let authority = Authority::in_memory("pebble").unwrap();
+    let options = PebbleOptions { authority: &authority, proofs: 80, validity: 3600 };
+    let pebble = Pebble::start(&c.scratch().join("pebble"), &options);
     c.start_server_with(&["--ingress-acme-ca", pebble.authority.to_str().unwrap()]);
     c.kubectl(&["create", "deployment", "web", "--image", "127.0.0.1:5000/nginx:1.27"]);
     c.k("expose deployment web --port 80");

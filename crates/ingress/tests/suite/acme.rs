@@ -1,17 +1,16 @@
 //! Certificates by ACME, from pebble: a server of the protocol that is made for tests.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use base::tls::Request as Issue;
 use client::kube::Api;
 use k8s_openapi::api::core::v1::{Event, Secret};
 use k8s_openapi::api::networking::v1::Ingress;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
+use tempfile::TempDir;
+use testing::pebble::{Pebble, PebbleOptions, free_port};
 
 use crate::world::{World, connect_anyway, get, rule, until};
 
@@ -19,70 +18,9 @@ const ISSUER: &str = "acme.knarr.io/issuer";
 const HOST: &str = "shop.example";
 const WAIT: Duration = Duration::from_secs(60);
 
-/// pebble, and a DNS in which every name is this machine. Both end with this value.
-struct Pebble {
-    processes: Vec<Child>,
-    directory: PathBuf,
-    /// Where it says what it serves.
-    url: String,
-}
-
-/// A program of Debian's package, as `cargo xtask pebble` has unpacked it.
-fn program(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
-    let path = std::env::var_os("KNARR_PEBBLE").map_or_else(|| target.join("xtask/pebble/usr/bin"), PathBuf::from).join(name);
-    assert!(path.exists(), "{} is missing: `cargo xtask pebble` fetches it", path.display());
-    path
-}
-
-/// A port that nobody has at the moment.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Pebble {
-    /// Starts it; it looks for proofs at a port, and its certificates are valid for so many seconds.
-    fn start(world: &World, proofs: u16, seconds: u64) -> Self {
-        let directory = std::env::temp_dir().join(format!("pebble-{}-{proofs}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let [listen, management, dns, control] = [port(), port(), port(), port()];
-        let server = Issue::Server { name: "pebble".into(), sans: vec!["127.0.0.1".into()] };
-        let identity = world.authority.issue(&server).unwrap();
-        let (certificate, key, config) = (directory.join("crt"), directory.join("key"), directory.join("json"));
-        std::fs::write(&certificate, identity.certificate).unwrap();
-        std::fs::write(&key, identity.key).unwrap();
-        let options = json!({"pebble": {
-            "listenAddress": format!("127.0.0.1:{listen}"), "managementListenAddress": format!("127.0.0.1:{management}"),
-            "certificate": certificate, "privateKey": key, "httpPort": proofs, "tlsPort": proofs,
-            "ocspResponderURL": "", "externalAccountBindingRequired": false, "certificateValidityPeriod": seconds,
-        }});
-        std::fs::write(&config, options.to_string()).unwrap();
-        let quiet =
-            |mut command: Command| command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut names = Command::new(program("pebble-challtestsrv"));
-        names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1"]);
-        names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{control}")]);
-        let mut pebble = Command::new(program("pebble"));
-        pebble.arg("-config").arg(&config).args(["-dnsserver", &format!("127.0.0.1:{dns}")]).env("PEBBLE_VA_NOSLEEP", "1");
-        let processes = vec![quiet(names), quiet(pebble)];
-        for port in [dns, listen] {
-            while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-                std::thread::yield_now();
-            }
-        }
-        Self { processes, directory, url: format!("https://127.0.0.1:{listen}/dir") }
-    }
-}
-
-impl Drop for Pebble {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+/// Starts pebble, with its files in this directory.
+fn pebble(world: &World, directory: &TempDir, proofs: u16, validity: u64) -> Pebble {
+    Pebble::start(directory.path(), &PebbleOptions { authority: &world.authority, proofs, validity })
 }
 
 /// Starts ingress; pebble is trusted by it.
@@ -126,7 +64,8 @@ async fn a_certificate_is_issued_shown_and_renewed() {
     world.service("web", &[world.backend("web").await]);
     let (http, https) = start(&world).await;
     // Two thirds of twelve seconds pass before the next one.
-    let pebble = Pebble::start(&world, http.port(), 12);
+    let directory = tempfile::tempdir().unwrap();
+    let pebble = pebble(&world, &directory, http.port(), 12);
     put(&world, &pebble.url);
     let first = issued(&world, &[]).await;
     let message = told(&world, "CertificateIssued").await;
@@ -158,7 +97,8 @@ async fn what_cannot_be_proved_is_told() {
     let world = World::new();
     start(&world).await;
     // Nobody listens where the proof is looked for.
-    let pebble = Pebble::start(&world, port(), 3600);
+    let directory = tempfile::tempdir().unwrap();
+    let pebble = pebble(&world, &directory, free_port(), 3600);
     put(&world, &pebble.url);
     let wait = world.fake.until::<Event>(|events| {
         events.iter().any(|event| event.message.as_deref().is_some_and(|text| text.contains("could not be proved")))
