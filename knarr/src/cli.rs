@@ -470,6 +470,9 @@ pub(crate) struct Ingress {
     /// Log each request to ingress.
     #[arg(long = "ingress-access-log")]
     pub(crate) access_log: bool,
+    /// URL of an ACME directory, or NAME=URL, that Ingresses and Gateways may name as their issuer beside letsencrypt and letsencrypt-staging.
+    #[arg(long = "ingress-acme-issuer", value_name = "NAME=URL")]
+    pub(crate) acme_issuers: Vec<ingress::issuer::Listed>,
     /// File with certificates (PEM) by which ACME servers are trusted beside the machine's own.
     #[arg(long = "ingress-acme-ca")]
     pub(crate) acme_ca: Option<PathBuf>,

@@ -188,6 +188,7 @@ fn start_ingress(
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),
         access_log: options.ingress.access_log,
+        acme_issuers: ingress::issuer::Issuers::with(options.ingress.acme_issuers.clone()),
         acme_roots: acme_roots(options)?,
     };
     let service = ingress::Service::build(service, tasks.clone())?;

@@ -191,11 +191,12 @@ fn certificates_come_by_acme() {
     let authority = Authority::in_memory("pebble").unwrap();
     let options = PebbleOptions { authority: &authority, proofs: 80, validity: 3600 };
     let pebble = Pebble::start(&c.scratch().join("pebble"), &options);
-    c.start_server_with(&["--ingress-acme-ca", pebble.authority.to_str().unwrap()]);
+    let listed = format!("pebble={}", pebble.url);
+    c.start_server_with(&["--ingress-acme-ca", pebble.authority.to_str().unwrap(), "--ingress-acme-issuer", &listed]);
     c.kubectl(&["create", "deployment", "web", "--image", "127.0.0.1:5000/nginx:1.27"]);
     c.k("expose deployment web --port 80");
     let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-        "metadata": {"name": "shop", "namespace": "default", "annotations": {"acme.knarr.io/issuer": pebble.url}},
+        "metadata": {"name": "shop", "namespace": "default", "annotations": {"acme.knarr.io/issuer": "pebble"}},
         "spec": {"tls": [{"hosts": ["shop.example"], "secretName": "shop-tls"}], "rules": [{"host": "shop.example", "http": {"paths": [
             {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]}});
     c.k_with("apply -f -", &ingress.to_string());

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use crate::annotations::{self, Problem};
 use crate::endpoints::PortRef;
 use crate::guard::clients::Verify;
-use crate::issuer::{Issuer, is_provable};
+use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::paths::{Matcher, PathType};
 use crate::policy::Policy;
 use crate::template::Template;
@@ -70,8 +70,8 @@ pub fn host_name(host: &str) -> String {
     host.strip_prefix('*').map_or_else(|| host.clone(), str::to_owned)
 }
 
-/// Reads an Ingress. `domain` is that of the cluster.
-pub fn compile(ingress: &Ingress, domain: &str) -> Compiled {
+/// Reads an Ingress. `domain` is that of the cluster, `issuers` may be asked for certificates.
+pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
     let (mut policy, problems) = annotations::parse(&ingress.metadata.annotations.clone().unwrap_or_default());
     let mut reader = Reader { key: Key::of(ingress), problems };
     let passwords = reader.passwords(&mut policy);
@@ -95,7 +95,7 @@ pub fn compile(ingress: &Ingress, domain: &str) -> Compiled {
         hosts.into_iter().map(move |host| (host, secret.clone()))
     });
     let tls: Vec<(String, Option<Key>)> = tls.collect();
-    let issuer = reader.issuer(ingress, &tls);
+    let issuer = reader.issuer(ingress, issuers, &tls);
     let named = hosts.iter().filter(|host| policy.www && !host.is_empty() && !host.starts_with('.'));
     let redirected = named.map(|host| (other_name(host), redirection(host))).collect();
     let created = ingress.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
@@ -262,11 +262,11 @@ impl Reader {
     }
 
     /// Who issues the certificates of the Ingress; what cannot be issued is told.
-    fn issuer(&mut self, ingress: &Ingress, tls: &[(String, Option<Key>)]) -> Option<Issuer> {
-        let issuer = match Issuer::of(ingress.metadata.annotations.as_ref()) {
+    fn issuer(&mut self, ingress: &Ingress, issuers: &Issuers, tls: &[(String, Option<Key>)]) -> Option<Issuer> {
+        let issuer = match issuers.named(ingress.metadata.annotations.as_ref()) {
             Ok(issuer) => issuer?,
             Err(wrong) => {
-                self.problem("InvalidAnnotation", format!("{wrong}; it has no effect"));
+                self.problem(wrong.reason(), format!("{wrong}; no certificate is asked for"));
                 return None;
             }
         };
@@ -315,7 +315,11 @@ mod tests {
 
     fn of(annotations: Value, spec: Value) -> Compiled {
         let metadata = json!({"name": "i", "namespace": "a", "annotations": annotations});
-        compile(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap(), "cluster.local")
+        compile(
+            &serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap(),
+            "cluster.local",
+            &Issuers::default(),
+        )
     }
 
     #[test]
@@ -348,6 +352,18 @@ mod tests {
         check("https://login.example/auth", Some(Place::Name("login.example".into(), 443)));
         check("https://$host/auth", None);
         check("https://user@login.example/", None);
+    }
+
+    #[test]
+    fn issuers_that_are_not_listed_are_told() {
+        let check = |issuer: &str, expected: Option<&str>, reasons: &[&str]| {
+            let compiled =
+                of(json!({"acme.knarr.io/issuer": issuer}), json!({"tls": [{"hosts": ["a.example"], "secretName": "s"}]}));
+            assert_eq!(compiled.issuer.map(|issuer| issuer.url).as_deref(), expected, "{issuer}");
+            assert_eq!(compiled.problems.iter().map(|problem| problem.reason).collect::<Vec<_>>(), reasons, "{issuer}");
+        };
+        check("letsencrypt", Some("https://acme-v02.api.letsencrypt.org/directory"), &[]);
+        check("https://10.43.0.1/", None, &["IssuerNotAllowed"]);
     }
 
     #[test]

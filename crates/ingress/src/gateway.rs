@@ -16,7 +16,8 @@ use std::sync::Arc;
 use client::Key;
 use serde_json::{Value, json};
 
-use crate::issuer::{Issuer, is_provable};
+use crate::annotations::Problem;
+use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::upstream::{Place, UpstreamKey};
 use attach::attach;
 use rules::{Actions, Matched, backend};
@@ -47,6 +48,8 @@ pub struct Around<'a> {
     pub https_port: u16,
     /// By which addresses clients reach us.
     pub addresses: &'a [IpAddr],
+    /// Who may be asked for certificates.
+    pub issuers: &'a Issuers,
     /// Labels of a namespace.
     pub labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
     /// Whether there is a Service.
@@ -66,6 +69,8 @@ pub struct Plan {
     pub secrets: BTreeSet<Key>,
     /// The certificates that issuers are asked for.
     pub orders: Vec<Order>,
+    /// What of Gateways does not work and has no place in their status.
+    pub problems: Vec<(Key, Problem)>,
     /// What each status has to be.
     pub statuses: Vec<(Kind, Key, Value)>,
 }
@@ -306,9 +311,14 @@ fn gateway_status(
     let seen = generation(&gateway.metadata);
     let mut listeners = Vec::new();
     let mut programmed = 0;
+    let issuer = around.issuers.named(gateway.metadata.annotations.as_ref()).unwrap_or_else(|wrong| {
+        let problem = Problem::new(wrong.reason(), format!("{wrong}; no certificate is asked for"));
+        plan.problems.push((Key::namespaced(gateway.namespace(), gateway.name()), problem));
+        None
+    });
     for (place, listener) in gateway.spec.listeners.iter().enumerate() {
         let certificates = certificates(objects, around, gateway, listener, &mut plan.secrets);
-        plan.orders.extend(orders(gateway, listener));
+        plan.orders.extend(issuer.iter().flat_map(|issuer| orders(gateway, listener, issuer)));
         let accepted = acceptance(gateway, place, around);
         let good = accepted.is_ok() && certificates.is_ok();
         programmed += usize::from(good);
@@ -355,14 +365,9 @@ fn gateway_status(
 }
 
 /// The certificates of a listener that its Gateway's issuer is asked for: those of Secrets in its own namespace.
-fn orders(gateway: &Gateway, listener: &Listener) -> Vec<Order> {
-    let issuer = Issuer::of(gateway.metadata.annotations.as_ref());
-    let issuer = issuer
-        .inspect_err(|wrong| tracing::warn!(gateway = gateway.name(), %wrong, "no certificates are asked for"))
-        .ok()
-        .flatten();
+fn orders(gateway: &Gateway, listener: &Listener, issuer: &Issuer) -> Vec<Order> {
     let host = listener.hostname.as_deref().filter(|host| listener.protocol == "HTTPS" && is_provable(host));
-    let (Some(issuer), Some(host), Some(tls)) = (issuer, host, &listener.tls) else { return Vec::new() };
+    let (Some(host), Some(tls)) = (host, &listener.tls) else { return Vec::new() };
     let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|namespace| namespace == gateway.namespace());
     let order = |reference: &ObjectRef| Order {
         secret: Key::namespaced(gateway.namespace(), &reference.name),

@@ -19,7 +19,7 @@ use crate::endpoints::PortRef;
 use crate::gateway::{self, Door, Planned};
 use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
-use crate::issuer::is_provable;
+use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
 use crate::paths::PathType;
 use crate::policy::Policy;
@@ -30,6 +30,7 @@ use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 #[derive(Debug)]
 pub struct Model {
     domain: String,
+    issuers: Issuers,
     upstreams: Arc<Upstreams>,
     ingresses: BTreeMap<Key, Known>,
     /// Who has rules for a host.
@@ -82,10 +83,11 @@ pub struct Step {
 }
 
 impl Model {
-    /// Nothing yet. `domain` is that of the cluster.
-    pub fn new(domain: impl Into<String>, upstreams: Arc<Upstreams>) -> Self {
+    /// Nothing yet. `domain` is that of the cluster, `issuers` may be asked for certificates.
+    pub fn new(domain: impl Into<String>, issuers: Issuers, upstreams: Arc<Upstreams>) -> Self {
         Self {
             domain: domain.into(),
+            issuers,
             upstreams,
             ingresses: BTreeMap::new(),
             by_host: HashMap::new(),
@@ -111,7 +113,7 @@ impl Model {
         }
         self.told.remove(key);
         let Some(ingress) = ingress else { return };
-        let compiled = Arc::new(compile(ingress, &self.domain));
+        let compiled = Arc::new(compile(ingress, &self.domain, &self.issuers));
         let external = compiled.external.as_ref().map(|key| self.upstreams.get(key, &mut self.fresh));
         let live = Arc::new(Live::new(key, &compiled.policy, external));
         self.index(key, &compiled, true);
@@ -398,7 +400,7 @@ impl Model {
 }
 
 /// Whom events are about.
-fn reference(version: &str, kind: &str, key: &Key, uid: Option<String>) -> ObjectReference {
+pub(crate) fn reference(version: &str, kind: &str, key: &Key, uid: Option<String>) -> ObjectReference {
     ObjectReference {
         api_version: Some(version.to_owned()),
         kind: Some(kind.to_owned()),

@@ -34,6 +34,7 @@ use crate::endpoints;
 use crate::front::{self, Front};
 use crate::gateway::{self, Around};
 use crate::guard::clients::Anyone;
+use crate::issuer::Issuers;
 use crate::model::Model;
 use crate::proxy::Proxy;
 use crate::table::Table;
@@ -66,6 +67,8 @@ pub struct Options {
     pub trusted: Vec<IpNet>,
     /// Each request is logged.
     pub access_log: bool,
+    /// Who may be asked for certificates by ACME.
+    pub acme_issuers: Issuers,
     /// Authorities by which ACME servers are trusted beside the machine's own, PEM.
     pub acme_roots: Option<String>,
 }
@@ -168,7 +171,7 @@ impl Service {
             wanted,
             informers: informers.clone(),
             options: options.clone(),
-            model: Model::new(options.domain.clone(), upstreams.clone()),
+            model: Model::new(options.domain.clone(), options.acme_issuers.clone(), upstreams.clone()),
             ingresses: ingresses.clone(),
             upstreams,
             table,
@@ -370,12 +373,16 @@ impl Follower {
             http_port: self.options.http_port,
             https_port: self.options.https_port,
             addresses: &self.options.addresses,
+            issuers: &self.options.acme_issuers,
             labels: &labels,
             has_service: &|key| self.services_there.contains(key),
             has_certificate: &|key| self.model.has_certificate(key),
         };
         let plan = gateway::plan(&self.gateways.objects, &around);
         self.gateways.settle(&plan);
+        for (about, problem) in self.gateways.untold(&plan) {
+            self.recorder.event(&about, Type::Warning, problem.reason, problem.message);
+        }
         self.model.set_gateway(&plan.rules, plan.tls, plan.secrets, plan.orders);
     }
 

@@ -30,6 +30,7 @@ fn planned(objects: &Objects) -> Plan {
         http_port: 80,
         https_port: 443,
         addresses: &[[192, 0, 2, 10].into()],
+        issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
         has_service: &|service| service.name != "missing",
         has_certificate: &|secret| Some(secret.name == "good"),
@@ -172,4 +173,21 @@ fn grpc_routes() {
     assert_eq!(conditions(parent), ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]);
     let kinds = &status(&plan, Kind::Gateway)["listeners"][0]["supportedKinds"];
     assert_eq!((&kinds[0]["kind"], &kinds[1]["kind"]), (&json!("HTTPRoute"), &json!("GRPCRoute")));
+}
+
+#[test]
+fn certificates_by_acme() {
+    let listeners = json!([{"name": "web", "port": 443, "protocol": "HTTPS", "hostname": "a.example",
+        "tls": {"certificateRefs": [{"name": "missing"}]}}]);
+    let check = |issuer: &str, orders: usize, reasons: &[&str]| {
+        let mut objects = objects(listeners.clone(), json!({"parentRefs": parents()}), &[]);
+        let gateway = objects.gateways.get_mut(&Key::namespaced("infra", "g")).unwrap();
+        gateway.metadata.annotations = Some([("acme.knarr.io/issuer".to_owned(), issuer.to_owned())].into());
+        let plan = planned(&objects);
+        let found: Vec<&str> = plan.problems.iter().map(|(_, problem)| problem.reason).collect();
+        assert_eq!((plan.orders.len(), found.as_slice()), (orders, reasons), "{issuer}");
+    };
+    check("letsencrypt", 1, &[]);
+    check("https://10.43.0.1/", 0, &["IssuerNotAllowed"]);
+    check("", 0, &[]);
 }

@@ -34,7 +34,7 @@ fn ingress(name: &str, minute: u32, annotations: &Value, spec: &Value) -> Ingres
 }
 
 fn model() -> Model {
-    Model::new("cluster.local", Arc::default())
+    Model::new("cluster.local", Default::default(), Arc::default())
 }
 
 fn set(model: &mut Model, ingress: &Ingress) {

@@ -13,17 +13,20 @@ use bytes::Bytes;
 use client::watch::{Error, Event, Watch};
 use client::{Client, Key};
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
+use crate::annotations::Problem;
 use crate::classes::CLASS;
 use crate::gateway::grpc::over_http;
 use crate::gateway::status::{Kind, TLS_VERSIONS, settle};
 use crate::gateway::types::{GROUP, Object};
 use crate::gateway::{CONTROLLER, Objects, Plan};
+use crate::model::reference;
 
 /// Changes that wait to be taken; watches wait when there are more.
 const QUEUE: usize = 256;
@@ -64,6 +67,8 @@ enum Change {
 pub(super) struct Gateways {
     pub(super) objects: Objects,
     receiver: mpsc::Receiver<News>,
+    /// The problems of the last plan.
+    told: Vec<(Key, Problem)>,
     statuses: Arc<Due>,
 }
 
@@ -78,7 +83,7 @@ impl Gateways {
         let statuses = Arc::new(Due::default());
         let writer = write(client.clone(), statuses.clone());
         tasks.spawn_until_cancelled("status of gateways", OnFailure::Shutdown, writer);
-        Self { objects: Objects::default(), receiver, statuses }
+        Self { objects: Objects::default(), receiver, told: Vec::new(), statuses }
     }
 
     /// The next change. To be given to [`Gateways::take`].
@@ -130,6 +135,17 @@ impl Gateways {
             }
         }
         self.statuses.wake.notify_one();
+    }
+
+    /// The problems of Gateways that nobody was told, and whom they are about.
+    pub(super) fn untold(&mut self, plan: &Plan) -> Vec<(ObjectReference, Problem)> {
+        let told = std::mem::replace(&mut self.told, plan.problems.clone());
+        let new = plan.problems.iter().filter(|problem| !told.contains(problem));
+        let about = |key: &Key| {
+            let uid = self.objects.gateways.get(key).and_then(|gateway| gateway.metadata.uid.clone());
+            reference("gateway.networking.k8s.io/v1", "Gateway", key, uid)
+        };
+        new.map(|(key, problem)| (about(key), problem.clone())).collect()
     }
 }
 

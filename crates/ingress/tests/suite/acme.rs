@@ -1,9 +1,10 @@
 //! Certificates by ACME, from pebble: a server of the protocol that is made for tests.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use client::kube::Api;
+use ingress::issuer::Issuers;
 use k8s_openapi::api::core::v1::{Event, Secret};
 use k8s_openapi::api::networking::v1::Ingress;
 use rustls::pki_types::CertificateDer;
@@ -23,17 +24,23 @@ fn pebble(world: &World, directory: &TempDir, proofs: u16, validity: u64) -> Peb
     Pebble::start(directory.path(), &PebbleOptions { authority: &world.authority, proofs, validity })
 }
 
-/// Starts ingress; pebble is trusted by it.
-async fn start(world: &World) -> (SocketAddr, SocketAddr) {
-    let options = ingress::Options { acme_roots: Some(world.authority.bundle().to_owned()), ..world.options() };
+/// Starts ingress with a port for plain HTTP and issuers that it may ask; pebble is trusted by it.
+async fn start(world: &World, http_port: u16, issuers: &[&str]) -> (SocketAddr, SocketAddr) {
+    let acme_issuers = Issuers::with(issuers.iter().map(|listed| listed.parse().unwrap()));
+    let acme_roots = Some(world.authority.bundle().to_owned());
+    let options = ingress::Options { acme_issuers, acme_roots, http_port, ..world.options() };
     let handle = world.start_with(options);
     (handle.http().await.unwrap(), handle.https().await.unwrap())
 }
 
 fn put(world: &World, issuer: &str) {
-    let tls = json!([{"hosts": [HOST, "*.shop.example"], "secretName": "shop-tls"}]);
-    let metadata = json!({"namespace": "a", "name": "shop", "uid": "shop", "annotations": {ISSUER: issuer}});
-    let spec = json!({"ingressClassName": "knarr", "tls": tls, "rules": [rule(HOST, "/", "Prefix", "web")]});
+    put_named(world, "shop", HOST, issuer);
+}
+
+fn put_named(world: &World, name: &str, host: &str, issuer: &str) {
+    let tls = json!([{"hosts": [host, format!("*.{host}")], "secretName": format!("{name}-tls")}]);
+    let metadata = json!({"namespace": "a", "name": name, "uid": name, "annotations": {ISSUER: issuer}});
+    let spec = json!({"ingressClassName": "knarr", "tls": tls, "rules": [rule(host, "/", "Prefix", "web")]});
     world.fake.put::<Ingress>(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap());
 }
 
@@ -62,11 +69,11 @@ async fn told(world: &World, reason: &str) -> String {
 async fn a_certificate_is_issued_shown_and_renewed() {
     let world = World::new();
     world.service("web", &[world.backend("web").await]);
-    let (http, https) = start(&world).await;
     // Two thirds of twelve seconds pass before the next one.
-    let directory = tempfile::tempdir().unwrap();
-    let pebble = pebble(&world, &directory, http.port(), 12);
-    put(&world, &pebble.url);
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let pebble = pebble(&world, &directory, port, 12);
+    let (http, https) = start(&world, port, &[&format!("ours={}", pebble.url)]).await;
+    put(&world, "ours");
     let first = issued(&world, &[]).await;
     let message = told(&world, "CertificateIssued").await;
     assert!(message.contains(HOST) && message.contains("a/shop-tls"), "{message}");
@@ -95,10 +102,10 @@ async fn a_certificate_is_issued_shown_and_renewed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_proved_is_told() {
     let world = World::new();
-    start(&world).await;
     // Nobody listens where the proof is looked for.
     let directory = tempfile::tempdir().unwrap();
     let pebble = pebble(&world, &directory, free_port(), 3600);
+    start(&world, 0, &[&pebble.url]).await;
     put(&world, &pebble.url);
     let wait = world.fake.until::<Event>(|events| {
         events.iter().any(|event| event.message.as_deref().is_some_and(|text| text.contains("could not be proved")))
@@ -113,7 +120,28 @@ async fn a_secret_of_somebody_else_stays() {
     world.certificate("shop-tls", "other.example");
     let before = world.fake.all::<Secret>();
     put(&world, "https://127.0.0.1:1/");
-    start(&world).await;
+    start(&world, 0, &["https://127.0.0.1:1/"]).await;
     assert!(told(&world, "SecretNotOwned").await.contains("a/shop-tls"));
     assert_eq!(world.fake.all::<Secret>().len(), before.len());
+}
+
+/// Whoever writes an Ingress does not choose whom the server asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_is_not_listed_is_told_and_not_asked() {
+    let world = World::new();
+    let listen = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        (format!("https://{}/directory", listener.local_addr().unwrap()), listener)
+    };
+    let ((listed, asked), (other, silent)) = (listen(), listen());
+    start(&world, 0, &[&listed]).await;
+    put(&world, &other);
+    let message = told(&world, "IssuerNotAllowed").await;
+    assert!(message.contains(&other) && message.contains(&listed), "{message}");
+    // What came before this one would have been asked by now.
+    put_named(&world, "other", "other.example", &listed);
+    let asked = tokio::net::TcpListener::from_std(asked).unwrap();
+    tokio::time::timeout(WAIT, asked.accept()).await.expect("the listed one is asked").unwrap();
+    assert_eq!(silent.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }

@@ -76,6 +76,7 @@ impl World {
             proxy_protocol: false,
             trusted: Vec::new(),
             access_log: false,
+            acme_issuers: Default::default(),
             acme_roots: None,
         }
     }

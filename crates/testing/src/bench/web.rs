@@ -141,6 +141,7 @@ async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
         proxy_protocol: false,
         trusted: Vec::new(),
         access_log: false,
+        acme_issuers: Default::default(),
         acme_roots: None,
     };
     let handle = ingress::Service::build(options, tasks.clone())?.start(Readiness::default().gate("ingress"));
