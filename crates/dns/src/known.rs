@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use prometheus_client::metrics::counter::Counter;
 
 /// Replies that are kept; with one more all are forgotten.
-const MOST: usize = 4096;
+const MOST: usize = 16_384;
 /// Longer questions are not kept: they have options that no other has.
 const QUESTION: usize = 160;
 /// The bytes of a message's id.

@@ -8,8 +8,10 @@
 //! - [`core`]: question to answer, pure; [`state`]: what the names mean;
 //! - `message`: wire format, EDNS, truncation, pure;
 //! - `forward`, `cache`, `resolv`: other servers and what they said;
+//! - `known`: what was answered lately, encoded; [`batch`]: datagrams, many at once;
 //! - [`server`]: sockets and tasks.
 
+pub mod batch;
 mod cache;
 pub mod core;
 mod forward;

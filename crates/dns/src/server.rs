@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -16,9 +18,11 @@ use hickory_proto::rr::{Name, RecordType};
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
+use crate::batch::Batch;
 use crate::core::{Answer, Zone, ZoneError};
 use crate::forward::{Forwarder, Source, read_framed, write_framed};
 use crate::known::Known;
@@ -175,73 +179,98 @@ async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Res
     watch.synced().await;
     let mut changed = watch.pending();
     loop {
+        let mut news = false;
         for key in changed {
             let (service, slices) = watch.get(&key);
-            shared.state.write().update(key.ns(), &key.name, service.as_deref(), &slices);
+            news |= shared.state.write().update(key.ns(), &key.name, service.as_deref(), &slices);
         }
         if !shared.synced.swap(true, Ordering::Release) {
+            news = true;
             gate.ready();
         }
-        // After the change: what was answered before it is forgotten now.
-        shared.generation.fetch_add(1, Ordering::AcqRel);
+        // After the change: what was answered before it is forgotten now. Most changes, such as those of endpoints behind an address,
+        // change no answer.
+        if news {
+            shared.generation.fetch_add(1, Ordering::AcqRel);
+        }
         changed = watch.changed().await;
     }
 }
 
 async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) -> std::io::Result<()> {
-    let (mut buffer, mut known) = (vec![0; 4096], Known::default());
+    let (mut batch, mut known) = (Batch::at(socket.local_addr()?), Known::default());
     let requests = REQUESTS.get_or_create(&[("proto", "udp")]).clone();
     loop {
-        let (length, peer) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            // An ICMP error for an earlier response: that client is gone.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
+        socket.readable().await?;
+        let came = match socket.try_io(Interest::READABLE, || batch.receive(socket.as_fd())) {
+            Ok(came) => came,
+            // Connection refused is an ICMP error for an earlier response: that client is gone.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => continue,
             Err(error) => return Err(error),
         };
-        requests.inc();
-        let bytes = &buffer[..length];
+        requests.inc_by(came as u64);
         known.renew(shared.generation.load(Ordering::Acquire));
-        if let Some(reply) = known.reply(bytes) {
-            // As below.
-            let _ = socket.send_to(reply, peer).await;
-            continue;
+        for place in 0..came {
+            answer_udp(&shared, &socket, &mut known, &mut batch, place);
         }
-        match shared.outcome(bytes) {
-            Outcome::Nothing => (),
-            Outcome::Reply { response, limit, lasting } => {
-                let code = response.metadata.response_code;
-                let reply = encode_counted(response, limit);
-                if let Some(reply) = reply.as_ref().filter(|_| lasting) {
-                    known.keep(bytes, reply, RESPONSES.get_or_create(&[("rcode", code.to_str())]).clone());
-                }
-                send_udp(&socket, peer, reply).await;
-            }
-            Outcome::Ask(question) => {
-                if let Some(reply) = shared.known(&question, bytes) {
-                    send_udp(&socket, peer, reply).await;
-                    continue;
-                }
-                let Ok(permit) = shared.forwards.clone().try_acquire_owned() else {
-                    let refusal = respond(&question.request, ResponseCode::Refused);
-                    send_udp(&socket, peer, encode_counted(refusal, 512)).await;
-                    continue;
-                };
-                let (shared, socket, bytes) = (shared.clone(), socket.clone(), bytes.to_vec());
-                shared.tasks.clone().spawn_until_cancelled("dns question", OnFailure::Log, async move {
-                    let _permit = permit;
-                    send_udp(&socket, peer, shared.ask(question, &bytes, Transport::Udp).await).await;
-                    Ok::<_, Infallible>(())
-                });
+        while batch.left() > 0 {
+            match socket.try_io(Interest::WRITABLE, || batch.send(socket.as_fd())) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
+                // A client that cannot be reached asks again or is gone.
+                Err(_) => batch.skip(),
             }
         }
     }
 }
 
-async fn send_udp(socket: &UdpSocket, peer: SocketAddr, reply: Option<Vec<u8>>) {
-    if let Some(reply) = reply {
-        // A client that cannot be reached asks again or is gone.
-        let _ = socket.send_to(&reply, peer).await;
+/// Puts the answer to a datagram into the batch; what somebody else has to be asked for goes when it is there.
+fn answer_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, known: &mut Known, batch: &mut Batch, place: usize) {
+    let bytes = batch.message(place);
+    if let Some(reply) = known.reply(bytes) {
+        return batch.reply(place, |buffer| buffer.extend_from_slice(reply));
     }
+    let reply = match shared.outcome(bytes) {
+        Outcome::Nothing => None,
+        Outcome::Reply { response, limit, lasting } => {
+            let code = response.metadata.response_code;
+            let reply = encode_counted(response, limit);
+            if let Some(reply) = reply.as_ref().filter(|_| lasting) {
+                known.keep(bytes, reply, RESPONSES.get_or_create(&[("rcode", code.to_str())]).clone());
+            }
+            reply
+        }
+        Outcome::Ask(question) => match shared.known(&question, bytes) {
+            Some(reply) => reply,
+            None => forward_udp(shared, socket, question, bytes, batch.peer(place)),
+        },
+    };
+    if let Some(reply) = reply {
+        batch.reply(place, |buffer| buffer.extend_from_slice(&reply));
+    }
+}
+
+/// Has somebody else answer a question, in a task of its own; the answer when there are too many such tasks.
+fn forward_udp(
+    shared: &Arc<Shared>,
+    socket: &Arc<UdpSocket>,
+    question: Question,
+    bytes: &[u8],
+    peer: Option<SocketAddr>,
+) -> Option<Vec<u8>> {
+    let Ok(permit) = shared.forwards.clone().try_acquire_owned() else {
+        return encode_counted(respond(&question.request, ResponseCode::Refused), 512);
+    };
+    let (shared, socket, bytes, peer) = (shared.clone(), socket.clone(), bytes.to_vec(), peer?);
+    shared.tasks.clone().spawn_until_cancelled("dns question", OnFailure::Log, async move {
+        let _permit = permit;
+        if let Some(reply) = shared.ask(question, &bytes, Transport::Udp).await {
+            // A client that cannot be reached asks again or is gone.
+            let _ = socket.send_to(&reply, peer).await;
+        }
+        Ok::<_, Infallible>(())
+    });
+    None
 }
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Result<()> {

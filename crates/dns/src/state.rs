@@ -49,14 +49,18 @@ pub struct State {
 }
 
 impl State {
-    /// Replaces what is known of one service; none removes it.
+    /// Replaces what is known of one service; none removes it. Whether any answer may be another one now.
     pub fn update<S: Deref<Target = EndpointSlice>>(
         &mut self,
         namespace: &str,
         name: &str,
         service: Option<&Service>,
         slices: &[S],
-    ) {
+    ) -> bool {
+        let new = service.and_then(|service| target(service, slices));
+        if self.service(namespace, name) == new.as_ref() {
+            return false;
+        }
         let old = self.services.get_mut(namespace).and_then(|services| services.remove(name));
         for (address, host) in old.iter().flat_map(|target| reverse_of(namespace, name, target)) {
             if let Some(names) = self.reverse.get_mut(&address) {
@@ -66,7 +70,6 @@ impl State {
                 }
             }
         }
-        let new = service.and_then(|service| target(service, slices));
         for (address, host) in new.iter().flat_map(|target| reverse_of(namespace, name, target)) {
             self.reverse.entry(address).or_default().insert(host);
         }
@@ -79,6 +82,7 @@ impl State {
             }
             None => (),
         }
+        true
     }
 
     /// What a service name leads to.

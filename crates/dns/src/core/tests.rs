@@ -146,3 +146,25 @@ fn a_service_that_goes_takes_its_names_along() {
     assert_eq!(names(&state), 0);
     assert!(!state.has_namespace("prod"));
 }
+
+#[test]
+fn changes_that_change_no_answer() {
+    let mut state = state();
+    let mut changes = |name: &str, spec: Value, slices: &[Value]| {
+        let service: Option<Service> =
+            (!spec.is_null()).then(|| serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap());
+        let slices: Vec<Box<EndpointSlice>> =
+            slices.iter().map(|slice| Box::new(serde_json::from_value(slice.clone()).unwrap())).collect();
+        state.update("prod", name, service.as_ref(), &slices)
+    };
+    let slice =
+        |address: &str| json!({"metadata": {}, "addressType": "IPv4", "ports": [], "endpoints": [{"addresses": [address]}]});
+    let (cluster, headless) = (json!({"clusterIP": "10.43.0.20"}), json!({"clusterIP": "None"}));
+    assert!(changes("new", cluster.clone(), &[]));
+    assert!(!changes("new", cluster.clone(), &[slice("10.42.0.1")]), "nobody is told the endpoints behind an address");
+    assert!(changes("new", headless.clone(), &[slice("10.42.0.1")]));
+    assert!(!changes("new", headless.clone(), &[slice("10.42.0.1")]));
+    assert!(changes("new", headless, &[slice("10.42.0.2")]));
+    assert!(changes("new", json!(null), &[]));
+    assert!(!changes("new", json!(null), &[]));
+}

@@ -17,13 +17,14 @@ type Part = (&'static str, fn(&[String]) -> Result<()>);
 pub const PARTS: [&str; 4] = ["services", "dns", "traffic", "ingress"];
 
 /// What a process of this program may be asked to be.
-const ROLES: [Part; 6] = [
+const ROLES: [Part; 7] = [
     ("services", |_| services::measure()),
     ("dns", |_| names::measure()),
     ("traffic", |_| traffic::measure()),
     ("ingress", |_| web::measure()),
     ("proxied", services::proxied),
     ("answering", names::answering),
+    ("echo", names::echo),
 ];
 
 /// A row of the table.
