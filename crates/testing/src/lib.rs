@@ -15,6 +15,7 @@ pub mod kubectl;
 pub mod machine;
 pub mod pebble;
 pub mod programs;
+pub mod steady;
 pub mod wait;
 
 pub use api::{Answer, Api};
