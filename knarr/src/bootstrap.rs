@@ -104,12 +104,14 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
             // Only single Secrets are watched, those that an Ingress names; those with issued certificates and accounts are written.
             rule("", &["secrets"], &["get", "watch", "create", "patch"]),
             rule("", &["events"], &["create", "patch"]),
+            // Only single ConfigMaps are watched, too: those with authorities that the Gateway API refers to.
+            rule("", &["configmaps"], &["get", "watch"]),
             // The Gateway API, when it is installed.
             rule("", &["namespaces"], FOLLOW),
             rule("apiextensions.k8s.io", &["customresourcedefinitions"], FOLLOW),
-            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies"], FOLLOW),
             rule("gateway.networking.k8s.io", &["gatewayclasses"], &["create"]),
-            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status"], &["patch"]),
+            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status", "backendtlspolicies/status"], &["patch"]),
         ],
     });
     let binding = json!({

@@ -205,7 +205,7 @@ impl Reader {
         };
         let place = Place::Service(Key { namespace: self.key.namespace.clone(), name: service.name.clone() }, port);
         let tls_name = policy.tls_name.clone().filter(|_| policy.tls_send_name);
-        Some(UpstreamKey { place, protocol: policy.protocol, tls_name })
+        Some(UpstreamKey { place, protocol: policy.protocol, tls_name, trust: None })
     }
 
     /// The Service that stands in: by `name` or `name:port`, port 80 when it says none.
@@ -213,7 +213,7 @@ impl Reader {
         let (name, port) = text.split_once(':').unwrap_or((text, "80"));
         let port = port.parse().map_or_else(|_| PortRef::Name(port.to_owned()), PortRef::Number);
         let place = Place::Service(Key { namespace: self.key.namespace.clone(), name: name.to_owned() }, port);
-        Some(UpstreamKey { place, protocol: policy.protocol, tls_name: None })
+        Some(UpstreamKey { place, protocol: policy.protocol, tls_name: None, trust: None })
     }
 
     /// The Secret with passwords. Without one nobody may pass.
@@ -296,7 +296,7 @@ impl Reader {
         let place = service_of(host, domain)
             .map_or_else(|| Place::Name(host.to_owned(), port), |service| Place::Service(service, PortRef::Number(port)));
         let protocol = Some(if tls { crate::policy::Protocol::Https } else { crate::policy::Protocol::Http });
-        Some(UpstreamKey { place, protocol, tls_name: tls.then(|| host.to_owned()) })
+        Some(UpstreamKey { place, protocol, tls_name: tls.then(|| host.to_owned()), trust: None })
     }
 }
 

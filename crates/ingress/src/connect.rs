@@ -104,7 +104,12 @@ impl Connector {
             }
             let named = endpoint.tls_name.clone().and_then(|name| ServerName::try_from(name).ok());
             let name = named.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.ip().into()));
-            let config = if endpoint.protocol.is_http2() { &self.http2 } else { &self.http1 };
+            let config = match (&endpoint.trust, endpoint.protocol.is_http2()) {
+                (Some(trust), true) => &trust.http2,
+                (Some(trust), false) => &trust.http1,
+                (None, true) => &self.http2,
+                (None, false) => &self.http1,
+            };
             let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
             self.handshake(stream, endpoint).await
         };

@@ -1,9 +1,10 @@
-//! The Gateway API: GatewayClass, Gateway, HTTPRoute and GRPCRoute with their conditions. Pure.
+//! The Gateway API: GatewayClass, Gateway, its routes and BackendTLSPolicy with their conditions. Pure.
 //!
 //! [`plan`] looks at everything that is known and says which rules there are and what every object's status has to be; what it says
 //! depends on nothing else, so that it may be asked again at any time.
 
 pub mod attach;
+pub mod backend_tls;
 pub mod grpc;
 pub mod rules;
 pub mod status;
@@ -20,9 +21,10 @@ use crate::annotations::Problem;
 use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::upstream::{Place, UpstreamKey};
 use attach::attach;
+use backend_tls::{Ancestors, Policies};
 use rules::{Actions, Matched, backend};
 use status::{Kind, condition, generation};
-use types::{GROUP, Gateway, GatewayClass, HttpRoute, Listener, ObjectRef, ReferenceGrant, RouteKind, Rule};
+use types::{BackendTlsPolicy, GROUP, Gateway, GatewayClass, HttpRoute, Listener, ObjectRef, ReferenceGrant, RouteKind, Rule};
 
 /// What a GatewayClass of ours names as its controller.
 pub const CONTROLLER: &str = "knarr.io/gateway";
@@ -38,6 +40,7 @@ pub struct Objects {
     /// TLSRoutes, of which no more is read than of routes over HTTP.
     pub tls: BTreeMap<Key, HttpRoute>,
     pub grants: BTreeMap<Key, ReferenceGrant>,
+    pub backend_tls: BTreeMap<Key, BackendTlsPolicy>,
 }
 
 /// What decides beside them.
@@ -54,6 +57,10 @@ pub struct Around<'a> {
     pub labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
     /// Whether there is a Service.
     pub has_service: &'a dyn Fn(&Key) -> bool,
+    /// The name of a Service's port; none when there is no such port or it has no name.
+    pub port_name: &'a dyn Fn(&Key, u16) -> Option<String>,
+    /// The certificates (`ca.crt`) in a ConfigMap, none when there are none; none while nobody knows.
+    pub bundle: &'a dyn Fn(&Key) -> Option<Option<String>>,
     /// Whether a Secret has a good certificate; none while nobody knows.
     pub has_certificate: &'a dyn Fn(&Key) -> Option<bool>,
 }
@@ -67,6 +74,8 @@ pub struct Plan {
     pub tls: Vec<(String, Key)>,
     /// The Secrets that listeners refer to and may.
     pub secrets: BTreeSet<Key>,
+    /// The ConfigMaps that are referred to and may.
+    pub config_maps: BTreeSet<Key>,
     /// The certificates that issuers are asked for.
     pub orders: Vec<Order>,
     /// What of Gateways does not work and has no place in their status.
@@ -147,15 +156,19 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     };
     let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
+    let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
     let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));
     let grpc = objects.grpc.iter().map(|(key, route)| (Kind::GrpcRoute, key, route));
     let tls = objects.tls.iter().map(|(key, route)| (Kind::TlsRoute, key, route));
     for (kind, key, route) in http.chain(grpc).chain(tls) {
-        let planner = Planner { objects, around, kind, key, route };
+        let planner = Planner { objects, around, policies: &policies, kind, key, route };
         let mut parents = Vec::new();
         for parent in &route.spec.parent_refs {
             let Some((gateway_key, gateway)) = parent_gateway(&gateways, parent, route.namespace()) else { continue };
             let (listeners, status) = planner.parent(gateway, parent, &mut plan);
+            if !listeners.is_empty() {
+                planner.note(gateway_key, &mut ancestors);
+            }
             for listener in listeners {
                 *attached.entry((gateway_key, listener)).or_default() += 1;
             }
@@ -169,6 +182,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
             plan.statuses.push((kind, key.clone(), json!({"parents": parents})));
         }
     }
+    plan.statuses.extend(policies.statuses(&ancestors));
     for (key, gateway) in gateways {
         let status =
             gateway_status(objects, around, gateway, &|place| attached.get(&(key, place)).copied().unwrap_or(0), &mut plan);
@@ -192,6 +206,7 @@ fn parent_gateway<'a>(
 struct Planner<'a> {
     objects: &'a Objects,
     around: &'a Around<'a>,
+    policies: &'a Policies<'a>,
     kind: Kind,
     key: &'a Key,
     route: &'a HttpRoute,
@@ -249,7 +264,9 @@ impl Planner<'_> {
             let actions = Arc::new(Actions::of(rule)?);
             let good = |reference: &ObjectRef| {
                 let found = backend(reference, self.route.namespace()).filter(|_| self.refused(reference).is_none());
-                found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })
+                let key = found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })?;
+                // What is led on as it is has TLS of its own.
+                if self.kind == Kind::TlsRoute { Some(key) } else { self.policies.apply(key, self.around) }
             };
             let backends: Vec<_> = rule.backend_refs.iter().map(|one| (one.weight.unwrap_or(1), good(one))).collect();
             for matched in rules::matches(rule, created, self.key, place)? {
@@ -259,6 +276,16 @@ impl Planner<'_> {
             }
         }
         Ok(planned)
+    }
+
+    /// Notes that a Gateway leads to the route's back ends.
+    fn note(&self, gateway: &Key, ancestors: &mut Ancestors) {
+        let references = self.route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        for key in references.filter_map(|reference| backend(reference, self.route.namespace())) {
+            if self.kind != Kind::TlsRoute {
+                self.policies.note(&key, gateway, self.around, ancestors);
+            }
+        }
     }
 
     /// The first reference to a back end that leads nowhere, and why.

@@ -40,5 +40,6 @@ pub mod table;
 pub mod template;
 mod tunnel;
 pub mod upstream;
+pub mod verify;
 
 pub use service::{Error, Handle, Options, Service};

@@ -454,7 +454,7 @@ fn redirected(of: &Known, host: &str, upstream: &mut impl FnMut(&UpstreamKey) ->
 
 /// The back end of those who need none.
 fn nobody(owner: &Key) -> UpstreamKey {
-    UpstreamKey { place: Place::Service(owner.clone(), PortRef::Number(0)), protocol: None, tls_name: None }
+    UpstreamKey { place: Place::Service(owner.clone(), PortRef::Number(0)), protocol: None, tls_name: None, trust: None }
 }
 
 fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> GatewayRule {

@@ -1,10 +1,10 @@
 //! Follows the API: what changes there becomes the next routing table, and what people have to know goes back as status and events.
 
 mod gateways;
-mod secrets;
+mod singles;
 mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::watch;
@@ -40,7 +40,7 @@ use crate::proxy::Proxy;
 use crate::table::Table;
 use crate::upstream::{Place, Upstream, Upstreams};
 use gateways::Gateways;
-use secrets::Secrets;
+use singles::Singles;
 use status::Statuses;
 
 /// How long the start waits for the certificates of Ingresses that are there already.
@@ -158,7 +158,9 @@ impl Service {
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
             services: ServiceWatch::new(&informers),
-            secrets: Secrets::new(options.client.clone(), tasks.clone()),
+            secrets: Singles::new(options.client.clone(), tasks.clone()),
+            config_maps: Singles::new(options.client.clone(), tasks.clone()),
+            bundles: BTreeMap::new(),
             statuses: Statuses::start(&options, ingresses.clone(), &tasks),
             recorder,
             certificates,
@@ -270,7 +272,10 @@ struct Follower {
     ingress_changes: Changes<Ingress>,
     class_changes: Changes<IngressClass>,
     services: ServiceWatch,
-    secrets: Secrets,
+    secrets: Singles<Secret>,
+    config_maps: Singles<ConfigMap>,
+    /// The certificates in ConfigMaps.
+    bundles: BTreeMap<Key, Option<String>>,
     statuses: Statuses,
     recorder: Recorder,
     classes: Classes,
@@ -302,6 +307,7 @@ impl Follower {
                 change = self.class_changes.next() => self.class(&change),
                 changed = self.services.changed() => self.services(changed),
                 (key, secret) = self.secrets.next() => self.secret(&key, secret),
+                (key, map) = self.config_maps.next() => self.config_map(key, map),
                 news = self.gateways.next() => self.gateway(news),
                 () = changed(&mut self.namespaces) => self.replan = true,
             }
@@ -315,6 +321,11 @@ impl Follower {
             let (key, secret) = self.secrets.next().await;
             self.model.set_secret(&key, secret);
             self.publish();
+        }
+        while !self.config_maps.all_known() {
+            let (key, map) = self.config_maps.next().await;
+            self.config_map(key, map);
+            self.drain();
         }
     }
 
@@ -330,6 +341,9 @@ impl Follower {
         self.services(changed);
         while let Some((key, secret)) = self.secrets.try_next() {
             self.secret(&key, secret);
+        }
+        while let Some((key, map)) = self.config_maps.try_next() {
+            self.config_map(key, map);
         }
         while let Some(news) = self.gateways.try_next() {
             self.gateway(news);
@@ -354,6 +368,11 @@ impl Follower {
         self.replan = true;
     }
 
+    fn config_map(&mut self, key: Key, map: Option<Arc<ConfigMap>>) {
+        let bundle = map.and_then(|map| map.data.as_ref()?.get("ca.crt").cloned());
+        self.replan |= self.bundles.insert(key, bundle.clone()) != Some(bundle);
+    }
+
     /// Makes the rules and statuses of the Gateway API anew.
     fn plan(&mut self) {
         let selects = |gateway: &gateway::types::Gateway| {
@@ -376,12 +395,21 @@ impl Follower {
             issuers: &self.options.acme_issuers,
             labels: &labels,
             has_service: &|key| self.services_there.contains(key),
+            port_name: &|key, number| {
+                let service = self.services.get(key).0?;
+                let mut ports = service.spec.as_ref()?.ports.iter().flatten();
+                ports.find(|port| port.port == i32::from(number))?.name.clone()
+            },
+            bundle: &|key| self.bundles.get(key).cloned(),
             has_certificate: &|key| self.model.has_certificate(key),
         };
         let plan = gateway::plan(&self.gateways.objects, &around);
         self.gateways.settle(&plan);
         for (about, problem) in self.gateways.untold(&plan) {
             self.recorder.event(&about, Type::Warning, problem.reason, problem.message);
+        }
+        for key in self.config_maps.want(&plan.config_maps) {
+            self.bundles.remove(&key);
         }
         self.model.set_gateway(&plan.rules, plan.tls, plan.secrets, plan.orders);
     }

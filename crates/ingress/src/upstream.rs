@@ -17,6 +17,7 @@ use crate::balance::{Choice, Load, Member, choose, hash};
 use crate::endpoints::{Behind, PortRef};
 use crate::policy::Protocol;
 use crate::pool::Pool;
+use crate::verify::Trust;
 
 /// How long the addresses of a name outside the cluster hold.
 const NAME_HOLDS: Duration = Duration::from_secs(15);
@@ -30,6 +31,8 @@ pub struct UpstreamKey {
     pub protocol: Option<Protocol>,
     /// The name that is sent by TLS.
     pub tls_name: Option<String>,
+    /// What its certificate has to be like; without this nobody looks at it.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// Where a back end is.
@@ -50,6 +53,8 @@ pub struct Endpoint {
     pub protocol: Protocol,
     /// The name that is sent by TLS.
     pub tls_name: Option<String>,
+    /// What its certificate has to be like.
+    pub(crate) trust: Option<Arc<Trust>>,
     id: u64,
     load: Load,
     pub(crate) pool: Pool,
@@ -120,6 +125,7 @@ impl Upstream {
                 address,
                 protocol,
                 tls_name: self.key.tls_name.clone(),
+                trust: self.key.trust.clone(),
                 id: hash(&address.to_string()),
                 load: Load::default(),
                 pool: Pool::default(),
@@ -246,7 +252,7 @@ mod tests {
     fn endpoints_stay_what_they_are() {
         let upstreams = Upstreams::default();
         let place = Place::Service(Key::namespaced("a", "web"), PortRef::Number(80));
-        let key = UpstreamKey { place, protocol: None, tls_name: None };
+        let key = UpstreamKey { place, protocol: None, tls_name: None, trust: None };
         let mut fresh = Vec::new();
         let upstream = upstreams.get(&key, &mut fresh);
         assert!(Arc::ptr_eq(&upstream, &upstreams.get(&key, &mut fresh)) && fresh.len() == 1);

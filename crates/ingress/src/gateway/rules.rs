@@ -314,7 +314,7 @@ pub fn backend(reference: &ObjectRef, namespace: &str) -> Option<UpstreamKey> {
         matches!(reference.group.as_deref(), None | Some("")) && matches!(reference.kind.as_deref(), None | Some("Service"));
     let key = Key::namespaced(reference.namespace.as_deref().unwrap_or(namespace), &reference.name);
     let place = Place::Service(key, PortRef::Number(reference.port.filter(|_| service)?));
-    Some(UpstreamKey { place, protocol: None, tls_name: None })
+    Some(UpstreamKey { place, protocol: None, tls_name: None, trust: None })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use crate::policy::Protocol;
 
+/// The versions of BackendTLSPolicies.
+pub const POLICY_VERSIONS: [&str; 2] = ["v1", "v1alpha3"];
 /// The versions of TLSRoutes.
 pub const TLS_VERSIONS: [&str; 3] = ["v1", "v1alpha3", "v1alpha2"];
 
@@ -16,6 +18,7 @@ pub enum Kind {
     HttpRoute,
     GrpcRoute,
     TlsRoute,
+    BackendTlsPolicy,
 }
 
 impl Kind {
@@ -27,6 +30,7 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
         }
     }
 
@@ -43,6 +47,7 @@ impl Kind {
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
             Self::TlsRoute => "tlsroutes",
+            Self::BackendTlsPolicy => "backendtlspolicies",
         }
     }
 
@@ -50,6 +55,7 @@ impl Kind {
     pub fn versions(self) -> &'static [&'static str] {
         match self {
             Self::TlsRoute => &TLS_VERSIONS,
+            Self::BackendTlsPolicy => &POLICY_VERSIONS,
             _ => &["v1"],
         }
     }
@@ -105,9 +111,11 @@ fn partner<'a>(item: &Value, old: &'a [Value], place: usize) -> &'a Value {
             return old.iter().find(|other| other[key] == item[key]).unwrap_or(NOTHING);
         }
     }
-    if item.get("parentRef").is_some() {
-        let same = |other: &&Value| other["parentRef"] == item["parentRef"] && other["controllerName"] == item["controllerName"];
-        return old.iter().find(same).unwrap_or(NOTHING);
+    for key in ["parentRef", "ancestorRef"] {
+        if item.get(key).is_some() {
+            let same = |other: &&Value| other[key] == item[key] && other["controllerName"] == item["controllerName"];
+            return old.iter().find(same).unwrap_or(NOTHING);
+        }
     }
     old.get(place).unwrap_or(NOTHING)
 }

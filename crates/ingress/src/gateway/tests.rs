@@ -1,8 +1,17 @@
 //! Objects in, rules and conditions out.
 #![allow(clippy::unwrap_used)]
 
+use std::cell::RefCell;
+
+use base::tls::Authority;
+
 use super::*;
 use serde::de::DeserializeOwned;
+
+thread_local! {
+    /// The certificates in ConfigMaps.
+    static BUNDLES: RefCell<BTreeMap<String, Option<String>>> = const { RefCell::new(BTreeMap::new()) };
+}
 
 fn read<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -33,6 +42,8 @@ fn planned(objects: &Objects) -> Plan {
         issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
         has_service: &|service| service.name != "missing",
+        port_name: &|_, number| (number == 443).then(|| "https".to_owned()),
+        bundle: &|map| BUNDLES.with_borrow(|all| all.get(&map.name).cloned()),
         has_certificate: &|secret| Some(secret.name == "good"),
     };
     plan(objects, &around)
@@ -190,4 +201,85 @@ fn certificates_by_acme() {
     check("letsencrypt", 1, &[]);
     check("https://10.43.0.1/", 0, &["IssuerNotAllowed"]);
     check("", 0, &[]);
+}
+
+/// One route over a listener to port 80 and 443 of a Service, and policies for it, each by its age, the section and what it verifies.
+fn with_policies(policies: &[(&str, i64, Option<&str>, Value)]) -> Plan {
+    let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}, {"backendRefs": [{"name": "web", "port": 443}]}]);
+    let mut objects = objects(http(), json!({"parentRefs": parents(), "rules": rules}), &[]);
+    for (name, age, section, validation) in policies {
+        let time = jiff::Timestamp::from_second(1_000_000 - age).unwrap().to_string();
+        let metadata = json!({"name": name, "namespace": "a", "creationTimestamp": time, "generation": 1});
+        let mut target = json!({"group": "", "kind": "Service", "name": "web"});
+        if let Some(section) = section {
+            target["sectionName"] = json!(section);
+        }
+        let policy = json!({"metadata": metadata, "spec": {"targetRefs": [target], "validation": validation}});
+        objects.backend_tls.insert(Key::namespaced("a", *name), read(policy));
+    }
+    planned(&objects)
+}
+
+fn refers(map: &str) -> Value {
+    json!({"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": map}], "hostname": "web.example"})
+}
+
+#[test]
+fn policies_of_back_ends() {
+    let bundle = Authority::in_memory("back ends").unwrap().bundle().to_owned();
+    BUNDLES.set(BTreeMap::from([
+        ("good".to_owned(), Some(bundle)),
+        ("bad".to_owned(), Some("x".to_owned())),
+        ("missing".to_owned(), None),
+    ]));
+    let check = |validation: Value, leads: bool, expected: &[&str]| {
+        let plan = with_policies(&[("p", 0, None, validation.clone())]);
+        for rule in &plan.rules {
+            let backend = rule.backends[0].1.as_ref();
+            assert_eq!(backend.is_some(), leads, "{validation}");
+            let asked = backend.map(|key| (key.protocol, key.tls_name.as_deref(), key.trust.is_some()));
+            assert!(
+                asked.is_none_or(|asked| asked == (Some(crate::policy::Protocol::Https), Some("web.example"), true)),
+                "{asked:?}"
+            );
+        }
+        let ancestors = plan.statuses.iter().find(|(kind, ..)| *kind == Kind::BackendTlsPolicy).map(|(_, _, status)| status);
+        assert_eq!(ancestors.map(|status| conditions(&status["ancestors"][0])).unwrap_or_default(), expected, "{validation}");
+    };
+    let good = ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"];
+    check(refers("good"), true, &good);
+    check(json!({"wellKnownCACertificates": "System", "hostname": "web.example"}), true, &good);
+    let no_certificate = ["Accepted False NoValidCACertificate", "ResolvedRefs False InvalidCACertificateRef"];
+    check(refers("bad"), false, &no_certificate);
+    check(refers("missing"), false, &no_certificate);
+    // Nobody has looked yet: requests wait for nothing, and nothing is told.
+    check(refers("unknown"), false, &[]);
+    let secret = json!({"caCertificateRefs": [{"group": "", "kind": "Secret", "name": "good"}], "hostname": "web.example"});
+    check(secret, false, &["Accepted False NoValidCACertificate", "ResolvedRefs False InvalidKind"]);
+    let invalid = ["Accepted False Invalid", "ResolvedRefs True ResolvedRefs"];
+    check(json!({"wellKnownCACertificates": "Other", "hostname": "web.example"}), false, &invalid);
+    let with = |names: Value| json!({"wellKnownCACertificates": "System", "hostname": "web.example", "subjectAltNames": names});
+    check(with(json!([{"type": "URI", "uri": "spiffe://a"}, {"type": "Hostname", "hostname": "other.example"}])), true, &good);
+    check(with(json!([{"type": "Future"}])), false, &invalid);
+    check(json!({"wellKnownCACertificates": "System", "hostname": "192.0.2.1"}), false, &invalid);
+}
+
+#[test]
+fn of_two_policies_the_older_counts_and_one_for_a_port_before_one_for_all() {
+    BUNDLES.set(BTreeMap::from([("good".to_owned(), Some(Authority::in_memory("back ends").unwrap().bundle().to_owned()))]));
+    let good = refers("good");
+    let named = |name: &str| json!({"wellKnownCACertificates": "System", "hostname": name});
+    let plan = with_policies(&[("young", 0, None, named("young.example")), ("old", 9, None, good.clone())]);
+    assert!(plan.rules.iter().all(|rule| rule.backends[0].1.as_ref().unwrap().tls_name.as_deref() == Some("web.example")));
+    let told = |plan: &Plan, name: &str| {
+        let of = plan.statuses.iter().find(|(kind, key, _)| *kind == Kind::BackendTlsPolicy && key.name == name);
+        of.map(|(_, _, status)| conditions(&status["ancestors"][0])[0].clone())
+    };
+    assert_eq!(told(&plan, "old").as_deref(), Some("Accepted True Accepted"));
+    assert_eq!(told(&plan, "young").as_deref(), Some("Accepted False Conflicted"));
+    // The port 443 has the name https, and a policy of its own.
+    let plan = with_policies(&[("port", 0, Some("https"), named("port.example")), ("all", 9, None, good)]);
+    let names: Vec<_> = plan.rules.iter().map(|rule| rule.backends[0].1.as_ref().unwrap().tls_name.clone().unwrap()).collect();
+    assert_eq!(names, ["web.example", "port.example"]);
+    assert!(["port", "all"].iter().all(|name| told(&plan, name).as_deref() == Some("Accepted True Accepted")));
 }

@@ -218,6 +218,34 @@ pub struct Granted {
     pub name: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendTlsPolicySpec {
+    pub target_refs: Vec<ObjectRef>,
+    pub validation: BackendValidation,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendValidation {
+    #[serde(rename = "caCertificateRefs")]
+    pub certificate_refs: Vec<ObjectRef>,
+    #[serde(rename = "wellKnownCACertificates")]
+    pub well_known: Option<String>,
+    pub hostname: String,
+    pub subject_alt_names: Vec<SubjectAltName>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SubjectAltName {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub hostname: Option<String>,
+    pub uri: Option<String>,
+}
+
+pub type BackendTlsPolicy = Object<BackendTlsPolicySpec>;
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;

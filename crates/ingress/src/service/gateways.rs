@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::annotations::Problem;
 use crate::classes::CLASS;
 use crate::gateway::grpc::over_http;
-use crate::gateway::status::{Kind, TLS_VERSIONS, settle};
+use crate::gateway::status::{Kind, POLICY_VERSIONS, TLS_VERSIONS, settle};
 use crate::gateway::types::{GROUP, Object};
 use crate::gateway::{CONTROLLER, Objects, Plan};
 use crate::model::reference;
@@ -34,13 +34,14 @@ const QUEUE: usize = 256;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The resources, and the versions in which each is read, the best first.
-const RESOURCES: [(Resource, &str, &[&str]); 6] = [
+const RESOURCES: [(Resource, &str, &[&str]); 7] = [
     (Resource::Classes, "gatewayclasses", &["v1"]),
     (Resource::Gateways, "gateways", &["v1"]),
     (Resource::Routes, "httproutes", &["v1"]),
     (Resource::GrpcRoutes, "grpcroutes", &["v1"]),
     (Resource::TlsRoutes, "tlsroutes", &TLS_VERSIONS),
     (Resource::Grants, "referencegrants", &["v1beta1"]),
+    (Resource::BackendTls, "backendtlspolicies", &POLICY_VERSIONS),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ enum Resource {
     GrpcRoutes,
     TlsRoutes,
     Grants,
+    BackendTls,
 }
 
 /// What happened to the objects of a resource.
@@ -109,6 +111,7 @@ impl Gateways {
             Resource::GrpcRoutes => apply(&mut self.objects.grpc, change, over_http),
             Resource::TlsRoutes => apply(&mut self.objects.tls, change, same),
             Resource::Grants => apply(&mut self.objects.grants, change, same),
+            Resource::BackendTls => apply(&mut self.objects.backend_tls, change, same),
         }
     }
 
@@ -128,6 +131,7 @@ impl Gateways {
                 Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
                 Kind::GrpcRoute => self.objects.grpc.get(key).map(|object| &object.status),
                 Kind::TlsRoute => self.objects.tls.get(key).map(|object| &object.status),
+                Kind::BackendTlsPolicy => self.objects.backend_tls.get(key).map(|object| &object.status),
             };
             match settle(wanted, old.unwrap_or(&Value::Null), &now) {
                 Some(status) => drop(due.insert((*kind, key.clone()), status)),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Request;
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use crate::world::{World, ask, connect_tls, full, get, send, until};
@@ -17,7 +18,8 @@ async fn post(world: &World, path: &str, object: &Value) {
 
 /// The definitions, as the API server has them when it serves them.
 async fn install(world: &World) {
-    for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants"] {
+    for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies"]
+    {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
@@ -165,4 +167,45 @@ async fn tls_routes_lead_connections_on() {
     };
     let seen = tokio::time::timeout(Duration::from_secs(20), connected).await.expect("a connection in time");
     assert_eq!(seen["name"], "inner");
+}
+
+/// A back end with a policy is asked over TLS, and only if it shows the certificate that the policy asks for; also after a change.
+#[tokio::test]
+async fn back_ends_are_verified() {
+    let world = World::new();
+    world.service("web", &[world.tls_backend("web", "web.example").await]);
+    let handle = world.start_with(world.options());
+    let http = handle.http().await.unwrap();
+    install(&world).await;
+    gateway(&world, json!([{"name": "http", "port": 0, "protocol": "HTTP"}])).await;
+    route(&world, "r", &["a.example"], json!([{"backendRefs": [{"name": "web", "port": 80}]}])).await;
+    // Plain HTTP is not what it speaks.
+    until(http, || get("a.example", "/"), |answer| answer.status == 502).await;
+    let map = |bundle: &str| {
+        let map = json!({"metadata": {"namespace": "a", "name": "roots"}, "data": {"ca.crt": bundle}});
+        world.fake.put::<ConfigMap>(&serde_json::from_value(map).unwrap());
+    };
+    map(world.authority.bundle());
+    let policy = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy",
+        "metadata": {"name": "p", "namespace": "a"}, "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "validation": {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "roots"}], "hostname": "web.example"}}});
+    post(&world, &format!("{API}/namespaces/a/backendtlspolicies"), &policy).await;
+    let answer = until(http, || get("a.example", "/"), |answer| answer.status == 200).await;
+    assert_eq!(answer.seen()["name"], "web");
+    let path = "/namespaces/a/backendtlspolicies/p";
+    let accepted = |status: &str| {
+        let status = status.to_owned();
+        move |value: &Value| value["ancestors"][0]["conditions"][0]["status"] == status.as_str()
+    };
+    let told = status(&world, path, accepted("True")).await;
+    assert_eq!(told["ancestors"][0]["ancestorRef"]["name"], "g");
+    // Another authority: the certificate is good no more.
+    map(base::tls::Authority::in_memory("other").unwrap().bundle());
+    until(http, || get("a.example", "/"), |answer| answer.status == 502).await;
+    // None at all: there is nobody who could be asked.
+    map("");
+    until(http, || get("a.example", "/"), |answer| answer.status == 500).await;
+    status(&world, path, accepted("False")).await;
+    map(world.authority.bundle());
+    until(http, || get("a.example", "/"), |answer| answer.status == 200).await;
 }

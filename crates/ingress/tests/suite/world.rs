@@ -165,6 +165,35 @@ impl World {
         });
         address
     }
+
+    /// The same over TLS, with a certificate of the world's authority for this host.
+    pub(crate) async fn tls_backend(&self, name: &'static str, host: &str) -> SocketAddr {
+        let identity = self.authority.issue(&Issue::Server { name: host.into(), sans: vec![host.into()] }).unwrap();
+        let certified = rustls::sign::SingleCertAndKey::from((*identity.certified().unwrap()).clone());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(certified));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, tasks) = (listener.local_addr().unwrap(), self.tasks.clone());
+        self.tasks.spawn_until_cancelled("back end", OnFailure::Log, async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let accepted = acceptor.accept(stream);
+                tasks.spawn_until_cancelled("connection of a back end", OnFailure::Log, async move {
+                    // Who does not trust the certificate breaks off.
+                    if let Ok(stream) = accepted.await {
+                        let _ = serve(stream, name).await;
+                    }
+                    Ok::<_, Infallible>(())
+                });
+            }
+            #[allow(unreachable_code)]
+            Ok::<_, Infallible>(())
+        });
+        address
+    }
 }
 
 pub(crate) fn rule(host: &str, path: &str, kind: &str, service: &str) -> Value {

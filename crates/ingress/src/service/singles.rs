@@ -1,4 +1,4 @@
-//! Watches on those Secrets that Ingresses refer to, one for each name: no other is read.
+//! Watches on single objects that somebody refers to, Secrets and ConfigMaps, one for each name: no other is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -6,25 +6,35 @@ use std::sync::Arc;
 
 use base::tasks::{OnFailure, Tasks};
 use client::kube::Resource;
+use client::kube::core::NamespaceResourceScope;
 use client::watch::{Event, Watch};
 use client::{Client, Key};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Changes that wait to be taken; watches wait when there are more.
 const QUEUE: usize = 256;
 
-type News = (Key, Option<Arc<Secret>>);
+type News<K> = (Key, Option<Arc<K>>);
 
-/// The Secrets that somebody refers to.
-pub(super) struct Secrets {
+/// What can be followed so.
+pub(super) trait Single:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Single for K where K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Send + Sync + 'static
+{}
+
+/// The objects of a kind that somebody refers to.
+pub(super) struct Singles<K> {
     client: Client,
     tasks: Tasks,
     watched: BTreeMap<Key, Watched>,
-    sender: mpsc::Sender<News>,
-    receiver: mpsc::Receiver<News>,
+    sender: mpsc::Sender<News<K>>,
+    receiver: mpsc::Receiver<News<K>>,
 }
 
 struct Watched {
@@ -32,7 +42,7 @@ struct Watched {
     known: bool,
 }
 
-impl Secrets {
+impl<K: Single> Singles<K> {
     pub(super) fn new(client: Client, tasks: Tasks) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         Self { client, tasks, watched: BTreeMap::new(), sender, receiver }
@@ -55,8 +65,8 @@ impl Secrets {
         gone
     }
 
-    /// The next Secret that is there, changed or gone.
-    pub(super) async fn next(&mut self) -> News {
+    /// The next object that is there, changed or gone.
+    pub(super) async fn next(&mut self) -> News<K> {
         loop {
             // The sender lives in self.
             let Some(news) = self.receiver.recv().await else { std::future::pending().await };
@@ -67,7 +77,7 @@ impl Secrets {
     }
 
     /// The next one when there is one now.
-    pub(super) fn try_next(&mut self) -> Option<News> {
+    pub(super) fn try_next(&mut self) -> Option<News<K>> {
         loop {
             let news = self.receiver.try_recv().ok()?;
             if self.is_news(&news) {
@@ -76,22 +86,22 @@ impl Secrets {
         }
     }
 
-    /// Whether every Secret was looked for.
+    /// Whether everyone was looked for.
     pub(super) fn all_known(&self) -> bool {
         self.watched.values().all(|watched| watched.known)
     }
 
     /// What comes of a watch that has just ended is nobody's business.
-    fn is_news(&mut self, (key, _): &News) -> bool {
+    fn is_news(&mut self, (key, _): &News<K>) -> bool {
         self.watched.get_mut(key).map(|watched| watched.known = true).is_some()
     }
 
     fn watch(&self, key: &Key) -> CancellationToken {
         let token = self.tasks.token().child_token();
-        let path = Secret::url_path(&(), key.namespace.as_deref());
+        let path = K::url_path(&(), key.namespace.as_deref());
         let watch = Watch::new(self.client.clone(), path, &format!("metadata.name={}", key.name));
         let (ended, follow) = (token.clone(), follow(watch, key.clone(), self.sender.clone()));
-        self.tasks.spawn(format!("watch of Secret {key}"), OnFailure::Log, async move {
+        self.tasks.spawn(format!("watch of {} {key}", K::kind(&())), OnFailure::Log, async move {
             ended.run_until_cancelled(follow).await;
             Ok::<_, Infallible>(())
         });
@@ -99,8 +109,8 @@ impl Secrets {
     }
 }
 
-async fn follow(watch: Watch, key: Key, sender: mpsc::Sender<News>) {
-    let mut events = std::pin::pin!(watch.events::<Secret>());
+async fn follow<K: Single>(watch: Watch, key: Key, sender: mpsc::Sender<News<K>>) {
+    let mut events = std::pin::pin!(watch.events::<K>());
     let mut found = None;
     while let Some(event) = events.next().await {
         let news = match event {
@@ -108,15 +118,15 @@ async fn follow(watch: Watch, key: Key, sender: mpsc::Sender<News>) {
                 found = None;
                 continue;
             }
-            Ok(Event::InitApply(secret)) => {
-                found = Some(Arc::new(secret));
+            Ok(Event::InitApply(object)) => {
+                found = Some(Arc::new(object));
                 continue;
             }
             Ok(Event::InitDone(_)) => found.take(),
-            Ok(Event::Apply(secret)) => Some(Arc::new(secret)),
+            Ok(Event::Apply(object)) => Some(Arc::new(object)),
             Ok(Event::Delete(_)) => None,
             Err(error) => {
-                tracing::debug!(%key, %error, "the watch of a Secret failed and begins again");
+                tracing::debug!(%key, %error, "the watch of an object failed and begins again");
                 continue;
             }
         };
