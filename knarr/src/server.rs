@@ -50,7 +50,8 @@ async fn serve(options: cli::Server) -> Result<()> {
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }
-    let engine = store::Fjall::open(store::Options::new(paths.store()), &storage).await?;
+    let store = store::Options { idle: runtime::memory::idle, ..store::Options::new(paths.store()) };
+    let engine = store::Fjall::open(store, &storage).await?;
     let ended = ending.wait(start(&options, &paths, engine.clone(), &api_tasks, &components)).await;
     tracing::info!("stopping; pods keep running");
     // Components first, so that they can still tell the API what they leave; the store last.

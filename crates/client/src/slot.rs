@@ -29,58 +29,40 @@ impl LabelSet {
     }
 }
 
-/// The objects that were decoded last.
+/// The objects that were decoded last. They belong to their slots, so an object that has changed or is gone takes no memory here.
 pub(crate) struct Hot<K>(Mutex<Ring<K>>);
 
-/// Objects, oldest first, and the bytes of their JSON in all.
+/// Where decoded objects are, oldest first, and the bytes of their JSON in all.
 struct Ring<K> {
-    objects: VecDeque<Decoded<K>>,
+    places: VecDeque<(Weak<Mutex<Typed<K>>>, usize)>,
     bytes: usize,
-}
-
-/// A decoded object, the bytes of its JSON, and where its slot finds it.
-struct Decoded<K> {
-    object: Arc<K>,
-    size: usize,
-    place: Arc<Mutex<Typed<K>>>,
-}
-
-impl<K> Decoded<K> {
-    /// Lets go of the object. Its slot must forget it, too, unless somebody else has it still: a weak reference keeps the memory of the object
-    /// itself, which is 3.5 KB for a pod.
-    fn forget(self) {
-        let mut place = self.place.lock();
-        if Arc::strong_count(&self.object) == 1
-            && let Typed::Kept(kept) = &mut *place
-            && Weak::as_ptr(kept) == Arc::as_ptr(&self.object)
-        {
-            *kept = Weak::new();
-        }
-    }
 }
 
 impl<K> Default for Hot<K> {
     fn default() -> Self {
-        Self(Mutex::new(Ring { objects: VecDeque::new(), bytes: 0 }))
+        Self(Mutex::new(Ring { places: VecDeque::new(), bytes: 0 }))
     }
 }
 
 impl<K> Hot<K> {
-    fn keep(&self, decoded: Decoded<K>) {
-        let mut dropped = Vec::new();
+    /// An object with so many bytes of JSON was decoded: the oldest ones cool down for it.
+    fn keep(&self, place: &Arc<Mutex<Typed<K>>>, size: usize) {
+        let mut oldest = Vec::new();
         {
             let ring = &mut *self.0.lock();
-            ring.bytes += decoded.size;
-            ring.objects.push_back(decoded);
+            ring.bytes += size;
+            ring.places.push_back((Arc::downgrade(place), size));
             while ring.bytes > HOT
-                && let Some(oldest) = ring.objects.pop_front()
+                && let Some((place, size)) = ring.places.pop_front()
             {
-                ring.bytes -= oldest.size;
-                dropped.push(oldest);
+                ring.bytes -= size;
+                oldest.push(place);
             }
         }
         // Not under the lock: an object may be large.
-        dropped.into_iter().for_each(Decoded::forget);
+        for place in oldest.iter().filter_map(Weak::upgrade) {
+            place.lock().cool();
+        }
     }
 }
 
@@ -98,10 +80,22 @@ pub(crate) struct Slot<K> {
 
 /// The decoded object.
 enum Typed<K> {
-    /// While somebody has it.
-    Kept(Weak<K>),
+    /// Decoded lately.
+    Hot(Arc<K>),
+    /// While somebody else has it.
+    Cold(Weak<K>),
     /// It has turned out to be none of the kind, which was logged.
     Unreadable,
+}
+
+impl<K> Typed<K> {
+    /// Leaves the object to whoever else has it. Where that is nobody, nothing of it stays: a weak reference would keep the memory of the
+    /// object itself, which is 3.5 KB for a pod.
+    fn cool(&mut self) {
+        if let Self::Hot(object) = self {
+            *self = Self::Cold(if Arc::strong_count(object) > 1 { Arc::downgrade(object) } else { Weak::new() });
+        }
+    }
 }
 
 /// What is kept of the metadata.
@@ -136,7 +130,7 @@ impl<K> Slot<K> {
             labels: LabelSet(labels.collect()),
             controller: controller.map(|owner| owner.uid),
             json,
-            typed: Arc::new(Mutex::new(Typed::Kept(Weak::new()))),
+            typed: Arc::new(Mutex::new(Typed::Cold(Weak::new()))),
             hot: hot.clone(),
         })
     }
@@ -146,16 +140,20 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Slot<K> {
     /// The object; none when it is none of the kind, so that one object that cannot be read does not hold up the others.
     pub(crate) fn get(&self) -> Option<Arc<K>> {
         let mut typed = self.typed.lock();
-        let Typed::Kept(kept) = &*typed else { return None };
-        if let Some(object) = kept.upgrade() {
-            return Some(object);
+        let known = match &*typed {
+            Typed::Hot(object) => Some(object.clone()),
+            Typed::Cold(object) => object.upgrade(),
+            Typed::Unreadable => return None,
+        };
+        if known.is_some() {
+            return known;
         }
         match lean::decode::<K>(&self.json) {
             Ok(object) => {
                 let object = Arc::new(object);
-                *typed = Typed::Kept(Arc::downgrade(&object));
+                *typed = Typed::Hot(object.clone());
                 drop(typed);
-                self.hot.keep(Decoded { object: object.clone(), size: self.json.len(), place: self.typed.clone() });
+                self.hot.keep(&self.typed, self.json.len());
                 Some(object)
             }
             Err(error) => {
@@ -209,20 +207,25 @@ mod tests {
             Slot::new(json.into(), &hot).unwrap()
         };
         let slots: Vec<_> = (1..9).map(slot).collect();
-        let is_alive = |slot: &&Slot<ConfigMap>| matches!(&*slot.typed.lock(), Typed::Kept(kept) if kept.strong_count() > 0);
-        let alive = || slots.iter().filter(is_alive).count();
+        let is_hot = |slot: &&Slot<ConfigMap>| matches!(&*slot.typed.lock(), Typed::Hot(_));
+        let alive = || slots.iter().filter(is_hot).count();
         assert_eq!(alive(), 0);
         for slot in &slots {
             assert_eq!(slot.get().unwrap().metadata.name.as_ref(), Some(&slot.key.name));
         }
         assert_eq!((alive(), slots[0].labels().get("a"), slots[0].version), (3, Some("b"), 1));
         // Nothing is left of those that nobody has any more, not even the memory that a weak reference holds.
-        let has_memory = |slot: &&Slot<ConfigMap>| matches!(&*slot.typed.lock(), Typed::Kept(kept) if !kept.ptr_eq(&Weak::new()));
+        let has_memory = |slot: &&Slot<ConfigMap>| !matches!(&*slot.typed.lock(), Typed::Cold(cold) if cold.ptr_eq(&Weak::new()));
         assert_eq!(slots.iter().filter(has_memory).count(), 3);
         // What somebody has is not decoded a second time.
         let held = slots[7].get().unwrap();
         (0..7).for_each(|at| drop(slots[at].get()));
         assert!(Arc::ptr_eq(&held, &slots[7].get().unwrap()));
+        // An object that has changed or is gone is not kept, though it was decoded last.
+        let last = Arc::downgrade(&slots[6].get().unwrap());
+        assert_eq!(last.strong_count(), 1);
+        drop(slots);
+        assert_eq!((last.strong_count(), Arc::strong_count(&held)), (0, 1));
     }
 
     #[test]

@@ -68,13 +68,15 @@ pub struct Options {
     pub history: History,
     /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
     pub reserve: u64,
+    /// Called by each thread of the engine before it waits.
+    pub idle: fn(),
 }
 
 impl Options {
     /// The defaults: 50,000 events and 32 MiB of history, 128 MiB kept free.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let history = History { entries: 50_000, bytes: 32 << 20 };
-        Self { dir: dir.into(), history, reserve: RESERVE }
+        Self { dir: dir.into(), history, reserve: RESERVE, idle: || () }
     }
 }
 
@@ -96,6 +98,7 @@ impl Fjall {
     /// [`Error::Locked`] when another process has it, [`Error::NewerFormat`] when a newer version wrote it.
     pub async fn open(options: Options, tasks: &Tasks) -> Result<Self, Error> {
         let (queue, requests) = mpsc::channel(QUEUE);
+        let idle = options.idle;
         let (opened, opening) = oneshot::channel();
         let (ended, ending) = oneshot::channel();
         let writer = spawn("store-writer", move || {
@@ -103,7 +106,7 @@ impl Fjall {
             match start(&options) {
                 Err(error) => drop(opened.send(Err(error))),
                 Ok((shared, directory)) => {
-                    let writer = Writer::new(shared.clone(), directory, requests, options.reserve);
+                    let writer = Writer::new(shared.clone(), directory, requests, options.reserve, options.idle);
                     drop(opened.send(Ok(shared)));
                     drop(ended.send(writer.run()));
                 }
@@ -112,8 +115,8 @@ impl Fjall {
         let gone = |_| Error::Failed("the store's thread ended while opening".into());
         let shared = opening.await.map_err(gone)??;
         let (compact, sweep) = (shared.clone(), shared.clone());
-        let compact = spawn("store-compact", move || compaction::run(&compact))?;
-        let sweep = spawn("store-sweep", move || sweep::run(&sweep))?;
+        let compact = spawn("store-compact", move || compaction::run(&compact, idle))?;
+        let sweep = spawn("store-sweep", move || sweep::run(&sweep, idle))?;
         supervise(tasks, ending);
         let expiry = expiry::run(shared.clone(), queue.downgrade());
         tasks.spawn_until_cancelled("store-expiry", OnFailure::Shutdown, expiry);

@@ -16,8 +16,8 @@ use super::{Cache, Change, State};
 const EVENTS: usize = 8192;
 /// Most bytes that the changes of all kinds keep alive.
 const BYTES: usize = 16 << 20;
-/// How long a change is kept; upstream's caches keep theirs for 75 s at least.
-const AGE: Duration = Duration::from_secs(300);
+/// How long a change is kept: as long as upstream's caches keep theirs at least (`DefaultEventFreshDuration`).
+const AGE: Duration = Duration::from_secs(75);
 /// A sweep follows after so many bytes of changes, or after so long a time.
 const SWEEP_BYTES: usize = 1 << 20;
 const SWEEP_AFTER: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use crate::{Error, Revision};
 const STEP: usize = 256;
 
 /// Runs until the engine is closed.
-pub(super) fn run(shared: &Arc<Shared>) {
+pub(super) fn run(shared: &Arc<Shared>, idle: fn()) {
     while shared.work.wait() {
         let done = trim(shared);
         shared.waste.wake();
@@ -20,6 +20,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
             // The writer meets the same cause and deals with it; the next commits wake us again.
             tracing::warn!(%error, "history was not compacted");
         }
+        idle();
     }
 }
 

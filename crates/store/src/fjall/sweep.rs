@@ -26,7 +26,7 @@ impl Default for Sweeper {
 }
 
 /// Runs until the engine is closed.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &Shared, idle: fn()) {
     let mut sweeper = Sweeper::default();
     while shared.waste.wait() {
         let mut again = true;
@@ -37,6 +37,7 @@ pub(super) fn run(shared: &Shared) {
                 false
             });
         }
+        idle();
     }
 }
 

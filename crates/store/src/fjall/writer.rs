@@ -35,6 +35,7 @@ pub(super) struct Writer {
     directory: Directory,
     queue: mpsc::Receiver<Request>,
     reserve: u64,
+    idle: fn(),
 }
 
 /// Why a batch was not written.
@@ -46,8 +47,14 @@ enum Failure {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, directory: Directory, queue: mpsc::Receiver<Request>, reserve: u64) -> Self {
-        Self { shared, directory, queue, reserve }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        directory: Directory,
+        queue: mpsc::Receiver<Request>,
+        reserve: u64,
+        idle: fn(),
+    ) -> Self {
+        Self { shared, directory, queue, reserve, idle }
     }
 
     /// Runs until the engine is closed. An error means that the database cannot be written any more.
@@ -65,6 +72,7 @@ impl Writer {
                 // Everything that was sent before is answered; senders wait for nothing after.
                 self.queue.close();
             }
+            (self.idle)();
         }
         Ok(())
     }
