@@ -118,6 +118,7 @@ fn two_families_on_two_nodes() {
     nodes_have_both(&c);
     let pods = start_web(&c);
     pods_have_both(&c, &pods);
+    pods_of_one_node_stay_reachable(&c);
     services_of_each_policy(&c, &pods);
     a_service_grows_and_shrinks(&c, &pods);
     nodes_lead_in(&c, &pods);
@@ -164,6 +165,29 @@ fn pods_have_both(c: &Cluster, pods: &[Web]) {
             }
         }
     }
+}
+
+/// The node forwards between its own pods, and must not tell them that there is a shorter way: they would believe it and lose each other.
+fn pods_of_one_node_stay_reachable(c: &Cluster) {
+    let names = ["near-0", "near-1", "near-2"];
+    for name in names {
+        let overrides = r#"{"spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 0}}"#;
+        let command = ["--command", "--", "httpd", "-f", "-p", "8080", "-h", "/etc"];
+        let run = ["run", name, "--image", "127.0.0.1:5000/busybox:1.36", "--overrides", overrides];
+        c.kubectl(&[&run[..], &command].concat());
+    }
+    c.kubectl(&[&["wait", "--for=condition=Ready", "pod", "--timeout=60s"][..], &names].concat());
+    let address = |name: &str| c.k(&format!("get pod {name} -o jsonpath={{.status.podIPs[1].ip}}"));
+    let addresses = names.map(address);
+    // A pod believes a redirect after the first answer.
+    for round in 0..3 {
+        for from in names {
+            for (name, ip) in names.iter().zip(&addresses) {
+                assert_eq!(get(c, from, &url(ip, 8080, "hostname")), *name, "{from} in round {round}");
+            }
+        }
+    }
+    c.kubectl(&[&["delete", "pod"][..], &names].concat());
 }
 
 /// A service with these fields in its spec, as it was made.

@@ -50,7 +50,18 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
     let to_other = vec![rules::destination(family, 0), rules::contained(NODES.only(), 0)];
     let forged = Rule::new([from_pod, to_overlay(), to_other, drop()].concat());
     chains.push(Chain::base("pods-to-nodes", filter(rules::FORWARD, -10), vec![forged]));
+    if family == Family::V6 {
+        chains.push(Chain::base("redirects", filter(rules::OUTPUT, -10), vec![Rule::new(redirect(&config.bridge))]));
+    }
     Part { sets: vec![NODES.only()], chains }
+}
+
+/// No pod is told that another one is its neighbour: pods of one node talk through the node. For IPv4 the kernel has a setting (`send_redirects`),
+/// for IPv6 it has none: ICMPv6 of type 137.
+fn redirect(bridge: &str) -> Vec<Expr> {
+    let kind = vec![Expr::Transport { offset: 0, len: 1, reg: 0 }, rules::equals([137])];
+    let to_pod = rules::interface(Meta::OutputName, bridge, true);
+    [rules::of_protocol(58).to_vec(), kind, to_pod, rules::verdict(Verdict::Drop)].concat()
 }
 
 /// Another node is at this address.
