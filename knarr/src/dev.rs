@@ -145,8 +145,7 @@ async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
     write_private(&kubeconfig, &std::fs::read(paths.kubeconfig())?)?;
     println!("{} node(s) ready after {:.1} s", options.nodes, start.elapsed().as_secs_f64());
     println!("{READY}{}", kubeconfig.display());
-    let (ended, ..) = futures::future::select_all(all.iter_mut().map(|node| Box::pin(node.ended()))).await;
-    ended
+    futures::future::try_join_all(all.into_iter().map(Running::keep)).await.map(drop)
 }
 
 /// Removes everything that a cluster was made of.

@@ -84,10 +84,12 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         "Size of the storage database file physically allocated in bytes.",
         move |tell| tell(&[("storage_cluster_id", "embedded")], allocated(&database) as f64),
     );
+    let api = api_options(options, paths, &identity)?;
+    let reserved = reserved(options, &api);
     let service = apiserver::Service::new(
         encrypted(options, paths, engine, components)?,
         authority.clone(),
-        api_options(options, paths, &identity)?,
+        api,
         readiness.clone(),
         api_tasks,
     )
@@ -103,7 +105,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
         bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
     });
-    start_controllers(options, scheduling, &handle, &authority, &readiness, components);
+    start_controllers(options, scheduling, &handle, (&authority, reserved), &readiness, components);
     let (own, place) = (identity.routed(), identity.clone());
     let mut changed = None;
     if !options.no_agent {
@@ -148,6 +150,12 @@ fn cluster(options: &cli::Server, dns: Vec<IpAddr>) -> node::Cluster {
         dns,
         domain: options.cluster_domain.clone(),
     }
+}
+
+/// What no node is certified as.
+fn reserved(options: &cli::Server, api: &apiserver::Options) -> controllers::Reserved {
+    let ranges = options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect();
+    controllers::Reserved { names: api.all_names(), ranges, domain: options.cluster_domain.clone() }
 }
 
 fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> Result<apiserver::Options> {
@@ -224,7 +232,7 @@ fn start_controllers(
     options: &cli::Server,
     configuration: scheduler::Configuration,
     handle: &apiserver::Handle,
-    authority: &Arc<Authority>,
+    (authority, reserved): (&Arc<Authority>, controllers::Reserved),
     readiness: &Readiness,
     tasks: &Tasks,
 ) {
@@ -241,6 +249,7 @@ fn start_controllers(
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
         authority: authority.clone(),
+        reserved,
         cluster_cidrs: options.cluster_cidrs.clone(),
         clock: controllers::Clock::system(),
     };

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use testing::{Cluster, Outcome, kubectl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testing::{Cluster, Outcome, eventually, kubectl};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -69,6 +71,18 @@ fn a_throw_away_cluster_leaves_nothing() {
     assert_eq!(dev(&["heal", "n3"]).code, Some(0));
     let unknown = dev(&["cut", "n4"]);
     assert!(unknown.code != Some(0) && unknown.stderr.contains("they are n1 to n3"), "{unknown:?}");
+
+    // A node whose process dies is no end of the cluster: it comes back, its pods were there all the time.
+    let pid = || std::fs::read_to_string(dir.join("n2.pid")).unwrap();
+    let died = pid();
+    let before = k("get pod there -o jsonpath={.status.containerStatuses[0].containerID}");
+    kill(Pid::from_raw(died.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    eventually("the node starts again", || (pid() != died).then_some(()));
+    k("annotate pod there seen=yes");
+    k("wait --for=condition=Ready node/n2 pod/there --timeout=60s");
+    assert_eq!(k("get pod there -o jsonpath={.status.containerStatuses[0].containerID}"), before);
+    let log = std::fs::read_to_string(dir.join("dev.log")).unwrap();
+    assert!(log.contains("the process of a node has ended") && log.contains("signal: 9"), "{log}");
 
     let stopped = dev(&["stop"]);
     assert_eq!(stopped.code, Some(0), "{stopped:?}");

@@ -183,7 +183,7 @@ impl Service {
     ) -> Result<Self, Error> {
         let core = Core::open(engine, &authority, &options, readiness, tasks).await?;
         let listener = Listener::bind(options.listen).map_err(|source| Error::Listen { address: options.listen, source })?;
-        let certificate = Request::Server { name: "kube-apiserver".into(), sans: names(&options) };
+        let certificate = Request::Server { name: "kube-apiserver".into(), sans: options.all_names() };
         let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
         let verifier = Verifier::new(authority.bundle())?;
         let config = tls::server(resolver, Some(verifier.clone()))?;
@@ -237,11 +237,14 @@ fn audit(options: &AuditOptions, registry: &Arc<Registry>, remotes: &Remotes, ta
     Ok(audit)
 }
 
-fn names(options: &Options) -> Vec<String> {
-    let own = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-    let full = format!("kubernetes.default.svc.{}", options.domain);
-    let mut names: Vec<String> = own.into_iter().map(str::to_owned).chain([full]).chain(options.names.iter().cloned()).collect();
-    names.sort();
-    names.dedup();
-    names
+impl Options {
+    /// All names and addresses that clients reach it by: those of its certificate.
+    pub fn all_names(&self) -> Vec<String> {
+        let own = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let full = format!("kubernetes.default.svc.{}", self.domain);
+        let mut names: Vec<String> = own.into_iter().map(str::to_owned).chain([full]).chain(self.names.iter().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
 }

@@ -56,10 +56,10 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 
 use autoscaler::Autoscaler;
-pub use certificates::NODE_KEY;
 use certificates::approving::Approver;
 use certificates::cleaning::Cleaner;
 use certificates::signing::Signing;
+pub use certificates::{NODE_KEY, Reserved};
 pub use clock::Clock;
 pub use controller::{Action, Controller, Cx, Error, Source};
 use garbage::GarbageCollector;
@@ -90,6 +90,8 @@ pub struct Options {
     pub root_ca: String,
     /// Signs the certificates that are asked for.
     pub authority: Arc<Authority>,
+    /// What it certifies no node as.
+    pub reserved: Reserved,
     /// The networks that nodes get their pod networks from: at most one of each IP family, the first family first.
     /// Empty when something else hands them out.
     pub cluster_cidrs: Vec<ipnet::IpNet>,
@@ -142,7 +144,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Autoscaler>(|o, t| launch(Autoscaler::new(&o.informers), o, t)),
     entry::<ResourceQuotas>(|o, t| launch(ResourceQuotas::new(&o.informers, (o.clients)(ResourceQuotas::ACCOUNT)), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
-    entry::<Approver>(|o, t| launch(Approver::new(&o.informers), o, t)),
+    entry::<Approver>(|o, t| launch(Approver::new(&o.informers, o.reserved.clone()), o, t)),
     entry::<Signing>(|o, t| launch(Signing::new(&o.informers, o.authority.clone()), o, t)),
     entry::<Cleaner>(|o, t| launch(Cleaner::new(&o.informers), o, t)),
     entry::<TokenCleaner>(|o, t| launch(TokenCleaner::new(&o.informers), o, t)),

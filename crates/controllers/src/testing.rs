@@ -67,6 +67,7 @@ impl World {
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
             authority: Arc::new(base::tls::Authority::in_memory("ca").expect("an authority")),
+            reserved: crate::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
             clock: self.clock.clone(),
         }

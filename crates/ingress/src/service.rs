@@ -201,8 +201,10 @@ impl Service {
             let opened = front::open(address, taken);
             let mut wants = wants.clone();
             let opened = async move {
-                // Without the one who tells there is nobody left who could want it.
-                let _ = wants.wait_for(|wanted| *wanted).await;
+                if wants.wait_for(|wanted| *wanted).await.is_err() {
+                    // Without the one who tells there is nobody left who could want it.
+                    return std::future::pending().await;
+                }
                 opened.await
             };
             listen(&tasks, front.clone(), (port, tls), door, opened);

@@ -265,7 +265,7 @@ impl PodNetwork {
         let ipam = Ipam::load(&owner::leases(&options.directory), &options.pod_cidrs)?;
         let mut links = open_links()?;
         let mtu = find_mtu(&options, &mut links)?;
-        let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));
+        let bridge_mac = bridge_mac(&options);
         let held = owner::claim(&options, &mut links, |links| Ok(links.make_bridge(&options.bridge, bridge_mac, mtu)?))?;
         set_up_bridge(&options, &mut links)?;
         if let Some(address) = options.node_ip {
@@ -391,6 +391,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 
 fn open_links() -> Result<Links, Error> {
     Links::open().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })
+}
+
+/// The hardware address of the bridge, which pods are told and never ask for.
+fn bridge_mac(options: &Options) -> Mac {
+    mac_of(gateway(options.pod_cidrs[0]))
 }
 
 fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {

@@ -87,6 +87,36 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
     assert_eq!(sh(LISTING), before);
 }
 
+/// Who removes a data directory takes its memory away and not its bridge: the next cluster of that directory, with other ranges, makes its own.
+#[test]
+fn an_earlier_cluster_of_the_directory_is_forgotten() {
+    if !isolate() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let before = options(directory.path());
+    let mut after = options(directory.path());
+    after.pod_cidrs[0] = "10.98.0.0/24".parse().unwrap();
+    runtime().block_on(async {
+        let network = PodNetwork::start(before).await.unwrap();
+        let old = Netns::new();
+        network.attach("old", &old.path(), &[]).await.unwrap();
+        drop(network);
+        std::fs::remove_dir_all(directory.path().join("leases")).unwrap();
+        for restart in [false, true] {
+            let network = PodNetwork::start(after.clone()).await.unwrap();
+            let bridge = sh("ip -o address show; ip -o link");
+            assert!(bridge.contains("10.98.0.1/24") && !bridge.contains("10.42."), "{bridge}");
+            assert_eq!(bridge.contains("knv"), restart, "{bridge}");
+            let pod = Netns::new();
+            let address = network.attach(&format!("new-{restart}"), &pod.path(), &[]).await.unwrap()[0];
+            pod.serve(address, 80, "new");
+            assert!(tcp((address, 80)).is_ok(), "pod and bridge find each other");
+        }
+        teardown(after).await.unwrap();
+    });
+}
+
 /// Two nodes in one network namespace: the second is refused, and taking it down takes nothing of the first, until nothing of the first is
 /// left to be missed.
 #[test]

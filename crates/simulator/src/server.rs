@@ -98,6 +98,7 @@ impl Server {
             clients: Arc::new(move |account| wire.client(service_account("kube-system", account), manager, manager)),
             root_ca: "the simulated authority".to_owned(),
             authority: site.authority.clone(),
+            reserved: controllers::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse()?],
             clock: controllers::Clock::system(),
         };

@@ -1,10 +1,12 @@
 //! The processes of nodes.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use network::hosts::{self, Families};
@@ -16,10 +18,15 @@ use super::state::State;
 const POD_CIDR_V6: &str = "fd42::/48";
 const SERVICE_CIDR_V6: &str = "fd43::/112";
 
+/// How long a node that has ended rests before it starts again: doubled each time, and as at first once it has run for longer than the longest.
+const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
 /// A node's process.
 pub(super) struct Running {
+    state: State,
     number: u8,
-    log: std::path::PathBuf,
+    arguments: Vec<OsString>,
     child: Child,
 }
 
@@ -36,54 +43,67 @@ impl Running {
         if let Some((pods, services)) = ranges {
             arguments.extend(["--cluster-cidr", &pods, "--service-cidr", &services].map(OsString::from));
         }
-        Self::start(state, 1, &arguments)
+        Self::start(state, 1, arguments)
     }
 
     /// Starts an agent.
     pub(super) fn agent(state: &State, number: u8, token: &Path) -> Result<Self> {
         let server = format!("https://{}", SocketAddr::new(state.wire().address(1), 6443));
-        Self::start(state, number, &["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()])
+        Self::start(state, number, vec!["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()])
     }
 
-    fn start(state: &State, number: u8, arguments: &[OsString]) -> Result<Self> {
-        let log = state.log(number);
-        let output = File::create(&log)?;
-        let name = format!("n{number}");
-        let addresses: Vec<String> = state.wire().addresses(number).iter().map(|address| address.addr().to_string()).collect();
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(arguments)
-            .args(["--node-name", &name, "--node-ip", &addresses.join(","), "--data-dir"])
-            .arg(state.data_dir(number));
-        // Signals of the terminal are for us, who end the nodes in order.
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
-        let handle = tokio::runtime::Handle::current();
-        let spawned = hosts::within(&state.namespace(number), move || {
-            let _entered = handle.enter();
-            command.spawn()
-        });
-        let child = spawned?.with_context(|| format!("node {name}"))?;
-        std::fs::write(state.pid_file(number), child.id().unwrap_or_default().to_string())?;
-        Ok(Self { number, log, child })
+    fn start(state: &State, number: u8, arguments: Vec<OsString>) -> Result<Self> {
+        let child = spawn(state, number, &arguments)?;
+        Ok(Self { state: state.clone(), number, arguments, child })
     }
 
     /// An error when the process has ended.
     pub(super) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
-            Some(_) => self.failed(),
+            Some(status) => bail!("node n{} has ended ({status}): {}", self.number, last_line(&self.state.log(self.number))),
             None => Ok(()),
         }
     }
 
-    /// Waits for the end of the process, which should not be.
-    pub(super) async fn ended(&mut self) -> Result<()> {
-        self.child.wait().await?;
-        self.failed()
+    /// Starts the process again whenever it has ended, as a machine does with its services: the others go on meanwhile, and nothing of the
+    /// node is lost.
+    pub(super) async fn keep(mut self) -> Result<Infallible> {
+        let mut rest = REST;
+        loop {
+            let start = Instant::now();
+            let status = self.child.wait().await?;
+            if start.elapsed() > LONGEST_REST {
+                rest = REST;
+            }
+            let log = self.state.log(self.number);
+            tracing::error!(node = self.number, %status, log = %log.display(), "the process of a node has ended, it starts again in {rest:?}");
+            tokio::time::sleep(rest).await;
+            rest = (2 * rest).min(LONGEST_REST);
+            self.child = spawn(&self.state, self.number, &self.arguments)?;
+        }
     }
+}
 
-    fn failed(&self) -> Result<()> {
-        bail!("node n{} has ended: {}", self.number, last_line(&self.log))
-    }
+/// Starts the process of a node in its network. Its log goes on.
+fn spawn(state: &State, number: u8, arguments: &[OsString]) -> Result<Child> {
+    let output = File::options().create(true).append(true).open(state.log(number))?;
+    let name = format!("n{number}");
+    let addresses: Vec<String> = state.wire().addresses(number).iter().map(|address| address.addr().to_string()).collect();
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(arguments)
+        .args(["--node-name", &name, "--node-ip", &addresses.join(","), "--data-dir"])
+        .arg(state.data_dir(number));
+    // Signals of the terminal are for us, who end the nodes in order.
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+    let handle = tokio::runtime::Handle::current();
+    let spawned = hosts::within(&state.namespace(number), move || {
+        let _entered = handle.enter();
+        command.spawn()
+    });
+    let child = spawned?.with_context(|| format!("node {name}"))?;
+    std::fs::write(state.pid_file(number), child.id().unwrap_or_default().to_string())?;
+    Ok(child)
 }
 
 /// The last line of a log.

@@ -10,7 +10,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 
-use super::policy::{self, Signer, Wanted};
+use super::policy::{self, Reserved, Signer, Wanted};
 use super::{APPROVED, DENIED, has, with_condition};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
@@ -21,11 +21,12 @@ const PLURAL: &str = "certificatesigningrequests";
 pub(crate) struct Approver {
     requests: Informer<CertificateSigningRequest>,
     nodes: Informer<Node>,
+    reserved: Reserved,
 }
 
 impl Approver {
-    pub(crate) fn new(informers: &Informers) -> Self {
-        Self { requests: informers.of(), nodes: informers.of() }
+    pub(crate) fn new(informers: &Informers, reserved: Reserved) -> Self {
+        Self { requests: informers.of(), nodes: informers.of(), reserved }
     }
 }
 
@@ -40,7 +41,13 @@ enum Decision {
     Deny(&'static str, String),
 }
 
-fn decide(signer: Signer, request: &CertificateSigningRequest, wanted: &Wanted, nodes: &Informer<Node>) -> Decision {
+fn decide(
+    signer: Signer,
+    request: &CertificateSigningRequest,
+    wanted: &Wanted,
+    nodes: &Informer<Node>,
+    reserved: &Reserved,
+) -> Decision {
     let Some(name) = policy::node(&wanted.request) else { return Decision::Wait };
     let node = nodes.get(None, name);
     let own = policy::is_own(&request.spec, &wanted.request);
@@ -60,6 +67,10 @@ fn decide(signer: Signer, request: &CertificateSigningRequest, wanted: &Wanted, 
             Decision::Deny("NodeNameTaken", message)
         }
         Signer::KubeletServing if own => match node {
+            _ if let Some(taken) = reserved.of(&wanted.request) => Decision::Deny(
+                "NameReserved",
+                format!("{taken} is not for a node: clients of the cluster would take it for another server"),
+            ),
             Some(node) if policy::has_names(&node, nodes.list().iter().map(AsRef::as_ref), &wanted.request) => {
                 Decision::Approve("Auto approving the serving certificate of a kubelet for the addresses of its node.")
             }
@@ -89,7 +100,7 @@ impl Controller for Approver {
         let Some(signer) = Signer::of(&request.spec.signer_name) else { return Ok(Action::Done) };
         let Ok(wanted) = policy::check(signer, &request.spec) else { return Ok(Action::Done) };
         let approve = |message: &str| (APPROVED, "AutoApproved", message.to_owned());
-        let (kind, reason, message) = match decide(signer, &request, &wanted, &self.nodes) {
+        let (kind, reason, message) = match decide(signer, &request, &wanted, &self.nodes, &self.reserved) {
             Decision::Wait => return Ok(Action::Done),
             Decision::Approve(message) => approve(message),
             Decision::Deny(reason, message) => (DENIED, reason, message),

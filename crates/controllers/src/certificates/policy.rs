@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use base::tls::{SigningRequest, Usage};
+use ipnet::IpNet;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
 use k8s_openapi::api::core::v1::Node;
 
@@ -122,14 +123,49 @@ pub(super) fn may_join(node: Option<&Node>, fingerprint: &str) -> bool {
     node.is_none_or(|node| meta::annotation(node, NODE_KEY) == Some(fingerprint))
 }
 
-/// Whether the node has these names: its own name and host names, and addresses that no other node has.
+/// What no node gets a certificate for, whatever it calls itself: one authority signs for kubelets and for the API server, so a node with such
+/// a certificate would be the API server for every client of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    /// Names and addresses by which clients reach the API server.
+    pub names: Vec<String>,
+    /// The networks of services and pods.
+    pub ranges: Vec<IpNet>,
+    /// The cluster domain, such as `cluster.local`.
+    pub domain: String,
+}
+
+impl Reserved {
+    /// The first name or address of a request that is reserved.
+    pub(super) fn of(&self, request: &SigningRequest) -> Option<String> {
+        let name = request.dns.iter().find(|name| self.has_name(name)).cloned();
+        name.or_else(|| request.ips.iter().find(|ip| self.has_address(**ip)).map(IpAddr::to_string))
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let is_below = |end: &str| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        ["localhost", "svc", &self.domain].into_iter().any(is_below)
+            || self.names.iter().any(|own| own.eq_ignore_ascii_case(&name))
+    }
+
+    fn has_address(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let is_own = |own: &String| own.parse::<IpAddr>().is_ok_and(|own| own.to_canonical() == ip);
+        ip.is_loopback()
+            || ip.is_unspecified()
+            || ip.is_multicast()
+            || self.ranges.iter().any(|range| range.contains(&ip))
+            || self.names.iter().any(is_own)
+    }
+}
+
+/// Whether the node has these names: its own name, and addresses that it has told and no other node has.
 pub(super) fn has_names<'a>(node: &Node, others: impl Iterator<Item = &'a Node>, request: &SigningRequest) -> bool {
     let own = meta::name(node);
-    let has_dns =
-        |wanted: &String| wanted == own || addresses(node, &["Hostname", "InternalDNS", "ExternalDNS"]).any(|a| a == wanted);
     let ips = |node| addresses(node, &["InternalIP", "ExternalIP"]).filter_map(|text| text.parse::<IpAddr>().ok());
     let has_ip = |wanted: &IpAddr| ips(node).any(|ip| ip == *wanted);
-    request.dns.iter().all(has_dns)
+    request.dns.iter().all(|name| name == own)
         && request.ips.iter().all(has_ip)
         && !others.filter(|other| meta::name(*other) != own).any(|other| ips(other).any(|ip| request.ips.contains(&ip)))
 }
@@ -215,5 +251,46 @@ mod tests {
         check(&["a", "10.0.0.2"], &[], false);
         check(&["kubernetes.default.svc"], &[], false);
         check(&["a", "10.0.0.1"], &[node("b", "10.0.0.1")], false);
+        // A node writes its host names itself.
+        let mut told = node("a", "10.0.0.1");
+        told.status.as_mut().unwrap().addresses.as_mut().unwrap()[1].address = "api.example".to_owned();
+        let wanted = super::check(Signer::KubeletServing, &spec("system:node:a", &["system:nodes"], &["api.example"], SERVER));
+        assert!(!has_names(&told, [&told].into_iter(), &wanted.unwrap().request));
+    }
+
+    #[test]
+    fn nobody_is_certified_as_the_api_server() {
+        let reserved = Reserved {
+            names: ["kubernetes", "kubernetes.default.svc", "api.example", "192.0.2.1", "2001:db8::1"]
+                .map(str::to_owned)
+                .to_vec(),
+            ranges: vec!["10.43.0.0/16".parse().unwrap()],
+            domain: "cluster.test".to_owned(),
+        };
+        let check = |san: &str, expected: bool| {
+            let spec = spec("system:node:a", &["system:nodes"], &[san], SERVER);
+            let wanted = super::check(Signer::KubeletServing, &spec).unwrap();
+            assert_eq!(reserved.of(&wanted.request), expected.then(|| san.to_owned()), "{san}");
+        };
+        for own in
+            ["a", "a.example", "svc.example", "mysvc", "mycluster.test", "kubernetes2", "10.44.0.1", "192.0.2.2", "2001:db8::2"]
+        {
+            check(own, false);
+        }
+        let others = [
+            "kubernetes",
+            "Kubernetes",
+            "api.example",
+            "webhook.ns.svc",
+            "svc",
+            "a.b.cluster.test",
+            "cluster.test",
+            "localhost",
+            "x.localhost",
+        ];
+        others.into_iter().for_each(|name| check(name, true));
+        for address in ["192.0.2.1", "2001:db8::1", "10.43.0.1", "127.0.0.1", "::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1"] {
+            check(address, true);
+        }
     }
 }

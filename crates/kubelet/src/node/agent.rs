@@ -124,9 +124,14 @@ impl Agent {
                     // Several pulls make one report.
                     tokio::time::sleep_until(sent + COALESCE).await;
                 }
-                _ = changes.next() => if overruled(&nodes, name, &known).is_none() {
-                    continue;
-                },
+                change = changes.next() => {
+                    if change.new.is_none() {
+                        tracing::warn!("the Node object was deleted: the next status report, or a restart, registers the node again");
+                    }
+                    if overruled(&nodes, name, &known).is_none() {
+                        continue;
+                    }
+                }
             }
             let overruled = overruled(&nodes, name, &known);
             let base = overruled.as_ref().unwrap_or(&known);

@@ -3,7 +3,7 @@
 //! Bridge, table and device have the same names on every node, so two nodes in one network namespace would take each other's. The bridge
 //! therefore bears the directory of its node as its alias: the record is where the thing is, and ends with it. The directory is locked by
 //! the node that runs. Who finds another's record leaves everything as it is, unless nothing can be lost: that node has gone, and no
-//! sandbox of it is left.
+//! sandbox of it is left. The same holds for a record of the own directory that was made before the directory: it was another cluster's.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::rtnl::Links;
-use super::{Error, IpamError, Options, open_links};
+use super::{Error, IpamError, Options, bridge_mac, open_links};
 use crate::nft::table;
 
 /// Held while somebody looks whose the network is and takes it.
@@ -48,6 +48,10 @@ pub(super) fn claim(
 ) -> Result<Held, Error> {
     let _turn = turn()?;
     let held = hold(&options.directory)?;
+    if is_forgotten(options, links)? {
+        tracing::info!("removing the network that an earlier cluster of this directory has left");
+        remove(options, links)?;
+    }
     match look(options, links)? {
         Found::Taken(directory) => return Err(Error::Taken { bridge: options.bridge.clone(), directory }),
         Found::Abandoned => {
@@ -115,13 +119,26 @@ fn look(options: &Options, links: &mut Links) -> Result<Found, Error> {
     Ok(if is_missed(&directory) { Found::Taken(directory) } else { Found::Abandoned })
 }
 
+/// Whether the bridge is of a cluster that had the directory before: the directory knows of no sandbox, while the bridge has ports, or the
+/// address of another range. Its pods would be taken for the node's, and the node's would not find it.
+fn is_forgotten(options: &Options, links: &mut Links) -> Result<bool, Error> {
+    let Some(bridge) = links.link(&options.bridge)? else { return Ok(false) };
+    if has_leases(&options.directory) {
+        return Ok(false);
+    }
+    let has_ports = links.links()?.iter().any(|link| link.master == Some(bridge.index));
+    let is_own = bridge.alias.is_none_or(|alias| alias == record(&options.directory));
+    Ok(is_own && (has_ports || bridge.mac != Some(bridge_mac(options))))
+}
+
 /// Whether a node runs with this directory, or has left sandboxes that may still be connected.
 fn is_missed(directory: &Path) -> bool {
-    let has_leases = || {
-        let entries = fs::read_dir(leases(directory)).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "lease"))
-    };
-    directory.exists() && (matches!(hold(directory), Err(Error::InUse(_))) || has_leases())
+    directory.exists() && (matches!(hold(directory), Err(Error::InUse(_))) || has_leases(directory))
+}
+
+fn has_leases(directory: &Path) -> bool {
+    let entries = fs::read_dir(leases(directory)).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "lease"))
 }
 
 /// The alias of a bridge of the node of this directory.

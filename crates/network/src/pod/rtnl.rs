@@ -43,6 +43,7 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// Text that somebody has given it.
     pub(crate) alias: Option<String>,
+    pub(crate) mac: Option<Mac>,
     pub(crate) mtu: u32,
     pub(crate) master: Option<u32>,
     /// Passes packets: carrier and queues are there (IF_OPER_UP).
@@ -309,6 +310,7 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
         index: number(payload.get(4..8)?)?,
         name: text(name),
         alias: attribute(attrs, libc::IFLA_IFALIAS).map(text).filter(|alias| !alias.is_empty()),
+        mac: attribute(attrs, libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()),
         mtu: attribute(attrs, libc::IFLA_MTU).and_then(number)?,
         master: attribute(attrs, libc::IFLA_MASTER).and_then(number),
         operating: attribute(attrs, libc::IFLA_OPERSTATE) == Some(&[6]),
