@@ -3,15 +3,13 @@
 //! A subscription holds at most one pending change per object: a slow reader sees fewer, larger steps and never
 //! makes the cache wait or grow beyond the number of objects.
 
-use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::slot::Slot;
+use crate::slot::{ByKey, Slot};
 use crate::{Key, Object};
 
 /// Changes of which an empty queue keeps the room.
@@ -55,35 +53,6 @@ struct Pending<K> {
     old: Option<Arc<Slot<K>>>,
     new: Option<Arc<Slot<K>>>,
 }
-
-/// A slot that stands for its key: names are not kept for each pending change.
-struct ByKey<K>(Arc<Slot<K>>);
-
-impl<K> Clone for ByKey<K> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<K> Borrow<Key> for ByKey<K> {
-    fn borrow(&self) -> &Key {
-        &self.0.key
-    }
-}
-
-impl<K> Hash for ByKey<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key.hash(state);
-    }
-}
-
-impl<K> PartialEq for ByKey<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl<K> Eq for ByKey<K> {}
 
 struct State<K> {
     /// What comes before all else.

@@ -13,10 +13,11 @@ use base::tasks::{OnFailure, Tasks};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use tokio::sync::mpsc;
 
+use crate::brief;
 use correlator::{Correlator, Decision, Incident};
 
 /// How much of the future is remembered while the API is away.
@@ -128,9 +129,9 @@ impl Writer {
     }
 
     async fn write(&self, incident: &Incident, event: Event) {
-        let api = self.api(incident);
+        let (api, Ok(json)) = (self.api(incident), serde_json::to_vec(&event)) else { return };
         for attempt in 0..ATTEMPTS {
-            match api.create(&PostParams::default(), &event).await {
+            match brief::create(&api, json.clone()).await {
                 // The namespace ends, or the event is there: no retry helps.
                 Ok(_) | Err(kube::Error::Api(_)) => return,
                 Err(error) => tracing::debug!(%error, "event not recorded yet"),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::slot::Slot;
-use crate::{Informer, Key, Object};
+use crate::slot::{ByKey, Slot};
+use crate::{Informer, Object};
 
 /// The values under which one object is found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,17 +46,17 @@ type ValuesOf<K> = Box<dyn Fn(&Slot<K>, &mut Values) + Send + Sync>;
 /// Reads the values of an object from its JSON, without decoding all of it. False when it cannot tell: then the object is decoded.
 pub type Lean = fn(&[u8], &mut Values) -> bool;
 
-/// Keys by value, and what says an object's values.
+/// Objects by value, and what says an object's values.
 pub(crate) struct Table<K> {
     pub(crate) name: &'static str,
     values: ValuesOf<K>,
     lean: Option<Lean>,
-    keys: HashMap<String, BTreeSet<Key>>,
+    objects: HashMap<Box<str>, BTreeSet<ByKey<K>>>,
 }
 
 impl<K> Table<K> {
     pub(crate) fn new(name: &'static str, values: impl Fn(&Slot<K>, &mut Values) + Send + Sync + 'static) -> Self {
-        Self { name, values: Box::new(values), lean: None, keys: HashMap::new() }
+        Self { name, values: Box::new(values), lean: None, objects: HashMap::new() }
     }
 
     /// The same, where many objects at once are read without being decoded.
@@ -64,33 +64,39 @@ impl<K> Table<K> {
         Self { lean, ..self }
     }
 
-    pub(crate) fn keys(&self, value: &str) -> impl Iterator<Item = &Key> {
-        self.keys.get(value).into_iter().flatten()
+    /// The objects with this value, by key.
+    pub(crate) fn get(&self, value: &str) -> impl Iterator<Item = &Arc<Slot<K>>> {
+        self.objects.get(value).into_iter().flatten().map(|ByKey(slot)| slot)
     }
 
-    /// The object of `key` was `old` and is `new`. It is one of `many`: who looks at single changes decodes them anyway.
-    pub(crate) fn change(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>, many: bool) {
-        let (before, after) = (self.values_of(old, many), self.values_of(new, many));
-        if before == after {
-            return;
-        }
-        for value in before.0 {
-            if let Some(keys) = self.keys.get_mut(&value) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.keys.remove(&value);
+    /// How many objects have this value.
+    pub(crate) fn count(&self, value: &str) -> usize {
+        self.objects.get(value).map_or(0, BTreeSet::len)
+    }
+
+    /// An object was `old` and is `new`. It is one of `many`: who looks at single changes decodes them anyway.
+    pub(crate) fn change(&mut self, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>, many: bool) {
+        let (before, after) = (self.values_of(old, true, many), self.values_of(new, false, many));
+        let Some(key) = old.or(new).map(|slot| &slot.key) else { return };
+        for value in before.0.iter().filter(|value| !after.0.contains(*value)) {
+            if let Some(objects) = self.objects.get_mut(value.as_str()) {
+                objects.remove(key);
+                if objects.is_empty() {
+                    self.objects.remove(value.as_str());
                 }
             }
         }
-        for value in after.0 {
-            self.keys.entry(value).or_default().insert(key.clone());
+        for (value, new) in after.0.into_iter().filter_map(|value| Some((value, new?))) {
+            self.objects.entry(value.into()).or_default().replace(ByKey(new.clone()));
         }
     }
 
-    fn values_of(&self, object: Option<&Slot<K>>, many: bool) -> Values {
+    fn values_of(&self, object: Option<&Arc<Slot<K>>>, is_old: bool, many: bool) -> Values {
         let mut values = Values::default();
         let Some(object) = object else { return values };
-        if !self.lean.is_some_and(|lean| many && lean(object.json(), &mut values)) {
+        // Nobody else looks at what has been, once it is forgotten.
+        let unread = many || (is_old && object.decoded().is_none());
+        if !self.lean.is_some_and(|lean| unread && lean(object.json(), &mut values)) {
             values.0.clear();
             (self.values)(object, &mut values);
         }
@@ -106,10 +112,10 @@ mod tests {
 
     use super::*;
 
-    fn map(name: &str, colours: &[&str]) -> Slot<ConfigMap> {
+    fn map(name: &str, colours: &[&str]) -> Arc<Slot<ConfigMap>> {
         let data: serde_json::Map<_, _> = colours.iter().map(|colour| ((*colour).to_owned(), json!(""))).collect();
         let json = json!({"metadata": {"namespace": "a", "name": name}, "data": data}).to_string();
-        Slot::new(json.into(), &Arc::default()).unwrap()
+        Arc::new(Slot::new(json.into(), &Arc::default()).unwrap())
     }
 
     #[test]
@@ -119,10 +125,10 @@ mod tests {
             values.add("lean");
             json.windows(3).any(|text| text == b"red")
         }));
-        table.change(&map("x", &["red"]).key, None, Some(&map("x", &["red"])), true);
-        table.change(&map("y", &["blue"]).key, None, Some(&map("y", &["blue"])), true);
-        table.change(&map("z", &["red"]).key, None, Some(&map("z", &["red"])), false);
-        let keys = |value: &str| table.keys(value).map(|key| key.name.clone()).collect::<Vec<_>>();
+        table.change(None, Some(&map("x", &["red"])), true);
+        table.change(None, Some(&map("y", &["blue"])), true);
+        table.change(None, Some(&map("z", &["red"])), false);
+        let keys = |value: &str| table.get(value).map(|slot| slot.key.name.clone()).collect::<Vec<_>>();
         assert_eq!((keys("lean"), keys("decoded")), (vec!["x".to_owned()], vec!["y".to_owned(), "z".to_owned()]));
     }
 
@@ -133,21 +139,25 @@ mod tests {
             map.data.iter().flatten().for_each(|(colour, _)| values.add(colour));
         });
         let check = |table: &Table<ConfigMap>, colour: &str, expected: &[&str]| {
-            let names: Vec<&str> = table.keys(colour).map(|key| key.name.as_str()).collect();
+            let names: Vec<&str> = table.get(colour).map(|slot| slot.key.name.as_str()).collect();
             assert_eq!(names, expected, "{colour}");
         };
         let (x, y) = (map("x", &["red", "blue"]), map("y", &["red"]));
-        table.change(&x.key, None, Some(&x), false);
-        table.change(&y.key, None, Some(&y), false);
+        table.change(None, Some(&x), false);
+        table.change(None, Some(&y), false);
         check(&table, "red", &["x", "y"]);
         check(&table, "blue", &["x"]);
         let green = map("x", &["green"]);
-        table.change(&x.key, Some(&x), Some(&green), false);
+        table.change(Some(&x), Some(&green), false);
         check(&table, "red", &["y"]);
         check(&table, "blue", &[]);
         check(&table, "green", &["x"]);
-        table.change(&x.key, Some(&green), None, false);
-        table.change(&y.key, Some(&y), None, false);
-        assert!(table.keys.is_empty());
+        // The same values: what is found is what is there now.
+        let again = map("x", &["green"]);
+        table.change(Some(&green), Some(&again), false);
+        assert!(table.get("green").all(|slot| Arc::ptr_eq(slot, &again)) && table.count("green") == 1);
+        table.change(Some(&again), None, false);
+        table.change(Some(&y), None, false);
+        assert!(table.objects.is_empty());
     }
 }

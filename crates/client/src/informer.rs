@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::slot::{LabelSet, Slot};
 use crate::store::Store;
 use crate::watch::{Event, Watch};
-use crate::{Changes, Index, Key, Lean, Values, resource_version};
+use crate::{Changes, Entry, Index, Key, Lean, Values, resource_version};
 
 /// What an informer can hold.
 pub trait Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
@@ -93,11 +93,32 @@ impl<K: Object> Informer<K> {
         objects(&slots).collect()
     }
 
+    /// The same, none of which is decoded.
+    pub fn entries_owned_by(&self, uid: &str) -> Vec<Entry<K>> {
+        let slots = self.shared.store.read().owned_by(uid);
+        slots.into_iter().map(Entry::new).collect()
+    }
+
+    /// How many they are.
+    pub fn count_owned_by(&self, uid: &str) -> usize {
+        self.shared.store.read().count_owned_by(uid)
+    }
+
+    /// One object, which is not decoded.
+    pub fn entry(&self, key: &Key) -> Option<Entry<K>> {
+        self.shared.store.read().get(key.namespace.as_deref(), &key.name).cloned().map(Entry::new)
+    }
+
     /// The objects of a namespace that no controller owns and whose labels match, by name. From an index.
     pub fn orphans(&self, namespace: &str, matches: impl Fn(&LabelSet) -> bool) -> Vec<Arc<K>> {
+        self.orphan_entries(namespace, matches).iter().filter_map(Entry::get).collect()
+    }
+
+    /// The same, none of which is decoded.
+    pub fn orphan_entries(&self, namespace: &str, matches: impl Fn(&LabelSet) -> bool) -> Vec<Entry<K>> {
         let mut slots = self.shared.store.read().orphans(namespace);
         slots.retain(|slot| matches(slot.labels()));
-        objects(&slots).collect()
+        slots.into_iter().map(Entry::new).collect()
     }
 
     /// The index of that name, shared by all who ask for it; `values` says under what an object is found in it.

@@ -4,7 +4,9 @@
 //! The same code runs in the server's process, where the transport is the API server's own service, and on another
 //! machine, where it is HTTPS.
 
+pub mod brief;
 pub mod changes;
+mod entry;
 pub mod events;
 pub mod fake;
 mod index;
@@ -22,6 +24,7 @@ mod store;
 pub mod watch;
 
 pub use changes::{Change, Changes};
+pub use entry::Entry;
 pub use index::{Index, Lean, Values};
 pub use informer::{Informer, Object};
 pub use informers::Informers;
@@ -29,7 +32,7 @@ pub use key::Key;
 pub use kube;
 pub use kube::Client;
 pub use services::ServiceWatch;
-pub use slot::LabelSet;
+pub use slot::{Facts, LabelSet};
 
 /// What went wrong, for people: of an answer of the API its message, without the wire form that [`kube::Error`] shows.
 pub fn why(error: &kube::Error) -> String {

@@ -4,14 +4,18 @@
 //! that keeping it costs nothing. What was decoded lately stays ([`Hot`]): small clusters never decode an object twice. Nothing is
 //! decoded before somebody asks for it, so that a start with many objects does not wait for that.
 
+use std::any::Any;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use kube::Resource;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::{Key, lean, metadata, resource_version};
 
@@ -66,6 +70,12 @@ impl<K> Hot<K> {
     }
 }
 
+/// What is asked of many objects again and again. Small: they are kept as long as the object.
+pub trait Facts<K>: Send + Sync + Sized + 'static {
+    /// The facts of one object.
+    fn of(object: &K) -> Self;
+}
+
 pub(crate) struct Slot<K> {
     pub(crate) key: Key,
     pub(crate) version: u64,
@@ -73,8 +83,12 @@ pub(crate) struct Slot<K> {
     labels: LabelSet,
     /// The uid of its controller.
     controller: Option<Box<str>>,
+    /// Whether it is being deleted.
+    ends: bool,
     json: Bytes,
     typed: Arc<Mutex<Typed<K>>>,
+    /// The facts of the first type that somebody asked for.
+    facts: OnceLock<Arc<dyn Any + Send + Sync>>,
     hot: Arc<Hot<K>>,
 }
 
@@ -107,6 +121,7 @@ struct Meta {
     #[serde(default)]
     uid: Option<Box<str>>,
     resource_version: Option<String>,
+    deletion_timestamp: Option<IgnoredAny>,
     labels: Option<BTreeMap<Box<str>, Option<Box<str>>>>,
     owner_references: Option<Vec<Owner>>,
 }
@@ -129,8 +144,10 @@ impl<K> Slot<K> {
             uid: meta.uid.unwrap_or_default(),
             labels: LabelSet(labels.collect()),
             controller: controller.map(|owner| owner.uid),
+            ends: meta.deletion_timestamp.is_some(),
             json,
             typed: Arc::new(Mutex::new(Typed::Cold(Weak::new()))),
+            facts: OnceLock::new(),
             hot: hot.clone(),
         })
     }
@@ -163,9 +180,44 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Slot<K> {
             }
         }
     }
+
+    /// The facts of the object. It is decoded for them once, and does not stay so: whoever asks for them asks for many.
+    pub(crate) fn facts<F: Facts<K>>(&self) -> Option<Arc<F>> {
+        if let Some(known) = self.facts.get().and_then(|known| known.clone().downcast::<F>().ok()) {
+            return Some(known);
+        }
+        let facts = Arc::new(match self.decoded() {
+            Some(object) => F::of(&object),
+            None => match lean::decode::<K>(&self.json) {
+                Ok(object) => F::of(&object),
+                // It is told there.
+                Err(_) => F::of(self.get()?.as_ref()),
+            },
+        });
+        // Facts of another type are made anew each time.
+        self.facts.get_or_init(|| facts.clone());
+        Some(facts)
+    }
 }
 
 impl<K> Slot<K> {
+    /// The object, when somebody has it decoded already.
+    pub(crate) fn decoded(&self) -> Option<Arc<K>> {
+        match &*self.typed.lock() {
+            Typed::Hot(object) => Some(object.clone()),
+            Typed::Cold(object) => object.upgrade(),
+            Typed::Unreadable => None,
+        }
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ends
+    }
+
     pub(crate) fn json(&self) -> &[u8] {
         &self.json
     }
@@ -187,6 +239,47 @@ impl<K> Slot<K> {
     /// Whether both are the same version of the same object.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.version != 0 && self.version == other.version && self.uid == other.uid
+    }
+}
+
+/// A slot that stands for its key: names are not kept again wherever objects are found by them.
+pub(crate) struct ByKey<K>(pub(crate) Arc<Slot<K>>);
+
+impl<K> Clone for ByKey<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> Borrow<Key> for ByKey<K> {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl<K> Hash for ByKey<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl<K> PartialEq for ByKey<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl<K> Eq for ByKey<K> {}
+
+impl<K> PartialOrd for ByKey<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K> Ord for ByKey<K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
     }
 }
 

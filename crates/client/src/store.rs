@@ -79,8 +79,11 @@ impl<K: Object> Store<K> {
 
     /// The objects that the index at this place has under `value`.
     pub(crate) fn indexed(&self, index: usize, value: &str) -> Vec<Arc<Slot<K>>> {
-        let keys = self.indexes.get(index).into_iter().flat_map(|table| table.keys(value));
-        keys.filter_map(|key| self.get(key.namespace.as_deref(), &key.name).cloned()).collect()
+        self.indexes.get(index).into_iter().flat_map(|table| table.get(value)).cloned().collect()
+    }
+
+    pub(crate) fn count_owned_by(&self, uid: &str) -> usize {
+        self.indexes.first().map_or(0, |table| table.count(uid))
     }
 
     /// The place of the index of that name, which is built now if it is new.
@@ -95,7 +98,7 @@ impl<K: Object> Store<K> {
         })
         .with_lean(lean);
         for slot in self.list() {
-            table.change(&slot.key, None, Some(slot), true);
+            table.change(None, Some(slot), true);
         }
         self.indexes.push(table);
         self.indexes.len() - 1
@@ -123,7 +126,7 @@ impl<K: Object> Store<K> {
         if old.as_ref().is_some_and(|old| old.is_same(&new)) {
             return Ok(key);
         }
-        self.reindex(&key, old.as_deref(), Some(&new));
+        self.reindex(old.as_ref(), Some(&new));
         if !self.objects.contains_key(key.ns()) {
             self.objects.insert(key.ns().into(), BTreeMap::new());
         }
@@ -144,7 +147,7 @@ impl<K: Object> Store<K> {
             self.objects.remove(key.ns());
         }
         self.count -= 1;
-        self.reindex(key, Some(&old), None);
+        self.reindex(Some(&old), None);
         self.tell(key, Some(&old), None);
     }
 
@@ -198,10 +201,10 @@ impl<K: Object> Store<K> {
         });
     }
 
-    fn reindex(&mut self, key: &Key, old: Option<&Slot<K>>, new: Option<&Slot<K>>) {
+    fn reindex(&mut self, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
         let many = self.listing.is_some();
         for table in &mut self.indexes {
-            table.change(key, old, new, many);
+            table.change(old, new, many);
         }
     }
 }

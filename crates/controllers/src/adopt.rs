@@ -6,8 +6,9 @@ use apimachinery::labels::Selector;
 use client::kube::api::{Patch, PatchParams};
 use client::kube::core::NamespaceResourceScope;
 use client::kube::{self, Api, Resource};
-use client::{Change, Informer, Key, Object};
+use client::{Change, Entry, Informer, Key, Object};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::controller::{Cx, Error};
@@ -25,7 +26,20 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
     selector: &Selector,
     cache: &Informer<C>,
 ) -> Result<Vec<Arc<C>>, Error> {
-    claim_as(cx, owner, selector, cache, |_| true, None).await
+    Ok(claim_as(cx, owner, selector, cache, |_| true, None).await?.objects())
+}
+
+/// [`claim`] for an owner that may have very many: what is there already is not decoded.
+pub(crate) async fn claim_entries<O: Owned, C: Owned + Serialize>(
+    cx: &Cx,
+    owner: &O,
+    selector: &Selector,
+    cache: &Informer<C>,
+) -> Result<Vec<Entry<C>>, Error> {
+    let Claimed { mut known, adopted } = claim_as(cx, owner, selector, cache, |_| true, None).await?;
+    let entry = |object: C| serde_json::to_vec(&object).and_then(Entry::of_json).ok();
+    known.extend(adopted.into_iter().filter_map(entry));
+    Ok(known)
 }
 
 /// [`claim`] for an owner that takes only objects of which `may_own` is true, whatever their labels.
@@ -36,7 +50,8 @@ pub(crate) async fn claim_where<O: Owned, C: Owned>(
     cache: &Informer<C>,
     may_own: impl Fn(&C) -> bool,
 ) -> Result<Vec<Arc<C>>, Error> {
-    claim_as(cx, owner, selector, cache, may_own, None).await
+    let may_own = |entry: &Entry<C>| entry.get().is_some_and(|object| may_own(&object));
+    Ok(claim_as(cx, owner, selector, cache, may_own, None).await?.objects())
 }
 
 /// [`claim`] for an owner that holds what it owns by a finalizer: it comes with adoption and goes with release.
@@ -47,7 +62,20 @@ pub(crate) async fn claim_tracked<O: Owned, C: Owned>(
     cache: &Informer<C>,
     finalizer: &str,
 ) -> Result<Vec<Arc<C>>, Error> {
-    claim_as(cx, owner, selector, cache, |_| true, Some(finalizer)).await
+    Ok(claim_as(cx, owner, selector, cache, |_| true, Some(finalizer)).await?.objects())
+}
+
+/// What an owner has: what the cache says that it has, and what it has just been given.
+struct Claimed<C> {
+    known: Vec<Entry<C>>,
+    adopted: Vec<C>,
+}
+
+impl<C: Owned> Claimed<C> {
+    fn objects(self) -> Vec<Arc<C>> {
+        let known = self.known.iter().filter_map(Entry::get);
+        known.chain(self.adopted.into_iter().map(Arc::new)).collect()
+    }
 }
 
 async fn claim_as<O: Owned, C: Owned>(
@@ -55,35 +83,33 @@ async fn claim_as<O: Owned, C: Owned>(
     owner: &O,
     selector: &Selector,
     cache: &Informer<C>,
-    may_own: impl Fn(&C) -> bool,
+    may_own: impl Fn(&Entry<C>) -> bool,
     finalizer: Option<&str>,
-) -> Result<Vec<Arc<C>>, Error> {
+) -> Result<Claimed<C>, Error> {
     let namespace = meta::namespace(owner);
     let api: Api<C> = Api::namespaced(cx.client.clone(), namespace);
-    let mut claimed = Vec::new();
-    for object in cache.owned_by(meta::uid(owner)) {
-        if meta::namespace(object.as_ref()) != namespace {
+    let mut claimed = Claimed { known: Vec::new(), adopted: Vec::new() };
+    for entry in cache.entries_owned_by(meta::uid(owner)) {
+        if entry.key().ns() != namespace {
             continue;
         }
-        if meta::ends(owner) || (selector.matches(&object.meta().labels) && may_own(&object)) {
-            claimed.push(object);
-        } else {
+        if meta::ends(owner) || (selector.matches(&meta::Labels(entry.labels())) && may_own(&entry)) {
+            claimed.known.push(entry);
+        } else if let Some(object) = entry.get() {
             release(&api, object.as_ref(), meta::uid(owner), finalizer).await?;
         }
     }
     if meta::ends(owner) {
         return Ok(claimed);
     }
-    let mut orphans = cache.orphans(namespace, |labels| selector.matches(&meta::Labels(labels)));
-    orphans.retain(|object| !meta::ends(object.as_ref()) && may_own(object));
+    let mut orphans = cache.orphan_entries(namespace, |labels| selector.matches(&meta::Labels(labels)));
+    orphans.retain(|entry| !entry.is_ending() && may_own(entry));
     if orphans.is_empty() {
         return Ok(claimed);
     }
     confirm_alive(cx, owner).await?;
-    for object in orphans {
-        if let Some(adopted) = adopt(&api, object.as_ref(), owner, finalizer).await? {
-            claimed.push(Arc::new(adopted));
-        }
+    for object in orphans.iter().filter_map(Entry::get) {
+        claimed.adopted.extend(adopt(&api, object.as_ref(), owner, finalizer).await?);
     }
     Ok(claimed)
 }

@@ -27,6 +27,13 @@ pub trait Controller: Send + Sync + Sized + 'static {
     /// What makes it look at which key.
     fn sources(&self) -> Vec<Source>;
 
+    /// How long a key is not looked at again after a look, whatever happens to it: for keys of which one look is much work, and which change all
+    /// the time.
+    fn rest(&self, key: &Key) -> Duration {
+        let _ = key;
+        Duration::ZERO
+    }
+
     /// Looks at one key. An error means: again, later and later.
     fn reconcile(&self, cx: &Cx, key: &Key) -> impl Future<Output = Result<Action, Error>> + Send;
 }

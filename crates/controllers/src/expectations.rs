@@ -29,7 +29,11 @@ pub(crate) struct Expectations {
 impl Expectations {
     /// `object` was created for `key`.
     pub(crate) fn created<K: Object>(&self, key: &Key, object: &K) {
-        let version = resource_version::of(object);
+        self.created_at(key, resource_version::of(object));
+    }
+
+    /// An object was created for `key` at this version.
+    pub(crate) fn created_at(&self, key: &Key, version: u64) {
         self.with(key, |pending| pending.created = pending.created.max(version));
     }
 
@@ -50,11 +54,8 @@ impl Expectations {
     pub(crate) fn seen<K: Object>(&self, key: &Key, cache: &Informer<K>) -> bool {
         let mut all = self.pending.lock();
         let Some(pending) = all.get_mut(key) else { return true };
-        let there = |(object, uid): &(Key, String)| {
-            cache
-                .by_key(object)
-                .is_some_and(|found| found.meta().uid.as_deref() == Some(uid) && found.meta().deletion_timestamp.is_none())
-        };
+        let there =
+            |(object, uid): &(Key, String)| cache.entry(object).is_some_and(|found| found.uid() == uid && !found.is_ending());
         pending.deleted.retain(there);
         let seen = pending.deleted.is_empty() && pending.created <= cache.observed();
         if seen || pending.since.elapsed() > TIMEOUT {

@@ -141,7 +141,7 @@ impl Jobs {
             Act::Create(new) => {
                 let common = template::common(observed.job, &observed.terms);
                 let outcome = control.create(new.len(), |number| template::pod(observed.job, &common, &new[number])).await;
-                (Done { created: outcome.done.len(), ..Done::default() }, outcome.result().err())
+                (Done { created: outcome.done, ..Done::default() }, outcome.result().err())
             }
             Act::End(pods) => {
                 let outcome = control.delete(pods.iter().cloned()).await;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use client::Key;
 use client::events::Type;
-use client::kube::api::PostParams;
 use client::kube::{self, Api};
+use client::{Key, brief};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -29,15 +28,14 @@ pub(crate) struct PodControl<'a, O> {
 }
 
 /// What came of several writes.
-#[derive(Default)]
-pub(crate) struct Outcome {
-    /// The pods that were written: created, or deleted and gone.
-    pub(crate) done: Vec<Arc<Pod>>,
+pub(crate) struct Outcome<D> {
+    /// What was written: how many pods were created, or the pods that were deleted and are gone.
+    pub(crate) done: D,
     /// Why one of the others was not.
     pub(crate) failure: Option<(Failure, kube::Error)>,
 }
 
-impl Outcome {
+impl<D> Outcome<D> {
     /// The failure as an error.
     pub(crate) fn result(self) -> Result<(), Error> {
         match self.failure {
@@ -52,20 +50,32 @@ impl<O: Owned> PodControl<'_, O> {
         Api::namespaced(self.cx.client.clone(), self.key.ns())
     }
 
+    /// Creates `number` equal pods in growing batches.
+    pub(crate) async fn create_equal(&self, number: usize, pod: &Pod) -> Outcome<usize> {
+        match serde_json::to_vec(pod).map_err(kube::Error::SerdeError) {
+            Ok(json) => self.create_from(number, |_| Ok(json.clone())).await,
+            Err(error) => Outcome { done: 0, failure: Some(self.failed("FailedCreate", "creating", error)) },
+        }
+    }
+
     /// Creates `number` pods in growing batches. `pod` makes the pod of each number.
-    pub(crate) async fn create(&self, number: usize, pod: impl Fn(usize) -> Pod) -> Outcome {
-        let (api, mut outcome) = (self.api(), Outcome::default());
+    pub(crate) async fn create(&self, number: usize, pod: impl Fn(usize) -> Pod) -> Outcome<usize> {
+        self.create_from(number, |index| serde_json::to_vec(&pod(index)).map_err(kube::Error::SerdeError)).await
+    }
+
+    async fn create_from(&self, number: usize, json: impl Fn(usize) -> kube::Result<Vec<u8>>) -> Outcome<usize> {
+        let (api, mut outcome) = (self.api(), Outcome { done: 0, failure: None });
         let create = |index: usize| {
-            let (api, pod) = (&api, pod(index));
-            async move { api.create(&PostParams::default(), &pod).await }
+            let (api, json) = (&api, json(index));
+            async move { brief::create(api, json?).await }
         };
         for result in write::in_batches(0..number, create).await {
             match result {
                 Ok(pod) => {
-                    self.expectations.created(self.key, &pod);
-                    let message = format!("Created pod: {}", meta::name(&pod));
+                    self.expectations.created_at(self.key, pod.version());
+                    let message = format!("Created pod: {}", pod.name);
                     self.cx.events.about(self.owner, Type::Normal, "SuccessfulCreate", message);
-                    outcome.done.push(Arc::new(pod));
+                    outcome.done += 1;
                 }
                 // The namespace is going: there is nothing to keep up.
                 Err(error) if write::namespace_ends(&error) => {}
@@ -76,8 +86,8 @@ impl<O: Owned> PodControl<'_, O> {
     }
 
     /// Deletes pods, these and no others of the same names. Those that are gone already count as deleted.
-    pub(crate) async fn delete(&self, pods: impl IntoIterator<Item = Arc<Pod>>) -> Outcome {
-        let (api, mut outcome) = (self.api(), Outcome::default());
+    pub(crate) async fn delete(&self, pods: impl IntoIterator<Item = Arc<Pod>>) -> Outcome<Vec<Arc<Pod>>> {
+        let (api, mut outcome) = (self.api(), Outcome { done: Vec::new(), failure: None });
         let delete = |pod: Arc<Pod>| {
             let api = &api;
             async move { (write::delete(api, pod.as_ref()).await, pod) }

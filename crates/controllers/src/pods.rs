@@ -1,5 +1,7 @@
 //! What controllers ask about pods.
 
+mod facts;
+
 use std::borrow::Cow;
 
 pub(crate) use ::pods::state::*;
@@ -9,6 +11,7 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use crate::meta;
+pub(crate) use facts::PodFacts;
 
 /// Pods by the name of their node; those that are bound to none under "".
 pub(crate) fn by_node(pods: &Informer<Pod>) -> Index<Pod> {

@@ -1,4 +1,5 @@
-//! The work queue of a controller: each key once, never two workers on one key, delays, and back-off per key.
+//! The work queue of a controller: each key once, never two workers on one key, delays, back-off per key, and rest for keys that are much
+//! work.
 
 mod metrics;
 
@@ -33,6 +34,8 @@ struct State {
     failures: HashMap<Key, u32>,
     delayed: BTreeMap<(Instant, Key), ()>,
     due: HashMap<Key, Instant>,
+    /// Keys that are not worked on before.
+    resting: HashMap<Key, Instant>,
 }
 
 /// Cheap to clone. One consumer.
@@ -47,11 +50,29 @@ pub struct Queue {
 impl State {
     /// Whether the key was not to be worked on before.
     fn add(&mut self, key: Key) -> bool {
+        if self.running.contains_key(&key) {
+            return self.dirty.insert(key);
+        }
+        let now = Instant::now();
+        if let Some(until) = self.rests(&key, now) {
+            let new = self.due.get(&key).is_none_or(|due| *due > until);
+            self.delay(key, until);
+            return new;
+        }
         let new = self.dirty.insert(key.clone());
-        if new && !self.running.contains_key(&key) {
-            self.ready.push_back((key, Instant::now()));
+        if new {
+            self.ready.push_back((key, now));
         }
         new
+    }
+
+    /// Until when a key is not to be worked on.
+    fn rests(&mut self, key: &Key, now: Instant) -> Option<Instant> {
+        let until = *self.resting.get(key)?;
+        if until <= now {
+            self.resting.remove(key);
+        }
+        Some(until).filter(|until| *until > now)
     }
 
     fn delay(&mut self, key: Key, due: Instant) {
@@ -143,15 +164,20 @@ impl Queue {
         }
     }
 
-    /// The worker of `key` is through.
-    pub(crate) fn done(&self, key: &Key) {
+    /// The worker of `key` is through, and is not to come back to it for so long.
+    pub(crate) fn done(&self, key: &Key, rest: Duration) {
         let mut state = self.state.lock();
         let now = Instant::now();
+        if rest.is_zero() {
+            state.resting.remove(key);
+        } else {
+            state.resting.insert(key.clone(), now + rest);
+        }
         if let Some(started) = state.running.remove(key) {
             self.meter.worked.observe(now.saturating_duration_since(started).as_secs_f64());
         }
-        if state.dirty.contains(key) {
-            state.ready.push_back((key.clone(), now));
+        if state.dirty.remove(key) {
+            state.add(key.clone());
             self.tell_depth(&state);
             self.wake.notify_one();
         }
@@ -195,7 +221,7 @@ mod tests {
         queue.add(b.clone());
         assert_eq!(queue.next().await, b);
         assert_eq!(queue.meter.depth.get(), 0);
-        queue.done(&a);
+        queue.done(&a, Duration::ZERO);
         assert_eq!(queue.next().await, a);
     }
 
@@ -210,10 +236,36 @@ mod tests {
         assert_eq!(queue.next().await, a);
         assert_eq!(queue.next().await, b);
         assert!(start.elapsed() >= Duration::from_millis(20));
-        queue.done(&b);
+        queue.done(&b, Duration::ZERO);
         queue.retry(b.clone());
         assert_eq!(queue.next().await, b);
         assert!(start.elapsed() >= Duration::from_millis(25));
+    }
+
+    /// What happens to a key while it rests is worked on once, when it has rested.
+    #[tokio::test]
+    async fn rests_after_much_work() {
+        let (queue, a, b) = (Queue::new("rested", RETRY_MAX), Key::cluster("a"), Key::cluster("b"));
+        let (start, rest) = (Instant::now(), Duration::from_millis(30));
+        queue.add(a.clone());
+        assert_eq!(queue.next().await, a);
+        // What came meanwhile waits too, and what is due before.
+        queue.add(a.clone());
+        queue.done(&a, rest);
+        queue.add(a.clone());
+        queue.add_after(a.clone(), Duration::from_millis(5));
+        queue.add(b.clone());
+        assert_eq!(queue.next().await, b);
+        assert_eq!(queue.next().await, a);
+        assert!(start.elapsed() >= rest);
+        queue.done(&a, rest);
+        queue.add(a.clone());
+        assert_eq!(queue.next().await, a);
+        assert!(start.elapsed() >= rest * 2);
+        queue.done(&a, Duration::ZERO);
+        let state = queue.state.lock();
+        assert!(state.resting.is_empty() && state.due.is_empty() && state.delayed.is_empty() && state.dirty.is_empty());
+        assert!(state.ready.is_empty());
     }
 
     #[test]
@@ -255,7 +307,7 @@ mod tests {
             check(&now, metric, expected);
         }
         assert!(!now.lines().any(|line| line == "workqueue_unfinished_work_seconds{name=\"measured\"} 0.0"), "{now}");
-        queue.done(&a);
+        queue.done(&a, Duration::ZERO);
         let now = page();
         for (metric, expected) in [
             ("depth", 2.0),

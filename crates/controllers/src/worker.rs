@@ -80,7 +80,7 @@ async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key
             queue.retry(key.clone());
         }
     }
-    queue.done(&key);
+    queue.done(&key, controller.rest(&key));
 }
 
 /// What a panic said.

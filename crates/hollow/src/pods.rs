@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::kube::Api;
-use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use client::{Informer, Informers, Key};
+use client::kube::api::{DeleteParams, Patch, Preconditions};
+use client::{Informer, Informers, Key, brief};
 use controllers::{Action, Controller, Cx, Error, Source};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::pod::{self, Place, Step};
 use crate::{Fleet, nodes};
@@ -92,17 +92,30 @@ impl Controller for HollowPods {
     }
 }
 
+/// A patch of the status of one pod and no other of its name.
+#[derive(Debug, Serialize)]
+struct StatusOf<'a> {
+    metadata: Uid<'a>,
+    status: PodStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct Uid<'a> {
+    uid: Option<&'a str>,
+}
+
 async fn report(api: &Api<Pod>, pod: &Pod, status: PodStatus) -> Result<(), Error> {
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+    let metadata = Uid { uid: pod.metadata.uid.as_deref() };
+    let patch = StatusOf { metadata, status };
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    gone_is_fine(api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+    gone_is_fine(brief::patch_status(api, name, &Patch::Strategic(patch)).await)
 }
 
 /// Takes the pod out of the API: nothing of it is left here.
 async fn remove(api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
     let uid = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
     let options = DeleteParams { preconditions: Some(uid), ..DeleteParams::default().grace_period(0) };
-    gone_is_fine(api.delete(pod.metadata.name.as_deref().unwrap_or_default(), &options).await)
+    gone_is_fine(brief::delete(api, pod.metadata.name.as_deref().unwrap_or_default(), &options).await)
 }
 
 /// A pod that is gone, or has made way for another one of its name, needs nothing any more.

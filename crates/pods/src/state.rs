@@ -61,12 +61,16 @@ pub fn is_ready(pod: &Pod) -> bool {
 /// How long until the pod, if it stays ready, has been so for `min_ready` seconds: zero when it is available, None when
 /// it is not ready.
 pub fn available_in(pod: &Pod, min_ready: i32, now: Timestamp) -> Option<Duration> {
-    let since = ready_since(pod)?;
+    ready_since(pod).map(|since| available_from(since, min_ready, now))
+}
+
+/// How long until a pod that has been ready since then is available.
+pub fn available_from(since: Timestamp, min_ready: i32, now: Timestamp) -> Duration {
     if min_ready <= 0 {
-        return Some(Duration::ZERO);
+        return Duration::ZERO;
     }
     let until = since.as_millisecond() + i64::from(min_ready) * 1000;
-    Some(Duration::from_millis(u64::try_from(until - now.as_millisecond()).unwrap_or(0)))
+    Duration::from_millis(u64::try_from(until - now.as_millisecond()).unwrap_or(0))
 }
 
 /// The node the pod is bound to, empty when to none.

@@ -220,7 +220,7 @@ async fn a_new_schedule_begins_with_its_next_time() {
     let look = async {
         let next = || async {
             let key = queue.next().await;
-            queue.done(&key);
+            queue.done(&key, std::time::Duration::ZERO);
             key.name
         };
         assert_eq!(next().await, "tick");

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use client::Facts;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::member::Terms;
+use crate::meta;
+use crate::pods::PodFacts;
 use crate::replicas::rank::{self, Ranked};
 
 /// At least `number` of the active pods; in an indexed job all that have no index of the job, or one that another pod
@@ -38,7 +41,11 @@ pub(super) fn pods(terms: &Terms<'_>, active: Vec<Arc<Pod>>, number: usize, now:
 
 /// Those whose loss hurts least first.
 fn ranked(pods: Vec<Arc<Pod>>, now: Timestamp) -> Vec<Arc<Pod>> {
-    let mut ranked: Vec<Ranked> = pods.into_iter().map(|pod| Ranked { pod, neighbours: 0 }).collect();
+    let rank = |pod: Arc<Pod>| {
+        let (uid, facts) = (meta::uid(pod.as_ref()).to_owned(), Arc::new(PodFacts::of(&pod)));
+        Ranked { pod, uid, facts, neighbours: 0 }
+    };
+    let mut ranked: Vec<Ranked<Arc<Pod>>> = pods.into_iter().map(rank).collect();
     rank::sort(&mut ranked, now);
     ranked.into_iter().map(|one| one.pod).collect()
 }

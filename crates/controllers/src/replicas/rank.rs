@@ -4,15 +4,14 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
-use crate::{meta, pods};
+use crate::pods::PodFacts;
 
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
-/// A pod and how many pods of its family its node has.
-pub(crate) struct Ranked {
-    pub(crate) pod: Arc<Pod>,
+/// A pod, what is known of it, and how many pods of its family its node has.
+pub(crate) struct Ranked<P> {
+    pub(crate) pod: P,
+    pub(crate) uid: String,
+    pub(crate) facts: Arc<PodFacts>,
     pub(crate) neighbours: usize,
 }
 
@@ -20,29 +19,13 @@ pub(crate) struct Ranked {
 ///
 /// The order is that of a key, so that it is one: comparisons pair by pair, as upstream's, go in circles when some pods are of the same
 /// second, and sorting many pods by them is an error here.
-pub(crate) fn sort(pods: &mut [Ranked], now: Timestamp) {
+pub(crate) fn sort<P>(pods: &mut [Ranked<P>], now: Timestamp) {
     pods.sort_by_cached_key(|one| {
-        let pod = one.pod.as_ref();
-        let state = (!pods::node(pod).is_empty(), phase(pod), pods::is_ready(pod), cost(pod), Reverse(one.neighbours));
-        let ages = (magnitude(pods::ready_since(pod), now), Reverse(restarts(pod)), magnitude(created(pod), now));
-        (state, ages, meta::uid(pod).to_owned())
+        let facts = &one.facts;
+        let state = (!facts.node.is_empty(), facts.phase, facts.ready_since.is_some(), facts.cost, Reverse(one.neighbours));
+        let ages = (magnitude(facts.ready_since, now), Reverse(facts.restarts), magnitude(facts.created, now));
+        (state, ages, one.uid.clone())
     });
-}
-
-fn phase(pod: &Pod) -> u8 {
-    match pods::phase(pod) {
-        "Pending" => 0,
-        "Unknown" => 1,
-        _ => 2,
-    }
-}
-
-fn cost(pod: &Pod) -> i32 {
-    meta::annotation(pod, DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0)
-}
-
-fn created(pod: &Pod) -> Option<Timestamp> {
-    pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
 /// Age on a logarithmic scale, so that pods of about the same age go by chance (their uid), not all from the last rollout (KEP-2185).
@@ -51,22 +34,27 @@ fn magnitude(time: Option<Timestamp>, now: Timestamp) -> Option<i64> {
     Some(if age > 0 { i64::from(age.ilog2()) } else { -1 })
 }
 
-fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use client::Facts;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
     use super::*;
-    use serde_json::json;
+
+    const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+    fn ranked(name: &str, pod: Value, neighbours: usize) -> Ranked<String> {
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Ranked { pod: name.to_owned(), uid: name.to_owned(), facts: Arc::new(PodFacts::of(&pod)), neighbours }
+    }
 
     /// `pods`: name, node, phase, ready second, cost, neighbours.
     #[allow(clippy::type_complexity)]
     fn check(pods: &[(&str, &str, &str, Option<i64>, &str, usize)], expected: &str) {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let mut ranked: Vec<Ranked> = pods
+        let mut ranked: Vec<Ranked<String>> = pods
             .iter()
             .map(|(name, node, phase, ready, cost, neighbours)| {
                 let conditions = ready.map(|second| {
@@ -77,11 +65,11 @@ mod tests {
                     "spec": {"nodeName": node, "containers": []},
                     "status": {"phase": phase, "conditions": conditions},
                 });
-                Ranked { pod: Arc::new(serde_json::from_value(pod).unwrap()), neighbours: *neighbours }
+                ranked(name, pod, *neighbours)
             })
             .collect();
         sort(&mut ranked, now);
-        let names: Vec<&str> = ranked.iter().map(|one| meta::name(one.pod.as_ref())).collect();
+        let names: Vec<&str> = ranked.iter().map(|one| one.pod.as_str()).collect();
         assert_eq!(names.join(" "), expected);
     }
 
@@ -97,12 +85,12 @@ mod tests {
                 "spec": {"nodeName": "n", "containers": []},
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}]},
             });
-            Ranked { pod: Arc::new(serde_json::from_value(pod).unwrap()), neighbours: 1 }
+            ranked(&uid, pod, 1)
         };
         let order = |from: i64| {
-            let mut ranked: Vec<Ranked> = (0..500).map(|index| pod((index + from) % 500)).collect();
+            let mut ranked: Vec<Ranked<String>> = (0..500).map(|index| pod((index + from) % 500)).collect();
             sort(&mut ranked, now);
-            ranked.iter().map(|one| meta::uid(one.pod.as_ref()).to_owned()).collect::<Vec<_>>()
+            ranked.into_iter().map(|one| one.uid).collect::<Vec<_>>()
         };
         assert_eq!(order(0), order(250));
     }

@@ -16,23 +16,24 @@ fn set(replicas: i32) -> ReplicaSet {
     }))
 }
 
-fn pod(name: &str, phase: &str, ready: bool) -> Arc<Pod> {
+fn pod(name: &str, phase: &str, ready: bool) -> Member {
     let status = if ready { "True" } else { "False" };
-    Arc::new(object(json!({
+    let pod = json!({
         "metadata": {"namespace": "a", "name": name, "uid": name, "labels": {"app": "web"}},
         "spec": {"nodeName": "n", "containers": []},
         "status": {"phase": phase, "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
-    })))
+    });
+    Member::of(Entry::of_json(pod.to_string()).unwrap()).unwrap()
 }
 
 #[test]
 fn steps_towards_the_wanted_number() {
-    let check = |replicas, pods: &[Arc<Pod>], expected: &str| {
+    let check = |replicas, pods: &[Member], expected: &str| {
         let shown = match plan::step(&set(replicas), pods, |_| 1, Timestamp::now()) {
             Step::Keep => "keep".to_owned(),
             Step::Create(number) => format!("create {number}"),
             Step::Delete(pods) => {
-                let names: Vec<&str> = pods.iter().map(|pod| meta::name(pod.as_ref())).collect();
+                let names: Vec<&str> = pods.iter().map(|pod| pod.key().name.as_str()).collect();
                 format!("delete {}", names.join(" "))
             }
         };
@@ -84,4 +85,14 @@ async fn creates_adopts_releases_and_deletes() {
     let smaller = json!({"spec": {"replicas": 1}});
     sets.patch("web", &PatchParams::default(), &Patch::Merge(smaller)).await.unwrap();
     world.fake.until::<Pod>(|pods| owned(pods) == 1 && pods.len() == 2).await;
+}
+
+#[test]
+fn only_owners_of_many_pods_rest() {
+    let check = |pods: usize, millis: u64| assert_eq!(rest_of(pods), Duration::from_millis(millis), "{pods}");
+    check(0, 0);
+    check(99, 0);
+    check(1000, 50);
+    check(10_000, 500);
+    check(1_000_000, 500);
 }
