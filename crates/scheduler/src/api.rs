@@ -14,8 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
 use pods::volumes as rules;
 use serde_json::json;
 
-use crate::pod::PodInfo;
-use crate::preemption;
+use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
 use crate::volumes::Step;
 
@@ -93,13 +92,12 @@ impl Api {
     fn binding(&self, pod: &Arc<PodInfo>, node: &str) -> BoxFuture<'static, kube::Result<()>> {
         let (api, pod, node) = (self.pods(pod), pod.clone(), node.to_owned());
         async move {
-            let meta = &pod.pod.metadata;
-            let name = meta.name.clone().unwrap_or_default();
+            let Key { namespace, name } = pod.key();
             let binding = Binding {
                 metadata: ObjectMeta {
-                    name: meta.name.clone(),
-                    namespace: meta.namespace.clone(),
-                    uid: meta.uid.clone(),
+                    name: Some(name.clone()),
+                    namespace,
+                    uid: Some(pod.uid().to_owned()),
                     ..ObjectMeta::default()
                 },
                 target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
@@ -114,14 +112,13 @@ impl Api {
     pub(crate) fn evict(&self, victim: Arc<PodInfo>, message: String) -> BoxFuture<'static, Written> {
         let api = self.pods(&victim);
         async move {
-            let meta = &victim.pod.metadata;
-            let name = meta.name.clone().unwrap_or_default();
-            let condition = condition("DisruptionTarget", "True", preemption::REASON, message, meta.generation);
+            let name = victim.name();
+            let condition = condition("DisruptionTarget", "True", PREEMPTED, message, victim.generation());
             let patch = json!({"metadata": {"uid": victim.uid()}, "status": {"conditions": [condition]}});
-            let marked = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-            let same = Preconditions { uid: meta.uid.clone(), resource_version: None };
+            let marked = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+            let same = Preconditions { uid: Some(victim.uid().to_owned()), resource_version: None };
             let deleted = match marked {
-                Ok(_) => api.delete(&name, &DeleteParams::default().preconditions(same)).await.map(|_| ()),
+                Ok(_) => api.delete(name, &DeleteParams::default().preconditions(same)).await.map(|_| ()),
                 Err(error) => Err(error),
             };
             // Gone, or another of the same name: what was wanted.
@@ -144,7 +141,7 @@ impl Api {
     pub(crate) fn report(&self, pod: &PodInfo, message: String, promised: Option<&str>) -> Option<BoxFuture<'static, Written>> {
         const KIND: &str = "PodScheduled";
         const REASON: &str = "Unschedulable";
-        let status = pod.pod.status.as_ref();
+        let status = pod.object().and_then(|pod| pod.status.as_ref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let old = conditions.into_iter().flatten().find(|condition| condition.type_ == KIND);
         let same = |old: &PodCondition| {
@@ -153,7 +150,7 @@ impl Api {
         if old.is_some_and(same) && status.and_then(|status| status.nominated_node_name.as_deref()) == promised {
             return None;
         }
-        let mut condition = condition(KIND, "False", REASON, message, pod.pod.metadata.generation);
+        let mut condition = condition(KIND, "False", REASON, message, pod.generation());
         if let Some(old) = old.filter(|old| old.status == "False") {
             condition.last_transition_time.clone_from(&old.last_transition_time);
         }

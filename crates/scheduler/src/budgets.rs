@@ -59,7 +59,7 @@ impl Budget {
     /// As upstream's preemption sees it: a selector of everything concerns nobody, nor does any a pod without labels.
     fn concerns(&self, pod: &PodInfo) -> bool {
         let labelled = pod.labels().as_ref().is_some_and(|labels| !labels.is_empty());
-        let known = pod.pod.metadata.name.as_ref().is_some_and(|name| self.disrupted.contains(name));
+        let known = self.disrupted.contains(pod.name());
         labelled && !self.selector.is_everything() && !known && self.selector.matches(pod.labels())
     }
 }

@@ -17,10 +17,11 @@ use crate::profile::{Profile, Profiles};
 use crate::selectors::Labels;
 use crate::tallies::{Tallies, Tally};
 use crate::terms::{Namespaces, Terms};
+use crate::topologies::{HOST, Topologies, Topology};
 use crate::volumes::Volumes;
 pub(crate) use node::NodeInfo;
 
-/// The labels of nodes by which pods without constraints of their own are counted.
+/// The labels of nodes by which pods without constraints of their own are counted; those of hosts are counted by node.
 const DEFAULT_KEYS: [&str; 1] = ["topology.kubernetes.io/zone"];
 
 /// Nodes, and where each pod is.
@@ -28,6 +29,9 @@ const DEFAULT_KEYS: [&str; 1] = ["topology.kubernetes.io/zone"];
 pub(crate) struct Cluster {
     nodes: Vec<NodeInfo>,
     by_name: HashMap<String, usize>,
+    /// Numbers that nodes had which are gone.
+    free: Vec<usize>,
+    topologies: Topologies,
     /// Node name by the pod's uid.
     placed: HashMap<String, String>,
     namespaces: Namespaces,
@@ -101,11 +105,16 @@ impl Cluster {
     /// Counts what spreading `pod` will ask for. Not needed for right decisions, only for quick ones.
     pub(crate) fn prepare(&mut self, pod: &PodInfo) {
         let namespace = pod.namespace();
-        if let Some(group) = pod.spread.is_empty().then(|| self.group_of(pod)).flatten() {
-            self.tallies.prepare(namespace, &group, &DEFAULT_KEYS, &self.nodes);
+        let group = if pod.spread.is_empty() { self.group_of(pod) } else { None };
+        let (nodes, topologies) = (&self.nodes, &mut self.topologies);
+        topologies.prepare(HOST, nodes);
+        if let Some(group) = group {
+            DEFAULT_KEYS.iter().for_each(|key| topologies.prepare(key, nodes));
+            self.tallies.prepare(namespace, &group, &DEFAULT_KEYS, nodes, topologies);
         }
         for one in &pod.spread {
-            self.tallies.prepare(namespace, &one.selector, &[&one.key], &self.nodes);
+            topologies.prepare(&one.key, nodes);
+            self.tallies.prepare(namespace, &one.selector, &[&one.key], nodes, topologies);
         }
         self.terms.prepare(pod, &self.nodes, &self.namespaces);
     }
@@ -115,11 +124,18 @@ impl Cluster {
         self.tallies.get(namespace, selector)
     }
 
+    /// Which nodes have the same value of a label.
+    pub(crate) fn topology(&self, key: &str) -> Arc<Topology> {
+        self.topologies.get(key).unwrap_or_else(|| Arc::new(Topology::of(key, &self.nodes)))
+    }
+
     fn slot(&mut self, name: &str) -> usize {
         if let Some(slot) = self.by_name.get(name) {
             return *slot;
         }
-        self.nodes.push(NodeInfo::new(name));
+        // All numbers up to that of nodes that are and were are taken, or free.
+        let number = self.free.pop().unwrap_or(self.nodes.len());
+        self.nodes.push(NodeInfo::new(name, number));
         self.by_name.insert(name.to_owned(), self.nodes.len() - 1);
         self.nodes.len() - 1
     }
@@ -141,7 +157,7 @@ impl Cluster {
         self.nodes[slot].update(node);
         if !same {
             self.terms.node_moved(&self.nodes[slot], 1, &self.namespaces);
-            self.tallies.nodes_changed();
+            self.nodes_changed();
         }
         self.count_images(slot, true);
     }
@@ -153,8 +169,14 @@ impl Cluster {
         self.nodes[slot].images.clear();
         self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
         self.nodes[slot].present = false;
-        self.tallies.nodes_changed();
+        self.nodes_changed();
         self.drop_if_empty(slot);
+    }
+
+    /// Nodes came or went, or have other labels.
+    fn nodes_changed(&mut self) {
+        self.topologies.clear();
+        self.tallies.nodes_changed();
     }
 
     /// Forgets a node that is gone and has no pods left.
@@ -164,6 +186,7 @@ impl Cluster {
         }
         let node = self.nodes.swap_remove(slot);
         self.by_name.remove(&node.name);
+        self.free.push(node.number);
         if let Some(moved) = self.nodes.get(slot) {
             self.by_name.insert(moved.name.clone(), slot);
         }

@@ -42,7 +42,7 @@ impl Groups {
                 labels.extend(selector.iter().map(|(key, value)| (key.as_str(), value.as_str())));
             }
         }
-        let owners = pod.pod.metadata.owner_references.as_deref().unwrap_or_default();
+        let owners = pod.object().and_then(|pod| pod.metadata.owner_references.as_deref()).unwrap_or_default();
         let owner = owners.iter().find(|owner| owner.controller == Some(true)).and_then(|owner| self.owners.get(&owner.uid));
         if labels.is_empty() && owner.is_none() {
             return None;

@@ -29,6 +29,7 @@ mod terms;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod topologies;
 mod volumes;
 
 use base::readiness::Gate;

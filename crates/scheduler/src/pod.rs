@@ -1,15 +1,22 @@
 //! A pod as scheduling sees it: everything that is asked for each node is computed once.
+//!
+//! The object itself is kept while the pod waits for a node. Of pods that have one there are many, and a decoded pod takes 10 KB: of them
+//! only what decisions about others ask for stays.
 
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 use client::Key;
-use k8s_openapi::api::core::v1::{Affinity, ContainerPort, Pod, PodSpec, TopologySpreadConstraint, Volume};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Affinity, ContainerPort, ObjectReference, Pod, PodSpec, TopologySpreadConstraint, Volume};
 use pods::nodes::{NodeTerm, NodeTerms};
 
 use crate::profile::DEFAULT;
 use crate::resources::{Resources, pod_request};
 use crate::selectors::{Labels, PodTerm, with_own_labels};
+
+/// The reason in the condition `DisruptionTarget` of a victim of preemption.
+pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// A port on the node's own addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +60,7 @@ impl Default for Policies {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PodTerms {
     pub(crate) required: Vec<PodTerm>,
     pub(crate) preferred: Vec<(i64, PodTerm)>,
@@ -61,7 +68,16 @@ pub(crate) struct PodTerms {
 
 #[derive(Debug)]
 pub(crate) struct PodInfo {
-    pub(crate) pod: Arc<Pod>,
+    key: Key,
+    uid: Box<str>,
+    labels: Labels,
+    generation: Option<i64>,
+    /// The whole object. None of a pod that has a node.
+    object: Option<Arc<Pod>>,
+    pub(crate) is_ending: bool,
+    /// It ends because somebody needs its room.
+    pub(crate) is_leaving: bool,
+    pub(crate) started: Option<Timestamp>,
     pub(crate) priority: i32,
     pub(crate) request: Resources,
     /// With small amounts for containers that ask for nothing.
@@ -87,6 +103,13 @@ impl PodInfo {
         let preferred = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
         let preferred = preferred.into_iter().flatten();
         Self {
+            key: Key::of(pod.as_ref()),
+            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            labels: labels.clone(),
+            generation: pod.metadata.generation,
+            is_ending: pods::state::is_ending(&pod),
+            is_leaving: is_leaving(&pod),
+            started: started(&pod),
             priority: spec.priority.unwrap_or(0),
             request: pod_request(&pod, false),
             assumed_request: pod_request(&pod, true),
@@ -97,41 +120,103 @@ impl PodInfo {
             anti_affinity: far,
             spread: spec.topology_spread_constraints.iter().flatten().map(|one| spread(one, labels)).collect(),
             claims: claims(spec, pod.metadata.name.as_deref().unwrap_or_default()),
-            pod,
+            object: Some(pod),
+        }
+    }
+
+    /// What is kept of it once it has a node.
+    pub(crate) fn placed(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            uid: self.uid.clone(),
+            labels: self.labels.clone(),
+            request: self.request.clone(),
+            assumed_request: self.assumed_request.clone(),
+            ports: self.ports.clone(),
+            affinity: self.affinity.clone(),
+            anti_affinity: self.anti_affinity.clone(),
+            claims: self.claims.clone(),
+            object: None,
+            node_terms: None,
+            preferred_nodes: Vec::new(),
+            spread: Vec::new(),
+            ..*self
         }
     }
 
     pub(crate) fn key(&self) -> Key {
-        Key::of(self.pod.as_ref())
+        self.key.clone()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.key.name
     }
 
     pub(crate) fn uid(&self) -> &str {
-        self.pod.metadata.uid.as_deref().unwrap_or_default()
+        &self.uid
     }
 
     pub(crate) fn namespace(&self) -> &str {
-        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+        self.key.ns()
     }
 
     pub(crate) fn labels(&self) -> &Labels {
-        &self.pod.metadata.labels
+        &self.labels
+    }
+
+    pub(crate) fn generation(&self) -> Option<i64> {
+        self.generation
+    }
+
+    /// The object; none of a pod that has a node.
+    pub(crate) fn object(&self) -> Option<&Pod> {
+        self.object.as_deref()
+    }
+
+    pub(crate) fn spec(&self) -> Option<&PodSpec> {
+        self.object()?.spec.as_ref()
+    }
+
+    /// What events name it by.
+    pub(crate) fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: self.key.namespace.clone(),
+            name: Some(self.key.name.clone()),
+            uid: Some(self.uid.to_string()),
+            resource_version: self.object().and_then(|pod| pod.metadata.resource_version.clone()),
+            field_path: None,
+        }
     }
 
     /// The scheduler that it asks for.
     pub(crate) fn scheduler(&self) -> &str {
-        scheduler_of(&self.pod)
+        self.object().map_or(DEFAULT, scheduler_of)
     }
 
-    /// The node's name, empty when the pod has none.
+    /// The node that it asks for by name, empty when there is none.
     pub(crate) fn node(&self) -> &str {
-        node_of(&self.pod)
+        self.object().map_or("", node_of)
     }
 
     /// Whether only some nodes will do, by their labels or names.
     pub(crate) fn selects_nodes(&self) -> bool {
-        let selector = self.pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+        let selector = self.spec().and_then(|spec| spec.node_selector.as_ref());
         self.node_terms.is_some() || selector.is_some_and(|selector| !selector.is_empty())
     }
+}
+
+/// Whether the pod ends because somebody needs its room.
+fn is_leaving(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let mut disrupted = conditions.filter(|one| one.type_ == "DisruptionTarget" && one.status == "True");
+    pod.metadata.deletion_timestamp.is_some() && disrupted.any(|one| one.reason.as_deref() == Some(PREEMPTED))
+}
+
+/// When its node began with it.
+pub(crate) fn started(pod: &Pod) -> Option<Timestamp> {
+    pod.status.as_ref()?.start_time.as_ref().map(|time| time.0)
 }
 
 pub(crate) fn scheduler_of(pod: &Pod) -> &str {

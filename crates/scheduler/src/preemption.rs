@@ -8,15 +8,12 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::cluster::Cluster;
 use crate::filtering::{Filters, FitError};
 use crate::framework::{Reason, Verdict};
 use crate::pod::PodInfo;
 
-/// The reason in the condition `DisruptionTarget` of a victim.
-pub(crate) const REASON: &str = "PreemptionByScheduler";
 /// Of many nodes this share is tried, and never fewer than the minimum.
 const CANDIDATES_PERCENT: usize = 10;
 const MIN_CANDIDATES: usize = 100;
@@ -65,20 +62,13 @@ pub(crate) fn preempt(pod: &PodInfo, cluster: &mut Cluster, error: &FitError, of
 
 /// Why `pod` must not make others go.
 fn ineligible(pod: &PodInfo, cluster: &Cluster, error: &FitError) -> Option<&'static str> {
-    if pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
+    if pod.spec().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
         return Some("not eligible due to preemptionPolicy=Never.");
     }
     let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name))?;
-    let leaves = |other: &Arc<PodInfo>| other.priority < pod.priority && is_leaving(&other.pod);
+    let leaves = |other: &Arc<PodInfo>| other.priority < pod.priority && other.is_leaving;
     let waits = error.occupied.contains(&promised.name) && promised.pods.iter().any(leaves);
     waits.then_some("not eligible due to a terminating pod on the nominated node.")
-}
-
-/// Whether the pod ends because somebody needs its room.
-fn is_leaving(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let mut disrupted = conditions.filter(|one| one.type_ == "DisruptionTarget" && one.status == "True");
-    pod.metadata.deletion_timestamp.is_some() && disrupted.any(|one| one.reason.as_deref() == Some(REASON))
 }
 
 /// The pods that must leave `name` for `pod`, at least one, and how many of them a budget holds; the reasons if even all of lower
@@ -120,9 +110,8 @@ fn fits(pod: &PodInfo, cluster: &Cluster, name: &str, reasons: &mut Vec<Reason>)
 }
 
 fn started(pod: &PodInfo) -> Timestamp {
-    let time = pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     // Not started yet is younger than everything.
-    time.map_or(Timestamp::MAX, |time| time.0)
+    pod.started.unwrap_or(Timestamp::MAX)
 }
 
 /// Orders preemptions: how many victims a budget holds, the highest priority among the victims, the sum of their priorities (none below zero), their

@@ -33,8 +33,10 @@ struct Entry {
     /// When its last attempt ended.
     failed: Option<Instant>,
     rejected_by: PluginSet,
-    /// Something happened while it was being tried.
-    missed: PluginSet,
+    /// What had happened when its last attempt began: see [`Happened`].
+    seen: u64,
+    /// It has changed since.
+    changed: bool,
     number: u64,
 }
 
@@ -65,10 +67,36 @@ pub(crate) struct Queue {
     entries: HashMap<Key, Entry>,
     active: BinaryHeap<Ready>,
     backoff: BTreeMap<(Instant, u64), Key>,
-    /// Those whose entries events concern: unschedulable, or being tried. Many more may be active.
+    /// Those that are unschedulable, which events concern. Many more may be active.
     waiting: HashSet<Key>,
+    happened: Happened,
     count: u64,
     pending: Pending,
+}
+
+/// How many things have happened, and which of them was the last that may help a pod that a plugin refused: so that whoever is being tried finds
+/// out afterwards what it has missed.
+#[derive(Debug, Default)]
+struct Happened {
+    number: u64,
+    last: [u64; PluginSet::BITS as usize],
+}
+
+impl Happened {
+    /// Something that helps pods that these plugins refused.
+    fn add(&mut self, helped: PluginSet) {
+        self.number += 1;
+        for (plugin, last) in self.last.iter_mut().enumerate() {
+            if helped & 1 << plugin != 0 {
+                *last = self.number;
+            }
+        }
+    }
+
+    /// Whether something has happened behind `seen` that helps a pod that these plugins refused.
+    fn helps(&self, refused_by: PluginSet, seen: u64) -> bool {
+        self.last.iter().enumerate().any(|(plugin, last)| refused_by & 1 << plugin != 0 && *last > seen)
+    }
 }
 
 impl Default for Queue {
@@ -85,6 +113,7 @@ impl Queue {
             active: BinaryHeap::new(),
             backoff: BTreeMap::new(),
             waiting: HashSet::new(),
+            happened: Happened::default(),
             count: 0,
             pending: Pending::default(),
         }
@@ -100,14 +129,15 @@ impl Queue {
                 entry.pod = pod;
                 match entry.place {
                     Place::Unschedulable => self.wake(&key),
-                    Place::Trying => entry.missed = PluginSet::MAX,
+                    Place::Trying => entry.changed = true,
                     Place::Active | Place::Backoff(..) => {}
                 }
             }
             _ => {
                 self.remove(&key);
                 let (place, entered) = (Place::Active, Instant::now());
-                let entry = Entry { pod, place, entered, attempts: 0, failed: None, rejected_by: 0, missed: 0, number };
+                let (seen, changed) = (0, false);
+                let entry = Entry { pod, place, entered, attempts: 0, failed: None, rejected_by: 0, seen, changed, number };
                 self.pending.moved(None, Some(place));
                 self.entries.insert(key.clone(), entry);
                 self.activate(key);
@@ -141,8 +171,7 @@ impl Queue {
                 self.pending.moved(Some(entry.place), Some(Place::Trying));
                 entry.place = Place::Trying;
                 entry.attempts += 1;
-                entry.missed = 0;
-                self.waiting.insert(ready.key);
+                (entry.seen, entry.changed) = (self.happened.number, false);
                 let trial = Trial { started: Instant::now(), entered: entry.entered, attempts: entry.attempts };
                 return Some((entry.pod.clone(), trial));
             }
@@ -162,8 +191,10 @@ impl Queue {
         entry.rejected_by = rejected_by;
         self.pending.moved(Some(entry.place), Some(Place::Unschedulable));
         entry.place = Place::Unschedulable;
-        if rejected_by == 0 || entry.missed & rejected_by != 0 {
+        if rejected_by == 0 || entry.changed || self.happened.helps(rejected_by, entry.seen) {
             self.wake(key);
+        } else {
+            self.waiting.insert(key.clone());
         }
     }
 
@@ -171,15 +202,9 @@ impl Queue {
     pub(crate) fn happened(&mut self, event: Event) {
         let helped = PLUGINS.iter().enumerate().filter(|(_, plugin)| plugin.helped_by(event));
         let helped: PluginSet = helped.fold(0, |set, (index, _)| set | 1 << index);
-        let mut wake = Vec::new();
-        for key in &self.waiting {
-            let Some(entry) = self.entries.get_mut(key) else { continue };
-            match entry.place {
-                Place::Unschedulable if entry.rejected_by & helped != 0 => wake.push(key.clone()),
-                Place::Trying => entry.missed |= helped,
-                _ => {}
-            }
-        }
+        self.happened.add(helped);
+        let is_helped = |key: &&Key| self.entries.get(*key).is_some_and(|entry| entry.rejected_by & helped != 0);
+        let wake: Vec<Key> = self.waiting.iter().filter(is_helped).cloned().collect();
         for key in wake {
             self.wake(&key);
         }

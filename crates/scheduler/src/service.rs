@@ -28,7 +28,7 @@ use crate::cycle::Chooser;
 use crate::filtering::FitError;
 use crate::framework::Event;
 use crate::metrics::{self, Outcome};
-use crate::pod::{PodInfo, node_of, scheduler_of};
+use crate::pod::{PodInfo, node_of, scheduler_of, started};
 use crate::preemption::{self, Preemption};
 use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
@@ -202,21 +202,22 @@ impl Scheduler {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let known = self.cluster.node_of(uid) == Some(node_of(&pod));
         let same = old.is_some_and(|old| same_placed(old, &pod));
-        if known && same && old.is_some_and(|old| !node_of(old).is_empty()) {
-            return;
+        let bound = old.filter(|old| known && !node_of(old).is_empty());
+        // Of those that may have to go, the one that began last goes first.
+        let began = old.is_none_or(|old| started(old) != started(&pod));
+        let resized = bound.is_some_and(|old| pod_request(old, false) != pod_request(&pod, false));
+        let is_news = !(same && bound.is_some());
+        if !known || !same || began {
+            let node = node_of(&pod).to_owned();
+            self.cluster.place(Arc::new(PodInfo::new(pod).placed()), &node);
         }
-        if !known || !same {
-            let bound = old.filter(|old| known && !node_of(old).is_empty());
-            let resized = bound.is_some_and(|old| pod_request(old, false) != pod_request(&pod, false));
-            let info = Arc::new(PodInfo::new(pod));
-            let node = info.node().to_owned();
-            self.cluster.place(info, &node);
+        if is_news {
             if resized {
                 // It may take less than before.
                 self.queue.happened(Event::PodRemoved);
             }
+            self.queue.happened(Event::PodPlaced);
         }
-        self.queue.happened(Event::PodPlaced);
     }
 
     fn pending(&mut self, key: &Key, pod: Arc<Pod>, old: Option<Arc<Pod>>) {
@@ -234,7 +235,8 @@ impl Scheduler {
         let waits = same && self.queue.get(key).is_some();
         if !assumed && !waits {
             let pod = Arc::new(PodInfo::new(pod));
-            let promised = pod.pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+            let status = pod.object().and_then(|pod| pod.status.as_ref());
+            let promised = status.and_then(|status| status.nominated_node_name.as_deref());
             // Later on we know better than what we have written.
             if let Some(node) = promised.filter(|_| self.queue.get(key).is_none()) {
                 self.cluster.nominations.set(pod.clone(), node);
@@ -263,7 +265,7 @@ impl Scheduler {
             Ok(node) => {
                 self.cluster.nominations.withdraw(pod.uid());
                 let steps = self.volumes_on(&pod, &node);
-                self.cluster.place(pod.clone(), &node);
+                self.cluster.place(Arc::new(pod.placed()), &node);
                 if steps.is_empty() {
                     self.writes.push(self.api.bind(pod, node, trial));
                 } else {
@@ -312,14 +314,14 @@ impl Scheduler {
     /// Tells of a pod what was done for the sake of another, or of itself.
     fn tell(&self, for_whom: &PodInfo, of: &PodInfo, (kind, reason): (Type, &'static str), message: impl Into<String>) {
         if let Some(events) = self.events.get(for_whom.scheduler()) {
-            events.about(of.pod.as_ref(), kind, reason, message.into());
+            events.event(&of.reference(), kind, reason, message.into());
         }
     }
 
     fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) {
         tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
         metrics::preempted(victims.len());
-        for victim in victims.iter().filter(|victim| victim.pod.metadata.deletion_timestamp.is_none()) {
+        for victim in victims.iter().filter(|victim| !victim.is_ending) {
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
             self.tell(pod, victim, (Type::Normal, "Preempted"), text);
             let why = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler());

@@ -2,11 +2,13 @@
 //! spreading need not look at every pod for each pod that is scheduled.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 
 use crate::cluster::node::NodeInfo;
 use crate::pod::PodInfo;
+use crate::topologies::{Topologies, Topology};
 
 /// More are not kept: all are counted anew when they are asked for.
 const MAX_TALLIES: usize = 256;
@@ -14,47 +16,52 @@ const MAX_TALLIES: usize = 256;
 /// What one selector counts in one namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    by_node: HashMap<String, i64>,
-    by_value: HashMap<String, HashMap<String, i64>>,
+    /// By the number of the node.
+    by_node: Vec<i64>,
+    by_value: HashMap<String, Values>,
+}
+
+/// Pods by the value of a node label.
+#[derive(Debug)]
+struct Values {
+    topology: Arc<Topology>,
+    counts: Vec<i64>,
 }
 
 impl Tally {
-    /// Pods on the node of this name.
-    pub(crate) fn on(&self, node: &str) -> i64 {
-        self.by_node.get(node).copied().unwrap_or(0)
+    /// Pods on a node.
+    pub(crate) fn on(&self, node: &NodeInfo) -> i64 {
+        self.by_node.get(node.number).copied().unwrap_or(0)
     }
 
-    /// Pods by value of a node label, also the values that have none. None when that was not asked for.
-    pub(crate) fn by_value(&self, key: &str) -> Option<&HashMap<String, i64>> {
-        self.by_value.get(key)
+    /// Pods by the number of the value that a node label has, also of values that have none. None when that was not asked for.
+    pub(crate) fn by_value(&self, key: &str) -> Option<&[i64]> {
+        self.by_value.get(key).map(|values| values.counts.as_slice())
     }
 
     fn add(&mut self, node: &NodeInfo, number: i64) {
-        match self.by_node.get_mut(&node.name) {
-            Some(count) => *count += number,
-            None => drop(self.by_node.insert(node.name.clone(), number)),
+        if self.by_node.len() <= node.number {
+            self.by_node.resize(node.number + 1, 0);
         }
+        self.by_node[node.number] += number;
         if !node.is_present() {
             return;
         }
-        for (key, counts) in &mut self.by_value {
-            if let Some(count) = node.label(key).and_then(|value| counts.get_mut(value)) {
-                *count += number;
+        for Values { topology, counts } in self.by_value.values_mut() {
+            if let Some(value) = topology.value(node) {
+                counts[value] += number;
             }
         }
     }
 
-    fn count_values<'a>(&mut self, key: &str, nodes: impl Iterator<Item = &'a NodeInfo>) {
-        let mut counts: HashMap<String, i64> = HashMap::new();
+    fn count_values<'a>(&mut self, key: &str, topology: Arc<Topology>, nodes: impl Iterator<Item = &'a NodeInfo>) {
+        let mut counts = vec![0; topology.len()];
         for node in nodes {
-            let Some(value) = node.label(key) else { continue };
-            let number = self.on(&node.name);
-            match counts.get_mut(value) {
-                Some(count) => *count += number,
-                None => drop(counts.insert(value.to_owned(), number)),
+            if let Some(value) = topology.value(node) {
+                counts[value] += self.on(node);
             }
         }
-        self.by_value.insert(key.to_owned(), counts);
+        self.by_value.insert(key.to_owned(), Values { topology, counts });
     }
 }
 
@@ -67,7 +74,7 @@ pub(crate) struct Tallies {
 
 /// Whether `selector` counts the pod. One that is going no longer counts.
 pub(crate) fn counts(selector: &Selector, pod: &PodInfo) -> bool {
-    pod.pod.metadata.deletion_timestamp.is_none() && selector.matches(pod.labels())
+    !pod.is_ending && selector.matches(pod.labels())
 }
 
 impl Tallies {
@@ -76,7 +83,14 @@ impl Tallies {
     }
 
     /// Makes sure that the pods of `selector` are counted, also by the values of `keys`.
-    pub(crate) fn prepare(&mut self, namespace: &str, selector: &Selector, keys: &[&str], nodes: &[NodeInfo]) {
+    pub(crate) fn prepare(
+        &mut self,
+        namespace: &str,
+        selector: &Selector,
+        keys: &[&str],
+        nodes: &[NodeInfo],
+        topologies: &Topologies,
+    ) {
         if self.get(namespace, selector).is_none() {
             if self.number >= MAX_TALLIES {
                 *self = Self::default();
@@ -91,8 +105,10 @@ impl Tallies {
         }
         let Some(tally) = self.all.get_mut(namespace).and_then(|all| all.get_mut(selector)) else { return };
         for key in keys {
-            if tally.by_value(key).is_none() {
-                tally.count_values(key, nodes.iter().filter(|node| node.is_present()));
+            if tally.by_value(key).is_none()
+                && let Some(topology) = topologies.get(key)
+            {
+                tally.count_values(key, topology, nodes.iter().filter(|node| node.is_present()));
             }
         }
     }

@@ -13,6 +13,8 @@ use crate::selectors::Labels;
 #[derive(Clone, Debug)]
 pub(crate) struct NodeInfo {
     pub(crate) name: String,
+    /// Small, and no other node's as long as this one is there: what is counted by node is kept in lists.
+    pub(crate) number: usize,
     pub(crate) labels: Labels,
     /// Taints that keep pods from being scheduled here.
     pub(crate) hard_taints: Vec<Taint>,
@@ -37,9 +39,10 @@ impl NodeInfo {
         self.labels.as_ref()?.get(key).map(String::as_str)
     }
 
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, number: usize) -> Self {
         Self {
             name: name.to_owned(),
+            number,
             labels: None,
             hard_taints: Vec::new(),
             soft_taints: Vec::new(),

@@ -20,7 +20,7 @@ impl Plugin for ImageLocality {
         if nodes.len() < 2 {
             return None;
         }
-        let spec = pod.pod.spec.as_ref()?;
+        let spec = pod.spec()?;
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let images: Vec<String> = containers.filter_map(|one| one.image.as_deref()).map(normalized).collect();
         let total = cluster.len().max(1);

@@ -1,18 +1,14 @@
 //! Plugins that look at the node alone.
 
-use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 use pods::tolerations::tolerates;
 
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, Plugin, Score, Verdict, filter, scale};
 use crate::pod::PodInfo;
 
-fn spec(pod: &PodInfo) -> Option<&PodSpec> {
-    pod.pod.spec.as_ref()
-}
-
 fn tolerations(pod: &PodInfo) -> &[Toleration] {
-    spec(pod).and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
+    pod.spec().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
 }
 
 pub(super) fn tolerates_all(pod: &PodInfo, node: &NodeInfo) -> bool {
@@ -93,7 +89,7 @@ pub(super) struct NodeAffinity;
 
 /// Whether the node has what the pod's node selector and required node affinity ask for.
 pub(super) fn selects_node(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let wanted = spec(pod).and_then(|spec| spec.node_selector.as_ref()).into_iter().flatten();
+    let wanted = pod.spec().and_then(|spec| spec.node_selector.as_ref()).into_iter().flatten();
     let selected = wanted.into_iter().all(|(key, value)| node.label(key) == Some(value));
     selected && pod.node_terms.as_ref().is_none_or(|terms| terms.matches(&node.name, &node.labels))
 }

@@ -3,7 +3,7 @@
 //! A pod without constraints of its own that belongs to a service or a controller spreads over hosts and zones softly.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 
@@ -12,10 +12,10 @@ use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::{PodInfo, Policies, Spread};
 use crate::tallies::{Tally, counts};
+use crate::topologies::{HOST, Topology};
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
-const HOST: &str = "kubernetes.io/hostname";
 
 pub(super) struct PodTopologySpread;
 
@@ -77,10 +77,26 @@ fn counts_node(policies: Policies, pod: &PodInfo, node: &NodeInfo) -> bool {
 /// Pods on `node` that a constraint counts.
 fn count_on(node: &NodeInfo, namespace: &str, selector: &Selector, tally: Option<&Tally>) -> i64 {
     if let Some(tally) = tally {
-        return tally.on(&node.name);
+        return tally.on(node);
     }
-    let counted = |pod: &&std::sync::Arc<PodInfo>| pod.namespace() == namespace && counts(selector, pod);
+    let counted = |pod: &&Arc<PodInfo>| pod.namespace() == namespace && counts(selector, pod);
     i64::try_from(node.pods.iter().filter(counted).count()).unwrap_or(i64::MAX)
+}
+
+/// Pods by the value of a node label.
+struct Counts<'a> {
+    topology: Arc<Topology>,
+    /// By the number of the value; none where no node counts that has it.
+    by_value: Cow<'a, [i64]>,
+    counts: Option<Vec<bool>>,
+}
+
+impl Counts<'_> {
+    /// The values that count.
+    fn all(&self) -> impl Iterator<Item = i64> {
+        let counts = |value: usize| self.counts.as_ref().is_none_or(|counts| counts[value]);
+        self.by_value.iter().enumerate().filter(move |(value, _)| counts(*value)).map(|(_, count)| *count)
+    }
 }
 
 /// Pods by value of the label `key`, on the nodes that have all of `keys` and that `policies` count.
@@ -90,25 +106,26 @@ fn count_values<'a>(
     selector: &Selector,
     policies: Policies,
     (key, keys): (&str, &[&str]),
-) -> Cow<'a, HashMap<String, i64>> {
-    let tally = cluster.tally(pod.namespace(), selector);
+) -> Counts<'a> {
+    let (tally, topology) = (cluster.tally(pod.namespace(), selector), cluster.topology(key));
     let every_node = keys.len() < 2 && !policies.honour_taints && !(policies.honour_affinity && pod.selects_nodes());
     if let Some(counts) = tally.and_then(|tally| tally.by_value(key)).filter(|_| every_node) {
-        return Cow::Borrowed(counts);
+        return Counts { topology, by_value: Cow::Borrowed(counts), counts: None };
     }
-    let mut counts = HashMap::new();
+    let (mut by_value, mut counts) = (vec![0; topology.len()], vec![false; topology.len()]);
     let counted = |node: &&NodeInfo| keys.iter().all(|key| node.label(key).is_some()) && counts_node(policies, pod, node);
     for node in cluster.nodes().filter(counted) {
-        if let Some(value) = node.label(key) {
-            *counts.entry(value.to_owned()).or_default() += count_on(node, pod.namespace(), selector, tally);
+        if let Some(value) = topology.value(node) {
+            by_value[value] += count_on(node, pod.namespace(), selector, tally);
+            counts[value] = true;
         }
     }
-    Cow::Owned(counts)
+    Counts { topology, by_value: Cow::Owned(by_value), counts: Some(counts) }
 }
 
 struct Domain<'a> {
     constraint: &'a Spread,
-    counts: Cow<'a, HashMap<String, i64>>,
+    counts: Counts<'a>,
     least: i64,
     own: i64,
 }
@@ -123,7 +140,8 @@ impl<'a> Required<'a> {
         let domain = |constraint: &'a Spread| {
             let place = (constraint.key.as_str(), keys.as_slice());
             let counts = count_values(pod, cluster, &constraint.selector, constraint.policies, place);
-            let least = if counts.len() < constraint.min_domains { 0 } else { counts.values().copied().min().unwrap_or(0) };
+            let is_short = counts.all().count() < constraint.min_domains;
+            let least = if is_short { 0 } else { counts.all().min().unwrap_or(0) };
             let own = i64::from(constraint.selector.matches(pod.labels()));
             Domain { constraint, counts, least, own }
         };
@@ -134,11 +152,11 @@ impl<'a> Required<'a> {
 impl Filter for Required<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         for domain in &self.domains {
-            let Some(value) = node.label(&domain.constraint.key) else {
+            let Some(value) = domain.counts.topology.value(node) else {
                 reasons.push(Reason::Borrowed(NO_LABEL));
                 return Verdict::Unfit;
             };
-            let here = domain.counts.get(value).copied().unwrap_or(0);
+            let here = domain.counts.by_value[value];
             if here + domain.own - domain.least > i64::from(domain.constraint.max_skew) {
                 reasons.push(Reason::Borrowed(SKEWED));
                 return Verdict::Occupied;
@@ -159,12 +177,19 @@ struct Preferred<'a> {
     namespace: &'a str,
     soft: Vec<Soft<'a>>,
     tallies: Vec<Option<&'a Tally>>,
-    /// By constraint: pods by value, but for hosts, which are counted when asked.
-    counts: Vec<Cow<'a, HashMap<String, i64>>>,
+    /// By constraint.
+    counts: Vec<SoftCounts<'a>>,
     /// More values weigh more.
     weights: Vec<f64>,
     /// A node without all labels is the last choice. Not so with the defaults: many clusters have no zones.
     all_labels: bool,
+}
+
+/// Pods as a soft constraint counts them.
+enum SoftCounts<'a> {
+    /// On each host, when it is asked for. What is known is which nodes are hosts.
+    Hosts(Arc<Topology>),
+    Values(Counts<'a>),
 }
 
 /// The raw score of a node that lacks a label.
@@ -179,11 +204,13 @@ impl<'a> Preferred<'a> {
         let (mut counts, mut weights) = (Vec::new(), Vec::new());
         for constraint in &soft {
             let (size, count) = if constraint.key == HOST {
-                (nodes.len(), Cow::Owned(HashMap::new()))
+                (nodes.len(), SoftCounts::Hosts(cluster.topology(HOST)))
             } else {
-                let values: HashSet<&str> = nodes.iter().filter_map(|node| node.label(constraint.key)).collect();
                 let place = (constraint.key, keys.as_slice());
-                (values.len(), count_values(pod, cluster, &constraint.selector, constraint.policies, place))
+                let count = count_values(pod, cluster, &constraint.selector, constraint.policies, place);
+                let mut seen = vec![false; count.topology.len()];
+                nodes.iter().filter_map(|node| count.topology.value(node)).for_each(|value| seen[value] = true);
+                (seen.into_iter().filter(|seen| *seen).count(), SoftCounts::Values(count))
             };
             weights.push((size as f64 + 2.0).ln());
             counts.push(count);
@@ -197,16 +224,18 @@ impl Score for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
         let mut sum = 0.0;
         for (index, constraint) in self.soft.iter().enumerate() {
-            let Some(value) = node.label(constraint.key) else {
+            let count = match &self.counts[index] {
+                SoftCounts::Values(counts) => counts.topology.value(node).map(|value| counts.by_value[value]),
+                SoftCounts::Hosts(hosts) => {
+                    let count = |_| count_on(node, self.namespace, &constraint.selector, self.tallies[index]);
+                    hosts.value(node).map(count)
+                }
+            };
+            let Some(count) = count else {
                 if self.all_labels {
                     return IGNORED;
                 }
                 continue;
-            };
-            let count = if constraint.key == HOST {
-                count_on(node, self.namespace, &constraint.selector, self.tallies[index])
-            } else {
-                self.counts[index].get(value).copied().unwrap_or(0)
             };
             sum += count as f64 * self.weights[index] + f64::from(constraint.max_skew - 1);
         }

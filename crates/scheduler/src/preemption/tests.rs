@@ -92,7 +92,7 @@ fn budgets_are_kept_where_that_is_possible() {
     let none = || Value::Null;
     let mut pods = cluster(&["a", "b"], &[("kept", "a", 0, "4", none()), ("p", "b", 3, "2", none()), ("q", "b", 1, "2", none())]);
     let labels = |cluster: &mut Cluster, name: &str, node: &str, priority: i32, cpu: &str| {
-        let mut pod = asking(name, priority, cpu, &Value::Null).pod.as_ref().clone();
+        let mut pod = asking(name, priority, cpu, &Value::Null).object().unwrap().clone();
         pod.metadata.labels = Some([("app".to_owned(), "db".to_owned())].into());
         cluster.place(Arc::new(PodInfo::new(Arc::new(pod))), node);
     };
@@ -124,7 +124,7 @@ fn ports_are_freed_and_promises_kept() {
     let ports = || json!({"ports": [{"containerPort": 80, "hostPort": 80}]});
     check(&mut cluster(&["a"], &[("p", "a", 0, "1", ports())]), 5, "1", ports(), "a: p");
     let leaving = json!({"ends": "2026-01-01T00:00:00Z", "status": {"conditions": [
-        {"type": "DisruptionTarget", "status": "True", "reason": REASON}]}});
+        {"type": "DisruptionTarget", "status": "True", "reason": crate::pod::PREEMPTED}]}});
     let mut waits = cluster(&["a"], &[("p", "a", 0, "4", leaving)]);
     waits.nominations.set(asking("new", 5, "4", &Value::Null), "a");
     check(&mut waits, 5, "4", Value::Null, "not eligible due to a terminating pod on the nominated node.");
