@@ -23,7 +23,7 @@ use clap::Parser;
 
 /// A fifth of what creating an object costs was the C library's allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: runtime::memory::Allocator = runtime::memory::Allocator;
 
 /// The address by which this machine reaches others: that of its default route, else the first that is not loopback and not
 /// of the network of pods.

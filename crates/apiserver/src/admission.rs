@@ -45,7 +45,7 @@ pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, re
         Box::new(node_restriction::NodeRestriction),
         Box::new(taints::TaintNodesByCondition),
         Box::new(pod_security::PodSecurity(configuration.pod_security)),
-        Box::new(priority::Priority),
+        Box::new(priority::Priority::new()),
         Box::new(tolerations::DefaultTolerationSeconds),
         Box::new(storage_class::DefaultStorageClass),
         Box::new(storage_protection::StorageObjectInUseProtection),

@@ -13,7 +13,6 @@ use serde_json::{Map as JsonMap, Value as Json};
 
 use crate::authorization::{Decision, Question};
 use crate::lexer::RESERVED;
-use crate::semver::Version;
 
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
 pub trait Shape: fmt::Debug + Sync {
@@ -33,25 +32,12 @@ pub trait Shape: fmt::Debug + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub &'static str);
 
-const KINDS: [&str; 12] = [
-    "bool",
-    "bytes",
-    "double",
-    "int",
-    "list",
-    "map",
-    "null_type",
-    "string",
-    "uint",
-    "type",
-    "google.protobuf.Duration",
-    "google.protobuf.Timestamp",
-];
+const KINDS: [&str; 9] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
 
 impl Kind {
     /// The type that an identifier names.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        KINDS.into_iter().find(|known| *known == name).map(Self)
+        KINDS.into_iter().chain(["type"]).find(|known| *known == name).map(Self)
     }
 }
 
@@ -98,7 +84,6 @@ pub enum Value<'a> {
     Url(Url),
     Ip(IpAddr),
     Cidr(IpNet),
-    Semver(Arc<Version>),
     /// A format that texts can be checked against, by its name.
     Format(&'static str),
     /// Who may do what, so far.
@@ -164,7 +149,6 @@ impl<'a> Value<'a> {
             Self::Url(_) => "kubernetes.URL",
             Self::Ip(_) => "net.IP",
             Self::Cidr(_) => "net.CIDR",
-            Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
             Self::Question(question) => match (&question.path, &question.group, question.resource.is_empty()) {
                 (Some(_), ..) => "kubernetes.authorization.PathCheck",
@@ -189,7 +173,7 @@ impl<'a> Value<'a> {
                 use base64::Engine as _;
                 base64::engine::general_purpose::STANDARD.encode(bytes).into()
             }
-            Self::Duration(_) | Self::Time(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(_) | Self::Semver(_) => {
+            Self::Duration(_) | Self::Time(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(_) => {
                 crate::functions::show(self).into()
             }
             Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),
@@ -237,7 +221,6 @@ impl<'a> Value<'a> {
             (Self::Url(a), Self::Url(b)) => a == b,
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a), Self::Cidr(b)) => a == b,
-            (Self::Semver(a), Self::Semver(b)) => a.cmp(b) == Ordering::Equal,
             (Self::Format(a), Self::Format(b)) => a == b,
             (Self::Question(a), Self::Question(b)) => a == b,
             (Self::Decision(a), Self::Decision(b)) => a == b,

@@ -1,8 +1,12 @@
 //! Memory of the program itself.
 
+mod allocator;
+
 use std::cell::Cell;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use allocator::Allocator;
 
 /// Lets go of the pages of this program's code. Those that run on come back at once, from the kernel's cache and without the disk;
 /// those that only the start needed do not. Half of what an idle server holds is code.

@@ -1,4 +1,4 @@
-//! What is made of the objects of a kind, once for each change: compiled webhooks and policies.
+//! What is made of the objects of a kind, once for each change: compiled webhooks and policies, numbers of priorities.
 //!
 //! It is looked at when a request comes, by the revision of the cache: what a client has written is in force when it has its answer,
 //! and a cluster without any such object pays one look at a number.
@@ -24,8 +24,9 @@ pub(super) struct Item<T> {
 
 type Make<T> = Box<dyn Fn(&str, &Value) -> T + Send + Sync>;
 
-/// What is made of all objects of a kind of admission registrations, in the order of their names.
+/// What is made of all objects of a kind, in the order of their names.
 pub(super) struct Current<T> {
+    group: &'static str,
     plural: &'static str,
     make: Make<T>,
     served: OnceLock<Option<Arc<Served>>>,
@@ -40,15 +41,24 @@ struct Made<T> {
 }
 
 impl<T> Current<T> {
-    /// By this function, which is given the name of an object and the object.
+    /// Of a kind of admission registrations, by this function, which is given the name of an object and the object.
     pub(super) fn new(plural: &'static str, make: impl Fn(&str, &Value) -> T + Send + Sync + 'static) -> Self {
+        Self::of(GROUP, plural, make)
+    }
+
+    /// The same of a kind of another group.
+    pub(super) fn of(
+        group: &'static str,
+        plural: &'static str,
+        make: impl Fn(&str, &Value) -> T + Send + Sync + 'static,
+    ) -> Self {
         let make = Box::new(make);
-        Self { plural, make, served: OnceLock::new(), made: ArcSwapOption::empty(), making: Mutex::new(()) }
+        Self { group, plural, make, served: OnceLock::new(), made: ArcSwapOption::empty(), making: Mutex::new(()) }
     }
 
     /// All, as the registry has them now.
     pub(super) fn get(&self, registry: &Registry) -> Arc<[Item<T>]> {
-        let served = self.served.get_or_init(|| registry.resource(GROUP, "v1", self.plural));
+        let served = self.served.get_or_init(|| registry.resource(self.group, "v1", self.plural));
         let Some(served) = served else { return Arc::new([]) };
         let is_current = |made: &Made<T>| made.revision == registry.seen(served);
         if let Some(made) = self.made.load().as_ref().filter(|made| is_current(made)) {

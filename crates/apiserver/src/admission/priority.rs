@@ -5,13 +5,34 @@ use async_trait::async_trait;
 use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
-use super::{creates_pod, find, forbidden, is, list, text};
+use super::current::{Current, Item};
+use super::{creates_pod, forbidden, is, text};
 
 const GROUP: &str = "scheduling.k8s.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const NODE_CRITICAL: i64 = 2_000_001_000;
 
-pub(super) struct Priority;
+pub(super) struct Priority {
+    classes: Current<Class>,
+}
+
+/// What a PriorityClass says.
+struct Class {
+    value: i64,
+    policy: String,
+    is_default: bool,
+}
+
+impl Priority {
+    pub(super) fn new() -> Self {
+        let make = |_: &str, class: &Value| Class {
+            value: class["value"].as_i64().unwrap_or(0),
+            policy: text(class, "/preemptionPolicy").to_owned(),
+            is_default: class["globalDefault"] == true,
+        };
+        Self { classes: Current::of(GROUP, "priorityclasses", make) }
+    }
+}
 
 #[async_trait]
 impl Admission for Priority {
@@ -37,16 +58,18 @@ impl Admission for Priority {
         if name.is_empty() && meta::annotation(pod, MIRROR).is_some() && pod.pointer("/spec/priority").is_none() {
             name = "system-node-critical".into();
         }
+        let classes = self.classes.get(a.registry);
         let class = match name.as_str() {
-            "" => default_class(a).await,
+            "" => default_class(&classes),
             name => Some(
-                find(a, GROUP, "priorityclasses", "", name)
-                    .await
+                classes
+                    .iter()
+                    .find(|class| class.name == name)
                     .ok_or_else(|| forbidden(a, format!("no PriorityClass with name {name} was found")))?,
             ),
         };
-        let number = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
-        let policy = class.as_ref().map_or("", |class| text(class, "/preemptionPolicy")).to_owned();
+        let number = class.map_or(0, |class| class.value.value);
+        let policy = class.map_or("", |class| class.value.policy.as_str());
         if let Some(given) = pod.pointer("/spec/priority").and_then(Value::as_i64).filter(|given| *given != number) {
             return Err(forbidden(
                 a,
@@ -56,8 +79,8 @@ impl Admission for Priority {
             ));
         }
         let Some(spec) = a.object_mut().and_then(|pod| pod.get_mut("spec")) else { return Ok(()) };
-        if let Some(class) = &class {
-            spec["priorityClassName"] = meta::name(class).into();
+        if let Some(class) = class {
+            spec["priorityClassName"] = class.name.as_str().into();
         }
         spec["priority"] = number.into();
         if spec.get("preemptionPolicy").is_none_or(Value::is_null) {
@@ -76,9 +99,8 @@ impl Admission for Priority {
         if class["globalDefault"] != true {
             return Ok(());
         }
-        match default_class(a).await {
-            Some(other) if meta::name(&other) != name => {
-                let other = meta::name(&other);
+        match default_class(&self.classes.get(a.registry)).map(|class| class.name.as_str()) {
+            Some(other) if other != name => {
                 Err(forbidden(a, format!("PriorityClass {other} is already marked as default. Only one default can exist")))
             }
             _ => Ok(()),
@@ -87,9 +109,8 @@ impl Admission for Priority {
 }
 
 /// The global default; the lowest, should there be several.
-async fn default_class(a: &Request<'_>) -> Option<Value> {
-    let all = list(a, GROUP, "priorityclasses").await;
-    all.into_iter().filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
+fn default_class(classes: &[Item<Class>]) -> Option<&Item<Class>> {
+    classes.iter().filter(|class| class.value.is_default).min_by_key(|class| class.value.value)
 }
 
 /// An update that leaves the priority out keeps it.

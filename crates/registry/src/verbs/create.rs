@@ -81,49 +81,41 @@ impl Registry {
         rest.managed = rest.managed.as_deref().and_then(noted).map(Into::into);
     }
 
-    /// Names, prepares, validates and commits a new object; a generated name that is taken is generated again. What is prepared may
-    /// repeat the name (labels of a Job's pods do), so it is prepared again too.
-    async fn insert(&self, target: Target<'_>, mut unnamed: Value) -> Result<Arc<Entry>, Status> {
-        let base = meta::generate_name(&unnamed).to_owned();
-        let generated = meta::name(&unnamed).is_empty() && !base.is_empty();
-        for attempt in 1.. {
-            let mut object = if generated { unnamed.clone() } else { std::mem::take(&mut unnamed) };
-            if generated {
-                meta::set_name(&mut object, names::generate(&base));
-            }
-            let name = meta::name(&object).to_owned();
-            let target = Target { name: &name, ..target };
-            if generated {
-                // The namespace label repeats the name; other defaults do not depend on it and are in place.
-                target.res.strategy.apply_defaults(&mut object);
-            }
-            prepare(target.res, &mut object);
-            target.res.strategy.record(&mut object, None, &requester(target.cx, &time::now()));
-            if attempt == 1 {
-                target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
-            }
-            let (admitted, holds) = self.admit(target, Operation::Create, Some(object), None).await?;
-            object = admitted.unwrap_or_default();
-            // What is there is told also when nothing can be written, so that who makes sure of an object works on a full disk.
-            let is_there = target.res.storage.cache.get(&object_path(target.namespace, &name)).is_some();
-            let result = match is_there {
-                true => Err(Unwritten::Store(store::Error::Conflict(None))),
-                false => self.put(target, &object, None, Expect::Absent).await,
+    /// Names, prepares, validates and commits a new object; a generated name that is taken is generated again.
+    async fn insert(&self, target: Target<'_>, mut object: Value) -> Result<Arc<Entry>, Status> {
+        let base = meta::generate_name(&object).to_owned();
+        let generated = meta::name(&object).is_empty() && !base.is_empty();
+        let is_there = |name: &str| target.res.storage.cache.get(&object_path(target.namespace, name)).is_some();
+        if generated {
+            let mut names = (0..NAME_ATTEMPTS).map(|_| names::generate(&base));
+            let Some(name) = names.find(|name| !is_there(name)) else {
+                return Err(Status::generate_name_conflict(&target.res.group_resource, &names::generate(&base), 1));
             };
-            drop(holds);
-            match result {
-                Ok(entry) => return Ok(entry),
-                Err(Unwritten::Store(store::Error::Conflict(_))) if generated && attempt < NAME_ATTEMPTS => {}
-                Err(Unwritten::Store(store::Error::Conflict(_))) if generated => {
-                    return Err(Status::generate_name_conflict(&target.res.group_resource, &name, 1));
-                }
-                Err(Unwritten::Store(store::Error::Conflict(_))) => {
-                    return Err(Status::already_exists(&target.res.group_resource, &name));
-                }
-                Err(error) => return Err(error.into()),
-            }
+            meta::set_name(&mut object, name);
+            // The namespace label repeats the name; other defaults do not depend on it and are in place.
+            target.res.strategy.apply_defaults(&mut object);
         }
-        Err(Status::internal("no name was generated"))
+        let name = meta::name(&object).to_owned();
+        let target = Target { name: &name, ..target };
+        prepare(target.res, &mut object);
+        target.res.strategy.record(&mut object, None, &requester(target.cx, &time::now()));
+        target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
+        let (admitted, holds) = self.admit(target, Operation::Create, Some(object), None).await?;
+        object = admitted.unwrap_or_default();
+        // What is there is told also when nothing can be written, so that who makes sure of an object works on a full disk.
+        let result = match is_there(&name) {
+            true => Err(Unwritten::Store(store::Error::Conflict(None))),
+            false => self.put(target, &object, None, Expect::Absent).await,
+        };
+        drop(holds);
+        match result {
+            // The name was free a moment ago: who asks again gets another.
+            Err(Unwritten::Store(store::Error::Conflict(_))) if generated => {
+                Err(Status::generate_name_conflict(&target.res.group_resource, &name, 1))
+            }
+            Err(Unwritten::Store(store::Error::Conflict(_))) => Err(Status::already_exists(&target.res.group_resource, &name)),
+            other => Ok(other?),
+        }
     }
 }
 
