@@ -97,16 +97,16 @@ fn a_throw_away_cluster_leaves_nothing() {
     assert_eq!(dev(&["stop"]).code, Some(0));
 }
 
-/// Nodes, pods and services have addresses of IPv6 and no others; pods of one node find those of another by name.
-#[test]
-fn a_throw_away_cluster_of_ipv6() {
+/// A cluster of three nodes of this family, with the pods of one node finding those of another by name; the addresses of pods, nodes and
+/// services.
+fn of_family(family: &str, check: impl Fn(&dyn Fn(&str) -> String)) -> [String; 3] {
     let c = Cluster::prepare(KNARR);
     let dir = c.scratch().join("dev");
     let dev = |arguments: &[&str]| {
         let mut command = c.machine().command(Path::new(KNARR));
         Outcome::of(command.arg("dev").arg("--data-dir").arg(&dir).args(arguments))
     };
-    let started = dev(&["--nodes", "3", "--ip-family", "ipv6", "--forward", "5000", "--detach"]);
+    let started = dev(&["--nodes", "3", "--ip-family", family, "--forward", "5000", "--detach"]);
     assert_eq!(started.code, Some(0), "{started:?}");
     let kubeconfig = dir.join("kubeconfig");
     let k = |line: &str| {
@@ -120,12 +120,58 @@ fn a_throw_away_cluster_of_ipv6() {
     k(&format!("apply -f {}", manifest.display()));
     k("wait --for=jsonpath={.status.phase}=Succeeded pod/here --timeout=60s");
     assert!(k("logs here").ends_with("found\n"));
-    let pods = k("get pods -o jsonpath={.items[*].status.podIPs[*].ip}");
-    let nodes = k("get nodes -o jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}");
-    let services = k("get services -o jsonpath={.items[*].spec.clusterIPs[*]}");
-    for (addresses, count, prefix) in [(&pods, 2, "fd42:"), (&nodes, 3, "fd30:"), (&services, 2, "fd43:")] {
-        let all: Vec<&str> = addresses.split_whitespace().collect();
-        assert!(all.len() == count && all.iter().all(|address| address.starts_with(prefix)), "{addresses}");
-    }
+    check(&k);
+    let addresses = [
+        k("get pods -o jsonpath={.items[*].status.podIPs[*].ip}"),
+        k("get nodes -o jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}"),
+        k("get services -o jsonpath={.items[*].spec.clusterIPs[*]}"),
+    ];
     assert_eq!(dev(&["stop"]).code, Some(0));
+    addresses
+}
+
+/// Of these addresses so many begin so.
+fn begin(addresses: &str, prefix: &str, count: usize) {
+    assert_eq!(addresses.split_whitespace().filter(|one| one.starts_with(prefix)).count(), count, "{prefix} of {addresses}");
+}
+
+/// Nodes, pods and services have addresses of IPv6 and no others; pods of one node find those of another by name.
+#[test]
+fn a_throw_away_cluster_of_ipv6() {
+    let all = of_family("ipv6", |_| {});
+    for (addresses, count, prefix) in all.iter().zip([(2, "fd42:"), (3, "fd30:"), (2, "fd43:")]).map(|(all, (n, p))| (all, n, p))
+    {
+        assert_eq!(addresses.split_whitespace().count(), count, "{addresses}");
+        begin(addresses, prefix, count);
+    }
+}
+
+/// Nodes and pods have addresses of both families, services those that they ask for; by each of them a pod of another node is reached.
+#[test]
+fn a_throw_away_cluster_of_both_families() {
+    let [pods, nodes, services] = of_family("dual", |k| {
+        k("patch service there -p {\"spec\":{\"ipFamilyPolicy\":\"RequireDualStack\"}}");
+        let addresses = k("get service there -o jsonpath={.spec.clusterIPs[*]}");
+        let addresses: Vec<&str> = addresses.split_whitespace().collect();
+        assert_eq!(addresses.len(), 2);
+        for address in addresses {
+            let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            // The pod is on n2, and this one asks from n3.
+            let url = format!("http://{host}:8080/");
+            let name = if address.contains(':') { "six" } else { "four" };
+            let overrides = "{\"spec\":{\"nodeName\":\"n3\"}}";
+            k(&format!(
+                "run {name} --image=127.0.0.1:5000/busybox:1.36 --restart=Never --overrides={overrides} -- timeout 30 wget -q -O - {url}"
+            ));
+            k(&format!("wait --for=jsonpath={{.status.phase}}=Succeeded pod/{name} --timeout=60s"));
+            assert_eq!(k(&format!("logs {name}")), "found\n");
+            k(&format!("delete pod {name}"));
+        }
+    });
+    for (addresses, prefix, count) in
+        [(&pods, "10.42.", 2), (&pods, "fd42:", 2), (&nodes, "fd30:", 3), (&services, "10.43.", 2), (&services, "fd43:", 1)]
+    {
+        begin(addresses, prefix, count);
+    }
+    assert_eq!(nodes.split_whitespace().count(), 6, "{nodes}");
 }
