@@ -17,7 +17,7 @@ type Part = (&'static str, fn(&[String]) -> Result<()>);
 pub const PARTS: [&str; 4] = ["services", "dns", "traffic", "ingress"];
 
 /// What a process of this program may be asked to be.
-const ROLES: [Part; 7] = [
+const ROLES: [Part; 8] = [
     ("services", |_| services::measure()),
     ("dns", |_| names::measure()),
     ("traffic", |_| traffic::measure()),
@@ -25,6 +25,7 @@ const ROLES: [Part; 7] = [
     ("proxied", services::proxied),
     ("answering", names::answering),
     ("echo", names::echo),
+    ("ingressing", web::ingressing),
 ];
 
 /// A row of the table.

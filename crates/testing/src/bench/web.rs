@@ -20,7 +20,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use serde_json::{Value, json};
 
 use super::CLIENTS;
-use super::alone::{at_percent, has, row};
+use super::alone::{Serving, at_percent, has, row};
 use super::load::{Ask, Until, run};
 use super::usage::{self, cpu_of};
 use crate::api::Endpoint;
@@ -34,51 +34,40 @@ const PORTS: [u16; 3] = [8081, 8082, 8083];
 /// The host of all requests, see [`Ask`].
 const HOST: &str = "knarr";
 
-/// Measures in this process, beside nginx's.
+/// Measures ingress in a process of its own beside nginx in one of its own, both before the same nginx.
 pub fn measure() -> Result<()> {
-    // One thread for ingress, one for the load: nginx gets as much.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let directory = tempfile::tempdir()?;
-    let nginx = has("nginx").then(|| Nginx::start(directory.path())).transpose()?;
-    runtime.block_on(async {
-        match &nginx {
-            Some(nginx) => compare(nginx).await?,
-            None => row("ingress beside nginx", "", "no nginx"),
-        }
-        routes().await
-    })
+    let directories = [tempfile::tempdir()?, tempfile::tempdir()?];
+    if has("nginx") {
+        let backend = Nginx::start(directories[0].path(), &serving(), PORTS[0])?;
+        let proxy = Nginx::start(directories[1].path(), &proxying(directories[1].path()), PORTS[2])?;
+        let ours = Serving::start("ingressing", &[PORTS[0].to_string()])?;
+        runtime.block_on(compare(&proxy, &ours))?;
+        drop(backend);
+    } else {
+        row("ingress beside nginx", "", "no nginx");
+    }
+    runtime.block_on(routes())
 }
 
-/// Requests a second through both.
-async fn compare(nginx: &Nginx) -> Result<()> {
-    let (tasks, _failures) = Tasks::root();
-    let fake = Fake::default();
-    fill(&fake, 1, local(PORTS[0]))?;
-    let (http, https) = start(&fake, &tasks).await?;
-    let own = std::process::id().cast_signed();
-    for (what, ours, theirs) in [
-        ("keep-alive", Endpoint::plain(http), Endpoint::plain(local(PORTS[1]))),
-        ("keep-alive over TLS", Endpoint::of_anybody(https)?, Endpoint::of_anybody(local(PORTS[2]))?),
+/// Requests a second through both, and what each takes for one.
+async fn compare(nginx: &Nginx, ours: &Serving) -> Result<()> {
+    let (http, https) = ours.line.split_once(' ').context("two addresses")?;
+    for (what, ours_at, theirs_at) in [
+        ("keep-alive", Endpoint::plain(http.parse()?), Endpoint::plain(local(PORTS[1]))),
+        ("keep-alive over TLS", Endpoint::of_anybody(https.parse()?)?, Endpoint::of_anybody(local(PORTS[2]))?),
     ] {
-        // What the load itself costs this process is the same in both runs, and is known from nginx's.
-        let cpu = || cpu_of(own);
-        let (before, theirs_before) = (cpu(), nginx.cpu());
-        let mut their = run(&theirs, CLIENTS, Until::Time(TIME), |_| Ask::get("/page")).await?;
-        let load = cpu() - before;
-        let proxying = nginx.cpu() - theirs_before;
-        let before = cpu();
-        let mut our = run(&ours, CLIENTS, Until::Time(TIME), |_| Ask::get("/page")).await?;
-        let both = cpu() - before;
-        let ratio = our.rate() / their.rate();
+        let before = nginx.cpu();
+        let mut their = run(&theirs_at, CLIENTS, Until::Time(TIME), |_| Ask::get("/page")).await?;
+        let their_cpu = nginx.cpu() - before;
+        let before = cpu_of(ours.pid());
+        let mut our = run(&ours_at, CLIENTS, Until::Time(TIME), |_| Ask::get("/page")).await?;
+        let our_cpu = cpu_of(ours.pid()) - before;
         row(&format!("ingress, requests a second, {what} (nginx {:.0})", their.rate()), "as nginx", format!("{:.0}", our.rate()));
-        row("... as a multiple of nginx's", "1", format!("{ratio:.2} x"));
-        let each = (both.as_secs_f64() / our.operations as f64 - load.as_secs_f64() / their.operations as f64) * 1e6;
-        let their_each = proxying.as_secs_f64() / their.operations as f64 * 1e6;
-        row(
-            &format!("... CPU time of a request (nginx, with the back end {their_each:.0} us)"),
-            "as nginx",
-            format!("{each:.0} us"),
-        );
+        row("... as a multiple of nginx's", "1", format!("{:.2} x", our.rate() / their.rate()));
+        let each = our_cpu.as_secs_f64() / our.operations as f64 * 1e6;
+        let their_each = their_cpu.as_secs_f64() / their.operations as f64 * 1e6;
+        row(&format!("... CPU time of a request (nginx {their_each:.1} us)"), "as nginx", format!("{each:.1} us"));
         let (p99, theirs) = (our.at_percent(99), their.at_percent(99));
         row(
             &format!("... p99 (nginx {:.1} ms)", theirs.as_secs_f64() * 1e3),
@@ -86,9 +75,22 @@ async fn compare(nginx: &Nginx) -> Result<()> {
             format!("{:.1} ms", p99.as_secs_f64() * 1e3),
         );
     }
-    row("... memory of nginx's processes and of this one", "", nginx.memory(own));
-    tasks.drain(Duration::from_secs(1)).await;
+    row("... memory of nginx's processes and of ingress's", "", nginx.memory(ours.pid()));
     Ok(())
+}
+
+/// Ingress before the back end at this port of this machine, until the process is killed.
+pub fn ingressing(arguments: &[String]) -> Result<()> {
+    let port = arguments.first().context("a port")?.parse()?;
+    // As many threads as nginx has processes.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
+        let (tasks, _failures) = Tasks::root();
+        let fake = Fake::default();
+        fill(&fake, 1, local(port))?;
+        let (http, https) = start(&fake, &tasks).await?;
+        println!("{http} {https}");
+        std::future::pending().await
+    })
 }
 
 /// How long a changed route among many takes to hold.
@@ -181,26 +183,27 @@ fn object<K: serde::de::DeserializeOwned>(value: &Value) -> Result<K> {
     Ok(serde_json::from_value(value.clone())?)
 }
 
-/// nginx, as a back end and as a proxy before it.
+/// nginx, as a back end or as a proxy.
 struct Nginx {
     child: Child,
 }
 
 impl Nginx {
-    fn start(directory: &Path) -> Result<Self> {
+    /// Starts it with servers that listen at a port, among others.
+    fn start(directory: &Path, servers: &str, port: u16) -> Result<Self> {
         let authority = Arc::new(Authority::in_memory("bench")?);
         let identity = authority.issue(&Certificate::Server { name: HOST.into(), sans: vec![HOST.into()] })?;
         fs::write(directory.join("page"), "x".repeat(1024))?;
         fs::write(directory.join("tls.crt"), identity.certificate)?;
         fs::write(directory.join("tls.key"), identity.key)?;
         let path = directory.join("nginx.conf");
-        fs::write(&path, configuration(directory))?;
+        fs::write(&path, configuration(directory, servers))?;
         let mut command = Command::new("nginx");
         command.arg("-c").arg(&path).arg("-p").arg(directory).arg("-g").arg("daemon off;");
         let child = command.stdin(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
         let nginx = Self { child };
         let start = Instant::now();
-        while std::net::TcpStream::connect(local(PORTS[2])).is_err() {
+        while std::net::TcpStream::connect(local(port)).is_err() {
             ensure!(start.elapsed() < PATIENCE, "nginx does not listen");
             std::thread::yield_now();
         }
@@ -235,19 +238,31 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(directory: &Path) -> String {
+/// A back end that serves its directory.
+fn serving() -> String {
+    format!("server {{ listen 127.0.0.1:{}; }}", PORTS[0])
+}
+
+/// A proxy before it, over HTTP and over TLS.
+fn proxying(directory: &Path) -> String {
     let directory = directory.display();
     let [back, http, https] = PORTS;
     let proxy = "location / { proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; }";
     format!(
+        "upstream back {{ server 127.0.0.1:{back}; keepalive 128; keepalive_requests 10000000; }}\n\
+         server {{ listen 127.0.0.1:{http}; {proxy} }}\n\
+         server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {directory}/tls.crt; ssl_certificate_key {directory}/tls.key; {proxy} }}"
+    )
+}
+
+fn configuration(directory: &Path, servers: &str) -> String {
+    let directory = directory.display();
+    format!(
         "worker_processes 2; pid {directory}/pid; error_log {directory}/error.log; user root;\n\
          events {{ worker_connections 4096; }}\n\
-         http {{ access_log off; keepalive_requests 10000000; default_type text/plain;\n\
+         http {{ access_log off; keepalive_requests 10000000; default_type text/plain; root {directory};\n\
          client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;\n\
          uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;\n\
-         upstream back {{ server 127.0.0.1:{back}; keepalive 128; keepalive_requests 10000000; }}\n\
-         server {{ listen 127.0.0.1:{back}; root {directory}; }}\n\
-         server {{ listen 127.0.0.1:{http}; {proxy} }}\n\
-         server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {directory}/tls.crt; ssl_certificate_key {directory}/tls.key; {proxy} }} }}\n"
+         {servers} }}\n"
     )
 }

@@ -12,6 +12,10 @@ use testing::bench::load::{Ask, Until, run};
 use testing::bench::{CLIENTS, MAPS, PODS, config_map, hollow, pods, ratios, scale, usage, yardstick};
 use testing::{Api, Cluster};
 
+/// The program's own: what is measured alone is measured as it is there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LOAD: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(20);
 /// How long after a load memory is looked at: longer than changes are kept for watchers.
