@@ -20,8 +20,7 @@ use crate::upstream::Endpoint;
 
 /// How long requests may go on when the process ends.
 const DRAIN: Duration = Duration::from_secs(3);
-/// Headers of an answer.
-const MAX_HEADERS: usize = 256;
+/// Bytes of the headers of an answer over HTTP/2.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
 
 /// Why no connection could be had.
@@ -84,14 +83,15 @@ impl Connector {
             if let Some(sender) = shared.as_ref().filter(|sender| !fresh && !sender.is_closed()) {
                 return Ok(lease(Sender::Http2(sender.clone()), true));
             }
-            let Sender::Http2(sender) = self.connect(endpoint, limit).await? else { return Err(Error::Timeout) };
+            let Sender::Http2(sender) = Box::pin(self.connect(endpoint, limit)).await? else { return Err(Error::Timeout) };
             *shared = Some(sender.clone());
             return Ok(lease(Sender::Http2(sender), false));
         }
         if !fresh && let Some(sender) = endpoint.pool.take().await {
             return Ok(lease(Sender::Http1(sender), true));
         }
-        Ok(lease(self.connect(endpoint, limit).await?, false))
+        // Boxed, for it is large and seldom needed: a request's future is moved several times.
+        Ok(lease(Box::pin(self.connect(endpoint, limit)).await?, false))
     }
 
     async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> Result<Sender, Error> {
@@ -129,7 +129,7 @@ impl Connector {
             self.drive(connection);
             return Ok(Sender::Http2(sender));
         }
-        let (sender, connection) = http1::Builder::new().max_headers(MAX_HEADERS).handshake(io).await?;
+        let (sender, connection) = http1::handshake(io).await?;
         self.drive(connection.with_upgrades());
         Ok(Sender::Http1(sender))
     }

@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod backend_tls;
+pub mod frontend;
 pub mod grpc;
 pub mod rules;
 pub mod status;
@@ -22,6 +23,7 @@ use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::upstream::{Place, UpstreamKey};
 use attach::attach;
 use backend_tls::{Ancestors, Policies};
+use frontend::{Asking, Askings, Clients, askings};
 use rules::{Actions, Matched, backend};
 use status::{Kind, condition, generation};
 use types::{BackendTlsPolicy, GROUP, Gateway, GatewayClass, HttpRoute, Listener, ObjectRef, ReferenceGrant, RouteKind, Rule};
@@ -72,6 +74,8 @@ pub struct Plan {
     pub rules: Vec<Planned>,
     /// Hosts of HTTPS listeners, and the Secret with the certificate of each.
     pub tls: Vec<(String, Key)>,
+    /// Hosts whose clients are asked for certificates.
+    pub asks: BTreeSet<String>,
     /// The Secrets that listeners refer to and may.
     pub secrets: BTreeSet<Key>,
     /// The ConfigMaps that are referred to and may.
@@ -127,6 +131,8 @@ pub struct Planned {
     pub actions: Arc<Actions>,
     /// Who answers, by weight; none is an answer with status 500.
     pub backends: Vec<(u32, Option<UpstreamKey>)>,
+    /// What clients have to show.
+    pub clients: Option<Arc<Clients>>,
 }
 
 /// The kinds of routes that are served.
@@ -156,16 +162,17 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     };
     let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
+    let askings = askings(objects, around, &gateways, &mut plan.config_maps);
     let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
     let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));
     let grpc = objects.grpc.iter().map(|(key, route)| (Kind::GrpcRoute, key, route));
     let tls = objects.tls.iter().map(|(key, route)| (Kind::TlsRoute, key, route));
     for (kind, key, route) in http.chain(grpc).chain(tls) {
-        let planner = Planner { objects, around, policies: &policies, kind, key, route };
+        let planner = Planner { objects, around, policies: &policies, askings: &askings, kind, key, route };
         let mut parents = Vec::new();
         for parent in &route.spec.parent_refs {
             let Some((gateway_key, gateway)) = parent_gateway(&gateways, parent, route.namespace()) else { continue };
-            let (listeners, status) = planner.parent(gateway, parent, &mut plan);
+            let (listeners, status) = planner.parent((gateway_key, gateway), parent, &mut plan);
             if !listeners.is_empty() {
                 planner.note(gateway_key, &mut ancestors);
             }
@@ -184,8 +191,8 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     }
     plan.statuses.extend(policies.statuses(&ancestors));
     for (key, gateway) in gateways {
-        let status =
-            gateway_status(objects, around, gateway, &|place| attached.get(&(key, place)).copied().unwrap_or(0), &mut plan);
+        let of_place = |place| (attached.get(&(key, place)).copied().unwrap_or(0), askings.get(&(key, place)));
+        let status = gateway_status(objects, around, gateway, &of_place, &mut plan);
         plan.statuses.push((Kind::Gateway, key.clone(), status));
     }
     plan
@@ -207,6 +214,7 @@ struct Planner<'a> {
     objects: &'a Objects,
     around: &'a Around<'a>,
     policies: &'a Policies<'a>,
+    askings: &'a Askings<'a>,
     kind: Kind,
     key: &'a Key,
     route: &'a HttpRoute,
@@ -214,7 +222,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// Attaches the route to a parent. The listeners that take it, and the parent's status.
-    fn parent(&self, gateway: &Gateway, parent: &ObjectRef, plan: &mut Plan) -> (Vec<usize>, Value) {
+    fn parent(&self, (key, gateway): (&Key, &Gateway), parent: &ObjectRef, plan: &mut Plan) -> (Vec<usize>, Value) {
         let seen = generation(&self.route.metadata);
         let listeners = &gateway.spec.listeners;
         let attached = attach(listeners, gateway.namespace(), (self.kind.name(), self.route), parent, self.around.labels);
@@ -232,8 +240,11 @@ impl Planner<'_> {
             for (place, hosts) in attached {
                 places.push(place);
                 let Some(door) = serves(&listeners[place], self.around) else { continue };
+                let clients = self.askings.get(&(key, place)).map(|asking| asking.clients.clone());
                 for host in hosts {
-                    plan.rules.extend(rules.iter().map(|rule| Planned { door, host: host.clone(), ..rule.clone() }));
+                    let (host, clients) = (host.as_str(), &clients);
+                    let here = |rule: &Planned| Planned { door, host: host.to_owned(), clients: clients.clone(), ..rule.clone() };
+                    plan.rules.extend(rules.iter().map(here));
                 }
             }
         }
@@ -272,7 +283,7 @@ impl Planner<'_> {
             for matched in rules::matches(rule, created, self.key, place)? {
                 let (actions, backends) = (actions.clone(), backends.clone());
                 let (door, host, kind, route) = (Door::Http, String::new(), self.kind, self.key.clone());
-                planned.push(Planned { door, host, kind, route, matched, actions, backends });
+                planned.push(Planned { door, host, kind, route, matched, actions, backends, clients: None });
             }
         }
         Ok(planned)
@@ -328,11 +339,11 @@ fn serves(listener: &Listener, around: &Around<'_>) -> Option<Door> {
     (listener.port == port).then_some(door)
 }
 
-fn gateway_status(
+fn gateway_status<'a>(
     objects: &Objects,
     around: &Around<'_>,
     gateway: &Gateway,
-    attached: &dyn Fn(usize) -> usize,
+    of_place: &dyn Fn(usize) -> (usize, Option<&'a Asking>),
     plan: &mut Plan,
 ) -> Value {
     let seen = generation(&gateway.metadata);
@@ -346,7 +357,12 @@ fn gateway_status(
     for (place, listener) in gateway.spec.listeners.iter().enumerate() {
         let certificates = certificates(objects, around, gateway, listener, &mut plan.secrets);
         plan.orders.extend(issuer.iter().flat_map(|issuer| orders(gateway, listener, issuer)));
-        let accepted = acceptance(gateway, place, around);
+        let (attached, asking) = of_place(place);
+        let (asked, trusted) = asking.map_or((Ok(()), Ok(())), |asking| (asking.resolved.clone(), asking.accepted.clone()));
+        let accepted = acceptance(gateway, place, around).and(trusted);
+        if asking.is_some() {
+            plan.asks.insert(listener.hostname.clone().unwrap_or_default());
+        }
         let good = accepted.is_ok() && certificates.is_ok();
         programmed += usize::from(good);
         if let (Ok(secrets), Ok(())) = (&certificates, &accepted) {
@@ -358,7 +374,7 @@ fn gateway_status(
         };
         let is_taken = |kind: &RouteKind| routes(listener).any(|route| is_route(kind, route.name()));
         let wrong_kinds = !listener.allowed_routes.kinds.iter().all(is_taken);
-        let resolved = match (certificates.map(drop), wrong_kinds) {
+        let resolved = match (certificates.map(drop).and(asked), wrong_kinds) {
             (Ok(()), true) => {
                 Err(("InvalidRouteKinds", "HTTPRoutes and GRPCRoutes are served, and TLSRoutes by listeners for TLS".to_owned()))
             }
@@ -371,7 +387,7 @@ fn gateway_status(
         let ready = if good { Ok(()) } else { Err(("Invalid", "the listener is not served".to_owned())) };
         listeners.push(json!({
             "name": listener.name,
-            "attachedRoutes": attached(place),
+            "attachedRoutes": attached,
             "supportedKinds": supported,
             "conditions": [told(&accepted, "Accepted", "Accepted"), told(&resolved, "ResolvedRefs", "ResolvedRefs"), told(&ready, "Programmed", "Programmed")],
         }));

@@ -16,7 +16,7 @@ use crate::annotations::Problem;
 use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
-use crate::gateway::{self, Door, Planned};
+use crate::gateway::{self, Door, Plan, Planned};
 use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
 use crate::issuer::{Issuers, is_provable};
@@ -54,6 +54,7 @@ struct Gateways {
     tls: Vec<(String, Key)>,
     secrets: BTreeSet<Key>,
     orders: Vec<gateway::Order>,
+    asks: Arc<BTreeSet<String>>,
     live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
     routes: Arc<GatewayRoutes>,
     dirty: bool,
@@ -177,16 +178,11 @@ impl Model {
     }
 
     /// Takes what HTTPRoutes say instead of what they said.
-    pub fn set_gateway(
-        &mut self,
-        rules: &[Planned],
-        tls: Vec<(String, Key)>,
-        secrets: BTreeSet<Key>,
-        orders: Vec<gateway::Order>,
-    ) {
+    pub fn set_gateway(&mut self, plan: Plan) {
+        let Plan { rules, tls, secrets, orders, asks, .. } = plan;
         let mut hosts: [HashMap<String, Vec<GatewayRule>>; 3] = Default::default();
         let mut live = HashMap::new();
-        for planned in rules {
+        for planned in &rules {
             let route = (planned.kind, planned.route.clone());
             let of_route = self.gateway.live.get(&route).cloned().unwrap_or_else(|| {
                 let name = format!("{}/{}", planned.kind.name().to_lowercase(), planned.route.name);
@@ -204,7 +200,8 @@ impl Model {
                 old.counts.forget();
             }
         }
-        self.gateway = Gateways { tls, secrets, orders, live, routes: Arc::new(GatewayRoutes { hosts }), dirty: true };
+        let asks = Arc::new(asks.iter().map(|host| host_name(host)).collect());
+        self.gateway = Gateways { tls, secrets, orders, asks, live, routes: Arc::new(GatewayRoutes { hosts }), dirty: true };
     }
 
     /// A Secret is as given; none when it is not there.
@@ -278,6 +275,7 @@ impl Model {
             };
             table.gateway_tls = self.gateway.tls.iter().rev().filter_map(certified).collect();
             table.gateway = self.gateway.routes.clone();
+            table.gateway_asks = self.gateway.asks.clone();
         }
         let by_gateway = !table.gateway.hosts[Door::Passthrough as usize].is_empty();
         table.passes = by_gateway || table.hosts.values().any(|routes| routes.passes.is_some());
@@ -472,7 +470,7 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
         upstream,
         spare: None,
         canary: None,
-        gateway: Some(GatewayRoute { actions: planned.actions.clone(), backends }),
+        gateway: Some(GatewayRoute { actions: planned.actions.clone(), backends, clients: planned.clients.clone() }),
     };
     GatewayRule { matched: planned.matched.clone(), route: Arc::new(route) }
 }

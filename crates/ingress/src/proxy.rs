@@ -22,6 +22,7 @@ use crate::acme::challenges::Challenges;
 use crate::body::{End, RequestBody, ResponseBody};
 use crate::connect::{Connector, Lease};
 use crate::forward::{self, Active, Answered, Outgoing, forward};
+use crate::gateway::frontend::Clients;
 use crate::guard::clients::{Admission, Shown, admit};
 use crate::guard::limits::Permit;
 use crate::guard::{admits, cors};
@@ -190,7 +191,8 @@ impl Proxy {
             }
         }
         match &policy.external.url {
-            Some(url) => external::ask(&self.connector, visit, url).await,
+            // Boxed, as it is as large as the rest of a request.
+            Some(url) => Box::pin(external::ask(&self.connector, visit, url)).await,
             None => Ok(()),
         }
     }
@@ -208,7 +210,7 @@ impl Proxy {
         let (upstream, route) = (spare.as_ref().unwrap_or(&chosen.upstream).clone(), visit.route.clone());
         let (tls, wanted) = (visit.origin.tls, headers::upgrade(&visit.parts));
         let outgoing = self.outgoing(&mut visit, body, wanted.as_ref());
-        let forwarding = forward(&self.connector, &upstream, chosen.choice, &policy, outgoing);
+        let forwarding = Box::pin(forward(&self.connector, &upstream, chosen.choice, &policy, outgoing));
         let actions = route.gateway.as_ref().map(|gateway| &gateway.actions);
         let forwarded = match actions.and_then(|actions| actions.timeout) {
             Some(limit) => tokio::time::timeout(limit, forwarding).await.unwrap_or(Err(forward::Error::Timeout)),
@@ -303,20 +305,22 @@ fn status(status: StatusCode) -> Answer {
 
 /// Whether the client may ask by its certificate; then back ends are told of it.
 fn by_certificate(visit: &mut Visit) -> Result<(), Box<Answer>> {
-    let policy = visit.route.policy.clone();
-    if policy.clients.secret.is_none() {
-        return Ok(());
-    }
-    let authorities = visit.route.live.authorities.load_full();
-    let refusal = match admit(&policy.clients, authorities.as_ref(), visit.over_tls, &visit.shown) {
+    let route = visit.route.clone();
+    let by_gateway = route.gateway.as_ref().and_then(|gateway| gateway.clients.as_deref());
+    let (clients, authorities) = match by_gateway {
+        Some(Clients { auth, authorities }) => (auth, authorities.clone()),
+        None if route.policy.clients.secret.is_none() => return Ok(()),
+        None => (&route.policy.clients, route.live.authorities.load_full()),
+    };
+    let refusal = match admit(clients, authorities.as_ref(), visit.over_tls, &visit.shown) {
         Admission::Pass(said) => {
-            headers::tell_of_client(&mut visit.parts.headers, &said, &visit.shown, policy.clients.pass);
+            headers::tell_of_client(&mut visit.parts.headers, &said, &visit.shown, clients.pass);
             return Ok(());
         }
         Admission::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         Admission::Closed => StatusCode::SERVICE_UNAVAILABLE,
         Admission::Forbidden => StatusCode::FORBIDDEN,
-        Admission::Refused => match &policy.clients.error_page {
+        Admission::Refused => match &clients.error_page {
             Some(page) => return Err(Box::new(redirected(StatusCode::FOUND, page))),
             None => StatusCode::BAD_REQUEST,
         },
@@ -355,4 +359,21 @@ fn unauthorized(realm: &str) -> Answer {
 /// The URL that a client asked for.
 fn requested(facts: &Facts<'_>, authority: &HeaderValue) -> String {
     format!("{}://{}{}", facts.scheme, authority.to_str().unwrap_or(facts.host), path_and_query(facts.uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the future that a function returns.
+    fn size<'a, R>(_: impl FnOnce(&'a Proxy, &'a Peer, Request<Incoming>) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    /// It is moved several times for each request: what is large and seldom needed is boxed.
+    #[test]
+    fn requests_are_small() {
+        let size = size(Proxy::answer);
+        assert!(size < 3500, "{size} bytes");
+    }
 }

@@ -413,7 +413,7 @@ impl Follower {
         for key in self.config_maps.want(&plan.config_maps) {
             self.bundles.remove(&key);
         }
-        self.model.set_gateway(&plan.rules, plan.tls, plan.secrets, plan.orders);
+        self.model.set_gateway(plan);
     }
 
     fn publish(&mut self) {

@@ -1,6 +1,6 @@
 //! The routing table: an immutable snapshot that every request looks into.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use client::Key;
@@ -8,6 +8,7 @@ use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
 use crate::gateway::Door;
+use crate::gateway::frontend::Clients;
 use crate::gateway::rules::{Actions, Matched};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
@@ -44,6 +45,8 @@ pub struct GatewayRoute {
     pub actions: Arc<Actions>,
     /// Who answers, by weight; none is an answer with status 500.
     pub backends: Vec<(u32, Option<Arc<Upstream>>)>,
+    /// What clients have to show.
+    pub clients: Option<Arc<Clients>>,
 }
 
 impl GatewayRoute {
@@ -122,6 +125,8 @@ pub struct Table {
     pub(crate) tls: HashMap<Arc<str>, HostTls>,
     pub(crate) gateway: Arc<GatewayRoutes>,
     pub(crate) gateway_tls: HashMap<String, Arc<CertifiedKey>>,
+    /// Hosts of Gateways whose clients are asked for certificates.
+    pub(crate) gateway_asks: Arc<BTreeSet<String>>,
     /// Whether TLS of any host is led on.
     pub(crate) passes: bool,
 }
@@ -173,7 +178,12 @@ impl Table {
 
     /// Whether a client that names this host in its handshake is asked for a certificate.
     pub fn asks(&self, name: &str) -> bool {
-        candidates(name).into_iter().flatten().filter_map(|name| self.hosts.get(name)).any(|routes| routes.asks)
+        let of_ingress =
+            || candidates(name).into_iter().flatten().filter_map(|name| self.hosts.get(name)).any(|routes| routes.asks);
+        // A wildcard of a Gateway is for names of any depth.
+        let wildcards = name.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &name[dot..]);
+        let of_gateways = || [name, ""].into_iter().chain(wildcards).any(|name| self.gateway_asks.contains(name));
+        (!self.gateway_asks.is_empty() && of_gateways()) || of_ingress()
     }
 
     /// Whether TLS is configured for a host.

@@ -18,7 +18,7 @@ use crate::upstream::{Place, UpstreamKey};
 use crate::verify::{Name, Roots, Trust, Verify};
 
 /// Reason and message of a condition that does not hold.
-type Wrong = (&'static str, String);
+pub(super) type Wrong = (&'static str, String);
 
 /// A policy, and what comes of it.
 struct Judged<'a> {
@@ -138,8 +138,8 @@ fn judge<'a>(policy: &'a BackendTlsPolicy, around: &Around<'_>, wanted: &mut BTr
         Trust::of(Verify { roots, names }).map_err(|error| ("NoValidCACertificate", error.to_string()))
     });
     let accepted = trust.as_ref().map(drop).map_err(Clone::clone);
-    let maps = validation.certificate_refs.iter().map(|reference| Key::namespaced(policy.namespace(), &reference.name));
-    let early = maps.filter(|key| wanted.contains(key)).any(|key| (around.bundle)(&key).is_none());
+    let mut maps = validation.certificate_refs.iter().map(|reference| Key::namespaced(policy.namespace(), &reference.name));
+    let early = maps.any(|key| is_unknown(&key, around, wanted));
     Judged { policy, trust: trust.ok().map(Arc::new), accepted, resolved, early }
 }
 
@@ -175,6 +175,11 @@ fn bundle(
         wrong = Err(("InvalidCACertificateRef", "there are no caCertificateRefs".to_owned()));
     }
     (Some(bundle).filter(|bundle| !bundle.is_empty()).map(Roots::Bundle), wrong)
+}
+
+/// Whether nobody has looked at a ConfigMap yet that somebody refers to.
+pub(super) fn is_unknown(key: &Key, around: &Around<'_>, wanted: &BTreeSet<Key>) -> bool {
+    wanted.contains(key) && (around.bundle)(key).is_none()
 }
 
 /// The authorities in a ConfigMap that a reference leads to.

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use base::tls::Authority;
 
 use super::*;
+use crate::guard::clients::Verify;
 use serde::de::DeserializeOwned;
 
 thread_local! {
@@ -282,4 +283,53 @@ fn of_two_policies_the_older_counts_and_one_for_a_port_before_one_for_all() {
     let names: Vec<_> = plan.rules.iter().map(|rule| rule.backends[0].1.as_ref().unwrap().tls_name.clone().unwrap()).collect();
     assert_eq!(names, ["web.example", "port.example"]);
     assert!(["port", "all"].iter().all(|name| told(&plan, name).as_deref() == Some("Accepted True Accepted")));
+}
+
+#[test]
+fn clients_of_listeners() {
+    let bundle = Authority::in_memory("staff").unwrap().bundle().to_owned();
+    BUNDLES.set(BTreeMap::from([("good".to_owned(), Some(bundle)), ("missing".to_owned(), None)]));
+    let listeners = json!([
+        {"name": "https", "port": 443, "protocol": "HTTPS", "hostname": "*.example", "tls": {"certificateRefs": [{"name": "good"}]},
+            "allowedRoutes": {"namespaces": {"from": "All"}}},
+        {"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}},
+    ]);
+    // What is planned for HTTPS: whether there are authorities, and what is asked. And the conditions of its listener.
+    let check = |frontend: Value, expected: Option<(bool, Verify)>, told: [&str; 2]| {
+        let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
+        let mut objects =
+            objects(listeners.clone(), json!({"parentRefs": parents(), "hostnames": ["a.example"], "rules": rules}), &[]);
+        let gateway = objects.gateways.get_mut(&Key::namespaced("infra", "g")).unwrap();
+        gateway.spec.tls = Some(read(json!({"frontend": frontend})));
+        let plan = planned(&objects);
+        let of = |door: Door| plan.rules.iter().find(|rule| rule.door == door).unwrap().clients.as_ref();
+        assert!(of(Door::Http).is_none(), "nobody shows a certificate over plain HTTP");
+        let clients = of(Door::Https).map(|clients| (clients.authorities.is_some(), clients.auth.verify));
+        assert_eq!(clients, expected, "{frontend}");
+        assert_eq!(plan.asks.contains("*.example"), expected.is_some());
+        let listener = &status(&plan, Kind::Gateway)["listeners"][0];
+        assert_eq!(conditions(listener)[..2], told, "{frontend}");
+    };
+    let refers = |map: &str| json!({"validation": {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": map}]}});
+    let fine = ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"];
+    check(json!({"default": refers("good")}), Some((true, Verify::On)), fine);
+    check(
+        json!({"default": refers("missing"), "perPort": [{"port": 443, "tls": refers("good")}]}),
+        Some((true, Verify::On)),
+        fine,
+    );
+    check(json!({"default": refers("good"), "perPort": [{"port": 443, "tls": {}}]}), None, fine);
+    check(json!({"perPort": [{"port": 8443, "tls": refers("good")}]}), None, fine);
+    let mut fallback = refers("good");
+    fallback["validation"]["mode"] = json!("AllowInsecureFallback");
+    check(json!({"default": fallback}), Some((true, Verify::OptionalNoCa)), fine);
+    let none = "Accepted False NoValidCACertificate";
+    check(json!({"default": refers("missing")}), Some((false, Verify::On)), [none, "ResolvedRefs False InvalidCACertificateRef"]);
+    let mut elsewhere = refers("good");
+    elsewhere["validation"]["caCertificateRefs"][0]["namespace"] = json!("b");
+    check(json!({"default": elsewhere}), Some((false, Verify::On)), [none, "ResolvedRefs False RefNotPermitted"]);
+    let secret = json!({"validation": {"caCertificateRefs": [{"group": "", "kind": "Secret", "name": "good"}]}});
+    check(json!({"default": secret}), Some((false, Verify::On)), [none, "ResolvedRefs False InvalidCACertificateKind"]);
+    // Nobody has looked yet: nobody may pass, and nothing is told.
+    check(json!({"default": refers("unknown")}), Some((false, Verify::On)), fine);
 }

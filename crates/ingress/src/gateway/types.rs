@@ -27,6 +27,42 @@ pub struct GatewayClassSpec {
 pub struct GatewaySpec {
     pub gateway_class_name: String,
     pub listeners: Vec<Listener>,
+    pub tls: Option<GatewayTls>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GatewayTls {
+    pub frontend: Option<Frontend>,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Frontend {
+    pub default: Option<FrontendTls>,
+    pub per_port: Vec<PortTls>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PortTls {
+    pub port: u16,
+    pub tls: FrontendTls,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FrontendTls {
+    pub validation: Option<FrontendValidation>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FrontendValidation {
+    #[serde(rename = "caCertificateRefs")]
+    pub certificate_refs: Vec<ObjectRef>,
+    pub mode: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -159,12 +159,20 @@ impl Authorities {
     pub fn of(secret: &Secret) -> Result<Self, Error> {
         let data =
             |name| secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+        Self::of_bundle(data("ca.crt"), data("ca.crl"))
+    }
+
+    /// Those of a bundle, and the revocations of another.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn of_bundle(authorities: &[u8], revoked: &[u8]) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(data("ca.crt")).flatten());
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authorities).flatten());
         if roots.is_empty() {
             return Err(Error::Missing);
         }
-        let lists = CertificateRevocationListDer::pem_slice_iter(data("ca.crl")).flatten();
+        let lists = CertificateRevocationListDer::pem_slice_iter(revoked).flatten();
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
         let builder = builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
         Ok(Self(builder.build()?))

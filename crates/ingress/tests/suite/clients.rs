@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::world::{Answer, World, ask, full, get, rule, send};
 
 /// Asks over TLS for one host by the handshake and perhaps another one by the request, with a certificate or without.
-async fn asked(world: &World, https: SocketAddr, (sni, host): (&str, &str), identity: Option<&Identity>) -> Answer {
+pub(crate) async fn asked(world: &World, https: SocketAddr, (sni, host): (&str, &str), identity: Option<&Identity>) -> Answer {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -209,3 +209,39 @@ async fn back_ends_are_verified() {
     map(world.authority.bundle());
     until(http, || get("a.example", "/"), |answer| answer.status == 200).await;
 }
+
+/// Clients of a Gateway have to show a certificate of the authority that it names, on the hosts of its listeners for HTTPS.
+#[tokio::test]
+async fn clients_of_gateways_prove_who_they_are() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.certificate("cert", "a.example");
+    let staff = base::tls::Authority::in_memory("staff").unwrap();
+    let map = json!({"metadata": {"namespace": "a", "name": "staff"}, "data": {"ca.crt": staff.bundle()}});
+    world.fake.put::<ConfigMap>(&serde_json::from_value(map).unwrap());
+    let handle = world.start_with(world.options());
+    let (http, https) = (handle.http().await.unwrap(), handle.https().await.unwrap());
+    install(&world).await;
+    let validation = json!({"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "staff"}]});
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g", "namespace": "a"},
+        "spec": {"gatewayClassName": "knarr", "tls": {"frontend": {"default": {"validation": validation}}}, "listeners": [
+            {"name": "http", "port": 0, "protocol": "HTTP"},
+            {"name": "https", "port": 0, "protocol": "HTTPS", "hostname": "a.example", "tls": {"certificateRefs": [{"name": "cert"}]}}]}});
+    post(&world, &format!("{API}/namespaces/a/gateways"), &gateway).await;
+    route(&world, "r", &["a.example"], json!([{"backendRefs": [{"name": "web", "port": 80}]}])).await;
+    // Plain HTTP has another listener, which asks for nothing.
+    until(http, || get("a.example", "/"), |answer| answer.status == 200).await;
+    let issue =
+        |by: &base::tls::Authority| by.issue(&base::tls::Request::Client { user: "anna".into(), groups: Vec::new() }).unwrap();
+    let (anna, stranger) = (issue(&staff), issue(&world.authority));
+    let asked = async |identity| crate::clients::asked(&world, https, ("a.example", "a.example"), identity).await;
+    let good = async {
+        while asked(Some(&anna)).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), good).await.expect("the authority is known in time");
+    assert_eq!(asked(Some(&anna)).await.seen()["headers"]["ssl-client-verify"], "SUCCESS");
+    assert_eq!(asked(None).await.status, 400);
+    assert_eq!(asked(Some(&stranger)).await.status, 400);
+}
