@@ -1,6 +1,6 @@
 //! Validation errors that name a field, with upstream's wording (`k8s.io/apimachinery/pkg/util/validation/field`).
 
-use crate::text::quote;
+use crate::text::{self, quote};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
@@ -200,7 +200,8 @@ impl Error {
             out.push_str(": ");
             match value {
                 Value::String(s) => out.push_str(&quote(s)),
-                other => out.push_str(&other.to_string()),
+                Value::Number(number) if number.is_f64() => out.push_str(&number.as_f64().map(text::general).unwrap_or_default()),
+                other => out.push_str(&text::json(other)),
             }
         }
         if !self.detail.is_empty() {
@@ -343,6 +344,10 @@ mod tests {
         check(Error::too_many(&p, 3, 2), "spec.replicas: Too many: 3: must have at most 2 items");
         check(Error::invalid(&p, json!({"a": 1}), "bad"), r#"spec.replicas: Invalid value: {"a":1}: bad"#);
         check(Error::invalid(&Path::root(), true, "bad"), "<nil>: Invalid value: true: bad");
+        check(Error::invalid(&Path::root(), 4.0, "bad"), "<nil>: Invalid value: 4: bad");
+        check(Error::invalid(&Path::root(), 0.5, "bad"), "<nil>: Invalid value: 0.5: bad");
+        check(Error::invalid(&Path::root(), 1_000_000.0, "bad"), "<nil>: Invalid value: 1e+06: bad");
+        check(Error::invalid(&Path::root(), json!([4.0, {"a": 0.5}, 2]), "bad"), r#"<nil>: Invalid value: [4,{"a":0.5},2]: bad"#);
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Go's way of quoting, which API messages carry.
+//! Go's ways of writing texts and numbers, which API messages carry.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+
+use serde_json::Value;
 
 /// Quotes as Go's `%q` does.
 pub fn quote(s: &str) -> String {
@@ -30,9 +32,55 @@ fn push_escaped(out: &mut String, c: char) {
     }
 }
 
+/// A number as Go's `%g` writes it: with as few digits as tell it apart, with an exponent from 1e+06 on, and below 0.0001.
+pub fn general(value: impl fmt::LowerExp + fmt::Display) -> String {
+    let scientific = format!("{value:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..6).contains(&exponent) {
+        return value.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+/// JSON as Go's encoder writes it: a whole number has no fraction.
+pub fn json(value: &Value) -> String {
+    fn plain(value: &mut Value) {
+        match value {
+            Value::Number(number) => {
+                let whole = number.as_f64().filter(|value| number.is_f64() && value.fract() == 0.0 && value.abs() < 1e15);
+                if let Some(whole) = whole {
+                    *value = (whole as i64).into();
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(plain),
+            Value::Object(map) => map.values_mut().for_each(plain),
+            _ => {}
+        }
+    }
+    let mut value = value.clone();
+    plain(&mut value);
+    value.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_like_go() {
+        let check = |value: f64, expected: &str| assert_eq!(general(value), expected);
+        check(4.0, "4");
+        check(0.5, "0.5");
+        check(-2.25, "-2.25");
+        check(100_000.0, "100000");
+        check(1_000_000.0, "1e+06");
+        check(123_456_789.0, "1.23456789e+08");
+        check(0.0001, "0.0001");
+        check(0.000_01, "1e-05");
+        check(1e100, "1e+100");
+    }
 
     #[test]
     fn quotes_like_go() {

@@ -40,6 +40,12 @@ pub(crate) enum Node {
         /// The first argument is its target.
         method: bool,
     },
+    /// A call of what is no function, or of a function in a way that it is not called. Only what looks for faults keeps it.
+    Unknown {
+        name: String,
+        target: Option<Box<Expr>>,
+        arguments: Vec<Expr>,
+    },
     Unary(Unary, Box<Expr>),
     Binary(Binary, Box<Expr>, Box<Expr>),
     And(Box<Expr>, Box<Expr>),
@@ -53,25 +59,19 @@ pub(crate) enum Node {
         path: String,
         fields: Vec<(String, Expr, bool)>,
     },
-    /// A macro over the elements of a list or the keys of a map.
+    /// A macro over the elements of a list or the keys of a map; with `second` over positions or keys, and what is there.
     Each {
         each: Each,
         range: Box<Expr>,
         variable: String,
+        second: Option<String>,
         body: Vec<Expr>,
     },
-    /// `cel.bind`, and the macros of optional values.
+    /// A variable inside of an expression, by which macros keep what they use twice.
     Bind {
         variable: String,
         value: Box<Expr>,
         body: Box<Expr>,
-    },
-    /// `a.optMap(v, e)`, `a.optFlatMap(v, e)`.
-    OptionalMap {
-        operand: Box<Expr>,
-        variable: String,
-        body: Box<Expr>,
-        flat: bool,
     },
 }
 
@@ -103,8 +103,10 @@ pub(crate) enum Each {
     Exists,
     ExistsOne,
     Filter,
-    /// With two bodies, the first one filters.
+    /// With two bodies, the first one filters; so of those below.
     Map,
+    TransformMap,
+    TransformMapEntry,
 }
 
 impl Expr {
@@ -125,35 +127,49 @@ impl Expr {
             Node::Select { operand, .. } | Node::Has { operand, .. } | Node::Unary(_, operand) => vec![operand],
             Node::Index { operand: a, index: b, .. } | Node::Binary(_, a, b) | Node::And(a, b) | Node::Or(a, b) => vec![a, b],
             Node::Call { arguments, .. } => arguments.iter().collect(),
+            Node::Unknown { target, arguments, .. } => target.iter().map(|target| &**target).chain(arguments).collect(),
             Node::If(parts) => parts.iter().collect(),
             Node::List(items) => items.iter().map(|(item, _)| item).collect(),
             Node::Map(entries) => entries.iter().flat_map(|(key, value, _)| [key, value]).collect(),
             Node::Object { fields, .. } => fields.iter().map(|(_, value, _)| value).collect(),
             Node::Each { range, body, .. } => std::iter::once(&**range).chain(body).collect(),
-            Node::Bind { value: first, body, .. } | Node::OptionalMap { operand: first, body, .. } => vec![first, body],
+            Node::Bind { value, body, .. } => vec![value, body],
         }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn parts_mut(&mut self) -> Vec<&mut Self> {
+        match &mut self.node {
+            Node::Literal(_) | Node::Variable(_) => Vec::new(),
+            Node::Select { operand, .. } | Node::Has { operand, .. } | Node::Unary(_, operand) => vec![operand],
+            Node::Index { operand: a, index: b, .. } | Node::Binary(_, a, b) | Node::And(a, b) | Node::Or(a, b) => vec![a, b],
+            Node::Call { arguments, .. } => arguments.iter_mut().collect(),
+            Node::Unknown { target, arguments, .. } => target.iter_mut().map(|target| &mut **target).chain(arguments).collect(),
+            Node::If(parts) => parts.iter_mut().collect(),
+            Node::List(items) => items.iter_mut().map(|(item, _)| item).collect(),
+            Node::Map(entries) => entries.iter_mut().flat_map(|(key, value, _)| [key, value]).collect(),
+            Node::Object { fields, .. } => fields.iter_mut().map(|(_, value, _)| value).collect(),
+            Node::Each { range, body, .. } => std::iter::once(&mut **range).chain(body).collect(),
+            Node::Bind { value, body, .. } => vec![value, body],
+        }
+    }
+
+    /// The variables that its parts have beyond its own, but for the first part.
+    pub(crate) fn binds(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match &self.node {
+            Node::Each { variable, second, .. } => (Some(variable), second.as_ref()),
+            Node::Bind { variable, .. } => (Some(variable), None),
+            _ => (None, None),
+        };
+        first.into_iter().chain(second).map(String::as_str)
     }
 
     /// Whether it uses a variable.
     pub(crate) fn uses(&self, name: &str) -> bool {
-        match &self.node {
-            Node::Literal(_) => false,
-            Node::Object { fields, .. } => fields.iter().any(|(_, value, _)| value.uses(name)),
-            Node::Variable(variable) => variable == name,
-            Node::Select { operand, .. } | Node::Has { operand, .. } | Node::Unary(_, operand) => operand.uses(name),
-            Node::Index { operand: a, index: b, .. } | Node::Binary(_, a, b) | Node::And(a, b) | Node::Or(a, b) => {
-                a.uses(name) || b.uses(name)
-            }
-            Node::Call { arguments, .. } => arguments.iter().any(|one| one.uses(name)),
-            Node::If(parts) => parts.iter().any(|one| one.uses(name)),
-            Node::List(items) => items.iter().any(|(one, _)| one.uses(name)),
-            Node::Map(entries) => entries.iter().any(|(key, value, _)| key.uses(name) || value.uses(name)),
-            Node::Each { range, variable, body, .. } => {
-                range.uses(name) || variable != name && body.iter().any(|one| one.uses(name))
-            }
-            Node::Bind { variable, value: first, body } | Node::OptionalMap { operand: first, variable, body, .. } => {
-                first.uses(name) || variable != name && body.uses(name)
-            }
+        if matches!(&self.node, Node::Variable(variable) if variable == name) {
+            return true;
         }
+        let hidden = self.binds().any(|bound| bound == name);
+        self.parts().into_iter().enumerate().any(|(index, part)| !(hidden && index > 0) && part.uses(name))
     }
 }

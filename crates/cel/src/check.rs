@@ -1,21 +1,20 @@
 //! The types of an expression's parts (cel-spec, "Gradual type checking"), by what is declared of its variables. Types of literals and of what
 //! functions give are found out; what is not known is `dyn` and left to the evaluation.
 
+mod macros;
 mod overloads;
 pub(crate) mod signatures;
 mod unify;
+mod validators;
 
 use std::collections::HashMap;
 
-use crate::ast::{Binary, Each, Expr, Node, Unary};
+use crate::ast::{Binary, Expr, Node, Unary};
 use crate::error::Issue;
 use crate::types::Type;
 use crate::value::{Kind, Value};
 use signatures::Signature;
 use unify::Unifier;
-
-/// How many faults of an expression are told: each is told with its line.
-const MOST_ISSUES: usize = 10;
 
 /// The variables of an expression, and their types. A name may have dots.
 pub type Variables<'a> = [(&'a str, Type)];
@@ -44,7 +43,11 @@ pub(crate) fn check(root: &Expr, variables: &Variables<'_>) -> (Types, Vec<Issue
     let types = Types { types: HashMap::new(), overloads: HashMap::new(), unifier: Unifier::default() };
     let mut checker = Checker { variables, scope: Vec::new(), types, issues: Vec::new() };
     checker.ty(root);
-    (checker.types, checker.issues)
+    let mut issues = checker.issues;
+    if issues.is_empty() {
+        issues = validators::validate(root, &checker.types);
+    }
+    (checker.types, issues)
 }
 
 struct Checker<'a> {
@@ -64,15 +67,16 @@ impl<'a> Checker<'a> {
     }
 
     fn issue(&mut self, expr: &Expr, message: String) {
-        if self.issues.len() < MOST_ISSUES {
-            self.issues.push(Issue::new(expr.at as usize, message));
-        }
+        self.issues.push(Issue::new(expr.at as usize, message));
     }
 
     fn find(&mut self, expr: &'a Expr) -> Type {
         match &expr.node {
             Node::Literal(value) => literal(value),
-            Node::Variable(name) => self.variable(name),
+            Node::Variable(name) => match self.variable(name) {
+                Some(ty) => ty,
+                None => self.undeclared(expr, name),
+            },
             Node::Select { operand, field, optional } => match self.qualified(expr) {
                 Some(ty) => ty,
                 None => self.select(expr, operand, field, *optional),
@@ -87,8 +91,11 @@ impl<'a> Checker<'a> {
             }
             Node::Call { function, arguments, method } => {
                 let types: Vec<Type> = arguments.iter().map(|argument| self.ty(argument)).collect();
-                self.literals(function.name, arguments);
                 self.call(expr, function.name, *method, &types)
+            }
+            Node::Unknown { name, target, arguments } => {
+                let types: Vec<Type> = target.iter().map(|target| &**target).chain(arguments).map(|one| self.ty(one)).collect();
+                self.unknown(expr, name, target.is_some(), &types)
             }
             Node::Unary(operator, operand) => {
                 let ty = self.ty(operand);
@@ -100,9 +107,8 @@ impl<'a> Checker<'a> {
                 self.call(expr, operator_name(*operator), false, &arguments)
             }
             Node::And(left, right) | Node::Or(left, right) => {
-                let arguments = [self.ty(left), self.ty(right)];
-                let name = if matches!(expr.node, Node::And(..)) { "_&&_" } else { "_||_" };
-                self.call(expr, name, false, &arguments)
+                let types = [self.ty(left), self.ty(right)];
+                self.junction([(left, &types[0]), (right, &types[1])])
             }
             Node::If(parts) => {
                 let types: Vec<Type> = parts.iter().map(|part| self.ty(part)).collect();
@@ -130,36 +136,36 @@ impl<'a> Checker<'a> {
                 fields.iter().for_each(|(_, value, _)| drop(self.ty(value)));
                 Type::Dyn
             }
-            Node::Each { each, range, variable, body } => self.each(expr, *each, range, variable, body),
+            Node::Each { each, range, variable, second, body } => {
+                self.each(expr, *each, range, (variable, second.as_deref()), body)
+            }
             Node::Bind { variable, value, body } => {
                 let ty = self.ty(value);
-                self.within(variable, ty, std::slice::from_ref(body)).pop().unwrap_or(Type::Dyn)
+                self.scope.push((variable, ty));
+                let found = self.ty(body);
+                self.scope.pop();
+                found
             }
-            Node::OptionalMap { operand, variable, body, flat } => self.optional_map(expr, operand, variable, body, *flat),
         }
     }
 
-    fn variable(&self, name: &str) -> Type {
+    fn variable(&self, name: &str) -> Option<Type> {
         let bound = self.scope.iter().rev().find(|(known, _)| *known == name);
-        // Whatever is not there has been refused by the parser.
-        bound.or_else(|| self.variables.iter().find(|(known, _)| *known == name)).map_or(Type::Dyn, |(_, ty)| ty.clone())
+        bound.or_else(|| self.variables.iter().find(|(known, _)| *known == name)).map(|(_, ty)| ty.clone())
+    }
+
+    fn undeclared(&mut self, expr: &Expr, name: &str) -> Type {
+        self.issue(expr, format!("undeclared reference to '{name}' (in container '')"));
+        Type::Error
     }
 
     /// The type of a variable whose name has dots.
     fn qualified(&self, expr: &Expr) -> Option<Type> {
-        let mut names = Vec::new();
-        let mut first = expr;
-        while let Node::Select { operand, field, optional: false } = &first.node {
-            names.push(field.as_str());
-            first = operand;
-        }
-        let Node::Variable(root) = &first.node else { return None };
-        if names.is_empty() || self.scope.iter().any(|(known, _)| known == root) {
+        let name = crate::parse::qualified(expr)?;
+        let root = name.split('.').next().unwrap_or_default();
+        if root.len() == name.len() || self.scope.iter().any(|(known, _)| *known == root) {
             return None;
         }
-        names.push(root);
-        names.reverse();
-        let name = names.join(".");
         self.variables.iter().find(|(known, _)| *known == name).map(|(_, ty)| ty.clone())
     }
 
@@ -176,7 +182,7 @@ impl<'a> Checker<'a> {
                 Some(field) => field.ty(),
                 None => {
                     self.issue(expr, format!("undefined field '{field}'"));
-                    Type::Dyn
+                    Type::Error
                 }
             },
             Type::Variable(_) => {
@@ -184,7 +190,7 @@ impl<'a> Checker<'a> {
                 self.types.unifier.assignable(&Type::Dyn, &target);
                 Type::Dyn
             }
-            Type::Dyn => Type::Dyn,
+            Type::Dyn | Type::Error => Type::Dyn,
             other => {
                 self.issue(expr, format!("type '{}' does not support field selection", self.types.unifier.resolved(other)));
                 Type::Dyn
@@ -193,7 +199,7 @@ impl<'a> Checker<'a> {
         if wrapped || optional { Type::optional(found) } else { found }
     }
 
-    /// The type of elements when one more comes to those before: all are of one type.
+    /// The type of elements when one more comes to those before.
     fn joined(&mut self, expr: &'a Expr, optional: bool, before: Option<Type>) -> Type {
         let mut own = self.ty(expr);
         if optional {
@@ -201,95 +207,16 @@ impl<'a> Checker<'a> {
                 Type::Optional(inner) => Type::clone(&inner),
                 Type::Dyn => Type::Dyn,
                 other => {
-                    let other = self.types.unifier.resolved(&other);
                     self.issue(expr, format!("expected type 'optional_type({other})' but found '{other}'"));
                     other
                 }
             };
         }
         let Some(before) = before else { return own };
-        if self.types.unifier.assignable(&before, &own) {
-            return self.types.unifier.most_general(&before, &own);
-        }
-        let [known, found] = [&before, &own].map(|ty| self.types.unifier.resolved(ty));
-        self.issue(expr, format!("expected type '{known}' but found '{found}'"));
-        before
-    }
-
-    /// The types of some expressions, in which a variable is declared.
-    fn within(&mut self, variable: &'a str, ty: Type, body: &'a [impl std::borrow::Borrow<Expr>]) -> Vec<Type> {
-        self.scope.push((variable, ty));
-        let types = body.iter().map(|one| self.ty(one.borrow())).collect();
-        self.scope.pop();
-        types
-    }
-
-    fn each(&mut self, expr: &'a Expr, each: Each, range: &'a Expr, variable: &'a str, body: &'a [Expr]) -> Type {
-        let ty = self.ty(range);
-        let element = match self.types.unifier.shallow(&ty) {
-            Type::List(element) => Type::clone(&element),
-            Type::Map(pair) => pair[0].clone(),
-            Type::Dyn | Type::Variable(_) => Type::Dyn,
-            other => {
-                let other = self.types.unifier.resolved(&other);
-                let message =
-                    format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)");
-                self.issue(range, message);
-                Type::Dyn
-            }
-        };
-        let types = self.within(variable, element.clone(), body);
-        let last = types.last().cloned().unwrap_or(Type::Dyn);
-        let condition = |ty: &Type| [ty.clone(), Type::Dyn, Type::Dyn];
-        match each {
-            Each::All => drop(self.test(expr, "_&&_", &[Type::Bool, last])),
-            Each::Exists => drop(self.test(expr, "_||_", &[Type::Bool, last])),
-            Each::ExistsOne => drop(self.test(expr, "_?_:_", &condition(&last))),
-            Each::Filter => {
-                self.test(expr, "_?_:_", &condition(&last));
-                return Type::list(element);
-            }
-            Each::Map => {
-                if let [first, _] = types.as_slice() {
-                    self.test(expr, "_?_:_", &condition(first));
-                }
-                return Type::list(last);
-            }
-        }
-        Type::Bool
-    }
-
-    fn optional_map(&mut self, expr: &'a Expr, operand: &'a Expr, variable: &'a str, body: &'a Expr, flat: bool) -> Type {
-        let ty = self.ty(operand);
-        let inner = match self.types.unifier.shallow(&ty) {
-            Type::Optional(inner) => Type::clone(&inner),
-            Type::Dyn | Type::Variable(_) => Type::Dyn,
-            other => {
-                let other = self.types.unifier.resolved(&other);
-                self.issue(expr, format!("found no matching overload for 'hasValue' applied to '{other}.()'"));
-                Type::Dyn
-            }
-        };
-        let made = self.within(variable, inner, std::slice::from_ref(body)).pop().unwrap_or(Type::Dyn);
-        if !flat {
-            return Type::optional(made);
-        }
-        let none = Type::optional(self.types.unifier.fresh());
-        self.test(expr, "_?_:_", &[Type::Bool, made, none])
-    }
-
-    /// Literals that functions read: what is none is known before.
-    fn literals(&mut self, function: &str, arguments: &'a [Expr]) {
-        let Some((last, Node::Literal(value))) = arguments.last().map(|last| (last, &last.node)) else { return };
-        let Some(text) = value.as_text() else { return };
-        let good = match function {
-            "duration" => crate::time::parse_duration(text).is_some(),
-            "timestamp" => text.parse::<jiff::Timestamp>().is_ok(),
-            "matches" => crate::pattern::compile(text).is_ok(),
-            _ => true,
-        };
-        if !good {
-            self.issue(last, format!("invalid {function} argument"));
+        // Whether all are of one type is looked at when all types are known.
+        match self.types.unifier.assignable(&before, &own) {
+            true => self.types.unifier.most_general(&before, &own),
+            false => Type::Dyn,
         }
     }
 }
@@ -337,6 +264,8 @@ fn named(kind: Kind) -> Type {
         "null_type" => Type::Null,
         "string" => Type::String,
         "uint" => Type::Uint,
+        "google.protobuf.Duration" => Type::Duration,
+        "google.protobuf.Timestamp" => Type::Timestamp,
         _ => Type::Dyn,
     }
 }

@@ -2,13 +2,14 @@
 //! `k8s.io/apiserver/pkg/cel/library/cost.go`). Definitions are accepted and refused by it, so it is upstream's to the unit.
 
 mod functions;
+mod macros;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ast::{Each, Expr, Node};
+use crate::ast::{Expr, Node};
 use crate::check::{Types, operator_name, place};
-use crate::types::{Declaration, Form, Type};
+use crate::types::{Declaration, Type};
 use crate::value::Value;
 
 const LIST: u64 = 10;
@@ -155,6 +156,8 @@ impl<'a> Coster<'a> {
                 let arguments: Vec<&Expr> = arguments.iter().collect();
                 self.called(expr, function.name, *method, &arguments, below)
             }
+            // Nothing costs anything that cannot be evaluated.
+            Node::Unknown { .. } => 0,
             Node::Unary(_, operand) => self.cost(operand).saturating_add(1),
             Node::Binary(operator, left, right) => {
                 let below = self.cost(left).saturating_add(self.cost(right));
@@ -185,22 +188,14 @@ impl<'a> Coster<'a> {
                 sum
             }
             Node::Object { fields, .. } => fields.iter().fold(OBJECT, |sum, (_, value, _)| sum.saturating_add(self.cost(value))),
-            Node::Each { each, range, variable, body } => self.each(expr, *each, range, variable, body),
+            Node::Each { each, range, variable, second, body } => {
+                self.each(expr, *each, range, (variable, second.as_deref()), body)
+            }
             Node::Bind { variable, value, body } => {
                 let sum = LIST.saturating_add(self.cost(value));
                 let sum = sum.saturating_add(self.within(variable, value, body));
                 self.copy_sizes(expr, body);
                 sum
-            }
-            Node::OptionalMap { operand, variable, body, flat } => {
-                // Whether there is a value, the binding of the value, and what is made of it.
-                let operand_cost = self.cost(operand);
-                let condition = operand_cost.saturating_add(1);
-                let value = LIST.saturating_add(operand_cost).saturating_add(1);
-                let bound = value.saturating_add(
-                    self.with(Local { name: variable, path: Path::None, size: None, entries: None }, |coster| coster.cost(body)),
-                );
-                condition.saturating_add(if *flat { bound } else { bound.saturating_add(1) })
             }
         }
     }
@@ -248,59 +243,6 @@ impl<'a> Coster<'a> {
             self.sizes.insert(place(expr), size);
         }
         below.saturating_add(own.unwrap_or(1))
-    }
-
-    /// The macros, as the loops that upstream makes of them.
-    fn each(&mut self, expr: &'a Expr, each: Each, range: &'a Expr, variable: &'a str, body: &'a [Expr]) -> u64 {
-        let of_range = self.cost(range);
-        let item = self.item(variable, range);
-        let (bodies, element) = self.with(item, |coster| {
-            let bodies: Vec<u64> = body.iter().map(|one| coster.cost(one)).collect();
-            // The variable itself is the element of what a filter keeps.
-            let last = if each == Each::Map { body.last().map(|last| coster.size_or_unknown(last)) } else { None };
-            let scalar = coster.types.of(range).parameters().first().is_some_and(Type::is_scalar).then(|| Size::exactly(1));
-            let own = coster.locals.last().and_then(|local| local.path.size().or(scalar).or(local.size)).unwrap_or(UNKNOWN);
-            (bodies, last.unwrap_or(own))
-        });
-        let first = bodies.first().copied().unwrap_or_default();
-        // What each round costs, what comes before the rounds, and what comes behind them.
-        let (round, before, behind) = match each {
-            Each::All => (first.saturating_add(STEP + 2), 0, STEP),
-            Each::Exists => (first.saturating_add(STEP + 3), 0, STEP),
-            Each::ExistsOne => (first.saturating_add(2), 0, 2),
-            Each::Filter => (first.saturating_add(STEP + LIST + 2), LIST, STEP),
-            Each::Map => {
-                let made = bodies.iter().fold(STEP + LIST + 1, |sum, body| sum.saturating_add(*body));
-                (made, LIST, STEP)
-            }
-        };
-        let rounds = self.size_or_unknown(range);
-        match each {
-            Each::All | Each::Exists | Each::ExistsOne => {
-                self.sizes.insert(place(expr), Size::exactly(1));
-            }
-            Each::Filter | Each::Map => {
-                self.sizes.insert(place(expr), rounds);
-                let empty = Size { least: 0, most: 0 };
-                let entries = Entries { is_list: true, key: Size::exactly(1), value: element.or(empty) };
-                self.entries.insert(place(expr), entries);
-            }
-        }
-        let sum = of_range.saturating_add(before).saturating_add(behind);
-        sum.saturating_add(rounds.most.saturating_mul(round))
-    }
-
-    /// The variable of a macro.
-    fn item(&mut self, name: &'a str, range: &'a Expr) -> Local<'a> {
-        let entries = self.entries_of(range);
-        let is_list = entries.map_or_else(|| matches!(self.types.of(range), Type::List(_)), |entries| entries.is_list);
-        let path = self.step(range, |here| match (is_list, &here.form) {
-            (true, Form::List(element)) => Some(element),
-            (false, Form::Map(_)) => Some(&*KEY),
-            _ => None,
-        });
-        let size = entries.map(|entries| if is_list { entries.value } else { entries.key });
-        Local { name, path, size, entries: None }
     }
 
     /// The cost of an expression in which a variable has the value of another one.

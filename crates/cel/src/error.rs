@@ -21,11 +21,19 @@ pub struct CompileError {
     text: String,
 }
 
+/// How many faults of an expression are told, each with its line if that is no longer than so many bytes.
+const MOST_ISSUES: usize = 100;
+const MOST_LINE: usize = 16_384;
+
 impl CompileError {
     pub(crate) fn new(source: &str, mut issues: Vec<Issue>) -> Self {
-        issues.sort();
-        issues.dedup();
-        let texts: Vec<String> = issues.iter().map(|issue| shown(source, issue)).collect();
+        let rest = issues.len().saturating_sub(MOST_ISSUES);
+        issues.truncate(MOST_ISSUES);
+        issues.sort_by_key(|issue| issue.at);
+        let mut texts: Vec<String> = issues.iter().map(|issue| shown(source, issue)).collect();
+        if rest > 0 {
+            texts.push(format!("{rest} more errors were truncated"));
+        }
         Self { text: texts.join("\n") }
     }
 }
@@ -36,6 +44,9 @@ fn shown(source: &str, issue: &Issue) -> String {
     let (line, start) = (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |at| at + 1));
     let column = before[start..].chars().count();
     let text = source[start..].split('\n').next().unwrap_or_default().replace('\t', " ");
+    if text.len() > MOST_LINE {
+        return format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
+    }
     let wide = |c: char| c.len_utf8() > 1;
     let mut mark = String::new();
     let mut chars = text.chars();

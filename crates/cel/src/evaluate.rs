@@ -1,13 +1,14 @@
 //! What an expression is.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::ast::{Binary, Each, Expr, Node, Unary};
 use crate::authorization::Authorize;
 use crate::definitions::Definitions;
 use crate::error::Error;
-use crate::functions::authorization;
+use crate::functions::{Function, authorization};
 use crate::value::{List, Map, Value};
 
 /// What an evaluation may cost. Each step costs one, and functions as much as they look at; upstream counts alike.
@@ -100,6 +101,11 @@ impl<'a> Scope<'a, '_> {
                 }
                 index_of(&operand, &at)
             }
+            Node::Call { function, arguments, .. } if matches!(function.name, "or" | "orValue") => {
+                self.otherwise(function, arguments)
+            }
+            // Whatever is not there has been refused before.
+            Node::Unknown { .. } => Err(Error::NoOverload),
             Node::Call { function, arguments, .. } => {
                 let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
                 self.budget.spend(values.first().map_or(1, Value::size))?;
@@ -117,6 +123,11 @@ impl<'a> Scope<'a, '_> {
                     (Unary::Negate, Value::Double(value)) => Ok(Value::Double(-value)),
                     _ => Err(Error::NoOverload),
                 }
+            }
+            // Nothing is in an empty list, whatever it is.
+            Node::Binary(Binary::In, _, right) if matches!(&right.node, Node::List(items) if items.is_empty()) => {
+                self.budget.spend(1)?;
+                Ok(Value::Bool(false))
             }
             Node::Binary(operator, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
@@ -136,19 +147,26 @@ impl<'a> Scope<'a, '_> {
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
             Node::Object { fields, .. } => self.object(fields),
-            Node::Each { each, range, variable, body } => self.each(*each, range, variable, body),
+            Node::Each { each, range, variable, second, body } => self.each(*each, range, (variable, second.as_deref()), body),
             Node::Bind { variable, value, body } => {
                 let value = self.value(value)?;
                 self.with(variable, value, body)
             }
-            Node::OptionalMap { operand, variable, body, flat } => match self.value(operand)? {
-                Value::Optional(None) => Ok(Value::Optional(None)),
-                Value::Optional(Some(inner)) => {
-                    let value = self.with(variable, Value::clone(&inner), body)?;
-                    Ok(if *flat { value } else { Value::some(value) })
-                }
+        }
+    }
+
+    /// `a.or(b)` and `a.orValue(b)`: where there is a value, the other one is not looked at.
+    fn otherwise(&mut self, function: &Function, arguments: &'a [Expr]) -> Result<Value<'a>, Error> {
+        let [operand, other] = arguments else { return Err(Error::NoOverload) };
+        self.budget.spend(1)?;
+        match self.value(operand)? {
+            Value::Optional(Some(inner)) if function.name == "orValue" => Ok(Value::clone(&inner)),
+            found @ Value::Optional(Some(_)) => Ok(found),
+            Value::Optional(None) => match (function.name, self.value(other)?) {
+                ("orValue", value) | (_, value @ Value::Optional(_)) => Ok(value),
                 _ => Err(Error::NoOverload),
             },
+            _ => Err(Error::NoOverload),
         }
     }
 
@@ -250,25 +268,38 @@ impl<'a> Scope<'a, '_> {
     }
 
     /// The macros over elements.
-    fn each(&mut self, each: Each, range: &'a Expr, variable: &'a str, body: &'a [Expr]) -> Result<Value<'a>, Error> {
+    fn each(
+        &mut self,
+        each: Each,
+        range: &'a Expr,
+        (first, second): (&'a str, Option<&'a str>),
+        body: &'a [Expr],
+    ) -> Result<Value<'a>, Error> {
         let range = self.value(range)?;
         let keys;
-        let list = match &range {
-            Value::List(list) => list,
+        let (list, map) = match &range {
+            Value::List(list) => (list, None),
             Value::Map(map) => {
                 keys = List::Made(map.keys().into());
-                &keys
+                (&keys, Some(map))
             }
             _ => return Err(Error::NoOverload),
         };
         let mut outcome = Outcome::new(each);
-        for item in list.iter() {
+        for (index, item) in list.iter().enumerate() {
             // As much as the folding of a list costs upstream.
             self.budget.spend(3)?;
-            self.variables.push((variable, item.clone()));
+            let (own, inner) = match (second, map) {
+                (None, _) => (item, None),
+                (Some(_), None) => (Value::Int(i64::try_from(index).unwrap_or(i64::MAX)), Some(item)),
+                (Some(_), Some(map)) => (item.clone(), map.get(&item)),
+            };
+            let depth = self.variables.len();
+            self.variables.push((first, own.clone()));
+            self.variables.extend(second.zip(inner));
             let result = self.step(each, body);
-            self.variables.pop();
-            if outcome.take(item, result)? {
+            self.variables.truncate(depth);
+            if outcome.take(own, result)? {
                 break;
             }
         }
@@ -277,7 +308,7 @@ impl<'a> Scope<'a, '_> {
 
     fn step(&mut self, each: Each, body: &'a [Expr]) -> Result<Option<Value<'a>>, Error> {
         match (each, body) {
-            (Each::Map, [condition, value]) => match self.value(condition)? {
+            (Each::Map | Each::TransformMap | Each::TransformMapEntry, [condition, value]) => match self.value(condition)? {
                 Value::Bool(true) => self.value(value).map(Some),
                 Value::Bool(false) => Ok(None),
                 _ => Err(Error::NoOverload),
@@ -292,13 +323,14 @@ impl<'a> Scope<'a, '_> {
 struct Outcome<'a> {
     each: Each,
     found: Vec<Value<'a>>,
+    entries: Entries<'a>,
     count: usize,
     failed: Option<Error>,
 }
 
 impl<'a> Outcome<'a> {
     fn new(each: Each) -> Self {
-        Self { each, found: Vec::new(), count: 0, failed: None }
+        Self { each, found: Vec::new(), entries: Entries::default(), count: 0, failed: None }
     }
 
     /// Takes in one element's result; whether that decides.
@@ -306,7 +338,7 @@ impl<'a> Outcome<'a> {
         let decisive = match self.each {
             Each::All => Some(false),
             Each::Exists => Some(true),
-            Each::ExistsOne | Each::Filter | Each::Map => None,
+            Each::ExistsOne | Each::Filter | Each::Map | Each::TransformMap | Each::TransformMapEntry => None,
         };
         match (result, decisive) {
             (Err(Error::Budget), _) => return Err(Error::Budget),
@@ -320,6 +352,19 @@ impl<'a> Outcome<'a> {
                 }
             }
             (Ok(value), None) if self.each == Each::Map => self.found.extend(value),
+            (Ok(value), None) if self.each == Each::TransformMap => {
+                value.map_or(Ok(()), |value| self.entries.insert(item, value))?;
+            }
+            (Ok(value), None) if self.each == Each::TransformMapEntry => match value {
+                None => {}
+                Some(Value::Map(map)) => {
+                    map.keys().into_iter().try_for_each(|key| match map.get(&key) {
+                        Some(value) => self.entries.insert(key, value),
+                        None => Ok(()),
+                    })?;
+                }
+                Some(_) => return Err(Error::NoOverload),
+            },
             (Ok(Some(Value::Bool(value))), None) => {
                 self.count += usize::from(value);
                 if value && self.each == Each::Filter {
@@ -334,6 +379,7 @@ impl<'a> Outcome<'a> {
     fn finish(self) -> Result<Value<'a>, Error> {
         match self.each {
             Each::Filter | Each::Map => Ok(Value::list(self.found)),
+            Each::TransformMap | Each::TransformMapEntry => Ok(Value::Map(Map::Made(self.entries.all.into()))),
             Each::ExistsOne => Ok(Value::Bool(self.count == 1)),
             Each::All | Each::Exists if self.count == 1 => Ok(Value::Bool(self.each == Each::Exists)),
             Each::All | Each::Exists => match self.failed {
@@ -341,6 +387,29 @@ impl<'a> Outcome<'a> {
                 None => Ok(Value::Bool(self.each == Each::All)),
             },
         }
+    }
+}
+
+/// The entries of a map that is being made.
+#[derive(Default)]
+struct Entries<'a> {
+    all: Vec<(Value<'a>, Value<'a>)>,
+    /// The keys that are texts, which most are.
+    texts: HashSet<String>,
+}
+
+impl<'a> Entries<'a> {
+    fn insert(&mut self, key: Value<'a>, value: Value<'a>) -> Result<(), Error> {
+        let new = match &key {
+            Value::Text(text) => self.texts.insert(text.clone().into_owned()),
+            Value::Int(_) if self.all.last().is_some_and(|(last, _)| last.order(&key) == Some(Ordering::Less)) => true,
+            key => !self.all.iter().any(|(known, _)| known.equals(key)),
+        };
+        if !new {
+            return Err(Error::Other(format!("insert failed: key {} already exists", crate::functions::show(&key))));
+        }
+        self.all.push((key, value));
+        Ok(())
     }
 }
 
@@ -382,6 +451,7 @@ fn binary<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<V
     let order =
         |wanted: &[Ordering]| left.order(right).map(|order| Value::Bool(wanted.contains(&order))).ok_or(Error::NoOverload);
     match operator {
+        Binary::Equal | Binary::Unequal if !are_comparable(left, right) => Err(Error::NoOverload),
         Binary::Equal => Ok(Value::Bool(left.equals(right))),
         Binary::Unequal => Ok(Value::Bool(!left.equals(right))),
         Binary::Less => order(&[Ordering::Less]),
@@ -396,6 +466,15 @@ fn binary<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<V
         Binary::Add => add(left, right),
         Binary::Subtract => subtract(left, right),
         Binary::Multiply | Binary::Divide | Binary::Modulo => scale(operator, left, right),
+    }
+}
+
+/// Upstream's lists and objects of a schema refuse to be compared with something else behind them, as no other values do.
+fn are_comparable(left: &Value<'_>, right: &Value<'_>) -> bool {
+    match left {
+        Value::List(List::Json(_, Some(_))) => matches!(right, Value::List(_)),
+        Value::Map(Map::Json(_, Some(_))) => matches!(right, Value::Map(_)),
+        _ => true,
     }
 }
 

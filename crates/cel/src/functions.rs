@@ -3,10 +3,11 @@
 pub(crate) mod authorization;
 mod convert;
 mod format;
+pub(crate) mod formatting;
 mod lists;
 mod network;
-mod numbers;
 mod quantity;
+mod semver;
 mod strings;
 mod times;
 
@@ -65,8 +66,8 @@ const LISTS: [&[Function]; 9] = [
     format::FUNCTIONS,
     lists::FUNCTIONS,
     network::FUNCTIONS,
-    numbers::FUNCTIONS,
     quantity::FUNCTIONS,
+    semver::FUNCTIONS,
     strings::FUNCTIONS,
     times::FUNCTIONS,
 ];

@@ -3,7 +3,7 @@
 //! [`Program::compile`] parses an expression once: names of variables and functions, and the numbers of their arguments, are checked
 //! there. [`Program::check`] finds out the types of its parts, where something is declared of its variables, and what it can cost at most
 //! ([`Checked::cost`]); values are JSON, so types are checked again when it runs. [`Program::evaluate`] walks the tree over borrowed values, and
-//! stops when its [`Budget`] is used up. What is not there: protobuf messages, comprehensions with two variables.
+//! stops when its [`Budget`] is used up. What is not there: protobuf messages.
 
 mod ast;
 mod authorization;
@@ -16,6 +16,8 @@ mod functions;
 mod lexer;
 mod parse;
 mod pattern;
+mod resolve;
+mod semver;
 mod time;
 mod types;
 mod value;
@@ -44,7 +46,12 @@ impl Program {
     /// # Errors
     /// It is no expression, or uses what is not there.
     pub fn compile(source: &str, variables: &[&str]) -> Result<Self, CompileError> {
-        parse::parse(source, variables).map(|root| Self { root })
+        let mut root = parse::parse(source)?;
+        if resolve::resolve(&mut root, variables) {
+            return Ok(Self { root });
+        }
+        let untyped: Vec<_> = variables.iter().map(|name| (*name, Type::Dyn)).collect();
+        Err(CompileError::new(source, check::check(&root, &untyped).1))
     }
 
     /// Whether the expression uses a variable.
@@ -83,6 +90,17 @@ impl Program {
         self.root.members(variable, &mut found);
         found
     }
+}
+
+/// Why an expression cannot be compiled, which [`Program::compile`] has refused: with all that its types are wrong in.
+pub fn faults(source: &str, variables: &Variables<'_>) -> CompileError {
+    let mut root = match parse::parse(source) {
+        Ok(root) => root,
+        Err(error) => return error,
+    };
+    let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+    resolve::resolve(&mut root, &names);
+    CompileError::new(source, check::check(&root, variables).1)
 }
 
 /// An expression whose types are known.

@@ -1,12 +1,12 @@
-//! From tokens to a tree, macros expanded and names looked up.
+//! From tokens to a tree, macros expanded. Which names there are is found out afterwards (`resolve.rs`).
 
-use std::collections::HashSet;
+mod macros;
 
-use crate::ast::{Binary, Each, Expr, Node, Unary};
+use crate::ast::{Binary, Expr, Node, Unary};
 use crate::error::{CompileError, Issue};
 use crate::functions;
 use crate::lexer::{RESERVED, Token, tokens};
-use crate::value::{Kind, Value};
+use crate::value::Value;
 
 /// How deep expressions may nest in brackets, how high their trees may be and how many parts they may have: what reads, runs and drops
 /// them calls itself as often.
@@ -14,13 +14,12 @@ const MAX_DEPTH: usize = 50;
 const MAX_HEIGHT: usize = 250;
 const MAX_PARTS: usize = 20_000;
 
-pub(crate) fn parse(source: &str, variables: &[&str]) -> Result<Expr, CompileError> {
-    read(source, variables).map_err(|issue| CompileError::new(source, vec![issue]))
+pub(crate) fn parse(source: &str) -> Result<Expr, CompileError> {
+    read(source).map_err(|issue| CompileError::new(source, vec![issue]))
 }
 
-fn read(source: &str, variables: &[&str]) -> Result<Expr, Issue> {
-    let variables = variables.iter().map(|name| (*name).to_owned()).collect();
-    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, height: 0, parts: 0, variables, bound: Vec::new() };
+fn read(source: &str) -> Result<Expr, Issue> {
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, height: 0, parts: 0 };
     let root = parser.expression()?;
     match parser.peek() {
         Token::End => Ok(root),
@@ -35,9 +34,6 @@ struct Parser {
     /// How high the tree is of what was read last.
     height: usize,
     parts: usize,
-    variables: HashSet<String>,
-    /// Variables of macros around.
-    bound: Vec<String>,
 }
 
 impl Parser {
@@ -240,7 +236,7 @@ impl Parser {
                 made(at, Node::Select { operand: Box::new(operand), field: self.name()?, optional: true })
             } else if self.take(".") {
                 let (name, called) = (self.name()?, self.here());
-                if self.take("(") { self.method(operand, name, called)? } else { select(at, operand, name) }
+                if self.take("(") { self.method(operand, &name, called)? } else { select(at, operand, name) }
             } else if let Some(path) = self.object_type(&operand) {
                 self.object(path)?
             } else if self.take("[?") {
@@ -248,7 +244,7 @@ impl Parser {
             } else if self.take("[") {
                 self.index(at, operand, false)?
             } else {
-                return self.resolved(operand);
+                return Ok(operand);
             };
             self.grow(self.height.max(height))?;
         }
@@ -257,28 +253,7 @@ impl Parser {
     fn index(&mut self, at: usize, operand: Expr, optional: bool) -> Result<Expr, Issue> {
         let index = self.expression()?;
         self.expect("]")?;
-        Ok(made(at, Node::Index { operand: Box::new(self.resolved(operand)?), index: Box::new(index), optional }))
-    }
-
-    /// Refuses a variable that nobody has declared. Only here is it known that it is no part of a function's name.
-    fn resolved(&self, operand: Expr) -> Result<Expr, Issue> {
-        let mut first = &operand;
-        while let Node::Select { operand, .. } = &first.node {
-            first = operand;
-        }
-        match &first.node {
-            Node::Variable(name) if !self.is_declared(name) => match Kind::named(name) {
-                Some(kind) if matches!(operand.node, Node::Variable(_)) => {
-                    Ok(Expr { at: operand.at, node: Node::Literal(Value::Type(kind)) })
-                }
-                _ => Err(undeclared(first.at as usize, name)),
-            },
-            _ => Ok(operand),
-        }
-    }
-
-    fn is_declared(&self, name: &str) -> bool {
-        self.bound.iter().any(|bound| bound == name) || self.variables.contains(name)
+        Ok(made(at, Node::Index { operand: Box::new(operand), index: Box::new(index), optional }))
     }
 
     fn name(&mut self) -> Result<String, Issue> {
@@ -369,19 +344,8 @@ impl Parser {
         if !matches!(self.peek(), Token::Sign("{" | "{?")) {
             return None;
         }
-        let mut names = Vec::new();
-        let mut first = operand;
-        while let Node::Select { operand, field, optional: false } = &first.node {
-            names.push(field.as_str());
-            first = operand;
-        }
-        let Node::Variable(root) = &first.node else { return None };
-        let known = root == "Object" || root == "JSONPatch" && names.is_empty();
-        (known && !self.is_declared(root)).then(|| {
-            names.push(root);
-            names.reverse();
-            names.join(".")
-        })
+        let name = qualified(operand)?;
+        (name == "Object" || name == "JSONPatch" || name.starts_with("Object.")).then_some(name)
     }
 
     /// The fields of an object.
@@ -444,17 +408,16 @@ impl Parser {
         if !self.take("(") {
             return Ok(made(at, Node::Variable(name)));
         }
-        if name == "has" {
-            let argument = self.expression()?;
-            self.expect(")")?;
+        let mut arguments = self.arguments()?;
+        self.grow(self.height)?;
+        if name == "has" && arguments.len() == 1 {
+            let argument = arguments.remove(0);
             return match argument.node {
-                Node::Select { operand, field, .. } => Ok(made(argument.at as usize, Node::Has { operand, field })),
-                _ => Err(self.wrong("invalid argument to has() macro")),
+                Node::Select { operand, field, optional: false } => Ok(made(called, Node::Has { operand, field })),
+                _ => Err(Issue::new(argument.at as usize, "invalid argument to has() macro")),
             };
         }
-        let arguments = self.arguments()?;
-        self.grow(self.height)?;
-        call(called, &name, arguments, false)
+        Ok(call(called, &name, None, arguments))
     }
 
     /// The height afterwards is that of the highest.
@@ -472,67 +435,15 @@ impl Parser {
         Ok(out)
     }
 
-    fn method(&mut self, operand: Expr, name: String, at: usize) -> Result<Expr, Issue> {
-        // The name of a namespace, such as `math` in `math.least(1, 2)`.
-        if let Node::Variable(namespace) = &operand.node
-            && !self.is_declared(namespace)
-        {
-            if (namespace.as_str(), name.as_str()) == ("cel", "bind") {
-                return self.bind(at);
-            }
-            let arguments = self.arguments()?;
-            return call(at, &format!("{namespace}.{name}"), arguments, false);
-        }
-        let operand = self.resolved(operand)?;
-        let each = match name.as_str() {
-            "all" => Some(Each::All),
-            "exists" => Some(Each::Exists),
-            "exists_one" | "existsOne" => Some(Each::ExistsOne),
-            "filter" => Some(Each::Filter),
-            "map" => Some(Each::Map),
-            _ => None,
-        };
-        if let Some(each) = each {
-            return self.each(at, each, operand);
-        }
-        if let flat @ ("optMap" | "optFlatMap") = name.as_str() {
-            let flat = flat == "optFlatMap";
-            let variable = self.name()?;
-            let body = self.scoped(&variable, 1)?.remove(0);
-            return Ok(made(at, Node::OptionalMap { operand: Box::new(operand), variable, body: Box::new(body), flat }));
-        }
-        let mut arguments = vec![operand];
-        arguments.extend(self.arguments()?);
-        call(at, &name, arguments, true)
-    }
-
-    fn each(&mut self, at: usize, each: Each, range: Expr) -> Result<Expr, Issue> {
-        let variable = self.name().map_err(|_| self.wrong("argument must be a simple name"))?;
-        let most = if each == Each::Map { 2 } else { 1 };
-        let body = self.scoped(&variable, most)?;
-        Ok(made(at, Node::Each { each, range: Box::new(range), variable, body }))
-    }
-
-    /// The arguments behind a variable, which they may use.
-    fn scoped(&mut self, variable: &str, most: usize) -> Result<Vec<Expr>, Issue> {
-        self.expect(",")?;
-        self.bound.push(variable.to_owned());
-        let arguments = self.arguments();
-        self.bound.pop();
-        match arguments? {
-            arguments if (1..=most).contains(&arguments.len()) => Ok(arguments),
-            _ => Err(self.wrong("unexpected number of arguments")),
-        }
-    }
-
-    fn bind(&mut self, at: usize) -> Result<Expr, Issue> {
-        let variable = self.name()?;
-        self.expect(",")?;
-        let value = self.expression()?;
-        let height = self.height;
-        let body = self.scoped(&variable, 1)?.remove(0);
-        self.height = self.height.max(height);
-        Ok(made(at, Node::Bind { variable, value: Box::new(value), body: Box::new(body) }))
+    fn method(&mut self, operand: Expr, name: &str, at: usize) -> Result<Expr, Issue> {
+        let arguments = self.arguments()?;
+        let mut expansion = macros::Expansion { at, height: self.height };
+        let expanded = expansion.expand(name, operand, arguments)?;
+        self.height = expansion.height;
+        Ok(match expanded {
+            Ok(expanded) => expanded,
+            Err((operand, arguments)) => call(at, name, Some(operand), arguments),
+        })
     }
 }
 
@@ -540,26 +451,42 @@ fn select(at: usize, operand: Expr, field: String) -> Expr {
     made(at, Node::Select { operand: Box::new(operand), field, optional: false })
 }
 
-fn undeclared(at: usize, name: &str) -> Issue {
-    Issue::new(at, format!("undeclared reference to '{name}' (in container '')"))
+/// A call, whose target may be the namespace of a function: `math` in `math.least(1, 2)`.
+fn call(at: usize, name: &str, target: Option<Expr>, mut arguments: Vec<Expr>) -> Expr {
+    if let Some(function) = target.as_ref().and_then(qualified).map(|prefix| format!("{prefix}.{name}"))
+        && functions::is_known(&function)
+    {
+        return call(at, &function, None, arguments);
+    }
+    let method = target.is_some();
+    match functions::find(name, arguments.len() + usize::from(method), method) {
+        Some(function) => {
+            arguments.splice(0..0, target);
+            made(at, Node::Call { function, arguments, method })
+        }
+        None => made(at, Node::Unknown { name: name.to_owned(), target: target.map(Box::new), arguments }),
+    }
 }
 
-fn call(at: usize, name: &str, arguments: Vec<Expr>, method: bool) -> Result<Expr, Issue> {
-    match functions::find(name, arguments.len(), method) {
-        Some(function) => Ok(made(at, Node::Call { function, arguments, method })),
-        None if functions::is_known(name) => {
-            let message = format!("found no matching overload for '{name}' applied to {} arguments", arguments.len());
-            Err(Issue::new(at, message))
-        }
-        None => Err(undeclared(at, name)),
+/// `a.b.c`, where an expression is that.
+pub(crate) fn qualified(expr: &Expr) -> Option<String> {
+    let mut names = Vec::new();
+    let mut first = expr;
+    while let Node::Select { operand, field, optional: false } = &first.node {
+        names.push(field.as_str());
+        first = operand;
     }
+    let Node::Variable(root) = &first.node else { return None };
+    names.push(root);
+    names.reverse();
+    Some(names.join("."))
 }
 
 /// Joins parts in a tree that is as flat as can be: rules are long, and what runs them has only so much stack. Each part comes with
 /// the place of the sign before it.
 fn balanced(mut parts: Vec<(usize, Expr)>, join: fn(Box<Expr>, Box<Expr>) -> Node) -> Expr {
     if parts.len() > 1 {
-        let right = parts.split_off(parts.len() / 2);
+        let right = parts.split_off(parts.len().div_ceil(2));
         let at = right[0].0;
         return made(at, join(Box::new(balanced(parts, join)), Box::new(balanced(right, join))));
     }

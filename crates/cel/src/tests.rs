@@ -67,6 +67,7 @@ fn one_side_that_decides_is_enough() {
     check("1 / 0 > 1 || true", "true");
     check("true || 1 / 0 > 1", "true");
     check("1 / 0 > 1 && false", "false");
+    check("1 / 0 in []", "false");
     check_error("1 / 0 > 1 && true", json!({}), "division by zero");
     check("[1, 0].exists(x, 1 / x == 1)", "true");
     check("[0, 2].all(x, 4 / x == 1)", "false");
@@ -83,7 +84,6 @@ fn macros() {
     check("{'a': 1, 'b': 2}.all(k, k != 'c')", "true");
     check("[[1, 2], [3]].all(l, l.all(x, x < 4))", "true");
     check("[].all(x, x > 0) && ![].exists(x, true)", "true");
-    check("cel.bind(x, 5, x * x)", "25");
     check_of("has(self.a) && !has(self.b)", json!({"a": 1}), "true");
     check_of("has(self.a.b)", json!({"a": {"b": null}}), "true");
     check_of("self.a.map(x, x.n)", json!({"a": [{"n": 1}, {"n": 2}]}), "[1, 2]");
@@ -104,6 +104,11 @@ fn optional_values() {
     check("[?optional.of(1), ?optional.none(), 2]", "[1, 2]");
     check("{?'a': optional.of(1), ?'b': optional.none()}", "{a: 1}");
     check_error("optional.none().value()", json!({}), "optional.none() dereference");
+    // What stands behind a value is not looked at.
+    check("optional.of(1).orValue(1 / 0)", "1");
+    check("optional.of(1).or(optional.of(1 / 0))", "optional(1)");
+    check_error("optional.none().orValue(1 / 0)", json!({}), "division by zero");
+    check("optional.of({'a': 1}).optMap(x, x.a).optMap(x, x + 1)", "optional(2)");
 }
 
 #[test]
@@ -128,11 +133,51 @@ fn texts() {
     check("'tacocat'.substring(4) + 'tacocat'.substring(0, 4)", "cattaco");
     check("'  x '.trim()", "x");
     check("['a', 'b'].join('-')", "a-b");
-    check("'gums'.reverse()", "smug");
     check("'%s is %d, %.2f, %x'.format(['a', 1, 2.5, 255])", "a is 1, 2.50, ff");
     check("string(1) + string(true) + string(1.5)", "1true1.5");
+    check("string(4.0) + ' ' + string(1000000.0) + ' ' + string(0.000000002)", "4 1e+06 2e-09");
     check("int('42') + int(3.9)", "45");
     check_error("'tacocat'.substring(40)", json!({}), "index out of range: 40");
+}
+
+/// The cases of cel-go's `ext/formatting_test.go`.
+#[test]
+fn texts_with_values() {
+    let check = |pattern: &str, values: &str, expected: &str| check(&format!("'{pattern}'.format([{values}])"), expected);
+    check("no substitution", "", "no substitution");
+    check("%% and also %%", "", "% and also %");
+    check("%%%s%%", "'text'", "%text%");
+    check("%d %d, %s %s", "1, 2u, 'A', true", "1 2, A true");
+    check("%.3f", "1.2345", "1.234");
+    check("%f", "1234567.5", "1,234,567.500000");
+    check("%b %b %b", "5, -5, true", "101 -101 1");
+    check("%o %o", "11, -11", "13 -13");
+    check("%x %X %x", "30, 30u, -30", "1e 1E -1e");
+    check("%x %X", "'Hello', b'ab\\xff'", "48656c6c6f 6162FF");
+    check("%.6e", "1052.032911275", "1.052033\u{202f}\u{d7}\u{202f}10\u{2070}\u{b3}");
+    check("%f %f", "'NaN', '-Infinity'", "NaN -\u{221e}");
+    check("%s %s", "2.71, 0.000000002", "2.71 2e-09");
+    check("%s", "[2.71]", "[2.710000]");
+    check("null: %s", "null", "null: null");
+    check("type is %s", "type('a')", "type is string");
+    check("%s", "timestamp('2023-02-03T23:31:20+00:00')", "2023-02-03T23:31:20Z");
+    check("%s", "duration('1h45m47s')", "6347s");
+    check(
+        "%s",
+        "['abc', 3.14, null, [9, 8], timestamp('2023-02-03T23:31:20Z')]",
+        "[\"abc\", 3.140000, null, [9, 8], timestamp(\"2023-02-03T23:31:20Z\")]",
+    );
+    check(
+        "%s",
+        "{'key1': b'xyz', 'key5': null, 'key2': duration('2h'), 'key4': true}",
+        "{\"key1\":b\"xyz\", \"key2\":duration(\"7200s\"), \"key4\":true, \"key5\":null}",
+    );
+    check_error(
+        "'%d'.format([dyn('a')])",
+        json!({}),
+        "error during formatting: decimal clause can only be used on integers, was given string",
+    );
+    check_error("'%s %s'.format(dyn([1]))", json!({}), "index 1 out of range");
 }
 
 #[test]
@@ -148,7 +193,15 @@ fn lists_and_sets() {
     check("[1, 1, 2].distinct()", "[1, 2]");
     check("[[1], [2, 3]].flatten()", "[1, 2, 3]");
     check("[1, 2, 3].slice(1, 3)", "[2, 3]");
-    check("math.greatest(1, 2.5, 2) == 2.5 && math.least([3, 1]) == 1", "true");
+    check("['b', 'aa', 'c'].sortBy(x, x.size())", "[b, c, aa]");
+    check("[3, 1, 2].sortBy(x, -x).reverse()", "[1, 2, 3]");
+    check("optional.unwrap([optional.of(1), optional.none()]) + [optional.of(2)].unwrapOpt()", "[1, 2]");
+    check("lists.range(3)", "[0, 1, 2]");
+    check_error("[1, 2].slice(1, 3)", json!({}), "cannot slice(1, 3), list is length 2");
+    check_error("[1, 2].slice(2, 1)", json!({}), "cannot slice(2, 1), start index must be less than or equal to end index");
+    check_error("[1, 2].slice(-1, 1)", json!({}), "cannot slice(-1, 1), negative indexes not supported");
+    check_error("lists.range(-1)", json!({}), "lists.range: size must be non-negative, got -1");
+    check_error("[1].flatten(-1)", json!({}), "level must be non-negative");
     check_error("[].min()", json!({}), "min called on empty list");
 }
 
@@ -181,7 +234,74 @@ fn libraries_of_kubernetes() {
     check("timestamp('2026-01-02T03:04:05Z').getHours('+02:00')", "5");
     check("timestamp('2026-01-02T03:04:05Z') + duration('1h') > timestamp('2026-01-02T04:00:00Z')", "true");
     check("string(timestamp('2026-01-02T03:04:05Z') - timestamp('2026-01-01T03:04:05Z'))", "86400s");
-    check("base64.encode(b'hi') + string(base64.decode('aGk='))", "aGk=hi");
+    check("sign(quantity('-1'))", "-1");
+}
+
+/// The expressions of the documentation of `library/semverlib.go` and of semver.org, "Precedence".
+#[test]
+fn semantic_versions() {
+    let version = |text: &str, expected: &str| {
+        check(&format!("semver('{text}') == semver('{expected}') && isSemver('{text}')"), "true");
+        let program = Program::compile(&format!("semver('{text}')"), &[]).unwrap();
+        assert_eq!(show(&program.evaluate(&[], &mut Budget::new(LIMIT)).unwrap()), text);
+    };
+    version("1.0.0", "1.0.0");
+    version("0.1.0-alpha.1", "0.1.0-alpha.1");
+    version("1.2.3-rc.1+build.5", "1.2.3-rc.1+other");
+    check("semver('v1.0.0', true) == semver('1.0', true) && semver('01.01.01', true) == semver('1.1.1')", "true");
+    check("semver('1.2.03-rc', true).patch()", "3");
+    check("semver('1.2.3').major() * 100 + semver('1.2.3').minor() * 10 + semver('1.2.3').patch()", "123");
+    for wrong in
+        ["200K", "Three", "Mi", "", "v1.0.0", "1.0", "1.0.0-", "1.0.0-01", "1.0.0+", "1.0.0-a_b", "99999999999999999999.0.0"]
+    {
+        check(&format!("isSemver('{wrong}')"), "false");
+    }
+    check("isSemver('v1.0', true) && isSemver('1.0', true) && !isSemver('1.0-rc', true) && !isSemver('a', true)", "true");
+    let order = [
+        "1.0.0-alpha",
+        "1.0.0-alpha.1",
+        "1.0.0-alpha.beta",
+        "1.0.0-beta",
+        "1.0.0-beta.2",
+        "1.0.0-beta.11",
+        "1.0.0-rc.1",
+        "1.0.0",
+        "1.0.1",
+    ];
+    for pair in order.windows(2) {
+        let (less, more) = (pair[0], pair[1]);
+        check(
+            &format!("semver('{less}').isLessThan(semver('{more}')) && semver('{more}').isGreaterThan(semver('{less}'))"),
+            "true",
+        );
+        check(&format!("semver('{less}').compareTo(semver('{more}'))"), "-1");
+    }
+    check_error("semver('01.0.0')", json!({}), "Major number must not contain leading zeroes \"01\"");
+    check_error("semver('1.x.0')", json!({}), "Invalid character(s) found in minor number \"x\"");
+    check_error("semver('1.0+a', true)", json!({}), "short version cannot contain PreRelease/Build meta data");
+}
+
+/// The expressions of the documentation of cel-go's `ext/comprehensions.go`.
+#[test]
+fn macros_with_two_variables() {
+    check("[1, 2, 3].all(i, j, i < j)", "true");
+    check("{'hello': 'world', 'taco': 'taco'}.all(k, v, k != v)", "false");
+    check("{'h': ['hello', 'hi'], 'j': ['joke', 'jog']}.all(k, vals, vals.all(v, v.startsWith(k)))", "true");
+    check("{'greeting': 'hello', 'farewell': 'goodbye'}.exists(k, v, k.startsWith('good') || v.endsWith('bye'))", "true");
+    check("[1, 2, 4, 8, 16].exists(i, v, v == 1024 && i == 10)", "false");
+    check("[1, 2, 1, 3, 1, 4].existsOne(i, v, i == 1 || v == 1)", "false");
+    check("[1, 1, 2, 2, 3, 3].exists_one(i, v, i == 2 && v == 2)", "true");
+    check("[1, 2, 3].transformList(i, v, (i * v) + v)", "[1, 4, 9]");
+    check("[1, 2, 3].transformList(i, v, i % 2 == 0, (i * v) + v)", "[1, 9]");
+    check("{'greeting': 'hello'}.transformList(k, _, k)", "[greeting]");
+    check("[1, 2, 3].transformMap(i, v, (i * v) + v)", "{0: 1, 1: 4, 2: 9}");
+    check("[1, 2, 3].transformMap(i, v, i % 2 == 0, (i * v) + v)", "{0: 1, 2: 9}");
+    check("{'greeting': 'hello'}.transformMap(k, v, v + '!')", "{greeting: hello!}");
+    check("{'greeting': 'hello'}.transformMapEntry(k, v, {v: k})", "{hello: greeting}");
+    check("['a', 'b'].transformMapEntry(i, v, v != 'b', {v: i})", "{a: 0}");
+    check_of("self.transformMap(k, v, v.n)", json!({"a": {"n": 1}, "b": {"n": 2}}), "{a: 1, b: 2}");
+    let again = "insert failed: key aloha already exists";
+    check_error("{'greeting': 'aloha', 'farewell': 'aloha'}.transformMapEntry(k, v, {v: k})", json!({}), again);
 }
 
 #[test]
@@ -205,22 +325,32 @@ fn what_is_no_expression() {
     assert_eq!(error("other.a.b"), undeclared.replace("| other", "| other.a.b"));
     let second = "ERROR: <input>:2:12: undeclared reference to 'nothing' (in container '')\n |  && nothing(1)\n | ...........^";
     assert_eq!(error("true\n\t&& nothing(1)"), second);
-    assert!(error("'a'.size(1, 2)").contains("found no matching overload for 'size' applied to 3 arguments"));
-    for text in [
-        "",
-        "1 +",
-        "(1",
-        "[1",
-        "{'a' 1}",
-        "'a",
-        "1 2",
-        "has(self)",
-        "self.all(1, true)",
-        "@",
-        "if",
-        "99999999999999999999",
-        "'\\q'",
-    ] {
+    let told = |text: &str, expected: &[&str]| {
+        let error = error(text);
+        let lines: Vec<&str> = error.lines().filter_map(|line| line.strip_prefix("ERROR: <input>:")).collect();
+        assert_eq!(lines, expected, "{text}");
+    };
+    told("'a'.size(1, 2)", &["1:9: found no matching overload for 'size' applied to 'string.(int, int)'"]);
+    told("'a'.string()", &["1:11: found no matching overload for 'string' applied to 'string.()'"]);
+    told(
+        "cel.bind(x, 1, x + 1) == 2",
+        &[
+            "1:1: undeclared reference to 'cel' (in container '')",
+            "1:9: undeclared reference to 'bind' (in container '')",
+            "1:10: undeclared reference to 'x' (in container '')",
+            "1:16: undeclared reference to 'x' (in container '')",
+        ],
+    );
+    told("self.all(1, true)", &["1:10: argument must be a simple name"]);
+    told("self.map(1, true)", &["1:10: argument is not an identifier"]);
+    told("self.all(a, a, true)", &["1:13: duplicate variable name: a"]);
+    told("has(self)", &["1:5: invalid argument to has() macro"]);
+    told("optional.of(1).optMap(1, 2)", &["1:23: optMap() variable name must be a simple identifier"]);
+    told(
+        "self.all(a)",
+        &["1:9: undeclared reference to 'all' (in container '')", "1:10: undeclared reference to 'a' (in container '')"],
+    );
+    for text in ["", "1 +", "(1", "[1", "{'a' 1}", "'a", "1 2", "@", "if", "99999999999999999999", "'\\q'"] {
         assert!(error(text).contains(": Syntax error: "), "{text}: {}", error(text));
     }
     for large in [
@@ -294,6 +424,11 @@ fn schemas_count() {
     check("date", &[], "self.getDate()", json!("2026-02-03"), "3");
     check("byte", &[], "self == b'hi'", json!("aGk="), "true");
     check("set", &[], "self == [2, 1]", json!([1, 2]), "true");
+    check("set", &[], "1 == self || self != [3]", json!([1, 2]), "true");
+    let program = Program::compile("self == 1", &["self"]).unwrap();
+    let (list, typed) = (json!([1]), Typed("", Vec::new()));
+    let found = program.evaluate(&[("self", Value::of(&list, Some(&typed)))], &mut Budget::new(LIMIT));
+    assert_eq!(found.map(|value| show(&value)), Err(Error::NoOverload));
     check("set", &[], "self + [2, 3]", json!([1, 2]), "[1, 2, 3]");
     check("", &[], "self + [2, 3]", json!([1, 2]), "[1, 2, 2, 3]");
     check("number", &[], "self + 0.5", json!(1), "1.5");
@@ -393,7 +528,8 @@ fn trees_are_no_higher_than_the_stack() {
         ("-(", ")"),
         ("size([", "])"),
         ("[1].all(x, ", " == 1)"),
-        ("cel.bind(y, ", ", y)"),
+        ("[1].sortBy(y, ", ")"),
+        ("[1].transformMap(y, z, ", ")"),
         ("true ? ", " : 1"),
         ("false ? 1 : ", ""),
         ("(1 + 1 + 1 + 1 + ", ")"),

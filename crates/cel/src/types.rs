@@ -39,6 +39,8 @@ pub enum Type {
     Opaque(&'static str),
     /// An object with these fields.
     Object(Arc<Declaration>),
+    /// That of what is wrong: it fits everywhere, so that one fault is told once.
+    Error,
     /// A type that is not known yet.
     Variable(u32),
 }
@@ -168,6 +170,29 @@ impl Type {
         }
     }
 
+    /// The name of its form, as values have it.
+    pub(crate) fn kind_name(&self) -> &str {
+        match self {
+            Self::Dyn | Self::Variable(_) => "dyn",
+            Self::Null => "null_type",
+            Self::Bool => "bool",
+            Self::Int => "int",
+            Self::Uint => "uint",
+            Self::Double => "double",
+            Self::String => "string",
+            Self::Bytes => "bytes",
+            Self::Duration => "google.protobuf.Duration",
+            Self::Timestamp => "google.protobuf.Timestamp",
+            Self::List(_) => "list",
+            Self::Map(_) => "map",
+            Self::Optional(_) => "optional_type",
+            Self::Type(_) => "type",
+            Self::Opaque(name) => name,
+            Self::Object(declaration) => &declaration.name,
+            Self::Error => "!error!",
+        }
+    }
+
     /// Whether it takes the same space whatever its value.
     pub(crate) fn is_scalar(&self) -> bool {
         match self {
@@ -187,7 +212,9 @@ impl PartialEq for Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Dyn | Self::Variable(_) => "dyn",
+            Self::Dyn => "dyn",
+            Self::Variable(number) => return write!(f, "_var{number}"),
+            Self::Error => "!error!",
             Self::Null => "null",
             Self::Bool => "bool",
             Self::Int => "int",

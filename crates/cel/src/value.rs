@@ -13,6 +13,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 
 use crate::authorization::{Decision, Question};
 use crate::lexer::RESERVED;
+use crate::semver::Version;
 
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
 pub trait Shape: fmt::Debug + Sync {
@@ -32,12 +33,25 @@ pub trait Shape: fmt::Debug + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub &'static str);
 
-const KINDS: [&str; 9] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
+const KINDS: [&str; 12] = [
+    "bool",
+    "bytes",
+    "double",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "uint",
+    "type",
+    "google.protobuf.Duration",
+    "google.protobuf.Timestamp",
+];
 
 impl Kind {
     /// The type that an identifier names.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        KINDS.into_iter().chain(["type"]).find(|known| *known == name).map(Self)
+        KINDS.into_iter().find(|known| *known == name).map(Self)
     }
 }
 
@@ -84,6 +98,7 @@ pub enum Value<'a> {
     Url(Url),
     Ip(IpAddr),
     Cidr(IpNet),
+    Semver(Arc<Version>),
     /// A format that texts can be checked against, by its name.
     Format(&'static str),
     /// Who may do what, so far.
@@ -149,6 +164,7 @@ impl<'a> Value<'a> {
             Self::Url(_) => "kubernetes.URL",
             Self::Ip(_) => "net.IP",
             Self::Cidr(_) => "net.CIDR",
+            Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
             Self::Question(question) => match (&question.path, &question.group, question.resource.is_empty()) {
                 (Some(_), ..) => "kubernetes.authorization.PathCheck",
@@ -173,7 +189,7 @@ impl<'a> Value<'a> {
                 use base64::Engine as _;
                 base64::engine::general_purpose::STANDARD.encode(bytes).into()
             }
-            Self::Duration(_) | Self::Time(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(_) => {
+            Self::Duration(_) | Self::Time(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(_) | Self::Semver(_) => {
                 crate::functions::show(self).into()
             }
             Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),
@@ -221,6 +237,7 @@ impl<'a> Value<'a> {
             (Self::Url(a), Self::Url(b)) => a == b,
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a), Self::Cidr(b)) => a == b,
+            (Self::Semver(a), Self::Semver(b)) => a.cmp(b) == Ordering::Equal,
             (Self::Format(a), Self::Format(b)) => a == b,
             (Self::Question(a), Self::Question(b)) => a == b,
             (Self::Decision(a), Self::Decision(b)) => a == b,

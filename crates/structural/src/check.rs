@@ -188,7 +188,9 @@ fn checked<'p>(
 ) -> Result<Checked<'p>, String> {
     let ty = declared.ty();
     let old = if rule.optional_old { Type::optional(ty.clone()) } else { ty.clone() };
-    program.as_ref().map_err(Clone::clone)?.check(source, &[("self", ty), ("oldSelf", old)]).map_err(|error| error.to_string())
+    let variables = [("self", ty), ("oldSelf", old)];
+    let program = program.as_ref().map_err(|_| cel::faults(source, &variables).to_string())?;
+    program.check(source, &variables).map_err(|error| error.to_string())
 }
 
 /// How many values there can be below so many; none where that is not limited.

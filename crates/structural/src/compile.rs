@@ -131,6 +131,7 @@ fn limits(map: &Map<String, Value>, depth: usize) -> Result<Limits, Unusable> {
         unique_items: flag("uniqueItems"),
         pattern: text("pattern").map(Pattern::new),
         format: text("format").and_then(Format::named),
+        format_as_written: text("format").unwrap_or_default().to_owned(),
         all_of: nodes("allOf")?,
         any_of: nodes("anyOf")?,
         one_of: nodes("oneOf")?,

@@ -130,6 +130,8 @@ pub(crate) struct Limits {
     pub(crate) unique_items: bool,
     pub(crate) pattern: Option<Pattern>,
     pub(crate) format: Option<Format>,
+    /// As messages name it: with dashes, or without.
+    pub(crate) format_as_written: String,
     pub(crate) all_of: Vec<Node>,
     pub(crate) any_of: Vec<Node>,
     pub(crate) one_of: Vec<Node>,

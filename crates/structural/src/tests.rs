@@ -89,7 +89,6 @@ fn types() {
     check("string", json!(1), "integer");
     check("integer", json!(1), "");
     check("integer", json!(1.0), "");
-    check("integer", json!(1.5), "number");
     check("integer", json!("1"), "string");
     check("number", json!(1), "");
     check("number", json!(1.5), "");
@@ -131,8 +130,49 @@ fn limits() {
         json!({"type": "object", "required": ["a", "b"], "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
     check_rules(object, json!({"a": "x"}), &["spec.b: Required value"]);
     let sized = json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "string"}});
-    check_rules(sized.clone(), json!({}), &["spec: Invalid value: 1: spec in body should have at least 1 properties"]);
-    check_rules(sized, json!({"a": "", "b": ""}), &["spec: Too many: 2: must have at most 1 item"]);
+    check_rules(sized.clone(), json!({}), &["spec: Invalid value: 0: spec in body should have at least 1 properties"]);
+    check_rules(sized.clone(), json!({"a": "", "b": ""}), &["spec: Too many: 2: must have at most 1 item"]);
+    // What is in an object is told of all the same.
+    let wrong = "spec.b: Invalid value: \"integer\": spec.b in body must be of type string: \"integer\"";
+    check_rules(sized, json!({"a": "", "b": 1}), &["spec: Too many: 2: must have at most 1 item", wrong]);
+    let address = json!({"type": "string", "format": "ipv4"});
+    check_rules(address.clone(), json!(1), &["spec: Invalid value: \"int64\": spec in body must be of type ipv4: \"int64\""]);
+    check_rules(
+        address.clone(),
+        json!(1.5),
+        &["spec: Invalid value: \"float64\": spec in body must be of type ipv4: \"float64\""],
+    );
+    check_rules(address, json!({}), &["spec: Invalid value: \"\": spec in body must be of type ipv4: \"\""]);
+    let time = |format: &str| json!({"type": "string", "format": format});
+    check_rules(time("date-time"), json!("1h"), &["spec: Invalid value: \"1h\": spec in body must be of type date-time: \"1h\""]);
+    check_rules(time("datetime"), json!("1h"), &["spec: Invalid value: \"1h\": spec in body must be of type datetime: \"1h\""]);
+}
+
+/// Numbers are shown and compared as upstream's Go does it.
+#[test]
+fn limits_of_numbers() {
+    let number = |limit: &str, of: f64| json!({"type": "number", limit: of});
+    check_rules(number("maximum", 3.0), json!(4.0), &["spec: Invalid value: 4: spec in body should be less than or equal to 3"]);
+    let large = "spec: Invalid value: 2e+06: spec in body should be less than or equal to 1e+06";
+    check_rules(number("maximum", 1e6), json!(2e6), &[large]);
+    check_rules(
+        number("maximum", 1e6),
+        json!(2_000_000),
+        &["spec: Invalid value: 2000000: spec in body should be less than or equal to 1000000"],
+    );
+    check_rules(number("minimum", 0.0), json!(-0.0), &[]);
+    check_rules(number("multipleOf", 0.1), json!(0.3), &[]);
+    check_rules(
+        number("multipleOf", 0.5),
+        json!(1),
+        &["spec: Invalid value: 0: factor MultipleOf declared for spec must be positive: 0"],
+    );
+    let whole = json!({"type": "integer", "maximum": 2.5});
+    let boundary = "<nil>: Invalid value: \"\": Maximum boundary value must be of type integer (default format) in spec";
+    check_rules(whole.clone(), json!(2), &[boundary]);
+    let checked = "<nil>: Invalid value: \"\": Checked value must be of type integer (default format) in spec";
+    let ty = "spec: Invalid value: \"number\": spec in body must be of type integer: \"number\"";
+    check_rules(json!({"type": "integer"}), json!(1.5), &[ty, checked]);
 }
 
 #[test]
@@ -205,6 +245,18 @@ fn ratcheting() {
     let wrong = json!({"name": "x", "n": 6});
     check(json!({"l": [wrong]}), json!({"l": [{"name": "y", "n": 1}, wrong]}), &[]);
     check(json!({"l": [wrong]}), json!({"l": [{"name": "x", "n": 7}]}), &["l[0].n"]);
+    // An object with fields that the schema does not tell is never the same as before, so what is required of it is; what is told of is.
+    let told = json!({"type": "object", "required": ["x"], "properties": {"y": {"type": "string"}}});
+    let mut open = told.clone();
+    open["x-kubernetes-preserve-unknown-fields"] = json!(true);
+    let schema = compile(json!({"told": told, "open": open}));
+    let check = |object: Value, expected: &[&str]| {
+        let found: Vec<String> = schema.validate_update(&object, &object).iter().map(|error| error.path.to_string()).collect();
+        assert_eq!(found, expected, "{object}");
+    };
+    check(json!({"told": {"y": "a"}}), &[]);
+    check(json!({"open": {"y": "a"}}), &[]);
+    check(json!({"open": {"y": "a", "z": 1}}), &["open.x"]);
 }
 
 #[test]
@@ -294,7 +346,7 @@ fn rules_about_fields_that_there_are_not() {
     check("self.any.x == '' && self.port.x == 1", None);
     check("self.any.y == 1", Some("y"));
     check("self.?one.?nam.orValue('') == ''", Some("nam"));
-    check("cel.bind(o, self.one, o.nam == '')", Some("nam"));
+    check("[self.one].exists(o, o.nam == '')", Some("nam"));
     check("self.one == oldSelf.two", Some("two"));
     check("[self.one].all(o, o.nam == '')", Some("nam"));
     let root = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.metadata.name != '' && self.spek == 1"}],

@@ -58,6 +58,18 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
+/// The types of which a value has to be and is. Where a format is said, it is told of instead, as upstream's formats of Go's types.
+fn expected_and_given<'v>(node: &'v Node, value: &'v Value) -> (&'v str, &'static str) {
+    let limits = node.limits.as_ref().filter(|limits| limits.format.is_some());
+    let given = match value {
+        Value::Bool(_) | Value::Object(_) => "",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::Null | Value::String(_) | Value::Array(_) => return (node.kind.as_str(), kind_of(value)),
+    };
+    limits.map_or((node.kind.as_str(), kind_of(value)), |limits| (&limits.format_as_written, given))
+}
+
 fn fits(kind: Kind, value: &Value) -> bool {
     let whole = |value: &Value| match value {
         Value::Number(number) => !number.is_f64() || number.as_f64().is_some_and(|number| number.fract() == 0.0),
@@ -76,7 +88,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
 }
 
 fn check(node: &Node, value: &Value, old: Option<&Value>, at: &At<'_>, found: &mut Found) {
-    if found.errors.is_full() || old == Some(value) {
+    if found.errors.is_full() || old.is_some_and(|old| same(Some(node), value, old)) {
         return;
     }
     // A text or list with a format may be of another type, as upstream: its format is looked at instead.
@@ -86,21 +98,24 @@ fn check(node: &Node, value: &Value, old: Option<&Value>, at: &At<'_>, found: &m
     if value.is_null() && node.nullable || formatted || fits(node.kind, value) {
         found.right += 2;
     } else {
-        let (kind, given) = (node.kind.as_str(), kind_of(value));
+        let (kind, given) = expected_and_given(node, value);
         let detail = format!("{at} in body must be of type {kind}: \"{given}\"");
         found.errors.push(Error::type_invalid(&field(at), given, detail));
+        if value.is_number() && node.kind == Kind::Integer {
+            limits::beyond("Checked", at, found);
+        }
     }
     if let Some(limits) = &node.limits {
         if !value.is_null() {
             limits::junctors(limits, value, old, at, found);
         }
-        limits::check(limits, value, at, found);
+        limits::check(limits, node.kind, value, at, found);
     }
     found.right += 1;
     match value {
         Value::Object(map) => {
-            if node.limits.as_ref().is_some_and(|limits| limits::wrong_size(limits, map.len(), at, found)) {
-                return;
+            if let Some(limits) = &node.limits {
+                limits::check_size(limits, map.len(), at, found);
             }
             let below = |key: &str| old.and_then(|old| old.get(key));
             for (key, value) in map {
@@ -120,6 +135,31 @@ fn check(node: &Node, value: &Value, old: Option<&Value>, at: &At<'_>, found: &m
         }
         Value::Array(items) => elements(node, items, old, at, found),
         _ => {}
+    }
+}
+
+/// Whether a value is as it was before, as upstream compares it (`cel/common/equality.go`): an object with a field that its schema
+/// does not know is never the same, and elements that have keys may have changed their places.
+fn same(node: Option<&Node>, value: &Value, old: &Value) -> bool {
+    match (value, old) {
+        (Value::Object(new), Value::Object(old)) => {
+            new.len() == old.len()
+                && new.iter().all(|(key, value)| {
+                    let field = node.and_then(|node| node.field(key));
+                    field.is_some() && old.get(key).is_some_and(|old| same(field, value, old))
+                })
+        }
+        (Value::Array(new), Value::Array(old)) => {
+            let keys = match node.map(|node| &node.list) {
+                Some(List::Map(keys)) => keys,
+                _ => return new == old,
+            };
+            let before = keyed(keys, old);
+            let element = node.and_then(|node| node.items.as_deref());
+            new.len() == old.len()
+                && new.iter().all(|item| before.get(&key(keys, item)).is_some_and(|old| same(element, item, old)))
+        }
+        (new, old) => new == old,
     }
 }
 

@@ -48,7 +48,7 @@ impl Scalar {
             Self::Null => None,
             Self::Bool(value) => Some(value.to_string()),
             Self::Integer(number) => number.as_i64().map(|number| number.to_string()),
-            Self::Float(value) if (*value as f32).is_finite() => Some(shortest(*value as f32)),
+            Self::Float(value) if (*value as f32).is_finite() => Some(crate::text::general(*value as f32)),
             Self::Float(value) => Some(match name(*value) {
                 "NaN" => ".nan".to_owned(),
                 "-Inf" => "-.inf".to_owned(),
@@ -70,18 +70,6 @@ fn name(value: f64) -> &'static str {
         value if value < 0.0 => "-Inf",
         _ => "+Inf",
     }
-}
-
-/// A number as Go's `%g` writes it for 32 bits: with an exponent from 1e+06 on, and below 0.0001.
-fn shortest(value: f32) -> String {
-    let scientific = format!("{value:e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..6).contains(&exponent) {
-        return value.to_string();
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
 /// Resolves a scalar. `tag` is what follows `!!`; empty for any other tag, whose scalars are text.

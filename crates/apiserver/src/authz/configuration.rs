@@ -281,8 +281,9 @@ fn conditions(all: &[Condition], path: &Path, errors: &mut Errors) -> Vec<(Strin
 /// A condition, which says whether something is so; or why it is none.
 fn compile(source: &str) -> Result<Program, String> {
     let failed = |error: cel::CompileError| format!("compilation failed: {error}");
-    let program = Program::compile(source, &["request"]).map_err(failed)?;
-    let found = program.check(source, &[("request", request().ty())]).map_err(failed)?.ty();
+    let variables = [("request", request().ty())];
+    let program = Program::compile(source, &["request"]).map_err(|_| failed(cel::faults(source, &variables)))?;
+    let found = program.check(source, &variables).map_err(failed)?.ty();
     match found {
         Type::Bool => Ok(program),
         found => Err(format!("must evaluate to bool but got {found}")),

@@ -3,6 +3,7 @@
 use super::signatures::{self, Signature};
 use super::{Checker, place};
 use crate::ast::Expr;
+use crate::functions;
 use crate::types::Type;
 
 impl Checker<'_> {
@@ -15,6 +16,26 @@ impl Checker<'_> {
             }
             None => self.unfit(expr, name, method, arguments),
         }
+    }
+
+    /// The type of a call of what is no function, or is called in another way.
+    pub(super) fn unknown(&mut self, expr: &Expr, name: &str, method: bool, arguments: &[Type]) -> Type {
+        if functions::is_known(name) {
+            return self.unfit(expr, name, method, arguments);
+        }
+        self.undeclared(expr, name)
+    }
+
+    /// The type of `&&` and `||`, whose operands are told of one by one.
+    pub(super) fn junction(&mut self, operands: [(&Expr, &Type); 2]) -> Type {
+        let mut found = Type::Bool;
+        for (operand, ty) in operands {
+            if !self.types.unifier.assignable(ty, &Type::Bool) {
+                self.issue(operand, format!("expected type 'bool' but found '{ty}'"));
+                found = Type::Error;
+            }
+        }
+        found
     }
 
     /// The type of a call that a macro makes.
@@ -32,9 +53,12 @@ impl Checker<'_> {
             return Some((Type::Dyn, Vec::new()));
         }
         let (mut result, mut fitting): (Option<Type>, _) = (None, Vec::new());
-        for signature in all.iter().filter(|one| one.method == method && one.arguments.len() == arguments.len()) {
+        for signature in all.iter().filter(|one| one.method == method) {
             let unifier = &mut self.types.unifier;
             let base = unifier.reserve(signature.variables);
+            if signature.arguments.len() != arguments.len() {
+                continue;
+            }
             let wanted: Vec<Type> = signature.arguments.iter().map(|ty| shifted(ty, base)).collect();
             if !unifier.all_assignable(arguments, &wanted) {
                 continue;
@@ -57,7 +81,7 @@ impl Checker<'_> {
             (_, all) => format!("({})", all.join(", ")),
         };
         self.issue(expr, format!("found no matching overload for '{name}' applied to '{shown}'"));
-        Type::Dyn
+        Type::Error
     }
 }
 

@@ -1,5 +1,6 @@
 //! What functions and operators take and give: cel-spec, cel-go's extensions and Kubernetes' libraries. Capital letters stand for any
-//! type, the same one where the letter is the same.
+//! type, the same one where the letter is the same. Where a function can be called in several ways, they stand in upstream's order: what is not known
+//! yet becomes what the first one takes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -18,31 +19,31 @@ pub(crate) struct Signature {
 }
 
 const TABLE: &str = "
-_+_(int, int) -> int
-_+_(uint, uint) -> uint
-_+_(double, double) -> double
-_+_(string, string) -> string
 _+_(bytes, bytes) -> bytes
-_+_(list(A), list(A)) -> list(A)
+_+_(double, double) -> double
 _+_(duration, duration) -> duration
 _+_(duration, timestamp) -> timestamp
 _+_(timestamp, duration) -> timestamp
-_-_(int, int) -> int
-_-_(uint, uint) -> uint
+_+_(int, int) -> int
+_+_(list(A), list(A)) -> list(A)
+_+_(string, string) -> string
+_+_(uint, uint) -> uint
 _-_(double, double) -> double
 _-_(duration, duration) -> duration
-_-_(timestamp, timestamp) -> duration
+_-_(int, int) -> int
 _-_(timestamp, duration) -> timestamp
+_-_(timestamp, timestamp) -> duration
+_-_(uint, uint) -> uint
+_*_(double, double) -> double
 _*_(int, int) -> int
 _*_(uint, uint) -> uint
-_*_(double, double) -> double
+_/_(double, double) -> double
 _/_(int, int) -> int
 _/_(uint, uint) -> uint
-_/_(double, double) -> double
 _%_(int, int) -> int
 _%_(uint, uint) -> uint
--_(int) -> int
 -_(double) -> double
+-_(int) -> int
 !_(bool) -> bool
 _==_(A, A) -> bool
 _!=_(A, A) -> bool
@@ -59,14 +60,14 @@ _[?_](list(A), int) -> optional(A)
 _[?_](map(A, B), A) -> optional(B)
 _[?_](optional(list(A)), int) -> optional(A)
 _[?_](optional(map(A, B)), A) -> optional(B)
-size(string) -> int
 size(bytes) -> int
 size(list(A)) -> int
 size(map(A, B)) -> int
-string::size() -> int
+size(string) -> int
 bytes::size() -> int
 list(A)::size() -> int
 map(A, B)::size() -> int
+string::size() -> int
 type(A) -> type(A)
 dyn(A) -> dyn
 bool(bool) -> bool
@@ -78,7 +79,6 @@ double(int) -> double
 double(string) -> double
 double(uint) -> double
 duration(duration) -> duration
-duration(int) -> duration
 duration(string) -> duration
 int(int) -> int
 int(double) -> int
@@ -116,14 +116,15 @@ string::endsWith(string) -> bool
 string::matches(string) -> bool
 matches(string, string) -> bool
 string::charAt(int) -> string
+list(A)::indexOf(A) -> int
 string::indexOf(string) -> int
 string::indexOf(string, int) -> int
+list(A)::lastIndexOf(A) -> int
 string::lastIndexOf(string) -> int
 string::lastIndexOf(string, int) -> int
 string::lowerAscii() -> string
 string::upperAscii() -> string
 string::trim() -> string
-string::reverse() -> string
 string::replace(string, string) -> string
 string::replace(string, string, int) -> string
 string::split(string) -> list(string)
@@ -138,17 +139,16 @@ string::find(string) -> string
 string::findAll(string) -> list(string)
 string::findAll(string, int) -> list(string)
 jsonpatch.escapeKey(string) -> string
-list(A)::isSorted() -> bool
-list(A)::sum() -> A
-list(A)::min() -> A
-list(A)::max() -> A
-list(A)::indexOf(A) -> int
-list(A)::lastIndexOf(A) -> int
-list(A)::sort() -> list(A)
+list(ordered)::isSorted() -> bool
+list(summable)::sum() -> summable
+list(ordered)::min() -> ordered
+list(ordered)::max() -> ordered
+list(ordered)::sort() -> list(ordered)
+list(A)::@sortByAssociatedKeys(list(ordered)) -> list(A)
 list(A)::distinct() -> list(A)
 list(A)::reverse() -> list(A)
 list(A)::slice(int, int) -> list(A)
-list(dyn)::flatten() -> list(dyn)
+list(list(A))::flatten() -> list(A)
 list(dyn)::flatten(int) -> list(dyn)
 list(A)::first() -> optional(A)
 list(A)::last() -> optional(A)
@@ -180,11 +180,13 @@ duration::getSeconds() -> int
 timestamp::getMilliseconds() -> int
 timestamp::getMilliseconds(string) -> int
 duration::getMilliseconds() -> int
-base64.encode(bytes) -> string
-base64.decode(string) -> bytes
+cel.@mapInsert(map(A, B), A, B) -> map(A, B)
+cel.@mapInsert(map(A, B), map(A, B)) -> map(A, B)
+optional.unwrap(list(optional(A))) -> list(A)
+list(optional(A))::unwrapOpt() -> list(A)
 quantity(string) -> kubernetes.Quantity
 isQuantity(string) -> bool
-kubernetes.Quantity::sign() -> int
+sign(kubernetes.Quantity) -> int
 kubernetes.Quantity::isInteger() -> bool
 kubernetes.Quantity::asInteger() -> int
 kubernetes.Quantity::asApproximateFloat() -> double
@@ -195,6 +197,16 @@ kubernetes.Quantity::add(kubernetes.Quantity) -> kubernetes.Quantity
 kubernetes.Quantity::add(int) -> kubernetes.Quantity
 kubernetes.Quantity::sub(kubernetes.Quantity) -> kubernetes.Quantity
 kubernetes.Quantity::sub(int) -> kubernetes.Quantity
+semver(string) -> kubernetes.Semver
+semver(string, bool) -> kubernetes.Semver
+isSemver(string) -> bool
+isSemver(string, bool) -> bool
+kubernetes.Semver::isGreaterThan(kubernetes.Semver) -> bool
+kubernetes.Semver::isLessThan(kubernetes.Semver) -> bool
+kubernetes.Semver::compareTo(kubernetes.Semver) -> int
+kubernetes.Semver::major() -> int
+kubernetes.Semver::minor() -> int
+kubernetes.Semver::patch() -> int
 url(string) -> kubernetes.URL
 isURL(string) -> bool
 kubernetes.URL::getScheme() -> string
@@ -253,9 +265,28 @@ kubernetes.authorization.Decision::errored() -> bool
 kubernetes.authorization.Decision::error() -> string
 ";
 
-/// Types that have an order; numbers of different types have one together.
-const ORDERED: [&str; 8] = ["bool", "string", "bytes", "timestamp", "duration", "int", "uint", "double"];
-const NUMBERS: [&str; 3] = ["int", "uint", "double"];
+/// What lists of Kubernetes can be put in order and added up, in upstream's order: an empty list is of the first one.
+const COMPARABLE: [Type; 8] =
+    [Type::Int, Type::Uint, Type::Double, Type::Bool, Type::Duration, Type::Timestamp, Type::String, Type::Bytes];
+const SUMMABLE: [Type; 4] = [Type::Int, Type::Uint, Type::Double, Type::Duration];
+
+/// What can be compared with `<`, in upstream's order; numbers of different types can be.
+const ORDERED: [(&str, &str); 14] = [
+    ("bool", "bool"),
+    ("int", "int"),
+    ("int", "double"),
+    ("int", "uint"),
+    ("uint", "uint"),
+    ("uint", "double"),
+    ("uint", "int"),
+    ("double", "double"),
+    ("double", "int"),
+    ("double", "uint"),
+    ("string", "string"),
+    ("bytes", "bytes"),
+    ("timestamp", "timestamp"),
+    ("duration", "duration"),
+];
 
 /// The ways to call a function; none of what the table does not have.
 pub(crate) fn of(name: &str) -> &'static [Signature] {
@@ -267,17 +298,12 @@ fn all() -> HashMap<String, Vec<Signature>> {
     let mut all: HashMap<String, Vec<Signature>> = HashMap::new();
     for line in TABLE.lines().filter(|line| !line.is_empty()) {
         let (name, signature) = parse(line);
-        all.entry(name).or_default().push(signature);
+        all.entry(name).or_default().extend(each_of(signature));
     }
     for operator in ["_<_", "_<=_", "_>_", "_>=_"] {
-        for left in ORDERED {
-            for right in ORDERED.into_iter().filter(|right| *right == left || NUMBERS.contains(right) && NUMBERS.contains(&left))
-            {
-                let signature =
-                    Signature { method: false, arguments: vec![ty(left), ty(right)], result: Type::Bool, variables: 0 };
-                all.entry(operator.to_owned()).or_default().push(signature);
-            }
-        }
+        let signature =
+            |(left, right)| Signature { method: false, arguments: vec![ty(left), ty(right)], result: Type::Bool, variables: 0 };
+        all.insert(operator.to_owned(), ORDERED.into_iter().map(signature).collect());
     }
     all
 }
@@ -288,8 +314,44 @@ fn parse(line: &'static str) -> (String, Signature) {
     let (name, arguments) = call.split_once('(').unwrap_or((call, ")"));
     let arguments = arguments.strip_suffix(')').unwrap_or(arguments);
     let all: Vec<Type> = target.into_iter().chain(parts(arguments)).map(ty).collect();
-    let variables = if line.contains('B') { 2 } else { u32::from(line.contains('A')) };
-    (name.to_owned(), Signature { method: target.is_some(), arguments: all, result: ty(result), variables })
+    let result = ty(result);
+    let variables = all.iter().chain([&result]).map(letters).max().unwrap_or_default();
+    (name.to_owned(), Signature { method: target.is_some(), arguments: all, result, variables })
+}
+
+/// How many letters there are in a type: its last one tells.
+fn letters(ty: &Type) -> u32 {
+    match ty {
+        Type::Variable(letter) => letter + 1,
+        other => other.parameters().iter().map(letters).max().unwrap_or_default(),
+    }
+}
+
+/// A signature of one type for each of those that a word in it stands for.
+fn each_of(signature: Signature) -> Vec<Signature> {
+    let word = |word: &'static str| signature.arguments.iter().any(|ty| mentions(ty, word));
+    let (word, types) = match (word("ordered"), word("summable")) {
+        (true, _) => ("ordered", &COMPARABLE[..]),
+        (_, true) => ("summable", &SUMMABLE[..]),
+        _ => return vec![signature],
+    };
+    let of = |one: &Type| Signature {
+        arguments: signature.arguments.iter().map(|ty| replaced(ty, word, one)).collect(),
+        result: replaced(&signature.result, word, one),
+        ..signature
+    };
+    types.iter().map(of).collect()
+}
+
+fn mentions(ty: &Type, word: &str) -> bool {
+    matches!(ty, Type::Opaque(name) if *name == word) || ty.parameters().iter().any(|inner| mentions(inner, word))
+}
+
+fn replaced(ty: &Type, word: &str, by: &Type) -> Type {
+    match ty {
+        Type::Opaque(name) if *name == word => by.clone(),
+        other => other.with(|inner| replaced(inner, word, by)),
+    }
 }
 
 /// Types between commas that are in no brackets.
@@ -349,10 +411,6 @@ mod tests {
     #[test]
     fn all_functions_that_are_there_have_signatures() {
         for (name, most) in crate::functions::names() {
-            // They take any number of numbers, or are no part of Kubernetes.
-            if name.starts_with("math.") {
-                continue;
-            }
             let longest = of(name).iter().map(|one| one.arguments.len()).max();
             assert_eq!(longest, Some(most), "{name}");
         }

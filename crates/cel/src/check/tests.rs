@@ -63,7 +63,15 @@ fn types_of_expressions() {
     check("x + x", "dyn");
     check("x ? 1 : 2", "int");
     check("x ? 1 : x", "dyn");
-    check("cel.bind(a, self.n, a + 1)", "int");
+    check("self.list.transformList(i, s, i + s.size())", "list(int)");
+    check("self.list.transformMap(i, s, s)", "map(int, string)");
+    check("self.meta.labels.transformMapEntry(k, v, {v: k})", "map(string, string)");
+    check("self.meta.labels.all(k, v, k != v) && self.list.existsOne(i, s, i > 0 && s != '')", "bool");
+    check("self.list.sortBy(s, s.size())", "list(string)");
+    check("[[1], [2]].flatten()", "list(int)");
+    check("[].sum()", "int");
+    check("semver('1.0.0').compareTo(semver('v1', true))", "int");
+    check("type(self.any) == google.protobuf.Timestamp", "bool");
     check("type(1) == int && type(x) == string", "bool");
     check("self.meta == null || self.any == null", "bool");
     check("duration('1h') + timestamp('2026-01-01T00:00:00Z')", "timestamp");
@@ -88,13 +96,20 @@ fn what_does_not_fit() {
     check("self.n.startsWith('a')", &overload("startsWith", "int.(string)"));
     check("!self.n", &overload("!_", "(int)"));
     check("-'a'", &overload("-_", "(string)"));
-    check("self.n && true", &overload("_&&_", "(int, bool)"));
+    check("self.n && true", "expected type 'bool' but found 'int'");
+    check("true || [self.n]", "expected type 'bool' but found 'list(int)'");
+    check("self.list.all(s, s)", "expected type 'bool' but found 'string'");
+    check("self.list.exists(i, s, i)", "expected type 'bool' but found 'int'");
     check("self.n ? 1 : 2", &overload("_?_:_", "(int, int, int)"));
     check("true ? 1 : 'a'", &overload("_?_:_", "(bool, int, string)"));
     check("self.list['a']", &overload("_[_]", "(list(string), string)"));
     check("self.meta.labels[1]", &overload("_[_]", "(map(string, string), int)"));
     check("1 in ['a']", &overload("@in", "(int, list(string))"));
-    check("self.list.exists_one(s, s)", &overload("_?_:_", "(string, dyn, dyn)"));
+    check("self.list.exists_one(s, s)", &overload("_?_:_", "(string, int, int)"));
+    check("self.list.filter(s, s.size())", &overload("_?_:_", "(int, list(string), list(string))"));
+    check("[[1]].isSorted()", &overload("isSorted", "list(list(int)).()"));
+    check("['a'].sum()", &overload("sum", "list(string).()"));
+    check("self.n.optMap(n, n)", &overload("hasValue", "int.()"));
     check("self.n == null", &overload("_==_", "(int, null)"));
     check("quantity('1').add('1')", &overload("add", "kubernetes.Quantity.(string)"));
     check("authorizer.check('get')", &overload("check", "kubernetes.authorization.Authorizer.(string)"));
@@ -105,9 +120,28 @@ fn what_does_not_fit() {
     check("self.n.all(a, true)", "expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)");
     check("[1, 'a']", "expected type 'int' but found 'string'");
     check("{'a': 1, 'b': 'c'}", "expected type 'int' but found 'string'");
+    check("[1, x]", "expected type 'int' but found 'dyn'");
+    check("{'a': 1, 2: 1}", "expected type 'string' but found 'int'");
     check("duration('x')", "invalid duration argument");
     check("timestamp('x')", "invalid timestamp argument");
     check("self.meta.name.matches('[')", "invalid matches argument");
+}
+
+/// cel-go, `ext/formatting.go`: values of a text are of any types, and known before where they stand in the expression.
+#[test]
+fn texts_with_values() {
+    check("'%s is %d of %s'.format([self.meta.name, self.n, [self.n, 'a']])", "string");
+    check("'%s'.format([x])", "string");
+    check("'%s %s'.format([1])", "index 1 out of range");
+    check("'%s'.format([1, 2])", "too many arguments supplied to string.format (expected 1, got 2)");
+    check("'%d'.format(['a'])", "error during formatting: decimal clause can only be used on integers, was given string");
+    let text =
+        "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
+    check("'%s'.format([self.meta])", &format!("error during formatting: {text}, was given meta"));
+    check("'%s'.format([[self.?n]])", &format!("error during formatting: {text}, was given optional_type"));
+    check("'%f'.format([1])", "error during formatting: fixed-point clause can only be used on doubles, was given int");
+    check("'%y'.format([1])", "could not parse formatting clause: unrecognized formatting clause \"y\"");
+    check("'%'.format([1])", "unexpected end of string");
 }
 
 #[test]
@@ -126,8 +160,8 @@ fn places_of_faults() {
 /// Types that double with each binding end as anything, and in time.
 #[test]
 fn types_are_bounded() {
-    let bound = |body: String, at: usize| format!("cel.bind(v{}, {{v{at}: v{at}}}, {body})", at + 1);
-    let source = format!("cel.bind(v0, {{1: 1}}, {})", (0..40).rev().fold("v40".to_owned(), bound));
+    let bound = |body: String, at: usize| format!("[{{v{at}: v{at}}}].map(v{}, {body})", at + 1);
+    let source = format!("[{{1: 1}}].map(v0, {})", (0..40).rev().fold("v40".to_owned(), bound));
     let program = Program::compile(&source, &["x"]).unwrap();
     let time = fuzz::cpu_time(|| assert!(program.check(&source, &variables()).is_ok()));
     assert!(time.as_secs_f64() < 2.0, "{time:?}");

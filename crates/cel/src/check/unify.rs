@@ -108,7 +108,7 @@ impl Unifier {
             return self.substitute(*variable, b).0;
         }
         match (a, b) {
-            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::Dyn | Type::Error, _) | (_, Type::Dyn | Type::Error) => true,
             (Type::Null, other) | (other, Type::Null) => is_nullable(other),
             // Types as values are all of one type.
             (Type::Type(_), Type::Type(_)) => true,
@@ -152,7 +152,7 @@ impl Unifier {
 
     /// The one of two types that says less.
     pub(crate) fn most_general(&self, a: &Type, b: &Type) -> Type {
-        if says_no_more(a, b) || !says_no_more(b, a) { a.clone() } else { b.clone() }
+        if says_no_more(a, b) { a.clone() } else { b.clone() }
     }
 }
 

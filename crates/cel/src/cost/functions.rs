@@ -1,6 +1,6 @@
 //! What functions cost beyond their arguments, and how large their results are.
 
-use super::{Coster, Size, TRAVERSAL, UNKNOWN, place, scaled};
+use super::{Coster, LIST, Size, TRAVERSAL, UNKNOWN, place, scaled};
 use crate::ast::{Expr, Node};
 use crate::check::signatures::Signature;
 use crate::types::Type;
@@ -40,6 +40,25 @@ impl<'a> Coster<'a> {
         let first = rest.first().map_or(UNKNOWN, |first| self.size_or_unknown(first));
         let takes_text = signature.arguments.get(1) == Some(&Type::String);
         Some(match name {
+            "slice" => {
+                let start = literal(rest.first(), 0);
+                // Upstream's numbers wrap where a part ends before it begins.
+                made(1.0, Size::exactly(literal(rest.get(1), own.most).wrapping_sub(start)))
+            }
+            "reverse" => made(1.0, own),
+            "flatten" => made(if rest.is_empty() { 1.0 } else { literal(rest.first(), u64::MAX) as f64 }, own),
+            "distinct" => match self.types.of(target) {
+                Type::List(element) => compared_all(&element, own),
+                _ => compared_all(&Type::Dyn, own),
+            },
+            "sort" => match signature.arguments.first() {
+                Some(Type::List(element)) => compared_all(element, own),
+                _ => compared_all(&Type::Dyn, own),
+            },
+            "@sortByAssociatedKeys" => match signature.arguments.get(1) {
+                Some(Type::List(key)) => compared_all(key, first),
+                _ => compared_all(&Type::Dyn, first),
+            },
             "check" => (CHECK, None),
             "fieldSelector" | "labelSelector" => {
                 let requirements = scaled(first.most, 0.5);
@@ -67,7 +86,7 @@ impl<'a> Coster<'a> {
             "matches" => (matched(own, first), None),
             "contains" => (own.scaled(TRAVERSAL).saturating_mul(first.scaled(TRAVERSAL)), None),
             "startsWith" | "endsWith" => (first.scaled(TRAVERSAL), None),
-            "format" => (own.scaled(TRAVERSAL), Some(own.plus(first))),
+            "format" => (own.scaled(TRAVERSAL), None),
             // Two addresses of 16 bytes, and the text of one.
             "containsIP" => (scaled(32, TRAVERSAL).saturating_add(text_cost(takes_text, first)), None),
             "containsCIDR" => {
@@ -84,7 +103,12 @@ impl<'a> Coster<'a> {
         let first = size(0);
         Some(match name {
             "url" | "jsonpatch.escapeKey" => (first.scaled(TRAVERSAL), Some(first)),
-            "cidr" | "isIP" | "isCIDR" | "ip" | "quantity" | "isQuantity" => (first.scaled(TRAVERSAL), None),
+            "lists.range" => made(1.0, Size::exactly(literal(arguments.first(), u64::MAX))),
+            "sets.contains" | "sets.intersects" => (first.times(size(1)).scaled(1.0).saturating_add(1), None),
+            "sets.equivalent" => (first.times(size(1)).scaled(2.0).saturating_add(1), None),
+            "cidr" | "isIP" | "isCIDR" | "ip" | "quantity" | "isQuantity" | "semver" | "isSemver" => {
+                (first.scaled(TRAVERSAL), None)
+            }
             "ip.isCanonical" => (first.scaled(2.0 * TRAVERSAL), None),
             "bytes" if signature.arguments == [Type::String] => {
                 (first.scaled(TRAVERSAL), Some(Size { least: first.least, most: first.most.wrapping_mul(4) }))
@@ -170,6 +194,25 @@ trait MaxScaled {
 impl MaxScaled for u64 {
     fn max_scaled(self) -> u64 {
         scaled(self, TRAVERSAL)
+    }
+}
+
+/// The cost of a list that is made, and its size.
+fn made(factor: f64, size: Size) -> Estimate {
+    (size.scaled(factor).saturating_add(LIST + 1), Some(size))
+}
+
+/// The cost of comparing each element with each other, and what upstream takes for the size of the result.
+fn compared_all(element: &Type, size: Size) -> Estimate {
+    let factor = if matches!(element, Type::String | Type::Bytes) { 2.0 + TRAVERSAL } else { 2.0 };
+    made(factor, size.times(size))
+}
+
+/// The number that an argument is, where it stands in the expression.
+fn literal(argument: Option<&&Expr>, otherwise: u64) -> u64 {
+    match argument.map(|argument| &argument.node) {
+        Some(Node::Literal(Value::Int(value))) => u64::try_from(*value).unwrap_or(0),
+        _ => otherwise,
     }
 }
 

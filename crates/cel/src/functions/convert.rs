@@ -17,6 +17,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         | Value::Map(_)
         | Value::Null
         | Value::Type(_)
+        | Value::Semver(_)
         | Value::Optional(_)
         | Value::Question(_)
         | Value::Decision(_) => Err(Error::NoOverload),
@@ -53,6 +54,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         Some(value) => Ok(Value::clone(value)),
         None => other("optional.none() dereference"),
     }),
+    global("optional.unwrap", 1, unwrapped),
+    method("unwrapOpt", 1, unwrapped),
     method("orValue", 2, |a| Ok(inner(&a[0])?.map_or_else(|| a[1].clone(), |value| Value::clone(value)))),
     method("or", 2, |a| if inner(&a[0])?.is_some() { Ok(a[0].clone()) } else { inner(&a[1]).map(|_| a[1].clone()) }),
 ];
@@ -62,6 +65,18 @@ fn inner<'v, 'a>(value: &'v Value<'a>) -> Result<Option<&'v Arc<Value<'a>>>, Err
         Value::Optional(inner) => Ok(inner.as_ref()),
         _ => Err(Error::NoOverload),
     }
+}
+
+/// The values that there are, of a list of optional ones.
+fn unwrapped<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
+    let mut out = Vec::new();
+    for item in super::list(&a[0])? {
+        match item {
+            Value::Optional(value) => out.extend(value.map(|value| Value::clone(&value))),
+            item => return other(format!("value {} is not optional", show(&item))),
+        }
+    }
+    Ok(Value::list(out))
 }
 
 fn is_zero(value: &Value<'_>) -> bool {
@@ -155,7 +170,8 @@ pub(crate) fn show(value: &Value<'_>) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Uint(value) => value.to_string(),
-        Value::Double(value) => value.to_string(),
+        Value::Double(value) if value.is_infinite() => (if *value > 0.0 { "+Inf" } else { "-Inf" }).to_owned(),
+        Value::Double(value) => apimachinery::text::general(*value),
         Value::Text(text) => text.to_string(),
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Duration(value) => format_duration(*value),
@@ -167,6 +183,7 @@ pub(crate) fn show(value: &Value<'_>) -> String {
         Value::Url(url) => url.0.to_string(),
         Value::Ip(address) => address.to_string(),
         Value::Cidr(network) => network.to_string(),
+        Value::Semver(version) => version.to_string(),
         Value::Format(name) => (*name).to_owned(),
         Value::Question(_) | Value::Decision(_) => value.kind().0.to_owned(),
         Value::List(list) => show_list(list),

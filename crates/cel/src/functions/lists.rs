@@ -26,6 +26,18 @@ pub(super) const FUNCTIONS: &[Function] = &[
         items.sort_by(|a, b| a.order(b).unwrap_or(Ordering::Equal));
         Ok(Value::list(items))
     }),
+    method("@sortByAssociatedKeys", 2, |a| {
+        let (items, keys) = (list(&a[0])?, list(&a[1])?);
+        for pair in keys.windows(2) {
+            if pair[0].kind() != pair[1].kind() {
+                return other("list elements must have the same type");
+            }
+            compare(&pair[0], &pair[1])?;
+        }
+        let mut both: Vec<_> = keys.into_iter().zip(items).collect();
+        both.sort_by(|a, b| a.0.order(&b.0).unwrap_or(Ordering::Equal));
+        Ok(Value::list(both.into_iter().map(|(_, item)| item).collect()))
+    }),
     method("distinct", 1, |a| {
         let mut out: Vec<Value<'_>> = Vec::new();
         for item in list(&a[0])? {
@@ -38,20 +50,29 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("slice", 3, |a| {
         let items = list(&a[0])?;
         let (start, end) = (int(&a[1])?, int(&a[2])?);
-        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-        match range.and_then(|(start, end)| items.get(start..end)) {
-            Some(part) => Ok(Value::list(part.to_vec())),
-            None => other(format!("cannot slice({start}, {end}), list is length {}", items.len())),
+        let refuse = |why: &str| other(format!("cannot slice({start}, {end}), {why}"));
+        match (usize::try_from(start), usize::try_from(end)) {
+            (Ok(first), Ok(last)) if first > last => refuse("start index must be less than or equal to end index"),
+            (Ok(first), Ok(last)) => match items.get(first..last) {
+                Some(part) => Ok(Value::list(part.to_vec())),
+                None => refuse(&format!("list is length {}", items.len())),
+            },
+            _ => refuse("negative indexes not supported"),
         }
     }),
     ranged("flatten", Style::Method, 1, 2, |a| {
         let depth = a.get(1).map_or(Ok(1), int)?;
+        if depth < 0 {
+            return other("level must be non-negative");
+        }
         Ok(Value::list(flatten(list(&a[0])?, depth.clamp(0, 100))))
     }),
     method("first", 1, |a| Ok(super::optional(list(&a[0])?.into_iter().next()))),
     method("last", 1, |a| Ok(super::optional(list(&a[0])?.into_iter().next_back()))),
     global("lists.range", 1, |a| match int(&a[0])? {
         count @ 0..=100_000 => Ok(Value::list((0..count).map(Value::Int).collect())),
+        count if count < 0 => other(format!("lists.range: size must be non-negative, got {count}")),
+        count if count > 1_000_000 => other(format!("lists.range: size {count} exceeds maximum allowed (1000000)")),
         _ => Err(Error::Budget),
     }),
     global("sets.contains", 2, |a| has_all(&list(&a[0])?, &list(&a[1])?)),

@@ -131,8 +131,10 @@ fn is_global_unicast(ip: IpAddr) -> bool {
 
 /// A URL that Go's `url.ParseRequestURI` takes: absolute, or a path from the root.
 fn url(text: &str) -> Option<Url> {
-    let printable = !text.is_empty() && !text.contains(|c: char| c.is_ascii_control() || c == ' ');
+    let printable = !text.is_empty() && !text.contains(|c: char| c.is_ascii_control());
     let split = Parts::of(text);
+    // Spaces stand in no name of a host.
+    let printable = printable && !split.host.contains(' ');
     let scheme = split.scheme;
     let good = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));

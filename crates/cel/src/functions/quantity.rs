@@ -23,7 +23,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         None => other("cannot convert value to integer"),
     }),
     method("asApproximateFloat", 1, |a| own(&a[0]).map(|quantity| Value::Double(quantity.as_f64()))),
-    method("sign", 1, |a| own(&a[0]).map(|quantity| Value::Int(quantity.signum().into()))),
+    global("sign", 1, |a| own(&a[0]).map(|quantity| Value::Int(quantity.signum().into()))),
     method("add", 2, |a| Ok(Value::Quantity(own(&a[0])? + operand(&a[1])?))),
     method("sub", 2, |a| Ok(Value::Quantity(own(&a[0])? - operand(&a[1])?))),
     method("isGreaterThan", 2, |a| compare(a).map(|order| Value::Bool(order == Ordering::Greater))),
@@ -46,5 +46,9 @@ fn operand(value: &Value<'_>) -> Result<Quantity, Error> {
 }
 
 fn compare(a: &[Value<'_>]) -> Result<Ordering, Error> {
-    Ok(own(&a[0])?.cmp(&own(&a[1])?))
+    match a {
+        [Value::Semver(own), Value::Semver(other)] => Ok(own.cmp(other)),
+        [own_value, other] => Ok(own(own_value)?.cmp(&own(other)?)),
+        _ => Err(Error::NoOverload),
+    }
 }

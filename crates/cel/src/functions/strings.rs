@@ -1,6 +1,6 @@
 //! Texts: cel-spec, the strings extension, and the regular expressions of Kubernetes.
 
-use super::{Function, Style, global, int, list, method, other, ranged, show, text};
+use super::{Function, Style, global, int, list, method, other, ranged, text};
 use crate::error::Error;
 use crate::pattern;
 use crate::value::Value;
@@ -40,7 +40,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("trim", 1, |a| Ok(Value::text(text(&a[0])?.trim().to_owned()))),
     method("reverse", 1, |a| match &a[0] {
         Value::List(list) => Ok(Value::list(list.iter().collect::<Vec<_>>().into_iter().rev().collect())),
-        value => Ok(Value::text(text(value)?.chars().rev().collect::<String>())),
+        _ => Err(crate::error::Error::NoOverload),
     }),
     ranged("replace", Style::Method, 3, 4, replace),
     ranged("split", Style::Method, 2, 3, split),
@@ -49,7 +49,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let parts = list(&a[0])?.iter().map(|part| text(part).map(str::to_owned)).collect::<Result<Vec<_>, _>>()?;
         Ok(Value::text(parts.join(a.get(1).map_or(Ok(""), text)?)))
     }),
-    method("format", 2, format),
+    method("format", 2, super::formatting::format),
     super::global("strings.quote", 1, |a| Ok(Value::text(format!("{:?}", text(&a[0])?)))),
 ];
 
@@ -151,61 +151,4 @@ fn substring<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
         return other(format!("invalid substring range. start: {start}, end: {end}"));
     }
     Ok(Value::text(own.chars().skip(start).take(end - start).collect::<String>()))
-}
-
-/// `'%s is %d'.format([a, b])`.
-fn format<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
-    let (pattern, arguments) = (text(&a[0])?, list(&a[1])?);
-    let mut arguments = arguments.iter();
-    let mut out = String::new();
-    let mut chars = pattern.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        if chars.next_if_eq(&'%').is_some() {
-            out.push('%');
-            continue;
-        }
-        let mut precision = None;
-        if chars.next_if_eq(&'.').is_some() {
-            let mut digits = String::new();
-            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            precision = digits.parse::<usize>().ok().filter(|digits| *digits <= 100);
-        }
-        let clause = chars.next().unwrap_or(' ');
-        let Some(argument) = arguments.next() else { return other("index out of range while formatting string") };
-        out.push_str(&clause_of(clause, argument, precision)?);
-        if out.len() > MAX_TEXT {
-            return Err(Error::Budget);
-        }
-    }
-    Ok(Value::text(out))
-}
-
-fn clause_of(clause: char, argument: &Value<'_>, precision: Option<usize>) -> Result<String, Error> {
-    let wrong = || other(format!("error during formatting: no formatting function for clause {clause:?}"));
-    match (clause, argument) {
-        ('s', value) => Ok(show(value)),
-        ('d', Value::Int(_) | Value::Uint(_)) => Ok(show(argument)),
-        ('f', value) => value.as_double().map_or_else(wrong, |value| Ok(format!("{value:.*}", precision.unwrap_or(6)))),
-        ('e', value) => value.as_double().map_or_else(wrong, |value| {
-            let text = format!("{value:.*e}", precision.unwrap_or(6));
-            let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-            let exponent: i32 = exponent.parse().unwrap_or(0);
-            let sign = if exponent < 0 { '-' } else { '+' };
-            Ok(format!("{mantissa}e{sign}{:02}", exponent.abs()))
-        }),
-        ('x', Value::Int(value)) => Ok(if *value < 0 { format!("-{:x}", value.unsigned_abs()) } else { format!("{value:x}") }),
-        ('X', Value::Int(value)) => Ok(if *value < 0 { format!("-{:X}", value.unsigned_abs()) } else { format!("{value:X}") }),
-        ('x', Value::Text(text)) => Ok(text.bytes().map(|byte| format!("{byte:02x}")).collect()),
-        ('X', Value::Text(text)) => Ok(text.bytes().map(|byte| format!("{byte:02X}")).collect()),
-        ('o', Value::Int(value)) => Ok(format!("{value:o}")),
-        ('b', Value::Int(value)) => Ok(format!("{value:b}")),
-        ('b', Value::Bool(value)) => Ok(u8::from(*value).to_string()),
-        _ => wrong(),
-    }
 }

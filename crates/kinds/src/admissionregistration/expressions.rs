@@ -20,8 +20,8 @@ pub fn check(expression: &str, variables: &[(&str, Type)], expected: &[Type], pa
     let names: Vec<&str> = variables.iter().map(|(name, _)| *name).filter(|name| !name.contains('.')).collect();
     let program = match Program::compile(expression, &names) {
         Ok(program) => program,
-        Err(error) => {
-            refuse(format!("compilation failed: {error}"));
+        Err(_) => {
+            refuse(format!("compilation failed: {}", cel::faults(expression, variables)));
             return None;
         }
     };

@@ -28,6 +28,11 @@ fn unnumbered(text: &str) -> String {
     parts.fold(first, |all, part| all + "selfType" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
+/// Numbers as Go writes them: a whole one is kept as it was written here, and without its fraction there.
+fn shown(value: &Value) -> Value {
+    serde_json::from_str(&apimachinery::text::json(value)).unwrap()
+}
+
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args().skip(1);
     let program = arguments.next().expect("usage: oracle PROGRAM [CASES] [SEED]");
@@ -43,6 +48,7 @@ fn main() -> std::process::ExitCode {
         let figure = figures.entry(operation).or_default();
         figure[0] += 1;
         let ours = if operation == "rule" { rules::answer(question) } else { schemas::answer(question) };
+        let ours = shown(&ours);
         let mut theirs = theirs.get("ok").cloned().unwrap_or_else(|| json!({"failed": theirs["error"]}));
         if let Some(wrong) = theirs["wrong"].as_str() {
             theirs["wrong"] = unnumbered(wrong).into();

@@ -105,23 +105,29 @@ fn expression(dice: &mut Dice, ty: Ty, depth: usize) -> String {
         Ty::Bool => boolean(dice, depth - 1),
         Ty::Int => {
             let (a, b, text, texts) = (part(Ty::Int), part(Ty::Int), part(Ty::Text), part(Ty::Texts));
-            match dice.below(9) {
+            match dice.below(14) {
                 0 => format!("{a} + {b}"),
                 1 => format!("({a}) * ({b})"),
                 2 => format!("size({text})"),
                 3 => format!("({texts}).size()"),
                 4 => format!("({text}).indexOf('b')"),
                 5 => format!("self.li.map(v, v + {a}).sum()"),
-                6 => format!("cel.bind(w, {a}, w - {b})"),
+                6 if dice.chance(10) => format!("cel.bind(w, {a}, w - {b})"),
+                6 => format!("self.li[?{a}].orValue({b})"),
                 7 => format!("(self.b ? {a} : {b})"),
-                _ => format!("[{a}, {b}].max()"),
+                8 => format!("[{a}, {b}].max()"),
+                9 => format!("self.?i.optMap(w, w + {a}).orValue({b})"),
+                10 => format!("self.m.transformMap(k, v, v.size() + {a}).size()"),
+                11 => format!("semver('1.2.3').{}()", dice.word(&["major", "minor", "patch"])),
+                12 => format!("[{a}, {b}].first().orValue(1)"),
+                _ => format!("self.li.sortBy(v, v - {a})[0]"),
             }
         }
         Ty::Double => format!("({}) {} ({})", part(Ty::Double), dice.word(&["+", "-", "*"]), leaf(dice, Ty::Double)),
         Ty::Text => {
             let (a, b) = (part(Ty::Text), part(Ty::Text));
             let texts = part(Ty::Texts);
-            match dice.below(8) {
+            match dice.below(12) {
                 0 => format!("{a} + {b}"),
                 1 => format!("({a}).lowerAscii()"),
                 2 => format!("({a}).replace('a', {b})"),
@@ -129,21 +135,41 @@ fn expression(dice: &mut Dice, ty: Ty, depth: usize) -> String {
                 4 => format!("({texts}).join(',')"),
                 5 => format!("string({})", leaf(dice, Ty::Int)),
                 6 => format!("self.?s.orValue({a})"),
-                _ => format!("({a}).trim()"),
+                7 => format!("({a}).trim()"),
+                8 => format!("'%s: %d, {{}}'.format([{a}, {}])", leaf(dice, Ty::Int)),
+                9 => format!("'%s %s'.format([{}, {texts}])", leaf(dice, Ty::Double)),
+                10 => format!("({a}).substring({})", leaf(dice, Ty::Int)),
+                _ => format!("self.m.?a.or(self.?s).orValue({a})"),
             }
         }
         Ty::Texts => {
             let (text, texts) = (part(Ty::Text), part(Ty::Texts));
-            match dice.below(6) {
+            match dice.below(15) {
                 0 => format!("[{text}, self.e]"),
                 1 => format!("({texts}).filter(v, v != {text})"),
                 2 => format!("({texts}).map(v, v + {text})"),
                 3 => format!("({text}).split(',')"),
                 4 => format!("{texts} + self.l"),
-                _ => "self.lo.map(v, v.s)".to_owned(),
+                5 => "self.lo.map(v, v.s)".to_owned(),
+                6 => format!("({texts}).transformList(i, v, i < 2, v + {text})"),
+                7 => format!("({texts}).distinct()"),
+                8 => format!("({texts}).sort()"),
+                9 => format!("({texts}).sortBy(v, v.size())"),
+                10 => format!("({texts}).slice(0, {})", leaf(dice, Ty::Int)),
+                11 => format!("[{texts}, [{text}]].flatten()"),
+                12 => format!("({texts}).reverse()"),
+                13 => format!("self.m.transformList(k, v, k + v + {text})"),
+                _ => format!("optional.unwrap([optional.of({text}), self.?s])"),
             }
         }
-        Ty::Ints => format!("({}).map(v, v.size())", part(Ty::Texts)),
+        Ty::Ints => {
+            let texts = part(Ty::Texts);
+            match dice.below(4) {
+                0 => format!("({texts}).transformList(i, v, v.size() + i)"),
+                1 => "lists.range(3)".to_owned(),
+                _ => format!("({texts}).map(v, v.size())"),
+            }
+        }
     }
 }
 
@@ -151,7 +177,7 @@ fn boolean(dice: &mut Dice, depth: usize) -> String {
     let mut part = |ty| expression(dice, ty, depth);
     let (a, b) = (part(Ty::Bool), part(Ty::Bool));
     let (i, j, s, t, l) = (part(Ty::Int), part(Ty::Int), part(Ty::Text), part(Ty::Text), part(Ty::Texts));
-    match dice.below(18) {
+    match dice.below(30) {
         0 => format!("{a} && {b}"),
         1 => format!("({a}) || ({b})"),
         2 => format!("!({a})"),
@@ -169,6 +195,17 @@ fn boolean(dice: &mut Dice, depth: usize) -> String {
         14 => format!("self.m.all(k, self.m[k] != {s})"),
         15 => format!("({l}).isSorted()"),
         16 => format!("type(self.x) == {} || self.t < timestamp('2026-05-06T07:08:09Z')", dice.word(&["int", "string"])),
+        18 => format!("({l}).all(i, v, v.size() + i < {i})"),
+        19 => format!("self.m.exists(k, v, k == {s} || v == {t})"),
+        20 => format!("({l}).existsOne(i, v, v == {s} && i != {j})"),
+        21 => format!("self.m.transformMapEntry(k, v, {{v: k}}) == {{{s}: {t}}}"),
+        22 => format!("sets.{}({l}, [{s}, {t}])", dice.word(&["contains", "intersects", "equivalent"])),
+        23 => format!("isSemver({s}) || semver('1.2.3-rc.1').compareTo(semver({s}, true)) < {i}"),
+        24 => format!("quantity({s}).isGreaterThan(quantity('1Mi')) || isQuantity({t})"),
+        25 => format!("type(self.t) == google.protobuf.Timestamp && dyn({s}) == dyn({i})"),
+        26 => format!("({l}).last().hasValue() && optional.ofNonZeroValue({s}).optFlatMap(w, self.?s).hasValue()"),
+        27 => format!("isURL({s}) && url({s}).getHost() == {t} || isIP({s}) && ip({s}).family() == {i}"),
+        28 => format!("format.dns1123Label().validate({s}).hasValue() || ({s}).find('[a-c]+') == {t}"),
         _ => format!("self.d > duration('1h') || self.lo.exists(v, v.i == {i} && v.s.endsWith({s}))"),
     }
 }

@@ -181,7 +181,7 @@ fn rules_of_the_wrong_types() {
         &["ERROR: <input>:1:18: found no matching overload for 'startsWith' applied to 'string.(int)'"],
     );
     check("self.s", &["cel expression must evaluate to a bool"]);
-    check("self.l.all(x, x)", &["found no matching overload for '_&&_' applied to '(bool, string)'"]);
+    check("self.l.all(x, x)", &["expected type 'bool' but found 'string'"]);
     check("self.n.size() > 1", &["found no matching overload for 'size' applied to 'int.()'"]);
     check("self.s.x == ''", &["type 'string' does not support field selection"]);
     check("self.l.exists(x, x == 1)", &["'_==_' applied to '(string, int)'"]);

@@ -1,18 +1,20 @@
 //! What values are restricted to beyond their type.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use apimachinery::field::Error;
+use apimachinery::text;
 use serde_json::{Number, Value};
 
 use super::{At, Found, check as check_node, field};
-use crate::node::{Limits, Node};
+use crate::node::{Kind, Limits, Node};
 
 /// Enum, and what the kind of value can be restricted to.
-pub(super) fn check(limits: &Limits, value: &Value, at: &At<'_>, found: &mut Found) {
+pub(super) fn check(limits: &Limits, kind: Kind, value: &Value, at: &At<'_>, found: &mut Found) {
     match value {
         Value::String(text) => check_text(limits, text, at, found),
-        Value::Number(number) => check_number(limits, number, at, found),
+        Value::Number(number) => check_number(limits, kind, number, at, found),
         Value::Array(items) => check_list(limits, items, at, found),
         _ => {}
     }
@@ -44,60 +46,91 @@ fn check_text(limits: &Limits, text: &str, at: &At<'_>, found: &mut Found) {
     } else {
         found.right += 1;
     }
-    if let Some(format) = limits.format.filter(|format| !format.takes(text)) {
-        let detail = format!("{at} in body must be of type {}: {text:?}", format.name());
+    if limits.format.is_some_and(|format| !format.takes(text)) {
+        let detail = format!("{at} in body must be of type {}: {}", limits.format_as_written, text::quote(text));
         found.errors.push(Error::type_invalid(&field(at), text, detail));
     }
 }
 
-fn check_number(limits: &Limits, number: &Number, at: &At<'_>, found: &mut Found) {
+/// A number, or a limit of numbers, that is not of the type which its schema says.
+pub(super) fn beyond(what: &str, at: &At<'_>, found: &mut Found) {
+    found.say(format!("{what} value must be of type integer (default format) in {at}"));
+}
+
+fn check_number(limits: &Limits, kind: Kind, number: &Number, at: &At<'_>, found: &mut Found) {
     let Some(value) = number.as_f64() else { return };
-    let mut refuse = |detail: String| {
-        found.errors.push(Error::invalid(&field(at), Value::Number(number.clone()), format!("{at} in body {detail}")))
+    let mut compare = |limit: Option<f64>, what: &str, wrong: fn(Pair) -> bool, words: &str| {
+        let Some(limit) = limit else { return };
+        let fits = kind != Kind::Integer || limit.fract() == 0.0;
+        if !fits {
+            beyond(what, at, found);
+        }
+        let pair = match number.as_i64().filter(|_| fits) {
+            Some(value) => Pair::Whole(value, limit as i64),
+            None => Pair::Real(value, limit),
+        };
+        let refuse = |value: Value, detail: String| Error::invalid(&field(at), value, detail);
+        match pair {
+            Pair::Whole(_, limit) if what == MULTIPLE && limit <= 0 => {
+                found.errors.push(refuse(limit.into(), format!("factor MultipleOf declared for {at} must be positive: {limit}")));
+            }
+            Pair::Real(_, limit) if what == MULTIPLE && limit <= 0.0 => {
+                let detail = format!("factor MultipleOf declared for {at} must be positive: {}", text::general(limit));
+                found.errors.push(refuse(limit.into(), detail));
+            }
+            pair if wrong(pair) => {
+                found.errors.push(refuse(Value::Number(number.clone()), format!("{at} in body {words} {}", pair.limit())));
+            }
+            _ => {}
+        }
     };
-    if let Some(factor) = limits.multiple_of.filter(|factor| *factor > 0.0)
-        && !is_multiple(number, value, factor)
-    {
-        refuse(format!("should be a multiple of {factor}"));
+    compare(limits.multiple_of, MULTIPLE, |pair| !pair.is_multiple(), "should be a multiple of");
+    match limits.exclusive_minimum {
+        true => compare(limits.minimum, MINIMUM, |pair| pair.order().is_le(), "should be greater than"),
+        false => compare(limits.minimum, MINIMUM, |pair| pair.order().is_lt(), "should be greater than or equal to"),
     }
-    if let Some(min) = limits.minimum {
-        if limits.exclusive_minimum && !is_above(number, value, min) {
-            refuse(format!("should be greater than {min}"));
-        } else if !limits.exclusive_minimum && is_below(number, value, min) {
-            refuse(format!("should be greater than or equal to {min}"));
-        }
-    }
-    if let Some(max) = limits.maximum {
-        if limits.exclusive_maximum && !is_below(number, value, max) {
-            refuse(format!("should be less than {max}"));
-        } else if !limits.exclusive_maximum && is_above(number, value, max) {
-            refuse(format!("should be less than or equal to {max}"));
-        }
+    match limits.exclusive_maximum {
+        true => compare(limits.maximum, MAXIMUM, |pair| pair.order().is_ge(), "should be less than"),
+        false => compare(limits.maximum, MAXIMUM, |pair| pair.order().is_gt(), "should be less than or equal to"),
     }
     found.right += 1;
 }
 
-/// Comparisons of whole numbers stay exact beyond 2^53.
-fn exact(number: &Number, bound: f64) -> Option<(i64, i64)> {
-    let whole = bound.fract() == 0.0 && bound.abs() < i64::MAX as f64;
-    number.as_i64().filter(|_| whole).map(|number| (number, bound as i64))
+/// How upstream calls the limits of numbers.
+const MULTIPLE: &str = "MultipleOf";
+const MINIMUM: &str = "Minimum boundary";
+const MAXIMUM: &str = "Maximum boundary";
+
+/// A number and its limit. A whole number is compared with the whole part of a limit, as upstream compares it, and so exactly beyond 2^53.
+#[derive(Clone, Copy)]
+enum Pair {
+    Whole(i64, i64),
+    Real(f64, f64),
 }
 
-fn is_below(number: &Number, value: f64, bound: f64) -> bool {
-    exact(number, bound).map_or(value < bound, |(number, bound)| number < bound)
-}
+impl Pair {
+    fn order(self) -> Ordering {
+        match self {
+            Self::Whole(value, limit) => value.cmp(&limit),
+            Self::Real(value, limit) => value.partial_cmp(&limit).unwrap_or(Ordering::Equal),
+        }
+    }
 
-fn is_above(number: &Number, value: f64, bound: f64) -> bool {
-    exact(number, bound).map_or(value > bound, |(number, bound)| number > bound)
-}
+    fn is_multiple(self) -> bool {
+        match self {
+            Self::Whole(value, limit) => value.checked_rem(limit).unwrap_or(0) == 0,
+            Self::Real(value, limit) => {
+                let times = if limit < 1.0 { 1.0 / limit * value } else { value / limit };
+                let (off, sum) = ((times - times.trunc()).abs(), times.abs() + times.trunc().abs());
+                off == 0.0 || times.trunc() != 0.0 && off / sum < 1e-9
+            }
+        }
+    }
 
-fn is_multiple(number: &Number, value: f64, factor: f64) -> bool {
-    match exact(number, factor) {
-        Some((_, 0)) => true,
-        Some((number, factor)) => number % factor == 0,
-        None => {
-            let quotient = value / factor;
-            (quotient - quotient.round()).abs() < 1e-9
+    fn limit(self) -> String {
+        match self {
+            Self::Whole(_, limit) => limit.to_string(),
+            Self::Real(_, limit) => text::general(limit),
         }
     }
 }
@@ -118,20 +151,17 @@ fn check_list(limits: &Limits, items: &[Value], at: &At<'_>, found: &mut Found) 
     found.right += 1;
 }
 
-/// Whether an object has too many fields or too few: then nothing else is said of them.
-pub(super) fn wrong_size(limits: &Limits, size: usize, at: &At<'_>, found: &mut Found) -> bool {
+/// Whether an object has too many fields or too few.
+pub(super) fn check_size(limits: &Limits, size: usize, at: &At<'_>, found: &mut Found) {
     let count = size as u64;
     if let Some(min) = limits.min_properties.filter(|min| count < *min) {
         let detail = format!("{at} in body should have at least {min} properties");
-        found.errors.push(Error::invalid(&field(at), min, detail));
-        return true;
+        found.errors.push(Error::invalid(&field(at), count, detail));
     }
     if let Some(max) = limits.max_properties.filter(|max| count > *max) {
         found.errors.push(Error::too_many(&field(at), size, usize::try_from(max).unwrap_or(usize::MAX)));
-        return true;
     }
     found.right += 1;
-    false
 }
 
 /// anyOf, oneOf, allOf and not.

@@ -220,8 +220,9 @@ fn compile(source: &str, variable: &'static str, condition: bool) -> Result<Prog
         // Claims may be anything.
         _ => Type::map(Type::String, Type::Dyn),
     };
-    let program = Program::compile(source, &[variable]).map_err(failed)?;
-    let found = program.check(source, &[(variable, ty)]).map_err(failed)?.ty();
+    let variables = [(variable, ty)];
+    let program = Program::compile(source, &[variable]).map_err(|_| failed(cel::faults(source, &variables)))?;
+    let found = program.check(source, &variables).map_err(failed)?.ty();
     if condition && found != Type::Bool { Err("must evaluate to bool".to_owned()) } else { Ok(program) }
 }
 
