@@ -4,13 +4,15 @@
 //! be decoded, defaulted and validated. [`parse_operations`] and [`parse_object`] read the body of the request; [`json_patch()`],
 //! [`merge_patch`] and [`strategic_merge_patch`] do both at once. Server-side apply is in [`crate::apply`].
 
+mod failure;
 mod lists;
 mod operations;
 mod pointer;
 mod strategic;
 
 use crate::status::{Details, Reason, Status};
-pub use operations::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, json, parse_operations};
+pub use failure::JsonPatchError;
+pub use operations::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, apply_json, json, parse_operations};
 use schema::{Schema, TypeId};
 use serde_json::Value;
 pub use strategic::{StrategicError, strategic};

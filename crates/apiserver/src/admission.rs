@@ -33,7 +33,6 @@ use serde_json::Value;
 use crate::authz::{Authorizer, EscalationCheck};
 use crate::remote::Remotes;
 pub(crate) use configuration::Configuration;
-pub(crate) use configuration::Error;
 pub(crate) use policies::status as policy_status;
 
 /// The list of plugins. Order matters: mutation happens in it.

@@ -22,8 +22,9 @@ use registry::{Annotations, Registry, User};
 
 pub use keys::TokenKeys;
 
+use crate::file::{self, FileError};
 use crate::metrics::{identity as metrics, reload};
-use crate::remote::{KubeconfigError, Remotes};
+use crate::remote::Remotes;
 
 /// The group of everybody who has proved an identity.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -98,28 +99,12 @@ impl Options {
 /// Why the configuration of authentication cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is wrong.
-    #[error("{path}: {source}", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: oidc::Invalid,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The flags are wrong.
     #[error("{0}")]
     Flags(oidc::Invalid),
-    /// The webhook is not named as it must be.
-    #[error(transparent)]
-    Webhook(#[from] KubeconfigError),
 }
 
 /// What can be said anew while the server runs.
@@ -149,12 +134,11 @@ impl Authenticator {
         remotes: Arc<Remotes>,
         options: Options,
     ) -> Result<Self, Error> {
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source });
-        let text = options.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let text = options.file.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let configuration = match (&options.file, &options.oidc) {
             (Some(path), _) => parse(path, &text, &keys)?,
             (None, Some(flags)) => {
-                let authority = flags.ca_file.as_deref().map(read).transpose()?.unwrap_or_default();
+                let authority = flags.ca_file.as_deref().map(file::read).transpose()?.unwrap_or_default();
                 flags.configuration(authority, keys.issuer()).map_err(Error::Flags)?
             }
             (None, None) => oidc::Configuration::default(),
@@ -263,7 +247,7 @@ impl Authenticator {
 }
 
 fn parse(path: &Path, text: &str, keys: &TokenKeys) -> Result<oidc::Configuration, Error> {
-    oidc::Configuration::parse(text, keys.issuer()).map_err(|source| Error::File { path: path.to_owned(), source })
+    Ok(oidc::Configuration::parse(text, keys.issuer()).map_err(|source| FileError::new(path, source))?)
 }
 
 fn configured(configuration: oidc::Configuration, options: &Options, remotes: &Arc<Remotes>) -> Configured {

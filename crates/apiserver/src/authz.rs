@@ -31,36 +31,21 @@ pub(crate) use reconcile::start;
 pub use rules::Rule;
 
 use crate::authn::MASTERS;
+use crate::file::{self, FileError};
 use crate::metrics::reload::{self, File};
-use crate::remote::{KubeconfigError, Remotes};
+use crate::remote::Remotes;
 use configuration::{Mode, Options};
 use webhook::{Opinion, Webhook};
 
 /// Why the configuration of authorization cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is wrong.
-    #[error("{path}: {source}", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: configuration::Invalid,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The flags are wrong.
     #[error("{0}")]
     Flags(configuration::Invalid),
-    /// A webhook is not named as it must be.
-    #[error(transparent)]
-    Webhook(#[from] KubeconfigError),
     /// The changed file has other authorizers than webhooks that were not there before, or has them no more.
     #[error("{}: Node and RBAC authorizers can be neither added nor removed while the server runs", .0.display())]
     Modes(PathBuf),
@@ -165,7 +150,7 @@ impl Authorizer {
         let Some(path) = &options.file else {
             return Ok(Self::of(steps(options.modes().map_err(Error::Flags)?, remotes)?, None));
         };
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let text = file::read(path)?;
         Ok(Self::of(read(path, &text, remotes)?, Some((path.clone(), text))))
     }
 
@@ -250,7 +235,7 @@ impl Authorizer {
 
 /// The authorizers of a file.
 fn read(path: &Path, text: &str, remotes: &Remotes) -> Result<Vec<Step>, Error> {
-    let modes = configuration::parse(text).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    let modes = configuration::parse(text).map_err(|source| FileError::new(path, source))?;
     steps(modes, remotes)
 }
 

@@ -21,6 +21,7 @@ mod dispatch;
 mod documents;
 pub mod encryption;
 mod fairness;
+pub mod file;
 mod health;
 mod kept;
 mod metrics;
@@ -69,7 +70,7 @@ pub enum Error {
     Authorization(#[from] authz::Error),
     /// The configuration of admission cannot be used.
     #[error("admission: {0}")]
-    Admission(#[from] admission::Error),
+    Admission(file::FileError),
     /// The audit policy or the audit log cannot be used.
     #[error("audit, {path}: {source}", path = path.display())]
     Audit {

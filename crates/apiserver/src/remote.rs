@@ -24,7 +24,6 @@ use parking_lot::Mutex;
 use crate::tunnels::Tunnels;
 
 pub(crate) use endpoint::{Endpoint, Limits};
-pub(crate) use kubeconfig::KubeconfigError;
 pub(crate) use kubeconfig::Named;
 pub(crate) use streams::DIAL;
 pub(crate) use target::{Place, Target, ca_bundle};

@@ -104,7 +104,7 @@ impl Core {
         let tunnels = Arc::new(Tunnels::default());
         let remotes = Arc::new(Remotes::new(tasks.child(), tunnels.clone()));
         let authorizer = Arc::new(Authorizer::new(&options.authorization, &remotes)?);
-        let configuration = admission::Configuration::read(options.admission.as_deref())?;
+        let configuration = admission::Configuration::read(options.admission.as_deref()).map_err(Error::Admission)?;
         let plugins = admission::all(configuration, &authorizer, &remotes);
         let registry = Registry::open(engine, plugins, registry_options).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use crate::ast::{Binary, Expr, Node, Unary};
 use crate::error::Issue;
-use crate::types::Type;
+use crate::types::{Declaration, Type};
 use crate::value::{Kind, Value};
 use signatures::Signature;
 use unify::Unifier;
@@ -28,6 +28,8 @@ pub(crate) fn place(expr: &Expr) -> usize {
 pub(crate) struct Types {
     types: HashMap<usize, Type>,
     pub(crate) overloads: HashMap<usize, Vec<&'static Signature>>,
+    /// The types of parts of objects, by their names.
+    objects: HashMap<String, Type>,
     unifier: Unifier,
 }
 
@@ -40,7 +42,7 @@ impl Types {
 
 /// Finds the types of an expression and of its parts.
 pub(crate) fn check(root: &Expr, variables: &Variables<'_>) -> (Types, Vec<Issue>) {
-    let types = Types { types: HashMap::new(), overloads: HashMap::new(), unifier: Unifier::default() };
+    let types = Types { types: HashMap::new(), overloads: HashMap::new(), objects: HashMap::new(), unifier: Unifier::default() };
     let mut checker = Checker { variables, scope: Vec::new(), types, issues: Vec::new() };
     checker.ty(root);
     let mut issues = checker.issues;
@@ -131,11 +133,7 @@ impl<'a> Checker<'a> {
                 let (key, value) = (or_fresh(key_type), or_fresh(value_type));
                 Type::map(key, value)
             }
-            // The fields of configurations are checked when they are applied.
-            Node::Object { fields, .. } => {
-                fields.iter().for_each(|(_, value, _)| drop(self.ty(value)));
-                Type::Dyn
-            }
+            Node::Object { path, fields } => self.object(path, fields),
             Node::Each { each, range, variable, second, body } => {
                 self.each(expr, *each, range, (variable, second.as_deref()), body)
             }
@@ -145,6 +143,27 @@ impl<'a> Checker<'a> {
                 let found = self.ty(body);
                 self.scope.pop();
                 found
+            }
+        }
+    }
+
+    /// The type of an object is its name. The fields of configurations are checked when they are applied, those of patches here.
+    fn object(&mut self, path: &str, fields: &'a [(String, Expr, bool)]) -> Type {
+        for (name, value, optional) in fields {
+            let own = match self.ty(value) {
+                Type::Optional(inner) if *optional => Type::clone(&inner),
+                own => own,
+            };
+            if path == "JSONPatch" && name != "value" && !self.types.unifier.assignable(&Type::String, &own) {
+                self.issue(value, format!("expected type of field '{name}' is 'string' but provided type is '{own}'"));
+            }
+        }
+        match path {
+            "Object" => Type::Opaque("Object"),
+            "JSONPatch" => Type::Opaque("JSONPatch"),
+            path => {
+                let made = || Declaration::object(path, []).ty();
+                self.types.objects.entry(path.to_owned()).or_insert_with(made).clone()
             }
         }
     }

@@ -87,7 +87,7 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
         }
         "MutatingAdmissionPolicy" => json!({"spec": {
             "matchConstraints": constraints(), "reinvocationPolicy": "Never",
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'remove', path: '/x'}]"}}],
         }}),
         "ValidatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "x", "validationActions": ["Deny"]}}),
         "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "x"}}),

@@ -1,6 +1,7 @@
 //! What `cargo xtask bench` measures. It runs in a program of its own, built for speed as the server is.
 
 pub mod alone;
+pub mod extensions;
 pub mod hollow;
 pub mod load;
 pub mod names;

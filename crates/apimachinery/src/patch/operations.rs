@@ -3,8 +3,8 @@
 //! Operations change one copy of the object in place. Each costs what its own path and value cost: what would cost more (elements of
 //! long lists that make room, nesting that has to be measured again, copies) is counted, and refused beyond a limit.
 
+use super::failure::{At, JsonPatchError};
 use super::pointer::{self, Place};
-use super::unprocessable;
 use crate::status::Status;
 use serde_json::Value;
 
@@ -43,25 +43,37 @@ fn check_operations(operations: &Value) -> Result<&[Value], Status> {
     Ok(list)
 }
 
-/// Applies a JSON patch. As upstream, a missing member passes a test for null, can be replaced and is copied as null, a missing value
-/// is null, negative indices count from the end, and only tests and replacements may name the whole document.
+/// Applies a JSON patch of a client, who is not told why one does not fit.
 ///
 /// # Errors
 /// 400 when the patch is not a list of objects, 413 beyond the limits, 422 when an operation fails.
 pub fn json(original: &Value, operations: &Value) -> Result<Value, Status> {
+    apply_json(original, operations).map_err(Status::from)
+}
+
+/// Applies a JSON patch. As upstream, a missing member passes a test for null, can be replaced and is copied as null, a missing value
+/// is null, negative indices count from the end, and only tests and replacements may name the whole document.
+///
+/// # Errors
+/// The patch is not a list of objects, goes beyond the limits, or has an operation that fails.
+pub fn apply_json(original: &Value, operations: &Value) -> Result<Value, JsonPatchError> {
     run(original, operations).map(|document| document.root)
 }
 
-fn run(original: &Value, operations: &Value) -> Result<Document, Status> {
-    let operations = check_operations(operations)?;
+fn run(original: &Value, operations: &Value) -> Result<Document, JsonPatchError> {
+    let operations = check_operations(operations).map_err(JsonPatchError::Malformed)?;
     let mut document = Document { root: original.clone(), depth: depth(original, &mut 0), copied: 0, work: 0 };
     for operation in operations {
         document.apply(operation)?;
     }
     match depth(&document.root, &mut 0) <= MAX_DEPTH {
         true => Ok(document),
-        false => Err(unprocessable()),
+        false => Err(too_deep()),
     }
+}
+
+fn too_deep() -> JsonPatchError {
+    JsonPatchError::DoesNotApply(format!("the patched object nests deeper than {MAX_DEPTH} levels"))
 }
 
 /// The object while operations change it.
@@ -82,100 +94,110 @@ fn depth(value: &Value, work: &mut usize) -> usize {
     }
 }
 
-fn text<'v>(operation: &'v Value, key: &str) -> Result<&'v str, Status> {
-    operation.get(key).and_then(Value::as_str).ok_or_else(unprocessable)
+/// A field of an operation that has to be there.
+fn text<'v>(operation: &'v Value, key: &str) -> Result<&'v str, JsonPatchError> {
+    let found = operation.get(key).and_then(Value::as_str);
+    found.ok_or_else(|| {
+        let op = operation.get("op").and_then(Value::as_str).unwrap_or_default();
+        JsonPatchError::DoesNotApply(format!("{op} operation failed to decode {key}: missing value"))
+    })
 }
 
 impl Document {
-    fn apply(&mut self, operation: &Value) -> Result<(), Status> {
+    fn apply(&mut self, operation: &Value) -> Result<(), JsonPatchError> {
         let value = || operation.get("value").unwrap_or(&Value::Null);
         let (op, path) = (text(operation, "op")?, text(operation, "path")?);
         match op {
             "add" => {
                 let below = depth(value(), &mut 0);
-                self.add(path, value().clone(), below)
+                self.add(At { op: "add", path }, value().clone(), below)
             }
-            "remove" => self.remove(path).map(drop),
+            "remove" => self.remove(At { op: "remove", path }).map(drop),
             "replace" => {
                 let below = depth(value(), &mut 0);
-                self.replace(path, value().clone())?;
+                self.replace(At { op: "replace", path }, value().clone())?;
                 self.grown(path, below)
             }
             "move" => {
                 let from = text(operation, "from")?;
                 let below = self.below(from);
-                let moved = self.remove(from)?;
-                self.add(path, moved, below)
+                let moved = self.remove(At { op: "move", path: from })?;
+                self.add(At { op: "move", path }, moved, below)
             }
             "copy" => {
                 let from = text(operation, "from")?;
                 let below = self.below(from);
-                let copy = self.read(from)?;
+                let copy = self.read(At { op: "copy", path: from })?;
                 self.count_copy(&copy)?;
-                self.add(path, copy, below)
+                self.add(At { op: "copy", path }, copy, below)
             }
-            "test" => self.test(path, value()),
-            _ => Err(unprocessable()),
+            "test" => self.test(At { op: "test", path }, value()),
+            other => Err(JsonPatchError::DoesNotApply(format!("Unexpected kind: {other}"))),
         }
     }
 
-    fn place<'d, 'p>(&'d mut self, path: &'p str) -> Result<Place<'d, 'p>, Status> {
-        pointer::place(&mut self.root, path).ok_or_else(unprocessable)
+    fn place<'d, 'p>(&'d mut self, at: At<'p>) -> Result<Place<'d, 'p>, JsonPatchError> {
+        pointer::place(&mut self.root, at.path).ok_or_else(|| at.nowhere())
     }
 
     /// What is copied: a member that is missing is null.
-    fn read(&mut self, path: &str) -> Result<Value, Status> {
-        let place = self.place(path)?;
+    fn read(&mut self, at: At<'_>) -> Result<Value, JsonPatchError> {
+        let place = pointer::place(&mut self.root, at.path).ok_or_else(|| at.no_source())?;
         let optional = place.is_member();
         match place.existing() {
             Some(value) => Ok(value.clone()),
             None if optional => Ok(Value::Null),
-            None => Err(unprocessable()),
+            None => Err(at.nothing(false)),
         }
     }
 
     /// Sets a member, be it there or not, or an element that is there, or the whole document.
-    fn replace(&mut self, path: &str, value: Value) -> Result<(), Status> {
-        if path.is_empty() {
+    fn replace(&mut self, at: At<'_>, value: Value) -> Result<(), JsonPatchError> {
+        if at.path.is_empty() {
             if !value.is_object() && !value.is_array() {
-                return Err(unprocessable());
+                return Err(JsonPatchError::DoesNotApply("replace operation value must be object or array".to_owned()));
             }
             self.root = value;
             return Ok(());
         }
-        match self.place(path)? {
+        match self.place(at)? {
             Place::Member(map, key) => drop(map.insert(key.into_owned(), value)),
-            element => *element.existing().ok_or_else(unprocessable)? = value,
+            element => *element.existing().ok_or_else(|| at.nothing(false))? = value,
         }
         Ok(())
     }
 
-    fn add(&mut self, path: &str, value: Value, below: usize) -> Result<(), Status> {
-        let moved = self.place(path)?.add(value).ok_or_else(unprocessable)?;
+    fn add(&mut self, at: At<'_>, value: Value, below: usize) -> Result<(), JsonPatchError> {
+        let moved = self.place(at)?.add(value).ok_or_else(|| at.nothing(false))?;
         self.spend(moved)?;
-        self.grown(path, below)
+        self.grown(at.path, below)
     }
 
-    fn remove(&mut self, path: &str) -> Result<Value, Status> {
-        let (removed, moved) = self.place(path)?.remove().ok_or_else(unprocessable)?;
+    fn remove(&mut self, at: At<'_>) -> Result<Value, JsonPatchError> {
+        let missing = if at.op == "move" { at.no_source() } else { at.nowhere() };
+        let place = pointer::place(&mut self.root, at.path).ok_or(missing)?;
+        let is_member = place.is_member();
+        let (removed, moved) = place.remove().ok_or_else(|| at.nothing(is_member))?;
         self.spend(moved)?;
         Ok(removed)
     }
 
-    fn test(&mut self, path: &str, value: &Value) -> Result<(), Status> {
-        if path.is_empty() {
-            return if self.root == *value { Ok(()) } else { Err(unprocessable()) };
+    fn test(&mut self, at: At<'_>, value: &Value) -> Result<(), JsonPatchError> {
+        let failed = || JsonPatchError::TestFailed(at.path.to_owned());
+        if at.path.is_empty() {
+            return if self.root == *value { Ok(()) } else { Err(failed()) };
         }
-        let place = self.place(path)?;
+        let place = self.place(at)?;
         let optional = place.is_member();
         match place.existing() {
             Some(found) if found == value => Ok(()),
             None if optional && value.is_null() => Ok(()),
-            _ => Err(unprocessable()),
+            None if !optional => Err(at.nothing(false)),
+            _ => Err(failed()),
         }
     }
 
-    fn count_copy(&mut self, copy: &Value) -> Result<(), Status> {
+    fn count_copy(&mut self, copy: &Value) -> Result<(), JsonPatchError> {
         self.copied += copy.to_string().len();
         if self.copied <= MAX_COPIED_BYTES {
             return Ok(());
@@ -184,7 +206,7 @@ impl Document {
             "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPIED_BYTES}",
             self.copied
         );
-        Err(Status::too_large(text))
+        Err(JsonPatchError::TooLarge(text))
     }
 
     /// No fewer levels than there are below a path.
@@ -193,22 +215,22 @@ impl Document {
     }
 
     /// Something with `below` levels now stands at a path. A bound that gets too high is replaced by what is true.
-    fn grown(&mut self, path: &str, below: usize) -> Result<(), Status> {
+    fn grown(&mut self, path: &str, below: usize) -> Result<(), JsonPatchError> {
         self.depth = self.depth.max(pointer::levels(path) + below);
         if self.depth > MAX_INTERIM_DEPTH {
             let mut work = 0;
             self.depth = depth(&self.root, &mut work);
             self.spend(work)?;
         }
-        if self.depth > MAX_INTERIM_DEPTH { Err(unprocessable()) } else { Ok(()) }
+        if self.depth > MAX_INTERIM_DEPTH { Err(too_deep()) } else { Ok(()) }
     }
 
-    fn spend(&mut self, work: usize) -> Result<(), Status> {
+    fn spend(&mut self, work: usize) -> Result<(), JsonPatchError> {
         self.work += work;
         if self.work <= MAX_WORK {
             return Ok(());
         }
-        Err(Status::too_large(format!("The JSON patch moves more than {MAX_WORK} elements of lists")))
+        Err(JsonPatchError::TooLarge(format!("The JSON patch moves more than {MAX_WORK} elements of lists")))
     }
 }
 

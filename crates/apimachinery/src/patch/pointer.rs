@@ -15,6 +15,11 @@ pub(super) fn levels(path: &str) -> usize {
     path.bytes().filter(|byte| *byte == b'/').count()
 }
 
+/// The last token of a path.
+pub(super) fn last(path: &str) -> Cow<'_, str> {
+    unescape(path.rsplit('/').next().unwrap_or_default())
+}
+
 /// A token without its escapes.
 fn unescape(token: &str) -> Cow<'_, str> {
     if token.contains('~') { Cow::Owned(token.replace("~1", "/").replace("~0", "~")) } else { Cow::Borrowed(token) }

@@ -1,32 +1,12 @@
 //! The file of `--admission-control-config-file`: an AdmissionConfiguration with what plugins are told.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use apimachinery::yaml;
 use serde_json::Value;
 
 use super::pod_security;
-
-/// Why the configuration of admission cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is wrong.
-    #[error("{path}: {why}", path = path.display())]
-    Wrong {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-}
+use crate::file::{self, FileError};
 
 /// What plugins are told.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +16,9 @@ pub(crate) struct Configuration {
 
 impl Configuration {
     /// Reads the file, if there is one, and those that it names.
-    pub(crate) fn read(path: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self, FileError> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let wrong = |why: String| Error::Wrong { path: path.to_owned(), why };
+        let wrong = |why: String| FileError::new(path, why);
         let file = parse(path)?;
         let known = ["v1", "v1alpha1"].iter().any(|version| file["apiVersion"] == format!("apiserver.config.k8s.io/{version}"));
         if file["kind"] != "AdmissionConfiguration" || !known {
@@ -64,10 +44,9 @@ impl Configuration {
     }
 }
 
-fn parse(path: &Path) -> Result<Value, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let parsed = yaml::parse(&text);
-    parsed.map(|(value, _)| value).map_err(|error| Error::Wrong { path: path.to_owned(), why: error.to_string() })
+fn parse(path: &Path) -> Result<Value, FileError> {
+    let text = file::read(path)?;
+    yaml::parse(&text).map(|(value, _)| value).map_err(|error| FileError::new(path, error))
 }
 
 #[cfg(test)]

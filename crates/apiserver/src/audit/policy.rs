@@ -62,7 +62,7 @@ pub enum PolicyError {
     Read(std::io::Error),
     /// The webhook is not named as it must be.
     #[error(transparent)]
-    Webhook(#[from] crate::remote::KubeconfigError),
+    Webhook(#[from] crate::file::FileError),
     /// It is no YAML.
     #[error("{0}")]
     Yaml(String),

@@ -12,7 +12,8 @@ use registry::Registry;
 use tokio::sync::{Notify, mpsc};
 
 use super::counts;
-use crate::remote::{self, KubeconfigError, Limits, Named, Remotes};
+use crate::file::FileError;
+use crate::remote::{self, Limits, Named, Remotes};
 
 /// How often a batch is sent before it is lost, and by how much the pauses between grow.
 const ATTEMPTS: u32 = 5;
@@ -60,7 +61,7 @@ impl Buffer {
         options: WebhookOptions,
         registry: Arc<Registry>,
         remotes: &Remotes,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), KubeconfigError> {
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), FileError> {
         let named = Named::read(&options.file, remotes)?;
         let (events, receiver) = mpsc::channel(options.buffer.max(1));
         let closed = Arc::new(Notify::new());

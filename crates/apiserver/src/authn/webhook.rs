@@ -7,8 +7,9 @@ use registry::{Registry, User};
 use serde_json::{Value, json};
 
 use super::oidc;
+use crate::file::FileError;
 use crate::kept::Kept;
-use crate::remote::{KubeconfigError, Limits, Named, Remotes};
+use crate::remote::{Limits, Named, Remotes};
 
 /// What one question may take (upstream's client has 30 seconds), and its answer.
 const LIMITS: Limits = Limits { time: Duration::from_secs(30), bytes: 1 << 20 };
@@ -34,7 +35,7 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    pub(super) fn new(options: &Options, remotes: &Remotes) -> Result<Self, KubeconfigError> {
+    pub(super) fn new(options: &Options, remotes: &Remotes) -> Result<Self, FileError> {
         let named = Named::read(&options.file, remotes)?;
         Ok(Self { named, options: options.clone(), answers: Kept::new(REMEMBERED) })
     }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::Attributes;
 use super::configuration::WebhookOptions;
+use crate::file::FileError;
 use crate::kept::Kept;
-use crate::remote::{self, KubeconfigError, Limits, Named, Remotes};
+use crate::remote::{self, Limits, Named, Remotes};
 
 /// Answers that are remembered, and how large one may be.
 const REMEMBERED: usize = 8192;
@@ -43,7 +44,7 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    pub(super) fn new(options: WebhookOptions, remotes: &Remotes) -> Result<Self, KubeconfigError> {
+    pub(super) fn new(options: WebhookOptions, remotes: &Remotes) -> Result<Self, FileError> {
         Ok(Self { named: Named::read(&options.file, remotes)?, options, answers: Kept::new(REMEMBERED) })
     }
 

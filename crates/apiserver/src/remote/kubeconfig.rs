@@ -12,28 +12,9 @@ use registry::Registry;
 use serde_json::Value;
 
 use super::target::ca_data;
-use super::{Endpoint, Error, Limits, Remotes, Target};
+use crate::file::{self, FileError};
 
-/// Why a kubeconfig cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KubeconfigError {
-    /// A file cannot be read.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is no kubeconfig, or says what cannot be done.
-    #[error("{path}: {why}", path = path.display())]
-    Wrong {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-}
+use super::{Endpoint, Error, Limits, Remotes, Target};
 
 /// What a kubeconfig does not have, or has in vain.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,29 +44,29 @@ pub(crate) struct Named {
 
 impl Named {
     /// Of the current context of a kubeconfig.
-    pub(crate) fn read(path: &Path, remotes: &Remotes) -> Result<Self, KubeconfigError> {
-        let text = read(path)?;
-        let wrong = |why: String| KubeconfigError::Wrong { path: path.to_owned(), why };
-        let (config, _) = apimachinery::yaml::parse(&text).map_err(|error| wrong(error.to_string()))?;
-        let (cluster, user) = current(&config).map_err(|why| wrong(why.to_string()))?;
+    pub(crate) fn read(path: &Path, remotes: &Remotes) -> Result<Self, FileError> {
+        let text = file::read(path)?;
+        let wrong = |why: Box<dyn std::error::Error + Send + Sync>| FileError::new(path, why);
+        let (config, _) = apimachinery::yaml::parse(&text).map_err(|error| wrong(error.into()))?;
+        let (cluster, user) = current(&config).map_err(|why| wrong(why.into()))?;
         let relative = |file: &str| path.parent().unwrap_or(Path::new("")).join(file);
         let authority = match (cluster["certificate-authority"].as_str(), cluster["certificate-authority-data"].as_str()) {
-            (_, Some(data)) => Some(ca_data(data).map_err(|error| wrong(error.to_string()))?),
-            (Some(file), None) => Some(read(&relative(file))?),
+            (_, Some(data)) => Some(ca_data(data).map_err(|error| wrong(error.into()))?),
+            (Some(file), None) => Some(file::read(&relative(file))?),
             (None, None) => None,
         };
-        let server = cluster["server"].as_str().ok_or_else(|| wrong("the cluster has no server".to_owned()))?;
-        let (mut target, uri) = Target::of_url(server, authority).map_err(|error| wrong(error.to_string()))?;
+        let server = cluster["server"].as_str().ok_or_else(|| wrong("the cluster has no server".into()))?;
+        let (mut target, uri) = Target::of_url(server, authority).map_err(|error| wrong(error.into()))?;
         target.unverified = cluster["insecure-skip-tls-verify"] == true;
         let identity = match (user["client-certificate"].as_str(), user["client-key"].as_str()) {
             (Some(certificate), Some(key)) => {
                 let resolver = Resolver::files(&relative(certificate), &relative(key));
-                Some(resolver.map_err(|error| wrong(error.to_string()))?)
+                Some(resolver.map_err(|error| wrong(error.into()))?)
             }
             _ => None,
         };
         let credential = match (user["token"].as_str(), user["tokenFile"].as_str()) {
-            (Some(token), _) => Credential::Header(bearer(token).ok_or_else(|| wrong("the token is no header".to_owned()))?),
+            (Some(token), _) => Credential::Header(bearer(token).ok_or_else(|| wrong("the token is no header".into()))?),
             (None, Some(file)) => Credential::File(relative(file)),
             (None, None) => Credential::None,
         };
@@ -119,10 +100,6 @@ impl Named {
         }
         serde_json::from_slice(answer.body()).map_err(|error| Error::Http(error.to_string()))
     }
-}
-
-fn read(path: &Path) -> Result<String, KubeconfigError> {
-    std::fs::read_to_string(path).map_err(|source| KubeconfigError::Read { path: path.to_owned(), source })
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {

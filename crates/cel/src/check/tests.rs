@@ -83,7 +83,9 @@ fn types_of_expressions() {
     check("format.named('dns1123Label').orValue(format.uri()).validate('a')", "optional_type(list(string))");
     check("1 < 2.5 && 1u < 2", "bool");
     check("url('https://a').getQuery()['a'][0]", "string");
-    check("Object{spec: Object.spec{replicas: 1}}", "dyn");
+    check("Object{spec: Object.spec{replicas: 1}}", "Object");
+    check("self.n > 1 ? Object{list: [Object.list{a: 1}, Object.list{}]} : Object{}", "Object");
+    check("[JSONPatch{op: 'add', path: self.meta.name, value: 1}] + [JSONPatch{op: 'test', path: ''}]", "list(JSONPatch)");
 }
 
 /// In the words of cel-go.
@@ -120,6 +122,7 @@ fn what_does_not_fit() {
     check("self.n.all(a, true)", "expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)");
     check("[1, 'a']", "expected type 'int' but found 'string'");
     check("{'a': 1, 'b': 'c'}", "expected type 'int' but found 'string'");
+    check("JSONPatch{op: 1}", "expected type of field 'op' is 'string' but provided type is 'int'");
     check("[1, x]", "expected type 'int' but found 'dyn'");
     check("{'a': 1, 2: 1}", "expected type 'string' but found 'int'");
     check("duration('x')", "invalid duration argument");

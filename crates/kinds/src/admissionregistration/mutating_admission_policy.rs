@@ -1,6 +1,7 @@
 //! MutatingAdmissionPolicy (KEP-3962).
 
 use apimachinery::field::{Error, Errors, Path};
+use cel::Type;
 use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, MutatingAdmissionPolicySpec, Mutation};
 use serde_json::Value;
 
@@ -57,18 +58,24 @@ impl Kind for MutatingAdmissionPolicy {
 fn validate_mutation(mutation: &Mutation, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let kind = mutation.patch_type.as_str();
     rules::one_of(&path.child("patchType"), kind, PATCH_TYPES, errors);
+    let (object, patch) = (Type::Opaque("Object"), Type::list(Type::Opaque("JSONPatch")));
     let members = [
-        ("ApplyConfiguration", "applyConfiguration", mutation.apply_configuration.as_ref().map(|member| &member.expression)),
-        ("JSONPatch", "jsonPatch", mutation.json_patch.as_ref().map(|member| &member.expression)),
+        (
+            "ApplyConfiguration",
+            "applyConfiguration",
+            mutation.apply_configuration.as_ref().map(|member| &member.expression),
+            object,
+        ),
+        ("JSONPatch", "jsonPatch", mutation.json_patch.as_ref().map(|member| &member.expression), patch),
     ];
-    for (wanted, field, expression) in members {
+    for (wanted, field, expression, ty) in members {
         let at = path.child(field);
         match (kind == wanted, expression) {
             (true, None) => errors.push(Error::required(&at, format!("must be specified when patchType is {kind}"))),
             (true, Some(expression)) if text(expression).trim().is_empty() => {
                 errors.push(Error::required(&at.child("expression"), "expression is not specified"));
             }
-            (true, Some(expression)) => drop(scope.check(text(expression), &[], &at.child("expression"), errors)),
+            (true, Some(expression)) => drop(scope.check(text(expression), &[ty], &at.child("expression"), errors)),
             (false, Some(_)) if PATCH_TYPES.contains(&kind) => {
                 let detail = format!("must not be specified when patchType is {kind}");
                 errors.push(Error::invalid(&at, format!("{{{field}}}"), detail));

@@ -182,7 +182,8 @@ fn policy(kind: &str, change: (&str, Value)) -> Value {
         "spec": {"matchConstraints": {"resourceRules": [rule()]}},
     });
     if kind.starts_with("Mutating") {
-        object["spec"]["mutations"] = json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]);
+        object["spec"]["mutations"] =
+            json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'remove', path: '/x'}]"}}]);
         object["spec"]["reinvocationPolicy"] = "Never".into();
     } else {
         object["spec"]["validations"] = json!([{"expression": "object.x < 100"}]);
@@ -296,6 +297,23 @@ fn mutations() {
         "/spec/mutations/0/jsonPatch/expression",
         json!(" "),
         &["spec.mutations[0].jsonPatch.expression: Required value: expression is not specified"],
+    );
+    // What a mutation has to be (`admission/plugin/policy/mutating/patch`).
+    let expression = |text: &str, got: &str| {
+        let told = format!(
+            "spec.mutations[0].jsonPatch.expression: Invalid value: \"{text}\": must evaluate to list(JSONPatch) but got {got}"
+        );
+        check("/spec/mutations/0/jsonPatch/expression", json!(text), &[&told]);
+    };
+    expression("[]", "list(dyn)");
+    expression("Object{}", "Object");
+    expression("JSONPatch{op: 'remove', path: '/x'}", "JSONPatch");
+    let apply = |text: &str| json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": text}});
+    check("/spec/mutations/0", apply("object.spec.replicas > 1 ? Object{} : Object{spec: Object.spec{replicas: 1}}"), &[]);
+    check(
+        "/spec/mutations/0",
+        apply("object"),
+        &["spec.mutations[0].applyConfiguration.expression: Invalid value: \"object\": must evaluate to Object but got dyn"],
     );
     check(
         "/spec/matchConstraints/resourceRules/0/operations",

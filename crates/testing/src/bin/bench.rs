@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use testing::bench::alone::{self, row};
 use testing::bench::load::{Ask, Until, run};
-use testing::bench::{CLIENTS, MAPS, PODS, config_map, hollow, pods, ratios, scale, usage, yardstick};
+use testing::bench::{CLIENTS, MAPS, PODS, config_map, extensions, hollow, pods, ratios, scale, usage, yardstick};
 use testing::{Api, Cluster};
 
 /// The program's own: what is measured alone is measured as it is there.
@@ -26,11 +26,12 @@ const FEW: u64 = 1000;
 const WATCHERS: usize = 500;
 const CREATES: u64 = 10_000;
 const HOLLOW: usize = 1000;
+const DEFINITIONS: u64 = 1000;
 
 type Part = (&'static str, fn(&mut Cluster));
 
 /// What is measured, in this order, on one cluster.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("idle", idle),
     ("start", start_pods),
     ("load", load_api),
@@ -38,6 +39,7 @@ const PARTS: [Part; 8] = [
     ("watchers", many_watchers),
     ("clean", clean_up),
     ("many", many_pods),
+    ("extensions", extended),
     ("hollow", hollow_nodes),
 ];
 
@@ -201,6 +203,27 @@ fn many_pods(cluster: &mut Cluster) {
     row("restart with them, to Ready", "2 s", format!("{:.2} s", start.elapsed().as_secs_f64()));
     row("memory after that restart (PSS)", "700 MB", megabytes(usage::memory(cluster.machine())));
     row("stop with them", "10 s", format!("{:.2} s", stopped.as_secs_f64()));
+}
+
+/// Custom resources, policies and definitions, in a cluster of their own.
+fn extended(_: &mut Cluster) {
+    let mut cluster = Cluster::prepare(std::env::args().nth(1).unwrap());
+    cluster.start_server_with(&["--no-agent"]);
+    let (endpoint, pid) = (Api::endpoint_of(&cluster.kubeconfig()), cluster.server_pid());
+    let (runtime, time) = (runtime(), LOAD / 2);
+    for one in runtime.block_on(extensions::compare(&endpoint, pid, time)).unwrap() {
+        let (custom, built_in) = (micros(one.custom), micros(one.built_in));
+        let times = format!("{:.2} x", one.custom.as_secs_f64() / one.built_in.as_secs_f64().max(1e-9));
+        row(&format!("server CPU, {} of a custom resource of 2 KB: {custom}, ConfigMap {built_in}", one.name), "1.5 x", times);
+    }
+    let policies = runtime.block_on(extensions::policies(&endpoint, pid, time)).unwrap();
+    row("server CPU, ten validating policies on a write", "100 us", micros(policies));
+    let many = runtime.block_on(extensions::definitions(&endpoint, pid, DEFINITIONS)).unwrap();
+    let millis = |time: Duration| format!("{} ms", time.as_millis());
+    row("1,000 CustomResourceDefinitions of 21 fields: memory", "250 MB", megabytes(many.memory));
+    row("... one more created and served, slowest of 5", "100 ms", millis(many.served));
+    row("... aggregated discovery after it", "100 ms", millis(many.discovery));
+    row("... OpenAPI v3, index and its group, after it", "100 ms", millis(many.openapi));
 }
 
 /// A thousand nodes that are hollow, in a cluster of their own.

@@ -113,3 +113,40 @@ fn texts() {
     let limit = "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001";
     assert_eq!(text(&many), Err(limit.into()));
 }
+
+/// What `evanphx/json-patch` says.
+#[test]
+fn operations_that_fail_are_told_of() {
+    let check = |operation: Value, expected: &str| {
+        let object = json!({"a": 1, "l": [1], "o": {}});
+        let found = super::apply_json(&object, &json!([operation])).map_err(|error| error.to_string());
+        assert_eq!(found, Err(expected.to_owned()), "{operation}");
+    };
+    let add = |path: &str| json!({"op": "add", "path": path, "value": 1});
+    check(add("/x/y"), "add operation does not apply: doc is missing path: \"/x/y\": missing value");
+    check(add("/l/5"), "error in add for path: '/l/5': Unable to access invalid index: 5: invalid index referenced");
+    check(
+        add("/l/x"),
+        "error in add for path: '/l/x': value was not a proper array index: 'x': strconv.Atoi: parsing \"x\": invalid syntax",
+    );
+    check(json!({"op": "add"}), "add operation failed to decode path: missing value");
+    let remove = |path: &str| json!({"op": "remove", "path": path});
+    check(remove("/o/k"), "error in remove for path: '/o/k': unable to remove nonexistent key: k: missing value");
+    check(remove("/x/y"), "remove operation does not apply: doc is missing path: \"/x/y\": missing value");
+    check(
+        json!({"op": "replace", "path": "/x/y", "value": 1}),
+        "replace operation does not apply: doc is missing path: /x/y: missing value",
+    );
+    check(json!({"op": "replace", "path": ""}), "replace operation value must be object or array");
+    check(
+        json!({"op": "move", "from": "/x/y", "path": "/b"}),
+        "move operation does not apply: doc is missing from path: /x/y: missing value",
+    );
+    check(
+        json!({"op": "copy", "from": "/a", "path": "/x/y"}),
+        "copy operation does not apply: doc is missing destination path: /x/y: missing value",
+    );
+    check(json!({"op": "test", "path": "/a", "value": 2}), "testing value /a failed: test failed");
+    check(json!({"op": "test", "path": "/x/y"}), "test operation does not apply: is missing path: /x/y: missing value");
+    check(json!({"op": "swap", "path": "/a"}), "Unexpected kind: swap");
+}

@@ -1,11 +1,9 @@
 //! What mutating policies make of an object. Pure.
 
 use apimachinery::apply::{self, Types};
-use apimachinery::{meta, patch};
+use apimachinery::meta;
+use apimachinery::patch::{self, JsonPatchError};
 use serde_json::Value;
-
-/// Operations that are looked at one by one, when a patch fails, for the one that failed.
-const LOOKED_AT: usize = 1000;
 
 /// The object with a configuration laid over it.
 pub(super) fn apply(types: Types<'_>, object: &Value, made: &cel::Value<'_>) -> Result<Value, String> {
@@ -20,23 +18,11 @@ pub(super) fn apply(types: Types<'_>, object: &Value, made: &cel::Value<'_>) -> 
 pub(super) fn json_patch(object: &Value, made: &cel::Value<'_>) -> Result<Option<Value>, String> {
     let wrong = || "type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch".to_owned();
     let operations = made.to_json().filter(Value::is_array).ok_or_else(wrong)?;
-    match patch::json(object, &operations) {
+    match patch::apply_json(object, &operations) {
         Ok(patched) => Ok(Some(patched)),
-        Err(_) if fails_a_test(object, &operations) => Ok(None),
-        Err(status) => Err(format!("JSON Patch: {}", status.message)),
+        Err(JsonPatchError::TestFailed(_)) => Ok(None),
+        Err(error) => Err(format!("JSON Patch: {error}")),
     }
-}
-
-/// Whether the first operation that fails is a test.
-fn fails_a_test(object: &Value, operations: &Value) -> bool {
-    let mut object = object.clone();
-    for operation in operations.as_array().into_iter().flatten().take(LOOKED_AT) {
-        match patch::json(&object, &Value::Array(vec![operation.clone()])) {
-            Ok(patched) => object = patched,
-            Err(_) => return operation["op"] == "test",
-        }
-    }
-    false
 }
 
 #[cfg(test)]

@@ -59,24 +59,25 @@ pub(super) async fn call(hook: &Hook, a: &Request<'_>, version: &Served, is_muta
         return Err(Failure::Refused(status));
     }
     let Some(operations) = answer.patch else { return Ok(Verdict { object: None }) };
-    patched(hook, object.as_deref(), &operations).map(|object| Verdict { object }).map_err(Failure::Internal)
+    patched(&hook.name, object.as_deref(), &operations).map(|object| Verdict { object })
 }
 
-/// The object with the patch, none when the patch is empty.
-fn patched(hook: &Hook, object: Option<&Value>, operations: &[u8]) -> Result<Option<Value>, Status> {
-    let internal = |status: Status| Status::internal(status.message);
-    let operations = patch::parse_operations(operations).map_err(internal)?;
+/// The object with the patch, none when the patch is empty. What is no patch is no answer; one that does not fit is told of with the reason.
+fn patched(hook: &str, object: Option<&Value>, operations: &[u8]) -> Result<Option<Value>, Failure> {
+    let undecodable = |status: Status| {
+        let why = status.message.trim_start_matches("error decoding patch: ");
+        Failure::Call(format!("received undecodable patch in webhook response: {why}"))
+    };
+    let operations = patch::parse_operations(operations).map_err(undecodable)?;
     if operations.as_array().is_none_or(Vec::is_empty) {
         return Ok(None);
     }
     let Some(object) = object else {
-        let why = format!(
-            "admission webhook \"{}\" attempted to modify the object, which is not supported for this operation",
-            hook.name
-        );
-        return Err(Status::internal(why));
+        let why =
+            format!("admission webhook \"{hook}\" attempted to modify the object, which is not supported for this operation");
+        return Err(Failure::Internal(Status::internal(why)));
     };
-    patch::json(object, &operations).map(Some).map_err(internal)
+    patch::apply_json(object, &operations).map(Some).map_err(|error| Failure::Internal(Status::internal(error)))
 }
 
 /// Sends the question; the body of the answer.
@@ -114,5 +115,39 @@ fn refused(code: u16, body: &[u8]) -> String {
         500.. => format!("an error on the server ({told:?}) has prevented the request from succeeding"),
         300..=399 => format!("the server answers with the redirect {code}, which is not followed"),
         _ => "the server rejected our request for an unknown reason".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What a webhook's patch makes of an object with one label, or what is said of it.
+    #[track_caller]
+    fn check(object: Option<Value>, operations: &str, expected: Result<Option<Value>, &str>) {
+        let found = patched("a.b.c", object.as_ref(), operations.as_bytes()).map_err(|failure| match failure {
+            Failure::Call(why) => format!("call: {why}"),
+            Failure::Refused(status) | Failure::Internal(status) => format!("{}: {}", status.code, status.message),
+        });
+        assert_eq!(found, expected.map_err(str::to_owned), "{operations}");
+    }
+
+    /// `admission/plugin/webhook/mutating/dispatcher.go`: what is no patch goes by the failure policy, what does not apply is an error with its reason.
+    #[test]
+    fn patches() {
+        let object = || Some(json!({"metadata": {"labels": {"x": "1"}}}));
+        let add = r#"[{"op": "add", "path": "/metadata/labels/y", "value": "2"}]"#;
+        check(object(), add, Ok(Some(json!({"metadata": {"labels": {"x": "1", "y": "2"}}}))));
+        check(object(), "[]", Ok(None));
+        let missing = r#"[{"op": "add", "path": "/metadata/annotations/y", "value": "2"}]"#;
+        let why = "500: Internal error occurred: add operation does not apply: doc is missing path: \"/metadata/annotations/y\": missing value";
+        check(object(), missing, Err(why));
+        let test = r#"[{"op": "test", "path": "/metadata/labels/x", "value": "2"}]"#;
+        check(object(), test, Err("500: Internal error occurred: testing value /metadata/labels/x failed: test failed"));
+        let none = "500: Internal error occurred: admission webhook \"a.b.c\" attempted to modify the object, which is not supported for this operation";
+        check(None, add, Err(none));
+        let undecodable = "call: received undecodable patch in webhook response: json: cannot unmarshal object into Go value of type jsonpatch.Patch";
+        check(object(), "{}", Err(undecodable));
     }
 }

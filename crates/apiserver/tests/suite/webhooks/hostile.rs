@@ -68,7 +68,7 @@ async fn patches_where_none_may_be() {
     check(VALIDATING, add, "received invalid webhook response: validating webhook may not return response.patch").await;
 }
 
-/// Patches that cannot be applied are refused, whatever the policy, and change nothing.
+/// Patches that cannot be applied are refused with the reason, whatever the policy, and change nothing.
 #[tokio::test]
 async fn patches_that_cannot_be() {
     let check = async |operations: Value, code: u16, expected: &str| {
@@ -85,10 +85,15 @@ async fn patches_that_cannot_be() {
         assert_eq!(stored.code, if code == 201 { 200 } else { 404 });
     };
     check(json!([]), 201, "").await;
-    check(json!([{"op": "remove", "path": "/nothing"}]), 500, "Internal error occurred: ").await;
-    check(json!([{"op": "test", "path": "/data/a", "value": "c"}]), 500, "Internal error occurred: ").await;
-    check(json!({"op": "add"}), 500, "Internal error occurred: ").await;
-    check(json!([{"op": "replace", "path": "", "value": 5}]), 500, "Internal error occurred: ").await;
+    let missing =
+        "Internal error occurred: error in remove for path: '/nothing': unable to remove nonexistent key: nothing: missing value";
+    check(json!([{"op": "remove", "path": "/nothing"}]), 500, missing).await;
+    let failed = "Internal error occurred: testing value /data/a failed: test failed";
+    check(json!([{"op": "test", "path": "/data/a", "value": "c"}]), 500, failed).await;
+    // What is no patch is no answer, which the failure policy says what to do with.
+    check(json!({"op": "add"}), 201, "").await;
+    check(json!([{"op": "replace", "path": "", "value": 5}]), 500, "Internal error occurred: replace operation value must be")
+        .await;
     check(json!([{"op": "replace", "path": "/kind", "value": "Secret"}]), 500, "Internal error occurred: ").await;
     check(json!([{"op": "replace", "path": "/data", "value": "text"}]), 500, "Internal error occurred: ").await;
     check(json!([{"op": "add", "path": "/metadata/name", "value": "Not_A_Name"}]), 422, "metadata.name").await;
