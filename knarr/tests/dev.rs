@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use testing::{Cluster, Outcome, eventually, kubectl};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -76,7 +74,8 @@ fn a_throw_away_cluster_leaves_nothing() {
     let pid = || std::fs::read_to_string(dir.join("n2.pid")).unwrap();
     let died = pid();
     let before = k("get pod there -o jsonpath={.status.containerStatuses[0].containerID}");
-    kill(Pid::from_raw(died.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    let killed = Outcome::of(c.machine().command(Path::new("kill")).args(["-9", died.trim()]));
+    assert_eq!(killed.code, Some(0), "{killed:?}");
     eventually("the node starts again", || (pid() != died).then_some(()));
     k("annotate pod there seen=yes");
     k("wait --for=condition=Ready node/n2 pod/there --timeout=60s");

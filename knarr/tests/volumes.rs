@@ -1,8 +1,10 @@
 //! Storage for stateful workloads: claims, volumes made by hand and on demand, data that outlives pods and servers.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use serde_json::{Value, json};
-use testing::{Cluster, eventually};
+use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
@@ -128,4 +130,86 @@ fn volumes_by_hand_and_of_pods() {
     eventually("the claim and its volume are gone", || {
         (claims(&c).is_empty() && c.k("get pv -o name") == "persistentvolume/disk\n").then_some(())
     });
+}
+
+/// A volume at /dev or /etc: daemons of storage and devices see the node's devices, and a pod keeps its names, its terminal and its memory
+/// whatever is mounted there. The node's own directory stays as it was.
+#[test]
+fn volumes_at_places_of_the_runtime() {
+    let c = Cluster::start(KNARR);
+    let listing = || {
+        let mut names: Vec<_> = std::fs::read_dir("/dev").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        (names, std::fs::read_link("/dev/ptmx").ok(), std::fs::read_link("/dev/fd").ok())
+    };
+    let before = listing();
+    let run = |name: &str, place: &str, volume: &Value, privileged: bool| {
+        let container = json!({"name": "main", "image": BUSYBOX, "command": ["sleep", "10000"], "securityContext": {"privileged": privileged},
+            "volumeMounts": [{"name": "v", "mountPath": place}]});
+        let mut source = volume.clone();
+        source["name"] = "v".into();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": [source]}});
+        c.k_with("apply -f -", &pod.to_string());
+        c.k(&format!("wait --for=condition=Ready pod/{name} --timeout=60s"));
+    };
+    let inside = |pod: &str, line: &str| c.kubectl(&["exec", pod, "--", "sh", "-c", line]);
+    for (name, privileged) in [("devices", true), ("look", false)] {
+        run(name, "/dev", &json!({"hostPath": {"path": "/dev"}}), privileged);
+        assert_eq!(
+            inside(name, "ls /dev | sort"),
+            Outcome::of(std::process::Command::new("sh").args(["-c", "ls /dev | LC_ALL=C sort"])).stdout
+        );
+        let reads =
+            c.try_kubectl(&["exec", name, "--", "sh", "-c", "head -c 1 /dev/kmsg > /dev/null; echo x > /dev/null && echo done"]);
+        assert!(reads.stdout.contains("done"), "{reads:?}");
+        // Memory and terminals are the pod's own.
+        inside(name, "echo mine > /dev/shm/of-the-pod");
+        assert!(!Path::new("/dev/shm/of-the-pod").exists());
+        assert_eq!(inside(name, "ls /dev/pts"), "ptmx\n");
+        c.k(&format!("delete pod {name}"));
+    }
+    assert_eq!(listing(), before);
+    run("etc", "/etc", &json!({"emptyDir": {}}), false);
+    assert!(inside("etc", "cat /etc/resolv.conf").contains("default.svc.cluster.local"));
+    assert_eq!(inside("etc", "cat /etc/hostname; ls /etc"), "etc\nhostname\nhosts\nresolv.conf\n");
+}
+
+/// Configuration at a path and keys below it, which most charts do.
+#[test]
+fn volumes_below_volumes() {
+    let c = Cluster::start(KNARR);
+    c.k("create configmap settings --from-literal=app.conf=loud");
+    c.k("create secret generic keys --from-literal=tls.key=hidden");
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
+    let mounts = [
+        mount("keys", "/etc/app/certs"),
+        mount("settings", "/etc/app"),
+        mount("scratch", "/etc/app/run/a"),
+        mount("all", "/all"),
+        mount("scratch", "/all/x"),
+    ];
+    let volumes = json!([{"name": "settings", "configMap": {"name": "settings"}}, {"name": "keys", "secret": {"secretName": "keys"}}, {"name": "scratch", "emptyDir": {}},
+        {"name": "all", "projected": {"sources": [{"configMap": {"name": "settings"}}, {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}]);
+    let container = json!({"name": "main", "image": BUSYBOX, "command": ["sleep", "10000"], "volumeMounts": mounts});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": volumes}});
+    c.k_with("apply -f -", &pod.to_string());
+    c.k("wait --for=condition=Ready pod/app --timeout=60s");
+    let inside = |line: &str| c.kubectl(&["exec", "app", "--", "sh", "-c", line]);
+    assert_eq!(
+        inside("cat /etc/app/app.conf /etc/app/certs/tls.key /all/name; touch /etc/app/run/a/x && ls /all/x"),
+        "loudhiddenappx\n"
+    );
+    // A change reaches the container, and the mount points stay.
+    c.k("patch configmap settings -p {\"data\":{\"app.conf\":\"quiet\",\"new\":\"yes\"}}");
+    eventually("the change is seen", || (inside("cat /etc/app/app.conf") == "quiet").then_some(()));
+    assert_eq!(inside("cat /etc/app/new /etc/app/certs/tls.key; ls /etc/app"), "yeshiddenapp.conf\ncerts\nnew\nrun\n");
+    // Log collectors find the container under the name that they know.
+    let id = c.k("get pod app -o jsonpath={.status.containerStatuses[0].containerID}");
+    let links = c.data_dir().join("containers");
+    let link = links.join(format!("app_default_main-{}.log", id.split_once("://").unwrap().1));
+    assert!(std::fs::read_link(&link).unwrap().starts_with(c.data_dir().join("logs")), "{id}");
+    c.k("delete pod app");
+    eventually("the link goes with the pod", || link.symlink_metadata().is_err().then_some(()));
 }

@@ -22,6 +22,7 @@ mod storage_class;
 mod storage_protection;
 mod taints;
 mod tolerations;
+mod topology_labels;
 mod webhooks;
 
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, re
         Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),
+        Box::new(topology_labels::PodTopologyLabels),
         Box::new(EscalationCheck::new(authorizer.clone())),
         Box::new(policies::MutatingAdmissionPolicy::new(authorizer.clone())),
         Box::new(webhooks::MutatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),

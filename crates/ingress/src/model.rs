@@ -343,6 +343,18 @@ impl Model {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
                 let place = places.get(&(rule.text.as_str(), rule.kind));
+                // Whoever may make Ingresses in one namespace would take requests, with cookies and passwords, from all others.
+                if let Some(place) = place
+                    && drafts[*place].1.ingress.namespace != one.compiled.key.namespace
+                {
+                    let main = &drafts[*place].1.ingress;
+                    let text = format!(
+                        "host {host:?} path {:?} belongs to {main}: a canary takes requests of its own namespace only",
+                        rule.text
+                    );
+                    told.push(Problem::new("Conflict", text));
+                    continue;
+                }
                 match place.map(|place| &mut drafts[*place].1.canary) {
                     Some(canary @ None) => *canary = Some((one.compiled.policy.clone(), upstream(&rule.upstream))),
                     Some(Some(_)) => {

@@ -18,6 +18,7 @@ use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
 use crate::eviction;
 use crate::eviction::requests::Requests;
+use crate::logs;
 use crate::manager::Manager;
 use crate::node::agent::{self, Agent};
 use crate::node::machine::Machine;
@@ -54,7 +55,7 @@ pub enum Error {
 /// Stopping `tasks` leaves containers running. Returns what the endpoint serves, for callers in the same process.
 pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
     let pods = options.data_dir.join("pods");
-    for path in [&pods, &options.pod_logs_dir] {
+    for path in [&pods, &options.pod_logs_dir, &logs::links::directory(&options.pod_logs_dir)] {
         let failed = |error| Error::DataDirectory { path: path.display().to_string(), error };
         tokio::fs::create_dir_all(path).await.map_err(failed)?;
     }

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod line;
+pub mod links;
 
 use std::collections::VecDeque;
 use std::io;

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod claims;
 pub mod host_path;
 pub mod mounts;
+pub mod nested;
 pub mod payload;
 pub mod points;
 pub mod propagation;
@@ -214,7 +215,9 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Ba
                 // Secrets and tokens stay off the disk.
                 memory(&at, "").map_err(|error| failed(error.to_string()))?;
             }
-            atomic::write(&at, &files, group).map_err(|error| failed(error.to_string()))?;
+            let written = atomic::write(&at, &files, group);
+            let below = nested::below(sources.model.spec(), &volume.name);
+            written.and_then(|_| nested::make(&at, &below, group)).map_err(|error| failed(error.to_string()))?;
         } else if let Some(source) = &volume.host_path {
             host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
         } else if let Some(source) = &volume.empty_dir {

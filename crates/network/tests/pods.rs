@@ -102,6 +102,15 @@ fn an_earlier_cluster_of_the_directory_is_forgotten() {
         let old = Netns::new();
         network.attach("old", &old.path(), &[]).await.unwrap();
         drop(network);
+        // A node that gets another range while it still has sandboxes: pods of the new range find it.
+        let mut moved = options(directory.path());
+        moved.pod_cidrs[0] = "10.97.0.0/24".parse().unwrap();
+        let network = PodNetwork::start(moved).await.unwrap();
+        let pod = Netns::new();
+        let address = network.attach("moved", &pod.path(), &[]).await.unwrap()[0];
+        pod.serve(address, 80, "moved");
+        assert!(tcp((address, 80)).is_ok(), "pod and bridge find each other");
+        drop(network);
         std::fs::remove_dir_all(directory.path().join("leases")).unwrap();
         for restart in [false, true] {
             let network = PodNetwork::start(after.clone()).await.unwrap();

@@ -169,12 +169,25 @@ impl Member {
         }
     }
 
+    /// Why the certificate that there is does not do.
+    fn why_joining(&self) -> String {
+        let (certificate, key) = self.files(Kind::Client);
+        let name = &self.identity.name;
+        match Identity::load(&certificate, &key) {
+            Ok(Some(present)) if !present.is_valid(SystemTime::now()) => "the certificate of this node has expired".to_owned(),
+            Ok(Some(present)) if !present.fits(&self.request(Kind::Client)) => {
+                format!("this machine has joined under another name than {name} (--node-name): it would be another node")
+            }
+            _ => format!("this machine has not joined as node {name} yet"),
+        }
+    }
+
     /// A client with the rights of the token.
     fn newcomer(&self) -> Result<Client> {
         let token = self
             .token
             .as_ref()
-            .context("the certificate of this node has expired: say with --token-file which token it joins with again")?;
+            .with_context(|| format!("{}: say with --token-file which token it joins with", self.why_joining()))?;
         let remote = Remote::new(self.server.clone(), tls::client(&self.bundle, None)?, AGENT);
         Ok(Client::new(remote.with_token(&token.bearer()), "default"))
     }

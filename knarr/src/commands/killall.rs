@@ -80,20 +80,25 @@ fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// Removes the logs of this directory's pods, and the directory that they were in unless somebody else has put something there.
+/// Removes the logs of this directory's pods, the links to them, and the directories that they were in unless somebody else has put something
+/// there.
 fn remove_logs(paths: &Paths) -> Result<()> {
+    let links = kubelet::logs::links::directory(&paths.pod_logs());
     for pod in std::fs::read_dir(paths.kubelet().join("pods")).into_iter().flatten().flatten() {
         if let Ok(logs) = std::fs::read_link(kubelet::context::log_record(&pod.path())) {
+            kubelet::logs::links::remove(&links, &logs).with_context(|| links.display().to_string())?;
             remove(&logs)?;
         }
     }
-    let directory = paths.pod_logs();
-    match std::fs::remove_dir(&directory) {
-        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
-            Err(error).with_context(|| directory.display().to_string())
+    for directory in [paths.pod_logs(), links] {
+        match std::fs::remove_dir(&directory) {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                return Err(error).with_context(|| directory.display().to_string());
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Removes the cgroups that pods were in, in every hierarchy. Those that still hold processes stay.

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use network::nft::table::Table;
+use network::nft::watch::Loss;
 use network::pod::overlay::Overlay;
 use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
@@ -109,8 +110,10 @@ async fn other_ranges(changes: &mut Changes<ApiNode>, known: &[IpNet]) -> Result
 async fn keep(table: Table) -> Result<()> {
     let mut watch = table.watch().context("changes of nf_tables cannot be followed")?;
     loop {
-        watch.deleted().await.context("changes of nf_tables cannot be followed")?;
-        tracing::warn!("somebody else has changed the table in the kernel, putting it back");
+        match watch.deleted().await.context("changes of nf_tables cannot be followed")? {
+            Loss::Deleted => tracing::warn!("somebody else has changed the table in the kernel, putting it back"),
+            Loss::Missed => tracing::info!("more changes in the kernel than could be followed, writing the table anew"),
+        }
         let table = table.clone();
         // What cannot be put back now is tried again with the next change of services.
         if let Err(error) = tokio::task::spawn_blocking(move || table.put_back()).await? {

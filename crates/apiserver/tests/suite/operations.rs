@@ -7,7 +7,7 @@ mod groups;
 use apiserver::Api;
 use serde_json::{Value, json};
 
-use crate::server::{admin, populated_namespace};
+use crate::server::{admin, populated_namespace, start};
 use crate::watch::Watch;
 
 const OBJECTS: &str = include_str!("operations/objects.yaml");
@@ -304,4 +304,44 @@ fn contains(whole: &Value, part: &Value) -> Result<(), String> {
         _ if whole == part => Ok(()),
         _ => Err(format!("{whole} is not {part}")),
     }
+}
+
+/// KEP-4742: "PodTopologyLabels ... copies the topology labels of the Node to the Pod" when it is bound, and when it is made with a node.
+#[tokio::test]
+async fn pods_have_the_zone_of_their_node() {
+    let server = start(true).await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let labels =
+        json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "kubernetes.io/hostname": "node"});
+    for (name, labels) in [("node", labels), ("plain", json!({}))] {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+        assert_eq!(admin(api, &format!("POST /api/v1/nodes\n\n{node}")).await.code, 201);
+    }
+    let check = async |name: &str, own: Value, spec: Value, bind: Option<&str>, expected: Value| {
+        let mut spec = spec;
+        spec["containers"] = json!([{"name": "c", "image": "i"}]);
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": own}, "spec": spec});
+        assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await.code, 201);
+        if let Some(node) = bind {
+            let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": node}});
+            assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods/{name}/binding\n\n{binding}")).await.code, 201);
+        }
+        let got = admin(api, &format!("GET /api/v1/namespaces/n/pods/{name}")).await.json();
+        assert_eq!(got["metadata"]["labels"], expected, "{name}");
+    };
+    let zone = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+    check("bound", Value::Null, json!({}), Some("node"), zone.clone()).await;
+    check("placed", Value::Null, json!({"nodeName": "node"}), None, zone).await;
+    let own = json!({"a": "b", "topology.kubernetes.io/zone": "mine"});
+    check(
+        "own",
+        own,
+        json!({}),
+        Some("node"),
+        json!({"a": "b", "topology.kubernetes.io/zone": "mine", "topology.kubernetes.io/region": "r"}),
+    )
+    .await;
+    check("plain", Value::Null, json!({}), Some("plain"), Value::Null).await;
+    check("nowhere", Value::Null, json!({"nodeName": "none"}), None, Value::Null).await;
 }

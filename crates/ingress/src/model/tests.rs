@@ -137,6 +137,15 @@ fn canaries_join_the_route_of_their_path() {
         (policy.canary.weight, &upstream.key.place),
         (20, &Place::Service(Key::namespaced("a", "canary"), crate::endpoints::PortRef::Number(80)))
     );
+    // Of another namespace it takes nothing.
+    model.set_ingress(&Key::namespaced("a", "first"), None);
+    model.set_ingress(&Key::namespaced("a", "second"), None);
+    let mut stranger = ingress("stranger", 4, &canary, &spec("other"));
+    stranger.metadata.namespace = Some("b".to_owned());
+    set(&mut model, &stranger);
+    let problem = &model.step().unwrap().problems[0].1;
+    assert!(problem.message.contains("belongs to a/main"), "{}", problem.message);
+    assert!(model.table.find("a.example", "/").unwrap().canary.is_none());
 }
 
 fn tls_secret(authority: &Authority, host: &str) -> Arc<Secret> {

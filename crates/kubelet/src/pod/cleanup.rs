@@ -1,13 +1,14 @@
 //! Removing everything of a pod that the API no longer has.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::join_all;
 use runtime::api::ContainerState;
 
 use crate::context::Context;
+use crate::logs::links;
 use crate::volumes;
 
 /// Time for the containers of a pod that nobody knows any more.
@@ -29,6 +30,9 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
     }
     let directory = cx.pod_dir(uid);
     volumes::remove(cx, uid).await?;
+    if let Some(logs) = logs {
+        forget_links(cx, logs.to_owned()).await;
+    }
     for path in logs.into_iter().chain([directory.as_path()]) {
         match tokio::fs::remove_dir_all(path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -39,4 +43,13 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
     }
     cx.users.release(uid);
     Ok(())
+}
+
+/// Removes what leads log collectors to logs that are about to go.
+pub async fn forget_links(cx: &Context, logs: PathBuf) {
+    let directory = links::directory(&cx.options.pod_logs_dir);
+    let removed = tokio::task::spawn_blocking(move || links::remove(&directory, &logs)).await;
+    if let Err(error) = removed.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        tracing::warn!(%error, "links to logs that are gone are left");
+    }
 }

@@ -15,6 +15,8 @@ use crate::allocation::RESOURCES;
 use crate::context::Context;
 use crate::env::{self, Environment};
 use crate::expand::expand;
+use crate::logs::links;
+use crate::pod::cleanup::forget_links;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::{self, Surroundings};
@@ -57,11 +59,21 @@ pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed>
     cx.container_event(model, member, Type::Normal, "Started", "Container started");
     match cx.runtime().container(&made.id).await {
         Ok(mut container) => {
+            link_log(cx, model, &container).await;
             // It may have ended already.
             last_words::add(cx, model, &mut container).await;
             Ok(container)
         }
         Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made)))),
+    }
+}
+
+/// Makes the log known to log collectors, without which the container runs all the same.
+async fn link_log(cx: &Context, model: &Model, container: &Container) {
+    let name = links::name((model.namespace(), model.name()), &container.name, &container.id);
+    let link = links::directory(&cx.options.pod_logs_dir).join(name);
+    if let Err(error) = links::make(&link, &container.log_path).await {
+        tracing::warn!(link = %link.display(), %error, "log collectors will not find a container's log");
     }
 }
 
@@ -102,6 +114,7 @@ async fn forget_old(cx: &Context, start: &Start) {
             tracing::warn!(container = old.id, %error, "cannot remove an old container");
             continue;
         }
+        forget_links(cx, old.log_path.clone()).await;
         let last_words = cx.termination_log(start.model.uid(), &old.name, old.attempt);
         let logs = crate::logs::files::list(&old.log_path).await.unwrap_or_default();
         for path in logs.into_iter().chain([last_words]) {
@@ -114,6 +127,10 @@ async fn forget_old(cx: &Context, start: &Start) {
 /// The runtime's configuration; the error says what is wrong with the specification or its references.
 async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, String> {
     start.refs.known().await?;
+    let rules = start.member.spec.restart_policy_rules.iter().flatten();
+    if rules.into_iter().any(|rule| rule.action == "RestartAllContainers") {
+        return Err("a restart policy rule has the action RestartAllContainers, which this kubelet does not support".to_owned());
+    }
     let environment = environment(cx, start)?;
     let profiles = cx.options.data_dir.join("seccomp");
     let security =

@@ -123,7 +123,7 @@ fn fill(directory: &Path, payload: &Payload, group: Option<u32>) -> io::Result<(
 }
 
 /// A directory's owner group and mode; with a group, new files inherit it.
-fn own(directory: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
+pub fn own(directory: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
     if group.is_some() {
         std::os::unix::fs::chown(directory, None, group)?;
     }
@@ -144,7 +144,8 @@ fn link_tops(target: &Path, payload: &Payload) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with("..") && !tops.contains(name.as_ref()) {
+        // Directories are mount points of other volumes.
+        if !name.starts_with("..") && !tops.contains(name.as_ref()) && entry.file_type()?.is_symlink() {
             fs::remove_file(entry.path())?;
         }
     }

@@ -120,7 +120,8 @@ fn sub(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, 
     }
 }
 
-fn absolute(path: &str) -> PathBuf {
+/// A path in a container, which begins at its root.
+pub fn absolute(path: &str) -> PathBuf {
     if path.starts_with('/') { PathBuf::from(path) } else { Path::new("/").join(path) }
 }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
+use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket};
 use tokio::net::UnixDatagram;
 
 use crate::netlink::{attribute, replies};
@@ -20,6 +21,18 @@ const DELETIONS: [u16; 4] = [2, 5, 8, 11];
 /// The name of the table is the first attribute of each of these messages.
 const TABLE: u16 = 1;
 
+/// Room for the changes that are still to be read, in bytes: our own are told, too, and a busy cluster makes many at once.
+const ROOM: usize = 8 << 20;
+
+/// Why the table may not be in the kernel as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// There were more changes than could be read, and a deletion may be among them.
+    Missed,
+    /// Somebody else has deleted something of it.
+    Deleted,
+}
+
 /// Deletions from now on, in the network namespace of the calling thread.
 pub struct Watch {
     socket: UnixDatagram,
@@ -32,33 +45,35 @@ impl Watch {
     pub(super) fn new(table: &str, own: u32) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
+        // With less room it only misses more.
+        let _ = setsockopt(&fd, RcvBufForce, &ROOM);
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, GROUP))?;
         Ok(Self { socket: UnixDatagram::from_std(fd.into())?, table: table.to_owned(), own })
     }
 
     /// Waits until somebody else has deleted something of the table, or until that cannot be told any more, since there were too
     /// many changes at once.
-    pub async fn deleted(&mut self) -> io::Result<()> {
+    pub async fn deleted(&mut self) -> io::Result<Loss> {
         let mut buffer = vec![0; 64 << 10];
         loop {
-            let mut found = self.is_deletion(self.socket.recv(&mut buffer).await, &buffer)?;
+            let mut found = self.loss(self.socket.recv(&mut buffer).await, &buffer)?;
             // What comes together is told together.
             loop {
                 match self.socket.try_recv(&mut buffer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    received => found |= self.is_deletion(received, &buffer)?,
+                    received => found = found.max(self.loss(received, &buffer)?),
                 }
             }
-            if found {
-                return Ok(());
+            if let Some(loss) = found {
+                return Ok(loss);
             }
         }
     }
 
-    fn is_deletion(&self, received: io::Result<usize>, buffer: &[u8]) -> io::Result<bool> {
+    fn loss(&self, received: io::Result<usize>, buffer: &[u8]) -> io::Result<Option<Loss>> {
         match received {
-            Ok(length) => Ok(is_deletion(&buffer[..length], &self.table, self.own)),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(true),
+            Ok(length) => Ok(is_deletion(&buffer[..length], &self.table, self.own).then_some(Loss::Deleted)),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Some(Loss::Missed)),
             Err(error) => Err(error),
         }
     }
@@ -119,7 +134,8 @@ mod tests {
                 assert!(tokio::time::timeout(patience, watch.deleted()).await.is_err(), "our own change");
                 for _ in 0..2 {
                     table::delete("knarr").unwrap();
-                    tokio::time::timeout(std::time::Duration::from_secs(10), watch.deleted()).await.unwrap().unwrap();
+                    let loss = tokio::time::timeout(std::time::Duration::from_secs(10), watch.deleted()).await.unwrap();
+                    assert_eq!(loss.unwrap(), Loss::Deleted);
                     assert!(!table.is_there().unwrap());
                     table.put_back().unwrap();
                     assert!(table.is_there().unwrap());

@@ -142,6 +142,9 @@ fn address_v6([a, b, c]: [u8; 3], number: u8) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0xfd30, digits(a), digits(b), digits(c), 0, 0, 0, digits(number)))
 }
 
+/// Where `ip netns` has its names.
+const NAMES: &str = "/run/netns";
+
 fn namespace(path: &Path, source: io::Error) -> Error {
     Error::Namespace { path: path.to_owned(), source }
 }
@@ -150,6 +153,9 @@ fn namespace(path: &Path, source: io::Error) -> Error {
 fn make_namespace(path: &Path) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
+        if directory == Path::new(NAMES) {
+            share(directory)?;
+        }
     }
     File::create(path)?;
     let target = path.to_owned();
@@ -160,6 +166,21 @@ fn make_namespace(path: &Path) -> io::Result<()> {
         nix::mount::mount(Some(own), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
     });
     made.join().unwrap_or(Err(Errno::EIO)).map_err(Into::into)
+}
+
+/// Makes the directory of names a shared mount, as `ip netns add` does before the first one: it would mount the directory over what is in it, and our
+/// namespaces could not be reached by their names any more.
+fn share(directory: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    let shared = || nix::mount::mount(none, directory, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none);
+    match shared() {
+        // It is no mount yet.
+        Err(Errno::EINVAL) => {
+            nix::mount::mount(Some(directory), directory, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            Ok(shared()?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Removes the namespace at `path`, once nothing is left in it.
@@ -186,7 +207,7 @@ pub fn within<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 
 
 /// Where namespaces have names, which `ip netns` knows, too.
 pub fn namespace_path(name: &str) -> PathBuf {
-    Path::new("/run/netns").join(name)
+    Path::new(NAMES).join(name)
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ impl Links {
         Socket::open_in(path, SockProtocol::NetlinkRoute).map(Self)
     }
 
-    /// Makes a bridge, without complaint when it is there.
+    /// Makes a bridge. One that is there gets the hardware address: pods are told it and do not ask.
     pub(crate) fn make_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
         let made = self.0.request("make the bridge", (NEW_LINK, CREATE | EXCL), &link_header(0, UP), |b| {
             b.string(libc::IFLA_IFNAME, name);
@@ -91,7 +91,14 @@ impl Links {
             b.u32(libc::IFLA_MTU, mtu);
             b.nested(libc::IFLA_LINKINFO, |b| b.string(1, "bridge"));
         });
-        unless(Errno::EEXIST, made)
+        unless(Errno::EEXIST, made)?;
+        if self.link(name)?.is_some_and(|link| link.mac != Some(mac)) {
+            self.0.request("set the bridge's hardware address", (NEW_LINK, 0), &link_header(0, 0), |b| {
+                b.string(libc::IFLA_IFNAME, name);
+                b.attr(libc::IFLA_ADDRESS, &mac);
+            })?;
+        }
+        Ok(())
     }
 
     /// Makes a veth pair with its far end in another namespace.

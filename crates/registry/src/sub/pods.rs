@@ -46,7 +46,7 @@ fn validate_binding(binding: &Value) -> Result<String, Status> {
     if errors.is_empty() { Ok(node.to_owned()) } else { Err(Status::invalid("", "Binding", meta::name(binding), &errors)) }
 }
 
-/// The pod with its node, the annotations of the binding and the condition that it is scheduled.
+/// The pod with its node, the annotations of the binding, labels of it that the pod has not, and the condition that it is scheduled.
 fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Result<Value, Status> {
     let refuse = |why: String| Err(Status::conflict(&target.res.group_resource, target.name, why));
     if meta::is_deleting(&pod) {
@@ -63,6 +63,11 @@ fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Res
     place(&mut pod, node);
     for (key, value) in meta::annotations(binding).into_iter().flatten() {
         meta::set_annotation(&mut pod, key, value.as_str().unwrap_or_default());
+    }
+    for (key, value) in meta::labels(binding).into_iter().flatten() {
+        if meta::labels(&pod).is_none_or(|own| !own.contains_key(key)) {
+            meta::set_label(&mut pod, key, value.as_str().unwrap_or_default());
+        }
     }
     Ok(pod)
 }

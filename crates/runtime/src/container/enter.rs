@@ -18,7 +18,8 @@ use nix::unistd::{ForkResult, Gid, Uid, fork};
 use oci_spec::runtime::{Process, Spec};
 
 use super::cgroup::{Cgroups, pidfd};
-use super::helper::{HelperRequest, command, report_start};
+use super::helper::{HelperRequest, command};
+use super::report::report_start;
 use super::seccomp;
 use super::spec::Confinement;
 use super::streams;

@@ -9,7 +9,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -18,6 +17,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::enter::{self, Target};
+use super::report::{self, START, report, report_start};
 use super::streams;
 use crate::api::IdRange;
 use crate::shim::protocol::{Failure, HelperResult};
@@ -42,11 +42,6 @@ pub(crate) struct HelperRequest {
     pub(crate) users: Option<IdRange>,
     pub(crate) result: PathBuf,
 }
-
-/// Marks a report as the failure to execute the command, rather than to set up its surroundings.
-const START: &str = "START ";
-/// Where reports go, also from the container's init, which has another root by then.
-static REPORT: AtomicI32 = AtomicI32::new(-1);
 
 /// Runs the helper; gives its exit code.
 pub(crate) fn main(argument: &str) -> i32 {
@@ -77,14 +72,14 @@ fn built_in(request: &HelperRequest) -> Outcome {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| failed(error.into()))?;
     // Reports are small; a full pipe must not block the container's init.
     let _ = nix::fcntl::fcntl(write.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
-    REPORT.store(write.as_raw_fd(), Ordering::Relaxed);
+    report::to(write.as_raw_fd());
     let _ = tracing::subscriber::set_global_default(Reporter);
     let outcome = match (&request.process, &request.target) {
         (None, _) => create(request),
         (Some(process), Some(target)) => enter::execute(request, process, target),
         (Some(_), None) => Err("no container to execute the command in".to_owned()),
     };
-    REPORT.store(-1, Ordering::Relaxed);
+    report::to(-1);
     drop(write);
     let reports = read_reports(read);
     match outcome {
@@ -138,15 +133,14 @@ fn create(request: &HelperRequest) -> Result<i32, String> {
         .build()
         .map_err(|error| chain(&error))?;
     let init = container.pid().map(|pid| pid.as_raw());
-    streams::give(request.console.as_ref().and(init), uid_of(&request.bundle), request.users);
+    let spec: Spec = enter::read(&request.bundle.join("config.json"))?;
+    let uid = spec.process().as_ref().map(|process| process.user().uid()).unwrap_or_default();
+    streams::give(request.console.as_ref().and(init), uid, request.users);
+    if let (Some(dev), Some(init)) = (super::spec::volume_at_dev(&spec)?, init) {
+        dev.mount(init)?;
+    }
     container.start().map_err(|error| chain(&error))?;
     init.ok_or_else(|| "the container has no process".to_owned())
-}
-
-/// The user of a container's process, as it is called inside of the container.
-fn uid_of(bundle: &Path) -> u32 {
-    let spec = enter::read::<Spec>(&bundle.join("config.json")).ok();
-    spec.and_then(|spec| spec.process().as_ref().map(|process| process.user().uid())).unwrap_or_default()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -160,20 +154,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn report(line: &str) {
-    let fd = REPORT.load(Ordering::Relaxed);
-    if fd >= 0 {
-        let line = format!("{}\n", line.replace('\n', " "));
-        // SAFETY: writes a valid buffer to a descriptor that is open while REPORT names it.
-        unsafe { libc::write(fd, line.as_ptr().cast(), line.len()) };
-    }
-}
-
-/// Reports that the command cannot be executed.
-pub(super) fn report_start(message: &str) {
-    report(&format!("{START}{message}"));
 }
 
 /// Executes the container's command, and says why when that fails.

@@ -3,31 +3,15 @@
 //! A container with a user namespace cannot come to what belongs to users outside of it, nor to a path below a directory that is closed to
 //! others. All that it is shown is therefore mounted once more, mapped, in a directory of its own that is open to it.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use super::rootfs;
+use super::trees::{AT_RECURSIVE, Attributes, MOUNT_ATTR_IDMAP, attach_tree, change, clone_tree};
 use crate::api::IdRange;
-
-// <linux/mount.h>, <linux/fcntl.h>
-const OPEN_TREE_CLONE: libc::c_uint = 1;
-const AT_RECURSIVE: libc::c_uint = 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
-const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-
-/// `struct mount_attr`
-#[repr(C)]
-struct Attributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    users: u64,
-}
 
 /// What one container is shown of the node.
 pub(crate) struct Mapped {
@@ -148,63 +132,16 @@ pub(crate) fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn path_of(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
-}
-
-fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn clone_tree(source: &Path) -> io::Result<OwnedFd> {
-    let path = path_of(source)?;
-    let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as libc::c_uint;
-    // SAFETY: the path ends with NUL and outlives the call.
-    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
-    Ok(crate::images::tree::owned(fd as i32))
-}
-
 /// The mounts of the tree follow those that they are copies of, and not the other way round: what is mounted below a copy of a shared mount
 /// would go from below the mount itself with it.
 fn follow(tree: &OwnedFd) -> io::Result<()> {
-    change(tree, AT_RECURSIVE, &Attributes { set: 0, clear: 0, propagation: libc::MS_SLAVE, users: 0 })
+    change(tree, AT_RECURSIVE, &Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() })
 }
 
 /// Maps the uppermost mount of the tree: those below it may be of file systems that cannot.
 fn map(tree: &OwnedFd, namespace: &File) -> io::Result<()> {
     let users = namespace.as_raw_fd().unsigned_abs().into();
-    change(tree, 0, &Attributes { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, users })
-}
-
-fn change(tree: &OwnedFd, flags: libc::c_uint, attributes: &Attributes) -> io::Result<()> {
-    // SAFETY: the path and the attributes, of the size that is given, outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH as libc::c_uint | flags,
-            attributes,
-            size_of::<Attributes>(),
-        )
-    };
-    checked(result).map(drop)
-}
-
-fn attach_tree(tree: &OwnedFd, target: &Path) -> io::Result<()> {
-    let path = path_of(target)?;
-    // SAFETY: both paths end with NUL and outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    };
-    checked(result).map(drop)
+    change(tree, 0, &Attributes { set: MOUNT_ATTR_IDMAP, users, ..Attributes::default() })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::caps::{self, Available};
 use super::cgroup::{Cgroups, Hierarchy};
+use super::late::{DEV, Dev};
 use super::user::User;
 use crate::api::{ContainerConfig, Error, Mount, NamespaceMode, Propagation, Result, SandboxConfig};
 use crate::images::manifest::ImageConfig;
@@ -36,6 +37,9 @@ const MASKED: &[&str] = &[
 /// Kernel files that containers cannot change.
 const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Annotation for the helper: the volume at /dev.
+const VOLUME_AT_DEV: &str = "knarr.runtime/dev";
+
 /// What the helper confines a process to: the capabilities to keep, and the system call filter.
 pub(crate) type Confinement = (Vec<String>, LinuxSeccomp);
 
@@ -44,6 +48,12 @@ pub(crate) fn confinement(spec: &Spec) -> Option<Confinement> {
     let kept = spec.annotations().as_ref()?.get(CONFINED)?;
     let profile = spec.linux().as_ref()?.seccomp().clone()?;
     Some((kept.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(), profile))
+}
+
+/// The volume that the helper shall mount at /dev, if there is one.
+pub(super) fn volume_at_dev(spec: &Spec) -> std::result::Result<Option<Dev>, String> {
+    let text = spec.annotations().as_ref().and_then(|annotations| annotations.get(VOLUME_AT_DEV));
+    text.map(|text| serde_json::from_str(text)).transpose().map_err(|error| format!("{VOLUME_AT_DEV}: {error}"))
 }
 
 /// Everything that a configuration depends on.
@@ -104,12 +114,16 @@ impl Input<'_> {
             let kept = caps::for_container(security, self.available);
             annotations[CONFINED] = json!(kept.join(","));
         }
+        let (mounts, dev) = self.mounts()?;
+        if let Some(dev) = dev {
+            annotations[VOLUME_AT_DEV] = json!(json!(dev).to_string());
+        }
         Ok(json!({
             "ociVersion": "1.0.2",
             "annotations": annotations,
             "process": self.process(self.args()?, self.config.tty),
             "root": {"path": self.root, "readonly": security.readonly_rootfs},
-            "mounts": self.mounts()?,
+            "mounts": mounts,
             "linux": linux,
         }))
     }
@@ -150,7 +164,12 @@ impl Input<'_> {
 
     /// Whether the helper shall load the filter. Other OCI runtimes do that themselves.
     fn confined(&self) -> bool {
-        self.seccomp.is_some() && matches!(self.sandbox.runtime_handler.as_str(), "" | "knarr")
+        self.seccomp.is_some() && self.is_built_in()
+    }
+
+    /// Whether the container is made by the helper itself, and not by another OCI runtime.
+    fn is_built_in(&self) -> bool {
+        matches!(self.sandbox.runtime_handler.as_str(), "" | "knarr")
     }
 
     /// Entrypoint and command of image and pod, by the rules of the Pod API.
@@ -253,31 +272,39 @@ impl Input<'_> {
         resources
     }
 
-    /// Kernel file systems first, then files of ours, then what pod and image ask for, parents before what is below them.
-    fn mounts(&self) -> Result<Vec<Value>> {
-        let (mut mounts, mut files) = (self.kernel_mounts(), self.shared_files());
-        // The pod's own mounts replace ours, with what is below them.
-        let stays = |value: &Value| !self.config.mounts.iter().any(|mount| destination(value).starts_with(&mount.container_path));
-        mounts.retain(stays);
-        files.retain(stays);
+    /// Kernel file systems, then files of ours and what pod and image ask for, parents before what is below them, as containerd and CRI-O sort
+    /// them. The pod's own mounts replace ours at the same place. A volume at /dev comes apart.
+    fn mounts(&self) -> Result<(Vec<Value>, Option<Dev>)> {
         let mut own: Vec<&Mount> = self.anonymous.iter().chain(&self.config.mounts).collect();
-        own.sort_by_key(|mount| mount.container_path.components().count());
-        let mut taken: Vec<PathBuf> = mounts.iter().map(destination).collect();
-        let mut placed = Vec::new();
-        for (is_ours, mut bind) in
-            files.into_iter().map(|bind| (true, bind)).chain(own.into_iter().map(|own| (false, pod_mount(own))))
-        {
-            let named = destination(&bind);
-            let place = self.place(&named, &taken)?;
-            // A link in the image may lead below what the pod mounts.
-            let depth = if is_ours && place == named { 0 } else { place.components().count() };
+        let dev =
+            own.iter().position(|mount| self.is_built_in() && mount.container_path == Path::new(DEV)).map(|at| own.remove(at));
+        let stays = |value: &Value| !own.iter().any(|mount| destination(value) == mount.container_path);
+        let (mut kernel, mut files) = (self.kernel_mounts(), self.shared_files());
+        // A volume at /sys is the node's with all that is below it; /dev of the node without a pts of its own is none.
+        let hidden = |value: &Value| {
+            own.iter()
+                .any(|mount| mount.container_path != Path::new(DEV) && destination(value).starts_with(&mount.container_path))
+        };
+        kernel.retain(|value| stays(value) && !hidden(value));
+        files.retain(stays);
+        let mut taken: Vec<PathBuf> = kernel.iter().map(destination).collect();
+        let mut placed: Vec<Value> = Vec::new();
+        let mut wanted: Vec<Value> = files.into_iter().chain(own.iter().map(|mount| pod_mount(mount))).collect();
+        wanted.sort_by_key(depth);
+        for mut bind in wanted {
+            let place = self.place(&destination(&bind), &taken)?;
             bind["destination"] = json!(place);
             taken.push(place);
-            placed.push((depth, bind));
+            placed.push(bind);
         }
-        placed.sort_by_key(|(depth, _)| *depth);
-        mounts.extend(placed.into_iter().map(|(_, bind)| bind));
-        Ok(mounts)
+        let below = |value: &Value| own.iter().any(|mount| destination(value).starts_with(&mount.container_path));
+        let (above, mut mounts): (Vec<Value>, Vec<Value>) = kernel.into_iter().partition(below);
+        let mut placed: Vec<Value> = above.into_iter().chain(placed).collect();
+        // Again: a link in the image may lead below what the pod mounts.
+        placed.sort_by_key(depth);
+        mounts.extend(placed);
+        let places: Vec<PathBuf> = mounts.iter().map(destination).collect();
+        Ok((mounts, dev.map(|mount| Dev::new(mount, &places))))
     }
 
     /// Where the destination of a mount leads. An image whose links lead into the kernel's files is refused, as runc does.
@@ -340,6 +367,10 @@ impl Input<'_> {
 
 fn destination(mount: &Value) -> PathBuf {
     PathBuf::from(mount["destination"].as_str().unwrap_or_default())
+}
+
+fn depth(mount: &Value) -> usize {
+    destination(mount).components().count()
 }
 
 fn kind_of(name: &str) -> &str {

@@ -122,11 +122,40 @@ fn the_pods_mounts_replace_the_default_ones() {
     let mounts = spec["mounts"].as_array().unwrap();
     let destinations: Vec<&str> = mounts.iter().map(|m| m["destination"].as_str().unwrap()).collect();
     assert_eq!(destinations.iter().filter(|d| **d == "/dev/shm").count(), 1);
-    assert_eq!(destinations[destinations.len() - 3..], ["/a", "/a/b", "/dev/shm"]);
-    assert_eq!(mounts[mounts.len() - 2]["options"], json!(["rbind", "rslave", "ro"]));
+    let own: Vec<&str> = destinations.into_iter().filter(|path| path.starts_with("/a") || *path == "/dev/shm").collect();
+    assert_eq!(own, ["/a", "/a/b", "/dev/shm"]);
+    let nested = mounts.iter().find(|mount| mount["destination"] == "/a/b").unwrap();
+    assert_eq!(nested["options"], json!(["rbind", "rslave", "ro"]));
     let all = Mount { recursive_readonly: true, propagation: Propagation::Private, ..mount("/r", true) };
     assert_eq!(super::pod_mount(&all)["options"], json!(["rbind", "rprivate", "ro", "rro"]));
     assert_eq!(spec["linux"]["rootfsPropagation"], "slave");
+}
+
+/// As containerd and CRI-O, which sort all mounts (`orderedMounts`): a volume at /etc does not take the pod's names away.
+#[test]
+fn volumes_come_below_the_files_of_the_pod() {
+    let mount = |path: &str| Mount { host_path: format!("/host{path}").into(), container_path: path.into(), ..Mount::default() };
+    let sandbox =
+        |handler: &str| SandboxConfig { resolv_conf: Some(String::new()), runtime_handler: handler.into(), ..Default::default() };
+    let check = |handler: &str, mounts: &[&str], below: &str, expected: &[&str], dev: Option<&[&str]>| {
+        let config = ContainerConfig { mounts: mounts.iter().map(|path| mount(path)).collect(), ..simple() };
+        let spec = spec(&config, &ImageConfig::default(), &sandbox(handler)).unwrap();
+        let all = spec["mounts"].as_array().unwrap().iter().map(|m| m["destination"].as_str().unwrap());
+        assert_eq!(all.filter(|path| path.starts_with(below)).collect::<Vec<_>>(), expected, "{mounts:?}");
+        let text = spec["annotations"]["knarr.runtime/dev"].as_str().map(|text| serde_json::from_str::<Value>(text).unwrap());
+        assert_eq!(text.map(|text| text["above"].clone()), dev.map(|above| json!(above)), "{mounts:?}");
+    };
+    check("", &["/etc"], "/etc", &["/etc", "/etc/hostname", "/etc/resolv.conf"], None);
+    check("", &["/etc/resolv.conf"], "/etc", &["/etc/hostname", "/etc/resolv.conf"], None);
+    check("", &["/sys"], "/sys", &["/sys"], None);
+    // The volume at /dev comes last, and what is mounted below it again above it.
+    let dev = ["/dev", "/dev/pts", "/dev/mqueue", "/dev/shm"];
+    check("", &["/dev"], "/dev", &dev, Some(&dev[1..]));
+    check("", &["/dev", "/dev/shm"], "/dev", &dev, Some(&dev[1..]));
+    let nested = ["/dev", "/dev/pts", "/dev/mqueue", "/dev/shm", "/dev/x", "/dev/x/y"];
+    check("", &["/dev", "/dev/x", "/dev/x/y"], "/dev", &nested, Some(&nested[1..5]));
+    // runc leaves a /dev alone that is a volume.
+    check("runc", &["/dev"], "/dev", &dev, None);
 }
 
 #[test]
@@ -143,7 +172,8 @@ fn destinations_are_where_the_images_links_lead() {
         let config = ContainerConfig { mounts: mounts.iter().map(|path| mount(path)).collect(), ..simple() };
         let spec = spec_of(&config, &ImageConfig::default(), &sandbox, anonymous, &resolve)?;
         let all: Vec<String> = spec["mounts"].as_array().unwrap().iter().map(|m| destination(m).display().to_string()).collect();
-        Ok::<_, Error>(all[all.iter().position(|path| path == "/etc/hostname").unwrap() + 1..].to_vec())
+        let is_ours = |path: &String| ["/proc", "/sys", "/dev", "/etc/hostname"].iter().any(|own| path.starts_with(own));
+        Ok::<_, Error>(all.into_iter().filter(|path| !is_ours(path)).collect::<Vec<_>>())
     };
     let stub = "/run/systemd/resolve/stub-resolv.conf";
     assert_eq!(destinations(&["/var/run/secrets/x", "/run"], &[]).unwrap(), ["/run", "/run/secrets/x", stub]);
