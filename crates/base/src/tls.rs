@@ -12,7 +12,7 @@ mod signing;
 
 pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
-pub use config::{client, roots, server};
+pub use config::{client, roots, server, system_roots};
 pub use peer::{Peer, Verifier};
 pub use resolver::Resolver;
 pub use signing::{SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};

@@ -86,12 +86,7 @@ impl<'a> Scope<'a, '_> {
             }
             Node::Has { operand, field } => {
                 self.budget.spend(1)?;
-                match self.value(operand)? {
-                    Value::Map(map) => Ok(Value::Bool(map.select(field).is_some())),
-                    Value::Optional(Some(inner)) => Ok(Value::Bool(select(&inner, field).is_ok())),
-                    Value::Optional(None) => Ok(Value::Bool(false)),
-                    _ => Err(Error::NoOverload),
-                }
+                has(self.value(operand)?, field)
             }
             Node::Index { operand, index, optional } => {
                 self.budget.spend(1)?;
@@ -106,23 +101,10 @@ impl<'a> Scope<'a, '_> {
             }
             // Whatever is not there has been refused before.
             Node::Unknown { .. } => Err(Error::NoOverload),
-            Node::Call { function, arguments, .. } => {
-                let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
-                self.budget.spend(values.first().map_or(1, Value::size))?;
-                if function.name == authorization::CHECK {
-                    self.budget.spend(authorization::COST)?;
-                    return authorization::check(self.authorizer, &values);
-                }
-                (function.run)(&values)
-            }
+            Node::Call { function, arguments, .. } => self.call(function, arguments),
             Node::Unary(operator, operand) => {
                 self.budget.spend(1)?;
-                match (operator, self.value(operand)?) {
-                    (Unary::Not, Value::Bool(value)) => Ok(Value::Bool(!value)),
-                    (Unary::Negate, Value::Int(value)) => value.checked_neg().map(Value::Int).ok_or(Error::Overflow("integer")),
-                    (Unary::Negate, Value::Double(value)) => Ok(Value::Double(-value)),
-                    _ => Err(Error::NoOverload),
-                }
+                unary(*operator, self.value(operand)?)
             }
             // Nothing is in an empty list, whatever it is.
             Node::Binary(Binary::In, _, right) if matches!(&right.node, Node::List(items) if items.is_empty()) => {
@@ -153,6 +135,16 @@ impl<'a> Scope<'a, '_> {
                 self.with(variable, value, body)
             }
         }
+    }
+
+    fn call(&mut self, function: &Function, arguments: &'a [Expr]) -> Result<Value<'a>, Error> {
+        let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
+        self.budget.spend(values.first().map_or(1, Value::size))?;
+        if function.name == authorization::CHECK {
+            self.budget.spend(authorization::COST)?;
+            return authorization::check(self.authorizer, &values);
+        }
+        (function.run)(&values)
     }
 
     /// `a.or(b)` and `a.orValue(b)`: where there is a value, the other one is not looked at.
@@ -445,6 +437,25 @@ fn optional_member<'a>(operand: Value<'a>, member: &dyn Fn(&Value<'a>) -> Result
         value => member(value),
     };
     Value::Optional(found.ok().map(Arc::new))
+}
+
+/// `has(operand.field)`.
+fn has<'a>(operand: Value<'a>, field: &str) -> Result<Value<'a>, Error> {
+    match operand {
+        Value::Map(map) => Ok(Value::Bool(map.select(field).is_some())),
+        Value::Optional(Some(inner)) => Ok(Value::Bool(select(&inner, field).is_ok())),
+        Value::Optional(None) => Ok(Value::Bool(false)),
+        _ => Err(Error::NoOverload),
+    }
+}
+
+fn unary(operator: Unary, operand: Value<'_>) -> Result<Value<'_>, Error> {
+    match (operator, operand) {
+        (Unary::Not, Value::Bool(value)) => Ok(Value::Bool(!value)),
+        (Unary::Negate, Value::Int(value)) => value.checked_neg().map(Value::Int).ok_or(Error::Overflow("integer")),
+        (Unary::Negate, Value::Double(value)) => Ok(Value::Double(-value)),
+        _ => Err(Error::NoOverload),
+    }
 }
 
 fn binary<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {

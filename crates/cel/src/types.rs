@@ -212,24 +212,15 @@ impl PartialEq for Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Dyn => "dyn",
             Self::Variable(number) => return write!(f, "_var{number}"),
-            Self::Error => "!error!",
             Self::Null => "null",
-            Self::Bool => "bool",
-            Self::Int => "int",
-            Self::Uint => "uint",
-            Self::Double => "double",
-            Self::String => "string",
-            Self::Bytes => "bytes",
             Self::Duration => "duration",
             Self::Timestamp => "timestamp",
-            Self::Opaque(name) => name,
-            Self::Object(declaration) => &declaration.name,
             Self::List(inner) => return write!(f, "list({inner})"),
             Self::Optional(inner) => return write!(f, "optional_type({inner})"),
             Self::Type(inner) => return write!(f, "type({inner})"),
             Self::Map(pair) => return write!(f, "map({}, {})", pair[0], pair[1]),
+            other => other.kind_name(),
         })
     }
 }

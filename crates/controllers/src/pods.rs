@@ -11,6 +11,8 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use crate::meta;
+#[cfg(test)]
+pub(crate) use facts::DELETION_COST;
 pub(crate) use facts::PodFacts;
 
 /// Pods by the name of their node; those that are bound to none under "".

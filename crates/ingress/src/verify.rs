@@ -69,11 +69,7 @@ impl Trust {
 }
 
 /// The machine's own authorities, which are many.
-static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
-});
+static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(base::tls::system_roots);
 
 // One is another than the next by what it asks for.
 impl PartialEq for Trust {

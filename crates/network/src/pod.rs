@@ -265,7 +265,7 @@ impl PodNetwork {
         let ipam = Ipam::load(&owner::leases(&options.directory), &options.pod_cidrs)?;
         let mut links = open_links()?;
         let mtu = find_mtu(&options, &mut links)?;
-        let bridge_mac = bridge_mac(&options);
+        let bridge_mac = mac_of(gateway(options.pod_cidrs[0]));
         let held = owner::claim(&options, &mut links, |links| Ok(links.make_bridge(&options.bridge, bridge_mac, mtu)?))?;
         set_up_bridge(&options, &mut links)?;
         if let Some(address) = options.node_ip {
@@ -393,11 +393,6 @@ fn open_links() -> Result<Links, Error> {
     Links::open().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })
 }
 
-/// The hardware address of the bridge, which pods are told and never ask for.
-fn bridge_mac(options: &Options) -> Mac {
-    mac_of(gateway(options.pod_cidrs[0]))
-}
-
 fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {
     let bridge = &options.bridge;
     let gateways: Vec<IpAddr> = options.pod_cidrs.iter().map(|range| gateway(*range)).collect();
@@ -407,6 +402,14 @@ fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {
     }
     for address in &options.local_addresses {
         links.add_address(index, *address, IpNet::from(*address).prefix_len())?;
+    }
+    // With an address of a range that the node had before, it would keep what is now another node's to itself.
+    let is_own = |address: &IpAddr| gateways.contains(address) || options.local_addresses.contains(address);
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    for one in links.addresses()?.into_iter().filter(|one| one.link == index) {
+        if !is_own(&one.address) && !is_link_local(&one.address) {
+            links.delete_address(one)?;
+        }
     }
     // A pod must not be able to tell the node where the world is.
     sysctl::set_if_there(&format!("net/ipv6/conf/{bridge}/accept_ra"), "0")?;

@@ -110,6 +110,10 @@ fn an_earlier_cluster_of_the_directory_is_forgotten() {
         let address = network.attach("moved", &pod.path(), &[]).await.unwrap()[0];
         pod.serve(address, 80, "moved");
         assert!(tcp((address, 80)).is_ok(), "pod and bridge find each other");
+        let addresses = sh("ip -o address show knarr0");
+        assert!(addresses.contains("10.97.0.1/24") && addresses.contains("10.43.0.10/32"), "{addresses}");
+        assert!(addresses.contains("fd42::1/64") && addresses.contains("fe80::"), "{addresses}");
+        assert!(!addresses.contains("10.42."), "the range is another node's now: {addresses}");
         drop(network);
         std::fs::remove_dir_all(directory.path().join("leases")).unwrap();
         for restart in [false, true] {

@@ -106,7 +106,7 @@ impl Fjall {
             match start(&options) {
                 Err(error) => drop(opened.send(Err(error))),
                 Ok((shared, directory)) => {
-                    let writer = Writer::new(shared.clone(), directory, requests, options.reserve, options.idle);
+                    let writer = Writer::new(shared.clone(), directory, requests, &options);
                     drop(opened.send(Ok(shared)));
                     drop(ended.send(writer.run()));
                 }

@@ -44,12 +44,7 @@ fn certificates(bundle: &str) -> Vec<CertificateDer<'static>> {
 }
 
 async fn of_the_system() -> Result<RootCertStore, Error> {
-    let load = || {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        store
-    };
-    let store = tokio::task::spawn_blocking(load).await.map_err(|error| Error::Roots(error.to_string()))?;
+    let store = tokio::task::spawn_blocking(base::tls::system_roots).await.map_err(|error| Error::Roots(error.to_string()))?;
     // Without any, nobody is believed, and that is said here rather than at the handshake.
     if store.is_empty() { Err(Error::Roots("there is no caBundle, and the system has none".to_owned())) } else { Ok(store) }
 }

@@ -20,6 +20,13 @@ pub fn roots(bundle: &str) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
+/// The authorities that the machine trusts; none where it has no list. Reads files, which takes some milliseconds.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
 /// A server that speaks HTTP/2 and HTTP/1.1, with the resolver's certificate. With a verifier it asks clients for theirs.
 pub fn server(resolver: Arc<Resolver>, verifier: Option<Arc<Verifier>>) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

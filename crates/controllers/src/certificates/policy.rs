@@ -146,7 +146,7 @@ impl Reserved {
         let name = name.to_ascii_lowercase();
         let is_below = |end: &str| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         ["localhost", "svc", &self.domain].into_iter().any(is_below)
-            || self.names.iter().any(|own| own.eq_ignore_ascii_case(&name))
+            || self.names.iter().any(|own| covers(&own.to_ascii_lowercase(), &name))
     }
 
     fn has_address(&self, ip: IpAddr) -> bool {
@@ -158,6 +158,12 @@ impl Reserved {
             || self.ranges.iter().any(|range| range.contains(&ip))
             || self.names.iter().any(is_own)
     }
+}
+
+/// Whether a name of a certificate is that of a host: as it is, or with a wildcard for the first label (RFC 6125 section 6.4.3).
+fn covers(own: &str, host: &str) -> bool {
+    let parent = host.split_once('.').map(|(_, parent)| parent);
+    own == host || own.strip_prefix("*.").is_some_and(|end| parent == Some(end))
 }
 
 /// Whether the node has these names: its own name, and addresses that it has told and no other node has.
@@ -261,7 +267,7 @@ mod tests {
     #[test]
     fn nobody_is_certified_as_the_api_server() {
         let reserved = Reserved {
-            names: ["kubernetes", "kubernetes.default.svc", "api.example", "192.0.2.1", "2001:db8::1"]
+            names: ["kubernetes", "kubernetes.default.svc", "api.example", "*.Wild.example", "192.0.2.1", "2001:db8::1"]
                 .map(str::to_owned)
                 .to_vec(),
             ranges: vec!["10.43.0.0/16".parse().unwrap()],
@@ -272,9 +278,19 @@ mod tests {
             let wanted = super::check(Signer::KubeletServing, &spec).unwrap();
             assert_eq!(reserved.of(&wanted.request), expected.then(|| san.to_owned()), "{san}");
         };
-        for own in
-            ["a", "a.example", "svc.example", "mysvc", "mycluster.test", "kubernetes2", "10.44.0.1", "192.0.2.2", "2001:db8::2"]
-        {
+        for own in [
+            "a",
+            "a.example",
+            "svc.example",
+            "mysvc",
+            "mycluster.test",
+            "kubernetes2",
+            "wild.example",
+            "a.b.wild.example",
+            "10.44.0.1",
+            "192.0.2.2",
+            "2001:db8::2",
+        ] {
             check(own, false);
         }
         let others = [
@@ -287,6 +303,7 @@ mod tests {
             "cluster.test",
             "localhost",
             "x.localhost",
+            "api.wild.example",
         ];
         others.into_iter().for_each(|name| check(name, true));
         for address in ["192.0.2.1", "2001:db8::1", "10.43.0.1", "127.0.0.1", "::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1"] {

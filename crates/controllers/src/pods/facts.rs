@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{available_from, is_finished, node, phase, ready_since};
 use crate::meta;
 
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// What its user says that the loss of a pod costs (KEP-2255).
+pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Where a pod is, as far as its owner cares.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,8 +42,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    use crate::pods::DELETION_COST;
 
     fn ranked(name: &str, pod: Value, neighbours: usize) -> Ranked<String> {
         let pod: Pod = serde_json::from_value(pod).unwrap();

@@ -89,33 +89,30 @@ impl Keeper {
         let token = self.tasks.token().child_token();
         let (keeper, ended, key, wanted) = (self.clone(), token.clone(), key.clone(), wanted.clone());
         self.tasks.spawn(format!("certificate of Secret {key}"), OnFailure::Log, async move {
-            ended.run_until_cancelled(keeper.one(&key, &wanted)).await;
+            keeper.one(&key, &wanted, &ended).await;
             Ok::<_, Infallible>(())
         });
         token
     }
 
     /// Keeps one until it has been issued: then the Secret is another one, and this begins anew.
-    async fn one(&self, key: &Key, wanted: &Wanted) {
-        loop {
-            match step(wanted, SystemTime::now()) {
-                Step::Rest => return,
-                Step::Issue => break,
-                Step::IssueIn(left) => tokio::time::sleep(left.min(LOOK)).await,
-                Step::Foreign => {
-                    let why =
-                        "it has no certificate for all of the names, and it was not made here: delete it, or name another Secret";
-                    let text = format!("Secret {key} stays as it is: {why}");
-                    return self.recorder.event(&wanted.about, Type::Warning, "SecretNotOwned", text);
-                }
-            }
+    ///
+    /// The Secret's change ends this, also before the answer to the write has come. What is `ended` therefore are the
+    /// waits alone: a certificate that was issued is stored, and told of.
+    async fn one(&self, key: &Key, wanted: &Wanted, ended: &CancellationToken) {
+        if ended.run_until_cancelled(self.due(key, wanted)).await != Some(true) {
+            return;
         }
         let names = wanted.names.iter().cloned().collect::<Vec<_>>().join(", ");
         let mut pause = RETRY.0;
         loop {
-            let issued = self.issue(key, wanted).await;
-            metrics::ordered(issued.is_ok());
-            match issued {
+            let Some(issued) = ended.run_until_cancelled(self.issue(wanted)).await else { return };
+            let stored = match issued {
+                Ok(identity) => self.store(key, wanted, &identity).await,
+                Err(error) => Err(error),
+            };
+            metrics::ordered(stored.is_ok());
+            match stored {
                 Ok(until) => {
                     let until = jiff::Timestamp::try_from(until).map(|until| until.to_string()).unwrap_or_default();
                     let text = format!("Secret {key} has a certificate for {names} until {until}");
@@ -127,34 +124,54 @@ impl Keeper {
                     self.recorder.event(&wanted.about, Type::Warning, "CertificateNotIssued", text);
                 }
             }
-            tokio::time::sleep(pause).await;
+            if ended.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
             pause = (pause * 2).min(RETRY.1);
         }
     }
 
-    /// Has a certificate issued and puts it into its Secret; until when it is valid.
-    async fn issue(&self, key: &Key, wanted: &Wanted) -> Result<SystemTime, Error> {
-        let _place = self.orders.acquire().await;
-        let account = self.account(&wanted.issuer, None).await?;
-        let identity = match issue(&account, &wanted.names, &self.challenges).await {
-            Err(error) if error.is_without_account() => {
-                let account = self.account(&wanted.issuer, Some(&account)).await?;
-                issue(&account, &wanted.names, &self.challenges).await?
+    /// Waits until a certificate is to be issued; not at all when none is.
+    async fn due(&self, key: &Key, wanted: &Wanted) -> bool {
+        loop {
+            match step(wanted, SystemTime::now()) {
+                Step::Rest => return false,
+                Step::Issue => return true,
+                Step::IssueIn(left) => tokio::time::sleep(left.min(LOOK)).await,
+                Step::Foreign => {
+                    let why =
+                        "it has no certificate for all of the names, and it was not made here: delete it, or name another Secret";
+                    let text = format!("Secret {key} stays as it is: {why}");
+                    self.recorder.event(&wanted.about, Type::Warning, "SecretNotOwned", text);
+                    return false;
+                }
             }
-            issued => issued?,
-        };
-        let (_, until) = identity.validity()?;
-        self.store(key, wanted, &identity).await?;
-        Ok(until)
+        }
     }
 
-    async fn store(&self, key: &Key, wanted: &Wanted, identity: &Identity) -> Result<(), Error> {
+    /// Has a certificate issued.
+    async fn issue(&self, wanted: &Wanted) -> Result<Identity, Error> {
+        let _place = self.orders.acquire().await;
+        let account = self.account(&wanted.issuer, None).await?;
+        match issue(&account, &wanted.names, &self.challenges).await {
+            Err(error) if error.is_without_account() => {
+                let account = self.account(&wanted.issuer, Some(&account)).await?;
+                issue(&account, &wanted.names, &self.challenges).await
+            }
+            issued => issued,
+        }
+    }
+
+    /// Puts a certificate into its Secret; until when it is valid.
+    async fn store(&self, key: &Key, wanted: &Wanted, identity: &Identity) -> Result<SystemTime, Error> {
+        let (_, until) = identity.validity()?;
         let object = json!({
             "metadata": {"name": key.name, "annotations": {(ISSUER): wanted.issuer.url}},
             "type": "kubernetes.io/tls",
             "data": {"tls.crt": STANDARD.encode(&identity.certificate), "tls.key": STANDARD.encode(&identity.key)},
         });
-        self.put(key.ns(), &key.name, &object).await
+        self.put(key.ns(), &key.name, &object).await?;
+        Ok(until)
     }
 
     /// Makes or changes a Secret.

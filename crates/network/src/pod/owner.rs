@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::rtnl::Links;
-use super::{Error, IpamError, Options, bridge_mac, open_links};
+use super::{Error, IpamError, Options, open_links};
 use crate::nft::table;
 
 /// Held while somebody looks whose the network is and takes it.
@@ -119,16 +119,15 @@ fn look(options: &Options, links: &mut Links) -> Result<Found, Error> {
     Ok(if is_missed(&directory) { Found::Taken(directory) } else { Found::Abandoned })
 }
 
-/// Whether the bridge is of a cluster that had the directory before: the directory knows of no sandbox, while the bridge has ports, or the
-/// address of another range. Its pods would be taken for the node's, and the node's would not find it.
+/// Whether the bridge is of a cluster that had the directory before: the directory knows of no sandbox, while the bridge has ports. Its pods
+/// would be taken for the node's.
 fn is_forgotten(options: &Options, links: &mut Links) -> Result<bool, Error> {
     let Some(bridge) = links.link(&options.bridge)? else { return Ok(false) };
     if has_leases(&options.directory) {
         return Ok(false);
     }
-    let has_ports = links.links()?.iter().any(|link| link.master == Some(bridge.index));
     let is_own = bridge.alias.is_none_or(|alias| alias == record(&options.directory));
-    Ok(is_own && (has_ports || bridge.mac != Some(bridge_mac(options))))
+    Ok(is_own && links.links()?.iter().any(|link| link.master == Some(bridge.index)))
 }
 
 /// Whether a node runs with this directory, or has left sandboxes that may still be connected.

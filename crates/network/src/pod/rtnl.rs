@@ -19,6 +19,8 @@ const NEW_LINK: u16 = libc::RTM_NEWLINK;
 const DEL_LINK: u16 = libc::RTM_DELLINK;
 const GET_LINK: u16 = libc::RTM_GETLINK;
 const NEW_ADDR: u16 = libc::RTM_NEWADDR;
+const DEL_ADDR: u16 = libc::RTM_DELADDR;
+const GET_ADDR: u16 = libc::RTM_GETADDR;
 const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
 const GET_ROUTE: u16 = libc::RTM_GETROUTE;
 const BRPORT_MODE: u16 = 4;
@@ -50,6 +52,14 @@ pub(crate) struct Link {
     pub(crate) operating: bool,
     /// As a bridge port it forwards (BR_STATE_FORWARDING).
     pub(crate) forwarding: bool,
+}
+
+/// An address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    pub(crate) link: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
 }
 
 /// A veth pair: one end on the bridge, the other as `eth0` in the pod.
@@ -205,10 +215,24 @@ impl Links {
         Ok(links)
     }
 
+    /// All addresses of the namespace.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<Assigned>, Error> {
+        let mut all = Vec::new();
+        self.0.dump("list addresses", GET_ADDR, &[0; 8], |_| (), |reply| all.extend(parse_address(reply.payload)))?;
+        Ok(all)
+    }
+
+    /// Takes an address from its link.
+    pub(crate) fn delete_address(&mut self, one: Assigned) -> Result<(), Error> {
+        let header = address_header(one.link, one.address, one.prefix);
+        let deleted =
+            self.0.request("delete the address", (DEL_ADDR, 0), &header, |b| b.attr(libc::IFA_LOCAL, &octets(one.address)));
+        unless(Errno::EADDRNOTAVAIL, deleted)
+    }
+
     /// Gives the link an address; no error when it has it. Duplicate address detection is off: we hand the addresses out.
     pub(crate) fn add_address(&mut self, link: u32, address: IpAddr, prefix: u8) -> Result<(), Error> {
-        let mut header = vec![family(address), prefix, 0, 0];
-        header.extend_from_slice(&link.to_ne_bytes());
+        let header = address_header(link, address, prefix);
         self.0.request("add the address", (NEW_ADDR, CREATE | REPLACE), &header, |b| {
             b.attr(libc::IFA_LOCAL, &octets(address));
             b.attr(libc::IFA_ADDRESS, &octets(address));
@@ -296,6 +320,22 @@ fn link_header(index: u32, flags: u32) -> Vec<u8> {
 }
 
 /// struct ndmsg
+/// `struct ifaddrmsg`
+fn address_header(link: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
+    [[family(address), prefix, 0, 0], link.to_ne_bytes()].concat()
+}
+
+fn parse_address(payload: &[u8]) -> Option<Assigned> {
+    let attrs = payload.get(8..)?;
+    let local = attribute(attrs, libc::IFA_LOCAL).or_else(|| attribute(attrs, libc::IFA_ADDRESS))?;
+    Some(Assigned { link: number(payload.get(4..8)?)?, address: address(local)?, prefix: *payload.get(1)? })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
 fn neighbour_header(link: u32, address: IpAddr) -> Vec<u8> {
     let state = libc::NUD_PERMANENT.to_ne_bytes();
     [&[family(address), 0, 0, 0], &link.to_ne_bytes()[..], &state, &[0, 0]].concat()

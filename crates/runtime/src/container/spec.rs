@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::caps::{self, Available};
 use super::cgroup::{Cgroups, Hierarchy};
-use super::late::{DEV, Dev};
+use super::dev_volume::{DEV, Dev};
 use super::user::User;
 use crate::api::{ContainerConfig, Error, Mount, NamespaceMode, Propagation, Result, SandboxConfig};
 use crate::images::manifest::ImageConfig;
@@ -276,19 +276,21 @@ impl Input<'_> {
     /// them. The pod's own mounts replace ours at the same place. A volume at /dev comes apart.
     fn mounts(&self) -> Result<(Vec<Value>, Option<Dev>)> {
         let mut own: Vec<&Mount> = self.anonymous.iter().chain(&self.config.mounts).collect();
-        let dev =
-            own.iter().position(|mount| self.is_built_in() && mount.container_path == Path::new(DEV)).map(|at| own.remove(at));
-        let stays = |value: &Value| !own.iter().any(|mount| destination(value) == mount.container_path);
-        let (mut kernel, mut files) = (self.kernel_mounts(), self.shared_files());
-        // A volume at /sys is the node's with all that is below it; /dev of the node without a pts of its own is none.
-        let hidden = |value: &Value| {
-            own.iter()
-                .any(|mount| mount.container_path != Path::new(DEV) && destination(value).starts_with(&mount.container_path))
+        let is_dev = |mount: &&&Mount| self.is_built_in() && mount.container_path == Path::new(DEV);
+        let dev = own.iter().find(is_dev).copied();
+        own.retain(|mount| !is_dev(&mount));
+        let replaces = |mount: &&&Mount, ours: &Value| destination(ours) == mount.container_path;
+        let (mut mounts, mut files) = (self.kernel_mounts(), self.shared_files());
+        files.retain(|ours| !own.iter().any(|mount| replaces(&mount, ours)));
+        // A volume at /sys is the node's with all that is below it; what is below /dev stays the container's own.
+        let hides = |mount: &&Mount, ours: &Value| {
+            mount.container_path != Path::new(DEV) && destination(ours).starts_with(&mount.container_path)
         };
-        kernel.retain(|value| stays(value) && !hidden(value));
-        files.retain(stays);
-        let mut taken: Vec<PathBuf> = kernel.iter().map(destination).collect();
-        let mut placed: Vec<Value> = Vec::new();
+        mounts.retain(|ours| !own.iter().any(|mount| replaces(&mount, ours) || hides(mount, ours)));
+        // Those below a volume come after it.
+        let is_below = |ours: &mut Value| own.iter().any(|mount| destination(ours).starts_with(&mount.container_path));
+        let mut placed: Vec<Value> = mounts.extract_if(.., is_below).collect();
+        let mut taken: Vec<PathBuf> = mounts.iter().chain(&placed).map(destination).collect();
         let mut wanted: Vec<Value> = files.into_iter().chain(own.iter().map(|mount| pod_mount(mount))).collect();
         wanted.sort_by_key(depth);
         for mut bind in wanted {
@@ -297,14 +299,10 @@ impl Input<'_> {
             taken.push(place);
             placed.push(bind);
         }
-        let below = |value: &Value| own.iter().any(|mount| destination(value).starts_with(&mount.container_path));
-        let (above, mut mounts): (Vec<Value>, Vec<Value>) = kernel.into_iter().partition(below);
-        let mut placed: Vec<Value> = above.into_iter().chain(placed).collect();
         // Again: a link in the image may lead below what the pod mounts.
         placed.sort_by_key(depth);
         mounts.extend(placed);
-        let places: Vec<PathBuf> = mounts.iter().map(destination).collect();
-        Ok((mounts, dev.map(|mount| Dev::new(mount, &places))))
+        Ok((mounts, dev.map(|mount| Dev::new(mount, &taken))))
     }
 
     /// Where the destination of a mount leads. An image whose links lead into the kernel's files is refused, as runc does.

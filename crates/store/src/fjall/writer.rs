@@ -5,11 +5,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Shared;
 use super::database::{Database, WriteError};
 use super::directory::{Directory, has_room};
 use super::encoding::Head;
 use super::stage::Stage;
+use super::{Options, Shared};
 use crate::metrics::METRICS;
 use crate::{Change, Error, Event, Revision, Write};
 
@@ -47,14 +47,8 @@ enum Failure {
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        directory: Directory,
-        queue: mpsc::Receiver<Request>,
-        reserve: u64,
-        idle: fn(),
-    ) -> Self {
-        Self { shared, directory, queue, reserve, idle }
+    pub(super) fn new(shared: Arc<Shared>, directory: Directory, queue: mpsc::Receiver<Request>, options: &Options) -> Self {
+        Self { shared, directory, queue, reserve: options.reserve, idle: options.idle }
     }
 
     /// Runs until the engine is closed. An error means that the database cannot be written any more.

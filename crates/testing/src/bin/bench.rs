@@ -12,7 +12,7 @@ use testing::bench::load::{Ask, Until, run};
 use testing::bench::{CLIENTS, MAPS, PODS, config_map, extensions, hollow, pods, ratios, scale, usage, yardstick};
 use testing::{Api, Cluster};
 
-/// The program's own: what is measured alone is measured as it is there.
+/// mimalloc, which the program has, too, so that what is measured alone is measured nearly as it is there.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

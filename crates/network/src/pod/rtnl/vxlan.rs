@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{
-    GET_LINK, GET_ROUTE, Links, Mac, NEW_LINK, NEW_ROUTE, family, link_header, neighbour_header, number, octets, unless,
+    GET_LINK, GET_ROUTE, Links, Mac, NEW_LINK, NEW_ROUTE, address, family, link_header, neighbour_header, number, octets, unless,
 };
 use crate::netlink::{CREATE, EXCL, Error, REPLACE, attribute};
 use crate::nft::Family;
@@ -82,22 +82,7 @@ impl Links {
 
     /// The MTU of the link that has this address.
     pub(crate) fn mtu_at(&mut self, address: IpAddr) -> Result<Option<u32>, Error> {
-        let mut link = None;
-        let header = [family(address), 0, 0, 0, 0, 0, 0, 0];
-        let wanted = octets(address);
-        self.0.dump(
-            "list addresses",
-            libc::RTM_GETADDR,
-            &header,
-            |_| (),
-            |reply| {
-                let attrs = reply.payload.get(8..).unwrap_or_default();
-                let local = attribute(attrs, libc::IFA_LOCAL).or_else(|| attribute(attrs, libc::IFA_ADDRESS));
-                if local == Some(&wanted[..]) {
-                    link = reply.payload.get(4..8).and_then(number);
-                }
-            },
-        )?;
+        let link = self.addresses()?.into_iter().find(|one| one.address == address).map(|one| one.link);
         Ok(self.links()?.into_iter().find(|candidate| Some(candidate.index) == link).map(|link| link.mtu))
     }
 
@@ -193,11 +178,6 @@ fn route_header(to: IpNet, flags: u32) -> Vec<u8> {
     header.push(libc::RTN_UNICAST);
     header.extend_from_slice(&flags.to_ne_bytes());
     header
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn parse(attrs: &[u8]) -> Option<Vxlan> {

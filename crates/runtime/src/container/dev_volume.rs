@@ -4,7 +4,6 @@
 //! `/dev`; runc leaves a `/dev` alone that is a bind mount. Therefore libcontainer gets the usual `/dev`, and the volume comes on top when it is
 //! done, before the container's command runs; what is mounted below `/dev` comes on top of the volume again.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -104,6 +103,8 @@ fn make(place: &Path, is_directory: bool) -> io::Result<()> {
     if is_directory {
         return fs::create_dir_all(place);
     }
-    fs::create_dir_all(place.parent().unwrap_or(Path::new(OsStr::new(DEV))))?;
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
     File::create_new(place).map(drop)
 }
