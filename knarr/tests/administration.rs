@@ -1,6 +1,7 @@
 //! What an administrator notices: who wrote what, what comes back, what is shown, what is refused.
 #![allow(clippy::unwrap_used)]
 
+use serde_json::json;
 use testing::Cluster;
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -130,8 +131,21 @@ fn samples(page: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn metrics_have_upstreams_names() {
     let c = Cluster::start(KNARR);
-    c.kubectl(&["run", "one", "--image", BUSYBOX, "--", "sleep", "100000"]);
+    let check = |page: &str, name: &str, labels: &[&str]| {
+        let found = samples(page)
+            .any(|line| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label)));
+        assert!(found, "{name} {labels:?} is not in {page}");
+    };
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    c.k_with("apply -f -", &claim.to_string());
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": {
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        "containers": [{"name": "one", "image": BUSYBOX, "command": ["sleep", "100000"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}], "readinessProbe": {"exec": {"command": ["true"]}}}]}});
+    c.k_with("apply -f -", &pod.to_string());
     c.k("wait --for=condition=Ready pod/one --timeout=60s");
+    c.k("exec one -- nslookup kubernetes.default.svc.cluster.local");
     let page = c.k("get --raw /metrics");
     // What kube-prometheus' rules and dashboards select, as they select it.
     for (name, labels) in [
@@ -167,9 +181,7 @@ fn metrics_have_upstreams_names() {
         ("kubernetes_build_info", &[r#"git_version="v1.36.4""#]),
         ("process_cpu_seconds_total", &[]),
     ] {
-        let found = samples(&page)
-            .any(|line| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label)));
-        assert!(found, "{name} {labels:?} is not in {page}");
+        check(&page, name, labels);
     }
     // Each series once, and no name of OpenMetrics.
     let mut series: Vec<&str> = samples(&page).filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
@@ -180,7 +192,25 @@ fn metrics_have_upstreams_names() {
     assert!(!page.contains("# EOF") && page.contains("# TYPE apiserver_request_total counter"));
     // The kubelet's page is the node's own.
     let node = c.k("get --raw /api/v1/nodes/n1/proxy/metrics");
-    assert!(node.contains("kubernetes_build_info{") && node.contains("knarr_network_nft_elements"), "{node}");
+    for (name, labels) in [
+        ("kubernetes_build_info", &[][..]),
+        ("knarr_network_nft_elements", &[]),
+        ("kubelet_node_name", &[r#"node="n1""#]),
+        ("kubelet_running_pods", &[]),
+        ("kubelet_running_containers", &[r#"container_state="running""#]),
+        ("kubelet_runtime_operations_total", &[r#"operation_type="start_container""#]),
+        ("kubelet_runtime_operations_duration_seconds_bucket", &[r#"operation_type="pull_image""#, r#"le="+Inf""#]),
+        ("kubelet_pod_start_duration_seconds_count", &[]),
+        ("kubelet_image_pull_duration_seconds_count", &[r#"image_size_in_bytes="0-10MB""#]),
+        ("kubelet_volume_stats_available_bytes", &[r#"namespace="default""#, r#"persistentvolumeclaim="data""#]),
+        ("kubeproxy_sync_proxy_rules_duration_seconds_count", &[]),
+        ("coredns_dns_requests_total", &[r#"proto="udp""#, r#"family="1""#]),
+        ("coredns_dns_responses_total", &[r#"rcode="NOERROR""#]),
+    ] {
+        check(&node, name, labels);
+    }
+    let probes = c.k("get --raw /api/v1/nodes/n1/proxy/metrics/probes");
+    check(&probes, "prober_probe_total", &[r#"probe_type="Readiness""#, r#"result="successful""#, r#"pod="one""#]);
     assert!(!node.contains("apiserver_") && !node.contains("scheduler_"), "{node}");
 }
 

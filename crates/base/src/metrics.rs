@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text as text_format};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Metric, Registry};
@@ -26,6 +26,8 @@ pub enum Page {
     Node,
     /// Service level indicators of the server (`/metrics/slis`, KEP-3466): the outcome of its health checks.
     ServerSlis,
+    /// What the node's probes found (`/metrics/probes`).
+    Probes,
 }
 
 /// The syntax of a page.
@@ -67,6 +69,7 @@ struct Contents {
 static SERVER: LazyLock<Mutex<Contents>> = LazyLock::new(|| Mutex::new(with_process()));
 static NODE: LazyLock<Mutex<Contents>> = LazyLock::new(|| Mutex::new(with_process()));
 static SERVER_SLIS: LazyLock<Mutex<Contents>> = LazyLock::new(Mutex::default);
+static PROBES: LazyLock<Mutex<Contents>> = LazyLock::new(Mutex::default);
 
 fn with_process() -> Contents {
     let mut contents = Contents::default();
@@ -80,6 +83,7 @@ impl Page {
             Self::Server => &SERVER,
             Self::Node => &NODE,
             Self::ServerSlis => &SERVER_SLIS,
+            Self::Probes => &PROBES,
         }
     }
 
@@ -107,10 +111,16 @@ impl Page {
 
     /// The page.
     pub fn encode(self, format: Format) -> String {
+        self.encode_with(format, &Registry::default())
+    }
+
+    /// The page, with metrics that are only known to who asks.
+    pub fn encode_with(self, format: Format, more: &Registry) -> String {
         let contents = self.contents().lock();
         let mut page = String::new();
         // Writing to a String cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut page, &contents.registry);
+        let _ = text_format::encode_registry(&mut page, &contents.registry);
+        let _ = text_format::encode(&mut page, more);
         match format {
             Format::OpenMetrics => page,
             Format::Text => text::of_openmetrics(&page, &contents.bare),

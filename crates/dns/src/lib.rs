@@ -17,6 +17,7 @@ pub mod core;
 mod forward;
 mod known;
 mod message;
+mod metrics;
 mod resolv;
 pub mod server;
 pub mod state;

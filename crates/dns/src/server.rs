@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base::readiness::Gate;
@@ -16,8 +16,6 @@ use client::{Informers, ServiceWatch};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use parking_lot::RwLock;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -27,6 +25,7 @@ use crate::core::{Answer, Zone, ZoneError};
 use crate::forward::{Forwarder, Source, read_framed, write_framed};
 use crate::known::Known;
 use crate::message::{self, Request, answered, encode, respond, udp_limit};
+use crate::metrics;
 use crate::resolv::HostServers;
 use crate::state::State;
 
@@ -115,14 +114,6 @@ struct Question {
     alias: Option<Answer>,
 }
 
-type Labels = [(&'static str, &'static str); 1];
-
-static REQUESTS: LazyLock<Family<Labels, Counter>> =
-    LazyLock::new(|| base::metrics::Page::Node.register("knarr_dns_requests", "Messages from clients", Family::default()));
-static RESPONSES: LazyLock<Family<Labels, Counter>> = LazyLock::new(|| {
-    base::metrics::Page::Node.register("knarr_dns_responses", "Messages to clients by response code", Family::default())
-});
-
 impl Server {
     /// Opens the sockets. `tasks` will run everything that the server does.
     pub async fn bind(options: Options, tasks: Tasks) -> Result<Self, Error> {
@@ -199,7 +190,7 @@ async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Res
 
 async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) -> std::io::Result<()> {
     let (mut batch, mut known) = (Batch::at(socket.local_addr()?), Known::default());
-    let requests = REQUESTS.get_or_create(&[("proto", "udp")]).clone();
+    let requests = metrics::requests("udp", socket.local_addr()?);
     loop {
         socket.readable().await?;
         let came = match socket.try_io(Interest::READABLE, || batch.receive(socket.as_fd())) {
@@ -236,7 +227,7 @@ fn answer_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, known: &mut Known, 
             let code = response.metadata.response_code;
             let reply = encode_counted(response, limit);
             if let Some(reply) = reply.as_ref().filter(|_| lasting) {
-                known.keep(bytes, reply, RESPONSES.get_or_create(&[("rcode", code.to_str())]).clone());
+                known.keep(bytes, reply, metrics::responses(code));
             }
             reply
         }
@@ -297,15 +288,16 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Resul
 }
 
 fn encode_counted(response: Message, limit: usize) -> Option<Vec<u8>> {
-    RESPONSES.get_or_create(&[("rcode", response.metadata.response_code.to_str())]).inc();
+    metrics::responses(response.metadata.response_code).inc();
     encode(response, limit)
 }
 
 impl Shared {
     async fn connection(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let requests = metrics::requests("tcp", stream.local_addr()?);
         loop {
             let bytes = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
-            REQUESTS.get_or_create(&[("proto", "tcp")]).inc();
+            requests.inc();
             let reply = match self.outcome(&bytes) {
                 Outcome::Nothing => return Ok(()),
                 Outcome::Reply { response, .. } => encode_counted(response, usize::from(u16::MAX)),
@@ -351,7 +343,7 @@ impl Shared {
         let Some(reply) = reply else {
             return encode_counted(respond(&question.request, ResponseCode::ServFail), 512);
         };
-        RESPONSES.get_or_create(&[("rcode", "forwarded")]).inc();
+        metrics::responses(metrics::code(&reply)).inc();
         Some(reply)
     }
 

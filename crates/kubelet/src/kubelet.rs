@@ -20,6 +20,7 @@ use crate::eviction;
 use crate::eviction::requests::Requests;
 use crate::logs;
 use crate::manager::Manager;
+use crate::metrics::Measured;
 use crate::node::agent::{self, Agent};
 use crate::node::machine::Machine;
 use crate::options::Options;
@@ -53,7 +54,8 @@ pub enum Error {
 
 /// Starts the kubelet under `tasks`. `gate` is ready once the node is registered and reports itself ready.
 /// Stopping `tasks` leaves containers running. Returns what the endpoint serves, for callers in the same process.
-pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
+pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
+    options.runtime = Arc::new(Measured(options.runtime));
     let pods = options.data_dir.join("pods");
     for path in [&pods, &options.pod_logs_dir, &logs::links::directory(&options.pod_logs_dir)] {
         let failed = |error| Error::DataDirectory { path: path.display().to_string(), error };

@@ -19,6 +19,7 @@
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
 //! | [`node`] | the Node object and its lease |
+//! | `metrics` | the kubelet's figures on the node's pages |
 //! | `stats` | what the node and its pods use, read when somebody asks |
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
@@ -40,6 +41,7 @@ pub mod kubelet;
 mod local_volumes;
 pub mod logs;
 pub mod manager;
+mod metrics;
 pub mod node;
 pub mod options;
 pub mod pod;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::pace::Pace;
 use crate::context::Context;
+use crate::metrics::Probed;
 use crate::spec::{Member, Model};
 
 /// Most that is kept of what a command or body says, bytes, as upstream.
@@ -44,7 +45,8 @@ impl Kind {
         }
     }
 
-    fn title(self) -> &'static str {
+    /// As in events and figures.
+    pub fn title(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
             Self::Liveness => "Liveness",
@@ -174,17 +176,19 @@ async fn follow(cx: Arc<Context>, target: Target, verdicts: mpsc::Sender<Verdict
     tokio::time::sleep(delay.saturating_sub(age)).await;
     let mut pace = Pace::new(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
     let (mut tally, mut ready) = (Tally::default(), false);
-    let begin = tokio::time::Instant::now();
+    let (begin, figures) = (tokio::time::Instant::now(), Probed::of(&target));
     loop {
         let due = pace.next(begin.elapsed(), !ready && target.kind != Kind::Liveness);
         tokio::time::sleep_until(begin + due.at).await;
+        let asked = tokio::time::Instant::now();
         let outcome = once(&cx, &target, &probe).await;
+        let unknown = matches!(outcome, Err(Trouble::Unknown(_)));
+        figures.count((!unknown).then_some(outcome.is_ok()), asked.elapsed());
         if due.extra && outcome.is_err() {
             tally.interrupt();
             continue;
         }
         let healthy = outcome.is_ok();
-        let unknown = matches!(outcome, Err(Trouble::Unknown(_)));
         tell(&cx, &target, outcome);
         let Some(healthy) = (if unknown { None } else { tally.count(healthy, &probe) }) else { continue };
         if ready && !healthy {

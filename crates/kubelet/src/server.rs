@@ -29,6 +29,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use prometheus_client::registry::Registry;
 use runtime::api::ExecRequest;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -132,6 +133,8 @@ enum Route {
     RunningPods,
     Configz,
     Metrics,
+    /// What probes found.
+    Probes,
     Usage(Usage),
     Logs {
         namespace: String,
@@ -173,6 +176,7 @@ fn route(path: &str) -> Option<Route> {
         ["runningpods"] => Route::RunningPods,
         ["configz"] => Route::Configz,
         ["metrics"] => Route::Metrics,
+        ["metrics", "probes"] => Route::Probes,
         ["metrics", "resource"] => Route::Usage(Usage::Resource),
         ["metrics", "cadvisor"] => Route::Usage(Usage::Cadvisor),
         ["stats", "summary"] => Route::Usage(Usage::Summary),
@@ -190,11 +194,11 @@ fn route(path: &str) -> Option<Route> {
     })
 }
 
-/// The node's own page.
-fn metrics(request: &Request<Incoming>) -> Response<Body> {
+/// A page of the node, with what it tells of the present.
+fn metrics(request: &Request<Incoming>, page: Page, present: &Registry) -> Response<Body> {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    let mut response = text(StatusCode::OK, Page::Node.encode(format));
+    let mut response = text(StatusCode::OK, page.encode_with(format, present));
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.media_type()));
     response
 }
@@ -210,7 +214,15 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
     let query = request.uri().query().unwrap_or_default().to_owned();
     match route {
         Route::Healthz => text(StatusCode::OK, "ok"),
-        Route::Metrics => metrics(&request),
+        Route::Metrics => match api.state().await {
+            Ok(state) => {
+                let mut present = Registry::default();
+                present.register_collector(Box::new(state));
+                metrics(&request, Page::Node, &present)
+            }
+            Err(error) => failure(&error),
+        },
+        Route::Probes => metrics(&request, Page::Probes, &Registry::default()),
         Route::Pods => pods(&api.pods()),
         Route::RunningPods => match api.running_pods().await {
             Ok(pods) => document("application/json", list(&pods).to_string()),

@@ -20,7 +20,7 @@ use crate::pod::cleanup::forget_links;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::{self, Surroundings};
-use crate::{hosts, images, resources, security};
+use crate::{hosts, images, metrics, resources, security};
 
 /// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
 const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
@@ -46,6 +46,13 @@ pub type Failed = (String, String, Option<Box<Container>>);
 
 /// Makes and starts the container.
 pub async fn start(cx: &Arc<Context>, start: Start) -> Result<Container, Failed> {
+    let role = start.member.role;
+    let result = begin(cx, start).await;
+    metrics::container_started(role, result.as_ref().map(drop).map_err(|(reason, ..)| reason.as_str()));
+    result
+}
+
+async fn begin(cx: &Arc<Context>, start: Start) -> Result<Container, Failed> {
     let (model, member) = (&start.model, &start.member);
     let made = match unstarted(cx, &start).await {
         Some(made) => made,

@@ -1,14 +1,14 @@
 //! The task of one pod: waits for whatever may change its plan, and carries the plan out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::events::Type;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::action::Plan;
@@ -23,6 +23,7 @@ use super::{ending, last_words, plan, resize, status};
 use crate::allocation::{self, Pending};
 use crate::context::Context;
 use crate::eviction::requests::Eviction;
+use crate::metrics;
 use crate::probes::{Kind, Probes, Target, Verdict};
 use crate::spec::Model;
 use crate::volumes::Volumes;
@@ -56,6 +57,8 @@ pub struct Worker {
     reporter: Reporter,
     /// Something that runs is being given other resources.
     resizing: bool,
+    /// When the kubelet saw the pod, until it runs.
+    seen: Option<Instant>,
 }
 
 impl Worker {
@@ -102,6 +105,7 @@ impl Worker {
             verdicts,
             reporter,
             resizing: false,
+            seen: Some(Instant::now()),
         }
     }
 
@@ -180,7 +184,15 @@ impl Worker {
             return (None, true);
         }
         let (model, state) = (self.core.model(), self.core.state());
-        let wanted = status::generate(model, state, self.reporter.base(), &self.cx.options.node_ips, now);
+        let base = self.reporter.base();
+        let wanted = status::generate(model, state, base, &self.cx.options.node_ips, now);
+        let is_running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+        // A pod that ran before this kubelet did has not been started by it.
+        if is_running(&wanted)
+            && let Some(seen) = self.seen.take().filter(|_| !is_running(base))
+        {
+            metrics::pod_started(seen.elapsed());
+        }
         for (container, reason, message) in self.reporter.new_waits(&wanted) {
             let Some(member) = model.member(&container) else { continue };
             let (kind, text) = match reason.as_str() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use client::Informer;
@@ -18,7 +19,11 @@ use crate::Options;
 use crate::context::Context;
 use crate::local_volumes;
 use crate::logs::{self, LogOptions};
+use crate::metrics::{Claims, State};
 use crate::stats::{self, Earlier, Snapshot};
+
+/// How long a scrape waits for the file systems of volumes.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a request to the kubelet fails; the text is for the user.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +72,15 @@ pub struct Api {
     pods: Informer<Pod>,
     /// The CPU times of the last summary: the next one tells rates.
     earlier: Arc<Mutex<Option<Earlier>>>,
+    /// Held while file systems of volumes are asked: one that hangs has one thread wait, not one for each scrape.
+    measuring: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Api {
     /// Over the pods of this node.
     pub fn new(cx: Arc<Context>) -> Self {
         let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));
-        Self { cx, pods, earlier: Arc::default() }
+        Self { cx, pods, earlier: Arc::default(), measuring: Arc::default() }
     }
 
     /// The kubelet's client of the API, and its node's name.
@@ -122,6 +129,24 @@ impl Api {
     /// What the node and its pods use now.
     pub(super) async fn usage(&self) -> Result<Snapshot, ApiError> {
         Ok(stats::collect(&self.cx, &self.pods.list()).await?)
+    }
+
+    /// What the kubelet's page tells of the present. Volumes are left out while one of them does not answer.
+    pub(super) async fn state(&self) -> Result<State, ApiError> {
+        let (sandboxes, containers) = (self.cx.runtime().sandboxes().await?, self.cx.runtime().containers(None).await?);
+        let pods = self.pods.list();
+        let mut claims = Claims::default();
+        if let Ok(turn) = self.measuring.clone().try_lock_owned() {
+            let (cx, pods) = (self.cx.clone(), pods.clone());
+            let read = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                Claims::read(&pods, |uid| cx.pod_dir(uid))
+            });
+            if let Ok(Ok(read)) = tokio::time::timeout(PATIENCE, read).await {
+                claims = read;
+            }
+        }
+        Ok(State::new(&self.cx.options.node_name, &pods, &sandboxes, &containers, claims))
     }
 
     /// The same as upstream's summary, with rates since the summary before.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::Cell;
 use base::tls;
+use kube::api::DeleteParams;
 use serde_json::json;
 use std::net::SocketAddr;
 
@@ -17,6 +18,7 @@ fn routes() {
     check("/stats/summary", Some(Route::Usage(Usage::Summary)));
     check("/metrics/resource", Some(Route::Usage(Usage::Resource)));
     check("/metrics/cadvisor", Some(Route::Usage(Usage::Cadvisor)));
+    check("/metrics/probes", Some(Route::Probes));
     check("/metrics/other", None);
     check("/run/n/p/c", None);
     check("/", None);
@@ -125,4 +127,50 @@ async fn usage_is_read_when_it_is_asked_for() {
     let denied = |sub: &str| format!("Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[{sub}])");
     check("somebody", "/stats/summary", (403, &denied("stats"))).await;
     check("somebody", "/metrics/cadvisor", (403, &denied("metrics"))).await;
+}
+
+/// The community's alerts and dashboards of the kubelet go by these names (kubernetes-mixin).
+#[tokio::test]
+async fn the_page_has_what_dashboards_ask_for() {
+    let (authority, server) = endpoint().await;
+    let address = server.listen;
+    let cell = Cell::new();
+    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
+    cell.start_with(Some(server)).await;
+    cell.put("figures", json!({"containers": [{"name": "a", "readinessProbe": {"exec": {"command": ["true"]}}}]}));
+    cell.ready("figures").await;
+    let page = async |path: &str| get(&authority, Some("kube-apiserver-kubelet-client"), address, path).await.1;
+    let node = page("/metrics").await;
+    let value = |sample: &str| node.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse::<f64>().ok());
+    let present = [
+        "kubelet_node_name{node=\"n1\"}",
+        "kubelet_running_pods",
+        "kubelet_desired_pods{static=\"\"}",
+        "kubelet_active_pods{static=\"\"}",
+        "kubelet_running_containers{container_state=\"running\"}",
+    ];
+    for sample in present {
+        assert_eq!(value(sample), Some(1.0), "{sample}: {node}");
+    }
+    // Other tests of this process count as well.
+    let counted = [
+        "kubelet_runtime_operations_total{operation_type=\"create_container\"}",
+        "kubelet_runtime_operations_duration_seconds_count{operation_type=\"run_podsandbox\"}",
+        "kubelet_run_podsandbox_duration_seconds_count{runtime_handler=\"\"}",
+        "kubelet_started_pods_total",
+        "kubelet_started_containers_total{container_type=\"container\"}",
+        "kubelet_pod_start_duration_seconds_count",
+    ];
+    for sample in counted {
+        assert!(value(sample).is_some_and(|value| value >= 1.0), "{sample}: {node}");
+    }
+    let labels = "container=\"a\",pod=\"figures\",namespace=\"ns\"";
+    let found = format!("prober_probe_total{{probe_type=\"Readiness\",result=\"successful\",{labels},pod_uid=\"");
+    let probes = page("/metrics/probes").await;
+    assert!(probes.contains(&found), "{probes}");
+    assert!(probes.contains(&format!("prober_probe_duration_seconds_count{{probe_type=\"Readiness\",{labels}}}")), "{probes}");
+    // What is gone leaves the page.
+    cell.pods().delete("figures", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+    let gone = async { while page("/metrics/probes").await.contains("figures") {} };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
 }

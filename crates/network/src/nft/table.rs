@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::batch::{self, Op, Rule};
 use super::claims::{Refused, World};
@@ -49,7 +51,8 @@ struct Metrics {
     changes: Counter,
     replacements: Counter,
     elements: Gauge,
-    microseconds: Counter,
+    seconds: Histogram,
+    last: Gauge<f64, AtomicU64>,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
@@ -64,10 +67,16 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
         Counter::default(),
     ),
     elements: base::metrics::Page::Node.register("knarr_network_nft_elements", "Map elements in the table", Gauge::default()),
-    microseconds: base::metrics::Page::Node.register(
-        "knarr_network_nft_commit_microseconds",
-        "Time spent in netlink batches",
-        Counter::default(),
+    // kube-proxy's names: dashboards and alerts go by them.
+    seconds: base::metrics::Page::Node.register(
+        "kubeproxy_sync_proxy_rules_duration_seconds",
+        "SyncProxyRules latency in seconds",
+        Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+    ),
+    last: base::metrics::Page::Node.register(
+        "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+        "The last time proxy rules were successfully synced",
+        Gauge::default(),
     ),
 });
 
@@ -192,7 +201,10 @@ pub(super) fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) 
     let buffer = batch::encode(table, ops, last);
     let started = Instant::now();
     let result = socket.exchange("nf_tables batch", &buffer, last, |_| ());
-    METRICS.microseconds.inc_by(started.elapsed().as_micros() as u64);
+    METRICS.seconds.observe(started.elapsed().as_secs_f64());
+    if result.is_ok() {
+        METRICS.last.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    }
     if let Err(netlink::Error::Kernel { seq, errno, .. }) = &result {
         let refused = ops.iter().flat_map(|(_, ops)| ops).nth(*seq as usize);
         tracing::debug!(table, %errno, ?refused, "nf_tables batch refused");

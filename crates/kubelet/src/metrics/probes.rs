@@ -1,0 +1,86 @@
+//! What probes found, under the names of upstream's prober.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use base::metrics::Page;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::Histograms;
+use crate::probes::Target;
+
+const RESULTS: [&str; 3] = ["successful", "failed", "unknown"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Found {
+    probe_type: &'static str,
+    result: &'static str,
+    container: String,
+    pod: String,
+    namespace: String,
+    pod_uid: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Took {
+    probe_type: &'static str,
+    container: String,
+    pod: String,
+    namespace: String,
+}
+
+static FOUND: LazyLock<Family<Found, Counter>> = LazyLock::new(|| {
+    let help = "Cumulative number of a liveness, readiness or startup probe for a container by result";
+    Page::Probes.register("prober_probe", help, Family::default())
+});
+static SECONDS: LazyLock<Histograms<Took>> = LazyLock::new(|| {
+    let help = "Duration in seconds for a probe response";
+    let new: fn() -> Histogram = || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+    Page::Probes.register("prober_probe_duration_seconds", help, Family::new_with_constructor(new))
+});
+
+/// The figures of one container's probe, which leave the page with it.
+pub(crate) struct Probed {
+    found: [Found; 3],
+    took: Took,
+}
+
+impl Probed {
+    pub(crate) fn of(target: &Target) -> Self {
+        let (model, probe_type) = (&target.model, target.kind.title());
+        let [container, pod, namespace] = [target.member.spec.name.as_str(), model.name(), model.namespace()].map(str::to_owned);
+        let took = Took { probe_type, container, pod, namespace };
+        let found = RESULTS.map(|result| Found {
+            probe_type,
+            result,
+            container: took.container.clone(),
+            pod: took.pod.clone(),
+            namespace: took.namespace.clone(),
+            pod_uid: model.uid().to_owned(),
+        });
+        Self { found, took }
+    }
+
+    /// Whether the container was found healthy, if that was found out at all, and after how long.
+    pub(crate) fn count(&self, healthy: Option<bool>, after: Duration) {
+        let [successful, failed, unknown] = &self.found;
+        let found = healthy.map_or(unknown, |healthy| if healthy { successful } else { failed });
+        FOUND.get_or_create(found).inc();
+        // As upstream: what was not found out has no duration.
+        if healthy.is_some() {
+            SECONDS.get_or_create(&self.took).observe(after.as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        for found in &self.found {
+            FOUND.remove(found);
+        }
+        SECONDS.remove(&self.took);
+    }
+}

@@ -1,0 +1,138 @@
+//! What the kubelet's page tells of the present: it is read when somebody asks, so that nothing has to be kept for it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use runtime::api::{Container, ContainerState, Sandbox, SandboxState};
+
+use crate::node::machine;
+use crate::node::supply::Supply;
+use crate::spec::Model;
+use crate::volumes::{claims, path};
+
+/// Volumes behind claims, and how full their file systems are.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(BTreeMap<(String, String), (Supply, Supply)>);
+
+impl Claims {
+    /// Of the pods of a node; what is not mounted is left out. Blocks for as long as a file system does.
+    pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> std::path::PathBuf) -> Self {
+        let mut read = BTreeMap::new();
+        for model in pods.iter().cloned().map(Model::new) {
+            let dir = pod_dir(model.uid());
+            for volume in model.spec().volumes.iter().flatten() {
+                let Some(claim) = claims::name(&model, volume) else { continue };
+                let key = (model.namespace().to_owned(), claim);
+                if let Some(used) = mounted(&path(&dir, volume)) {
+                    read.insert(key, used);
+                }
+            }
+        }
+        Self(read)
+    }
+}
+
+fn mounted(path: &Path) -> Option<(Supply, Supply)> {
+    let is_mounted = crate::volumes::points::is_mount_point(path).unwrap_or(false);
+    is_mounted.then(|| machine::disk(path)).flatten()
+}
+
+/// What a page tells.
+#[derive(Debug)]
+pub(crate) struct State {
+    node: String,
+    desired: usize,
+    active: usize,
+    sandboxes: usize,
+    containers: BTreeMap<&'static str, usize>,
+    claims: Claims,
+}
+
+impl State {
+    pub(crate) fn new(node: &str, pods: &[Arc<Pod>], sandboxes: &[Sandbox], containers: &[Container], claims: Claims) -> Self {
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        let is_active = |pod: &&Arc<Pod>| !matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed"));
+        let mut by_state = BTreeMap::new();
+        for container in containers {
+            let state = match container.state {
+                ContainerState::Created => "created",
+                ContainerState::Running => "running",
+                ContainerState::Exited => "exited",
+            };
+            *by_state.entry(state).or_default() += 1;
+        }
+        Self {
+            node: node.to_owned(),
+            desired: pods.len(),
+            active: pods.iter().filter(is_active).count(),
+            sandboxes: sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready).count(),
+            containers: by_state,
+            claims,
+        }
+    }
+}
+
+/// One family of gauges.
+fn gauges<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    samples: impl IntoIterator<Item = (Vec<(&'static str, &'a str)>, f64)>,
+) -> fmt::Result {
+    let mut samples = samples.into_iter().peekable();
+    if samples.peek().is_none() {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in samples {
+        let gauge = ConstGauge::new(value);
+        // Without labels there is one sample, and it has no braces.
+        if labels.is_empty() {
+            return gauge.encode(metric);
+        }
+        gauge.encode(metric.encode_family(&labels.as_slice())?)?;
+    }
+    Ok(())
+}
+
+type Share = fn(&(Supply, Supply)) -> i64;
+
+const CLAIMS: [(&str, &str, Share); 6] = [
+    ("kubelet_volume_stats_capacity_bytes", "Capacity in bytes of the volume", |(bytes, _)| bytes.total),
+    ("kubelet_volume_stats_available_bytes", "Number of available bytes in the volume", |(bytes, _)| bytes.available),
+    ("kubelet_volume_stats_used_bytes", "Number of used bytes in the volume", |(bytes, _)| bytes.total - bytes.available),
+    ("kubelet_volume_stats_inodes", "Maximum number of inodes in the volume", |(_, inodes)| inodes.total),
+    ("kubelet_volume_stats_inodes_free", "Number of free inodes in the volume", |(_, inodes)| inodes.available),
+    ("kubelet_volume_stats_inodes_used", "Number of used inodes in the volume", |(_, inodes)| inodes.total - inodes.available),
+];
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let e = &mut encoder;
+        gauges(e, ("kubelet_node_name", "The node's name. The count is always 1"), [(vec![("node", self.node.as_str())], 1.0)])?;
+        let not_static = |count: usize| [(vec![("static", "")], count as f64)];
+        let help =
+            "The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver";
+        gauges(e, ("kubelet_desired_pods", help), not_static(self.desired))?;
+        let help = "The number of pods the kubelet considers active and which are being considered when admitting new pods. static is \
+            true if the pod is not from the apiserver";
+        gauges(e, ("kubelet_active_pods", help), not_static(self.active))?;
+        let running = [(Vec::new(), self.sandboxes as f64)];
+        gauges(e, ("kubelet_running_pods", "Number of pods that have a running pod sandbox"), running)?;
+        let containers = self.containers.iter().map(|(state, count)| (vec![("container_state", *state)], *count as f64));
+        gauges(e, ("kubelet_running_containers", "Number of containers currently running"), containers)?;
+        for (name, help, share) in CLAIMS {
+            let samples = self.claims.0.iter().map(|((namespace, claim), used)| {
+                (vec![("namespace", namespace.as_str()), ("persistentvolumeclaim", claim.as_str())], share(used) as f64)
+            });
+            gauges(e, (name, help), samples)?;
+        }
+        Ok(())
+    }
+}
