@@ -124,3 +124,24 @@ fn limits_and_policies_hold() {
         (c.k("get pod again -o jsonpath={.status.containerStatuses[0].restartCount}") != "0").then_some(())
     });
 }
+
+/// CVE-2019-5736: a container that runs `/proc/self/exe` is given the program that became it, and cannot write it on the node.
+#[test]
+fn containers_cannot_write_the_nodes_program() {
+    let c = Cluster::start(KNARR);
+    let libraries = format!("/host/{}-linux-gnu", std::env::consts::ARCH);
+    let pod = format!(
+        r#"{{apiVersion: v1, kind: Pod, metadata: {{name: own}}, spec: {{restartPolicy: Never, volumes: [{{name: host, hostPath: {{path: /usr/lib}}}}],
+            containers: [{{name: own, image: '127.0.0.1:5000/nginx:1.27', env: [{{name: LD_LIBRARY_PATH, value: {libraries}}}],
+            volumeMounts: [{{name: host, mountPath: /host, readOnly: true}}],
+            command: [/proc/self/exe, server, --no-agent, --data-dir, /tmp/own, --port, '16443']}}]}}}}"#
+    );
+    c.k_with("apply -f -", &pod);
+    c.k("wait --for=condition=Ready pod/own --timeout=60s");
+    let append = "unset LD_LIBRARY_PATH; test -s /proc/1/exe && (: >> /proc/1/exe) 2>&1; true";
+    let told = eventually("it runs", || {
+        let told = c.kubectl(&["exec", "own", "--", "sh", "-c", append]);
+        (!told.is_empty()).then_some(told)
+    });
+    assert!(told.contains("Read-only file system"), "{told}");
+}

@@ -15,6 +15,6 @@ pub(crate) mod rootfs;
 pub(crate) mod seccomp;
 pub(crate) mod spec;
 mod streams;
-mod trees;
+pub(crate) mod trees;
 mod usage;
 pub(crate) mod user;

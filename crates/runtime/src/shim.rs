@@ -10,6 +10,7 @@ mod lifecycle;
 mod log;
 mod namespaces;
 pub(crate) mod protocol;
+mod sealed;
 mod server;
 mod task;
 

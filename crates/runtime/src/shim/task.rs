@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::log::LogWriter;
 use super::protocol::{ExecSession, ShimConfig, StartRequest};
+use super::sealed;
 use crate::container::enter::Target;
 use crate::container::helper::HelperRequest;
 
@@ -153,7 +155,8 @@ impl Task {
         let [input, output, error] = streams;
         let argument = serde_json::to_string(&helper)?;
         // This very program, also after an upgrade has put another in its place: the two speak the same language.
-        let child = Command::new("/proc/self/exe")
+        let child = Command::new(sealed::program(dir)?)
+            .arg0("knarr")
             .arg("oci-helper")
             .arg(argument)
             .env("RUST_BACKTRACE", "0")
