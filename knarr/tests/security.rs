@@ -75,8 +75,16 @@ fn secrets_are_encrypted_at_rest() {
         c.start_server();
     }
 
-    // A lost key is said at the start.
+    // What an error says was not done is not done after the next start either.
     c.stop_server();
+    let keys = done(&c, "status");
+    for command in ["rotate", "disable", "reencrypt"] {
+        let outcome = secrets_encryption(&c, command);
+        assert!(outcome.code != Some(0) && outcome.stderr.contains("start it first"), "{command}: {outcome:?}");
+    }
+    assert_eq!(done(&c, "status"), keys);
+
+    // A lost key is said at the start.
     let file = c.machine().path(&c.data_dir().join("encryption.yaml"));
     let kept = c.scratch().join("kept");
     fs::copy(&file, &kept).unwrap();

@@ -40,12 +40,12 @@ async fn act(paths: &Paths, command: EncryptionCommand) -> Result<()> {
     if command == EncryptionCommand::Status {
         return status(&path, keys.as_ref(), server.as_ref()).await;
     }
+    if server.is_none() && command != EncryptionCommand::Enable {
+        bail!("no server runs with this data directory: start it first, Secrets are written anew by it");
+    }
     let plan = file::plan(keys, command, apiserver::encryption::secret)?;
     plan.first.write(&path)?;
     let Some(server) = server else {
-        if command != EncryptionCommand::Enable {
-            bail!("no server runs with this data directory: start it first, Secrets are written anew by it");
-        }
         println!(
             "Secrets will be encrypted once the server runs; `knarr secrets-encryption reencrypt` then encrypts those there are."
         );
