@@ -47,7 +47,10 @@ async fn serve(options: cli::Agent) -> Result<()> {
         make_private(&part)?;
     }
     let ended = ending.wait(start(&options, &paths, &tasks)).await;
-    tracing::info!("stopping; pods keep running");
+    // A start that fails has stopped nothing.
+    if ended.is_ok() {
+        tracing::info!("stopping; pods keep running");
+    }
     if !tasks.drain(DRAIN).await {
         tracing::warn!(left = tasks.len(), "some components did not end in time");
     }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use client::Client;
 use client::kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use client::kube::{self, Api};
-use k8s_openapi::api::core::v1::Service;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -45,6 +46,24 @@ pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<
             status.message
         ),
         Err(error) => Err(error).context("service kube-system/kube-dns"),
+    }
+}
+
+/// Nodes keep the ranges of pod addresses that they were given. One of them tells for all which `--cluster-cidr` that was.
+pub(crate) async fn pod_ranges(client: Client, cluster: &[IpNet]) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client);
+    let first = nodes.list(&ListParams::default().limit(1)).await.context("nodes")?.items.into_iter().next();
+    let Some(Node { metadata, spec: Some(spec), .. }) = first else { return Ok(()) };
+    let ranges = spec.pod_cidrs.unwrap_or_default();
+    let is_outside = |range: &&String| range.parse().is_ok_and(|range: IpNet| !cluster.iter().any(|all| all.contains(&range)));
+    match ranges.iter().find(is_outside) {
+        Some(range) => bail!(
+            "node {} has the pod addresses {range}, which are not in the --cluster-cidr {}. A data directory keeps the --cluster-cidr \
+             that it was made with",
+            metadata.name.unwrap_or_default(),
+            cluster.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",")
+        ),
+        None => Ok(()),
     }
 }
 

@@ -53,7 +53,10 @@ async fn serve(options: cli::Server) -> Result<()> {
     let store = store::Options { idle: runtime::memory::idle, ..store::Options::new(paths.store()) };
     let engine = store::Fjall::open(store, &storage).await?;
     let ended = ending.wait(start(&options, &paths, engine.clone(), &api_tasks, &components)).await;
-    tracing::info!("stopping; pods keep running");
+    // A start that fails has stopped nothing.
+    if ended.is_ok() {
+        tracing::info!("stopping; pods keep running");
+    }
     // Components first, so that they can still tell the API what they leave; the store last.
     if !components.drain(DRAIN_COMPONENTS).await {
         tracing::warn!(left = components.len(), "some components did not end in time");
@@ -97,6 +100,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::cluster_dns(identity::apiserver(&handle.api), &cluster.dns).await?;
+    bootstrap::pod_ranges(identity::apiserver(&handle.api), &cluster.pods).await?;
     bootstrap::local_storage(identity::apiserver(&handle.api)).await?;
     let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
     let server = format!("https://{}", SocketAddr::new(identity.ip(), handle.address.port()));

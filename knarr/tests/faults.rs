@@ -119,6 +119,13 @@ fn the_server_stops_in_time_and_refuses_clearly() {
     let log = std::fs::read_to_string(c.log()).unwrap();
     assert!(log.contains("6443"), "{log}");
     drop(listener);
+    for (option, range) in [("--cluster-cidr", "10.98.0.0/16"), ("--service-cidr", "10.99.0.0/16")] {
+        c.spawn_server(&[option, range]);
+        assert!(!c.wait_server().success());
+        let log = std::fs::read_to_string(c.log()).unwrap();
+        assert!(log.contains("A data directory keeps the ") && log.contains(&format!("{option} ")), "{option}: {log}");
+        assert_eq!(log.matches("pods keep running").count(), 1, "a start that fails has stopped nothing: {log}");
+    }
     let mut user = std::process::Command::new("setpriv");
     user.args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(KNARR)
