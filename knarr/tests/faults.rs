@@ -74,6 +74,44 @@ fn containers_outlive_the_server() {
     assert_eq!(sleepers(&c), []);
 }
 
+/// The machine starts anew: nothing runs any more, and what /run held is gone.
+fn restart_machine(c: &mut Cluster) {
+    c.kill_server();
+    let mut run = String::new();
+    for (pid, line) in c.machine().processes() {
+        let shim = line.split_once(" shim ").map(|(_, directory)| directory.trim().to_owned());
+        if shim.is_some() || line.starts_with("sleep 100000") {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        if let Some(directory) = shim {
+            run = std::path::Path::new(&directory).ancestors().nth(2).unwrap().display().to_string();
+        }
+    }
+    assert!(run.starts_with("/run/knarr"), "{run}");
+    let script = format!("awk '$2 ~ \"^{run}/\" {{print $2}}' /proc/self/mounts | sort -r | xargs -r umount -l; rm -r {run}");
+    assert!(c.machine().command(std::path::Path::new("sh")).args(["-c", &script]).status().unwrap().success());
+    c.start_server();
+}
+
+/// What was written before a crash is what one wants to read after it.
+#[test]
+fn logs_outlive_the_machine() {
+    let mut c = Cluster::start(KNARR);
+    c.k_with("apply -f -", &pod("runs", BUSYBOX, "[sh, -c, 'echo life $(cat /proc/sys/kernel/random/uuid); exec sleep 100000']"));
+    c.kubectl(&["run", "done", "--image", BUSYBOX, "--restart=Never", "--", "echo", "all", "done"]);
+    c.k("wait --for=condition=Ready pod/runs --timeout=60s");
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/done --timeout=60s");
+    let first = c.k("logs runs");
+    restart_machine(&mut c);
+    eventually("it runs again", || {
+        (c.k("get pod runs -o jsonpath={.status.containerStatuses[0].restartCount}") == "1").then_some(())
+    });
+    c.k("wait --for=condition=Ready pod/runs --timeout=60s");
+    assert_eq!(c.k("logs runs --previous"), first);
+    assert_ne!(c.k("logs runs"), first);
+    assert_eq!(c.k("logs done"), "all done\n");
+}
+
 fn name_of_added(event: kube::Result<WatchEvent<ConfigMap>>) -> String {
     match event.unwrap() {
         WatchEvent::Added(map) => map.name_any(),

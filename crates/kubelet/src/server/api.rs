@@ -1,6 +1,7 @@
 //! What the API server asks of a kubelet: logs, exec, attach, port forwarding.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use client::Informer;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::StatusCode;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use parking_lot::Mutex;
-use runtime::api::{Container, ContainerState, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams};
+use runtime::api::{
+    Container, ContainerState as RuntimeState, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -20,6 +23,7 @@ use crate::context::Context;
 use crate::local_volumes;
 use crate::logs::{self, LogOptions};
 use crate::metrics::{Claims, State};
+use crate::spec::Model;
 use crate::stats::{self, Earlier, Snapshot};
 
 /// How long a scrape waits for the file systems of volumes.
@@ -113,7 +117,7 @@ impl Api {
         let mut pods = Vec::new();
         for sandbox in self.cx.runtime().sandboxes().await? {
             let containers = self.cx.runtime().containers(Some(&sandbox.id)).await?;
-            let running = containers.iter().filter(|container| container.state == ContainerState::Running);
+            let running = containers.iter().filter(|container| container.state == RuntimeState::Running);
             let running: Vec<Value> = running
                 .map(|container| json!({"name": container.name, "image": container.image_reference, "resources": {}}))
                 .collect();
@@ -186,7 +190,7 @@ impl Api {
 
     async fn running(&self, namespace: &str, pod: &str, container: &str) -> Result<Container, ApiError> {
         let pod = self.pod(namespace, pod)?;
-        let found = self.containers(&pod, container).await?.into_iter().find(|c| c.state == ContainerState::Running);
+        let found = self.containers(&pod, container).await?.into_iter().find(|c| c.state == RuntimeState::Running);
         found.ok_or_else(|| ApiError::NotFound(format!("container not found (\"{container}\")")))
     }
 
@@ -201,15 +205,15 @@ impl Api {
         let pod = self.pod(namespace, name)?;
         check_name(&pod, name, container)?;
         let found = self.containers(&pod, container).await?;
-        let begun = found.into_iter().filter(|container| container.state != ContainerState::Created).collect();
+        let begun = found.into_iter().filter(|container| container.state != RuntimeState::Created).collect();
         let chosen = choose(begun, options.previous, last_terminated(&pod, container).as_deref());
         let Some(chosen) = chosen else {
-            return Err(ApiError::BadRequest(if options.previous {
-                format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
-            } else {
-                let reason = waiting_reason(&pod, container);
-                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
-            }));
+            let path = kept_log(&pod, container, options.previous).map(|log| self.cx.log_dir(&Model::new(pod.clone())).join(log));
+            if let Some(path) = path.filter(|path| path.exists()) {
+                let ended = futures::stream::once(std::future::ready(true)).boxed();
+                return Ok(logs::read(path, options, ended).await?.boxed());
+            }
+            return Err(ApiError::BadRequest(without_log(&pod, container, options.previous)));
         };
         let ended = self.ended(&pod, &chosen);
         Ok(logs::read(chosen.log_path, options, ended).await?.boxed())
@@ -224,7 +228,7 @@ impl Api {
         let look = move |()| {
             let (runtime, id) = (runtime.clone(), id.clone());
             // A container that cannot be found any more writes no more either.
-            async move { runtime.container(&id).await.map_or(true, |container| container.state == ContainerState::Exited) }
+            async move { runtime.container(&id).await.map_or(true, |container| container.state == RuntimeState::Exited) }
         };
         looks.then(look).boxed()
     }
@@ -282,13 +286,37 @@ fn container_status(pod: &Pod, container: &str) -> Option<ContainerStatus> {
 }
 
 fn check_name(pod: &Arc<Pod>, name: &str, container: &str) -> Result<(), ApiError> {
-    let known = crate::spec::Model::new(pod.clone()).member(container).is_some();
+    let known = Model::new(pod.clone()).member(container).is_some();
     if known { Ok(()) } else { Err(ApiError::BadRequest(format!("container {container} is not valid for pod {name}"))) }
 }
 
-fn waiting_reason(pod: &Pod, container: &str) -> String {
-    let reason = container_status(pod, container).and_then(|status| status.state?.waiting?.reason);
-    reason.unwrap_or_else(|| "ContainerCreating".to_owned())
+/// The log, below those of the pod, of an ended container that the runtime does not know any more: it forgets them at a restart of the
+/// machine, while their logs and what the API was told of them stay.
+fn kept_log(pod: &Pod, container: &str, previous: bool) -> Option<PathBuf> {
+    let status = container_status(pod, container)?;
+    let newest = u32::try_from(status.restart_count).ok()?;
+    let ended = |state: Option<ContainerState>| state.is_some_and(|state| state.terminated.is_some());
+    let is_waiting = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
+    let attempt = match previous || is_waiting {
+        // One that waits to be made again has its newest container as its last one.
+        true => ended(status.last_state).then(|| newest.checked_sub(u32::from(!is_waiting)))??,
+        false => ended(status.state).then_some(newest)?,
+    };
+    Some(Path::new(container).join(format!("{attempt}.log")))
+}
+
+/// Why there is no log.
+fn without_log(pod: &Pod, container: &str, previous: bool) -> String {
+    let title = format!("container \"{container}\" in pod \"{}\"", pod.metadata.name.as_deref().unwrap_or_default());
+    if previous {
+        return format!("previous terminated {title} not found");
+    }
+    let state = container_status(pod, container).and_then(|status| status.state).unwrap_or_default();
+    if state.terminated.is_some() {
+        return format!("{title} is terminated");
+    }
+    let reason = state.waiting.and_then(|waiting| waiting.reason);
+    format!("{title} is waiting to start: {}", reason.as_deref().unwrap_or("ContainerCreating"))
 }
 
 #[cfg(test)]
@@ -300,7 +328,7 @@ mod tests {
     /// The container whose log is shown, of `1` and `2`, the newest of which runs or has ended.
     #[track_caller]
     fn check(newest_ended: bool, last: Value, previous: bool, expected: &str) {
-        let newest = if newest_ended { ended("2", "c", 1, 1) } else { container("2", "c", 1, ContainerState::Running) };
+        let newest = if newest_ended { ended("2", "c", 1, 1) } else { container("2", "c", 1, RuntimeState::Running) };
         let pod = json!({"status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false,
             "restartCount": 1, "lastState": last}]}});
         let pod: Pod = serde_json::from_value(pod).unwrap();
@@ -316,5 +344,33 @@ mod tests {
         check(true, last("2"), true, "2");
         check(true, last("2"), false, "2");
         check(false, json!({}), true, "1");
+    }
+
+    #[test]
+    fn logs_of_containers_that_the_runtime_has_forgotten() {
+        let check = |state: Value, last: Value, previous: bool, expected: Result<&str, &str>| {
+            let pod = json!({"metadata": {"name": "p"}, "status": {"initContainerStatuses": [{"name": "c", "image": "", "imageID": "",
+                "ready": false, "restartCount": 2, "state": state, "lastState": last}]}});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let kept = kept_log(&pod, "c", previous).ok_or_else(|| without_log(&pod, "c", previous));
+            assert_eq!(kept, expected.map(PathBuf::from).map_err(str::to_owned));
+        };
+        let ended = || json!({"terminated": {"exitCode": 0}});
+        let running = || json!({"running": {}});
+        let waiting = || json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let no_previous = Err("previous terminated container \"c\" in pod \"p\" not found");
+        check(ended(), Value::Null, false, Ok("c/2.log"));
+        check(ended(), Value::Null, true, no_previous);
+        check(ended(), ended(), true, Ok("c/1.log"));
+        check(running(), ended(), true, Ok("c/1.log"));
+        check(waiting(), ended(), false, Ok("c/2.log"));
+        check(waiting(), ended(), true, Ok("c/2.log"));
+        check(waiting(), Value::Null, true, no_previous);
+        check(waiting(), Value::Null, false, Err("container \"c\" in pod \"p\" is waiting to start: CrashLoopBackOff"));
+        check(Value::Null, Value::Null, false, Err("container \"c\" in pod \"p\" is waiting to start: ContainerCreating"));
+        let gone: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [{"name": "c",
+            "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": ended()}]}}))
+        .unwrap();
+        assert_eq!(without_log(&gone, "c", false), "container \"c\" in pod \"p\" is terminated");
     }
 }
