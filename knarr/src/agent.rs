@@ -47,7 +47,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
         make_private(&part)?;
     }
     let ended = ending.wait(start(&options, &paths, &tasks)).await;
-    // A start that fails has stopped nothing.
+    // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");
     }

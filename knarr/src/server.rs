@@ -53,7 +53,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     let store = store::Options { idle: runtime::memory::idle, ..store::Options::new(paths.store()) };
     let engine = store::Fjall::open(store, &storage).await?;
     let ended = ending.wait(start(&options, &paths, engine.clone(), &api_tasks, &components)).await;
-    // A start that fails has stopped nothing.
+    // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");
     }

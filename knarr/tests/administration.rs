@@ -78,10 +78,7 @@ fn killall_leaves_nothing_but_the_objects() {
     let (status, _) = c.stop_server();
     assert!(status.success());
     let data = c.data_dir();
-    // Named after the data directory (FNV-1a), since several clusters share /run.
-    let hash =
-        data.to_str().unwrap().bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let run = format!("/run/knarr-{hash:08x}");
+    let run = c.run_dir().display().to_string();
     let mounts = || {
         let mounts = c.machine().command("cat".as_ref()).arg("/proc/self/mounts").output().unwrap();
         let mounts = String::from_utf8(mounts.stdout).unwrap();

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -73,19 +73,6 @@ fn restart(c: &mut Cluster) {
     c.start_server();
 }
 
-/// Where the server keeps sockets and namespaces of this cluster's pods: named after its data directory (FNV-1a).
-fn run_directory(c: &Cluster) -> PathBuf {
-    let data = c.data_dir();
-    let hash = data
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    let directory = PathBuf::from(format!("/run/knarr-{hash:08x}"));
-    assert!(c.machine().path(&directory).is_dir(), "{} is there while the server runs", directory.display());
-    directory
-}
-
 /// What a pod may leave behind on its node, as text; empty when nothing is there.
 fn traces(c: &Cluster) -> String {
     let pid = c.server_pid();
@@ -97,7 +84,8 @@ fn traces(c: &Cluster) -> String {
     );
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let run = run_directory(c);
+    let run = c.run_dir();
+    assert!(c.machine().path(&run).is_dir(), "{} is there while the server runs", run.display());
     let (kubelet, runtime) = (data.join("kubelet/pods"), data.join("runtime/containers"));
     // The machine sees what else is mounted on this one.
     let of_pods = |point: &&str| [&kubelet, &runtime, &run].iter().any(|directory| Path::new(point).starts_with(directory));

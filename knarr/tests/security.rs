@@ -103,6 +103,14 @@ fn secrets_are_encrypted_at_rest() {
     c.k("create configmap map --from-literal=text=Jw5tHc1Xe0Ga");
     assert!(!is_below(&store, "Jw5tHc1Xe0Ga"));
     assert_eq!(c.k("get secret hidden -o jsonpath={.data.text}"), hidden);
+    for command in ["rotate", "disable", "reencrypt"] {
+        let outcome = secrets_encryption(&c, command);
+        assert!(
+            outcome.code != Some(0) && outcome.stderr.contains("has another configuration in force"),
+            "{command}: {outcome:?}"
+        );
+    }
+    assert_eq!(fs::read(&file).unwrap(), fs::read(&kept).unwrap(), "and nothing of its own file has changed");
 }
 
 const ISSUER: &str = "https://127.0.0.1:9446";

@@ -1,6 +1,6 @@
 //! What controllers ask about pods.
 
-mod facts;
+pub(crate) mod facts;
 
 use std::borrow::Cow;
 
@@ -11,8 +11,6 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use crate::meta;
-#[cfg(test)]
-pub(crate) use facts::DELETION_COST;
 pub(crate) use facts::PodFacts;
 
 /// Pods by the name of their node; those that are bound to none under "".

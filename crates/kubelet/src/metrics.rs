@@ -8,6 +8,8 @@ mod measured;
 mod probes;
 mod state;
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -47,6 +49,17 @@ static POD_START: LazyLock<Histogram> = LazyLock::new(|| {
     let help = "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run";
     Page::Node.register("kubelet_pod_start_duration_seconds", help, pod_start())
 });
+
+/// Prometheus' default buckets, seconds.
+const DEFAULT_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Registers a family of histograms.
+fn histograms<L>(page: Page, name: &'static str, help: &str, new: fn() -> Histogram) -> Histograms<L>
+where
+    L: Clone + Debug + Eq + Hash + EncodeLabelSet + Send + Sync + 'static,
+{
+    page.register(name, help, Family::new_with_constructor(new))
+}
 
 /// Upstream's buckets for the start of a pod.
 fn pod_start() -> Histogram {

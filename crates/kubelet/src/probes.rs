@@ -123,12 +123,14 @@ pub struct Probes {
     cx: Arc<Context>,
     verdicts: mpsc::Sender<Verdict>,
     running: HashMap<(String, Kind), CancellationToken>,
+    /// By the containers' names.
+    figures: HashMap<(String, Kind), Arc<Probed>>,
 }
 
 impl Probes {
     /// No probes yet; verdicts go to `verdicts`.
     pub fn new(cx: Arc<Context>, verdicts: mpsc::Sender<Verdict>) -> Self {
-        Self { cx, verdicts, running: HashMap::new() }
+        Self { cx, verdicts, running: HashMap::new(), figures: HashMap::new() }
     }
 
     /// Starts the probes of `targets` that do not run, and ends all others.
@@ -149,7 +151,9 @@ impl Probes {
             let token = self.cx.tasks.token().child_token();
             self.running.insert(key, token.clone());
             let title = format!("{} probe of {} in {}", target.kind.name(), target.member.spec.name, target.model.title());
-            let task = follow(self.cx.clone(), target, self.verdicts.clone());
+            let of_container = (target.member.spec.name.clone(), target.kind);
+            let figures = self.figures.entry(of_container).or_insert_with(|| Arc::new(Probed::of(&target))).clone();
+            let task = follow(self.cx.clone(), target, figures, self.verdicts.clone());
             self.cx.tasks.spawn(title, OnFailure::Log, async move {
                 token.run_until_cancelled(task).await;
                 Ok::<_, std::convert::Infallible>(())
@@ -169,14 +173,14 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 }
 
 /// Probes until the verdict that ends it: a passed startup probe, a failed startup or liveness probe.
-async fn follow(cx: Arc<Context>, target: Target, verdicts: mpsc::Sender<Verdict>) {
+async fn follow(cx: Arc<Context>, target: Target, figures: Arc<Probed>, verdicts: mpsc::Sender<Verdict>) {
     let Some(probe) = target.kind.of(&target.member).cloned() else { return };
     let delay = seconds(probe.initial_delay_seconds, 0);
     let age = Duration::try_from(Timestamp::now().duration_since(target.started)).unwrap_or_default();
     tokio::time::sleep(delay.saturating_sub(age)).await;
     let mut pace = Pace::new(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
     let (mut tally, mut ready) = (Tally::default(), false);
-    let (begin, figures) = (tokio::time::Instant::now(), Probed::of(&target));
+    let begin = tokio::time::Instant::now();
     loop {
         let due = pace.next(begin.elapsed(), !ready && target.kind != Kind::Liveness);
         tokio::time::sleep_until(begin + due.at).await;

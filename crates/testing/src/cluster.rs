@@ -86,6 +86,13 @@ impl Cluster {
         &self.machine
     }
 
+    /// Where the server keeps sockets and namespaces of pods, in the machine: named after the data directory (FNV-1a).
+    pub fn run_dir(&self) -> PathBuf {
+        let data = self.data_dir();
+        let hash = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        PathBuf::from(format!("/run/knarr-{:08x}", data.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5, hash)))
+    }
+
     /// The server's data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.machine.directory().join("data")

@@ -2,9 +2,6 @@
 set -eu
 n=$1
 if [ ! -e /run/netns/wire ]; then
-  # Names of namespaces are files below /run, which machines share with each other.
-  mkdir -p /run/netns
-  mount -t tmpfs none /run/netns
   ip netns add wire
   ip link set wire0 netns wire
   ip -n wire link add switch type bridge

@@ -9,6 +9,8 @@ ip link set node0 up
 ip link set wire0 up
 ip route add default via 192.168.77.254
 hostname "$name"
+# What servers keep below /run goes with the machine.
+mount -t tmpfs none /run
 # Read before it changes.
 mounts=$(cat /proc/self/mounts)
 echo "$mounts" | while read -r _ path type _; do

@@ -43,6 +43,10 @@ async fn act(paths: &Paths, command: EncryptionCommand) -> Result<()> {
     if server.is_none() && command != EncryptionCommand::Enable {
         bail!("no server runs with this data directory: start it first, Secrets are written anew by it");
     }
+    if let Some(server) = &server {
+        // A server that follows another file will never have this one in force: nothing is changed then.
+        follows(server, &path).await?;
+    }
     let plan = file::plan(keys, command, apiserver::encryption::secret)?;
     plan.first.write(&path)?;
     let Some(server) = server else {
@@ -84,12 +88,26 @@ async fn status(path: &Path, keys: Option<&Keys>, server: Option<&Client>) -> Re
     println!("keys: {}", keys.names().collect::<Vec<_>>().join(", "));
     match server {
         None => println!("No server runs with this data directory."),
-        Some(server) if has(server, &hash(path)?).await? => println!("The server has it in force."),
-        Some(_) => bail!(
+        Some(server) => {
+            follows(server, path).await?;
+            println!("The server has it in force.");
+        }
+    }
+    Ok(())
+}
+
+/// Fails when the server has another configuration in force than the file's; without a file, when it has any.
+async fn follows(server: &Client, path: &Path) -> Result<()> {
+    let is_own = match path.exists() {
+        true => has(server, &hash(path)?).await?,
+        false => !has(server, "sha256:").await?,
+    };
+    match is_own {
+        true => Ok(()),
+        false => bail!(
             "the server has another configuration in force: see its log, and whether it was started with --encryption-provider-config"
         ),
     }
-    Ok(())
 }
 
 fn hash(path: &Path) -> Result<String> {

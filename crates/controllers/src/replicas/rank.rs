@@ -42,7 +42,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pods::DELETION_COST;
+    use crate::pods::facts::DELETION_COST;
 
     fn ranked(name: &str, pod: Value, neighbours: usize) -> Ranked<String> {
         let pod: Pod = serde_json::from_value(pod).unwrap();

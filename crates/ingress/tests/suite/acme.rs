@@ -1,9 +1,12 @@
 //! Certificates by ACME, from pebble: a server of the protocol that is made for tests.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use client::kube::Api;
+use client::kube::client::{Body, Client};
+use http::{Method, Request};
 use ingress::issuer::Issuers;
 use k8s_openapi::api::core::v1::{Event, Secret};
 use k8s_openapi::api::networking::v1::Ingress;
@@ -12,6 +15,8 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use tempfile::TempDir;
 use testing::pebble::{Pebble, PebbleOptions, free_port};
+use tokio::sync::watch;
+use tower::Service as _;
 
 use crate::world::{World, connect_anyway, get, rule, until};
 
@@ -26,9 +31,13 @@ fn pebble(world: &World, directory: &TempDir, proofs: u16, validity: u64) -> Peb
 
 /// Starts ingress with a port for plain HTTP and issuers that it may ask; pebble is trusted by it.
 async fn start(world: &World, http_port: u16, issuers: &[&str]) -> (SocketAddr, SocketAddr) {
+    start_with(world, world.fake.client(), http_port, issuers).await
+}
+
+async fn start_with(world: &World, client: Client, http_port: u16, issuers: &[&str]) -> (SocketAddr, SocketAddr) {
     let acme_issuers = Issuers::with(issuers.iter().map(|listed| listed.parse().unwrap()));
     let acme_roots = Some(world.authority.bundle().to_owned());
-    let options = ingress::Options { acme_issuers, acme_roots, http_port, ..world.options() };
+    let options = ingress::Options { client, acme_issuers, acme_roots, http_port, ..world.options() };
     let handle = world.start_with(options);
     (handle.http().await.unwrap(), handle.https().await.unwrap())
 }
@@ -97,6 +106,35 @@ async fn a_certificate_is_issued_shown_and_renewed() {
     secrets.delete("shop-tls", &Default::default()).await.unwrap();
     let third = issued(&world, &second).await;
     assert!(third != first && third != second, "a Secret that is deleted is made again");
+}
+
+/// The answer to a write may come after everybody has seen what was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_issued_is_told_though_the_answer_comes_late() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let pebble = pebble(&world, &directory, port, 3600);
+    let (release, released) = watch::channel(false);
+    let fake = world.fake.clone();
+    let late = tower::service_fn(move |request: Request<Body>| {
+        let (mut fake, mut released) = (fake.clone(), released.clone());
+        async move {
+            let is_stored = request.method() != Method::GET && request.uri().path().starts_with("/api/v1/namespaces/a/secrets");
+            let answer = fake.call(request).await?;
+            if is_stored && answer.status().is_success() {
+                let _ = released.wait_for(|released| *released).await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let (_, https) = start_with(&world, Client::new(late, "default"), port, &[&format!("ours={}", pebble.url)]).await;
+    put(&world, "ours");
+    let first = issued(&world, &[]).await;
+    let shown = async || connect_anyway(https, HOST).await.get_ref().1.peer_certificates().unwrap()[0].as_ref().to_vec();
+    tokio::time::timeout(WAIT, async { while shown().await != first {} }).await.expect("the certificate is shown");
+    release.send(true).unwrap();
+    assert!(told(&world, "CertificateIssued").await.contains(HOST));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use runtime::api::{
     Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
 
-use super::Histograms;
+use super::{DEFAULT_BUCKETS, Histograms, histograms};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
@@ -36,9 +36,6 @@ struct Size {
     image_size_in_bytes: &'static str,
 }
 
-/// Prometheus' default buckets.
-const DEFAULT: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
 static OPERATIONS: LazyLock<Family<Operation, Counter>> = LazyLock::new(|| {
     let help = "Cumulative number of runtime operations by operation type";
     Page::Node.register("kubelet_runtime_operations", help, Family::default())
@@ -49,13 +46,12 @@ static ERRORS: LazyLock<Family<Operation, Counter>> = LazyLock::new(|| {
 });
 static SECONDS: LazyLock<Histograms<Operation>> = LazyLock::new(|| {
     let help = "Duration in seconds of runtime operations. Broken down by operation type";
-    let new: fn() -> Histogram = || Histogram::new(exponential_buckets(0.005, 2.5, 14));
-    Page::Node.register("kubelet_runtime_operations_duration_seconds", help, Family::new_with_constructor(new))
+    let new = || Histogram::new(exponential_buckets(0.005, 2.5, 14));
+    histograms(Page::Node, "kubelet_runtime_operations_duration_seconds", help, new)
 });
 static SANDBOX_SECONDS: LazyLock<Histograms<Handler>> = LazyLock::new(|| {
     let help = "Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler";
-    let new: fn() -> Histogram = || Histogram::new(DEFAULT);
-    Page::Node.register("kubelet_run_podsandbox_duration_seconds", help, Family::new_with_constructor(new))
+    histograms(Page::Node, "kubelet_run_podsandbox_duration_seconds", help, || Histogram::new(DEFAULT_BUCKETS))
 });
 static SANDBOX_ERRORS: LazyLock<Family<Handler, Counter>> = LazyLock::new(|| {
     let help = "Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler";
@@ -68,15 +64,13 @@ static POD_ERRORS: LazyLock<Counter> = LazyLock::new(|| {
     Page::Node.register("kubelet_started_pods_errors", help, Counter::default())
 });
 static PULLS: LazyLock<Histograms<Size>> = LazyLock::new(|| {
-    let help = "Duration in seconds to pull an image";
-    let new: fn() -> Histogram = || {
-        let buckets = [
+    let new = || {
+        Histogram::new([
             1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0,
             3600.0,
-        ];
-        Histogram::new(buckets)
+        ])
     };
-    Page::Node.register("kubelet_image_pull_duration_seconds", help, Family::new_with_constructor(new))
+    histograms(Page::Node, "kubelet_image_pull_duration_seconds", "Duration in seconds to pull an image", new)
 });
 
 /// The sizes of images that are told apart: the label, and the bytes from which the next one stands.

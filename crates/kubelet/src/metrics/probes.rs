@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::Histograms;
+use super::{DEFAULT_BUCKETS, Histograms, histograms};
 use crate::probes::Target;
 
 const RESULTS: [&str; 3] = ["successful", "failed", "unknown"];
@@ -38,11 +38,11 @@ static FOUND: LazyLock<Family<Found, Counter>> = LazyLock::new(|| {
 });
 static SECONDS: LazyLock<Histograms<Took>> = LazyLock::new(|| {
     let help = "Duration in seconds for a probe response";
-    let new: fn() -> Histogram = || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
-    Page::Probes.register("prober_probe_duration_seconds", help, Family::new_with_constructor(new))
+    histograms(Page::Probes, "prober_probe_duration_seconds", help, || Histogram::new(DEFAULT_BUCKETS))
 });
 
-/// The figures of one container's probe, which leave the page with it.
+/// The figures of one probe of a container. They go on when the container is made again, and leave the page with the pod: otherwise the
+/// failures that ended a container would be gone before anybody reads them.
 pub(crate) struct Probed {
     found: [Found; 3],
     took: Took,

@@ -17,7 +17,7 @@ use crate::node::supply::Supply;
 use crate::spec::Model;
 use crate::volumes::{claims, path};
 
-/// Volumes behind claims, and how full their file systems are.
+/// Volumes behind claims, and how full their file systems are: bytes and inodes. What is kept for root counts as used.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(BTreeMap<(String, String), (Supply, Supply)>);
 

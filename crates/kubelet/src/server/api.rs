@@ -209,7 +209,9 @@ impl Api {
         let chosen = choose(begun, options.previous, last_terminated(&pod, container).as_deref());
         let Some(chosen) = chosen else {
             let path = kept_log(&pod, container, options.previous).map(|log| self.cx.log_dir(&Model::new(pod.clone())).join(log));
-            if let Some(path) = path.filter(|path| path.exists()) {
+            if let Some(path) = path
+                && tokio::fs::try_exists(&path).await?
+            {
                 let ended = futures::stream::once(std::future::ready(true)).boxed();
                 return Ok(logs::read(path, options, ended).await?.boxed());
             }

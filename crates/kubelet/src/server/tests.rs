@@ -35,6 +35,16 @@ async fn endpoint() -> (Arc<tls::Authority>, Server) {
     (authority, Server { listen, tls: config, verifier, callers: vec!["kube-apiserver-kubelet-client".to_owned()] })
 }
 
+/// A kubelet that serves, who vouches for its callers, and where it is.
+async fn serving() -> (Cell, Arc<tls::Authority>, SocketAddr) {
+    let (authority, server) = endpoint().await;
+    let address = server.listen;
+    let cell = Cell::new();
+    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
+    cell.start_with(Some(server)).await;
+    (cell, authority, address)
+}
+
 async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: SocketAddr, path: &str) -> (u16, String) {
     let identity = user.map(|user| {
         let request = tls::Request::Client { user: user.to_owned(), groups: vec![] };
@@ -56,11 +66,7 @@ async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: Socke
 
 #[tokio::test]
 async fn the_api_server_reads_logs_and_others_are_asked_about() {
-    let (authority, server) = endpoint().await;
-    let address = server.listen;
-    let cell = Cell::new();
-    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
-    cell.start_with(Some(server)).await;
+    let (cell, authority, address) = serving().await;
     cell.put("p", json!({"containers": [{"name": "a"}]}));
     cell.ready("p").await;
     let log = cell.directory.path().join("logs/ns_p_uid-p/a/0.log");
@@ -104,11 +110,7 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
 /// "Kubelet authentication/authorization": `/stats/*` needs nodes/stats, `/metrics/*` nodes/metrics.
 #[tokio::test]
 async fn usage_is_read_when_it_is_asked_for() {
-    let (authority, server) = endpoint().await;
-    let address = server.listen;
-    let cell = Cell::new();
-    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
-    cell.start_with(Some(server)).await;
+    let (cell, authority, address) = serving().await;
     cell.put("p", json!({"containers": [{"name": "a"}]}));
     cell.ready("p").await;
     let use_cpu = |nanoseconds| cell.runtime.world.lock().usage.cpu.total = nanoseconds;
@@ -132,11 +134,7 @@ async fn usage_is_read_when_it_is_asked_for() {
 /// The community's alerts and dashboards of the kubelet go by these names (kubernetes-mixin).
 #[tokio::test]
 async fn the_page_has_what_dashboards_ask_for() {
-    let (authority, server) = endpoint().await;
-    let address = server.listen;
-    let cell = Cell::new();
-    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
-    cell.start_with(Some(server)).await;
+    let (cell, authority, address) = serving().await;
     cell.put("figures", json!({"containers": [{"name": "a", "readinessProbe": {"exec": {"command": ["true"]}}}]}));
     cell.ready("figures").await;
     let page = async |path: &str| get(&authority, Some("kube-apiserver-kubelet-client"), address, path).await.1;
@@ -169,6 +167,12 @@ async fn the_page_has_what_dashboards_ask_for() {
     let probes = page("/metrics/probes").await;
     assert!(probes.contains(&found), "{probes}");
     assert!(probes.contains(&format!("prober_probe_duration_seconds_count{{probe_type=\"Readiness\",{labels}}}")), "{probes}");
+    // Figures go on when a container is made again.
+    let count = |probes: &str| probes.lines().find(|line| line.starts_with(&found))?.rsplit_once(' ')?.1.parse::<f64>().ok();
+    cell.runtime.end("a", 1);
+    cell.until("figures", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    cell.ready("figures").await;
+    assert!(count(&page("/metrics/probes").await) > count(&probes));
     // What is gone leaves the page.
     cell.pods().delete("figures", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
     let gone = async { while page("/metrics/probes").await.contains("figures") {} };

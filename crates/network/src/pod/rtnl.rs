@@ -319,7 +319,6 @@ fn link_header(index: u32, flags: u32) -> Vec<u8> {
     [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), flags.to_ne_bytes()].concat()
 }
 
-/// struct ndmsg
 /// `struct ifaddrmsg`
 fn address_header(link: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
     [[family(address), prefix, 0, 0], link.to_ne_bytes()].concat()
@@ -336,6 +335,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
+/// `struct ndmsg`
 fn neighbour_header(link: u32, address: IpAddr) -> Vec<u8> {
     let state = libc::NUD_PERMANENT.to_ne_bytes();
     [&[family(address), 0, 0, 0], &link.to_ne_bytes()[..], &state, &[0, 0]].concat()
