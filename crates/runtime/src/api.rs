@@ -1,5 +1,6 @@
 //! What the kubelet asks of a container runtime, in the shape of the Container Runtime Interface (CRI v1).
 
+mod edits;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use edits::RESERVED;
+pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};
 pub use usage::{CpuUsage, MemoryUsage, Usage, Usages};
 
 use crate::disk::DiskUsage;
@@ -303,6 +306,9 @@ pub struct ContainerConfig {
     pub env: Vec<(String, String)>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
+    /// Device nodes.
+    #[serde(default)]
+    pub devices: Vec<Device>,
     /// Log file, relative to the sandbox's log directory, `NAME/ATTEMPT.log` by convention.
     pub log_path: PathBuf,
     /// Keep standard input open for attach.
@@ -315,7 +321,7 @@ pub struct ContainerConfig {
     pub resources: Resources,
     /// Security.
     pub security: SecurityContext,
-    /// Labels and annotations that the kubelet wants back.
+    /// What the kubelet wants back, and, where the name does not begin with `knarr`, the annotations of the OCI configuration.
     pub annotations: BTreeMap<String, String>,
     /// The running container of the pod whose processes this one sees and is seen by; none where it has a process namespace
     /// of its own.

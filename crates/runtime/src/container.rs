@@ -6,7 +6,7 @@ pub(crate) mod caps;
 pub(crate) mod cgroup;
 mod dev_volume;
 mod device_filter;
-mod devices;
+pub(crate) mod devices;
 pub(crate) mod enter;
 pub(crate) mod helper;
 pub(crate) mod mapped;

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::devices::Node;
 use crate::api::Resources;
 
 /// The hierarchies of this machine.
@@ -213,11 +214,11 @@ impl Cgroups {
         Ok((usage - cache).max(0))
     }
 
-    /// Keeps the group's processes from devices that containers have no business with. With version 1 the OCI runtime does
-    /// that with the device controller.
-    pub(crate) fn restrict_devices(&self, group: &str) -> io::Result<()> {
+    /// Keeps the group's processes from devices that containers have no business with, but for those that they are given. With
+    /// version 1 the OCI runtime does that with the device controller.
+    pub(crate) fn restrict_devices(&self, group: &str, given: &[Node]) -> io::Result<()> {
         match self.hierarchies.first().filter(|_| self.unified) {
-            Some(hierarchy) => super::device_filter::restrict(&hierarchy.mount.join(group)),
+            Some(hierarchy) => super::device_filter::restrict(&hierarchy.mount.join(group), given),
             None => Ok(()),
         }
     }

@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use super::devices::{Access, Node};
+use crate::api::DeviceKind;
 use crate::images::tree::owned;
 
 /// Major and minor numbers of the character devices that every container may use; none is every minor number.
@@ -24,8 +26,11 @@ const ALLOWED: &[(u32, Option<u32>)] = &[
     (136, None),  // terminals
 ];
 
+const BLOCK: i32 = 1;
 const CHARACTER: i32 = 2;
 const MAKE_NODE: i32 = 1;
+const READ: i32 = 2;
+const WRITE: i32 = 4;
 
 /// `struct bpf_insn` of linux/bpf.h.
 #[repr(C)]
@@ -57,8 +62,8 @@ const fn answer(value: i32) -> [Instruction; 2] {
     [instruction(0xb7, 0, 0, 0, value), instruction(0x95, 0, 0, 0, 0)]
 }
 
-/// The program; its context is `struct bpf_cgroup_dev_ctx`: access and type, major, minor.
-fn program() -> Vec<Instruction> {
+/// The program, with devices that this container has been given; its context is `struct bpf_cgroup_dev_ctx`: access and type, major, minor.
+fn program(given: &[Node]) -> Vec<Instruction> {
     let mut program = vec![
         load(2, 0),
         instruction(0xbc, 3, 2, 0, 0),
@@ -77,8 +82,24 @@ fn program() -> Vec<Instruction> {
         program.extend(minor.map(|minor| unless(5, minor as i32, 2)));
         program.extend(answer(1));
     }
+    for Node { numbers, access, .. } in given {
+        let kind = if numbers.kind == DeviceKind::Block { BLOCK } else { CHARACTER };
+        program.push(unless(3, kind, 7));
+        program.push(unless(4, numbers.major as i32, 6));
+        program.push(unless(5, numbers.minor as i32, 5));
+        // What is asked for without what is allowed; the context in register 1 has been read.
+        program.push(instruction(0xbc, 1, 2, 0, 0));
+        program.push(instruction(0x54, 1, 0, 0, !mask(*access)));
+        program.push(unless(1, 0, 2));
+        program.extend(answer(1));
+    }
     program.extend(answer(0));
     program
+}
+
+fn mask(access: Access) -> i32 {
+    let bits = [(access.make, MAKE_NODE), (access.read, READ), (access.write, WRITE)];
+    bits.into_iter().filter(|(may, _)| *may).map(|(_, bit)| bit).sum()
 }
 
 /// The beginning of `union bpf_attr` for BPF_PROG_LOAD.
@@ -118,10 +139,10 @@ unsafe fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// Allows the processes of the cgroup at `directory` (and below) the usual devices and no others. It stays as long as the
-/// cgroup does.
-pub(crate) fn restrict(directory: &Path) -> io::Result<()> {
-    let instructions = program();
+/// Allows the processes of the cgroup at `directory` (and below) the usual devices, those that they are given, and no others. It stays as
+/// long as the cgroup does.
+pub(crate) fn restrict(directory: &Path, given: &[Node]) -> io::Result<()> {
+    let instructions = program(given);
     let load = Load {
         kind: PROG_TYPE_CGROUP_DEVICE,
         count: instructions.len() as u32,
@@ -146,10 +167,11 @@ pub(crate) fn restrict(directory: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::api::{Device, DeviceNumbers};
 
     /// The program's answer, as the kernel finds it.
-    fn evaluate(access: u32, kind: u32, major: u32, minor: u32) -> i64 {
-        let program = program();
+    fn evaluate(given: &[Node], access: u32, kind: u32, major: u32, minor: u32) -> i64 {
+        let program = program(given);
         let mut registers = [0i64; 11];
         let mut at = 0usize;
         loop {
@@ -173,7 +195,7 @@ mod tests {
     fn usual_devices_are_open_and_disks_are_not() {
         let (block, character) = (1, 2);
         let check = |access, kind, major, minor, expected| {
-            assert_eq!(evaluate(access, kind, major, minor), expected, "{access} {kind} {major}:{minor}");
+            assert_eq!(evaluate(&[], access, kind, major, minor), expected, "{access} {kind} {major}:{minor}");
         };
         check(2, character, 1, 3, 1);
         check(6, character, 136, 77, 1);
@@ -183,6 +205,30 @@ mod tests {
         check(2, block, 8, 0, 0);
         check(1, block, 8, 0, 1);
         check(3, block, 8, 0, 0);
+    }
+
+    fn given(permissions: &str, kind: DeviceKind, major: u32, minor: u32) -> Vec<Node> {
+        let numbers = Some(DeviceNumbers { kind, major, minor });
+        let device = Device { container_path: "/dev/x".into(), permissions: permissions.into(), numbers, ..Device::default() };
+        super::super::devices::resolve(&[device]).unwrap()
+    }
+
+    #[test]
+    fn devices_that_are_given_are_open_as_far_as_is_said() {
+        let (block, character) = (1, 2);
+        let check = |permissions: &str, access, kind, minor, expected| {
+            let devices = given(permissions, DeviceKind::Block, 8, 1);
+            assert_eq!(evaluate(&devices, access, kind, 8, minor), expected, "{permissions} {access} {kind} {minor}");
+            assert_eq!(evaluate(&devices, 6, character, 1, 3), 1, "the usual devices");
+        };
+        check("r", 2, block, 1, 1);
+        check("r", 4, block, 1, 0);
+        check("r", 6, block, 1, 0);
+        check("rw", 6, block, 1, 1);
+        check("rw", 7, block, 1, 0);
+        check("rwm", 7, block, 1, 1);
+        check("rwm", 2, character, 1, 0);
+        check("rwm", 2, block, 2, 0);
     }
 
     #[test]
@@ -195,14 +241,15 @@ mod tests {
         };
         let group = Path::new(mount[1]).join(format!("knarr-devices-{}", std::process::id()));
         std::fs::create_dir(&group).unwrap();
-        let result = restrict(&group).map(|()| {
-            // 1:1 is memory, 1:5 zeros.
-            let script = "echo 0 > $0/cgroup.procs; cd $(mktemp -d); mknod m c 1 1; mknod z c 1 5; head -c1 z | wc -c; head -c1 m || echo no";
+        let kernel_log = given("r", DeviceKind::Character, 1, 11);
+        let result = restrict(&group, &kernel_log).map(|()| {
+            // 1:1 is memory, 1:5 zeros, 1:11 the kernel's log.
+            let script = "echo 0 > $0/cgroup.procs; cd $(mktemp -d); mknod m c 1 1; mknod z c 1 5; head -c1 z | wc -c; head -c1 m || echo no; mknod k c 1 11; true < k && echo read; true > k || echo no";
             std::process::Command::new("sh").args(["-c", script]).arg(&group).output().unwrap()
         });
         std::fs::remove_dir(&group).unwrap();
         match result {
-            Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "1\nno\n"),
+            Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "1\nno\nread\nno\n"),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => eprintln!("SKIPPED: bpf(2): {error}"),
             Err(error) => panic!("{error}"),
         }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::caps::{self, Available};
 use super::cgroup::{Cgroups, Hierarchy};
 use super::dev_volume::{DEV, Dev};
+use super::devices::{self, Node};
 use super::user::User;
-use crate::api::{ContainerConfig, Error, Mount, NamespaceMode, Propagation, Result, SandboxConfig};
+use crate::api::{ContainerConfig, Error, Mount, NamespaceMode, Propagation, RESERVED, Result, SandboxConfig};
 use crate::images::manifest::ImageConfig;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -81,6 +82,8 @@ pub(crate) struct Input<'a> {
     pub(crate) seccomp: Option<Value>,
     /// Directories for what the image declares as volumes and the pod mounts nothing at.
     pub(crate) anonymous: &'a [Mount],
+    /// Devices that the container is given.
+    pub(crate) devices: &'a [Node],
     /// Where a destination leads in the container's root file system, given what is mounted before it.
     pub(crate) resolve: &'a dyn Fn(&Path, &[PathBuf]) -> io::Result<PathBuf>,
 }
@@ -103,20 +106,25 @@ impl Input<'_> {
             linux["maskedPaths"] = json!(MASKED);
             linux["readonlyPaths"] = json!(READONLY);
         }
-        if security.privileged {
-            linux["devices"] = json!(super::devices::host_devices());
+        let (given, _) = devices::split(self.devices, self.has_users);
+        let mut nodes = if security.privileged { devices::of_host() } else { Vec::new() };
+        nodes.retain(|node| !given.iter().any(|new| new.path == node.path));
+        let nodes: Vec<Value> = nodes.iter().chain(given).map(Node::entry).collect();
+        if !nodes.is_empty() {
+            linux["devices"] = json!(nodes);
         }
         if let Some(profile) = &self.seccomp {
             linux["seccomp"] = profile.clone();
         }
-        let mut annotations = json!({});
+        let others = self.config.annotations.iter().filter(|(name, _)| !name.starts_with(RESERVED));
+        let mut annotations: serde_json::Map<String, Value> = others.map(|(name, value)| (name.clone(), json!(value))).collect();
         if self.confined() {
             let kept = caps::for_container(security, self.available);
-            annotations[CONFINED] = json!(kept.join(","));
+            annotations.insert(CONFINED.to_owned(), json!(kept.join(",")));
         }
         let (mounts, dev) = self.mounts()?;
         if let Some(dev) = dev {
-            annotations[VOLUME_AT_DEV] = json!(json!(dev).to_string());
+            annotations.insert(VOLUME_AT_DEV.to_owned(), json!(json!(dev).to_string()));
         }
         Ok(json!({
             "ociVersion": "1.0.2",
@@ -239,7 +247,9 @@ impl Input<'_> {
 
     fn resources(&self) -> Value {
         let limits = &self.config.resources;
-        let mut resources = json!({"devices": [{"allow": self.config.security.privileged, "access": "rwm"}]});
+        let others = json!({"allow": self.config.security.privileged, "access": "rwm"});
+        let rules: Vec<Value> = std::iter::once(others).chain(self.devices.iter().map(Node::rule)).collect();
+        let mut resources = json!({"devices": rules});
         let mut cpu = serde_json::Map::new();
         let mut set = |name: &str, value: Option<i64>| {
             if let Some(value) = value.filter(|value| *value > 0) {
@@ -275,7 +285,8 @@ impl Input<'_> {
     /// Kernel file systems, then files of ours and what pod and image ask for, parents before what is below them, as containerd and CRI-O sort
     /// them. The pod's own mounts replace ours at the same place. A volume at /dev comes apart.
     fn mounts(&self) -> Result<(Vec<Value>, Option<Dev>)> {
-        let mut own: Vec<&Mount> = self.anonymous.iter().chain(&self.config.mounts).collect();
+        let (_, devices) = devices::split(self.devices, self.has_users);
+        let mut own: Vec<&Mount> = self.anonymous.iter().chain(&self.config.mounts).chain(&devices).collect();
         let is_dev = |mount: &&&Mount| self.is_built_in() && mount.container_path == Path::new(DEV);
         let dev = own.iter().find(is_dev).copied();
         own.retain(|mount| !is_dev(&mount));

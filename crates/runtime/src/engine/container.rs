@@ -16,7 +16,7 @@ use crate::container::caps::{self, Available};
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
-use crate::container::{anonymous, rootfs, user};
+use crate::container::{anonymous, devices, rootfs, user};
 use crate::images::blocking;
 use crate::images::store::{Record, Store, write_durably};
 use crate::images::tree::{Tree, normalize};
@@ -130,6 +130,7 @@ impl Inner {
                 volume.host_path = shown.map_err(failed("volume of the image"))?;
             }
         }
+        let devices = devices::resolve(&config.devices).map_err(|error| Error::Create(error.to_string()))?;
         let resolve =
             |path: &Path, taken: &[PathBuf]| tree.resolve(path, &|place: &Path| taken.iter().any(|mount| mount == place));
         let input = Input {
@@ -148,6 +149,7 @@ impl Inner {
             oom_floor: self.oom_floor,
             seccomp: seccomp(&record.config.security, self.available)?,
             anonymous: &anonymous,
+            devices: &devices,
             resolve: &resolve,
         };
         let spec = input.spec()?;
@@ -161,7 +163,7 @@ impl Inner {
         self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed("cgroup"))?;
         if !record.config.security.privileged && matches!(parent.config.runtime_handler.as_str(), "" | "knarr") {
             let refused = |error| Error::Create(format!("device filter (the kernel needs CONFIG_CGROUP_BPF): {error}"));
-            self.cgroups.restrict_devices(&record.cgroup).map_err(refused)?;
+            self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         write_json(&dir.join("container.json"), record).map_err(failed("container record"))

@@ -4,6 +4,7 @@
 
 mod birth;
 mod containers;
+mod devices;
 mod faults;
 mod images;
 mod registry;

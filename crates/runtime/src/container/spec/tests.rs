@@ -14,6 +14,7 @@ fn spec_of(
     resolve: &dyn Fn(&Path, &[PathBuf]) -> io::Result<PathBuf>,
 ) -> Result<Value> {
     let (user, cgroups) = (User::default(), Cgroups::detect().unwrap());
+    let devices = devices::resolve(&config.devices).unwrap();
     Input {
         config,
         image,
@@ -30,6 +31,7 @@ fn spec_of(
         has_users: false,
         seccomp: config.security.seccomp.as_ref().map(|_| json!({"defaultAction": "SCMP_ACT_ALLOW"})),
         anonymous,
+        devices: &devices,
         resolve,
     }
     .spec()
@@ -180,4 +182,26 @@ fn destinations_are_where_the_images_links_lead() {
     assert_eq!(destinations(&["/data/sub"], &[mount("/data")]).unwrap(), ["/data", "/data/sub", stub]);
     let error = destinations(&["/evil/x"], &[]).unwrap_err().to_string();
     assert!(error.contains("it leads to /proc/self/x, which is inside of /proc"), "{error}");
+}
+
+/// Device plugin API, `ContainerAllocateResponse`: "Devices for the container", "Container annotations to pass to the container runtime".
+#[test]
+fn devices_and_annotations_are_carried() {
+    let device = |path: &str| crate::api::Device {
+        host_path: "/dev/null".into(),
+        container_path: path.into(),
+        permissions: "rw".into(),
+        ..Default::default()
+    };
+    let annotations = [("a.io/b", "c"), ("knarr.io/resources", "x")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config =
+        ContainerConfig { devices: vec![device("/dev/x"), device("/elsewhere")], annotations: annotations.into(), ..simple() };
+    let spec = spec(&config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
+    let nodes = spec["linux"]["devices"].as_array().unwrap();
+    assert_eq!(nodes.iter().map(|node| &node["path"]).collect::<Vec<_>>(), ["/dev/x"]);
+    let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"});
+    assert_eq!(spec["linux"]["resources"]["devices"], json!([{"allow": false, "access": "rwm"}, rule, rule]));
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|mount| mount["destination"] == "/elsewhere" && mount["source"] == "/dev/null"), "{mounts:?}");
+    assert_eq!(spec["annotations"], json!({"a.io/b": "c"}));
 }
