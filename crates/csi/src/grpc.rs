@@ -1,4 +1,13 @@
-//! Unary gRPC over a Unix socket: a connection for each call, since calls are few and drivers are replaced while we run.
+//! gRPC over Unix sockets. As a client there is a connection for each call, since calls are few and plugins are replaced while we run.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`stream`] | the messages of an answer that goes on |
+//! | [`server`] | unary calls that plugins make |
+
+mod authority;
+pub mod server;
+pub mod stream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +18,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::UnixStream;
+
+pub use stream::Messages;
 
 /// Most bytes of an answer; the limit of other gRPC clients.
 const ANSWER: usize = 4 << 20;
@@ -24,6 +35,8 @@ pub enum Code {
     NotFound,
     /// Not at this time.
     Aborted,
+    /// What is asked for makes no sense.
+    InvalidArgument,
     /// The driver does not know the call.
     Unimplemented,
     /// Nobody answers.
@@ -35,6 +48,7 @@ pub enum Code {
 impl Code {
     fn of(number: i32) -> Self {
         match number {
+            3 => Self::InvalidArgument,
             4 => Self::DeadlineExceeded,
             5 => Self::NotFound,
             10 => Self::Aborted,
@@ -44,16 +58,29 @@ impl Code {
         }
     }
 
+    /// The number of a code.
+    fn number(self) -> i32 {
+        match self {
+            Self::InvalidArgument => 3,
+            Self::DeadlineExceeded => 4,
+            Self::NotFound => 5,
+            Self::Aborted => 10,
+            Self::Unimplemented => 12,
+            Self::Unavailable => 14,
+            Self::Other(number) => number,
+        }
+    }
+
     /// As upstream's events write it.
     fn name(self) -> &'static str {
         match self {
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::NotFound => "NotFound",
             Self::Aborted => "Aborted",
+            Self::InvalidArgument => "InvalidArgument",
             Self::Unimplemented => "Unimplemented",
             Self::Unavailable => "Unavailable",
             Self::Other(1) => "Canceled",
-            Self::Other(3) => "InvalidArgument",
             Self::Other(6) => "AlreadyExists",
             Self::Other(7) => "PermissionDenied",
             Self::Other(8) => "ResourceExhausted",
@@ -118,16 +145,42 @@ impl Endpoint {
         }
     }
 
-    async fn exchange(&self, method: &str, message: Bytes) -> Result<Bytes, Error> {
+    /// Calls `method`, whose answer is one message after another. The limit is for the begin of the answer.
+    ///
+    /// # Errors
+    /// Nobody answers in time.
+    pub async fn stream<A: Message, B: Message + Default>(
+        &self,
+        method: &str,
+        request: &A,
+        limit: Duration,
+    ) -> Result<Messages<B>, Error> {
+        let begin = async {
+            let (mut sender, connection) = self.connect().await?;
+            let response = sender.send_request(post(method, frame(request))?);
+            let mut connection = Box::pin(connection);
+            let response = tokio::select! {
+                response = response => response.map_err(Error::unavailable)?,
+                _ = &mut connection => return Err(Error::unavailable("the connection was closed")),
+            };
+            Ok(Messages::new(response, sender, connection))
+        };
+        match tokio::time::timeout(limit, begin).await {
+            Ok(messages) => messages,
+            Err(_) => Err(Error { code: Code::DeadlineExceeded, message: "context deadline exceeded".to_owned() }),
+        }
+    }
+
+    async fn connect(&self) -> Result<(Sender, Connection), Error> {
         let stream = UnixStream::connect(&self.0).await;
         let stream = stream.map_err(|error| Error::unavailable(format!("dial unix {}: {error}", self.0.display())))?;
         let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Error::unavailable)?;
-        let request = Request::post(format!("http://localhost{method}"))
-            .header(header::CONTENT_TYPE, "application/grpc")
-            .header(header::TE, "trailers")
-            .body(Full::new(message))
-            .map_err(Error::unavailable)?;
+        builder.handshake(TokioIo::new(stream)).await.map_err(Error::unavailable)
+    }
+
+    async fn exchange(&self, method: &str, message: Bytes) -> Result<Bytes, Error> {
+        let (mut sender, connection) = self.connect().await?;
+        let request = post(method, message)?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(Error::unavailable)?;
             let early = response.headers().clone();
@@ -145,13 +198,26 @@ impl Endpoint {
     }
 }
 
+type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+type Connection = hyper::client::conn::http2::Connection<TokioIo<UnixStream>, Full<Bytes>, TokioExecutor>;
+
+fn post(method: &str, message: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+    let request = Request::post(format!("http://localhost{method}"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers");
+    request.body(Full::new(message)).map_err(Error::unavailable)
+}
+
 /// A message with its length before it.
 fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX + length);
+    frame_of(&message.encode_to_vec())
+}
+
+fn frame_of(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
     frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    frame.put_slice(&message.encode_to_vec());
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
     frame.freeze()
 }
 
@@ -182,6 +248,15 @@ fn judge(early: &HeaderMap, trailers: Option<&HeaderMap>) -> Result<(), Error> {
         }
         None => Err(Error::unknown("the answer has no status: this is not gRPC")),
     }
+}
+
+/// A message as gRPC writes it in headers.
+fn percent_encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// A message as gRPC writes it in headers: bytes that are no printable ASCII as `%XX`.

@@ -1,16 +1,19 @@
-//! How a kubelet talks to storage drivers (Container Storage Interface 1.x) and how these make themselves known to it (the kubelet's plugin
-//! registration, v1). Messages and calls only: what is called when is decided by the kubelet.
+//! How a kubelet talks to its plugins: storage drivers (Container Storage Interface 1.x) and device plugins, and how these make themselves
+//! known to it (the kubelet's plugin registration, v1). Messages and calls only: what is called when is decided by the kubelet.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`grpc`] | unary calls over a Unix socket |
+//! | [`grpc`] | calls over Unix sockets, both ways |
 //! | [`messages`] | what is said, by the names and numbers of `csi.proto` |
 //! | [`registration`] | `pluginregistration.Registration` |
 //! | [`driver`] | the node service of a driver, call by call |
+//! | [`devices`], [`pod_resources`] | device plugins (`v1beta1`), and who has which devices |
 
+pub mod devices;
 pub mod driver;
 pub mod grpc;
 pub mod messages;
+pub mod pod_resources;
 pub mod registration;
 
 pub use driver::Driver;

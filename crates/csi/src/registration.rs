@@ -8,6 +8,8 @@ use crate::grpc::{Endpoint, Error};
 
 /// The type of plugins that are storage drivers.
 pub const CSI: &str = "CSIPlugin";
+/// The type of plugins that give devices.
+pub const DEVICES: &str = "DevicePlugin";
 /// How long a plugin may take to say who it is.
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use base::tasks::Tasks;
 use client::Informer;
 use client::events::{Recorder, Type};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Resource;
 use runtime::api::Runtime;
 use tokio::sync::{Notify, watch};
 
 use crate::allocatable::Allocatable;
+use crate::devices::Devices;
 use crate::dns::Resolv;
 use crate::drivers::Drivers;
 use crate::eviction::Condition;
@@ -43,6 +44,8 @@ pub struct Context {
     pub allocatable: Allocatable,
     /// Storage drivers of this node.
     pub drivers: Drivers,
+    /// Devices of the node's plugins.
+    pub devices: Devices,
     /// User ids of pods with a user namespace.
     pub users: Users,
     /// What the node runs short of.
@@ -59,6 +62,11 @@ impl Context {
     /// The container runtime.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.options.runtime
+    }
+
+    /// The pods that the API binds to this node.
+    pub fn pods_of_node(&self) -> Informer<Pod> {
+        self.options.informers.of_selected(&format!("spec.nodeName={}", self.options.node_name))
     }
 
     /// Directory of everything that belongs to a pod.

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
 use crate::context::Context;
+use crate::devices::{self, Devices};
 use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
 use crate::eviction;
@@ -72,6 +73,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
         drivers: Drivers::default(),
+        devices: Devices::load(&options.data_dir),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         evictions,
@@ -98,6 +100,8 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         let node = agent.register().await;
         parts.spawn_until_cancelled("node lease", OnFailure::Shutdown, agent.clone().lease(node.clone()));
         parts.spawn_until_cancelled("drivers", OnFailure::Log, drivers::registration::run(cx.clone()));
+        parts.spawn_until_cancelled("device plugins", OnFailure::Log, devices::registration::run(cx.clone()));
+        parts.spawn_until_cancelled("pod resources", OnFailure::Log, devices::pod_resources::run(cx.clone()));
         parts.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference(&node)));
         parts.spawn_until_cancelled("node status", OnFailure::Shutdown, agent.report(node, gate));
         parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, Manager::new(cx, requests).run());

@@ -15,6 +15,7 @@
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
 //! | [`drivers`] | volumes of storage drivers |
+//! | [`devices`] | devices that plugins give to containers |
 //! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
@@ -28,6 +29,7 @@ pub mod allocatable;
 pub mod allocation;
 pub mod backoff;
 pub mod context;
+pub mod devices;
 pub mod dns;
 pub mod drivers;
 pub mod env;

@@ -105,7 +105,7 @@ impl Manager {
     /// Runs until cancelled. Fails when the runtime cannot say what it runs, as then nothing could be adopted.
     pub async fn run(mut self) -> Result<(), runtime::api::Error> {
         let cx = self.cx.clone();
-        let pods = cx.options.informers.of_selected::<Pod>(&format!("spec.nodeName={}", cx.options.node_name));
+        let pods = cx.pods_of_node();
         let mut events = cx.runtime().events();
         let (_, _, _, inventory) = tokio::join!(pods.synced(), cx.services.synced(), self.nodes.synced(), inventory(&cx));
         self.found = inventory?;
@@ -250,6 +250,9 @@ impl Manager {
         let uid = uid(&pod).to_owned();
         let found = self.found.remove(&uid).unwrap_or_default();
         let rejected = self.rejection(&pod, &found);
+        // What runs, or will never run again, is not asked for its devices.
+        let status = pod.status.as_ref();
+        let comes = found.sandboxes.is_empty() && pod.metadata.deletion_timestamp.is_none() && !status.is_some_and(ended);
         let mut made: Vec<_> = found.containers.iter().collect();
         made.sort_by_key(|container| container.attempt);
         let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
@@ -267,6 +270,10 @@ impl Manager {
         self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
             let _end = end;
             tokio::time::sleep(pause).await;
+            let rejected = match rejected {
+                None if comes => cx.devices.admit(&model).await.err(),
+                known => known,
+            };
             Worker::new(cx, receiver, runtime_changed, found, rejected).await.run().await;
             Ok::<_, Infallible>(())
         });

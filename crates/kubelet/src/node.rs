@@ -1,7 +1,7 @@
 //! The node itself: what the machine is, and the Node object and Lease that say so.
 
 pub mod agent;
-mod extended;
+pub(crate) mod extended;
 pub mod machine;
 pub mod status;
 pub mod supply;

@@ -1,5 +1,5 @@
-//! Drivers make themselves known by sockets in the directory `plugins_registry`, at which a sidecar of theirs answers (the kubelet's plugin
-//! registration, v1); when the socket goes, so does the driver.
+//! Drivers, and device plugins too, make themselves known by sockets in the directory `plugins_registry`, at which they or a sidecar of theirs
+//! answer (the kubelet's plugin registration, v1); when the socket goes, so does the driver.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{announce, mount};
 use crate::context::Context;
+use crate::devices;
 
 /// Delay before a failed registration is tried again, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(120));
@@ -36,6 +37,16 @@ enum Error {
     Rpc(#[from] Rpc),
     #[error(transparent)]
     Announce(#[from] announce::Error),
+    #[error(transparent)]
+    Devices(#[from] devices::Refused),
+}
+
+/// A plugin that has been taken.
+enum Registered {
+    /// A storage driver by its name.
+    Driver(String),
+    /// A device plugin by its resource, with its number.
+    Devices(String, u64),
 }
 
 /// Follows the sockets in the directory.
@@ -89,7 +100,7 @@ fn sockets(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: CancellationToken) -> Result<(), std::convert::Infallible> {
     let endpoint = Endpoint::new(&socket.display().to_string());
     let mut delay = RETRY.0;
-    let name = loop {
+    let registered = loop {
         match register(&cx, &endpoint, number).await {
             Ok(Some(registered)) => break registered,
             Ok(None) => return Ok(()),
@@ -100,14 +111,19 @@ async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: Cancellati
             () = tokio::time::sleep(delay) => delay = (delay * 2).min(RETRY.1),
         }
     };
-    tracing::info!(driver = name, "registered a driver");
-    if let Err(error) = mount::unstage_unused(&cx, &name).await {
-        tracing::warn!(driver = name, error, "stages of volumes that nobody uses are left");
+    if let Registered::Driver(name) = &registered {
+        tracing::info!(driver = name, "registered a driver");
+        if let Err(error) = mount::unstage_unused(&cx, name).await {
+            tracing::warn!(driver = name, error, "stages of volumes that nobody uses are left");
+        }
     }
     gone.cancelled().await;
-    // At the end of this process the driver stays: the next one finds its socket.
+    // At the end of this process the plugin stays: the next one finds its socket.
     if !cx.tasks.token().is_cancelled() {
-        forget(&cx, &name, number).await;
+        match registered {
+            Registered::Driver(name) => forget(&cx, &name, number).await,
+            Registered::Devices(name, serial) => devices::detach(&cx, &name, serial),
+        }
     }
     Ok(())
 }
@@ -123,7 +139,7 @@ async fn forget(cx: &Context, name: &str, number: u64) {
 }
 
 /// Asks the plugin who it is, and tells it what came of that. None is a plugin that has been told that it is not taken.
-async fn register(cx: &Context, socket: &Endpoint, number: u64) -> Result<Option<String>, Error> {
+async fn register(cx: &Arc<Context>, socket: &Endpoint, number: u64) -> Result<Option<Registered>, Error> {
     let info = protocol::info(socket).await?;
     let checked = check(&info);
     let outcome = match checked {
@@ -131,15 +147,15 @@ async fn register(cx: &Context, socket: &Endpoint, number: u64) -> Result<Option
         Err(error) => Err(error),
     };
     match outcome {
-        Ok(()) => {
+        Ok(registered) => {
             protocol::notify(socket, Ok(())).await?;
-            Ok(Some(info.name))
+            Ok(Some(registered))
         }
         Err(error) => {
             let text = error.to_string();
             let told = protocol::notify(socket, Err(&text)).await;
             match error {
-                Error::Kind(_) | Error::Version(_) | Error::Nameless if told.is_ok() => {
+                Error::Kind(_) | Error::Version(_) | Error::Nameless | Error::Devices(_) if told.is_ok() => {
                     tracing::warn!(plugin = info.name, error = text, "a plugin is refused");
                     Ok(None)
                 }
@@ -151,19 +167,20 @@ async fn register(cx: &Context, socket: &Endpoint, number: u64) -> Result<Option
 
 fn check(info: &PluginInfo) -> Result<(), Error> {
     let speaks = |version: &String| version.trim_start_matches('v').split('.').next() == Some("1");
-    if info.kind != protocol::CSI {
-        Err(Error::Kind(info.kind.clone()))
-    } else if info.name.is_empty() {
-        Err(Error::Nameless)
-    } else if !info.supported_versions.iter().any(speaks) {
-        Err(Error::Version(info.supported_versions.clone()))
-    } else {
-        Ok(())
+    match info.kind.as_str() {
+        protocol::CSI | protocol::DEVICES if info.name.is_empty() => Err(Error::Nameless),
+        protocol::CSI if !info.supported_versions.iter().any(speaks) => Err(Error::Version(info.supported_versions.clone())),
+        protocol::CSI | protocol::DEVICES => Ok(()),
+        other => Err(Error::Kind(other.to_owned())),
     }
 }
 
-async fn enlist(cx: &Context, socket: &Endpoint, number: u64, info: &PluginInfo) -> Result<(), Error> {
+async fn enlist(cx: &Arc<Context>, socket: &Endpoint, number: u64, info: &PluginInfo) -> Result<Registered, Error> {
     let endpoint = if info.endpoint.is_empty() { socket.clone() } else { Endpoint::new(&info.endpoint) };
+    if info.kind == protocol::DEVICES {
+        let versions = info.supported_versions.iter().map(String::as_str);
+        return Ok(Registered::Devices(info.name.clone(), devices::attach(cx, &info.name, versions, endpoint)?));
+    }
     let driver = Driver::new(endpoint);
     let about = driver.info().await?;
     if about.node_id.is_empty() {
@@ -172,7 +189,7 @@ async fn enlist(cx: &Context, socket: &Endpoint, number: u64, info: &PluginInfo)
     let _one = cx.drivers.registering.lock().await;
     announce::announce(cx, &info.name, &about).await?;
     cx.drivers.insert(&info.name, driver, number);
-    Ok(())
+    Ok(Registered::Driver(info.name.clone()))
 }
 
 #[cfg(test)]
@@ -191,6 +208,7 @@ mod tests {
         let versions = "none of the versions [\"0.3.0\", \"10.0.0\"] is supported: this kubelet speaks CSI 1.x";
         check("CSIPlugin", "d", &["0.3.0", "10.0.0"], Some(versions));
         check("DRAPlugin", "d", &["1.0.0"], Some("plugin type \"DRAPlugin\" is not supported by this kubelet"));
+        check("DevicePlugin", "example.com/berth", &["v1beta1"], None);
         check("CSIPlugin", "", &["1.0.0"], Some("the plugin has no name"));
     }
 

@@ -95,7 +95,7 @@ impl Agent {
     /// Writes the status in the place of `old`.
     async fn send(&self, status: &NodeStatus, old: &NodeStatus) -> Result<Node, kube::Error> {
         let mut body = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-        extended::confine(&mut body, old, status);
+        extended::confine(&mut body, old, status, &self.cx.devices.amounts());
         // Two addresses of one type would merge into one.
         if let Some(addresses) = body.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.insert(0, json!({"$patch": "replace"}));
@@ -128,12 +128,12 @@ impl Agent {
                     if change.new.is_none() {
                         tracing::warn!("the Node object was deleted: the next status report, or a restart, registers the node again");
                     }
-                    if overruled(&nodes, name, &known).is_none() {
+                    if self.overruled(&nodes, &known).is_none() {
                         continue;
                     }
                 }
             }
-            let overruled = overruled(&nodes, name, &known);
+            let overruled = self.overruled(&nodes, &known);
             let base = overruled.as_ref().unwrap_or(&known);
             let status = status::status(&self.cx, &self.health().await, base, Timestamp::now());
             if status::same(&status, base) && sent.elapsed() < REPORT {
@@ -157,6 +157,13 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// What somebody else has written of the node: the node controller, of a node that was silent, that nothing is known of its conditions; who
+    /// has extended resources, that there are some.
+    fn overruled(&self, nodes: &Informer<Node>, known: &NodeStatus) -> Option<NodeStatus> {
+        let found = nodes.get(None, &self.cx.options.node_name)?.status.clone()?;
+        status::is_overruled(known, &found, &self.cx.devices.amounts()).then_some(found)
     }
 
     /// Says which conditions changed: as events, and in the log when something is wrong.
@@ -194,13 +201,6 @@ impl Agent {
 /// What is wanted and not present so.
 fn missing<'a>(wanted: Option<&'a Pairs>, present: Option<&Pairs>) -> BTreeMap<&'a String, &'a String> {
     wanted.into_iter().flatten().filter(|(key, value)| present.and_then(|all| all.get(*key)) != Some(value)).collect()
-}
-
-/// What somebody else has written of the node: the node controller, of a node that was silent, that nothing is known of its conditions; who has
-/// extended resources, that there are some.
-fn overruled(nodes: &Informer<Node>, name: &str, known: &NodeStatus) -> Option<NodeStatus> {
-    let found = nodes.get(None, name)?.status.clone()?;
-    status::is_overruled(known, &found).then_some(found)
 }
 
 /// What events about the node are about.

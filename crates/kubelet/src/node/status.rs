@@ -83,7 +83,7 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }]),
         ..NodeStatus::default()
     };
-    extended::take_over(&mut status, old);
+    extended::take_over(&mut status, old, &cx.devices.amounts());
     status
 }
 
@@ -187,8 +187,8 @@ pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
 }
 
 /// Whether somebody else has changed one of the conditions that we report, or advertises a resource of the node.
-pub fn is_overruled(known: &NodeStatus, found: &NodeStatus) -> bool {
-    if extended::is_overruled(known, found) {
+pub(super) fn is_overruled(known: &NodeStatus, found: &NodeStatus, owned: &extended::Owned) -> bool {
+    if extended::is_overruled(known, found, owned) {
         return true;
     }
     let of = |kind: &str| found.conditions.iter().flatten().find(|condition| condition.type_ == kind);
@@ -224,7 +224,8 @@ mod tests {
         check(&good, &good, &[]);
         check(&good, &full, &[("NodeHasDiskPressure", false)]);
         check(&full, &good, &[("NodeHasNoDiskPressure", true)]);
-        assert!(!is_overruled(&good, &good) && is_overruled(&good, &full) && is_overruled(&good, &NodeStatus::default()));
+        let overruled = |found: &NodeStatus| is_overruled(&good, found, &extended::Owned::new());
+        assert!(!overruled(&good) && overruled(&full) && overruled(&NodeStatus::default()));
     }
 
     #[test]

@@ -99,7 +99,13 @@ impl Effects {
                 let stopped = this.cx.runtime().stop_sandbox(&id).await;
                 Outcome::SandboxStopped(stopped.map_err(|error| error.to_string()))
             }),
-            Action::Unmount => Box::pin(async move { Outcome::Unmounted(this.volumes.remove(model.uid()).await) }),
+            Action::Unmount => Box::pin(async move {
+                let removed = this.volumes.remove(model.uid()).await;
+                if removed.is_ok() {
+                    this.cx.devices.release(model.uid()).await;
+                }
+                Outcome::Unmounted(removed)
+            }),
             Action::Delete => Box::pin(async move { Outcome::Deleted(this.delete(&model).await) }),
         }
     }

@@ -147,7 +147,8 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let spec = &start.member.spec;
     let value = |name: &str| environment.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
-    Ok(ContainerConfig {
+    let given = cx.devices.edits(&start.model, &start.member).await?;
+    let mut config = ContainerConfig {
         name: spec.name.clone(),
         attempt: start.attempt,
         image: start.image.id.clone(),
@@ -168,7 +169,9 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         target: start.member.target.clone(),
         log_limit: Some(LOG_LIMIT),
         env: environment.variables,
-    })
+    };
+    config.supply(given);
+    Ok(config)
 }
 
 fn environment(cx: &Context, start: &Start) -> Result<Environment, String> {

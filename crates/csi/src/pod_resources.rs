@@ -1,0 +1,86 @@
+//! The kubelet's pod resources API (`v1`), by the names and numbers of its `api.proto`: who has which devices.
+
+use prost::Message;
+
+use crate::devices::TopologyInfo;
+
+/// The calls of the service.
+pub const LIST: &str = "/v1.PodResourcesLister/List";
+/// See [`LIST`].
+pub const ALLOCATABLE: &str = "/v1.PodResourcesLister/GetAllocatableResources";
+/// See [`LIST`].
+pub const GET: &str = "/v1.PodResourcesLister/Get";
+
+/// All pods that run.
+#[derive(Clone, PartialEq, Message)]
+pub struct ListPodResourcesResponse {
+    /// The pods.
+    #[prost(message, repeated, tag = "1")]
+    pub pod_resources: Vec<PodResources>,
+}
+
+/// What pods can have.
+#[derive(Clone, PartialEq, Message)]
+pub struct AllocatableResourcesResponse {
+    /// Healthy devices.
+    #[prost(message, repeated, tag = "1")]
+    pub devices: Vec<ContainerDevices>,
+}
+
+/// Asks for one pod.
+#[derive(Clone, PartialEq, Message)]
+pub struct GetPodResourcesRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub pod_name: String,
+    /// Its namespace.
+    #[prost(string, tag = "2")]
+    pub pod_namespace: String,
+}
+
+/// One pod.
+#[derive(Clone, PartialEq, Message)]
+pub struct GetPodResourcesResponse {
+    /// The pod.
+    #[prost(message, optional, tag = "1")]
+    pub pod_resources: Option<PodResources>,
+}
+
+/// What a pod has.
+#[derive(Clone, PartialEq, Message)]
+pub struct PodResources {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its namespace.
+    #[prost(string, tag = "2")]
+    pub namespace: String,
+    /// Its containers.
+    #[prost(message, repeated, tag = "3")]
+    pub containers: Vec<ContainerResources>,
+}
+
+/// What a container has.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerResources {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its devices.
+    #[prost(message, repeated, tag = "2")]
+    pub devices: Vec<ContainerDevices>,
+}
+
+/// Devices of a resource.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerDevices {
+    /// The resource.
+    #[prost(string, tag = "1")]
+    pub resource_name: String,
+    /// The devices.
+    #[prost(string, repeated, tag = "2")]
+    pub device_ids: Vec<String>,
+    /// Where they are.
+    #[prost(message, optional, tag = "3")]
+    pub topology: Option<TopologyInfo>,
+}

@@ -1,0 +1,75 @@
+//! Devices that plugins of the node give to containers (the kubelet's device plugin API, `v1beta1`).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`inventory`] | which devices there are and who has them, pure |
+//! | [`allocation`] | a pod gets its devices before it is admitted |
+//! | [`edits`] | what a container gets with its devices, pure |
+//! | [`plugin`] | one plugin: what it registers as, and its list of devices |
+//! | [`registration`] | the socket at which plugins register |
+//! | [`pod_resources`] | the socket at which others ask who has which devices |
+//! | [`records`] | assignments on disk |
+
+mod allocation;
+mod edits;
+mod inventory;
+mod plugin;
+pub mod pod_resources;
+mod records;
+pub mod registration;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use inventory::Amount;
+use inventory::Inventory;
+use parking_lot::Mutex;
+pub use plugin::{Refused, attach, detach};
+use tokio_util::sync::CancellationToken;
+
+/// The devices of this node.
+#[derive(Default)]
+pub struct Devices {
+    /// The kubelet's directory of device plugins.
+    directory: PathBuf,
+    inventory: Mutex<Inventory>,
+    /// Number of a resource's plugin, and what ends its task.
+    followed: Mutex<HashMap<String, (u64, CancellationToken)>>,
+    /// The file is written by one at a time.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Devices {
+    /// Reads who has which devices. Blocking.
+    pub fn load(data_dir: &Path) -> Self {
+        let directory = data_dir.join("device-plugins");
+        let inventory = records::read(&directory).unwrap_or_else(|error| {
+            tracing::error!(%error, "the assignments of devices cannot be read: devices of pods that run may be given to others");
+            Inventory::default()
+        });
+        Self { directory, inventory: Mutex::new(inventory), ..Self::default() }
+    }
+
+    /// What plugins say that the node has, by resource. What a plugin had that is gone is 0.
+    pub fn amounts(&self) -> BTreeMap<String, Amount> {
+        self.inventory.lock().amounts()
+    }
+
+    /// Takes back what a pod has. Idempotent.
+    pub async fn release(&self, uid: &str) {
+        if !self.inventory.lock().release(uid) {
+            return;
+        }
+        if let Err(error) = self.save().await {
+            tracing::warn!(uid, %error, "the devices of a pod are free, and still assigned on disk");
+        }
+    }
+
+    /// Writes down who has which devices.
+    async fn save(&self) -> io::Result<()> {
+        let _one = self.writing.lock().await;
+        let (directory, bytes) = (self.directory.clone(), records::encode(&self.inventory.lock())?);
+        tokio::task::spawn_blocking(move || records::write(&directory, &bytes)).await.map_err(io::Error::other)?
+    }
+}

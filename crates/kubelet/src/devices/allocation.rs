@@ -1,0 +1,148 @@
+//! A pod gets its devices before it is admitted, and each of its containers what comes with them when it starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use csi::Error as Rpc;
+use csi::devices::ContainerAllocateResponse;
+use prost::Message;
+use runtime::api::ContainerEdits;
+
+use super::inventory::{Choice, Owner, Refusal};
+use super::{Devices, edits};
+use crate::spec::{Member, Model, Role};
+use crate::units;
+
+/// Most bytes of what a plugin says for one container: it is kept.
+const RESPONSE: usize = 256 << 10;
+
+/// Why a pod does not get its devices.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Rpc(#[from] Rpc),
+    #[error("device plugin GetPreferredAllocation rpc failed with err: {0}")]
+    Preference(Rpc),
+    #[error("no containers return in allocation response of the plugin of {0}")]
+    Silent(String),
+    #[error("the allocation response of the plugin of {0} has more than 256 KiB")]
+    Long(String),
+    #[error("the plugin of {0} names devices of the Container Device Interface, which this runtime does not know")]
+    Cdi(String),
+    #[error("the assignment of devices cannot be written down: {0}")]
+    Record(#[from] std::io::Error),
+}
+
+type Reusable = BTreeMap<String, BTreeSet<String>>;
+
+impl Devices {
+    /// Gives a pod its devices, if it asks for some; what it has already it keeps.
+    ///
+    /// # Errors
+    /// Status reason and message of a pod that does not get them.
+    pub async fn admit(&self, model: &Model) -> Result<(), (String, String)> {
+        if self.inventory.lock().is_unused() {
+            return Ok(());
+        }
+        match self.give(model).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.release(model.uid()).await;
+                let message = format!("Allocate failed due to {error}, which is unexpected");
+                Err(("UnexpectedAdmissionError".to_owned(), message))
+            }
+        }
+    }
+
+    async fn give(&self, model: &Model) -> Result<(), Error> {
+        let (mut reusable, mut is_news) = (Reusable::new(), false);
+        for member in model.members.iter() {
+            for (resource, required) in self.wanted(member) {
+                let owner = Owner { uid: model.uid().to_owned(), container: member.spec.name.clone(), resource };
+                is_news |= self.give_one(owner, required, &reusable).await?;
+            }
+            self.pass_on(model, member, &mut reusable);
+        }
+        if is_news {
+            self.save().await?;
+        }
+        Ok(())
+    }
+
+    /// The devices of plugins that a container asks for.
+    fn wanted(&self, member: &Member) -> Vec<(String, usize)> {
+        let inventory = self.inventory.lock();
+        let limits = member.spec.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
+        let managed = limits.filter(|(name, _)| inventory.manages(name));
+        let counted = managed.map(|(name, quantity)| (name.clone(), usize::try_from(units::whole(quantity)).unwrap_or_default()));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Gives devices of one resource to one container; whether it did not have them already.
+    async fn give_one(&self, owner: Owner, required: usize, reusable: &Reusable) -> Result<bool, Error> {
+        let none = BTreeSet::new();
+        let reusable = reusable.get(&owner.resource).unwrap_or(&none);
+        let choice = self.inventory.lock().choice(&owner, required, reusable)?;
+        let Some(Choice { plugin, available, included }) = choice else { return Ok(false) };
+        let preferred = match plugin.options.get_preferred_allocation_available {
+            true => plugin.plugin.preferred(available, included, required).await.map_err(Error::Preference)?,
+            false => Vec::new(),
+        };
+        let devices = self.inventory.lock().reserve(&owner, required, reusable, &preferred)?;
+        let response = plugin.plugin.allocate(devices).await?;
+        let response = checked(&owner.resource, response)?;
+        self.inventory.lock().complete(&owner, response);
+        Ok(true)
+    }
+
+    /// Devices of init containers that end are used again by those that come after them.
+    fn pass_on(&self, model: &Model, member: &Member, reusable: &mut Reusable) {
+        let inventory = self.inventory.lock();
+        for (resource, held) in inventory.of_container(model.uid(), &member.spec.name) {
+            let devices = reusable.entry(resource.to_owned()).or_default();
+            match member.role {
+                Role::Init => devices.extend(held.devices.iter().cloned()),
+                _ => devices.retain(|id| !held.devices.contains(id)),
+            }
+        }
+    }
+
+    /// What a container gets that is about to start.
+    ///
+    /// # Errors
+    /// A plugin refuses.
+    pub async fn edits(&self, model: &Model, member: &Member) -> Result<ContainerEdits, String> {
+        let (asked, edits) = {
+            let inventory = self.inventory.lock();
+            if inventory.is_unused() {
+                return Ok(ContainerEdits::default());
+            }
+            let held = inventory.of_container(model.uid(), &member.spec.name);
+            let ask = |(resource, held): (&&str, _)| {
+                let connected = inventory.plugin(resource).filter(|plugin| plugin.options.pre_start_required)?;
+                let held: &&super::inventory::Assignment = held;
+                Some((connected.plugin.clone(), held.devices.iter().cloned().collect::<Vec<_>>()))
+            };
+            let asked: Vec<_> = held.iter().filter_map(ask).collect();
+            (asked, edits::of(held.values().filter_map(|held| held.response.as_ref())))
+        };
+        for (plugin, devices) in asked {
+            let failed = |error| format!("device plugin PreStartContainer rpc failed with err: {error}");
+            plugin.pre_start(devices).await.map_err(failed)?;
+        }
+        Ok(edits)
+    }
+}
+
+/// What a plugin has said, if it is of use.
+fn checked(resource: &str, response: Option<ContainerAllocateResponse>) -> Result<ContainerAllocateResponse, Error> {
+    let response = response.ok_or_else(|| Error::Silent(resource.to_owned()))?;
+    if response.encoded_len() > RESPONSE {
+        return Err(Error::Long(resource.to_owned()));
+    }
+    if !response.cdi_devices.is_empty() {
+        return Err(Error::Cdi(resource.to_owned()));
+    }
+    Ok(response)
+}

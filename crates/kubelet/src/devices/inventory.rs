@@ -1,0 +1,271 @@
+//! Which devices there are and who has them. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use csi::devices::{self as protocol, ContainerAllocateResponse, DevicePluginOptions, Plugin};
+
+/// Most resources that plugins may name, those that are gone included.
+const RESOURCES: usize = 256;
+/// Most devices of a resource.
+const DEVICES: usize = 16_384;
+
+/// How much of a resource there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// All devices.
+    pub capacity: usize,
+    /// Those that are healthy.
+    pub allocatable: usize,
+}
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Device {
+    /// Pods may get it.
+    pub(super) healthy: bool,
+    /// NUMA nodes that it is at.
+    pub(super) nodes: Vec<i64>,
+}
+
+/// A plugin that answers.
+#[derive(Clone, Debug)]
+pub(super) struct Connected {
+    /// Who is asked.
+    pub(super) plugin: Plugin,
+    /// What it wants to be asked.
+    pub(super) options: DevicePluginOptions,
+}
+
+#[derive(Debug, Default)]
+struct Resource {
+    /// Number of the plugin that the resource is of: the next one has another.
+    serial: u64,
+    plugin: Option<Connected>,
+    devices: BTreeMap<String, Device>,
+}
+
+/// Who has devices of which resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Owner {
+    /// UID of the pod.
+    pub(super) uid: String,
+    /// Name of the container.
+    pub(super) container: String,
+    /// The resource.
+    pub(super) resource: String,
+}
+
+/// What an owner has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Assignment {
+    /// Identifiers of the devices.
+    pub(super) devices: BTreeSet<String>,
+    /// What comes with them; none while the plugin is asked.
+    pub(super) response: Option<ContainerAllocateResponse>,
+}
+
+/// Why a container does not get its devices, in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("no healthy devices present; cannot allocate unhealthy devices {0}")]
+    Unhealthy(String),
+    #[error("requested number of devices unavailable for {resource}. Requested: {needed}, Available: {available}")]
+    TooFew { resource: String, needed: usize, available: usize },
+    #[error("pod {uid:?} container {container:?} changed request for resource {resource:?} from {had} to {wants}", uid = owner.uid,
+        container = owner.container, resource = owner.resource)]
+    Changed { owner: Owner, had: usize, wants: usize },
+}
+
+/// Why a plugin is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{RESOURCES} resources have been registered on this node, more are not taken")]
+pub struct TooMany;
+
+/// Why a plugin's list is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the plugin has more than {DEVICES} devices")]
+pub(super) struct TooLong;
+
+/// What an owner may still get.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// Whom to ask.
+    pub(super) plugin: Connected,
+    /// Devices that can be had, those of `included` as well.
+    pub(super) available: Vec<String>,
+    /// Devices of init containers that have ended before this one starts: it gets them first.
+    pub(super) included: Vec<String>,
+}
+
+/// The devices of a node.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    resources: BTreeMap<String, Resource>,
+    held: BTreeMap<Owner, Assignment>,
+    serials: u64,
+}
+
+impl Inventory {
+    /// What was written down: resources without devices until their plugins are back, and assignments.
+    pub(super) fn found(resources: impl IntoIterator<Item = String>, held: BTreeMap<Owner, Assignment>) -> Self {
+        let resources = resources.into_iter().map(|name| (name, Resource::default())).collect();
+        Self { resources, held, serials: 0 }
+    }
+
+    /// A plugin is about to be followed; gives its number. Devices of the one before it stay until it has said which it has.
+    pub(super) fn expect(&mut self, name: &str) -> Result<u64, TooMany> {
+        if !self.resources.contains_key(name) && self.resources.len() >= RESOURCES {
+            return Err(TooMany);
+        }
+        self.serials += 1;
+        self.resources.entry(name.to_owned()).or_default().serial = self.serials;
+        Ok(self.serials)
+    }
+
+    fn of(&mut self, name: &str, serial: u64) -> Option<&mut Resource> {
+        self.resources.get_mut(name).filter(|resource| resource.serial == serial)
+    }
+
+    /// The plugin of that number answers.
+    pub(super) fn connect(&mut self, name: &str, serial: u64, connected: Connected) {
+        if let Some(resource) = self.of(name, serial) {
+            resource.plugin = Some(connected);
+        }
+    }
+
+    /// The plugin of that number has these devices, and no others; whether that is news.
+    pub(super) fn report(&mut self, name: &str, serial: u64, list: Vec<protocol::Device>) -> Result<bool, TooLong> {
+        if list.len() > DEVICES {
+            return Err(TooLong);
+        }
+        let Some(resource) = self.of(name, serial) else { return Ok(false) };
+        let device = |device: protocol::Device| {
+            let nodes = device.topology.into_iter().flat_map(|topology| topology.nodes).map(|node| node.id).collect();
+            (device.id, Device { healthy: device.health == protocol::HEALTHY, nodes })
+        };
+        let devices = list.into_iter().map(device).collect();
+        Ok(std::mem::replace(&mut resource.devices, devices) != resource.devices)
+    }
+
+    /// The plugin of that number does not answer any more: none of its devices is healthy. Whether it still was the resource's plugin.
+    pub(super) fn disconnect(&mut self, name: &str, serial: u64) -> bool {
+        let Some(resource) = self.of(name, serial) else { return false };
+        resource.plugin = None;
+        resource.devices.values_mut().for_each(|device| device.healthy = false);
+        true
+    }
+
+    /// The plugin of that number does not come back: its resource stays, with none of it. Whether it still was the resource's plugin.
+    pub(super) fn forget(&mut self, name: &str, serial: u64) -> bool {
+        let Some(resource) = self.of(name, serial) else { return false };
+        resource.devices.clear();
+        true
+    }
+
+    /// See [`super::Devices::amounts`].
+    pub(super) fn amounts(&self) -> BTreeMap<String, Amount> {
+        let amount = |resource: &Resource| Amount {
+            capacity: resource.devices.len(),
+            allocatable: resource.devices.values().filter(|device| device.healthy).count(),
+        };
+        self.resources.iter().map(|(name, resource)| (name.clone(), amount(resource))).collect()
+    }
+
+    /// Whether devices of a plugin are what is meant by the resource.
+    pub(super) fn manages(&self, name: &str) -> bool {
+        self.resources.contains_key(name)
+    }
+
+    /// The plugin of a resource.
+    pub(super) fn plugin(&self, name: &str) -> Option<&Connected> {
+        self.resources.get(name)?.plugin.as_ref()
+    }
+
+    /// Devices of `owner` that are not decided yet: `reusable` are those that it gets before others. None when it has what it asks for.
+    pub(super) fn choice(&self, owner: &Owner, required: usize, reusable: &BTreeSet<String>) -> Result<Option<Choice>, Refusal> {
+        if let Some(held) = self.held.get(owner) {
+            let had = held.devices.len();
+            return if had == required { Ok(None) } else { Err(Refusal::Changed { owner: owner.clone(), had, wants: required }) };
+        }
+        let unhealthy = || Refusal::Unhealthy(owner.resource.clone());
+        let resource = self.resources.get(&owner.resource).ok_or_else(unhealthy)?;
+        let plugin = resource.plugin.clone().ok_or_else(unhealthy)?;
+        let healthy: BTreeSet<&String> = resource.devices.iter().filter(|(_, device)| device.healthy).map(|(id, _)| id).collect();
+        if healthy.is_empty() {
+            return Err(unhealthy());
+        }
+        let taken = self.taken(&owner.resource);
+        let included: Vec<String> = reusable.iter().filter(|id| healthy.contains(id)).take(required).cloned().collect();
+        let free = healthy.into_iter().filter(|id| !taken.contains(id));
+        let available: Vec<String> = included.iter().chain(free).cloned().collect();
+        if available.len() < required {
+            let (needed, available) = (required - included.len(), available.len() - included.len());
+            return Err(Refusal::TooFew { resource: owner.resource.clone(), needed, available });
+        }
+        Ok(Some(Choice { plugin, available, included }))
+    }
+
+    fn taken(&self, resource: &str) -> BTreeSet<&String> {
+        self.held.iter().filter(|(owner, _)| owner.resource == resource).flat_map(|(_, held)| &held.devices).collect()
+    }
+
+    /// Gives devices to `owner`, those that the plugin prefers where they can be had. What [`Self::choice`] has said may have changed since.
+    pub(super) fn reserve(
+        &mut self,
+        owner: &Owner,
+        required: usize,
+        reusable: &BTreeSet<String>,
+        preferred: &[String],
+    ) -> Result<Vec<String>, Refusal> {
+        let Some(choice) = self.choice(owner, required, reusable)? else { return Ok(Vec::new()) };
+        let can_be_had: BTreeSet<&String> = choice.available.iter().collect();
+        let preferred = preferred.iter().filter(|id| can_be_had.contains(id));
+        let mut devices = BTreeSet::new();
+        for id in choice.included.iter().chain(preferred).chain(&choice.available) {
+            if devices.len() < required {
+                devices.insert(id.clone());
+            }
+        }
+        let ids = devices.iter().cloned().collect();
+        self.held.insert(owner.clone(), Assignment { devices, response: None });
+        Ok(ids)
+    }
+
+    /// The plugin has given the devices of `owner`.
+    pub(super) fn complete(&mut self, owner: &Owner, response: ContainerAllocateResponse) {
+        if let Some(held) = self.held.get_mut(owner) {
+            held.response = Some(response);
+        }
+    }
+
+    /// Takes back what a pod has; whether it had something.
+    pub(super) fn release(&mut self, uid: &str) -> bool {
+        let before = self.held.len();
+        self.held.retain(|owner, _| owner.uid != uid);
+        self.held.len() != before
+    }
+
+    /// What a container has, by resource.
+    pub(super) fn of_container(&self, uid: &str, container: &str) -> BTreeMap<&str, &Assignment> {
+        let owned = self.held.iter().filter(|(owner, _)| owner.uid == uid && owner.container == container);
+        owned.map(|(owner, held)| (owner.resource.as_str(), held)).collect()
+    }
+
+    /// All that has been given.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&Owner, &Assignment)> {
+        self.held.iter()
+    }
+
+    /// All devices, by resource.
+    pub(super) fn devices(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, Device>)> {
+        self.resources.iter().map(|(name, resource)| (name.as_str(), &resource.devices))
+    }
+
+    /// Whether there has never been a plugin.
+    pub(super) fn is_unused(&self) -> bool {
+        self.resources.is_empty() && self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

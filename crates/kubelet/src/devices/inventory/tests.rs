@@ -1,0 +1,114 @@
+#![allow(clippy::unwrap_used)]
+use csi::grpc::Endpoint;
+
+use super::*;
+
+const NAME: &str = "example.com/berth";
+
+fn list(devices: &[(&str, &str)]) -> Vec<protocol::Device> {
+    let device =
+        |(id, health): &(&str, &str)| protocol::Device { id: (*id).to_owned(), health: (*health).to_owned(), topology: None };
+    devices.iter().map(device).collect()
+}
+
+fn connected() -> Connected {
+    Connected { plugin: Plugin::new(Endpoint::new("/p.sock")), options: DevicePluginOptions::default() }
+}
+
+/// Berths a, b and c, of which the last one is not healthy.
+fn inventory() -> (Inventory, u64) {
+    let mut inventory = Inventory::default();
+    let serial = inventory.expect(NAME).unwrap();
+    inventory.connect(NAME, serial, connected());
+    assert!(inventory.report(NAME, serial, list(&[("a", "Healthy"), ("b", "Healthy"), ("c", "Unhealthy")])).unwrap());
+    (inventory, serial)
+}
+
+fn owner(uid: &str, container: &str) -> Owner {
+    Owner { uid: uid.to_owned(), container: container.to_owned(), resource: NAME.to_owned() }
+}
+
+fn ids(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+#[track_caller]
+fn check_amount(inventory: &Inventory, capacity: usize, allocatable: usize) {
+    assert_eq!(inventory.amounts(), BTreeMap::from([(NAME.to_owned(), Amount { capacity, allocatable })]));
+}
+
+/// KEP-3573, device plugins: the capacity of a resource is of all devices, what pods may take of the healthy ones.
+#[test]
+fn devices_are_as_their_plugin_says() {
+    let (mut inventory, serial) = inventory();
+    check_amount(&inventory, 3, 2);
+    assert!(!inventory.report(NAME, serial, list(&[("c", "Unhealthy"), ("b", "Healthy"), ("a", "Healthy")])).unwrap(), "no news");
+    assert!(inventory.disconnect(NAME, serial));
+    check_amount(&inventory, 3, 0);
+    let next = inventory.expect(NAME).unwrap();
+    check_amount(&inventory, 3, 0);
+    assert!(inventory.report(NAME, next, list(&[("a", "Healthy")])).unwrap());
+    check_amount(&inventory, 1, 1);
+    // Those before it have nothing to say any more.
+    assert!(!inventory.report(NAME, serial, list(&[])).unwrap());
+    assert!(!inventory.disconnect(NAME, serial) && !inventory.forget(NAME, serial));
+    check_amount(&inventory, 1, 1);
+    assert!(inventory.forget(NAME, next));
+    check_amount(&inventory, 0, 0);
+}
+
+#[test]
+fn plugins_are_bounded() {
+    let (mut inventory, serial) = inventory();
+    let many: Vec<String> = (0..=DEVICES).map(|number| number.to_string()).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|id| (id.as_str(), "Healthy")).collect();
+    assert_eq!(inventory.report(NAME, serial, list(&many)), Err(TooLong));
+    assert!((1..RESOURCES).all(|number| inventory.expect(&format!("example.com/{number}")).is_ok()));
+    assert_eq!(inventory.expect("example.com/more"), Err(TooMany));
+    assert!(inventory.expect(NAME).is_ok());
+}
+
+/// Asks for so many, with what may be used again and what is preferred: the devices, or why not.
+#[track_caller]
+fn check(
+    inventory: &mut Inventory,
+    owner: &Owner,
+    required: usize,
+    (reusable, preferred): (&[&str], &[&str]),
+    expected: Result<&[&str], &str>,
+) {
+    let preferred: Vec<String> = preferred.iter().map(|id| (*id).to_owned()).collect();
+    let given = inventory.reserve(owner, required, &ids(reusable), &preferred);
+    let expected = expected.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
+    assert_eq!(given.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+}
+
+#[test]
+fn devices_have_one_owner() {
+    let (mut inventory, serial) = inventory();
+    let too_few = |needed, available| {
+        format!("requested number of devices unavailable for {NAME}. Requested: {needed}, Available: {available}")
+    };
+    check(&mut inventory, &owner("u", "c"), 3, (&[], &[]), Err(&too_few(3, 2)));
+    check(&mut inventory, &owner("u", "c"), 1, (&[], &["c", "b"]), Ok(&["b"]));
+    check(&mut inventory, &owner("u", "c"), 1, (&[], &[]), Ok(&[]));
+    let changed = format!("pod \"u\" container \"c\" changed request for resource \"{NAME}\" from 1 to 2");
+    check(&mut inventory, &owner("u", "c"), 2, (&[], &[]), Err(&changed));
+    check(&mut inventory, &owner("v", "c"), 2, (&[], &[]), Err(&too_few(2, 1)));
+    check(&mut inventory, &owner("v", "c"), 1, (&[], &["b"]), Ok(&["a"]));
+    assert!(inventory.release("u") && !inventory.release("u"));
+    inventory.disconnect(NAME, serial);
+    let unhealthy = format!("no healthy devices present; cannot allocate unhealthy devices {NAME}");
+    check(&mut inventory, &owner("w", "c"), 1, (&[], &[]), Err(&unhealthy));
+    assert_eq!(inventory.of_container("v", "c").into_keys().collect::<Vec<_>>(), [NAME], "it keeps what it has");
+}
+
+/// Init containers run before the others: these get the same devices.
+#[test]
+fn devices_of_init_containers_are_used_again() {
+    let (mut inventory, _) = inventory();
+    check(&mut inventory, &owner("u", "init"), 1, (&[], &["b"]), Ok(&["b"]));
+    check(&mut inventory, &owner("u", "main"), 2, (&["b"], &[]), Ok(&["a", "b"]));
+    let too_few = format!("requested number of devices unavailable for {NAME}. Requested: 1, Available: 0");
+    check(&mut inventory, &owner("u", "other"), 2, (&["b"], &[]), Err(&too_few));
+}
