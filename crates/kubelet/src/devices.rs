@@ -26,6 +26,7 @@ pub use inventory::Amount;
 use inventory::Inventory;
 use parking_lot::Mutex;
 pub use plugin::{Refused, attach, detach};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The devices of this node.
@@ -36,6 +37,8 @@ pub struct Devices {
     inventory: Mutex<Inventory>,
     /// Number of a resource's plugin, and what ends its task.
     followed: Mutex<HashMap<String, (u64, CancellationToken)>>,
+    /// Changes when a pod has given its devices back.
+    released: watch::Sender<()>,
     /// The file is written by one at a time.
     writing: tokio::sync::Mutex<()>,
 }
@@ -56,11 +59,17 @@ impl Devices {
         self.inventory.lock().amounts()
     }
 
+    /// A pod is on its way out: who needs what it has waits for that.
+    pub fn leave(&self, uid: &str) {
+        self.inventory.lock().leave(uid);
+    }
+
     /// Takes back what a pod has. Idempotent.
     pub async fn release(&self, uid: &str) {
         if !self.inventory.lock().release(uid) {
             return;
         }
+        self.released.send_replace(());
         if let Err(error) = self.save().await {
             tracing::warn!(uid, %error, "the devices of a pod are free, and still assigned on disk");
         }

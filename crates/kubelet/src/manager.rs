@@ -235,8 +235,12 @@ impl Manager {
             if let Some(handle) = self.handles.get(&known) {
                 handle.desired.send_modify(|desired| desired.removed = true);
             }
+            self.cx.devices.leave(&known);
         }
         let Some(pod) = new else { return };
+        if pod.metadata.deletion_timestamp.is_some() {
+            self.cx.devices.leave(uid(&pod));
+        }
         match self.handles.get(uid(&pod)) {
             Some(_) => self.update(pod),
             None => {
@@ -260,6 +264,7 @@ impl Manager {
         let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None, evicted: None };
         let model = Model::new(desired.pod.clone());
         let (desired, receiver) = watch::channel(desired);
+        let mut going = receiver.clone();
         let runtime_changed = Arc::new(Notify::new());
         let (rejects, burstable) = (rejected.is_some(), qos::burstable_milli(&model));
         let waiting = (allocation != Allocation::wanted(&pod)).then_some(pod);
@@ -271,9 +276,14 @@ impl Manager {
             let _end = end;
             tokio::time::sleep(pause).await;
             let rejected = match rejected {
-                None if comes => cx.devices.admit(&model).await.err(),
+                None if comes => tokio::select! {
+                    admitted = cx.devices.admit(&model) => admitted.err(),
+                    // Who is deleted meanwhile needs none.
+                    _ = going.wait_for(|desired| desired.removed || desired.pod.metadata.deletion_timestamp.is_some()) => None,
+                },
                 known => known,
             };
+            drop(going);
             Worker::new(cx, receiver, runtime_changed, found, rejected).await.run().await;
             Ok::<_, Infallible>(())
         });

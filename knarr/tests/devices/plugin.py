@@ -175,7 +175,7 @@ def main():
     berths = Berths(options)
     if options.watched:
         socket = pathlib.Path(options.kubelet) / "plugins_registry" / "berths.sock"
-        serve(berths, socket, Watched(options))
+        server = serve(berths, socket, Watched(options))
     else:
         threading.Thread(target=follow_kubelet, args=(options, berths), daemon=True).start()
     say("serving")

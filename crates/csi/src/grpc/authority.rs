@@ -20,6 +20,8 @@ const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
 /// Index of `:authority` in the static table (RFC 7541, appendix A).
 const AUTHORITY: u64 = 1;
+/// Its name, and the same in Huffman's code (RFC 7541, appendix B): some clients write it out.
+const NAMES: [&[u8]; 2] = [b":authority", &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f]];
 /// A host as short as one can be: who decodes the header block must not run out of table space before the client does.
 const HOST: &[u8] = &[1, b'k'];
 
@@ -90,12 +92,10 @@ fn replaced(block: &[u8]) -> Option<Vec<u8>> {
         if first >= 0x80 || (0x20..0x40).contains(&first) {
             continue;
         }
-        if index == 0 {
-            string(&mut rest)?;
-        }
+        let named = index == AUTHORITY || index == 0 && NAMES.contains(&string(&mut rest)?);
         let value = block.len() - rest.len();
         string(&mut rest)?;
-        if index == AUTHORITY {
+        if named {
             return Some([&block[..value], HOST, rest].concat());
         }
     }
@@ -121,11 +121,12 @@ fn integer(rest: &mut &[u8], bits: u32) -> Option<u64> {
     None
 }
 
-/// Skips a string (RFC 7541, section 5.2), however it is written.
-fn string(rest: &mut &[u8]) -> Option<()> {
+/// Takes a string (RFC 7541, section 5.2) as it is written.
+fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(integer(rest, 7)?).ok()?;
-    *rest = rest.get(length..)?;
-    Some(())
+    let (string, others) = rest.split_at_checked(length)?;
+    *rest = others;
+    Some(string)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for AnyAuthority<S> {
@@ -183,6 +184,10 @@ mod tests {
             &[0x3f, 0xe1, 0x1f, 0x40, 1, b'x', 1, b'y', 0x11, 0],
             Some(&[0x3f, 0xe1, 0x1f, 0x40, 1, b'x', 1, b'y', 0x11, 1, b'k']),
         );
+        let written_out = |value: &[u8]| [b"\x40\x05:path\x01/\x40\x0a:authority", value, &[0x83]].concat();
+        check(&written_out(b"\x03%2F"), Some(&written_out(b"\x01k")));
+        let coded = |value: &[u8]| [&[0x40, 0x88], NAMES[1], value].concat();
+        check(&coded(&[2, b'/', b'a']), Some(&coded(&[1, b'k'])));
         check(&[0x83, 0x44, 1, b'/'], None);
         // What is no header block is passed on as it is.
         check(&[0x41, 9, b'a'], None);

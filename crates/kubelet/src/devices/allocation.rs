@@ -83,16 +83,27 @@ impl Devices {
     async fn give_one(&self, owner: Owner, required: usize, reusable: &Reusable) -> Result<bool, Error> {
         let none = BTreeSet::new();
         let reusable = reusable.get(&owner.resource).unwrap_or(&none);
-        let choice = self.inventory.lock().choice(&owner, required, reusable)?;
+        let mut released = self.released.subscribe();
+        loop {
+            match self.try_give(&owner, required, reusable).await {
+                // An error would mean that this kubelet is no more.
+                Err(Error::Refused(Refusal::Later(_))) => drop(released.changed().await),
+                given => return given,
+            }
+        }
+    }
+
+    async fn try_give(&self, owner: &Owner, required: usize, reusable: &BTreeSet<String>) -> Result<bool, Error> {
+        let choice = self.inventory.lock().choice(owner, required, reusable)?;
         let Some(Choice { plugin, available, included }) = choice else { return Ok(false) };
         let preferred = match plugin.options.get_preferred_allocation_available {
             true => plugin.plugin.preferred(available, included, required).await.map_err(Error::Preference)?,
             false => Vec::new(),
         };
-        let devices = self.inventory.lock().reserve(&owner, required, reusable, &preferred)?;
+        let devices = self.inventory.lock().reserve(owner, required, reusable, &preferred)?;
         let response = plugin.plugin.allocate(devices).await?;
         let response = checked(&owner.resource, response)?;
-        self.inventory.lock().complete(&owner, response);
+        self.inventory.lock().complete(owner, response);
         Ok(true)
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Assignment {
 pub(super) enum Refusal {
     #[error("no healthy devices present; cannot allocate unhealthy devices {0}")]
     Unhealthy(String),
+    #[error("devices of {0} are not free before pods have ended that are on their way out")]
+    Later(String),
     #[error("requested number of devices unavailable for {resource}. Requested: {needed}, Available: {available}")]
     TooFew { resource: String, needed: usize, available: usize },
     #[error("pod {uid:?} container {container:?} changed request for resource {resource:?} from {had} to {wants}", uid = owner.uid,
@@ -102,6 +104,8 @@ pub(super) struct Choice {
 pub(super) struct Inventory {
     resources: BTreeMap<String, Resource>,
     held: BTreeMap<Owner, Assignment>,
+    /// Pods on their way out that have something, by UID.
+    leaving: BTreeSet<String>,
     serials: u64,
 }
 
@@ -109,7 +113,7 @@ impl Inventory {
     /// What was written down: resources without devices until their plugins are back, and assignments.
     pub(super) fn found(resources: impl IntoIterator<Item = String>, held: BTreeMap<Owner, Assignment>) -> Self {
         let resources = resources.into_iter().map(|name| (name, Resource::default())).collect();
-        Self { resources, held, serials: 0 }
+        Self { resources, held, ..Self::default() }
     }
 
     /// A plugin is about to be followed; gives its number. Devices of the one before it stay until it has said which it has.
@@ -199,6 +203,15 @@ impl Inventory {
         let free = healthy.into_iter().filter(|id| !taken.contains(id));
         let available: Vec<String> = included.iter().chain(free).cloned().collect();
         if available.len() < required {
+            let leaving = |(other, held): (&Owner, &Assignment)| match other.resource == owner.resource
+                && self.leaving.contains(&other.uid)
+            {
+                true => held.devices.iter().filter(|id| resource.devices.get(*id).is_some_and(|device| device.healthy)).count(),
+                false => 0,
+            };
+            if available.len() + self.held.iter().map(leaving).sum::<usize>() >= required {
+                return Err(Refusal::Later(owner.resource.clone()));
+            }
             let (needed, available) = (required - included.len(), available.len() - included.len());
             return Err(Refusal::TooFew { resource: owner.resource.clone(), needed, available });
         }
@@ -238,8 +251,16 @@ impl Inventory {
         }
     }
 
+    /// A pod is on its way out: what it has will be free.
+    pub(super) fn leave(&mut self, uid: &str) {
+        if self.held.keys().any(|owner| owner.uid == uid) {
+            self.leaving.insert(uid.to_owned());
+        }
+    }
+
     /// Takes back what a pod has; whether it had something.
     pub(super) fn release(&mut self, uid: &str) -> bool {
+        self.leaving.remove(uid);
         let before = self.held.len();
         self.held.retain(|owner, _| owner.uid != uid);
         self.held.len() != before

@@ -96,6 +96,10 @@ fn devices_have_one_owner() {
     check(&mut inventory, &owner("u", "c"), 2, (&[], &[]), Err(&changed));
     check(&mut inventory, &owner("v", "c"), 2, (&[], &[]), Err(&too_few(2, 1)));
     check(&mut inventory, &owner("v", "c"), 1, (&[], &["b"]), Ok(&["a"]));
+    inventory.leave("u");
+    check(&mut inventory, &owner("w", "c"), 2, (&[], &[]), Err(&too_few(2, 0)));
+    let later = format!("devices of {NAME} are not free before pods have ended that are on their way out");
+    check(&mut inventory, &owner("w", "c"), 1, (&[], &[]), Err(&later));
     assert!(inventory.release("u") && !inventory.release("u"));
     inventory.disconnect(NAME, serial);
     let unhealthy = format!("no healthy devices present; cannot allocate unhealthy devices {NAME}");
