@@ -6,7 +6,6 @@
 
 pub(crate) mod parts;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use apimachinery::labels::Labels;
@@ -196,32 +195,25 @@ impl Encoding {
 
     /// The complete object.
     pub(crate) fn stamp(&self, stored: &[u8], revision: u64) -> Bytes {
-        let at = self.head_of(stored);
-        let mut out = Vec::with_capacity(stored.len() + 44);
-        out.extend_from_slice(&stored[..at]);
-        push_version(&mut out, revision);
-        out.extend_from_slice(&stored[at..]);
-        out.into()
+        let (head, rest) = stored.split_at(self.head_of(stored));
+        versioned(head, revision, rest)
     }
 
     /// The same object with another resource version.
     pub(crate) fn restamp(&self, entry: &Entry, revision: u64) -> Entry {
-        let mut version = Vec::with_capacity(44);
-        push_version(&mut version, entry.revision);
-        let at = self.head_of(&entry.json);
-        let mut out = Vec::with_capacity(entry.json.len() + 4);
-        out.extend_from_slice(&entry.json[..at]);
-        push_version(&mut out, revision);
-        out.extend_from_slice(&entry.json[at + version.len()..]);
-        Entry { index: entry.index.clone(), revision, json: out.into() }
+        let (head, rest) = entry.json.split_at(self.head_of(&entry.json));
+        let json = versioned(head, revision, &rest[version(entry.revision).len()..]);
+        Entry { index: entry.index.clone(), revision, json }
     }
 }
 
-fn push_version(out: &mut Vec<u8>, revision: u64) {
-    let mut text = String::with_capacity(44);
-    // Writing to a String cannot fail.
-    let _ = write!(text, r#""resourceVersion":"{revision}","#);
-    out.extend_from_slice(text.as_bytes());
+fn version(revision: u64) -> String {
+    format!(r#""resourceVersion":"{revision}","#)
+}
+
+/// An object with its resource version between both parts. Its room is measured: a cache has as many of them as there are objects.
+fn versioned(head: &[u8], revision: u64, rest: &[u8]) -> Bytes {
+    [head, version(revision).as_bytes(), rest].concat().into()
 }
 
 fn write_fields(
