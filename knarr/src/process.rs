@@ -117,15 +117,15 @@ fn again(ended: Result<()>) -> Result<()> {
     }
 }
 
-/// Lets go of the code of the start, some time after it, and from then on of memory that a load has left.
+/// Lets go of the code of the start, some time after it, and from then on of memory that a load has left, and of the code that it ran.
 pub(crate) fn settle(tasks: &Tasks) {
     tasks.spawn_until_cancelled("memory", OnFailure::Log, keep_small());
 }
 
 async fn keep_small() -> Result<(), tokio::task::JoinError> {
     tokio::time::sleep(SETTLED).await;
-    runtime::memory::release_code();
     loop {
+        runtime::memory::release_code();
         tokio::time::sleep(GIVEN_BACK).await;
         // What a large load has left takes the kernel a while. The workers do their part before they wait the next time.
         tokio::task::spawn_blocking(runtime::memory::give_back).await?;
