@@ -441,6 +441,13 @@ pub(crate) struct Node {
     /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
     #[arg(long, default_value_t = 4096)]
     pub(crate) pod_max_pids: u32,
+    /// For which images of the node pods have to show credentials: NeverVerify (none), NeverVerifyPreloadedImages (those that were pulled for
+    /// pods), NeverVerifyAllowlistedImages (all that are not listed) or AlwaysVerify (all).
+    #[arg(long, value_name = "POLICY", default_value = "NeverVerifyPreloadedImages")]
+    pub(crate) image_pull_credentials_verification_policy: kubelet::images::access::Policy,
+    /// Images that pods use without credentials under NeverVerifyAllowlistedImages: names without tag, or REGISTRY/PATH/*.
+    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
+    pub(crate) preloaded_images_verification_allowlist: Vec<String>,
     #[command(flatten)]
     pub(crate) pressure: Pressure,
 }

@@ -20,6 +20,7 @@ use base::tls::{self, Resolver, Verifier};
 use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
+use kubelet::images::access::{Policy, Verification};
 use runtime::api::{PodNetwork, Runtime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -79,6 +80,8 @@ pub(crate) struct Options {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) max_pods: u32,
     pub(crate) pod_max_pids: u32,
+    /// For which images credentials have to be shown: the policy and its list.
+    pub(crate) verification: (Policy, Vec<String>),
     pub(crate) pressure: cli::Pressure,
 }
 
@@ -149,6 +152,10 @@ impl Options {
             annotations: BTreeMap::new(),
             max_pods: options.max_pods,
             pod_max_pids: options.pod_max_pids,
+            verification: (
+                options.image_pull_credentials_verification_policy,
+                options.preloaded_images_verification_allowlist.clone(),
+            ),
             pressure: options.pressure.clone(),
         }
     }
@@ -211,6 +218,7 @@ impl Node {
             system_reserved: options.pressure.system_reserved()?,
             kube_reserved: options.pressure.kube_reserved()?,
             eviction: options.pressure.eviction()?,
+            verification: verification(&options)?,
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),
             annotations: options.annotations.clone().into_iter().chain([volumes]).collect(),
@@ -228,6 +236,11 @@ impl Node {
         kubelet::start(kubelet, tasks, readiness.gate("kubelet")).await?;
         Ok(changed)
     }
+}
+
+fn verification(options: &Options) -> Result<Verification> {
+    let (policy, allowlist) = options.verification.clone();
+    Verification::new(policy, allowlist).context("--preloaded-images-verification-allowlist")
 }
 
 async fn open_runtime(options: &Options, paths: &Paths, network: Arc<dyn PodNetwork>, tasks: &Tasks) -> Result<Arc<dyn Runtime>> {

@@ -20,6 +20,7 @@ use crate::drivers::Drivers;
 use crate::eviction::Condition;
 use crate::eviction::requests::Requests;
 use crate::fields::Facts;
+use crate::images::records::Records;
 use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
@@ -46,6 +47,8 @@ pub struct Context {
     pub drivers: Drivers,
     /// Devices of the node's plugins.
     pub devices: Devices,
+    /// Which images this kubelet has pulled, and with which credentials.
+    pub pulls: Records,
     /// User ids of pods with a user namespace.
     pub users: Users,
     /// What the node runs short of.

@@ -1,5 +1,10 @@
-//! Seeing that a container's image is here, by its pull policy, with credentials from the pod's secrets.
+//! Seeing that a container's image is here, by its pull policy, with credentials from the pod's secrets. An image that was pulled with
+//! credentials is used by those who have them (KEP-2535).
 
+pub mod access;
+pub mod records;
+
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use base64::Engine;
@@ -7,6 +12,9 @@ use client::events::Type;
 use k8s_openapi::api::core::v1::Secret;
 use runtime::api::{Credentials, Error, Image};
 use serde::Deserialize;
+
+use access::{Access, PullSecret};
+use records::Records;
 
 use crate::context::Context;
 use crate::env::Objects;
@@ -27,12 +35,31 @@ pub async fn ensure(cx: &Context, model: &Model, member: &Member, refs: &PodRefe
 
 /// The name of `image` by its digest in the repository of `reference`; empty for an image that no registry has named.
 pub fn digest(image: &Image, reference: &str) -> String {
-    let named = reference.split('@').next().unwrap_or_default();
-    let last = named.rfind('/').map_or(0, |slash| slash + 1);
-    let repository = named.rfind(':').filter(|colon| *colon >= last).map_or(named, |colon| &named[..colon]);
-    let repository = location(repository);
+    let repository = repository(reference);
     let own = image.digests.iter().find(|digest| digest.split('@').next().is_some_and(|of| location(of) == repository));
     own.or(image.digests.first()).cloned().unwrap_or_default()
+}
+
+/// The name of an image without tag and digest, with its registry.
+fn repository(reference: &str) -> String {
+    let named = reference.split('@').next().unwrap_or_default();
+    let last = named.rfind('/').map_or(0, |slash| slash + 1);
+    location(named.rfind(':').filter(|colon| *colon >= last).map_or(named, |colon| &named[..colon]))
+}
+
+/// Brings the records of pulls up to what is on the node: what was interrupted may have been pulled, and what is gone needs no record.
+pub async fn settle(cx: &Context) -> Result<(), std::io::Error> {
+    for reference in cx.pulls.interrupted() {
+        if let Ok(Some(image)) = cx.runtime().image(&reference).await {
+            cx.pulls.add(&image.id, repository(&reference), &Access::default()).await?;
+        }
+    }
+    let since = jiff::Timestamp::now();
+    if let Ok(images) = cx.runtime().images().await {
+        let images: BTreeSet<String> = images.into_iter().map(|image| image.id).collect();
+        cx.pulls.keep(&images, since).await?;
+    }
+    Ok(())
 }
 
 async fn one(
@@ -56,7 +83,13 @@ async fn one(
             return Err(("ImageInspectError".to_owned(), message));
         }
     };
-    match (pull_policy(reference, policy), present) {
+    let policy = pull_policy(reference, policy);
+    // An image that the pod has to show credentials for is not there for it.
+    let present = match present {
+        Some(image) if policy != "Always" => accessible(cx, model, refs, reference, &image).await.then_some(image),
+        other => other,
+    };
+    match (policy, present) {
         ("Never", None) => {
             let message = format!("Container image {reference:?} is not present with pull policy of Never");
             event(Type::Warning, "ErrImageNeverPull", &message);
@@ -99,10 +132,8 @@ async fn pull(
             format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
         cx.pod_event(model, Type::Warning, "FailedToRetrieveImagePullSecret", message);
     }
-    let secrets = named().filter_map(|name| refs.secret(name));
-    let credentials: Vec<_> = secrets.flat_map(|secret| from_secret(&secret, reference)).collect();
     let begun = Instant::now();
-    match cx.runtime().pull_image(reference, &credentials).await {
+    match try_pull(cx, reference, credentials(model, refs, reference)).await {
         Ok(image) => {
             cx.node_changed.notify_one();
             // To the millisecond.
@@ -125,6 +156,62 @@ async fn pull(
             event(Type::Warning, "Failed", &format!("Error: {reason}"));
             Err((reason.to_owned(), error.to_string()))
         }
+    }
+}
+
+/// Pulls with one of the credentials after the other, and remembers which of them was good.
+async fn try_pull(cx: &Context, reference: &str, credentials: Vec<(PullSecret, Credentials)>) -> Result<Image, Error> {
+    let failed = |error: std::io::Error| Error::ImagePull(format!("failed to record image pull intent: {error}"));
+    cx.pulls.begin(reference).await.map_err(failed)?;
+    let mut attempts: Vec<_> = credentials.into_iter().map(|(secret, word)| (Some(secret), vec![word])).collect();
+    if attempts.is_empty() {
+        attempts.push((None, Vec::new()));
+    }
+    let mut outcome = Err(Error::ImagePull(String::new()));
+    for (secret, words) in attempts {
+        outcome = cx.runtime().pull_image(reference, &words).await.map(|image| (image, Access::by(secret)));
+        if matches!(outcome, Ok(_) | Err(Error::InvalidImageName(_))) {
+            break;
+        }
+    }
+    let pulled = outcome.as_ref().ok().map(|(image, access)| (image.id.as_str(), access.clone()));
+    if let Err(error) = cx.pulls.end(reference, pulled).await {
+        tracing::warn!(image = reference, %error, "it is not written down who may use an image");
+    }
+    outcome.map(|(image, _)| image)
+}
+
+/// Whether the pod may use an image of the node.
+async fn accessible(cx: &Context, model: &Model, refs: &PodReferences, reference: &str, image: &Image) -> bool {
+    let (pulls, verification): (&Records, _) = (&cx.pulls, &cx.options.verification);
+    let names = (reference, image.id.as_str());
+    let mut secrets = Vec::new();
+    if pulls.ask(verification, names, |question| question.needs_secrets()) {
+        if let Err(error) = refs.known().await {
+            tracing::debug!(pod = model.title(), %error, "looking for access to an image without all secrets");
+        }
+        secrets = credentials(model, refs, reference).into_iter().map(|(secret, _)| secret).collect();
+    }
+    pulls.decide(verification, names, &secrets).await
+}
+
+/// Credentials for an image in the pod's secrets, with where each is from.
+fn credentials(model: &Model, refs: &PodReferences, reference: &str) -> Vec<(PullSecret, Credentials)> {
+    let named = model.spec().image_pull_secrets.iter().flatten();
+    let secrets = named.filter_map(|named| refs.secret(&named.name));
+    let all = secrets.flat_map(|secret| {
+        let words = from_secret(&secret, reference);
+        words.into_iter().map(move |word| (origin(&secret, &word), word))
+    });
+    all.collect()
+}
+
+fn origin(secret: &Secret, word: &Credentials) -> PullSecret {
+    PullSecret {
+        uid: secret.metadata.uid.clone().unwrap_or_default(),
+        namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+        name: secret.metadata.name.clone().unwrap_or_default(),
+        credential_hash: pods::csi::digest(&format!("{}\0{}", word.username, word.password)),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
 use crate::eviction;
 use crate::eviction::requests::Requests;
-use crate::logs;
+use crate::images::records::Records;
 use crate::manager::Manager;
 use crate::metrics::Measured;
 use crate::node::agent::{self, Agent};
@@ -28,6 +28,7 @@ use crate::options::Options;
 use crate::refs::References;
 use crate::server::{Api, serve};
 use crate::users::Users;
+use crate::{images, logs};
 
 /// Why a kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,11 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// It is not known which images of the node need credentials.
+    #[error(
+        "the records of pulled images cannot be read: {0}: without them, pods would use images that they have no credentials for"
+    )]
+    Pulls(io::Error),
     /// Nothing is left for pods.
     #[error("nothing is left for pods: {0}")]
     Reserved(#[from] ReservedError),
@@ -74,6 +80,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let cx = Arc::new(Context {
         drivers: Drivers::default(),
         devices: Devices::load(&options.data_dir),
+        pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         evictions,
@@ -87,6 +94,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         tasks: tasks.clone(),
         options,
     });
+    images::settle(&cx).await.map_err(Error::Pulls)?;
     let api = Api::new(cx.clone());
     if let Some(server) = cx.options.server.clone() {
         let address = server.listen;

@@ -13,6 +13,7 @@ use runtime::api::Runtime;
 use crate::allocatable::Reserved;
 use crate::dns::Cluster;
 use crate::eviction::Settings;
+use crate::images::access::Verification;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Options {
     pub kube_reserved: Option<Reserved>,
     /// When pods must go because the node runs short of something.
     pub eviction: Settings,
+    /// For which images of the node pods have to show credentials.
+    pub verification: Verification,
     /// Labels to register the node with.
     pub labels: BTreeMap<String, String>,
     /// Annotations to register the node with.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use runtime::api::ContainerState;
 
 use crate::context::Context;
+use crate::images;
 use crate::spec::Model;
 use crate::volumes::mounts::image_volumes;
 
@@ -18,6 +19,9 @@ pub async fn reclaim(cx: &Context, active: &[Model]) {
         Ok(count) => {
             tracing::info!(count, "removed images that nobody uses, because the disk is short");
             cx.node_changed.notify_one();
+            if let Err(error) = images::settle(cx).await {
+                tracing::warn!(%error, "records of images that are gone are left");
+            }
         }
         Err(error) => tracing::warn!(%error, "cannot remove images that nobody uses"),
     }

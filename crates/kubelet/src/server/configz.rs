@@ -30,8 +30,13 @@ pub(super) fn document(options: &Options) -> Value {
         "evictionMaxPodGracePeriod": max_pod_grace.as_secs(),
         "systemReserved": reserved(&options.system_reserved),
         "serializeImagePulls": false,
+        "imagePullCredentialsVerificationPolicy": options.verification.parts().0.name(),
         "failSwapOn": false,
     });
+    let listed = options.verification.parts().1;
+    if !listed.is_empty() {
+        config["preloadedImagesVerificationAllowlist"] = json!(listed);
+    }
     let mut add = |name: &str, value: Map<String, Value>| {
         if let (false, Some(config)) = (value.is_empty(), config.as_object_mut()) {
             config.insert(name.to_owned(), Value::Object(value));
