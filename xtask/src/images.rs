@@ -17,7 +17,20 @@ pub use registry::Registry;
 use crate::tools;
 
 /// Debian packages that the images are made from, and the tools that serve them.
-const PACKAGES: &[&str] = &["busybox-static", "nginx-light", "redis-server", "redis-tools", "docker-registry", "skopeo"];
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "nginx-light",
+    "redis-server",
+    "redis-tools",
+    "python3.11",
+    "python3-redis",
+    "python3-psycopg2",
+    "uwsgi-core",
+    "uwsgi-plugin-python3",
+    "postgresql-15",
+    "docker-registry",
+    "skopeo",
+];
 
 /// Options of `cargo xtask images`.
 #[derive(Args)]

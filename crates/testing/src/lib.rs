@@ -15,6 +15,7 @@ pub mod kubectl;
 pub mod machine;
 pub mod pebble;
 pub mod programs;
+pub mod readme;
 pub mod steady;
 pub mod wait;
 
@@ -22,4 +23,5 @@ pub use api::{Answer, Api};
 pub use cluster::Cluster;
 pub use kubectl::{Background, Outcome};
 pub use machine::Machine;
+pub use readme::Reader;
 pub use wait::eventually;

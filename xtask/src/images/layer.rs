@@ -58,6 +58,21 @@ impl Layer {
         Ok(self)
     }
 
+    /// A file, or a directory with all that it has, at this path of the layer.
+    pub fn tree_at(&mut self, from: &Path, to: &str) -> Result<&mut Self> {
+        if !from.is_dir() {
+            self.copy(from, to)?;
+            return Ok(self);
+        }
+        self.dir(to, 0o755);
+        for entry in fs::read_dir(from)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.tree_at(&path, &format!("{to}/{name}"))?;
+        }
+        Ok(self)
+    }
+
     fn copy(&mut self, from: &Path, to: &str) -> Result<()> {
         let source = fs::canonicalize(from).with_context(|| from.display().to_string())?;
         let mode = fs::metadata(&source)?.permissions().mode() & 0o777;
