@@ -441,6 +441,9 @@ pub(crate) struct Node {
     /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
     #[arg(long, default_value_t = 4096)]
     pub(crate) pod_max_pids: u32,
+    /// Directory of static pods: a pod for each file (YAML or JSON), which runs as long as the file is there, whatever the API says.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pod_manifest_path: Option<PathBuf>,
     /// For which images of the node pods have to show credentials: NeverVerify (none), NeverVerifyPreloadedImages (those that were pulled for
     /// pods), NeverVerifyAllowlistedImages (all that are not listed) or AlwaysVerify (all).
     #[arg(long, value_name = "POLICY", default_value = "NeverVerifyPreloadedImages")]

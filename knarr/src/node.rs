@@ -80,6 +80,8 @@ pub(crate) struct Options {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) max_pods: u32,
     pub(crate) pod_max_pids: u32,
+    /// Directory of static pods.
+    pub(crate) static_pods: Option<PathBuf>,
     /// For which images credentials have to be shown: the policy and its list.
     pub(crate) verification: (Policy, Vec<String>),
     pub(crate) pressure: cli::Pressure,
@@ -152,6 +154,7 @@ impl Options {
             annotations: BTreeMap::new(),
             max_pods: options.max_pods,
             pod_max_pids: options.pod_max_pids,
+            static_pods: options.pod_manifest_path.clone(),
             verification: (
                 options.image_pull_credentials_verification_policy,
                 options.preloaded_images_verification_allowlist.clone(),
@@ -219,6 +222,7 @@ impl Node {
             kube_reserved: options.pressure.kube_reserved()?,
             eviction: options.pressure.eviction()?,
             verification: verification(&options)?,
+            static_pods: options.static_pods.clone(),
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),
             annotations: options.annotations.clone().into_iter().chain([volumes]).collect(),

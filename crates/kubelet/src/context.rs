@@ -25,6 +25,7 @@ use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
 use crate::spec::{Member, Model};
+use crate::statics::Statics;
 use crate::users::Users;
 
 /// Shared by every pod's task.
@@ -47,6 +48,8 @@ pub struct Context {
     pub drivers: Drivers,
     /// Devices of the node's plugins.
     pub devices: Devices,
+    /// Pods that a directory of the node describes.
+    pub statics: Statics,
     /// Which images this kubelet has pulled, and with which credentials.
     pub pulls: Records,
     /// User ids of pods with a user namespace.

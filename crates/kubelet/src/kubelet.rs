@@ -27,6 +27,7 @@ use crate::node::machine::Machine;
 use crate::options::Options;
 use crate::refs::References;
 use crate::server::{Api, serve};
+use crate::statics::{self, Statics};
 use crate::users::Users;
 use crate::{images, logs};
 
@@ -80,6 +81,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let cx = Arc::new(Context {
         drivers: Drivers::default(),
         devices: Devices::load(&options.data_dir),
+        statics: Statics::default(),
         pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
@@ -101,6 +103,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         let listener = Listener::bind(address).map_err(|error| Error::Listen { address, error })?;
         tasks.spawn_until_cancelled("kubelet endpoint", OnFailure::Shutdown, serve(server, listener, api.clone(), tasks.clone()));
     }
+    tasks.spawn_until_cancelled("static pods", OnFailure::Shutdown, statics::directory::run(cx.clone()));
     let agent = Arc::new(Agent::new(cx.clone()));
     let parts = tasks.clone();
     let evictor = eviction::manager::Manager::new(cx.clone()).await;
@@ -112,7 +115,9 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         parts.spawn_until_cancelled("pod resources", OnFailure::Log, devices::pod_resources::run(cx.clone()));
         parts.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference(&node)));
         parts.spawn_until_cancelled("node status", OnFailure::Shutdown, agent.report(node, gate));
-        parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, Manager::new(cx, requests).run());
+        let manager = Manager::new(cx.clone(), requests);
+        parts.spawn_until_cancelled("mirror pods", OnFailure::Shutdown, statics::mirrors::run(cx, manager.nodes()));
+        parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, manager.run());
         Ok::<_, Infallible>(())
     });
     Ok(api)

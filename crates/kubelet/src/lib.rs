@@ -15,6 +15,7 @@
 //! | [`images`] | pull policies and credentials |
 //! | [`mod@env`], [`fields`], [`expand`], [`dns`], [`hosts`], [`security`], [`resources`] | what a container gets, pure |
 //! | [`drivers`] | volumes of storage drivers |
+//! | [`statics`] | pods that a directory of the node describes |
 //! | [`devices`] | devices that plugins give to containers |
 //! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
@@ -54,6 +55,7 @@ pub mod resources;
 pub mod security;
 pub mod server;
 pub mod spec;
+pub mod statics;
 mod stats;
 pub mod storage;
 #[cfg(test)]

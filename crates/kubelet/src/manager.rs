@@ -21,9 +21,11 @@ use crate::eviction;
 use crate::eviction::requests::Request;
 use crate::pod::cleanup;
 use crate::pod::found::{Found, ended};
+use crate::pod::report::Shown;
 use crate::pod::worker::{Desired, Worker};
 use crate::qos;
 use crate::spec::Model;
+use crate::statics::{self, Pods};
 
 /// Delay before an orphaned pod is tried again to be removed, doubling up to the second value.
 const ORPHAN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -55,7 +57,10 @@ impl Handle {
     }
 
     fn send_as_is(&self, pod: Arc<Pod>, pending: Option<Pending>) {
-        self.desired.send_modify(|desired| *desired = Desired { pod, removed: false, pending, evicted: desired.evicted.clone() });
+        self.desired.send_modify(|desired| {
+            let (evicted, shown) = (desired.evicted.clone(), desired.shown.clone());
+            *desired = Desired { pod, removed: false, pending, evicted, shown };
+        });
     }
 }
 
@@ -88,6 +93,15 @@ pub struct Manager {
     burstable: watch::Sender<i64>,
     /// What the eviction manager asks.
     requests: mpsc::Receiver<Request>,
+    statics: Running,
+}
+
+/// Static pods and their mirrors.
+struct Running {
+    wanted: watch::Receiver<Option<Arc<Pods>>>,
+    /// UIDs of those that have a task, which the next pod of the same name waits for.
+    uids: HashMap<Key, String>,
+    mirrors: HashMap<Key, Arc<Pod>>,
 }
 
 fn uid(pod: &Pod) -> &str {
@@ -99,7 +113,13 @@ impl Manager {
     pub fn new(cx: Arc<Context>, requests: mpsc::Receiver<Request>) -> Self {
         let nodes = cx.options.informers.of_selected(&format!("metadata.name={}", cx.options.node_name));
         let (handles, uids, found, finished) = Default::default();
-        Self { cx, handles, uids, found, finished, nodes, burstable: watch::Sender::new(0), requests }
+        let statics = Running { wanted: cx.statics.subscribe(), uids: HashMap::new(), mirrors: HashMap::new() };
+        Self { cx, handles, uids, found, finished, nodes, burstable: watch::Sender::new(0), requests, statics }
+    }
+
+    /// The Node object.
+    pub fn nodes(&self) -> client::Informer<Node> {
+        self.nodes.clone()
     }
 
     /// Runs until cancelled. Fails when the runtime cannot say what it runs, as then nothing could be adopted.
@@ -114,6 +134,9 @@ impl Manager {
         // Pods are admitted in the order of their creation.
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
         first.into_iter().for_each(|change| self.changed(change));
+        // An error would mean that this kubelet is no more.
+        let _ = self.statics.wanted.wait_for(Option::is_some).await;
+        self.sync_statics();
         self.remove_orphans();
         let shares = qos::follow(cx.clone(), self.burstable.subscribe());
         cx.tasks.spawn_until_cancelled("CPU shares of pods", OnFailure::Log, shares);
@@ -129,6 +152,7 @@ impl Manager {
                 }
                 () = async { self.finished.notify.notified().await } => self.reap(),
                 Some(request) = self.requests.recv() => self.answer(request),
+                Ok(()) = self.statics.wanted.changed() => self.sync_statics(),
             }
         }
     }
@@ -227,7 +251,51 @@ impl Manager {
         })
     }
 
+    /// Begins static pods that are new, and ends those that are gone. One with another text waits for the end of the one before.
+    fn sync_statics(&mut self) {
+        let wanted = self.statics.wanted.borrow_and_update().clone().unwrap_or_default();
+        for (key, known) in &self.statics.uids {
+            if wanted.get(key).is_none_or(|pod| uid(pod) != known) {
+                if let Some(handle) = self.handles.get(known) {
+                    handle.desired.send_modify(|desired| desired.removed = true);
+                }
+                self.cx.devices.leave(known);
+            }
+        }
+        for (key, pod) in wanted.iter() {
+            if !self.statics.uids.contains_key(key) {
+                self.statics.uids.insert(key.clone(), uid(pod).to_owned());
+                let mirror = self.statics.mirrors.get(key).filter(|mirror| statics::shows(mirror, pod)).cloned();
+                let mut begun = pod.clone();
+                if let Some(status) = mirror.as_ref().and_then(|mirror| mirror.status.clone()) {
+                    Arc::make_mut(&mut begun).status = Some(status);
+                }
+                self.begin(begun, Duration::ZERO, Shown::Mirror(mirror));
+            }
+        }
+    }
+
+    /// A mirror pod runs nothing: it shows what a static pod does.
+    fn mirror_changed(&mut self, key: Key, mirror: Option<Arc<Pod>>) {
+        let shown = |uid: &str| mirror.clone().filter(|mirror| statics::mirrored(mirror) == Some(uid));
+        if let Some((uid, handle)) = self.statics.uids.get(&key).and_then(|uid| Some((uid, self.handles.get(uid)?))) {
+            let shown = Shown::Mirror(shown(uid));
+            handle.desired.send_if_modified(|desired| {
+                let is_news = desired.shown != shown;
+                desired.shown = shown;
+                is_news
+            });
+        }
+        match mirror {
+            Some(mirror) => self.statics.mirrors.insert(key, mirror),
+            None => self.statics.mirrors.remove(&key),
+        };
+    }
+
     fn changed(&mut self, change: Change<Pod>) {
+        if change.object().is_some_and(|pod| statics::mirrored(pod).is_some()) {
+            return self.mirror_changed(change.key, change.new);
+        }
         let Change { key, new, .. } = change;
         let known = self.uids.get(&key).cloned();
         if let Some(known) = known.filter(|known| new.as_ref().is_none_or(|pod| uid(pod) != known)) {
@@ -245,12 +313,12 @@ impl Manager {
             Some(_) => self.update(pod),
             None => {
                 self.uids.insert(key, uid(&pod).to_owned());
-                self.begin(pod, Duration::ZERO);
+                self.begin(pod, Duration::ZERO, Shown::Itself);
             }
         }
     }
 
-    fn begin(&mut self, pod: Arc<Pod>, pause: Duration) {
+    fn begin(&mut self, pod: Arc<Pod>, pause: Duration, shown: Shown) {
         let uid = uid(&pod).to_owned();
         let found = self.found.remove(&uid).unwrap_or_default();
         let rejected = self.rejection(&pod, &found);
@@ -261,7 +329,7 @@ impl Manager {
         made.sort_by_key(|container| container.attempt);
         let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
         let allocation = Allocation::found(&pod, records);
-        let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None, evicted: None };
+        let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None, evicted: None, shown };
         let model = Model::new(desired.pod.clone());
         let (desired, receiver) = watch::channel(desired);
         let mut going = receiver.clone();
@@ -306,18 +374,21 @@ impl Manager {
         let ended = std::mem::take(&mut *self.finished.uids.lock());
         for uid in ended {
             let Some(handle) = self.handles.remove(&uid) else { continue };
-            let Desired { pod, removed, .. } = handle.desired.borrow().clone();
+            let Desired { pod, removed, shown, .. } = handle.desired.borrow().clone();
             if removed || self.cx.tasks.token().is_cancelled() {
+                self.statics.uids.retain(|_, known| *known != uid);
                 continue;
             }
             tracing::error!(pod = Model::new(pod.clone()).title(), "the pod's task died, it is begun anew");
-            self.revive(pod, handle.allocation, handle.waiting);
+            self.revive(pod, handle.allocation, handle.waiting, shown);
         }
+        self.sync_statics();
     }
 
     /// A new task must learn what runs: without that it would start everything a second time.
-    fn revive(&mut self, pod: Arc<Pod>, allocation: Allocation, waiting: Option<Arc<Pod>>) {
-        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, pending: None, evicted: None });
+    fn revive(&mut self, pod: Arc<Pod>, allocation: Allocation, waiting: Option<Arc<Pod>>, shown: Shown) {
+        let desired = Desired { pod: pod.clone(), removed: false, pending: None, evicted: None, shown };
+        let (desired, receiver) = watch::channel(desired);
         let runtime_changed = Arc::new(Notify::new());
         let uid = uid(&pod).to_owned();
         let model = Model::new(pod);

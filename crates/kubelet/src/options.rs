@@ -50,6 +50,8 @@ pub struct Options {
     pub kube_reserved: Option<Reserved>,
     /// When pods must go because the node runs short of something.
     pub eviction: Settings,
+    /// Directory of static pods, if there is one.
+    pub static_pods: Option<PathBuf>,
     /// For which images of the node pods have to show credentials.
     pub verification: Verification,
     /// Labels to register the node with.

@@ -385,6 +385,7 @@ impl Cell {
             version: "v1.36.0".to_owned(),
             max_pods: 110,
             pod_max_pids: Some(1000),
+            static_pods: None,
             verification: Default::default(),
             system_reserved: Default::default(),
             kube_reserved: None,

@@ -99,6 +99,38 @@ fn driver_secret(volume: &Volume) -> Option<String> {
     local.map(|secret| secret.name.clone()).or(azure)
 }
 
+/// What kind of API object the specification of a pod refers to, if any: pods that a node brings refer to none.
+pub fn of_api(spec: &Value) -> Option<&'static str> {
+    if !spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
+        return Some("a service account");
+    }
+    // Any volume's secret, whatever the driver calls it, has "secret" in its key.
+    let secret = |value: &Value| mentions(value, &|key| key.to_ascii_lowercase().contains("secret"));
+    let config_map = |value: &Value| mentions(value, &|key| key.starts_with("configMap"));
+    let containers = || ["containers", "initContainers", "ephemeralContainers"].iter().filter_map(|key| spec.get(*key));
+    let sources = || containers().chain(spec.get("volumes"));
+    let not_empty = |key: &str| spec.get(key).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let volume = |key: &'static str| spec.get("volumes").is_some_and(|volumes| mentions(volumes, &|k| k == key));
+    match () {
+        () if not_empty("imagePullSecrets") || sources().any(secret) => Some("secrets"),
+        () if sources().any(config_map) => Some("configmaps"),
+        () if volume("clusterTrustBundle") => Some("clustertrustbundles"),
+        () if volume("persistentVolumeClaim") || volume("ephemeral") => Some("persistentvolumeclaims"),
+        () if volume("serviceAccountToken") || volume("podCertificate") => Some("a service account"),
+        () if not_empty("resourceClaims") => Some("resourceclaims"),
+        () => None,
+    }
+}
+
+/// Whether a key that matches stands anywhere in the value.
+fn mentions(value: &Value, matches: &dyn Fn(&str) -> bool) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| mentions(item, matches)),
+        Value::Object(map) => map.iter().any(|(key, value)| !value.is_null() && (matches(key) || mentions(value, matches))),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

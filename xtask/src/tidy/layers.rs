@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hollow", &["base", "pods", "client", "controllers"]),
     ("scheduler", &["base", "apimachinery", "pods", "client"]),
     ("runtime", &["base"]),
-    ("kubelet", &["base", "apimachinery", "pods", "streaming", "client", "csi", "runtime"]),
+    ("kubelet", &["base", "apimachinery", "pods", "streaming", "kinds", "client", "csi", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
     ("ingress", &["base", "apimachinery", "client"]),

@@ -33,7 +33,8 @@ impl server::Service for Lister {
         let inventory = self.0.devices.inventory.lock();
         match method {
             LIST => {
-                let active = self.0.pods_of_node().list().into_iter().filter(|pod| !pod.status.as_ref().is_some_and(ended));
+                let pods = self.0.pods_of_node().list().into_iter().map(|pod| self.0.statics.as_run(pod));
+                let active = pods.filter(|pod| !pod.status.as_ref().is_some_and(ended));
                 let pod_resources = active.map(|pod| of_pod(&inventory, &pod)).collect();
                 Ok(ListPodResourcesResponse { pod_resources }.encode_to_vec())
             }
@@ -42,6 +43,7 @@ impl server::Service for Lister {
                 let unknown =
                     || Error { code: Code::NotFound, message: format!("pod {pod_name} in namespace {pod_namespace} not found") };
                 let pod = self.0.pods_of_node().get(Some(&pod_namespace), &pod_name).ok_or_else(unknown)?;
+                let pod = self.0.statics.as_run(pod);
                 Ok(GetPodResourcesResponse { pod_resources: Some(of_pod(&inventory, &pod)) }.encode_to_vec())
             }
             ALLOCATABLE => {

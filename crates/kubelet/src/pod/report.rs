@@ -1,5 +1,6 @@
 //! Sends a pod's status to the API server: one patch at a time, always the newest, only what changed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,7 +14,24 @@ use super::patch::patch;
 use crate::backoff::signed;
 use crate::spec::Model;
 
+/// What shows a pod in the API.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shown {
+    /// It is the API's own.
+    Itself,
+    /// It is a static pod, and this is its mirror pod, when there is one.
+    Mirror(Option<Arc<Pod>>),
+}
+
 type Answer = Result<Pod, kube::Error>;
+
+/// The object that shows the pod.
+fn object(model: &Model, shown: Shown) -> Option<Arc<Pod>> {
+    match shown {
+        Shown::Itself => Some(model.pod.clone()),
+        Shown::Mirror(mirror) => mirror,
+    }
+}
 
 /// Reports the status of one pod.
 pub struct Reporter {
@@ -22,6 +40,9 @@ pub struct Reporter {
     /// What the API server has, as far as we know.
     known: PodStatus,
     version: u64,
+    /// UID of the object that shows the pod; none while a static pod has no mirror.
+    uid: Option<String>,
+    is_static: bool,
     /// What it should have; the newest that was wanted.
     wanted: Option<PodStatus>,
     sending: Option<(PodStatus, BoxFuture<'static, Answer>)>,
@@ -36,14 +57,18 @@ fn version(pod: &Pod) -> u64 {
 
 impl Reporter {
     /// For this pod. A pod whose final phase is known already is not reported on any more.
-    pub fn new(client: kube::Client, model: &Model) -> Self {
-        let known = model.pod.status.clone().unwrap_or_default();
-        let frozen = super::found::ended(&known);
+    pub fn new(client: kube::Client, model: &Model, shown: Shown) -> Self {
+        let is_static = shown != Shown::Itself;
+        let object = object(model, shown);
+        let known = object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+        let frozen = super::found::ended(&known) && !is_static;
         Self {
             api: Api::namespaced(client, model.namespace()),
             name: model.name().to_owned(),
             known,
-            version: version(&model.pod),
+            version: object.as_ref().map_or(0, |object| version(object)),
+            uid: object.and_then(|object| object.metadata.uid.clone()),
+            is_static,
             wanted: None,
             sending: None,
             failures: 0,
@@ -63,12 +88,20 @@ impl Reporter {
     }
 
     /// Takes in a newer object: conditions of others in any case, and what somebody changed of ours.
-    pub fn updated(&mut self, model: &Model) {
-        let newer = version(&model.pod);
+    pub fn updated(&mut self, model: &Model, shown: Shown) {
+        let object = object(model, shown);
+        let uid = object.as_ref().and_then(|object| object.metadata.uid.clone());
+        if uid != self.uid {
+            // Another mirror knows nothing yet, and what was on its way to the one before is void.
+            (self.uid, self.version, self.sending) = (uid, 0, None);
+            (self.failures, self.retry, self.known) = (0, None, PodStatus::default());
+        }
+        let Some(object) = object else { return };
+        let newer = version(&object);
         if newer <= self.version {
             return;
         }
-        let status = model.pod.status.clone().unwrap_or_default();
+        let status = object.status.clone().unwrap_or_default();
         if self.sending.is_none() {
             self.known = status;
             self.version = newer;
@@ -102,12 +135,12 @@ impl Reporter {
     }
 
     /// Wants `status` reported; begins to send it unless something is under way. Returns when to try again.
-    pub fn want(&mut self, model: &Model, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
+    pub fn want(&mut self, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
         self.wanted = Some(status.clone());
         if self.sending.is_some() {
             return None;
         }
-        let patch = patch(model.uid(), &self.known, &status)?;
+        let patch = patch(self.uid.as_deref()?, &self.known, &status)?;
         if let Some(retry) = self.retry.filter(|retry| *retry > now) {
             return Some(retry);
         }
@@ -136,7 +169,7 @@ impl Reporter {
             Err(kube::Error::Api(error)) if error.code == 404 => {
                 // The pod is gone; the informer will tell.
                 tracing::debug!(pod = self.name, %error, "status not reported");
-                self.frozen = true;
+                self.frozen = !self.is_static;
             }
             Err(error) => {
                 tracing::warn!(pod = self.name, error = client::why(&error), "status not reported, trying again");

@@ -17,7 +17,7 @@ use super::core::{Core, Desired as Wanted, Event};
 use super::effects::{Effects, pod_ip};
 use super::found::Found;
 use super::outcome::Outcome;
-use super::report::Reporter;
+use super::report::{Reporter, Shown};
 use super::state::{Cause, Evicted};
 use super::{ending, last_words, plan, resize, status};
 use crate::allocation::{self, Pending};
@@ -39,6 +39,8 @@ pub struct Desired {
     pub pending: Option<Pending>,
     /// The node cannot keep it any longer.
     pub evicted: Option<Arc<Eviction>>,
+    /// What shows it in the API.
+    pub shown: Shown,
 }
 
 /// One pod's task.
@@ -70,13 +72,13 @@ impl Worker {
         mut found: Found,
         rejected: Option<(String, String)>,
     ) -> Self {
-        let Desired { pod, removed, pending, evicted } = desired.borrow().clone();
+        let Desired { pod, removed, pending, evicted, shown } = desired.borrow().clone();
         let model = Model::new(pod);
         let references_changed = Arc::new(Notify::new());
         let refs = cx.references.of_pod(&model, &references_changed);
         let effects = Effects { cx: cx.clone(), volumes: Arc::new(Volumes::new(cx.clone())), refs: Arc::new(refs) };
         let (sender, verdicts) = mpsc::channel(16);
-        let reporter = Reporter::new(cx.options.client.clone(), &model);
+        let reporter = Reporter::new(cx.options.client.clone(), &model, shown);
         for container in &mut found.containers {
             last_words::add(&cx, &model, container).await;
         }
@@ -209,7 +211,7 @@ impl Worker {
             tracing::debug!(container, message);
             self.cx.container_event(model, member, kind, "BackOff", text);
         }
-        let retry = self.reporter.want(model, wanted, now);
+        let retry = self.reporter.want(wanted, now);
         (retry, self.reporter.accepted() && ending::settled(state))
     }
 
@@ -267,7 +269,7 @@ impl Worker {
     }
 
     fn updated(&mut self) -> Event {
-        let Desired { pod, removed, pending, evicted } = self.desired.borrow_and_update().clone();
+        let Desired { pod, removed, pending, evicted, shown } = self.desired.borrow_and_update().clone();
         let model = self.core.model().renewed(pod);
         if !Arc::ptr_eq(&model.members, &self.core.model().members) {
             let references = |model: &Model| pods::references::References::of(&model.pod);
@@ -276,7 +278,7 @@ impl Worker {
                 self.effects.refs = Arc::new(refs);
             }
         }
-        self.reporter.updated(&model);
+        self.reporter.updated(&model, shown);
         let evicted = evicted.as_deref().map(Evicted::by_node);
         Event::Desired(Box::new(Wanted { model, removed, pending, evicted }))
     }

@@ -102,9 +102,14 @@ impl Api {
         })
     }
 
+    /// The pods of this node as they run.
+    fn listed(&self) -> Vec<Arc<Pod>> {
+        self.pods.list().into_iter().map(|pod| self.cx.statics.as_run(pod)).collect()
+    }
+
     /// The pods that are bound to this node.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
-        self.pods.list()
+        self.listed()
     }
 
     /// What the kubelet goes by.
@@ -132,13 +137,13 @@ impl Api {
 
     /// What the node and its pods use now.
     pub(super) async fn usage(&self) -> Result<Snapshot, ApiError> {
-        Ok(stats::collect(&self.cx, &self.pods.list()).await?)
+        Ok(stats::collect(&self.cx, &self.listed()).await?)
     }
 
     /// What the kubelet's page tells of the present. Volumes are left out while one of them does not answer.
     pub(super) async fn state(&self) -> Result<State, ApiError> {
         let (sandboxes, containers) = (self.cx.runtime().sandboxes().await?, self.cx.runtime().containers(None).await?);
-        let pods = self.pods.list();
+        let pods = self.listed();
         let mut claims = Claims::default();
         if let Ok(turn) = self.measuring.clone().try_lock_owned() {
             let (cx, pods) = (self.cx.clone(), pods.clone());
@@ -165,7 +170,7 @@ impl Api {
 
     fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, ApiError> {
         let missing = || ApiError::NotFound(format!("pod \"{name}\" not found"));
-        self.pods.get(Some(namespace), name).ok_or_else(missing)
+        self.pods.get(Some(namespace), name).map(|pod| self.cx.statics.as_run(pod)).ok_or_else(missing)
     }
 
     /// The pod's newest sandbox.

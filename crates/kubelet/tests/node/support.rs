@@ -118,6 +118,7 @@ impl Node {
             version: "v1.36.0".to_owned(),
             max_pods: 110,
             pod_max_pids: None,
+            static_pods: None,
             verification: Default::default(),
             system_reserved: Default::default(),
             kube_reserved: None,

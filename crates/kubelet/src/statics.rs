@@ -1,0 +1,102 @@
+//! Static pods: pods that a directory of the node describes and not the API, which shows them by mirror pods.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`manifest`] | a file as a pod, pure |
+//! | [`directory`] | the files of the directory, read again when they change |
+//! | [`mirrors`] | the mirror pods in the API |
+
+pub mod directory;
+pub mod manifest;
+pub mod mirrors;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::Key;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+
+/// In a mirror pod: the UID of the static pod that it shows.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Static pods by namespace and name.
+pub type Pods = BTreeMap<Key, Arc<Pod>>;
+
+/// The static pods of this node; none before the directory has been read.
+#[derive(Default)]
+pub struct Statics(watch::Sender<Option<Arc<Pods>>>);
+
+fn key(pod: &Pod) -> Key {
+    Key::namespaced(pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// The static pod's UID that a mirror pod names.
+pub fn mirrored(pod: &Pod) -> Option<&str> {
+    pod.metadata.annotations.as_ref()?.get(MIRROR).map(String::as_str)
+}
+
+/// Whether a mirror pod shows this static pod, as it is now.
+pub fn shows(mirror: &Pod, pod: &Pod) -> bool {
+    mirrored(mirror).is_some() && mirrored(mirror) == pod.metadata.uid.as_deref()
+}
+
+impl Statics {
+    /// Changes of the pods, from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Pods>>> {
+        self.0.subscribe()
+    }
+
+    fn set(&self, pods: Pods) {
+        self.0.send_if_modified(|known| {
+            let is_news = known.as_deref() != Some(&pods);
+            if is_news {
+                *known = Some(Arc::new(pods));
+            }
+            is_news
+        });
+    }
+
+    /// A pod of the API as it runs here: what shows a static pod has the UID of that. An annotation alone gives nobody another pod.
+    pub fn as_run(&self, pod: Arc<Pod>) -> Arc<Pod> {
+        if mirrored(&pod).is_none() {
+            return pod;
+        }
+        let statics = self.0.borrow();
+        let shown = statics.as_ref().and_then(|pods| pods.get(&key(&pod))).filter(|shown| shows(&pod, shown));
+        match shown {
+            Some(shown) => {
+                let mut pod = Arc::unwrap_or_clone(pod);
+                pod.metadata.uid.clone_from(&shown.metadata.uid);
+                Arc::new(pod)
+            }
+            None => pod,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, uid: &str, mirrors: Option<&str>) -> Arc<Pod> {
+        let annotations = mirrors.map(|uid| json!({MIRROR: uid}));
+        let metadata = json!({"namespace": "default", "name": name, "uid": uid, "annotations": annotations});
+        Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+    }
+
+    #[test]
+    fn only_mirrors_of_static_pods_are_these() {
+        let statics = Statics::default();
+        let own = pod("a", "s", None);
+        statics.set(Pods::from([(key(&own), own)]));
+        let check = |name: &str, mirrors: Option<&str>, expected: &str| {
+            assert_eq!(statics.as_run(pod(name, "api", mirrors)).metadata.uid.as_deref(), Some(expected));
+        };
+        check("a", Some("s"), "s");
+        check("a", None, "api");
+        check("a", Some("old"), "api");
+        check("b", Some("s"), "api");
+    }
+}

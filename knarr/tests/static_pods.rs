@@ -1,0 +1,98 @@
+//! Static pods: what a directory of the node says runs there, and the API shows it.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use testing::{Cluster, eventually};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+
+fn manifest(name: &str, word: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+         - name: main\n    image: 127.0.0.1:5000/busybox:1.36\n    command: [sh, -c, 'echo {word}; echo {word} >/word; exec sleep 100000']\n{more}"
+    )
+}
+
+/// Writes a file as editors do: whole, or not at all.
+fn write(directory: &Path, name: &str, text: &str) {
+    std::fs::write(directory.join(".next"), text).unwrap();
+    std::fs::rename(directory.join(".next"), directory.join(name)).unwrap();
+}
+
+fn ready(c: &Cluster, pod: &str) {
+    eventually("the mirror pod is ready", || {
+        let outcome = c.try_k_with(&format!("wait --for=condition=Ready pod/{pod} --timeout=5s"), "");
+        (outcome.code == Some(0)).then_some(())
+    });
+}
+
+fn field(c: &Cluster, pod: &str, path: &str) -> String {
+    c.k(&format!("get pod {pod} -o jsonpath={{{path}}}"))
+}
+
+const CONTAINER: &str = ".status.containerStatuses[0].containerID";
+const HASH: &str = r".metadata.annotations.kubernetes\.io/config\.mirror";
+
+/// Static pods, and [sig-node] MirrorPod when create a mirror pod: "should be updated when static pod updated", "should be recreated when mirror
+/// pod gracefully deleted", "should be recreated when mirror pod forcibly deleted".
+#[test]
+fn what_is_in_the_directory_runs() {
+    let directory: PathBuf = tempfile::tempdir().unwrap().keep();
+    write(&directory, "web.yaml", &manifest("web", "one", ""));
+    let option = directory.display().to_string();
+    let mut c = Cluster::prepare(KNARR);
+    c.start_server_with(&["--pod-manifest-path", &option]);
+    ready(&c, "web-n1");
+    assert_eq!(c.k("logs web-n1").trim_end(), "one");
+    assert_eq!(c.kubectl(&["exec", "web-n1", "--", "cat", "/word"]), "one\n");
+    assert_eq!(field(&c, "web-n1", ".metadata.ownerReferences[0].kind"), "Node");
+    assert_eq!(field(&c, "web-n1", ".spec.priorityClassName"), "system-node-critical");
+    let (container, uid, hash) =
+        (field(&c, "web-n1", CONTAINER), field(&c, "web-n1", ".metadata.uid"), field(&c, "web-n1", HASH));
+
+    // The mirror is not the pod.
+    for how in ["--grace-period=0 --force", "--wait=false"] {
+        let before = field(&c, "web-n1", ".metadata.uid");
+        c.k(&format!("delete pod web-n1 {how}"));
+        eventually("another mirror", || {
+            (c.try_k_with("get pod web-n1 -o jsonpath={.metadata.uid}", "").stdout.as_str() != before).then_some(())
+        });
+        ready(&c, "web-n1");
+    }
+    assert_ne!(field(&c, "web-n1", ".metadata.uid"), uid);
+    assert_eq!((field(&c, "web-n1", CONTAINER), field(&c, "web-n1", HASH)), (container.clone(), hash.clone()), "it has run on");
+    c.kill_server();
+    c.start_server_with(&["--pod-manifest-path", &option]);
+    ready(&c, "web-n1");
+    assert_eq!(
+        (field(&c, "web-n1", CONTAINER), field(&c, "web-n1", ".status.containerStatuses[0].restartCount")),
+        (container.clone(), "0".into())
+    );
+
+    // Another text is another pod.
+    write(&directory, "web.yaml", &manifest("web", "two", ""));
+    eventually("the other text", || (c.try_k_with("logs web-n1", "").stdout.trim_end() == "two").then_some(()));
+    ready(&c, "web-n1");
+    assert_ne!(field(&c, "web-n1", HASH), hash);
+    assert_ne!(field(&c, "web-n1", CONTAINER), container);
+
+    // What is refused runs not, and takes nothing from the others. Nor does a mirror that somebody else makes.
+    write(&directory, "secret.yaml", &manifest("secret", "x", "    envFrom: [{secretRef: {name: s}}]\n"));
+    write(&directory, "second.yaml", &manifest("second", "second", ""));
+    ready(&c, "second-n1");
+    assert!(std::fs::read_to_string(c.log()).unwrap().contains("static pods may not reference secrets"));
+    assert!(c.try_k_with("get pod secret-n1", "").code != Some(0));
+    let own = field(&c, "web-n1", HASH);
+    let forged = manifest("forged", "x", "  nodeName: n1\n").replace(
+        "metadata: {name: forged,",
+        &format!("metadata: {{name: forged, annotations: {{kubernetes.io/config.mirror: {own}}},"),
+    );
+    c.k_with("create -f -", &forged);
+    c.k("wait --for=delete pod/forged --timeout=60s");
+
+    std::fs::remove_file(directory.join("web.yaml")).unwrap();
+    c.k("wait --for=delete pod/web-n1 --timeout=60s");
+    assert_eq!(field(&c, "second-n1", ".status.phase"), "Running");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
