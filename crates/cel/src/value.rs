@@ -71,6 +71,8 @@ pub enum Map<'a> {
     Json(&'a JsonMap<String, Json>, Option<&'a dyn Shape>),
     /// As an expression made it.
     Made(Arc<[(Value<'a>, Value<'a>)]>),
+    /// The same, where keys that are not there have an empty map.
+    Lenient(Arc<[(Value<'a>, Value<'a>)]>),
 }
 
 /// A URL that has been parsed.
@@ -111,6 +113,21 @@ impl<'a> Value<'a> {
     /// A text.
     pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Text(text.into())
+    }
+
+    /// A map of these entries.
+    pub fn map(entries: Vec<(Value<'a>, Value<'a>)>) -> Self {
+        Self::Map(Map::Made(entries.into()))
+    }
+
+    /// A map of maps: what is not there is an empty one, so that `has(map["a"].b)` is false and no error.
+    pub fn lenient(entries: Vec<(Value<'a>, Value<'a>)>) -> Self {
+        Self::Map(Map::Lenient(entries.into()))
+    }
+
+    /// A semantic version; none of a text that is none.
+    pub fn semver(text: &str) -> Option<Self> {
+        crate::semver::parse(text).ok().map(|version| Self::Semver(Arc::new(version)))
     }
 
     /// A list that an expression makes.
@@ -195,7 +212,7 @@ impl<'a> Value<'a> {
             Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),
             Self::List(list) => list.iter().map(|item| item.to_json()).collect::<Option<Vec<_>>>()?.into(),
             Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
-            Self::Map(Map::Made(entries)) => {
+            Self::Map(Map::Made(entries) | Map::Lenient(entries)) => {
                 let entry = |(key, value): &(Self, Self)| Some((key.as_text()?.to_owned(), value.to_json()?));
                 Json::Object(entries.iter().map(entry).collect::<Option<_>>()?)
             }
@@ -343,7 +360,7 @@ impl<'a> Map<'a> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Json(map, _) => map.len(),
-            Self::Made(entries) => entries.len(),
+            Self::Made(entries) | Self::Lenient(entries) => entries.len(),
         }
     }
 
@@ -353,6 +370,10 @@ impl<'a> Map<'a> {
             (Self::Json(..), Value::Text(key)) => self.field(key),
             (Self::Json(..), _) => None,
             (Self::Made(entries), key) => entries.iter().find(|(known, _)| known.equals(key)).map(|(_, value)| value.clone()),
+            (Self::Lenient(entries), key) => {
+                let found = entries.iter().find(|(known, _)| known.equals(key)).map(|(_, value)| value.clone());
+                found.or_else(|| Some(Value::map(Vec::new())))
+            }
         }
     }
 
@@ -360,6 +381,7 @@ impl<'a> Map<'a> {
         match self {
             Self::Json(map, shape) => map.get(name).map(|value| Value::of(value, shape.and_then(|shape| shape.field(name)))),
             Self::Made(entries) => entries.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone()),
+            Self::Lenient(_) => self.get(&Value::text(name.to_owned())),
         }
     }
 
@@ -371,7 +393,7 @@ impl<'a> Map<'a> {
     pub(crate) fn keys(&self) -> Vec<Value<'a>> {
         match self {
             Self::Json(map, _) => map.keys().map(|key| Value::text(key.as_str())).collect(),
-            Self::Made(entries) => entries.iter().map(|(key, _)| key.clone()).collect(),
+            Self::Made(entries) | Self::Lenient(entries) => entries.iter().map(|(key, _)| key.clone()).collect(),
         }
     }
 

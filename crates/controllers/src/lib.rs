@@ -31,6 +31,7 @@ mod pods;
 mod protection;
 mod queue;
 mod replicas;
+mod resource_claims;
 mod resource_quota;
 mod root_ca;
 mod scale;
@@ -154,6 +155,8 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),
     entry::<attachments::Attachments>(|o, t| launch(attachments::Attachments::new(&o.informers), o, t)),
     entry::<ephemeral::EphemeralVolumes>(|o, t| launch(ephemeral::EphemeralVolumes::new(&o.informers), o, t)),
+    entry::<resource_claims::PodClaims>(|o, t| launch(resource_claims::PodClaims::new(&o.informers), o, t)),
+    entry::<resource_claims::ClaimUse>(|o, t| launch(resource_claims::ClaimUse::new(&o.informers), o, t)),
     entry::<local_path::LocalPath>(|o, t| launch(local_path::LocalPath::new(&o.informers), o, t)),
     entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),
     entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),

@@ -43,6 +43,8 @@ impl World {
             ("", "v1", "nodes", "Node", false),
             ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false),
             ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false),
+            ("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true),
+            ("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true),
             ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
             ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),
             ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false),

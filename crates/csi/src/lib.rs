@@ -7,9 +7,11 @@
 //! | [`messages`] | what is said, by the names and numbers of `csi.proto` |
 //! | [`registration`] | `pluginregistration.Registration` |
 //! | [`driver`] | the node service of a driver, call by call |
+//! | [`dra`] | drivers of devices that pods claim |
 //! | [`devices`], [`pod_resources`] | device plugins (`v1beta1`), and who has which devices |
 
 pub mod devices;
+pub mod dra;
 pub mod driver;
 pub mod grpc;
 pub mod messages;

@@ -14,6 +14,7 @@ use runtime::api::Runtime;
 use tokio::sync::{Notify, watch};
 
 use crate::allocatable::Allocatable;
+use crate::claims::Claims;
 use crate::devices::Devices;
 use crate::dns::Resolv;
 use crate::drivers::Drivers;
@@ -52,6 +53,8 @@ pub struct Context {
     pub statics: Statics,
     /// Which images this kubelet has pulled, and with which credentials.
     pub pulls: Records,
+    /// What pods claim.
+    pub claims: Claims,
     /// User ids of pods with a user namespace.
     pub users: Users,
     /// What the node runs short of.

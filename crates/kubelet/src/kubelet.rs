@@ -13,6 +13,7 @@ use client::events::Recorder;
 use tokio::sync::{Notify, watch};
 
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
+use crate::claims::Claims;
 use crate::context::Context;
 use crate::devices::{self, Devices};
 use crate::dns::Resolv;
@@ -83,6 +84,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         devices: Devices::load(&options.data_dir),
         statics: Statics::default(),
         pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
+        claims: Claims::load(&options.data_dir),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         evictions,

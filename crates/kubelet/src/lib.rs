@@ -17,6 +17,7 @@
 //! | [`drivers`] | volumes of storage drivers |
 //! | [`statics`] | pods that a directory of the node describes |
 //! | [`devices`] | devices that plugins give to containers |
+//! | [`claims`] | devices that pods claim |
 //! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
@@ -29,6 +30,7 @@ pub mod admission;
 pub mod allocatable;
 pub mod allocation;
 pub mod backoff;
+pub mod claims;
 pub mod context;
 pub mod devices;
 pub mod dns;

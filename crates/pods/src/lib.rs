@@ -2,6 +2,7 @@
 //!
 //! Each rule stands here once. The types are those of the API.
 
+pub mod claims;
 pub mod csi;
 pub mod nodes;
 pub mod qos;

@@ -14,6 +14,8 @@ pub struct References {
     pub secrets: BTreeSet<String>,
     /// PersistentVolumeClaims, also those that are made for the pod.
     pub claims: BTreeSet<String>,
+    /// ResourceClaims, as far as they have been made.
+    pub resource_claims: BTreeSet<String>,
     /// The ServiceAccount, empty when there is none.
     pub service_account: String,
 }
@@ -25,6 +27,7 @@ impl References {
         if let Some(spec) = &pod.spec {
             found.spec(spec, pod.metadata.name.as_deref().unwrap_or_default());
         }
+        found.resource_claims = crate::claims::names(pod).map(str::to_owned).collect();
         found.config_maps.remove("");
         found.secrets.remove("");
         found.claims.remove("");
@@ -36,11 +39,12 @@ impl References {
         serde_json::from_value(pod).map(|pod| Self::of(&pod)).unwrap_or_default()
     }
 
-    /// Whether the pod refers to an object of the core group, by the plural of its kind.
+    /// Whether the pod refers to an object of the core group, or a ResourceClaim, by the plural of its kind.
     pub fn contains(&self, resource: &str, name: &str) -> bool {
         match resource {
             "configmaps" => self.config_maps.contains(name),
             "secrets" => self.secrets.contains(name),
+            "resourceclaims" => self.resource_claims.contains(name),
             "persistentvolumeclaims" => self.claims.contains(name),
             "serviceaccounts" => !name.is_empty() && self.service_account == name,
             _ => false,

@@ -10,10 +10,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
 use pods::volumes as rules;
 use serde_json::json;
 
+use crate::devices::{Reservation, write};
 use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
 use crate::volumes::Step;
@@ -24,6 +26,8 @@ pub(crate) enum Written {
         pod: Arc<PodInfo>,
         node: String,
         trial: Trial,
+        /// The claims for devices that were written for it.
+        claims: Vec<ResourceClaim>,
         result: Result<(), BindError>,
     },
     /// A victim of preemption was told to go.
@@ -39,10 +43,21 @@ pub(crate) enum Written {
 pub(crate) enum BindError {
     #[error("{}", client::why(.0))]
     Api(#[from] kube::Error),
+    #[error("{0}")]
+    Claim(#[from] crate::devices::write::Error),
     #[error("binding volumes: context deadline exceeded")]
     Late,
     #[error("binding volumes: provisioning failed for PVC {0:?}")]
     Provisioning(String),
+}
+
+/// What a pod needs before it can be bound.
+pub(crate) struct Needs {
+    /// Of its claims for volumes.
+    pub(crate) volumes: Vec<Step>,
+    pub(crate) cache: Informer<PersistentVolumeClaim>,
+    /// Of its claims for devices.
+    pub(crate) devices: Vec<Reservation>,
 }
 
 /// How long volumes may take.
@@ -64,27 +79,20 @@ impl Api {
     /// Gives the pod its node.
     pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String, trial: Trial) -> BoxFuture<'static, Written> {
         let bind = self.binding(&pod, &node);
-        async move { Written::Bound { pod, node, trial, result: bind.await.map_err(BindError::from) } }.boxed()
+        async move { Written::Bound { pod, node, trial, claims: Vec::new(), result: bind.await.map_err(BindError::from) } }
+            .boxed()
     }
 
-    /// Gives the pod its node when its claims have their volumes there.
-    pub(crate) fn bind_with_volumes(
-        &self,
-        pod: Arc<PodInfo>,
-        node: String,
-        trial: Trial,
-        steps: Vec<Step>,
-        claims: Informer<PersistentVolumeClaim>,
-    ) -> BoxFuture<'static, Written> {
+    /// Gives the pod its node when its claims have their volumes and their devices there.
+    pub(crate) fn bind_with(&self, pod: Arc<PodInfo>, node: String, trial: Trial, needs: Needs) -> BoxFuture<'static, Written> {
         let (bind, client) = (self.binding(&pod, &node), self.client.clone());
         async move {
-            let volumes = volumes_for(client, &node, steps, &claims);
-            let result = match tokio::time::timeout(VOLUMES, volumes).await {
-                Ok(Ok(())) => bind.await.map_err(BindError::from),
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(BindError::Late),
-            };
-            Written::Bound { pod, node, trial, result }
+            let mut claims = Vec::new();
+            let result = bind_with(&client, &pod, &node, &needs, &mut claims, bind).await;
+            if result.is_err() {
+                write::give_back(&client, &pod, &needs.devices, &mut claims).await;
+            }
+            Written::Bound { pod, node, trial, claims, result }
         }
         .boxed()
     }
@@ -170,11 +178,26 @@ impl Api {
     }
 }
 
+/// Reserves devices, then waits for volumes, then binds. `claims` gets the claims for devices that were written.
+async fn bind_with(
+    client: &Client,
+    pod: &PodInfo,
+    node: &str,
+    needs: &Needs,
+    claims: &mut Vec<ResourceClaim>,
+    bind: BoxFuture<'static, kube::Result<()>>,
+) -> Result<(), BindError> {
+    write::reserve(client, pod, &needs.devices, claims).await?;
+    let volumes = volumes_for(client.clone(), node, &needs.volumes, &needs.cache);
+    tokio::time::timeout(VOLUMES, volumes).await.map_err(|_| BindError::Late)??;
+    Ok(bind.await?)
+}
+
 /// Takes the steps and waits until their claims have their volumes.
 async fn volumes_for(
     client: Client,
     node: &str,
-    steps: Vec<Step>,
+    steps: &[Step],
     cache: &Informer<PersistentVolumeClaim>,
 ) -> Result<(), BindError> {
     let volumes: kube::Api<PersistentVolume> = kube::Api::all(client.clone());
@@ -187,7 +210,7 @@ async fn volumes_for(
                 annotations.insert(rules::BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
                 next.spec.get_or_insert_default().claim_ref = Some(claim.object_ref(&()));
                 volumes.replace(volume.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &next).await?;
-                (claim, false)
+                (claim.clone(), false)
             }
             Step::Provision(claim) => {
                 let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();

@@ -10,6 +10,7 @@ use apimachinery::labels::Selector;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::budgets::Budgets;
+use crate::devices::Devices;
 use crate::groups::Groups;
 use crate::nominations::Nominations;
 use crate::pod::PodInfo;
@@ -40,6 +41,7 @@ pub(crate) struct Cluster {
     pub(crate) groups: Groups,
     pub(crate) nominations: Nominations,
     pub(crate) volumes: Volumes,
+    pub(crate) devices: Devices,
     tallies: Tallies,
     pub(crate) terms: Terms,
     pub(crate) budgets: Budgets,

@@ -13,12 +13,11 @@ use crate::plugins::PLUGINS;
 use crate::profile::{DEFAULT, Fit, Profile, Strategy};
 
 /// Plugins of upstream that stand for what is done here always, or for what there is nothing of.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 8] = [
     "PrioritySort",
     "SchedulingGates",
     "NodeVolumeLimits",
     "VolumeZone",
-    "DynamicResources",
     PREEMPTION,
     "DefaultBinder",
     "NodeDeclaredFeatures",

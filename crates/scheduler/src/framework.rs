@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Namespace,
     /// A claim, a volume, a class of volumes or a node's drivers came or changed.
     Volume,
+    /// A claim for devices, a slice of devices or a class of them came or changed.
+    Device,
 }
 
 /// One scheduling rule. All methods have defaults: a plugin says only what it has an opinion on.

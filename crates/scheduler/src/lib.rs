@@ -10,6 +10,7 @@ mod budgets;
 mod cluster;
 mod configuration;
 mod cycle;
+mod devices;
 mod filtering;
 mod framework;
 mod groups;

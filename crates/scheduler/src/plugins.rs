@@ -1,6 +1,7 @@
 //! The plugins, in the order in which they filter.
 
 mod affinity;
+mod devices;
 mod images;
 pub(crate) mod limits;
 mod node;
@@ -9,6 +10,8 @@ mod spread;
 #[cfg(test)]
 mod tests;
 mod volumes;
+
+pub(crate) use devices::NAME as DEVICES;
 
 use crate::framework::Plugin;
 
@@ -26,5 +29,6 @@ pub(crate) static PLUGINS: &[&dyn Plugin] = &[
     &volumes::VolumeBinding,
     &spread::PodTopologySpread,
     &affinity::InterPodAffinity,
+    &devices::DynamicResources,
     &images::ImageLocality,
 ];

@@ -17,17 +17,20 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
 
 use crate::Options;
-use crate::api::{Api, Written};
+use crate::api::{Api, Needs, Written};
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
+use crate::devices::{Devices, Reservation};
 use crate::filtering::FitError;
 use crate::framework::Event;
 use crate::metrics::{self, Outcome};
+use crate::plugins::{DEVICES, PLUGINS};
 use crate::pod::{PodInfo, node_of, scheduler_of, started};
 use crate::preemption::{self, Preemption};
 use crate::profile::Profiles;
@@ -51,6 +54,9 @@ struct Sources {
     classes: Changes<StorageClass>,
     budgets: Changes<PodDisruptionBudget>,
     drivers: Changes<CSINode>,
+    device_claims: Changes<ResourceClaim>,
+    device_classes: Changes<DeviceClass>,
+    slices: Changes<ResourceSlice>,
 }
 
 impl Sources {
@@ -68,6 +74,9 @@ impl Sources {
             classes: informers.of().changes(),
             budgets: informers.of().changes(),
             drivers: informers.of().changes(),
+            device_claims: informers.of().changes(),
+            device_classes: informers.of().changes(),
+            slices: informers.of().changes(),
         };
         informers.of::<Pod>().synced().await;
         informers.of::<Node>().synced().await;
@@ -77,6 +86,9 @@ impl Sources {
         informers.of::<StorageClass>().synced().await;
         informers.of::<PodDisruptionBudget>().synced().await;
         informers.of::<CSINode>().synced().await;
+        informers.of::<ResourceClaim>().synced().await;
+        informers.of::<DeviceClass>().synced().await;
+        informers.of::<ResourceSlice>().synced().await;
         sources
     }
 }
@@ -89,8 +101,10 @@ pub(crate) struct Scheduler {
     queue: Queue,
     chooser: Chooser,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
-    /// Bindings that wait for volumes, which takes as long as a provisioner does. They hold up no decision.
-    with_volumes: FuturesUnordered<BoxFuture<'static, Written>>,
+    /// Bindings that wait for claims; volumes take as long as a provisioner does. They hold up no decision.
+    with_needs: FuturesUnordered<BoxFuture<'static, Written>>,
+    /// What is being written for the claims of pods, by the pod's uid.
+    reserving: HashMap<String, Vec<Reservation>>,
 }
 
 impl Scheduler {
@@ -104,13 +118,15 @@ impl Scheduler {
             queue: Queue::new(options.configuration.backoff),
             chooser: Chooser::default(),
             writes: FuturesUnordered::new(),
-            with_volumes: FuturesUnordered::new(),
+            with_needs: FuturesUnordered::new(),
+            reserving: HashMap::new(),
         }
     }
 
     pub(crate) async fn run(mut self, informers: Informers, gate: Gate) -> Result<(), Infallible> {
         let mut sources = Sources::new(&informers).await;
         self.cluster.volumes = Volumes::new(&informers);
+        self.cluster.devices = Devices::new(&informers);
         gate.ready();
         loop {
             let due = self.queue.ripen(Instant::now());
@@ -137,8 +153,18 @@ impl Scheduler {
                 _ = sources.volumes.next() => self.queue.happened(Event::Volume),
                 _ = sources.classes.next() => self.queue.happened(Event::Volume),
                 _ = sources.drivers.next() => self.queue.happened(Event::Volume),
+                change = sources.device_claims.next() => {
+                    if self.cluster.devices.claim_changed(change.old.as_deref(), change.new.as_deref()) {
+                        self.queue.happened(Event::Device);
+                    }
+                }
+                change = sources.slices.next() => {
+                    self.cluster.devices.pools.changed(&change.key.name, change.old.as_deref(), change.new);
+                    self.queue.happened(Event::Device);
+                }
+                _ = sources.device_classes.next() => self.queue.happened(Event::Device),
                 change = sources.pods.next() => self.pod_changed(change),
-                Some(written) = self.with_volumes.next(), if !self.with_volumes.is_empty() => self.written(written),
+                Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.written(written),
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
                 () = std::future::ready(()), if self.queue.has_active() && self.writes.len() < WRITES => self.schedule_one(),
                 () = until(due) => {}
@@ -231,7 +257,9 @@ impl Scheduler {
         }
         let assumed = self.cluster.node_of(pod.metadata.uid.as_deref().unwrap_or_default()).is_some();
         // Our own report of failure is no reason to try again.
-        let same = old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
+        let made = |pod: &Pod| pod.status.as_ref().and_then(|status| status.resource_claim_statuses.clone());
+        let same =
+            old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels && made(&old) == made(&pod));
         let waits = same && self.queue.get(key).is_some();
         if !assumed && !waits {
             let pod = Arc::new(PodInfo::new(pod));
@@ -262,19 +290,45 @@ impl Scheduler {
         let choice = self.chooser.choose(&pod, &self.cluster);
         metrics::decided(start.elapsed());
         match choice {
-            Ok(node) => {
-                self.cluster.nominations.withdraw(pod.uid());
-                let steps = self.volumes_on(&pod, &node);
-                self.cluster.place(Arc::new(pod.placed()), &node);
-                if steps.is_empty() {
-                    self.writes.push(self.api.bind(pod, node, trial));
-                } else {
-                    let claims = self.cluster.volumes.claims.clone();
-                    self.with_volumes.push(self.api.bind_with_volumes(pod, node, trial, steps, claims));
-                }
-            }
+            Ok(node) => self.place(pod, node, trial),
             Err(error) => self.no_node(&pod, trial, error),
         }
+    }
+
+    /// Takes a node for a pod, and all that the pod needs there, and binds the pod.
+    fn place(&mut self, pod: Arc<PodInfo>, node: String, trial: Trial) {
+        let devices = match self.devices_on(&pod, &node) {
+            Ok(devices) => devices,
+            Err(error) => return self.no_node(&pod, trial, error),
+        };
+        self.cluster.nominations.withdraw(pod.uid());
+        let volumes = self.volumes_on(&pod, &node);
+        self.cluster.place(Arc::new(pod.placed()), &node);
+        if volumes.is_empty() && devices.is_empty() {
+            return self.writes.push(self.api.bind(pod, node, trial));
+        }
+        for one in &devices {
+            if let (Some(uid), Some(allocation)) = (&one.claim.metadata.uid, &one.allocation) {
+                self.cluster.devices.ledger.choose(uid, allocation);
+            }
+        }
+        let needs = Needs { volumes, cache: self.cluster.volumes.claims.clone(), devices: devices.clone() };
+        if !devices.is_empty() {
+            self.reserving.insert(pod.uid().to_owned(), devices);
+        }
+        self.with_needs.push(self.api.bind_with(pod, node, trial, needs));
+    }
+
+    /// The devices that the pod's claims get on the node that was chosen for it.
+    fn devices_on(&self, pod: &PodInfo, node: &str) -> Result<Vec<Reservation>, FitError> {
+        let known = &self.cluster.devices;
+        let Some(node) = self.cluster.node(node) else { return Ok(Vec::new()) };
+        let place = Place { name: &node.name, labels: &node.labels };
+        let found = known.claims_of(pod).map_err(|refusal| refusal.to_string());
+        found.and_then(|claims| known.reservations(&claims, place)).map_err(|reason| {
+            let plugin = PLUGINS.iter().position(|plugin| plugin.name() == DEVICES).unwrap_or_default();
+            FitError::everywhere(self.cluster.len(), plugin, reason.into())
+        })
     }
 
     /// What the pod's claims need before it can be bound to the node that was chosen for it.
@@ -339,7 +393,10 @@ impl Scheduler {
 
     fn written(&mut self, written: Written) {
         let (pod, node, trial, result) = match written {
-            Written::Bound { pod, node, trial, result } => (pod, node, trial, result),
+            Written::Bound { pod, node, trial, claims, result } => {
+                self.reserved(&pod, &claims);
+                (pod, node, trial, result)
+            }
             Written::Evicted { victim, result: Err(error) } => {
                 tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
                 return self.queue.happened(Event::PodRemoved);
@@ -363,6 +420,21 @@ impl Scheduler {
                 self.queue.happened(Event::PodRemoved);
             }
         }
+    }
+}
+
+impl Scheduler {
+    /// The claims for devices have been written for a pod, or not.
+    fn reserved(&mut self, pod: &PodInfo, written: &[ResourceClaim]) {
+        let Some(reserving) = self.reserving.remove(pod.uid()) else { return };
+        for one in reserving.iter().filter(|one| one.allocation.is_some()) {
+            let Some(uid) = one.claim.metadata.uid.as_deref() else { continue };
+            let latest = written.iter().find(|claim| claim.metadata.uid.as_deref() == Some(uid));
+            let cached = latest.is_none().then(|| self.cluster.devices.claims.by_key(&Key::of(one.claim.as_ref()))).flatten();
+            let cached = cached.filter(|claim| claim.metadata.uid.as_deref() == Some(uid));
+            self.cluster.devices.ledger.settle(uid, latest.or(cached.as_deref()));
+        }
+        self.queue.happened(Event::Device);
     }
 }
 

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("apiserver", &["base", "schema", "apimachinery", "cel", "pods", "store", "streaming", "kinds", "registry"]),
     ("controllers", &["base", "apimachinery", "pods", "client"]),
     ("hollow", &["base", "pods", "client", "controllers"]),
-    ("scheduler", &["base", "apimachinery", "pods", "client"]),
+    ("scheduler", &["base", "apimachinery", "cel", "pods", "client"]),
     ("runtime", &["base"]),
     ("kubelet", &["base", "apimachinery", "pods", "streaming", "kinds", "client", "csi", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),

@@ -199,6 +199,7 @@ pub(super) static ROLES: &[Role] = &[
             (READ, "storage.k8s.io", "csinodes storageclasses csidrivers csistoragecapacities volumeattachments"),
             (READ, "core", "namespaces"),
             (READ, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"),
+            ("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
         ],
     ),
     plain("system:kube-dns", &[("list watch", "core", "endpoints services")]),

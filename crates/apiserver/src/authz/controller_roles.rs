@@ -186,6 +186,18 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
             EVENTS,
         ],
     ),
+    (
+        "resource-claim-controller",
+        &[
+            (READ, "core", "pods"),
+            ("update", "core", "pods/finalizers"),
+            ("patch", "core", "pods/status"),
+            (READ, "resource.k8s.io", "resourceclaimtemplates"),
+            ("get list watch create update delete", "resource.k8s.io", "resourceclaims"),
+            ("patch update", "resource.k8s.io", "resourceclaims/status"),
+            EVENTS,
+        ],
+    ),
     ("resourcequota-controller", &[("list watch", "*", "*"), ("update", "core", "resourcequotas/status"), EVENTS]),
     ("route-controller", &[("list watch", "core", "nodes"), ("patch", "core", "nodes/status"), EVENTS]),
     (

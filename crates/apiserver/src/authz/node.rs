@@ -62,6 +62,7 @@ pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision 
         ("", "persistentvolumeclaims", "status") if matches!(a.verb, "get" | "update" | "patch") => {
             related(registry, node, a).await
         }
+        ("resource.k8s.io", "resourceclaims", "") if a.verb == "get" => related(registry, node, a).await,
         ("storage.k8s.io", "volumeattachments", "") if a.verb == "get" => attachment(registry, node, a).await,
         ("", "serviceaccounts", "token") if a.verb == "create" => related(registry, node, a).await,
         ("", "serviceaccounts", "") if a.verb == "get" => related(registry, node, a).await,

@@ -1,4 +1,4 @@
-//! Drivers, and device plugins too, make themselves known by sockets in the directory `plugins_registry`, at which they or a sidecar of theirs
+//! Drivers, and device plugins and drivers of claimed devices too, make themselves known by sockets in the directory `plugins_registry`, at which they or a sidecar of theirs
 //! answer (the kubelet's plugin registration, v1); when the socket goes, so does the driver.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base::directory::Watch;
 use base::tasks::OnFailure;
+use csi::dra::{DRA, Plugin, Version};
 use csi::grpc::Endpoint;
 use csi::registration::{self as protocol, PluginInfo};
 use csi::{Driver, Error as Rpc};
@@ -31,6 +32,8 @@ enum Error {
     Nameless,
     #[error("none of the versions {0:?} is supported: this kubelet speaks CSI 1.x")]
     Version(Vec<String>),
+    #[error("none of the versions {0:?} is supported: this kubelet speaks v1.DRAPlugin and v1beta1.DRAPlugin")]
+    Interface(Vec<String>),
     #[error("the driver says no name for this node")]
     NodeId,
     #[error(transparent)]
@@ -47,6 +50,8 @@ enum Registered {
     Driver(String),
     /// A device plugin by its resource, with its number.
     Devices(String, u64),
+    /// A driver of claimed devices by its name.
+    Claims(String),
 }
 
 /// Follows the sockets in the directory.
@@ -123,6 +128,7 @@ async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: Cancellati
         match registered {
             Registered::Driver(name) => forget(&cx, &name, number).await,
             Registered::Devices(name, serial) => devices::detach(&cx, &name, serial),
+            Registered::Claims(name) => cx.claims.remove(&name, number),
         }
     }
     Ok(())
@@ -155,7 +161,9 @@ async fn register(cx: &Arc<Context>, socket: &Endpoint, number: u64) -> Result<O
             let text = error.to_string();
             let told = protocol::notify(socket, Err(&text)).await;
             match error {
-                Error::Kind(_) | Error::Version(_) | Error::Nameless | Error::Devices(_) if told.is_ok() => {
+                Error::Kind(_) | Error::Version(_) | Error::Interface(_) | Error::Nameless | Error::Devices(_)
+                    if told.is_ok() =>
+                {
                     tracing::warn!(plugin = info.name, error = text, "a plugin is refused");
                     Ok(None)
                 }
@@ -168,9 +176,12 @@ async fn register(cx: &Arc<Context>, socket: &Endpoint, number: u64) -> Result<O
 fn check(info: &PluginInfo) -> Result<(), Error> {
     let speaks = |version: &String| version.trim_start_matches('v').split('.').next() == Some("1");
     match info.kind.as_str() {
-        protocol::CSI | protocol::DEVICES if info.name.is_empty() => Err(Error::Nameless),
+        protocol::CSI | protocol::DEVICES | DRA if info.name.is_empty() => Err(Error::Nameless),
         protocol::CSI if !info.supported_versions.iter().any(speaks) => Err(Error::Version(info.supported_versions.clone())),
-        protocol::CSI | protocol::DEVICES => Ok(()),
+        DRA if Version::best(info.supported_versions.iter().map(String::as_str)).is_none() => {
+            Err(Error::Interface(info.supported_versions.clone()))
+        }
+        protocol::CSI | protocol::DEVICES | DRA => Ok(()),
         other => Err(Error::Kind(other.to_owned())),
     }
 }
@@ -180,6 +191,12 @@ async fn enlist(cx: &Arc<Context>, socket: &Endpoint, number: u64, info: &Plugin
     if info.kind == protocol::DEVICES {
         let versions = info.supported_versions.iter().map(String::as_str);
         return Ok(Registered::Devices(info.name.clone(), devices::attach(cx, &info.name, versions, endpoint)?));
+    }
+    let versions = info.supported_versions.iter().map(String::as_str);
+    if let Some(version) = Version::best(versions).filter(|_| info.kind == DRA) {
+        cx.claims.insert(&info.name, Plugin::new(endpoint, version), number);
+        tracing::info!(driver = info.name, "registered a driver of claimed devices");
+        return Ok(Registered::Claims(info.name.clone()));
     }
     let driver = Driver::new(endpoint);
     let about = driver.info().await?;
@@ -207,7 +224,10 @@ mod tests {
         check("CSIPlugin", "d", &["0.3.0", "v1.12.0"], None);
         let versions = "none of the versions [\"0.3.0\", \"10.0.0\"] is supported: this kubelet speaks CSI 1.x";
         check("CSIPlugin", "d", &["0.3.0", "10.0.0"], Some(versions));
-        check("DRAPlugin", "d", &["1.0.0"], Some("plugin type \"DRAPlugin\" is not supported by this kubelet"));
+        check("DRAPlugin", "d", &["v1.DRAPlugin"], None);
+        let versions = "none of the versions [\"1.0.0\"] is supported: this kubelet speaks v1.DRAPlugin and v1beta1.DRAPlugin";
+        check("DRAPlugin", "d", &["1.0.0"], Some(versions));
+        check("OtherPlugin", "d", &["1.0.0"], Some("plugin type \"OtherPlugin\" is not supported by this kubelet"));
         check("DevicePlugin", "example.com/berth", &["v1beta1"], None);
         check("CSIPlugin", "", &["1.0.0"], Some("the plugin has no name"));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use runtime::api::ContainerState;
 
+use crate::claims;
 use crate::context::Context;
 use crate::logs::links;
 use crate::volumes;
@@ -31,6 +32,7 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
     let directory = cx.pod_dir(uid);
     volumes::remove(cx, uid).await?;
     cx.devices.release(uid).await;
+    claims::prepare::give_back(cx, uid).await?;
     if let Some(logs) = logs {
         forget_links(cx, logs.to_owned()).await;
     }

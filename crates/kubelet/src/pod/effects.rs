@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::Volumes;
-use crate::{dns, hooks, hosts, images, resources, storage};
+use crate::{claims, dns, hooks, hosts, images, resources, storage};
 
 /// Longest that a postStart hook may take before its container is given up.
 const HOOK_LIMIT: Duration = Duration::from_secs(600);
@@ -100,9 +100,10 @@ impl Effects {
                 Outcome::SandboxStopped(stopped.map_err(|error| error.to_string()))
             }),
             Action::Unmount => Box::pin(async move {
-                let removed = this.volumes.remove(model.uid()).await;
+                let mut removed = this.volumes.remove(model.uid()).await;
                 if removed.is_ok() {
                     this.cx.devices.release(model.uid()).await;
+                    removed = claims::prepare::give_back(&this.cx, model.uid()).await;
                 }
                 Outcome::Unmounted(removed)
             }),
@@ -133,6 +134,7 @@ impl Effects {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             cx.pod_event(model, Type::Normal, "SandboxChanged", message);
         }
+        claims::prepare::prepare(cx, model).await?;
         let mut config = sandbox_config(cx, model, attempt);
         if model.spec().host_users == Some(false) {
             config.users = Some(cx.users.of_pod(model.uid()).map_err(|error| failed(error.to_string()))?);

@@ -20,7 +20,7 @@ use crate::pod::cleanup::forget_links;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::{self, Surroundings};
-use crate::{hosts, images, metrics, resources, security};
+use crate::{claims, hosts, images, metrics, resources, security};
 
 /// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
 const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
@@ -171,6 +171,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         env: environment.variables,
     };
     config.supply(given);
+    config.edit(claims::prepare::edits(cx, &start.model, &start.member).await?);
     Ok(config)
 }
 

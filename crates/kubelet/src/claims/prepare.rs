@@ -1,0 +1,149 @@
+//! A pod's claims are prepared by their drivers before its sandbox is made, and given back when its containers have ended and no other pod of
+//! the node uses them.
+
+use std::collections::BTreeSet;
+
+use client::Key;
+use client::events::Type;
+use csi::dra::Claim;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::Api;
+use pods::claims::{self as rules, Named};
+use runtime::api::ContainerEdits;
+
+use super::cdi;
+use super::records::{Device, Record};
+use crate::context::Context;
+use crate::spec::{Member, Model};
+
+/// Has the claims of a pod prepared. The error has been told by an event.
+pub async fn prepare(cx: &Context, model: &Model) -> Result<(), String> {
+    for entry in rules::entries(&model.pod) {
+        if let Err(error) = prepare_entry(cx, model, rules::named(&model.pod, entry)).await {
+            let message = format!("Failed to prepare dynamic resources: {error}");
+            cx.pod_event(model, Type::Warning, "FailedPrepareDynamicResources", message.clone());
+            return Err(message);
+        }
+    }
+    Ok(())
+}
+
+async fn prepare_entry(cx: &Context, model: &Model, named: Named<'_>) -> Result<(), String> {
+    let name = match named {
+        Named::Nothing => return Ok(()),
+        Named::NotMade => {
+            let pod = Key::namespaced(model.namespace(), model.name());
+            return Err(format!("prepare dynamic resources: pod \"{pod}\": ResourceClaim not created yet"));
+        }
+        Named::Shared(name) | Named::Own(name) => name,
+    };
+    let api: Api<ResourceClaim> = Api::namespaced(cx.options.client.clone(), model.namespace());
+    let claim = api.get(name).await.map_err(|error| format!("fetch ResourceClaim {name}: {}", client::why(&error)))?;
+    if matches!(named, Named::Own(_)) && !rules::is_for(&claim, model.uid()) {
+        let text = format!("ResourceClaim {}/{name} was not created for pod {}", model.namespace(), model.name());
+        return Err(format!("{text} (pod is not owner)"));
+    }
+    let uid = claim.metadata.uid.clone().unwrap_or_default();
+    if !rules::is_reserved_for(&claim, model.uid()) {
+        let pod = format!("{}({})", model.name(), model.uid());
+        return Err(format!("pod {pod} is not allowed to use resource claim {name}({uid})"));
+    }
+    let _one = cx.claims.lock(&uid).await;
+    let mut record = begin(cx, model, &claim, &uid).await?;
+    for (driver, devices) in record.drivers.clone() {
+        if devices.is_none() {
+            record.drivers.insert(driver.clone(), Some(prepared_by(cx, &driver, &record).await?));
+            cx.claims.keep(record.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes down that a pod uses a claim, and whose devices the claim has.
+async fn begin(cx: &Context, model: &Model, claim: &ResourceClaim, uid: &str) -> Result<Record, String> {
+    let known = cx.claims.records.lock().get(uid).cloned();
+    let mut record = known.unwrap_or_else(|| Record {
+        namespace: model.namespace().to_owned(),
+        name: claim.metadata.name.clone().unwrap_or_default(),
+        uid: uid.to_owned(),
+        ..Record::default()
+    });
+    let before = record.clone();
+    let results = claim.status.iter().flat_map(|status| status.allocation.iter());
+    let results = results.flat_map(|allocation| allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten()));
+    for result in results {
+        record.drivers.entry(result.driver.clone()).or_default();
+    }
+    record.pods.insert(model.uid().to_owned());
+    if record != before {
+        cx.claims.keep(record.clone()).await?;
+    }
+    Ok(record)
+}
+
+fn claim_of(record: &Record) -> Claim {
+    Claim { namespace: record.namespace.clone(), uid: record.uid.clone(), name: record.name.clone() }
+}
+
+async fn prepared_by(cx: &Context, driver: &str, record: &Record) -> Result<Vec<Device>, String> {
+    let plugin = cx.claims.driver(driver)?;
+    let failed = |error: csi::Error| format!("NodePrepareResources failed for ResourceClaim {}: {error}", record.name);
+    let devices = plugin.prepare(claim_of(record)).await.map_err(failed)?;
+    let device = |one: csi::dra::Device| Device {
+        requests: one.request_names,
+        pool: one.pool_name,
+        device: one.device_name,
+        cdi: one.cdi_device_ids,
+    };
+    Ok(devices.into_iter().map(device).collect())
+}
+
+/// What a container gets with the devices of the claims that it names.
+///
+/// # Errors
+/// A claim is not prepared, or a name stands for nothing or for something that this kubelet cannot do.
+pub async fn edits(cx: &Context, model: &Model, member: &Member) -> Result<ContainerEdits, String> {
+    let mut names: Vec<String> = Vec::new();
+    for asked in member.spec.resources.iter().flat_map(|resources| resources.claims.iter().flatten()) {
+        let entry = rules::entries(&model.pod).iter().find(|entry| entry.name == asked.name);
+        let Some(name) = entry.and_then(|entry| rules::named(&model.pod, entry).name()) else { continue };
+        let records = cx.claims.records.lock();
+        let is_ours = |record: &&Record| record.name == name && record.pods.contains(model.uid()) && record.is_prepared();
+        let record = records.values().find(is_ours).ok_or_else(|| format!("resource claim {name} is not prepared"))?;
+        for id in record.cdi(asked.request.as_deref()) {
+            if !names.iter().any(|known| known == id) {
+                names.push(id.to_owned());
+            }
+        }
+    }
+    if names.is_empty() {
+        return Ok(ContainerEdits::default());
+    }
+    let resolved = tokio::task::spawn_blocking(move || cdi::resolve(&names)).await;
+    resolved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// Gives back what no pod of the node uses when this one has ended. Idempotent.
+///
+/// # Errors
+/// A driver does not answer: again later.
+pub async fn give_back(cx: &Context, pod: &str) -> Result<(), String> {
+    let of_pod = |record: &&Record| record.pods.contains(pod);
+    let uids: Vec<String> = cx.claims.records.lock().values().filter(of_pod).map(|record| record.uid.clone()).collect();
+    for uid in uids {
+        let _one = cx.claims.lock(&uid).await;
+        let Some(mut record) = cx.claims.records.lock().get(&uid).cloned() else { continue };
+        let others: BTreeSet<String> = record.pods.iter().filter(|other| *other != pod).cloned().collect();
+        if !others.is_empty() {
+            record.pods = others;
+            cx.claims.keep(record).await?;
+            continue;
+        }
+        for driver in record.drivers.keys() {
+            let failed = |error: csi::Error| format!("NodeUnprepareResources failed for ResourceClaim {}: {error}", record.name);
+            cx.claims.driver(driver)?.unprepare(claim_of(&record)).await.map_err(failed)?;
+        }
+        cx.claims.forget(&uid).await?;
+    }
+    Ok(())
+}

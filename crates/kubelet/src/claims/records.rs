@@ -1,0 +1,100 @@
+//! Claims that drivers have been asked to prepare, a file each, written before the first of them is asked: after a crash it is known what is to
+//! be undone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    /// Uids of pods of this node that use it.
+    pub(super) pods: BTreeSet<String>,
+    /// What each driver has prepared; none as long as it has not said.
+    pub(super) drivers: BTreeMap<String, Option<Vec<Device>>>,
+}
+
+/// A device that a driver has prepared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Device {
+    /// None are all.
+    pub(super) requests: Vec<String>,
+    pub(super) pool: String,
+    pub(super) device: String,
+    pub(super) cdi: Vec<String>,
+}
+
+impl Record {
+    /// Whether all drivers are done.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.drivers.values().all(Option::is_some)
+    }
+
+    /// What the devices of a request are called, of all devices without one.
+    pub(super) fn cdi(&self, request: Option<&str>) -> impl Iterator<Item = &str> {
+        let concerns = move |device: &&Device| {
+            device.requests.is_empty() || device.requests.iter().any(|one| pods::claims::is_of_request(one, request))
+        };
+        self.drivers.values().flatten().flatten().filter(concerns).flat_map(|device| device.cdi.iter().map(String::as_str))
+    }
+}
+
+pub(super) fn path(directory: &Path, uid: &str) -> PathBuf {
+    directory.join(format!("{uid}.json"))
+}
+
+/// Blocking.
+pub(super) fn write(directory: &Path, record: &Record) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let next = directory.join(format!(".{}", record.uid));
+    let mut file = File::create(&next)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    fs::rename(&next, path(directory, &record.uid))?;
+    File::open(directory)?.sync_all()
+}
+
+/// All that there are. Blocking.
+pub(super) fn read(directory: &Path) -> io::Result<BTreeMap<String, Record>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries?,
+    };
+    let mut all = BTreeMap::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let record: Record = serde_json::from_slice(&fs::read(path)?)?;
+            all.insert(record.uid.clone(), record);
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn records_are_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(read(&directory.path().join("none")).unwrap().is_empty());
+        let device = Device { requests: vec!["gpu/big".into()], cdi: vec!["v/c=d".into()], ..Device::default() };
+        let drivers = BTreeMap::from([("d".to_owned(), Some(vec![device])), ("e".to_owned(), None)]);
+        let record = Record { uid: "u".into(), drivers, ..Record::default() };
+        write(directory.path(), &record).unwrap();
+        assert_eq!(read(directory.path()).unwrap(), BTreeMap::from([("u".to_owned(), record.clone())]));
+        assert!(!record.is_prepared());
+        let check = |request, expected: &[&str]| assert_eq!(record.cdi(request).collect::<Vec<_>>(), expected, "{request:?}");
+        check(None, &["v/c=d"]);
+        check(Some("gpu"), &["v/c=d"]);
+        check(Some("other"), &[]);
+    }
+}

@@ -1,0 +1,199 @@
+//! Devices for claims (dynamic resource allocation, KEP-4381): what drivers offer in ResourceSlices, what is taken, and which devices a
+//! pod's claims can have on a node.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`pools`] | what drivers offer, by pool |
+//! | [`ledger`] | what is taken, also what has been chosen and not written yet |
+//! | [`wanted`] | what the claims of a pod ask for, compiled |
+//! | [`search`] | which devices they get on a node |
+//! | [`effort`] | how much work that may be |
+//! | [`constraints`] | what devices of a claim must have in common |
+//! | [`result`] | what is written into a claim |
+//! | [`write`] | writes it before the pod is bound |
+//!
+//! All but the last of it is pure, but for the caches of claims and classes, which are read as they are.
+
+mod constraints;
+mod effort;
+mod ledger;
+mod pools;
+mod result;
+mod search;
+#[cfg(test)]
+mod tests;
+mod wanted;
+pub(crate) mod write;
+
+use std::sync::Arc;
+
+use client::{Informer, Informers, Key};
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim};
+use pods::claims::{self, Named};
+use pods::nodes::NodeTerms;
+
+use crate::pod::PodInfo;
+use crate::volumes::Place;
+use effort::Effort;
+pub(crate) use ledger::Ledger;
+pub(crate) use pools::Pools;
+use search::Search;
+use wanted::Wanted;
+
+/// A device of a pool of a driver.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeviceId {
+    pub(crate) pool: PoolId,
+    pub(crate) device: String,
+}
+
+/// A pool of a driver.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PoolId {
+    pub(crate) driver: String,
+    pub(crate) pool: String,
+}
+
+impl std::fmt::Display for PoolId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.driver, self.pool)
+    }
+}
+
+/// What the scheduler knows of devices.
+#[derive(Default)]
+pub(crate) struct Devices {
+    pub(crate) claims: Informer<ResourceClaim>,
+    pub(crate) classes: Informer<DeviceClass>,
+    pub(crate) pools: Pools,
+    pub(crate) ledger: Ledger,
+}
+
+impl std::fmt::Debug for Devices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} claims", self.claims.len())
+    }
+}
+
+/// The claims of a pod.
+#[derive(Default)]
+pub(crate) struct ClaimsOf {
+    /// Those that have devices, and on which nodes these can be used.
+    allocated: Vec<(Arc<ResourceClaim>, Option<NodeTerms>)>,
+    /// Those that get some.
+    wanted: Vec<Wanted>,
+    /// The work that may be done for the pod.
+    effort: Effort,
+}
+
+/// What has to be written of a claim before its pod is bound.
+#[derive(Clone, Debug)]
+pub(crate) struct Reservation {
+    pub(crate) claim: Arc<ResourceClaim>,
+    /// The devices that it gets; none of a claim that has its devices already.
+    pub(crate) allocation: Option<AllocationResult>,
+}
+
+/// Why a pod cannot be on any node.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("pod \"{0}\": ResourceClaim not created yet")]
+    NotMade(Key),
+    #[error("resourceclaim.resource.k8s.io {0:?} not found")]
+    Missing(String),
+    #[error("resourceclaim {0:?} is being deleted")]
+    Ending(String),
+    #[error("ResourceClaim {claim} was not created for pod {pod} (pod is not owner)")]
+    Strange { claim: Key, pod: Key },
+    #[error("resourceclaim in use")]
+    InUse,
+    #[error("resource claim {0} is in the process of being allocated")]
+    Allocating(Key),
+    #[error(transparent)]
+    Wanted(#[from] wanted::Error),
+}
+
+impl Devices {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { claims: informers.of(), classes: informers.of(), ..Self::default() }
+    }
+
+    /// The claims of a pod, or why it cannot be scheduled anywhere.
+    pub(crate) fn claims_of(&self, info: &PodInfo) -> Result<ClaimsOf, Refusal> {
+        let mut found = ClaimsOf::default();
+        let Some(pod) = info.object() else { return Ok(found) };
+        for entry in claims::entries(pod) {
+            let (name, own) = match claims::named(pod, entry) {
+                Named::NotMade => return Err(Refusal::NotMade(info.key())),
+                Named::Nothing => continue,
+                Named::Shared(name) => (name, false),
+                Named::Own(name) => (name, true),
+            };
+            let claim = self.claims.get(Some(info.namespace()), name).ok_or_else(|| Refusal::Missing(name.to_owned()))?;
+            if claim.metadata.deletion_timestamp.is_some() {
+                return Err(Refusal::Ending(name.to_owned()));
+            }
+            if own && !claims::is_for(&claim, info.uid()) {
+                return Err(Refusal::Strange { claim: Key::of(claim.as_ref()), pod: info.key() });
+            }
+            self.sort(info, claim, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn sort(&self, pod: &PodInfo, claim: Arc<ResourceClaim>, found: &mut ClaimsOf) -> Result<(), Refusal> {
+        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        let known = found.allocated.iter().map(|(claim, _)| claim).chain(found.wanted.iter().map(|wanted| &wanted.claim));
+        if known.into_iter().any(|known| known.metadata.uid.as_deref() == Some(uid)) {
+            return Ok(());
+        }
+        if self.ledger.is_chosen(uid) {
+            return Err(Refusal::Allocating(Key::of(claim.as_ref())));
+        }
+        match claim.status.as_ref().and_then(|status| status.allocation.as_ref()) {
+            Some(allocation) => {
+                if !claims::is_reserved_for(&claim, pod.uid()) && claims::consumers(&claim).len() >= claims::MAX_CONSUMERS {
+                    return Err(Refusal::InUse);
+                }
+                let nodes = allocation.node_selector.as_ref().map(NodeTerms::new);
+                found.allocated.push((claim, nodes));
+            }
+            None => found.wanted.push(Wanted::new(claim, |class| self.classes.get(None, class))?),
+        }
+        Ok(())
+    }
+
+    /// What is written of the claims when their pod comes to a node, or why it cannot.
+    pub(crate) fn reservations(&self, claims: &ClaimsOf, node: Place<'_>) -> Result<Vec<Reservation>, String> {
+        let usable = |nodes: &Option<NodeTerms>| nodes.as_ref().is_none_or(|nodes| nodes.matches(node.name, node.labels));
+        if !claims.allocated.iter().all(|(_, nodes)| usable(nodes)) {
+            return Err("resourceclaim not available on the node".to_owned());
+        }
+        let mut all: Vec<Reservation> =
+            claims.allocated.iter().map(|(claim, _)| Reservation { claim: claim.clone(), allocation: None }).collect();
+        if !claims.wanted.is_empty() {
+            let offers = self.pools.on(node);
+            let found = Search::new(&claims.wanted, &offers, &self.ledger, node, &claims.effort).run()?;
+            let chosen = claims.wanted.iter().zip(found);
+            all.extend(
+                chosen.map(|(wanted, allocation)| Reservation { claim: wanted.claim.clone(), allocation: Some(allocation) }),
+            );
+        }
+        Ok(all)
+    }
+
+    /// A claim came, changed or went. Whether that may help a pod that waits.
+    pub(crate) fn claim_changed(&mut self, old: Option<&ResourceClaim>, new: Option<&ResourceClaim>) -> bool {
+        let Some(uid) = new.or(old).and_then(|claim| claim.metadata.uid.as_deref()) else { return false };
+        if let Some(replaced) = old.and_then(|old| old.metadata.uid.as_deref()).filter(|old| *old != uid) {
+            self.ledger.observe(replaced, None);
+        }
+        self.ledger.observe(uid, new);
+        let state = |claim: Option<&ResourceClaim>| {
+            claim.map(|claim| {
+                (claims::is_allocated(claim), claims::consumers(claim).len(), claim.metadata.deletion_timestamp.clone())
+            })
+        };
+        state(old) != state(new)
+    }
+}

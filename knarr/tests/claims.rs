@@ -1,0 +1,162 @@
+//! Devices that pods claim (dynamic resource allocation), of a driver that runs as a process of the machine.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use testing::{Background, Cluster, eventually, programs};
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+const DRIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/claims/driver.py");
+const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
+
+/// The driver, and its process.
+struct Driver {
+    running: Background,
+    pid: Pid,
+    vendor: String,
+}
+
+impl Driver {
+    fn start(c: &Cluster, more: &str) -> Self {
+        let path = |path: PathBuf| path.display().to_string();
+        let device = c.data_dir().join("crane");
+        // The control of loop devices, which no container has by itself.
+        mknod(&device, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(10, 237)).unwrap();
+        std::fs::set_permissions(&device, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let program = path(programs::python());
+        let node = c.k("get node -o jsonpath={.items[0].metadata.name}");
+        let vendor = format!("cranes-{}.example.com", std::process::id());
+        let (kubelet, device, kubeconfig) =
+            (path(c.data_dir().join("kubelet")), path(device), path(c.data_dir().join("kubeconfig")));
+        let places = format!("--kubelet {kubelet} --device {device} --kubeconfig {kubeconfig}");
+        let line = format!("exec {program} -u {DRIVER} {places} --node {node} --vendor {vendor} {more} 2>&1");
+        let mut command = c.machine().command(Path::new("sh"));
+        let running = Background::spawn(command.args(["-c", &line]));
+        running.line("\"serving\"");
+        let pid = c.machine().processes().into_iter().find(|(_, line)| line.starts_with(&program)).unwrap().0;
+        Self { running, pid: Pid::from_raw(pid), vendor }
+    }
+
+    /// The next call of this name.
+    fn call(&self, name: &str) -> Value {
+        serde_json::from_str(&self.running.line(&format!("\"call\": \"{name}\""))).unwrap()
+    }
+
+    /// The name of the claim that the next call of this name is about.
+    fn claim(&self, call: &str) -> String {
+        self.call(call)["request"]["claims"][0]["name"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        for entry in std::fs::read_dir("/var/run/cdi").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&self.vendor) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn create(c: &Cluster, object: &Value) {
+    c.k_with("create -f -", &object.to_string());
+}
+
+fn request(selector: Option<&str>) -> Value {
+    let selectors: Vec<Value> = selector.into_iter().map(|expression| json!({"cel": {"expression": expression}})).collect();
+    let exactly = json!({"deviceClassName": "crane", "selectors": selectors});
+    json!({"devices": {"requests": [{"name": "crane", "exactly": exactly}]}})
+}
+
+/// A pod of so many containers, all of which have the claim behind `source`.
+fn pod(name: &str, script: &str, containers: usize, source: &Value) -> Value {
+    let mut entry = json!({"name": "crane"});
+    entry.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+    let container = |number: usize| {
+        json!({"name": format!("c{number}"), "image": BUSYBOX, "command": ["sh", "-c", script],
+            "resources": {"claims": [{"name": "crane"}]}})
+    };
+    let containers: Vec<Value> = (0..containers).map(container).collect();
+    let spec = json!({"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "containers": containers, "resourceClaims": [entry]});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+}
+
+fn ready(c: &Cluster, pod: &str) {
+    c.k(&format!("wait --for=condition=Ready pod/{pod} --timeout=90s"));
+}
+
+const SLEEP: &str =
+    "true < /dev/crane && echo open; test -e /crane/driver.py && echo mounted; echo CRANE=$CRANE; exec sleep 100000";
+
+/// The way of a claim (KEP-4381): made from a template or by hand, allocated, reserved, prepared, given back, whoever is killed meanwhile.
+/// [sig-node] [DRA] kubelet registers plugin; must run pods that use claims and claim templates; must retry NodePrepareResources; must
+/// unprepare resources.
+#[test]
+fn claimed_devices_are_given_to_pods() {
+    let mut c = Cluster::start(KNARR);
+    let mut driver = Driver::start(&c, "");
+    assert_eq!(driver.call("registered")["request"]["pluginRegistered"], true);
+    let selector = json!([{"cel": {"expression": "device.driver == 'cranes.example.com'"}}]);
+    create(
+        &c,
+        &json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "crane"}, "spec": {"selectors": selector}}),
+    );
+    let far = "device.attributes['cranes.example.com'].reach > 0";
+    create(
+        &c,
+        &json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "far"}, "spec": request(Some(far))}),
+    );
+    create(
+        &c,
+        &json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": "any"}, "spec": {"spec": request(None)}}),
+    );
+
+    // Two containers share a claim; the driver refuses at first.
+    driver.running.write("fail\n");
+    driver.call("fail");
+    create(&c, &pod("one", SLEEP, 2, &json!({"resourceClaimName": "far"})));
+    assert_eq!(driver.claim("NodePrepareResources"), "far");
+    let failed = "get events --field-selector reason=FailedPrepareDynamicResources -o jsonpath={.items[0].message}";
+    eventually("the event", || c.k(failed).contains("the cranes are on strike").then_some(()));
+    driver.running.write("work\n");
+    ready(&c, "one");
+    for container in ["c0", "c1"] {
+        assert_eq!(c.k(&format!("logs one -c {container}")).trim_end(), "open\nmounted\nCRANE=crane-1");
+    }
+    // A claim is made for a pod that names a template.
+    create(&c, &pod("two", SLEEP, 1, &json!({"resourceClaimTemplateName": "any"})));
+    ready(&c, "two");
+    assert_eq!(c.k("logs two").trim_end(), "open\nmounted\nCRANE=crane-0");
+    let made = c.k("get pod two -o jsonpath={.status.resourceClaimStatuses[0].resourceClaimName}");
+    assert!(made.starts_with("two-crane-"), "{made}");
+    assert_eq!(c.k(&format!("get resourceclaim {made} -o jsonpath={{.status.reservedFor[0].name}}")), "two");
+
+    // There are two cranes: the third pod waits, also when the server is another one.
+    create(&c, &pod("three", SLEEP, 1, &json!({"resourceClaimTemplateName": "any"})));
+    let waits = "get pod three -o jsonpath={.status.conditions[0].message}";
+    eventually("the reason", || c.k(waits).contains("cannot allocate all claims").then_some(()));
+    c.kill_server();
+    c.start_server();
+    assert_eq!(driver.call("registered")["request"]["pluginRegistered"], true);
+    c.k("delete pod two");
+    assert_eq!(driver.claim("NodeUnprepareResources"), made);
+    ready(&c, "three");
+    assert_eq!(c.k("logs three").trim_end(), "open\nmounted\nCRANE=crane-0");
+    eventually("the end of the claim", || (!c.k("get resourceclaim -o name").contains(&made)).then_some(()));
+
+    // A claim outlives its pods, and has no device without them.
+    c.k("delete pod one");
+    assert_eq!(driver.claim("NodeUnprepareResources"), "far");
+    let state = "get resourceclaim far -o jsonpath={.status.allocation}{.status.reservedFor}";
+    eventually("the claim to be free", || c.k(state).is_empty().then_some(()));
+    create(&c, &pod("done", "true", 1, &json!({"resourceClaimName": "far"})));
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/done --timeout=60s");
+    assert_eq!(driver.claim("NodeUnprepareResources"), "far");
+    eventually("the claim to be free again", || c.k(state).is_empty().then_some(()));
+}
