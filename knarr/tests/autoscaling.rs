@@ -1,4 +1,4 @@
-//! What pods use, and sizes that follow it, on real containers.
+//! What pods use, and sizes that follow it, on real containers. That sizes follow requests is in `examples`, with the README of the example.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
@@ -112,22 +112,6 @@ fn sizes_follow_the_cpu() {
     let status = get(&c, "hpa worker")["status"].clone();
     assert_eq!(status["currentMetrics"][0]["resource"]["name"], "cpu", "{status}");
     assert!(status["lastScaleTime"].is_string(), "{status}");
-}
-
-#[test]
-fn sizes_follow_the_requests() {
-    let c = Cluster::start(KNARR);
-    c.k_with("apply -f -", &example("requests.yaml"));
-    c.k("rollout status deployment/web --timeout=60s");
-    eventually("the autoscaler knows the requests", || {
-        (condition(&c, "web", "ScalingActive") == ("True".into(), "ValidMetricFound".into())).then_some(())
-    });
-    c.k("scale deployment clients --replicas=1");
-    c.k("rollout status deployment/clients --timeout=60s");
-    let out = replicas(&c, "web", 3);
-    assert!(out <= Duration::from_secs(15), "scaled out only after {out:?}");
-    c.k("scale deployment clients --replicas=0");
-    replicas(&c, "web", 1);
 }
 
 /// What cannot be scaled is told as upstream tells it, and custom resources can be.

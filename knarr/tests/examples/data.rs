@@ -41,3 +41,20 @@ fn queue() {
     c.k("wait --for=condition=Ready pod/redis-0 --timeout=60s");
     reader.finish();
 }
+
+#[test]
+fn events() {
+    let mut c = Cluster::start(KNARR);
+    let mut reader = reader(&c, "events");
+    for heading in ["Start", "Orders while the stock is away", "The stock comes back"] {
+        reader.section(heading);
+    }
+    // Everything dies with events on their way.
+    restart_node(&mut c);
+    reader.finish();
+}
+
+#[test]
+fn cqrs() {
+    crate::follow(&["cqrs"]);
+}
