@@ -145,3 +145,35 @@ fn containers_cannot_write_the_nodes_program() {
     });
     assert!(told.contains("Read-only file system"), "{told}");
 }
+
+/// KEP-3721: an init container says what the environment of another one is, which does not mount the volume.
+#[test]
+fn variables_come_from_a_file_of_an_init_container() {
+    let c = Cluster::start(KNARR);
+    let pod = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: file}
+spec:
+  restartPolicy: Never
+  volumes: [{name: env, emptyDir: {}}]
+  initContainers:
+  - name: write
+    image: 127.0.0.1:5000/busybox:1.36
+    command: [sh, -c, "mkdir /env/dir; echo \"A='one two' # comment\" >/env/dir/file"]
+    volumeMounts: [{name: env, mountPath: /env}]
+  containers:
+  - name: read
+    image: 127.0.0.1:5000/busybox:1.36
+    command: [sh, -c, 'echo "<$A><$B>"; test ! -e /env && echo unmounted']
+    env:
+    - {name: A, valueFrom: {fileKeyRef: {volumeName: env, path: dir/file, key: A}}}
+    - {name: B, valueFrom: {fileKeyRef: {volumeName: env, path: dir/file, key: B, optional: true}}}
+"#;
+    c.k_with("create -f -", pod);
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/file --timeout=60s");
+    assert_eq!(c.k("logs file -c read").trim_end(), "<one two><>\nunmounted");
+    c.k_with("create -f -", &pod.replace("name: file}", "name: missing}").replace("key: A}", "key: C}"));
+    c.k("wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError pod/missing --timeout=60s");
+    assert!(c.k("describe pod missing").contains("environment variable key \"C\" not found"));
+}

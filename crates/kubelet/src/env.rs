@@ -1,8 +1,10 @@
 //! The environment of a container: services, `envFrom`, `env`.
 
+pub mod file;
+
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, FileKeySelector, Secret, Service};
 
 use crate::expand::expand;
 use crate::fields::{self, Facts};
@@ -50,9 +52,59 @@ pub enum Error {
     /// A downward API reference is wrong.
     #[error(transparent)]
     Field(#[from] fields::Error),
-    /// Something that this kubelet does not offer.
-    #[error("environment variable {0} uses fileKeyRef, which this kubelet does not support")]
-    FileKey(String),
+    /// A file of a volume cannot be read.
+    #[error("failed to open environment variable file {path:?} in volume {volume:?}: {why}")]
+    File {
+        /// The volume.
+        volume: String,
+        /// The file in it.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// A file of a volume does not say what it is to say.
+    #[error("environment variable file {path:?} in volume {volume:?}: {error}")]
+    Syntax {
+        /// The volume.
+        volume: String,
+        /// The file in it.
+        path: String,
+        /// What is wrong.
+        error: file::Error,
+    },
+    /// A file of a volume does not have the variable.
+    #[error("environment variable key {key:?} not found in file {path:?} in volume {volume:?}")]
+    NoVariable {
+        /// The volume.
+        volume: String,
+        /// The file in it.
+        path: String,
+        /// The variable.
+        key: String,
+    },
+}
+
+/// Texts of files with variables, by volume and path; what of them could not be read, and why: none is a file that is not there.
+pub type Files = BTreeMap<(String, String), Result<String, Option<String>>>;
+
+/// The files that a container has variables from.
+pub fn files(container: &Container) -> impl Iterator<Item = &FileKeySelector> {
+    container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()?.file_key_ref.as_ref())
+}
+
+fn from_file(files: &Files, wanted: &FileKeySelector) -> Result<Option<String>, Error> {
+    let (volume, path, optional) = (wanted.volume_name.clone(), wanted.path.clone(), wanted.optional == Some(true));
+    let text = match files.get(&(volume.clone(), path.clone())) {
+        Some(Ok(text)) => text,
+        Some(Err(None)) | None if optional => return Ok(None),
+        Some(Err(Some(why))) => return Err(Error::File { volume, path, why: why.clone() }),
+        Some(Err(None)) | None => return Err(Error::File { volume, path, why: "no such file or directory".to_owned() }),
+    };
+    match file::value(text, &wanted.key) {
+        Err(error) => Err(Error::Syntax { volume, path, error }),
+        Ok(None) if !optional => Err(Error::NoVariable { volume, path, key: wanted.key.clone() }),
+        Ok(found) => Ok(found),
+    }
 }
 
 /// An environment and the keys of `envFrom` sources that are no variable names (event InvalidEnvironmentVariableNames).
@@ -85,6 +137,7 @@ pub fn build(
     container: &Container,
     services: &[(String, String)],
     objects: &dyn Objects,
+    files: &Files,
     facts: &Facts,
 ) -> Result<Environment, Error> {
     let mut skipped = Vec::new();
@@ -112,7 +165,8 @@ pub fn build(
     let services: BTreeMap<_, _> = services.iter().cloned().collect();
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
-            Some(source) => from_source(model, container, &variable.name, source, objects, facts)?,
+            Some(EnvVarSource { file_key_ref: Some(wanted), .. }) => from_file(files, wanted)?,
+            Some(source) => from_source(model, container, source, objects, facts)?,
             None => {
                 let text = variable.value.as_deref().unwrap_or_default();
                 Some(expand(text, |name| own.values.get(name).or_else(|| services.get(name)).cloned()))
@@ -148,7 +202,6 @@ fn secret_text(secret: &Secret) -> Result<BTreeMap<String, String>, Error> {
 fn from_source(
     model: &Model,
     container: &Container,
-    variable: &str,
     source: &EnvVarSource,
     objects: &dyn Objects,
     facts: &Facts,
@@ -188,7 +241,7 @@ fn from_source(
             },
         }
     } else {
-        Err(Error::FileKey(variable.to_owned()))
+        Ok(None)
     }
 }
 

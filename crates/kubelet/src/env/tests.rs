@@ -16,13 +16,24 @@ impl Objects for Fixed {
     }
 }
 
+fn given_files() -> Files {
+    let file = |volume: &str, path: &str, text| ((volume.to_owned(), path.to_owned()), text);
+    let texts = [
+        file("v", "env", Ok("A='from file'".to_owned())),
+        file("v", "bad", Ok("A=x".to_owned())),
+        file("v", "none", Err(None)),
+        file("v", "pipe", Err(Some("it is no file".to_owned()))),
+    ];
+    texts.into()
+}
+
 fn environment(container: Value) -> Result<Environment, Error> {
     let mut container = container;
     container["name"] = json!("c");
     let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}});
     let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
     let services = [("SVC_HOST".to_owned(), "10.0.0.1".to_owned())];
-    build(&model, &model.members[0].spec, &services, &Fixed, &Facts::default())
+    build(&model, &model.members[0].spec, &services, &Fixed, &given_files(), &Facts::default())
 }
 
 #[track_caller]
@@ -85,4 +96,26 @@ fn service_links() {
         "MY_DB_PORT_5432_TCP_ADDR=10.0.0.9",
     ];
     assert_eq!(names, expected);
+}
+
+/// KEP-3721: a file or a variable that is not there is an error, unless it is optional.
+#[test]
+fn variables_come_from_files() {
+    let service = ("SVC_HOST", "10.0.0.1");
+    let of = |path: &str, key: &str, optional: bool| {
+        let source = json!({"fileKeyRef": {"volumeName": "v", "path": path, "key": key, "optional": optional}});
+        json!({"env": [{"name": "X", "valueFrom": source}, {"name": "Y", "value": "<$(X)>"}]})
+    };
+    check(of("env", "A", false), Ok(&[service, ("X", "from file"), ("Y", "<from file>")]));
+    let absent = [service, ("Y", "<$(X)>")];
+    check(of("env", "B", true), Ok(&absent));
+    check(of("none", "A", true), Ok(&absent));
+    check(of("env", "B", false), Err("environment variable key \"B\" not found in file \"env\" in volume \"v\""));
+    check(
+        of("none", "A", false),
+        Err("failed to open environment variable file \"none\" in volume \"v\": no such file or directory"),
+    );
+    check(of("pipe", "A", true), Err("failed to open environment variable file \"pipe\" in volume \"v\": it is no file"));
+    let quotes = "environment variable file \"bad\" in volume \"v\": invalid environment variable format at line 1: value must be enclosed in single quotes";
+    check(of("bad", "A", true), Err(quotes));
 }

@@ -13,17 +13,21 @@ use runtime::api::{Container, ContainerConfig, ContainerState, Image, Mount, San
 use super::last_words;
 use crate::allocation::RESOURCES;
 use crate::context::Context;
-use crate::env::{self, Environment};
+use crate::env::{self, Environment, Files};
 use crate::expand::expand;
 use crate::logs::links;
 use crate::pod::cleanup::forget_links;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::{self, Surroundings};
+use crate::volumes::{self, sub_path};
 use crate::{claims, hosts, images, metrics, resources, security};
 
 /// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
 const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
+
+/// Most bytes of a file with variables.
+const ENV_FILE: u64 = 1 << 20;
 
 /// What a start needs beside the shared context.
 pub struct Start {
@@ -138,7 +142,8 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     if rules.into_iter().any(|rule| rule.action == "RestartAllContainers") {
         return Err("a restart policy rule has the action RestartAllContainers, which this kubelet does not support".to_owned());
     }
-    let environment = environment(cx, start)?;
+    let files = read_files(cx, start).await?;
+    let environment = environment(cx, start, &files)?;
     let profiles = cx.options.data_dir.join("seccomp");
     let security =
         security::effective(&start.model, &start.member, &start.image, &profiles).map_err(|error| error.to_string())?;
@@ -175,7 +180,28 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     Ok(config)
 }
 
-fn environment(cx: &Context, start: &Start) -> Result<Environment, String> {
+/// The files that the container has variables from (KEP-3721). They are in volumes that last as long as the pod.
+async fn read_files(cx: &Arc<Context>, start: &Start) -> Result<Files, String> {
+    let wanted: Vec<_> = env::files(&start.member.spec).map(|file| (file.volume_name.clone(), file.path.clone())).collect();
+    let (cx, model) = (cx.clone(), start.model.clone());
+    let read = move || {
+        let pod_dir = cx.pod_dir(model.uid());
+        let one = |(name, path): (String, String)| {
+            let volume = model.spec().volumes.iter().flatten().find(|volume| volume.name == name);
+            let volume = volume.ok_or_else(|| format!("cannot find the volume {name:?} referenced by FileKeyRef"))?;
+            if volume.empty_dir.is_none() {
+                return Err(format!("the volume {name:?} referenced by FileKeyRef is no emptyDir"));
+            }
+            let text = sub_path::read(&volumes::path(&pod_dir, volume), &path, ENV_FILE);
+            let text = text.map_err(|error| (error.kind() != io::ErrorKind::NotFound).then(|| error.to_string()));
+            Ok(((name, path), text))
+        };
+        wanted.into_iter().map(one).collect()
+    };
+    tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?
+}
+
+fn environment(cx: &Context, start: &Start, files: &Files) -> Result<Environment, String> {
     let (model, member) = (&start.model, &start.member);
     let services = cx.services.in_namespace(model.namespace());
     let master = cx.services.get(Some("default"), "kubernetes").filter(|_| model.namespace() != "default");
@@ -183,7 +209,8 @@ fn environment(cx: &Context, start: &Start) -> Result<Environment, String> {
     let variables = env::service_variables(model, services.iter().map(Arc::as_ref));
     let ips = if model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };
     let facts = cx.facts(ips);
-    let built = env::build(model, &member.spec, &variables, start.refs.as_ref(), &facts).map_err(|error| error.to_string())?;
+    let built =
+        env::build(model, &member.spec, &variables, start.refs.as_ref(), files, &facts).map_err(|error| error.to_string())?;
     for (kind, name, keys) in &built.skipped {
         let keys = keys.join(", ");
         let message = format!(

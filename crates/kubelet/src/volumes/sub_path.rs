@@ -70,6 +70,28 @@ fn make(parent: &Handle, name: &std::ffi::OsStr, mode: u32) -> nix::Result<Handl
     Ok(made)
 }
 
+/// The text of a file below the volume at `root`, whatever its containers do with it meanwhile: no link leads out of the volume, and nothing but
+/// a file is read. Blocking.
+///
+/// # Errors
+/// There is no such file, or it is no text of at most `most` bytes.
+pub fn read(root: &Path, path: &str, most: u64) -> io::Result<String> {
+    let directory = Handle(open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?);
+    // Others may have put a pipe there, whose opening would wait.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let opened = openat2(directory.0, Path::new(path), how).map(Handle)?;
+    let kind = SFlag::from_bits_truncate(fstat(opened.0)?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFREG {
+        return Err(invalid(format!("{path:?} is no file")));
+    }
+    let file = fs::File::open(format!("/proc/self/fd/{}", opened.0))?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(file, most + 1), &mut text)?;
+    if text.len() as u64 > most { Err(invalid(format!("{path:?} has more than {most} bytes"))) } else { Ok(text) }
+}
+
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
@@ -178,5 +200,31 @@ mod tests {
         check("dangling/x", None);
         check("../secret", None);
         check("/etc", None);
+    }
+
+    #[test]
+    fn only_files_of_the_volume_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("volume");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("env"), "A='b'").unwrap();
+        fs::write(directory.path().join("outside"), "secret").unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("env", root.join("inside")).unwrap();
+        nix::unistd::mkfifo(&root.join("pipe"), Mode::from_bits_truncate(0o600)).unwrap();
+        for (path, expected) in [
+            ("env", true),
+            ("inside", true),
+            ("link", false),
+            ("absolute", false),
+            ("pipe", false),
+            ("../outside", false),
+            (".", false),
+        ] {
+            assert_eq!(read(&root, path, 100).is_ok(), expected, "{path}");
+        }
+        assert!(read(&root, "env", 4).is_err());
+        assert_eq!(read(&root, "none", 100).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
