@@ -33,10 +33,6 @@ pub(super) fn check(pod: &Model, has_app_armor: bool, features: Features) -> Res
         let message = format!("Failed to admit pod as the OS field doesn't match node OS: the pod is for {}", os.name);
         return refuse("PodOSNotSupported", message);
     }
-    if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
-        let message = "spec.resourceClaims needs dynamic resource allocation, which this node does not offer";
-        return refuse("ResourceClaimsNotSupported", message.to_owned());
-    }
     let Some(security) = &spec.security_context else { return app_armor(pod, has_app_armor) };
     for sysctl in security.sysctls.iter().flatten() {
         let name = sysctl.name.replace('/', ".");
@@ -115,8 +111,6 @@ mod tests {
         let windows = "Failed to admit pod as the OS field doesn't match node OS: the pod is for windows";
         check(json!({"containers": [], "os": {"name": "windows"}}), Some(("PodOSNotSupported", windows)));
         check(json!({"containers": [], "os": {"name": "linux"}}), None);
-        let claims = "spec.resourceClaims needs dynamic resource allocation, which this node does not offer";
-        check(json!({"containers": [], "resourceClaims": [{"name": "gpu"}]}), Some(("ResourceClaimsNotSupported", claims)));
         let profile = |kind: &str| json!({"containers": [{"name": "c", "securityContext": {"appArmorProfile": {"type": kind, "localhostProfile": "p"}}}]});
         check(profile("Unconfined"), None);
         let missing = Some(("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
