@@ -56,7 +56,10 @@ fn running(state: Option<State>) -> Result<State> {
 
 /// Ends the process that watches over the cluster; what is left of one that has died is removed here.
 fn stop(dir: &Path, state: Option<State>) -> Result<()> {
-    let Some(state) = state else { return Ok(()) };
+    let Some(state) = state else {
+        eprintln!("no cluster is in {}", dir.display());
+        return Ok(());
+    };
     state.terminate()?;
     // It removes everything itself; what it left, we do.
     match State::load(dir)? {
@@ -69,10 +72,13 @@ fn stop(dir: &Path, state: Option<State>) -> Result<()> {
 fn detach(options: &Dev) -> Result<()> {
     create_private(&options.data_dir)?;
     let log = std::fs::File::create(options.data_dir.join("dev.log"))?;
-    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let mut command = std::process::Command::new(node::PROGRAM);
     let family = options.ip_family.to_possible_value();
     let family = family.as_ref().map_or("ipv4", |family| family.get_name());
-    command.args(["dev", "--nodes", &options.nodes.to_string(), "--ip-family", family, "--data-dir"]).arg(&options.data_dir);
+    command
+        .arg0("knarr")
+        .args(["dev", "--nodes", &options.nodes.to_string(), "--ip-family", family, "--data-dir"])
+        .arg(&options.data_dir);
     for port in &options.forward {
         command.args(["--forward", &port.to_string()]);
     }
@@ -148,13 +154,13 @@ async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
     futures::future::try_join_all(all.into_iter().map(Running::keep)).await.map(drop)
 }
 
-/// Removes everything that a cluster was made of.
+/// Removes everything that a cluster was made of. What cannot be removed is told, and is still in the file for the next attempt.
 async fn remove(dir: &Path, state: &State) -> Result<()> {
     state.end_nodes().await;
     for number in state.numbers() {
         let path = state.namespace(number);
         if path.exists() {
-            node::clean(state, number).await;
+            node::clean(state, number).await?;
         }
         hosts::remove_namespace(&path).with_context(|| path.display().to_string())?;
     }

@@ -1,6 +1,6 @@
 //! Kinds of resource.k8s.io, dynamic resource allocation (upstream: `pkg/apis/resource/validation`).
 //!
-//! Expressions in CEL are measured and not compiled: this server has no CEL yet.
+//! What expressions in CEL can cost is not estimated here: it is bounded when the scheduler asks them.
 
 mod allocation;
 mod claim;
@@ -15,13 +15,16 @@ mod tests;
 
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::sync::{Arc, LazyLock};
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
+use cel::{Declaration, Type};
 use k8s_openapi::api::resource::v1::{DeviceSelector, DeviceToleration, OpaqueDeviceConfiguration};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::Value;
 
+use crate::admissionregistration::expressions;
 use crate::rules::{self, text};
 
 const MAX_SELECTORS: usize = 32;
@@ -124,8 +127,29 @@ fn selectors(selectors: &[DeviceSelector], path: &Path, errors: &mut Errors) {
         Some(cel) if cel.expression.len() > MAX_EXPRESSION => {
             errors.push(Error::too_long(&path.child("cel.expression"), MAX_EXPRESSION));
         }
-        Some(_) => {}
+        Some(cel) => selector_expression(&cel.expression, &path.child("cel.expression"), errors),
     });
+}
+
+/// A device as selectors see it (`k8s.io/dynamic-resource-allocation/cel`): attributes and capacities by domain and name.
+static DEVICE: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
+    let plain = Declaration::plain;
+    let by_domain = |of: Type| Declaration::map(Declaration::map(plain(of)));
+    let fields = [
+        ("driver", expressions::text()),
+        ("attributes", by_domain(Type::Dyn)),
+        ("capacity", by_domain(Type::Opaque("kubernetes.Quantity"))),
+        ("allowMultipleAllocations", plain(Type::Bool)),
+    ];
+    expressions::object("kubernetes.DRADevice", &fields)
+});
+
+fn selector_expression(expression: &str, path: &Path, errors: &mut Errors) {
+    let found = expressions::check(expression, &[("device", DEVICE.ty())], &[], path, errors);
+    // An attribute alone is a condition, too, if it turns out to be one.
+    if let Some(other) = found.filter(|found| ![Type::Bool, Type::Dyn].contains(found)) {
+        errors.push(Error::invalid(path, expression, format!("must evaluate to bool or the unknown type, not {other}")));
+    }
 }
 
 fn toleration(toleration: &DeviceToleration, path: &Path, errors: &mut Errors) {

@@ -28,12 +28,16 @@ fn texts(errors: Errors) -> Vec<String> {
 }
 
 /// What is wrong with a new object.
+pub(crate) fn wrong_with<K: Kind>(object: Value) -> Vec<String> {
+    let mut created = defaulted::<K>(object);
+    K::prepare_create(&mut created);
+    texts(Typed::<K>::new().validate(&created, &mut Vec::new()))
+}
+
+/// The same, compared.
 #[track_caller]
 pub(crate) fn check<K: Kind>(object: Value, expected: &[&str]) {
-    let mut created = defaulted::<K>(object.clone());
-    K::prepare_create(&mut created);
-    let errors = Typed::<K>::new().validate(&created, &mut Vec::new());
-    assert_eq!(texts(errors), expected, "{object}");
+    assert_eq!(wrong_with::<K>(object.clone()), expected, "{object}");
 }
 
 /// What is wrong with a change.

@@ -10,7 +10,7 @@
 //! | [`effort`] | how much work that may be |
 //! | [`constraints`] | what devices of a claim must have in common |
 //! | [`result`] | what is written into a claim |
-//! | [`write`] | writes it before the pod is bound |
+//! | [`mod@write`] | writes it before the pod is bound |
 //!
 //! All but the last of it is pure, but for the caches of claims and classes, which are read as they are.
 

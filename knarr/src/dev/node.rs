@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ use super::state::State;
 const POD_CIDR_V6: &str = "fd42::/48";
 const SERVICE_CIDR_V6: &str = "fd43::/112";
 
+/// This program, also after its file was replaced by another version or is gone: a cluster ends as what it began as.
+pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// How long a node that has ended rests before it starts again: doubled each time, and as at first once it has run for longer than the longest.
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -89,8 +92,9 @@ fn spawn(state: &State, number: u8, arguments: &[OsString]) -> Result<Child> {
     let output = File::options().create(true).append(true).open(state.log(number))?;
     let name = format!("n{number}");
     let addresses: Vec<String> = state.wire().addresses(number).iter().map(|address| address.addr().to_string()).collect();
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(PROGRAM);
     command
+        .arg0("knarr")
         .args(arguments)
         .args(["--node-name", &name, "--node-ip", &addresses.join(","), "--data-dir"])
         .arg(state.data_dir(number));
@@ -113,15 +117,20 @@ pub(super) fn last_line(log: &Path) -> String {
 }
 
 /// Removes what the pods of a node have left on the machine.
-pub(super) async fn clean(state: &State, number: u8) {
+pub(super) async fn clean(state: &State, number: u8) -> Result<()> {
     let data_dir = state.data_dir(number);
     let cleaned = hosts::within(&state.namespace(number), move || {
-        let program = std::env::current_exe()?;
-        std::process::Command::new(program).arg("killall").arg("--data-dir").arg(data_dir).stdout(Stdio::null()).output()
+        std::process::Command::new(PROGRAM)
+            .arg0("knarr")
+            .arg("killall")
+            .arg("--data-dir")
+            .arg(data_dir)
+            .stdout(Stdio::null())
+            .output()
     });
-    match cleaned.and_then(|done| done) {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => tracing::warn!(node = number, why = %String::from_utf8_lossy(&output.stderr), "pods left something"),
-        Err(error) => tracing::warn!(node = number, %error, "pods may have left something"),
+    let output = cleaned.and_then(|done| done).with_context(|| format!("pods of node n{number} may be left"))?;
+    if !output.status.success() {
+        bail!("pods of node n{number} are left: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice};
 use serde_json::{Value, json};
 
-use crate::testing::{check, check_row, check_status, check_update, defaulted, with};
+use crate::testing::{check, check_row, check_status, check_update, defaulted, with, wrong_with};
 use crate::typed::Kind;
 
 const EPOCH: &str = "1970-01-01T00:00:00Z";
@@ -40,7 +40,27 @@ fn defaults_of_requests() {
 fn requests() {
     let check = |request: Value, expected: &[&str]| check::<ResourceClaim>(claim(json!({"requests": [request]})), expected);
     let exactly = |more: Value| json!({"name": "gpu", "exactly": with(&json!({"deviceClassName": "gpu"}), more)});
-    check(exactly(json!({"selectors": [{"cel": {"expression": "true"}}]})), &[]);
+    let selected = |expression: &str| exactly(json!({"selectors": [{"cel": {"expression": expression}}]}));
+    for good in [
+        "true",
+        "device.driver == 'd' && device.attributes['d'].model == 'x' && device.attributes['d'].?size.orValue(0) > 1",
+        "device.attributes['d'].ready",
+        "device.capacity['d'].memory.compareTo(quantity('10Gi')) >= 0",
+        "!device.allowMultipleAllocations && device.attributes['d'].version.isGreaterThan(semver('1.0.0'))",
+    ] {
+        check(selected(good), &[]);
+    }
+    for (bad, why) in [
+        ("1", "must evaluate to bool or the unknown type, not int"),
+        ("noSuchVar", "undeclared reference to 'noSuchVar'"),
+        ("device.model == 'x'", "undefined field 'model'"),
+        ("device.capacity['d'].memory == 1", "found no matching overload for '_==_'"),
+        ("", "compilation failed: "),
+    ] {
+        let found = wrong_with::<ResourceClaim>(claim(json!({"requests": [selected(bad)]})));
+        let path = "spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: ";
+        assert!(found.len() == 1 && found[0].starts_with(path) && found[0].contains(why), "{bad}: {found:?}");
+    }
     check(
         json!({"name": "gpu"}),
         &["spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required"],
