@@ -122,7 +122,7 @@ fn claimed_devices_are_given_to_pods() {
     driver.call("fail");
     create(&c, &pod("one", SLEEP, 2, &json!({"resourceClaimName": "far"})));
     assert_eq!(driver.claim("NodePrepareResources"), "far");
-    let failed = "get events --field-selector reason=FailedPrepareDynamicResources -o jsonpath={.items[0].message}";
+    let failed = "get events --field-selector reason=FailedPrepareDynamicResources -o jsonpath={.items[*].message}";
     eventually("the event", || c.k(failed).contains("the cranes are on strike").then_some(()));
     driver.running.write("work\n");
     ready(&c, "one");
@@ -139,7 +139,7 @@ fn claimed_devices_are_given_to_pods() {
 
     // There are two cranes: the third pod waits, also when the server is another one.
     create(&c, &pod("three", SLEEP, 1, &json!({"resourceClaimTemplateName": "any"})));
-    let waits = "get pod three -o jsonpath={.status.conditions[0].message}";
+    let waits = "get pod three -o jsonpath={.status.conditions[*].message}";
     eventually("the reason", || c.k(waits).contains("cannot allocate all claims").then_some(()));
     c.kill_server();
     c.start_server();

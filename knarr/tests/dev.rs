@@ -47,12 +47,10 @@ fn a_throw_away_cluster_leaves_nothing() {
         Outcome::of(command.arg("dev").arg("--data-dir").arg(&dir).args(arguments))
     };
     let dev = |arguments: &[&str]| dev_by(Path::new(KNARR), arguments);
-    // Another version takes the program's place while the cluster runs.
     let program = c.scratch().join("knarr");
     std::fs::copy(KNARR, &program).unwrap();
     let started = dev_by(&program, &["--nodes", "3", "--forward", "5000", "--detach"]);
     assert_eq!(started.code, Some(0), "{started:?}");
-    std::fs::remove_file(&program).unwrap();
     println!("{}", started.stdout);
     assert!(started.stdout.contains("3 node(s) ready after"), "{started:?}");
     let kubeconfig = dir.join("kubeconfig");
@@ -88,6 +86,8 @@ fn a_throw_away_cluster_leaves_nothing() {
     let log = std::fs::read_to_string(dir.join("dev.log")).unwrap();
     assert!(log.contains("the process of a node has ended") && log.contains("signal: 9"), "{log}");
 
+    // Another version has taken the place of the program that the cluster runs.
+    std::fs::remove_file(&program).unwrap();
     let stopped = dev(&["stop"]);
     assert_eq!(stopped.code, Some(0), "{stopped:?}");
     assert!(!dir.exists());

@@ -323,8 +323,10 @@ fn is_audited(harbour: &Harbour) {
         let all = harbour.audited().into_iter();
         all.filter(|event| event["verb"] == "create" && event["objectRef"]["resource"] == resource).collect()
     };
-    let secrets = creations("secrets");
-    let map = secrets.iter().find(|event| event["objectRef"]["name"] == "map").expect("the Secret's creation");
+    // It is written when the answer has gone out.
+    let map = eventually("the Secret's creation is in the log", || {
+        creations("secrets").into_iter().find(|event| event["objectRef"]["name"] == "map")
+    });
     assert_eq!(
         (&map["level"], &map["stage"], &map["requestObject"]),
         (&"Metadata".into(), &"ResponseComplete".into(), &Value::Null)

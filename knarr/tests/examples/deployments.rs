@@ -12,7 +12,7 @@ fn deployments() {
     let web = load(&c, "web", 200);
     reader.section("A new version");
     reader.section("Back to the old one");
-    unnoticed(&web.stop(), 200);
+    unnoticed(&web.stop(), 100);
 
     let pods = c.background(
         "get pods -l app=ledger --watch --output-watch-events \
@@ -25,7 +25,7 @@ fn deployments() {
     reader.section("Blue and green");
     let shop = load(&c, "shop", 200);
     reader.section("The switch");
-    unnoticed(&shop.stop(), 50);
+    unnoticed(&shop.stop(), 10);
     reader.finish();
 }
 
