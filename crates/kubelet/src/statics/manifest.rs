@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Pod, Error> {
-        pod(text, Path::new("/etc/pods/a.yaml"), "N1", Timestamp::UNIX_EPOCH)
+        pod(text, Path::new("/etc/pods/a.yaml"), "n1", Timestamp::UNIX_EPOCH)
     }
 
     fn text(spec: &str) -> String {
@@ -124,7 +124,7 @@ mod tests {
         let pod = read(&text(PLAIN)).unwrap();
         assert_eq!((pod.metadata.name.as_deref(), pod.metadata.namespace.as_deref()), (Some("web-n1"), Some("default")));
         let spec = pod.spec.as_ref().unwrap();
-        assert_eq!((spec.node_name.as_deref(), spec.priority), (Some("N1"), Some(PRIORITY)));
+        assert_eq!((spec.node_name.as_deref(), spec.priority), (Some("n1"), Some(PRIORITY)));
         assert_eq!((spec.restart_policy.as_deref(), spec.termination_grace_period_seconds), (Some("Always"), Some(30)));
         assert_eq!(spec.tolerations.as_ref().map(Vec::len), Some(1));
         let notes = pod.metadata.annotations.as_ref().unwrap();
