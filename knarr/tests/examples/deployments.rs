@@ -12,7 +12,7 @@ fn deployments() {
     let web = load(&c, "web", 200);
     reader.section("A new version");
     reader.section("Back to the old one");
-    unnoticed(&web.stop(), 100);
+    unnoticed(&web.stop(), 200);
 
     let pods = c.background(
         "get pods -l app=ledger --watch --output-watch-events \
@@ -23,9 +23,10 @@ fn deployments() {
     drop(pods);
 
     reader.section("Blue and green");
-    let shop = load(&c, "shop", 200);
+    // The switch is over in a moment: many requests have to meet it.
+    let shop = load(&c, "shop", 500);
     reader.section("The switch");
-    unnoticed(&shop.stop(), 10);
+    unnoticed(&shop.stop(), 50);
     reader.finish();
 }
 
