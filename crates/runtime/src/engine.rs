@@ -9,6 +9,7 @@ mod limits;
 mod recover;
 mod runtime;
 mod sandbox;
+mod sealed;
 mod sessions;
 mod state;
 mod usage;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use self::events::Events;
+use self::sealed::Sealed;
 pub(crate) use self::state::write_bytes;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Error, Image, PodNetwork, Result};
@@ -56,6 +58,7 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     options: Options,
+    program: Sealed,
     images: Images,
     cgroups: Cgroups,
     available: Available,
@@ -71,11 +74,8 @@ impl Engine {
     /// Opens the engine and finds the running pods again. One engine per directory.
     ///
     /// # Errors
-    /// When the directories cannot be used or no cgroup hierarchy is mounted.
+    /// When the directories cannot be used, the program cannot be read or no cgroup hierarchy is mounted.
     pub async fn open(mut options: Options) -> Result<Self> {
-        // The link is another one in a child: it must name this program.
-        options.helper = std::fs::canonicalize(&options.helper)
-            .map_err(|error| Error::Internal(format!("program {}: {error}", options.helper.display())))?;
         options.cgroup_root = options.cgroup_root.trim_matches('/').to_owned();
         let inner = blocking(move || Inner::open(options)).await??;
         inner.recover().await?;
@@ -100,10 +100,13 @@ impl Inner {
             std::fs::create_dir_all(path).map_err(|error| Error::Internal(format!("{}: {error}", path.display())))?;
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).map_err(internal)?;
         }
+        let program = Sealed::new(&options.helper, &options.run_dir)
+            .map_err(|error| Error::Internal(format!("program {}: {error}", options.helper.display())))?;
         let available = Available::detect();
         Ok(Arc::new(Self {
             images: Images::open(&options.dir.join("images"), options.registries.clone())?,
             cgroups: Cgroups::detect().map_err(internal)?,
+            program,
             available,
             oom_floor: base::budgets::oom::lowest_of_containers(),
             sandboxes: Mutex::default(),

@@ -11,9 +11,8 @@ pub use allocator::Allocator;
 /// Lets go of the pages of this program's code. Those that run on come back at once, from the kernel's cache and without the disk;
 /// those that only the start needed do not. Half of what an idle server holds is code.
 pub fn release_code() {
-    let Ok(program) = fs::read_link("/proc/self/exe") else { return };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, end) in maps.lines().filter_map(|line| code_of(line, &program.to_string_lossy())) {
+    for (start, end) in maps.lines().filter_map(|line| code_of(line, release_code as *const () as usize)) {
         // SAFETY: the pages are a private mapping of a file that is never written to, as its permissions say: what is dropped is read
         // from the file again when it is touched.
         let result = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
@@ -48,18 +47,15 @@ pub fn idle() {
     }
 }
 
-/// The addresses of a line of `/proc/PID/maps` that maps code of the program.
-fn code_of(line: &str, program: &str) -> Option<(usize, usize)> {
+/// The addresses of a line of `/proc/PID/maps` that maps code and has the function at `function` in it: the program's, whatever has
+/// become of its file's name since.
+fn code_of(line: &str, function: usize) -> Option<(usize, usize)> {
     let mut fields = line.split_whitespace();
     let (range, permissions) = (fields.next()?, fields.next()?);
-    // Offset, device, inode.
-    let path = fields.nth(3)?;
-    if permissions != "r-xp" || path != program {
-        return None;
-    }
     let (start, end) = range.split_once('-')?;
     let number = |text| usize::from_str_radix(text, 16).ok();
-    Some((number(start)?, number(end)?)).filter(|(start, end)| start < end)
+    let (start, end) = (number(start)?, number(end)?);
+    (permissions == "r-xp" && (start..end).contains(&function)).then_some((start, end))
 }
 
 #[cfg(test)]
@@ -68,18 +64,23 @@ mod tests {
 
     #[test]
     fn only_code_of_the_program() {
-        let check = |line: &str, expected: Option<(usize, usize)>| assert_eq!(code_of(line, "/bin/knarr"), expected, "{line}");
+        let check = |line: &str, expected: Option<(usize, usize)>| assert_eq!(code_of(line, 0xc1_5000), expected, "{line}");
         check("00c15000-032f0000 r-xp 00a14000 fe:00 10010684    /bin/knarr", Some((0xc1_5000, 0x32f_0000)));
-        check("00200000-00c15000 r--p 00000000 fe:00 10010684    /bin/knarr", None);
+        check(
+            "00c15000-032f0000 r-xp 00a14000 fe:00 10010684    /opt/my programs/knarr (deleted)",
+            Some((0xc1_5000, 0x32f_0000)),
+        );
+        check("00200000-00c15000 r-xp 00000000 fe:00 10010684    /bin/knarr", None);
         check("00c15000-032f0000 rwxp 00a14000 fe:00 10010684    /bin/knarr", None);
         check("7ff134851000-7ff1348c5000 r-xp 00010000 fe:00 326603    /usr/lib/libm.so.6", None);
         check("7ffd0-7ffd1 r-xp 00000000 00:00 0", None);
+        check("garbage r-xp", None);
     }
 
     #[test]
     fn the_program_runs_on() {
         release_code();
         give_back();
-        assert_eq!(code_of("x", ""), None);
+        assert_eq!(code_of("x", 0), None);
     }
 }

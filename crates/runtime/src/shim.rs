@@ -10,7 +10,6 @@ mod lifecycle;
 mod log;
 mod namespaces;
 pub(crate) mod protocol;
-mod sealed;
 mod server;
 mod task;
 

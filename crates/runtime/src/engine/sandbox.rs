@@ -118,7 +118,8 @@ impl Inner {
         let failed = |error: std::io::Error| Error::Create(format!("starting the pod's shim: {error}"));
         let log = std::fs::File::create(dir.join("shim.log")).map_err(failed)?;
         // Reaped by tokio when it ends before this process; otherwise by init.
-        let mut child = tokio::process::Command::new(&self.options.helper)
+        let mut child = tokio::process::Command::new(self.program.path())
+            .arg0("knarr")
             .arg("shim")
             .arg(dir)
             .args(base::budgets::descriptors::inherited().map(|limit| limit.to_string()))

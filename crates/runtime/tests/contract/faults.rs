@@ -56,6 +56,30 @@ async fn containers_outlive_the_engine() {
     node.engine().remove_sandbox(&sandbox).await.unwrap();
 }
 
+/// An upgrade puts another program in the place of this one, or none, while this one runs on: its pods go on to start, and containers
+/// and commands in those that run.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_start_when_the_file_of_the_program_is_gone() {
+    let Some(mut node) = Node::start().await else { return };
+    let program = node.dir.path().join("program");
+    std::fs::copy(&node.helper, &program).unwrap();
+    node.close().await;
+    node.helper = program.clone();
+    node.open().await;
+    let before = node.sandbox("before").await;
+    std::fs::remove_file(&program).unwrap();
+    for name in ["removed", "replaced"] {
+        let sandbox = node.sandbox(name).await;
+        for sandbox in [&before, &sandbox] {
+            let container = node.run(sandbox, name, "touch /ready; until test -e /go; do sleep 0.02; done; exit 4").await;
+            node.wait_ready(&container).await;
+            node.exec(&container, "touch /go").await;
+            assert_eq!(node.ended(&container).await.exit_code, Some(4));
+        }
+        std::fs::copy("/bin/false", &program).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_shim_takes_its_containers_along() {
     let Some(mut node) = Node::start().await else { return };

@@ -32,6 +32,7 @@ pub(crate) struct Node {
     pub(crate) image: String,
     pub(crate) registries: Registries,
     pub(crate) network: Option<Arc<dyn PodNetwork>>,
+    pub(crate) helper: PathBuf,
 }
 
 /// Whether the test can run here; says so when not.
@@ -70,6 +71,7 @@ impl Node {
             image: String::new(),
             registries: Registries::default(),
             network: None,
+            helper: helper(),
         };
         node.open().await;
         node.image = node.engine().pull_image(&node.registry.reference("busybox:1"), &[]).await.unwrap().id;
@@ -87,7 +89,7 @@ impl Node {
             dir: self.dir.path().join("data"),
             run_dir: self.dir.path().join("run"),
             cgroup_root: self.cgroup_root.clone(),
-            helper: helper(),
+            helper: self.helper.clone(),
             registries: self.registries.clone(),
             network: self.network.clone(),
             tasks: self.tasks.clone(),
