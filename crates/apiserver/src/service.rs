@@ -106,7 +106,7 @@ impl Core {
         let authorizer = Arc::new(Authorizer::new(&options.authorization, &remotes)?);
         let configuration = admission::Configuration::read(options.admission.as_deref()).map_err(Error::Admission)?;
         let plugins = admission::all(configuration, &authorizer, &remotes);
-        let registry = Registry::open(engine, plugins, registry_options).await?;
+        let registry = Registry::open(engine, plugins, registry_options, tasks).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         bootstrap::run(&registry, &options.registry.service_cidrs, options.advertised).await.map_err(Error::Policy)?;

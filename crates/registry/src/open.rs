@@ -1,16 +1,20 @@
 //! The registry itself: opening it, and finding kinds in it.
 
+mod announcements;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
 use arc_swap::ArcSwap;
+use base::tasks::Tasks;
 use ipnet::IpNet;
 use kinds::KINDS;
 use store::{Engine, Sink};
 use tokio::sync::watch;
 
+use self::announcements::Announcements;
 use crate::cache::rings::Rings;
 use crate::form::BUILTIN;
 use crate::services::ServiceAddresses;
@@ -70,6 +74,7 @@ struct Feed {
     catalog: Arc<ArcSwap<Catalog>>,
     applied: Arc<watch::Sender<u64>>,
     rings: Rings,
+    announcements: Arc<Announcements>,
 }
 
 impl Sink for Feed {
@@ -88,22 +93,24 @@ impl Sink for Feed {
             self.applied.send_replace(last.revision);
         }
         // Once for all, so that a watcher takes the batch in one step.
-        changed.iter().for_each(|storage| storage.cache.announce());
+        self.announcements.add(&changed);
         self.rings.grown(grown, || catalog.storages().map(|storage| &*storage.cache));
     }
 }
 
 impl Registry {
-    /// Loads every kind's objects and follows the store from there.
+    /// Loads every kind's objects and follows the store from there, until `tasks` end.
     pub async fn open(
         engine: Arc<dyn Engine>,
         mut admission: Vec<Box<dyn Admission>>,
         options: Options,
+        tasks: &Tasks,
     ) -> Result<Arc<Self>, OpenError> {
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::builtin(KINDS).map_err(OpenError::Schema)?));
         let applied = Arc::new(watch::Sender::new(0));
-        let revision =
-            engine.subscribe(Arc::new(Feed { catalog: catalog.clone(), applied: applied.clone(), rings: Rings::default() }));
+        let announcements = announcements::start(tasks);
+        let feed = Feed { catalog: catalog.clone(), applied: applied.clone(), rings: Rings::default(), announcements };
+        let revision = engine.subscribe(Arc::new(feed));
         for storage in catalog.load().storages() {
             storage.load(engine.as_ref(), revision).await?;
         }

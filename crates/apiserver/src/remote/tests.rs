@@ -101,7 +101,7 @@ async fn world() -> World {
     let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
     let options =
         registry::Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
-    let registry = Registry::open(engine, Vec::new(), options).await.unwrap();
+    let registry = Registry::open(engine, Vec::new(), options, &tasks).await.unwrap();
     let authority = Arc::new(Authority::in_memory("hooks").unwrap());
     let names = vec!["127.0.0.1".to_owned(), "hook.ns.svc".to_owned()];
     let identity = Resolver::memory(authority.clone(), Identity::Server { name: "hook".into(), sans: names }).unwrap();

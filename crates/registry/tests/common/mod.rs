@@ -95,8 +95,9 @@ impl Directory {
 }
 
 pub(crate) async fn open(engine: impl Engine + 'static) -> Arc<Registry> {
+    let (tasks, _failures) = Tasks::root();
     let options = Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
-    Registry::open(Arc::new(engine), Vec::new(), options).await.unwrap()
+    Registry::open(Arc::new(engine), Vec::new(), options, &tasks).await.unwrap()
 }
 
 pub(crate) fn cx() -> Context {
