@@ -150,11 +150,11 @@ impl Authenticator {
     }
 
     /// Takes in the file whenever it changes.
-    pub(crate) async fn follow(&self) -> Result<(), std::io::Error> {
+    pub(crate) async fn follow(&self) -> Result<(), std::convert::Infallible> {
         let Some(path) = &self.options.file else { return Ok(()) };
-        let mut file = directory::File::new(path, self.text.clone())?;
+        let mut file = directory::File::new(path, self.text.clone());
         loop {
-            let parsed = parse(path, &file.changed().await?, &self.keys);
+            let parsed = parse(path, &file.changed().await, &self.keys);
             reload::reloaded(reload::File::Authentication, parsed.is_ok());
             match parsed {
                 Ok(configuration) => {

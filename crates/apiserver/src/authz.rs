@@ -159,11 +159,11 @@ impl Authorizer {
     }
 
     /// Takes in the file whenever it changes.
-    pub(crate) async fn follow(&self, remotes: &Remotes) -> Result<(), std::io::Error> {
+    pub(crate) async fn follow(&self, remotes: &Remotes) -> Result<(), std::convert::Infallible> {
         let Some((path, text)) = &self.file else { return Ok(()) };
-        let mut file = directory::File::new(path, text.clone())?;
+        let mut file = directory::File::new(path, text.clone());
         loop {
-            let changed = self.changed(path, &file.changed().await?, remotes);
+            let changed = self.changed(path, &file.changed().await, remotes);
             reload::reloaded(File::Authorization, changed.is_ok());
             match changed {
                 Ok(()) => tracing::info!(path = %path.display(), "the authorization configuration has changed and is in force"),

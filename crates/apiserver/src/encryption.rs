@@ -70,10 +70,10 @@ impl Encryption {
     }
 
     /// Takes in the file whenever it changes. `engine` is that in which values are encrypted.
-    pub async fn follow(self: Arc<Self>, path: PathBuf, engine: Arc<dyn Engine>) -> Result<(), std::io::Error> {
-        let mut file = directory::File::new(&path, self.text.clone())?;
+    pub async fn follow(self: Arc<Self>, path: PathBuf, engine: Arc<dyn Engine>) -> Result<(), std::convert::Infallible> {
+        let mut file = directory::File::new(&path, self.text.clone());
         loop {
-            let text = file.changed().await?;
+            let text = file.changed().await;
             match self.renew(&path, &text, &*engine).await {
                 Ok(()) => tracing::info!(path = %path.display(), "the encryption configuration has changed and is in force"),
                 Err(error) => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
@@ -14,7 +15,10 @@ const KINDS: AddWatchFlags = AddWatchFlags::IN_MODIFY
     .union(AddWatchFlags::IN_CREATE)
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_DELETE)
-    .union(AddWatchFlags::IN_DELETE_SELF);
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
+/// Time until it is tried again to watch what could not be watched, as when the user has no inotify watch left.
+const RETRY: Duration = Duration::from_secs(20);
 
 /// The process's only inotify instance. A user has 128 of them on most machines, and hundreds may follow logs at a time.
 static HUB: Mutex<Option<&'static Hub>> = Mutex::new(None);
@@ -105,29 +109,75 @@ impl Drop for Watch {
     }
 }
 
+/// Follows a path that a directory has, whichever that is: it may be renamed, removed, and come again.
+pub struct Followed {
+    path: PathBuf,
+    watch: io::Result<Watch>,
+}
+
+impl Followed {
+    /// Follows `path` from now on. What cannot be watched is logged, and tried again.
+    pub fn new(path: &Path) -> Self {
+        // The working directory has no name.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Self { path: path.to_owned(), watch: watch_nearest(path) }
+    }
+
+    /// Returns when the directory may have changed since the last call, or since the beginning. Safe to drop and call again.
+    pub async fn changed(&mut self) {
+        let changed = match &mut self.watch {
+            Ok(watch) => watch.changed().await,
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        if let Err(error) = changed {
+            tracing::error!(path = %self.path.display(), %error, "a directory cannot be watched, and is looked at every {} s", RETRY.as_secs());
+            tokio::time::sleep(RETRY).await;
+        }
+        // Another directory may be there by now.
+        self.watch = watch_nearest(&self.path);
+    }
+}
+
+/// Watches the directory, or while there is none, the nearest one above it, in which a part of the path will be made.
+fn watch_nearest(path: &Path) -> io::Result<Watch> {
+    let is_missing = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let absolute = std::path::absolute(path)?;
+    loop {
+        let mut missing: Option<&Path> = None;
+        for path in absolute.ancestors() {
+            match Watch::new(path) {
+                Err(error) if is_missing(&error) => missing = Some(path),
+                Err(error) => return Err(error),
+                // Unless what was missing in it was made before it was watched.
+                Ok(watch) if missing.is_none_or(|path| !path.exists()) => return Ok(watch),
+                Ok(_) => break,
+            }
+        }
+    }
+}
+
 /// A file that is read again when it has changed, also when another one has taken its place.
 pub struct File {
     path: PathBuf,
     known: String,
-    watch: Watch,
+    directory: Followed,
 }
 
 impl File {
     /// Of a file whose text is known, or nothing when there was none.
-    pub fn new(path: &Path, known: String) -> io::Result<Self> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Self { path: path.to_owned(), known, watch: Watch::new(directory)? })
+    pub fn new(path: &Path, known: String) -> Self {
+        Self { path: path.to_owned(), known, directory: Followed::new(path.parent().unwrap_or(Path::new(""))) }
     }
 
     /// The next text that is another than the one before. Files are emptied before they are written: nothing is no text.
-    pub async fn changed(&mut self) -> io::Result<String> {
+    pub async fn changed(&mut self) -> String {
         loop {
             let text = tokio::fs::read_to_string(&self.path).await.unwrap_or_default();
             if !text.is_empty() && text != self.known {
                 self.known.clone_from(&text);
-                return Ok(text);
+                return text;
             }
-            self.watch.changed().await?;
+            self.directory.changed().await;
         }
     }
 }
@@ -142,12 +192,48 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
         std::fs::write(&path, "one").unwrap();
-        let mut file = File::new(&path, "one".into()).unwrap();
+        let mut file = File::new(&path, "one".into());
         std::fs::write(directory.path().join("next"), "two").unwrap();
         std::fs::rename(directory.path().join("next"), &path).unwrap();
-        assert_eq!(file.changed().await.unwrap(), "two");
+        assert_eq!(file.changed().await, "two");
         std::fs::write(&path, "three").unwrap();
-        assert_eq!(file.changed().await.unwrap(), "three");
+        assert_eq!(file.changed().await, "three");
+    }
+
+    /// Directories that a path leads through go, come again, and are others, also while nobody looks.
+    #[tokio::test]
+    async fn what_is_followed_is_the_path() {
+        use std::fs::{create_dir_all, read_to_string, remove_dir_all, rename, write};
+        let home = tempfile::tempdir().unwrap();
+        let (above, path) = (home.path().join("a"), home.path().join("a/b/c"));
+        let mut followed = Followed::new(&path);
+        let mut until = async |text: Option<&str>| {
+            let changes = async {
+                while read_to_string(path.join("file")).ok().as_deref() != text {
+                    followed.changed().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), changes).await.unwrap();
+        };
+        let put = |text: &str| {
+            create_dir_all(&path).unwrap();
+            write(path.join("file"), text).unwrap();
+        };
+        put("one");
+        until(Some("one")).await;
+        write(path.join("file"), "two").unwrap();
+        until(Some("two")).await;
+        rename(&path, home.path().join("old")).unwrap();
+        until(None).await;
+        put("three");
+        until(Some("three")).await;
+        rename(&path, home.path().join("older")).unwrap();
+        put("four");
+        until(Some("four")).await;
+        remove_dir_all(&above).unwrap();
+        until(None).await;
+        put("five");
+        until(Some("five")).await;
     }
 
     #[tokio::test]

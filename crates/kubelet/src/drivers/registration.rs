@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::directory::Watch;
+use base::directory::Followed;
 use base::tasks::OnFailure;
 use csi::dra::{DRA, Plugin, Version};
 use csi::grpc::Endpoint;
@@ -67,10 +67,13 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(RETRY.1);
     }
-    let mut watch = Watch::new(&directory)?;
+    let mut changes = Followed::new(&directory);
     let mut followed: BTreeMap<(PathBuf, u64), CancellationToken> = BTreeMap::new();
     loop {
-        let found = sockets(&directory)?;
+        let found = sockets(&directory).unwrap_or_else(|error| {
+            tracing::warn!(directory = %directory.display(), %error, "sockets of plugins cannot be found");
+            Vec::new()
+        });
         followed.retain(|socket, token| {
             let stays = found.contains(socket);
             if !stays {
@@ -87,7 +90,7 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
                 token
             });
         }
-        watch.changed().await?;
+        changes.changed().await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::directory::Watch;
+use base::directory::Followed;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -25,6 +25,8 @@ enum Error {
     Io(#[from] io::Error),
     #[error("it has more than 1 MiB")]
     Long,
+    #[error("it is no text in UTF-8")]
+    Text(#[from] std::str::Utf8Error),
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
 }
@@ -32,34 +34,68 @@ enum Error {
 /// What was last read of a file.
 #[derive(Default)]
 struct Known {
-    text: String,
+    bytes: Vec<u8>,
+    /// What is wrong with them.
+    fault: Option<String>,
+    /// What was last said of the file.
+    told: Option<String>,
     /// A file that makes no sense keeps the pod that it had: it may be half written.
     pod: Option<Arc<Pod>>,
 }
 
-/// Follows the files; without a directory there are no static pods.
+/// Follows the files; without a directory there are no static pods. The directory may be gone for a while, and so are its pods then.
 pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
     let Some(path) = cx.options.static_pods.clone() else {
         cx.statics.set(Pods::new());
         return Ok(());
     };
     fs::create_dir_all(&path)?;
-    let mut watch = Watch::new(&path)?;
-    let mut known = BTreeMap::new();
+    let mut changes = Followed::new(&path);
+    let mut known = Files::new();
     loop {
         let (directory, node) = (path.clone(), cx.options.node_name.clone());
         let read = move || read_all(&directory, &node, known);
-        let (pods, next) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        let (pods, next) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
         known = next;
         cx.statics.set(pods);
-        watch.changed().await?;
+        changes.changed().await;
     }
 }
 
 type Files = BTreeMap<PathBuf, Known>;
 
 /// The pods of all files, in the order of their names: of two with one name the first one is taken.
-fn read_all(directory: &Path, node: &str, mut before: Files) -> io::Result<(Pods, Files)> {
+fn read_all(directory: &Path, node: &str, before: Files) -> (Pods, Files) {
+    let paths = match paths(directory) {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!(directory = %directory.display(), "there is no directory of static pods");
+            Vec::new()
+        }
+        // The pods that it had stay.
+        Err(error) => {
+            tracing::error!(directory = %directory.display(), %error, "the static pods cannot be read");
+            before.keys().cloned().collect()
+        }
+    };
+    let (mut pods, mut files, mut before) = (Pods::new(), Files::new(), before);
+    for path in paths {
+        let mut known = before.remove(&path).unwrap_or_default();
+        let mut refused = known.refresh(&path, node);
+        if let Some(pod) = &known.pod {
+            let taken = pods.entry(key(pod)).or_insert_with(|| pod.clone());
+            if taken.metadata.uid != pod.metadata.uid {
+                refused = Some(format!("another file has the pod {}", key(pod)));
+            }
+        }
+        known.tell(&path, refused);
+        files.insert(path, known);
+    }
+    (pods, files)
+}
+
+/// The files of the directory.
+fn paths(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let is_hidden = |path: &PathBuf| path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let mut paths: Vec<PathBuf> = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     paths.retain(|path| !is_hidden(path) && path.is_file());
@@ -68,40 +104,45 @@ fn read_all(directory: &Path, node: &str, mut before: Files) -> io::Result<(Pods
         tracing::error!(directory = %directory.display(), "there are more than {FILES} files of static pods: the rest is not looked at");
         paths.truncate(FILES);
     }
-    let (mut pods, mut files) = (Pods::new(), Files::new());
-    for path in paths {
-        let mut known = before.remove(&path).unwrap_or_default();
-        let known_text = known.text.clone();
-        if let Err(error) = refresh(&path, node, &mut known)
-            && known.text != known_text
-        {
-            tracing::error!(file = %path.display(), %error, "a static pod is refused");
-        }
-        if let Some(pod) = &known.pod {
-            let taken = pods.entry(key(pod)).or_insert_with(|| pod.clone());
-            if taken.metadata.uid != pod.metadata.uid {
-                tracing::error!(file = %path.display(), pod = %key(pod), "a static pod is refused: another file has one of this name");
-            }
-        }
-        files.insert(path, known);
-    }
-    Ok((pods, files))
+    Ok(paths)
 }
 
-fn refresh(path: &Path, node: &str, known: &mut Known) -> Result<(), Error> {
-    let file = fs::File::open(path)?;
-    let seen = file.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_default();
-    let mut text = String::new();
-    file.take(FILE + 1).read_to_string(&mut text)?;
-    if text == known.text {
-        return Ok(());
+/// What is in the file, and when it was written.
+fn read(path: &Path) -> Result<(Vec<u8>, Timestamp), Error> {
+    let file = base::records::open(path)?;
+    let written = file.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_default();
+    let mut bytes = Vec::new();
+    file.take(FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE { Err(Error::Long) } else { Ok((bytes, written)) }
+}
+
+fn parse(bytes: &[u8], path: &Path, node: &str, written: Timestamp) -> Result<Pod, Error> {
+    Ok(manifest::pod(std::str::from_utf8(bytes)?, path, node, written)?)
+}
+
+impl Known {
+    /// Reads the file again; says why it is not taken.
+    fn refresh(&mut self, path: &Path, node: &str) -> Option<String> {
+        let (bytes, written) = match read(path) {
+            Ok(read) => read,
+            Err(error) => return Some(error.to_string()),
+        };
+        if bytes != self.bytes {
+            let parsed = parse(&bytes, path, node, written);
+            self.fault = parsed.as_ref().err().map(Error::to_string);
+            self.pod = parsed.map(Arc::new).ok().or(self.pod.take());
+            self.bytes = bytes;
+        }
+        self.fault.clone()
     }
-    known.text.clone_from(&text);
-    if text.len() as u64 > FILE {
-        return Err(Error::Long);
+
+    /// Says why the file is refused, once.
+    fn tell(&mut self, path: &Path, refused: Option<String>) {
+        if let Some(error) = refused.as_ref().filter(|_| refused != self.told) {
+            tracing::error!(file = %path.display(), error, "a static pod is refused");
+        }
+        self.told = refused;
     }
-    known.pod = Some(Arc::new(manifest::pod(&text, path, node, seen)?));
-    Ok(())
 }
 
 #[cfg(test)]
@@ -121,7 +162,7 @@ mod tests {
             )
         };
         let write = |file: &str, text: &str| fs::write(directory.path().join(file), text).unwrap();
-        let read = |known| read_all(directory.path(), "n", known).unwrap();
+        let read = |known| read_all(directory.path(), "n", known);
         write("b.yaml", &text("b", "one"));
         write("a.yaml", &text("a", "one"));
         write(".hidden", &text("h", "one"));
@@ -139,6 +180,29 @@ mod tests {
         assert_eq!(names(&later), ["a-n"]);
         assert_ne!(uid(&later, "a-n"), uid(&pods, "a-n"));
         write("a.yaml", &"x".repeat(FILE as usize + 1));
-        assert_eq!(uid(&read(known).0, "a-n"), uid(&later, "a-n"));
+        let (long, known) = read(known);
+        assert_eq!(uid(&long, "a-n"), uid(&later, "a-n"));
+        fs::remove_dir_all(directory.path()).unwrap();
+        assert_eq!(names(&read(known).0), [""; 0]);
+    }
+
+    /// What is wrong with a file is said, and again only when something else is.
+    #[test]
+    fn refusals_are_told_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+        let told = |files: &Files, path: &Path| files[path].told.clone().unwrap_or_default();
+        let pod = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i}]}}";
+        fs::write(&one, b"\xff\xfe{}").unwrap();
+        fs::write(&two, pod).unwrap();
+        let (pods, files) = read_all(directory.path(), "n", Files::new());
+        assert_eq!((told(&files, &one).as_str(), names(&pods)), ("it is no text in UTF-8", vec!["a-n"]));
+        let (_, files) = read_all(directory.path(), "n", files);
+        assert_eq!(told(&files, &one), "it is no text in UTF-8");
+        fs::write(&one, pod).unwrap();
+        let (_, files) = read_all(directory.path(), "n", files);
+        assert_eq!((told(&files, &one).as_str(), told(&files, &two).as_str()), ("", "another file has the pod default/a-n"));
+        fs::write(&one, "x".repeat(FILE as usize + 1)).unwrap();
+        assert_eq!(told(&read_all(directory.path(), "n", files).1, &one), "it has more than 1 MiB");
     }
 }
