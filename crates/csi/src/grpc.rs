@@ -23,6 +23,8 @@ pub use stream::Messages;
 
 /// Most bytes of an answer; the limit of other gRPC clients.
 const ANSWER: usize = 4 << 20;
+/// Most bytes of headers, in which errors are told; the limit of other gRPC clients.
+const HEADERS: u32 = 16 << 20;
 /// Length of what stands before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
@@ -174,7 +176,8 @@ impl Endpoint {
     async fn connect(&self) -> Result<(Sender, Connection), Error> {
         let stream = UnixStream::connect(&self.0).await;
         let stream = stream.map_err(|error| Error::unavailable(format!("dial unix {}: {error}", self.0.display())))?;
-        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.max_header_list_size(HEADERS);
         builder.handshake(TokioIo::new(stream)).await.map_err(Error::unavailable)
     }
 

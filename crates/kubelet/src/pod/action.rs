@@ -58,6 +58,8 @@ pub enum Action {
     },
     /// Stop the sandbox for good.
     StopSandbox(String),
+    /// Give claimed devices back to their drivers.
+    GiveBack,
     /// Unmount and remove the volumes.
     Unmount,
     /// Delete the API object.

@@ -99,11 +99,18 @@ impl Effects {
                 let stopped = this.cx.runtime().stop_sandbox(&id).await;
                 Outcome::SandboxStopped(stopped.map_err(|error| error.to_string()))
             }),
+            Action::GiveBack => Box::pin(async move {
+                let given = claims::prepare::give_back(&this.cx, model.uid()).await;
+                if let Err(error) = &given {
+                    let message = format!("Failed to give back dynamic resources: {error}");
+                    this.cx.pod_event(&model, Type::Warning, "FailedUnprepareDynamicResources", message);
+                }
+                Outcome::GivenBack(given)
+            }),
             Action::Unmount => Box::pin(async move {
-                let mut removed = this.volumes.remove(model.uid()).await;
+                let removed = this.volumes.remove(model.uid()).await;
                 if removed.is_ok() {
                     this.cx.devices.release(model.uid()).await;
-                    removed = claims::prepare::give_back(&this.cx, model.uid()).await;
                 }
                 Outcome::Unmounted(removed)
             }),

@@ -1,4 +1,4 @@
-//! The end of a pod: containers first, sidecars last and in reverse order, then sandbox, volumes, status, object.
+//! The end of a pod: containers first, sidecars last and in reverse order, then sandbox, claimed devices, volumes, status, object.
 
 use std::time::Duration;
 
@@ -39,6 +39,10 @@ pub fn plan(model: &Model, state: &State, ending: &Ending, now: Timestamp) -> Pl
         }
         _ => {}
     }
+    if keeps_devices(model, ending) {
+        plan.when_due(&ending.claims, now, Action::GiveBack);
+        return plan;
+    }
     if ending.volumes != Step::Done(()) {
         plan.when_due(&ending.volumes, now, Action::Unmount);
         return plan;
@@ -47,6 +51,12 @@ pub fn plan(model: &Model, state: &State, ending: &Ending, now: Timestamp) -> Pl
         plan.when_due(&ending.deleted, now, Action::Delete);
     }
     plan
+}
+
+/// Whether the pod's claimed devices are still its own. Until they are not, no final phase is reported: by that the claims are
+/// deallocated, and the devices would be the next pod's before their drivers have them back (KEP-4381).
+pub fn keeps_devices(model: &Model, ending: &Ending) -> bool {
+    ending.claims != Step::Done(()) && !pods::claims::entries(&model.pod).is_empty()
 }
 
 /// Whether nothing of the pod is left on the node but its dead sandbox and its logs.

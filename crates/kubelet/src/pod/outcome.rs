@@ -36,6 +36,8 @@ pub enum Outcome {
     Stopped(String, Result<(), String>),
     /// The sandbox has been stopped, for good.
     SandboxStopped(Result<(), String>),
+    /// Claimed devices have been given back.
+    GivenBack(Result<(), String>),
     /// The volumes are gone.
     Unmounted(Result<(), String>),
     /// The API object was deleted.
@@ -52,13 +54,6 @@ pub(super) fn delay(failures: u32) -> Duration {
 fn failed(reason: &str, message: String, failures: u32, now: Timestamp) -> Failure {
     let retry = now.saturating_add(signed(delay(failures))).unwrap_or(now);
     Failure { reason: reason.to_owned(), message, at: now, retry }
-}
-
-fn simple(result: Result<(), String>, now: Timestamp) -> Step<()> {
-    match result {
-        Ok(()) => Step::Done(()),
-        Err(message) => Step::Failed(failed("Failed", message, 1, now)),
-    }
 }
 
 impl State {
@@ -108,6 +103,7 @@ impl State {
                 }
             }
             Outcome::SandboxStopped(result) => self.ending_step(|ending| &mut ending.sandbox, result, now),
+            Outcome::GivenBack(result) => self.ending_step(|ending| &mut ending.claims, result, now),
             Outcome::Unmounted(result) => self.ending_step(|ending| &mut ending.volumes, result, now),
             Outcome::Deleted(result) => self.ending_step(|ending| &mut ending.deleted, result, now),
             Outcome::Observed(containers, sandbox) => self.observed(containers, sandbox),
@@ -158,7 +154,12 @@ impl State {
 
     fn ending_step(&mut self, step: impl FnOnce(&mut Ending) -> &mut Step<()>, result: Result<(), String>, now: Timestamp) {
         if let Some(ending) = &mut self.ending {
-            *step(ending) = simple(result, now);
+            let failures = ending.failures;
+            ending.failures = if result.is_ok() { 0 } else { failures + 1 };
+            *step(ending) = match result {
+                Ok(()) => Step::Done(()),
+                Err(message) => Step::Failed(failed("Failed", message, failures, now)),
+            };
         }
     }
 

@@ -295,6 +295,7 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
                 state.slot(name).stopping = Some(now.saturating_add(signed(*grace)).unwrap_or(now));
             }
             Action::StopSandbox(_) => begin_ending(state, |ending| &mut ending.sandbox),
+            Action::GiveBack => begin_ending(state, |ending| &mut ending.claims),
             Action::Unmount => begin_ending(state, |ending| &mut ending.volumes),
             Action::Delete => begin_ending(state, |ending| &mut ending.deleted),
         }

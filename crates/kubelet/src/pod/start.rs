@@ -177,7 +177,20 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     };
     config.supply(given);
     config.edit(claims::prepare::edits(cx, &start.model, &start.member).await?);
+    refuse_nul(&config)?;
     Ok(config)
+}
+
+/// What a program is given ends at the first NUL (execve(2)), so that none can stand in it.
+fn refuse_nul(config: &ContainerConfig) -> Result<(), String> {
+    let refused = |what: String| Err(format!("{what} has a NUL character, which no process can be given"));
+    if let Some((name, _)) = config.env.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        return refused(format!("environment variable {name:?}"));
+    }
+    if let Some(word) = config.command.iter().chain(&config.args).find(|word| word.contains('\0')) {
+        return refused(format!("argument {word:?}"));
+    }
+    if config.working_dir.contains('\0') { refused("workingDir".to_owned()) } else { Ok(()) }
 }
 
 /// The files that the container has variables from (KEP-3721). They are in volumes that last as long as the pod.
@@ -284,6 +297,22 @@ fn file(at: PathBuf, text: &str, mode: u32, inside: &str) -> io::Result<Mount> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// execve(2): what a program is given are strings that end with NUL.
+    #[test]
+    fn nul_characters_are_refused_by_name() {
+        let check = |change: fn(&mut ContainerConfig), named: &str| {
+            let mut config = ContainerConfig { command: vec!["sh".into()], ..ContainerConfig::default() };
+            assert!(refuse_nul(&config).is_ok());
+            change(&mut config);
+            let refused = refuse_nul(&config).unwrap_err();
+            assert!(refused.starts_with(named), "{refused}");
+        };
+        check(|config| config.env = vec![("a".into(), "b".into()), ("x".into(), "a\0b".into())], r#"environment variable "x""#);
+        check(|config| config.args = vec!["a\0b".into()], r#"argument "a\0b""#);
+        check(|config| config.command.push("\0".into()), r#"argument "\0""#);
+        check(|config| config.working_dir = "/\0".into(), "workingDir");
+    }
 
     #[test]
     fn a_file_that_a_container_made_huge_is_not_read() {

@@ -227,18 +227,23 @@ pub struct Ending {
     pub deadline: Timestamp,
     /// Sandbox stopped.
     pub sandbox: Step<()>,
+    /// Claimed devices given back.
+    pub claims: Step<()>,
     /// Volumes gone.
     pub volumes: Step<()>,
     /// The API object deleted.
     pub deleted: Step<()>,
     /// The final status has been accepted by the API server.
     pub reported: bool,
+    /// Failures of these steps in a row.
+    pub failures: u32,
 }
 
 impl Ending {
     /// The end of a pod, by `deadline`.
     pub fn new(cause: Cause, deadline: Timestamp) -> Self {
-        Self { cause, deadline, sandbox: Step::Idle, volumes: Step::Idle, deleted: Step::Idle, reported: false }
+        let (sandbox, claims, volumes, deleted) = (Step::Idle, Step::Idle, Step::Idle, Step::Idle);
+        Self { cause, deadline, sandbox, claims, volumes, deleted, reported: false, failures: 0 }
     }
 }
 

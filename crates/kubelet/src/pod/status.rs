@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 use runtime::api::{Container, ContainerState};
 
 use super::conditions::{self, seconds};
+use super::ending::keeps_devices;
 use super::plan::{finished, is_outdated};
 use super::resize;
 use super::state::{Cause, Slot, State, Step};
@@ -88,7 +89,7 @@ fn pod_ips(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr]) -
     }
 }
 
-/// The phase. A final one is shown when no container runs any more.
+/// The phase. A final one is shown when no container runs any more and claimed devices are given back.
 fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
     match old.phase.as_deref() {
         Some("Failed") => return "Failed",
@@ -104,7 +105,7 @@ fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
     let ran = |slot: Option<&Slot>| {
         slot.is_some_and(|s| current_began(s) || s.previous.is_some() || s.inherited.as_ref().is_some_and(began))
     };
-    if let Some(ending) = state.ending.as_ref().filter(|_| !state.any_alive()) {
+    if let Some(ending) = state.ending.as_ref().filter(|ending| !state.any_alive() && !keeps_devices(model, ending)) {
         if matches!(ending.cause, Cause::Failed(..)) {
             return "Failed";
         }

@@ -81,7 +81,10 @@ pub fn read(root: &Path, path: &str, most: u64) -> io::Result<String> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let opened = openat2(directory.0, Path::new(path), how).map(Handle)?;
+    let opened = openat2(directory.0, Path::new(path), how).map(Handle).map_err(|error| match error {
+        Errno::EXDEV | Errno::ELOOP => invalid(format!("{path:?} leads out of its volume")),
+        other => other.into(),
+    })?;
     let kind = SFlag::from_bits_truncate(fstat(opened.0)?.st_mode & SFlag::S_IFMT.bits());
     if kind != SFlag::S_IFREG {
         return Err(invalid(format!("{path:?} is no file")));
@@ -224,6 +227,7 @@ mod tests {
         ] {
             assert_eq!(read(&root, path, 100).is_ok(), expected, "{path}");
         }
+        assert!(read(&root, "link", 100).is_err_and(|error| error.to_string() == "\"link\" leads out of its volume"));
         assert!(read(&root, "env", 4).is_err());
         assert_eq!(read(&root, "none", 100).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

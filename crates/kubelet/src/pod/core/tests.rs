@@ -62,6 +62,8 @@ struct Life {
     wake: Option<Timestamp>,
     sandbox: Option<Sandbox>,
     is_mounted: bool,
+    /// Its claims are prepared.
+    keeps_devices: bool,
     containers: Vec<Container>,
     /// Exit codes by identifier: those that there were, and those that a status told of.
     ended: BTreeMap<String, i32>,
@@ -105,8 +107,10 @@ impl Life {
         let inits = [any("i1", false), any("s1", true), any("i2", false), any("s2", true)];
         let apps = vec![any("a1", false), any("a2", false)];
         let inits: Vec<Value> = inits.into_iter().filter(|_| random.percent(60)).collect();
+        let claims = if random.percent(30) { json!([{"name": "d", "resourceClaimName": "d"}]) } else { json!(null) };
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1},
-            "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "initContainers": inits, "containers": apps}});
+            "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "initContainers": inits, "containers": apps,
+                "resourceClaims": claims}});
         let now = Timestamp::from_second(1_000_000).unwrap();
         let core = Core::new(model(&pod), State { start_time: Some(now), ..State::default() }, false);
         let (work, containers, ended, told, status, log) = Default::default();
@@ -120,6 +124,7 @@ impl Life {
             wake: None,
             sandbox: None,
             is_mounted: false,
+            keeps_devices: false,
             containers,
             ended,
             told,
@@ -207,6 +212,8 @@ impl Life {
             }
         };
         lists.into_iter().flatten().flatten().for_each(&mut told);
+        let is_final = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        assert!(!is_final || !self.keeps_devices, "the claims are deallocated while their devices are the pod's");
         self.status = status;
         let awaited = self.work.values().any(|work| matches!(work, Work::Event(event) if matches!(**event, Event::Reported)));
         if self.core.awaits_report() && ending::settled(self.core.state()) && !awaited {
@@ -262,7 +269,7 @@ impl Life {
                     }
                 }
             }
-            Action::StopSandbox(_) | Action::Unmount => {
+            Action::StopSandbox(_) | Action::GiveBack | Action::Unmount => {
                 let running: Vec<_> = self.containers.iter().filter(|c| c.state == ContainerState::Running).collect();
                 assert!(running.is_empty(), "{action:?} while {} run", running.len());
             }
@@ -283,6 +290,7 @@ impl Life {
         Event::Done(Box::new(match action {
             Action::RunSandbox(_) if fails => Outcome::Sandbox(Err("the node fails".to_owned())),
             Action::RunSandbox(_) => {
+                self.keeps_devices = !pods::claims::entries(&self.core.model().pod).is_empty();
                 let made = Sandbox { id: format!("sandbox{number}"), attempt: number, ..sandbox() };
                 self.sandbox = Some(made.clone());
                 Outcome::Sandbox(Ok(made))
@@ -311,6 +319,10 @@ impl Life {
                     sandbox.state = SandboxState::NotReady;
                 }
                 Outcome::SandboxStopped(simple(fails))
+            }
+            Action::GiveBack => {
+                self.keeps_devices &= fails;
+                Outcome::GivenBack(simple(fails))
             }
             Action::Unmount => {
                 self.is_mounted &= fails;
