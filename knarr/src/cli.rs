@@ -2,6 +2,7 @@
 
 mod pressure;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -358,7 +359,7 @@ pub(crate) const DEV_DIRECTORY: &str = "/var/lib/knarr-dev";
 /// Options of `knarr dev`.
 #[derive(Args, Clone)]
 pub(crate) struct Dev {
-    /// Where everything of the cluster is kept; it is removed at the end. Another directory is another cluster.
+    /// Where everything of the cluster is kept: a directory of its own, which is removed at the end. Another directory is another cluster.
     #[arg(long, default_value = DEV_DIRECTORY, global = true)]
     pub(crate) data_dir: PathBuf,
     /// How many nodes it has.
@@ -368,7 +369,7 @@ pub(crate) struct Dev {
     #[arg(long, value_enum, default_value_t = IpFamily::Ipv4)]
     pub(crate) ip_family: IpFamily,
     /// A TCP port of this machine's 127.0.0.1 that nodes reach at theirs, such as that of a registry of images.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) forward: Vec<u16>,
     /// Return when the cluster is ready; `knarr dev stop` ends it.
     #[arg(long)]
@@ -411,6 +412,14 @@ pub(crate) enum DevCommand {
     Heal {
         /// The node's name.
         node: String,
+    },
+    /// Run a command in the network of a node, where addresses of pods and services lead to them.
+    Exec {
+        /// The node's name.
+        node: String,
+        /// The command with its arguments; a shell by default.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
     },
 }
 

@@ -7,6 +7,7 @@ mod forward;
 mod node;
 mod state;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::cli::{Dev, DevCommand};
 use crate::commands::status;
 use crate::paths::Paths;
 use crate::preflight;
-use crate::process::{self, Ending, create_private};
+use crate::process::{self, Ending};
 use node::Running;
 use state::State;
 
@@ -42,6 +43,7 @@ pub(crate) fn run(options: Dev) -> Result<()> {
         Some(DevCommand::Stop) => stop(&options.data_dir, state),
         Some(DevCommand::Cut { node }) => running(state)?.plug(node, false),
         Some(DevCommand::Heal { node }) => running(state)?.plug(node, true),
+        Some(DevCommand::Exec { node, command }) => exec(&running(state)?, node, command),
         None if state.as_ref().is_some_and(State::is_alive) => {
             bail!("a cluster runs in {} already: end it first (knarr dev stop)", options.data_dir.display())
         }
@@ -54,6 +56,17 @@ fn running(state: Option<State>) -> Result<State> {
     state.filter(State::is_alive).context("no cluster runs here: start one (knarr dev)")
 }
 
+/// Becomes the command, in the network of the node.
+fn exec(state: &State, node: &str, command: &[OsString]) -> Result<()> {
+    let path = state.namespace(state.number(node)?);
+    let shell = [std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
+    let (program, arguments) = command.split_first().or(shell.split_first()).context("a command")?;
+    let mut command = std::process::Command::new(program);
+    command.args(arguments);
+    let program = program.display().to_string();
+    Err(hosts::within(&path, move || command.exec())?).context(program)
+}
+
 /// Ends the process that watches over the cluster; what is left of one that has died is removed here.
 fn stop(dir: &Path, state: Option<State>) -> Result<()> {
     let Some(state) = state else {
@@ -63,15 +76,15 @@ fn stop(dir: &Path, state: Option<State>) -> Result<()> {
     state.terminate()?;
     // It removes everything itself; what it left, we do.
     match State::load(dir)? {
-        Some(left) => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remove(dir, &left)),
+        Some(left) => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remove(&left)),
         None => Ok(()),
     }
 }
 
 /// Starts the cluster in a process of its own, and returns when it is ready.
 fn detach(options: &Dev) -> Result<()> {
-    create_private(&options.data_dir)?;
-    let log = std::fs::File::create(options.data_dir.join("dev.log"))?;
+    state::claim(&options.data_dir)?;
+    let log = std::fs::File::create(state::log_file(&options.data_dir))?;
     let mut command = std::process::Command::new(node::PROGRAM);
     let family = options.ip_family.to_possible_value();
     let family = family.as_ref().map_or("ipv4", |family| family.get_name());
@@ -90,7 +103,7 @@ fn detach(options: &Dev) -> Result<()> {
             return Ok(());
         }
     }
-    let log = std::fs::read_to_string(options.data_dir.join("dev.log")).unwrap_or_default();
+    let log = std::fs::read_to_string(state::log_file(&options.data_dir)).unwrap_or_default();
     bail!("the cluster did not become ready: {}", log.lines().last().unwrap_or("it says no more"))
 }
 
@@ -100,15 +113,15 @@ async fn serve(options: Dev, left: Option<State>) -> Result<()> {
     let dir = options.data_dir.clone();
     if let Some(left) = left {
         tracing::info!("removing what a cluster has left here");
-        remove(&dir, &left).await?;
+        remove(&left).await?;
     }
-    create_private(&dir)?;
+    state::claim(&dir)?;
     let _lock = process::lock(&state::lock_file(&dir))?;
     let state = State::new(&dir, Wire::free(&state::bridge(&dir), options.ip_family.families())?, options.nodes);
     state.save()?;
     let ended = ending.wait(watch(&options, &state, &tasks)).await;
     tasks.drain(Duration::from_secs(1)).await;
-    remove(&dir, &state).await?;
+    remove(&state).await?;
     ended
 }
 
@@ -147,7 +160,7 @@ async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
         }
         tokio::time::sleep(LOOK).await;
     }
-    let kubeconfig = options.data_dir.join("kubeconfig");
+    let kubeconfig = state::kubeconfig(&options.data_dir);
     write_private(&kubeconfig, &std::fs::read(paths.kubeconfig())?)?;
     println!("{} node(s) ready after {:.1} s", options.nodes, start.elapsed().as_secs_f64());
     println!("{READY}{}", kubeconfig.display());
@@ -155,7 +168,7 @@ async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
 }
 
 /// Removes everything that a cluster was made of. What cannot be removed is told, and is still in the file for the next attempt.
-async fn remove(dir: &Path, state: &State) -> Result<()> {
+async fn remove(state: &State) -> Result<()> {
     state.end_nodes().await;
     for number in state.numbers() {
         let path = state.namespace(number);
@@ -165,5 +178,5 @@ async fn remove(dir: &Path, state: &State) -> Result<()> {
         hosts::remove_namespace(&path).with_context(|| path.display().to_string())?;
     }
     state.wire().remove()?;
-    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())
+    state.remove_files()
 }

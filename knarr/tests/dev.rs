@@ -70,6 +70,9 @@ fn a_throw_away_cluster_leaves_nothing() {
     assert!(again.code != Some(0) && again.stderr.contains("runs in"), "{again:?}");
     assert_eq!(dev(&["cut", "n3"]).code, Some(0));
     assert_eq!(dev(&["heal", "n3"]).code, Some(0));
+    let inside = dev(&["exec", "n2", "--", "ip", "-o", "-4", "address"]);
+    assert!(inside.stdout.contains("172.30.") && inside.stdout.contains(".2/24"), "{inside:?}");
+    assert_eq!(dev(&["exec", "n2", "--", "sh", "-c", "exit 3"]).code, Some(3));
     let unknown = dev(&["cut", "n4"]);
     assert!(unknown.code != Some(0) && unknown.stderr.contains("they are n1 to n3"), "{unknown:?}");
 

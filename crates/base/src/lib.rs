@@ -7,5 +7,6 @@ pub mod logging;
 pub mod metrics;
 pub mod patience;
 pub mod readiness;
+pub mod records;
 pub mod tasks;
 pub mod tls;

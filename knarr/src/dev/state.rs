@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base::tls::write_private;
 use network::hosts::{self, Families, Wire};
 use nix::fcntl::{Flock, FlockArg};
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::process;
+use crate::process::{self, create_private};
 
 /// How long a node may take to end when it is asked, and time between two looks.
 const GRACE: Duration = Duration::from_secs(15);
@@ -41,8 +41,33 @@ pub(super) fn lock_file(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 
+/// What a cluster that was started in the background says.
+pub(super) fn log_file(dir: &Path) -> PathBuf {
+    dir.join("dev.log")
+}
+
+/// For clients.
+pub(super) fn kubeconfig(dir: &Path) -> PathBuf {
+    dir.join("kubeconfig")
+}
+
 fn file(dir: &Path) -> PathBuf {
     dir.join("dev.json")
+}
+
+/// Makes the directory, unless it has files that no cluster has made: at the end of the cluster it is removed.
+pub(super) fn claim(dir: &Path) -> Result<()> {
+    // Mount options hold paths of it.
+    if dir.to_string_lossy().contains([':', ',', '\\']) {
+        bail!("the cluster's directory {} must be without ':', ',' and '\\'", dir.display());
+    }
+    create_private(dir)?;
+    let ours = [log_file(dir), lock_file(dir)];
+    let others = |entry: &std::io::Result<std::fs::DirEntry>| entry.as_ref().is_ok_and(|entry| !ours.contains(&entry.path()));
+    if State::load(dir)?.is_none() && std::fs::read_dir(dir)?.any(|entry| others(&entry)) {
+        bail!("{} has other files: give the cluster a directory of its own (--data-dir)", dir.display());
+    }
+    Ok(())
 }
 
 impl State {
@@ -91,6 +116,31 @@ impl State {
         self.dir.join(format!("n{number}.pid"))
     }
 
+    /// Removes the files of the cluster, those of its nodes first, and the directory, unless somebody has put others there.
+    pub(super) fn remove_files(&self) -> Result<()> {
+        let remove = |path: &Path| {
+            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            match removed {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(error).with_context(|| path.display().to_string())
+                }
+                _ => Ok(()),
+            }
+        };
+        for number in self.numbers() {
+            [self.data_dir(number), self.log(number), self.pid_file(number)].iter().try_for_each(|path| remove(path))?;
+        }
+        let dir = &self.dir;
+        [kubeconfig(dir), log_file(dir), file(dir), lock_file(dir)].iter().try_for_each(|path| remove(path))?;
+        match std::fs::remove_dir(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!(directory = %dir.display(), "files that the cluster did not make stay");
+                Ok(())
+            }
+            removed => removed.with_context(|| dir.display().to_string()),
+        }
+    }
+
     /// Whether the process that watches over the cluster is there: it holds the directory.
     pub(super) fn is_alive(&self) -> bool {
         process::lock(&lock_file(&self.dir)).is_err()
@@ -122,10 +172,14 @@ impl State {
 
     /// Cuts a node off from the others, or connects it again.
     pub(super) fn plug(&self, node: &str, is_in: bool) -> Result<()> {
+        Ok(self.wire().plug(self.number(node)?, is_in)?)
+    }
+
+    /// The number of a node.
+    pub(super) fn number(&self, node: &str) -> Result<u8> {
         let number = node.strip_prefix('n').and_then(|number| number.parse().ok());
         let number = number.filter(|number| self.numbers().any(|one| one == *number));
-        let number = number.with_context(|| format!("there is no node {node:?}: they are n1 to n{}", self.nodes))?;
-        Ok(self.wire().plug(number, is_in)?)
+        number.with_context(|| format!("there is no node {node:?}: they are n1 to n{}", self.nodes))
     }
 }
 
@@ -163,6 +217,36 @@ mod tests {
         assert!(!state.is_alive());
         let _held = process::lock(&lock_file(dir.path())).unwrap();
         assert!(state.is_alive());
+    }
+
+    /// What was in the directory before, and what somebody puts there later, is not the cluster's.
+    #[test]
+    fn files_of_others_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("new");
+        claim(&dir).unwrap();
+        std::fs::write(log_file(&dir), "started").unwrap();
+        claim(&dir).unwrap();
+        let wire = Wire { bridge: bridge(&dir), network: [172, 30, 7], families: Families::V4 };
+        let state = State::new(&dir, wire, 2);
+        let make = || {
+            state.save().unwrap();
+            std::fs::create_dir_all(state.data_dir(2).join("db")).unwrap();
+        };
+        make();
+        claim(&dir).unwrap();
+        state.remove_files().unwrap();
+        assert!(!dir.exists());
+
+        std::fs::create_dir(&dir).unwrap();
+        make();
+        std::fs::write(dir.join("precious"), "x").unwrap();
+        state.remove_files().unwrap();
+        let names = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(names(&dir), ["precious"]);
+        assert!(claim(&dir).unwrap_err().to_string().contains("has other files"));
+        let odd = home.path().join("a:b");
+        assert!(claim(&odd).unwrap_err().to_string().contains("must be without") && !odd.exists());
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Authority {
             && identity.fits(request)
             && !identity.is_due(SystemTime::now())
             && identity.is_issued_by(&self.bundle)
+            && identity.certified().is_ok()
         {
             return Ok(identity);
         }
@@ -317,6 +318,10 @@ mod tests {
         let client = |user: &str| Request::Client { user: user.into(), groups: vec![] };
         let jane = second.load_or_issue(&pki, "client", &client("jane")).unwrap();
         assert_eq!(second.load_or_issue(&pki, "client", &client("jane")).unwrap().certificate, jane.certificate);
+        std::fs::write(pki.join("client.key"), "").unwrap();
+        let again = second.load_or_issue(&pki, "client", &client("jane")).unwrap();
+        assert!(again.certificate != jane.certificate && again.certified().is_ok(), "its key was lost");
+        let jane = again;
         assert_ne!(second.load_or_issue(&pki, "client", &client("joe")).unwrap().certificate, jane.certificate);
         let other = Authority::in_memory("test-ca").unwrap();
         assert!(issued.is_issued_by(second.bundle()));

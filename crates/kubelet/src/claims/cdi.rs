@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use runtime::api::{ContainerEdits, Device, DeviceKind, DeviceNumbers, Mount, Propagation};
@@ -105,8 +105,12 @@ fn read(directory: &Path) -> Vec<Spec> {
         }
     };
     let is_spec = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json" || extension == "yaml");
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_spec).take(FILES).collect();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_spec).collect();
     paths.sort();
+    if paths.len() > FILES {
+        tracing::warn!(directory = %directory.display(), "there are more than {FILES} files of CDI devices: the rest is not looked at");
+        paths.truncate(FILES);
+    }
     let spec = |path: &PathBuf| match read_one(path) {
         Ok(spec) => Some(spec),
         Err(error) => {
@@ -118,13 +122,8 @@ fn read(directory: &Path) -> Vec<Spec> {
 }
 
 fn read_one(path: &Path) -> Result<Spec, String> {
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    let length = file.take(FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if length as u64 > FILE {
-        return Err(format!("it has more than {FILE} bytes"));
-    }
-    parse(&text)
+    let bytes = base::records::read_file(path, FILE).map_err(|error| error.to_string())?;
+    parse(std::str::from_utf8(&bytes).map_err(|error| error.to_string())?)
 }
 
 /// JSON is YAML.

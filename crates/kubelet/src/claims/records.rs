@@ -62,19 +62,8 @@ pub(super) fn write(directory: &Path, record: &Record) -> io::Result<()> {
 
 /// All that there are. Blocking.
 pub(super) fn read(directory: &Path) -> io::Result<BTreeMap<String, Record>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        entries => entries?,
-    };
-    let mut all = BTreeMap::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let record: Record = serde_json::from_slice(&fs::read(path)?)?;
-            all.insert(record.uid.clone(), record);
-        }
-    }
-    Ok(all)
+    let found = base::records::read(directory, |name| name.ends_with(".json"))?;
+    Ok(found.whole.into_iter().map(|record: Record| (record.uid.clone(), record)).collect())
 }
 
 #[cfg(test)]

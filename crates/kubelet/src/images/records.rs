@@ -31,6 +31,14 @@ struct State {
     pulled: BTreeMap<String, Record>,
     /// How many pulls go on, by the image's name; none of one that an earlier kubelet has begun.
     pulling: BTreeMap<String, usize>,
+    /// Files that an earlier kubelet has written and nobody can read. What they are about needs credentials.
+    damaged: BTreeSet<(&'static str, String)>,
+}
+
+impl State {
+    fn is_damaged(&self, kind: &'static str, name: &str) -> bool {
+        !self.damaged.is_empty() && self.damaged.contains(&(kind, file_of(name)))
+    }
 }
 
 /// The records of a node.
@@ -48,11 +56,13 @@ impl Records {
     /// The records cannot be read: which images need credentials is not known then.
     pub fn load(data_dir: &Path) -> io::Result<Self> {
         let directory = data_dir.join("image_manager");
-        let pulled: Vec<Record> = read(&directory.join(PULLED))?;
-        let pulling: Vec<Intent> = read(&directory.join(PULLING))?;
+        let pulled = read::<Record>(&directory.join(PULLED))?;
+        let pulling = read::<Intent>(&directory.join(PULLING))?;
+        let of = |kind, files: Vec<String>| files.into_iter().map(move |file| (kind, file));
         let state = State {
-            pulled: pulled.into_iter().map(|record| (record.image_ref.clone(), record)).collect(),
-            pulling: pulling.into_iter().map(|intent| (intent.image, 0)).collect(),
+            pulled: pulled.whole.into_iter().map(|record| (record.image_ref.clone(), record)).collect(),
+            pulling: pulling.whole.into_iter().map(|intent| (intent.image, 0)).collect(),
+            damaged: of(PULLED, pulled.damaged).chain(of(PULLING, pulling.damaged)).collect(),
         };
         Ok(Self { directory, state: Mutex::new(state), writing: Arc::default() })
     }
@@ -72,6 +82,12 @@ impl Records {
         for id in gone {
             self.remove(PULLED, &id).await?;
             self.state.lock().pulled.remove(&id);
+        }
+        let files: BTreeSet<String> = images.iter().map(|id| file_of(id)).collect();
+        let is_gone = |(kind, file): &(&str, String)| *kind == PULLED && !files.contains(file);
+        let gone: Vec<_> = self.state.lock().damaged.iter().filter(|damaged| is_gone(damaged)).cloned().collect();
+        for damaged in gone {
+            self.remove_file(damaged).await?;
         }
         Ok(())
     }
@@ -128,7 +144,10 @@ impl Records {
     /// What decides about an image, for `answer`.
     pub fn ask<T>(&self, verification: &Verification, (image, id): (&str, &str), answer: impl FnOnce(Question<'_>) -> T) -> T {
         let state = self.state.lock();
-        let (record, is_being_pulled) = (state.pulled.get(id), state.pulling.contains_key(image));
+        // Nobody is known to have access by a record that is damaged.
+        let unknown = state.is_damaged(PULLED, id).then(|| Record::new(id, Timestamp::now()));
+        let record = state.pulled.get(id).or(unknown.as_ref());
+        let is_being_pulled = state.pulling.contains_key(image) || state.is_damaged(PULLING, image);
         answer(Question { verification, record, is_being_pulled, repository: &super::repository(image) })
     }
 
@@ -146,7 +165,8 @@ impl Records {
         }
     }
 
-    async fn write(&self, kind: &str, name: &str, bytes: Vec<u8>) -> io::Result<()> {
+    async fn write(&self, kind: &'static str, name: &str, bytes: Vec<u8>) -> io::Result<()> {
+        self.state.lock().damaged.remove(&(kind, file_of(name)));
         let directory = self.directory.join(kind);
         let file = file_of(name);
         self.change(move || {
@@ -161,8 +181,13 @@ impl Records {
         .await
     }
 
-    async fn remove(&self, kind: &str, name: &str) -> io::Result<()> {
-        let path = self.directory.join(kind).join(file_of(name));
+    async fn remove(&self, kind: &'static str, name: &str) -> io::Result<()> {
+        self.remove_file((kind, file_of(name))).await
+    }
+
+    async fn remove_file(&self, file: (&'static str, String)) -> io::Result<()> {
+        let path = self.directory.join(file.0).join(&file.1);
+        self.state.lock().damaged.remove(&file);
         self.change(move || match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -185,23 +210,17 @@ fn file_of(name: &str) -> String {
     format!("sha256-{}", pods::csi::digest(name))
 }
 
-fn read<T: serde::de::DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut all = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let is_whole = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"sha256-"));
-        if is_whole {
-            let failed = |error: serde_json::Error| io::Error::other(format!("{}: {error}", path.display()));
-            all.push(serde_json::from_slice(&fs::read(&path)?).map_err(failed)?);
-        } else {
-            fs::remove_file(path)?;
+/// The records of a directory, without what a crash has left of those that were being written.
+fn read<T: serde::de::DeserializeOwned>(directory: &Path) -> io::Result<base::records::Records<T>> {
+    let is_whole = |name: &str| name.starts_with("sha256-");
+    let records = base::records::read(directory, is_whole)?;
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let entry = entry?;
+        if !is_whole(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path())?;
         }
     }
-    Ok(all)
+    Ok(records)
 }
 
 #[cfg(test)]
@@ -248,15 +267,32 @@ mod tests {
         check(&load(), &[], true).await;
     }
 
+    /// What is damaged opens its image to nobody, and is whole again after the next pull.
     #[tokio::test]
-    async fn records_that_cannot_be_read_are_no_records() {
+    async fn images_of_damaged_records_need_credentials() {
         let directory = tempfile::tempdir().unwrap();
-        Records::load(directory.path()).unwrap().begin(IMAGE).await.unwrap();
-        let pulling = directory.path().join("image_manager/pulling");
+        let load = || Records::load(directory.path()).unwrap();
+        load().begin(IMAGE).await.unwrap();
+        load().end(IMAGE, Some(("sha256:1", Access::by(Some(secret()))))).await.unwrap();
+        let (pulled, pulling) = (directory.path().join("image_manager/pulled"), directory.path().join("image_manager/pulling"));
         fs::write(pulling.join(".half"), "").unwrap();
-        assert!(Records::load(directory.path()).is_ok());
-        assert_eq!(fs::read_dir(&pulling).unwrap().count(), 1);
-        fs::write(pulling.join("sha256-0"), "{").unwrap();
-        assert!(Records::load(directory.path()).is_err());
+        fs::write(pulled.join("sha256-0"), "").unwrap();
+        check(&load(), &[secret()], true).await;
+        assert_eq!(fs::read_dir(&pulling).unwrap().count(), 0);
+
+        fs::write(pulled.join(file_of("sha256:1")), "{").unwrap();
+        let records = load();
+        check(&records, &[], false).await;
+        check(&records, &[secret()], false).await;
+        records.begin(IMAGE).await.unwrap();
+        fs::write(pulling.join(file_of(IMAGE)), "").unwrap();
+        let records = load();
+        check(&records, &[secret()], false).await;
+        records.end(IMAGE, Some(("sha256:1", Access::by(Some(secret()))))).await.unwrap();
+        check(&records, &[secret()], true).await;
+        check(&load(), &[secret()], true).await;
+        check(&load(), &[], false).await;
+        load().keep(&BTreeSet::from(["sha256:1".to_owned()]), Timestamp::now()).await.unwrap();
+        assert_eq!(fs::read_dir(&pulled).unwrap().count(), 1, "the image of the other is gone");
     }
 }

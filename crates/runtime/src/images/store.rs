@@ -61,6 +61,8 @@ struct State {
 pub(crate) struct Store {
     dir: PathBuf,
     state: Mutex<State>,
+    /// A record is damaged: the layers that nobody knows may be its own, and those of containers that run.
+    keeps_all: bool,
 }
 
 impl Store {
@@ -70,15 +72,15 @@ impl Store {
         for name in ["tmp", "layers", "records"] {
             fs::create_dir_all(dir.join(name))?;
         }
-        let mut records: Vec<Record> = Vec::new();
+        let is_whole = |name: &str| name.ends_with(".json");
         for entry in fs::read_dir(dir.join("records"))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                records.push(serde_json::from_slice(&fs::read(&path)?)?);
-            } else {
-                fs::remove_file(path)?;
+            let entry = entry?;
+            if !is_whole(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path())?;
             }
         }
+        let base::records::Records { whole: mut records, damaged } =
+            base::records::read::<Record>(&dir.join("records"), is_whole)?;
         // A crash between the two writes of a tag that moved leaves it in both: the later pull has it.
         records.sort_by_key(|record| record.pulled);
         let mut state = State::default();
@@ -88,7 +90,7 @@ impl Store {
             }
             state.records.insert(record.id.clone(), Arc::new(record));
         }
-        let store = Self { dir: dir.to_owned(), state: Mutex::new(state) };
+        let store = Self { dir: dir.to_owned(), state: Mutex::new(state), keeps_all: !damaged.is_empty() };
         store.sweep()?;
         Ok(store)
     }
@@ -243,6 +245,9 @@ impl Store {
 
     /// Removes layers that no image and no pull needs.
     fn sweep(&self) -> io::Result<()> {
+        if self.keeps_all {
+            return Ok(());
+        }
         let trash = tempfile::Builder::new().prefix("trash-").tempdir_in(self.dir.join("tmp"))?;
         {
             let state = self.state.lock();
@@ -338,6 +343,29 @@ mod tests {
 
     fn layer(store: &Store, id: &str) {
         store.add_layer::<io::Error>(id, |path| fs::write(path.join("f"), id).map(|()| Unpacked::new(7))).unwrap();
+    }
+
+    /// A container of the image may run on its layers.
+    #[test]
+    fn a_damaged_record_costs_its_image_and_no_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Arc::new(Store::open(dir.path()).unwrap());
+        let store = open();
+        let both = [record('a', &["r/a:1"], &["l1"]), record('b', &["r/b:1"], &["l2"])];
+        let pins = store.pin(&["l1".to_owned(), "l2".to_owned()]);
+        for (record, id) in both.iter().zip(["l1", "l2"]) {
+            layer(&store, id);
+            store.put(record.clone()).unwrap();
+        }
+        drop((pins, store));
+        let path = dir.path().join("records").join(format!("{}.json", "a".repeat(64)));
+        fs::write(&path, "").unwrap();
+        let store = open();
+        assert_eq!((store.get(&both[0].id).is_some(), store.get(&both[1].id).is_some()), (false, true));
+        assert!(store.layer_size("l1").is_some());
+        // The next pull makes it whole.
+        store.put(both[0].clone()).unwrap();
+        assert!(open().get(&both[0].id).is_some());
     }
 
     #[test]
