@@ -1,5 +1,6 @@
 //! The command line.
 
+mod image;
 mod pressure;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use network::hosts::Families;
 
+pub(crate) use self::image::{Form, Image, ImageCommand};
 pub(crate) use self::pressure::Pressure;
 
 /// A whole Kubernetes cluster in one process.
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Token(Token),
     /// Have Secrets encrypted where they are stored.
     SecretsEncryption(SecretsEncryption),
+    /// Bring images to a node, list, pull and remove them.
+    Image(Image),
     /// Run a throw-away cluster on this machine, each node in a network of its own.
     Dev(Dev),
     /// Say what is ready and what is not.

@@ -1,5 +1,6 @@
 //! What the subcommands do.
 
+mod image;
 mod killall;
 mod secrets_encryption;
 pub(crate) mod status;
@@ -17,6 +18,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Agent(options) => agent::run(*options),
         Command::Token(options) => token::run(&options),
         Command::SecretsEncryption(options) => secrets_encryption::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Dev(options) => dev::run(options),
         Command::Status(options) => status::run(&options),
         Command::Killall(options) => killall::run(&options),

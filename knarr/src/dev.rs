@@ -10,7 +10,7 @@ mod state;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,12 @@ pub(crate) fn run(options: Dev) -> Result<()> {
         None if options.detach => detach(&options),
         None => process::run(serve(options, state)),
     }
+}
+
+/// The data directories of the nodes of a cluster, by their names; none where no cluster is.
+pub(crate) fn data_dirs(dir: &Path) -> Result<Option<Vec<(String, PathBuf)>>> {
+    let state = State::load(dir)?;
+    Ok(state.map(|state| state.numbers().map(|number| (format!("n{number}"), state.data_dir(number))).collect()))
 }
 
 fn running(state: Option<State>) -> Result<State> {

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod dev;
 mod identity;
+mod images;
 mod kubeconfig;
 mod local;
 mod node;

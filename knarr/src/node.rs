@@ -21,13 +21,13 @@ use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::images::access::{Policy, Verification};
-use runtime::api::{PodNetwork, Runtime};
+use runtime::api::PodNetwork;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use crate::paths::Paths;
 use crate::process::Again;
-use crate::{cli, default_address, routed_address_v6};
+use crate::{cli, default_address, images, routed_address_v6};
 
 /// How the node's components talk to the API.
 pub(crate) trait Clients {
@@ -168,6 +168,9 @@ impl Options {
 pub(crate) struct Node {
     network: network::Start,
     kubelet: kubelet::Options,
+    engine: runtime::Engine,
+    /// Where `knarr image` asks.
+    socket: PathBuf,
     publish: watch::Sender<Option<::network::PodNetwork>>,
     readiness: Readiness,
     tasks: Tasks,
@@ -192,7 +195,7 @@ impl Node {
             informers: informers.clone(),
             proxy_informers: Informers::new(clients.proxy(), tasks.clone()),
             admissions,
-            engine: engine.clone(),
+            engine: Arc::new(engine.clone()),
             readiness: readiness.clone(),
             tasks: tasks.clone(),
             options: network_options(&options, paths),
@@ -212,7 +215,7 @@ impl Node {
             pod_logs_dir: paths.pod_logs(),
             client: clients.kubelet(),
             informers,
-            runtime: engine,
+            runtime: Arc::new(engine.clone()),
             cluster_dns: kubelet::dns::Cluster { servers: options.cluster.dns.clone(), domain: options.cluster.domain.clone() },
             resolv_conf: "/etc/resolv.conf".into(),
             version: format!("{}+knarr", apiserver::VERSION),
@@ -229,15 +232,16 @@ impl Node {
             server: Some(endpoint(&options, certificates)?),
             node_name: options.identity.name,
         };
-        Ok(Self { network, kubelet, publish, readiness: readiness.clone(), tasks: tasks.clone() })
+        Ok(Self { network, kubelet, engine, socket: paths.images(), publish, readiness: readiness.clone(), tasks: tasks.clone() })
     }
 
     /// Starts the node's components. Tells when the node has to be built anew.
     pub(crate) async fn start(self) -> Result<mpsc::Receiver<Again>> {
-        let Self { network, kubelet, publish, readiness, tasks } = self;
+        let Self { network, kubelet, engine, socket, publish, readiness, tasks } = self;
         let (again, changed) = mpsc::channel(1);
         network.spawn(publish, again);
-        kubelet::start(kubelet, tasks, readiness.gate("kubelet")).await?;
+        let kubelet = kubelet::start(kubelet, tasks.clone(), readiness.gate("kubelet")).await?;
+        images::server::start(&socket, engine, kubelet, &tasks)?;
         Ok(changed)
     }
 }
@@ -247,7 +251,7 @@ fn verification(options: &Options) -> Result<Verification> {
     Verification::new(policy, allowlist).context("--preloaded-images-verification-allowlist")
 }
 
-async fn open_runtime(options: &Options, paths: &Paths, network: Arc<dyn PodNetwork>, tasks: &Tasks) -> Result<Arc<dyn Runtime>> {
+async fn open_runtime(options: &Options, paths: &Paths, network: Arc<dyn PodNetwork>, tasks: &Tasks) -> Result<runtime::Engine> {
     let registries = match &options.registries {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -256,7 +260,7 @@ async fn open_runtime(options: &Options, paths: &Paths, network: Arc<dyn PodNetw
         None => runtime::Registries::default(),
     };
     let options = runtime_options(paths, registries, Some(network), tasks);
-    Ok(Arc::new(runtime::Engine::open(options).await.context("container runtime")?))
+    runtime::Engine::open(options).await.context("container runtime")
 }
 
 /// Options of the runtime, the same for the node and for commands that clean up after it.

@@ -86,6 +86,11 @@ impl Paths {
         PathBuf::from(format!("/run/knarr{}", self.suffix))
     }
 
+    /// The socket of `knarr image`.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.run().join("images.sock")
+    }
+
     /// The cgroup of all pods.
     pub(crate) fn cgroup(&self) -> String {
         format!("knarr{}", self.suffix)

@@ -28,6 +28,9 @@ pub enum Error {
     /// No such sandbox, container or image.
     #[error("{0} not found")]
     NotFound(String),
+    /// The image is used by containers.
+    #[error("{0}")]
+    InUse(String),
     /// The image reference is not one.
     #[error("{0}")]
     InvalidImageName(String),

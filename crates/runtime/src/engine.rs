@@ -5,6 +5,7 @@
 
 mod container;
 mod events;
+mod images;
 mod limits;
 mod recover;
 mod runtime;
@@ -14,23 +15,26 @@ mod sessions;
 mod state;
 mod usage;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::tasks::{OnFailure, Tasks};
+use bytes::Bytes;
+use futures::Stream;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::events::Events;
 use self::sealed::Sealed;
 pub(crate) use self::state::write_bytes;
 use self::state::{ContainerEntry, SandboxEntry};
-use crate::api::{Error, Image, PodNetwork, Result};
+use crate::api::{Credentials, Error, Image, PodNetwork, Result};
 use crate::container::caps::Available;
 use crate::container::cgroup::Cgroups;
 use crate::images::registry::Registries;
-use crate::images::{Images, blocking};
+use crate::images::{Images, Observer, blocking};
 use crate::keyed::Keyed;
 
 /// What an engine is made from.
@@ -82,9 +86,48 @@ impl Engine {
         Ok(Self(inner))
     }
 
-    /// Imports the images of an OCI layout or docker archive.
-    pub async fn import_image(&self, file: &Path) -> Result<Vec<Image>> {
-        self.0.images.import(file).await
+    /// Imports the images of an archive, an OCI layout or what `docker save` writes, compressed or not. `name` is one more name for the only
+    /// image of the archive.
+    ///
+    /// # Errors
+    /// The archive is none, has parts with other digests than it says, or several images where there is a `name`.
+    pub async fn import<E: std::fmt::Display>(
+        &self,
+        archive: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>> {
+        self.0.images.import(archive, name).await
+    }
+
+    /// Images as an archive, which is an OCI layout and what `docker load` reads. It ends without an error only when it is whole.
+    ///
+    /// # Errors
+    /// An image is not here, or not kept as it was.
+    pub async fn export(&self, references: Vec<String>) -> Result<mpsc::Receiver<io::Result<Bytes>>> {
+        self.0.images.export(references).await
+    }
+
+    /// Pulls an image as [`Runtime::pull_image`](crate::api::Runtime::pull_image) does, and tells how far it is.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn pull(&self, reference: &str, credentials: &[Credentials], observer: &Observer) -> Result<Image> {
+        self.0.images.pull(reference, credentials, Some(observer)).await
+    }
+
+    /// The pods that have containers of an image, as `NAMESPACE/NAME`, by the image's identifier.
+    pub fn image_users(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.0.image_users()
+    }
+
+    /// Takes a name away from an image, which goes with its last one. Gives the image when it is gone.
+    ///
+    /// # Errors
+    /// There is no such image, or containers use the last name that it has.
+    pub async fn untag_image(&self, reference: &str) -> Result<Option<Image>> {
+        let (inner, reference) = (self.0.clone(), reference.to_owned());
+        let work = move || inner.images.store().untag(&reference, |image| inner.image_user(image));
+        Ok(blocking(work).await??.map(|record| record.image()))
     }
 }
 

@@ -1,27 +1,33 @@
-//! Images: pulled from registries or imported from files, unpacked once per layer.
+//! Images: pulled from registries or imported from archives, unpacked once per layer.
 
 pub(crate) mod copy;
+mod export;
 mod header;
 mod import;
 mod layer;
 mod loose;
 pub(crate) mod manifest;
+mod metered;
 pub mod registry;
 mod seam;
+mod split;
 pub(crate) mod store;
 pub(crate) mod tree;
 mod unpack;
 
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use oci_client::Reference;
 use oci_client::manifest::OciDescriptor;
 use tokio::sync::mpsc;
 
+use self::export::Export;
 use self::layer::{LayerError, Piece, PieceReader, digest_of, unpack_layer};
 use self::manifest::{ACCEPT, ConfigFile, Descriptor, Manifest, check_digest};
 use self::registry::{Endpoint, Registries, explain};
@@ -33,8 +39,26 @@ use crate::keyed::Keyed;
 const PARALLEL_LAYERS: usize = 3;
 /// Image configurations are small; a larger one is hostile.
 const CONFIG_LIMIT: u64 = 8 << 20;
-/// Pieces of a download that wait for the disk, each some tens of KiB.
+/// Pieces of a stream that wait for the disk or for who reads them, each some tens of KiB.
 const PIECES: usize = 32;
+/// Bytes of a piece of an archive.
+const PIECE: usize = 64 << 10;
+
+/// How far the download of a layer is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The layer's digest.
+    pub layer: String,
+    /// Bytes that have come.
+    pub done: u64,
+    /// Bytes that there are; 0 when the manifest does not tell.
+    pub size: u64,
+    /// It is unpacked.
+    pub is_ready: bool,
+}
+
+/// Where progress is told; what finds no room is left out, but not that a layer is ready.
+pub type Observer = mpsc::Sender<Progress>;
 
 /// The images of this node.
 pub(crate) struct Images {
@@ -57,13 +81,13 @@ impl Images {
         &self.store
     }
 
-    /// See [`crate::api::Runtime::pull_image`].
-    pub(crate) async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image> {
+    /// See [`crate::api::Runtime::pull_image`]. Progress is told to the observer.
+    pub(crate) async fn pull(&self, reference: &str, credentials: &[Credentials], observer: Option<&Observer>) -> Result<Image> {
         let reference = registry::parse(reference)?;
         let _one = self.busy.lock(&reference.whole()).await;
         let mut failures: Vec<Error> = Vec::new();
         for endpoint in self.registries.endpoints(&reference, credentials)? {
-            match self.pull_from(&reference, &endpoint).await {
+            match self.pull_from(&reference, &endpoint, observer).await {
                 Ok(image) => return Ok(image),
                 Err(error) => failures.push(error),
             }
@@ -71,7 +95,7 @@ impl Images {
         Err(join(failures))
     }
 
-    async fn pull_from(&self, reference: &Reference, endpoint: &Endpoint) -> Result<Image> {
+    async fn pull_from(&self, reference: &Reference, endpoint: &Endpoint, observer: Option<&Observer>) -> Result<Image> {
         let failed = |error| explain(&endpoint.reference, &error);
         let (bytes, digest) =
             endpoint.client.pull_manifest_raw(&endpoint.reference, &endpoint.auth, ACCEPT).await.map_err(failed)?;
@@ -86,14 +110,15 @@ impl Images {
         let Some(config) = &manifest.config else {
             return Err(Error::ImagePull(format!("{}: the manifest has no configuration", reference.whole())));
         };
-        let file = ConfigFile::parse(&self.config(endpoint, config).await?, manifest.layers.len())?;
+        let document = self.config(endpoint, config).await?;
+        let file = ConfigFile::parse(&document, manifest.layers.len())?;
         let _pins = self.store.pin(&file.rootfs.diff_ids);
-        let layers: Vec<_> =
-            manifest.layers.iter().zip(&file.rootfs.diff_ids).map(|(l, id)| self.layer(endpoint, l, id)).collect();
+        let all = manifest.layers.iter().zip(&file.rootfs.diff_ids);
+        let layers: Vec<_> = all.map(|(layer, id)| self.layer(endpoint, layer, id, observer)).collect();
         let sizes: Vec<u64> = futures::stream::iter(layers).buffer_unordered(PARALLEL_LAYERS).try_collect().await?;
         let name = format!("{}/{}", reference.registry(), reference.repository());
         let tags = reference.tag().filter(|_| reference.digest().is_none()).map(|tag| format!("{name}:{tag}"));
-        self.put(Record {
+        let record = Record {
             id: config.digest.clone(),
             tags: tags.into_iter().collect(),
             digests: vec![format!("{name}@{digest}")],
@@ -101,13 +126,9 @@ impl Images {
             size: sizes.iter().sum(),
             config: file.config,
             pulled: Timestamp::now(),
-        })
-        .await
-    }
-
-    async fn put(&self, record: Record) -> Result<Image> {
+        };
         let store = self.store.clone();
-        let stored = blocking(move || store.complete(record)).await?;
+        let stored = blocking(move || store.complete(record, &document)).await?;
         stored.map(|record| record.image()).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))
     }
 
@@ -140,13 +161,23 @@ impl Images {
     }
 
     /// Downloads and unpacks one layer unless it is here; gives its size.
-    async fn layer(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str) -> Result<u64> {
+    async fn layer(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str, observer: Option<&Observer>) -> Result<u64> {
         check_digest(&layer.digest)?;
         let _one = self.busy.lock(diff_id).await;
-        if let Some(size) = self.store.layer_size(diff_id) {
-            return Ok(size);
+        let size = match self.store.layer_size(diff_id) {
+            Some(size) => size,
+            None => self.download(endpoint, layer, diff_id, observer).await?,
+        };
+        if let Some(observer) = observer {
+            let (name, size) = (layer.digest.clone(), layer.size);
+            // Nobody may look any more.
+            let _ = observer.send(Progress { layer: name, done: size, size, is_ready: true }).await;
         }
-        let mut stream = endpoint
+        Ok(size)
+    }
+
+    async fn download(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str, observer: Option<&Observer>) -> Result<u64> {
+        let stream = endpoint
             .client
             .pull_blob_stream(&endpoint.reference, &descriptor(layer))
             .await
@@ -155,27 +186,16 @@ impl Images {
         let store = self.store.clone();
         let (digest, diff) = (layer.digest.clone(), diff_id.to_owned());
         let unpacking = tokio::task::spawn_blocking(move || {
-            store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), &digest, &diff, target))
+            store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), Some(&digest), &diff, target))
         });
-        let mut left = if layer.size == 0 { u64::MAX } else { layer.size };
-        loop {
-            let piece = match stream.next().await {
-                Some(Ok(data)) if data.len() as u64 > left => {
-                    Piece::Failed(format!("the data is larger than the {} bytes of the manifest", layer.size))
-                }
-                Some(Ok(data)) => {
-                    left -= data.len() as u64;
-                    Piece::Data(data)
-                }
-                Some(Err(error)) => Piece::Failed(error.to_string()),
-                None => Piece::End,
-            };
-            let last = !matches!(piece, Piece::Data(_));
-            // A reader that is gone has an answer already.
-            if sender.send(piece).await.is_err() || last {
-                break;
+        let most = if layer.size == 0 { u64::MAX } else { layer.size };
+        feed(stream, sender, most, |done| {
+            if let Some(observer) = observer {
+                let progress = Progress { layer: layer.digest.clone(), done, size: layer.size, is_ready: false };
+                let _ = observer.try_send(progress);
             }
-        }
+        })
+        .await;
         let result = unpacking.await.map_err(|error| Error::ImagePull(format!("layer {}: {error}", layer.digest)))?;
         result.map_err(|error| layer_error(&layer.digest, &error))
     }
@@ -190,10 +210,75 @@ impl Images {
         Ok(self.store.find(reference)?.map(|record| record.image()))
     }
 
-    /// Imports every image of an OCI layout or `docker save` archive, compressed or not.
-    pub(crate) async fn import(&self, file: &Path) -> Result<Vec<Image>> {
-        let (store, file) = (self.store.clone(), file.to_owned());
-        blocking(move || import::import(&store, &file)).await?
+    /// See [`crate::Engine::import`].
+    pub(crate) async fn import<E: Display>(
+        &self,
+        archive: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>> {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let (store, name) = (self.store.clone(), name.map(str::to_owned));
+        let importing = blocking(move || import::import(&store, PieceReader::new(receiver), name.as_deref()));
+        let (images, ()) = futures::join!(importing, feed(archive, sender, u64::MAX, |_| ()));
+        images?
+    }
+
+    /// See [`crate::Engine::export`].
+    pub(crate) async fn export(&self, references: Vec<String>) -> Result<mpsc::Receiver<io::Result<Bytes>>> {
+        let store = self.store.clone();
+        let export = blocking(move || Export::new(&store, &references)).await??;
+        let (sender, receiver) = mpsc::channel(PIECES);
+        drop(tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::with_capacity(PIECE, Pieces(sender));
+            if let Err(error) = export.write(&mut out) {
+                // Who reads it no longer needs no reason.
+                let _ = out.get_ref().0.blocking_send(Err(error));
+            }
+        }));
+        Ok(receiver)
+    }
+}
+
+/// Hands a stream on to the thread that reads it, unless it is longer than `most` bytes; `seen` is told how much has come.
+async fn feed<E: Display>(
+    mut stream: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
+    sender: mpsc::Sender<Piece>,
+    most: u64,
+    mut seen: impl FnMut(u64),
+) {
+    let mut done = 0;
+    loop {
+        let piece = match stream.next().await {
+            Some(Ok(data)) if data.len() as u64 > most - done => {
+                Piece::Failed(format!("the data is larger than the {most} bytes of the manifest"))
+            }
+            Some(Ok(data)) => {
+                done += data.len() as u64;
+                seen(done);
+                Piece::Data(data)
+            }
+            Some(Err(error)) => Piece::Failed(error.to_string()),
+            None => Piece::End,
+        };
+        let last = !matches!(piece, Piece::Data(_));
+        // A reader that is gone has an answer already.
+        if sender.send(piece).await.is_err() || last {
+            break;
+        }
+    }
+}
+
+/// Sends what is written to it.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(buffer)));
+        sent.map(|()| buffer.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::Options;
 use crate::context::Context;
+use crate::images;
 use crate::local_volumes;
 use crate::logs::{self, LogOptions};
 use crate::metrics::{Claims, State};
@@ -81,6 +82,15 @@ pub struct Api {
 }
 
 impl Api {
+    /// Images of the node have come or gone, not by the kubelet: the Node object is to list them, and nothing is remembered of those that
+    /// are gone.
+    pub async fn images_changed(&self) {
+        if let Err(error) = images::settle(&self.cx).await {
+            tracing::warn!(%error, "the records of pulled images are not up to date");
+        }
+        self.cx.node_changed.notify_one();
+    }
+
     /// Over the pods of this node.
     pub fn new(cx: Arc<Context>) -> Self {
         let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));

@@ -101,7 +101,8 @@ impl Node {
         };
         let engine = Engine::open(options).await.unwrap();
         image(&dir.path().join("image.tar"));
-        engine.import_image(&dir.path().join("image.tar")).await.unwrap();
+        let archive = std::fs::read(dir.path().join("image.tar"));
+        engine.import(futures::stream::iter([archive.map(bytes::Bytes::from)]), None).await.unwrap();
         let fake = Fake::default();
         let readiness = Readiness::default();
         let options = Options {

@@ -136,7 +136,7 @@ impl Runtime for Engine {
     }
 
     async fn pull_image(&self, reference: &str, credentials: &[Credentials]) -> Result<Image> {
-        self.0.images.pull(reference, credentials).await
+        self.0.images.pull(reference, credentials, None).await
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
@@ -149,17 +149,7 @@ impl Runtime for Engine {
 
     async fn remove_image(&self, id: &str) -> Result<()> {
         let (inner, id) = (self.0.clone(), id.to_owned());
-        let work = move || {
-            let user = |image: &str| {
-                let containers = inner.containers.lock();
-                let uses = |config: &ContainerConfig| {
-                    let mut mounted = config.mounts.iter().filter_map(|mount| mount.image.as_ref());
-                    config.image == image || mounted.any(|source| source.id == image)
-                };
-                containers.values().find(|entry| uses(&entry.record.config)).map(|entry| entry.record.id.clone())
-            };
-            inner.images.store().remove(&id, user)
-        };
+        let work = move || inner.images.store().remove(&id, |image| inner.image_user(image));
         blocking(work).await?
     }
 

@@ -1,6 +1,7 @@
 //! One layer: verify, decompress and unpack a stream, in that order of trust and all at once.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,6 +9,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::loose::Unpacked;
+use super::split::Split;
+
+/// The file beside an unpacked layer from which its stream is put together again: see [`super::split`].
+pub(super) const SPLIT: &str = "split.zst";
 
 /// Memory that a stream may make the xz decoder use: what its strongest preset needs. Those of gzip and zstd have limits.
 const XZ_MEMORY: u64 = 128 << 20;
@@ -25,20 +30,22 @@ pub(crate) enum LayerError {
     Io(io::Error),
 }
 
-/// Unpacks the layer `source` (gzip, zstd, xz or plain tar, told by its first bytes) into the empty directory `target`.
-/// `digest` is that of `source`, `diff_id` that of the uncompressed stream.
-pub(crate) fn unpack_layer(source: impl Read, digest: &str, diff_id: &str, target: &Path) -> Result<Unpacked, LayerError> {
+/// Unpacks the layer `source` (gzip, zstd, xz or plain tar, told by its first bytes) into the empty directory `target`, and writes beside it
+/// what it can be put together again from ([`SPLIT`]). `digest` is that of `source`, where anybody has told it; `diff_id` that of the
+/// uncompressed stream.
+pub(crate) fn unpack_layer(
+    source: impl Read,
+    digest: Option<&str>,
+    diff_id: &str,
+    target: &Path,
+) -> Result<Unpacked, LayerError> {
     let mut hashed = Hashing::new(source);
     let (result, actual_diff) = {
         let mut plain = match decompress(&mut hashed) {
             Ok(decoder) => Hashing::new(decoder),
             Err(error) => return Err(LayerError::Io(error)),
         };
-        let result = super::unpack::unpack(&mut plain, target).and_then(|unpacked| {
-            io::copy(&mut plain, &mut io::sink())?;
-            Ok(unpacked)
-        });
-        (result, plain.digest())
+        (recorded(&mut plain, target), plain.digest())
     };
     if let Err(error) = &result
         && error.kind() == io::ErrorKind::StorageFull
@@ -48,13 +55,28 @@ pub(crate) fn unpack_layer(source: impl Read, digest: &str, diff_id: &str, targe
     // Data that is not what was asked for explains every other failure: read on to know.
     io::copy(&mut hashed, &mut io::sink()).map_err(LayerError::Io)?;
     let actual = hashed.digest();
-    if actual != digest {
+    if let Some(digest) = digest.filter(|digest| **digest != actual) {
         return Err(LayerError::Digest { expected: digest.to_owned(), actual });
     }
     let unpacked = result.map_err(LayerError::Io)?;
     if actual_diff != diff_id {
         return Err(LayerError::DiffId { expected: diff_id.to_owned(), actual: actual_diff });
     }
+    Ok(unpacked)
+}
+
+fn recorded(plain: &mut impl Read, target: &Path) -> io::Result<Unpacked> {
+    let file = File::create(target.with_file_name(SPLIT))?;
+    let mut out = zstd::stream::write::Encoder::new(file, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+    let unpacked = {
+        let split = Split::new(&mut out);
+        let mut source = split.recorded(plain);
+        let unpacked = super::unpack::unpack(&mut source, target, &split)?;
+        io::copy(&mut source, &mut io::sink())?;
+        split.finish()?;
+        unpacked
+    };
+    out.finish()?;
     Ok(unpacked)
 }
 
@@ -78,7 +100,7 @@ pub(crate) fn digest_of(data: &[u8]) -> String {
     format_digest(Sha256::new_with_prefix(data))
 }
 
-pub(super) fn format_digest(hash: Sha256) -> String {
+fn format_digest(hash: Sha256) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(71);
     text.push_str("sha256:");
@@ -88,18 +110,24 @@ pub(super) fn format_digest(hash: Sha256) -> String {
     text
 }
 
-/// Hashes what is read through it.
-struct Hashing<R> {
+/// Hashes what is read or written through it.
+pub(super) struct Hashing<R> {
     inner: R,
     hash: Sha256,
+    length: u64,
 }
 
-impl<R: Read> Hashing<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new() }
+impl<R> Hashing<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, hash: Sha256::new(), length: 0 }
     }
 
-    fn digest(self) -> String {
+    /// How many bytes that were so far.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn digest(self) -> String {
         format_digest(self.hash)
     }
 }
@@ -108,7 +136,21 @@ impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hash.update(&buffer[..count]);
+        self.length += count as u64;
         Ok(count)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(buffer)?;
+        self.hash.update(&buffer[..count]);
+        self.length += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
@@ -157,7 +199,6 @@ impl Read for PieceReader {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::io::Write;
 
     fn check(encode: impl Fn(&[u8]) -> Vec<u8>) {
         let text = b"some tar".repeat(1000);
@@ -184,9 +225,11 @@ mod tests {
 
     #[test]
     fn wrong_data_is_named_by_both_digests() {
-        let target = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("fs");
+        std::fs::create_dir(&target).unwrap();
         let expected = digest_of(b"other");
-        match unpack_layer(&b"\x1f\x8bgarbage"[..], &expected, &expected, target.path()) {
+        match unpack_layer(&b"\x1f\x8bgarbage"[..], Some(&expected), &expected, &target) {
             Err(LayerError::Digest { expected: e, actual }) => assert_eq!((e, actual), (expected, digest_of(b"\x1f\x8bgarbage"))),
             other => panic!("{other:?}"),
         }

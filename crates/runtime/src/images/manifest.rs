@@ -26,6 +26,17 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// Whether it is of an image for this machine.
+    pub(crate) fn is_for_this_machine(&self) -> bool {
+        match &self.platform {
+            Some(platform) => platform.os == "linux" && platform.architecture == architecture(),
+            // Indexes of a layout name no platform; attestations say "unknown".
+            None => true,
+        }
+    }
+}
+
 /// What a manifest of an index is for.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -109,12 +120,7 @@ impl Manifest {
     /// The manifest of an index that fits this machine.
     pub(crate) fn for_this_machine(&self) -> Result<&Descriptor> {
         let wanted = architecture();
-        let fits = |entry: &&Descriptor| match &entry.platform {
-            Some(platform) => platform.os == "linux" && platform.architecture == wanted,
-            // Indexes of a layout name no platform; attestations say "unknown".
-            None => true,
-        };
-        self.manifests.iter().find(fits).ok_or_else(|| {
+        self.manifests.iter().find(|entry| entry.is_for_this_machine()).ok_or_else(|| {
             let offered: Vec<String> =
                 self.manifests.iter().flat_map(|m| &m.platform).map(|p| format!("{}/{}", p.os, p.architecture)).collect();
             Error::ImagePull(format!("no match for platform linux/{wanted} in the image index: it has {}", offered.join(", ")))
@@ -123,10 +129,14 @@ impl Manifest {
 }
 
 impl ConfigFile {
+    /// Decodes a configuration that is stored, and was checked before.
+    pub(crate) fn stored(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| Error::ImagePull(format!("the image configuration is not valid: {error}")))
+    }
+
     /// Decodes the configuration; `layers` is the number of layers of its manifest.
     pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Self> {
-        let file: Self = serde_json::from_slice(bytes)
-            .map_err(|error| Error::ImagePull(format!("the image configuration is not valid: {error}")))?;
+        let file = Self::stored(bytes)?;
         let ids = &file.rootfs.diff_ids;
         if ids.len() != layers {
             let text = format!("the image configuration names {} layers, the manifest {layers}", ids.len());
@@ -145,6 +155,7 @@ pub(crate) fn check_digest(digest: &str) -> Result<()> {
     }
 }
 
+/// The architecture of this machine, as images name it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,6 +1,6 @@
 //! Images and unpacked layers on disk.
 //!
-//! `records/HEX.json` describes an image; `layers/HEX/fs` is one unpacked layer (HEX: the first 32 digits of its diff ID,
+//! `records/HEX.json` describes an image, `configs/HEX.json` is its configuration as it came; `layers/HEX/fs` is one unpacked layer (HEX: the first 32 digits of its diff ID,
 //! so that many fit into the one page that mount options may take). A layer is made below `tmp` and renamed when it is
 //! whole and on disk, so what has its name is complete. `tmp` is emptied at start.
 
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::layer::SPLIT;
 use super::loose::{Loose, Unpacked};
 use super::manifest::ImageConfig;
 use super::seam::{self, Layer, Seam};
@@ -69,7 +70,7 @@ impl Store {
     /// Opens the store at `dir` and removes what an interrupted pull or removal left.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let _ = fs::remove_dir_all(dir.join("tmp"));
-        for name in ["tmp", "layers", "records"] {
+        for name in ["tmp", "layers", "records", "configs"] {
             fs::create_dir_all(dir.join(name))?;
         }
         let is_whole = |name: &str| name.ends_with(".json");
@@ -147,17 +148,17 @@ impl Store {
     }
 
     /// Stores an image whose layers are here, as [`Store::put`] does, with a seam on top of them if it needs one. Blocking.
-    pub(crate) fn complete(self: &Arc<Self>, mut record: Record) -> io::Result<Arc<Record>> {
+    pub(crate) fn complete(self: &Arc<Self>, mut record: Record, document: &[u8]) -> io::Result<Arc<Record>> {
         let id = seam::id(&record.layers);
         let _pin = self.pin(std::slice::from_ref(&id));
         if self.layer_size(&id).is_none() {
             let layer = |id: &String| Ok(Layer::new(self.layers_dir().join(Self::layer_path(id)), self.loose(id)?));
             let layers = record.layers.iter().map(layer).collect::<io::Result<Vec<_>>>()?;
-            let Some(seam) = Seam::of(&layers)? else { return self.put(record) };
+            let Some(seam) = Seam::of(&layers)? else { return self.put(record, document) };
             self.add_layer::<io::Error>(&id, |target| seam.make(target))?;
         }
         record.layers.push(id);
-        self.put(record)
+        self.put(record, document)
     }
 
     /// Keeps layers from being removed until the guard is dropped.
@@ -169,9 +170,13 @@ impl Store {
         Pins { store: self.clone(), layers: layers.to_vec() }
     }
 
-    /// Stores the image, or adds tags and digests to the one that is there. Its tags leave other images. Blocking.
-    pub(crate) fn put(&self, mut record: Record) -> io::Result<Arc<Record>> {
+    /// Stores the image and its configuration, or adds tags and digests to the one that is there. Its tags leave other images. Blocking.
+    fn put(&self, mut record: Record, document: &[u8]) -> io::Result<Arc<Record>> {
         let mut state = self.state.lock();
+        let config = self.config_path(&record.id);
+        if !config.exists() {
+            write_durably(&config, document)?;
+        }
         if let Some(known) = state.records.get(&record.id) {
             merge(&mut record.tags, &known.tags);
             merge(&mut record.digests, &known.digests);
@@ -202,6 +207,30 @@ impl Store {
         self.dir.join("records").join(format!("{}.json", id.trim_start_matches("sha256:")))
     }
 
+    fn config_path(&self, id: &str) -> PathBuf {
+        self.dir.join("configs").join(format!("{}.json", id.trim_start_matches("sha256:")))
+    }
+
+    /// The configuration of an image, the bytes whose digest is its identifier; none of one that an earlier version has stored. Blocking.
+    pub(super) fn document(&self, id: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.config_path(id)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a layer is unpacked, and from what its stream is put together again.
+    pub(super) fn parts(&self, diff_id: &str) -> (PathBuf, PathBuf) {
+        let layer = self.layers_dir().join(short(diff_id));
+        (layer.join("fs"), layer.join(SPLIT))
+    }
+
+    /// A file without a name, for what comes from outside.
+    pub(super) fn scratch(&self) -> io::Result<fs::File> {
+        tempfile::tempfile_in(self.dir.join("tmp"))
+    }
+
     /// By identifier.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Record>> {
         self.state.lock().records.get(id).cloned()
@@ -215,12 +244,8 @@ impl Store {
         if reference.starts_with("sha256:") {
             return Ok(None);
         }
-        let parsed = super::registry::parse(reference)?;
+        let wanted = name(reference)?;
         let state = self.state.lock();
-        let wanted = match parsed.digest() {
-            Some(digest) => format!("{}/{}@{digest}", parsed.registry(), parsed.repository()),
-            None => parsed.whole(),
-        };
         Ok(state.records.values().find(|r| r.tags.contains(&wanted) || r.digests.contains(&wanted)).cloned())
     }
 
@@ -235,7 +260,7 @@ impl Store {
         {
             let mut state = self.state.lock();
             if let Some(user) = users(&record.id) {
-                return Err(Error::Internal(format!("image {reference} is in use by container {user}: remove that first")));
+                return Err(Error::InUse(format!("image {reference} is in use by {user}: remove that first")));
             }
             fs::remove_file(self.record_path(&record.id)).map_err(internal)?;
             state.records.remove(&record.id);
@@ -243,7 +268,28 @@ impl Store {
         self.sweep().map_err(internal)
     }
 
-    /// Removes layers that no image and no pull needs.
+    /// Takes the name away from the image that has it, and removes the image when that was its last one, as [`Store::remove`] does; what an
+    /// identifier names goes with all its names. Gives the image when it is gone. Blocking.
+    pub(crate) fn untag(&self, reference: &str, users: impl FnOnce(&str) -> Option<String>) -> Result<Option<Arc<Record>>> {
+        let missing = || Error::NotFound(format!("image {reference}"));
+        if !reference.starts_with("sha256:") {
+            let name = name(reference)?;
+            let mut state = self.state.lock();
+            let has = |record: &Arc<Record>| record.tags.contains(&name) || record.digests.contains(&name);
+            let mut record = Record::clone(state.records.values().find(|record| has(record)).ok_or_else(missing)?);
+            if record.tags.iter().any(|tag| *tag != name) {
+                record.tags.retain(|tag| *tag != name);
+                record.digests.retain(|digest| *digest != name);
+                self.write(&record).map_err(internal)?;
+                state.records.insert(record.id.clone(), Arc::new(record));
+                return Ok(None);
+            }
+        }
+        let record = self.find(reference)?.ok_or_else(missing)?;
+        self.remove(&record.id, users).map(|()| Some(record))
+    }
+
+    /// Removes layers that no image and no pull needs, and configurations of images that are gone.
     fn sweep(&self) -> io::Result<()> {
         if self.keeps_all {
             return Ok(());
@@ -262,6 +308,13 @@ impl Store {
                 let entry = entry?;
                 if !entry.file_name().to_str().is_some_and(|name| kept.contains(name)) {
                     fs::rename(entry.path(), trash.path().join(entry.file_name()))?;
+                }
+            }
+            let kept: std::collections::HashSet<PathBuf> = state.records.keys().map(|id| self.config_path(id)).collect();
+            for entry in fs::read_dir(self.dir.join("configs"))? {
+                let path = entry?.path();
+                if !kept.contains(&path) {
+                    fs::remove_file(path)?;
                 }
             }
         }
@@ -305,6 +358,15 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+/// The whole name that a reference stands for, by tag or by digest.
+fn name(reference: &str) -> Result<String> {
+    let parsed = super::registry::parse(reference)?;
+    Ok(match parsed.digest() {
+        Some(digest) => format!("{}/{}@{digest}", parsed.registry(), parsed.repository()),
+        None => parsed.whole(),
+    })
 }
 
 fn short(diff_id: &str) -> &str {
@@ -376,15 +438,23 @@ mod tests {
         layer(&store, "l1");
         layer(&store, "l2");
         let tag = "docker.io/library/x:1";
-        store.put(record('a', &[tag], &["l1"])).unwrap();
-        store.put(record('b', &[tag], &["l1", "l2"])).unwrap();
+        store.put(record('a', &[tag], &["l1"]), b"a").unwrap();
+        store.put(record('b', &[tag], &["l1", "l2"]), b"b").unwrap();
+        store.put(record('b', &["docker.io/library/y:2"], &["l1", "l2"]), b"b").unwrap();
         drop(pins);
         assert_eq!(store.find("x:1").unwrap().unwrap().id, record('b', &[], &[]).id);
         assert_eq!(store.get(&record('a', &[], &[]).id).unwrap().tags.len(), 0);
         assert_eq!(store.find("x:1").unwrap().unwrap().image().user, Some(User::Id(10)));
 
-        assert!(store.remove("x:1", |_| Some("c1".to_owned())).unwrap_err().to_string().contains("in use by container c1"));
-        store.remove("x:1", |_| None).unwrap();
+        let user = |_: &str| Some("c1".to_owned());
+        assert!(matches!(store.remove("x:1", user), Err(Error::InUse(text)) if text.contains("in use by c1")));
+        assert!(store.untag("y:2", user).unwrap().is_none(), "a name may go, the image stays");
+        assert!(store.find("y:2").unwrap().is_none());
+        assert!(matches!(store.untag("x:1", user), Err(Error::InUse(_))));
+        assert!(matches!(store.untag("y:2", user), Err(Error::NotFound(_))));
+        assert_eq!(store.document(&record('b', &[], &[]).id).unwrap().as_deref(), Some(&b"b"[..]));
+        assert_eq!(store.untag("x:1", |_| None).unwrap().unwrap().id, record('b', &[], &[]).id);
+        assert_eq!(store.document(&record('b', &[], &[]).id).unwrap(), None);
         assert_eq!((store.layer_size("l1"), store.layer_size("l2")), (Some(7), None));
 
         let again = Store::open(dir.path()).unwrap();

@@ -3,13 +3,11 @@
 //! Whiteouts (`.wh.NAME`, `.wh..wh..opq`; OCI image specification, layer.md) become overlayfs's own marks: a character
 //! device 0/0 and the attribute `trusted.overlay.opaque`.
 
-use std::cell::Cell;
 use std::ffi::{CString, OsStr};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, makedev, mkdirat, mknodat, utimensat};
@@ -19,18 +17,20 @@ use tar::{Entry, EntryType};
 
 use super::header;
 use super::loose::{Loose, Unpacked};
+use super::metered::{HEADERS, Metered};
+use super::split::Split;
 use super::tree::{Tree, create_at, is, normalize, stat_at};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Most bytes between the contents of two entries.
-const HEADERS: u64 = 16 << 20;
 
-/// Unpacks the uncompressed tar stream `source` into the empty directory `target`.
-pub(crate) fn unpack(source: impl Read, target: &Path) -> io::Result<Unpacked> {
-    let allowed = Rc::new(Cell::new(0));
-    let mut archive = tar::Archive::new(Metered { source, allowed: allowed.clone() });
-    let mut unpacker = Unpacker { tree: Tree::open(target)?, directories: Vec::new(), size: 0, loose: Loose::default() };
+/// Unpacks the uncompressed tar stream `source` into the empty directory `target`. `split`, which records the source, is told which parts of
+/// it are files.
+pub(super) fn unpack<W: Write>(source: impl Read, target: &Path, split: &Split<W>) -> io::Result<Unpacked> {
+    let (source, allowed) = Metered::new(source);
+    let mut archive = tar::Archive::new(source);
+    let tree = Tree::open(target)?;
+    let mut unpacker = Unpacker { tree, directories: Vec::new(), size: 0, loose: Loose::default(), split };
     unpacker.loose.implied(Path::new(""));
     let mut entries = archive.entries()?;
     loop {
@@ -42,35 +42,16 @@ pub(crate) fn unpack(source: impl Read, target: &Path) -> io::Result<Unpacked> {
     }
 }
 
-/// Bounds what is read to find an entry. The library keeps long names and attributes in memory, however long they are,
-/// and a few kilobytes of a compressed layer can hold gigabytes of them.
-struct Metered<R> {
-    source: R,
-    allowed: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let allowed = self.allowed.get();
-        if allowed == 0 {
-            return Err(invalid(format!("the headers of an entry are larger than {HEADERS} bytes")));
-        }
-        let most = usize::try_from(allowed).map_or(buffer.len(), |allowed| allowed.min(buffer.len()));
-        let count = self.source.read(&mut buffer[..most])?;
-        self.allowed.set(allowed - count as u64);
-        Ok(count)
-    }
-}
-
-struct Unpacker {
+struct Unpacker<'a, W: Write> {
     tree: Tree,
     /// Times of directories are set last: filling one changes its own.
     directories: Vec<(PathBuf, TimeSpec)>,
     size: u64,
     loose: Loose,
+    split: &'a Split<W>,
 }
 
-impl Unpacker {
+impl<W: Write> Unpacker<'_, W> {
     fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> io::Result<()> {
         if entry.header().entry_type() == EntryType::XGlobalHeader {
             return Ok(());
@@ -100,6 +81,10 @@ impl Unpacker {
         let opaque = self.make_room(dir, &name, kind)?;
         if kind == EntryType::Link && self.is_loose(&entry, &path)? {
             return Ok(());
+        }
+        // The contents of a sparse file are no part of the stream as they are.
+        if matches!(kind, EntryType::Regular | EntryType::Continuous) {
+            self.split.content(&path, entry.size())?;
         }
         self.create(&mut entry, dir, &name, kind).map_err(|error| io::Error::new(error.kind(), Context { path: raw, error }))?;
         if kind == EntryType::Link {

@@ -114,12 +114,12 @@ async fn images_come_from_files_too() {
     let Some(node) = Node::start().await else { return };
     let file = node.dir.path().join("image.tar");
     node.registry.layout("busybox:1", &file);
-    let images = node.engine().import_image(&file).await.unwrap();
+    let images = node.import(&file).await.unwrap();
     assert_eq!(images[0].id, node.image);
     assert!(images[0].tags.contains(&"docker.io/imported/busybox:1".to_owned()), "{:?}", images[0].tags);
     assert_eq!(node.engine().image("imported/busybox:1").await.unwrap().unwrap().id, node.image);
     std::fs::write(&file, "not an archive").unwrap();
-    assert!(node.engine().import_image(&file).await.is_err());
+    assert!(node.import(&file).await.is_err());
 }
 
 /// Images as distributions make them: links to what comes at run time, volumes, and more layers than mount options have room for.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::tasks::Tasks;
 use runtime::api::{
-    Container, ContainerConfig, ContainerState, ExecOutput, NamespaceMode, PodIdentity, PodNetwork, Runtime, SandboxConfig,
+    Container, ContainerConfig, ContainerState, ExecOutput, Image, NamespaceMode, PodIdentity, PodNetwork, Runtime, SandboxConfig,
 };
 use runtime::{Engine, Options, Registries};
 use serde_json::json;
@@ -80,6 +80,12 @@ impl Node {
 
     pub(crate) fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
+    }
+
+    /// Imports an archive.
+    pub(crate) async fn import(&self, file: &Path) -> runtime::api::Result<Vec<Image>> {
+        let bytes = std::fs::read(file).map(bytes::Bytes::from);
+        self.engine().import(futures::stream::iter([bytes]), None).await
     }
 
     /// Opens the engine (again).

@@ -2,6 +2,7 @@
 use tar::EntryType::{self, Directory, Link, Regular, Symlink};
 
 use super::*;
+use crate::images::split::Split;
 use crate::images::unpack::unpack;
 
 /// Type, path, mode, owner, and the content or the target of a link.
@@ -25,7 +26,7 @@ fn layer(root: &Path, items: &[Item<'_>]) -> Layer {
     }
     fs::create_dir(root).unwrap();
     fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
-    let unpacked = unpack(&builder.into_inner().unwrap()[..], root).unwrap();
+    let unpacked = unpack(&builder.into_inner().unwrap()[..], root, &Split::new(io::sink())).unwrap();
     Layer::new(root.to_owned(), unpacked.loose)
 }
 

@@ -34,7 +34,7 @@ fn check(items: &[Item<'_>], expected: Result<&[(&str, &str)], &str>) {
     let outer = tempfile::tempdir().unwrap();
     let target = outer.path().join("layer");
     std::fs::create_dir(&target).unwrap();
-    match (unpack(&archive(items)[..], &target), expected) {
+    match (unpack(&archive(items)[..], &target, &Split::new(io::sink())), expected) {
         (Ok(_), Ok(files)) => {
             for (path, content) in files {
                 let stat = std::fs::symlink_metadata(target.join(path)).unwrap();
@@ -90,7 +90,7 @@ fn blank_fields_are_zero() {
         builder.append(&header, io::empty()).unwrap();
     }
     let target = tempfile::tempdir().unwrap();
-    unpack(&builder.into_inner().unwrap()[..], target.path()).unwrap();
+    unpack(&builder.into_inner().unwrap()[..], target.path(), &Split::new(io::sink())).unwrap();
     for (name, kind) in [("pipe", libc::S_IFIFO), ("file", libc::S_IFREG), ("old", libc::S_IFDIR)] {
         let stat = std::fs::symlink_metadata(target.path().join(name)).unwrap();
         assert_eq!((stat.mode(), stat.uid(), stat.gid(), stat.mtime(), stat.rdev()), (kind, 0, 0, 0, 0), "{name}");
@@ -110,7 +110,7 @@ fn endless(kind: u8, size: u64) -> impl Read {
 fn headers_are_bounded() {
     for kind in [b'L', b'K', b'x'] {
         let target = tempfile::tempdir().unwrap();
-        let error = unpack(endless(kind, 1 << 40), target.path()).unwrap_err().to_string();
+        let error = unpack(endless(kind, 1 << 40), target.path(), &Split::new(io::sink())).unwrap_err().to_string();
         assert!(error.contains("headers of an entry are larger"), "{error}");
     }
 }
@@ -138,7 +138,7 @@ fn noise_is_refused() {
         header.set_cksum();
         bytes[..512].copy_from_slice(header.as_bytes());
         // Refused or not, it ends and stays inside.
-        let _ = unpack(&bytes[..], &target);
+        let _ = unpack(&bytes[..], &target, &Split::new(io::sink()));
         assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
     }
 }
@@ -155,7 +155,7 @@ fn modes_times_and_opaque_marks_are_kept() {
         (EntryType::Regular, "d/.wh..wh..opq", "", 0),
         (EntryType::Regular, "s", "x", 0o4755),
     ];
-    unpack(&archive(items)[..], target.path()).unwrap();
+    unpack(&archive(items)[..], target.path(), &Split::new(io::sink())).unwrap();
     let stat = std::fs::metadata(target.path().join("d")).unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.mtime()), (0o1777, 1));
     assert_eq!(std::fs::metadata(target.path().join("s")).unwrap().mode() & 0o7777, 0o4755);
