@@ -177,3 +177,37 @@ spec:
     c.k("wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError pod/missing --timeout=60s");
     assert!(c.k("describe pod missing").contains("environment variable key \"C\" not found"));
 }
+
+/// "support traffic shaping" of the page on network plugins: annotations limit a pod, and what is no rate is told.
+#[test]
+fn annotations_limit_bandwidth() {
+    let c = Cluster::start(KNARR);
+    let pod = |name: &str, annotations: &str, command: &str| {
+        c.k_with(
+            "apply -f -",
+            &format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, annotations: {{{annotations}}}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '127.0.0.1:5000/busybox:1.36', command: [sh, -c, '{command}']}}]}}}}"
+            ),
+        );
+    };
+    let serve = "head -c 2000000 /dev/zero > /file; exec httpd -f -p 80 -h /";
+    pod("slow", "kubernetes.io/egress-bandwidth: 8M", serve);
+    pod("fast", "", serve);
+    pod("wrong", "kubernetes.io/ingress-bandwidth: fast", serve);
+    c.k("wait --for=condition=Ready pod/slow pod/fast --timeout=60s");
+    let takes = |name: &str| {
+        let ip = c.k(&format!("get pod {name} -o jsonpath={{.status.podIP}}"));
+        eventually(&format!("{name} serves"), || {
+            let started = std::time::Instant::now();
+            let got = c.try_kubectl(&["exec", "fast", "--", "wget", "-q", "-O", "/dev/null", &format!("http://{ip}/file")]);
+            (got.code == Some(0)).then(|| started.elapsed().as_secs_f64())
+        })
+    };
+    // 2 MB of a megabyte a second, less what goes at once.
+    let (slow, fast) = (takes("slow"), takes("fast"));
+    assert!(slow > 1.5 && fast < slow, "2 MB take {slow} s from a pod with 8 Mbit/s and {fast} s from one without a limit");
+    eventually("an event says what is wrong", || {
+        let events = c.k("get events --field-selector involvedObject.name=wrong,reason=FailedCreatePodSandBox");
+        (events.contains("kubernetes.io/ingress-bandwidth") && events.contains("quantity")).then_some(())
+    });
+}

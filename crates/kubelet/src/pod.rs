@@ -2,6 +2,7 @@
 
 pub mod action;
 mod adopt;
+mod bandwidth;
 pub mod cleanup;
 pub mod conditions;
 pub mod core;

@@ -14,5 +14,5 @@ pub mod pod;
 pub mod policy;
 
 pub use nft::element::Protocol;
-pub use pod::{HostPort, Options, PodNetwork, addresses, check_owner, hosts, teardown};
+pub use pod::{Attachment, Bandwidth, HostPort, Options, PodNetwork, addresses, check_owner, hosts, teardown};
 pub mod proxy;

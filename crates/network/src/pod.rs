@@ -41,6 +41,9 @@ use crate::nft::table::{self, Holder, Table};
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
 
+/// What the names of devices begin with in which packets of pods wait.
+const SHAPERS: &str = "knq";
+
 /// The network of a sandbox or of the node could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,6 +70,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The kernel does not limit rates.
+    #[error(
+        "the pod's bandwidth cannot be limited: {0}; the kernel needs CONFIG_NET_SCH_TBF, and for what pods send CONFIG_IFB, \
+         CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED"
+    )]
+    Bandwidth(#[source] netlink::Error),
     /// The bridge vanished.
     #[error("bridge {0} is gone: restart the node agent to set it up again")]
     NoBridge(String),
@@ -184,6 +193,24 @@ pub struct HostPort {
     pub host_ip: Option<IpAddr>,
 }
 
+/// How much a pod may send and receive, bits a second; none is as much as the links carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// What the pod receives.
+    pub ingress: Option<u64>,
+    /// What the pod sends.
+    pub egress: Option<u64>,
+}
+
+/// What a sandbox asks of the network besides addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// Ports of the node that lead to it.
+    pub ports: Vec<HostPort>,
+    /// Its share of the links.
+    pub bandwidth: Bandwidth,
+}
+
 /// The pod network of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct PodNetwork(Arc<Inner>);
@@ -220,9 +247,9 @@ impl PodNetwork {
     }
 
     /// Connects the network namespace at `netns` and returns the pod's addresses, one of each family. Idempotent.
-    pub async fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<Vec<IpAddr>, Error> {
-        let (inner, sandbox, netns, ports) = (self.0.clone(), sandbox.to_owned(), netns.to_owned(), ports.to_vec());
-        blocking(move || inner.attach(&sandbox, &netns, &ports)).await
+    pub async fn attach(&self, sandbox: &str, netns: &Path, wanted: &Attachment) -> Result<Vec<IpAddr>, Error> {
+        let (inner, sandbox, netns, wanted) = (self.0.clone(), sandbox.to_owned(), netns.to_owned(), wanted.clone());
+        blocking(move || inner.attach(&sandbox, &netns, &wanted)).await
     }
 
     /// Releases everything that the sandbox has, also when its namespace is gone. Idempotent.
@@ -242,7 +269,7 @@ impl PodNetwork {
         for (sandbox, lease) in kept.into_iter().filter(|(_, lease)| lease.attached) {
             // One pod that cannot be connected is no reason to cut off the others.
             if let Some(netns) = live.get(&sandbox)
-                && let Err(error) = self.attach(&sandbox, netns, &lease.ports).await
+                && let Err(error) = self.attach(&sandbox, netns, &lease.wanted()).await
             {
                 tracing::warn!(%sandbox, %error, "a pod cannot be connected to the network again");
             }
@@ -300,8 +327,8 @@ pub async fn teardown(options: Options) -> Result<Option<PathBuf>, Error> {
 }
 
 impl Inner {
-    fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<Vec<IpAddr>, Error> {
-        let lease = self.ipam.lock().acquire(sandbox, ports)?;
+    fn attach(&self, sandbox: &str, netns: &Path, wanted: &Attachment) -> Result<Vec<IpAddr>, Error> {
+        let lease = self.ipam.lock().acquire(sandbox, wanted)?;
         let mut links = open_links()?;
         let name = veth_name(sandbox);
         let bridge = links.link(&self.options.bridge)?;
@@ -312,12 +339,13 @@ impl Inner {
         if lease.attached {
             tracing::warn!(%sandbox, port = %name, "the interface of a pod is gone, making it again");
         }
-        links.delete(&name)?;
+        delete_port(&mut links, sandbox)?;
         let namespace_error = |source| Error::Namespace { path: netns.to_owned(), source };
         let file = std::fs::File::open(netns).map_err(namespace_error)?;
         let mac = lease.mac();
         let isolated = !sysctl::is("net/bridge/bridge-nf-call-iptables", "1");
         links.make_veth(&Veth { name: &name, alias: sandbox, bridge, netns: file.as_fd(), mac, mtu: self.mtu, isolated })?;
+        shape(&mut links, sandbox, lease.bandwidth)?;
         for address in &lease.addresses {
             links.add_neighbour(bridge, *address, mac)?;
         }
@@ -361,7 +389,7 @@ impl Inner {
     fn detach(&self, sandbox: &str) -> Result<(), Error> {
         self.table.replace([(owner(sandbox), Fragment::default())])?;
         let mut links = open_links()?;
-        links.delete(&veth_name(sandbox))?;
+        delete_port(&mut links, sandbox)?;
         let lease = self.ipam.lock().leases().get(sandbox).cloned();
         if let Some(lease) = &lease {
             self.forget_udp(lease, false)?;
@@ -379,6 +407,10 @@ impl Inner {
 }
 
 impl Lease {
+    fn wanted(&self) -> Attachment {
+        Attachment { ports: self.ports.clone(), bandwidth: self.bandwidth }
+    }
+
     /// The hardware address of the pod's end.
     fn mac(&self) -> Mac {
         self.addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 1], |address| mac_of(*address))
@@ -446,11 +478,44 @@ fn mac_of(address: IpAddr) -> Mac {
     [0x0a, 0x58, a, b, c, d]
 }
 
-/// Name of the host's end, from the sandbox id by FNV-1a.
+/// Name of the host's end.
 fn veth_name(sandbox: &str) -> String {
+    link_name(frames::PORTS, sandbox)
+}
+
+/// Name of a link of a sandbox, from its id by FNV-1a.
+fn link_name(prefix: &str, sandbox: &str) -> String {
     let hash =
         sandbox.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{}{:012x}", frames::PORTS, hash & 0xffff_ffff_ffff)
+    format!("{prefix}{:012x}", hash & 0xffff_ffff_ffff)
+}
+
+/// Deletes the host's end and what shapes it.
+fn delete_port(links: &mut Links, sandbox: &str) -> Result<(), Error> {
+    links.delete(&veth_name(sandbox))?;
+    links.delete(&link_name(SHAPERS, sandbox))?;
+    Ok(())
+}
+
+/// Limits what the pod receives where the host's end sends, and what it sends in a device through which goes all that the host's end receives:
+/// out of reach of the pod, whatever its capabilities.
+fn shape(links: &mut Links, sandbox: &str, bandwidth: Bandwidth) -> Result<(), Error> {
+    let index = |links: &mut Links, name: &str| Ok::<_, netlink::Error>(links.link(name)?.map_or(0, |link| link.index));
+    let mut limit = || {
+        if let Some(rate) = bandwidth.ingress {
+            let port = index(links, &veth_name(sandbox))?;
+            links.limit_rate(port, rate)?;
+        }
+        if let Some(rate) = bandwidth.egress {
+            let name = link_name(SHAPERS, sandbox);
+            links.make_ifb(&name)?;
+            let (port, through) = (index(links, &veth_name(sandbox))?, index(links, &name)?);
+            links.limit_rate(through, rate)?;
+            links.redirect_received(port, through)?;
+        }
+        Ok(())
+    };
+    limit().map_err(Error::Bandwidth)
 }
 
 /// The ports of the node that lead to a pod.

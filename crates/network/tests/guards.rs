@@ -42,7 +42,7 @@ impl Node {
 
     fn pod(&self, name: &str) -> Pod {
         let netns = Netns::new();
-        let addresses = self.runtime.block_on(self.network.attach(name, &netns.path(), &[])).unwrap();
+        let addresses = self.runtime.block_on(self.network.attach(name, &netns.path(), &network::Attachment::default())).unwrap();
         let [IpAddr::V4(v4), IpAddr::V6(v6)] = addresses[..] else { panic!("{addresses:?}") };
         Pod { netns, v4, v6 }
     }

@@ -4,12 +4,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::{Netns, isolate, sh, tcp};
 use network::Protocol;
-use network::{HostPort, Options, PodNetwork, teardown};
+use network::{Attachment, Bandwidth, HostPort, Options, PodNetwork, teardown};
 
 /// Everything that must be gone after a teardown. The nft program is not always there.
 const LISTING: &str = "ip -o link; ip route; ip neigh; if command -v nft >/dev/null; then nft list ruleset; fi";
@@ -39,12 +40,13 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
     runtime().block_on(async {
         let network = PodNetwork::start(options(directory.path())).await.unwrap();
         let (a, b) = (Netns::new(), Netns::new());
-        let port = HostPort { protocol: Protocol::Tcp, container_port: 80, host_port: 8080, host_ip: None };
-        let a_ips = network.attach("a", &a.path(), std::slice::from_ref(&port)).await.unwrap();
+        let ports = vec![HostPort { protocol: Protocol::Tcp, container_port: 80, host_port: 8080, host_ip: None }];
+        let wanted = Attachment { ports, ..Attachment::default() };
+        let a_ips = network.attach("a", &a.path(), &wanted).await.unwrap();
         let started = Instant::now();
-        let b_ips = network.attach("b", &b.path(), &[]).await.unwrap();
+        let b_ips = network.attach("b", &b.path(), &Attachment::default()).await.unwrap();
         eprintln!("attach took {:?}", started.elapsed());
-        assert_eq!(network.attach("b", &b.path(), &[]).await.unwrap(), b_ips);
+        assert_eq!(network.attach("b", &b.path(), &Attachment::default()).await.unwrap(), b_ips);
         for (a_ip, b_ip) in a_ips.iter().copied().zip(b_ips.iter().copied()) {
             a.serve(a_ip, 80, "a");
             assert_eq!(b.run(move || tcp((a_ip, 80))), Ok(format!("a {b_ip}")));
@@ -61,7 +63,7 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
         // A new process takes over: host ports and addresses are still there, and what is gone is released.
         drop(network);
         let network = PodNetwork::start(options(directory.path())).await.unwrap();
-        assert_eq!(network.attach("a", &a.path(), &[port]).await.unwrap(), a_ips);
+        assert_eq!(network.attach("a", &a.path(), &wanted).await.unwrap(), a_ips);
         assert!(tcp(local("127.0.0.1:8080")).is_ok());
         // Interfaces that somebody has deleted, or has taken off the bridge, are made again, with the same addresses.
         let live =
@@ -100,14 +102,14 @@ fn an_earlier_cluster_of_the_directory_is_forgotten() {
     runtime().block_on(async {
         let network = PodNetwork::start(before).await.unwrap();
         let old = Netns::new();
-        network.attach("old", &old.path(), &[]).await.unwrap();
+        network.attach("old", &old.path(), &Attachment::default()).await.unwrap();
         drop(network);
         // A node that gets another range while it still has sandboxes: pods of the new range find it.
         let mut moved = options(directory.path());
         moved.pod_cidrs[0] = "10.97.0.0/24".parse().unwrap();
         let network = PodNetwork::start(moved).await.unwrap();
         let pod = Netns::new();
-        let address = network.attach("moved", &pod.path(), &[]).await.unwrap()[0];
+        let address = network.attach("moved", &pod.path(), &Attachment::default()).await.unwrap()[0];
         pod.serve(address, 80, "moved");
         assert!(tcp((address, 80)).is_ok(), "pod and bridge find each other");
         let addresses = sh("ip -o address show knarr0");
@@ -122,7 +124,7 @@ fn an_earlier_cluster_of_the_directory_is_forgotten() {
             assert!(bridge.contains("10.98.0.1/24") && !bridge.contains("10.42."), "{bridge}");
             assert_eq!(bridge.contains("knv"), restart, "{bridge}");
             let pod = Netns::new();
-            let address = network.attach(&format!("new-{restart}"), &pod.path(), &[]).await.unwrap()[0];
+            let address = network.attach(&format!("new-{restart}"), &pod.path(), &Attachment::default()).await.unwrap()[0];
             pod.serve(address, 80, "new");
             assert!(tcp((address, 80)).is_ok(), "pod and bridge find each other");
         }
@@ -144,7 +146,7 @@ fn a_namespace_has_the_network_of_one_node() {
     runtime().block_on(async {
         let network = PodNetwork::start(mine.clone()).await.unwrap();
         let pod = Netns::new();
-        network.attach("a", &pod.path(), &[]).await.unwrap();
+        network.attach("a", &pod.path(), &Attachment::default()).await.unwrap();
         let before = sh(LISTING);
         let in_use = PodNetwork::start(mine.clone()).await.err();
         assert!(matches!(in_use, Some(network::pod::Error::InUse(_))), "{in_use:?}");
@@ -167,4 +169,63 @@ fn a_namespace_has_the_network_of_one_node() {
         assert_eq!(teardown(yours).await.unwrap(), None);
         assert_eq!(teardown(mine).await.unwrap(), None);
     });
+}
+
+/// Bytes a second from a client to a server that reads them, after `size` bytes.
+fn throughput(from: &Netns, to: &Netns, address: std::net::IpAddr, size: usize) -> f64 {
+    let listener = to.run(move || std::net::TcpListener::bind((address, 5001)).unwrap());
+    let sending = from.spawn(move || {
+        let mut stream = std::net::TcpStream::connect((address, 5001)).unwrap();
+        stream.write_all(&vec![0; size]).unwrap();
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    let started = Instant::now();
+    let read = std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    sending.join().unwrap();
+    assert_eq!(read as usize, size);
+    size as f64 / started.elapsed().as_secs_f64()
+}
+
+/// `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`: what a pod receives and sends is held back, also after its
+/// interface was made again, and nothing of that stays.
+#[test]
+fn pods_have_no_more_than_their_bandwidth() {
+    if !isolate() {
+        return;
+    }
+    const RATE: f64 = 20e6 / 8.0;
+    const SIZE: usize = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let before = sh(LISTING);
+    runtime().block_on(async {
+        let network = PodNetwork::start(options(directory.path())).await.unwrap();
+        let (a, b) = (Netns::new(), Netns::new());
+        let rates = [("receiver", Some(20_000_000), None), ("sender", None, Some(20_000_000))];
+        let free = network.attach("b", &b.path(), &Attachment::default()).await.unwrap();
+        for (name, ingress, egress) in rates {
+            let wanted = Attachment { bandwidth: Bandwidth { ingress, egress }, ..Attachment::default() };
+            let limited = network.attach(name, &a.path(), &wanted).await.unwrap();
+            for round in ["made", "made again"] {
+                for (limited, free) in limited.iter().copied().zip(free.iter().copied()) {
+                    let (sent, received) = (throughput(&a, &b, free, SIZE), throughput(&b, &a, limited, SIZE));
+                    let (slow, fast) = if egress.is_some() { (sent, received) } else { (received, sent) };
+                    // What the bucket holds goes at once; of acknowledgements none is held back long enough to matter.
+                    assert!(slow < RATE * 1.3 && slow > RATE * 0.3, "{name} {round}: {slow} of {RATE} bytes a second");
+                    assert!(fast > RATE * 4.0, "{name} {round}: the other direction has {fast} bytes a second");
+                }
+                sh("ip link del $(ip -o link show master knarr0 | grep -o 'knv[0-9a-f]*' | tail -1)");
+                let live = [("b", &b), (name, &a)].map(|(id, pod)| (id.to_owned(), pod.path())).into();
+                assert_eq!(network.reconcile(&live).await.unwrap(), 0);
+            }
+            network.detach(name).await.unwrap();
+            assert!(!sh("ip -o link").contains("knq"), "what has shaped a pod goes with it");
+        }
+        // Who takes the network down takes also what shapes, whoever has lost its pod.
+        let wanted = Attachment { bandwidth: Bandwidth { ingress: None, egress: Some(1_000) }, ..Attachment::default() };
+        network.attach("left", &a.path(), &wanted).await.unwrap();
+        sh("ip link del $(ip -o link show master knarr0 | grep -o 'knv[0-9a-f]*' | tail -1)");
+        drop(network);
+        teardown(options(directory.path())).await.unwrap();
+    });
+    assert_eq!(sh(LISTING), before);
 }

@@ -97,7 +97,8 @@ impl Cluster {
         self.show(namespace, name, &[]);
         let netns = Netns::new();
         let sandbox = format!("{namespace}-{name}");
-        let addresses = self.runtime.block_on(self.network.attach(&sandbox, &netns.path(), &[])).unwrap();
+        let addresses =
+            self.runtime.block_on(self.network.attach(&sandbox, &netns.path(), &network::Attachment::default())).unwrap();
         let key = Key::namespaced(namespace, name);
         let starting = Starting { key, uid: sandbox, addresses: addresses.clone() };
         self.runtime.block_on(self.policies.admit(starting)).unwrap();

@@ -64,7 +64,10 @@ impl Cluster {
     /// A pod that serves its name on port 8080.
     fn pod(&self, name: &'static str) -> (Netns, IpAddr) {
         let netns = Netns::new();
-        let address = self.runtime.block_on(self.network.as_ref().unwrap().attach(name, &netns.path(), &[])).unwrap()[0];
+        let address = self
+            .runtime
+            .block_on(self.network.as_ref().unwrap().attach(name, &netns.path(), &network::Attachment::default()))
+            .unwrap()[0];
         netns.serve(address, 8080, name);
         (netns, address)
     }
@@ -302,7 +305,14 @@ fn nobody_takes_what_is_not_his() {
         host_ip: Some(host_ip.parse().unwrap()),
     };
     let ports = [port("10.43.0.7", 80), port("192.0.2.2", 80), port("192.0.2.1", 10250), port("192.0.2.1", 8081)];
-    let evil_ip = cluster.runtime.block_on(cluster.network.as_ref().unwrap().attach("evil", &evil.path(), &ports)).unwrap()[0];
+    let evil_ip = cluster
+        .runtime
+        .block_on(cluster.network.as_ref().unwrap().attach(
+            "evil",
+            &evil.path(),
+            &network::Attachment { ports: ports.to_vec(), ..Default::default() },
+        ))
+        .unwrap()[0];
     evil.serve(evil_ip, 8080, "evil");
     let refused: Vec<String> = cluster.network.as_ref().unwrap().refused("evil").iter().map(ToString::to_string).collect();
     let reserved = ["port 80/TCP of 10.43.0.7", "port 10250/TCP of 192.0.2.1"];

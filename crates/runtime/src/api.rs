@@ -96,6 +96,15 @@ pub struct HostPort {
     pub host_ip: Option<IpAddr>,
 }
 
+/// How much a pod may send and receive, bits a second; none is as much as the links carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// What the pod receives.
+    pub ingress: Option<u64>,
+    /// What the pod sends.
+    pub egress: Option<u64>,
+}
+
 /// What a sandbox is made from.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SandboxConfig {
@@ -116,6 +125,9 @@ pub struct SandboxConfig {
     pub users: Option<IdRange>,
     /// Host ports that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// How much the pod may send and receive.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// Where the pid namespace comes from.
     pub pid: NamespaceMode,
     /// Where the ipc namespace comes from.
@@ -574,8 +586,8 @@ pub trait Runtime: Send + Sync {
 /// Connects sandboxes to the pod network; the built-in runtime calls it.
 #[async_trait]
 pub trait PodNetwork: Send + Sync {
-    /// Sets up interfaces, addresses, routes and host ports in the namespace at `netns`. Idempotent for one `sandbox`.
-    async fn attach(&self, sandbox: &str, netns: &Path, pod: &PodIdentity, host_ports: &[HostPort]) -> Result<Vec<IpAddr>>;
+    /// Sets up interfaces, addresses, routes, host ports and bandwidth in the namespace at `netns`. Idempotent for one `sandbox`.
+    async fn attach(&self, sandbox: &str, netns: &Path, config: &SandboxConfig) -> Result<Vec<IpAddr>>;
     /// Releases everything of `sandbox`, also when the namespace is gone. Idempotent.
     async fn detach(&self, sandbox: &str) -> Result<()>;
 }

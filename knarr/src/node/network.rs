@@ -20,7 +20,7 @@ use network::nft::table::Table;
 use network::nft::watch::Loss;
 use network::pod::overlay::Overlay;
 use network::policy::{Admissions, Policies, Starting};
-use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime};
+use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime, SandboxConfig};
 use tokio::sync::{mpsc, watch};
 
 use crate::process::Again;
@@ -188,17 +188,14 @@ impl Deferred {
 
 #[async_trait]
 impl PodNetwork for Deferred {
-    async fn attach(
-        &self,
-        sandbox: &str,
-        netns: &Path,
-        pod: &PodIdentity,
-        ports: &[HostPort],
-    ) -> Result<Vec<IpAddr>, RuntimeError> {
-        let ports = ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
+    async fn attach(&self, sandbox: &str, netns: &Path, config: &SandboxConfig) -> Result<Vec<IpAddr>, RuntimeError> {
+        let SandboxConfig { pod, host_ports, bandwidth, .. } = config;
+        let ports = host_ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
+        let bandwidth = network::Bandwidth { ingress: bandwidth.ingress, egress: bandwidth.egress };
+        let wanted = network::Attachment { ports, bandwidth };
         let internal = |error: String| RuntimeError::Internal(error);
         let network = self.get().await?;
-        let attached = network.attach(sandbox, netns, &ports).await;
+        let attached = network.attach(sandbox, netns, &wanted).await;
         let addresses = attached.map_err(|error| internal(error.to_string()))?;
         self.tell(pod, &network.refused(sandbox));
         let key = Key::namespaced(&pod.namespace, &pod.name);

@@ -10,14 +10,14 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
-use runtime::api::{Container, ContainerState, HostPort, NamespaceMode, PodIdentity, Resources, SandboxConfig};
+use runtime::api::{Bandwidth, Container, ContainerState, HostPort, NamespaceMode, PodIdentity, Resources, SandboxConfig};
 
 use super::action::{Action, Stage};
 use super::outcome::Outcome;
 use super::resize::{self, Steps};
 use super::start::{Start, start};
 use super::state::State;
-use super::{ending, last_words};
+use super::{bandwidth, ending, last_words};
 use crate::allocation::{self, RESOURCES};
 use crate::context::Context;
 use crate::refs::PodReferences;
@@ -143,6 +143,9 @@ impl Effects {
         }
         claims::prepare::prepare(cx, model).await?;
         let mut config = sandbox_config(cx, model, attempt);
+        if !config.host_network {
+            config.bandwidth = bandwidth::of(&config.annotations).map_err(|error| failed(error.to_string()))?;
+        }
         if model.spec().host_users == Some(false) {
             config.users = Some(cx.users.of_pod(model.uid()).map_err(|error| failed(error.to_string()))?);
         }
@@ -338,6 +341,7 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         resolv_conf: Some(resolv.text()),
         host_network: model.host_network(),
         host_ports: host_ports(model),
+        bandwidth: Bandwidth::default(),
         pid: mode(spec.host_pid, spec.share_process_namespace == Some(true)),
         ipc: mode(spec.host_ipc, true),
         sysctls: sysctls(model),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::HostPort;
+use super::{Attachment, Bandwidth, HostPort};
 
 /// No address could be had, or the state on disk failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub struct Lease {
     pub addresses: Vec<IpAddr>,
     /// Host ports that lead to it.
     pub ports: Vec<HostPort>,
+    /// Its share of the links.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// Its interfaces were set up completely.
     pub attached: bool,
 }
@@ -77,13 +80,14 @@ impl Ipam {
     }
 
     /// The lease of a sandbox, a new one when it has none.
-    pub(super) fn acquire(&mut self, sandbox: &str, ports: &[HostPort]) -> Result<Lease, Error> {
+    pub(super) fn acquire(&mut self, sandbox: &str, wanted: &Attachment) -> Result<Lease, Error> {
         if let Some(lease) = self.leases.get(sandbox) {
             return Ok(lease.clone());
         }
         let path = self.lease_path(sandbox)?;
         let addresses = self.ranges.iter().map(|range| self.next_free(*range)).collect::<Result<Vec<_>, _>>()?;
-        let lease = Lease { addresses: addresses.clone(), ports: ports.to_vec(), attached: false };
+        let Attachment { ports, bandwidth } = wanted.clone();
+        let lease = Lease { addresses: addresses.clone(), ports, bandwidth, attached: false };
         self.write(&path, &lease)?;
         self.write(&self.directory.join("last"), &addresses)?;
         self.used.extend(&addresses);
@@ -186,7 +190,7 @@ mod tests {
 
     /// The last bytes of the addresses that `sandbox` gets.
     fn check(ipam: &mut Ipam, sandbox: &str, expected: &[&str]) {
-        let addresses = ipam.acquire(sandbox, &[]).unwrap().addresses;
+        let addresses = ipam.acquire(sandbox, &Attachment::default()).unwrap().addresses;
         assert_eq!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }
 
@@ -205,8 +209,8 @@ mod tests {
         check(&mut ipam, "d", &["10.42.3.5", "fd00:3::5"]);
         check(&mut ipam, "e", &["10.42.3.6", "fd00:3::6"]);
         check(&mut ipam, "f", &["10.42.3.2", "fd00:3::7"]);
-        assert!(matches!(ipam.acquire("g", &[]), Err(Error::Exhausted(_))));
-        assert!(matches!(ipam.acquire("../g", &[]), Err(Error::BadId(_))));
+        assert!(matches!(ipam.acquire("g", &Attachment::default()), Err(Error::Exhausted(_))));
+        assert!(matches!(ipam.acquire("../g", &Attachment::default()), Err(Error::BadId(_))));
     }
 
     #[test]

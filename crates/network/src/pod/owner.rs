@@ -104,6 +104,9 @@ fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
             links.delete(&port.name)?;
         }
     }
+    for shaper in all.iter().filter(|link| link.name.starts_with(super::SHAPERS)) {
+        links.delete(&shaper.name)?;
+    }
     links.delete(&options.bridge)?;
     links.delete(&options.overlay)?;
     Ok(())

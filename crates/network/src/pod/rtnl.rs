@@ -1,5 +1,6 @@
 //! Links, addresses and routes.
 
+mod shape;
 mod vxlan;
 mod wire;
 

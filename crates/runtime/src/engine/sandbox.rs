@@ -85,7 +85,7 @@ impl Inner {
         let shim = self.spawn_shim(dir).await?;
         let netns = if config.host_network { None } else { Some(self.pin_netns(id, shim.holder.unwrap_or(shim.pid)).await?) };
         let ips = match (&self.options.network, &netns) {
-            (Some(network), Some(netns)) => network.attach(id, netns, &config.pod, &config.host_ports).await?,
+            (Some(network), Some(netns)) => network.attach(id, netns, &config).await?,
             _ => Vec::new(),
         };
         let record = SandboxRecord {

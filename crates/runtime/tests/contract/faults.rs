@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use runtime::api::{ContainerState, HostPort, PodIdentity, PodNetwork, Resources, Runtime, SandboxState};
+use runtime::api::{ContainerState, PodNetwork, Resources, Runtime, SandboxConfig, SandboxState};
 
 use serde_json::json;
 
@@ -160,7 +160,7 @@ struct LateNetwork;
 
 #[async_trait::async_trait]
 impl PodNetwork for LateNetwork {
-    async fn attach(&self, _: &str, _: &Path, _: &PodIdentity, _: &[HostPort]) -> runtime::api::Result<Vec<IpAddr>> {
+    async fn attach(&self, _: &str, _: &Path, _: &SandboxConfig) -> runtime::api::Result<Vec<IpAddr>> {
         std::future::pending().await
     }
 

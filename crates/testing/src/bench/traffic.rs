@@ -28,8 +28,8 @@ pub fn measure() -> Result<()> {
     };
     let address = runtime.block_on(async {
         let network = network::PodNetwork::start(options).await?;
-        network.attach("one", &pods[0].path, &[]).await?;
-        let addresses = network.attach("two", &pods[1].path, &[]).await?;
+        network.attach("one", &pods[0].path, &network::Attachment::default()).await?;
+        let addresses = network.attach("two", &pods[1].path, &network::Attachment::default()).await?;
         addresses.first().copied().context("a pod has an address")
     })?;
     let plain = plain_pair(&bare)?;
