@@ -189,12 +189,13 @@ impl Node {
         let (publish, attachments) = watch::channel(None);
         let (policies, admissions) = Policies::channel();
         let events = Recorder::new(clients.kubelet(), "kubelet", &options.identity.name, tasks);
-        let engine = open_runtime(&options, paths, network::deferred(attachments, policies, events), tasks).await?;
+        let engine = open_runtime(&options, paths, network::deferred(attachments, policies, events.clone()), tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
         let network = network::Start {
             informers: informers.clone(),
             proxy_informers: Informers::new(clients.proxy(), tasks.clone()),
             admissions,
+            events,
             engine: Arc::new(engine.clone()),
             readiness: readiness.clone(),
             tasks: tasks.clone(),

@@ -219,3 +219,43 @@ fn policies_hold_between_nodes() {
     c.k(&format!("label pod {} role-", first[1]));
     eventually("the label goes", || (!reaches(first, second)).then_some(()));
 }
+
+/// ClusterNetworkPolicies, once their definition is installed: tiers before and behind NetworkPolicies (network-policy-api.sigs.k8s.io), and an event
+/// about what is not known here.
+#[test]
+fn policies_of_the_cluster() {
+    let shop = Shop::start();
+    let schema = "{openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}";
+    let names = "{plural: clusternetworkpolicies, singular: clusternetworkpolicy, kind: ClusterNetworkPolicy}";
+    let definition = format!(
+        "{{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {{name: clusternetworkpolicies.policy.networking.k8s.io, annotations: {{api-approved.kubernetes.io: 'https://github.com/kubernetes-sigs/network-policy-api/pull/30'}}}}, spec: {{group: policy.networking.k8s.io, scope: Cluster, names: {names}, versions: [{{name: v1alpha2, served: true, storage: true, schema: {schema}}}]}}}}"
+    );
+    shop.cluster.k_with("apply -f -", &definition);
+    shop.cluster.k("wait --for=condition=Established crd/clusternetworkpolicies.policy.networking.k8s.io --timeout=60s");
+    let apply = |name: &str, tier: &str, rules: &str| {
+        let subject = "{namespaces: {matchLabels: {team: shop}}}";
+        let policy = format!(
+            "{{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {{name: {name}}}, spec: {{tier: {tier}, priority: 10, subject: {subject}, ingress: [{rules}]}}}}"
+        );
+        shop.cluster.k_with("apply -f -", &policy);
+    };
+    let (shop_only, others) =
+        ("{action: Pass, from: [{namespaces: {matchLabels: {team: shop}}}]}", "{action: Deny, from: [{namespaces: {}}]}");
+    apply("default", "Baseline", others);
+    shop.expect("the default is to deny", 8080, &[]);
+    shop.apply("open", &format!("{{{SERVER}, ingress: [{{}}]}}"));
+    shop.expect("a NetworkPolicy overrides the default", 8080, EVERYBODY);
+    apply("strict", "Admin", &format!("{shop_only}, {others}"));
+    shop.expect("and not what the administrator says", 8080, &["shop/front", "shop/back"]);
+    shop.cluster.k("delete clusternetworkpolicy strict");
+    shop.expect("as before", 8080, EVERYBODY);
+    apply("strict", "Admin", "{name: far, action: Deny, from: [{planets: {}}]}");
+    shop.expect("what is not known fails closed", 8080, &[]);
+    eventually("an event names it", || {
+        let events =
+            shop.cluster.k("get events -A --field-selector involvedObject.kind=ClusterNetworkPolicy,reason=NotSupported");
+        (events.contains("planets") && events.contains("denies all")).then_some(())
+    });
+    shop.cluster.k("delete crd clusternetworkpolicies.policy.networking.k8s.io");
+    shop.expect("without the definition only NetworkPolicies are left", 8080, EVERYBODY);
+}

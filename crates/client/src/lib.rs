@@ -6,6 +6,7 @@
 
 pub mod brief;
 pub mod changes;
+pub mod custom;
 mod entry;
 pub mod events;
 pub mod fake;

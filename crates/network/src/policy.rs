@@ -1,9 +1,11 @@
-//! Network policies: follows NetworkPolicies, Pods and Namespaces and keeps the table as they want it.
+//! Network policies: follows NetworkPolicies, policies of the cluster, Pods and Namespaces and keeps the table as they want it.
 //!
 //! Pods and namespaces are watched from the first policy on: a cluster without policies pays for nothing. A pod that starts is
 //! isolated before its first container is: whoever attaches it asks [`Policies::admit`] and waits.
 
+mod cluster;
 mod compile;
+mod installed;
 mod spec;
 
 use std::collections::HashMap;
@@ -12,6 +14,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use base::readiness::Gate;
+use client::events::Recorder;
 use client::{Change, Changes, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -21,6 +24,8 @@ use crate::nft::Config;
 use crate::nft::contents;
 use crate::nft::table::{self, Holder, Table};
 use compile::{Facts, State};
+use installed::Installed;
+use spec::Spec;
 
 /// Policies cannot be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WAITING: usize = 1024;
 
 /// What policies must know of their node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The node's name.
     pub node_name: String,
@@ -50,6 +55,8 @@ pub struct Options {
     pub dns: Vec<IpAddr>,
     /// As the table's.
     pub config: Config,
+    /// Tells of policies of the cluster what is not known here.
+    pub events: Recorder,
 }
 
 /// A pod that starts on this node.
@@ -106,14 +113,16 @@ pub async fn run(
     let policies = informers.of::<NetworkPolicy>();
     let mut changes = policies.changes();
     policies.synced().await;
+    let mut installed = Installed::start(informers.client(), options.events.clone());
     let mut enforcer = Enforcer::new(options, table);
+    installed.synced(&mut enforcer.state).await;
     let mut watched: Option<Watched> = None;
     let mut first = true;
     loop {
         while let Some(change) = changes.try_next() {
-            enforcer.state.set_policy(&change.key, change.new.as_deref());
+            enforcer.set_policy(&change);
         }
-        if watched.is_none() && !policies.is_empty() {
+        if watched.is_none() && !enforcer.state.is_empty() {
             watched = Some(Watched::start(&informers, &mut enforcer).await);
         }
         if let Some(watched) = &mut watched {
@@ -125,7 +134,8 @@ pub async fn run(
         enforcer.apply(first, &gate).await?;
         first = false;
         tokio::select! {
-            change = changes.next() => enforcer.state.set_policy(&change.key, change.new.as_deref()),
+            change = changes.next() => enforcer.set_policy(&change),
+            (kind, change) = installed.next() => installed.take(kind, change, &mut enforcer.state),
             admission = admissions.0.recv() => match admission {
                 Some(admission) => enforcer.take(admission),
                 None => return Err(Error::Stopped),
@@ -193,7 +203,7 @@ struct Enforcer {
 
 impl Enforcer {
     fn new(options: Options, table: Table) -> Self {
-        let Options { node_name, dns, config } = options;
+        let Options { node_name, dns, config, events: _ } = options;
         let mut state = State::new(config, table.families());
         let port = |name: &str, protocol| (name.to_owned(), protocol, 53);
         let facts = Facts {
@@ -205,6 +215,10 @@ impl Enforcer {
         // No pod can have this name.
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
         Self { node_name, table, state, started: HashMap::new(), waiting: Vec::new(), next: Vec::new(), pods: None }
+    }
+
+    fn set_policy(&mut self, change: &Change<NetworkPolicy>) {
+        self.state.set_policy(&change.key, change.new.as_deref().map(Spec::of));
     }
 
     fn set_namespace(&mut self, name: &str, namespace: Option<&Namespace>) {

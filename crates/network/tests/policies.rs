@@ -61,7 +61,8 @@ impl Cluster {
         {
             let _context = runtime.enter();
             let dns = vec!["10.43.0.10".parse().unwrap()];
-            let options = policy::Options { node_name: NODE.to_owned(), dns, config };
+            let events = client::events::Recorder::new(fake.client(), "test", NODE, &tasks);
+            let options = policy::Options { node_name: NODE.to_owned(), dns, config, events };
             let informers = Informers::new(fake.client(), tasks.clone());
             let run = policy::run(options, informers, network.table().clone(), admissions, readiness.gate("policies"));
             tasks.spawn_until_cancelled("policies", OnFailure::Log, async { run.await.map(|_| ()) });
@@ -290,4 +291,41 @@ fn egress_to_the_outside_and_to_cluster_dns() {
     until("an excepted client", || !from(2));
     assert!(from(3));
     assert!(sh("nft list ruleset").contains("NetworkPolicy x/dns"));
+}
+
+/// A ClusterNetworkPolicy comes and goes with its definition, on the real kernel: what it passes returns from its chain to the NetworkPolicies.
+#[test]
+fn policies_of_the_cluster() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let post = |path: &str, object: Value| {
+        let request = http::Request::post(path).header("content-type", "application/json").body(object.to_string().into_bytes());
+        let _context = cluster.runtime.enter();
+        cluster.runtime.block_on(cluster.fake.client().request::<Value>(request.unwrap())).unwrap();
+    };
+    let (a, b) = (cluster.pod("x", "a"), cluster.pod("y", "b"));
+    expect("no policies", &b, &a, [true; 3]);
+    post(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "clusternetworkpolicies.policy.networking.k8s.io"},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]}}),
+    );
+    let tcp = |port: u16| json!([{"tcp": {"destinationPort": {"number": port}}}]);
+    let from = json!([{"namespaces": {"matchLabels": {"ns": "y"}}}]);
+    post(
+        "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
+        json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": "p"},
+            "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {"matchLabels": {"ns": "x"}}}, "ingress": [
+                {"action": "Accept", "from": from, "protocols": tcp(8080)},
+                {"action": "Pass", "from": from, "protocols": tcp(8081)},
+                {"action": "Deny", "from": from}]}}),
+    );
+    expect("accepted, passed and denied", &b, &a, [true, true, false]);
+    cluster.policy("nobody", json!({"podSelector": {}}));
+    expect("what is passed is for the NetworkPolicy", &b, &a, [true, false, false]);
+    cluster.without("nobody");
+    expect("and passes without one", &b, &a, [true, true, false]);
 }

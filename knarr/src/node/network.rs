@@ -33,6 +33,7 @@ pub(super) struct Start {
     pub(super) informers: Informers,
     pub(super) proxy_informers: Informers,
     pub(super) admissions: Admissions,
+    pub(super) events: Recorder,
     pub(super) engine: Arc<dyn Runtime>,
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
@@ -60,6 +61,7 @@ impl Start {
             node_name: self.node_name.clone(),
             dns: options.local_addresses.clone(),
             config: options.config(),
+            events: self.events,
         };
         let pods = network::PodNetwork::start(options).await.context("pod network")?;
         let live = self.engine.sandboxes().await?.into_iter().filter_map(|sandbox| Some((sandbox.id, sandbox.netns?)));

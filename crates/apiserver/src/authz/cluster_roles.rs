@@ -245,7 +245,17 @@ pub(super) static ROLES: &[Role] = &[
     // Upstream leaves policies to network plugins, which bring their own role: ours.
     plain(
         "knarr:network-policies",
-        &[("list watch", "core", "pods namespaces"), ("list watch", "networking.k8s.io", "networkpolicies")],
+        &[
+            ("list watch", "core", "pods namespaces"),
+            ("list watch", "networking.k8s.io", "networkpolicies"),
+            // Policies of the cluster, where they are installed.
+            ("list watch", "apiextensions.k8s.io", "customresourcedefinitions"),
+            (
+                "list watch",
+                "policy.networking.k8s.io",
+                "clusternetworkpolicies adminnetworkpolicies baselineadminnetworkpolicies",
+            ),
+        ],
     ),
 ];
 

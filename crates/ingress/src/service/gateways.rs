@@ -4,18 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
-use client::watch::{Error, Event, Watch};
+use client::custom::{self, Change};
 use client::{Client, Key};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -57,13 +55,6 @@ enum Resource {
 
 /// What happened to the objects of a resource.
 pub(super) struct News(Resource, Change);
-
-enum Change {
-    /// These are all.
-    All(Vec<Bytes>),
-    Set(Bytes),
-    Gone(Bytes),
-}
 
 /// The objects, and how they change.
 pub(super) struct Gateways {
@@ -167,6 +158,7 @@ where
 {
     let kept = |object: &Bytes| read::<S>(object).map(|(key, object)| (key, keep(object)));
     match change {
+        Change::Served => (),
         Change::All(all) => *objects = all.iter().filter_map(kept).collect(),
         Change::Set(object) => objects.extend(kept(&object)),
         Change::Gone(object) => {
@@ -188,8 +180,6 @@ fn read<S: Default + DeserializeOwned>(bytes: &Bytes) -> Option<(Key, Object<S>)
     Some((Key { namespace: object.metadata.namespace.clone(), name: object.name().to_owned() }, object))
 }
 
-type Events = Pin<Box<dyn Stream<Item = Result<Event<Bytes>, Error>> + Send>>;
-
 /// Follows one resource as long as its definition is there.
 async fn follow(
     client: Client,
@@ -198,107 +188,16 @@ async fn follow(
     versions: &'static [&'static str],
     sender: mpsc::Sender<News>,
 ) -> Result<(), Infallible> {
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let mut definition: Events =
-        Box::pin(Watch::new(client.clone(), definitions, &format!("metadata.name={plural}.{GROUP}")).encoded());
-    let mut objects: Option<Events> = None;
-    let mut listed = Vec::new();
-    loop {
-        let of_objects = async {
-            match &mut objects {
-                Some(objects) => objects.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        let change = tokio::select! {
-            event = definition.next() => match event {
-                Some(Ok(Event::InitApply(object) | Event::Apply(object))) if is_established(&object) => {
-                    if objects.is_none() {
-                        if resource == Resource::Classes {
-                            class(&client).await;
-                        }
-                        let path = format!("/apis/{GROUP}/{}/{plural}", version(&object, versions));
-                        objects = Some(Box::pin(Watch::new(client.clone(), path, "").encoded()));
-                    }
-                    continue;
-                }
-                Some(Ok(Event::Delete(_))) => {
-                    objects = None;
-                    Change::All(Vec::new())
-                }
-                Some(_) => continue,
-                None => return Ok(()),
-            },
-            event = of_objects => match event {
-                Some(Ok(Event::Init)) => {
-                    listed.clear();
-                    continue;
-                }
-                Some(Ok(Event::InitApply(object))) => {
-                    listed.push(object);
-                    continue;
-                }
-                Some(Ok(Event::InitDone(_))) => Change::All(std::mem::take(&mut listed)),
-                Some(Ok(Event::Apply(object))) => Change::Set(object),
-                Some(Ok(Event::Delete(object))) => Change::Gone(object),
-                Some(Err(error)) => {
-                    tracing::debug!(plural, %error, "the watch failed and begins again");
-                    continue;
-                }
-                None => return Ok(()),
-            },
-        };
+    let mut changes = std::pin::pin!(custom::follow(client.clone(), GROUP, plural, versions));
+    while let Some(change) = changes.next().await {
+        if matches!(change, Change::Served) && resource == Resource::Classes {
+            class(&client).await;
+        }
         if sender.send(News(resource, change)).await.is_err() {
             return Ok(());
         }
     }
-}
-
-/// The best version that a definition serves.
-fn version(definition: &[u8], versions: &'static [&'static str]) -> &'static str {
-    let read: Option<Definition> = serde_json::from_slice(definition).ok();
-    let served =
-        |version: &&&str| read.iter().flat_map(|read| &read.spec.versions).any(|one| one.served && one.name == **version);
-    versions.iter().find(served).or(versions.first()).copied().unwrap_or("v1")
-}
-
-#[derive(Deserialize)]
-struct Definition {
-    #[serde(default)]
-    spec: Versions,
-    #[serde(default)]
-    status: Conditions,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Versions {
-    versions: Vec<Version>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Version {
-    name: String,
-    served: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Conditions {
-    conditions: Vec<Condition>,
-}
-
-#[derive(Deserialize)]
-struct Condition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-}
-
-fn is_established(definition: &[u8]) -> bool {
-    let read: Option<Definition> = serde_json::from_slice(definition).ok();
-    read.is_some_and(|read| read.status.conditions.iter().any(|one| one.kind == "Established" && one.status == "True"))
+    Ok(())
 }
 
 /// Makes the class that there is from the start. One that is there stays as it is.

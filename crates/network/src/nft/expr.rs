@@ -22,6 +22,8 @@ pub(crate) enum Verdict {
     Drop,
     Jump(String),
     Goto(String),
+    /// Back to the rule after the jump.
+    Return,
 }
 
 /// How a refused connection learns of it.
@@ -300,6 +302,7 @@ pub(super) fn encode_verdict(b: &mut Buffer, verdict: &Verdict) {
         Verdict::Drop => (0, None),
         Verdict::Jump(chain) => (-3, Some(chain)),
         Verdict::Goto(chain) => (-4, Some(chain)),
+        Verdict::Return => (-5, None),
     };
     b.nested(2, |b| {
         b.be32(1, i32::cast_unsigned(code));

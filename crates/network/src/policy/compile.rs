@@ -8,12 +8,11 @@ use std::net::IpAddr;
 
 use client::Key;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 
-use super::spec::{Namespaces, Peer, Port, Selection, Spec};
+use super::spec::{Namespaces, Peer, Port, Selection, Spec, Tier};
 use crate::nft::contents::{Change, Fragment};
 use crate::nft::element::{Key as Place, Protocol};
-use crate::nft::features::policies::{self, Allow, Direction, Peers, Ports};
+use crate::nft::features::policies::{self, Decision, Direction, Isolation, Peers, Ports};
 use crate::nft::{Config, Family};
 
 type LabelMap = BTreeMap<String, String>;
@@ -82,6 +81,21 @@ struct Counted {
     users: usize,
 }
 
+/// The policies of a pod in one direction, by their numbers, those of each tier in the order in which they are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Stack {
+    admin: Vec<u32>,
+    namespaced: Vec<u32>,
+    /// None where a NetworkPolicy decides before.
+    baseline: Vec<u32>,
+}
+
+impl Stack {
+    fn is_empty(&self) -> bool {
+        self.admin.is_empty() && self.namespaced.is_empty() && self.baseline.is_empty()
+    }
+}
+
 /// Policies, pods and namespaces, and what of them has not been told yet.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -92,9 +106,9 @@ pub(crate) struct State {
     policies: BTreeMap<Key, Policy>,
     groups: HashMap<Group, Counted>,
     /// The chains of isolated pods, by the numbers of their policies.
-    isolations: HashMap<(Direction, Vec<u32>), Counted>,
+    isolations: HashMap<(Direction, Stack), Counted>,
     /// The policies of each isolated pod.
-    isolated: HashMap<Key, Vec<(Direction, Vec<u32>)>>,
+    isolated: HashMap<Key, Vec<(Direction, Stack)>>,
     /// Pods that contribute something.
     contributing: BTreeSet<Key>,
     last_number: u32,
@@ -121,24 +135,26 @@ impl State {
         }
     }
 
-    /// A policy is there, has changed or is gone.
-    pub(crate) fn set_policy(&mut self, key: &Key, policy: Option<&NetworkPolicy>) {
-        let spec = policy.map(Spec::of);
+    /// A policy is there, has changed or is gone. The key of one of the cluster has no namespace, and its kind in its name.
+    pub(super) fn set_policy(&mut self, key: &Key, spec: Option<Spec>) {
         if self.policies.get(key).map(|old| &old.spec) == spec.as_ref() {
             return;
         }
         let old = self.policies.remove(key);
-        let new = spec.map(|spec| self.policy(key, spec, old.as_ref().map(|old| old.number)));
+        let new = spec.map(|spec| self.policy(spec, old.as_ref().map(|old| old.number)));
         let fragment = new.as_ref().map(|policy| self.policy_fragment(key, policy)).unwrap_or_default();
         self.changes.insert(format!("policy:{key}"), fragment);
+        let number = new.as_ref().or(old.as_ref()).map(|policy| policy.number);
         if let Some(policy) = new {
             self.policies.insert(key.clone(), policy);
         }
+        self.restack(number);
         for group in old.into_iter().flat_map(|old| old.groups) {
             self.release(&group);
         }
-        let local = self.in_namespace(key.ns()).filter(|(_, pod)| pod.local).map(|(key, _)| key.clone());
-        let local: Vec<Key> = local.collect();
+        let concerned =
+            |(pod, facts): &(&Key, &Facts)| facts.local && (key.namespace.is_none() || key.namespace == pod.namespace);
+        let local: Vec<Key> = self.pods.iter().filter(concerned).map(|(pod, _)| pod.clone()).collect();
         self.dirty.extend(local);
         let base = self.families.iter().filter(|_| !self.policies.is_empty()).map(|family| policies::base(&self.config, *family));
         let base = base.fold(Fragment::default(), |mut all, part| {
@@ -173,9 +189,14 @@ impl State {
         self.dirty.extend(pods);
     }
 
-    /// Whether there is a policy in the namespace.
+    /// Whether there is a policy in the namespace, or one of the cluster.
     pub(crate) fn has_policies(&self, namespace: &str) -> bool {
-        self.policies.keys().any(|key| key.ns() == namespace)
+        self.policies.keys().any(|key| key.namespace.is_none() || key.ns() == namespace)
+    }
+
+    /// Whether there is a policy.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.policies.is_empty()
     }
 
     /// What changed in the table since the last call.
@@ -201,7 +222,7 @@ impl State {
         self.pods.range(first..).take_while(move |(key, _)| key.namespace.as_deref() == Some(namespace))
     }
 
-    fn policy(&mut self, key: &Key, spec: Spec, number: Option<u32>) -> Policy {
+    fn policy(&mut self, spec: Spec, number: Option<u32>) -> Policy {
         let mut groups = Vec::new();
         let mut blocks = HashMap::new();
         for direction in Direction::ALL {
@@ -214,7 +235,7 @@ impl State {
                     blocks.insert((direction, index), self.number());
                 }
                 for port in &rule.ports {
-                    let targets = rule.peers.iter().filter_map(|peer| named(direction, key.ns(), &spec, peer, port));
+                    let targets = rule.peers.iter().filter_map(|peer| named(direction, &spec.subject, peer, port));
                     groups.extend(targets);
                 }
             }
@@ -247,21 +268,21 @@ impl State {
     /// The pods of a group that came or went have other elements.
     fn touch(&mut self, group: &Group) {
         let members: Vec<Key> =
-            self.pods.iter().filter(|(key, pod)| self.selects(group, key, pod)).map(|(key, _)| key.clone()).collect();
+            self.pods.iter().filter(|(key, pod)| self.selects(&group.pods, key, pod)).map(|(key, _)| key.clone()).collect();
         self.dirty.extend(members);
     }
 
-    fn selects(&self, group: &Group, key: &Key, pod: &Facts) -> bool {
-        let namespace = match &group.pods.namespaces {
+    fn selects(&self, selection: &Selection, key: &Key, pod: &Facts) -> bool {
+        let namespace = match &selection.namespaces {
             Namespaces::One(name) => name == key.ns(),
             Namespaces::Selected(selector) => self.namespaces.get(key.ns()).is_some_and(|labels| selector.matches(labels)),
         };
-        namespace && group.pods.pods.matches(&pod.labels)
+        namespace && selection.pods.matches(&pod.labels)
     }
 
     fn policy_fragment(&self, key: &Key, policy: &Policy) -> Fragment {
         let mut fragment = Fragment::default();
-        let name = format!("NetworkPolicy {key}");
+        let name = title(key);
         for family in self.families.iter().copied() {
             for group in &policy.groups {
                 let Some(Counted { number, .. }) = self.groups.get(group) else { continue };
@@ -272,39 +293,52 @@ impl State {
             }
             for direction in Direction::ALL {
                 let Some(rules) = policy.spec.rules(direction) else { continue };
-                let mut allowed = Vec::new();
-                for (index, rule) in rules.iter().enumerate() {
-                    for peer in &rule.peers {
-                        if let (Peer::Blocks(ranges), Some(number)) = (peer, policy.blocks.get(&(direction, index))) {
-                            let own = ranges.iter().copied().filter(|(first, _)| Family::of(*first) == family);
-                            fragment.extend(policies::blocks(family, *number, &own.collect::<Vec<_>>()));
-                        }
-                        let block = policy.blocks.get(&(direction, index)).copied();
-                        let allow = |port| self.allow(direction, key.ns(), &policy.spec, peer, port, block);
-                        allowed.extend(rule.ports.iter().filter_map(allow));
+                for (index, peer) in
+                    rules.iter().enumerate().flat_map(|(index, rule)| rule.peers.iter().map(move |peer| (index, peer)))
+                {
+                    if let (Peer::Blocks(ranges), Some(number)) = (peer, policy.blocks.get(&(direction, index))) {
+                        let own = ranges.iter().copied().filter(|(first, _)| Family::of(*first) == family);
+                        fragment.extend(policies::blocks(family, *number, &own.collect::<Vec<_>>()));
                     }
                 }
-                fragment.chains.push((family, policies::policy(direction, family, policy.number, &name, &allowed)));
+                // The rules of the cluster's policies are in the chains of the pods that they concern.
+                if policy.spec.tier == Tier::Namespaced {
+                    let allowed = self.decisions(direction, policy);
+                    fragment.chains.push((family, policies::policy(direction, family, policy.number, &name, &allowed)));
+                }
             }
         }
         fragment
     }
 
-    fn allow(
+    /// What a policy says in a direction, in order.
+    fn decisions(&self, direction: Direction, policy: &Policy) -> Vec<Decision> {
+        let mut all = Vec::new();
+        for (index, rule) in policy.spec.rules(direction).unwrap_or_default().iter().enumerate() {
+            let block = policy.blocks.get(&(direction, index)).copied();
+            for peer in &rule.peers {
+                let connections = |port| self.connections(direction, &policy.spec.subject, peer, port, block);
+                let found = rule.ports.iter().filter_map(connections);
+                all.extend(found.map(|(peers, ports)| Decision { action: rule.action, peers, ports }));
+            }
+        }
+        all
+    }
+
+    fn connections(
         &self,
         direction: Direction,
-        namespace: &str,
-        spec: &Spec,
+        subject: &Selection,
         peer: &Peer,
         port: &Port,
         block: Option<u32>,
-    ) -> Option<Allow> {
+    ) -> Option<(Peers, Ports)> {
         let number = |group: &Group| self.groups.get(group).map(|counted| counted.number);
         let ports = match port {
             Port::All => Ports::All,
             Port::Of(protocol) => Ports::Of(*protocol),
             Port::Range(protocol, first, last) => Ports::Range(*protocol, *first, *last),
-            Port::Named(..) => Ports::Named(number(&named(direction, namespace, spec, peer, port)?)?),
+            Port::Named(..) => Ports::Named(number(&named(direction, subject, peer, port)?)?),
         };
         let peers = match peer {
             Peer::All => Peers::All,
@@ -313,7 +347,7 @@ impl State {
             Peer::Pods(pods) => Peers::Pods(number(&Group { pods: pods.clone(), port: None })?),
             Peer::Blocks(_) => Peers::Blocks(block?),
         };
-        Some(Allow { peers, ports })
+        Some((peers, ports))
     }
 
     /// The elements that name a pod.
@@ -323,7 +357,7 @@ impl State {
         if let Some(pod) = self.pods.get(key).cloned() {
             let addresses: Vec<IpAddr> =
                 pod.addresses.iter().copied().filter(|address| self.families.contains(&Family::of(*address))).collect();
-            for (group, Counted { number, .. }) in self.groups.iter().filter(|(group, _)| self.selects(group, key, &pod)) {
+            for (group, Counted { number, .. }) in self.groups.iter().filter(|(group, _)| self.selects(&group.pods, key, &pod)) {
                 for address in &addresses {
                     match &group.port {
                         None => fragment.elements.push(policies::peer(*address, *number)),
@@ -352,39 +386,89 @@ impl State {
         fragment
     }
 
-    /// The numbers of the policies that isolate a pod, for each direction in which it is isolated.
-    fn policies_of(&self, key: &Key, pod: &Facts) -> Vec<(Direction, Vec<u32>)> {
+    /// The policies that concern a pod, for each direction in which there are some.
+    fn policies_of(&self, key: &Key, pod: &Facts) -> Vec<(Direction, Stack)> {
+        let of_cluster = self.policies.iter().take_while(|(policy, _)| policy.namespace.is_none());
         let first = Key::namespaced(key.ns(), "");
         let own = self.policies.range(first..).take_while(|(policy, _)| policy.namespace == key.namespace);
-        let own: Vec<&Policy> = own.map(|(_, policy)| policy).filter(|policy| policy.spec.pods.matches(&pod.labels)).collect();
+        let all: Vec<&Policy> = of_cluster
+            .chain(own)
+            .map(|(_, policy)| policy)
+            .filter(|policy| self.selects(&policy.spec.subject, key, pod))
+            .collect();
         let of = |direction: Direction| {
-            let about = own.iter().filter(|policy| policy.spec.rules(direction).is_some());
-            let mut numbers: Vec<u32> = about.map(|policy| policy.number).collect();
-            numbers.sort_unstable();
-            (direction, numbers)
+            let mut stack = Stack::default();
+            let (mut admin, mut baseline) = (Vec::new(), Vec::new());
+            for policy in all.iter().filter(|policy| policy.spec.rules(direction).is_some()) {
+                match policy.spec.tier {
+                    Tier::Admin(priority) => admin.push((priority, policy.number)),
+                    Tier::Namespaced => stack.namespaced.push(policy.number),
+                    Tier::Baseline(priority) => baseline.push((priority, policy.number)),
+                }
+            }
+            let in_order = |mut tier: Vec<(i32, u32)>| {
+                tier.sort_unstable();
+                tier.into_iter().map(|(_, number)| number).collect()
+            };
+            stack.namespaced.sort_unstable();
+            stack.admin = in_order(admin);
+            if stack.namespaced.is_empty() {
+                stack.baseline = in_order(baseline);
+            }
+            (direction, stack)
         };
-        Direction::ALL.map(of).into_iter().filter(|(_, numbers)| !numbers.is_empty()).collect()
+        Direction::ALL.map(of).into_iter().filter(|(_, stack)| !stack.is_empty()).collect()
     }
 
     /// The number of the chain of pods with these policies.
-    fn isolate(&mut self, direction: Direction, policies: &[u32]) -> u32 {
-        let id = (direction, policies.to_vec());
+    fn isolate(&mut self, direction: Direction, stack: &Stack) -> u32 {
+        let id = (direction, stack.clone());
         if let Some(counted) = self.isolations.get_mut(&id) {
             counted.users += 1;
             return counted.number;
         }
         let number = self.number();
-        let names: HashMap<u32, String> =
-            self.policies.iter().map(|(key, policy)| (policy.number, format!("NetworkPolicy {key}"))).collect();
-        let named: Vec<(u32, &str)> = policies.iter().map(|one| (*one, names.get(one).map_or("", String::as_str))).collect();
-        let chain = policies::isolation(direction, number, &named);
-        let chains = self.families.iter().map(|family| (*family, chain.clone())).collect();
-        self.changes.insert(isolation_owner(direction, number), Fragment { chains, ..Fragment::default() });
+        let fragment = self.isolation_fragment(direction, stack, number);
+        self.changes.insert(isolation_owner(direction, number), fragment);
         self.isolations.insert(id, Counted { number, users: 1 });
         number
     }
 
-    fn end_isolation(&mut self, id: (Direction, Vec<u32>)) {
+    /// The chains of pods that a policy of the cluster concerns hold its rules: they change with it.
+    fn restack(&mut self, policy: Option<u32>) {
+        let Some(policy) = policy else { return };
+        let has = |stack: &Stack| stack.admin.contains(&policy) || stack.baseline.contains(&policy);
+        let changed = self.isolations.iter().filter(|((_, stack), _)| has(stack)).map(|((direction, stack), counted)| {
+            let fragment = self.isolation_fragment(*direction, stack, counted.number);
+            (isolation_owner(*direction, counted.number), fragment)
+        });
+        let changed: Vec<Change> = changed.collect();
+        self.changes.extend(changed);
+    }
+
+    fn isolation_fragment(&self, direction: Direction, stack: &Stack, number: u32) -> Fragment {
+        let by_number: HashMap<u32, (String, &Policy)> =
+            self.policies.iter().map(|(key, policy)| (policy.number, (title(key), policy))).collect();
+        let tier = |numbers: &[u32]| -> Vec<(Decision, &str)> {
+            let found = numbers.iter().filter_map(|number| by_number.get(number));
+            found
+                .flat_map(|(title, policy)| self.decisions(direction, policy).into_iter().map(|one| (one, title.as_str())))
+                .collect()
+        };
+        let named = |number: &u32| (*number, by_number.get(number).map_or("", |(title, _)| title.as_str()));
+        let of = Isolation {
+            admin: tier(&stack.admin),
+            policies: stack.namespaced.iter().map(named).collect(),
+            baseline: tier(&stack.baseline),
+        };
+        let chains = self
+            .families
+            .iter()
+            .flat_map(|family| policies::isolation(direction, *family, number, &of).into_iter().map(|chain| (*family, chain)));
+        Fragment { chains: chains.collect(), ..Fragment::default() }
+    }
+
+    fn end_isolation(&mut self, id: (Direction, Stack)) {
         let Some(counted) = self.isolations.get_mut(&id) else { return };
         counted.users -= 1;
         if counted.users == 0 {
@@ -398,15 +482,21 @@ fn isolation_owner(direction: Direction, number: u32) -> String {
     format!("isolation:{}:{number}", direction.name())
 }
 
+/// How a policy is called in the comments of rules.
+fn title(key: &Key) -> String {
+    if key.namespace.is_some() { format!("NetworkPolicy {key}") } else { key.name.clone() }
+}
+
 /// The pods whose ports of a name a rule means: those that the connection goes to.
-fn named(direction: Direction, namespace: &str, spec: &Spec, peer: &Peer, port: &Port) -> Option<Group> {
+fn named(direction: Direction, subject: &Selection, peer: &Peer, port: &Port) -> Option<Group> {
     let Port::Named(protocol, name) = port else { return None };
-    let everywhere = || Namespaces::Selected(apimachinery::labels::Selector::everything());
     let everything = apimachinery::labels::Selector::everything;
     let pods = match (direction, peer) {
-        (Direction::Ingress, _) => Selection { namespaces: Namespaces::One(namespace.to_owned()), pods: spec.pods.clone() },
+        (Direction::Ingress, _) => subject.clone(),
         (Direction::Egress, Peer::Pods(pods)) => pods.clone(),
-        (Direction::Egress, Peer::All | Peer::Blocks(_)) => Selection { namespaces: everywhere(), pods: everything() },
+        (Direction::Egress, Peer::All | Peer::Blocks(_)) => {
+            Selection { namespaces: Namespaces::Selected(everything()), pods: everything() }
+        }
     };
     Some(Group { pods, port: Some((*protocol, name.clone())) })
 }

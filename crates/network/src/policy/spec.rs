@@ -9,19 +9,32 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::nft::element::Protocol;
-use crate::nft::features::policies::Direction;
+use crate::nft::features::policies::{Action, Direction};
 
-/// A policy: the pods that it isolates, and what it allows them in each direction in which it isolates them.
+/// A policy: the pods that it concerns, and its rules in each direction in which it concerns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Spec {
-    pub(super) pods: Selector,
+    pub(super) tier: Tier,
+    pub(super) subject: Selection,
     pub(super) ingress: Option<Vec<Rule>>,
     pub(super) egress: Option<Vec<Rule>>,
 }
 
-/// What one rule allows: every port with every peer.
+/// When a policy is asked. Of one tier of the cluster's policies, those of a lower priority are asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tier {
+    /// Before NetworkPolicies.
+    Admin(i32),
+    /// A NetworkPolicy, which isolates its pods: what none of them allows is dropped.
+    Namespaced,
+    /// When no NetworkPolicy concerns the pod.
+    Baseline(i32),
+}
+
+/// What one rule decides: every port with every peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
+    pub(super) action: Action,
     pub(super) peers: Vec<Peer>,
     pub(super) ports: Vec<Port>,
 }
@@ -63,9 +76,11 @@ impl Spec {
         let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
         let ingress = spec.ingress.iter().flatten().map(|rule| Rule::of(namespace, &rule.from, &rule.ports));
         let egress = spec.egress.iter().flatten().map(|rule| Rule::of(namespace, &rule.to, &rule.ports));
+        // One that is left out selects as an empty one does.
+        let pods = selector(Some(&spec.pod_selector.clone().unwrap_or_default()));
         Self {
-            // One that is left out selects as an empty one does.
-            pods: selector(Some(&spec.pod_selector.clone().unwrap_or_default())),
+            tier: Tier::Namespaced,
+            subject: Selection { namespaces: Namespaces::One(namespace.to_owned()), pods },
             ingress: isolates(spec, Direction::Ingress).then(|| ingress.collect()),
             egress: isolates(spec, Direction::Egress).then(|| egress.collect()),
         }
@@ -90,7 +105,7 @@ fn isolates(spec: &NetworkPolicySpec, direction: Direction) -> bool {
     }
 }
 
-fn selector(selector: Option<&LabelSelector>) -> Selector {
+pub(super) fn selector(selector: Option<&LabelSelector>) -> Selector {
     // What is no selector was refused by the API; it selects nothing.
     Selector::from_label_selector(selector).unwrap_or_else(|_| Selector::nothing())
 }
@@ -104,6 +119,7 @@ impl Rule {
             read.push(Peer::Blocks(blocks));
         }
         Self {
+            action: Action::Accept,
             peers: if peers.is_empty() { vec![Peer::All] } else { read },
             ports: if ports.is_empty() { vec![Port::All] } else { ports.iter().filter_map(port).collect() },
         }
@@ -134,7 +150,7 @@ fn port(port: &NetworkPolicyPort) -> Option<Port> {
 }
 
 /// The addresses that are in a block and not in one of its exceptions, in order.
-fn ranges<'a>(blocks: impl Iterator<Item = &'a IPBlock>) -> Vec<(IpAddr, IpAddr)> {
+pub(super) fn ranges<'a>(blocks: impl Iterator<Item = &'a IPBlock>) -> Vec<(IpAddr, IpAddr)> {
     let mut all: Vec<(bool, u128, u128)> = Vec::new();
     for block in blocks {
         let Some(cidr) = block.cidr.parse::<IpNet>().ok() else { continue };
@@ -161,6 +177,15 @@ fn ranges<'a>(blocks: impl Iterator<Item = &'a IPBlock>) -> Vec<(IpAddr, IpAddr)
             all.push((cidr.addr().is_ipv4(), first, end));
         }
     }
+    merge(all)
+}
+
+/// The same addresses in order, without overlaps.
+pub(super) fn merged(ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
+    merge(ranges.into_iter().map(|(first, last)| (first.is_ipv4(), number(first), number(last))).collect())
+}
+
+fn merge(mut all: Vec<(bool, u128, u128)>) -> Vec<(IpAddr, IpAddr)> {
     all.sort_unstable();
     let mut merged: Vec<(bool, u128, u128)> = Vec::new();
     for (v4, first, last) in all {
@@ -173,11 +198,14 @@ fn ranges<'a>(blocks: impl Iterator<Item = &'a IPBlock>) -> Vec<(IpAddr, IpAddr)
 }
 
 fn ends(cidr: IpNet) -> (u128, u128) {
-    let number = |address| match address {
+    (number(cidr.network()), number(cidr.broadcast()))
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
-    };
-    (number(cidr.network()), number(cidr.broadcast()))
+    }
 }
 
 fn address(v4: bool, number: u128) -> IpAddr {

@@ -2,7 +2,8 @@
 //!
 //! Two base chains see what the node forwards, after its destination was translated, one for each direction: what the first
 //! accepts the second still looks at. An address in `isolated-ingress` or `isolated-egress` leads to the chain that all pods
-//! with the same policies share; it goes through the chain of each policy and then drops. The chains of policies change with the
+//! with the same policies share; it goes through the chain of each policy and then drops. Policies of the cluster stand before and
+//! behind these: the rules of all that concern the pod are one chain for each tier, in their order, and a rule that passes returns from it. The chains of policies change with the
 //! policies only: pods come and go as elements of the sets of addresses that the rules look into.
 //!
 //! Packets that come back (of the reply direction) pass; all others are looked at each time, so that a change of a policy is a
@@ -99,9 +100,32 @@ pub(crate) enum Ports {
     Named(u32),
 }
 
-/// Connections that a policy allows.
+/// What is done with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Allow {
+pub(crate) enum Action {
+    /// It is allowed, and no other policy of the direction is asked.
+    Accept,
+    /// It is not.
+    Deny,
+    /// The next tier decides.
+    Pass,
+}
+
+impl Action {
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::Accept => Verdict::Accept,
+            Self::Deny => Verdict::Drop,
+            Self::Pass => Verdict::Return,
+        }
+    }
+}
+
+/// Connections about which a policy says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Decision {
+    /// What it says.
+    pub(crate) action: Action,
     /// With whom.
     pub(crate) peers: Peers,
     /// At which ports.
@@ -149,14 +173,15 @@ fn passing(family: Family) -> Vec<Rule> {
 }
 
 /// The chain of a policy: what it allows in one direction.
-pub(crate) fn policy(direction: Direction, family: Family, number: u32, name: &str, allowed: &[Allow]) -> Chain {
-    let rule = |allow: &Allow| {
-        let mut exprs = peers(direction, family, allow.peers);
-        exprs.extend(ports(family, allow.ports));
-        exprs.push(Expr::Verdict(Verdict::Accept));
-        Rule::new(exprs).commented(name)
-    };
-    Chain::regular(policy_chain(direction, number), allowed.iter().map(rule).collect())
+pub(crate) fn policy(direction: Direction, family: Family, number: u32, name: &str, allowed: &[Decision]) -> Chain {
+    Chain::regular(policy_chain(direction, number), allowed.iter().map(|one| decide(direction, family, one, name)).collect())
+}
+
+fn decide(direction: Direction, family: Family, decision: &Decision, name: &str) -> Rule {
+    let mut exprs = peers(direction, family, decision.peers);
+    exprs.extend(ports(family, decision.ports));
+    exprs.push(Expr::Verdict(decision.action.verdict()));
+    Rule::new(exprs).commented(name)
 }
 
 fn policy_chain(direction: Direction, number: u32) -> String {
@@ -197,13 +222,39 @@ fn ports(family: Family, ports: Ports) -> Vec<Expr> {
     }
 }
 
-/// The chain of pods to which these policies, with their numbers and names, apply.
-pub(crate) fn isolation(direction: Direction, number: u32, policies: &[(u32, &str)]) -> Chain {
-    let jump =
-        |(policy, name): &(u32, &str)| Rule::new(rules::verdict(Verdict::Jump(policy_chain(direction, *policy)))).commented(name);
-    let mut all: Vec<Rule> = policies.iter().map(jump).collect();
-    all.push(Rule::new(rules::verdict(Verdict::Drop)));
-    Chain::regular(isolation_chain(direction, number), all)
+/// What concerns pods with the same policies in one direction.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Isolation<'a> {
+    /// What the policies of the tier Admin say, each with the policy's name, in order.
+    pub(crate) admin: Vec<(Decision, &'a str)>,
+    /// The NetworkPolicies, with their numbers and names.
+    pub(crate) policies: Vec<(u32, &'a str)>,
+    /// What the policies of the tier Baseline say.
+    pub(crate) baseline: Vec<(Decision, &'a str)>,
+}
+
+/// The chains of pods which these policies concern. A NetworkPolicy leaves nothing for the tier Baseline to decide; without one, what nobody
+/// has decided passes.
+pub(crate) fn isolation(direction: Direction, family: Family, number: u32, of: &Isolation<'_>) -> Vec<Chain> {
+    let jump = |chain: String| Rule::new(rules::verdict(Verdict::Jump(chain)));
+    let mut tiers = Vec::new();
+    let mut tier = |name: &str, decisions: &[(Decision, &str)]| {
+        let all: Vec<Rule> = decisions.iter().map(|(one, name)| decide(direction, family, one, name)).collect();
+        (!all.is_empty()).then(|| {
+            let name = format!("{name}-{}-{number}", direction.name());
+            tiers.push(Chain::regular(name.clone(), all));
+            jump(name)
+        })
+    };
+    let mut all: Vec<Rule> = tier("admin", &of.admin).into_iter().collect();
+    let of_policy = |(policy, name): &(u32, &str)| jump(policy_chain(direction, *policy)).commented(name);
+    all.extend(of.policies.iter().map(of_policy));
+    match of.policies.is_empty() {
+        true => all.extend(tier("baseline", &of.baseline)),
+        false => all.push(Rule::new(rules::verdict(Verdict::Drop))),
+    }
+    tiers.push(Chain::regular(isolation_chain(direction, number), all));
+    tiers
 }
 
 fn isolation_chain(direction: Direction, number: u32) -> String {
@@ -254,16 +305,19 @@ pub(crate) fn blocks(family: Family, number: u32, ranges: &[(IpAddr, IpAddr)]) -
 pub(super) fn sample(config: &Config, family: Family) -> Fragment {
     let address = family.unspecified();
     let all = [
-        Allow { peers: Peers::Pods(1), ports: Ports::Range(Protocol::Tcp, 1, 2) },
-        Allow { peers: Peers::Blocks(1), ports: Ports::Named(1) },
+        Decision { action: Action::Accept, peers: Peers::Pods(1), ports: Ports::Range(Protocol::Tcp, 1, 2) },
+        Decision { action: Action::Pass, peers: Peers::Blocks(1), ports: Ports::Named(1) },
     ];
     let mut sample = base(config, family);
     for part in [peer_set(family, 1), named_set(family, 1), blocks(family, 1, &[(address, address)])] {
         sample.extend(part);
     }
     for direction in Direction::ALL {
-        let chains = [policy(direction, family, 1, "sample", &all), isolation(direction, 1, &[(1, "sample")])];
-        sample.chains.extend(chains.map(|chain| (family, chain)));
+        let admin = all.map(|one| (one, "sample")).to_vec();
+        let of = Isolation { admin, policies: vec![(1, "sample")], ..Isolation::default() };
+        let mut chains = isolation(direction, family, 1, &of);
+        chains.push(policy(direction, family, 1, "sample", &all));
+        sample.chains.extend(chains.into_iter().map(|chain| (family, chain)));
         sample.elements.push(isolated(direction, address, 1));
     }
     sample

@@ -1,9 +1,12 @@
 //! The semantics of NetworkPolicy, as the compiled chains have them: [`kernel`] runs packets through what the table would hold.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod kernel;
 
 use serde_json::{Value, json};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::*;
 use kernel::{Packet, Side, admits};
@@ -88,7 +91,7 @@ impl Cluster {
             let metadata = json!({"namespace": key(name).ns(), "name": key(name).name});
             serde_json::from_value::<NetworkPolicy>(json!({"metadata": metadata, "spec": spec})).unwrap()
         });
-        self.state.set_policy(&key(name), policy.as_ref());
+        self.state.set_policy(&key(name), policy.as_ref().map(Spec::of));
     }
 
     /// Number of elements, chains and sets that the changes since the last call touch, of both families.

@@ -85,6 +85,7 @@ impl Table {
                         return Some(verdict);
                     }
                 }
+                Some(Verdict::Return) => return None,
                 Some(Verdict::Goto(to)) => return self.chain(&self.chains[&to], packet),
                 Some(verdict) => return Some(verdict),
                 None => (),
