@@ -329,3 +329,45 @@ fn policies_of_the_cluster() {
     cluster.without("nobody");
     expect("and passes without one", &b, &a, [true, true, false]);
 }
+
+/// "policy changed 100 times a second": whom all of its versions let in gets in each time, and whom none lets in never.
+#[test]
+fn a_policy_that_changes_all_the_time() {
+    const CHANGES: u16 = 300;
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (a, b) = (cluster.pod("x", "a"), cluster.pod("y", "b"));
+    let version = |number: u16| {
+        let ports = |port| json!([{"port": port}]);
+        let always = json!({"from": [{"namespaceSelector": {"matchLabels": {"ns": "y"}}}], "ports": ports(8080)});
+        cluster.policy(
+            "p",
+            json!({"podSelector": {}, "ingress": [{"ports": ports(9000 + number)}, always, {"ports": ports(8081 - number % 2)}]}),
+        );
+    };
+    version(0);
+    expect("the first version", &b, &a, [true, true, false]);
+    let [open, shut] = [8080, 8082].map(|port| SocketAddr::new(a.addresses[0], port));
+    let (ends, ended) = std::sync::mpsc::channel::<()>();
+    let never = b.netns.spawn(move || {
+        let mut tries = 0;
+        while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            assert!(TcpStream::connect_timeout(&shut, SILENCE).is_err(), "no version lets in");
+            tries += 1;
+        }
+        tries
+    });
+    let started = Instant::now();
+    for number in 1..=CHANGES {
+        version(number);
+        assert!(connects(&b.netns, open), "every version lets in: {number}");
+    }
+    let rate = f64::from(CHANGES) / started.elapsed().as_secs_f64();
+    drop(ends);
+    assert!(never.join().unwrap() > 0);
+    assert!(rate > 100.0, "{rate} changes a second are too few to tell");
+    version(1);
+    expect("the last version", &b, &a, [true, false, false]);
+}
