@@ -12,9 +12,11 @@ mod controller;
 mod cron_job;
 mod daemon;
 mod deployment;
+mod device_taints;
 mod discovery;
 mod disruption;
 mod ephemeral;
+mod eviction;
 mod expectations;
 mod garbage;
 mod hash;
@@ -63,6 +65,7 @@ use certificates::signing::Signing;
 pub use certificates::{NODE_KEY, Reserved};
 pub use clock::Clock;
 pub use controller::{Action, Controller, Cx, Error, Source};
+use device_taints::DeviceTaints;
 use garbage::GarbageCollector;
 pub use local_path::{DIRECTORY as LOCAL_VOLUMES, PROVISIONER as LOCAL_PROVISIONER};
 use node_lifecycle::NodeLifecycle;
@@ -157,6 +160,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<ephemeral::EphemeralVolumes>(|o, t| launch(ephemeral::EphemeralVolumes::new(&o.informers), o, t)),
     entry::<resource_claims::PodClaims>(|o, t| launch(resource_claims::PodClaims::new(&o.informers), o, t)),
     entry::<resource_claims::ClaimUse>(|o, t| launch(resource_claims::ClaimUse::new(&o.informers), o, t)),
+    entry::<DeviceTaints>(|o, t| launch(DeviceTaints::new(&o.informers), o, t)),
     entry::<local_path::LocalPath>(|o, t| launch(local_path::LocalPath::new(&o.informers), o, t)),
     entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),
     entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),

@@ -10,17 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::Type;
-use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use client::kube::{self, Api};
+use client::kube::Api;
+use client::kube::api::{Patch, PatchParams};
 use client::{Change, Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::eviction::{Eviction, forgive};
 use crate::{meta, pods};
 
 pub(crate) use plan::is_ready;
@@ -242,36 +243,12 @@ impl NodeLifecycle {
     }
 }
 
-async fn evict(cx: &Cx, pod: &Pod) -> Result<(), Error> {
-    let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
-    cx.events.about(
-        pod,
-        Type::Normal,
-        "TaintManagerEviction",
-        "Marking for deletion Pod ".to_owned() + &Key::of(pod).to_string(),
-    );
-    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-    conditions.push(PodCondition {
-        type_: "DisruptionTarget".to_owned(),
-        status: "True".to_owned(),
-        reason: Some("DeletionByTaintManager".to_owned()),
-        message: Some("Taint manager: deleting due to NoExecute taint".to_owned()),
-        last_transition_time: Some(meta::whole_seconds(Timestamp::now())),
-        observed_generation: pod.metadata.generation,
-        ..PodCondition::default()
-    });
-    let patch = json!({"metadata": {"uid": meta::uid(pod)}, "status": {"conditions": conditions}});
-    forgive(api.patch_status(meta::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
-    let uid = pod.metadata.uid.clone();
-    let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
-    forgive(api.delete(meta::name(pod), &params).await.map(|_| ()))
-}
+const EVICTION: Eviction = Eviction {
+    event: "TaintManagerEviction",
+    reason: "DeletionByTaintManager",
+    message: "Taint manager: deleting due to NoExecute taint",
+};
 
-/// Gone or changed: the next look sees it.
-fn forgive(result: kube::Result<()>) -> Result<(), Error> {
-    match result {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        other => Ok(other?),
-    }
+async fn evict(cx: &Cx, pod: &Pod) -> Result<(), Error> {
+    EVICTION.carry_out(cx, pod, format!("Marking for deletion Pod {}", Key::of(pod))).await
 }

@@ -44,6 +44,7 @@ impl World {
             ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false),
             ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false),
             ("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true),
+            ("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", false),
             ("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true),
             ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
             ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),

@@ -1,25 +1,50 @@
-//! Taints and tolerations, as both the scheduler and the controller that evicts understand them.
+//! Taints and tolerations, as both the scheduler and the controllers that evict understand them.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
 
-/// Whether a toleration covers a taint.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    fn text(field: &Option<String>) -> &str {
-        field.as_deref().unwrap_or_default()
+/// A key, a value and an effect, of a taint or of a toleration; what is not set is empty.
+struct Form<'a> {
+    key: &'a str,
+    value: &'a str,
+    effect: &'a str,
+}
+
+impl<'a> Form<'a> {
+    fn new(key: Option<&'a String>, value: Option<&'a String>, effect: Option<&'a String>) -> Self {
+        let text = |field: Option<&'a String>| field.map(String::as_str).unwrap_or_default();
+        Self { key: text(key), value: text(value), effect: text(effect) }
     }
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match text(&toleration.operator) {
-        "Exists" => true,
-        "" | "Equal" => text(&toleration.value) == text(&taint.value),
-        operator @ ("Gt" | "Lt") => match (text(&taint.value).parse::<i64>(), text(&toleration.value).parse::<i64>()) {
-            (Ok(taint), Ok(own)) => (operator == "Gt" && taint > own) || (operator == "Lt" && taint < own),
+
+    /// Whether a toleration of this form covers `taint`.
+    fn covers(&self, operator: &str, taint: &Form<'_>) -> bool {
+        if (!self.effect.is_empty() && self.effect != taint.effect) || (!self.key.is_empty() && self.key != taint.key) {
+            return false;
+        }
+        match operator {
+            "Exists" => true,
+            "" | "Equal" => self.value == taint.value,
+            "Gt" | "Lt" => match (taint.value.parse::<i64>(), self.value.parse::<i64>()) {
+                (Ok(taint), Ok(own)) => (operator == "Gt" && taint > own) || (operator == "Lt" && taint < own),
+                _ => false,
+            },
             _ => false,
-        },
-        _ => false,
+        }
     }
+}
+
+/// Whether a toleration covers a taint of a node.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let form = Form::new(toleration.key.as_ref(), toleration.value.as_ref(), toleration.effect.as_ref());
+    let taint = Form::new(Some(&taint.key), taint.value.as_ref(), Some(&taint.effect));
+    form.covers(toleration.operator.as_deref().unwrap_or_default(), &taint)
+}
+
+/// Whether a toleration of a device request covers a taint of a device (KEP-5055).
+pub fn tolerates_device(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    let form = Form::new(toleration.key.as_ref(), toleration.value.as_ref(), toleration.effect.as_ref());
+    let taint = Form::new(Some(&taint.key), taint.value.as_ref(), Some(&taint.effect));
+    form.covers(toleration.operator.as_deref().unwrap_or_default(), &taint)
 }
 
 #[cfg(test)]

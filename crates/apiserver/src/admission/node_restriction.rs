@@ -40,6 +40,7 @@ impl Admission for NodeRestriction {
                 _ => Ok(()),
             },
             ("", "serviceaccounts", "token") => token(a, node).await,
+            ("resource.k8s.io", "resourceslices", _) => slice(a.operation, a.old, a.object(), node),
             ("coordination.k8s.io", "leases", _) => {
                 let own = a.namespace == "kube-node-lease" && name(a) == node;
                 own.then_some(())
@@ -209,6 +210,20 @@ fn audience(request: &Value, pod: &Value, drivers: &[Value]) -> Result<(), Strin
     Err(format!("audience \"{wanted}\" not found in pod spec volume"))
 }
 
+/// The devices that a kubelet publishes for a driver, or takes back, are those of its node (KEP-4381). One that is changed stays of its node,
+/// since the field is immutable.
+fn slice(operation: Operation, old: Option<&Value>, new: Option<&Value>, node: &str) -> Result<(), String> {
+    let (what, slice) = match operation {
+        Operation::Create => ("create", new),
+        Operation::Delete => ("delete", old),
+        _ => return Ok(()),
+    };
+    if slice.is_some_and(|slice| text(slice, "/spec/nodeName") == node) {
+        return Ok(());
+    }
+    Err(format!("can only {what} ResourceSlice with the same NodeName as the requesting node"))
+}
+
 fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
     value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
@@ -300,6 +315,21 @@ mod tests {
         ] {
             check(owner(), spec, Err(&format!("can not create pods that reference {what}")));
         }
+    }
+
+    /// KEP-4381: a kubelet creates and deletes the ResourceSlices of its node only.
+    #[test]
+    fn slices_are_of_the_node() {
+        let of = |node: &str| json!({"spec": {"nodeName": node}});
+        let check = |operation, old: Option<Value>, new: Option<Value>, good: bool| {
+            assert_eq!(slice(operation, old.as_ref(), new.as_ref(), "n").is_ok(), good, "{operation:?} {old:?} {new:?}");
+        };
+        check(Operation::Create, None, Some(of("n")), true);
+        check(Operation::Create, None, Some(of("m")), false);
+        check(Operation::Create, None, Some(json!({"spec": {"allNodes": true}})), false);
+        check(Operation::Delete, Some(of("n")), None, true);
+        check(Operation::Delete, Some(of("m")), None, false);
+        check(Operation::Update, Some(of("n")), Some(of("n")), true);
     }
 
     #[test]

@@ -54,6 +54,15 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         ],
     ),
     (
+        "device-taint-eviction-controller",
+        &[
+            ("get list watch delete", "core", "pods"),
+            ("patch", "core", "pods/status"),
+            (READ, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"),
+            EVENTS,
+        ],
+    ),
+    (
         "disruption-controller",
         &[
             (READ, "extensions apps", "deployments replicasets"),

@@ -63,6 +63,7 @@ pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision 
             related(registry, node, a).await
         }
         ("resource.k8s.io", "resourceclaims", "") if a.verb == "get" => related(registry, node, a).await,
+        ("resource.k8s.io", "resourceslices", "") => slices(registry, node, a).await,
         ("storage.k8s.io", "volumeattachments", "") if a.verb == "get" => attachment(registry, node, a).await,
         ("", "serviceaccounts", "token") if a.verb == "create" => related(registry, node, a).await,
         ("", "serviceaccounts", "") if a.verb == "get" => related(registry, node, a).await,
@@ -93,6 +94,28 @@ fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
         "create" if a.subresource.is_empty() && (own || a.name.is_empty()) => Decision::Allow,
         "get" | "list" | "watch" | "update" | "patch" if own => Decision::Allow,
         _ => Decision::NoOpinion("node may only access its own Node object".into()),
+    }
+}
+
+/// A kubelet has to do with the slices of its node; whether one that it creates is of its node is asked by admission.
+async fn slices(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
+    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+    match a.verb {
+        "create" => Decision::Allow,
+        "list" | "watch" | "deletecollection" if a.node_name == node => Decision::Allow,
+        "list" | "watch" | "deletecollection" => {
+            refused("can only list/watch/deletecollection resourceslices with nodeName field selector")
+        }
+        "get" | "update" | "patch" | "delete" => {
+            let Some(resource) = registry.resource(a.group, "v1", a.resource) else { return refused("") };
+            match registry.get(&resource, "", a.name, None).await {
+                Ok(found) if resource.field(&found, "spec.nodeName") == node => Decision::Allow,
+                _ => Decision::NoOpinion(format!("no relationship found between node '{node}' and this object")),
+            }
+        }
+        _ => refused(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+        ),
     }
 }
 

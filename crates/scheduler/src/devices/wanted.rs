@@ -6,7 +6,6 @@ use std::sync::Arc;
 use apimachinery::quantity::Quantity;
 use cel::{Budget, Program, Value};
 use client::Key;
-use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::api::resource::v1::{
     CapacityRequirements, Device, DeviceAttribute, DeviceClass, DeviceSelector, DeviceToleration, ResourceClaim,
 };
@@ -141,21 +140,7 @@ impl Request {
     /// Whether the device has no taint that keeps it from being allocated for this request.
     pub(super) fn tolerates(&self, device: &Device) -> bool {
         let mut hard = device.taints.iter().flatten().filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
-        hard.all(|taint| {
-            let taint =
-                Taint { key: taint.key.clone(), value: taint.value.clone(), effect: taint.effect.clone(), time_added: None };
-            self.tolerations.iter().any(|one| pods::tolerations::tolerates(&toleration(one), &taint))
-        })
-    }
-}
-
-fn toleration(one: &DeviceToleration) -> Toleration {
-    Toleration {
-        key: one.key.clone(),
-        operator: one.operator.clone(),
-        value: one.value.clone(),
-        effect: one.effect.clone(),
-        toleration_seconds: None,
+        hard.all(|taint| self.tolerations.iter().any(|one| pods::tolerations::tolerates_device(one, taint)))
     }
 }
 

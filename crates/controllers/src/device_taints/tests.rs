@@ -1,0 +1,101 @@
+#![allow(clippy::unwrap_used)]
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::{World, object};
+
+const ADDED: &str = "2026-01-01T00:00:00Z";
+
+fn slice(name: &str, generation: i64, taints: Value) -> ResourceSlice {
+    object(json!({"metadata": {"name": name}, "spec": {"driver": "d", "nodeName": "n",
+        "pool": {"name": "p", "generation": generation, "resourceSliceCount": 1},
+        "devices": [{"name": "x", "taints": taints}, {"name": "y"}]}}))
+}
+
+fn taint(effect: &str) -> Value {
+    json!([{"key": "k", "value": "v", "effect": effect, "timeAdded": ADDED}])
+}
+
+fn claim(device: &str, tolerations: Value) -> ResourceClaim {
+    let result = json!({"request": "r", "driver": "d", "pool": "p", "device": device, "tolerations": tolerations});
+    let status = json!({"allocation": {"devices": {"results": [result]}}, "reservedFor": [claims::consumer("p", "u")]});
+    object(json!({"metadata": {"namespace": "a", "name": "c", "uid": "c"}, "spec": {}, "status": status}))
+}
+
+/// KEP-5055: "NoExecute: ... evict any already-running pods that do not tolerate the device taint"; `tolerationSeconds` "represents the period of
+/// time the toleration tolerates the taint. By default, it is not set, which means tolerate the taint forever".
+#[test]
+fn claims_are_evicted_when_tolerations_end() {
+    let check = |device: &str, slices: &[ResourceSlice], tolerations: Value, expected: Option<i64>| {
+        let slices = plan::latest(slices.iter().cloned().map(Arc::new).collect());
+        let due = plan::eviction(&claim(device, tolerations.clone()), &HashMap::from([("d/p".to_owned(), slices)]));
+        let added: Timestamp = ADDED.parse().unwrap();
+        assert_eq!(due.map(|due| due.duration_since(added).as_secs()), expected, "{device} {tolerations}");
+    };
+    let tainted = |effect: &str| [slice("s", 1, taint(effect))];
+    let tolerates =
+        |seconds: Value| json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    check("x", &tainted("NoExecute"), json!([]), Some(0));
+    check("y", &tainted("NoExecute"), json!([]), None);
+    check("x", &tainted("NoSchedule"), json!([]), None);
+    check("x", &tainted("NoExecute"), json!([tolerates(json!(null))]), None);
+    check("x", &tainted("NoExecute"), json!([tolerates(json!(300))]), Some(300));
+    check("x", &tainted("NoExecute"), json!([tolerates(json!(300)), tolerates(json!(60))]), Some(60));
+    check("x", &tainted("NoExecute"), json!([tolerates(json!(-5))]), Some(0));
+    check("x", &tainted("NoExecute"), json!([{"operator": "Exists"}]), None);
+    check("x", &tainted("NoExecute"), json!([{"key": "k", "operator": "Equal", "value": "w", "effect": "NoExecute"}]), Some(0));
+    // A later generation has replaced the slice that had the taint.
+    check("x", &[slice("s", 1, taint("NoExecute")), slice("t", 2, json!([]))], json!([]), None);
+}
+
+fn pod(world: &World) {
+    world.fake.put::<Pod>(&object(json!({"metadata": {"namespace": "a", "name": "p", "uid": "u"},
+        "spec": {"nodeName": "n", "containers": [], "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}})));
+}
+
+async fn event(world: &World, text: &str) {
+    let told = |event: &k8s_openapi::api::core::v1::Event| {
+        event.message.as_deref() == Some(text) && event.reason.as_deref() == Some(EVENT)
+    };
+    world.fake.until::<k8s_openapi::api::core::v1::Event>(|events| events.iter().any(told)).await;
+}
+
+/// KEP-5055: an eviction that is due later is cancelled, which an event tells, when the taint goes before.
+#[tokio::test]
+async fn what_is_due_later_is_cancelled() {
+    let world = World::new();
+    pod(&world);
+    let long = json!([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1_000_000_000}]);
+    world.fake.put::<ResourceClaim>(&claim("x", long));
+    world.fake.put::<ResourceSlice>(&slice("s", 1, taint("NoExecute")));
+    let options = world.options();
+    let controller = DeviceTaints::new(&options.informers);
+    controller.pods.synced().await;
+    controller.claims.synced().await;
+    controller.slices.synced().await;
+    let client = world.fake.client();
+    let events = client::events::Recorder::new(client.clone(), "test", "", &world.tasks);
+    let (cx, key) = (Cx { client, events, clock: world.clock.clone() }, Key::namespaced("a", "p"));
+    assert_eq!(controller.reconcile(&cx, &key).await.unwrap(), Action::Done);
+    controller.tainted.0.lock().insert("d/p".to_owned(), 1);
+    assert!(matches!(controller.reconcile(&cx, &key).await.unwrap(), Action::After(_)));
+    controller.tainted.0.lock().clear();
+    assert_eq!(controller.reconcile(&cx, &key).await.unwrap(), Action::Done);
+    event(&world, "Cancelling deletion").await;
+    assert_eq!(world.fake.all::<Pod>().len(), 1);
+}
+
+/// [sig-node] DRA with device taints: a pod is evicted when its device gets a taint.
+#[tokio::test]
+async fn pods_go_from_tainted_devices() {
+    let world = World::new();
+    pod(&world);
+    world.fake.put::<ResourceClaim>(&claim("x", json!([])));
+    world.fake.put::<ResourceSlice>(&slice("s", 1, json!([])));
+    world.start(&["device-taint-eviction"]);
+    world.readiness.wait(&["controllers"]).await;
+    assert_eq!(world.fake.all::<Pod>().len(), 1);
+    world.fake.put::<ResourceSlice>(&slice("s", 1, taint("NoExecute")));
+    world.fake.until::<Pod>(<[_]>::is_empty).await;
+    event(&world, "Marking for deletion").await;
+}
