@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
 use pods::volumes as rules;
 use serde_json::json;
 
-use crate::devices::{Reservation, write};
+use crate::devices::{Reservation, binding, write};
 use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
 use crate::volumes::Step;
@@ -45,6 +45,10 @@ pub(crate) enum BindError {
     Api(#[from] kube::Error),
     #[error("{0}")]
     Claim(#[from] crate::devices::write::Error),
+    #[error("{0}")]
+    Device(String),
+    #[error("device binding timeout")]
+    DevicesLate,
     #[error("binding volumes: context deadline exceeded")]
     Late,
     #[error("binding volumes: provisioning failed for PVC {0:?}")]
@@ -58,10 +62,13 @@ pub(crate) struct Needs {
     pub(crate) cache: Informer<PersistentVolumeClaim>,
     /// Of its claims for devices.
     pub(crate) devices: Vec<Reservation>,
+    pub(crate) claims: Informer<ResourceClaim>,
 }
 
 /// How long volumes may take.
 const VOLUMES: Duration = Duration::from_secs(600);
+/// How long devices may take to meet their conditions (upstream: `bindingTimeout` of the plugin).
+const DEVICES: Duration = Duration::from_secs(600);
 
 pub(crate) struct Api {
     client: Client,
@@ -178,7 +185,7 @@ impl Api {
     }
 }
 
-/// Reserves devices, then waits for volumes, then binds. `claims` gets the claims for devices that were written.
+/// Reserves devices, then waits for them and for volumes, then binds. `claims` gets the claims for devices that were written.
 async fn bind_with(
     client: &Client,
     pod: &PodInfo,
@@ -188,9 +195,39 @@ async fn bind_with(
     bind: BoxFuture<'static, kube::Result<()>>,
 ) -> Result<(), BindError> {
     write::reserve(client, pod, &needs.devices, claims).await?;
+    let devices = devices_ready(&needs.claims, claims);
+    tokio::time::timeout(DEVICES, devices).await.map_err(|_| BindError::DevicesLate)??;
     let volumes = volumes_for(client.clone(), node, &needs.volumes, &needs.cache);
     tokio::time::timeout(VOLUMES, volumes).await.map_err(|_| BindError::Late)??;
     Ok(bind.await?)
+}
+
+/// Waits until the devices of the claims that were written meet their conditions (KEP-5007).
+async fn devices_ready(cache: &Informer<ResourceClaim>, written: &[ResourceClaim]) -> Result<(), BindError> {
+    let open: Vec<&ResourceClaim> = written.iter().filter(|claim| binding::has_conditions(claim)).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let mut changes = cache.changes();
+    while !all_ready(cache, &open)? {
+        changes.next().await;
+    }
+    Ok(())
+}
+
+fn all_ready(cache: &Informer<ResourceClaim>, open: &[&ResourceClaim]) -> Result<bool, BindError> {
+    let mut ready = true;
+    for claim in open {
+        let key = Key::of(*claim);
+        let version = client::resource_version::of(*claim);
+        let seen = cache.by_key(&key).filter(|seen| client::resource_version::of(seen.as_ref()) >= version);
+        let Some(seen) = seen else { return Ok(false) };
+        if seen.metadata.uid != claim.metadata.uid || !pods::claims::is_allocated(&seen) {
+            return Err(write::Error::Deallocated(key).into());
+        }
+        ready &= binding::is_ready(&seen).map_err(BindError::Device)?;
+    }
+    Ok(ready)
 }
 
 /// Takes the steps and waits until their claims have their volumes.

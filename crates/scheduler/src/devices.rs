@@ -9,17 +9,21 @@
 //! | [`search`] | which devices they get on a node |
 //! | [`effort`] | how much work that may be |
 //! | [`constraints`] | what devices of a claim must have in common |
+//! | [`shares`] | what a share of a device takes of its capacity |
+//! | [`binding`] | what devices wait for before their pod is bound |
 //! | [`result`] | what is written into a claim |
 //! | [`mod@write`] | writes it before the pod is bound |
 //!
 //! All but the last of it is pure, but for the caches of claims and classes, which are read as they are.
 
+pub(crate) mod binding;
 mod constraints;
 mod effort;
 mod ledger;
 mod pools;
 mod result;
 mod search;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod wanted;

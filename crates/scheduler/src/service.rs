@@ -312,7 +312,8 @@ impl Scheduler {
                 self.cluster.devices.ledger.choose(uid, allocation);
             }
         }
-        let needs = Needs { volumes, cache: self.cluster.volumes.claims.clone(), devices: devices.clone() };
+        let (cache, claims) = (self.cluster.volumes.claims.clone(), self.cluster.devices.claims.clone());
+        let needs = Needs { volumes, cache, devices: devices.clone(), claims };
         if !devices.is_empty() {
             self.reserving.insert(pod.uid().to_owned(), devices);
         }

@@ -4,26 +4,47 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 
+use super::shares::{Amounts, amount};
 use super::{DeviceId, PoolId};
 
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// Devices by the claim's uid.
-    by_claim: HashMap<String, Vec<DeviceId>>,
-    /// How many claims have each device of a pool.
-    taken: HashMap<PoolId, BTreeMap<String, usize>>,
+    by_claim: HashMap<String, Vec<Taken>>,
+    /// Who has each device of a pool.
+    taken: HashMap<PoolId, BTreeMap<String, Use>>,
     /// Claims for which devices have been chosen, until the write has ended.
     chosen: HashSet<String>,
     /// The version of a claim that was written here, until the cache has seen it.
     written: HashMap<String, u64>,
 }
 
+/// A device that a claim has, or a share of it.
+struct Taken {
+    id: DeviceId,
+    share: Option<Amounts>,
+}
+
+/// Who has a device.
+#[derive(Default)]
+struct Use {
+    /// How many claims have it alone.
+    whole: usize,
+    /// How many shares of it are given.
+    shares: usize,
+    /// What these take of its capacity.
+    consumed: Amounts,
+}
+
 /// The devices that an allocation takes from others. Administrators take none.
-fn devices(allocation: &AllocationResult) -> impl Iterator<Item = DeviceId> {
+fn devices(allocation: &AllocationResult) -> impl Iterator<Item = Taken> {
     let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
-    results
-        .filter(|one| one.admin_access != Some(true))
-        .map(|one| DeviceId { pool: PoolId { driver: one.driver.clone(), pool: one.pool.clone() }, device: one.device.clone() })
+    results.filter(|one| one.admin_access != Some(true)).map(|one| {
+        let pool = PoolId { driver: one.driver.clone(), pool: one.pool.clone() };
+        let consumed = one.consumed_capacity.iter().flatten().map(|(name, text)| (name.clone(), amount(text)));
+        let share = one.share_id.is_some().then(|| consumed.collect());
+        Taken { id: DeviceId { pool, device: one.device.clone() }, share }
+    })
 }
 
 impl Ledger {
@@ -58,9 +79,23 @@ impl Ledger {
         self.chosen.contains(uid)
     }
 
-    /// Whether a device is taken.
+    fn user(&self, pool: &PoolId, device: &str) -> Option<&Use> {
+        self.taken.get(pool)?.get(device)
+    }
+
+    /// Whether anybody has a device or a share of it.
     pub(super) fn has(&self, pool: &PoolId, device: &str) -> bool {
-        self.taken.get(pool).is_some_and(|taken| taken.contains_key(device))
+        self.user(pool, device).is_some()
+    }
+
+    /// Whether somebody has a device alone.
+    pub(super) fn has_whole(&self, pool: &PoolId, device: &str) -> bool {
+        self.user(pool, device).is_some_and(|user| user.whole > 0)
+    }
+
+    /// What shares of a device take of its capacity.
+    pub(super) fn consumed(&self, pool: &PoolId, device: &str) -> Option<&Amounts> {
+        self.user(pool, device).map(|user| &user.consumed)
     }
 
     /// The devices of a pool that are taken.
@@ -77,21 +112,34 @@ impl Ledger {
 
     fn put(&mut self, uid: &str, allocation: &AllocationResult) {
         self.take_out(uid);
-        let devices: Vec<DeviceId> = devices(allocation).collect();
-        for DeviceId { pool, device } in &devices {
-            *self.taken.entry(pool.clone()).or_default().entry(device.clone()).or_default() += 1;
+        let devices: Vec<Taken> = devices(allocation).collect();
+        for Taken { id, share } in &devices {
+            let user = self.taken.entry(id.pool.clone()).or_default().entry(id.device.clone()).or_default();
+            match share {
+                None => user.whole += 1,
+                Some(amounts) => {
+                    user.shares += 1;
+                    amounts.iter().for_each(|(name, amount)| *user.consumed.entry(name.clone()).or_default() += *amount);
+                }
+            }
         }
         self.by_claim.insert(uid.to_owned(), devices);
     }
 
     fn take_out(&mut self, uid: &str) {
-        for DeviceId { pool, device } in self.by_claim.remove(uid).unwrap_or_default() {
+        for Taken { id: DeviceId { pool, device }, share } in self.by_claim.remove(uid).unwrap_or_default() {
             let Some(taken) = self.taken.get_mut(&pool) else { continue };
-            let left = taken.get(&device).map_or(0, |count| count - 1);
-            match left {
-                0 => taken.remove(&device),
-                left => taken.insert(device, left),
-            };
+            let Some(user) = taken.get_mut(&device) else { continue };
+            match share {
+                None => user.whole -= 1,
+                Some(amounts) => {
+                    user.shares -= 1;
+                    amounts.iter().for_each(|(name, amount)| *user.consumed.entry(name.clone()).or_default() -= *amount);
+                }
+            }
+            if user.whole + user.shares == 0 {
+                taken.remove(&device);
+            }
             if taken.is_empty() {
                 self.taken.remove(&pool);
             }

@@ -1,11 +1,16 @@
 //! What is written into a claim that gets devices.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, Device, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceRequestAllocationResult, ResourceSlice,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use uuid::Uuid;
 
 use super::PoolId;
+use super::shares::Part;
 use super::wanted::{Request, Wanted};
 
 /// A device that a request gets.
@@ -14,10 +19,11 @@ pub(super) struct Given<'a> {
     pub(super) pool: &'a PoolId,
     pub(super) slice: &'a ResourceSlice,
     pub(super) device: &'a Device,
+    pub(super) part: &'a Part,
 }
 
-/// The allocation of these devices.
-pub(super) fn of(wanted: &Wanted, given: &[Given<'_>]) -> AllocationResult {
+/// The allocation of these devices on a node.
+pub(super) fn of(wanted: &Wanted, given: &[Given<'_>], node: &str) -> AllocationResult {
     let results = given.iter().map(|one| DeviceRequestAllocationResult {
         request: one.form.name.clone(),
         driver: one.pool.driver.clone(),
@@ -25,7 +31,10 @@ pub(super) fn of(wanted: &Wanted, given: &[Given<'_>]) -> AllocationResult {
         device: one.device.name.clone(),
         admin_access: one.form.admin.then_some(true),
         tolerations: Some(one.form.tolerations.clone()).filter(|all| !all.is_empty()),
-        ..DeviceRequestAllocationResult::default()
+        share_id: matches!(one.part, Part::Share(_)).then(|| Uuid::new_v4().to_string()),
+        consumed_capacity: consumed(one.part),
+        binding_conditions: one.device.binding_conditions.clone(),
+        binding_failure_conditions: one.device.binding_failure_conditions.clone(),
     });
     let config = configuration(wanted, given);
     AllocationResult {
@@ -33,7 +42,7 @@ pub(super) fn of(wanted: &Wanted, given: &[Given<'_>]) -> AllocationResult {
             results: Some(results.collect()),
             config: Some(config).filter(|all| !all.is_empty()),
         }),
-        node_selector: nodes(given),
+        node_selector: nodes(given, node),
         allocation_timestamp: None,
     }
 }
@@ -82,8 +91,27 @@ fn names(requests: &[String], name: &str) -> bool {
     requests.iter().any(|request| pods::claims::is_of_request(name, Some(request)))
 }
 
-/// The nodes where all of the devices can be used; none is all nodes.
-fn nodes(given: &[Given<'_>]) -> Option<NodeSelector> {
+fn consumed(part: &Part) -> Option<BTreeMap<String, Quantity>> {
+    let Part::Share(amounts) = part else { return None };
+    Some(amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.to_string()))).collect())
+}
+
+/// The node of this name alone.
+fn only(name: &str) -> NodeSelector {
+    let only = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![name.to_owned()]),
+    };
+    let term = NodeSelectorTerm { match_fields: Some(vec![only]), match_expressions: None };
+    NodeSelector { node_selector_terms: vec![term] }
+}
+
+/// The nodes where all of the devices can be used, of which `node` is one; none is all nodes.
+fn nodes(given: &[Given<'_>], node: &str) -> Option<NodeSelector> {
+    if given.iter().any(|one| one.device.binds_to_node == Some(true)) {
+        return Some(only(node));
+    }
     let mut term = NodeSelectorTerm::default();
     for Given { slice, device, .. } in given {
         let (name, selector) = match slice.spec.per_device_node_selection {
@@ -91,13 +119,7 @@ fn nodes(given: &[Given<'_>]) -> Option<NodeSelector> {
             _ => (&slice.spec.node_name, &slice.spec.node_selector),
         };
         if let Some(name) = name.as_ref().filter(|name| !name.is_empty()) {
-            let only = NodeSelectorRequirement {
-                key: "metadata.name".to_owned(),
-                operator: "In".to_owned(),
-                values: Some(vec![name.clone()]),
-            };
-            let term = NodeSelectorTerm { match_fields: Some(vec![only]), match_expressions: None };
-            return Some(NodeSelector { node_selector_terms: vec![term] });
+            return Some(only(name));
         }
         // A slice has one term.
         let Some(more) = selector.as_ref().and_then(|selector| selector.node_selector_terms.first()) else { continue };

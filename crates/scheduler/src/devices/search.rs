@@ -14,6 +14,7 @@ use super::effort::Effort;
 use super::ledger::Ledger;
 use super::pools::{Counters, Offer};
 use super::result::{self, Given};
+use super::shares::{self, Amounts, Part, is_shared};
 use super::wanted::{Request, Wanted};
 use crate::volumes::Place as On;
 
@@ -29,11 +30,12 @@ struct Place {
 }
 
 /// A device that was chosen, for the request and the alternative of these numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Chosen {
     request: usize,
     alternative: usize,
     place: Place,
+    part: Part,
 }
 
 /// Why a search ends before its time.
@@ -52,8 +54,10 @@ pub(super) struct Search<'a> {
     /// Devices that a request can have, by the numbers of claim, request and alternative.
     candidates: HashMap<(usize, usize, usize), Arc<Vec<Place>>>,
     constraints: Vec<Vec<Constraint<'a>>>,
-    /// Devices that have been chosen for anybody but administrators.
+    /// Devices that have been chosen for one request alone.
     taken: HashSet<Place>,
+    /// How many shares of a device have been chosen, and what they take of its capacity.
+    shares: HashMap<Place, (usize, Amounts)>,
     /// What is left of counters, of pools that were asked for it.
     left: HashMap<usize, Counters>,
     chosen: Vec<Vec<Chosen>>,
@@ -81,6 +85,7 @@ impl<'a> Search<'a> {
             candidates: HashMap::new(),
             constraints: wanted.iter().map(constraints).collect(),
             taken: HashSet::new(),
+            shares: HashMap::new(),
             left: HashMap::new(),
             chosen: wanted.iter().map(|_| Vec::new()).collect(),
         }
@@ -107,8 +112,9 @@ impl<'a> Search<'a> {
         for (alternative, form) in alternatives.iter().enumerate() {
             let candidates = self.candidates((claim, request, alternative), form)?;
             let count = form.count.unwrap_or(candidates.len());
-            // All of none is none that could be used.
-            let enough = count <= candidates.len() && (form.count.is_some() || count > 0);
+            // All of none is none that could be used. Of a device that is shared a request may have several shares.
+            let shared = form.count.is_some() && candidates.iter().any(|place| is_shared(self.at(*place)));
+            let enough = (count <= candidates.len() || shared) && (form.count.is_some() || count > 0);
             if enough
                 && self.chosen[claim].len() + count <= RESULTS
                 && self.device((claim, request, alternative), &candidates, count)?
@@ -126,18 +132,21 @@ impl<'a> Search<'a> {
             return self.request(claim, request + 1);
         }
         let form = &self.wanted[claim].requests[request][alternative];
+        let last_shared = candidates.iter().rposition(|place| is_shared(self.at(*place)));
         for (index, place) in candidates.iter().enumerate() {
-            if candidates.len() - index < count {
+            if candidates.len() - index < count && last_shared.is_none_or(|last| last < index) {
                 break;
             }
             self.try_one()?;
-            if self.take(claim, form, *place) {
-                self.chosen[claim].push(Chosen { request, alternative, place: *place });
-                if self.device(at, &candidates[index + 1..], count - 1)? {
+            if let Some(part) = self.take(claim, form, *place) {
+                let again = form.count.is_some() && matches!(part, Part::Share(_));
+                self.chosen[claim].push(Chosen { request, alternative, place: *place, part });
+                if self.device(at, &candidates[if again { index } else { index + 1 }..], count - 1)? {
                     return Ok(true);
                 }
-                self.chosen[claim].pop();
-                self.give_back(claim, form, *place);
+                if let Some(chosen) = self.chosen[claim].pop() {
+                    self.give_back(claim, form, &chosen);
+                }
             }
             if form.count.is_none() {
                 // All are needed: without this one there is no way.
@@ -170,6 +179,8 @@ impl<'a> Search<'a> {
             }
             self.of_pool(pool, offer, form, &mut found)?;
         }
+        // Devices for which nobody has to wait come first.
+        found.sort_by_key(|place| self.at(*place).binding_conditions.iter().flatten().next().is_some());
         let found = Arc::new(found);
         self.candidates.insert(at, found.clone());
         Ok(found)
@@ -179,9 +190,13 @@ impl<'a> Search<'a> {
         for (slice, offered) in offer.slices.iter().enumerate() {
             for (device, one) in offered.devices().iter().enumerate() {
                 // Of all devices those are part that somebody has: they keep the request from being met.
-                let free = form.admin || form.count.is_none() || !self.ledger.has(&offer.id, &one.name);
+                let taken = if is_shared(one) {
+                    self.ledger.has_whole(&offer.id, &one.name)
+                } else {
+                    self.ledger.has(&offer.id, &one.name)
+                };
+                let free = form.admin || form.count.is_none() || !taken;
                 if free
-                    && is_known(one)
                     && offered.offers(device, self.node)
                     && form.selects(&offer.id.driver, one, self.effort).map_err(Stop::Failed)?
                 {
@@ -198,48 +213,114 @@ impl<'a> Search<'a> {
         all.map(|(wanted, chosen)| {
             let given = chosen.iter().map(|one| {
                 let offer = &self.offers[one.place.pool];
-                let slice = &offer.slices[one.place.slice];
+                let slice = &offer.slices[one.place.slice].slice;
                 let form = &wanted.requests[one.request][one.alternative];
-                Given { form, pool: &offer.id, slice: &slice.slice, device: &slice.devices()[one.place.device] }
+                Given { form, pool: &offer.id, slice, device: self.at(one.place), part: &one.part }
             });
-            result::of(wanted, &given.collect::<Vec<_>>())
+            result::of(wanted, &given.collect::<Vec<_>>(), self.node.name)
         })
         .collect()
     }
 
-    /// Takes a device for a request, unless somebody has it, it lacks what is shared, or a constraint forbids it.
-    fn take(&mut self, claim: usize, form: &Request, place: Place) -> bool {
-        let offers = self.offers;
-        let offer = &offers[place.pool];
-        let device = &offer.slices[place.slice].devices()[place.device];
-        let here = self.chosen[claim].iter().any(|chosen| chosen.place == place);
-        let used = self.taken.contains(&place) || self.ledger.has(&offer.id, &device.name);
-        if here || used && !form.admin || !form.tolerates(device) {
-            return false;
+    fn at(&self, place: Place) -> &'a Device {
+        &self.offers[place.pool].slices[place.slice].devices()[place.device]
+    }
+
+    /// What a request can have of a device, if anything.
+    fn part(&self, claim: usize, form: &Request, place: Place) -> Option<Part> {
+        let (pool, device) = (&self.offers[place.pool].id, self.at(place));
+        if !form.tolerates(device) {
+            return None;
         }
-        if !form.admin && !self.has_counters(place.pool, device) {
-            return false;
+        let shared = is_shared(device);
+        let asked = if shared || !form.capacity.is_empty() {
+            shares::consumed(&form.capacity, &pool.driver, device)?
+        } else {
+            Amounts::new()
+        };
+        if shared && !form.admin {
+            let free = !self.ledger.has_whole(pool, &device.name) && self.has_capacity(place, &asked);
+            return free.then_some(Part::Share(asked));
+        }
+        if self.chosen[claim].iter().any(|chosen| chosen.place == place) {
+            return None;
+        }
+        if form.admin {
+            return Some(Part::Watched);
+        }
+        let used = self.taken.contains(&place) || self.ledger.has(pool, &device.name);
+        (!used).then_some(Part::Whole)
+    }
+
+    /// Whether a device has so much left beside the shares that are given (KEP-5075).
+    fn has_capacity(&self, place: Place, asked: &Amounts) -> bool {
+        let device = self.at(place);
+        let given = self.ledger.consumed(&self.offers[place.pool].id, &device.name);
+        let chosen = self.shares.get(&place).map(|(_, consumed)| consumed);
+        asked.iter().all(|(name, amount)| {
+            let used: Quantity = [given, chosen].into_iter().flatten().filter_map(|consumed| consumed.get(name)).copied().sum();
+            let capacity = device.capacity.as_ref().and_then(|all| all.get(name));
+            capacity.is_some_and(|capacity| used + *amount <= shares::amount(&capacity.value))
+        })
+    }
+
+    /// Whether a device takes of the counters of its pool with this part, which all shares of it do together.
+    fn counts(&self, place: Place, part: &Part) -> bool {
+        match part {
+            Part::Watched => false,
+            Part::Whole => true,
+            Part::Share(_) => {
+                !self.shares.contains_key(&place) && !self.ledger.has(&self.offers[place.pool].id, &self.at(place).name)
+            }
+        }
+    }
+
+    /// Takes a device or a share of it for a request, unless somebody has it, it lacks what is shared, or a constraint forbids it.
+    fn take(&mut self, claim: usize, form: &Request, place: Place) -> Option<Part> {
+        let part = self.part(claim, form, place)?;
+        let (offers, device) = (self.offers, self.at(place));
+        let counts = self.counts(place, &part);
+        if counts && !self.has_counters(place.pool, device) {
+            return None;
         }
         let constraints = &mut self.constraints[claim];
         for index in 0..constraints.len() {
-            if !constraints[index].add(&form.name, &offer.id.driver, device) {
+            if !constraints[index].add(&form.name, &offers[place.pool].id.driver, device) {
                 constraints[..index].iter_mut().for_each(|constraint| constraint.remove(&form.name));
-                return false;
+                return None;
             }
         }
-        if !form.admin {
-            self.taken.insert(place);
+        match &part {
+            Part::Watched => {}
+            Part::Whole => drop(self.taken.insert(place)),
+            Part::Share(amounts) => {
+                let (count, consumed) = self.shares.entry(place).or_default();
+                *count += 1;
+                amounts.iter().for_each(|(name, amount)| *consumed.entry(name.clone()).or_default() += *amount);
+            }
+        }
+        if counts {
             self.count(place.pool, device, true);
         }
-        true
+        Some(part)
     }
 
-    fn give_back(&mut self, claim: usize, form: &Request, place: Place) {
-        let offers = self.offers;
-        let device = &offers[place.pool].slices[place.slice].devices()[place.device];
+    fn give_back(&mut self, claim: usize, form: &Request, chosen: &Chosen) {
+        let (place, device) = (chosen.place, self.at(chosen.place));
         self.constraints[claim].iter_mut().for_each(|constraint| constraint.remove(&form.name));
-        if !form.admin {
-            self.taken.remove(&place);
+        match &chosen.part {
+            Part::Watched => return,
+            Part::Whole => drop(self.taken.remove(&place)),
+            Part::Share(amounts) => {
+                let Some((count, consumed)) = self.shares.get_mut(&place) else { return };
+                *count -= 1;
+                amounts.iter().for_each(|(name, amount)| *consumed.entry(name.clone()).or_default() -= *amount);
+                if *count == 0 {
+                    self.shares.remove(&place);
+                }
+            }
+        }
+        if self.counts(place, &chosen.part) {
             self.count(place.pool, device, false);
         }
     }
@@ -270,11 +351,6 @@ impl<'a> Search<'a> {
             }
         }
     }
-}
-
-/// Devices that wait for conditions before their pod is bound, and devices that are given to several claims, are not allocated.
-fn is_known(device: &Device) -> bool {
-    device.binding_conditions.iter().flatten().next().is_none() && device.allow_multiple_allocations != Some(true)
 }
 
 /// What a device takes of the counters of its pool.

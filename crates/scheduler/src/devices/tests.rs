@@ -213,6 +213,53 @@ fn parts_of_a_device_share_its_counters() {
     world.check(count(1), NONE);
 }
 
+/// KEP-5075: "a device that allows multiple allocations" is shared until its capacity is consumed; each share has an id of its own.
+#[test]
+fn devices_are_shared_by_capacity() {
+    let memory = json!({"value": "10Gi", "requestPolicy": {"default": "2Gi", "validValues": ["2Gi", "4Gi", "8Gi"]}});
+    let shared =
+        json!({"name": "s", "allowMultipleAllocations": true, "attributes": {"id": {"int": 1}}, "capacity": {"memory": memory}});
+    let whole = json!({"name": "w", "capacity": {"memory": {"value": "6Gi"}}});
+    let mut world = World::of(json!([shared, whole]));
+    let asks = |amount: &str, count: i64| request("r", json!({"count": count, "capacity": {"requests": {"memory": amount}}}));
+    let one = |amount: &str| json!({"requests": [asks(amount, 1)]});
+    // Several shares for one request, and what is not shared for what is left.
+    world.check(json!({"requests": [asks("3Gi", 2)]}), Ok(&["r=s", "r=s"]));
+    world.check(json!({"requests": [asks("3Gi", 3)]}), Ok(&["r=s", "r=s", "r=w"]));
+    world.check(json!({"requests": [asks("3Gi", 4)]}), NONE);
+    world.check(one("9Gi"), NONE);
+    // KEP-5075: "distinctAttribute" keeps a claim from two shares of one device.
+    let distinct = json!({"requests": [asks("1Gi", 2)], "constraints": [{"distinctAttribute": "d/id"}]});
+    world.check(distinct, NONE);
+    let first = world.allocate(&[claim(one("7Gi"))]).unwrap().remove(0);
+    let result = first.devices.clone().unwrap().results.unwrap().remove(0);
+    assert_eq!(result.consumed_capacity.unwrap()["memory"].0, "8Gi");
+    assert_eq!(result.share_id.unwrap().len(), 36);
+    world.ledger.choose("first", &first);
+    world.check(one("3Gi"), Ok(&["r=w"]));
+    world.check(json!({"requests": [request("r", json!({}))]}), Ok(&["r=s"]));
+    world.ledger.settle("first", None);
+    world.check(one("3Gi"), Ok(&["r=s"]));
+}
+
+/// KEP-5007: devices without binding conditions are preferred; conditions are copied to the result, and `bindsToNode` fixes the node.
+#[test]
+fn devices_bind_to_nodes() {
+    let slow =
+        json!({"name": "slow", "bindsToNode": true, "bindingConditions": ["ready"], "bindingFailureConditions": ["broken"]});
+    let devices = json!({"nodeName": null, "allNodes": true, "devices": [slow, {"name": "fast"}]});
+    let world = World::new(&[slice("s", devices)]);
+    world.check(json!({"requests": [request("r", json!({}))]}), Ok(&["r=fast"]));
+    let both = world.allocate(&[claim(json!({"requests": [request("r", json!({"count": 2}))]}))]).unwrap().remove(0);
+    let field = &both.node_selector.unwrap().node_selector_terms[0].match_fields.clone().unwrap()[0];
+    assert_eq!((field.key.as_str(), field.values.clone().unwrap()), ("metadata.name", vec!["n".to_owned()]));
+    let result = both.devices.unwrap().results.unwrap().remove(1);
+    assert_eq!(
+        (result.binding_conditions, result.binding_failure_conditions),
+        (Some(vec!["ready".to_owned()]), Some(vec!["broken".to_owned()]))
+    );
+}
+
 /// KEP-4381: where an allocation can be used, and what its driver is told of it.
 #[test]
 fn results_say_where_and_how() {

@@ -11,6 +11,7 @@ use k8s_openapi::api::resource::v1::{
 };
 
 use super::effort::Effort;
+use super::shares::{Amounts, amount};
 
 /// What one selector may cost for one device (upstream's limit of a call).
 const COST: u64 = 1_000_000;
@@ -21,8 +22,6 @@ pub(crate) enum Error {
     Class { request: String, class: String },
     #[error("claim {claim}, request {request}: unsupported count mode {mode}")]
     Mode { claim: Key, request: String, mode: String },
-    #[error("claim {claim}, request {request}: shares of devices (capacity) are not allocated by this scheduler")]
-    Capacity { claim: Key, request: String },
     #[error("{of}: selector #{index}: CEL compile error: {error}")]
     Compile { of: String, index: usize, error: String },
 }
@@ -46,6 +45,8 @@ pub(super) struct Request {
     /// Devices are not taken from others.
     pub(super) admin: bool,
     pub(super) tolerations: Vec<DeviceToleration>,
+    /// What it needs of the capacity of a device.
+    pub(super) capacity: Amounts,
 }
 
 /// A request of either form.
@@ -98,9 +99,6 @@ impl Request {
             return Err(Error::Class { request, class: form.class.to_owned() });
         };
         let key = Key::of(claim);
-        if form.capacity.is_some_and(|capacity| capacity.requests.iter().flatten().next().is_some()) {
-            return Err(Error::Capacity { claim: key, request });
-        }
         let count = match form.mode.unwrap_or("ExactCount") {
             "ExactCount" => Some(usize::try_from(form.count.unwrap_or(1)).unwrap_or(usize::MAX)),
             "All" => None,
@@ -110,7 +108,9 @@ impl Request {
         compile(&format!("class {}", form.class), class.spec.selectors.as_ref(), &mut selectors)?;
         compile(&format!("claim {key}"), form.selectors, &mut selectors)?;
         let tolerations = form.tolerations.cloned().unwrap_or_default();
-        Ok(Self { name: request, class, selectors, count, admin: form.admin, tolerations })
+        let asked = form.capacity.iter().flat_map(|capacity| capacity.requests.iter().flatten());
+        let capacity = asked.map(|(name, text)| (name.clone(), amount(text))).collect();
+        Ok(Self { name: request, class, selectors, count, admin: form.admin, tolerations, capacity })
     }
 
     /// Whether the class and the request select a device.

@@ -3,10 +3,12 @@
 use client::kube::api::PostParams;
 use client::kube::{self, Api};
 use client::{Client, Key};
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use jiff::Timestamp;
+use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pods::claims;
 
-use super::Reservation;
+use super::{Reservation, binding};
 use crate::pod::PodInfo;
 
 /// How often a claim is written that others write too.
@@ -79,7 +81,9 @@ async fn reserve_one(
     }
     let status = claim.status.get_or_insert_default();
     if let Some(allocation) = &reservation.allocation {
-        status.allocation = Some(allocation.clone());
+        let at = Timestamp::now();
+        let allocation_timestamp = Some(Time(Timestamp::from_second(at.as_second()).unwrap_or(at)));
+        status.allocation = Some(AllocationResult { allocation_timestamp, ..allocation.clone() });
     }
     status.reserved_for.get_or_insert_default().push(claims::consumer(pod.name(), pod.uid()));
     Ok(api.replace_status(&key.name, &PostParams::default(), &claim).await?)
@@ -89,15 +93,38 @@ async fn reserve_one(
 pub(crate) async fn give_back(client: &Client, pod: &PodInfo, reservations: &[Reservation], written: &mut [ResourceClaim]) {
     let api: Api<ResourceClaim> = Api::namespaced(client.clone(), pod.namespace());
     for (claim, reservation) in written.iter_mut().zip(reservations) {
-        let mut next = claim.clone();
-        let status = next.status.get_or_insert_default();
-        status.reserved_for.get_or_insert_default().retain(|consumer| consumer.uid != pod.uid());
-        if reservation.allocation.is_some() && status.reserved_for.as_ref().is_none_or(Vec::is_empty) {
-            (status.allocation, status.devices, status.reserved_for) = (None, None, None);
-        }
-        match api.replace_status(claim.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &next).await {
+        match give_back_one(&api, pod, reservation, claim).await {
             Ok(done) => *claim = done,
-            Err(error) => tracing::warn!(pod = %pod.key(), error = client::why(&error), "a claim keeps its devices"),
+            Err(error) => tracing::warn!(pod = %pod.key(), %error, "a claim keeps its devices"),
         }
     }
+}
+
+/// Drivers may have written the claim meanwhile.
+async fn give_back_one(
+    api: &Api<ResourceClaim>,
+    pod: &PodInfo,
+    reservation: &Reservation,
+    claim: &ResourceClaim,
+) -> Result<ResourceClaim, Error> {
+    let (key, uid) = (Key::of(claim), claim.metadata.uid.clone());
+    let mut next = claim.clone();
+    for attempt in 1.. {
+        // Devices that have not become ready are given to nobody as they are.
+        let frees = reservation.allocation.is_some() || binding::has_conditions(&next);
+        let status = next.status.get_or_insert_default();
+        status.reserved_for.get_or_insert_default().retain(|consumer| consumer.uid != pod.uid());
+        if frees && status.reserved_for.as_ref().is_none_or(Vec::is_empty) {
+            (status.allocation, status.devices, status.reserved_for) = (None, None, None);
+        }
+        match api.replace_status(&key.name, &PostParams::default(), &next).await {
+            Ok(done) => return Ok(done),
+            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {
+                let latest = api.get_opt(&key.name).await?;
+                next = latest.filter(|latest| latest.metadata.uid == uid).ok_or_else(|| Error::Gone(key.clone()))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Gone(key))
 }
