@@ -64,14 +64,18 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     let mut member = Member::new(options, paths, identity.clone()).await?;
     member.join(tasks).await?;
     let clients = Https(member.remote()?);
-    let cluster = cluster(&clients.kubelet()).await?;
+    let known = tls::read_private(&paths.cluster())?;
+    let cluster = match &known {
+        Some(text) => serde_json::from_str(text).with_context(|| paths.cluster().display().to_string())?,
+        None => learn_cluster(&clients.kubelet(), paths).await?,
+    };
     let identity = identity.within(&cluster)?;
     member.set_identity(identity.clone());
     let member = Arc::new(member);
     let annotation = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
     let node = node::Options {
         annotations: [annotation].into(),
-        ..node::Options::new(&options.node, identity, cluster, options.bind_address)
+        ..node::Options::new(&options.node, identity, cluster.clone(), options.bind_address)
     };
     let reach = tunnel::Reach { node: node.identity.ips.clone(), kubelet: node.listen, pods: node.cluster.pods.clone() };
     let (server, tls) = member.connection()?;
@@ -86,18 +90,33 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     tasks.spawn_until_cancelled("tunnel to the server", OnFailure::Shutdown, tunnel);
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
-    process::until_changed(own, Some(changed)).await
+    let newer = until_another(known.and(Some(cluster)), clients.kubelet(), paths);
+    tokio::select! {
+        ended = process::until_changed(own, Some(changed)) => ended,
+        ended = newer => ended,
+    }
 }
 
-/// What the server says of the cluster; asks until it does.
-async fn cluster(client: &Client) -> Result<Cluster> {
+/// Waits until the server says that the cluster is another than the node has begun with; for ever if that is what the server has said.
+async fn until_another(begun: Option<Cluster>, client: Client, paths: &Paths) -> Result<()> {
+    match begun {
+        Some(begun) if learn_cluster(&client, paths).await? != begun => Err(process::Again::Cluster.into()),
+        _ => std::future::pending().await,
+    }
+}
+
+/// What the server says of the cluster; asks until it does, and keeps it for a start without the server.
+async fn learn_cluster(client: &Client, paths: &Paths) -> Result<Cluster> {
     let path = format!("/api/v1/namespaces/kube-system/configmaps/{CLUSTER}");
     let map: serde_json::Value = join::until("what the cluster is cannot be read", || async {
         client.request(http::Request::get(&path).body(Vec::new()).map_err(kube::Error::HttpError)?).await
     })
     .await;
     let text = map["data"]["cluster"].as_str().unwrap_or_default();
-    serde_json::from_str(text).with_context(|| format!("ConfigMap kube-system/{CLUSTER}: was it made by another version?"))
+    let cluster = serde_json::from_str(text)
+        .with_context(|| format!("ConfigMap kube-system/{CLUSTER}: was it made by another version?"))?;
+    tls::write_private(&paths.cluster(), text.as_bytes())?;
+    Ok(cluster)
 }
 
 /// The API of another machine.

@@ -56,7 +56,7 @@ pub(crate) struct Identity {
 }
 
 /// What all nodes of a cluster must agree on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cluster {
     pub(crate) pods: Vec<ipnet::IpNet>,
     pub(crate) services: Vec<ipnet::IpNet>,
@@ -224,6 +224,9 @@ impl Node {
             pod_max_pids: Some(i64::from(options.pod_max_pids)).filter(|most| *most > 0),
             system_reserved: options.pressure.system_reserved()?,
             kube_reserved: options.pressure.kube_reserved()?,
+            cpu_manager: options.pressure.cpu_manager(),
+            reserved_cpus: options.pressure.reserved_cpus(),
+            affinity: options.pressure.affinity(),
             eviction: options.pressure.eviction()?,
             verification: verification(&options)?,
             static_pods: options.static_pods.clone(),

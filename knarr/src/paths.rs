@@ -56,6 +56,11 @@ impl Paths {
         self.root.join("node-name")
     }
 
+    /// What the cluster is, as the server has said to the agent that works here.
+    pub(crate) fn cluster(&self) -> PathBuf {
+        self.root.join("cluster.json")
+    }
+
     /// Volumes and other state of pods.
     pub(crate) fn kubelet(&self) -> PathBuf {
         self.root.join("kubelet")

@@ -74,6 +74,9 @@ pub(crate) enum Again {
     /// The node was deleted, and has been given other ranges since.
     #[error("the node has other pod ranges: {0}")]
     Ranges(String),
+    /// The server says otherwise what the cluster is than it did when this node ran last.
+    #[error("the cluster is another than this node knew")]
+    Cluster,
 }
 
 /// Waits until the node must be built anew, which is an error. `own` is the address that the machine had by itself, none if it was

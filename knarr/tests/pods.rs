@@ -211,3 +211,47 @@ fn annotations_limit_bandwidth() {
         (events.contains("kubernetes.io/ingress-bandwidth") && events.contains("quantity")).then_some(())
     });
 }
+
+/// KEP-5532: "The second phase is pod startup": init containers run again, in the sandbox and with the volumes that the pod has.
+#[test]
+fn an_end_by_a_rule_restarts_all_containers() {
+    let c = Cluster::start(KNARR);
+    let pod = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: gang}
+spec:
+  restartPolicy: Never
+  initContainers:
+    - {name: first, image: "127.0.0.1:5000/busybox:1.36", command: [sh, -c, "echo round >> /shared/rounds"], volumeMounts: [{name: shared, mountPath: /shared}]}
+  containers:
+    - {name: worker, image: "127.0.0.1:5000/busybox:1.36", command: [sh, -c, "trap '' TERM; sleep 100000 & wait; wait"], volumeMounts: [{name: shared, mountPath: /shared}]}
+    - name: watcher
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "until [ -e /shared/go ]; do sleep 0.1; done; rm /shared/go; exit 42"]
+      volumeMounts: [{name: shared, mountPath: /shared}]
+      restartPolicy: Never
+      restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]
+  volumes: [{name: shared, emptyDir: {}}]
+"#;
+    c.k_with("apply -f -", pod);
+    c.k("wait --for=condition=Ready pod/gang --timeout=60s");
+    let field = |path: &str| c.k(&format!("get pod gang -o jsonpath={{{path}}}"));
+    let restarting = "{.status.conditions[?(@.type==\"AllContainersRestarting\")].status}";
+    let condition = || c.kubectl(&["get", "pod", "gang", "-o", &format!("jsonpath={restarting}")]);
+    assert_eq!(condition(), "False");
+    let (ip, uid) = (field(".status.podIP"), field(".metadata.uid"));
+    c.kubectl(&["exec", "gang", "-c", "worker", "--", "touch", "/shared/go"]);
+    // Its own TERM handling does not count: the grace period is that of a kill.
+    c.k("wait --for=condition=AllContainersRestarting pod/gang --timeout=60s");
+    eventually("all have restarted", || {
+        (field(".status.containerStatuses[*].restartCount") == "1 1"
+            && field(".status.initContainerStatuses[0].restartCount") == "1")
+            .then_some(())
+    });
+    c.k("wait --for=condition=Ready pod/gang --timeout=60s");
+    assert_eq!(condition(), "False");
+    assert_eq!((field(".status.podIP"), field(".metadata.uid")), (ip, uid));
+    assert_eq!(c.kubectl(&["exec", "gang", "-c", "worker", "--", "cat", "/shared/rounds"]), "round\nround\n");
+    assert_eq!(field(".status.containerStatuses[1].lastState.terminated.exitCode"), "42");
+}

@@ -96,3 +96,39 @@ fn what_is_in_the_directory_runs() {
     assert_eq!(field(&c, "second-n1", ".status.phase"), "Running");
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+/// A node that does not reach its server starts what its directory says, on the pod network and on its own, and shows it when the server is back.
+#[test]
+fn static_pods_start_without_the_server() {
+    let directory: PathBuf = tempfile::tempdir().unwrap().keep();
+    let mut c = Cluster::start_nodes(KNARR, 2);
+    let (manifests, token) = (directory.display().to_string(), c.token_file());
+    let options = ["--node-name", "n2", "--node-ip", "192.168.77.2", "--pod-manifest-path", &manifests];
+    c.stop_agent(2);
+    c.kill_server();
+    write(&directory, "lone.yaml", &manifest("lone", "alone", ""));
+    write(&directory, "host.yaml", &manifest("host", "hosted", "  hostNetwork: true\n"));
+    c.start_agent_with(2, &token, &options);
+    let logs = c.agent_dir(2).join("logs");
+    let said = |pod: &str, word: &str| {
+        eventually("a static pod runs without the server", || {
+            let of_pod =
+                std::fs::read_dir(&logs).ok()?.flatten().find(|entry| entry.file_name().to_string_lossy().contains(pod))?;
+            let log = std::fs::read_to_string(of_pod.path().join("main/0.log")).ok()?;
+            log.contains(word).then_some(())
+        });
+    };
+    said("host-n2", "hosted");
+    said("lone-n2", "alone");
+    // What changes meanwhile is followed.
+    write(&directory, "late.yaml", &manifest("late", "later", "  hostNetwork: true\n"));
+    said("late-n2", "later");
+    c.start_server();
+    for pod in ["lone-n2", "host-n2", "late-n2"] {
+        ready(&c, pod);
+    }
+    assert_eq!(field(&c, "lone-n2", ".status.containerStatuses[0].restartCount"), "0", "it has run on");
+    assert_eq!(c.k("logs lone-n2").trim_end(), "alone");
+    c.stop_agent(2);
+    std::fs::remove_dir_all(&directory).unwrap();
+}

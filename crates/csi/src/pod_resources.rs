@@ -25,6 +25,9 @@ pub struct AllocatableResourcesResponse {
     /// Healthy devices.
     #[prost(message, repeated, tag = "1")]
     pub devices: Vec<ContainerDevices>,
+    /// Processors that containers can have for themselves.
+    #[prost(int64, repeated, tag = "2")]
+    pub cpu_ids: Vec<i64>,
 }
 
 /// Asks for one pod.
@@ -69,6 +72,9 @@ pub struct ContainerResources {
     /// Its devices.
     #[prost(message, repeated, tag = "2")]
     pub devices: Vec<ContainerDevices>,
+    /// Processors that it has for itself.
+    #[prost(int64, repeated, tag = "3")]
+    pub cpu_ids: Vec<i64>,
 }
 
 /// Devices of a resource.

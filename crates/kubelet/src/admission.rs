@@ -8,7 +8,7 @@ use runtime::api::Features;
 
 use crate::allocation::Pending;
 use crate::pod::effects::host_ports;
-use crate::resources;
+use crate::resources::{self, Qos};
 use crate::spec::Model;
 use crate::units::{self, ResourceList};
 
@@ -24,6 +24,8 @@ pub struct Room<'a> {
     pub features: Features,
     /// What pods may take.
     pub allocatable: &'a ResourceList,
+    /// Containers may have processors for themselves.
+    pub exclusive_cpus: bool,
 }
 
 /// Checks `pod` against the node and the pods that run there. The error is the status reason and message.
@@ -67,6 +69,10 @@ pub fn fits(pod: &Model, others: &[Model], allocatable: &ResourceList) -> Result
 /// Whether a pod gets what it asks for, beside what `others` have.
 pub fn resize(wanted: &Model, others: &[Model], room: &Room<'_>) -> Result<(), Pending> {
     let pending = |reason, message| Pending { reason, message, generation: wanted.pod.metadata.generation };
+    if room.exclusive_cpus && resources::qos(wanted) == Qos::Guaranteed {
+        let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy";
+        return Err(pending("Infeasible", message.to_owned()));
+    }
     for name in ["cpu", "memory"] {
         let unit = if name == "cpu" { 1 } else { 1000 };
         let requested = resources::pod_request(wanted, name);
@@ -106,8 +112,14 @@ mod tests {
         ]);
         let other = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
             "resources": {"requests": {"cpu": "1500m"}}}]});
-        let room =
-            Room { name: "n", labels: &labels, app_armor: false, features: Features::default(), allocatable: &allocatable };
+        let room = Room {
+            name: "n",
+            labels: &labels,
+            app_armor: false,
+            features: Features::default(),
+            allocatable: &allocatable,
+            exclusive_cpus: false,
+        };
         let refused = admit(&model(spec), &[model(other)], &room).err();
         assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
     }
@@ -152,6 +164,7 @@ mod tests {
             app_armor: false,
             features: Features::default(),
             allocatable: &allocatable,
+            exclusive_cpus: false,
         };
         let decision = resize(wanted, &[asking(used, "1Mi")], &room);
         assert_eq!(decision.as_ref().map_err(|pending| (pending.reason, pending.message.as_str())).copied(), expected);

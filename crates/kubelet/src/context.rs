@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::allocatable::Allocatable;
 use crate::claims::Claims;
+use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::dns::Resolv;
 use crate::drivers::Drivers;
@@ -49,6 +50,8 @@ pub struct Context {
     pub drivers: Drivers,
     /// Devices of the node's plugins.
     pub devices: Devices,
+    /// Processors that containers have for themselves.
+    pub cpus: Cpus,
     /// Pods that a directory of the node describes.
     pub statics: Statics,
     /// Which images this kubelet has pulled, and with which credentials.
@@ -71,6 +74,23 @@ impl Context {
     /// The container runtime.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.options.runtime
+    }
+
+    /// A pod is on its way out: who needs what it has of the node waits for that.
+    pub fn leave(&self, uid: &str) {
+        self.devices.leave(uid);
+        self.cpus.leave(uid);
+    }
+
+    /// Takes back what a pod has of the node for itself: devices and processors. Idempotent.
+    pub async fn give_back(&self, uid: &str) {
+        self.devices.release(uid).await;
+        self.cpus.release(self.runtime().as_ref(), uid).await;
+    }
+
+    /// The pods that have something of the node for themselves, by UID.
+    pub fn owners(&self) -> BTreeSet<String> {
+        self.devices.pods().into_iter().chain(self.cpus.pods()).collect()
     }
 
     /// The pods that the API binds to this node.

@@ -18,10 +18,11 @@ pub mod pod_resources;
 mod records;
 pub mod registration;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use allocation::{Error as AllocationError, Reusable};
 pub use inventory::Amount;
 use inventory::Inventory;
 use parking_lot::Mutex;
@@ -73,6 +74,23 @@ impl Devices {
         if let Err(error) = self.save().await {
             tracing::warn!(uid, %error, "the devices of a pod are free, and still assigned on disk");
         }
+    }
+
+    /// Whether no plugin has ever registered.
+    pub fn are_unused(&self) -> bool {
+        self.inventory.lock().is_unused()
+    }
+
+    /// The pods that have some.
+    pub fn pods(&self) -> BTreeSet<String> {
+        self.inventory.lock().held().map(|(owner, _)| owner.uid.clone()).collect()
+    }
+
+    /// What a container has, by resource.
+    pub fn of_container(&self, uid: &str, container: &str) -> Reusable {
+        let inventory = self.inventory.lock();
+        let held = inventory.of_container(uid, container).into_iter();
+        held.map(|(resource, held)| (resource.to_owned(), held.devices.clone())).collect()
     }
 
     /// Writes down who has which devices.

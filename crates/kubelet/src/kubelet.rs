@@ -12,9 +12,11 @@ use base::tasks::{OnFailure, Tasks};
 use client::events::Recorder;
 use tokio::sync::{Notify, watch};
 
+use crate::affinity;
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
 use crate::claims::Claims;
 use crate::context::Context;
+use crate::cpus::{self, Cpus};
 use crate::devices::{self, Devices};
 use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
@@ -48,6 +50,15 @@ pub enum Error {
         "the records of pulled images cannot be read: {0}: without them, pods would use images that they have no credentials for"
     )]
     Pulls(io::Error),
+    /// Processors cannot be given.
+    #[error("--cpu-manager-policy: {0}")]
+    Cpus(#[from] cpus::Error),
+    /// There are too many sets of them.
+    #[error("--topology-manager-policy: this machine has {0} NUMA nodes, and no more than {most} are supported", most = affinity::NODES)]
+    Nodes(usize),
+    /// The process stops.
+    #[error(transparent)]
+    Blocking(io::Error),
     /// Nothing is left for pods.
     #[error("nothing is left for pods: {0}")]
     Reserved(#[from] ReservedError),
@@ -76,12 +87,23 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let resolv = tokio::fs::read_to_string(&options.resolv_conf).await.unwrap_or_default();
     let machine = Machine::read(&options.data_dir);
     let own = options.kube_reserved.clone().unwrap_or_else(|| Reserved::for_knarr(&machine));
-    let reserved = options.system_reserved.and(&own);
+    let mut reserved = options.system_reserved.and(&own);
+    if let Some(set) = &options.reserved_cpus {
+        reserved.milli_cpu = 1000 * i64::try_from(set.len()).unwrap_or(i64::MAX / 1000);
+    }
+    let (data_dir, policy, set, milli) =
+        (options.data_dir.clone(), options.cpu_manager, options.reserved_cpus.clone(), reserved.milli_cpu);
+    let open = move || Cpus::open(policy, &data_dir, set.as_ref().ok_or(milli));
+    let cpus = tokio::task::spawn_blocking(open).await.map_err(|error| Error::Blocking(error.into()))??;
+    if options.affinity.policy != affinity::Policy::None && machine.numa_nodes.len() > affinity::NODES {
+        return Err(Error::Nodes(machine.numa_nodes.len()));
+    }
     let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
     let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
         drivers: Drivers::default(),
         devices: Devices::load(&options.data_dir),
+        cpus,
         statics: Statics::default(),
         pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
         claims: Claims::load(&options.data_dir),
@@ -99,6 +121,8 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         options,
     });
     images::settle(&cx).await.map_err(Error::Pulls)?;
+    // What ran before may have been made with other processors.
+    cx.cpus.settle(cx.runtime().as_ref()).await?;
     let api = Api::new(cx.clone());
     if let Some(server) = cx.options.server.clone() {
         let address = server.listen;
@@ -109,17 +133,20 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let agent = Arc::new(Agent::new(cx.clone()));
     let parts = tasks.clone();
     let evictor = eviction::manager::Manager::new(cx.clone()).await;
+    tasks.spawn_until_cancelled("device plugins", OnFailure::Log, devices::registration::run(cx.clone()));
+    tasks.spawn_until_cancelled("pod resources", OnFailure::Log, devices::pod_resources::run(cx.clone()));
+    tasks.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference_by_name(&cx.options.node_name)));
+    let (registered, known) = watch::channel(false);
+    let manager = Manager::new(cx.clone(), requests);
+    let nodes = manager.nodes();
+    tasks.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, manager.run(known));
     tasks.spawn_until_cancelled("node registration", OnFailure::Shutdown, async move {
         let node = agent.register().await;
         parts.spawn_until_cancelled("node lease", OnFailure::Shutdown, agent.clone().lease(node.clone()));
         parts.spawn_until_cancelled("drivers", OnFailure::Log, drivers::registration::run(cx.clone()));
-        parts.spawn_until_cancelled("device plugins", OnFailure::Log, devices::registration::run(cx.clone()));
-        parts.spawn_until_cancelled("pod resources", OnFailure::Log, devices::pod_resources::run(cx.clone()));
-        parts.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference(&node)));
         parts.spawn_until_cancelled("node status", OnFailure::Shutdown, agent.report(node, gate));
-        let manager = Manager::new(cx.clone(), requests);
-        parts.spawn_until_cancelled("mirror pods", OnFailure::Shutdown, statics::mirrors::run(cx, manager.nodes()));
-        parts.spawn_until_cancelled("pods of the node", OnFailure::Shutdown, manager.run());
+        parts.spawn_until_cancelled("mirror pods", OnFailure::Shutdown, statics::mirrors::run(cx, nodes));
+        registered.send_replace(true);
         Ok::<_, Infallible>(())
     });
     Ok(api)

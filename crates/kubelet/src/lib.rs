@@ -18,6 +18,7 @@
 //! | [`statics`] | pods that a directory of the node describes |
 //! | [`devices`] | devices that plugins give to containers |
 //! | [`claims`] | devices that pods claim |
+//! | [`cpus`], [`affinity`] | processors that containers have for themselves; from which NUMA nodes they get them, and their devices |
 //! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
@@ -27,11 +28,13 @@
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
 pub mod admission;
+pub mod affinity;
 pub mod allocatable;
 pub mod allocation;
 pub mod backoff;
 pub mod claims;
 pub mod context;
+pub mod cpus;
 pub mod devices;
 pub mod dns;
 pub mod drivers;

@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use base::tasks::OnFailure;
 use client::events::Type;
-use client::{Change, Key};
+use client::{Change, Changes, Key};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission::{self, Room, admit};
+use crate::affinity;
 use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
 use crate::eviction;
 use crate::eviction::requests::Request;
+use crate::node::status;
 use crate::pod::cleanup;
 use crate::pod::found::{Found, ended};
 use crate::pod::report::Shown;
@@ -31,6 +33,17 @@ use crate::statics::{self, Pods};
 const ORPHAN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Pause before the task of a pod that died is begun anew.
 const REVIVE: Duration = Duration::from_secs(5);
+
+/// What the node knows of its pods since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing yet.
+    Waits,
+    /// The static pods: the server has not answered.
+    Alone,
+    /// All.
+    Knows,
+}
 
 struct Handle {
     desired: watch::Sender<Desired>,
@@ -122,14 +135,54 @@ impl Manager {
         self.nodes.clone()
     }
 
-    /// Runs until cancelled. Fails when the runtime cannot say what it runs, as then nothing could be adopted.
-    pub async fn run(mut self) -> Result<(), runtime::api::Error> {
+    /// Runs until cancelled. `registered` becomes true when the API has the node. Fails when the runtime cannot say what it runs, as then
+    /// nothing could be adopted.
+    pub async fn run(mut self, mut registered: watch::Receiver<bool>) -> Result<(), runtime::api::Error> {
         let cx = self.cx.clone();
-        let pods = cx.pods_of_node();
         let mut events = cx.runtime().events();
-        let (_, _, _, inventory) = tokio::join!(pods.synced(), cx.services.synced(), self.nodes.synced(), inventory(&cx));
-        self.found = inventory?;
+        self.found = inventory(&cx).await?;
+        let shares = qos::follow(cx.clone(), self.burstable.subscribe());
+        cx.tasks.spawn_until_cancelled("CPU shares of pods", OnFailure::Log, shares);
+        let pods = cx.pods_of_node();
         let mut changes = pods.changes();
+        let nodes = self.nodes.clone();
+        let mut known = Box::pin(async {
+            // An error would mean that this kubelet is no more.
+            let _ = registered.wait_for(|registered| *registered).await;
+            tokio::join!(pods.synced(), cx.services.synced(), nodes.synced());
+        });
+        let patience = tokio::time::Instant::now() + statics::PATIENCE;
+        let mut stage = Stage::Waits;
+        loop {
+            if stage == Stage::Knows {
+                self.retry();
+            }
+            self.share();
+            tokio::select! {
+                () = &mut known, if stage != Stage::Knows => {
+                    stage = Stage::Knows;
+                    self.begin_all(&mut changes).await;
+                }
+                () = tokio::time::sleep_until(patience), if stage == Stage::Waits => {
+                    tracing::warn!("the server does not answer: static pods start with what this node knows");
+                    stage = Stage::Alone;
+                    self.sync_statics();
+                }
+                change = changes.next(), if stage == Stage::Knows => self.changed(change),
+                Some(event) = events.next() => {
+                    if let Some(handle) = self.handles.get(&event.pod_uid) {
+                        handle.runtime_changed.notify_one();
+                    }
+                }
+                () = async { self.finished.notify.notified().await } => self.reap(),
+                Some(request) = self.requests.recv() => self.answer(request),
+                Ok(()) = self.statics.wanted.changed(), if stage != Stage::Waits => self.sync_statics(),
+            }
+        }
+    }
+
+    /// Begins the pods that there are, once the API has told of all, and ends what nobody knows.
+    async fn begin_all(&mut self, changes: &mut Changes<Pod>) {
         let mut first: Vec<Change<Pod>> = std::iter::from_fn(|| changes.try_next()).collect();
         // Pods are admitted in the order of their creation.
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
@@ -138,23 +191,6 @@ impl Manager {
         let _ = self.statics.wanted.wait_for(Option::is_some).await;
         self.sync_statics();
         self.remove_orphans();
-        let shares = qos::follow(cx.clone(), self.burstable.subscribe());
-        cx.tasks.spawn_until_cancelled("CPU shares of pods", OnFailure::Log, shares);
-        loop {
-            self.retry();
-            self.share();
-            tokio::select! {
-                change = changes.next() => self.changed(change),
-                Some(event) = events.next() => {
-                    if let Some(handle) = self.handles.get(&event.pod_uid) {
-                        handle.runtime_changed.notify_one();
-                    }
-                }
-                () = async { self.finished.notify.notified().await } => self.reap(),
-                Some(request) = self.requests.recv() => self.answer(request),
-                Ok(()) = self.statics.wanted.changed() => self.sync_statics(),
-            }
-        }
     }
 
     /// Answers the eviction manager.
@@ -240,7 +276,8 @@ impl Manager {
 
     fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
         let node = self.nodes.get(None, &self.cx.options.node_name);
-        let labels = node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
+        let own = || status::labels(&self.cx.options, &self.cx.machine.info.architecture);
+        let labels = node.map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default());
         let (app_armor, features) = (self.cx.machine.app_armor, self.cx.runtime().features());
         ask(&Room {
             name: &self.cx.options.node_name,
@@ -248,6 +285,7 @@ impl Manager {
             app_armor,
             features,
             allocatable: self.cx.allocatable.list(),
+            exclusive_cpus: self.cx.cpus.is_static(),
         })
     }
 
@@ -259,7 +297,7 @@ impl Manager {
                 if let Some(handle) = self.handles.get(known) {
                     handle.desired.send_modify(|desired| desired.removed = true);
                 }
-                self.cx.devices.leave(known);
+                self.cx.leave(known);
             }
         }
         for (key, pod) in wanted.iter() {
@@ -303,11 +341,12 @@ impl Manager {
             if let Some(handle) = self.handles.get(&known) {
                 handle.desired.send_modify(|desired| desired.removed = true);
             }
-            self.cx.devices.leave(&known);
+            self.cx.leave(&known);
         }
         let Some(pod) = new else { return };
-        if pod.metadata.deletion_timestamp.is_some() {
-            self.cx.devices.leave(uid(&pod));
+        // What has ended is known here before the scheduler gives its place to another.
+        if pod.metadata.deletion_timestamp.is_some() || pod.status.as_ref().is_some_and(ended) {
+            self.cx.leave(uid(&pod));
         }
         match self.handles.get(uid(&pod)) {
             Some(_) => self.update(pod),
@@ -345,7 +384,7 @@ impl Manager {
             tokio::time::sleep(pause).await;
             let rejected = match rejected {
                 None if comes => tokio::select! {
-                    admitted = cx.devices.admit(&model) => admitted.err(),
+                    admitted = affinity::admit(&cx, &model) => admitted.err(),
                     // Who is deleted meanwhile needs none.
                     _ = going.wait_for(|desired| desired.removed || desired.pod.metadata.deletion_timestamp.is_some()) => None,
                 },
@@ -422,6 +461,11 @@ impl Manager {
                 let recorded = std::fs::read_link(self.cx.log_record(&uid)).ok();
                 let logs = orphans.entry(uid).or_default();
                 *logs = logs.take().or(recorded);
+            }
+        }
+        for uid in self.cx.owners() {
+            if !known.contains(&uid) {
+                orphans.entry(uid).or_default();
             }
         }
         for (uid, logs) in orphans {

@@ -10,7 +10,9 @@ use client::Informers;
 use k8s_openapi::api::core::v1::Taint;
 use runtime::api::Runtime;
 
+use crate::affinity;
 use crate::allocatable::Reserved;
+use crate::cpus::{self, set::CpuSet};
 use crate::dns::Cluster;
 use crate::eviction::Settings;
 use crate::images::access::Verification;
@@ -48,6 +50,12 @@ pub struct Options {
     pub system_reserved: Reserved,
     /// And Knarr's own; none where nobody says, which is [`Reserved::for_knarr`].
     pub kube_reserved: Option<Reserved>,
+    /// Who gets processors for itself.
+    pub cpu_manager: cpus::Policy,
+    /// Processors that no container gets for itself, in the place of as many as are reserved.
+    pub reserved_cpus: Option<CpuSet>,
+    /// Whether containers get their parts from the same NUMA nodes.
+    pub affinity: Alignment,
     /// When pods must go because the node runs short of something.
     pub eviction: Settings,
     /// Directory of static pods, if there is one.
@@ -62,6 +70,15 @@ pub struct Options {
     pub taints: Vec<Taint>,
     /// The HTTPS endpoint; none does not serve.
     pub server: Option<Server>,
+}
+
+/// The topology manager's options.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alignment {
+    /// What pods are refused for.
+    pub policy: affinity::Policy,
+    /// What is aligned.
+    pub scope: affinity::Scope,
 }
 
 /// The kubelet's HTTPS endpoint.

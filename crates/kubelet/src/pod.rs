@@ -15,6 +15,7 @@ pub mod patch;
 pub mod plan;
 pub mod report;
 pub mod resize;
+pub mod restart;
 pub mod start;
 pub mod state;
 pub mod status;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
 
 /// What part a container plays in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,24 +126,25 @@ impl Member {
             Role::Sidecar => return true,
             Role::Init | Role::App => {}
         }
-        let own = self.spec.restart_policy.as_deref();
-        if own.is_some() {
-            let rules = self.spec.restart_policy_rules.as_deref().unwrap_or_default();
-            let matched = rules.iter().any(|rule| {
-                rule.exit_codes.as_ref().is_some_and(|codes| {
-                    let listed = codes.values.as_deref().unwrap_or_default().contains(&exit_code);
-                    if codes.operator == "NotIn" { !listed } else { listed }
-                })
-            });
-            if matched {
-                return true;
-            }
+        if self.rule(exit_code).is_some() {
+            return true;
         }
-        match own.unwrap_or(pod_policy) {
+        match self.spec.restart_policy.as_deref().unwrap_or(pod_policy) {
             "Never" => false,
             "OnFailure" => exit_code != 0,
             _ => self.role == Role::App || exit_code != 0,
         }
+    }
+
+    /// The restart rule that applies after the container ended with `exit_code`: the first one that matches (KEP-5307).
+    pub fn rule(&self, exit_code: i32) -> Option<&ContainerRestartRule> {
+        self.spec.restart_policy.as_ref()?;
+        self.spec.restart_policy_rules.iter().flatten().find(|rule| {
+            rule.exit_codes.as_ref().is_some_and(|codes| {
+                let listed = codes.values.as_deref().unwrap_or_default().contains(&exit_code);
+                if codes.operator == "NotIn" { !listed } else { listed }
+            })
+        })
     }
 
     /// `spec.containers{NAME}`, where events point to.

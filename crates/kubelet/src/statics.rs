@@ -12,6 +12,7 @@ pub mod mirrors;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Key;
 use k8s_openapi::api::core::v1::Pod;
@@ -19,6 +20,15 @@ use tokio::sync::watch;
 
 /// In a mirror pod: the UID of the static pod that it shows.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// How long a node waits for its server after its start, until it begins with what it knows: with its static pods, and with the pod
+/// ranges that it had.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether a UID is that of a static pod, which the node has made: those of the API have hyphens (RFC 9562).
+pub fn is_static(uid: &str) -> bool {
+    !uid.is_empty() && !uid.contains('-')
+}
 
 /// Static pods by namespace and name.
 pub type Pods = BTreeMap<Key, Arc<Pod>>;

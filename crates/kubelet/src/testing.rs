@@ -166,6 +166,12 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn pin_container(&self, id: &str, cpus: &str) -> Result<()> {
+        let name = self.world.lock().containers.get(id).map(|container| container.name.clone());
+        self.call(format!("pin {} {cpus}", name.ok_or_else(|| Error::NotFound(id.to_owned()))?));
+        Ok(())
+    }
+
     async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()> {
         let name = {
             let mut world = self.world.lock();
@@ -389,6 +395,9 @@ impl Cell {
             verification: Default::default(),
             system_reserved: Default::default(),
             kube_reserved: None,
+            cpu_manager: Default::default(),
+            reserved_cpus: None,
+            affinity: Default::default(),
             eviction: self.eviction.clone(),
             labels: Default::default(),
             annotations: Default::default(),

@@ -18,7 +18,7 @@ use client::events::Recorder;
 use client::{Change, Changes, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::nft::Config;
 use crate::nft::contents;
@@ -77,22 +77,34 @@ struct Admission {
 
 /// Where pods that start wait for their policies. Cheap to clone.
 #[derive(Clone)]
-pub struct Policies(mpsc::Sender<Admission>);
+pub struct Policies {
+    waiting: mpsc::Sender<Admission>,
+    known: watch::Receiver<bool>,
+}
 
 /// The other end of [`Policies`].
-pub struct Admissions(mpsc::Receiver<Admission>);
+pub struct Admissions {
+    waiting: mpsc::Receiver<Admission>,
+    known: watch::Sender<bool>,
+}
 
 impl Policies {
     /// Both ends.
     pub fn channel() -> (Self, Admissions) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), Admissions(receiver))
+        let (sender, waiting) = mpsc::channel(WAITING);
+        let (tell, known) = watch::channel(false);
+        (Self { waiting: sender, known }, Admissions { waiting, known: tell })
+    }
+
+    /// Whether the API has told of the policies since the start.
+    pub fn are_known(&self) -> bool {
+        *self.known.borrow()
     }
 
     /// Returns when the policies of the pod are in force at these addresses.
     pub async fn admit(&self, pod: Starting) -> Result<(), Error> {
         let (done, admitted) = oneshot::channel();
-        self.0.send(Admission { pod, done }).await.map_err(|_| Error::Stopped)?;
+        self.waiting.send(Admission { pod, done }).await.map_err(|_| Error::Stopped)?;
         match tokio::time::timeout(PATIENCE, admitted).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Error::Stopped),
@@ -114,6 +126,7 @@ pub async fn run(
     let mut changes = policies.changes();
     policies.synced().await;
     let mut installed = Installed::start(informers.client(), options.events.clone());
+    admissions.known.send_replace(true);
     let mut enforcer = Enforcer::new(options, table);
     installed.synced(&mut enforcer.state).await;
     let mut watched: Option<Watched> = None;
@@ -128,7 +141,7 @@ pub async fn run(
         if let Some(watched) = &mut watched {
             watched.take(&mut enforcer);
         }
-        while let Ok(admission) = admissions.0.try_recv() {
+        while let Ok(admission) = admissions.waiting.try_recv() {
             enforcer.take(admission);
         }
         enforcer.apply(first, &gate).await?;
@@ -136,7 +149,7 @@ pub async fn run(
         tokio::select! {
             change = changes.next() => enforcer.set_policy(&change),
             (kind, change) = installed.next() => installed.take(kind, change, &mut enforcer.state),
-            admission = admissions.0.recv() => match admission {
+            admission = admissions.waiting.recv() => match admission {
                 Some(admission) => enforcer.take(admission),
                 None => return Err(Error::Stopped),
             },

@@ -195,6 +195,9 @@ pub struct Resources {
     pub cpu_quota: Option<i64>,
     /// Period, microseconds.
     pub cpu_period: Option<u64>,
+    /// Processors that it runs on, as the kernel writes them (`0-3,8`); all where nobody says. Of containers only.
+    #[serde(default)]
+    pub cpus: Option<String>,
     /// Relative weight, cgroup v1 scale (2 to 262144).
     pub cpu_shares: Option<u64>,
     /// Bytes of memory.
@@ -543,6 +546,8 @@ pub trait Runtime: Send + Sync {
     /// Changes the limits of a running container, and what of its configuration the kubelet wants back. Fails where it uses more
     /// memory than it may from now on.
     async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()>;
+    /// Moves a container that was made, or runs, to other processors, as [`Resources::cpus`] writes them.
+    async fn pin_container(&self, id: &str, cpus: &str) -> Result<()>;
     /// What a container changed of its image, on disk.
     async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage>;
     /// Sends the image's stop signal (or `signal`), after `grace` SIGKILL; returns when the container has ended. Idempotent.

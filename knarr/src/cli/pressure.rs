@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
+use kubelet::affinity;
 use kubelet::allocatable::{Reserved, ReservedError};
+use kubelet::cpus::{self, set::CpuSet};
 use kubelet::eviction::{Settings, SettingsError, Texts};
+use kubelet::options::Alignment;
 
 use super::{duration, key_value};
 
@@ -17,6 +20,19 @@ pub(crate) struct Pressure {
     /// What pods do not get because Knarr needs it; a sixteenth of memory by default, from 64Mi to 256Mi, and 1000 process ids.
     #[arg(long, value_delimiter = ',', value_parser = key_value)]
     kube_reserved: Option<Vec<(String, String)>>,
+    /// Which processors are reserved, in the place of as many as --system-reserved and --kube-reserved say: 0-1,8.
+    #[arg(long, value_name = "CPUS")]
+    reserved_cpus: Option<CpuSet>,
+    /// Who gets processors for itself: none, or static (containers of guaranteed pods that ask for whole ones).
+    #[arg(long, value_name = "POLICY", default_value = "none")]
+    cpu_manager_policy: cpus::Policy,
+    /// Whether a container gets its processors and devices from the same NUMA nodes: none, best-effort, restricted (pods are refused when
+    /// that cannot be as well as it might) or single-numa-node.
+    #[arg(long, value_name = "POLICY", default_value = "none")]
+    topology_manager_policy: affinity::Policy,
+    /// What is from the same NUMA nodes: container (each by itself) or pod.
+    #[arg(long, value_name = "SCOPE", default_value = "container")]
+    topology_manager_scope: affinity::Scope,
     /// Below what pods are evicted at once; memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,
     /// imagefs.available<15%,imagefs.inodesFree<5%,pid.available<5% by default, where 1Gi of a disk is always enough.
     #[arg(long)]
@@ -51,6 +67,21 @@ impl Pressure {
     /// What is reserved for Knarr, where somebody says.
     pub(crate) fn kube_reserved(&self) -> Result<Option<Reserved>, ReservedError> {
         self.kube_reserved.as_deref().map(reserved).transpose()
+    }
+
+    /// Which processors are reserved, where somebody says.
+    pub(crate) fn reserved_cpus(&self) -> Option<CpuSet> {
+        self.reserved_cpus.clone().filter(|cpus| !cpus.is_empty())
+    }
+
+    /// Who gets processors for itself.
+    pub(crate) fn cpu_manager(&self) -> cpus::Policy {
+        self.cpu_manager_policy
+    }
+
+    /// Whether containers get their parts from the same NUMA nodes.
+    pub(crate) fn affinity(&self) -> Alignment {
+        Alignment { policy: self.topology_manager_policy, scope: self.topology_manager_scope }
     }
 
     /// When pods are evicted.

@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::process::Again;
 
+/// In the directory of the network: the node's pod ranges, one a line.
+const RANGES: &str = "ranges";
 /// Delay before the ways to other nodes are tried again, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -54,7 +56,7 @@ impl Start {
         let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
         let policies_gate = self.readiness.gate("network-policies");
         let mut nodes = self.informers.of_selected::<ApiNode>(&format!("metadata.name={}", self.node_name)).changes();
-        let pod_cidrs = other_ranges(&mut nodes, &[]).await?;
+        let pod_cidrs = first_ranges(&mut nodes, &self.options.directory.join(RANGES)).await?;
         let options = network::Options { pod_cidrs: pod_cidrs.clone(), ..self.options };
         let inner_cidrs = [&options.cluster_cidrs[..], &options.service_cidrs].concat();
         let policies = network::policy::Options {
@@ -92,6 +94,27 @@ impl Start {
         publish.closed().await;
         Ok(())
     }
+}
+
+/// The node's pod ranges, which are kept in the file at `path`: a node whose server does not answer begins with those that it had.
+async fn first_ranges(changes: &mut Changes<ApiNode>, path: &Path) -> Result<Vec<IpNet>> {
+    if let Ok(told) = tokio::time::timeout(kubelet::statics::PATIENCE, other_ranges(changes, &[])).await {
+        return keep_ranges(path, told?);
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            tracing::warn!("the server does not answer: the pod network starts with the ranges that the node had");
+            text.lines().map(|range| range.parse().with_context(|| format!("{}: {range:?}", path.display()))).collect()
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => keep_ranges(path, other_ranges(changes, &[]).await?),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+fn keep_ranges(path: &Path, ranges: Vec<IpNet>) -> Result<Vec<IpNet>> {
+    let text: String = ranges.iter().map(|range| format!("{range}\n")).collect();
+    base::tls::write_private(path, text.as_bytes())?;
+    Ok(ranges)
 }
 
 /// Waits for the node's pod ranges, which a controller assigns, until they are there and are not `known`.
@@ -202,7 +225,13 @@ impl PodNetwork for Deferred {
         self.tell(pod, &network.refused(sandbox));
         let key = Key::namespaced(&pod.namespace, &pod.name);
         let starting = Starting { key, uid: pod.uid.clone(), addresses: addresses.clone() };
-        self.policies.admit(starting).await.map_err(|error| internal(error.to_string()))?;
+        match self.policies.admit(starting).await {
+            // Nobody but the node says what static pods are, and they start without the server.
+            Err(error) if !self.policies.are_known() && kubelet::statics::is_static(&pod.uid) => {
+                tracing::warn!(pod = pod.name, %error, "a static pod starts before the server has told of network policies");
+            }
+            admitted => admitted.map_err(|error| internal(error.to_string()))?,
+        }
         Ok(addresses)
     }
 

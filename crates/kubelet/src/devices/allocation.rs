@@ -9,7 +9,8 @@ use runtime::api::ContainerEdits;
 
 use super::inventory::{Choice, Owner, Refusal};
 use super::{Devices, edits};
-use crate::spec::{Member, Model, Role};
+use crate::affinity::{Mask, Wishes};
+use crate::spec::{Member, Model};
 use crate::units;
 
 /// Most bytes of what a plugin says for one container: it is kept.
@@ -17,61 +18,76 @@ const RESPONSE: usize = 256 << 10;
 
 /// Why a pod does not get its devices.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
+    /// They are not there.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The plugin fails.
     #[error(transparent)]
     Rpc(#[from] Rpc),
+    /// The plugin fails to say which it would rather give.
     #[error("device plugin GetPreferredAllocation rpc failed with err: {0}")]
     Preference(Rpc),
+    /// The plugin gives nothing.
     #[error("no containers return in allocation response of the plugin of {0}")]
     Silent(String),
+    /// The plugin says too much.
     #[error("the allocation response of the plugin of {0} has more than 256 KiB")]
     Long(String),
+    /// What the plugin gives cannot be made.
     #[error("the plugin of {0} names devices of the Container Device Interface, which this runtime does not know")]
     Cdi(String),
+    /// It would be forgotten.
     #[error("the assignment of devices cannot be written down: {0}")]
     Record(#[from] std::io::Error),
 }
 
-type Reusable = BTreeMap<String, BTreeSet<String>>;
+/// Devices by resource.
+pub type Reusable = BTreeMap<String, BTreeSet<String>>;
 
 impl Devices {
-    /// Gives a pod its devices, if it asks for some; what it has already it keeps.
+    /// Gives a container its devices, those at the NUMA nodes of `affinity` first; whether it did not have them already. They outlast this
+    /// process after [`Self::settle`].
     ///
     /// # Errors
-    /// Status reason and message of a pod that does not get them.
-    pub async fn admit(&self, model: &Model) -> Result<(), (String, String)> {
-        if self.inventory.lock().is_unused() {
-            return Ok(());
+    /// It does not get them.
+    pub async fn give(&self, model: &Model, member: &Member, affinity: Option<Mask>, reusable: &Reusable) -> Result<bool, Error> {
+        let mut is_news = false;
+        for (resource, required) in self.wanted(member) {
+            let owner = Owner { uid: model.uid().to_owned(), container: member.spec.name.clone(), resource };
+            is_news |= self.give_one(owner, required, affinity, reusable).await?;
         }
-        match self.give(model).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.release(model.uid()).await;
-                let message = format!("Allocate failed due to {error}, which is unexpected");
-                Err(("UnexpectedAdmissionError".to_owned(), message))
-            }
-        }
+        Ok(is_news)
     }
 
-    async fn give(&self, model: &Model) -> Result<(), Error> {
-        let (mut reusable, mut is_news) = (Reusable::new(), false);
-        for member in model.members.iter() {
-            for (resource, required) in self.wanted(member) {
-                let owner = Owner { uid: model.uid().to_owned(), container: member.spec.name.clone(), resource };
-                is_news |= self.give_one(owner, required, &reusable).await?;
-            }
-            self.pass_on(model, member, &mut reusable);
-        }
-        if is_news {
-            self.save().await?;
-        }
-        Ok(())
+    /// Writes down what has been given.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn settle(&self) -> Result<(), Error> {
+        Ok(self.save().await?)
+    }
+
+    /// From which NUMA nodes the devices could come that are wanted. Devices of which nobody says where they are make no wish.
+    pub fn wishes(
+        &self,
+        uid: &str,
+        container: &str,
+        wanted: Vec<(String, usize)>,
+        reusable: &Reusable,
+        nodes: &BTreeSet<u32>,
+    ) -> Wishes {
+        let (inventory, none) = (self.inventory.lock(), BTreeSet::new());
+        let wish = |(resource, required): (String, usize)| {
+            let owner = Owner { uid: uid.to_owned(), container: container.to_owned(), resource };
+            let hints = inventory.hints(&owner, required, reusable.get(&owner.resource).unwrap_or(&none), nodes);
+            (owner.resource, hints)
+        };
+        wanted.into_iter().map(wish).collect()
     }
 
     /// The devices of plugins that a container asks for.
-    fn wanted(&self, member: &Member) -> Vec<(String, usize)> {
+    pub fn wanted(&self, member: &Member) -> Vec<(String, usize)> {
         let inventory = self.inventory.lock();
         let limits = member.spec.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
         let managed = limits.filter(|(name, _)| inventory.manages(name));
@@ -80,12 +96,12 @@ impl Devices {
     }
 
     /// Gives devices of one resource to one container; whether it did not have them already.
-    async fn give_one(&self, owner: Owner, required: usize, reusable: &Reusable) -> Result<bool, Error> {
+    async fn give_one(&self, owner: Owner, required: usize, affinity: Option<Mask>, reusable: &Reusable) -> Result<bool, Error> {
         let none = BTreeSet::new();
         let reusable = reusable.get(&owner.resource).unwrap_or(&none);
         let mut released = self.released.subscribe();
         loop {
-            match self.try_give(&owner, required, reusable).await {
+            match self.try_give(&owner, required, affinity, reusable).await {
                 // An error would mean that this kubelet is no more.
                 Err(Error::Refused(Refusal::Later(_))) => drop(released.changed().await),
                 given => return given,
@@ -93,30 +109,24 @@ impl Devices {
         }
     }
 
-    async fn try_give(&self, owner: &Owner, required: usize, reusable: &BTreeSet<String>) -> Result<bool, Error> {
-        let choice = self.inventory.lock().choice(owner, required, reusable)?;
+    async fn try_give(
+        &self,
+        owner: &Owner,
+        required: usize,
+        affinity: Option<Mask>,
+        reusable: &BTreeSet<String>,
+    ) -> Result<bool, Error> {
+        let choice = self.inventory.lock().choice(owner, required, affinity, reusable)?;
         let Some(Choice { plugin, available, included }) = choice else { return Ok(false) };
         let preferred = match plugin.options.get_preferred_allocation_available {
             true => plugin.plugin.preferred(available, included, required).await.map_err(Error::Preference)?,
             false => Vec::new(),
         };
-        let devices = self.inventory.lock().reserve(owner, required, reusable, &preferred)?;
+        let devices = self.inventory.lock().reserve(owner, (required, affinity), reusable, &preferred)?;
         let response = plugin.plugin.allocate(devices).await?;
         let response = checked(&owner.resource, response)?;
         self.inventory.lock().complete(owner, response);
         Ok(true)
-    }
-
-    /// Devices of init containers that end are used again by those that come after them.
-    fn pass_on(&self, model: &Model, member: &Member, reusable: &mut Reusable) {
-        let inventory = self.inventory.lock();
-        for (resource, held) in inventory.of_container(model.uid(), &member.spec.name) {
-            let devices = reusable.entry(resource.to_owned()).or_default();
-            match member.role {
-                Role::Init => devices.extend(held.devices.iter().cloned()),
-                _ => devices.retain(|id| !held.devices.contains(id)),
-            }
-        }
     }
 
     /// What a container gets that is about to start.

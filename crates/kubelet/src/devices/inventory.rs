@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use csi::devices::{self as protocol, ContainerAllocateResponse, DevicePluginOptions, Plugin};
 
+use crate::affinity::{self, Hint, Mask};
+
 /// Most resources that plugins may name, those that are gone included.
 const RESOURCES: usize = 256;
 /// Most devices of a resource.
@@ -27,6 +29,13 @@ pub(super) struct Device {
     pub(super) nodes: Vec<i64>,
 }
 
+impl Device {
+    /// Whether it is at one of these NUMA nodes.
+    fn is_at(&self, mask: Mask) -> bool {
+        self.nodes.iter().any(|node| u32::try_from(*node).is_ok_and(|node| mask.has(node)))
+    }
+}
+
 /// A plugin that answers.
 #[derive(Clone, Debug)]
 pub(super) struct Connected {
@@ -46,13 +55,13 @@ struct Resource {
 
 /// Who has devices of which resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Owner {
+pub struct Owner {
     /// UID of the pod.
-    pub(super) uid: String,
+    pub uid: String,
     /// Name of the container.
-    pub(super) container: String,
+    pub container: String,
     /// The resource.
-    pub(super) resource: String,
+    pub resource: String,
 }
 
 /// What an owner has.
@@ -66,16 +75,34 @@ pub(super) struct Assignment {
 
 /// Why a container does not get its devices, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// None is healthy.
     #[error("no healthy devices present; cannot allocate unhealthy devices {0}")]
     Unhealthy(String),
+    /// They will be free when others have ended.
     #[error("devices of {0} are not free before pods have ended that are on their way out")]
     Later(String),
+    /// There are fewer.
     #[error("requested number of devices unavailable for {resource}. Requested: {needed}, Available: {available}")]
-    TooFew { resource: String, needed: usize, available: usize },
+    TooFew {
+        /// The resource.
+        resource: String,
+        /// How many are asked for.
+        needed: usize,
+        /// How many there are.
+        available: usize,
+    },
+    /// The container has another number of them.
     #[error("pod {uid:?} container {container:?} changed request for resource {resource:?} from {had} to {wants}", uid = owner.uid,
         container = owner.container, resource = owner.resource)]
-    Changed { owner: Owner, had: usize, wants: usize },
+    Changed {
+        /// Which container.
+        owner: Owner,
+        /// How many it has.
+        had: usize,
+        /// How many it asks for.
+        wants: usize,
+    },
 }
 
 /// Why a plugin is not taken.
@@ -186,7 +213,13 @@ impl Inventory {
     }
 
     /// Devices of `owner` that are not decided yet: `reusable` are those that it gets before others. None when it has what it asks for.
-    pub(super) fn choice(&self, owner: &Owner, required: usize, reusable: &BTreeSet<String>) -> Result<Option<Choice>, Refusal> {
+    pub(super) fn choice(
+        &self,
+        owner: &Owner,
+        required: usize,
+        affinity: Option<Mask>,
+        reusable: &BTreeSet<String>,
+    ) -> Result<Option<Choice>, Refusal> {
         if let Some(held) = self.held.get(owner) {
             let had = held.devices.len();
             return if had == required { Ok(None) } else { Err(Refusal::Changed { owner: owner.clone(), had, wants: required }) };
@@ -200,7 +233,18 @@ impl Inventory {
         }
         let taken = self.taken(&owner.resource);
         let included: Vec<String> = reusable.iter().filter(|id| healthy.contains(id)).take(required).cloned().collect();
-        let free = healthy.into_iter().filter(|id| !taken.contains(id));
+        let mut free: Vec<&String> = healthy.into_iter().filter(|id| !taken.contains(id) && !included.contains(id)).collect();
+        // Those that are aligned come first, then those that are elsewhere, then those of which that is not known.
+        let place = |id: &&String| match (affinity, resource.devices.get(*id)) {
+            (Some(mask), Some(device)) if device.is_at(mask) => 0,
+            (Some(_), Some(device)) if !device.nodes.is_empty() => 1,
+            _ => 2,
+        };
+        free.sort_by_key(place);
+        let aligned = free.iter().filter(|id| place(id) == 0).count();
+        if affinity.is_some() && included.len() + aligned >= required {
+            free.truncate(aligned);
+        }
         let available: Vec<String> = included.iter().chain(free).cloned().collect();
         if available.len() < required {
             let leaving = |(other, held): (&Owner, &Assignment)| match other.resource == owner.resource
@@ -218,6 +262,36 @@ impl Inventory {
         Ok(Some(Choice { plugin, available, included }))
     }
 
+    /// At which NUMA nodes `required` devices could be had; none where no device says where it is.
+    pub(super) fn hints(
+        &self,
+        owner: &Owner,
+        required: usize,
+        reusable: &BTreeSet<String>,
+        nodes: &BTreeSet<u32>,
+    ) -> Option<Vec<Hint>> {
+        let resource = self.resources.get(&owner.resource)?;
+        if resource.devices.values().all(|device| device.nodes.is_empty()) {
+            return None;
+        }
+        let taken = self.taken(&owner.resource);
+        let free: BTreeSet<&String> = match self.held.get(owner) {
+            Some(held) if held.devices.len() != required => return Some(Vec::new()),
+            Some(held) => held.devices.iter().collect(),
+            None => {
+                let healthy = resource.devices.iter().filter(|(_, device)| device.healthy).map(|(id, _)| id);
+                healthy.filter(|id| reusable.contains(*id) || !taken.contains(id)).collect()
+            }
+        };
+        let at = |id: &String, mask: Mask| resource.devices.get(id).is_some_and(|device| device.is_at(mask));
+        let total = |mask: Mask| resource.devices.values().filter(|device| device.is_at(mask)).count();
+        let reused = if self.held.contains_key(owner) { &BTreeSet::new() } else { reusable };
+        Some(affinity::hints(nodes, required, total, |mask| {
+            let fits = reused.iter().all(|id| at(id, mask));
+            fits.then(|| free.iter().filter(|id| at(id, mask)).count())
+        }))
+    }
+
     fn taken(&self, resource: &str) -> BTreeSet<&String> {
         self.held.iter().filter(|(owner, _)| owner.resource == resource).flat_map(|(_, held)| &held.devices).collect()
     }
@@ -226,11 +300,11 @@ impl Inventory {
     pub(super) fn reserve(
         &mut self,
         owner: &Owner,
-        required: usize,
+        (required, affinity): (usize, Option<Mask>),
         reusable: &BTreeSet<String>,
         preferred: &[String],
     ) -> Result<Vec<String>, Refusal> {
-        let Some(choice) = self.choice(owner, required, reusable)? else { return Ok(Vec::new()) };
+        let Some(choice) = self.choice(owner, required, affinity, reusable)? else { return Ok(Vec::new()) };
         let can_be_had: BTreeSet<&String> = choice.available.iter().collect();
         let preferred = preferred.iter().filter(|id| can_be_had.contains(id));
         let mut devices = BTreeSet::new();

@@ -21,6 +21,7 @@ use tokio::net::UnixListener;
 
 use super::inventory::{Device, Inventory};
 use crate::context::Context;
+use crate::cpus::{Cpus, set::CpuSet};
 use crate::pod::found::ended;
 
 /// A connection is given up after that, and made again by who needs it.
@@ -35,7 +36,7 @@ impl server::Service for Lister {
             LIST => {
                 let pods = self.0.pods_of_node().list().into_iter().map(|pod| self.0.statics.as_run(pod));
                 let active = pods.filter(|pod| !pod.status.as_ref().is_some_and(ended));
-                let pod_resources = active.map(|pod| of_pod(&inventory, &pod)).collect();
+                let pod_resources = active.map(|pod| of_pod(&self.0.cpus, &inventory, &pod)).collect();
                 Ok(ListPodResourcesResponse { pod_resources }.encode_to_vec())
             }
             GET => {
@@ -44,7 +45,7 @@ impl server::Service for Lister {
                     || Error { code: Code::NotFound, message: format!("pod {pod_name} in namespace {pod_namespace} not found") };
                 let pod = self.0.pods_of_node().get(Some(&pod_namespace), &pod_name).ok_or_else(unknown)?;
                 let pod = self.0.statics.as_run(pod);
-                Ok(GetPodResourcesResponse { pod_resources: Some(of_pod(&inventory, &pod)) }.encode_to_vec())
+                Ok(GetPodResourcesResponse { pod_resources: Some(of_pod(&self.0.cpus, &inventory, &pod)) }.encode_to_vec())
             }
             ALLOCATABLE => {
                 let healthy = |devices: &BTreeMap<String, Device>| -> Vec<String> {
@@ -52,14 +53,14 @@ impl server::Service for Lister {
                 };
                 let devices =
                     inventory.devices().flat_map(|(name, devices)| listed(name, healthy(devices), Some(devices))).collect();
-                Ok(AllocatableResourcesResponse { devices }.encode_to_vec())
+                Ok(AllocatableResourcesResponse { devices, cpu_ids: numbers(self.0.cpus.allocatable()) }.encode_to_vec())
             }
             other => Err(server::unimplemented(other)),
         }
     }
 }
 
-fn of_pod(inventory: &Inventory, pod: &Pod) -> PodResources {
+fn of_pod(cpus: &Cpus, inventory: &Inventory, pod: &Pod) -> PodResources {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let known: BTreeMap<&str, _> = inventory.devices().collect();
     let containers = pod.spec.iter().flat_map(|spec| {
@@ -71,13 +72,18 @@ fn of_pod(inventory: &Inventory, pod: &Pod) -> PodResources {
         let devices = held
             .flat_map(|(name, held)| listed(name, held.devices.iter().cloned().collect(), known.get(name).copied()))
             .collect();
-        ContainerResources { name: container.name.clone(), devices }
+        let cpu_ids = cpus.exclusive(uid, &container.name).map(numbers).unwrap_or_default();
+        ContainerResources { name: container.name.clone(), devices, cpu_ids }
     });
     PodResources {
         name: pod.metadata.name.clone().unwrap_or_default(),
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         containers: resources.collect(),
     }
+}
+
+fn numbers(cpus: CpuSet) -> Vec<i64> {
+    cpus.0.into_iter().map(i64::from).collect()
 }
 
 /// Devices of a resource, those of one place together, as upstream lists them.

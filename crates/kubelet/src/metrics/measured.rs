@@ -163,6 +163,10 @@ impl Runtime for Measured {
         measure("start_container", self.0.start_container(id)).await
     }
 
+    async fn pin_container(&self, id: &str, cpus: &str) -> Result<()> {
+        measure("update_container", self.0.pin_container(id, cpus)).await
+    }
+
     async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()> {
         measure("update_container", self.0.update_container(id, resources, annotations)).await
     }

@@ -214,6 +214,17 @@ pub fn reference(node: &Node) -> ObjectReference {
     }
 }
 
+/// The same before the API has the node. Clients look for events about a node by its name in the place of the UID, too.
+pub fn reference_by_name(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// Renews the lease, or makes it.
 async fn renew(leases: &Api<Lease>, name: &str, node: &Node) -> Result<(), kube::Error> {
     let now = MicroTime(Timestamp::now());

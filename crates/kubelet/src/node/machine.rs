@@ -1,12 +1,13 @@
 //! What the machine is and has, read once at start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
 use super::supply::{Supplies, Supply};
+use crate::cpus::set::CpuSet;
 use crate::units::{ResourceList, quantity};
 
 /// Capacity and identity of the machine.
@@ -22,6 +23,8 @@ pub struct Machine {
     pub processes: i64,
     /// Huge pages by resource name, bytes.
     pub huge_pages: BTreeMap<String, i64>,
+    /// NUMA nodes that have processors.
+    pub numa_nodes: BTreeSet<u32>,
     /// Identity for `nodeInfo`, without versions of ours.
     pub info: NodeSystemInfo,
     /// The kernel's host name.
@@ -47,6 +50,7 @@ impl Machine {
             storage_bytes: disk(data_dir).map_or(0, |(disk, _)| disk.total),
             processes: processes().map_or(0, |processes| processes.total),
             huge_pages: huge_pages(),
+            numa_nodes: text("/sys/devices/system/node/has_cpu").parse::<CpuSet>().map(|set| set.0).unwrap_or_default(),
             info: NodeSystemInfo {
                 architecture: architecture(std::env::consts::ARCH).to_owned(),
                 boot_id: text("/proc/sys/kernel/random/boot_id"),

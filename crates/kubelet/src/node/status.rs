@@ -34,17 +34,7 @@ pub struct Health {
 /// The object to register.
 pub fn node(options: &Options, status: NodeStatus) -> Node {
     let info = status.node_info.as_ref();
-    let architecture = info.map(|info| info.architecture.clone()).unwrap_or_default();
-    let mut labels: BTreeMap<String, String> = [
-        ("kubernetes.io/hostname", options.node_name.clone()),
-        ("kubernetes.io/os", "linux".to_owned()),
-        ("kubernetes.io/arch", architecture.clone()),
-        ("beta.kubernetes.io/os", "linux".to_owned()),
-        ("beta.kubernetes.io/arch", architecture),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into();
-    labels.extend(options.labels.clone());
+    let labels = labels(options, info.map(|info| info.architecture.as_str()).unwrap_or_default());
     Node {
         metadata: ObjectMeta {
             name: Some(options.node_name.clone()),
@@ -55,6 +45,21 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
         spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
         status: Some(status),
     }
+}
+
+/// The labels that the node registers with.
+pub fn labels(options: &Options, architecture: &str) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = [
+        ("kubernetes.io/hostname", options.node_name.clone()),
+        ("kubernetes.io/os", "linux".to_owned()),
+        ("kubernetes.io/arch", architecture.to_owned()),
+        ("beta.kubernetes.io/os", "linux".to_owned()),
+        ("beta.kubernetes.io/arch", architecture.to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into();
+    labels.extend(options.labels.clone());
+    labels
 }
 
 /// The status, with transition times and what others advertise kept from `old`.

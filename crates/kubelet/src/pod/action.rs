@@ -1,5 +1,6 @@
 //! What a plan is made of.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,6 +29,13 @@ pub enum Action {
     MountVolumes,
     /// Bring mounted volumes up to date.
     RefreshVolumes,
+    /// Write down that all containers restart.
+    RestartAll {
+        /// The container whose end is the reason.
+        source: String,
+        /// By name, the number from which on a container is of the new round.
+        round: BTreeMap<String, u32>,
+    },
     /// Give what runs the resources that the pod has now.
     Resize,
     /// See how much the pod has written.

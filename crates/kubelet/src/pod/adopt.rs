@@ -13,7 +13,7 @@ use crate::spec::Model;
 pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
     let status = model.pod.status.clone().unwrap_or_default();
     let mut state = State { start_time: Some(status.start_time.as_ref().map_or(now, |time| time.0)), ..State::default() };
-    let Found { mut sandboxes, mut containers } = found;
+    let Found { mut sandboxes, mut containers, rounds } = found;
     sandboxes.sort_by_key(|sandbox| sandbox.attempt);
     state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
     let ready = sandboxes.pop();
@@ -25,8 +25,12 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
         let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
         slot.attempt = u32::try_from(told.restart_count).unwrap_or(0) + u32::from(ran);
     }
+    for (name, first) in &rounds {
+        state.slot(name).round = *first;
+    }
     for container in containers {
-        let in_newest = ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
+        let is_of_round = rounds.get(&container.name).is_none_or(|first| container.attempt >= *first);
+        let in_newest = is_of_round && ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
         let slot = state.slot(&container.name.clone());
         if in_newest {
             slot.observe(container);
@@ -145,7 +149,7 @@ mod tests {
         let dead = || {
             let sandbox = runtime::api::Sandbox { state: SandboxState::NotReady, ..sandbox() };
             let killed = Container { exit_code: Some(137), ..container("1", "a", 0, ContainerState::Exited) };
-            Found { sandboxes: vec![sandbox], containers: vec![killed] }
+            Found { sandboxes: vec![sandbox], containers: vec![killed], ..Found::default() }
         };
         check("Always", running(), dead(), &["RemoveLost", "MountVolumes", "EnsureImage"], 1);
         check("Never", running(), dead(), &["StopSandbox"], 1);
@@ -153,7 +157,22 @@ mod tests {
 
     #[test]
     fn a_container_that_was_made_is_started_and_not_made_again() {
-        let made = Found { sandboxes: vec![sandbox()], containers: vec![container("1", "a", 0, ContainerState::Created)] };
+        let containers = vec![container("1", "a", 0, ContainerState::Created)];
+        let made = Found { sandboxes: vec![sandbox()], containers, ..Found::default() };
         check("Always", json!({"waiting": {"reason": "ContainerCreating"}}), made, &["MountVolumes", "EnsureImage"], 0);
+    }
+
+    /// KEP-5532: "If kubelet restarted in the Startup Phase, it proceeds normally".
+    #[test]
+    fn what_ended_before_a_restart_of_all_is_not_taken_for_an_end_after_it() {
+        let of_round = |first: Option<u32>| Found {
+            sandboxes: vec![sandbox()],
+            containers: vec![Container { exit_code: Some(137), ..container("1", "a", 0, ContainerState::Exited) }],
+            rounds: first.map(|first| ("a".to_owned(), first)).into_iter().collect(),
+        };
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        check("Never", running(), of_round(Some(1)), &["MountVolumes", "EnsureImage"], 1);
+        check("Never", running(), of_round(Some(0)), &["StopSandbox"], 1);
+        check("Never", running(), of_round(None), &["StopSandbox"], 1);
     }
 }

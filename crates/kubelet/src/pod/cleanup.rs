@@ -31,7 +31,7 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
     }
     let directory = cx.pod_dir(uid);
     volumes::remove(cx, uid).await?;
-    cx.devices.release(uid).await;
+    cx.give_back(uid).await;
     claims::prepare::give_back(cx, uid).await?;
     if let Some(logs) = logs {
         forget_links(cx, logs.to_owned()).await;

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::EVICTED;
-use super::resize;
 use super::state::{Cause, Slot, State, Step};
+use super::{resize, restart};
 use crate::spec::{Model, Role};
 
 /// API times have whole seconds.
@@ -15,13 +15,16 @@ pub fn seconds(time: Timestamp) -> Time {
 }
 
 /// Conditions that the kubelet owns; the others are read from the API only.
-pub const OWN: [&str; 7] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", PENDING, IN_PROGRESS];
+pub const OWN: [&str; 8] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", PENDING, IN_PROGRESS, RESTARTING];
 
 /// The pod asks for more than it has been given. Not there when it does not.
 const PENDING: &str = "PodResizePending";
 /// What runs does not have what the pod has been given yet. Not there when it has.
 const IN_PROGRESS: &str = "PodResizeInProgress";
+
+/// All containers are stopped to be started again (KEP-5532). Only there where a rule of the pod may do so.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// The pod is ended by the node; others tell of disruptions with it, too (KEP-3329).
 const DISRUPTED: &str = "DisruptionTarget";
@@ -43,7 +46,9 @@ pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, 
     ];
     let before = old.conditions.as_deref().unwrap_or_default();
     let mut conditions: Vec<_> = before.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
-    for (name, (holds, reason, message)) in own.into_iter().chain(passing_verdicts(model, state)) {
+    for (name, (holds, reason, message)) in
+        own.into_iter().chain(passing_verdicts(model, state)).chain(restarting(model, state, new))
+    {
         let status = if holds { "True" } else { "False" };
         conditions.retain(|condition| condition.type_ != name);
         let previous = before.iter().find(|condition| condition.type_ == name);
@@ -79,6 +84,20 @@ fn passing_verdicts(model: &Model, state: &State) -> impl Iterator<Item = (&'sta
     let in_progress = state.ending.is_none() && resize::in_progress(model, state);
     let in_progress = in_progress.then_some((IN_PROGRESS, (true, reason, message)));
     pending.filter(|_| state.ending.is_none()).into_iter().chain(in_progress).chain(evicted)
+}
+
+/// Whether all containers are being stopped to be started again.
+fn restarting(model: &Model, state: &State, new: &PodStatus) -> Option<(&'static str, Verdict)> {
+    let verdict = match new.phase.as_deref() {
+        _ if !restart::is_possible(model) => return None,
+        Some("Succeeded") => (false, "PodCompleted", String::new()),
+        Some("Failed") => (false, "PodFailed", String::new()),
+        _ if state.ending.is_none() && restart::source(model, state).is_some() => {
+            (true, "RestartAllContainersStarted", "container exited with restart policy rule".to_owned())
+        }
+        _ => (false, "", String::new()),
+    };
+    Some((RESTARTING, verdict))
 }
 
 /// Whether all init containers are through and all sidecars have started, or some container has run already.

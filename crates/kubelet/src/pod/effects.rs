@@ -17,7 +17,7 @@ use super::outcome::Outcome;
 use super::resize::{self, Steps};
 use super::start::{Start, start};
 use super::state::State;
-use super::{bandwidth, ending, last_words};
+use super::{bandwidth, ending, found, last_words};
 use crate::allocation::{self, RESOURCES};
 use crate::context::Context;
 use crate::refs::PodReferences;
@@ -57,6 +57,12 @@ impl Effects {
                 let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);
                 Box::pin(async move { Outcome::Resized(this.resize(&model, steps).await) })
             }
+            Action::RestartAll { round, .. } => Box::pin(async move {
+                let (directory, rounds) = (this.cx.pod_dir(model.uid()), round.clone());
+                let written = tokio::task::spawn_blocking(move || found::write_rounds(&directory, &rounds)).await;
+                let written = written.unwrap_or_else(|error| Err(error.into())).map_err(|error| error.to_string());
+                Outcome::AllRestart(round, written)
+            }),
             Action::Measure => {
                 let running =
                     state.slots.iter().filter_map(|(name, slot)| Some((name.clone(), slot.current.as_ref()?.id.clone())));
@@ -110,7 +116,7 @@ impl Effects {
             Action::Unmount => Box::pin(async move {
                 let removed = this.volumes.remove(model.uid()).await;
                 if removed.is_ok() {
-                    this.cx.devices.release(model.uid()).await;
+                    this.cx.give_back(model.uid()).await;
                 }
                 Outcome::Unmounted(removed)
             }),
@@ -346,10 +352,19 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         ipc: mode(spec.host_ipc, true),
         sysctls: sysctls(model),
         cgroup_parent: resources::cgroup_parent(model),
-        resources: Resources { pids_limit: cx.options.pod_max_pids, ..resources::pod(model) },
+        resources: pod_limits(cx, model),
         runtime_handler: String::new(),
         labels: model.pod.metadata.labels.clone().unwrap_or_default(),
         annotations: model.pod.metadata.annotations.clone().unwrap_or_default(),
+    }
+}
+
+/// Limits of the pod's own group. Who has processors for itself is not held back on them.
+fn pod_limits(cx: &Context, model: &Model) -> Resources {
+    let limits = Resources { pids_limit: cx.options.pod_max_pids, ..resources::pod(model) };
+    match cx.cpus.has_exclusive(model.uid()) {
+        true => Resources { cpu_quota: None, cpu_period: None, ..limits },
+        false => limits,
     }
 }
 

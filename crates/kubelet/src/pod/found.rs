@@ -1,5 +1,10 @@
 //! What is there of a pod before anything is done for it.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::PodStatus;
 use runtime::api::{Container, Sandbox};
 
@@ -10,6 +15,38 @@ pub struct Found {
     pub sandboxes: Vec<Sandbox>,
     /// Its containers.
     pub containers: Vec<Container>,
+    /// By name, the number from which on a container was made after the newest restart of all.
+    pub rounds: BTreeMap<String, u32>,
+}
+
+/// In a pod's directory, the record of the newest restart of all its containers (KEP-5532).
+const ROUNDS: &str = "restarts";
+/// Most bytes of it.
+const LONGEST: u64 = 1 << 20;
+
+/// Reads the record, nothing where there is none. Blocking.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_rounds(pod_dir: &Path) -> io::Result<BTreeMap<String, u32>> {
+    match fs::File::open(pod_dir.join(ROUNDS)) {
+        Ok(file) => Ok(serde_json::from_reader(file.take(LONGEST))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces the record, also when the machine crashes. Blocking.
+///
+/// # Errors
+/// It is not written: the containers that ended would be taken for ones of the new round.
+pub fn write_rounds(pod_dir: &Path, rounds: &BTreeMap<String, u32>) -> io::Result<()> {
+    let next = pod_dir.join(format!("{ROUNDS}.new"));
+    let mut file = fs::File::create(&next)?;
+    file.write_all(&serde_json::to_vec(rounds)?)?;
+    file.sync_all()?;
+    fs::rename(&next, pod_dir.join(ROUNDS))?;
+    fs::File::open(pod_dir)?.sync_all()
 }
 
 /// Whether the API has the pod's final phase.

@@ -1,5 +1,6 @@
 //! The results of actions, and how they change what is known of a pod. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ pub enum Outcome {
     Volumes(Result<Option<Timestamp>, String>),
     /// Why the pod must go for what it has written, if it must, and the least pause before the next look.
     Measured(Option<String>, Duration),
+    /// It is written down that all containers restart, with the numbers of the action, or why not.
+    AllRestart(BTreeMap<String, u32>, Result<(), String>),
     /// What runs has its new resources, as the runtime tells, or why not.
     Resized(Result<(Vec<Container>, Option<Sandbox>), String>),
     /// A container's image is here, or the reason and message; with the container's name and the reference.
@@ -83,6 +86,7 @@ impl State {
                 self.measure = now.saturating_add(signed(pause.max(usual))).ok();
                 self.evicted = self.evicted.take().or(verdict.map(Evicted::for_its_limits));
             }
+            Outcome::AllRestart(round, result) => self.restart_result(&round, result, now),
             Outcome::Resized(result) => self.resize_result(result, now),
             Outcome::Image(name, reference, result) => self.slot(&name).image_result(reference, result, now),
             Outcome::Started(name, result) => self.slot(&name).start_result(result, now),
@@ -130,6 +134,16 @@ impl State {
                     self.volumes = Step::Failed(failure);
                 }
             }
+        }
+    }
+
+    fn restart_result(&mut self, round: &BTreeMap<String, u32>, result: Result<(), String>, now: Timestamp) {
+        self.restart = match result {
+            Ok(()) => Step::Idle,
+            Err(message) => return self.restart = Step::Failed(failed("Failed", message, 1, now)),
+        };
+        for (name, first) in round {
+            self.slot(name).begin_round(*first);
         }
     }
 

@@ -7,7 +7,7 @@ use runtime::api::Container;
 
 use super::action::{Action, Plan, Stage};
 use super::state::{Cause, Ending, Slot, State, Step};
-use super::{ending, resize};
+use super::{ending, resize, restart};
 use crate::allocation::RESOURCES;
 use crate::backoff::{Backoff, signed};
 use crate::spec::{Member, Model, Role};
@@ -31,6 +31,8 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
         Some(Cause::Failed("DeadlineExceeded".to_owned(), message.to_owned()))
     } else if let Some(evicted) = &state.evicted {
         Some(Cause::Failed(EVICTED.to_owned(), evicted.message.clone()))
+    } else if state.ending.is_none() && restart::source(model, state).is_some() {
+        None
     } else {
         finished(model, state).map(|_| Cause::Completed)
     };
@@ -143,6 +145,10 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
         Some(due) if due <= now => plan.actions.push(Action::RefreshVolumes),
         Some(due) => plan.wake_at(due),
         None => {}
+    }
+    if let Some(source) = restart::source(model, state) {
+        restart::plan(&mut plan, model, state, source, now);
+        return plan;
     }
     if !resize::steps(model, state, 0).is_empty() {
         plan.when_due(&state.resize, now, Action::Resize);
@@ -286,6 +292,10 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
             }
             Action::RefreshVolumes => state.refresh = None,
             Action::Resize => state.resize = Step::Busy,
+            Action::RestartAll { source, .. } => {
+                state.restart = Step::Busy;
+                back_off(state.slot(source));
+            }
             Action::Measure => state.measuring = true,
             Action::EnsureImage(name) => state.slot(name).image = Step::Busy,
             Action::Start(name) => begin_start(state.slot(name)),
@@ -299,6 +309,13 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
             Action::Unmount => begin_ending(state, |ending| &mut ending.volumes),
             Action::Delete => begin_ending(state, |ending| &mut ending.deleted),
         }
+    }
+}
+
+/// The next restart for an end of this container waits longer.
+fn back_off(slot: &mut Slot) {
+    if let Some(finished) = slot.exited().map(|ended| ended.finished.unwrap_or(ended.created)) {
+        slot.restarts.next(finished);
     }
 }
 

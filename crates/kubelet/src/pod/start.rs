@@ -105,7 +105,15 @@ async fn make(cx: &Arc<Context>, start: &Start) -> Result<Container, Failed> {
         }
     };
     forget_old(cx, start).await;
-    match cx.runtime().create_container(&start.sandbox.id, config).await {
+    let cpus = config.resources.cpus.clone();
+    let created = match cx.runtime().create_container(&start.sandbox.id, config).await {
+        Ok(made) => {
+            let (uid, name) = (model.uid(), member.spec.name.as_str());
+            cx.cpus.check(cx.runtime().as_ref(), uid, name, &made.id, cpus.as_deref()).await.map(|()| made)
+        }
+        failed => failed,
+    };
+    match created {
         Ok(made) => {
             cx.container_event(model, member, Type::Normal, "Created", "Container created");
             Ok(made)
@@ -138,10 +146,6 @@ async fn forget_old(cx: &Context, start: &Start) {
 /// The runtime's configuration; the error says what is wrong with the specification or its references.
 async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, String> {
     start.refs.known().await?;
-    let rules = start.member.spec.restart_policy_rules.iter().flatten();
-    if rules.into_iter().any(|rule| rule.action == "RestartAllContainers") {
-        return Err("a restart policy rule has the action RestartAllContainers, which this kubelet does not support".to_owned());
-    }
     let files = read_files(cx, start).await?;
     let environment = environment(cx, start, &files)?;
     let profiles = cx.options.data_dir.join("seccomp");
@@ -152,6 +156,8 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let spec = &start.member.spec;
     let value = |name: &str| environment.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
+    let mut limits = resources::container(&start.model, spec, cx.machine.memory_bytes);
+    cx.cpus.confine(&mut limits, start.model.uid(), &spec.name);
     let given = cx.devices.edits(&start.model, &start.member).await?;
     let mut config = ContainerConfig {
         name: spec.name.clone(),
@@ -168,7 +174,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         stdin: spec.stdin.unwrap_or(false),
         stdin_once: spec.stdin_once.unwrap_or(false),
         tty: spec.tty.unwrap_or(false),
-        resources: resources::container(&start.model, spec, cx.machine.memory_bytes),
+        resources: limits,
         security,
         annotations: BTreeMap::from([(RESOURCES.to_owned(), start.member.record().to_owned())]),
         target: start.member.target.clone(),

@@ -85,6 +85,9 @@ pub struct Slot {
     pub inherited: Option<ContainerStatus>,
     /// Number of the next container, which is the number of restarts.
     pub attempt: u32,
+    /// The number from which on containers were made after the newest restart of all: older ones, of which the runtime still tells, have
+    /// had their say.
+    pub round: u32,
     /// A container is being made.
     pub starting: bool,
     /// The postStart hook: done when there is none.
@@ -143,8 +146,24 @@ impl Slot {
         self.ready = false;
     }
 
+    /// Another round of all containers begins: the container that ended is one of the last round.
+    pub(super) fn begin_round(&mut self, first: u32) {
+        self.round = first;
+        if self.current.as_ref().is_none_or(|container| container.attempt >= first) {
+            return;
+        }
+        if let Some(ended) = self.current.take() {
+            self.previous = Some(ended);
+        }
+        self.failure = None;
+        self.ended();
+    }
+
     /// Takes in what the runtime says of a container. States only move forward: an older view changes nothing.
     pub fn observe(&mut self, seen: Container) {
+        if seen.attempt < self.round {
+            return;
+        }
         let rank = |state: ContainerState| match state {
             ContainerState::Created => 0,
             ContainerState::Running => 1,
@@ -280,6 +299,8 @@ pub struct State {
     pub measuring: bool,
     /// How often that was looked at.
     pub measured: u32,
+    /// Writing down that all containers restart; idle again when that is done.
+    pub restart: Step<()>,
     /// Why the pod must go, if the node does not keep it.
     pub evicted: Option<Evicted>,
     /// Failures to resize in a row.

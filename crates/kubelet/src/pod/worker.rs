@@ -1,5 +1,6 @@
 //! The task of one pod: waits for whatever may change its plan, and carries the plan out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::found::Found;
 use super::outcome::Outcome;
 use super::report::{Reporter, Shown};
 use super::state::{Cause, Evicted};
-use super::{ending, last_words, plan, resize, status};
+use super::{ending, found, last_words, plan, resize, restart, status};
 use crate::allocation::{self, Pending};
 use crate::context::Context;
 use crate::eviction::requests::Eviction;
@@ -63,6 +64,19 @@ pub struct Worker {
     seen: Option<Instant>,
 }
 
+/// The record of the newest restart of all containers; nothing where the pod has no rule for that.
+async fn rounds(cx: &Context, model: &Model) -> BTreeMap<String, u32> {
+    if !restart::is_possible(model) {
+        return BTreeMap::new();
+    }
+    let directory = cx.pod_dir(model.uid());
+    let read = tokio::task::spawn_blocking(move || found::read_rounds(&directory)).await;
+    read.unwrap_or_else(|error| Err(error.into())).unwrap_or_else(|error| {
+        tracing::warn!(pod = model.title(), %error, "it cannot be read which containers ended before all restarted: they may restart again");
+        BTreeMap::new()
+    })
+}
+
 impl Worker {
     /// A worker for the pod in `desired`. A rejected pod gets the reason and message and never runs.
     pub async fn new(
@@ -82,6 +96,7 @@ impl Worker {
         for container in &mut found.containers {
             last_words::add(&cx, &model, container).await;
         }
+        found.rounds = rounds(&cx, &model).await;
         let mut state = adopt(&model, found, Timestamp::now());
         state.pending = pending;
         state.evicted = evicted.as_deref().map(Evicted::by_node);

@@ -130,6 +130,8 @@ mod tests {
         let notes = pod.metadata.annotations.as_ref().unwrap();
         assert_eq!((notes["x"].as_str(), notes["kubernetes.io/config.source"].as_str()), ("z", "file"));
         assert_eq!(Some(&notes["kubernetes.io/config.hash"]), pod.metadata.uid.as_ref());
+        assert!(super::super::is_static(pod.metadata.uid.as_deref().unwrap()));
+        assert!(!super::super::is_static(&uuid::Uuid::new_v4().to_string()));
         assert_eq!(read(&text(PLAIN)).unwrap(), pod);
         assert_ne!(read(&text("{containers: [{name: a, image: 'i:2'}]}")).unwrap().metadata.uid, pod.metadata.uid);
         let json = serde_json::to_string(

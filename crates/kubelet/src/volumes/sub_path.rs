@@ -4,13 +4,15 @@
 //! below the volume (`openat2`), what is missing is made and changed by file descriptors, and what was reached is bound
 //! by its own.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
@@ -24,39 +26,79 @@ impl Drop for Handle {
     }
 }
 
-/// Opens `sub_path` below `root`, making directories that are missing. Links may lead anywhere below `root`.
+/// Most symbolic links on a way, as the kernel has it.
+const LINKS: usize = 40;
+
+/// Opens `sub_path` below `root`, making directories that are missing. Links may lead anywhere below `root`, also by absolute paths of the
+/// host, as upstream; what a link leads to is not made.
 fn resolve(root: &Path, sub_path: &str) -> io::Result<Handle> {
     let normal = Path::new(sub_path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !normal {
         return Err(invalid(format!("subPath {sub_path:?} is not below its volume")));
     }
-    let escapes = |error: Errno| match error {
-        Errno::EXDEV | Errno::ELOOP => invalid(format!("subPath {sub_path:?} leads out of its volume")),
+    let escapes = || invalid(format!("subPath {sub_path:?} leads out of its volume"));
+    let told = |error: Errno| match error {
+        Errno::EXDEV | Errno::ELOOP => escapes(),
         other => other.into(),
     };
+    let name = root.canonicalize()?;
     let root = Handle(open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?);
     let mode = fstat(root.0)?.st_mode & 0o7777;
-    let mut at = open_beneath(&root, Path::new(".")).map_err(escapes)?;
-    let mut path = std::path::PathBuf::from(".");
-    for part in Path::new(sub_path).components() {
-        path.push(part);
-        at = match open_beneath(&root, &path) {
-            Err(Errno::ENOENT) => make(&at, part.as_os_str(), mode).map_err(escapes)?,
-            found => found.map_err(escapes)?,
+    let mut at = open_beneath(&root, Path::new(".")).map_err(told)?;
+    // What is left of the way, with whether a link has brought it, and the way so far, on which there is no link.
+    let mut left: VecDeque<(OsString, bool)> = Path::new(sub_path).iter().map(|part| (part.to_owned(), false)).collect();
+    let (mut path, mut links) = (PathBuf::from("."), 0);
+    while let Some((part, is_linked)) = left.pop_front() {
+        match part.as_encoded_bytes() {
+            b"." => continue,
+            b".." => {
+                if path == Path::new(".") || !path.pop() {
+                    return Err(escapes());
+                }
+                at = open_beneath(&root, &path).map_err(told)?;
+                continue;
+            }
+            _ => path.push(&part),
+        }
+        let found = match open_beneath(&root, &path) {
+            Err(Errno::ENOENT) if !is_linked => make(&at, &part, mode).map_err(told)?,
+            found => found.map_err(told)?,
         };
-    }
-    let kind = SFlag::from_bits_truncate(fstat(at.0)?.st_mode & SFlag::S_IFMT.bits());
-    if kind != SFlag::S_IFDIR && kind != SFlag::S_IFREG {
-        return Err(invalid(format!("subPath {sub_path:?} is neither file nor directory")));
+        if kind(&found)? != SFlag::S_IFLNK {
+            at = found;
+            continue;
+        }
+        links += 1;
+        if links > LINKS {
+            return Err(Errno::ELOOP.into());
+        }
+        let target = PathBuf::from(readlinkat(Some(found.0), "")?);
+        let below = match target.is_absolute() {
+            true => {
+                path = PathBuf::from(".");
+                target.strip_prefix(&name).map_err(|_| escapes())?
+            }
+            false => {
+                path.pop();
+                &target
+            }
+        };
+        at = open_beneath(&root, &path).map_err(told)?;
+        below.iter().rev().for_each(|part| left.push_front((part.to_owned(), true)));
     }
     Ok(at)
 }
 
-/// Opens `path` below `root`. The kernel refuses what leads out of it, also when somebody moves things meanwhile.
+fn kind(handle: &Handle) -> io::Result<SFlag> {
+    Ok(SFlag::from_bits_truncate(fstat(handle.0)?.st_mode & SFlag::S_IFMT.bits()))
+}
+
+/// Opens `path` below `root`; a link at its end is opened itself. The kernel refuses other links, and what leads out of `root`, also when
+/// somebody moves things meanwhile.
 fn open_beneath(root: &Handle, path: &Path) -> nix::Result<Handle> {
     let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(root.0, path, how).map(Handle)
 }
 
@@ -85,8 +127,7 @@ pub fn read(root: &Path, path: &str, most: u64) -> io::Result<String> {
         Errno::EXDEV | Errno::ELOOP => invalid(format!("{path:?} leads out of its volume")),
         other => other.into(),
     })?;
-    let kind = SFlag::from_bits_truncate(fstat(opened.0)?.st_mode & SFlag::S_IFMT.bits());
-    if kind != SFlag::S_IFREG {
+    if kind(&opened)? != SFlag::S_IFREG {
         return Err(invalid(format!("{path:?} is no file")));
     }
     let file = fs::File::open(format!("/proc/self/fd/{}", opened.0))?;
@@ -153,9 +194,15 @@ mod tests {
         symlink("../secret/new", root.join("dangling")).unwrap();
         symlink(base.join("secret"), root.join("absolute")).unwrap();
         nix::unistd::mkfifo(&root.join("pipe"), Mode::S_IRWXU).unwrap();
+        symlink(root.join("a"), root.join("a/b/host")).unwrap();
+        symlink("../..", root.join("a/b/up")).unwrap();
+        symlink(&root, root.join("whole")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
         let named = |handle: Handle| fs::read_link(format!("/proc/self/fd/{}", handle.0));
         let found = resolve(&root, sub_path).and_then(named);
-        assert_eq!(found.ok(), expected.map(|path| root.join(path)), "{sub_path}");
+        let named = |path: &str| if path.is_empty() { root.clone() } else { root.join(path) };
+        assert_eq!(found.ok(), expected.map(named), "{sub_path}");
         assert!(!base.join("secret/new").exists());
     }
 
@@ -198,7 +245,15 @@ mod tests {
         check("out", None);
         check("out/x", None);
         check("absolute", None);
-        check("pipe", None);
+        check("pipe", Some("pipe"));
+        check("socket", Some("socket"));
+        check("socket/x", None);
+        check("a/b/host", Some("a"));
+        check("a/b/host/b/new", Some("a/b/new"));
+        check("a/b/up", Some(""));
+        check("a/b/up/a", Some("a"));
+        check("whole/in/b", Some("a/b"));
+        check("loop", None);
         check("dangling", None);
         check("dangling/x", None);
         check("../secret", None);

@@ -159,6 +159,11 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Lets a group run on these processors only.
+    pub(crate) fn pin(&self, group: &str, cpus: &str) -> io::Result<()> {
+        self.write(group, vec![("cpuset", "cpuset.cpus", cpus.to_owned())])
+    }
+
     /// Sets CPU only, as it was recorded.
     pub(crate) fn set_cpu(&self, group: &str, limits: &Resources) -> io::Result<()> {
         self.write(group, self.cpu_updates(limits))

@@ -259,6 +259,9 @@ impl Input<'_> {
         set("quota", limits.cpu_quota);
         set("period", limits.cpu_period.and_then(|period| i64::try_from(period).ok()));
         set("shares", limits.cpu_shares.and_then(|shares| i64::try_from(shares).ok()));
+        if let Some(cpus) = &limits.cpus {
+            cpu.insert("cpus".to_owned(), json!(cpus));
+        }
         if !cpu.is_empty() {
             resources["cpu"] = Value::Object(cpu);
         }

@@ -47,4 +47,15 @@ impl Inner {
         };
         blocking(work).await?.map_err(super::internal)
     }
+
+    /// See [`crate::api::Runtime::pin_container`].
+    pub(super) async fn pin_container(self: &Arc<Self>, id: &str, cpus: &str) -> Result<()> {
+        let entry = self.container(id)?;
+        let _one = self.busy.lock(&format!("container {id}")).await;
+        if entry.phase() == ContainerState::Exited {
+            return Err(Error::NotFound(format!("container {id} that has not ended")));
+        }
+        let (inner, cpus) = (self.clone(), cpus.to_owned());
+        blocking(move || inner.cgroups.pin(&entry.record.cgroup, &cpus)).await?.map_err(super::internal)
+    }
 }

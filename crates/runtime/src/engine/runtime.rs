@@ -79,6 +79,10 @@ impl Runtime for Engine {
         self.0.finish("update container", work).await
     }
 
+    async fn pin_container(&self, id: &str, cpus: &str) -> Result<()> {
+        self.0.pin_container(id, cpus).await
+    }
+
     async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage> {
         let dir = self.0.container(id)?.dir.clone();
         // What it has written to its root file system, and what it has in volumes of its own.

@@ -78,7 +78,7 @@ fn check(
     expected: Result<&[&str], &str>,
 ) {
     let preferred: Vec<String> = preferred.iter().map(|id| (*id).to_owned()).collect();
-    let given = inventory.reserve(owner, required, &ids(reusable), &preferred);
+    let given = inventory.reserve(owner, (required, None), &ids(reusable), &preferred);
     let expected = expected.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
     assert_eq!(given.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pod::action::Action;
+use crate::pod::state::Slot;
 use crate::pod::status;
 use crate::pod::testing::{container, sandbox};
 
@@ -65,6 +66,9 @@ struct Life {
     /// Its claims are prepared.
     keeps_devices: bool,
     containers: Vec<Container>,
+    /// How many restarts of all there were, and from which number on containers are of the newest round.
+    restarts: usize,
+    rounds: BTreeMap<String, u32>,
     /// Exit codes by identifier: those that there were, and those that a status told of.
     ended: BTreeMap<String, i32>,
     told: BTreeSet<(String, i32)>,
@@ -105,9 +109,14 @@ impl Life {
             container
         };
         let inits = [any("i1", false), any("s1", true), any("i2", false), any("s2", true)];
-        let apps = vec![any("a1", false), any("a2", false)];
+        let mut apps = vec![any("a1", false), any("a2", false)];
         let inits: Vec<Value> = inits.into_iter().filter(|_| random.percent(60)).collect();
         let claims = if random.percent(30) { json!([{"name": "d", "resourceClaimName": "d"}]) } else { json!(null) };
+        if random.percent(40) {
+            apps[1]["restartPolicy"] = json!("Never");
+            apps[1]["restartPolicyRules"] =
+                json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+        }
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1},
             "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "initContainers": inits, "containers": apps,
                 "resourceClaims": claims}});
@@ -126,6 +135,8 @@ impl Life {
             is_mounted: false,
             keeps_devices: false,
             containers,
+            restarts: 0,
+            rounds: BTreeMap::new(),
             ended,
             told,
             status,
@@ -224,7 +235,9 @@ impl Life {
     /// Whether a container of this name has ended well, or run at all, in the sandbox that serves.
     fn has_run(&self, name: &str, well: bool) -> bool {
         let here = self.sandbox.as_ref().map(|sandbox| sandbox.id.as_str());
-        let fits = |container: &&Container| container.name == name && Some(container.sandbox.as_str()) == here;
+        let of_round = |container: &&Container| self.rounds.get(name).is_none_or(|first| container.attempt >= *first);
+        let fits =
+            |container: &&Container| container.name == name && Some(container.sandbox.as_str()) == here && of_round(container);
         self.containers.iter().filter(fits).any(|container| !well || container.exit_code == Some(0))
     }
 
@@ -234,6 +247,9 @@ impl Life {
         match action {
             Action::Start(name) => {
                 assert!(state.ending.is_none(), "nothing starts in a pod that ends");
+                let wants_all = |slot: &Slot| slot.exited().is_some_and(|ended| ended.exit_code == Some(42));
+                let can_all = self.pod["spec"]["containers"][1]["restartPolicyRules"].is_array();
+                assert!(!can_all || !state.slots.get("a2").is_some_and(wants_all), "{name} starts before all are stopped");
                 assert!(!self.running(name), "never two runs of one container");
                 let under_way = |work: &Work| matches!(work, Work::Act(Action::Start(other), ..) if other == name);
                 assert!(!self.work.values().any(under_way), "never two starts of one container");
@@ -269,7 +285,7 @@ impl Life {
                     }
                 }
             }
-            Action::StopSandbox(_) | Action::GiveBack | Action::Unmount => {
+            Action::StopSandbox(_) | Action::GiveBack | Action::Unmount | Action::RestartAll { .. } => {
                 let running: Vec<_> = self.containers.iter().filter(|c| c.state == ContainerState::Running).collect();
                 assert!(running.is_empty(), "{action:?} while {} run", running.len());
             }
@@ -301,6 +317,13 @@ impl Life {
                 Outcome::Volumes(simple(fails).map(|()| None))
             }
             Action::Resize | Action::Measure => Outcome::Nothing,
+            Action::RestartAll { round, .. } => {
+                if !fails {
+                    self.restarts += 1;
+                    self.rounds.extend(round.clone());
+                }
+                Outcome::AllRestart(round, simple(fails))
+            }
             Action::EnsureImage(name) => {
                 let image = if fails { Err(("ErrImagePull".to_owned(), "no".to_owned())) } else { Ok(Image::default()) };
                 Outcome::Image(name, Some(reference), image)
@@ -383,7 +406,7 @@ impl Life {
         let one = self.random.pick(&running).cloned();
         match (self.random.below(12), one) {
             (0..=3, Some((name, _))) => {
-                let code = *self.random.pick(&[0, 0, 1, 137]).unwrap();
+                let code = *self.random.pick(&[0, 0, 1, 137, 42]).unwrap();
                 self.end(&name, code);
             }
             (4..=6, Some((name, id))) => {
@@ -464,6 +487,8 @@ impl Life {
             self.go_on();
         }
         assert!(self.core.is_gone(), "the pod comes to its end");
+        let reasons = self.ended.values().filter(|code| **code == 42).count();
+        assert!(self.restarts <= reasons, "{} restarts of all for {reasons} ends", self.restarts);
         for (id, code) in &self.ended {
             assert!(self.told.contains(&(id.clone(), *code)), "exit code {code} of {id} was never reported");
         }
@@ -471,7 +496,7 @@ impl Life {
 }
 
 /// Runs the life of `seed`, and shows it when it fails.
-fn live(seed: u64) -> (usize, usize) {
+fn live(seed: u64) -> (usize, usize, usize) {
     let mut life = Life::new(seed);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life.run()));
     if let Err(panic) = result {
@@ -479,15 +504,16 @@ fn live(seed: u64) -> (usize, usize) {
         eprintln!("seed {seed}: {}\n{}", life.pod, life.log[tail..].join("\n"));
         std::panic::resume_unwind(panic);
     }
-    (life.containers.len(), life.ended.len())
+    (life.containers.len(), life.ended.len(), life.restarts)
 }
 
 #[test]
 fn no_order_of_events_breaks_a_rule() {
     let lives: Vec<_> = (0..400).map(live).collect();
-    let (started, ended) = lives.iter().fold((0, 0), |(a, b), (started, ended)| (a + started, b + ended));
+    let sum = |of: fn(&(usize, usize, usize)) -> usize| lives.iter().map(of).sum::<usize>();
+    let (started, ended, restarts) = (sum(|life| life.0), sum(|life| life.1), sum(|life| life.2));
     // Lives in which nothing happens prove nothing.
-    assert!(started > 1000 && ended == started, "{started} {ended}");
+    assert!(started > 1000 && ended == started && restarts > 10, "{started} {ended} {restarts}");
 }
 
 /// Own status patches come back as changes of the object.

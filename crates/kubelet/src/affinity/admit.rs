@@ -1,0 +1,127 @@
+//! A pod gets its processors and devices before it is admitted, container by container.
+
+use std::collections::BTreeSet;
+
+use super::{Mask, Policy, Scope, Wishes, lists};
+use crate::context::Context;
+use crate::cpus::set::CpuSet;
+use crate::devices::Reusable;
+use crate::spec::{Member, Model, Role};
+
+/// Why a pod does not get what it asks for.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Misaligned(#[from] super::Misaligned),
+    #[error("Allocate failed due to {0}, which is unexpected")]
+    Cpus(#[from] crate::cpus::Error),
+    #[error("Allocate failed due to {0}, which is unexpected")]
+    Devices(#[from] crate::devices::AllocationError),
+}
+
+/// What init containers that end have had: those that come after them get it first.
+#[derive(Default)]
+struct PassedOn {
+    cpus: CpuSet,
+    devices: Reusable,
+}
+
+/// Gives a pod its processors and devices; what it has already it keeps.
+///
+/// # Errors
+/// Status reason and message of a pod that does not get them. Then it has nothing.
+pub async fn admit(cx: &Context, model: &Model) -> Result<(), (String, String)> {
+    if !cx.cpus.is_static() && cx.devices.are_unused() {
+        return Ok(());
+    }
+    match give(cx, model).await {
+        Ok(()) => Ok(()),
+        Err(refused) => {
+            cx.give_back(model.uid()).await;
+            let reason = match &refused {
+                Refused::Misaligned(_) => "TopologyAffinityError",
+                Refused::Cpus(_) | Refused::Devices(_) => "UnexpectedAdmissionError",
+            };
+            Err((reason.to_owned(), refused.to_string()))
+        }
+    }
+}
+
+async fn give(cx: &Context, model: &Model) -> Result<(), Refused> {
+    let (mut passed, mut has_devices, mut has_cpus) = (PassedOn::default(), false, false);
+    let options = &cx.options.affinity;
+    let nodes = Mask::of(&cx.machine.numa_nodes);
+    let of_pod = match (options.policy, options.scope) {
+        (Policy::None, _) | (_, Scope::Container) => None,
+        (policy, Scope::Pod) => Some(policy.decide(nodes, &lists(of_pod(cx, model)))?),
+    };
+    for member in model.members.iter().filter(|member| member.role != Role::Ephemeral) {
+        let affinity = match of_pod {
+            Some(affinity) => affinity,
+            None if options.policy == Policy::None => None,
+            None => options.policy.decide(nodes, &lists(of_container(cx, model, member, &passed)))?,
+        };
+        has_cpus |= cx.cpus.give(model, member, affinity, &passed.cpus).await?;
+        has_devices |= cx.devices.give(model, member, affinity, &passed.devices).await?;
+        pass_on(cx, model, member, &mut passed);
+    }
+    if has_cpus {
+        cx.cpus.settle(cx.runtime().as_ref()).await?;
+    }
+    if has_devices {
+        cx.devices.settle().await?;
+    }
+    Ok(())
+}
+
+/// What one container wishes for.
+fn of_container(cx: &Context, model: &Model, member: &Member, passed: &PassedOn) -> Wishes {
+    let mut wishes =
+        cx.devices.wishes(model.uid(), &member.spec.name, cx.devices.wanted(member), &passed.devices, &cx.machine.numa_nodes);
+    let count = cx.cpus.wanted(model, member);
+    wishes
+        .extend(cx.cpus.hints(model.uid(), &member.spec.name, count, &passed.cpus).map(|hints| ("cpu".to_owned(), Some(hints))));
+    wishes
+}
+
+/// What all containers wish for together: as much as they have at a time.
+fn of_pod(cx: &Context, model: &Model) -> Wishes {
+    let mut devices: std::collections::BTreeMap<String, (usize, usize)> = Default::default();
+    let (mut cpus, mut of_init) = (0, 0);
+    for member in model.members.iter().filter(|member| member.role != Role::Ephemeral) {
+        let count = cx.cpus.wanted(model, member);
+        match member.role {
+            Role::Init => of_init = of_init.max(count + cpus),
+            _ => cpus += count,
+        }
+        for (resource, count) in cx.devices.wanted(member) {
+            let (lasting, most) = devices.entry(resource).or_default();
+            match member.role {
+                Role::Init => *most = (*most).max(count + *lasting),
+                _ => *lasting += count,
+            }
+        }
+    }
+    let wanted = devices.into_iter().map(|(resource, (lasting, most))| (resource, lasting.max(most))).collect();
+    // No container has this name: nothing is given yet.
+    let mut wishes = cx.devices.wishes(model.uid(), "", wanted, &Reusable::new(), &cx.machine.numa_nodes);
+    let hints = cx.cpus.hints(model.uid(), "", cpus.max(of_init), &CpuSet::default());
+    wishes.extend(hints.map(|hints| ("cpu".to_owned(), Some(hints))));
+    wishes
+}
+
+/// What init containers that end have had is used again; what others have is theirs.
+fn pass_on(cx: &Context, model: &Model, member: &Member, passed: &mut PassedOn) {
+    let cpus = cx.cpus.exclusive(model.uid(), &member.spec.name).unwrap_or_default();
+    passed.cpus = match member.role {
+        Role::Init => passed.cpus.union(&cpus),
+        _ => passed.cpus.difference(&cpus),
+    };
+    for (resource, held) in cx.devices.of_container(model.uid(), &member.spec.name) {
+        let devices: &mut BTreeSet<String> = passed.devices.entry(resource).or_default();
+        match member.role {
+            Role::Init => devices.extend(held),
+            _ => devices.retain(|id| !held.contains(id)),
+        }
+    }
+}
