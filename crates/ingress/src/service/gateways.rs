@@ -268,27 +268,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn definitions() {
-        let check = |text: &str, expected| assert_eq!(is_established(text.as_bytes()), expected, "{text}");
-        check(r#"{"status":{"conditions":[{"type":"Established","status":"True"}]}}"#, true);
-        check(r#"{"status":{"conditions":[{"type":"Established","status":"False"}]}}"#, false);
-        check(r#"{"status":{"conditions":[{"type":"NamesAccepted","status":"True"}]}}"#, false);
-        check(r#"{}"#, false);
-    }
-
-    #[test]
-    fn versions() {
-        let check = |served: &str, expected| {
-            let text =
-                format!(r#"{{"spec":{{"versions":[{{"name":"v1","served":false}},{{"name":"{served}","served":true}}]}}}}"#);
-            assert_eq!(version(text.as_bytes(), &TLS_VERSIONS), expected, "{served}");
-        };
-        check("v1alpha2", "v1alpha2");
-        check("v1alpha3", "v1alpha3");
-        check("v2", "v1");
-    }
-
-    #[test]
     fn times() {
         assert!(now().ends_with('Z') && now().len() == "2026-01-01T00:00:00Z".len(), "{}", now());
     }

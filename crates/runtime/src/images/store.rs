@@ -417,7 +417,7 @@ mod tests {
         let pins = store.pin(&["l1".to_owned(), "l2".to_owned()]);
         for (record, id) in both.iter().zip(["l1", "l2"]) {
             layer(&store, id);
-            store.put(record.clone()).unwrap();
+            store.put(record.clone(), b"{}").unwrap();
         }
         drop((pins, store));
         let path = dir.path().join("records").join(format!("{}.json", "a".repeat(64)));
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!((store.get(&both[0].id).is_some(), store.get(&both[1].id).is_some()), (false, true));
         assert!(store.layer_size("l1").is_some());
         // The next pull makes it whole.
-        store.put(both[0].clone()).unwrap();
+        store.put(both[0].clone(), b"{}").unwrap();
         assert!(open().get(&both[0].id).is_some());
     }
 
