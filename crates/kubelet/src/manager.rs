@@ -64,6 +64,11 @@ impl Handle {
         !self.rejected && !desired.removed && !desired.pod.status.as_ref().is_some_and(ended)
     }
 
+    /// Whether nothing of it is left after an eviction. The API may not know yet: a full disk takes no status.
+    fn is_evicted(&self) -> bool {
+        self.desired.borrow().evicted.as_ref().is_some_and(|eviction| eviction.done.is_cancelled())
+    }
+
     /// Tells the pod's task of a newer object, as this node runs it.
     fn send(&self, pod: &Arc<Pod>, pending: Option<Pending>) {
         self.send_as_is(self.allocation.apply(pod), pending);
@@ -197,7 +202,7 @@ impl Manager {
     fn answer(&self, request: Request) {
         match request {
             // Who does not wait for it any more does not need it.
-            Request::Active(sender) => drop(sender.send(self.others(""))),
+            Request::Active(sender) => drop(sender.send(self.models(|_, handle| !handle.is_evicted()))),
             Request::Evict(uid, eviction) => match self.handles.get(&uid) {
                 Some(handle) => handle.desired.send_modify(|desired| desired.evicted = Some(eviction)),
                 None => eviction.done.cancel(),
@@ -213,7 +218,11 @@ impl Manager {
 
     /// The pods that take something of the node, but for one.
     fn others(&self, uid: &str) -> Vec<Model> {
-        let active = self.handles.iter().filter(|(other, handle)| *other != uid && handle.counts());
+        self.models(|other, _| other != uid)
+    }
+
+    fn models(&self, is_meant: impl Fn(&str, &Handle) -> bool) -> Vec<Model> {
+        let active = self.handles.iter().filter(|(uid, handle)| handle.counts() && is_meant(uid, handle));
         active.map(|(_, handle)| Model::new(handle.desired.borrow().pod.clone())).collect()
     }
 

@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use pods::claims::{self, Named};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
 
@@ -250,7 +251,9 @@ impl Scheduler {
         let spec = pod.spec.as_ref();
         let ours = self.cluster.profiles.get(scheduler_of(&pod)).is_some();
         let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
-        if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
+        // It is not attempted before its claims are made, as upstream: its status tells when they are.
+        let waits_for_claims = claims::entries(&pod).iter().any(|entry| claims::named(&pod, entry) == Named::NotMade);
+        if !ours || gated || waits_for_claims || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(key);
             self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
             return;

@@ -72,9 +72,11 @@ fn mirror(pod: &Pod, node: &Node) -> Pod {
 pub async fn run(cx: Arc<Context>, nodes: Informer<Node>) -> Result<(), Infallible> {
     let (pods, mut statics) = (cx.pods_of_node(), cx.statics.subscribe());
     tokio::join!(pods.synced(), nodes.synced());
-    let mut changes = pods.changes();
+    let (mut changes, mut node_changes) = (pods.changes(), nodes.changes());
     let mut delay = RETRY.0;
     loop {
+        // Mirrors belong to it: none is made before it is there, and all go with it.
+        let owner = nodes.get(None, &cx.options.node_name).and_then(|node| node.metadata.uid.clone());
         let wanted = statics.borrow_and_update().clone();
         let mut failed = false;
         for step in wanted.iter().flat_map(|wanted| plan(wanted, &pods.list())) {
@@ -89,6 +91,12 @@ pub async fn run(cx: Arc<Context>, nodes: Informer<Node>) -> Result<(), Infallib
             tokio::select! {
                 _ = statics.changed() => break,
                 () = tokio::time::sleep(delay), if failed => break,
+                change = node_changes.next() => {
+                    let node = change.new.as_ref().filter(|_| change.key.name == cx.options.node_name);
+                    if node.is_some_and(|node| node.metadata.uid != owner) {
+                        break;
+                    }
+                }
                 change = changes.next() => {
                     let concerns = |pod: &Arc<Pod>| mirrored(pod).is_some();
                     let is_static = wanted.as_ref().is_some_and(|wanted| wanted.contains_key(&change.key));

@@ -2,13 +2,13 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, PodSpec};
 
 use super::field_ref;
 use crate::rules::{self, list, text};
 
 /// Variables, and sources of many of them; `path` is the container's.
-pub(super) fn validate(container: &Container, path: &Path, errors: &mut Errors) {
+pub(super) fn validate(container: &Container, spec: &PodSpec, path: &Path, errors: &mut Errors) {
     for (index, variable) in list(&container.env).iter().enumerate() {
         let path = path.child("env").index(index);
         match variable.name.as_str() {
@@ -16,7 +16,11 @@ pub(super) fn validate(container: &Container, path: &Path, errors: &mut Errors) 
             name => errors.invalid_each(&path.child("name"), name, names::env_var_name(name)),
         }
         if let Some(source) = &variable.value_from {
-            validate_source(variable, source, &path.child("valueFrom"), errors);
+            let path = path.child("valueFrom");
+            validate_source(variable, source, &path, errors);
+            if let Some(key) = &source.file_key_ref {
+                validate_file_volume(key, spec, &path.child("fileKeyRef").child("volumeName"), errors);
+            }
         }
     }
     for (index, source) in list(&container.env_from).iter().enumerate() {
@@ -79,6 +83,17 @@ fn validate_file_key(source: &FileKeySelector, path: &Path, errors: &mut Errors)
     match source.path.as_str() {
         "" => errors.push(Error::required(&path.child("path"), "")),
         file => rules::local_path(&path.child("path"), file, errors),
+    }
+}
+
+/// The file is in a volume of the pod that its containers share (KEP-3721).
+fn validate_file_volume(source: &FileKeySelector, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+    let name = source.volume_name.as_str();
+    match list(&spec.volumes).iter().find(|volume| volume.name == name) {
+        _ if name.is_empty() => {}
+        None => errors.push(Error::not_found(path, name)),
+        Some(volume) if volume.empty_dir.is_none() => errors.push(Error::invalid(path, name, "must be an emptyDir volume")),
+        Some(_) => {}
     }
 }
 

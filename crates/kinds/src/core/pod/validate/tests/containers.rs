@@ -69,6 +69,12 @@ fn environment() {
             "env[2].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
         ],
     );
+    let file = |volume: &str| json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": volume, "path": "a", "key": "A"}}}]});
+    let at = "env[0].valueFrom.fileKeyRef.volumeName";
+    check_container(file("v"), &[]);
+    check_container(file("other"), &[&format!("{at}: Not found: \"other\"")]);
+    check_container(file("claim"), &[&format!("{at}: Invalid value: \"claim\": must be an emptyDir volume")]);
+    check_container(file(""), &[&format!("{at}: Required value")]);
     let both = json!({"fieldRef": {"fieldPath": "metadata.name"}, "secretKeyRef": {"name": "s", "key": "k"}});
     check_container(
         json!({"env": [{"name": "A", "valueFrom": both}, {"name": "B", "value": "x", "valueFrom": {"secretKeyRef": {"name": "s", "key": ".."}}}]}),
