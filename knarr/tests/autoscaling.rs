@@ -220,6 +220,8 @@ fn commands_of_maintenance() {
     c.k("rollout status deployment/web --timeout=60s");
     assert!(rows(&c.k("rollout history deployment/web")).len() >= 4);
     c.k("set serviceaccount deployment/web default");
+    // A rollout that goes on takes pods away that the budget below leaves.
+    c.k("rollout status deployment/web --timeout=60s");
     c.k("expose deployment web --port=80");
     c.k("set selector service/web app=other");
     assert_eq!(get(&c, "service web")["spec"]["selector"]["app"], "other");

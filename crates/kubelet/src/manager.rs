@@ -77,7 +77,8 @@ impl Handle {
     fn send_as_is(&self, pod: Arc<Pod>, pending: Option<Pending>) {
         self.desired.send_modify(|desired| {
             let (evicted, shown) = (desired.evicted.clone(), desired.shown.clone());
-            *desired = Desired { pod, removed: false, pending, evicted, shown };
+            // What is removed stays so, also when a resize that it waited for is looked at again.
+            *desired = Desired { pod, removed: desired.removed, pending, evicted, shown };
         });
     }
 }

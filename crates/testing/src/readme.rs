@@ -75,6 +75,14 @@ fn line(expected: &str, printed: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Whether kubectl says it about itself, as when it ends a watch in the middle of an event: `I1127 21:44:46.058680 ...`.
+fn is_log(line: &str) -> bool {
+    let mut letters = line.chars();
+    letters.next().is_some_and(|level| "IW".contains(level))
+        && letters.by_ref().take(4).filter(char::is_ascii_digit).count() == 4
+        && letters.next() == Some(' ')
+}
+
 /// Whether these lines were expected. Each run of lines between two `...` is taken where it is found first, the last one at the end.
 fn matches(expected: &[String], printed: &[String]) -> bool {
     let equal =
@@ -144,7 +152,7 @@ impl Reader {
     fn follow(&mut self, section: &Section) {
         for step in &section.steps {
             let Outcome { code, stdout, .. } = self.run(&step.command);
-            let printed: Vec<String> = stdout.lines().map(str::to_owned).collect();
+            let printed: Vec<String> = stdout.lines().filter(|line| !is_log(line)).map(str::to_owned).collect();
             let told = || {
                 format!(
                     "{}:{}: {}\n--- expected\n{}\n--- printed",

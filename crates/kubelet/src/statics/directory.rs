@@ -49,7 +49,7 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
         cx.statics.set(Pods::new());
         return Ok(());
     };
-    fs::create_dir_all(&path)?;
+    fs::create_dir_all(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let mut changes = Followed::new(&path);
     let mut known = Files::new();
     loop {
