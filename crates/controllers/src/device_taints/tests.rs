@@ -85,7 +85,7 @@ async fn what_is_due_later_is_cancelled() {
     assert_eq!(world.fake.all::<Pod>().len(), 1);
 }
 
-/// [sig-node] DRA with device taints: a pod is evicted when its device gets a taint.
+/// KEP-5055: a device's taint with the effect NoExecute evicts the pods that use it.
 #[tokio::test]
 async fn pods_go_from_tainted_devices() {
     let world = World::new();
