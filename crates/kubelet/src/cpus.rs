@@ -15,8 +15,8 @@ pub mod set;
 pub mod take;
 pub mod topology;
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -25,6 +25,7 @@ use runtime::api::{ContainerState, Resources, Runtime};
 use tokio::sync::watch;
 
 use crate::affinity::{Hint, Mask};
+use crate::durable;
 use crate::resources::{self, Qos};
 use crate::spec::{Member, Model, Role};
 use crate::units;
@@ -309,12 +310,7 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
 
 /// Replaces the file, also when the machine crashes. Blocking.
 fn write(path: &Path, record: &Record) -> io::Result<()> {
-    let next = path.with_extension("new");
-    let mut file = File::create(&next)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    durable::replace(path, &serde_json::to_vec(record)?)
 }
 
 #[cfg(test)]

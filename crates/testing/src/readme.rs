@@ -196,6 +196,16 @@ mod tests {
                         ### Third\n```console\n$ d\n```\n";
 
     #[test]
+    fn what_kubectl_says_about_itself() {
+        let check = |line: &str, expected| assert_eq!(is_log(line), expected, "{line}");
+        check("I1127 21:44:46.058680    7348 reflector.go:664] \"Warning: watch ended with error\"", true);
+        check("W1127 21:44:46.058680    7348 warnings.go:70] old", true);
+        check("E1127 21:44:46.058680    7348 memcache.go:265] it failed", false);
+        check("I have 1127 pods", false);
+        check("W112", false);
+    }
+
+    #[test]
     fn sessions_of_a_text() {
         let step = |line, command: &str, printed: &[&str]| Step {
             line,

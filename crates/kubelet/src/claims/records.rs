@@ -2,11 +2,12 @@
 //! be undone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::durable;
 
 /// A claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,18 +52,12 @@ pub(super) fn path(directory: &Path, uid: &str) -> PathBuf {
 
 /// Blocking.
 pub(super) fn write(directory: &Path, record: &Record) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let next = directory.join(format!(".{}", record.uid));
-    let mut file = File::create(&next)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&next, path(directory, &record.uid))?;
-    File::open(directory)?.sync_all()
+    durable::replace(&path(directory, &record.uid), &serde_json::to_vec(record)?)
 }
 
 /// All that there are. Blocking.
 pub(super) fn read(directory: &Path) -> io::Result<BTreeMap<String, Record>> {
-    let found = base::records::read(directory, |name| name.ends_with(".json"))?;
+    let found = base::records::read(directory, |name| name.ends_with(".json") && !name.starts_with('.'))?;
     Ok(found.whole.into_iter().map(|record: Record| (record.uid.clone(), record)).collect())
 }
 

@@ -2,8 +2,8 @@
 //! checksum.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use base64::Engine;
@@ -13,6 +13,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{Assignment, Inventory, Owner};
+use crate::durable;
 
 const FILE: &str = "kubelet_internal_checkpoint";
 /// Stands for the NUMA node of devices that are at none.
@@ -71,13 +72,7 @@ pub(super) fn encode(inventory: &Inventory) -> io::Result<Vec<u8>> {
 
 /// Replaces the file, also when the machine crashes. Blocking.
 pub(super) fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let next = directory.join(".kubelet_internal_checkpoint");
-    let mut file = File::create(&next)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&next, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
+    durable::replace(&directory.join(FILE), bytes)
 }
 
 /// Reads what was written, nothing where there is no file. Blocking.

@@ -1,12 +1,13 @@
 //! What was begun with a driver, on disk before it is begun: after a crash it is known what is to be undone. Names and fields are upstream's.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::DIRECTORY;
+use crate::durable;
 
 const FILE: &str = "vol_data.json";
 
@@ -50,13 +51,7 @@ pub fn staging(data_dir: &Path, driver: &str, handle: &str) -> PathBuf {
 /// Writes the record beside `path`, whose parent directory is made. Blocking.
 pub fn write(path: &Path, record: &Record) -> io::Result<()> {
     let directory = path.parent().unwrap_or(path);
-    fs::create_dir_all(directory)?;
-    let (next, place) = (directory.join(".vol_data.json"), directory.join(FILE));
-    let mut file = File::create(&next)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&next, &place)?;
-    File::open(directory)?.sync_all()
+    durable::replace(&directory.join(FILE), &serde_json::to_vec(record)?)
 }
 
 /// Removes a path that its driver has let go of, the record beside it, and their directory. What the driver has left there is kept, and the

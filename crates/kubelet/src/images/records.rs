@@ -2,8 +2,8 @@
 //! (KEP-2535). Directories and names of files are upstream's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Decision, PullSecret, Question, Record, Verification};
+use crate::durable;
 
 const PULLED: &str = "pulled";
 const PULLING: &str = "pulling";
@@ -167,18 +168,8 @@ impl Records {
 
     async fn write(&self, kind: &'static str, name: &str, bytes: Vec<u8>) -> io::Result<()> {
         self.state.lock().damaged.remove(&(kind, file_of(name)));
-        let directory = self.directory.join(kind);
-        let file = file_of(name);
-        self.change(move || {
-            fs::create_dir_all(&directory)?;
-            let next = directory.join(format!(".{file}"));
-            let mut opened = File::create(&next)?;
-            opened.write_all(&bytes)?;
-            opened.sync_all()?;
-            fs::rename(&next, directory.join(&file))?;
-            File::open(&directory)?.sync_all()
-        })
-        .await
+        let path = self.directory.join(kind).join(file_of(name));
+        self.change(move || durable::replace(&path, &bytes)).await
     }
 
     async fn remove(&self, kind: &'static str, name: &str) -> io::Result<()> {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use runtime::api::{Container, Sandbox};
+
+use crate::durable;
 
 /// What the runtime holds of a pod when its worker starts.
 #[derive(Clone, Debug, Default)]
@@ -41,12 +43,7 @@ pub fn read_rounds(pod_dir: &Path) -> io::Result<BTreeMap<String, u32>> {
 /// # Errors
 /// It is not written: the containers that ended would be taken for ones of the new round.
 pub fn write_rounds(pod_dir: &Path, rounds: &BTreeMap<String, u32>) -> io::Result<()> {
-    let next = pod_dir.join(format!("{ROUNDS}.new"));
-    let mut file = fs::File::create(&next)?;
-    file.write_all(&serde_json::to_vec(rounds)?)?;
-    file.sync_all()?;
-    fs::rename(&next, pod_dir.join(ROUNDS))?;
-    fs::File::open(pod_dir)?.sync_all()
+    durable::replace(&pod_dir.join(ROUNDS), &serde_json::to_vec(rounds)?)
 }
 
 /// Whether the API has the pod's final phase.

@@ -1,7 +1,7 @@
 //! Waking the watchers.
 //!
-//! A task of its own does it, and not the store's thread that writes: to wake a task from a thread of the runtime costs a tenth of
-//! what it costs from any other, and each writer would wait for it. Under a load this task gets its turn after those that it woke
+//! A task of its own does it, and not the store's thread that writes: each task that is woken from a thread which is none of the
+//! runtime's goes through a queue that all share, and whoever writes would wait for all of them. Under a load this task gets its turn after those that it woke
 //! before, so that they find all that came meanwhile in one step, however many they are.
 
 use std::convert::Infallible;
