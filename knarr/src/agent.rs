@@ -42,7 +42,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
     let ending = Ending::new(failures)?;
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
-    let _lock = process::lock(&paths.lock())?;
+    process::lock_for_life(&paths.lock())?;
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }

@@ -122,7 +122,7 @@ async fn serve(options: Dev, left: Option<State>) -> Result<()> {
         remove(&left).await?;
     }
     state::claim(&dir)?;
-    let _lock = process::lock(&state::lock_file(&dir))?;
+    process::lock_for_life(&state::lock_file(&dir))?;
     let state = State::new(&dir, Wire::free(&state::bridge(&dir), options.ip_family.families())?, options.nodes);
     state.save()?;
     let ended = ending.wait(watch(&options, &state, &tasks)).await;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base::tasks::{Failures, OnFailure, Tasks};
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -151,13 +154,46 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
 }
 
 /// Holds a data directory until dropped: one process works in it.
-pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
+pub(crate) fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| path.display().to_string())?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("another process works with this data directory: stop it first"),
-        Err((_, errno)) => Err(errno).with_context(|| path.display().to_string()),
+    match fcntl(file.as_raw_fd(), FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK))) {
+        Ok(_) => Ok(file),
+        Err(Errno::EAGAIN | Errno::EACCES) => bail!("another process works with this data directory: stop it first"),
+        Err(errno) => Err(errno).with_context(|| path.display().to_string()),
     }
+}
+
+/// Holds a data directory for the rest of the process's life. The kernel lets go of it after the last thread, so that whoever waits
+/// for it finds nothing left of the process.
+pub(crate) fn lock_for_life(path: &Path) -> Result<()> {
+    lock(path).map(std::mem::forget)
+}
+
+/// Whether a process holds the directory. Unlike an attempt to lock it, this is in nobody's way.
+pub(crate) fn is_locked(path: &Path) -> Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.with_context(|| path.display().to_string())?,
+    };
+    let mut found = whole(libc::F_RDLCK);
+    fcntl(file.as_raw_fd(), FcntlArg::F_OFD_GETLK(&mut found)).with_context(|| path.display().to_string())?;
+    Ok(i32::from(found.l_type) != libc::F_UNLCK)
+}
+
+/// Waits until nobody holds the directory whose lock is this file.
+pub(crate) fn wait_until_free(lock: &File) -> Result<()> {
+    loop {
+        match fcntl(lock.as_raw_fd(), FcntlArg::F_OFD_SETLKW(&whole(libc::F_RDLCK))) {
+            Err(Errno::EINTR) => {}
+            ended => return ended.map(drop).context("waiting for the end of a process"),
+        }
+    }
+}
+
+/// A lock of all of a file, of the open file description (fcntl_locking(2)): it can be asked about without being taken.
+#[allow(clippy::cast_possible_truncation, reason = "the constants are those of the field")]
+fn whole(kind: i32) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
 #[cfg(test)]
@@ -183,5 +219,20 @@ mod tests {
         assert!(lock(&path).unwrap_err().to_string().contains("another process"));
         drop(held);
         lock(&path).unwrap();
+    }
+
+    #[test]
+    fn one_holds_a_directory_and_others_can_ask() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        assert!(!is_locked(&path).unwrap() && !path.exists());
+        let held = lock(&path).unwrap();
+        assert!(is_locked(&path).unwrap());
+        assert!(lock(&path).unwrap_err().to_string().contains("stop it first"));
+        drop(held);
+        assert!(!is_locked(&path).unwrap());
+        wait_until_free(&File::open(&path).unwrap()).unwrap();
+        lock_for_life(&path).unwrap();
+        assert!(is_locked(&path).unwrap());
     }
 }

@@ -47,6 +47,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     let ending = Ending::new(failures)?;
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
+    process::lock_for_life(&paths.lock())?;
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }

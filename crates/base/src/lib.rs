@@ -2,6 +2,7 @@
 
 pub mod budgets;
 pub mod directory;
+pub mod files;
 pub mod listen;
 pub mod logging;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! Files that others may have touched, and directories of records, a file of JSON each.
 //!
 //! Disks lose what was written last, and people edit what they should not. A record that cannot be read costs itself alone: who reads
-//! the others goes on, and knows the name of the file.
+//! the others goes on, and knows the name of the file. Records are written by [`files::replace`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+
+use crate::files;
 
 /// Opens a file for reading that anybody may have put there. Blocking, and no longer than the disk takes: to open a pipe would wait
 /// for its other end.
@@ -43,7 +45,8 @@ pub struct Records<T> {
 /// Most bytes of a record.
 const RECORD: u64 = 16 << 20;
 
-/// Reads the files whose names are those of records; a directory that is not there has none. Blocking.
+/// Reads the files whose names are those of records; a directory that is not there has none. What writing them has left over is
+/// removed. Blocking.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -56,6 +59,10 @@ pub fn read<T: DeserializeOwned>(directory: &Path, is_record: impl Fn(&str) -> b
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        if files::is_left_over(&name) {
+            // The process that wrote it was killed; nobody may ever write this record again.
+            fs::remove_file(entry.path())?;
+        }
         if !is_record(&name) {
             continue;
         }
@@ -78,7 +85,9 @@ mod tests {
     #[test]
     fn what_is_damaged_costs_itself_alone() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, text) in [("a.json", "1"), ("b.json", ""), ("c.json", "{"), ("d.json", "4"), (".e", "5")] {
+        for (name, text) in
+            [("a.json", "1"), ("b.json", ""), ("c.json", "{"), ("d.json", "4"), (".e", "5"), (".h.json.next", "6")]
+        {
             fs::write(directory.path().join(name), text).unwrap();
         }
         fs::create_dir(directory.path().join("f.json")).unwrap();
@@ -90,6 +99,7 @@ mod tests {
             (found.whole, found.damaged),
             (vec![1, 4], vec!["b.json".into(), "c.json".into(), "f.json".into(), "g.json".into()])
         );
+        assert!(directory.path().join(".e").exists() && !directory.path().join(".h.json.next").exists());
         let none: Records<u8> = read(&directory.path().join("none"), |_| true).unwrap();
         assert!(none.whole.is_empty() && none.damaged.is_empty());
     }

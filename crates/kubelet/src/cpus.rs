@@ -15,6 +15,7 @@ pub mod set;
 pub mod take;
 pub mod topology;
 
+use base::files::{self, Outlives};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,6 @@ use runtime::api::{ContainerState, Resources, Runtime};
 use tokio::sync::watch;
 
 use crate::affinity::{Hint, Mask};
-use crate::durable;
 use crate::resources::{self, Qos};
 use crate::spec::{Member, Model, Role};
 use crate::units;
@@ -310,7 +310,7 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
 
 /// Replaces the file, also when the machine crashes. Blocking.
 fn write(path: &Path, record: &Record) -> io::Result<()> {
-    durable::replace(path, &serde_json::to_vec(record)?)
+    files::replace(path, &serde_json::to_vec(record)?, Outlives::Machine)
 }
 
 #[cfg(test)]

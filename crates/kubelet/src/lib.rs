@@ -38,7 +38,6 @@ pub mod cpus;
 pub mod devices;
 pub mod dns;
 pub mod drivers;
-pub mod durable;
 pub mod env;
 pub mod eviction;
 pub mod expand;

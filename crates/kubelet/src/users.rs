@@ -1,5 +1,6 @@
 //! Ranges of user ids for pods with a user namespace (KEP-127): each has one of its own on the node, and keeps it as long as it is there.
 
+use base::files::{self, Outlives};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,12 +71,12 @@ impl Users {
             None => {
                 let free = (1..=self.most).find(|number| !taken.values().any(|other| other == number));
                 let number = free.ok_or_else(|| io::Error::other("all ranges of user ids for user namespaces are taken"))?;
-                let directory = self.pods_dir.join(uid);
-                std::fs::create_dir_all(&directory)?;
                 // Whole or not at all: who reads half of it would give the pod another range beside its running containers.
-                let next = directory.join(".userns");
-                std::fs::write(&next, serde_json::to_vec(&Record::of(number))?)?;
-                std::fs::rename(&next, directory.join(FILE))?;
+                files::replace(
+                    &self.pods_dir.join(uid).join(FILE),
+                    &serde_json::to_vec(&Record::of(number))?,
+                    Outlives::Process,
+                )?;
                 taken.insert(uid.to_owned(), number);
                 number
             }

@@ -28,7 +28,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::events::Events;
 use self::sealed::Sealed;
-pub(crate) use self::state::write_bytes;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
 use crate::container::caps::Available;

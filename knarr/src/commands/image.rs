@@ -63,8 +63,7 @@ fn nodes(options: &Image, tasks: &Tasks) -> Result<Vec<Node>> {
 
 /// Whether a server or an agent works in the directory.
 fn is_in_use(directory: &Path) -> bool {
-    let lock = Paths::new(directory).lock();
-    lock.exists() && process::lock(&lock).is_err()
+    process::is_locked(&Paths::new(directory).lock()).unwrap_or(false)
 }
 
 /// Has `show` print what each node has answered, and makes one error of those that have failed.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use base::tls::write_private;
 use network::hosts::{self, Families, Wire};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -143,7 +142,7 @@ impl State {
 
     /// Whether the process that watches over the cluster is there: it holds the directory.
     pub(super) fn is_alive(&self) -> bool {
-        process::lock(&lock_file(&self.dir)).is_err()
+        process::is_locked(&lock_file(&self.dir)).unwrap_or(false)
     }
 
     /// Ends that process, and waits for its end.
@@ -151,7 +150,7 @@ impl State {
         if self.is_alive() {
             let file = File::open(lock_file(&self.dir))?;
             end(self.pid, Signal::SIGTERM);
-            drop(Flock::lock(file, FlockArg::LockShared).map_err(|(_, errno)| errno)?);
+            process::wait_until_free(&file)?;
         }
         Ok(())
     }

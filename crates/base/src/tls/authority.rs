@@ -1,8 +1,6 @@
 //! The cluster's certificate authority and what it issues.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::Error;
+use crate::files;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -284,15 +283,7 @@ pub fn read_private(path: &Path) -> Result<Option<String>, Error> {
 
 /// Replaces a file atomically; only the owner can read it. Directories are made with mode 0700.
 pub fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::File { path: path.into(), source };
-    if let Some(parent) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
-    file.write_all(contents).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&temporary, path).map_err(failed)
+    files::replace_private(path, contents).map_err(|source| Error::File { path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Claims that drivers have been asked to prepare, a file each, written before the first of them is asked: after a crash it is known what is to
 //! be undone.
 
+use base::files::{self, Outlives};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-
-use crate::durable;
 
 /// A claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +51,7 @@ pub(super) fn path(directory: &Path, uid: &str) -> PathBuf {
 
 /// Blocking.
 pub(super) fn write(directory: &Path, record: &Record) -> io::Result<()> {
-    durable::replace(&path(directory, &record.uid), &serde_json::to_vec(record)?)
+    files::replace(&path(directory, &record.uid), &serde_json::to_vec(record)?, Outlives::Machine)
 }
 
 /// All that there are. Blocking.

@@ -1,6 +1,7 @@
 //! Assignments on disk, before a container has its devices. Names and form are those of upstream's checkpoint, which tools read, without its
 //! checksum.
 
+use base::files::{self, Outlives};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -13,7 +14,6 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{Assignment, Inventory, Owner};
-use crate::durable;
 
 const FILE: &str = "kubelet_internal_checkpoint";
 /// Stands for the NUMA node of devices that are at none.
@@ -72,7 +72,7 @@ pub(super) fn encode(inventory: &Inventory) -> io::Result<Vec<u8>> {
 
 /// Replaces the file, also when the machine crashes. Blocking.
 pub(super) fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    durable::replace(&directory.join(FILE), bytes)
+    files::replace(&directory.join(FILE), bytes, Outlives::Machine)
 }
 
 /// Reads what was written, nothing where there is no file. Blocking.

@@ -1,5 +1,6 @@
 //! What was begun with a driver, on disk before it is begun: after a crash it is known what is to be undone. Names and fields are upstream's.
 
+use base::files::{self, Outlives};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::DIRECTORY;
-use crate::durable;
 
 const FILE: &str = "vol_data.json";
 
@@ -51,7 +51,7 @@ pub fn staging(data_dir: &Path, driver: &str, handle: &str) -> PathBuf {
 /// Writes the record beside `path`, whose parent directory is made. Blocking.
 pub fn write(path: &Path, record: &Record) -> io::Result<()> {
     let directory = path.parent().unwrap_or(path);
-    durable::replace(&directory.join(FILE), &serde_json::to_vec(record)?)
+    files::replace(&directory.join(FILE), &serde_json::to_vec(record)?, Outlives::Machine)
 }
 
 /// Removes a path that its driver has let go of, the record beside it, and their directory. What the driver has left there is kept, and the

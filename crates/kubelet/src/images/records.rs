@@ -1,6 +1,7 @@
 //! Images that this kubelet has pulled and is pulling, on disk: after a crash it is known which of the node's images need credentials
 //! (KEP-2535). Directories and names of files are upstream's.
 
+use base::files::{self, Outlives};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -12,7 +13,6 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Decision, PullSecret, Question, Record, Verification};
-use crate::durable;
 
 const PULLED: &str = "pulled";
 const PULLING: &str = "pulling";
@@ -169,7 +169,7 @@ impl Records {
     async fn write(&self, kind: &'static str, name: &str, bytes: Vec<u8>) -> io::Result<()> {
         self.state.lock().damaged.remove(&(kind, file_of(name)));
         let path = self.directory.join(kind).join(file_of(name));
-        self.change(move || durable::replace(&path, &bytes)).await
+        self.change(move || files::replace(&path, &bytes, Outlives::Machine)).await
     }
 
     async fn remove(&self, kind: &'static str, name: &str) -> io::Result<()> {

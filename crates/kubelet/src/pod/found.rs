@@ -1,5 +1,6 @@
 //! What is there of a pod before anything is done for it.
 
+use base::files::{self, Outlives};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
@@ -7,8 +8,6 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use runtime::api::{Container, Sandbox};
-
-use crate::durable;
 
 /// What the runtime holds of a pod when its worker starts.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +42,7 @@ pub fn read_rounds(pod_dir: &Path) -> io::Result<BTreeMap<String, u32>> {
 /// # Errors
 /// It is not written: the containers that ended would be taken for ones of the new round.
 pub fn write_rounds(pod_dir: &Path, rounds: &BTreeMap<String, u32>) -> io::Result<()> {
-    durable::replace(&pod_dir.join(ROUNDS), &serde_json::to_vec(rounds)?)
+    files::replace(&pod_dir.join(ROUNDS), &serde_json::to_vec(rounds)?, Outlives::Machine)
 }
 
 /// Whether the API has the pod's final phase.

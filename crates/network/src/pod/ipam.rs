@@ -3,6 +3,7 @@
 //! A lease is a file named after its sandbox, written before the first interface is made and removed after the last
 //! is gone. What a crash leaves behind is therefore always listed, and found by [`Ipam::leases`].
 
+use base::files::{self, Outlives};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -63,7 +64,11 @@ impl Ipam {
         let mut leases = BTreeMap::new();
         for entry in std::fs::read_dir(directory).map_err(file_error(directory))? {
             let path = entry.map_err(file_error(directory))?.path();
-            let Some(id) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".lease")) else { continue };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if files::is_left_over(name) {
+                std::fs::remove_file(&path).map_err(file_error(&path))?;
+            }
+            let Some(id) = name.strip_suffix(".lease") else { continue };
             let bytes = std::fs::read(&path).map_err(file_error(&path))?;
             match serde_json::from_slice::<Lease>(&bytes) {
                 Ok(lease) => drop(leases.insert(id.to_owned(), lease)),
@@ -149,12 +154,10 @@ impl Ipam {
         Ok(self.directory.join(format!("{sandbox}.lease")))
     }
 
-    /// Replaces a file by renaming. Not synced: addresses need not outlive the machine's uptime, only the process.
+    /// Addresses need not outlive the machine's uptime, only the process.
     fn write(&self, path: &Path, value: &impl Serialize) -> Result<(), Error> {
-        let temporary = path.with_extension("tmp");
-        let bytes = serde_json::to_vec(value).map_err(|error| Error::File { path: path.into(), source: error.into() })?;
-        std::fs::write(&temporary, bytes).map_err(file_error(&temporary))?;
-        std::fs::rename(&temporary, path).map_err(file_error(path))
+        let written = serde_json::to_vec(value).map_err(io::Error::from);
+        written.and_then(|bytes| files::replace(path, &bytes, Outlives::Process)).map_err(file_error(path))
     }
 }
 
@@ -217,7 +220,9 @@ mod tests {
     fn a_torn_lease_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("x.lease"), "").unwrap();
+        std::fs::write(directory.path().join(".killed.lease.next"), "").unwrap();
         assert!(open(directory.path()).leases().is_empty());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         assert!(!directory.path().join("x.lease").exists());
     }
 }

@@ -1,5 +1,6 @@
 //! Containers: made, started, stopped and removed.
 
+use base::files::{self, Outlives};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::container::seccomp::profile;
 use crate::container::spec::Input;
 use crate::container::{anonymous, devices, rootfs, user};
 use crate::images::blocking;
-use crate::images::store::{Record, Store, write_durably};
+use crate::images::store::{Record, Store};
 use crate::images::tree::{Tree, normalize};
 use crate::shim::client;
 use crate::shim::protocol::{Request, StartRequest, TaskState};
@@ -234,7 +235,7 @@ impl Inner {
         state.reason = reason.to_owned();
         state.message = message.to_owned();
         let bytes = serde_json::to_vec(&state).unwrap_or_default();
-        if let Err(error) = write_durably(&entry.dir.join("state.json"), &bytes) {
+        if let Err(error) = files::replace(&entry.dir.join("state.json"), &bytes, Outlives::Machine) {
             tracing::error!(container = %entry.record.id, %error, "recording the end of a container");
         }
         entry.advance(state);

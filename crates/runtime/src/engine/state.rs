@@ -1,5 +1,6 @@
 //! What the engine knows of sandboxes and containers, in memory and on disk.
 
+use base::files::{self, Outlives};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -173,16 +174,9 @@ pub(super) fn phase(state: &TaskState) -> ContainerState {
     }
 }
 
-/// Replaces the file; a killed process leaves the old or the new content. Nothing in it matters after a crash of the machine.
+/// Replaces the file. Nothing in it matters after a crash of the machine.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    write_bytes(path, &serde_json::to_vec(value)?)
-}
-
-/// Replaces the file, as [`write_json`] does.
-pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)
+    files::replace(path, &serde_json::to_vec(value)?, Outlives::Process)
 }
 
 /// Reads the file.

@@ -4,9 +4,10 @@
 //! so that many fit into the one page that mount options may take). A layer is made below `tmp` and renamed when it is
 //! whole and on disk, so what has its name is complete. `tmp` is emptied at start.
 
+use base::files::{self, Outlives};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -175,7 +176,7 @@ impl Store {
         let mut state = self.state.lock();
         let config = self.config_path(&record.id);
         if !config.exists() {
-            write_durably(&config, document)?;
+            files::replace(&config, document, Outlives::Machine)?;
         }
         if let Some(known) = state.records.get(&record.id) {
             merge(&mut record.tags, &known.tags);
@@ -200,7 +201,7 @@ impl Store {
     }
 
     fn write(&self, record: &Record) -> io::Result<()> {
-        write_durably(&self.record_path(&record.id), &serde_json::to_vec(record)?)
+        files::replace(&self.record_path(&record.id), &serde_json::to_vec(record)?, Outlives::Machine)
     }
 
     fn record_path(&self, id: &str) -> PathBuf {
@@ -340,16 +341,6 @@ impl Drop for Pins {
             }
         }
     }
-}
-
-/// Writes the file so that after a crash it has either the old or the new content.
-pub(crate) fn write_durably(path: &Path, data: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(data)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

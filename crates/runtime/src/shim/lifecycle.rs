@@ -1,5 +1,6 @@
 //! From a request to a process and to its end: the part of the shim's loop that knows of tasks.
 
+use base::files::{self, Outlives};
 use jiff::Timestamp;
 
 use super::conn::Role;
@@ -216,8 +217,8 @@ fn write_state(task: &Task) -> bool {
     let path = request.dir.join("state.json");
     let bytes = serde_json::to_vec(&task.state).unwrap_or_default();
     let result = match task.state.finished {
-        Some(_) => crate::images::store::write_durably(&path, &bytes),
-        None => crate::engine::write_bytes(&path, &bytes),
+        Some(_) => files::replace(&path, &bytes, Outlives::Machine),
+        None => files::replace(&path, &bytes, Outlives::Process),
     };
     if let Err(error) = result {
         eprintln!("shim: {}: {error}", path.display());

@@ -1,0 +1,96 @@
+//! Files that are replaced as a whole: who reads one finds what was there before or what is there now, also after a crash.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Which crash what was written outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlives {
+    /// That of the process. For what means nothing once the machine has started again.
+    Process,
+    /// That of the machine, too: the disk has it before the function returns.
+    Machine,
+}
+
+/// Ends the name of a file that is being written, which begins with a dot.
+const NEXT: &str = ".next";
+
+/// Replaces a file; its directory is made when it is missing. Blocking.
+///
+/// # Errors
+/// It cannot be written; what was there before is there still.
+pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
+    write(path, bytes, outlives, (0o777, 0o666))
+}
+
+/// Replaces a file that only its owner may read, and that outlives a crash of the machine. A directory that is missing is made for its
+/// owner only. Blocking.
+///
+/// # Errors
+/// It cannot be written; what was there before is there still.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, Outlives::Machine, (0o700, 0o600))
+}
+
+fn write(path: &Path, bytes: &[u8], outlives: Outlives, (directory_mode, mode): (u32, u32)) -> io::Result<()> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    DirBuilder::new().recursive(true).mode(directory_mode).create(directory)?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(NEXT);
+    let next = directory.join(hidden);
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&next).and_then(|mut file| {
+        file.write_all(bytes)?;
+        if outlives == Outlives::Machine { file.sync_all() } else { Ok(()) }
+    });
+    if let Err(error) = written.and_then(|()| fs::rename(&next, path)) {
+        // A full disk has room for nothing that is of no use.
+        let _ = fs::remove_file(&next);
+        return Err(error);
+    }
+    if outlives == Outlives::Machine { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// Whether a process that was killed while it wrote has left a file of this name.
+pub fn is_left_over(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(NEXT)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/b");
+        for (text, outlives) in [("one, which is longer", Outlives::Machine), ("two", Outlives::Process)] {
+            replace(&path, text.as_bytes(), outlives).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        let names = || fs::read_dir(home.path().join("a")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(names(), ["b"]);
+        assert!(replace(Path::new("/"), b"", Outlives::Process).is_err());
+        // A directory cannot be replaced by a file.
+        fs::create_dir_all(home.path().join("a/c/d")).unwrap();
+        assert!(replace(&home.path().join("a/c"), b"", Outlives::Process).is_err());
+        fs::remove_dir_all(home.path().join("a/c")).unwrap();
+        assert_eq!(names(), ["b"]);
+        assert!(is_left_over(".b.next") && !is_left_over("b.next") && !is_left_over(".b"));
+    }
+
+    #[test]
+    fn a_private_file_is_its_owners() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("pki/key");
+        replace_private(&path, b"secret").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&home.path().join("pki"))), (0o600, 0o700));
+    }
+}
