@@ -94,35 +94,40 @@ pub enum Choice {
     Pinned(u64),
 }
 
-/// The member for a request. `turn` is a number that grows by one each time; `tried` were asked for it already and failed.
+/// The member for a request. `turn` gives a number that grows by one each time; `tried` were asked for it already and failed.
 pub fn choose<'m, M: Member>(
     members: &'m [Arc<M>],
     choice: Choice,
-    turn: usize,
+    turn: impl Fn() -> usize,
     tried: &[u64],
     now: Instant,
 ) -> Option<&'m Arc<M>> {
     let untried = |member: &&Arc<M>| !tried.contains(&member.id());
     let well = |member: &&Arc<M>| untried(member) && !member.load().is_out(now);
-    pick(members, choice, turn, well).or_else(|| pick(members, choice, turn, untried))
+    pick(members, choice, &turn, well).or_else(|| pick(members, choice, &turn, untried))
 }
 
-fn pick<M: Member>(members: &[Arc<M>], choice: Choice, turn: usize, fits: impl Fn(&&Arc<M>) -> bool) -> Option<&Arc<M>> {
+fn pick<'m, M: Member>(
+    members: &'m [Arc<M>],
+    choice: Choice,
+    turn: &impl Fn() -> usize,
+    fits: impl Fn(&&Arc<M>) -> bool,
+) -> Option<&'m Arc<M>> {
     let from = |start: usize| {
         let start = start.checked_rem(members.len()).unwrap_or(0);
         let (behind, first) = members.split_at(start);
         first.iter().chain(behind).find(&fits)
     };
     match choice {
-        Choice::Any(Balance::RoundRobin) => from(turn),
+        Choice::Any(Balance::RoundRobin) => from(turn()),
         Choice::Any(Balance::LeastRequests) => {
             // Two of them by chance, the less busy one: nobody is flooded, and nobody has to look at all.
-            let random = mix(turn as u64);
+            let random = mix(turn() as u64);
             let (one, two) = (from(random as usize & 0xffff)?, from((random >> 32) as usize & 0xffff)?);
             Some(if two.load().active() < one.load().active() { two } else { one })
         }
         Choice::Hash(value) => members.iter().filter(fits).max_by_key(|member| mix(value ^ member.id())),
-        Choice::Pinned(id) => members.iter().filter(&fits).find(|member| member.id() == id).or_else(|| from(turn)),
+        Choice::Pinned(id) => members.iter().filter(&fits).find(|member| member.id() == id).or_else(|| from(turn())),
     }
 }
 
@@ -165,7 +170,7 @@ mod tests {
     fn counts(members: &[Arc<One>], choice: impl Fn(usize) -> Choice, tried: &[u64]) -> HashMap<u64, usize> {
         let mut counts = HashMap::new();
         for turn in 0..300 {
-            if let Some(member) = choose(members, choice(turn), turn, tried, Instant::now()) {
+            if let Some(member) = choose(members, choice(turn), || turn, tried, Instant::now()) {
                 *counts.entry(member.0).or_default() += 1;
             }
         }
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn sessions_stay() {
         let (ten, nine) = (members(10), members(9));
-        let of = |members: &[Arc<One>], value: u64| choose(members, Choice::Hash(value), 0, &[], Instant::now()).unwrap().0;
+        let of = |members: &[Arc<One>], value: u64| choose(members, Choice::Hash(value), || 0, &[], Instant::now()).unwrap().0;
         let moved: Vec<u64> = (0..1000).filter(|value| of(&ten, *value) != of(&nine, *value)).collect();
         assert!(moved.iter().all(|value| of(&ten, *value) == ten[9].0), "only those of the tenth move");
         assert!((50..150).contains(&moved.len()), "{}", moved.len());
@@ -206,7 +211,7 @@ mod tests {
     fn who_fails_is_left_out_for_a_while() {
         let (all, start) = (members(2), Instant::now());
         let used = |after: Duration| {
-            (0..2).any(|turn| choose(&all, Choice::Any(Balance::RoundRobin), turn, &[], start + after).unwrap().0 == all[0].0)
+            (0..2).any(|turn| choose(&all, Choice::Any(Balance::RoundRobin), || turn, &[], start + after).unwrap().0 == all[0].0)
         };
         assert!(!all[0].1.failed(start) && !all[0].1.failed(start));
         assert!(used(Duration::ZERO));

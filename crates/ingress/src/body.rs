@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 /// Why a body ended before its end.
@@ -19,6 +20,8 @@ pub(crate) enum Error {
     TooLarge,
     #[error("the other side stood still for too long")]
     Slow,
+    #[error("the body that this is a copy of has ended early, or was faster")]
+    Behind,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -63,7 +66,15 @@ impl Progress {
 pub(crate) enum RequestBody {
     Empty,
     Upload(Box<Upload>),
+    Copy(Copied),
 }
+
+/// How many parts of a body may wait for who gets a copy.
+const COPIES: usize = 64;
+
+/// A copy of another request's body. It breaks when the other does, or when it stays behind: nobody waits for it.
+#[derive(Debug)]
+pub(crate) struct Copied(mpsc::Receiver<Option<Frame<Bytes>>>);
 
 #[derive(Debug)]
 pub(crate) struct Upload {
@@ -72,16 +83,26 @@ pub(crate) struct Upload {
     left: Option<u64>,
     patience: Patience,
     progress: Arc<Progress>,
+    copies: Vec<mpsc::Sender<Option<Frame<Bytes>>>>,
 }
 
 impl RequestBody {
+    /// A copy of what is still to come.
+    pub(crate) fn copy(&mut self) -> Self {
+        let Self::Upload(upload) = self else { return Self::Empty };
+        let (sender, receiver) = mpsc::channel(COPIES);
+        upload.copies.push(sender);
+        Self::Copy(Copied(receiver))
+    }
+
     /// Bounded to `limit` bytes and to so much time between two parts.
     pub(crate) fn new(incoming: Incoming, limit: Option<u64>, patience: Duration) -> (Self, Option<Arc<Progress>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let progress = Progress::new();
-        let upload = Upload { incoming, left: limit, patience: Patience::new(patience), progress: progress.clone() };
+        let (patience, progress_here) = (Patience::new(patience), progress.clone());
+        let upload = Upload { incoming, left: limit, patience, progress: progress_here, copies: Vec::new() };
         (Self::Upload(Box::new(upload)), Some(progress))
     }
 }
@@ -106,7 +127,28 @@ impl Upload {
             };
             *left = rest;
         }
+        self.copies.retain(|copy| match &frame {
+            Some(Ok(frame)) => copy.try_send(Some(clone(frame))).is_ok(),
+            Some(Err(_)) => false,
+            None => copy.try_send(None).is_ok(),
+        });
         Poll::Ready(frame.map(|frame| frame.map_err(Error::Broken)))
+    }
+}
+
+fn clone(frame: &Frame<Bytes>) -> Frame<Bytes> {
+    match (frame.data_ref(), frame.trailers_ref()) {
+        (_, Some(trailers)) => Frame::trailers(trailers.clone()),
+        (data, None) => Frame::data(data.cloned().unwrap_or_default()),
+    }
+}
+
+impl Copied {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.poll_recv(cx).map(|received| match received {
+            Some(frame) => frame.map(Ok),
+            None => Some(Err(Error::Behind)),
+        })
     }
 }
 
@@ -118,6 +160,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Upload(upload) => upload.poll(cx),
+            Self::Copy(copied) => copied.poll(cx),
         }
     }
 
@@ -125,6 +168,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Upload(upload) => upload.incoming.is_end_stream(),
+            Self::Copy(_) => false,
         }
     }
 
@@ -132,6 +176,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Upload(upload) => upload.incoming.size_hint(),
+            Self::Copy(_) => SizeHint::default(),
         }
     }
 }

@@ -35,6 +35,7 @@ pub(crate) enum Error {
 }
 
 /// What connections are made with.
+#[derive(Clone)]
 pub(crate) struct Connector {
     tasks: Tasks,
     http1: Arc<ClientConfig>,

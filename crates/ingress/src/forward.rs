@@ -97,16 +97,22 @@ pub(crate) async fn forward(
     let mut last = Error::NoEndpoint;
     upstream.refresh().await;
     while let Some(ready) = request.take() {
-        let Some(endpoint) = upstream.choose(choice, &tried) else { return Err(last) };
+        let again = || if policy.retry.same_endpoint { upstream.choose(choice, &[]) } else { None };
+        let Some(endpoint) = upstream.choose(choice, &tried).or_else(again) else { return Err(last) };
         if !tried.is_empty() {
             metrics::retried();
+            if !policy.retry.wait.is_zero() {
+                // Boxed, as few requests need it.
+                Box::pin(tokio::time::sleep(policy.retry.wait)).await;
+            }
         }
         let active = Active::of(&endpoint);
         let sender = Sender { connector, endpoint: &endpoint, policy, host: &host, progress: progress.as_deref() };
         match sender.attempt(ready, &copy).await {
             Attempt::Answered(answer) => {
                 let (response, lease) = *answer;
-                let again = policy.retry.statuses.contains(&response.status().as_u16()) && tried.len() + 1 < upstream.len();
+                let others = policy.retry.same_endpoint || tried.len() + 1 < upstream.len();
+                let again = policy.retry.statuses.contains(&response.status().as_u16()) && others;
                 if !again || !budget.another() || copy().is_none() {
                     return Ok(Answered { response, lease, active, first: tried.is_empty() });
                 }

@@ -3,8 +3,11 @@
 //! [`plan`] looks at everything that is known and says which rules there are and what every object's status has to be; what it says
 //! depends on nothing else, so that it may be asked again at any time.
 
+pub mod actions;
 pub mod attach;
 pub mod backend_tls;
+pub mod duration;
+pub mod extended;
 pub mod frontend;
 pub mod grpc;
 pub mod rules;
@@ -19,12 +22,14 @@ use client::Key;
 use serde_json::{Value, json};
 
 use crate::annotations::Problem;
+use crate::balance::hash;
 use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::upstream::{Place, UpstreamKey};
+use actions::{Actions, BackendChanges};
 use attach::attach;
 use backend_tls::{Ancestors, Policies};
 use frontend::{Asking, Askings, Clients, askings};
-use rules::{Actions, Matched, backend};
+use rules::{Matched, Unsupported, backend};
 use status::{Kind, condition, generation};
 use types::{BackendTlsPolicy, GROUP, Gateway, GatewayClass, HttpRoute, Listener, ObjectRef, ReferenceGrant, RouteKind, Rule};
 
@@ -129,10 +134,23 @@ pub struct Planned {
     pub matched: Matched,
     /// What happens to them.
     pub actions: Arc<Actions>,
-    /// Who answers, by weight; none is an answer with status 500.
-    pub backends: Vec<(u32, Option<UpstreamKey>)>,
+    /// Who answers, by weight.
+    pub backends: Vec<Backend<UpstreamKey>>,
+    /// Who gets copies; those of [`Actions::mirrors`] that lead somewhere, with their places there.
+    pub mirrors: Vec<(usize, UpstreamKey)>,
     /// What clients have to show.
     pub clients: Option<Arc<Clients>>,
+}
+
+/// One of those that answer requests of a rule.
+#[derive(Clone, Debug)]
+pub struct Backend<T> {
+    /// Its part of all weights.
+    pub weight: u32,
+    /// Where it is; none answers with status 500.
+    pub to: Option<T>,
+    /// What it changes.
+    pub changes: Arc<BackendChanges>,
 }
 
 /// The kinds of routes that are served.
@@ -266,24 +284,35 @@ impl Planner<'_> {
         (places, status)
     }
 
-    fn rules(&self) -> Result<Vec<Planned>, rules::Unsupported> {
+    fn rules(&self) -> Result<Vec<Planned>, Unsupported> {
         let created = self.route.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
         let mut planned = Vec::new();
         let every = [Rule::default()];
         let all = if self.route.spec.rules.is_empty() { &every[..] } else { &self.route.spec.rules };
         for (place, rule) in all.iter().enumerate() {
-            let actions = Arc::new(Actions::of(rule)?);
+            let mut actions = Actions::of(rule)?;
+            if let Some(cookie) = actions.session.as_mut().filter(|cookie| cookie.name.is_empty()) {
+                // Rules share paths, so each has a cookie of its own.
+                cookie.name = format!("knarr-{:016x}", hash(&format!("{} {} {place}", self.kind.name(), self.key)));
+            }
+            let actions = Arc::new(actions);
             let good = |reference: &ObjectRef| {
                 let found = backend(reference, self.route.namespace()).filter(|_| self.refused(reference).is_none());
                 let key = found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })?;
                 // What is led on as it is has TLS of its own.
                 if self.kind == Kind::TlsRoute { Some(key) } else { self.policies.apply(key, self.around) }
             };
-            let backends: Vec<_> = rule.backend_refs.iter().map(|one| (one.weight.unwrap_or(1), good(one))).collect();
+            let backend = |one: &ObjectRef| {
+                let changes = Arc::new(BackendChanges::of(&one.filters)?);
+                Ok(Backend { weight: one.weight.unwrap_or(1), to: good(one), changes })
+            };
+            let backends = rule.backend_refs.iter().map(backend).collect::<Result<Vec<_>, _>>()?;
+            let mirrors = actions.mirrors.iter().enumerate();
+            let mirrors: Vec<_> = mirrors.filter_map(|(number, mirror)| Some((number, good(&mirror.backend)?))).collect();
             for matched in rules::matches(rule, created, self.key, place)? {
-                let (actions, backends) = (actions.clone(), backends.clone());
+                let (actions, backends, mirrors) = (actions.clone(), backends.clone(), mirrors.clone());
                 let (door, host, kind, route) = (Door::Http, String::new(), self.kind, self.key.clone());
-                planned.push(Planned { door, host, kind, route, matched, actions, backends, clients: None });
+                planned.push(Planned { door, host, kind, route, matched, actions, backends, mirrors, clients: None });
             }
         }
         Ok(planned)
@@ -291,17 +320,24 @@ impl Planner<'_> {
 
     /// Notes that a Gateway leads to the route's back ends.
     fn note(&self, gateway: &Key, ancestors: &mut Ancestors) {
-        let references = self.route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-        for key in references.filter_map(|reference| backend(reference, self.route.namespace())) {
+        for key in self.references().filter_map(|reference| backend(reference, self.route.namespace())) {
             if self.kind != Kind::TlsRoute {
                 self.policies.note(&key, gateway, self.around, ancestors);
             }
         }
     }
 
+    /// Those whom its rules send requests, and copies of them.
+    fn references(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.route.spec.rules.iter().flat_map(|rule| {
+            let mirrors = rule.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
+            rule.backend_refs.iter().chain(mirrors.map(|mirror| &mirror.backend_ref))
+        })
+    }
+
     /// The first reference to a back end that leads nowhere, and why.
     fn unresolved(&self) -> Option<(&'static str, String)> {
-        self.route.spec.rules.iter().flat_map(|rule| &rule.backend_refs).find_map(|reference| self.refused(reference))
+        self.references().find_map(|reference| self.refused(reference))
     }
 
     fn refused(&self, reference: &ObjectRef) -> Option<(&'static str, String)> {

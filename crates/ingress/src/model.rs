@@ -16,14 +16,15 @@ use crate::annotations::Problem;
 use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
-use crate::gateway::{self, Door, Plan, Planned};
+use crate::gateway::actions::Actions;
+use crate::gateway::{self, Backend, Door, Plan, Planned};
 use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
 use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
 use crate::paths::PathType;
 use crate::policy::Policy;
-use crate::table::{GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Route, Table};
+use crate::table::{GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
 /// What the table is made of.
@@ -469,20 +470,44 @@ fn nobody(owner: &Key) -> UpstreamKey {
 
 fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> GatewayRule {
     let mut backend = |key: &UpstreamKey| upstreams.get(key, fresh);
-    let backends: Vec<_> = planned.backends.iter().map(|(weight, key)| (*weight, key.as_ref().map(&mut backend))).collect();
-    let upstream = backends.iter().find_map(|(_, backend)| backend.clone()).unwrap_or_else(|| backend(&nobody(&planned.route)));
-    let plain = Policy { ssl_redirect: false, body_size: None, ..Policy::default() };
-    let read_timeout = planned.actions.timeout.unwrap_or(plain.read_timeout);
+    let backends: Vec<_> = planned
+        .backends
+        .iter()
+        .map(|Backend { weight, to, changes }| Backend {
+            weight: *weight,
+            to: to.as_ref().map(&mut backend),
+            changes: changes.clone(),
+        })
+        .collect();
+    let mirrored = |(number, key): &(usize, UpstreamKey)| {
+        let mirror = &planned.actions.mirrors[*number];
+        Mirrored { to: backend(key), part: mirror.part, of: mirror.of }
+    };
+    let mirrors = planned.mirrors.iter().map(mirrored).collect();
+    let upstream = backends.iter().find_map(|one| one.to.clone()).unwrap_or_else(|| backend(&nobody(&planned.route)));
     let route = Route {
         ingress: planned.route.clone(),
         text: "/".to_owned(),
         matcher: planned.matched.matcher.clone(),
-        policy: Arc::new(Policy { read_timeout, ..plain }),
+        policy: Arc::new(gateway_policy(&planned.actions)),
         live,
         upstream,
         spare: None,
         canary: None,
-        gateway: Some(GatewayRoute { actions: planned.actions.clone(), backends, clients: planned.clients.clone() }),
+        gateway: Some(GatewayRoute { actions: planned.actions.clone(), backends, mirrors, clients: planned.clients.clone() }),
     };
     GatewayRule { matched: planned.matched.clone(), route: Arc::new(route) }
+}
+
+/// What rules of routes have in common with Ingresses.
+fn gateway_policy(actions: &Actions) -> Policy {
+    let plain = Policy { ssl_redirect: false, body_size: None, ..Policy::default() };
+    Policy {
+        read_timeout: actions.timeout.unwrap_or(plain.read_timeout),
+        retry: actions.retry.clone().unwrap_or(plain.retry),
+        cors: actions.cors.clone().unwrap_or(plain.cors),
+        affinity: actions.session.is_some(),
+        cookie: actions.session.clone().unwrap_or(plain.cookie),
+        ..plain
+    }
 }

@@ -19,7 +19,7 @@ const TRIES: usize = 3;
 /// Leads a connection to the back end of a route, until one of both ends it.
 pub(crate) async fn lead(route: Arc<Route>, hello: Hello, client: TcpStream) -> Result<(), String> {
     let chosen = match &route.gateway {
-        Some(gateway) => gateway.backend(crate::random::next()).cloned(),
+        Some(gateway) => gateway.backend(None, crate::random::next()).and_then(|backend| backend.to.clone()),
         None => Some(route.upstream.clone()),
     };
     let upstream = chosen.ok_or("no back end")?;

@@ -166,6 +166,10 @@ pub struct Retry {
     pub tries: usize,
     /// Most time for all; zero is no limit.
     pub time: Duration,
+    /// Time between two attempts.
+    pub wait: Duration,
+    /// Also the endpoint that was tried, where there is no other.
+    pub same_endpoint: bool,
 }
 
 /// Passwords.
@@ -203,16 +207,29 @@ pub struct Cors {
     pub enabled: bool,
     /// Allowed origins; a `*` stands for any, or for one or more labels.
     pub origins: Vec<String>,
+    /// Whether an answer names the origin that asks where any may ask.
+    pub repeats_origin: bool,
     /// Allowed methods.
-    pub methods: HeaderValue,
+    pub methods: Told,
     /// Allowed headers.
-    pub headers: HeaderValue,
+    pub headers: Told,
     /// Headers that scripts may read.
     pub expose: Option<HeaderValue>,
     /// With credentials.
     pub credentials: bool,
     /// Seconds that an answer holds.
     pub max_age: u64,
+}
+
+/// What a browser is told that it may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing: what every page may send.
+    Nothing,
+    /// These.
+    These(HeaderValue),
+    /// What it asks for.
+    Asked,
 }
 
 /// How much one client may ask for.
@@ -315,7 +332,16 @@ impl Default for Cookie {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { error: true, timeout: true, statuses: Vec::new(), non_idempotent: false, tries: 3, time: Duration::ZERO }
+        Self {
+            error: true,
+            timeout: true,
+            statuses: Vec::new(),
+            non_idempotent: false,
+            tries: 3,
+            time: Duration::ZERO,
+            wait: Duration::ZERO,
+            same_endpoint: false,
+        }
     }
 }
 
@@ -324,10 +350,11 @@ impl Default for Cors {
         Self {
             enabled: false,
             origins: vec!["*".to_owned()],
-            methods: HeaderValue::from_static("GET, PUT, POST, DELETE, PATCH, OPTIONS"),
-            headers: HeaderValue::from_static(
+            repeats_origin: false,
+            methods: Told::These(HeaderValue::from_static("GET, PUT, POST, DELETE, PATCH, OPTIONS")),
+            headers: Told::These(HeaderValue::from_static(
                 "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization",
-            ),
+            )),
             expose: None,
             credentials: true,
             max_age: 1_728_000,

@@ -4,6 +4,7 @@
 
 mod choice;
 mod external;
+pub(crate) mod mirror;
 mod redirect;
 
 use std::sync::Arc;
@@ -17,11 +18,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 use crate::acme::challenges::Challenges;
 use crate::body::{End, RequestBody, ResponseBody};
 use crate::connect::{Connector, Lease};
 use crate::forward::{self, Active, Answered, Outgoing, forward};
+use crate::gateway::actions::BackendChanges;
 use crate::gateway::frontend::Clients;
 use crate::guard::clients::{Admission, Shown, admit};
 use crate::guard::limits::Permit;
@@ -40,6 +43,8 @@ pub(crate) struct Proxy {
     pub(crate) table: Arc<ArcSwap<Table>>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) connector: Connector,
+    /// Copies of requests that may be under way at once.
+    pub(crate) mirrors: Arc<Semaphore>,
     pub(crate) tasks: Tasks,
     pub(crate) https_port: u16,
     pub(crate) trusted: Vec<IpNet>,
@@ -150,7 +155,7 @@ impl Proxy {
         if let Err(refusal) = by_certificate(&mut visit) {
             return *refusal;
         }
-        let origin = cors::allowed(&policy.cors, &visit.parts.headers);
+        let grant = cors::grant(&policy.cors, &visit.parts.headers);
         let mut answer = if cors::is_preflight(&policy.cors, &visit.parts.method, &visit.parts.headers) {
             status(StatusCode::NO_CONTENT)
         } else {
@@ -162,8 +167,8 @@ impl Proxy {
                 Err(refusal) => *refusal,
             }
         };
-        if let Some(origin) = origin {
-            cors::apply(&policy.cors, origin, answer.headers_mut());
+        if let Some(grant) = grant {
+            cors::apply(&policy.cors, grant, answer.headers_mut());
         }
         answer
     }
@@ -209,7 +214,8 @@ impl Proxy {
         let spare = visit.route.spare.clone().filter(|_| chosen.upstream.is_empty());
         let (upstream, route) = (spare.as_ref().unwrap_or(&chosen.upstream).clone(), visit.route.clone());
         let (tls, wanted) = (visit.origin.tls, headers::upgrade(&visit.parts));
-        let outgoing = self.outgoing(&mut visit, body, wanted.as_ref());
+        let changes = chosen.changes.clone();
+        let outgoing = self.outgoing(&mut visit, body, (wanted.as_ref(), changes.as_deref()));
         let forwarding = Box::pin(forward(&self.connector, &upstream, chosen.choice, &policy, outgoing));
         let actions = route.gateway.as_ref().map(|gateway| &gateway.actions);
         let forwarded = match actions.and_then(|actions| actions.timeout) {
@@ -229,13 +235,22 @@ impl Proxy {
         if let Some(actions) = actions {
             actions.response.apply(answer.headers_mut());
         }
+        if let Some(changes) = &changes {
+            changes.response.apply(answer.headers_mut());
+        }
         if let Some(cookie) = cookie {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
         answer
     }
 
-    fn outgoing(&self, visit: &mut Visit, body: Incoming, upgrade: Option<&HeaderValue>) -> Outgoing {
+    /// The request as its back end gets it. Copies of it are sent.
+    fn outgoing(
+        &self,
+        visit: &mut Visit,
+        body: Incoming,
+        (upgrade, changes): (Option<&HeaderValue>, Option<&BackendChanges>),
+    ) -> Outgoing {
         let route = visit.route.clone();
         if let Some(target) = &route.policy.rewrite {
             redirect::rewrite(&route.matcher, target, &visit.path, &mut visit.parts.uri);
@@ -260,7 +275,14 @@ impl Proxy {
             host = gateway.actions.host.clone().unwrap_or(host);
         }
         let parts = std::mem::replace(parts, Request::new(()).into_parts().0);
-        Outgoing { parts, body, progress, host }
+        let mut outgoing = Outgoing { parts, body, progress, host };
+        if let Some(gateway) = route.gateway.as_ref().filter(|_| upgrade.is_none()) {
+            self.mirror(&gateway.mirrors, &route.policy, &mut outgoing);
+        }
+        if let Some(changes) = changes {
+            changes.request.apply(&mut outgoing.parts.headers);
+        }
+        outgoing
     }
 
     /// Makes a back end's answer ours.

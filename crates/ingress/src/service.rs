@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::acme;
 use crate::acme::challenges::Challenges;
@@ -37,6 +37,7 @@ use crate::guard::clients::Anyone;
 use crate::issuer::Issuers;
 use crate::model::Model;
 use crate::proxy::Proxy;
+use crate::proxy::mirror::AT_ONCE;
 use crate::table::Table;
 use crate::upstream::{Place, Upstream, Upstreams};
 use gateways::Gateways;
@@ -110,6 +111,7 @@ impl Service {
             table: table.clone(),
             challenges: challenges.clone(),
             connector: Connector::new(tasks.clone(), client_of_anybody()?),
+            mirrors: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: tasks.clone(),
             https_port: options.https_port,
             trusted: options.trusted.clone(),

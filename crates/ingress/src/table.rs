@@ -7,12 +7,14 @@ use client::Key;
 use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
-use crate::gateway::Door;
+use crate::gateway::actions::Actions;
 use crate::gateway::frontend::Clients;
-use crate::gateway::rules::{Actions, Matched};
+use crate::gateway::rules::Matched;
+use crate::gateway::{Backend, Door};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
 use crate::policy::Policy;
+use crate::session::Session;
 use crate::upstream::Upstream;
 
 /// Where a request leads, and what holds on the way.
@@ -43,25 +45,44 @@ pub struct Route {
 pub struct GatewayRoute {
     /// What happens to requests and answers.
     pub actions: Arc<Actions>,
-    /// Who answers, by weight; none is an answer with status 500.
-    pub backends: Vec<(u32, Option<Arc<Upstream>>)>,
+    /// Who answers, by weight.
+    pub backends: Vec<Backend<Arc<Upstream>>>,
+    /// Who gets copies of requests.
+    pub mirrors: Vec<Mirrored>,
     /// What clients have to show.
     pub clients: Option<Arc<Clients>>,
 }
 
 impl GatewayRoute {
-    /// The back end for a request; `random` is a number of its own.
-    pub fn backend(&self, random: u64) -> Option<&Arc<Upstream>> {
-        let total: u64 = self.backends.iter().map(|(weight, _)| u64::from(*weight)).sum();
+    /// The back end for a request; `random` is a number of its own. A session stays with its own, also when that has no weight any more.
+    pub fn backend(&self, session: Option<Session>, random: u64) -> Option<&Backend<Arc<Upstream>>> {
+        let keeps = |session: Session| {
+            let is_its = |backend: &&Backend<Arc<Upstream>>| {
+                backend.to.as_ref().is_some_and(|upstream| upstream.id == session.upstream && !upstream.is_empty())
+            };
+            self.backends.iter().find(is_its)
+        };
+        if let Some(kept) = session.and_then(keeps) {
+            return Some(kept);
+        }
+        let total: u64 = self.backends.iter().map(|backend| u64::from(backend.weight)).sum();
         let mut place = random.checked_rem(total)?;
-        for (weight, backend) in &self.backends {
-            match place.checked_sub(u64::from(*weight)) {
+        for backend in &self.backends {
+            match place.checked_sub(u64::from(backend.weight)) {
                 Some(rest) => place = rest,
-                None => return backend.as_ref(),
+                None => return Some(backend),
             }
         }
         None
     }
+}
+
+/// Somebody who gets copies of `part` of `of` requests.
+#[derive(Clone, Debug)]
+pub struct Mirrored {
+    pub to: Arc<Upstream>,
+    pub part: u64,
+    pub of: u64,
 }
 
 /// One match of a rule of an HTTPRoute, and where it leads.

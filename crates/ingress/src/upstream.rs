@@ -153,7 +153,8 @@ impl Upstream {
 
     /// The endpoint for a request; none when there is none that was not tried.
     pub fn choose(&self, choice: Choice, tried: &[u64]) -> Option<Arc<Endpoint>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // Only who takes a turn moves it on: sessions between others would have these come to the same endpoint.
+        let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
         choose(&self.now.load().endpoints, choice, turn, tried, Instant::now()).cloned()
     }
 

@@ -6,7 +6,7 @@ use regex::Regex;
 use super::value::{self, Wrong, boolean, items, word};
 use super::{Annotation, WithoutEffect};
 use crate::guard::clients::Verify;
-use crate::policy::{Balance, Policy, Protocol};
+use crate::policy::{Balance, Policy, Protocol, Told};
 
 type Apply = fn(&mut Policy, &str) -> Result<(), Wrong>;
 
@@ -88,8 +88,8 @@ pub static ANNOTATIONS: &[Annotation] = &[
     of("canary-weight", set!(canary.weight, value::number)),
     of("canary-weight-total", some!(canary.total, value::number)),
     of("cors-allow-credentials", set!(cors.credentials, boolean)),
-    of("cors-allow-headers", set!(cors.headers, value::header_value)),
-    of("cors-allow-methods", set!(cors.methods, value::header_value)),
+    of("cors-allow-headers", set!(cors.headers, told)),
+    of("cors-allow-methods", set!(cors.methods, told)),
     of("cors-allow-origin", |p, v| {
         p.cors.origins = items(v).map(str::to_ascii_lowercase).collect();
         Ok(())
@@ -215,6 +215,11 @@ fn auth_url(text: &str) -> Result<crate::template::Template, Wrong> {
 
 fn pattern(text: &str) -> Result<Regex, Wrong> {
     Regex::new(text).map_err(|_| Wrong::Expected("a regular expression without look-around and back-references"))
+}
+
+/// Methods or headers that answers name.
+fn told(text: &str) -> Result<Told, Wrong> {
+    value::header_value(text).map(Told::These)
 }
 
 /// Conditions under which another endpoint is tried: `error timeout http_502`.

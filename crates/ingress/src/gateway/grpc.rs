@@ -14,7 +14,8 @@ pub fn over_http(route: GrpcRoute) -> HttpRoute {
 
 fn rule(rule: GrpcRule) -> Rule {
     let matches = rule.matches.into_iter().map(one).collect();
-    Rule { matches, filters: rule.filters, backend_refs: rule.backend_refs, timeouts: None }
+    let GrpcRule { filters, backend_refs, session_persistence, .. } = rule;
+    Rule { matches, filters, backend_refs, session_persistence, ..Rule::default() }
 }
 
 fn one(one: GrpcMatch) -> Match {

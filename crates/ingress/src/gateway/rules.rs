@@ -1,17 +1,15 @@
 //! Rules of HTTPRoutes as the data path needs them: what a request must be like, which of several rules wins, and what is changed. Pure.
 
-use std::cmp::Reverse;
-use std::time::Duration;
-
 use client::Key;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method};
 use regex::Regex;
+use std::cmp::Reverse;
 
-use super::types::{Filter, HeaderModifier, Match, ObjectRef, PathModifier, Pattern, Rule};
+use super::types::{Match, ObjectRef, Pattern, Rule};
 use crate::endpoints::PortRef;
 use crate::paths::Matcher;
-use crate::template::{Facts, header};
+use crate::template::header;
 use crate::upstream::{Place, UpstreamKey};
 
 /// What a request must be like, beside its path.
@@ -145,169 +143,6 @@ pub fn matches(rule: &Rule, created: i64, route: &Key, place: usize) -> Result<V
 #[error("this {0} is not supported")]
 pub struct Unsupported(pub &'static str);
 
-/// What happens to requests of a rule.
-#[derive(Clone, Debug, Default)]
-pub struct Actions {
-    /// Changes of the request's headers.
-    pub request: Changes,
-    /// Changes of the answer's headers.
-    pub response: Changes,
-    /// Where requests are sent instead.
-    pub redirect: Option<Redirect>,
-    /// What the path becomes.
-    pub path: Option<NewPath>,
-    /// `Host` as back ends get it.
-    pub host: Option<HeaderValue>,
-    /// How long a back end may need.
-    pub timeout: Option<Duration>,
-}
-
-/// Changes of headers.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
-    remove: Vec<HeaderName>,
-}
-
-impl Changes {
-    fn add(&mut self, modifier: &HeaderModifier) -> Option<()> {
-        let pair = |one: &Pattern| -> Option<(HeaderName, HeaderValue)> {
-            Some((one.name.parse().ok()?, one.value.as_deref().unwrap_or_default().parse().ok()?))
-        };
-        self.set.extend(modifier.set.iter().map(pair).collect::<Option<Vec<_>>>()?);
-        self.add.extend(modifier.add.iter().map(pair).collect::<Option<Vec<_>>>()?);
-        self.remove.extend(modifier.remove.iter().map(|name| name.parse().ok()).collect::<Option<Vec<HeaderName>>>()?);
-        Some(())
-    }
-
-    /// Makes them.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.set {
-            headers.insert(name, value.clone());
-        }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
-        }
-        for name in &self.remove {
-            headers.remove(name);
-        }
-    }
-}
-
-/// What a path becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewPath {
-    /// This.
-    Full(String),
-    /// What was matched becomes this.
-    Prefix(String),
-}
-
-impl NewPath {
-    fn of(modifier: &PathModifier) -> Option<Self> {
-        let full = modifier.replace_full_path.clone().map(Self::Full);
-        full.or_else(|| modifier.replace_prefix_match.clone().map(Self::Prefix))
-    }
-
-    /// The path instead of this one, which `matcher` has matched.
-    pub fn of_path(&self, matcher: &Matcher, path: &str) -> String {
-        let (Self::Prefix(new), Matcher::Prefix(old)) = (self, matcher) else {
-            return match self {
-                Self::Full(path) | Self::Prefix(path) => path.clone(),
-            };
-        };
-        let rest = path.get(old.len()..).unwrap_or_default();
-        let new = new.strip_suffix('/').unwrap_or(new);
-        if rest.is_empty() && new.is_empty() { "/".to_owned() } else { format!("{new}{rest}") }
-    }
-}
-
-/// Where requests are sent instead.
-#[derive(Clone, Debug)]
-pub struct Redirect {
-    scheme: Option<String>,
-    host: Option<String>,
-    port: Option<u16>,
-    path: Option<NewPath>,
-    status: StatusCode,
-}
-
-impl Redirect {
-    /// Status and location for a request to `path`. `port` is that of the listener.
-    pub fn of(&self, facts: &Facts<'_>, matcher: &Matcher, path: &str, port: u16) -> (StatusCode, String) {
-        let scheme = self.scheme.as_deref().unwrap_or(facts.scheme);
-        let standard = if scheme == "https" { 443 } else { 80 };
-        // A scheme that is named has its own port; without one the listener's stays.
-        let port = self.port.unwrap_or(if self.scheme.is_some() { standard } else { port });
-        let port = if port == standard { String::new() } else { format!(":{port}") };
-        let host = self.host.as_deref().unwrap_or(facts.host);
-        let path = self.path.as_ref().map_or_else(|| facts.uri.path().to_owned(), |new| new.of_path(matcher, path));
-        let query = facts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        (self.status, format!("{scheme}://{host}{port}{path}{query}"))
-    }
-}
-
-impl Actions {
-    /// Of a rule.
-    ///
-    /// # Errors
-    /// It has something that cannot be followed.
-    pub fn of(rule: &Rule) -> Result<Self, Unsupported> {
-        let mut actions = Self::default();
-        for filter in &rule.filters {
-            actions.add(filter)?;
-        }
-        if rule.backend_refs.iter().any(|backend| !backend.filters.is_empty()) {
-            return Err(Unsupported("filter of a back end"));
-        }
-        let timeouts = rule.timeouts.iter().flat_map(|all| [&all.request, &all.backend_request]).flatten();
-        let times: Option<Vec<Duration>> = timeouts.map(|text| duration(text)).collect();
-        let times = times.ok_or(Unsupported("timeout"))?;
-        actions.timeout = times.into_iter().filter(|time| !time.is_zero()).min();
-        Ok(actions)
-    }
-
-    fn add(&mut self, filter: &Filter) -> Result<(), Unsupported> {
-        const WRONG: Unsupported = Unsupported("value of a filter");
-        if let Some(modifier) = &filter.request_header_modifier {
-            self.request.add(modifier).ok_or(WRONG)?;
-        } else if let Some(modifier) = &filter.response_header_modifier {
-            self.response.add(modifier).ok_or(WRONG)?;
-        } else if let Some(redirect) = &filter.request_redirect {
-            let status = StatusCode::from_u16(redirect.status_code.unwrap_or(302)).map_err(|_| WRONG)?;
-            let path = redirect.path.as_ref().and_then(NewPath::of);
-            let (scheme, host) = (redirect.scheme.clone(), redirect.hostname.clone());
-            self.redirect = Some(Redirect { scheme, host, port: redirect.port, path, status });
-        } else if let Some(rewrite) = &filter.url_rewrite {
-            self.path = rewrite.path.as_ref().and_then(NewPath::of);
-            self.host = rewrite.hostname.as_deref().map(HeaderValue::from_str).transpose().map_err(|_| WRONG)?;
-        } else {
-            return Err(Unsupported("filter"));
-        }
-        Ok(())
-    }
-}
-
-/// A duration of the Gateway API (GEP-2257): `1h30m`, `10s`, `150ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let (mut rest, mut sum) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..end].parse().ok().filter(|number| *number < 100_000)?;
-        let unit = rest[end..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| end + at);
-        sum += match &rest[end..unit] {
-            "h" => Duration::from_secs(number * 3600),
-            "m" => Duration::from_secs(number * 60),
-            "s" => Duration::from_secs(number),
-            "ms" => Duration::from_millis(number),
-            _ => return None,
-        };
-        rest = &rest[unit..];
-    }
-    Some(sum)
-}
-
 /// The back end that a reference means; none when it is no Service with a port.
 pub fn backend(reference: &ObjectRef, namespace: &str) -> Option<UpstreamKey> {
     let service =
@@ -326,20 +161,6 @@ mod tests {
 
     fn rule(value: Value) -> Rule {
         serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn durations() {
-        let check = |text: &str, expected: Option<u64>| {
-            assert_eq!(duration(text), expected.map(Duration::from_millis), "{text}");
-        };
-        check("10s", Some(10_000));
-        check("1h30m", Some(5_400_000));
-        check("150ms", Some(150));
-        check("0s", Some(0));
-        check("1", None);
-        check("1d", None);
-        check("-1s", None);
     }
 
     #[test]
@@ -368,36 +189,5 @@ mod tests {
         let parameter = json!({"queryParams": [{"name": "animal", "value": "whale"}]});
         check(parameter.clone(), "GET", "/?x=1&animal=whale", &[], true);
         check(parameter, "GET", "/?animal=dolphin&animal=whale", &[], false);
-    }
-
-    #[test]
-    fn what_cannot_be_followed() {
-        let check = |value: Value| {
-            let rule = rule(value);
-            let found = matches(&rule, 0, &Key::namespaced("a", "r"), 0).map(drop).and_then(|()| Actions::of(&rule).map(drop));
-            assert!(found.is_err(), "{rule:?}");
-        };
-        check(json!({"matches": [{"path": {"type": "RegularExpression", "value": "("}}]}));
-        check(json!({"matches": [{"path": {"type": "Future", "value": "/"}}]}));
-        check(json!({"filters": [{"type": "RequestMirror"}]}));
-        check(
-            json!({"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "a b", "value": "x"}]}}]}),
-        );
-        check(json!({"timeouts": {"request": "soon"}}));
-    }
-
-    #[test]
-    fn new_paths() {
-        let check = |old: &str, new: &str, path: &str, expected: &str| {
-            let matcher = Matcher::Prefix(old.to_owned());
-            assert_eq!(NewPath::Prefix(new.to_owned()).of_path(&matcher, path), expected, "{path}");
-        };
-        check("/foo", "/xyz", "/foo/bar", "/xyz/bar");
-        check("/foo", "/xyz/", "/foo/bar", "/xyz/bar");
-        check("/foo", "/xyz", "/foo", "/xyz");
-        check("/foo", "/xyz", "/foo/", "/xyz/");
-        check("/foo", "/", "/foo/bar", "/bar");
-        check("/foo", "/", "/foo", "/");
-        check("/foo", "", "/foo/", "/");
     }
 }

@@ -76,7 +76,10 @@ fn a_route_on_a_listener() {
     let plan = planned(&objects);
     assert_eq!(plan.rules.len(), 2);
     let rule = &plan.rules[0];
-    assert_eq!((rule.door, rule.host.as_str(), rule.backends[0].0, rule.backends[1].0), (Door::Http, "a.example", 9, 1));
+    assert_eq!(
+        (rule.door, rule.host.as_str(), rule.backends[0].weight, rule.backends[1].weight),
+        (Door::Http, "a.example", 9, 1)
+    );
     assert_eq!(conditions(status(&plan, Kind::GatewayClass)), ["Accepted True Accepted"]);
     let gateway = status(&plan, Kind::Gateway);
     assert_eq!(conditions(gateway), ["Accepted True Accepted", "Programmed True Programmed"]);
@@ -117,8 +120,19 @@ fn what_routes_are_told() {
         1,
         ["Accepted True Accepted", "ResolvedRefs False RefNotPermitted"],
     );
-    let mirror = json!({"parentRefs": [own], "rules": [{"filters": [{"type": "RequestMirror"}]}]});
-    check(mirror, &[], 0, ["Accepted False UnsupportedValue", good]);
+    let filters = |filters: Value| json!({"parentRefs": [own], "rules": [{"filters": filters}]});
+    let unsupported = ["Accepted False UnsupportedValue", good];
+    check(filters(json!([{"type": "ExtensionRef"}])), &[], 0, unsupported);
+    let mirror =
+        |name: &str| filters(json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": name, "port": 80}}}]));
+    check(mirror("web"), &[], 1, ["Accepted True Accepted", good]);
+    check(mirror("missing"), &[], 1, ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
+    let of_backend = |filter: Value| route(own.clone(), json!({"name": "web", "port": 80, "filters": [filter]}));
+    check(of_backend(json!({"requestHeaderModifier": {"remove": ["a"]}})), &[], 1, ["Accepted True Accepted", good]);
+    check(of_backend(json!({"urlRewrite": {"hostname": "a"}})), &[], 0, unsupported);
+    let session = |kind: &str| json!({"parentRefs": [own], "rules": [{"sessionPersistence": {"type": kind}}]});
+    check(session("Cookie"), &[], 1, ["Accepted True Accepted", good]);
+    check(session("Header"), &[], 0, unsupported);
 }
 
 #[test]
@@ -179,7 +193,7 @@ fn grpc_routes() {
     let route = json!({"metadata": {"name": "grpc", "namespace": "a"}, "spec": {"parentRefs": parents(), "rules": rules}});
     objects.grpc.insert(Key::namespaced("a", "grpc"), grpc::over_http(read(route)));
     let plan = planned(&objects);
-    let upstream = plan.rules[0].backends[0].1.clone().unwrap();
+    let upstream = plan.rules[0].backends[0].to.clone().unwrap();
     assert_eq!((plan.rules[0].kind, upstream.protocol), (Kind::GrpcRoute, Some(crate::policy::Protocol::Grpc)));
     let parent = &status(&plan, Kind::GrpcRoute)["parents"][0];
     assert_eq!(conditions(parent), ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]);
@@ -236,7 +250,7 @@ fn policies_of_back_ends() {
     let check = |validation: Value, leads: bool, expected: &[&str]| {
         let plan = with_policies(&[("p", 0, None, validation.clone())]);
         for rule in &plan.rules {
-            let backend = rule.backends[0].1.as_ref();
+            let backend = rule.backends[0].to.as_ref();
             assert_eq!(backend.is_some(), leads, "{validation}");
             let asked = backend.map(|key| (key.protocol, key.tls_name.as_deref(), key.trust.is_some()));
             assert!(
@@ -271,7 +285,7 @@ fn of_two_policies_the_older_counts_and_one_for_a_port_before_one_for_all() {
     let good = refers("good");
     let named = |name: &str| json!({"wellKnownCACertificates": "System", "hostname": name});
     let plan = with_policies(&[("young", 0, None, named("young.example")), ("old", 9, None, good.clone())]);
-    assert!(plan.rules.iter().all(|rule| rule.backends[0].1.as_ref().unwrap().tls_name.as_deref() == Some("web.example")));
+    assert!(plan.rules.iter().all(|rule| rule.backends[0].to.as_ref().unwrap().tls_name.as_deref() == Some("web.example")));
     let told = |plan: &Plan, name: &str| {
         let of = plan.statuses.iter().find(|(kind, key, _)| *kind == Kind::BackendTlsPolicy && key.name == name);
         of.map(|(_, _, status)| conditions(&status["ancestors"][0])[0].clone())
@@ -280,7 +294,7 @@ fn of_two_policies_the_older_counts_and_one_for_a_port_before_one_for_all() {
     assert_eq!(told(&plan, "young").as_deref(), Some("Accepted False Conflicted"));
     // The port 443 has the name https, and a policy of its own.
     let plan = with_policies(&[("port", 0, Some("https"), named("port.example")), ("all", 9, None, good)]);
-    let names: Vec<_> = plan.rules.iter().map(|rule| rule.backends[0].1.as_ref().unwrap().tls_name.clone().unwrap()).collect();
+    let names: Vec<_> = plan.rules.iter().map(|rule| rule.backends[0].to.as_ref().unwrap().tls_name.clone().unwrap()).collect();
     assert_eq!(names, ["web.example", "port.example"]);
     assert!(["port", "all"].iter().all(|name| told(&plan, name).as_deref() == Some("Accepted True Accepted")));
 }

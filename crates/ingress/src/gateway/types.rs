@@ -135,6 +135,33 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     pub backend_refs: Vec<ObjectRef>,
     pub timeouts: Option<Timeouts>,
+    pub retry: Option<RouteRetry>,
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RouteRetry {
+    pub codes: Vec<u16>,
+    pub attempts: Option<u16>,
+    pub backoff: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionPersistence {
+    pub session_name: Option<String>,
+    pub absolute_timeout: Option<String>,
+    pub idle_timeout: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub cookie_config: Option<CookieConfig>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CookieConfig {
+    pub lifetime_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -167,6 +194,7 @@ pub struct GrpcRule {
     pub matches: Vec<GrpcMatch>,
     pub filters: Vec<Filter>,
     pub backend_refs: Vec<ObjectRef>,
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -204,6 +232,34 @@ pub struct Filter {
     pub response_header_modifier: Option<HeaderModifier>,
     pub request_redirect: Option<RequestRedirect>,
     pub url_rewrite: Option<UrlRewrite>,
+    pub cors: Option<CorsFilter>,
+    pub request_mirror: Option<RequestMirror>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CorsFilter {
+    pub allow_origins: Vec<String>,
+    pub allow_credentials: Option<bool>,
+    pub allow_methods: Vec<String>,
+    pub allow_headers: Vec<String>,
+    pub expose_headers: Vec<String>,
+    pub max_age: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestMirror {
+    pub backend_ref: ObjectRef,
+    pub percent: Option<u64>,
+    pub fraction: Option<Fraction>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Fraction {
+    pub numerator: u64,
+    pub denominator: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -2,19 +2,40 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+    VARY,
 };
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::policy::Cors;
+use crate::policy::{Cors, Told};
 
-/// What an answer says of origins: the value for `Access-Control-Allow-Origin`; none when the request's may not ask.
-pub fn allowed(cors: &Cors, headers: &HeaderMap) -> Option<HeaderValue> {
+/// What the answer to a request says, beside what all answers say.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// `Access-Control-Allow-Origin`.
+    pub origin: HeaderValue,
+    methods: Option<HeaderValue>,
+    headers: Option<HeaderValue>,
+}
+
+/// What is granted to a request; none when its origin may not ask.
+pub fn grant(cors: &Cors, headers: &HeaderMap) -> Option<Grant> {
+    let told = |told: &Told, asked: HeaderName| match told {
+        Told::Nothing => None,
+        Told::These(these) => Some(these.clone()),
+        Told::Asked => headers.get(asked).cloned(),
+    };
+    let origin = origin(cors, headers)?;
+    let methods = told(&cors.methods, ACCESS_CONTROL_REQUEST_METHOD);
+    Some(Grant { origin, methods, headers: told(&cors.headers, ACCESS_CONTROL_REQUEST_HEADERS) })
+}
+
+fn origin(cors: &Cors, headers: &HeaderMap) -> Option<HeaderValue> {
     if !cors.enabled {
         return None;
     }
     if cors.origins.iter().any(|origin| origin == "*") {
-        return Some(HeaderValue::from_static("*"));
+        return if cors.repeats_origin { headers.get(ORIGIN).cloned() } else { Some(HeaderValue::from_static("*")) };
     }
     let origin = headers.get(ORIGIN)?;
     let text = origin.to_str().ok()?.to_ascii_lowercase();
@@ -27,7 +48,8 @@ pub fn is_preflight(cors: &Cors, method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Adds to an answer what an allowed origin may do. A back end's own word on it is replaced.
-pub fn apply(cors: &Cors, origin: HeaderValue, headers: &mut HeaderMap) {
+pub fn apply(cors: &Cors, grant: Grant, headers: &mut HeaderMap) {
+    let Grant { origin, methods, headers: names } = grant;
     if origin != "*" {
         headers.append(VARY, HeaderValue::from_static("Origin"));
     }
@@ -35,8 +57,12 @@ pub fn apply(cors: &Cors, origin: HeaderValue, headers: &mut HeaderMap) {
     if cors.credentials {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, cors.methods.clone());
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, cors.headers.clone());
+    for (name, value) in [(ACCESS_CONTROL_ALLOW_METHODS, methods), (ACCESS_CONTROL_ALLOW_HEADERS, names)] {
+        match value {
+            Some(value) => headers.insert(name, value),
+            None => headers.remove(name),
+        };
+    }
     headers.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.into());
     if let Some(expose) = &cors.expose {
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
@@ -63,8 +89,9 @@ mod tests {
             let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
             let cors = Cors { enabled: true, origins, ..Cors::default() };
             let headers = origin.map(|origin| (ORIGIN, origin.parse().unwrap())).into_iter().collect();
-            assert_eq!(allowed(&cors, &headers).as_ref().map(|value| value.to_str().unwrap()), expected, "{origin:?}");
-            assert_eq!(allowed(&Cors::default(), &headers), None);
+            let found = grant(&cors, &headers).map(|grant| grant.origin);
+            assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), expected, "{origin:?}");
+            assert!(grant(&Cors::default(), &headers).is_none());
         };
         check(&["*"], Some("https://a.example"), Some("*"));
         check(&["https://a.example"], Some("https://A.example"), Some("https://A.example"));
@@ -78,12 +105,27 @@ mod tests {
     #[test]
     fn answers() {
         let mut headers = HeaderMap::from_iter([(ACCESS_CONTROL_ALLOW_ORIGIN, "https://backend".parse().unwrap())]);
-        let cors = Cors { enabled: true, max_age: 60, ..Cors::default() };
-        apply(&cors, "https://a.example".parse().unwrap(), &mut headers);
+        let cors = Cors { enabled: true, max_age: 60, repeats_origin: true, ..Cors::default() };
+        let asks = HeaderMap::from_iter([(ORIGIN, "https://a.example".parse().unwrap())]);
+        apply(&cors, grant(&cors, &asks).unwrap(), &mut headers);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
         assert_eq!((&headers[ACCESS_CONTROL_MAX_AGE], &headers[VARY]), (&"60".parse().unwrap(), &"Origin".parse().unwrap()));
         let asks = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_METHOD, "PUT".parse().unwrap())]);
         assert!(is_preflight(&cors, &Method::OPTIONS, &asks) && !is_preflight(&cors, &Method::GET, &asks));
         assert!(!is_preflight(&cors, &Method::OPTIONS, &headers));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_repeated() {
+        let cors = Cors { enabled: true, methods: Told::Asked, headers: Told::Nothing, ..Cors::default() };
+        let mut headers = HeaderMap::from_iter([(ACCESS_CONTROL_ALLOW_HEADERS, "backend".parse().unwrap())]);
+        let asks = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_METHOD, "PUT".parse().unwrap())]);
+        apply(&cors, grant(&cors, &asks).unwrap(), &mut headers);
+        assert_eq!(
+            (&headers[ACCESS_CONTROL_ALLOW_METHODS], headers.get(ACCESS_CONTROL_ALLOW_HEADERS)),
+            (&"PUT".parse().unwrap(), None)
+        );
+        apply(&cors, grant(&cors, &HeaderMap::new()).unwrap(), &mut headers);
+        assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_METHODS));
     }
 }

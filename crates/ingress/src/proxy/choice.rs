@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::balance::{Choice, Member, hash};
 use crate::canary;
 use crate::forward::Answered;
+use crate::gateway::actions::BackendChanges;
 use crate::policy::Policy;
 use crate::session::Session;
 use crate::table::Route;
@@ -15,6 +16,8 @@ use crate::upstream::Upstream;
 pub(super) struct Chosen {
     pub(super) upstream: Arc<Upstream>,
     pub(super) choice: Choice,
+    /// What the back end of a route changes.
+    pub(super) changes: Option<Arc<BackendChanges>>,
     policy: Arc<Policy>,
     /// The session that the client has, and that this back end knows.
     session: Option<Session>,
@@ -27,9 +30,12 @@ impl Chosen {
     pub(super) fn of(route: &Route, facts: &Facts<'_>, random: u64) -> Option<Self> {
         let policy = &route.policy;
         let cookie = policy.affinity.then(|| Session::of(&policy.cookie, facts.headers)).flatten();
-        let upstream = match &route.gateway {
-            Some(gateway) => gateway.backend(random)?.clone(),
-            None => upstream(route, facts, cookie, random),
+        let (upstream, changes) = match &route.gateway {
+            Some(gateway) => {
+                let backend = gateway.backend(cookie, random)?;
+                (backend.to.clone()?, Some(backend.changes.clone()))
+            }
+            None => (upstream(route, facts, cookie, random), None),
         };
         let session = cookie.filter(|session| session.upstream == upstream.id);
         let choice = if policy.affinity {
@@ -44,7 +50,7 @@ impl Chosen {
         } else {
             Choice::Any(policy.balance)
         };
-        Some(Self { upstream, choice, policy: policy.clone(), session, random })
+        Some(Self { upstream, choice, changes, policy: policy.clone(), session, random })
     }
 
     /// The session that the client has to remember after this answer; none when it knows it already, or there is none.

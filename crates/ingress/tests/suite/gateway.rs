@@ -17,7 +17,7 @@ async fn post(world: &World, path: &str, object: &Value) {
 }
 
 /// The definitions, as the API server has them when it serves them.
-async fn install(world: &World) {
+pub(crate) async fn install(world: &World) {
     for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies"]
     {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -27,13 +27,13 @@ async fn install(world: &World) {
     }
 }
 
-async fn gateway(world: &World, listeners: Value) {
+pub(crate) async fn gateway(world: &World, listeners: Value) {
     let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g", "namespace": "a"},
         "spec": {"gatewayClassName": "knarr", "listeners": listeners}});
     post(world, &format!("{API}/namespaces/a/gateways"), &gateway).await;
 }
 
-async fn route(world: &World, name: &str, hosts: &[&str], rules: Value) {
+pub(crate) async fn route(world: &World, name: &str, hosts: &[&str], rules: Value) {
     let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name, "namespace": "a"},
         "spec": {"parentRefs": [{"name": "g"}], "hostnames": hosts, "rules": rules}});
     post(world, &format!("{API}/namespaces/a/httproutes"), &route).await;

@@ -4,6 +4,7 @@
 mod acme;
 mod changes;
 mod clients;
+mod extended;
 mod gateway;
 mod guards;
 mod protocols;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::readiness::Readiness;
@@ -26,6 +27,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -164,6 +166,37 @@ impl World {
             Ok::<_, Infallible>(())
         });
         address
+    }
+
+    /// Starts a back end that notes path and body of each request, and answers with the next of these statuses, in the end with 200.
+    pub(crate) async fn noting(&self, statuses: &'static [u16]) -> (SocketAddr, mpsc::UnboundedReceiver<(String, Bytes)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, tasks) = (listener.local_addr().unwrap(), self.tasks.clone());
+        let ((noted, notes), next) = (mpsc::unbounded_channel(), Arc::new(AtomicUsize::new(0)));
+        self.tasks.spawn_until_cancelled("back end", OnFailure::Log, async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (noted, next) = (noted.clone(), next.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (noted, next) = (noted.clone(), next.clone());
+                    async move {
+                        let path = request.uri().path().to_owned();
+                        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                        noted.send((path, body)).unwrap();
+                        let status = statuses.get(next.fetch_add(1, Ordering::Relaxed)).copied().unwrap_or(200);
+                        Ok::<_, Infallible>(Response::builder().status(status).body(full("noted")).unwrap())
+                    }
+                });
+                tasks.spawn_until_cancelled("connection of a back end", OnFailure::Log, async move {
+                    // A connection that breaks is a test's own doing.
+                    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                    Ok::<_, Infallible>(())
+                });
+            }
+            #[allow(unreachable_code)]
+            Ok::<_, Infallible>(())
+        });
+        (address, notes)
     }
 
     /// The same over TLS, with a certificate of the world's authority for this host.
