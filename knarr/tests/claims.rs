@@ -47,6 +47,14 @@ impl Driver {
         serde_json::from_str(&self.running.line(&format!("\"call\": \"{name}\""))).unwrap()
     }
 
+    /// Ends, and takes its socket along.
+    fn leave(&self, c: &Cluster) {
+        kill(self.pid, Signal::SIGKILL).unwrap();
+        for entry in std::fs::read_dir(c.data_dir().join("kubelet/plugins_registry")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+
     /// The name of the claim that the next call of this name is about.
     fn claim(&self, call: &str) -> String {
         self.call(call)["request"]["claims"][0]["name"].as_str().unwrap().to_owned()
@@ -159,4 +167,11 @@ fn claimed_devices_are_given_to_pods() {
     c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/done --timeout=60s");
     assert_eq!(driver.claim("NodeUnprepareResources"), "far");
     eventually("the claim to be free again", || c.k(state).is_empty().then_some(()));
+
+    // The devices go with their driver, and stay away over a restart that finds none.
+    assert!(c.k("get resourceslices -o name").contains("resourceslice"));
+    driver.leave(&c);
+    c.kill_server();
+    c.start_server();
+    eventually("the end of the slices", || c.k("get resourceslices -o name").is_empty().then_some(()));
 }

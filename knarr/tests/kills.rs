@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use testing::{Cluster, eventually};
+use testing::{Cluster, eventually, eventually_or};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 const PODS: usize = 4;
@@ -131,7 +131,7 @@ fn begin(c: &mut Cluster, random: &mut Random, round: u64) -> BTreeMap<String, u
 }
 
 fn check_begun(c: &Cluster, codes: &BTreeMap<String, u64>) {
-    eventually("all pods are ready or have ended", || {
+    eventually_or("all pods are ready or have ended", || {
         let settled = |pod: &Value| {
             let is = |kind: &str| {
                 pod["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
@@ -141,7 +141,8 @@ fn check_begun(c: &Cluster, codes: &BTreeMap<String, u64>) {
                 false => is("Ready"),
             }
         };
-        pods(c).iter().all(settled).then_some(())
+        let wanting: Vec<String> = pods(c).iter().filter(|pod| !settled(pod)).map(ToString::to_string).collect();
+        if wanting.is_empty() { Ok(()) } else { Err(wanting.join("\n")) }
     });
     for pod in pods(c) {
         let name = pod["metadata"]["name"].as_str().unwrap();

@@ -6,6 +6,7 @@ pub(crate) mod client;
 mod html;
 mod kubelet;
 mod links;
+mod log_options;
 pub(crate) mod outbound;
 mod target;
 

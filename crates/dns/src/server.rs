@@ -1,9 +1,11 @@
 //! The server: sockets, concurrency limits, and the cluster state behind them.
 
+mod places;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use base::tasks::{OnFailure, Tasks};
 use client::{Informers, ServiceWatch};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -28,11 +30,10 @@ use crate::message::{self, Request, answered, encode, respond, udp_limit};
 use crate::metrics;
 use crate::resolv::HostServers;
 use crate::state::State;
+use places::Places;
 
 /// Forwarded questions under way at once; more are refused, so that a dead upstream cannot fill the memory.
 const MAX_FORWARDS: usize = 1000;
-/// TCP connections at once; more wait in the kernel.
-const MAX_CONNECTIONS: usize = 256;
 /// How long an idle TCP connection is kept.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -89,6 +90,7 @@ struct Shared {
     generation: AtomicU64,
     forwarder: Forwarder,
     forwards: Arc<Semaphore>,
+    places: Mutex<Places>,
     tasks: Tasks,
 }
 
@@ -141,6 +143,7 @@ impl Server {
             generation: AtomicU64::new(0),
             forwarder: Forwarder::new(stubs, source),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            places: Mutex::default(),
             tasks,
         };
         Ok(Self { udp, tcp, shared: Arc::new(shared) })
@@ -265,10 +268,8 @@ fn forward_udp(
 }
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Result<()> {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
-        let (stream, _) = match listener.accept().await {
+        let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             // The client left between its connection and our accept, or descriptors are short for a moment.
             Err(error) => {
@@ -278,10 +279,12 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Resul
             }
         };
         let shared = shared.clone();
+        let client = peer.ip().to_canonical();
+        let (number, ends) = shared.places.lock().enter(client);
         shared.tasks.clone().spawn_until_cancelled("dns connection", OnFailure::Log, async move {
-            let _permit = permit;
             // A connection that breaks is the client's to open again.
-            let _ = shared.connection(stream).await;
+            let _ = ends.run_until_cancelled(shared.connection(stream, (client, number))).await;
+            shared.places.lock().leave(client, number);
             Ok::<_, Infallible>(())
         });
     }
@@ -293,11 +296,12 @@ fn encode_counted(response: Message, limit: usize) -> Option<Vec<u8>> {
 }
 
 impl Shared {
-    async fn connection(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    async fn connection(&self, mut stream: TcpStream, (client, number): (IpAddr, u64)) -> std::io::Result<()> {
         let requests = metrics::requests("tcp", stream.local_addr()?);
         loop {
             let bytes = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
             requests.inc();
+            self.places.lock().asked(client, number);
             let reply = match self.outcome(&bytes) {
                 Outcome::Nothing => return Ok(()),
                 Outcome::Reply { response, .. } => encode_counted(response, usize::from(u16::MAX)),

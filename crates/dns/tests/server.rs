@@ -186,3 +186,25 @@ fn what_was_answered_is_not_asked_again() {
     assert_eq!(data(&udp(running.server, "WWW.example.com.")), ["192.0.2.5"]);
     assert_eq!(udp(running.server, "other.example.com.").metadata.response_code, ResponseCode::ServFail);
 }
+
+/// RFC 7766, 6.2.2: "DNS servers MAY impose limits on the number of concurrent TCP connections being handled for any particular client IP
+/// address". Who holds many loses the one that is silent longest, and nobody waits for him.
+#[test]
+fn one_client_takes_no_places_from_others() {
+    let running = start(Vec::new());
+    let ask = |stream: &mut TcpStream| {
+        let bytes = query("web.a.svc.cluster.local.").to_vec().unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).unwrap();
+        Message::from_vec(&read_framed(stream)).unwrap()
+    };
+    let mut held: Vec<TcpStream> = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(running.server).unwrap();
+        assert_eq!(data(&ask(&mut stream)), ["10.43.0.7"]);
+        held.push(stream);
+    }
+    assert_eq!(held[0].read(&mut [0]).unwrap(), 0, "the first has ended");
+    assert_eq!(data(&ask(held.last_mut().unwrap())), ["10.43.0.7"], "the last has not");
+    assert_eq!(data(&tcp(running.server, "web.a.svc.cluster.local.")), ["10.43.0.7"]);
+}

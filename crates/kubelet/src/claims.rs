@@ -5,11 +5,13 @@
 //! |---|---|
 //! | [`prepare`] | a pod's claims are prepared, and given back when it has ended |
 //! | [`records`] | what was begun with which driver, on disk before it is begun |
+//! | [`slices`] | those of a driver go with it |
 //! | [`cdi`] | what a device's name stands for, pure but for the reading |
 
 pub mod cdi;
 pub mod prepare;
 mod records;
+pub mod slices;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -50,12 +52,14 @@ impl Claims {
         self.drivers.lock().insert(name.to_owned(), (plugin, socket));
     }
 
-    /// Forgets a driver, unless another one has taken its name meanwhile.
-    pub fn remove(&self, name: &str, socket: u64) {
+    /// Forgets a driver, unless another one has taken its name meanwhile. Whether it is gone.
+    pub fn remove(&self, name: &str, socket: u64) -> bool {
         let mut drivers = self.drivers.lock();
-        if drivers.get(name).is_some_and(|(_, number)| *number == socket) {
+        let same = drivers.get(name).is_some_and(|(_, number)| *number == socket);
+        if same {
             drivers.remove(name);
         }
+        same
     }
 
     fn driver(&self, name: &str) -> Result<Plugin, String> {

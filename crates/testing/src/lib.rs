@@ -24,4 +24,4 @@ pub use cluster::Cluster;
 pub use kubectl::{Background, Outcome};
 pub use machine::Machine;
 pub use readme::Reader;
-pub use wait::eventually;
+pub use wait::{eventually, eventually_or};

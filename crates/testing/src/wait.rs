@@ -10,14 +10,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// When there is no answer within [`PATIENCE`].
-#[allow(clippy::disallowed_methods, reason = "the one place that looks again after a while")]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    eventually_or(what, || look().ok_or(String::new()))
+}
+
+/// The same, where each look says what is still wanting: what the last one said is in the message.
+///
+/// # Panics
+/// When there is no answer within [`PATIENCE`].
+#[allow(clippy::disallowed_methods, reason = "the one place that looks again after a while")]
+pub fn eventually_or<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(wanting) => assert!(start.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what} {wanting}"),
         }
-        assert!(start.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use serde_json::Value;
 
 use super::backend::Backend;
+use super::log_options;
 use crate::body::{Body, RequestBody};
 use crate::call::{Inner, On};
 use crate::query::Query;
@@ -39,8 +40,9 @@ impl Inner {
 
 /// A pod's logs.
 pub(super) async fn log(api: &Inner, on: &On<'_>) -> Result<Response<Body>, Status> {
-    let pod = api.registry.get(on.resource, on.target.namespace, on.target.name, None).await?.value();
     let query = Query::parse(on.call.query);
+    log_options::check(&query, on.target.name)?;
+    let pod = api.registry.get(on.resource, on.target.namespace, on.target.name, None).await?.value();
     let container = container(&pod, query.get("container"))?;
     let Some(node) = node_name(&pod) else {
         return Ok(crate::respond::text(StatusCode::OK, Body::Empty));

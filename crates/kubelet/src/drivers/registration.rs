@@ -17,6 +17,7 @@ use csi::{Driver, Error as Rpc};
 use tokio_util::sync::CancellationToken;
 
 use super::{announce, mount};
+use crate::claims::slices;
 use crate::context::Context;
 use crate::devices;
 
@@ -67,6 +68,7 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(RETRY.1);
     }
+    cx.tasks.spawn_until_cancelled("slices of drivers", OnFailure::Log, slices::withdraw(cx.clone(), None));
     let mut changes = Followed::new(&directory);
     let mut followed: BTreeMap<(PathBuf, u64), CancellationToken> = BTreeMap::new();
     loop {
@@ -131,7 +133,16 @@ async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: Cancellati
         match registered {
             Registered::Driver(name) => forget(&cx, &name, number).await,
             Registered::Devices(name, serial) => devices::detach(&cx, &name, serial),
-            Registered::Claims(name) => cx.claims.remove(&name, number),
+            Registered::Claims(name) => {
+                if cx.claims.remove(&name, number) {
+                    tracing::info!(driver = name, "the driver is gone");
+                    cx.tasks.spawn_until_cancelled(
+                        "slices of a driver",
+                        OnFailure::Log,
+                        slices::withdraw(cx.clone(), Some(name)),
+                    );
+                }
+            }
         }
     }
     Ok(())
