@@ -137,6 +137,11 @@ impl Certificates for Member {
         self.authority().to_owned()
     }
 
+    fn client(&self, _: &node::Identity) -> Result<rustls::ClientConfig, tls::Error> {
+        let (certificate, key) = self.files(Kind::Client);
+        tls::client(self.authority(), Some(Resolver::files(&certificate, &key)?))
+    }
+
     fn serving(&self, _: &node::Identity) -> Result<Arc<Resolver>, tls::Error> {
         let (certificate, key) = self.files(Kind::Serving);
         Resolver::pending(&certificate, &key)

@@ -464,8 +464,22 @@ pub(crate) struct Node {
     /// Images that pods use without credentials under NeverVerifyAllowlistedImages: names without tag, or REGISTRY/PATH/*.
     #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
     pub(crate) preloaded_images_verification_allowlist: Vec<String>,
+    /// What of images the node gets from other nodes and gives to them, by its own endpoint (--kubelet-port).
+    #[arg(long, value_name = "WHAT", default_value = "all")]
+    pub(crate) share_images: ShareImages,
     #[command(flatten)]
     pub(crate) pressure: Pressure,
+}
+
+/// What of images nodes get from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShareImages {
+    /// Layers of images that the registry has named, and images by name that were imported on a node and that no registry gives.
+    All,
+    /// Layers only.
+    Layers,
+    /// Nothing.
+    Off,
 }
 
 /// Components that a cluster can do without.

@@ -39,6 +39,10 @@ impl Certificates for Issued {
         self.authority.bundle().to_owned()
     }
 
+    fn client(&self, node: &Identity) -> Result<rustls::ClientConfig, tls::Error> {
+        tls::client(self.authority.bundle(), Some(self.serving(node)?))
+    }
+
     fn serving(&self, node: &Identity) -> Result<Arc<Resolver>, tls::Error> {
         let request = Request::Both {
             user: format!("system:node:{}", node.name),

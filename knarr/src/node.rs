@@ -21,10 +21,12 @@ use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::images::access::{Policy, Verification};
+use kubelet::sharing::OtherNodes;
 use runtime::api::PodNetwork;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use crate::cli::ShareImages;
 use crate::paths::Paths;
 use crate::process::Again;
 use crate::{cli, default_address, images, routed_address_v6};
@@ -41,6 +43,8 @@ pub(crate) trait Clients {
 pub(crate) trait Certificates {
     /// The certificates by which the node knows its callers, PEM.
     fn bundle(&self) -> String;
+    /// How the node connects to other nodes, with its own certificate.
+    fn client(&self, node: &Identity) -> Result<rustls::ClientConfig, tls::Error>;
     /// The endpoint's own certificate, kept current.
     fn serving(&self, node: &Identity) -> Result<Arc<Resolver>, tls::Error>;
 }
@@ -84,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) static_pods: Option<PathBuf>,
     /// For which images credentials have to be shown: the policy and its list.
     pub(crate) verification: (Policy, Vec<String>),
+    /// What of images it gets from other nodes and gives to them.
+    pub(crate) sharing: cli::ShareImages,
     pub(crate) pressure: cli::Pressure,
 }
 
@@ -159,6 +165,7 @@ impl Options {
                 options.image_pull_credentials_verification_policy,
                 options.preloaded_images_verification_allowlist.clone(),
             ),
+            sharing: options.share_images,
             pressure: options.pressure.clone(),
         }
     }
@@ -189,11 +196,16 @@ impl Node {
         let (publish, attachments) = watch::channel(None);
         let (policies, admissions) = Policies::channel();
         let events = Recorder::new(clients.kubelet(), "kubelet", &options.identity.name, tasks);
-        let engine = open_runtime(&options, paths, network::deferred(attachments, policies, events.clone()), tasks).await?;
+        let proxy_informers = Informers::new(clients.proxy(), tasks.clone());
+        let around = Around {
+            peers: other_nodes(&options, certificates, &proxy_informers, tasks)?,
+            network: network::deferred(attachments, policies, events.clone()),
+        };
+        let engine = open_runtime(&options, paths, around, tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
         let network = network::Start {
             informers: informers.clone(),
-            proxy_informers: Informers::new(clients.proxy(), tasks.clone()),
+            proxy_informers,
             admissions,
             events,
             engine: Arc::new(engine.clone()),
@@ -229,6 +241,10 @@ impl Node {
             affinity: options.pressure.affinity(),
             eviction: options.pressure.eviction()?,
             verification: verification(&options)?,
+            sharing: (options.sharing != ShareImages::Off).then(|| kubelet::sharing::Sharing {
+                images: Arc::new(engine.clone()),
+                names: options.sharing == ShareImages::All,
+            }),
             static_pods: options.static_pods.clone(),
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),
@@ -255,7 +271,29 @@ fn verification(options: &Options) -> Result<Verification> {
     Verification::new(policy, allowlist).context("--preloaded-images-verification-allowlist")
 }
 
-async fn open_runtime(options: &Options, paths: &Paths, network: Arc<dyn PodNetwork>, tasks: &Tasks) -> Result<runtime::Engine> {
+/// What the runtime asks of the rest of the node.
+struct Around {
+    peers: Option<Arc<dyn runtime::Peers>>,
+    network: Arc<dyn PodNetwork>,
+}
+
+/// The other nodes, as those that may have images; none when nothing is to come from them. The list of nodes is the one that the pod network
+/// follows anyway.
+fn other_nodes(
+    options: &Options,
+    certificates: &dyn Certificates,
+    informers: &Informers,
+    tasks: &Tasks,
+) -> Result<Option<Arc<dyn runtime::Peers>>> {
+    if options.sharing == ShareImages::Off {
+        return Ok(None);
+    }
+    let (own, names) = (options.identity.name.clone(), options.sharing == ShareImages::All);
+    let tls = certificates.client(&options.identity)?;
+    Ok(Some(Arc::new(OtherNodes::new(informers.clone(), own, tls, names, tasks.clone()))))
+}
+
+async fn open_runtime(options: &Options, paths: &Paths, around: Around, tasks: &Tasks) -> Result<runtime::Engine> {
     let registries = match &options.registries {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -263,7 +301,8 @@ async fn open_runtime(options: &Options, paths: &Paths, network: Arc<dyn PodNetw
         }
         None => runtime::Registries::default(),
     };
-    let options = runtime_options(paths, registries, Some(network), tasks);
+    let Around { peers, network } = around;
+    let options = runtime::Options { peers, ..runtime_options(paths, registries, Some(network), tasks) };
     runtime::Engine::open(options).await.context("container runtime")
 }
 
@@ -280,6 +319,7 @@ pub(crate) fn runtime_options(
         cgroup_root: paths.cgroup(),
         helper: "/proc/self/exe".into(),
         registries,
+        peers: None,
         network,
         tasks: tasks.clone(),
     }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Secret;
 use runtime::api::{Credentials, Error, Image};
 use serde::Deserialize;
 
-use access::{Access, PullSecret};
+use access::{Access, Decision, PullSecret, Verification};
 use records::Records;
 
 use crate::context::Context;
@@ -95,7 +95,7 @@ async fn one(
             event(Type::Warning, "ErrImageNeverPull", &message);
             Err(("ErrImageNeverPull".to_owned(), message))
         }
-        ("Always", _) | (_, None) => pull(cx, model, member, refs, reference).await,
+        ("Always", _) | (_, None) => pull(cx, model, member, refs, (reference, policy)).await,
         (_, Some(image)) => {
             let message = format!("Container image {reference:?} already present on machine and can be accessed by the pod");
             event(Type::Normal, "Pulled", &message);
@@ -117,7 +117,7 @@ async fn pull(
     model: &Model,
     member: &Member,
     refs: &PodReferences,
-    reference: &str,
+    (reference, policy): (&str, &str),
 ) -> Result<Image, (String, String)> {
     let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
     event(Type::Normal, "Pulling", &format!("Pulling image {reference:?}"));
@@ -133,18 +133,18 @@ async fn pull(
         cx.pod_event(model, Type::Warning, "FailedToRetrieveImagePullSecret", message);
     }
     let begun = Instant::now();
-    match try_pull(cx, reference, credentials(model, refs, reference)).await {
-        Ok(image) => {
+    match pull_or_take(cx, (reference, policy), credentials(model, refs, reference)).await {
+        Ok((image, is_taken)) => {
             cx.node_changed.notify_one();
             // To the millisecond.
             let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let took = apimachinery::time::duration_text(std::time::Duration::from_millis(took));
-            let size = image.size;
+            let (size, nodes) = (image.size, nodes(&image, is_taken));
             event(
                 Type::Normal,
                 "Pulled",
                 &format!(
-                    "Successfully pulled image {reference:?} in {took} ({took} including waiting). Image size: {size} bytes."
+                    "Successfully pulled image {reference:?} in {took} ({took} including waiting). Image size: {size} bytes.{nodes}"
                 ),
             );
             Ok(image)
@@ -157,6 +157,49 @@ async fn pull(
             Err((reason.to_owned(), error.to_string()))
         }
     }
+}
+
+/// Where an image has come from besides its registry.
+fn nodes(image: &Image, is_taken: bool) -> String {
+    match (image.nodes.as_slice(), is_taken) {
+        ([], _) => String::new(),
+        (nodes, true) => format!(" No registry has it: it was imported on node {} and came from there.", nodes.join(", ")),
+        ([node], false) => format!(" Layers came from node {node}."),
+        (nodes, false) => format!(" Layers came from nodes {}.", nodes.join(", ")),
+    }
+}
+
+/// Pulls an image; one that no registry gives is taken from a node on which it was imported, if it may be. Tells whether it was.
+async fn pull_or_take(
+    cx: &Context,
+    (reference, policy): (&str, &str),
+    credentials: Vec<(PullSecret, Credentials)>,
+) -> Result<(Image, bool), Error> {
+    let error = match try_pull(cx, reference, credentials).await {
+        Ok(image) => return Ok((image, false)),
+        Err(error) => error,
+    };
+    let is_refused = matches!(error, Error::ImagePull(_) | Error::RegistryUnavailable(_));
+    if !is_refused || !may_take(policy, &cx.options.verification, reference) {
+        return Err(error);
+    }
+    match cx.runtime().take_image(reference).await {
+        Ok(Some(image)) => Ok((image, true)),
+        Ok(None) => Err(error),
+        Err(other) => Err(Error::ImagePull(format!("{error}; {other}"))),
+    }
+}
+
+/// Whether an image may come from another node by its name: not when each pod has to ask the registry (the policy Always), and not when pods
+/// have to show credentials for images that no kubelet has pulled.
+fn may_take(policy: &str, verification: &Verification, reference: &str) -> bool {
+    policy == "IfNotPresent" && !verification.asks(&repository(reference), false)
+}
+
+/// Whether every pod of the node may use an image of this name, without credentials.
+pub(crate) fn is_open(cx: &Context, reference: &str, image: &Image) -> bool {
+    let names = (reference, image.id.as_str());
+    cx.pulls.ask(&cx.options.verification, names, |question| matches!(question.decide(&[]), Decision::Granted))
 }
 
 /// Pulls with one of the credentials after the other, and remembers which of them was good.
@@ -306,6 +349,35 @@ mod tests {
         check("*.example.com", "example.com/a", false);
         check("localhost:5000", "localhost:5000/a", true);
         check("other", "nginx", false);
+    }
+
+    /// KEP-2535: an image that needs credentials is not there for who has none, also by the way of another node.
+    #[test]
+    fn names_come_from_other_nodes_where_all_pods_may_use_what_is_imported() {
+        use access::Policy;
+        let of = |policy, list: &[&str]| Verification::new(policy, list.iter().map(|s| (*s).to_owned()).collect()).unwrap();
+        let check = |policy: &str, verification: &Verification, expected: bool| {
+            assert_eq!(may_take(policy, verification, "app:1"), expected, "{policy} {verification:?}");
+        };
+        for (policy, expected) in [("IfNotPresent", true), ("Always", false), ("Never", false)] {
+            check(policy, &Verification::default(), expected);
+        }
+        check("IfNotPresent", &of(Policy::NeverVerify, &[]), true);
+        check("IfNotPresent", &of(Policy::AlwaysVerify, &[]), false);
+        check("IfNotPresent", &of(Policy::NeverVerifyAllowlistedImages, &["r.io/x"]), false);
+        check("IfNotPresent", &of(Policy::NeverVerifyAllowlistedImages, &["docker.io/library/*"]), true);
+    }
+
+    #[test]
+    fn events_name_the_nodes() {
+        let check = |nodes: &[&str], is_taken: bool, expected: &str| {
+            let image = Image { nodes: nodes.iter().map(|s| (*s).to_owned()).collect(), ..Image::default() };
+            assert_eq!(super::nodes(&image, is_taken), expected);
+        };
+        check(&[], false, "");
+        check(&["n2"], false, " Layers came from node n2.");
+        check(&["n2", "n3"], false, " Layers came from nodes n2, n3.");
+        check(&["n2"], true, " No registry has it: it was imported on node n2 and came from there.");
     }
 
     #[test]

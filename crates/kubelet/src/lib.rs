@@ -25,6 +25,7 @@
 //! | [`node`] | the Node object and its lease |
 //! | `metrics` | the kubelet's figures on the node's pages |
 //! | `stats` | what the node and its pods use, read when somebody asks |
+//! | [`sharing`] | images that nodes get from each other |
 //! | [`server`], [`logs`] | the endpoint for the API server: logs, exec, attach, port forwarding |
 
 pub mod admission;
@@ -59,6 +60,7 @@ pub mod refs;
 pub mod resources;
 pub mod security;
 pub mod server;
+pub mod sharing;
 pub mod spec;
 pub mod statics;
 mod stats;

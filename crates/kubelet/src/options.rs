@@ -16,6 +16,7 @@ use crate::cpus::{self, set::CpuSet};
 use crate::dns::Cluster;
 use crate::eviction::Settings;
 use crate::images::access::Verification;
+use crate::sharing::Sharing;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone)]
@@ -62,6 +63,8 @@ pub struct Options {
     pub static_pods: Option<PathBuf>,
     /// For which images of the node pods have to show credentials.
     pub verification: Verification,
+    /// What other nodes get of the images; none gives nothing.
+    pub sharing: Option<Sharing>,
     /// Labels to register the node with.
     pub labels: BTreeMap<String, String>,
     /// Annotations to register the node with.

@@ -6,6 +6,7 @@ mod auth;
 mod cache;
 mod configz;
 pub mod query;
+mod sharing;
 pub mod stream;
 
 use std::convert::Infallible;
@@ -37,6 +38,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Auth;
+use self::sharing::Question;
 pub use api::{Api, ApiError};
 
 use crate::options::Server;
@@ -151,6 +153,8 @@ enum Route {
         namespace: String,
         pod: String,
     },
+    /// Of other nodes.
+    Shared(Question),
     /// Of the provisioner of local volumes.
     Volume {
         name: String,
@@ -180,6 +184,7 @@ fn route(path: &str) -> Option<Route> {
         ["metrics", "resource"] => Route::Usage(Usage::Resource),
         ["metrics", "cadvisor"] => Route::Usage(Usage::Cadvisor),
         ["stats", "summary"] => Route::Usage(Usage::Summary),
+        ["knarr", "images", rest @ ..] => Route::Shared(sharing::question(rest)?),
         ["knarr", "volumes", name] => Route::Volume { name: own(name) },
         ["containerLogs", namespace, pod, container] => {
             Route::Logs { namespace: own(namespace), pod: own(pod), container: own(container) }
@@ -244,6 +249,10 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
             exec(request, api, tasks, &query, (attach, namespace, pod, container)).await
         }
         Route::PortForward { namespace, pod } => port_forward(request, api, tasks, namespace, pod),
+        Route::Shared(question) => match api.serving() {
+            Some((serving, cx)) => serving.answer(cx, question, request).await,
+            None => text(StatusCode::NOT_FOUND, "this node shares no images"),
+        },
         Route::Volume { .. } => text(StatusCode::NOT_FOUND, "404 page not found"),
     }
 }

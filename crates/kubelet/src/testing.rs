@@ -324,13 +324,23 @@ impl Runtime for FakeRuntime {
         Ok(Image { id: "sha256:1".to_owned(), ..Image::default() })
     }
 
+    async fn take_image(&self, reference: &str) -> Result<Option<Image>> {
+        self.call(format!("take {reference}"));
+        if !reference.contains("imported") {
+            return Ok(None);
+        }
+        self.world.lock().images.push(reference.to_owned());
+        Ok(Some(Image { id: "sha256:1".to_owned(), nodes: vec!["n2".to_owned()], ..Image::default() }))
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
         let here = self.world.lock().images.iter().any(|image| image == reference);
         Ok(here.then(|| Image { id: "sha256:1".to_owned(), ..Image::default() }))
     }
 
     async fn images(&self) -> Result<Vec<Image>> {
-        Ok(Vec::new())
+        let ids: Vec<String> = self.world.lock().images.iter().filter(|image| image.starts_with("sha256:")).cloned().collect();
+        Ok(ids.into_iter().map(|id| Image { id, ..Image::default() }).collect())
     }
 
     async fn remove_image(&self, _id: &str) -> Result<()> {
@@ -355,6 +365,7 @@ pub(crate) struct Cell {
     pub(crate) _failures: base::tasks::Failures,
     pub(crate) directory: tempfile::TempDir,
     pub(crate) eviction: crate::eviction::Settings,
+    pub(crate) sharing: Option<crate::sharing::Sharing>,
 }
 
 impl Cell {
@@ -367,6 +378,7 @@ impl Cell {
             tasks,
             _failures: failures,
             directory,
+            sharing: None,
             eviction: Default::default(),
         }
     }
@@ -393,6 +405,7 @@ impl Cell {
             pod_max_pids: Some(1000),
             static_pods: None,
             verification: Default::default(),
+            sharing: self.sharing.clone(),
             system_reserved: Default::default(),
             kube_reserved: None,
             cpu_manager: Default::default(),

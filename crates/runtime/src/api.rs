@@ -453,6 +453,9 @@ pub struct Image {
     pub user: Option<User>,
     /// Pinned images are never collected.
     pub pinned: bool,
+    /// What a pull tells: the nodes that have given layers of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
 }
 
 /// Credentials for one registry.
@@ -577,6 +580,8 @@ pub trait Runtime: Send + Sync {
 
     /// Pulls an image and returns it. Layers already here are not fetched again; pulls of one digest are shared.
     async fn pull_image(&self, reference: &str, credentials: &[Credentials]) -> Result<Image>;
+    /// Takes an image that was imported by this name on another node; none when no node has it. No registry is asked.
+    async fn take_image(&self, reference: &str) -> Result<Option<Image>>;
     /// An image by reference, digest or identifier; none when it is not here.
     async fn image(&self, reference: &str) -> Result<Option<Image>>;
     /// All images.

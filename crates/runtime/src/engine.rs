@@ -20,6 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use futures::Stream;
@@ -33,7 +34,7 @@ use crate::api::{Credentials, Error, Image, PodNetwork, Result};
 use crate::container::caps::Available;
 use crate::container::cgroup::Cgroups;
 use crate::images::registry::Registries;
-use crate::images::{Images, Observer, blocking};
+use crate::images::{Images, LayerStream, Observer, Peers, Shared, blocking};
 use crate::keyed::Keyed;
 
 /// What an engine is made from.
@@ -49,6 +50,8 @@ pub struct Options {
     pub helper: PathBuf,
     /// Where images come from.
     pub registries: Registries,
+    /// Other nodes, which may have layers; without them all come from registries.
+    pub peers: Option<Arc<dyn Peers>>,
     /// Connects sandboxes; without one they have a loopback interface only.
     pub network: Option<Arc<dyn PodNetwork>>,
     /// Supervises what the engine runs in the background.
@@ -130,6 +133,21 @@ impl Engine {
     }
 }
 
+#[async_trait]
+impl Shared for Engine {
+    async fn layers(&self, diff_ids: Vec<String>) -> Result<Vec<String>> {
+        self.0.images.shared_layers(diff_ids).await
+    }
+
+    async fn layer(&self, diff_id: &str) -> Result<LayerStream> {
+        self.0.images.shared_layer(diff_id).await
+    }
+
+    async fn imported(&self, name: &str) -> Result<Option<(Image, Bytes)>> {
+        self.0.images.imported(name).await
+    }
+}
+
 impl Inner {
     fn open(options: Options) -> Result<Arc<Self>> {
         let dir = options.dir.to_string_lossy();
@@ -146,7 +164,7 @@ impl Inner {
             .map_err(|error| Error::Internal(format!("program {}: {error}", options.helper.display())))?;
         let available = Available::detect();
         Ok(Arc::new(Self {
-            images: Images::open(&options.dir.join("images"), options.registries.clone())?,
+            images: Images::open(&options.dir.join("images"), options.registries.clone(), options.peers.clone())?,
             cgroups: Cgroups::detect().map_err(internal)?,
             program,
             available,

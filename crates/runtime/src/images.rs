@@ -8,8 +8,10 @@ mod layer;
 mod loose;
 pub(crate) mod manifest;
 mod metered;
+mod peers;
 pub mod registry;
 mod seam;
+mod shared;
 mod split;
 pub(crate) mod store;
 pub(crate) mod tree;
@@ -19,17 +21,21 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use oci_client::Reference;
 use oci_client::manifest::OciDescriptor;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use self::export::Export;
 use self::layer::{LayerError, Piece, PieceReader, digest_of, unpack_layer};
 use self::manifest::{ACCEPT, ConfigFile, Descriptor, Manifest, check_digest};
+use self::peers::Sources;
+pub use self::peers::{LayerStream, Outcome, PeerError, Peers, Shared};
 use self::registry::{Endpoint, Registries, explain};
 use self::store::{Record, Store};
 use crate::api::{Credentials, Error, Image, Result};
@@ -64,17 +70,19 @@ pub type Observer = mpsc::Sender<Progress>;
 pub(crate) struct Images {
     store: Arc<Store>,
     registries: Registries,
+    /// Other nodes, which may have layers.
+    peers: Option<Arc<dyn Peers>>,
     /// One pull of a reference, and one unpacking of a layer, at a time: the others wait and find it there.
     busy: Keyed,
 }
 
 impl Images {
     /// Opens the image store in `dir`. Blocking.
-    pub(crate) fn open(dir: &Path, registries: Registries) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, registries: Registries, peers: Option<Arc<dyn Peers>>) -> Result<Self> {
         // Already installed when another part of the process was faster.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Store::open(dir).map_err(|error| Error::Internal(format!("image store {}: {error}", dir.display())))?;
-        Ok(Self { store: Arc::new(store), registries, busy: Keyed::default() })
+        Ok(Self { store: Arc::new(store), registries, peers, busy: Keyed::default() })
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
@@ -113,8 +121,10 @@ impl Images {
         let document = self.config(endpoint, config).await?;
         let file = ConfigFile::parse(&document, manifest.layers.len())?;
         let _pins = self.store.pin(&file.rootfs.diff_ids);
+        // The registry has named the layers to who may know them: from here on their digests say what they are, wherever they come from.
+        let sources = self.sources(&reference.whole(), &file.rootfs.diff_ids, 1).await;
         let all = manifest.layers.iter().zip(&file.rootfs.diff_ids);
-        let layers: Vec<_> = all.map(|(layer, id)| self.layer(endpoint, layer, id, observer)).collect();
+        let layers: Vec<_> = all.map(|(layer, id)| self.layer((endpoint, &sources), layer, id, observer)).collect();
         let sizes: Vec<u64> = futures::stream::iter(layers).buffer_unordered(PARALLEL_LAYERS).try_collect().await?;
         let name = format!("{}/{}", reference.registry(), reference.repository());
         let tags = reference.tag().filter(|_| reference.digest().is_none()).map(|tag| format!("{name}:{tag}"));
@@ -122,14 +132,27 @@ impl Images {
             id: config.digest.clone(),
             tags: tags.into_iter().collect(),
             digests: vec![format!("{name}@{digest}")],
+            imported: Vec::new(),
             layers: file.rootfs.diff_ids,
             size: sizes.iter().sum(),
             config: file.config,
             pulled: Timestamp::now(),
         };
+        self.complete(record, document, &sources).await
+    }
+
+    /// Stores an image whose layers are here.
+    async fn complete(&self, record: Record, document: Bytes, sources: &Sources) -> Result<Image> {
         let store = self.store.clone();
         let stored = blocking(move || store.complete(record, &document)).await?;
-        stored.map(|record| record.image()).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))
+        let stored = stored.map_err(|error| Error::ImagePull(format!("storing the image: {error}")))?;
+        Ok(Image { nodes: sources.used(), ..stored.image() })
+    }
+
+    /// The nodes that have those of these layers that are not here.
+    async fn sources(&self, image: &str, diff_ids: &[String], failures: usize) -> Sources {
+        let missing = diff_ids.iter().filter(|id| self.store.layer_size(id).is_none()).cloned().collect();
+        Sources::of(self.peers.as_ref(), image, missing, failures).await
     }
 
     async fn config(&self, endpoint: &Endpoint, config: &Descriptor) -> Result<Bytes> {
@@ -161,12 +184,29 @@ impl Images {
     }
 
     /// Downloads and unpacks one layer unless it is here; gives its size.
-    async fn layer(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str, observer: Option<&Observer>) -> Result<u64> {
+    async fn layer(
+        &self,
+        (endpoint, sources): (&Endpoint, &Sources),
+        layer: &Descriptor,
+        diff_id: &str,
+        observer: Option<&Observer>,
+    ) -> Result<u64> {
         check_digest(&layer.digest)?;
         let _one = self.busy.lock(diff_id).await;
+        let seen = |size: u64| {
+            move |done| {
+                if let Some(observer) = observer {
+                    let _ = observer.try_send(Progress { layer: layer.digest.clone(), done, size, is_ready: false });
+                }
+            }
+        };
         let size = match self.store.layer_size(diff_id) {
             Some(size) => size,
-            None => self.download(endpoint, layer, diff_id, observer).await?,
+            // A node sends it uncompressed, and nobody knows how large it is then.
+            None => match sources.layer(&self.store, diff_id, peers::most(layer.size), seen(0)).await {
+                Some(size) => size,
+                None => self.download(endpoint, layer, diff_id, seen(layer.size)).await?,
+            },
         };
         if let Some(observer) = observer {
             let (name, size) = (layer.digest.clone(), layer.size);
@@ -176,28 +216,15 @@ impl Images {
         Ok(size)
     }
 
-    async fn download(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str, observer: Option<&Observer>) -> Result<u64> {
+    async fn download(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str, seen: impl FnMut(u64)) -> Result<u64> {
         let stream = endpoint
             .client
             .pull_blob_stream(&endpoint.reference, &descriptor(layer))
             .await
             .map_err(|error| explain(&endpoint.reference, &error))?;
-        let (sender, receiver) = mpsc::channel(PIECES);
-        let store = self.store.clone();
-        let (digest, diff) = (layer.digest.clone(), diff_id.to_owned());
-        let unpacking = tokio::task::spawn_blocking(move || {
-            store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), Some(&digest), &diff, target))
-        });
         let most = if layer.size == 0 { u64::MAX } else { layer.size };
-        feed(stream, sender, most, |done| {
-            if let Some(observer) = observer {
-                let progress = Progress { layer: layer.digest.clone(), done, size: layer.size, is_ready: false };
-                let _ = observer.try_send(progress);
-            }
-        })
-        .await;
-        let result = unpacking.await.map_err(|error| Error::ImagePull(format!("layer {}: {error}", layer.digest)))?;
-        result.map_err(|error| layer_error(&layer.digest, &error))
+        let unpacked = unpacked(&self.store, stream, Some(&layer.digest), diff_id, most, seen).await;
+        unpacked.map_err(|error| layer_error(&layer.digest, &error))
     }
 
     /// All images.
@@ -229,14 +256,32 @@ impl Images {
         let export = blocking(move || Export::new(&store, &references)).await??;
         let (sender, receiver) = mpsc::channel(PIECES);
         drop(tokio::task::spawn_blocking(move || {
-            let mut out = BufWriter::with_capacity(PIECE, Pieces(sender));
+            let mut out = BufWriter::with_capacity(PIECE, Pieces { sender, patience: None });
             if let Err(error) = export.write(&mut out) {
                 // Who reads it no longer needs no reason.
-                let _ = out.get_ref().0.blocking_send(Err(error));
+                let _ = out.get_ref().sender.blocking_send(Err(error));
             }
         }));
         Ok(receiver)
     }
+}
+
+/// Unpacks a layer, as [`unpack_layer`] does, while it comes; its unpacked size.
+async fn unpacked<E: Display>(
+    store: &Arc<Store>,
+    stream: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
+    digest: Option<&str>,
+    diff_id: &str,
+    most: u64,
+    seen: impl FnMut(u64),
+) -> std::result::Result<u64, LayerError> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let (store, digest, diff) = (store.clone(), digest.map(str::to_owned), diff_id.to_owned());
+    let unpacking = tokio::task::spawn_blocking(move || {
+        store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), digest.as_deref(), &diff, target))
+    });
+    feed(stream, sender, most, seen).await;
+    unpacking.await.map_err(|error| LayerError::Io(io::Error::other(error)))?
 }
 
 /// Hands a stream on to the thread that reads it, unless it is longer than `most` bytes; `seen` is told how much has come.
@@ -269,12 +314,20 @@ async fn feed<E: Display>(
 }
 
 /// Sends what is written to it.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+struct Pieces {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    /// How long the reader may leave a piece; for ever, if none.
+    patience: Option<Duration>,
+}
 
 impl Write for Pieces {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(buffer)));
-        sent.map(|()| buffer.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let piece = Ok(Bytes::copy_from_slice(buffer));
+        let sent = match self.patience {
+            None => self.sender.blocking_send(piece).is_ok(),
+            Some(patience) => Handle::current().block_on(self.sender.send_timeout(piece, patience)).is_ok(),
+        };
+        if sent { Ok(buffer.len()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

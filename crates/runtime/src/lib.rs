@@ -16,7 +16,7 @@ mod stall;
 pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options};
 pub use images::registry::Registries;
-pub use images::{Observer, Progress};
+pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};
 pub use stall::Stalls;
 
 use std::ffi::OsString;

@@ -94,7 +94,8 @@ impl Verification {
         (self.policy, &self.allowlist)
     }
 
-    fn asks(&self, repository: &str, is_pulled: bool) -> bool {
+    /// Whether pods have to show credentials for images of this name, which this kubelet has pulled or not.
+    pub(super) fn asks(&self, repository: &str, is_pulled: bool) -> bool {
         let listed = |pattern: &String| match pattern.strip_suffix('*') {
             Some(prefix) => repository.starts_with(prefix),
             None => repository == super::location(pattern),

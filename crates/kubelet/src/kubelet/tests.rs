@@ -324,3 +324,22 @@ async fn a_pod_goes_when_memory_is_short_and_no_new_one_comes_in() {
     };
     assert!(told("EvictionThresholdMet", "n1") && told("Evicted", "low") && !told("Evicted", "critical"));
 }
+
+/// An image that no registry has comes from the node on which it was imported.
+#[tokio::test]
+async fn images_come_from_other_nodes_by_name() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.put("p", json!({"containers": [{"name": "a", "image": "broken/imported:1"}]}));
+    cell.ready("p").await;
+    cell.put("q", json!({"containers": [{"name": "a", "image": "broken/other:1"}]}));
+    cell.until("q", |status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImagePull").await;
+    let calls = cell.runtime.world.lock().calls.clone();
+    for call in ["pull broken/imported:1", "take broken/imported:1", "pull broken/other:1", "take broken/other:1"] {
+        assert!(calls.iter().any(|made| made == call), "{call}: {calls:?}");
+    }
+    // What came so is like an image that was imported here: no record says who has pulled it.
+    let records = crate::images::records::Records::load(&cell.directory.path().join("kubelet")).unwrap();
+    assert!(records.ask(&Default::default(), ("broken/imported:1", "sha256:1"), |question| !question.needs_secrets()
+        && question.record.is_none()));
+}

@@ -227,6 +227,10 @@ impl Runtime for Measured {
         Ok(image)
     }
 
+    async fn take_image(&self, reference: &str) -> Result<Option<Image>> {
+        measure("take_image", self.0.take_image(reference)).await
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
         measure("image_status", self.0.image(reference)).await
     }

@@ -18,6 +18,7 @@ use runtime::api::{
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use super::sharing::Serving;
 use crate::Options;
 use crate::context::Context;
 use crate::images;
@@ -77,6 +78,8 @@ pub struct Api {
     pods: Informer<Pod>,
     /// The CPU times of the last summary: the next one tells rates.
     earlier: Arc<Mutex<Option<Earlier>>>,
+    /// What other nodes are given of the images.
+    serving: Option<Arc<Serving>>,
     /// Held while file systems of volumes are asked: one that hangs has one thread wait, not one for each scrape.
     measuring: Arc<tokio::sync::Mutex<()>>,
 }
@@ -94,12 +97,18 @@ impl Api {
     /// Over the pods of this node.
     pub fn new(cx: Arc<Context>) -> Self {
         let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));
-        Self { cx, pods, earlier: Arc::default(), measuring: Arc::default() }
+        let serving = cx.options.sharing.clone().map(|sharing| Arc::new(Serving::new(sharing)));
+        Self { cx, pods, serving, earlier: Arc::default(), measuring: Arc::default() }
     }
 
     /// The kubelet's client of the API, and its node's name.
     pub(super) fn identity(&self) -> (kube::Client, String) {
         (self.cx.options.client.clone(), self.cx.options.node_name.clone())
+    }
+
+    /// What other nodes are given of the images, and what decides about it.
+    pub(super) fn serving(&self) -> Option<(&Serving, &Context)> {
+        Some((self.serving.as_deref()?, &self.cx))
     }
 
     /// Makes the directory of a persistent volume, or removes it with all that is in it.

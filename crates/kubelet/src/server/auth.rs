@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::access::Access;
 use super::cache::Cache;
+use super::sharing;
 
 /// How long answers are good, as upstream's defaults.
 const TOKEN: Duration = Duration::from_secs(120);
@@ -70,6 +71,13 @@ impl Auth {
 
     /// Whether the request is served, or the answer that says why not.
     pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<(), Refused> {
+        if sharing::is_for_nodes(request.uri.path()) {
+            return if sharing::is_node(peer) {
+                Ok(())
+            } else {
+                Err((StatusCode::FORBIDDEN, "Forbidden: for nodes only".to_owned()))
+            };
+        }
         let user = match peer {
             Peer::User { name, .. } if self.callers.contains(name) => return Ok(()),
             Peer::User { name, groups, .. } => {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sharing::Sharing;
 use crate::testing::Cell;
 use base::tls;
 use kube::api::DeleteParams;
@@ -21,6 +22,10 @@ fn routes() {
     check("/metrics/probes", Some(Route::Probes));
     check("/metrics/other", None);
     check("/run/n/p/c", None);
+    check("/knarr/images/layers", Some(Route::Shared(Question::Layers)));
+    check("/knarr/images/layers/sha256:1", Some(Route::Shared(Question::Layer(own("sha256:1")))));
+    check("/knarr/images/imported", Some(Route::Shared(Question::Imported)));
+    check("/knarr/images/layers/a/b", None);
     check("/", None);
 }
 
@@ -37,9 +42,13 @@ async fn endpoint() -> (Arc<tls::Authority>, Server) {
 
 /// A kubelet that serves, who vouches for its callers, and where it is.
 async fn serving() -> (Cell, Arc<tls::Authority>, SocketAddr) {
+    serving_with(None).await
+}
+
+async fn serving_with(sharing: Option<Sharing>) -> (Cell, Arc<tls::Authority>, SocketAddr) {
     let (authority, server) = endpoint().await;
     let address = server.listen;
-    let cell = Cell::new();
+    let cell = Cell { sharing, ..Cell::new() };
     cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
     cell.start_with(Some(server)).await;
     (cell, authority, address)
@@ -47,7 +56,8 @@ async fn serving() -> (Cell, Arc<tls::Authority>, SocketAddr) {
 
 async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: SocketAddr, path: &str) -> (u16, String) {
     let identity = user.map(|user| {
-        let request = tls::Request::Client { user: user.to_owned(), groups: vec![] };
+        let groups = user.starts_with("system:node:").then(|| "system:nodes".to_owned());
+        let request = tls::Request::Client { user: user.to_owned(), groups: groups.into_iter().collect() };
         tls::Resolver::memory(authority.clone(), request).unwrap()
     });
     let config = Arc::new(tls::client(authority.bundle(), identity).unwrap());
@@ -177,4 +187,113 @@ async fn the_page_has_what_dashboards_ask_for() {
     cell.pods().delete("figures", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
     let gone = async { while page("/metrics/probes").await.contains("figures") {} };
     tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+}
+
+/// Images of another kind: one layer, and an image that was imported as `app:1`.
+struct Images;
+
+#[async_trait::async_trait]
+impl runtime::Shared for Images {
+    async fn layers(&self, diff_ids: Vec<String>) -> runtime::api::Result<Vec<String>> {
+        Ok(diff_ids.into_iter().filter(|id| id == "sha256:1").collect())
+    }
+
+    async fn layer(&self, diff_id: &str) -> runtime::api::Result<runtime::LayerStream> {
+        match diff_id {
+            "sha256:1" => Ok(futures::stream::iter([Ok(Bytes::from_static(b"layer"))]).boxed()),
+            "sha256:2" => Ok(futures::stream::pending().boxed()),
+            _ => Err(runtime::api::Error::NotFound(format!("layer {diff_id}"))),
+        }
+    }
+
+    async fn imported(&self, name: &str) -> runtime::api::Result<Option<(runtime::api::Image, Bytes)>> {
+        let image = runtime::api::Image { id: "sha256:9".to_owned(), ..Default::default() };
+        Ok((name == "docker.io/library/app:1").then(|| (image, Bytes::from_static(b"{}"))))
+    }
+}
+
+#[tokio::test]
+async fn nodes_get_images_and_nobody_else_does() {
+    let sharing = Sharing { images: Arc::new(Images), names: true };
+    let (cell, authority, address) = serving_with(Some(sharing)).await;
+    let check = async |user: Option<&str>, path: &str, expected: (u16, &str)| {
+        let (status, body) = get(&authority, user, address, path).await;
+        assert_eq!((status, body.as_str()), expected, "{user:?} {path}");
+    };
+    let (node, app) = (Some("system:node:n2"), "/knarr/images/imported?name=docker.io/library/app:1");
+    check(node, "/knarr/images/layers/sha256:1", (200, "layer")).await;
+    check(node, "/knarr/images/layers/sha256:3", (404, "layer sha256:3 not found")).await;
+    check(node, "/knarr/images/layers", (405, "only POST is served")).await;
+    check(node, app, (200, "{}")).await;
+    check(node, "/knarr/images/imported?name=docker.io/library/app:2", (404, "image \"docker.io/library/app:2\" not found"))
+        .await;
+    check(node, "/knarr/images/imported", (404, "image \"\" not found")).await;
+    for user in [None, Some("jane"), Some("kube-apiserver-kubelet-client")] {
+        check(user, "/knarr/images/layers/sha256:1", (403, "Forbidden: for nodes only")).await;
+        check(user, app, (403, "Forbidden: for nodes only")).await;
+    }
+    drop(cell);
+
+    let (_cell, authority, address) = serving().await;
+    let (status, body) = get(&authority, node, address, "/knarr/images/layers/sha256:1").await;
+    assert_eq!((status, body.as_str()), (404, "this node shares no images"));
+}
+
+/// KEP-2535: an image that a kubelet has pulled with credentials is used by nobody without them, on whichever node.
+#[tokio::test]
+async fn images_that_need_credentials_are_given_by_no_name() {
+    use crate::images::access::Access;
+    let sharing = Sharing { images: Arc::new(Images), names: true };
+    let records = |cell: &Cell| crate::images::records::Records::load(&cell.directory.path().join("kubelet")).unwrap();
+    let (authority, server) = endpoint().await;
+    let (address, cell) = (server.listen, Cell { sharing: Some(sharing), ..Cell::new() });
+    let secret = crate::images::access::PullSecret {
+        uid: "u".into(),
+        namespace: "n".into(),
+        name: "s".into(),
+        credential_hash: "h".into(),
+    };
+    let records = records(&cell);
+    records.begin("docker.io/library/app:1").await.unwrap();
+    records.end("docker.io/library/app:1", Some(("sha256:9", Access::by(Some(secret))))).await.unwrap();
+    cell.runtime.world.lock().images.push("sha256:9".to_owned());
+    cell.start_with(Some(server)).await;
+    let (status, _) =
+        get(&authority, Some("system:node:n2"), address, "/knarr/images/imported?name=docker.io/library/app:1").await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn a_node_serves_few_layers_at_a_time() {
+    let sharing = Sharing { images: Arc::new(Images), names: false };
+    let (_cell, authority, address) = serving_with(Some(sharing)).await;
+    let node = Some("system:node:n2");
+    let mut held = Vec::new();
+    for _ in 0..sharing::PLACES {
+        held.push(begin(&authority, address, "/knarr/images/layers/sha256:2").await);
+    }
+    let (status, _) = get(&authority, node, address, "/knarr/images/layers/sha256:1").await;
+    assert_eq!(status, 503);
+    // Who goes away in the middle leaves its place.
+    held.pop();
+    let free = async { while get(&authority, node, address, "/knarr/images/layers/sha256:1").await.0 != 200 {} };
+    tokio::time::timeout(Duration::from_secs(60), free).await.unwrap();
+    let (status, _) = get(&authority, node, address, "/knarr/images/imported?name=docker.io/library/app:1").await;
+    assert_eq!(status, 404, "names are not given");
+}
+
+/// A connection on which an answer has begun.
+async fn begin(authority: &Arc<tls::Authority>, address: SocketAddr, path: &str) -> impl Sized {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let request = tls::Request::Client { user: "system:node:n2".to_owned(), groups: vec!["system:nodes".to_owned()] };
+    let identity = tls::Resolver::memory(authority.clone(), request).unwrap();
+    let config = Arc::new(tls::client(authority.bundle(), Some(identity)).unwrap());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: n1\r\n\r\n").as_bytes()).await.unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head, *b"HTTP/1.1 200 OK");
+    stream
 }

@@ -96,6 +96,7 @@ impl Node {
             cgroup_root: cgroup_root.clone(),
             helper: helper(),
             registries: Registries::default(),
+            peers: None,
             network: None,
             tasks: tasks.clone(),
         };
@@ -121,6 +122,7 @@ impl Node {
             pod_max_pids: None,
             static_pods: None,
             verification: Default::default(),
+            sharing: None,
             system_reserved: Default::default(),
             kube_reserved: None,
             cpu_manager: Default::default(),

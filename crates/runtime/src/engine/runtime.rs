@@ -143,6 +143,10 @@ impl Runtime for Engine {
         self.0.images.pull(reference, credentials, None).await
     }
 
+    async fn take_image(&self, reference: &str) -> Result<Option<Image>> {
+        self.0.images.take(reference).await
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
         self.0.images.find(reference)
     }

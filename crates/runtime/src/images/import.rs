@@ -210,7 +210,8 @@ impl Archive {
             digests.extend(found.manifest.iter().map(|digest| format!("{repository}@{digest}")));
         }
         let (config, layers) = (file.config, file.rootfs.diff_ids);
-        let record = Record { id: digest_of(&found.config), tags, digests, layers, size, config, pulled: Timestamp::now() };
+        let (id, imported, pulled) = (digest_of(&found.config), tags.clone(), Timestamp::now());
+        let record = Record { id, tags, digests, imported, layers, size, config, pulled };
         let stored =
             store.complete(record, &found.config).map_err(|error| Error::ImagePull(format!("storing the image: {error}")))?;
         Ok(stored.image())

@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) tags: Vec<String>,
     pub(crate) digests: Vec<String>,
+    /// Those of the tags that the image has by an import: no registry has named it so.
+    #[serde(default)]
+    pub(crate) imported: Vec<String>,
     /// Diff IDs, lowest first, and perhaps a seam on top of them.
     pub(crate) layers: Vec<String>,
     pub(crate) size: u64,
@@ -48,7 +51,14 @@ impl Record {
             size: self.size,
             user: (!user.is_empty()).then(|| User::parse(user)),
             pinned: false,
+            nodes: Vec::new(),
         }
+    }
+
+    /// Takes names away that `loses` names.
+    fn lose(&mut self, loses: impl Fn(&String) -> bool) {
+        self.tags.retain(|tag| !loses(tag));
+        self.imported.retain(|tag| !loses(tag));
     }
 }
 
@@ -88,7 +98,7 @@ impl Store {
         let mut state = State::default();
         for record in records {
             for other in state.records.values_mut() {
-                Arc::make_mut(other).tags.retain(|tag| !record.tags.contains(tag));
+                Arc::make_mut(other).lose(|tag| record.tags.contains(tag));
             }
             state.records.insert(record.id.clone(), Arc::new(record));
         }
@@ -181,6 +191,7 @@ impl Store {
         if let Some(known) = state.records.get(&record.id) {
             merge(&mut record.tags, &known.tags);
             merge(&mut record.digests, &known.digests);
+            merge(&mut record.imported, &known.imported);
         }
         self.write(&record)?;
         let record = Arc::new(record);
@@ -192,7 +203,7 @@ impl Store {
             .collect();
         for loser in losers {
             let mut loser = Record::clone(&loser);
-            loser.tags.retain(|tag| !record.tags.contains(tag));
+            loser.lose(|tag| record.tags.contains(tag));
             self.write(&loser)?;
             state.records.insert(loser.id.clone(), Arc::new(loser));
         }
@@ -279,7 +290,7 @@ impl Store {
             let has = |record: &Arc<Record>| record.tags.contains(&name) || record.digests.contains(&name);
             let mut record = Record::clone(state.records.values().find(|record| has(record)).ok_or_else(missing)?);
             if record.tags.iter().any(|tag| *tag != name) {
-                record.tags.retain(|tag| *tag != name);
+                record.lose(|tag| *tag == name);
                 record.digests.retain(|digest| *digest != name);
                 self.write(&record).map_err(internal)?;
                 state.records.insert(record.id.clone(), Arc::new(record));
@@ -352,7 +363,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// The whole name that a reference stands for, by tag or by digest.
-fn name(reference: &str) -> Result<String> {
+pub(super) fn name(reference: &str) -> Result<String> {
     let parsed = super::registry::parse(reference)?;
     Ok(match parsed.digest() {
         Some(digest) => format!("{}/{}@{digest}", parsed.registry(), parsed.repository()),
@@ -387,6 +398,7 @@ mod tests {
             id: format!("sha256:{}", id.to_string().repeat(64)),
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             digests: vec![],
+            imported: vec![],
             layers: layers.iter().map(|l| (*l).to_owned()).collect(),
             size: 1,
             config: ImageConfig { user: "10:20".to_owned(), ..ImageConfig::default() },

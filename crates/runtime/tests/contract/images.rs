@@ -1,6 +1,11 @@
 //! Pulls, and registries that misbehave.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
 use runtime::api::{Credentials, Error, Mount, Runtime, User};
+use runtime::{Engine, LayerStream, Outcome, PeerError, Peers, Shared};
 use serde_json::json;
 
 use crate::registry::{Fault, busybox, layer};
@@ -155,4 +160,75 @@ async fn images_have_links_volumes_and_many_layers() {
     assert_eq!((code, text.as_str()), (0, "nameserver 10.43.0.10\ntoken\nseed\nmore\nwritten\nrefused\n130\ndrwxrwxrwt\n"));
     node.engine().remove_sandbox(&sandbox).await.unwrap();
     assert_eq!(std::fs::read_dir(node.dir.path().join("data/containers")).unwrap().count(), 0);
+}
+
+/// Another engine, in the place of another node.
+struct Other(Engine);
+
+#[async_trait]
+impl Peers for Other {
+    async fn holders(&self, _: &str, layers: &[String]) -> Vec<Vec<Arc<str>>> {
+        let here = self.0.layers(layers.to_vec()).await.unwrap();
+        layers.iter().map(|id| here.contains(id).then(|| Arc::from("other")).into_iter().collect()).collect()
+    }
+
+    async fn layer(&self, _: &str, diff_id: &str) -> Result<LayerStream, PeerError> {
+        self.0.layer(diff_id).await.map_err(|error| PeerError::Failed(error.to_string()))
+    }
+
+    fn told(&self, _: &str, outcome: Outcome) {
+        assert_eq!(outcome, Outcome::Taken);
+    }
+
+    async fn imported(&self, name: &str) -> Option<(Arc<str>, Bytes)> {
+        Shared::imported(&self.0, name).await.unwrap().map(|(_, document)| (Arc::from("other"), document))
+    }
+}
+
+/// Links, holes of other layers and whiteouts cross between nodes as they came, and the registry gives manifests and configurations only.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_come_from_other_nodes() {
+    let (Some(first), Some(mut second)) = (Node::start().await, Node::start().await) else { return };
+    let upper =
+        layer(&[("bin/.wh.ls", b"", 0), ("etc/.wh..wh..opq", b"", 0), ("etc/new", b"new", 0o600), ("link", b"->etc/new", 0o777)]);
+    let digests = first.registry.image("stack", "1", &[busybox(), upper], json!({"Cmd": ["sh"]}));
+    let reference = first.registry.reference("stack:1");
+    let image = first.engine().pull_image(&reference, &[]).await.unwrap();
+    assert!(image.nodes.is_empty());
+    second.close().await;
+    second.peers = Some(Arc::new(Other(first.engine().clone())));
+    second.open().await;
+    second.engine().remove_image(&second.image).await.unwrap();
+    let taken = second.engine().pull_image(&reference, &[]).await.unwrap();
+    assert_eq!((&taken.id, &taken.nodes[..], taken.size), (&image.id, &["other".to_owned()][..], image.size));
+    for digest in digests {
+        assert_eq!(first.registry.count(&digest), 1, "{digest} has come from the registry once");
+    }
+    let sandbox = second.sandbox("stack").await;
+    let mut config = second.config("main", "echo /bin/l* /etc/*; cat /link");
+    config.image = taken.id;
+    assert_eq!(second.output(&sandbox, config).await.1, "/bin/l* /etc/hostname /etc/new /etc/resolv.conf\nnew");
+}
+
+/// An image that was imported on one node is one that others find by its name, which a pull does not make.
+#[tokio::test(flavor = "multi_thread")]
+async fn imported_images_are_taken_by_name() {
+    let (Some(first), Some(mut second)) = (Node::start().await, Node::start().await) else { return };
+    let file = first.dir.path().join("image.tar");
+    first.registry.layout("busybox:1", &file);
+    first.import(&file).await.unwrap();
+    second.close().await;
+    second.peers = Some(Arc::new(Other(first.engine().clone())));
+    second.open().await;
+    second.engine().remove_image(&second.image).await.unwrap();
+    let take = async |name: &str| second.engine().take_image(name).await.unwrap();
+    assert!(take(&first.registry.reference("busybox:1")).await.is_none(), "a registry has this name");
+    assert!(take("imported/busybox:2").await.is_none());
+    let by_digest = format!("imported/busybox@{}", first.image);
+    assert!(take(&by_digest).await.is_none());
+    let image = take("imported/busybox:1").await.unwrap();
+    assert_eq!((&image.id, &image.nodes[..]), (&first.image, &["other".to_owned()][..]));
+    assert_eq!(image.tags, ["docker.io/imported/busybox:1"]);
+    let known = Shared::imported(second.engine(), "imported/busybox:1").await.unwrap();
+    assert_eq!(known.unwrap().0.id, image.id, "the next node may have it from this one");
 }

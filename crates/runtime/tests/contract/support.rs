@@ -31,6 +31,7 @@ pub(crate) struct Node {
     pub(crate) registry: Registry,
     pub(crate) image: String,
     pub(crate) registries: Registries,
+    pub(crate) peers: Option<Arc<dyn runtime::Peers>>,
     pub(crate) network: Option<Arc<dyn PodNetwork>>,
     pub(crate) helper: PathBuf,
 }
@@ -70,6 +71,7 @@ impl Node {
             registry,
             image: String::new(),
             registries: Registries::default(),
+            peers: None,
             network: None,
             helper: helper(),
         };
@@ -97,6 +99,7 @@ impl Node {
             cgroup_root: self.cgroup_root.clone(),
             helper: self.helper.clone(),
             registries: self.registries.clone(),
+            peers: self.peers.clone(),
             network: self.network.clone(),
             tasks: self.tasks.clone(),
         };
