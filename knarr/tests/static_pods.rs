@@ -132,3 +132,45 @@ fn static_pods_start_without_the_server() {
     c.stop_agent(2);
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+/// Guaranteed Scheduling For Critical Add-On Pods: a node that is full makes room for a static pod, by the end of the pod that costs least. What
+/// cannot be had at all is refused, and stays so.
+#[test]
+fn a_full_node_makes_room() {
+    let directory: PathBuf = tempfile::tempdir().unwrap().keep();
+    let option = directory.display().to_string();
+    let mut c = Cluster::prepare(KNARR);
+    let options = ["--pod-manifest-path", &option, "--max-pods", "2"];
+    c.start_server_with(&options);
+    let pod = |name: &str, requests: &str| {
+        format!(
+            "{}    resources: {{requests: {{{requests}}}}}\n  nodeName: n1\n",
+            manifest(name, name, "").replace("spec:\n", "spec:\n  restartPolicy: Never\n")
+        )
+    };
+    c.k_with("create -f -", &pod("asking", "cpu: 10m"));
+    c.k_with("create -f -", &pod("best", ""));
+    c.k("wait --for=condition=Ready pod/asking pod/best --timeout=60s");
+    write(&directory, "static.yaml", &manifest("static", "static", ""));
+    ready(&c, "static-n1");
+    c.k("wait --for=jsonpath={.status.phase}=Failed pod/best --timeout=60s");
+    assert_eq!(field(&c, "best", ".status.reason"), "Preempting");
+    assert_eq!(field(&c, "best", ".status.conditions[?(@.type=='DisruptionTarget')].reason"), "TerminationByKubelet");
+    assert_eq!(field(&c, "asking", ".status.phase"), "Running");
+
+    let greedy = manifest("greedy", "x", "    resources: {requests: {cpu: 10000}}\n");
+    write(&directory, "greedy.yaml", &greedy);
+    let refused = |c: &Cluster| {
+        eventually("the mirror pod has failed", || {
+            (c.try_k_with("get pod greedy-n1 -o jsonpath={.status.phase}", "").stdout == "Failed").then_some(())
+        });
+        (field(c, "greedy-n1", ".status.reason"), field(c, "greedy-n1", ".status.containerStatuses"))
+    };
+    assert_eq!(refused(&c), ("UnexpectedAdmissionError".to_owned(), String::new()));
+    c.kill_server();
+    c.start_server_with(&options);
+    ready(&c, "static-n1");
+    assert_eq!(refused(&c), ("UnexpectedAdmissionError".to_owned(), String::new()));
+    assert_eq!(field(&c, "asking", ".status.phase"), "Running");
+    std::fs::remove_dir_all(&directory).unwrap();
+}

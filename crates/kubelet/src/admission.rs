@@ -4,10 +4,12 @@ mod confinement;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use runtime::api::Features;
 
 use crate::allocation::Pending;
 use crate::pod::effects::host_ports;
+use crate::pod::state::Rejection;
 use crate::resources::{self, Qos};
 use crate::spec::Model;
 use crate::units::{self, ResourceList};
@@ -28,17 +30,62 @@ pub struct Room<'a> {
     pub exclusive_cpus: bool,
 }
 
-/// Checks `pod` against the node and the pods that run there. The error is the status reason and message.
-pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (String, String)> {
-    confinement::check(pod, room.app_armor, room.features)?;
-    let capacity = units::whole_of(Some(room.allocatable), "pods");
-    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if count + 1 > capacity {
-        return Err(out_of("pods", 1, count, capacity));
+/// A resource of which the node does not have enough for a pod. Amounts are in thousandths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Its name.
+    pub resource: String,
+    /// What the pod asks for.
+    pub requested: i64,
+    /// What others have.
+    pub used: i64,
+    /// What there is.
+    pub capacity: i64,
+}
+
+impl Shortage {
+    /// How much would have to be free in addition.
+    pub fn missing(&self) -> i64 {
+        self.requested.saturating_add(self.used) - self.capacity
     }
-    fits(pod, others, room.allocatable)?;
+
+    fn message(&self) -> String {
+        let Self { resource, .. } = self;
+        let [requested, used, capacity] = [self.requested, self.used, self.capacity].map(|amount| shown(resource, amount));
+        format!("Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}")
+    }
+}
+
+/// An amount as upstream shows it: CPU in thousandths, anything else in units.
+pub fn shown(resource: &str, amount: i64) -> i64 {
+    if resource == "cpu" { amount } else { amount / 1000 }
+}
+
+/// Why a pod does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// There is not enough of something.
+    Short(Shortage),
+    /// Anything else.
+    Other(Rejection),
+}
+
+impl From<Misfit> for Rejection {
+    fn from(misfit: Misfit) -> Self {
+        match misfit {
+            Misfit::Short(shortage) => (format!("OutOf{}", shortage.resource), shortage.message()),
+            Misfit::Other(rejection) => rejection,
+        }
+    }
+}
+
+/// All that keeps `pod` from the node where `others` run.
+pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
+    let confined = confinement::check(pod, room.app_armor, room.features).err();
+    let mut found: Vec<Misfit> = confined.into_iter().map(Misfit::Other).collect();
+    found.extend(shortages(pod, others, room.allocatable).into_iter().map(Misfit::Short));
     if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
-        return Err(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+        found.push(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
     }
     let taken: Vec<_> = others.iter().flat_map(host_ports).collect();
     let clash = host_ports(pod).iter().any(|port| {
@@ -48,22 +95,30 @@ pub fn admit(pod: &Model, others: &[Model], room: &Room<'_>) -> Result<(), (Stri
         })
     });
     if clash {
-        return Err(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
+        found.push(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
     }
-    Ok(())
+    found
 }
 
-/// Whether there is as much as the pod asks for beside what `others` have.
-pub fn fits(pod: &Model, others: &[Model], allocatable: &ResourceList) -> Result<(), (String, String)> {
-    for (name, quantity) in allocatable.iter().filter(|(name, _)| *name != "pods") {
-        let (requested, available) = (resources::pod_request(pod, name), units::milli(quantity));
-        let used: i64 = others.iter().map(|other| resources::pod_request(other, name)).sum();
-        if requested > 0 && used.saturating_add(requested) > available {
-            let unit = if name == "cpu" { 1 } else { 1000 };
-            return Err(out_of(name, requested / unit, used / unit, available / unit));
-        }
-    }
-    Ok(())
+/// What a pod takes of each resource, in thousandths.
+pub fn requests(pod: &Model) -> BTreeMap<String, i64> {
+    let asked = pods::resources::pod_requests(pod.spec());
+    let asked = asked.iter().map(|(name, amount)| (name.to_string(), amount.as_milli()));
+    asked.chain([("pods".to_owned(), 1000)]).collect()
+}
+
+/// The resources of which there is less than the pod asks for beside what `others` have, pods themselves first.
+fn shortages(pod: &Model, others: &[Model], allocatable: &ResourceList) -> Vec<Shortage> {
+    let (own, others) = (requests(pod), others.iter().map(requests).collect::<Vec<_>>());
+    let shortage = |(name, quantity): (&String, &Quantity)| {
+        let requested = own.get(name).copied().filter(|amount| *amount > 0)?;
+        let used = others.iter().filter_map(|other| other.get(name)).sum();
+        let shortage = Shortage { resource: name.clone(), requested, used, capacity: units::milli(quantity) };
+        (shortage.missing() > 0).then_some(shortage)
+    };
+    let mut found: Vec<_> = allocatable.iter().filter_map(shortage).collect();
+    found.sort_by_key(|shortage| shortage.resource != "pods");
+    found
 }
 
 /// Whether a pod gets what it asks for, beside what `others` have.
@@ -74,25 +129,20 @@ pub fn resize(wanted: &Model, others: &[Model], room: &Room<'_>) -> Result<(), P
         return Err(pending("Infeasible", message.to_owned()));
     }
     for name in ["cpu", "memory"] {
-        let unit = if name == "cpu" { 1 } else { 1000 };
         let requested = resources::pod_request(wanted, name);
         let capacity = room.allocatable.get(name).map_or(0, units::milli);
         if requested > capacity {
-            let (requested, capacity) = (requested / unit, capacity / unit);
+            let [requested, capacity] = [requested, capacity].map(|amount| shown(name, amount));
             let message = format!("Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}");
             return Err(pending("Infeasible", message));
         }
     }
-    fits(wanted, others, room.allocatable).map_err(|(_, message)| pending("Deferred", message))
+    let short = shortages(wanted, others, room.allocatable).into_iter().find(|shortage| shortage.resource != "pods");
+    short.map_or(Ok(()), |shortage| Err(pending("Deferred", shortage.message())))
 }
 
-fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> (String, String) {
-    let message = format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}");
-    (format!("OutOf{name}"), message)
-}
-
-fn predicate(name: &str, why: &str) -> (String, String) {
-    (name.to_owned(), format!("Predicate {name} failed: {why}"))
+fn predicate(name: &str, why: &str) -> Misfit {
+    Misfit::Other((name.to_owned(), format!("Predicate {name} failed: {why}")))
 }
 
 #[cfg(test)]
@@ -120,7 +170,7 @@ mod tests {
             allocatable: &allocatable,
             exclusive_cpus: false,
         };
-        let refused = admit(&model(spec), &[model(other)], &room).err();
+        let refused = misfits(&model(spec), &[model(other)], &room).into_iter().next().map(Rejection::from);
         assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
     }
 
@@ -145,8 +195,10 @@ mod tests {
 
     #[test]
     fn the_message_has_the_figures() {
-        let (_, message) = out_of("cpu", 501, 1500, 2000);
-        assert_eq!(message, "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000");
+        let message =
+            |resource: &str| Shortage { resource: resource.to_owned(), requested: 1000, used: 2000, capacity: 2500 }.message();
+        assert_eq!(message("cpu"), "Node didn't have enough resource: cpu, requested: 1000, used: 2000, capacity: 2500");
+        assert_eq!(message("pods"), "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2");
     }
 
     fn asking(cpu: &str, memory: &str) -> Model {

@@ -7,7 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`options`], [`kubelet`] | configuration, composition of the parts |
-//! | [`manager`], [`admission`] | a task for every pod; which pods fit |
+//! | [`manager`], [`admission`], [`preemption`] | a task for every pod; which pods fit, and which go for critical ones |
 //! | [`pod`] | one pod: state, plan, status, effects, task |
 //! | [`probes`], [`hooks`] | probes and lifecycle hooks |
 //! | [`volumes`], [`refs`] | volumes; watches on what pods refer to |
@@ -54,6 +54,7 @@ mod metrics;
 pub mod node;
 pub mod options;
 pub mod pod;
+pub mod preemption;
 pub mod probes;
 pub mod qos;
 pub mod refs;

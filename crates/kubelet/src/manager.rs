@@ -1,5 +1,8 @@
 //! Gives every pod of this node its task, and tells the tasks of changes.
 
+mod room;
+mod task;
+
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -12,19 +15,19 @@ use client::{Change, Changes, Key};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
+use task::Task;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-use crate::admission::{self, Room, admit};
-use crate::affinity;
+use crate::admission;
 use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
-use crate::eviction;
-use crate::eviction::requests::Request;
-use crate::node::status;
+use crate::eviction::requests::{Request, cancelled};
 use crate::pod::cleanup;
 use crate::pod::found::{Found, ended};
 use crate::pod::report::Shown;
-use crate::pod::worker::{Desired, Worker};
+use crate::pod::state::{Evicted, Rejection};
+use crate::pod::worker::Desired;
 use crate::qos;
 use crate::spec::Model;
 use crate::statics::{self, Pods};
@@ -48,7 +51,8 @@ enum Stage {
 struct Handle {
     desired: watch::Sender<Desired>,
     runtime_changed: Arc<Notify>,
-    rejected: bool,
+    /// Why it was not admitted.
+    rejected: Option<Rejection>,
     /// What it asks of the CPU, thousandths, if it is burstable.
     burstable: i64,
     /// What it has of the node.
@@ -61,12 +65,9 @@ impl Handle {
     /// Whether the pod takes something of the node.
     fn counts(&self) -> bool {
         let desired = self.desired.borrow();
-        !self.rejected && !desired.removed && !desired.pod.status.as_ref().is_some_and(ended)
-    }
-
-    /// Whether nothing of it is left after an eviction. The API may not know yet: a full disk takes no status.
-    fn is_evicted(&self) -> bool {
-        self.desired.borrow().evicted.as_ref().is_some_and(|eviction| eviction.done.is_cancelled())
+        // Of what has ended the API may not know yet: a full disk takes no status.
+        let is_left = !desired.settled.is_cancelled() && !desired.pod.status.as_ref().is_some_and(ended);
+        self.rejected.is_none() && !desired.removed && is_left
     }
 
     /// Tells the pod's task of a newer object, as this node runs it.
@@ -76,9 +77,8 @@ impl Handle {
 
     fn send_as_is(&self, pod: Arc<Pod>, pending: Option<Pending>) {
         self.desired.send_modify(|desired| {
-            let (evicted, shown) = (desired.evicted.clone(), desired.shown.clone());
-            // What is removed stays so, also when a resize that it waited for is looked at again.
-            *desired = Desired { pod, removed: desired.removed, pending, evicted, shown };
+            desired.pod = pod;
+            desired.pending = pending;
         });
     }
 }
@@ -110,7 +110,7 @@ pub struct Manager {
     nodes: client::Informer<Node>,
     /// CPU requests of the burstable pods.
     burstable: watch::Sender<i64>,
-    /// What the eviction manager asks.
+    /// What others ask.
     requests: mpsc::Receiver<Request>,
     statics: Running,
 }
@@ -199,16 +199,20 @@ impl Manager {
         self.remove_orphans();
     }
 
-    /// Answers the eviction manager.
+    /// Answers who asks for pods or for the end of one.
     fn answer(&self, request: Request) {
         match request {
             // Who does not wait for it any more does not need it.
-            Request::Active(sender) => drop(sender.send(self.models(|_, handle| !handle.is_evicted()))),
-            Request::Evict(uid, eviction) => match self.handles.get(&uid) {
-                Some(handle) => handle.desired.send_modify(|desired| desired.evicted = Some(eviction)),
-                None => eviction.done.cancel(),
-            },
+            Request::Active(sender) => drop(sender.send(self.models(|_, _| true))),
+            Request::Evict(uid, evicted, sender) => drop(sender.send(self.evict(&uid, evicted))),
         }
+    }
+
+    /// Begins the end of a pod. What is returned is cancelled when nothing of it is left.
+    fn evict(&self, uid: &str, evicted: Evicted) -> CancellationToken {
+        let Some(handle) = self.handles.get(uid) else { return cancelled() };
+        handle.desired.send_modify(|desired| desired.evicted = Evicted::merge(desired.evicted.take(), Some(evicted)));
+        handle.desired.borrow().settled.clone()
     }
 
     /// Tells of the requests that count now.
@@ -284,21 +288,6 @@ impl Manager {
         }
     }
 
-    fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
-        let node = self.nodes.get(None, &self.cx.options.node_name);
-        let own = || status::labels(&self.cx.options, &self.cx.machine.info.architecture);
-        let labels = node.map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default());
-        let (app_armor, features) = (self.cx.machine.app_armor, self.cx.runtime().features());
-        ask(&Room {
-            name: &self.cx.options.node_name,
-            labels: &labels,
-            app_armor,
-            features,
-            allocatable: self.cx.allocatable.list(),
-            exclusive_cpus: self.cx.cpus.is_static(),
-        })
-    }
-
     /// Begins static pods that are new, and ends those that are gone. One with another text waits for the end of the one before.
     fn sync_statics(&mut self) {
         let wanted = self.statics.wanted.borrow_and_update().clone().unwrap_or_default();
@@ -315,10 +304,10 @@ impl Manager {
                 self.statics.uids.insert(key.clone(), uid(pod).to_owned());
                 let mirror = self.statics.mirrors.get(key).filter(|mirror| statics::shows(mirror, pod)).cloned();
                 let mut begun = pod.clone();
-                if let Some(status) = mirror.as_ref().and_then(|mirror| mirror.status.clone()) {
+                if let Some(status) = mirror.as_ref().and_then(|mirror| mirror.status.clone()).filter(statics::goes_on) {
                     Arc::make_mut(&mut begun).status = Some(status);
                 }
-                self.begin(begun, Duration::ZERO, Shown::Mirror(mirror));
+                self.begin(begun, Shown::Mirror(mirror));
             }
         }
     }
@@ -362,60 +351,46 @@ impl Manager {
             Some(_) => self.update(pod),
             None => {
                 self.uids.insert(key, uid(&pod).to_owned());
-                self.begin(pod, Duration::ZERO, Shown::Itself);
+                self.begin(pod, Shown::Itself);
             }
         }
     }
 
-    fn begin(&mut self, pod: Arc<Pod>, pause: Duration, shown: Shown) {
-        let uid = uid(&pod).to_owned();
-        let found = self.found.remove(&uid).unwrap_or_default();
-        let rejected = self.rejection(&pod, &found);
-        // What runs, or will never run again, is not asked for its devices.
-        let status = pod.status.as_ref();
-        let comes = found.sandboxes.is_empty() && pod.metadata.deletion_timestamp.is_none() && !status.is_some_and(ended);
+    fn begin(&mut self, pod: Arc<Pod>, shown: Shown) {
+        let found = self.found.remove(uid(&pod)).unwrap_or_default();
+        let admission = self.admission(&pod, &found);
         let mut made: Vec<_> = found.containers.iter().collect();
         made.sort_by_key(|container| container.attempt);
         let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
         let allocation = Allocation::found(&pod, records);
-        let desired = Desired { pod: allocation.apply(&pod), removed: false, pending: None, evicted: None, shown };
-        let model = Model::new(desired.pod.clone());
-        let (desired, receiver) = watch::channel(desired);
-        let mut going = receiver.clone();
-        let runtime_changed = Arc::new(Notify::new());
-        let (rejects, burstable) = (rejected.is_some(), qos::burstable_milli(&model));
+        let given = allocation.apply(&pod);
         let waiting = (allocation != Allocation::wanted(&pod)).then_some(pod);
-        let runtime = runtime_changed.clone();
-        let handle = Handle { desired, runtime_changed: runtime, rejected: rejects, burstable, allocation, waiting };
-        self.handles.insert(uid.clone(), handle);
-        let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid));
-        self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
-            let _end = end;
-            tokio::time::sleep(pause).await;
-            let rejected = match rejected {
-                None if comes => tokio::select! {
-                    admitted = affinity::admit(&cx, &model) => admitted.err(),
-                    // Who is deleted meanwhile needs none.
-                    _ = going.wait_for(|desired| desired.removed || desired.pod.metadata.deletion_timestamp.is_some()) => None,
-                },
-                known => known,
-            };
-            drop(going);
-            Worker::new(cx, receiver, runtime_changed, found, rejected).await.run().await;
+        let (task, name) = self.add(given, allocation, waiting, shown, admission.as_ref().err().cloned());
+        self.cx.tasks.spawn(name, OnFailure::Log, async move {
+            task.run(found, admission).await;
             Ok::<_, Infallible>(())
         });
     }
 
-    /// Why a pod must not run here. What the node took on before is not asked again.
-    fn rejection(&self, pod: &Arc<Pod>, found: &Found) -> Option<(String, String)> {
-        let status = pod.status.clone().unwrap_or_default();
-        if status.start_time.is_some() || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
-            return None;
-        }
-        let model = Model::new(pod.clone());
-        let others = self.others(uid(pod));
-        let admitted = eviction::admission::admit(&model, &self.cx.conditions.borrow());
-        admitted.and_then(|()| self.with_room(|room| admit(&model, &others, room))).err()
+    /// A handle of the pod, which is here from now on, and its task with a name.
+    fn add(
+        &mut self,
+        pod: Arc<Pod>,
+        allocation: Allocation,
+        waiting: Option<Arc<Pod>>,
+        shown: Shown,
+        rejected: Option<Rejection>,
+    ) -> (Task, String) {
+        let (uid, model) = (uid(&pod).to_owned(), Model::new(pod.clone()));
+        let settled = CancellationToken::new();
+        let desired = Desired { pod, removed: false, pending: None, evicted: None, shown, settled };
+        let (desired, receiver) = watch::channel(desired);
+        let runtime_changed = Arc::new(Notify::new());
+        let (burstable, name) = (qos::burstable_milli(&model), format!("pod {}", model.title()));
+        let end = TellEnd(self.finished.clone(), uid.clone());
+        let task = Task { cx: self.cx.clone(), desired: receiver, runtime_changed: runtime_changed.clone(), model, _end: end };
+        self.handles.insert(uid, Handle { desired, runtime_changed, rejected, burstable, allocation, waiting });
+        (task, name)
     }
 
     /// Forgets tasks that have done their work, and begins those anew that have not.
@@ -423,34 +398,28 @@ impl Manager {
         let ended = std::mem::take(&mut *self.finished.uids.lock());
         for uid in ended {
             let Some(handle) = self.handles.remove(&uid) else { continue };
-            let Desired { pod, removed, shown, .. } = handle.desired.borrow().clone();
-            if removed || self.cx.tasks.token().is_cancelled() {
+            let is_removed = handle.desired.borrow().removed;
+            if is_removed || self.cx.tasks.token().is_cancelled() {
                 self.statics.uids.retain(|_, known| *known != uid);
                 continue;
             }
-            tracing::error!(pod = Model::new(pod.clone()).title(), "the pod's task died, it is begun anew");
-            self.revive(pod, handle.allocation, handle.waiting, shown);
+            self.revive(handle);
         }
         self.sync_statics();
     }
 
     /// A new task must learn what runs: without that it would start everything a second time.
-    fn revive(&mut self, pod: Arc<Pod>, allocation: Allocation, waiting: Option<Arc<Pod>>, shown: Shown) {
-        let desired = Desired { pod: pod.clone(), removed: false, pending: None, evicted: None, shown };
-        let (desired, receiver) = watch::channel(desired);
-        let runtime_changed = Arc::new(Notify::new());
+    fn revive(&mut self, handle: Handle) {
+        let Handle { desired, rejected, allocation, waiting, .. } = handle;
+        let Desired { pod, shown, .. } = desired.borrow().clone();
         let uid = uid(&pod).to_owned();
-        let model = Model::new(pod);
-        let burstable = qos::burstable_milli(&model);
-        let runtime = runtime_changed.clone();
-        let handle = Handle { desired, runtime_changed: runtime, rejected: false, burstable, allocation, waiting };
-        self.handles.insert(uid.clone(), handle);
-        let (cx, end) = (self.cx.clone(), TellEnd(self.finished.clone(), uid.clone()));
-        self.cx.tasks.spawn(format!("pod {}", model.title()), OnFailure::Log, async move {
-            let _end = end;
+        let (task, name) = self.add(pod, allocation, waiting, shown, rejected.clone());
+        tracing::error!("the task of {name} died, it is begun anew");
+        let cx = self.cx.clone();
+        self.cx.tasks.spawn(name, OnFailure::Log, async move {
             tokio::time::sleep(REVIVE).await;
             let found = inventory(&cx).await?.remove(&uid).unwrap_or_default();
-            Worker::new(cx, receiver, runtime_changed, found, None).await.run().await;
+            task.run(found, rejected.map_or_else(|| Ok(Vec::new()), Err)).await;
             Ok::<_, runtime::api::Error>(())
         });
     }

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::Key;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
+
+use crate::pod::found::ended;
 
 /// In a mirror pod: the UID of the static pod that it shows.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -49,6 +51,12 @@ pub fn mirrored(pod: &Pod) -> Option<&str> {
 /// Whether a mirror pod shows this static pod, as it is now.
 pub fn shows(mirror: &Pod, pod: &Pod) -> bool {
     mirrored(mirror).is_some() && mirrored(mirror) == pod.metadata.uid.as_deref()
+}
+
+/// Whether a static pod goes on from the status that its mirror has. A final status with a reason is the node's own word (a pod that was
+/// rejected, or that had to go); as upstream, which reads no status of static pods, the next kubelet asks again whether the pod may run.
+pub fn goes_on(status: &PodStatus) -> bool {
+    !ended(status) || status.reason.as_deref().unwrap_or_default().is_empty()
 }
 
 impl Statics {

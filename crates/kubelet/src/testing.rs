@@ -384,12 +384,17 @@ impl Cell {
     }
 
     pub(crate) async fn start(&self) {
-        self.start_with(None).await;
+        self.start_as(|_| {}).await;
     }
 
     pub(crate) async fn start_with(&self, server: Option<Server>) {
+        self.start_as(|options| options.server = server).await;
+    }
+
+    /// Starts a kubelet whose options `adjust` changes.
+    pub(crate) async fn start_as(&self, adjust: impl FnOnce(&mut Options)) {
         let readiness = Readiness::default();
-        let options = Options {
+        let mut options = Options {
             node_name: "n1".to_owned(),
             node_ips: vec!["10.1.0.1".parse().unwrap()],
             data_dir: self.directory.path().join("kubelet"),
@@ -415,8 +420,9 @@ impl Cell {
             labels: Default::default(),
             annotations: Default::default(),
             taints: Vec::new(),
-            server,
+            server: None,
         };
+        adjust(&mut options);
         crate::start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
         let ready = tokio::time::timeout(Duration::from_secs(10), readiness.wait(&["kubelet"])).await;
         assert!(ready.is_ok(), "not ready: {:?}", readiness.snapshot());
@@ -433,6 +439,12 @@ impl Cell {
             "creationTimestamp": "2026-01-01T00:00:00Z"});
         let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
         self.fake.put(&pod);
+    }
+
+    /// Lets the kubelet stop, and what runs go on: another one may start.
+    pub(crate) async fn stop(&mut self) {
+        assert!(self.tasks.drain(Duration::from_secs(5)).await);
+        (self.tasks, self._failures) = Tasks::root();
     }
 
     /// Waits until the pod's status satisfies `condition`.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use super::message;
 use super::signal::Condition;
-use crate::pod::plan::EVICTED;
+use crate::pod::state::EVICTED;
 use crate::resources::{Qos, qos};
 use crate::spec::Model;
 

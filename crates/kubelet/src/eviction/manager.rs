@@ -17,18 +17,19 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use runtime::Stalls;
+use tokio_util::sync::CancellationToken;
 
 use super::measure::{self, Measured};
 use super::message;
 use super::pressure::{self, Observations, Pressures};
 use super::rank::rank;
 use super::reclaim::reclaim;
-use super::requests::Eviction;
 use super::signal::{Condition, Signal};
 use super::threshold::Threshold;
 use crate::context::Context;
 use crate::node::machine;
 use crate::node::supply::Supply;
+use crate::pod::state::Evicted;
 use crate::spec::Model;
 
 /// How long an evicted pod is waited for before it is looked again.
@@ -82,8 +83,8 @@ impl Manager {
         let mut stalls = Stalls::open();
         loop {
             match self.round(&node).await {
-                Some(eviction) => {
-                    if tokio::time::timeout(CLEANUP, eviction.done.cancelled()).await.is_err() {
+                Some(settled) => {
+                    if tokio::time::timeout(CLEANUP, settled.cancelled()).await.is_err() {
                         tracing::warn!("an evicted pod does not end in time");
                     }
                 }
@@ -136,7 +137,7 @@ impl Manager {
     }
 
     /// Looks, gives back what nobody needs, and begins the end of one pod if that is not enough.
-    async fn round(&mut self, node: &ObjectReference) -> Option<Arc<Eviction>> {
+    async fn round(&mut self, node: &ObjectReference) -> Option<CancellationToken> {
         let starved = self.look().await?;
         let resource = starved.signal().resource();
         let message = format!("Attempting to reclaim {resource}");
@@ -160,7 +161,7 @@ impl Manager {
         }
     }
 
-    async fn evict_one(&self, starved: &Starved, active: &[Model]) -> Option<Arc<Eviction>> {
+    async fn evict_one(&self, starved: &Starved, active: &[Model]) -> Option<CancellationToken> {
         let signal = starved.signal();
         let candidates: Vec<_> = active.iter().filter(|model| !pods::state::is_critical(&model.pod)).cloned().collect();
         let mut measured = measure::all(&self.cx, signal, self.has_image_disk, &candidates).await;
@@ -181,6 +182,6 @@ impl Manager {
         };
         tracing::warn!(pod = model.title(), why = message, "evicting a pod");
         EVICTIONS.get_or_create(&Label { eviction_signal: signal.name() }).inc();
-        Some(self.cx.evictions.evict(model.uid(), message, grace).await)
+        Some(self.cx.evictions.evict(model.uid(), Evicted::under_pressure(message, grace)).await)
     }
 }

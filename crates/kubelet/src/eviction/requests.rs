@@ -1,30 +1,24 @@
-//! What the eviction manager asks of the manager of pods.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! What others ask of the manager of pods: which pods there are, and the end of one.
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::pod::state::Evicted;
 use crate::spec::Model;
-
-/// The end of a pod that the node cannot keep.
-#[derive(Clone, Debug)]
-pub struct Eviction {
-    /// For its status and an event.
-    pub message: String,
-    /// Longest time that it has to end.
-    pub grace: Duration,
-    /// Cancelled when nothing of it runs and its volumes are gone.
-    pub done: CancellationToken,
-}
 
 /// Something to ask.
 pub enum Request {
     /// The pods that take something of the node.
     Active(oneshot::Sender<Vec<Model>>),
-    /// To end the pod with this UID.
-    Evict(String, Arc<Eviction>),
+    /// To end the pod with this UID. The answer is cancelled when nothing of it runs and its volumes are gone.
+    Evict(String, Evicted, oneshot::Sender<CancellationToken>),
+}
+
+/// What nobody has to wait for.
+pub fn cancelled() -> CancellationToken {
+    let token = CancellationToken::new();
+    token.cancel();
+    token
 }
 
 /// Where to ask.
@@ -46,12 +40,11 @@ impl Requests {
         receiver.await.unwrap_or_default()
     }
 
-    /// Begins the end of a pod.
-    pub async fn evict(&self, uid: &str, message: String, grace: Duration) -> Arc<Eviction> {
-        let eviction = Arc::new(Eviction { message, grace, done: CancellationToken::new() });
-        if self.0.send(Request::Evict(uid.to_owned(), eviction.clone())).await.is_err() {
-            eviction.done.cancel();
-        }
-        eviction
+    /// Begins the end of a pod. What is returned is cancelled when nothing of it runs and its volumes are gone.
+    pub async fn evict(&self, uid: &str, evicted: Evicted) -> CancellationToken {
+        let (sender, receiver) = oneshot::channel();
+        // Both fail only when nobody answers any more.
+        let _ = self.0.send(Request::Evict(uid.to_owned(), evicted, sender)).await;
+        receiver.await.unwrap_or_else(|_| cancelled())
     }
 }

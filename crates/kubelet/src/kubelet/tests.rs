@@ -1,4 +1,5 @@
-use super::*;
+mod room;
+
 use crate::testing::Cell;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
@@ -107,7 +108,7 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
     cell.put("q", json!({"containers": [{"name": "b"}]}));
     cell.ready("p").await;
     cell.ready("q").await;
-    assert!(cell.tasks.drain(Duration::from_secs(5)).await);
+    cell.stop().await;
     cell.pods().delete("q", &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await.unwrap();
     let calls = std::mem::take(&mut cell.runtime.world.lock().calls);
     assert!(calls.contains(&"start a".to_owned()));
@@ -122,8 +123,6 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
     std::os::unix::fs::symlink(&logs, directory.join("logs")).unwrap();
     let mut watch = base::directory::Watch::new(&cell.directory.path().join("logs")).unwrap();
 
-    let (tasks, failures) = Tasks::root();
-    (cell.tasks, cell._failures) = (tasks, failures);
     cell.start().await;
     cell.runtime.until(|world| world.sandboxes.len() == 1).await;
     let removed = async {

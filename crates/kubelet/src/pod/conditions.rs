@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use runtime::api::SandboxState;
 
-use super::plan::EVICTED;
-use super::state::{Cause, Slot, State, Step};
+use super::state::{Evicted, Slot, State, Step};
 use super::{resize, restart};
 use crate::spec::{Model, Role};
 
@@ -36,7 +36,7 @@ type Verdict = (bool, &'static str, String);
 pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
     let ready = containers_ready(model, new);
     let stopped = state.ending.as_ref().is_some_and(|ending| ending.sandbox == Step::Done(()));
-    let has_sandbox = state.sandbox.done().is_some() && !stopped;
+    let has_sandbox = state.sandbox.done().is_some_and(|sandbox| sandbox.state == SandboxState::Ready) && !stopped;
     let own: [(&str, Verdict); 5] = [
         ("PodReadyToStartContainers", (has_sandbox, "", String::new())),
         ("Initialized", initialized_verdict(model, state, new)),
@@ -76,11 +76,9 @@ fn passing_verdicts(model: &Model, state: &State) -> impl Iterator<Item = (&'sta
         Step::Failed(failure) => ("Error", failure.message.clone()),
         _ => ("", String::new()),
     };
-    let by_node = state.evicted.as_ref().is_some_and(|evicted| evicted.by_node);
-    let evicted = state.ending.as_ref().filter(|_| by_node).and_then(|ending| match &ending.cause {
-        Cause::Failed(reason, message) if reason == EVICTED => Some((DISRUPTED, (true, "TerminationByKubelet", message.clone()))),
-        _ => None,
-    });
+    let evicted =
+        state.evicted.as_ref().filter(|evicted| state.ending.as_ref().is_some_and(|ending| evicted.is_cause(&ending.cause)));
+    let evicted = evicted.and_then(Evicted::disruption).map(|message| (DISRUPTED, (true, "TerminationByKubelet", message)));
     let in_progress = state.ending.is_none() && resize::in_progress(model, state);
     let in_progress = in_progress.then_some((IN_PROGRESS, (true, reason, message)));
     pending.filter(|_| state.ending.is_none()).into_iter().chain(in_progress).chain(evicted)

@@ -119,7 +119,7 @@ impl Core {
         let Desired { model, removed, pending, evicted } = desired;
         self.removed = removed;
         self.state.pending = pending;
-        self.state.evicted = self.state.evicted.take().or(evicted);
+        self.state.evicted = Evicted::merge(self.state.evicted.take(), evicted);
         let is_echo = self.model.is_echoed_by(&model);
         self.model = model;
         if is_echo {

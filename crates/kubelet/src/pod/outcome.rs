@@ -84,7 +84,7 @@ impl State {
                 let usual = Duration::from_secs(1 << self.measured.min(4)).min(storage::PAUSE);
                 self.measured += 1;
                 self.measure = now.saturating_add(signed(pause.max(usual))).ok();
-                self.evicted = self.evicted.take().or(verdict.map(Evicted::for_its_limits));
+                self.evicted = Evicted::merge(self.evicted.take(), verdict.map(Evicted::for_its_limits));
             }
             Outcome::AllRestart(round, result) => self.restart_result(&round, result, now),
             Outcome::Resized(result) => self.resize_result(result, now),

@@ -13,9 +13,6 @@ use crate::backoff::{Backoff, signed};
 use crate::spec::{Member, Model, Role};
 use crate::storage;
 
-/// Status reason of a pod that had to go because it took too much of its node.
-pub const EVICTED: &str = "Evicted";
-
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
     settle_loss(model, state);
@@ -30,16 +27,15 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
         let message = "Pod was active on the node longer than the specified deadline";
         Some(Cause::Failed("DeadlineExceeded".to_owned(), message.to_owned()))
     } else if let Some(evicted) = &state.evicted {
-        Some(Cause::Failed(EVICTED.to_owned(), evicted.message.clone()))
+        Some(Cause::Failed(evicted.cause.reason().to_owned(), evicted.message.clone()))
     } else if state.ending.is_none() && restart::source(model, state).is_some() {
         None
     } else {
         finished(model, state).map(|_| Cause::Completed)
     };
     let Some(cause) = wanted else { return };
-    let evicted = state.evicted.as_ref().filter(|_| matches!(&cause, Cause::Failed(reason, _) if reason == EVICTED));
-    let grace = evicted.map_or(grace, |evicted| grace.min(evicted.grace));
-    let deadline = now.saturating_add(signed(grace)).unwrap_or(now);
+    let shorter = state.evicted.as_ref().and_then(|evicted| evicted.grace);
+    let deadline = now.saturating_add(signed(shorter.map_or(grace, |shorter| grace.min(shorter)))).unwrap_or(now);
     match &mut state.ending {
         None => {
             state.ending = Some(Ending::new(cause, deadline));
@@ -51,6 +47,7 @@ pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) 
             }
             ending.deadline = ending.deadline.min(deadline);
         }
+        Some(ending) if shorter.is_some() => ending.deadline = ending.deadline.min(deadline),
         Some(_) => {}
     }
 }

@@ -9,7 +9,6 @@ use runtime::api::{Container, ContainerState, Features, Image, Sandbox};
 
 use crate::allocation::Pending;
 use crate::backoff::{Backoff, signed};
-use crate::eviction::requests::Eviction;
 
 /// Why something does not go on, as shown in a container's waiting state or an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,26 +213,84 @@ pub enum Cause {
 /// What a pod gets that is to go at once, as upstream.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Why the node does not keep a pod.
+/// Reason and message of the status of a pod that was not admitted.
+pub type Rejection = (String, String);
+
+/// For what a node does not keep a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictedFor {
+    /// What it has written beyond its own limits.
+    Limits,
+    /// What the node runs short of.
+    Pressure,
+    /// A critical pod that there was no room for.
+    CriticalPod,
+}
+
+impl EvictedFor {
+    /// The reason in the pod's status and of the event.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Limits | Self::Pressure => EVICTED,
+            Self::CriticalPod => "Preempting",
+        }
+    }
+}
+
+/// Status reason of a pod that had to go because it took too much of its node.
+pub const EVICTED: &str = "Evicted";
+
+/// That the node does not keep a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evicted {
-    /// For people.
+    /// Why.
+    pub cause: EvictedFor,
+    /// For people: the message in the pod's status.
     pub message: String,
-    /// Longest time that the pod has to end.
-    pub grace: Duration,
-    /// The node runs short of something: the pod is not at fault, which the condition `DisruptionTarget` tells (KEP-3329).
-    pub by_node: bool,
+    /// Longest time that the pod has to end; none is its own grace period.
+    pub grace: Option<Duration>,
 }
 
 impl Evicted {
     /// For what the pod has written beyond its own limits.
     pub fn for_its_limits(message: String) -> Self {
-        Self { message, grace: AT_ONCE, by_node: false }
+        Self { cause: EvictedFor::Limits, message, grace: Some(AT_ONCE) }
     }
 
     /// For what the node runs short of.
-    pub fn by_node(eviction: &Eviction) -> Self {
-        Self { message: eviction.message.clone(), grace: eviction.grace, by_node: true }
+    pub fn under_pressure(message: String, grace: Duration) -> Self {
+        Self { cause: EvictedFor::Pressure, message, grace: Some(grace) }
+    }
+
+    /// For a critical pod that there was no room for.
+    pub fn for_critical_pod() -> Self {
+        let message = "Preempted in order to admit critical pod".to_owned();
+        Self { cause: EvictedFor::CriticalPod, message, grace: None }
+    }
+
+    /// What the condition `DisruptionTarget` says (KEP-3329); none where the pod itself is at fault.
+    pub fn disruption(&self) -> Option<String> {
+        match self.cause {
+            EvictedFor::Limits => None,
+            EvictedFor::Pressure => Some(self.message.clone()),
+            EvictedFor::CriticalPod => Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
+        }
+    }
+
+    /// What holds of a pod that is evicted again: the first reason, and the shorter time.
+    pub fn merge(first: Option<Self>, later: Option<Self>) -> Option<Self> {
+        match (first, later) {
+            (Some(first), Some(later)) => {
+                let grace = [first.grace, later.grace].into_iter().flatten().min();
+                Some(Self { grace, ..first })
+            }
+            (first, later) => first.or(later),
+        }
+    }
+
+    /// Whether a pod that ends has ended for this.
+    pub fn is_cause(&self, cause: &Cause) -> bool {
+        matches!(cause, Cause::Failed(reason, message) if reason == self.cause.reason() && *message == self.message)
     }
 }
 

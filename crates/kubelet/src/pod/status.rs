@@ -245,7 +245,11 @@ fn restart_count(slot: &Slot) -> i32 {
 fn shown_states(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> (ApiState, Option<ApiState>) {
     let before = slot.previous.as_ref().map(terminated).or_else(|| {
         let inherited = slot.inherited.as_ref()?;
-        let told = inherited.state.clone().filter(|s| s.terminated.is_some()).or_else(|| inherited.last_state.clone());
+        // The container that the API was told of may be the newest one still.
+        let is_current =
+            slot.current.as_ref().is_some_and(|current| inherited.container_id == Some(format!("{SCHEME}{}", current.id)));
+        let told = inherited.state.clone().filter(|s| s.terminated.is_some() && !is_current);
+        let told = told.or_else(|| inherited.last_state.clone());
         told.filter(|state| state.terminated.is_some())
     });
     match &slot.current {

@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::action::Plan;
 use super::adopt::adopt;
@@ -19,14 +20,14 @@ use super::effects::{Effects, pod_ip};
 use super::found::Found;
 use super::outcome::Outcome;
 use super::report::{Reporter, Shown};
-use super::state::{Cause, Evicted};
-use super::{ending, found, last_words, plan, resize, restart, status};
+use super::state::{Cause, Evicted, Rejection};
+use super::{ending, found, last_words, resize, restart, status};
 use crate::allocation::{self, Pending};
 use crate::context::Context;
-use crate::eviction::requests::Eviction;
 use crate::metrics;
 use crate::probes::{Kind, Probes, Target, Verdict};
 use crate::spec::Model;
+use crate::statics;
 use crate::volumes::Volumes;
 
 /// What the API wants of the pod.
@@ -38,10 +39,12 @@ pub struct Desired {
     pub removed: bool,
     /// Why the pod does not have all that its specification asks for by now.
     pub pending: Option<Pending>,
-    /// The node cannot keep it any longer.
-    pub evicted: Option<Arc<Eviction>>,
+    /// The node does not keep it any longer.
+    pub evicted: Option<Evicted>,
     /// What shows it in the API.
     pub shown: Shown,
+    /// Cancelled when nothing of it runs any more and its volumes are gone.
+    pub settled: CancellationToken,
 }
 
 /// One pod's task.
@@ -84,9 +87,9 @@ impl Worker {
         desired: watch::Receiver<Desired>,
         runtime_changed: Arc<Notify>,
         mut found: Found,
-        rejected: Option<(String, String)>,
+        rejected: Option<Rejection>,
     ) -> Self {
-        let Desired { pod, removed, pending, evicted, shown } = desired.borrow().clone();
+        let Desired { pod, removed, pending, evicted, shown, .. } = desired.borrow().clone();
         let model = Model::new(pod);
         let references_changed = Arc::new(Notify::new());
         let refs = cx.references.of_pod(&model, &references_changed);
@@ -99,7 +102,7 @@ impl Worker {
         found.rounds = rounds(&cx, &model).await;
         let mut state = adopt(&model, found, Timestamp::now());
         state.pending = pending;
-        state.evicted = evicted.as_deref().map(Evicted::by_node);
+        state.evicted = evicted;
         let mut core = Core::new(model, state, removed);
         if let Some((reason, message)) = rejected {
             let message = format!("Pod was rejected: {message}");
@@ -147,7 +150,7 @@ impl Worker {
         let now = Timestamp::now();
         let was_ending = self.core.state().ending.is_some();
         let mut wake = self.begin(event, now);
-        self.tell_eviction(was_ending);
+        self.tell_end(was_ending);
         self.tell_resize();
         self.probes.sync(self.probe_targets());
         let (retry, is_reported) = self.report(now);
@@ -168,19 +171,17 @@ impl Worker {
         wake
     }
 
-    /// An event when the pod has to go for what it or the node has too little of, and the end of that for who waits for it.
-    fn tell_eviction(&self, was_ending: bool) {
-        let Some(ending) = &self.core.state().ending else { return };
-        match &ending.cause {
-            Cause::Failed(reason, message) if reason == plan::EVICTED && !was_ending => {
-                self.cx.pod_event(self.core.model(), Type::Warning, plan::EVICTED, message.clone());
-            }
-            _ => {}
-        }
-        if ending::settled(self.core.state())
-            && let Some(eviction) = &self.desired.borrow().evicted
+    /// An event when the node does not keep the pod, and the end of the pod for who waits for it.
+    fn tell_end(&self, was_ending: bool) {
+        let state = self.core.state();
+        let Some(ending) = &state.ending else { return };
+        if let (Cause::Failed(reason, message), Some(evicted), false) = (&ending.cause, &state.evicted, was_ending)
+            && evicted.is_cause(&ending.cause)
         {
-            eviction.done.cancel();
+            self.cx.pod_event(self.core.model(), Type::Warning, reason, message.clone());
+        }
+        if ending::settled(state) {
+            self.desired.borrow().settled.cancel();
         }
     }
 
@@ -201,7 +202,12 @@ impl Worker {
             return (None, true);
         }
         let (model, state) = (self.core.model(), self.core.state());
-        let base = self.reporter.base();
+        let fresh = PodStatus::default();
+        let base = match self.reporter.base() {
+            // A static pod that runs again after a start of the kubelet: what its mirror says of the end before is over.
+            known if state.ending.is_none() && found::ended(known) && statics::is_static(model.uid()) => &fresh,
+            known => known,
+        };
         let wanted = status::generate(model, state, base, &self.cx.options.node_ips, now);
         let is_running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
         // A pod that ran before this kubelet did has not been started by it.
@@ -284,7 +290,7 @@ impl Worker {
     }
 
     fn updated(&mut self) -> Event {
-        let Desired { pod, removed, pending, evicted, shown } = self.desired.borrow_and_update().clone();
+        let Desired { pod, removed, pending, evicted, shown, .. } = self.desired.borrow_and_update().clone();
         let model = self.core.model().renewed(pod);
         if !Arc::ptr_eq(&model.members, &self.core.model().members) {
             let references = |model: &Model| pods::references::References::of(&model.pod);
@@ -294,7 +300,6 @@ impl Worker {
             }
         }
         self.reporter.updated(&model, shown);
-        let evicted = evicted.as_deref().map(Evicted::by_node);
         Event::Desired(Box::new(Wanted { model, removed, pending, evicted }))
     }
 

@@ -1,0 +1,107 @@
+//! Pods for which there is no room: critical ones get it, others are rejected.
+
+use k8s_openapi::api::core::v1::{Event, Pod};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::testing::{Cell, condition};
+
+const CRITICAL: i32 = 2_000_000_000;
+
+/// Writes a static pod with one container, of its own name.
+fn write(directory: &Path, name: &str, spec: &Value) {
+    std::fs::create_dir_all(directory).unwrap();
+    let mut spec = spec.clone();
+    spec["containers"] = json!([{"name": name, "image": "img", "resources": spec["resources"]}]);
+    spec.as_object_mut().unwrap().remove("resources");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ns"}, "spec": spec});
+    std::fs::write(directory.join(name), pod.to_string()).unwrap();
+}
+
+/// Guaranteed Scheduling For Critical Add-On Pods: the kubelet ends others so that a critical pod is admitted.
+#[tokio::test]
+async fn a_critical_pod_is_admitted_to_a_full_node() {
+    let cell = Cell::new();
+    cell.start_as(|options| options.max_pods = 2).await;
+    let asking = |name: &str| json!([{"name": name, "resources": {"requests": {"cpu": "1m"}}}]);
+    cell.put("asking", json!({"containers": asking("a")}));
+    cell.put("best", json!({"containers": [{"name": "b"}]}));
+    cell.ready("asking").await;
+    cell.ready("best").await;
+    cell.put("late", json!({"containers": [{"name": "l"}]}));
+    assert_eq!(cell.until("late", |status| status["phase"] == "Failed").await["reason"], "OutOfpods");
+
+    cell.put("critical", json!({"priority": CRITICAL, "containers": [{"name": "c"}]}));
+    cell.ready("critical").await;
+    let ended = cell.until("best", |status| status["phase"] == "Failed").await;
+    assert_eq!((&ended["reason"], &ended["message"]), (&json!("Preempting"), &json!("Preempted in order to admit critical pod")));
+    assert_eq!(condition(&ended, "DisruptionTarget"), "True");
+    assert_eq!(cell.until("asking", |_| true).await["phase"], "Running");
+    let calls = cell.runtime.world.lock().calls.clone();
+    let at = |call: &str| calls.iter().position(|known| known == call).unwrap_or_else(|| panic!("no {call}: {calls:?}"));
+    assert!(at("stop b 30s") < at("create c"), "it starts when there is room: {calls:?}");
+    let told = |events: &[Event]| {
+        let reason = |event: &Event| {
+            event.reason.as_deref() == Some("Preempting") && event.involved_object.name.as_deref() == Some("best")
+        };
+        events.iter().any(reason)
+    };
+    tokio::time::timeout(Duration::from_secs(10), cell.fake.until::<Event>(told)).await.unwrap();
+    let page = base::metrics::Page::Node.encode(base::metrics::Format::Text);
+    assert!(page.contains("kubelet_preemptions{preemption_signal=\"pods\"}"), "{page}");
+
+    // What cannot be had without all others either ends nobody.
+    let greedy = json!([{"name": "g", "resources": {"requests": {"cpu": "10000"}}}]);
+    cell.put("greedy", json!({"priority": CRITICAL, "containers": greedy}));
+    let refused = cell.until("greedy", |status| status["phase"] == "Failed").await;
+    assert_eq!(refused["reason"], "UnexpectedAdmissionError");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("no set of running pods found to reclaim resources: [(res: cpu, q: "), "{message}");
+    // Nor does what is refused for another reason as well.
+    cell.put("elsewhere", json!({"priority": CRITICAL, "nodeSelector": {"no": "where"}, "containers": [{"name": "e"}]}));
+    assert_eq!(cell.until("elsewhere", |status| status["phase"] == "Failed").await["reason"], "NodeAffinity");
+    assert_eq!(cell.until("asking", |_| true).await["phase"], "Running");
+}
+
+/// A static pod that the node has refused is refused again by the next kubelet, or runs when there is no reason any more; its mirror says so.
+#[tokio::test]
+async fn a_rejected_static_pod_is_admitted_anew_at_each_start() {
+    let mut cell = Cell::new();
+    let directory = cell.directory.path().join("manifests");
+    write(&directory, "greedy", &json!({"resources": {"requests": {"cpu": "10000"}}}));
+    write(&directory, "picky", &json!({"nodeSelector": {"zone": "a"}}));
+    write(&directory, "once", &json!({"restartPolicy": "Never"}));
+    let statics = Some(directory.clone());
+    cell.start_as(|options| options.static_pods = statics.clone()).await;
+    let greedy = cell.until("greedy-n1", |status| status["phase"] == "Failed").await;
+    assert_eq!(greedy["reason"], "UnexpectedAdmissionError");
+    assert_eq!(cell.until("picky-n1", |status| status["phase"] == "Failed").await["reason"], "NodeAffinity");
+    cell.ready("once-n1").await;
+    cell.runtime.end("once", 3);
+    let once = cell.until("once-n1", |status| status["phase"] == "Failed").await;
+    cell.stop().await;
+
+    cell.start_as(|options| {
+        options.static_pods = statics.clone();
+        options.labels.insert("zone".to_owned(), "a".to_owned());
+    })
+    .await;
+    let picky = cell.ready("picky-n1").await;
+    assert_eq!((&picky["phase"], &picky["reason"]), (&json!("Running"), &Value::Null));
+    assert_eq!(cell.until("greedy-n1", |_| true).await, greedy);
+    assert_eq!(cell.until("once-n1", |_| true).await, once, "it has ended by itself");
+
+    // Another mirror says the same.
+    let uid = |pods: &[Pod]| {
+        pods.iter().find(|pod| pod.metadata.name.as_deref() == Some("greedy-n1")).and_then(|pod| pod.metadata.uid.clone())
+    };
+    let before = uid(&cell.fake.all::<Pod>());
+    cell.pods()
+        .delete("greedy-n1", &kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() })
+        .await
+        .unwrap();
+    cell.fake.until::<Pod>(|pods| uid(pods).is_some_and(|uid| Some(uid) != before)).await;
+    let again = cell.until("greedy-n1", |status| status["phase"] == "Failed").await;
+    assert_eq!((&again["reason"], &again["containerStatuses"]), (&greedy["reason"], &Value::Null));
+}
