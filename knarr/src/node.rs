@@ -104,15 +104,20 @@ impl Identity {
         if ips.is_empty() {
             anyhow::bail!("cannot tell this machine's address: give it with --node-ip");
         }
+        Ok(Self { name: Self::name(options)?, ips, found })
+    }
+
+    /// The node's name, by the options or that of the machine.
+    pub(crate) fn name(options: &cli::Node) -> Result<String> {
         let name = match &options.node_name {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
         };
-        match apimachinery::names::dns1123_subdomain(&name).first() {
-            Some(problem) => {
-                anyhow::bail!("{name:?} cannot be the node's name: {problem}. Give another with --node-name")
-            }
-            None => Ok(Self { name, ips, found }),
+        // It is the value of the label kubernetes.io/hostname, too.
+        let problems = apimachinery::names::dns1123_subdomain(&name).into_iter().chain(apimachinery::names::label_value(&name));
+        match problems.into_iter().next() {
+            Some(problem) => anyhow::bail!("{name:?} cannot be the node's name: {problem}. Give another with --node-name"),
+            None => Ok(name),
         }
     }
 

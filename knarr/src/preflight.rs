@@ -8,6 +8,7 @@ use apimachinery::names;
 use ipnet::IpNet;
 
 use crate::cli;
+use crate::node::Identity;
 use crate::paths::Paths;
 
 /// Whether a server can run here; says what is missing and what to do.
@@ -93,8 +94,9 @@ pub(crate) fn domain(domain: &str) -> Result<()> {
     }
 }
 
-/// Whether the node's labels and taints are ones that the API takes, its address is this machine's, and its amounts are some.
+/// Whether the node's name, labels and taints are ones that the API takes, its address is this machine's, and its amounts are some.
 pub(crate) fn node(options: &cli::Node) -> Result<()> {
+    Identity::name(options)?;
     for (key, value) in &options.labels {
         let problems = names::qualified_name(key).into_iter().chain(names::label_value(value)).next();
         if let Some(problem) = problems {

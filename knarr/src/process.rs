@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -38,17 +39,22 @@ pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
     again(ended)
 }
 
+/// Signals that end a process, each in the same way: it drains.
+const ENDING: [SignalKind; 4] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+
 /// What ends the process: a signal, or the failure of a task.
 pub(crate) struct Ending {
-    terminate: Signal,
-    interrupt: Signal,
+    signals: Vec<Signal>,
     failures: Failures,
 }
 
 impl Ending {
-    /// Listens from now on.
+    /// Listens from now on. Whoever starts a process with SIGHUP ignored (nohup) means it to outlive their terminal: that stays so.
     pub(crate) fn new(failures: Failures) -> Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, failures })
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let is_meant = |kind: &SignalKind| *kind != SignalKind::hangup() || !is_ignored(&status, *kind);
+        let signals = ENDING.into_iter().filter(is_meant).map(signal).collect::<std::io::Result<_>>()?;
+        Ok(Self { signals, failures })
     }
 
     /// Waits for the end, also while `started` is under way; its failure is an end, too.
@@ -61,11 +67,26 @@ impl Ending {
         };
         tokio::select! {
             result = running => result,
-            _ = self.terminate.recv() => Ok(()),
-            _ = self.interrupt.recv() => Ok(()),
+            () = any(&mut self.signals) => Ok(()),
             failure = self.failures.recv() => failure.map_or(Ok(()), |failure| Err(failure.into())),
         }
     }
+}
+
+/// Waits for one of the signals.
+async fn any(signals: &mut [Signal]) {
+    std::future::poll_fn(|cx| match signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// Whether a process ignores a signal, by its /proc/PID/status (proc_pid_status(5): a mask in hexadecimal digits).
+fn is_ignored(status: &str, kind: SignalKind) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 /// Why a process starts again: what its node was built for has changed.
@@ -200,6 +221,17 @@ fn whole(kind: i32) -> libc::flock {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_is_ignored_is_in_the_mask() {
+        let check = |mask: &str, kind: SignalKind, expected: bool| {
+            assert_eq!(is_ignored(&format!("SigBlk:\tffff\nSigIgn:\t{mask}\nSigCgt:\tffff\n"), kind), expected, "{mask}");
+        };
+        check("0000000000000001", SignalKind::hangup(), true);
+        check("0000000000001000", SignalKind::hangup(), false);
+        check("0000000000000004", SignalKind::quit(), true);
+        assert!(!is_ignored("", SignalKind::hangup()));
+    }
 
     #[test]
     fn parts_of_an_open_directory_are_private() {

@@ -36,9 +36,7 @@ pub(crate) fn run(options: &Status) -> Result<()> {
 
 /// A report when everything is ready, else what is not.
 pub(crate) async fn look(paths: &Paths) -> Result<String> {
-    let path = paths.kubeconfig();
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("{}: is a server running with this data directory?", path.display()))?;
+    let text = super::token::kubeconfig(&paths.kubeconfig())?;
     let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&text)?, &KubeConfigOptions::default()).await?;
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config)?;

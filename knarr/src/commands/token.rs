@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use client::kube::config::{KubeConfigOptions, Kubeconfig};
 use client::kube::{self, Client, Config};
 use jiff::Timestamp;
@@ -30,10 +30,24 @@ pub(crate) fn run(options: &Token) -> Result<()> {
     })
 }
 
+/// The administrator's configuration, which a server writes.
+pub(super) fn kubeconfig(path: &Path) -> Result<String> {
+    let directory = || path.parent().unwrap_or(path).display().to_string();
+    let start = || {
+        format!(
+            "no server has started with the data directory {0}: start one (knarr server --data-dir {0}), or name another directory",
+            directory()
+        )
+    };
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(start()),
+        read => read.with_context(|| path.display().to_string()),
+    }
+}
+
 /// A client of the administrator.
 pub(super) async fn client(path: &Path) -> Result<Client> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: is a server running with this data directory?", path.display()))?;
+    let text = kubeconfig(path)?;
     let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&text)?, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }
@@ -83,7 +97,11 @@ async fn delete(client: &Client, id: &str) -> Result<()> {
 }
 
 pub(super) fn why(error: kube::Error) -> anyhow::Error {
-    anyhow::Error::msg(client::why(&error))
+    match error {
+        kube::Error::Api(_) => anyhow::Error::msg(client::why(&error)),
+        error => anyhow::Error::new(error)
+            .context("the server does not answer: does it run? (knarr status says more, knarr server starts it)"),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,86 @@
+//! How the long-running commands begin and end.
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testing::Cluster;
+
+const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
+
+/// Starts a server without pods, with signals as `shell` sets them, and waits until it is ready. Gives what waits for it, and its process.
+fn start(c: &Cluster, shell: &str) -> (Child, Pid) {
+    let mut command = c.machine().command("sh".as_ref());
+    command.args(["-c", &format!("{shell}; exec \"$@\""), "sh", KNARR, "server", "--no-agent", "--data-dir"]).arg(c.data_dir());
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(c.log()).unwrap();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let status = c.knarr(&["status", "--wait", "--timeout", "60s"]).output().unwrap();
+    assert!(status.status.success(), "{status:?}");
+    let pid = testing::machine::child_of(child.id().try_into().unwrap());
+    (child, Pid::from_raw(pid))
+}
+
+/// Each signal by which a terminal or a service manager ends a process ends the server as SIGTERM does.
+#[test]
+fn signals_let_the_server_drain() {
+    let c = Cluster::prepare(KNARR);
+    for signal in [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT] {
+        let (mut child, server) = start(&c, "true");
+        kill(server, signal).unwrap();
+        assert!(child.wait().unwrap().success(), "{signal}");
+    }
+    let log = std::fs::read_to_string(c.log()).unwrap();
+    assert_eq!(log.matches("stopping; pods keep running").count(), 3, "{log}");
+}
+
+/// nohup(1): a process that is started so ignores the end of its terminal.
+#[test]
+fn a_server_that_is_to_outlive_its_terminal_does() {
+    let c = Cluster::prepare(KNARR);
+    let (mut child, server) = start(&c, "trap '' HUP");
+    let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    assert_eq!(u64::from_str_radix(mask.trim(), 16).unwrap() & 1, 1, "{mask}");
+    kill(server, Signal::SIGHUP).unwrap();
+    assert!(c.knarr(&["status"]).output().unwrap().status.success());
+    kill(server, Signal::SIGQUIT).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// What the command says that is refused.
+#[track_caller]
+fn refused(command: &mut Command, expected: &str) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(expected), "{said}");
+}
+
+/// Labels, "Syntax and character set": a value has 63 characters at most, and the node's name is one (kubernetes.io/hostname).
+#[test]
+fn names_that_no_node_can_have_are_refused() {
+    let c = Cluster::prepare(KNARR);
+    let long = format!("{}.{}", "a".repeat(32), "b".repeat(31));
+    let check = |name: &str, expected: &str| {
+        refused(&mut c.knarr(&["server", "--node-name", name]), expected);
+        refused(&mut c.knarr(&["agent", "--server", "https://192.168.77.1:6443", "--node-name", name]), expected);
+    };
+    check(&long, "must be no more than 63 bytes. Give another with --node-name");
+    check("a_b", "\"a_b\" cannot be the node's name: a lowercase RFC 1123 subdomain must consist of");
+    assert!(!c.data_dir().exists(), "nothing has begun");
+}
+
+#[test]
+fn commands_that_need_a_server_say_which() {
+    let c = Cluster::prepare(KNARR);
+    let start = format!(
+        "no server has started with the data directory {0}: start one (knarr server --data-dir {0})",
+        c.data_dir().display()
+    );
+    refused(&mut c.knarr(&["token", "list"]), &start);
+    refused(&mut c.knarr(&["status"]), &start);
+    let (mut child, server) = self::start(&c, "true");
+    kill(server, Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    refused(&mut c.knarr(&["token", "list"]), "the server does not answer: does it run?");
+}
