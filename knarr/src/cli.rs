@@ -2,6 +2,7 @@
 
 mod image;
 mod pressure;
+mod shutdown;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use network::hosts::Families;
 
 pub(crate) use self::image::{Form, Image, ImageCommand};
 pub(crate) use self::pressure::Pressure;
+pub(crate) use self::shutdown::Shutdown;
 
 /// A whole Kubernetes cluster in one process.
 #[derive(Parser)]
@@ -469,6 +471,8 @@ pub(crate) struct Node {
     pub(crate) share_images: ShareImages,
     #[command(flatten)]
     pub(crate) pressure: Pressure,
+    #[command(flatten)]
+    pub(crate) shutdown: Shutdown,
 }
 
 /// What of images nodes get from each other.
@@ -568,8 +572,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        "h" => Ok(Duration::from_secs(number * 3600)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
         _ => Err("the unit is one of ms, s, m, h".to_owned()),
     }
 }

@@ -91,6 +91,7 @@ pub(crate) struct Options {
     /// What of images it gets from other nodes and gives to them.
     pub(crate) sharing: cli::ShareImages,
     pub(crate) pressure: cli::Pressure,
+    pub(crate) shutdown: cli::Shutdown,
 }
 
 impl Identity {
@@ -172,6 +173,7 @@ impl Options {
             ),
             sharing: options.share_images,
             pressure: options.pressure.clone(),
+            shutdown: options.shutdown.clone(),
         }
     }
 }
@@ -245,6 +247,7 @@ impl Node {
             reserved_cpus: options.pressure.reserved_cpus(),
             affinity: options.pressure.affinity(),
             eviction: options.pressure.eviction()?,
+            shutdown: options.shutdown.periods()?,
             verification: verification(&options)?,
             sharing: (options.sharing != ShareImages::Off).then(|| kubelet::sharing::Sharing {
                 images: Arc::new(engine.clone()),

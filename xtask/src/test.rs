@@ -9,7 +9,7 @@ use crate::steps::Steps;
 use crate::{bench, helm, kubectl, pebble, python, tidy, tools};
 
 /// What the tests call: namespaces, addresses, packet filter, a terminal.
-const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables"];
+const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables", "dbus-daemon"];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]

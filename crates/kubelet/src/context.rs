@@ -62,7 +62,9 @@ pub struct Context {
     pub users: Users,
     /// What the node runs short of.
     pub conditions: watch::Sender<BTreeSet<Condition>>,
-    /// Where the eviction manager asks for the end of pods.
+    /// The machine shuts down.
+    pub shutdown: watch::Sender<bool>,
+    /// Where others ask for the end of pods.
     pub evictions: Requests,
     /// Something happened that changes the node's status.
     pub node_changed: Notify,

@@ -32,7 +32,7 @@ use crate::refs::References;
 use crate::server::{Api, serve};
 use crate::statics::{self, Statics};
 use crate::users::Users;
-use crate::{images, logs};
+use crate::{images, logs, shutdown};
 
 /// Why a kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         claims: Claims::load(&options.data_dir),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
+        shutdown: watch::Sender::default(),
         evictions,
         recorder: Recorder::new(options.client.clone(), "kubelet", &options.node_name, &tasks),
         references: References::new(options.client.clone(), tasks.clone()),
@@ -136,6 +137,10 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     tasks.spawn_until_cancelled("device plugins", OnFailure::Log, devices::registration::run(cx.clone()));
     tasks.spawn_until_cancelled("pod resources", OnFailure::Log, devices::pod_resources::run(cx.clone()));
     tasks.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference_by_name(&cx.options.node_name)));
+    if !cx.options.shutdown.is_none() {
+        let node = agent::reference_by_name(&cx.options.node_name);
+        tasks.spawn_until_cancelled("shutdown of the node", OnFailure::Log, shutdown::manager::run(cx.clone(), node));
+    }
     let (registered, known) = watch::channel(false);
     let manager = Manager::new(cx.clone(), requests);
     let nodes = manager.nodes();

@@ -23,6 +23,7 @@
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
 //! | [`node`] | the Node object and its lease |
+//! | [`shutdown`] | pods end before the machine does |
 //! | `metrics` | the kubelet's figures on the node's pages |
 //! | `stats` | what the node and its pods use, read when somebody asks |
 //! | [`sharing`] | images that nodes get from each other |
@@ -62,6 +63,7 @@ pub mod resources;
 pub mod security;
 pub mod server;
 pub mod sharing;
+pub mod shutdown;
 pub mod spec;
 pub mod statics;
 mod stats;

@@ -17,6 +17,7 @@ use crate::dns::Cluster;
 use crate::eviction::Settings;
 use crate::images::access::Verification;
 use crate::sharing::Sharing;
+use crate::shutdown;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone)]
@@ -59,6 +60,8 @@ pub struct Options {
     pub affinity: Alignment,
     /// When pods must go because the node runs short of something.
     pub eviction: Settings,
+    /// How long pods have to end when the machine shuts down.
+    pub shutdown: shutdown::Periods,
     /// Directory of static pods, if there is one.
     pub static_pods: Option<PathBuf>,
     /// For which images of the node pods have to show credentials.

@@ -417,6 +417,7 @@ impl Cell {
             reserved_cpus: None,
             affinity: Default::default(),
             eviction: self.eviction.clone(),
+            shutdown: Default::default(),
             labels: Default::default(),
             annotations: Default::default(),
             taints: Vec::new(),

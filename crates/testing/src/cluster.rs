@@ -22,6 +22,7 @@ pub struct Cluster {
     server: Option<Child>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) binary: PathBuf,
+    environment: Vec<(String, String)>,
     machine: Machine,
 }
 
@@ -38,7 +39,14 @@ impl Cluster {
 
     /// A machine with the binary, without a server on it.
     pub fn prepare(binary: impl Into<PathBuf>) -> Self {
-        Self { api: None, server: None, hosts: Vec::new(), binary: binary.into(), machine: Machine::new() }
+        Self {
+            api: None,
+            server: None,
+            hosts: Vec::new(),
+            binary: binary.into(),
+            environment: Vec::new(),
+            machine: Machine::new(),
+        }
     }
 
     /// Starts the server, also again, and waits until it serves and its node is Ready.
@@ -78,7 +86,13 @@ impl Cluster {
         let mut command = self.machine.command(&self.binary);
         let (name, rest) = arguments.split_first().expect("a subcommand");
         command.arg(name).arg("--data-dir").arg(self.data_dir()).args(rest);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// An environment variable of `knarr` commands, and of servers that start from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// The machine.

@@ -18,6 +18,7 @@ use crate::pod::ending;
 use crate::pod::found::Found;
 use crate::pod::state::{Evicted, Rejection};
 use crate::preemption;
+use crate::shutdown;
 use crate::spec::Model;
 
 /// Least time that is waited for a pod that makes room, as upstream; one with a long grace period gets half of it in addition.
@@ -72,6 +73,9 @@ impl Manager {
         let is_known = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if is_known || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
             return Ok(Vec::new());
+        }
+        if *self.cx.shutdown.borrow() {
+            return Err(shutdown::manager::rejection());
         }
         let model = Model::new(pod.clone());
         eviction::admission::admit(&model, &self.cx.conditions.borrow())?;

@@ -52,6 +52,7 @@ impl Agent {
         let images = runtime.images().await;
         Health {
             runtime_error: images.as_ref().err().map(ToString::to_string),
+            shuts_down: *self.cx.shutdown.borrow(),
             conditions: self.cx.conditions.borrow().clone(),
             images: images.unwrap_or_default(),
         }
@@ -110,7 +111,7 @@ impl Agent {
         self.cx.recorder.event(&reference, Type::Normal, "Starting", "Starting kubelet.");
         let name = &self.cx.options.node_name;
         let nodes = self.cx.options.informers.of_selected::<Node>(&format!("metadata.name={name}"));
-        let mut changes = nodes.changes();
+        let (mut changes, mut shutdown) = (nodes.changes(), self.cx.shutdown.subscribe());
         let mut known = registered.status.unwrap_or_default();
         self.announce(&reference, &NodeStatus::default(), &known);
         gate.ready();
@@ -121,9 +122,13 @@ impl Agent {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = self.cx.node_changed.notified() => {
-                    // Several pulls make one report.
-                    tokio::time::sleep_until(sent + COALESCE).await;
+                    // Several pulls make one report; a machine that shuts down does not wait for that.
+                    tokio::select! {
+                        () = tokio::time::sleep_until(sent + COALESCE) => {}
+                        _ = shutdown.changed() => {}
+                    }
                 }
+                _ = shutdown.changed() => {}
                 change = changes.next() => {
                     if change.new.is_none() {
                         tracing::warn!("the Node object was deleted: the next status report, or a restart, registers the node again");

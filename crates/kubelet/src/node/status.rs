@@ -25,6 +25,8 @@ const MAX_IMAGES: usize = 50;
 pub struct Health {
     /// Why the runtime does not serve; none when it does.
     pub runtime_error: Option<String>,
+    /// The machine shuts down.
+    pub shuts_down: bool,
     /// What the node runs short of.
     pub conditions: BTreeSet<Condition>,
     /// Images on the node.
@@ -115,9 +117,12 @@ fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCond
         let (reason, message) = if holds { bad } else { good };
         (condition.name(), (holds, reason, message.to_owned()))
     };
-    let ready = match &health.runtime_error {
-        None => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
-        Some(error) => (false, "KubeletNotReady", format!("container runtime is down: {error}")),
+    let down = health.runtime_error.as_ref().map(|error| format!("container runtime is down: {error}"));
+    let problems: Vec<String> = down.into_iter().chain(health.shuts_down.then(|| "node is shutting down".to_owned())).collect();
+    let ready = match problems.as_slice() {
+        [] => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        [problem] => (false, "KubeletNotReady", problem.clone()),
+        all => (false, "KubeletNotReady", format!("[{}]", all.join(", "))),
     };
     let all = [
         pressure(
@@ -246,6 +251,7 @@ mod tests {
         );
         let bad = Health {
             runtime_error: Some("x".to_owned()),
+            shuts_down: true,
             conditions: [Condition::Memory, Condition::Disk, Condition::Pid].into(),
             images: vec![],
         };
@@ -258,6 +264,19 @@ mod tests {
                 "Ready=False:KubeletNotReady",
             ],
         );
+    }
+
+    #[test]
+    fn a_node_that_is_not_ready_says_why() {
+        let check = |runtime_error: Option<&str>, shuts_down: bool, expected: &str| {
+            let runtime_error = runtime_error.map(str::to_owned);
+            let health = Health { runtime_error, shuts_down, ..Health::default() };
+            let shown = conditions(&health, &NodeStatus::default(), Timestamp::UNIX_EPOCH);
+            assert_eq!(shown[3].message.as_deref(), Some(expected));
+        };
+        check(None, false, "kubelet is posting ready status");
+        check(None, true, "node is shutting down");
+        check(Some("x"), true, "[container runtime is down: x, node is shutting down]");
     }
 
     #[test]

@@ -225,6 +225,8 @@ pub enum EvictedFor {
     Pressure,
     /// A critical pod that there was no room for.
     CriticalPod,
+    /// The machine shuts down.
+    Shutdown,
 }
 
 impl EvictedFor {
@@ -233,6 +235,7 @@ impl EvictedFor {
         match self {
             Self::Limits | Self::Pressure => EVICTED,
             Self::CriticalPod => "Preempting",
+            Self::Shutdown => "Terminated",
         }
     }
 }
@@ -268,11 +271,17 @@ impl Evicted {
         Self { cause: EvictedFor::CriticalPod, message, grace: None }
     }
 
+    /// Since the machine shuts down.
+    pub fn for_shutdown(grace: Duration) -> Self {
+        let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
+        Self { cause: EvictedFor::Shutdown, message, grace: Some(grace) }
+    }
+
     /// What the condition `DisruptionTarget` says (KEP-3329); none where the pod itself is at fault.
     pub fn disruption(&self) -> Option<String> {
         match self.cause {
             EvictedFor::Limits => None,
-            EvictedFor::Pressure => Some(self.message.clone()),
+            EvictedFor::Pressure | EvictedFor::Shutdown => Some(self.message.clone()),
             EvictedFor::CriticalPod => Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
         }
     }

@@ -129,6 +129,7 @@ impl Node {
             reserved_cpus: None,
             affinity: Default::default(),
             eviction: Default::default(),
+            shutdown: Default::default(),
             labels: Default::default(),
             annotations: Default::default(),
             taints: Vec::new(),

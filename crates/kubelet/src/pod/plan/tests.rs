@@ -1,5 +1,6 @@
 use super::*;
 use crate::pod::outcome::Outcome;
+use crate::pod::state::Evicted;
 use crate::pod::testing::{at, container, ended, model, sandbox};
 use runtime::api::ContainerState::{Exited, Running};
 use runtime::api::{Container, Image};
@@ -281,4 +282,21 @@ fn only_a_hook_takes_a_round_of_its_own() {
     settle_hooks(&model, &mut state);
     assert_eq!((&state.slots["a"].hook, &state.slots["b"].hook), (&Step::Done(()), &Step::Idle));
     assert_eq!(plan(&model, &state, at(100)).actions.iter().map(words).collect::<Vec<_>>(), ["hook b"]);
+}
+
+/// A machine that shuts down does not wait for a pod that has to go anyway, and has longer.
+#[test]
+fn an_eviction_shortens_an_end_that_has_begun() {
+    let model = model(json!({"terminationGracePeriodSeconds": 100, "containers": [{"name": "a", "image": "img"}]}));
+    let mut state = State { evicted: Some(Evicted::for_critical_pod()), ..State::default() };
+    let mut check = |later: Option<Evicted>, now: i64, deadline: i64| {
+        state.evicted = Evicted::merge(state.evicted.take(), later);
+        advance(&model, &mut state, false, at(now));
+        let ending = state.ending.as_ref().unwrap();
+        assert_eq!(ending.deadline, at(deadline));
+        assert!(matches!(&ending.cause, Cause::Failed(reason, _) if reason == "Preempting"), "{:?}", ending.cause);
+    };
+    check(None, 0, 100);
+    check(Some(Evicted::for_shutdown(std::time::Duration::from_secs(5))), 10, 15);
+    check(None, 12, 15);
 }
