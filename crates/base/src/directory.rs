@@ -1,5 +1,7 @@
 //! Waiting for a directory, or a file in it, to change, by inotify.
 
+mod links;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+pub use links::{Several, ways};
 
 /// What counts as a change.
 const KINDS: AddWatchFlags = AddWatchFlags::IN_MODIFY
@@ -156,17 +160,21 @@ fn watch_nearest(path: &Path) -> io::Result<Watch> {
     }
 }
 
-/// A file that is read again when it has changed, also when another one has taken its place.
+/// A file that is read again when it has changed, also when another one has taken its place, or that of what links lead to.
 pub struct File {
     path: PathBuf,
     known: String,
     directory: Followed,
+    ways: Several,
 }
 
 impl File {
     /// Of a file whose text is known, or nothing when there was none.
     pub fn new(path: &Path, known: String) -> Self {
-        Self { path: path.to_owned(), known, directory: Followed::new(path.parent().unwrap_or(Path::new(""))) }
+        let directory = Followed::new(path.parent().unwrap_or(Path::new("")));
+        let mut ways = Several::default();
+        ways.follow(&links::ways(path));
+        Self { path: path.to_owned(), known, directory, ways }
     }
 
     /// The next text that is another than the one before. Files are emptied before they are written: nothing is no text.
@@ -177,7 +185,14 @@ impl File {
                 self.known.clone_from(&text);
                 return text;
             }
-            self.directory.changed().await;
+            // What has happened in a directory before it was followed is read now.
+            if self.ways.follow(&links::ways(&self.path)) {
+                continue;
+            }
+            tokio::select! {
+                () = self.directory.changed() => {}
+                () = self.ways.changed() => {}
+            }
         }
     }
 }
@@ -198,6 +213,20 @@ mod tests {
         assert_eq!(file.changed().await, "two");
         std::fs::write(&path, "three").unwrap();
         assert_eq!(file.changed().await, "three");
+    }
+
+    #[tokio::test]
+    async fn sees_what_a_link_leads_to() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, target) = (home.path().join("here/a"), home.path().join("there/b"));
+        for path in [&path, &target] {
+            std::fs::create_dir(path.parent().unwrap()).unwrap();
+        }
+        std::fs::write(&target, "one").unwrap();
+        std::os::unix::fs::symlink("../there/b", &path).unwrap();
+        let mut file = File::new(&path, "one".into());
+        std::fs::write(&target, "two").unwrap();
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), file.changed()).await.unwrap(), "two");
     }
 
     /// Directories that a path leads through go, come again, and are others, also while nobody looks.

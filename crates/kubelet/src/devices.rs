@@ -18,13 +18,13 @@ pub mod pod_resources;
 mod records;
 pub mod registration;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use allocation::{Error as AllocationError, Reusable};
-pub use inventory::Amount;
 use inventory::Inventory;
+pub use inventory::{Amount, Amounts};
 use parking_lot::Mutex;
 pub use plugin::{Refused, attach, detach};
 use tokio::sync::watch;
@@ -55,9 +55,14 @@ impl Devices {
         Self { directory, inventory: Mutex::new(inventory), ..Self::default() }
     }
 
-    /// What plugins say that the node has, by resource. What a plugin had that is gone is 0.
-    pub fn amounts(&self) -> BTreeMap<String, Amount> {
+    /// What plugins say that the node has, by resource. What a plugin had that is gone is 0, or nothing once it is forgotten.
+    pub fn amounts(&self) -> Amounts {
         self.inventory.lock().amounts()
+    }
+
+    /// The API has been told of these amounts.
+    pub fn told(&self, amounts: &Amounts) {
+        self.inventory.lock().told(amounts.iter().filter(|(_, amount)| amount.is_none()).map(|(name, _)| name));
     }
 
     /// A pod is on its way out: who needs what it has waits for that.

@@ -6,7 +6,7 @@ use csi::devices::{self as protocol, ContainerAllocateResponse, DevicePluginOpti
 
 use crate::affinity::{self, Hint, Mask};
 
-/// Most resources that plugins may name, those that are gone included.
+/// Most resources that plugins may name, and most of those that are forgotten before the API has been told.
 const RESOURCES: usize = 256;
 /// Most devices of a resource.
 const DEVICES: usize = 16_384;
@@ -19,6 +19,9 @@ pub struct Amount {
     /// Those that are healthy.
     pub allocatable: usize,
 }
+
+/// How much there is of each resource of device plugins; none of one that has been forgotten.
+pub type Amounts = BTreeMap<String, Option<Amount>>;
 
 /// A device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub(super) struct Connected {
 struct Resource {
     /// Number of the plugin that the resource is of: the next one has another.
     serial: u64,
+    /// A plugin has it, has had it a moment ago, or is about to say what it has.
+    is_awaited: bool,
     plugin: Option<Connected>,
     devices: BTreeMap<String, Device>,
 }
@@ -134,6 +139,8 @@ pub(super) struct Inventory {
     /// Pods on their way out that have something, by UID.
     leaving: BTreeSet<String>,
     serials: u64,
+    /// Resources that have made room for others, and that the API may still show.
+    forgotten: BTreeSet<String>,
 }
 
 impl Inventory {
@@ -146,11 +153,30 @@ impl Inventory {
     /// A plugin is about to be followed; gives its number. Devices of the one before it stay until it has said which it has.
     pub(super) fn expect(&mut self, name: &str) -> Result<u64, TooMany> {
         if !self.resources.contains_key(name) && self.resources.len() >= RESOURCES {
-            return Err(TooMany);
+            self.forget_one()?;
         }
+        self.forgotten.remove(name);
         self.serials += 1;
-        self.resources.entry(name.to_owned()).or_default().serial = self.serials;
+        let resource = self.resources.entry(name.to_owned()).or_default();
+        (resource.serial, resource.is_awaited) = (self.serials, true);
         Ok(self.serials)
+    }
+
+    /// Forgets a resource that is gone: no plugin has it or is about to, none of its devices is counted any more, and nobody has one.
+    fn forget_one(&mut self) -> Result<(), TooMany> {
+        let is_held = |name: &String| self.held.keys().any(|owner| owner.resource == *name);
+        let is_gone =
+            |(name, resource): &(&String, &Resource)| !resource.is_awaited && resource.devices.is_empty() && !is_held(name);
+        let gone = self.resources.iter().find(is_gone).map(|(name, _)| name.clone());
+        let gone = gone.filter(|_| self.forgotten.len() < RESOURCES).ok_or(TooMany)?;
+        self.resources.remove(&gone);
+        self.forgotten.insert(gone);
+        Ok(())
+    }
+
+    /// The API shows no more what was forgotten.
+    pub(super) fn told<'a>(&mut self, forgotten: impl IntoIterator<Item = &'a String>) {
+        forgotten.into_iter().for_each(|name| drop(self.forgotten.remove(name)));
     }
 
     fn of(&mut self, name: &str, serial: u64) -> Option<&mut Resource> {
@@ -190,16 +216,18 @@ impl Inventory {
     pub(super) fn forget(&mut self, name: &str, serial: u64) -> bool {
         let Some(resource) = self.of(name, serial) else { return false };
         resource.devices.clear();
+        resource.is_awaited = false;
         true
     }
 
     /// See [`super::Devices::amounts`].
-    pub(super) fn amounts(&self) -> BTreeMap<String, Amount> {
+    pub(super) fn amounts(&self) -> Amounts {
         let amount = |resource: &Resource| Amount {
             capacity: resource.devices.len(),
             allocatable: resource.devices.values().filter(|device| device.healthy).count(),
         };
-        self.resources.iter().map(|(name, resource)| (name.clone(), amount(resource))).collect()
+        let known = self.resources.iter().map(|(name, resource)| (name.clone(), Some(amount(resource))));
+        known.chain(self.forgotten.iter().map(|name| (name.clone(), None))).collect()
     }
 
     /// Whether devices of a plugin are what is meant by the resource.

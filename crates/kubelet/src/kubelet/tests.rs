@@ -1,3 +1,4 @@
+mod links;
 mod room;
 
 use crate::testing::Cell;

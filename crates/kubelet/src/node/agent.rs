@@ -96,13 +96,16 @@ impl Agent {
     /// Writes the status in the place of `old`.
     async fn send(&self, status: &NodeStatus, old: &NodeStatus) -> Result<Node, kube::Error> {
         let mut body = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-        extended::confine(&mut body, old, status, &self.cx.devices.amounts());
+        let amounts = self.cx.devices.amounts();
+        extended::confine(&mut body, old, status, &amounts);
         // Two addresses of one type would merge into one.
         if let Some(addresses) = body.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.insert(0, json!({"$patch": "replace"}));
         }
         let patch = Patch::Strategic(json!({"status": body}));
-        self.nodes.patch_status(&self.cx.options.node_name, &PatchParams::default(), &patch).await
+        let shown = self.nodes.patch_status(&self.cx.options.node_name, &PatchParams::default(), &patch).await?;
+        self.cx.devices.told(&amounts);
+        Ok(shown)
     }
 
     /// Reports the status: once `registered`, on change, when somebody else has said otherwise, and every five minutes.

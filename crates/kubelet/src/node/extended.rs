@@ -1,17 +1,12 @@
 //! Extended resources of the node. Device plugins bring some, of which the kubelet says how many there are. Who brings another advertises it in
 //! the node's capacity, by a patch of its status; the kubelet leaves that alone and says that pods may take all of it.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::NodeStatus;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
-use crate::devices::Amount;
+pub(super) use crate::devices::Amounts as Owned;
 use crate::units::{ResourceList, quantity};
-
-/// Resources of device plugins.
-pub(super) type Owned = BTreeMap<String, Amount>;
 
 /// Whether others than Kubernetes name the resource.
 pub(crate) fn is_extended(name: &str) -> bool {
@@ -30,7 +25,8 @@ fn of_others<'a>(list: Option<&'a ResourceList>, owned: &Owned) -> impl Iterator
 /// Takes over into a new status what the one before advertises, and what device plugins have.
 pub(super) fn take_over(status: &mut NodeStatus, old: &NodeStatus, owned: &Owned) {
     let others = of_others(old.capacity.as_ref(), owned).map(|(name, amount)| (name, amount.clone(), amount.clone()));
-    let own = owned.iter().map(|(name, amount)| (name, quantity(amount.capacity), quantity(amount.allocatable)));
+    let own = owned.iter().filter_map(|(name, amount)| Some((name, (*amount)?)));
+    let own = own.map(|(name, amount)| (name, quantity(amount.capacity), quantity(amount.allocatable)));
     for (name, capacity, allocatable) in others.chain(own) {
         status.capacity.get_or_insert_default().insert(name.clone(), capacity);
         status.allocatable.get_or_insert_default().insert(name.clone(), allocatable);
@@ -49,6 +45,9 @@ pub(super) fn confine(patch: &mut Value, old: &NodeStatus, new: &NodeStatus, own
     if let Some(capacity) = patch.get_mut("capacity").and_then(Value::as_object_mut) {
         capacity.retain(|name, _| !is_extended(name) || owned.contains_key(name));
     }
+    for (name, _) in of(old.capacity.as_ref()).filter(|(name, _)| owned.get(*name) == Some(&None)) {
+        patch["capacity"][name] = json!(null);
+    }
     let is_left = |name: &String| new.allocatable.as_ref().is_some_and(|list| list.contains_key(name));
     for (name, _) in of(old.allocatable.as_ref()).filter(|(name, _)| !is_left(name)) {
         patch["allocatable"][name] = json!(null);
@@ -58,6 +57,7 @@ pub(super) fn confine(patch: &mut Value, old: &NodeStatus, new: &NodeStatus, own
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::Amount;
 
     fn status(capacity: Value, allocatable: Value) -> NodeStatus {
         serde_json::from_value(json!({"capacity": capacity, "allocatable": allocatable})).unwrap()
@@ -98,7 +98,7 @@ mod tests {
     /// Device plugins, "Device plugin integration with the Node status": capacity and allocatable are what the plugin has, and healthy ones of it.
     #[test]
     fn what_plugins_have_is_said_by_the_kubelet() {
-        let owned = Owned::from([("example.com/foo".to_owned(), Amount { capacity: 3, allocatable: 2 })]);
+        let owned = Owned::from([("example.com/foo".to_owned(), Some(Amount { capacity: 3, allocatable: 2 }))]);
         let found = status(json!({"example.com/foo": "9", "example.com/bar": "1"}), json!({"example.com/bar": "1"}));
         let mut new = status(json!({"cpu": "2"}), json!({"cpu": "1"}));
         take_over(&mut new, &found, &owned);
@@ -107,6 +107,20 @@ mod tests {
         let allocatable = json!({"cpu": "1", "example.com/foo": "2", "example.com/bar": "1"});
         assert_eq!(patch, json!({"capacity": {"cpu": "2", "example.com/foo": "3"}, "allocatable": allocatable}));
         assert!(!is_overruled(&new, &new, &owned));
+    }
+
+    /// What a plugin had that nobody has named for long is shown no more; without that the object would grow with each name.
+    #[test]
+    fn what_is_forgotten_is_taken_away() {
+        let owned = Owned::from([("example.com/foo".to_owned(), None)]);
+        let zero = || json!({"example.com/foo": "0", "example.com/bar": "1"});
+        let found = status(zero(), zero());
+        let mut new = status(json!({"cpu": "2"}), json!({"cpu": "1"}));
+        take_over(&mut new, &found, &owned);
+        let mut patch = serde_json::to_value(&new).unwrap();
+        confine(&mut patch, &found, &new, &owned);
+        let allocatable = json!({"cpu": "1", "example.com/foo": null, "example.com/bar": "1"});
+        assert_eq!(patch, json!({"capacity": {"cpu": "2", "example.com/foo": null}, "allocatable": allocatable}));
     }
 
     #[test]

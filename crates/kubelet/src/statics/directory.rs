@@ -1,12 +1,12 @@
 //! The files of the directory, read again when they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::directory::Followed;
+use base::directory::{Followed, Several, ways};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -50,16 +50,30 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
         return Ok(());
     };
     fs::create_dir_all(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    let mut changes = Followed::new(&path);
+    let (mut changes, mut links) = (Followed::new(&path), Several::default());
     let mut known = Files::new();
     loop {
         let (directory, node) = (path.clone(), cx.options.node_name.clone());
-        let read = move || read_all(&directory, &node, known);
-        let (pods, next) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
+        let read = move || (ways_of_links(&directory), read_all(&directory, &node, known));
+        let (ways, (pods, next)) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
         known = next;
         cx.statics.set(pods);
-        changes.changed().await;
+        // What has happened in a directory before it was followed is read now.
+        if links.follow(&ways) {
+            continue;
+        }
+        tokio::select! {
+            () = changes.changed() => {}
+            () = links.changed() => {}
+        }
     }
+}
+
+/// The directories on the ways of symbolic links, of those in the directory and of its own: what they lead to may change there.
+fn ways_of_links(directory: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).take(FILES);
+    links.map(|entry| entry.path()).chain([directory.to_owned()]).flat_map(|path| ways(&path)).collect()
 }
 
 type Files = BTreeMap<PathBuf, Known>;

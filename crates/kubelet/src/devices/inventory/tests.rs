@@ -34,7 +34,7 @@ fn ids(ids: &[&str]) -> BTreeSet<String> {
 
 #[track_caller]
 fn check_amount(inventory: &Inventory, capacity: usize, allocatable: usize) {
-    assert_eq!(inventory.amounts(), BTreeMap::from([(NAME.to_owned(), Amount { capacity, allocatable })]));
+    assert_eq!(inventory.amounts(), Amounts::from([(NAME.to_owned(), Some(Amount { capacity, allocatable }))]));
 }
 
 /// KEP-3573, device plugins: the capacity of a resource is of all devices, what pods may take of the healthy ones.
@@ -66,6 +66,30 @@ fn plugins_are_bounded() {
     assert!((1..RESOURCES).all(|number| inventory.expect(&format!("example.com/{number}")).is_ok()));
     assert_eq!(inventory.expect("example.com/more"), Err(TooMany));
     assert!(inventory.expect(NAME).is_ok());
+}
+
+/// A node that runs for long sees many names come and go: they are no limit of its life.
+#[test]
+fn names_that_are_gone_make_room() {
+    let (mut inventory, serial) = inventory();
+    check(&mut inventory, &owner("u", "c"), 1, (&[], &[]), Ok(&["a"]));
+    inventory.disconnect(NAME, serial);
+    assert!(inventory.forget(NAME, serial));
+    let name = |number: usize| format!("example.com/{number:03}");
+    let serials: Vec<u64> = (1..RESOURCES).map(|number| inventory.expect(&name(number)).unwrap()).collect();
+    assert_eq!(inventory.expect("example.com/more"), Err(TooMany), "one is held, the others are about to say what they have");
+    assert!(inventory.forget(&name(7), serials[6]));
+    assert!(inventory.expect("example.com/more").is_ok());
+    assert!(!inventory.manages(&name(7)) && inventory.manages(NAME));
+    assert_eq!(inventory.amounts().get(&name(7)), Some(&None), "the API may show it still");
+    inventory.told([&name(7)]);
+    assert_eq!(inventory.amounts().get(&name(7)), None);
+    // One that comes back is not taken away.
+    assert!(inventory.release("u"));
+    assert!(inventory.expect(&name(7)).is_ok() && !inventory.manages(NAME));
+    assert_eq!(inventory.amounts().get(NAME), Some(&None));
+    assert!(inventory.forget(&name(8), serials[7]) && inventory.expect(NAME).is_ok());
+    assert!(matches!(inventory.amounts().get(NAME), Some(Some(_))), "it is back, and not taken away");
 }
 
 /// Asks for so many, with what may be used again and what is preferred: the devices, or why not.
