@@ -119,7 +119,9 @@ impl Allocatable {
         };
         let milli_cpu = left("cpu", machine.milli_cpu(), reserved.milli_cpu)?;
         let memory_limit = left("memory", machine.memory_bytes, reserved.memory)?;
-        let memory = (memory_limit - kept(Signal::MemoryAvailable, machine.memory_bytes)).max(0) / 1024;
+        // What is set apart as huge pages is no other memory.
+        let huge: i64 = machine.huge_pages.values().sum();
+        let memory = (memory_limit - kept(Signal::MemoryAvailable, machine.memory_bytes) - huge).max(0) / 1024;
         let storage = left("ephemeral-storage", machine.storage_bytes, reserved.storage)?;
         let storage = (storage - kept(Signal::NodeFsAvailable, machine.storage_bytes)).max(0) / 1024;
         let processes_limit = match machine.processes {
@@ -173,6 +175,16 @@ mod tests {
         check(&[("memory", "4Gi")], Err("4294967296 of memory are reserved, and the machine has 4294967296: reserve less"));
         check(&[("gpu", "1")], Err("\"gpu\" cannot be reserved: it is one of cpu, memory, ephemeral-storage, pid"));
         check(&[("cpu", "-1")], Err("\"-1\" is no amount of cpu: expected something like 100m, 512Mi"));
+    }
+
+    /// Manage HugePages: "Huge pages are ... pre-allocated", and are resources of their own.
+    #[test]
+    fn huge_pages_are_taken_from_memory() {
+        let machine =
+            Machine { huge_pages: [("hugepages-2Mi".to_owned(), GIB), ("hugepages-1Gi".to_owned(), 0)].into(), ..machine() };
+        let allocatable = Allocatable::of(&machine, 110, &Reserved::default(), &Settings::default().thresholds).unwrap();
+        let amounts = ["memory", "hugepages-2Mi", "hugepages-1Gi"].map(|name| allocatable.list()[name].0.clone());
+        assert_eq!(amounts, ["3043328Ki".to_owned(), GIB.to_string(), "0".to_owned()]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ const PERIOD: i64 = 100_000;
 const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 const MIN_QUOTA: i64 = 1000;
+/// What names of huge pages as resources begin with; the size of a page follows.
+pub const HUGE_PAGES: &str = "hugepages-";
 
 fn requirements(container: &Container) -> (Option<&ResourceList>, Option<&ResourceList>) {
     let resources = container.resources.as_ref();
@@ -80,9 +82,18 @@ pub fn container(model: &Model, container: &Container, memory_capacity: i64) -> 
 
 /// Limits of huge pages, in the kernel's names of page sizes: `hugepages-2Mi` is `2MB`.
 fn huge_pages(limits: Option<&ResourceList>) -> BTreeMap<String, u64> {
-    let huge = limits.into_iter().flatten().filter_map(|(name, limit)| Some((name.strip_prefix("hugepages-")?, limit)));
+    let huge = limits.into_iter().flatten().filter_map(|(name, limit)| Some((name.strip_prefix(HUGE_PAGES)?, limit)));
     let named = huge.map(|(size, limit)| (size.replace('i', "B"), u64::try_from(units::whole(limit)).unwrap_or(0)));
     named.collect()
+}
+
+/// Limits of a pod's huge pages on a machine with these resources of them: what it asks for, and nothing of other sizes.
+pub fn pod_huge_pages<'a>(model: &Model, sizes: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, u64> {
+    let none = sizes.into_iter().map(|name| (name.clone(), units::quantity(0)));
+    let asked = pods::resources::pod_requests(model.spec());
+    let asked = asked.iter().filter(|(name, _)| name.starts_with(HUGE_PAGES));
+    let list: ResourceList = none.chain(asked.map(|(name, limit)| (name.to_string(), units::quantity(limit.as_i64())))).collect();
+    huge_pages(Some(&list))
 }
 
 /// What a pod takes of resource `name`, in thousandths.
@@ -152,6 +163,9 @@ mod tests {
         assert_eq!((values.cpu_shares, values.cpu_quota, values.cpu_period), (Some(102), Some(50_000), Some(100_000)));
         assert_eq!(values.memory_limit, Some(64 << 20));
         assert_eq!(values.huge_pages, BTreeMap::from([("2MB".to_owned(), 4 << 20)]));
+        let sizes = ["hugepages-2Mi".to_owned(), "hugepages-1Gi".to_owned()];
+        let expected = BTreeMap::from([("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 0)]);
+        assert_eq!(pod_huge_pages(&model, &sizes), expected);
         let pod = pod(&model);
         assert_eq!((pod.cpu_quota, pod.memory_limit), (Some(50_000), Some(64 << 20)));
     }

@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod claims;
 pub mod host_path;
+pub mod huge_pages;
 pub mod mounts;
 pub mod nested;
 pub mod payload;
@@ -255,6 +256,15 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, gr
         "Memory" if is_mounted(at) => return Ok(()),
         "Memory" => {
             memory(at, &format!("size={}", memory_size(source, sources.model, sources.facts.allocatable_memory)))?;
+        }
+        medium if medium.starts_with(huge_pages::MEDIUM) => {
+            if is_mounted(at) {
+                return Ok(());
+            }
+            let options =
+                huge_pages::options(medium, sources.model).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            fs::create_dir_all(at)?;
+            mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))?;
         }
         other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
     }

@@ -361,7 +361,8 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
 
 /// Limits of the pod's own group. Who has processors for itself is not held back on them.
 fn pod_limits(cx: &Context, model: &Model) -> Resources {
-    let limits = Resources { pids_limit: cx.options.pod_max_pids, ..resources::pod(model) };
+    let huge_pages = resources::pod_huge_pages(model, cx.machine.huge_pages.keys());
+    let limits = Resources { pids_limit: cx.options.pod_max_pids, huge_pages, ..resources::pod(model) };
     match cx.cpus.has_exclusive(model.uid()) {
         true => Resources { cpu_quota: None, cpu_period: None, ..limits },
         false => limits,

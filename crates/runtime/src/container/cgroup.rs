@@ -10,6 +10,9 @@ use std::time::Duration;
 use super::devices::Node;
 use crate::api::Resources;
 
+/// The controller of huge pages.
+const HUGE_PAGES: &str = "hugetlb";
+
 /// The hierarchies of this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Cgroups {
@@ -94,7 +97,32 @@ impl Cgroups {
                 tracing::warn!(group, file, value, %error, "a limit of the pod could not be set");
             }
         }
+        let huge_pages = limits.huge_pages.iter().filter(|_| self.has(HUGE_PAGES));
+        for (size, limit) in huge_pages {
+            let suffix = if self.unified { "max" } else { "limit_in_bytes" };
+            // What is mapped is charged when it is used, what is reserved before; the latter is newer than the former.
+            for file in [format!("hugetlb.{size}.{suffix}"), format!("hugetlb.{size}.rsvd.{suffix}")] {
+                let Some(path) = self.dir(HUGE_PAGES, group).map(|dir| dir.join(&file)).filter(|path| path.exists()) else {
+                    continue;
+                };
+                if let Err(error) = fs::write(path, limit.to_string()) {
+                    tracing::warn!(group, file, limit, %error, "a limit of the pod's huge pages could not be set");
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the kernel limits huge pages here.
+    pub(crate) fn limits_huge_pages(&self) -> bool {
+        self.has(HUGE_PAGES)
+    }
+
+    /// Whether there is this controller.
+    fn has(&self, controller: &str) -> bool {
+        let of = |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+        let names = |hierarchy: &Hierarchy| of(&hierarchy.mount).split_whitespace().any(|name| name == controller);
+        self.hierarchies.iter().any(|hierarchy| if self.unified { names(hierarchy) } else { hierarchy.has(controller) })
     }
 
     fn settings(&self, limits: &Resources) -> Vec<(&'static str, &'static str, String)> {
@@ -325,7 +353,7 @@ fn delegate(mount: &Path, group: &str) -> io::Result<()> {
     let available = fs::read_to_string(mount.join("cgroup.controllers"))?;
     let mut dir = mount.to_owned();
     for part in Path::new(group) {
-        for controller in ["cpu", "cpuset", "memory", "pids", "io"] {
+        for controller in ["cpu", "cpuset", "memory", "pids", "io", HUGE_PAGES] {
             if available.split_whitespace().any(|name| name == controller) {
                 // Refused where processes sit in a group that is not a leaf; the limit that needs it says so later.
                 let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
@@ -437,6 +465,28 @@ mod tests {
         let one = Cgroups { unified: false, hierarchies: vec![] }.settings(&limits);
         assert_eq!(one.last().unwrap(), &("memory", "memory.limit_in_bytes", "1048576".to_owned()));
         assert_eq!((weight(2), weight(262_144), weight(1024)), (1, 10_000, 39));
+    }
+
+    /// hugetlb of cgroup v2 and v1: `hugetlb.<size>.max`, `hugetlb.<size>.limit_in_bytes`, and the same of what is reserved.
+    #[test]
+    fn huge_pages_are_limited_where_the_kernel_can() {
+        let check = |unified: bool, controllers: &str, files: &[&str], expected: bool| {
+            let root = tempfile::tempdir().unwrap();
+            fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
+            fs::create_dir(root.path().join("g")).unwrap();
+            files.iter().for_each(|file| fs::write(root.path().join("g").join(file), "max").unwrap());
+            let controllers = controllers.split(' ').map(str::to_owned).collect();
+            let cgroups = Cgroups { unified, hierarchies: vec![Hierarchy { mount: root.path().to_owned(), controllers }] };
+            let limits = Resources { huge_pages: [("2MB".to_owned(), 4 << 20)].into(), ..Resources::default() };
+            cgroups.create("g", &limits).unwrap();
+            assert_eq!(cgroups.limits_huge_pages(), expected);
+            let texts = files.iter().map(|file| fs::read_to_string(root.path().join("g").join(file)).unwrap());
+            assert!(texts.into_iter().all(|text| text == if expected { "4194304" } else { "max" }));
+        };
+        check(true, "cpu hugetlb", &["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"], true);
+        check(true, "cpu memory", &["hugetlb.2MB.max"], false);
+        check(false, "hugetlb", &["hugetlb.2MB.limit_in_bytes"], true);
+        check(false, "memory", &["hugetlb.2MB.limit_in_bytes"], false);
     }
 
     fn memory_of(limit: i64) -> Resources {

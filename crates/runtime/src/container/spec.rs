@@ -276,7 +276,7 @@ impl Input<'_> {
             }
         }
         let huge = limits.huge_pages.iter().map(|(size, limit)| json!({"pageSize": size, "limit": limit}));
-        if !limits.huge_pages.is_empty() {
+        if !limits.huge_pages.is_empty() && self.cgroups.limits_huge_pages() {
             resources["hugepageLimits"] = huge.collect();
         }
         if let Some(pids) = limits.pids_limit.filter(|pids| *pids > 0) {
