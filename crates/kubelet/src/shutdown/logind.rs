@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use base::files::{self, Outlives};
 use futures::StreamExt;
 use zbus::proxy::{CacheProperties, OwnerChangedStream, Proxy, SignalStream};
 use zbus::{Connection, connection};
@@ -121,7 +122,7 @@ impl Logind {
             return Ok(known);
         }
         let text = settings(delay);
-        let write = move || crate::durable::replace(Path::new(SETTINGS), text.as_bytes());
+        let write = move || files::replace(Path::new(SETTINGS), text.as_bytes(), Outlives::Machine);
         let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into()));
         written.map_err(Error::Settings)?;
         // It reads them again on SIGHUP.
