@@ -60,6 +60,10 @@ fn a_guaranteed_pod_has_processors_for_itself() {
         let pending = "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}";
         (c.kubectl(&["get", "pod", "alone", "-o", pending]) == "Infeasible").then_some(())
     });
+    // Who comes while the processors are on their way back waits for them, also where the topology manager is asked first.
     c.k("delete pod alone --wait=true");
+    c.k_with("apply -f -", &pod("heir", amounts).replace("spec:\n", "spec:\n  nodeName: n1\n"));
+    c.k("wait --for=condition=Ready pod/heir --timeout=60s");
+    c.k("delete pod heir --wait=true");
     eventually("all processors are shared again", || (allowed(&c, "shares") == all && allowed(&c, "late") == all).then_some(()));
 }

@@ -272,6 +272,13 @@ impl Cpus {
         }
     }
 
+    /// Changes when a pod has given its processors back; none when no pod that has some is on its way out.
+    pub fn leaving(&self) -> Option<watch::Receiver<()>> {
+        let own = self.0.as_ref()?;
+        let released = own.released.subscribe();
+        own.pools.lock().has_leaving().then_some(released)
+    }
+
     /// A pod is on its way out: who needs what it has waits for that.
     pub fn leave(&self, uid: &str) {
         if let Some(own) = &self.0 {

@@ -65,6 +65,12 @@ impl Devices {
         self.inventory.lock().told(amounts.iter().filter(|(_, amount)| amount.is_none()).map(|(name, _)| name));
     }
 
+    /// Changes when a pod has given its devices back; none when no pod that has some is on its way out.
+    pub fn leaving(&self) -> Option<watch::Receiver<()>> {
+        let released = self.released.subscribe();
+        self.inventory.lock().has_leaving().then_some(released)
+    }
+
     /// A pod is on its way out: who needs what it has waits for that.
     pub fn leave(&self, uid: &str) {
         self.inventory.lock().leave(uid);

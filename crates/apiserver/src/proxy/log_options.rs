@@ -10,7 +10,8 @@ const STREAMS: [&str; 3] = ["All", "Stderr", "Stdout"];
 
 /// Refuses options that contradict each other or are out of range. What is no number is left to the kubelet.
 pub(super) fn check(query: &Query, pod: &str) -> Result<(), Status> {
-    let (mut errors, root) = (Errors::new(), Path::root());
+    // What upstream calls a path of one empty name.
+    let (mut errors, whole) = (Errors::new(), Path::new("[]"));
     let number = |name: &str| query.get(name).filter(|text| !text.is_empty()).and_then(|text| text.parse::<i64>().ok());
     let mut at_least = |name: &str, least: i64, detail: &str| {
         if let Some(number) = number(name).filter(|number| *number < least) {
@@ -21,7 +22,7 @@ pub(super) fn check(query: &Query, pod: &str) -> Result<(), Status> {
     at_least("limitBytes", 1, "must be greater than 0");
     let is_set = |name: &str| query.get(name).is_some_and(|text| !text.is_empty());
     if is_set("sinceSeconds") && is_set("sinceTime") {
-        errors.push(Error::forbidden(&root, "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        errors.push(Error::forbidden(&whole, "at most one of `sinceTime` or `sinceSeconds` may be specified"));
     } else {
         at_least("sinceSeconds", 1, "must be greater than 0");
     }
@@ -29,7 +30,7 @@ pub(super) fn check(query: &Query, pod: &str) -> Result<(), Status> {
         if !STREAMS.contains(&stream) {
             errors.push(Error::not_supported(&Path::new("stream"), stream, &STREAMS));
         } else if stream != "All" && is_set("tailLines") {
-            errors.push(Error::forbidden(&root, "`tailLines` and specific `stream` are mutually exclusive for now"));
+            errors.push(Error::forbidden(&whole, "`tailLines` and specific `stream` are mutually exclusive for now"));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid("", "PodLogOptions", pod, &errors)) }

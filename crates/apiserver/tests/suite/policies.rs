@@ -356,6 +356,9 @@ async fn mutations_that_cannot_be() {
         .await;
     let wrong = "Object{spec: Object.spec{replicas: 'many'}}";
     check("deployments", apply(wrong), "Fail", 403, denied).await;
+    let moved = "[JSONPatch{op: 'add', path: '/metadata/namespace', value: 'kube-system'}]";
+    let why = "the namespace of the provided object does not match the namespace sent on the request";
+    check("configmaps", json_patch(moved), "Fail", 400, why).await;
 }
 
 /// "Ten validating policies on every write add under 100 us": measured by hand with --release; here only that all ten are met.

@@ -21,7 +21,7 @@ impl Kind for ConfigMap {
             let detail = "duplicate of key present in binaryData";
             errors.push(Error::invalid(&Path::new("data").key(key), key.as_str(), detail));
         }
-        validate_data(&[("data", text), ("binaryData", binary)], &Path::root(), errors);
+        validate_data(&[("data", text), ("binaryData", binary)], &Path::new("[]"), errors);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Mask, Policy, Scope, Wishes, lists};
+use tokio::sync::watch;
+
+use super::{Mask, Misaligned, Policy, Scope, Wishes, lists};
 use crate::context::Context;
 use crate::cpus::set::CpuSet;
 use crate::devices::Reusable;
@@ -12,7 +14,7 @@ use crate::spec::{Member, Model, Role};
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(transparent)]
-    Misaligned(#[from] super::Misaligned),
+    Misaligned(#[from] Misaligned),
     #[error("Allocate failed due to {0}, which is unexpected")]
     Cpus(#[from] crate::cpus::Error),
     #[error("Allocate failed due to {0}, which is unexpected")]
@@ -53,13 +55,13 @@ async fn give(cx: &Context, model: &Model) -> Result<(), Refused> {
     let nodes = Mask::of(&cx.machine.numa_nodes);
     let of_pod = match (options.policy, options.scope) {
         (Policy::None, _) | (_, Scope::Container) => None,
-        (policy, Scope::Pod) => Some(policy.decide(nodes, &lists(of_pod(cx, model)))?),
+        (_, Scope::Pod) => Some(decide(cx, nodes, || of_pod(cx, model)).await?),
     };
     for member in model.members.iter().filter(|member| member.role != Role::Ephemeral) {
         let affinity = match of_pod {
             Some(affinity) => affinity,
             None if options.policy == Policy::None => None,
-            None => options.policy.decide(nodes, &lists(of_container(cx, model, member, &passed)))?,
+            None => decide(cx, nodes, || of_container(cx, model, member, &passed)).await?,
         };
         has_cpus |= cx.cpus.give(model, member, affinity, &passed.cpus).await?;
         has_devices |= cx.devices.give(model, member, affinity, &passed.devices).await?;
@@ -72,6 +74,32 @@ async fn give(cx: &Context, model: &Model) -> Result<(), Refused> {
         cx.devices.settle().await?;
     }
     Ok(())
+}
+
+/// What the policy says of wishes; as long as pods are on their way out that have something of their own, a refusal is none yet.
+async fn decide(cx: &Context, nodes: Mask, wishes: impl Fn() -> Wishes) -> Result<Option<Mask>, Misaligned> {
+    loop {
+        // Before the wishes: what is given back after them counts the next time.
+        let (cpus, devices) = (cx.cpus.leaving(), cx.devices.leaving());
+        match cx.options.affinity.policy.decide(nodes, &lists(wishes())) {
+            Err(_) if cpus.is_some() || devices.is_some() => {
+                tokio::select! {
+                    () = given_back(cpus) => {}
+                    () = given_back(devices) => {}
+                }
+            }
+            decided => return decided,
+        }
+    }
+}
+
+/// Waits until a pod has given back what it had; for ever when none will.
+async fn given_back(released: Option<watch::Receiver<()>>) {
+    match released {
+        // An error would mean that this kubelet is no more.
+        Some(mut released) => drop(released.changed().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// What one container wishes for.

@@ -173,6 +173,11 @@ impl Pools {
         Ok(true)
     }
 
+    /// Whether a pod that has something is on its way out.
+    pub(super) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// A pod is on its way out.
     pub(super) fn leave(&mut self, uid: &str) {
         if self.held.contains_key(uid) {

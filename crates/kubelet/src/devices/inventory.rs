@@ -353,6 +353,11 @@ impl Inventory {
         }
     }
 
+    /// Whether a pod that has something is on its way out.
+    pub(super) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// A pod is on its way out: what it has will be free.
     pub(super) fn leave(&mut self, uid: &str) {
         if self.held.keys().any(|owner| owner.uid == uid) {

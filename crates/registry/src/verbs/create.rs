@@ -61,6 +61,8 @@ impl Registry {
             self.track(cx, res, None, &mut object, "");
         }
         let mut object = self.mutate(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
+        // Those who change objects on their way cannot move them.
+        check_identity(&mut object, namespace, None)?;
         prepare_metadata(&mut object, namespace);
         self.insert(target, object).await
     }
