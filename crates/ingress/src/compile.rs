@@ -49,6 +49,14 @@ pub struct Compiled {
     pub problems: Vec<Problem>,
 }
 
+impl Compiled {
+    /// The Secrets that it refers to.
+    pub fn secrets(&self) -> impl Iterator<Item = &Key> {
+        let tls = self.tls.iter().filter_map(|(_, secret)| secret.as_ref());
+        tls.chain(&self.passwords).chain(&self.authorities)
+    }
+}
+
 /// One path of one host.
 #[derive(Debug)]
 pub struct PathRule {

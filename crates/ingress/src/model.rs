@@ -1,5 +1,6 @@
 //! From Ingresses and Secrets to the routing table, step by step: a change rebuilds the hosts that it touches and no other.
 
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,8 @@ pub struct Model {
     dirty_tls: BTreeSet<String>,
     table: Arc<Table>,
     told: HashMap<Key, Vec<Problem>>,
+    /// What is wrong with the Secrets of Ingresses, to be told with the next step.
+    in_trouble: BTreeMap<Key, Vec<Problem>>,
     fresh: Vec<Arc<Upstream>>,
     gateway: Gateways,
 }
@@ -100,6 +103,7 @@ impl Model {
             dirty_tls: BTreeSet::new(),
             table: Arc::default(),
             told: HashMap::new(),
+            in_trouble: BTreeMap::new(),
             fresh: Vec::new(),
             gateway: Gateways::default(),
         }
@@ -114,6 +118,7 @@ impl Model {
             }
         }
         self.told.remove(key);
+        self.in_trouble.remove(key);
         let Some(ingress) = ingress else { return };
         let compiled = Arc::new(compile(ingress, &self.domain, &self.issuers));
         let external = compiled.external.as_ref().map(|key| self.upstreams.get(key, &mut self.fresh));
@@ -123,6 +128,20 @@ impl Model {
         self.set_passwords(&known);
         self.set_authorities(&known);
         self.ingresses.insert(key.clone(), known);
+        self.look_at_secrets(key);
+    }
+
+    /// Notes what is wrong with the Secrets of an Ingress, so far as they are known. What is right again may be told again.
+    fn look_at_secrets(&mut self, ingress: &Key) {
+        let Some(known) = self.ingresses.get(ingress) else { return };
+        let wrong = known.secrets_in_trouble(&self.secrets);
+        if let Some(told) = self.told.get_mut(ingress) {
+            told.retain(|problem| problem.reason != secrets::REASON || wrong.contains(problem));
+        }
+        self.in_trouble.remove(ingress);
+        if !wrong.is_empty() {
+            self.in_trouble.insert(ingress.clone(), wrong);
+        }
     }
 
     /// Notes or forgets for which hosts an Ingress has something.
@@ -143,10 +162,7 @@ impl Model {
 
     /// The Secrets that Ingresses refer to.
     pub fn wanted_secrets(&self) -> BTreeSet<Key> {
-        let of = |known: &Known| {
-            let tls = known.compiled.tls.iter().filter_map(|(_, secret)| secret.clone());
-            tls.chain(known.compiled.passwords.clone()).chain(known.compiled.authorities.clone()).collect::<Vec<_>>()
-        };
+        let of = |known: &Known| known.compiled.secrets().cloned().collect::<Vec<_>>();
         self.ingresses.values().flat_map(of).chain(self.gateway.secrets.iter().cloned()).collect()
     }
 
@@ -212,7 +228,11 @@ impl Model {
         let certified = secret.as_ref().filter(is_tls).map(tls);
         self.secrets.insert(key.clone(), KnownSecret { secret, certified });
         self.gateway.dirty |= self.gateway.secrets.contains(key);
-        for known in self.ingresses.values() {
+        let mut users = Vec::new();
+        for (ingress, known) in &self.ingresses {
+            if known.compiled.secrets().any(|secret| secret == key) {
+                users.push(ingress.clone());
+            }
             let hosts = known.compiled.tls.iter().filter(|(_, secret)| secret.as_ref() == Some(key));
             self.dirty_tls.extend(hosts.map(|(host, _)| host.clone()));
             if known.compiled.passwords.as_ref() == Some(key) {
@@ -222,6 +242,7 @@ impl Model {
                 self.set_authorities(known);
             }
         }
+        users.iter().for_each(|ingress| self.look_at_secrets(ingress));
     }
 
     /// Nobody refers to the Secret any more.
@@ -251,11 +272,11 @@ impl Model {
 
     /// The table with all changes since the last step; none when there are none.
     pub fn step(&mut self) -> Option<Step> {
-        if self.dirty.is_empty() && self.dirty_tls.is_empty() && !self.gateway.dirty {
+        if self.dirty.is_empty() && self.dirty_tls.is_empty() && !self.gateway.dirty && self.in_trouble.is_empty() {
             return None;
         }
         let (mut table, mut fresh) = (Table::clone(&self.table), std::mem::take(&mut self.fresh));
-        let mut problems: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
+        let mut problems: BTreeMap<Key, Vec<Problem>> = std::mem::take(&mut self.in_trouble);
         for host in std::mem::take(&mut self.dirty) {
             let routes = self.routes(&host, &mut fresh, &mut problems);
             match routes {

@@ -211,3 +211,33 @@ fn a_change_among_thousands_rebuilds_one_host() {
     check(&model, "h77.example", "/", Some("other"));
     println!("a change among 3,000 hosts took {took:?}");
 }
+
+/// Who counts on a Secret learns that it is missing, and again when it goes another time.
+#[test]
+fn secrets_that_cannot_be_used_are_told() {
+    let mut model = model();
+    let (spec, key) = (json!({"rules": [rule("a.example", &[path("/", "Prefix", "x")])]}), Key::namespaced("a", "s"));
+    set(&mut model, &ingress("i", 0, &json!({"auth-type": "basic", "auth-secret": "s"}), &spec));
+    let told = |model: &mut Model| {
+        let problems = model.step().map(|step| step.problems).unwrap_or_default();
+        problems.into_iter().map(|(_, problem)| problem.message).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut model), [""; 0], "nobody has looked");
+    let missing = ["Secret a/s is not there: requests are refused until it has passwords"];
+    model.set_secret(&key, None);
+    assert_eq!(told(&mut model), missing);
+    model.set_secret(&key, None);
+    assert_eq!(told(&mut model), [""; 0], "once");
+    let secret = |data: Value| Some(Arc::new(serde_json::from_value(json!({"data": data})).unwrap()));
+    model.set_secret(&key, secret(json!({"x": "eA=="})));
+    assert_eq!(told(&mut model), ["Secret a/s has no key auth: requests are refused until it has passwords"]);
+    model.set_secret(&key, secret(json!({"auth": "eA=="})));
+    assert_eq!(told(&mut model), [""; 0]);
+    model.set_secret(&key, None);
+    assert_eq!(told(&mut model), missing);
+
+    let tls =
+        json!({"tls": [{"hosts": ["b.example"], "secretName": "s"}], "rules": [rule("b.example", &[path("/", "Prefix", "x")])]});
+    set(&mut model, &ingress("tls", 0, &json!({}), &tls));
+    assert_eq!(told(&mut model), ["Secret a/s is not there: a certificate that nobody trusts is shown"]);
+}
