@@ -95,6 +95,26 @@ fn pod(name: &str, script: &str, containers: usize, source: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 }
 
+/// A class of cranes, which may stand for an extended resource.
+fn class(c: &Cluster, resource: Option<&str>) {
+    let selector = json!([{"cel": {"expression": "device.driver == 'cranes.example.com'"}}]);
+    let spec = json!({"selectors": selector, "extendedResourceName": resource});
+    create(c, &json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "crane"}, "spec": spec}));
+}
+
+/// A pod whose containers, init containers among them, ask for so many of an extended resource each.
+fn asking(name: &str, resource: &str, init: &[(&str, u32)], containers: &[(&str, u32)]) -> Value {
+    let of = |(name, amount): &(&str, u32), end: &str| {
+        json!({"name": name, "image": BUSYBOX, "command": ["sh", "-c", format!("env | grep CRANE; test -c /dev/crane && {end}")],
+            "resources": {"limits": {resource: amount}}})
+    };
+    let init: Vec<Value> = init.iter().map(|one| of(one, "echo open")).collect();
+    let containers: Vec<Value> = containers.iter().map(|one| of(one, "exec sleep 100000")).collect();
+    let spec =
+        json!({"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "initContainers": init, "containers": containers});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+}
+
 fn ready(c: &Cluster, pod: &str) {
     c.k(&format!("wait --for=condition=Ready pod/{pod} --timeout=90s"));
 }
@@ -110,11 +130,7 @@ fn claimed_devices_are_given_to_pods() {
     let mut c = Cluster::start(KNARR);
     let mut driver = Driver::start(&c, "");
     assert_eq!(driver.call("registered")["request"]["pluginRegistered"], true);
-    let selector = json!([{"cel": {"expression": "device.driver == 'cranes.example.com'"}}]);
-    create(
-        &c,
-        &json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "crane"}, "spec": {"selectors": selector}}),
-    );
+    class(&c, None);
     let far = "device.attributes['cranes.example.com'].reach > 0";
     create(
         &c,
@@ -174,4 +190,45 @@ fn claimed_devices_are_given_to_pods() {
     c.kill_server();
     c.start_server();
     eventually("the end of the slices", || c.k("get resourceslices -o name").is_empty().then_some(()));
+}
+
+/// Extended resources that a class stands for (KEP-5004), by its own name and by the implicit one: the scheduler makes a claim, containers get
+/// the devices of their requests, and the claim goes with the pod.
+/// [sig-node] [DRA] must run a pod with extended resource with one container one resource; must run a pod with both implicit and explicit
+/// extended resource.
+#[test]
+fn extended_resources_come_by_claims() {
+    let c = Cluster::start(KNARR);
+    let driver = Driver::start(&c, "");
+    class(&c, Some("example.com/crane"));
+    // The init container uses the crane of a container that comes after it.
+    create(&c, &asking("both", "example.com/crane", &[("i", 1)], &[("a", 1), ("b", 1)]));
+    ready(&c, "both");
+    let claim = driver.claim("NodePrepareResources");
+    assert!(claim.starts_with("both-extended-resources-"), "{claim}");
+    let logs = |container: &str| c.k(&format!("logs both -c {container}")).trim_end().to_owned();
+    assert_eq!((logs("a").as_str(), logs("b").as_str()), ("CRANE=crane-0", "CRANE=crane-1"));
+    assert_eq!(logs("i"), "CRANE=crane-0\nopen");
+    let status = c.k("get pod both -o jsonpath={.status.extendedResourceClaimStatus}");
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["resourceClaimName"], claim.as_str());
+    let mapping = |container: &str, request: &str| json!({"containerName": container, "resourceName": "example.com/crane", "requestName": request});
+    let mappings =
+        [mapping("a", "container-1-request-0"), mapping("b", "container-2-request-0"), mapping("i", "container-1-request-0")];
+    assert_eq!(status["requestMappings"], json!(mappings));
+    let told = "{.metadata.annotations}{.metadata.ownerReferences[0].name}{.status.reservedFor[0].name}";
+    let told = c.k(&format!("get resourceclaim {claim} -o jsonpath={told}"));
+    assert_eq!(told, "{\"resource.kubernetes.io/extended-resource-claim\":\"true\"}bothboth");
+
+    // There are two cranes; the name that every class has is another one for them.
+    create(&c, &asking("waits", "deviceclass.resource.kubernetes.io/crane", &[], &[("a", 1)]));
+    let waits = "get pod waits -o jsonpath={.status.conditions[*].message}";
+    eventually("the reason", || c.k(waits).contains("cannot allocate all claims").then_some(()));
+    c.k("delete pod both");
+    assert_eq!(driver.claim("NodeUnprepareResources"), claim);
+    ready(&c, "waits");
+    assert_eq!(c.k("logs waits").trim_end(), "CRANE=crane-0");
+    eventually("the end of the claim", || (!c.k("get resourceclaim -o name").contains(&claim)).then_some(()));
+    c.k("delete pod waits");
+    eventually("the end of the other claim", || c.k("get resourceclaim -o name").is_empty().then_some(()));
 }

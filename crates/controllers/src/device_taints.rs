@@ -109,8 +109,7 @@ impl DeviceTaints {
             }
             plan::eviction(&claim, &slices)
         };
-        let reserved = claims::entries(pod).iter().filter_map(|entry| {
-            let named = claims::named(pod, entry);
+        let reserved = claims::all(pod).filter_map(|named| {
             let claim = self.claims.get(Some(meta::namespace(pod)), named.name()?)?;
             let own = !matches!(named, claims::Named::Own(_)) || claims::is_for(&claim, meta::uid(pod));
             (own && claims::is_reserved_for(&claim, meta::uid(pod))).then_some(claim)
@@ -132,7 +131,7 @@ impl Controller for DeviceTaints {
 
     fn sources(&self) -> Vec<Source> {
         let of_pods = Source::mapped(&self.pods, |change, queue| {
-            let Some(pod) = change.object().filter(|pod| !claims::entries(pod).is_empty()) else { return };
+            let Some(pod) = change.object().filter(|pod| claims::has_any(pod)) else { return };
             let facts = |pod: &Arc<Pod>| (pods::node(pod).to_owned(), claims::names(pod).map(str::to_owned).collect::<Vec<_>>());
             if change.new.is_none() || change.old.as_ref().map(facts) != Some(facts(pod)) {
                 queue.add(change.key.clone());

@@ -100,9 +100,9 @@ pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
     found
 }
 
-/// What a pod takes of each resource, in thousandths.
+/// What a pod takes of each resource of the node, in thousandths.
 pub fn requests(pod: &Model) -> BTreeMap<String, i64> {
-    let asked = pods::resources::pod_requests(pod.spec());
+    let asked = resources::node_requests(pod);
     let asked = asked.iter().map(|(name, amount)| (name.to_string(), amount.as_milli()));
     asked.chain([("pods".to_owned(), 1000)]).collect()
 }
@@ -191,6 +191,23 @@ mod tests {
         check(affinity("Gt", json!(["4"])), None);
         check(affinity("Lt", json!(["4"])), Some("NodeAffinity"));
         check(affinity("Exists", json!([])), None);
+    }
+
+    /// KEP-5004: what a pod has by a claim is not counted against what the node has of the same name.
+    #[test]
+    fn what_comes_by_a_claim_is_not_the_nodes() {
+        let asking = |status: Value| {
+            let container = json!({"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}});
+            let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": [container]}, "status": status});
+            Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()))
+        };
+        let mapping = json!({"containerName": "c", "resourceName": "example.com/gpu", "requestName": "r"});
+        let claimed = asking(json!({"extendedResourceClaimStatus": {"resourceClaimName": "x", "requestMappings": [mapping]}}));
+        let (plain, room) =
+            (asking(json!({})), |amount: &str| ResourceList::from([("example.com/gpu".to_owned(), quantity(amount))]));
+        assert!(shortages(&claimed, &[], &room("0")).is_empty());
+        assert!(shortages(&plain, &[claimed], &room("1")).is_empty());
+        assert_eq!(shortages(&plain, &[], &room("0"))[0].resource, "example.com/gpu");
     }
 
     #[test]

@@ -101,6 +101,15 @@ pub fn pod_request(model: &Model, name: &str) -> i64 {
     pods::resources::pod_requests(model.spec()).get(name).map_or(0, |amount| amount.as_milli())
 }
 
+/// What a pod takes of what the node itself has: not what its containers have by a claim (KEP-5004).
+pub fn node_requests(model: &Model) -> pods::resources::Amounts<'_> {
+    pods::resources::pod_requests_as(model.spec(), |container| {
+        let mut own = pods::resources::requests(container);
+        own.retain(|resource, _| !pods::claims::is_claimed(&model.pod, &container.name, resource));
+        own
+    })
+}
+
 /// Limits of the pod's own cgroup: CPU and memory only where every container has a limit.
 pub fn pod(model: &Model) -> Resources {
     let limits = pods::resources::pod_limits(model.spec());

@@ -1,10 +1,12 @@
 //! Claims of a pod for devices (KEP-4381, `resource.k8s.io/v1`): which they are, whose they are, and who uses them.
 
-use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
+use k8s_openapi::api::core::v1::{ContainerExtendedResourceRequest, Pod, PodExtendedResourceClaimStatus, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 
 /// On a claim that was made from a template: the entry of the pod that it was made for.
 pub const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
+/// On a claim that the scheduler has made for the extended resources of its owner (KEP-5004): `true`.
+pub const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
 /// Keeps a claim as long as devices are allocated for it.
 pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// Most pods that use one claim.
@@ -15,7 +17,7 @@ pub const MAX_CONSUMERS: usize = 256;
 pub enum Named<'a> {
     /// A claim of this name, which somebody else has made.
     Shared(&'a str),
-    /// A claim of this name, which was made for the pod from a template.
+    /// A claim of this name, which was made for the pod: from a template, or for its extended resources.
     Own(&'a str),
     /// The controller has not made it yet.
     NotMade,
@@ -50,9 +52,42 @@ pub fn named<'a>(pod: &'a Pod, entry: &'a PodResourceClaim) -> Named<'a> {
     }
 }
 
+/// The claim that was made for the pod's extended resources (KEP-5004), and which of its requests each container has.
+pub fn extended(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    let status = pod.status.as_ref()?.extended_resource_claim_status.as_ref();
+    status.filter(|status| !status.resource_claim_name.is_empty())
+}
+
+/// The requests of that claim that a container has, by resource.
+pub fn extended_of<'a>(pod: &'a Pod, container: &'a str) -> impl Iterator<Item = &'a ContainerExtendedResourceRequest> {
+    let all = extended(pod).into_iter().flat_map(|status| &status.request_mappings);
+    all.filter(move |one| one.container_name == container)
+}
+
+/// Whether a container has an extended resource by that claim, so that it takes none of the node's own.
+pub fn is_claimed(pod: &Pod, container: &str, resource: &str) -> bool {
+    extended_of(pod, container).any(|one| one.resource_name == resource)
+}
+
+/// All claims of a pod: those of its entries, and the one for its extended resources.
+pub fn all(pod: &Pod) -> impl Iterator<Item = Named<'_>> {
+    let extended = extended(pod).map(|status| Named::Own(&status.resource_claim_name));
+    entries(pod).iter().map(|entry| named(pod, entry)).chain(extended)
+}
+
+/// Whether a pod has claims, made or not.
+pub fn has_any(pod: &Pod) -> bool {
+    all(pod).next().is_some()
+}
+
 /// The names of the claims of a pod, as far as they have been made.
 pub fn names(pod: &Pod) -> impl Iterator<Item = &str> {
-    entries(pod).iter().filter_map(|entry| named(pod, entry).name())
+    all(pod).filter_map(Named::name)
+}
+
+/// Whether a claim says that it was made for the extended resources of a pod.
+pub fn is_extended(claim: &ResourceClaim) -> bool {
+    claim.metadata.annotations.as_ref().and_then(|all| all.get(EXTENDED)).is_some_and(|value| value == "true")
 }
 
 /// Name and uid of the pod that a claim was made for.
@@ -112,6 +147,28 @@ mod tests {
         let found: Vec<Named<'_>> = entries(&pod).iter().map(|entry| named(&pod, entry)).collect();
         assert_eq!(found, [Named::Shared("shared"), Named::Own("p-b-x"), Named::Nothing, Named::NotMade]);
         assert_eq!(names(&pod).collect::<Vec<_>>(), ["shared", "p-b-x"]);
+    }
+
+    /// KEP-5004: the status "stores the generated name for the corresponding special ResourceClaim created by the scheduler", and a mapping of
+    /// containers and resources to its requests.
+    #[test]
+    fn the_claim_for_extended_resources_stands_in_the_status() {
+        let mapping = |container, request| json!({"containerName": container, "resourceName": "a/b", "requestName": request});
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "uid": "u"},
+            "spec": {"containers": []},
+            "status": {"extendedResourceClaimStatus": {"resourceClaimName": "p-x",
+                "requestMappings": [mapping("c", "one"), mapping("d", "two"), mapping("c", "two")]}},
+        }))
+        .unwrap();
+        assert_eq!(all(&pod).collect::<Vec<_>>(), [Named::Own("p-x")]);
+        assert!(has_any(&pod) && entries(&pod).is_empty());
+        let requests: Vec<&str> = extended_of(&pod, "c").map(|one| one.request_name.as_str()).collect();
+        assert_eq!(requests, ["one", "two"]);
+        assert!(is_claimed(&pod, "c", "a/b") && !is_claimed(&pod, "c", "a/c") && !is_claimed(&pod, "e", "a/b"));
+        assert_eq!(crate::references::References::of(&pod).resource_claims, ["p-x".to_owned()].into());
+        pod.status = None;
+        assert!(!has_any(&pod));
     }
 
     #[test]

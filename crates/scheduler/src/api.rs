@@ -35,6 +35,11 @@ pub(crate) enum Written {
         victim: Arc<PodInfo>,
         result: kube::Result<()>,
     },
+    /// Claims of an attempt that failed were to be deleted.
+    Discarded {
+        pod: Arc<PodInfo>,
+        result: Result<(), crate::devices::write::Error>,
+    },
     Reported,
 }
 
@@ -100,6 +105,19 @@ impl Api {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;
             }
             Written::Bound { pod, node, trial, claims, result }
+        }
+        .boxed()
+    }
+
+    /// Deletes claims that were made for a pod which was not bound in the end.
+    pub(crate) fn discard(&self, pod: Arc<PodInfo>, claims: Vec<Arc<ResourceClaim>>) -> BoxFuture<'static, Written> {
+        let client = self.client.clone();
+        async move {
+            let mut result = Ok(());
+            for claim in &claims {
+                result = result.and(write::discard(&client, &pod, claim).await);
+            }
+            Written::Discarded { pod, result }
         }
         .boxed()
     }

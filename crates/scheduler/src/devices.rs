@@ -6,6 +6,7 @@
 //! | [`pools`] | what drivers offer, by pool |
 //! | [`ledger`] | what is taken, also what has been chosen and not written yet |
 //! | [`wanted`] | what the claims of a pod ask for, compiled |
+//! | [`extended`] | claims that are made in place of extended resources |
 //! | [`search`] | which devices they get on a node |
 //! | [`effort`] | how much work that may be |
 //! | [`constraints`] | what devices of a claim must have in common |
@@ -19,6 +20,7 @@
 pub(crate) mod binding;
 mod constraints;
 mod effort;
+pub(crate) mod extended;
 mod ledger;
 mod pools;
 mod result;
@@ -29,16 +31,20 @@ mod tests;
 mod wanted;
 pub(crate) mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use client::{Informer, Informers, Key};
+use k8s_openapi::api::core::v1::ContainerExtendedResourceRequest;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim};
 use pods::claims::{self, Named};
 use pods::nodes::NodeTerms;
 
 use crate::pod::PodInfo;
+use crate::resources::Resources;
 use crate::volumes::Place;
 use effort::Effort;
+use extended::Extended;
 pub(crate) use ledger::Ledger;
 pub(crate) use pools::Pools;
 use search::Search;
@@ -69,8 +75,11 @@ impl std::fmt::Display for PoolId {
 pub(crate) struct Devices {
     pub(crate) claims: Informer<ResourceClaim>,
     pub(crate) classes: Informer<DeviceClass>,
+    pub(crate) extended: extended::Classes,
     pub(crate) pools: Pools,
     pub(crate) ledger: Ledger,
+    /// Uids of pods whose claims of an attempt that failed are being deleted.
+    pub(crate) discarding: HashSet<String>,
 }
 
 impl std::fmt::Debug for Devices {
@@ -86,6 +95,8 @@ pub(crate) struct ClaimsOf {
     allocated: Vec<(Arc<ResourceClaim>, Option<NodeTerms>)>,
     /// Those that get some.
     wanted: Vec<Wanted>,
+    /// What may come by a claim that is made for it.
+    extended: Extended,
     /// The work that may be done for the pod.
     effort: Effort,
 }
@@ -96,6 +107,28 @@ pub(crate) struct Reservation {
     pub(crate) claim: Arc<ResourceClaim>,
     /// The devices that it gets; none of a claim that has its devices already.
     pub(crate) allocation: Option<AllocationResult>,
+    /// Which of its requests each container has, of a claim that is made for the pod's extended resources; empty of one that exists.
+    pub(crate) mappings: Vec<ContainerExtendedResourceRequest>,
+}
+
+impl Reservation {
+    /// Whether the claim has to be made.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.mappings.is_empty()
+    }
+
+    /// What was chosen is known by this.
+    pub(crate) fn id(&self) -> &str {
+        self.claim.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it led to this claim, which was written for the pod of this uid.
+    pub(crate) fn led_to(&self, written: &ResourceClaim, pod: &str) -> bool {
+        match self.is_new() {
+            true => claims::is_extended(written) && claims::is_for(written, pod),
+            false => written.metadata.uid == self.claim.metadata.uid,
+        }
+    }
 }
 
 /// Why a pod cannot be on any node.
@@ -111,6 +144,8 @@ pub(crate) enum Refusal {
     Strange { claim: Key, pod: Key },
     #[error("resourceclaim in use")]
     InUse,
+    #[error("cannot schedule extended resource claim of pod {0}: that of an attempt that failed is not deleted yet")]
+    Left(Key),
     #[error("resource claim {0} is in the process of being allocated")]
     Allocating(Key),
     #[error(transparent)]
@@ -122,10 +157,28 @@ impl Devices {
         Self { claims: informers.of(), classes: informers.of(), ..Self::default() }
     }
 
+    /// Whether a pod asks for devices.
+    pub(crate) fn concern(&self, pod: &PodInfo) -> bool {
+        pod.object().is_some_and(|pod| !claims::entries(pod).is_empty()) || self.extended.asked(pod).next().is_some()
+    }
+
+    /// Claims that were made for a pod's extended resources before, when it was not bound in the end.
+    pub(crate) fn leftovers(&self, pod: &PodInfo) -> Vec<Arc<ResourceClaim>> {
+        if self.extended.asked(pod).next().is_none() {
+            return Vec::new();
+        }
+        let mut owned = self.claims.owned_by(pod.uid());
+        owned.retain(|claim| claims::is_extended(claim) && claims::is_for(claim, pod.uid()));
+        owned
+    }
+
     /// The claims of a pod, or why it cannot be scheduled anywhere.
     pub(crate) fn claims_of(&self, info: &PodInfo) -> Result<ClaimsOf, Refusal> {
-        let mut found = ClaimsOf::default();
+        let mut found = ClaimsOf { extended: Extended::new(self.extended.asked(info)), ..ClaimsOf::default() };
         let Some(pod) = info.object() else { return Ok(found) };
+        if self.discarding.contains(info.uid()) || !self.leftovers(info).is_empty() {
+            return Err(Refusal::Left(info.key()));
+        }
         for entry in claims::entries(pod) {
             let (name, own) = match claims::named(pod, entry) {
                 Named::NotMade => return Err(Refusal::NotMade(info.key())),
@@ -167,21 +220,30 @@ impl Devices {
         Ok(())
     }
 
-    /// What is written of the claims when their pod comes to a node, or why it cannot.
-    pub(crate) fn reservations(&self, claims: &ClaimsOf, node: Place<'_>) -> Result<Vec<Reservation>, String> {
+    /// What is written of a pod's claims when it comes to a node with this much of everything, or why it cannot.
+    pub(crate) fn reservations(
+        &self,
+        pod: &PodInfo,
+        claims: &ClaimsOf,
+        node: Place<'_>,
+        allocatable: &Resources,
+    ) -> Result<Vec<Reservation>, String> {
         let usable = |nodes: &Option<NodeTerms>| nodes.as_ref().is_none_or(|nodes| nodes.matches(node.name, node.labels));
         if !claims.allocated.iter().all(|(_, nodes)| usable(nodes)) {
             return Err("resourceclaim not available on the node".to_owned());
         }
-        let mut all: Vec<Reservation> =
-            claims.allocated.iter().map(|(claim, _)| Reservation { claim: claim.clone(), allocation: None }).collect();
-        if !claims.wanted.is_empty() {
+        let reservation =
+            |claim: &Arc<ResourceClaim>, allocation| Reservation { claim: claim.clone(), allocation, mappings: Vec::new() };
+        let mut all: Vec<Reservation> = claims.allocated.iter().map(|(claim, _)| reservation(claim, None)).collect();
+        let made = claims.extended.on(pod, allocatable, |class| self.classes.get(None, class))?;
+        let wanted: Vec<&Wanted> = claims.wanted.iter().chain(made.as_deref().map(|made| &made.wanted)).collect();
+        if !wanted.is_empty() {
             let offers = self.pools.on(node);
-            let found = Search::new(&claims.wanted, &offers, &self.ledger, node, &claims.effort).run()?;
-            let chosen = claims.wanted.iter().zip(found);
-            all.extend(
-                chosen.map(|(wanted, allocation)| Reservation { claim: wanted.claim.clone(), allocation: Some(allocation) }),
-            );
+            let found = Search::new(&wanted, &offers, &self.ledger, node, &claims.effort).run()?;
+            all.extend(wanted.iter().zip(found).map(|(wanted, allocation)| reservation(&wanted.claim, Some(allocation))));
+        }
+        if let (Some(made), Some(last)) = (made, all.last_mut()) {
+            last.mappings.clone_from(&made.mappings);
         }
         Ok(all)
     }
@@ -193,6 +255,10 @@ impl Devices {
             self.ledger.observe(replaced, None);
         }
         self.ledger.observe(uid, new);
+        // One that is gone before it is known that it was made must not come back.
+        if let Some((_, pod)) = old.filter(|old| new.is_none() && claims::is_extended(old)).and_then(claims::owner) {
+            self.ledger.went(&extended::id(pod), uid);
+        }
         let state = |claim: Option<&ResourceClaim>| {
             claim.map(|claim| {
                 (claims::is_allocated(claim), claims::consumers(claim).len(), claim.metadata.deletion_timestamp.clone())

@@ -24,8 +24,10 @@ pub(crate) enum Event {
     Namespace,
     /// A claim, a volume, a class of volumes or a node's drivers came or changed.
     Volume,
-    /// A claim for devices, a slice of devices or a class of them came or changed.
+    /// A claim for devices or a slice of devices came or changed.
     Device,
+    /// A class of devices came or changed, which may stand for an extended resource.
+    DeviceClass,
 }
 
 /// One scheduling rule. All methods have defaults: a plugin says only what it has an opinion on.

@@ -163,7 +163,10 @@ impl Scheduler {
                     self.cluster.devices.pools.changed(&change.key.name, change.old.as_deref(), change.new);
                     self.queue.happened(Event::Device);
                 }
-                _ = sources.device_classes.next() => self.queue.happened(Event::Device),
+                change = sources.device_classes.next() => {
+                    self.cluster.devices.extended.changed(change.old.as_deref(), change.new.as_deref());
+                    self.queue.happened(Event::DeviceClass);
+                }
                 change = sources.pods.next() => self.pod_changed(change),
                 Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.written(written),
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
@@ -311,8 +314,8 @@ impl Scheduler {
             return self.writes.push(self.api.bind(pod, node, trial));
         }
         for one in &devices {
-            if let (Some(uid), Some(allocation)) = (&one.claim.metadata.uid, &one.allocation) {
-                self.cluster.devices.ledger.choose(uid, allocation);
+            if let Some(allocation) = &one.allocation {
+                self.cluster.devices.ledger.choose(one.id(), allocation);
             }
         }
         let (cache, claims) = (self.cluster.volumes.claims.clone(), self.cluster.devices.claims.clone());
@@ -329,7 +332,7 @@ impl Scheduler {
         let Some(node) = self.cluster.node(node) else { return Ok(Vec::new()) };
         let place = Place { name: &node.name, labels: &node.labels };
         let found = known.claims_of(pod).map_err(|refusal| refusal.to_string());
-        found.and_then(|claims| known.reservations(&claims, place)).map_err(|reason| {
+        found.and_then(|claims| known.reservations(pod, &claims, place, &node.allocatable)).map_err(|reason| {
             let plugin = PLUGINS.iter().position(|plugin| plugin.name() == DEVICES).unwrap_or_default();
             FitError::everywhere(self.cluster.len(), plugin, reason.into())
         })
@@ -366,6 +369,11 @@ impl Scheduler {
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
         metrics::attempted(pod.scheduler(), Outcome::Unschedulable, trial);
         self.queue.failed(&pod.key(), error.plugins, Instant::now());
+        let left = self.cluster.devices.leftovers(pod);
+        // One at a time: it takes the claim out of the pod's status, where the next attempt writes another one.
+        if !left.is_empty() && self.cluster.devices.discarding.insert(pod.uid().to_owned()) {
+            self.writes.push(self.api.discard(pod.clone(), left));
+        }
         self.writes.extend(self.api.report(pod, message, self.cluster.nominations.node_of(pod.uid())));
     }
 
@@ -405,6 +413,13 @@ impl Scheduler {
                 tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
                 return self.queue.happened(Event::PodRemoved);
             }
+            Written::Discarded { pod, result } => {
+                if let Err(error) = result {
+                    tracing::warn!(pod = %pod.key(), %error, "a claim of an attempt that failed cannot be deleted, looking again");
+                }
+                self.cluster.devices.discarding.remove(pod.uid());
+                return self.queue.happened(Event::Device);
+            }
             Written::Evicted { .. } | Written::Reported => return,
         };
         match result {
@@ -431,12 +446,14 @@ impl Scheduler {
     /// The claims for devices have been written for a pod, or not.
     fn reserved(&mut self, pod: &PodInfo, written: &[ResourceClaim]) {
         let Some(reserving) = self.reserving.remove(pod.uid()) else { return };
+        let devices = &mut self.cluster.devices;
         for one in reserving.iter().filter(|one| one.allocation.is_some()) {
-            let Some(uid) = one.claim.metadata.uid.as_deref() else { continue };
-            let latest = written.iter().find(|claim| claim.metadata.uid.as_deref() == Some(uid));
-            let cached = latest.is_none().then(|| self.cluster.devices.claims.by_key(&Key::of(one.claim.as_ref()))).flatten();
-            let cached = cached.filter(|claim| claim.metadata.uid.as_deref() == Some(uid));
-            self.cluster.devices.ledger.settle(uid, latest.or(cached.as_deref()));
+            let latest = written.iter().find(|claim| one.led_to(claim, pod.uid()));
+            let latest = latest.or((!one.is_new()).then_some(one.claim.as_ref()));
+            let cached = latest.and_then(|latest| devices.claims.by_key(&Key::of(latest)));
+            let cached = cached.filter(|cached| latest.is_some_and(|latest| latest.metadata.uid == cached.metadata.uid));
+            let newest = latest.into_iter().chain(cached.as_deref()).max_by_key(|claim| client::resource_version::of(*claim));
+            devices.ledger.settle(one.id(), newest);
         }
         self.queue.happened(Event::Device);
     }

@@ -3,8 +3,9 @@
 use base::readiness::Readiness;
 use client::fake::Fake;
 use client::kube::Api;
-use client::kube::api::{DeleteParams, PostParams};
+use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use serde_json::json;
 
 use super::*;
@@ -84,4 +85,85 @@ async fn the_more_important_pod_gets_the_room() {
     fake.until::<Pod>(nominated).await;
     fake.until::<Event>(|events| events.iter().any(|event| event.reason.as_deref() == Some("Preempted"))).await;
     fake.until::<Pod>(|pods| pods.len() == 1 && node_of(pods, "high") == Some("n")).await;
+}
+
+/// A node with a device that has to become ready, and a class for it that stands for `example.com/gpu`.
+fn with_device(fake: &Fake) {
+    fake.put::<Node>(&node("n", json!({})));
+    let device = json!({"name": "x", "bindingConditions": ["ready"], "bindingFailureConditions": ["broken"]});
+    let pool = json!({"name": "p", "generation": 1, "resourceSliceCount": 1});
+    let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d", "nodeName": "n", "pool": pool, "devices": [device]}});
+    fake.put::<ResourceSlice>(&serde_json::from_value(slice).unwrap());
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    fake.put::<DeviceClass>(&serde_json::from_value(class).unwrap());
+}
+
+/// What a driver says of the device of a claim.
+async fn say(fake: &Fake, claim: &ResourceClaim, condition: &str) {
+    let condition =
+        json!({"type": condition, "status": "True", "reason": "r", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let device = json!({"driver": "d", "pool": "p", "device": "x", "conditions": [condition]});
+    let api: Api<ResourceClaim> = Api::namespaced(fake.client(), "a");
+    let patch = Patch::Merge(json!({"status": {"devices": [device]}}));
+    api.patch_status(claim.metadata.name.as_deref().unwrap(), &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// The claim that has devices, when there is one beside `other`.
+async fn allocated(fake: &Fake, other: Option<&ResourceClaim>) -> ResourceClaim {
+    let is_it = |claim: &&ResourceClaim| {
+        pods::claims::is_allocated(claim) && other.is_none_or(|other| other.metadata.uid != claim.metadata.uid)
+    };
+    fake.until::<ResourceClaim>(|claims| claims.iter().any(|claim| is_it(&claim))).await;
+    fake.all::<ResourceClaim>().iter().find(is_it).unwrap().clone()
+}
+
+/// KEP-5004: the scheduler makes the claim, with the pod as its owner and its user, and writes into the pod's status which one it is; when the
+/// pod is not bound, the claim is deleted and another attempt makes another one. What a scheduler before has left goes first.
+#[tokio::test]
+async fn extended_resources_come_by_a_claim() {
+    let fake = Fake::default();
+    with_device(&fake);
+    let meta = json!({"namespace": "a", "name": "left", "uid": "left", "annotations": {pods::claims::EXTENDED: "true"},
+        "finalizers": [pods::claims::FINALIZER],
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p", "controller": true}]});
+    let results = json!([{"request": "r", "driver": "d", "pool": "p", "device": "x"}]);
+    let left = json!({"metadata": meta, "spec": {}, "status": {"allocation": {"devices": {"results": results}}}});
+    fake.put::<ResourceClaim>(&serde_json::from_value(left).unwrap());
+    fake.put(&pod("p", json!({"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]})));
+    let (_tasks, _failures) = start(&fake);
+
+    fake.until::<ResourceClaim>(|claims| !claims.iter().any(|claim| claim.metadata.name.as_deref() == Some("left"))).await;
+    let first = allocated(&fake, None).await;
+    assert!(pods::claims::is_extended(&first) && pods::claims::is_for(&first, "p"));
+    assert!(pods::claims::is_reserved_for(&first, "p"));
+    fake.until::<Pod>(|pods| pods::claims::names(&pods[0]).next() == first.metadata.name.as_deref()).await;
+    say(&fake, &first, "broken").await;
+
+    let second = allocated(&fake, Some(&first)).await;
+    assert_eq!(fake.all::<ResourceClaim>().len(), 1, "the first one is gone");
+    say(&fake, &second, "ready").await;
+    fake.until::<Pod>(|pods| node_of(pods, "p") == Some("n")).await;
+    let bound = fake.all::<Pod>().remove(0);
+    let status = pods::claims::extended(&bound).unwrap();
+    assert_eq!(Some(&status.resource_claim_name), second.metadata.name.as_ref());
+    let mapping = json!([{"containerName": "c", "resourceName": "example.com/gpu", "requestName": "container-0-request-0"}]);
+    assert_eq!(serde_json::to_value(&status.request_mappings).unwrap(), mapping);
+}
+
+/// KEP-5004: a pod that no node has the resource for is tried again when a class comes that stands for it.
+#[tokio::test]
+async fn a_class_helps_pods_that_wait() {
+    let fake = Fake::default();
+    fake.put::<Node>(&node("n", json!({})));
+    let gpu = "deviceclass.resource.kubernetes.io/gpu";
+    fake.put(&pod("p", json!({"containers": [{"name": "c", "resources": {"requests": {gpu: "1"}}}]})));
+    let (_tasks, _failures) = start(&fake);
+    let told = |text: &'static str| {
+        move |events: &[Event]| events.iter().any(|event| event.message.as_deref().is_some_and(|message| message.contains(text)))
+    };
+    fake.until::<Event>(told("Insufficient deviceclass.resource.kubernetes.io/gpu")).await;
+    let api: Api<DeviceClass> = Api::all(fake.client());
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {}});
+    api.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    fake.until::<Event>(told("cannot allocate all claims")).await;
 }

@@ -29,7 +29,7 @@ impl Admission for NodeRestriction {
         let Some(node) = node_identity(a.user) else { return Ok(()) };
         let result = match (&*a.resource.def.group, &*a.resource.def.plural, a.subresource) {
             ("", "pods", "") => pod(a, node).await,
-            ("", "pods", "status") => pod_status(a, node),
+            ("", "pods", "status") => pod_status(a.old, a.object(), node),
             ("", "pods", "eviction") => evicted(a, node).await,
             ("", "pods", sub) if a.operation != Operation::Connect => {
                 Err(format!("unexpected pod subresource \"{sub}\", only 'status' and 'eviction' are allowed"))
@@ -106,16 +106,19 @@ fn mirror_pod(pod: &Value, node: &str, uid: &str) -> Result<(), String> {
     }
 }
 
-fn pod_status(a: &Request<'_>, node: &str) -> Result<(), String> {
-    if !bound(a.old, node) {
+fn pod_status(old: Option<&Value>, new: Option<&Value>, node: &str) -> Result<(), String> {
+    if !bound(old, node) {
         return Err(format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"));
     }
-    let same = |pointer: &str| a.object().and_then(|new| new.pointer(pointer)) == a.old.and_then(|old| old.pointer(pointer));
+    let same = |pointer: &str| new.and_then(|new| new.pointer(pointer)) == old.and_then(|old| old.pointer(pointer));
     if !same("/metadata/labels") {
         return Err(format!("node \"{node}\" cannot update labels through pod status"));
     }
     if !same("/status/resourceClaimStatuses") {
         return Err(format!("node \"{node}\" cannot update resource claim statues"));
+    }
+    if !same("/status/extendedResourceClaimStatus") {
+        return Err(format!("node \"{node}\" cannot update extended resource claim status"));
     }
     Ok(())
 }
@@ -314,6 +317,31 @@ mod tests {
             (json!({"resourceClaims": [{"name": "r"}]}), "resourceclaims"),
         ] {
             check(owner(), spec, Err(&format!("can not create pods that reference {what}")));
+        }
+    }
+
+    /// KEP-4381 and KEP-5004: which claims a pod has, by which its kubelet may read them, is not for the kubelet to say.
+    #[test]
+    fn statuses_name_no_other_claims() {
+        let pod = |node: &str, status: Value| json!({"spec": {"nodeName": node}, "status": status});
+        let check = |old: Value, status: Value, expected: Result<(), &str>| {
+            let new = pod("n", status);
+            assert_eq!(pod_status(Some(&old), Some(&new), "n"), expected.map_err(|why| format!("node \"n\" {why}")), "{new}");
+        };
+        let claims = json!({"resourceClaimStatuses": [{"name": "a", "resourceClaimName": "b"}],
+            "extendedResourceClaimStatus": {"resourceClaimName": "c"}});
+        let mut running = claims.clone();
+        running["phase"] = "Running".into();
+        check(pod("n", claims.clone()), running.clone(), Ok(()));
+        let bound = "can only update pod status for pods with spec.nodeName set to itself";
+        check(pod("m", claims.clone()), running.clone(), Err(bound));
+        let mut other = running.clone();
+        other["resourceClaimStatuses"][0]["resourceClaimName"] = "c".into();
+        check(pod("n", claims.clone()), other, Err("cannot update resource claim statues"));
+        for name in [json!("b"), json!(null)] {
+            let mut other = running.clone();
+            other["extendedResourceClaimStatus"]["resourceClaimName"] = name;
+            check(pod("n", claims.clone()), other, Err("cannot update extended resource claim status"));
         }
     }
 

@@ -200,6 +200,7 @@ pub(super) static ROLES: &[Role] = &[
             (READ, "core", "namespaces"),
             (READ, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"),
             ("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+            ("create delete", "resource.k8s.io", "resourceclaims"),
         ],
     ),
     plain("system:kube-dns", &[("list watch", "core", "endpoints services")]),

@@ -150,6 +150,10 @@ mod tests {
         check(&user("admin"), "create", "rbac.authorization.k8s.io", "roles", "n", true);
         check(&user("admin"), "get", "", "secrets", "other", false);
         check(&user("system:kube-scheduler"), "create", "", "pods/binding", "n", true);
+        // KEP-5004: claims in place of extended resources are the scheduler's.
+        for verb in ["create", "delete", "patch"] {
+            check(&user("system:kube-scheduler"), verb, "resource.k8s.io", "resourceclaims", "n", true);
+        }
         let named = |user: &str, resource: &str, group: &str, namespace: &str, name: &str| {
             let user = crate::authn::user(user, Vec::new());
             let a = Attributes { verb: "update", group, resource, namespace, name, is_resource: true, ..Attributes::new(&user) };

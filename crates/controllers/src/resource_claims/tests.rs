@@ -77,3 +77,28 @@ async fn claims_are_made_from_templates_and_go_with_their_pods() {
     world.fake.put::<Pod>(&pod("Succeeded", json!([{"name": "gpu", "resourceClaimName": meta::name(&made)}])));
     world.fake.until::<ResourceClaim>(<[_]>::is_empty).await;
 }
+
+/// KEP-5004: the claim that the scheduler made for a pod's extended resources goes when the pod is done; that of a pod that waits or runs stays.
+#[tokio::test]
+async fn claims_for_extended_resources_go_with_their_pods() {
+    let world = World::new();
+    let pod = |name: &str, phase: &str| {
+        let mapping = json!({"containerName": "c", "resourceName": "a/b", "requestName": "container-0-request-0"});
+        object::<Pod>(
+            json!({"metadata": {"namespace": "a", "name": name, "uid": name}, "spec": {"containers": [], "nodeName": "n"},
+            "status": {"phase": phase, "extendedResourceClaimStatus": {"resourceClaimName": name, "requestMappings": [mapping]}}}),
+        )
+    };
+    for name in ["stays", "goes"] {
+        let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": name, "controller": true}]);
+        let meta = json!({"name": name, "uid": name, "ownerReferences": owner, "annotations": {claims::EXTENDED: "true"}});
+        world.fake.put::<ResourceClaim>(&claim(&[name], true, meta));
+        world.fake.put::<Pod>(&pod(name, "Running"));
+    }
+    world.start(&["resource-claim-of-pod", "resource-claim"]);
+    world.fake.put::<Pod>(&pod("goes", "Succeeded"));
+    world.fake.until::<ResourceClaim>(|claims| claims.len() == 1).await;
+    let left = world.fake.all::<ResourceClaim>().remove(0);
+    assert_eq!(meta::name(&left), "stays");
+    assert!(claims::is_allocated(&left) && claims::is_reserved_for(&left, "stays"));
+}

@@ -104,8 +104,13 @@ async fn given_back(released: Option<watch::Receiver<()>>) {
 
 /// What one container wishes for.
 fn of_container(cx: &Context, model: &Model, member: &Member, passed: &PassedOn) -> Wishes {
-    let mut wishes =
-        cx.devices.wishes(model.uid(), &member.spec.name, cx.devices.wanted(member), &passed.devices, &cx.machine.numa_nodes);
+    let mut wishes = cx.devices.wishes(
+        model.uid(),
+        &member.spec.name,
+        cx.devices.wanted(model, member),
+        &passed.devices,
+        &cx.machine.numa_nodes,
+    );
     let count = cx.cpus.wanted(model, member);
     wishes
         .extend(cx.cpus.hints(model.uid(), &member.spec.name, count, &passed.cpus).map(|hints| ("cpu".to_owned(), Some(hints))));
@@ -122,7 +127,7 @@ fn of_pod(cx: &Context, model: &Model) -> Wishes {
             Role::Init => of_init = of_init.max(count + cpus),
             _ => cpus += count,
         }
-        for (resource, count) in cx.devices.wanted(member) {
+        for (resource, count) in cx.devices.wanted(model, member) {
             let (lasting, most) = devices.entry(resource).or_default();
             match member.role {
                 Role::Init => *most = (*most).max(count + *lasting),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use client::Key;
 use client::events::Type;
 use csi::dra::Claim;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 use pods::claims::{self as rules, Named};
@@ -18,8 +19,9 @@ use crate::spec::{Member, Model};
 
 /// Has the claims of a pod prepared. The error has been told by an event.
 pub async fn prepare(cx: &Context, model: &Model) -> Result<(), String> {
-    for entry in rules::entries(&model.pod) {
-        if let Err(error) = prepare_entry(cx, model, rules::named(&model.pod, entry)).await {
+    let all: Vec<Named<'_>> = rules::all(&model.pod).collect();
+    for named in all {
+        if let Err(error) = prepare_one(cx, model, named).await {
             let message = format!("Failed to prepare dynamic resources: {error}");
             cx.pod_event(model, Type::Warning, "FailedPrepareDynamicResources", message.clone());
             return Err(message);
@@ -28,7 +30,7 @@ pub async fn prepare(cx: &Context, model: &Model) -> Result<(), String> {
     Ok(())
 }
 
-async fn prepare_entry(cx: &Context, model: &Model, named: Named<'_>) -> Result<(), String> {
+async fn prepare_one(cx: &Context, model: &Model, named: Named<'_>) -> Result<(), String> {
     let name = match named {
         Named::Nothing => return Ok(()),
         Named::NotMade => {
@@ -98,19 +100,30 @@ async fn prepared_by(cx: &Context, driver: &str, record: &Record) -> Result<Vec<
     Ok(devices.into_iter().map(device).collect())
 }
 
-/// What a container gets with the devices of the claims that it names.
+/// The claims whose devices a container has, each with the request that they belong to; none are all requests.
+fn asked<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+    let named = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten()).filter_map(|asked| {
+        let entry = rules::entries(pod).iter().find(|entry| entry.name == asked.name)?;
+        Some((rules::named(pod, entry).name()?, asked.request.as_deref()))
+    });
+    let extended = rules::extended(pod).into_iter().flat_map(|status| {
+        let requests = rules::extended_of(pod, &container.name);
+        requests.map(|one| (status.resource_claim_name.as_str(), Some(one.request_name.as_str())))
+    });
+    named.chain(extended)
+}
+
+/// What a container gets with the devices of the claims that it names, and of the one for its extended resources.
 ///
 /// # Errors
 /// A claim is not prepared, or a name stands for nothing or for something that this kubelet cannot do.
 pub async fn edits(cx: &Context, model: &Model, member: &Member) -> Result<ContainerEdits, String> {
     let mut names: Vec<String> = Vec::new();
-    for asked in member.spec.resources.iter().flat_map(|resources| resources.claims.iter().flatten()) {
-        let entry = rules::entries(&model.pod).iter().find(|entry| entry.name == asked.name);
-        let Some(name) = entry.and_then(|entry| rules::named(&model.pod, entry).name()) else { continue };
+    for (name, request) in asked(&model.pod, &member.spec) {
         let records = cx.claims.records.lock();
         let is_ours = |record: &&Record| record.name == name && record.pods.contains(model.uid()) && record.is_prepared();
         let record = records.values().find(is_ours).ok_or_else(|| format!("resource claim {name} is not prepared"))?;
-        for id in record.cdi(asked.request.as_deref()) {
+        for id in record.cdi(request) {
             if !names.iter().any(|known| known == id) {
                 names.push(id.to_owned());
             }
@@ -146,4 +159,29 @@ pub async fn give_back(cx: &Context, pod: &str) -> Result<(), String> {
         cx.claims.forget(&uid).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    /// KEP-4381 and KEP-5004: a container has the devices of the requests that it names, and of those that its extended resources became.
+    #[test]
+    fn containers_have_the_requests_they_ask_for() {
+        let claims = json!([{"name": "a"}, {"name": "b", "request": "r"}, {"name": "unmade"}]);
+        let mapping = |container, request| json!({"containerName": container, "resourceName": "a/b", "requestName": request});
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c", "resources": {"claims": claims}}, {"name": "d"}], "resourceClaims": [
+                {"name": "a", "resourceClaimName": "one"}, {"name": "b", "resourceClaimName": "two"},
+                {"name": "unmade", "resourceClaimTemplateName": "t"}]},
+            "status": {"extendedResourceClaimStatus": {"resourceClaimName": "x", "requestMappings": [mapping("c", "r0"), mapping("d", "r1")]}},
+        }))
+        .unwrap();
+        let of = |index: usize| asked(&pod, &pod.spec.as_ref().unwrap().containers[index]).collect::<Vec<_>>();
+        assert_eq!(of(0), [("one", None), ("two", Some("r")), ("x", Some("r0"))]);
+        assert_eq!(of(1), [("x", Some("r1"))]);
+    }
 }

@@ -53,7 +53,7 @@ impl Devices {
     /// It does not get them.
     pub async fn give(&self, model: &Model, member: &Member, affinity: Option<Mask>, reusable: &Reusable) -> Result<bool, Error> {
         let mut is_news = false;
-        for (resource, required) in self.wanted(member) {
+        for (resource, required) in self.wanted(model, member) {
             let owner = Owner { uid: model.uid().to_owned(), container: member.spec.name.clone(), resource };
             is_news |= self.give_one(owner, required, affinity, reusable).await?;
         }
@@ -86,11 +86,12 @@ impl Devices {
         wanted.into_iter().map(wish).collect()
     }
 
-    /// The devices of plugins that a container asks for.
-    pub fn wanted(&self, member: &Member) -> Vec<(String, usize)> {
+    /// The devices of plugins that a container asks for. What it gets by a claim is none of theirs.
+    pub fn wanted(&self, model: &Model, member: &Member) -> Vec<(String, usize)> {
         let inventory = self.inventory.lock();
         let limits = member.spec.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
-        let managed = limits.filter(|(name, _)| inventory.manages(name));
+        let managed =
+            limits.filter(|(name, _)| inventory.manages(name) && !pods::claims::is_claimed(&model.pod, &member.spec.name, name));
         let counted = managed.map(|(name, quantity)| (name.clone(), usize::try_from(units::whole(quantity)).unwrap_or_default()));
         counted.filter(|(_, count)| *count > 0).collect()
     }

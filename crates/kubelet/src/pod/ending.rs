@@ -56,7 +56,7 @@ pub fn plan(model: &Model, state: &State, ending: &Ending, now: Timestamp) -> Pl
 /// Whether the pod's claimed devices are still its own. Until they are not, no final phase is reported: by that the claims are
 /// deallocated, and the devices would be the next pod's before their drivers have them back (KEP-4381).
 pub fn keeps_devices(model: &Model, ending: &Ending) -> bool {
-    ending.claims != Step::Done(()) && !pods::claims::entries(&model.pod).is_empty()
+    ending.claims != Step::Done(()) && pods::claims::has_any(&model.pod)
 }
 
 /// Whether nothing of the pod is left on the node but its dead sandbox and its logs.

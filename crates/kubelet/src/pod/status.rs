@@ -57,6 +57,7 @@ pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAdd
         ephemeral_container_statuses: list(of(&[Role::Ephemeral])),
         nominated_node_name: old.nominated_node_name.clone(),
         resource_claim_statuses: old.resource_claim_statuses.clone(),
+        extended_resource_claim_status: old.extended_resource_claim_status.clone(),
         allocated_resources: model.spec().resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: model.spec().resources.clone().filter(|_| state.sandbox.done().is_some()),
         ..PodStatus::default()
@@ -75,6 +76,9 @@ fn rejected(model: &Model, state: &State, old: &PodStatus, reason: &str, message
         qos_class: old.qos_class.clone().or_else(|| Some(resources::qos(model).name().to_owned())),
         observed_generation: model.pod.metadata.generation,
         conditions: old.conditions.clone(),
+        // Others say which claims it has; a kubelet may not change that.
+        resource_claim_statuses: old.resource_claim_statuses.clone(),
+        extended_resource_claim_status: old.extended_resource_claim_status.clone(),
         ..PodStatus::default()
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Ledger {
     taken: HashMap<PoolId, BTreeMap<String, Use>>,
     /// Claims for which devices have been chosen, until the write has ended.
     chosen: HashSet<String>,
+    /// Of these, claims that are gone already: the uid, which one that was to be made has got meanwhile.
+    gone: HashMap<String, String>,
     /// The version of a claim that was written here, until the cache has seen it.
     written: HashMap<String, u64>,
 }
@@ -53,9 +55,19 @@ impl Ledger {
     pub(crate) fn observe(&mut self, uid: &str, claim: Option<&ResourceClaim>) {
         let known = self.written.get(uid).copied().unwrap_or_default();
         let is_old = claim.is_some_and(|claim| client::resource_version::of(claim) < known);
+        if claim.is_none() {
+            self.went(uid, uid);
+        }
         if !self.chosen.contains(uid) && !is_old {
             self.written.remove(uid);
             self.set(uid, claim);
+        }
+    }
+
+    /// The claim of this uid is gone, for which devices may have been chosen under `id`.
+    pub(crate) fn went(&mut self, id: &str, uid: &str) {
+        if self.chosen.contains(id) {
+            self.gone.insert(id.to_owned(), uid.to_owned());
         }
     }
 
@@ -65,11 +77,14 @@ impl Ledger {
         self.chosen.insert(uid.to_owned());
     }
 
-    /// What has been chosen for a claim is written, or is not going to be: the claim as the API has it now.
-    pub(crate) fn settle(&mut self, uid: &str, claim: Option<&ResourceClaim>) {
-        self.chosen.remove(uid);
-        self.set(uid, claim);
-        if let Some(claim) = claim {
+    /// What has been chosen under `id` is written, or is not going to be: the claim as the API has it now.
+    pub(crate) fn settle(&mut self, id: &str, claim: Option<&ResourceClaim>) {
+        self.chosen.remove(id);
+        self.take_out(id);
+        let gone = self.gone.remove(id);
+        let written = claim.and_then(|claim| Some((claim, claim.metadata.uid.as_deref()?)));
+        if let Some((claim, uid)) = written.filter(|(_, uid)| gone.as_deref() != Some(*uid)) {
+            self.set(uid, Some(claim));
             self.written.insert(uid.to_owned(), client::resource_version::of(claim));
         }
     }
@@ -143,6 +158,57 @@ impl Ledger {
             if taken.is_empty() {
                 self.taken.remove(&pool);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn claim(uid: &str, version: &str) -> ResourceClaim {
+        let results = json!([{"request": "r", "driver": "d", "pool": "p", "device": "x"}]);
+        serde_json::from_value(json!({
+            "metadata": {"name": uid, "uid": uid, "resourceVersion": version}, "spec": {},
+            "status": {"allocation": {"devices": {"results": results}}}}))
+        .unwrap()
+    }
+
+    fn allocation() -> AllocationResult {
+        claim("c", "1").status.unwrap().allocation.unwrap()
+    }
+
+    /// A claim that is made is known by another uid from then on, and its device is taken all the time, whatever is heard first.
+    #[test]
+    fn what_is_chosen_becomes_what_is_written() {
+        let pool = PoolId { driver: "d".into(), pool: "p".into() };
+        for seen_first in [false, true] {
+            let mut ledger = Ledger::default();
+            ledger.choose("new", &allocation());
+            if seen_first {
+                ledger.observe("c", Some(&claim("c", "2")));
+            }
+            assert!(ledger.has_whole(&pool, "x"));
+            ledger.settle("new", Some(&claim("c", "2")));
+            assert!(ledger.has_whole(&pool, "x"));
+            ledger.observe("c", None);
+            assert!(!ledger.has(&pool, "x"));
+        }
+    }
+
+    /// A claim that goes before it is known here that it was written leaves nothing behind.
+    #[test]
+    fn what_is_gone_stays_gone() {
+        let pool = PoolId { driver: "d".into(), pool: "p".into() };
+        for id in ["c", "new"] {
+            let mut ledger = Ledger::default();
+            ledger.choose(id, &allocation());
+            ledger.observe("c", None);
+            ledger.went("new", "c");
+            ledger.settle(id, Some(&claim("c", "2")));
+            assert!(!ledger.has(&pool, "x"), "{id}");
         }
     }
 }

@@ -19,7 +19,7 @@ use super::wanted::{Request, Wanted};
 use crate::volumes::Place as On;
 
 /// Most devices of one claim (`AllocationResultsMaxSize`).
-const RESULTS: usize = 32;
+pub(super) const RESULTS: usize = 32;
 
 /// A device: places in the lists of pools, slices and devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +45,7 @@ enum Stop {
 }
 
 pub(super) struct Search<'a> {
-    wanted: &'a [Wanted],
+    wanted: &'a [&'a Wanted],
     offers: &'a [Arc<Offer>],
     ledger: &'a Ledger,
     node: On<'a>,
@@ -65,13 +65,13 @@ pub(super) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(super) fn new(
-        wanted: &'a [Wanted],
+        wanted: &'a [&'a Wanted],
         offers: &'a [Arc<Offer>],
         ledger: &'a Ledger,
         node: On<'a>,
         effort: &'a Effort,
     ) -> Self {
-        let constraints = |wanted: &'a Wanted| {
+        let constraints = |wanted: &&'a Wanted| {
             let all = wanted.claim.spec.devices.iter().flat_map(|devices| devices.constraints.iter().flatten());
             all.filter_map(Constraint::new).collect()
         };

@@ -65,7 +65,7 @@ impl World {
         let node = cluster.node("n").unwrap();
         let node = Place { name: &node.name, labels: &node.labels };
         let (offers, effort) = (self.pools.on(node), Effort::default());
-        Search::new(&wanted, &offers, &self.ledger, node, &effort).run()
+        Search::new(&wanted.iter().collect::<Vec<_>>(), &offers, &self.ledger, node, &effort).run()
     }
 
     /// The devices that a claim gets, each with its request.

@@ -1,14 +1,16 @@
 //! Writes the devices of a pod's claims before the pod is bound, and gives them back when it cannot be.
 
-use client::kube::api::PostParams;
+use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use client::kube::{self, Api};
 use client::{Client, Key};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pods::claims;
+use serde_json::{Value, json};
 
-use super::{Reservation, binding};
+use super::{Reservation, binding, extended};
 use crate::pod::PodInfo;
 
 /// How often a claim is written that others write too.
@@ -29,7 +31,8 @@ pub(crate) enum Error {
     InUse,
 }
 
-/// Reserves claims for a pod, with the devices that were chosen. `written` gets those that have been.
+/// Reserves claims for a pod, with the devices that were chosen, and makes the one for its extended resources. `written` gets those that have
+/// been.
 pub(crate) async fn reserve(
     client: &Client,
     pod: &PodInfo,
@@ -38,23 +41,52 @@ pub(crate) async fn reserve(
 ) -> Result<(), Error> {
     let api: Api<ResourceClaim> = Api::namespaced(client.clone(), pod.namespace());
     for reservation in reservations {
-        let mut claim = reservation.claim.as_ref().clone();
-        let (key, uid) = (Key::of(&claim), claim.metadata.uid.clone());
-        for attempt in 1.. {
-            match reserve_one(&api, pod, reservation, claim).await {
-                Ok(done) => {
-                    written.push(done);
-                    break;
-                }
-                Err(Error::Api(kube::Error::Api(status))) if status.is_conflict() && attempt < ATTEMPTS => {
-                    let latest = api.get_opt(&key.name).await?;
-                    claim = latest.filter(|latest| latest.metadata.uid == uid).ok_or_else(|| Error::Gone(key.clone()))?;
-                }
-                Err(error) => return Err(error),
-            }
+        if !reservation.is_new() {
+            let claim = reservation.claim.as_ref().clone();
+            written.push(reserve_latest(&api, pod, reservation, claim).await?);
+            continue;
         }
+        let made = api.create(&PostParams::default(), &extended::fresh(&reservation.claim)).await?;
+        // From here on it has to be deleted when anything fails.
+        written.push(made.clone());
+        let done = reserve_latest(&api, pod, reservation, made).await?;
+        let status = json!({"resourceClaimName": done.metadata.name, "requestMappings": reservation.mappings});
+        written.pop();
+        written.push(done);
+        note(client, pod, &status).await?;
     }
     Ok(())
+}
+
+/// Writes into the pod's status which claim stands for its extended resources, or that none does.
+async fn note(client: &Client, pod: &PodInfo, status: &Value) -> kube::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
+    let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"extendedResourceClaimStatus": status}});
+    pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+}
+
+/// Reserves a claim that others may write too.
+async fn reserve_latest(
+    api: &Api<ResourceClaim>,
+    pod: &PodInfo,
+    reservation: &Reservation,
+    mut claim: ResourceClaim,
+) -> Result<ResourceClaim, Error> {
+    let known = claim.clone();
+    for _ in 1..ATTEMPTS {
+        match reserve_one(api, pod, reservation, claim).await {
+            Err(Error::Api(kube::Error::Api(status))) if status.is_conflict() => claim = latest(api, &known).await?,
+            other => return other,
+        }
+    }
+    reserve_one(api, pod, reservation, claim).await
+}
+
+/// A claim as it is now.
+async fn latest(api: &Api<ResourceClaim>, known: &ResourceClaim) -> Result<ResourceClaim, Error> {
+    let key = Key::of(known);
+    let latest = api.get_opt(&key.name).await?.filter(|latest| latest.metadata.uid == known.metadata.uid);
+    latest.ok_or(Error::Gone(key))
 }
 
 async fn reserve_one(
@@ -89,14 +121,42 @@ async fn reserve_one(
     Ok(api.replace_status(&key.name, &PostParams::default(), &claim).await?)
 }
 
-/// Takes back what [`reserve`] has written. A claim that cannot be written keeps its devices until its next pod has ended.
-pub(crate) async fn give_back(client: &Client, pod: &PodInfo, reservations: &[Reservation], written: &mut [ResourceClaim]) {
+/// Takes back what [`reserve`] has written, so that what is left in `written` is what there is. A claim that cannot be written keeps its
+/// devices until its next pod has ended.
+pub(crate) async fn give_back(client: &Client, pod: &PodInfo, reservations: &[Reservation], written: &mut Vec<ResourceClaim>) {
     let api: Api<ResourceClaim> = Api::namespaced(client.clone(), pod.namespace());
-    for (claim, reservation) in written.iter_mut().zip(reservations) {
-        match give_back_one(&api, pod, reservation, claim).await {
-            Ok(done) => *claim = done,
-            Err(error) => tracing::warn!(pod = %pod.key(), %error, "a claim keeps its devices"),
-        }
+    let mut left = Vec::new();
+    for (claim, reservation) in written.drain(..).zip(reservations) {
+        let given = match reservation.is_new() {
+            true => discard(client, pod, &claim).await.map(|()| None),
+            false => give_back_one(&api, pod, reservation, &claim).await.map(Some),
+        };
+        left.extend(given.unwrap_or_else(|error| {
+            tracing::warn!(pod = %pod.key(), %error, "a claim keeps its devices");
+            Some(claim)
+        }));
+    }
+    *written = left;
+}
+
+/// Deletes a claim that was made for a pod's extended resources when the pod is not bound with it. Idempotent.
+pub(crate) async fn discard(client: &Client, pod: &PodInfo, claim: &ResourceClaim) -> Result<(), Error> {
+    // First, for the pod's node must not wait for a claim that is gone. Another pod of this name knows nothing of it.
+    fine_without(note(client, pod, &Value::Null).await)?;
+    let api: Api<ResourceClaim> = Api::namespaced(client.clone(), pod.namespace());
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({"metadata": {"uid": claim.metadata.uid, "$deleteFromPrimitiveList/finalizers": [claims::FINALIZER]}});
+    fine_without(api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop))?;
+    let same = Preconditions { uid: claim.metadata.uid.clone(), resource_version: None };
+    fine_without(api.delete(name, &DeleteParams::default().preconditions(same)).await.map(drop))?;
+    Ok(())
+}
+
+/// What is gone, or another one of the name, is what was wanted.
+fn fine_without(result: kube::Result<()>) -> kube::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other,
     }
 }
 
@@ -107,8 +167,7 @@ async fn give_back_one(
     reservation: &Reservation,
     claim: &ResourceClaim,
 ) -> Result<ResourceClaim, Error> {
-    let (key, uid) = (Key::of(claim), claim.metadata.uid.clone());
-    let mut next = claim.clone();
+    let (key, mut next) = (Key::of(claim), claim.clone());
     for attempt in 1.. {
         // Devices that have not become ready are given to nobody as they are.
         let frees = reservation.allocation.is_some() || binding::has_conditions(&next);
@@ -119,10 +178,7 @@ async fn give_back_one(
         }
         match api.replace_status(&key.name, &PostParams::default(), &next).await {
             Ok(done) => return Ok(done),
-            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {
-                let latest = api.get_opt(&key.name).await?;
-                next = latest.filter(|latest| latest.metadata.uid == uid).ok_or_else(|| Error::Gone(key.clone()))?;
-            }
+            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => next = latest(api, claim).await?,
             Err(error) => return Err(error.into()),
         }
     }

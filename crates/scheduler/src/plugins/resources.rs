@@ -14,8 +14,9 @@ impl Plugin for NodeResourcesFit {
         "NodeResourcesFit"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
-        Some(Box::new(Fit { pod }))
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let by_claims = cluster.devices.extended.asked(pod).map(|(resource, _)| resource).collect();
+        Some(Box::new(Fit { pod, by_claims }))
     }
 
     fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
@@ -24,12 +25,14 @@ impl Plugin for NodeResourcesFit {
     }
 
     fn helped_by(&self, event: Event) -> bool {
-        matches!(event, Event::Node | Event::PodRemoved)
+        matches!(event, Event::Node | Event::PodRemoved | Event::DeviceClass)
     }
 }
 
 struct Fit<'a> {
     pod: &'a PodInfo,
+    /// Extended resources that the pod gets by a claim on nodes that have none of their own (KEP-5004).
+    by_claims: Vec<&'a str>,
 }
 
 impl Filter for Fit<'_> {
@@ -52,7 +55,8 @@ impl Filter for Fit<'_> {
         compare(wanted.ephemeral_storage, used.ephemeral_storage, all.ephemeral_storage, &|| {
             Cow::Borrowed("Insufficient ephemeral-storage")
         });
-        for (name, amount) in &wanted.others {
+        let counted = |name: &str| all.other(name) > 0 || !self.by_claims.contains(&name);
+        for (name, amount) in wanted.others.iter().filter(|(name, _)| counted(name)) {
             compare(*amount, used.other(name), all.other(name), &|| Cow::Owned(format!("Insufficient {name}")));
         }
         verdict

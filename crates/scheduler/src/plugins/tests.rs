@@ -284,3 +284,23 @@ fn what_is_counted_follows_pods_and_nodes() {
     nodes.remove_node("b");
     check(&mut nodes, web(), spread("zone"), "c");
 }
+
+/// KEP-5004: where the node has none of an extended resource that a class stands for, claims for devices decide and not its amounts.
+#[test]
+fn resources_of_classes_are_not_counted_where_there_are_none() {
+    let asks = || json!({"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]});
+    let allocatable = json!({"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110", "example.com/gpu": "1"}});
+    let mut cluster = cluster([json!({}), json!({}), json!({"status": allocatable})]);
+    check(&mut cluster, json!({}), asks(), "c");
+    place(&mut cluster, "old", json!({}), asks(), "c");
+    check(&mut cluster, json!({}), asks(), "0/3 nodes are available: 3 Insufficient example.com/gpu.");
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    cluster.devices.extended.changed(None, Some(&serde_json::from_value(class).unwrap()));
+    // The class is not in the cache of classes, which is what the plugin of claims says.
+    check(
+        &mut cluster,
+        json!({}),
+        asks(),
+        "0/3 nodes are available: 1 Insufficient example.com/gpu, 2 request container-0-request-0: device class gpu does not exist.",
+    );
+}

@@ -306,7 +306,7 @@ impl Life {
         Event::Done(Box::new(match action {
             Action::RunSandbox(_) if fails => Outcome::Sandbox(Err("the node fails".to_owned())),
             Action::RunSandbox(_) => {
-                self.keeps_devices = !pods::claims::entries(&self.core.model().pod).is_empty();
+                self.keeps_devices = pods::claims::has_any(&self.core.model().pod);
                 let made = Sandbox { id: format!("sandbox{number}"), attempt: number, ..sandbox() };
                 self.sandbox = Some(made.clone());
                 Outcome::Sandbox(Ok(made))

@@ -1,6 +1,6 @@
 use super::*;
 use crate::pod::plan::advance;
-use crate::pod::state::Failure;
+use crate::pod::state::{Ending, Failure};
 use crate::pod::testing::{at, container, ended, model, sandbox};
 use runtime::api::ContainerState::Running;
 use serde_json::{Value, json};
@@ -87,6 +87,25 @@ fn a_crash_loop_shows_its_delay_and_the_last_end() {
     assert_eq!(waiting.message.unwrap(), "back-off 10s restarting failed container=a pod=p_n(u)");
     assert_eq!(container.last_state.clone().unwrap().terminated.unwrap().exit_code, 7);
     assert_eq!(container.restart_count, 1);
+}
+
+/// KEP-4381 and KEP-5004: which claims a pod has is said by others, and the API lets no kubelet change it.
+#[test]
+fn claims_stay_as_others_say() {
+    let claims = json!({"resourceClaimStatuses": [{"name": "a", "resourceClaimName": "b"}],
+        "extendedResourceClaimStatus": {"resourceClaimName": "c", "requestMappings": []}});
+    let old: PodStatus = serde_json::from_value(claims).unwrap();
+    let model = model(one("Always"));
+    let mut state = state(vec![container("1", "a", 0, Running)]);
+    for refused in [false, true] {
+        if refused {
+            state.ending = Some(Ending::new(Cause::Rejected("OutOfcpu".to_owned(), String::new()), at(3)));
+        }
+        let status = generate(&model, &state, &old, &[], at(4));
+        assert_eq!(status.reason.is_some(), refused);
+        assert_eq!(status.resource_claim_statuses, old.resource_claim_statuses);
+        assert_eq!(status.extended_resource_claim_status, old.extended_resource_claim_status);
+    }
 }
 
 #[test]
