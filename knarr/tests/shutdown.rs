@@ -135,7 +135,8 @@ impl<'a> Logind<'a> {
     }
 
     fn prepare_for_shutdown(&self, begins: bool) {
-        let signal = self.connection.emit_signal(None::<&str>, PATH, MANAGER, "PrepareForShutdown", &(begins,));
+        let body = (begins,);
+        let signal = self.connection.emit_signal(None::<&str>, PATH, MANAGER, "PrepareForShutdown", &body);
         self.runtime.block_on(signal).unwrap();
     }
 

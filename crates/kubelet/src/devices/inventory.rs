@@ -176,7 +176,9 @@ impl Inventory {
 
     /// The API shows no more what was forgotten.
     pub(super) fn told<'a>(&mut self, forgotten: impl IntoIterator<Item = &'a String>) {
-        forgotten.into_iter().for_each(|name| drop(self.forgotten.remove(name)));
+        for name in forgotten {
+            self.forgotten.remove(name);
+        }
     }
 
     fn of(&mut self, name: &str, serial: u64) -> Option<&mut Resource> {
