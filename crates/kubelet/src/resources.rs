@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn cgroup_values() {
         let model = model(json!([{"name": "a", "resources": {
-            "requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "64Mi", "hugepages-2Mi": "4Mi"}}}]));
+            "requests": {"cpu": "100m", "hugepages-2Mi": "4Mi"}, "limits": {"cpu": "500m", "memory": "64Mi", "hugepages-2Mi": "4Mi"}}}]));
         let values = container(&model, &model.members[0].spec, 1 << 34);
         assert_eq!((values.cpu_shares, values.cpu_quota, values.cpu_period), (Some(102), Some(50_000), Some(100_000)));
         assert_eq!(values.memory_limit, Some(64 << 20));

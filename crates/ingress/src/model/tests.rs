@@ -184,7 +184,7 @@ fn certificates_come_and_change() {
     assert_eq!(step.problems[0].1.reason, "InvalidCertificate");
     assert!(model.table.certificate("a.example").is_none());
     model.set_secret(&s, None);
-    assert!(model.step().unwrap().problems.is_empty());
+    assert_eq!(model.step().unwrap().problems[0].1.reason, "SecretNotUsable");
     model.set_ingress(&Key::namespaced("a", "i"), None);
     model.step();
     assert!(model.wanted_secrets().is_empty() && !model.table.has_tls("a.example") && model.table.is_empty());

@@ -33,7 +33,7 @@ pub enum Error {
 impl Error {
     /// Whether there is no bus on this machine.
     pub fn is_absence(&self) -> bool {
-        let Self::Bus(zbus::Error::InputOutput(error)) = self else { return false };
+        let Self::Bus(zbus::Error::Connection(error, _)) = self else { return false };
         matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
     }
 }

@@ -172,7 +172,7 @@ fn devices_are_taken() {
     // Older news than what was written here change nothing.
     let at = |version: &str, allocation: Option<&AllocationResult>| {
         let mut claim = claim(one()).as_ref().clone();
-        claim.metadata.resource_version = Some(version.to_owned());
+        (claim.metadata.uid, claim.metadata.resource_version) = (Some("first".to_owned()), Some(version.to_owned()));
         claim.status = Some(serde_json::from_value(json!({"allocation": allocation})).unwrap());
         claim
     };
