@@ -102,8 +102,8 @@ fn sizes_follow_the_cpu() {
     let out = replicas(&c, "worker", 3);
     assert!(out <= Duration::from_secs(15), "scaled out only after {out:?}");
     eventually("the limit is told", || (condition(&c, "worker", "ScalingLimited").1 == "TooManyReplicas").then_some(()));
-    let events = c.k("get events --field-selector reason=SuccessfulRescale -o jsonpath={.items[*].message}");
-    assert!(events.contains("New size: 3; reason: cpu resource utilization (percentage of request) above target"), "{events}");
+    let rescaled = "New size: 3; reason: cpu resource utilization (percentage of request) above target";
+    c.told("--field-selector reason=SuccessfulRescale", &[rescaled]);
     c.k("rollout status deployment/worker --timeout=60s");
     let shown = c.k("get hpa worker --no-headers");
     assert!(shown.contains("Deployment/worker") && shown.contains("%/50%"), "{shown}");

@@ -146,8 +146,7 @@ fn claimed_devices_are_given_to_pods() {
     driver.call("fail");
     create(&c, &pod("one", SLEEP, 2, &json!({"resourceClaimName": "far"})));
     assert_eq!(driver.claim("NodePrepareResources"), "far");
-    let failed = "get events --field-selector reason=FailedPrepareDynamicResources -o jsonpath={.items[*].message}";
-    eventually("the event", || c.k(failed).contains("the cranes are on strike").then_some(()));
+    c.told("--field-selector reason=FailedPrepareDynamicResources", &["the cranes are on strike"]);
     driver.running.write("work\n");
     ready(&c, "one");
     for container in ["c0", "c1"] {

@@ -71,6 +71,7 @@ fn descriptions() {
     c.k_with("create -f -", &controller("web", 1));
     c.k("expose rc web --name=web --port=6379");
     let pod = running(&c, 1).remove(0);
+    c.told("--field-selector involvedObject.kind=ReplicationController", &["SuccessfulCreate"]);
     let describe = |what: &str, parts: &str| has(&c.k(&format!("describe {what}")), parts);
     let containers = format!("Image:|{NGINX}|Image ID:|State:|Ready:|Restart Count:|Volumes:|Events:");
     describe(&pod, "Name:|Namespace:|Node:|n1/|Labels:|app=web|Annotations:|Status:|Running|IP:|Controlled By:");

@@ -123,7 +123,7 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     let tokens: Value = serde_json::from_str(context["csi.storage.k8s.io/serviceAccount.tokens"].as_str().unwrap()).unwrap();
     assert!(tokens["harbour"]["token"].as_str().unwrap().len() > 100 && tokens["harbour"]["expirationTimestamp"].is_string());
     assert_eq!(c.kubectl(&["exec", "one", "--", "stat", "-c", "%g", "/data"]), "2000\n");
-    assert!(c.k("get events -o jsonpath={.items[*].reason}").contains("SuccessfulAttachVolume"));
+    c.told("", &["SuccessfulAttachVolume"]);
     eventually("the node says what it uses", || {
         c.k("get node -o jsonpath={.items[0].status.volumesInUse}")
             .contains("kubernetes.io/csi/shore.example.com^pvc-")
@@ -172,9 +172,7 @@ fn volumes_in_pods() {
     let inline = json!({"csi": {"driver": NAME, "volumeAttributes": {"sea": "north"}}});
     c.k_with("create -f -", &pod("waits", &inline, &json!({})));
     let reason = format!("driver name {NAME} not found in the list of registered CSI drivers");
-    eventually("the pod says what it waits for", || {
-        c.k("get events -o jsonpath={.items[*].message}").contains(&reason).then_some(())
-    });
+    c.told("", &[&reason]);
     let shore = Shore::start(&c);
     ready(&c, "waits");
     assert_eq!(c.kubectl(&["exec", "waits", "--", "cat", "/data/who"]), "waits");

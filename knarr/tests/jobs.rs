@@ -96,8 +96,7 @@ fn jobs_complete() {
     eventually("the pods go with the job", || pods(&c, "short").is_empty().then_some(()));
     let table = c.k("get job local --no-headers");
     assert!(table.contains("Complete") && table.contains("4/4"), "{table}");
-    let events = c.k("get events --field-selector involvedObject.name=local,involvedObject.kind=Job");
-    assert!(events.contains("SuccessfulCreate") && events.contains("Job completed"), "{events}");
+    c.told("--field-selector involvedObject.name=local,involvedObject.kind=Job", &["SuccessfulCreate", "Job completed"]);
 }
 
 /// Conformance: [sig-apps] Job should execute all indexes despite some failing when using backoffLimitPerIndex [Conformance]
@@ -261,10 +260,8 @@ fn cron_jobs_start_jobs() {
     assert!(scheduled.ends_with("+01:00") || scheduled.ends_with("+02:00"), "{scheduled}");
     assert_eq!(started["metadata"]["ownerReferences"][0]["name"], "tick");
     assert!(!c.k("get cronjob tick -o jsonpath={.status.lastSuccessfulTime}").is_empty());
-    let events = c.k("get events --field-selector involvedObject.name=tick");
-    for reason in ["TooManyMissedTimes", "SuccessfulCreate", "SawCompletedJob", "SuccessfulDelete"] {
-        assert!(events.contains(reason), "{reason} is not in {events}");
-    }
+    let reasons = ["TooManyMissedTimes", "SuccessfulCreate", "SawCompletedJob", "SuccessfulDelete"];
+    c.told("--field-selector involvedObject.name=tick", &reasons);
     c.k("delete cronjob tick");
     eventually("the jobs go with the CronJob", || c.k("get jobs -o name").is_empty().then_some(()));
 }

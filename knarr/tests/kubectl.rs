@@ -50,6 +50,7 @@ fn a_deployment_from_creation_to_rollback() {
     c.k("rollout status deployment/web --timeout=60s");
     assert_eq!(c.k("get deployment web -o jsonpath={.spec.template.spec.containers[0].image}"), NGINX);
 
+    c.told("", &["ScalingReplicaSet"]);
     let described = c.k("describe deployment web");
     assert!(described.contains("NewReplicaSet:") && described.contains("ScalingReplicaSet"), "{described}");
     c.k("delete deployment web --timeout=60s");

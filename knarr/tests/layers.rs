@@ -1,72 +1,27 @@
 //! Nodes get layers of images from each other before the registry, and images that no registry has.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use serde_json::json;
-use testing::Cluster;
+use testing::{Cluster, RegistryProxy};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 /// The images' registry, as all nodes reach it.
 const REGISTRY: &str = "192.168.77.1:5001";
 
-/// The images' registry, and what it is asked for.
-struct Counted(Arc<Mutex<Vec<String>>>);
-
-impl Counted {
-    /// Serves in the network of the test's machine.
-    fn start() -> Self {
-        let (listener, asked) = (TcpListener::bind("0.0.0.0:5001").unwrap(), Arc::<Mutex<Vec<String>>>::default());
-        let log = asked.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let log = log.clone();
-                std::thread::spawn(move || pass(client, &log));
-            }
-        });
-        Self(asked)
-    }
-
-    /// The digests of the blobs that were asked for since the last look.
-    fn blobs(&self) -> Vec<String> {
-        let lines = std::mem::take(&mut *self.0.lock().unwrap());
-        let paths = lines.iter().filter_map(|line| line.strip_prefix("GET ")?.split(' ').next()?.split_once("/blobs/"));
-        paths.map(|(_, digest)| digest.to_owned()).collect()
-    }
-}
-
-/// One request of one connection.
-fn pass(mut client: TcpStream, asked: &Mutex<Vec<String>>) {
-    let mut reader = BufReader::new(client.try_clone().unwrap());
-    let mut head = String::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        if line == "\r\n" {
-            break;
-        }
-        if !line.to_lowercase().starts_with("connection:") {
-            head.push_str(&line);
-        }
-    }
-    asked.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
-    let mut registry = TcpStream::connect("127.0.0.1:5000").unwrap();
-    registry.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    let _ = registry.read_to_end(&mut answer);
-    let _ = client.write_all(&answer);
-    let _ = client.shutdown(Shutdown::Write);
+/// The digests of the blobs that the registry was asked for since the last look.
+fn blobs(registry: &RegistryProxy) -> Vec<String> {
+    let lines = registry.asked();
+    let paths = lines.iter().filter_map(|line| line.strip_prefix("GET ")?.split(' ').next()?.split_once("/blobs/"));
+    paths.map(|(_, digest)| digest.to_owned()).collect()
 }
 
 /// Three nodes that speak plain HTTP with the registry.
-fn start() -> (Cluster, Counted) {
+fn start() -> (Cluster, RegistryProxy) {
     let mut c = Cluster::prepare(KNARR);
-    let counted = Counted::start();
+    let counted = RegistryProxy::start("0.0.0.0:5001", None);
     let registries = c.scratch().join("registries.yaml");
     std::fs::write(&registries, format!("configs: {{\"{REGISTRY}\": {{http: true}}}}")).unwrap();
     let registries = registries.display().to_string();
@@ -118,12 +73,12 @@ fn a_registry_gives_each_layer_once() {
     let image = format!("{REGISTRY}/busybox:1.36");
     let told = run(&c, "one", "n1", &image);
     assert!(!told.contains("node n"), "{told}");
-    let first = registry.blobs();
+    let first = blobs(&registry);
     assert!(first.len() >= 2, "layers and a configuration: {first:?}");
     for (pod, node, from) in [("two", "n2", &["n1."][..]), ("three", "n3", &["n1.", "n2."])] {
         let told = run(&c, pod, node, &image);
         assert!(from.iter().any(|from| told.contains(&format!("Layers came from node {from}"))), "{told}");
-        let asked = registry.blobs();
+        let asked = blobs(&registry);
         assert_eq!(asked.len(), 1, "{node} has asked for the configuration only: {asked:?}");
         assert!(metric(&c, node, "knarr_image_layers_from_nodes_total{result=\"taken\"}") > 0);
     }
@@ -135,13 +90,13 @@ fn a_registry_gives_each_layer_once() {
     let layers = c.machine().path(&c.data_dir().join("runtime/images/layers"));
     let before: Vec<_> = std::fs::read_dir(&layers).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(c.knarr(&["image", "pull", &image]).status().unwrap().success());
-    registry.blobs();
+    blobs(&registry);
     for layer in std::fs::read_dir(&layers).unwrap().map(|entry| entry.unwrap().path()).filter(|path| !before.contains(path)) {
         damage(&layer.join("fs"));
     }
     let told = run(&c, "four", "n2", &image);
     assert!(!told.contains("Layers came from node n1"), "{told}");
-    assert!(registry.blobs().len() >= 2, "the registry has given what the node had not");
+    assert!(blobs(&registry).len() >= 2, "the registry has given what the node had not");
     assert!(metric(&c, "n2", "knarr_image_layers_from_nodes_total{result=\"failed\"}") > 0);
     assert_eq!(c.k("exec four -- redis-server --version").split(' ').next(), Some("Redis"));
 }
@@ -156,7 +111,7 @@ fn what_was_imported_on_one_node_is_found_by_the_others() {
         let done = testing::Outcome::of(&mut c.knarr(&[&["image"], arguments].concat()));
         assert_eq!(done.code, Some(0), "{arguments:?}: {done:?}");
     }
-    registry.blobs();
+    blobs(&registry);
     let told = run(&c, "two", "n2", &image);
     assert!(told.contains("No registry has it: it was imported on node n1 and came from there."), "{told}");
     // The node that has taken it gives it on.
@@ -164,7 +119,7 @@ fn what_was_imported_on_one_node_is_found_by_the_others() {
     assert!(c.knarr(&["image", "rm", &image]).status().unwrap().success());
     let told = run(&c, "three", "n3", &image);
     assert!(told.contains("it was imported on node n2 and came from there."), "{told}");
-    assert!(registry.blobs().is_empty(), "no blob has come from the registry");
+    assert!(blobs(&registry).is_empty(), "no blob has come from the registry");
     // A name that nobody has imported fails as it always did, and one that is pulled always is asked of the registry.
     let container = |image: &str, policy: &str| json!([{"name": "main", "image": image, "imagePullPolicy": policy}]);
     for (name, image, policy) in [("other", format!("{REGISTRY}/mine:2"), "IfNotPresent"), ("always", image, "Always")] {

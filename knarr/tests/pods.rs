@@ -97,8 +97,7 @@ fn a_pod_with_everything() {
         (c.k("get pod full -o jsonpath={.status.containerStatuses[0].restartCount}") != "0").then_some(())
     });
     eventually("readiness is lost", || (c.k("get endpoints front -o jsonpath={.subsets[*].addresses}").is_empty()).then_some(()));
-    let events = c.k("get events --field-selector involvedObject.name=full");
-    assert!(events.contains("Unhealthy") && events.contains("Liveness probe failed"), "{events}");
+    c.told("--field-selector involvedObject.name=full", &["Unhealthy", "Liveness probe failed"]);
 }
 
 #[test]
@@ -175,7 +174,7 @@ spec:
     assert_eq!(c.k("logs file -c read").trim_end(), "<one two><>\nunmounted");
     c.k_with("create -f -", &pod.replace("name: file}", "name: missing}").replace("key: A}", "key: C}"));
     c.k("wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError pod/missing --timeout=60s");
-    assert!(c.k("describe pod missing").contains("environment variable key \"C\" not found"));
+    c.told("--field-selector involvedObject.name=missing", &["environment variable key \"C\" not found"]);
 }
 
 /// "support traffic shaping" of the page on network plugins: annotations limit a pod, and what is no rate is told.
@@ -206,10 +205,8 @@ fn annotations_limit_bandwidth() {
     // 2 MB of a megabyte a second, less what goes at once.
     let (slow, fast) = (takes("slow"), takes("fast"));
     assert!(slow > 1.5 && fast < slow, "2 MB take {slow} s from a pod with 8 Mbit/s and {fast} s from one without a limit");
-    eventually("an event says what is wrong", || {
-        let events = c.k("get events --field-selector involvedObject.name=wrong,reason=FailedCreatePodSandBox");
-        (events.contains("kubernetes.io/ingress-bandwidth") && events.contains("quantity")).then_some(())
-    });
+    let wrong = "--field-selector involvedObject.name=wrong,reason=FailedCreatePodSandBox";
+    c.told(wrong, &["kubernetes.io/ingress-bandwidth", "quantity"]);
 }
 
 /// KEP-5532: "The second phase is pod startup": init containers run again, in the sandbox and with the volumes that the pod has.

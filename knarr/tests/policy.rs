@@ -251,11 +251,8 @@ fn policies_of_the_cluster() {
     shop.expect("as before", 8080, EVERYBODY);
     apply("strict", "Admin", "{name: far, action: Deny, from: [{planets: {}}]}");
     shop.expect("what is not known fails closed", 8080, &[]);
-    eventually("an event names it", || {
-        let events =
-            shop.cluster.k("get events -A --field-selector involvedObject.kind=ClusterNetworkPolicy,reason=NotSupported");
-        (events.contains("planets") && events.contains("denies all")).then_some(())
-    });
+    shop.cluster
+        .told("-A --field-selector involvedObject.kind=ClusterNetworkPolicy,reason=NotSupported", &["planets", "denies all"]);
     shop.cluster.k("delete crd clusternetworkpolicies.policy.networking.k8s.io");
     shop.expect("without the definition only NetworkPolicies are left", 8080, EVERYBODY);
 }

@@ -297,7 +297,7 @@ fn daemons_follow_their_nodes() {
     c.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", r#"{"status":{"phase":"Failed"}}"#]);
     c.k(&format!("wait --for=delete pod/{name} --timeout=60s"));
     c.k("rollout status daemonset/agent --timeout=60s");
-    eventually("the failure is told", || c.k("get events").contains("FailedDaemonPod").then_some(()));
+    c.told("", &["FailedDaemonPod"]);
 
     c.k(&format!("set image daemonset/agent app={}", NGINX[1]));
     c.k("rollout status daemonset/agent --timeout=60s");

@@ -24,7 +24,7 @@ use crate::guard::passwords::Passwords;
 use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
 use crate::paths::PathType;
-use crate::policy::Policy;
+use crate::policy::{Policy, Retry};
 use crate::table::{GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
@@ -500,9 +500,12 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
             changes: changes.clone(),
         })
         .collect();
+    let policy = Arc::new(gateway_policy(&planned.actions));
+    let once = Retry { tries: 1, ..Retry::default() };
+    let of_copies = Arc::new(Policy { retry: once, ..Policy::clone(&policy) });
     let mirrored = |(number, key): &(usize, UpstreamKey)| {
         let mirror = &planned.actions.mirrors[*number];
-        Mirrored { to: backend(key), part: mirror.part, of: mirror.of }
+        Mirrored { to: backend(key), policy: of_copies.clone(), part: mirror.part, of: mirror.of }
     };
     let mirrors = planned.mirrors.iter().map(mirrored).collect();
     let upstream = backends.iter().find_map(|one| one.to.clone()).unwrap_or_else(|| backend(&nobody(&planned.route)));
@@ -510,7 +513,7 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
         ingress: planned.route.clone(),
         text: "/".to_owned(),
         matcher: planned.matched.matcher.clone(),
-        policy: Arc::new(gateway_policy(&planned.actions)),
+        policy,
         live,
         upstream,
         spare: None,

@@ -277,7 +277,7 @@ impl Proxy {
         let parts = std::mem::replace(parts, Request::new(()).into_parts().0);
         let mut outgoing = Outgoing { parts, body, progress, host };
         if let Some(gateway) = route.gateway.as_ref().filter(|_| upgrade.is_none()) {
-            self.mirror(&gateway.mirrors, &route.policy, &mut outgoing);
+            self.mirror(&gateway.mirrors, &mut outgoing);
         }
         if let Some(changes) = changes {
             changes.request.apply(&mut outgoing.parts.headers);

@@ -81,6 +81,8 @@ impl GatewayRoute {
 #[derive(Clone, Debug)]
 pub struct Mirrored {
     pub to: Arc<Upstream>,
+    /// What holds on the way: a copy is sent once.
+    pub policy: Arc<Policy>,
     pub part: u64,
     pub of: u64,
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use crate::Cluster;
 use crate::programs::fetched;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, eventually_or};
 
 /// How a command ended.
 #[derive(Debug)]
@@ -63,6 +63,20 @@ impl Cluster {
     /// The same for arguments without blanks in them, as one line.
     pub fn k(&self, line: &str) -> String {
         self.kubectl(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Waits until events tell all of this, by their reason or message. Events are written behind what they tell of, so who has seen that has
+    /// not seen them yet. `selection` are arguments of `kubectl get events`.
+    ///
+    /// # Panics
+    /// When they do not tell it within [`PATIENCE`].
+    pub fn told(&self, selection: &str, words: &[&str]) {
+        let line = format!("get events {selection} -o jsonpath={{range.items[*]}}{{.reason}}:{{.message}};{{end}}");
+        eventually_or(&format!("events {selection}"), || {
+            let told = self.k(&line);
+            let missing: Vec<_> = words.iter().filter(|word| !told.contains(**word)).collect();
+            missing.is_empty().then_some(()).ok_or_else(|| format!("{missing:?} in {told}"))
+        });
     }
 
     /// Runs kubectl with an input, such as `apply -f -`.

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod pebble;
 pub mod programs;
 pub mod readme;
+pub mod registry;
 pub mod steady;
 pub mod wait;
 
@@ -24,4 +25,5 @@ pub use cluster::Cluster;
 pub use kubectl::{Background, Outcome};
 pub use machine::Machine;
 pub use readme::Reader;
+pub use registry::RegistryProxy;
 pub use wait::{eventually, eventually_or};

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use base::tls::{Authority, Request};
 use serde_json::json;
@@ -30,9 +31,19 @@ pub struct Pebble {
     pub authority: PathBuf,
 }
 
-/// A port that nobody has at the moment.
+/// Ports from which [`free_port`] chooses, below those that the kernel gives to outgoing connections and to listeners of port 0 (32768 to
+/// 60999, ip_sysctl): one of these could be taken between the choice and its use.
+const PORTS: std::ops::Range<u32> = 12_000..28_000;
+/// How many of them a process looks at before it comes to those of the next one.
+const OF_PROCESS: u32 = 16;
+
+/// A port that nobody has at the moment, another one each time.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(OF_PROCESS);
+    let ports = PORTS.map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32 + PORTS.start);
+    let mut ports = ports.map(|port| u16::try_from(port).unwrap());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// A program that runs, and what it says.

@@ -8,7 +8,6 @@ use http_body_util::{BodyExt, Limited};
 use super::Proxy;
 use crate::balance::Choice;
 use crate::forward::{Outgoing, forward};
-use crate::policy::{Policy, Retry};
 use crate::table::Mirrored;
 
 /// How many copies may be under way at once. Further ones are not made: whoever gets copies must not cost those who ask.
@@ -20,7 +19,7 @@ const ANSWER: usize = 64 << 10;
 
 impl Proxy {
     /// Sends copies of a request to those who get one of it.
-    pub(super) fn mirror(&self, mirrors: &[Mirrored], policy: &Policy, outgoing: &mut Outgoing) {
+    pub(super) fn mirror(&self, mirrors: &[Mirrored], outgoing: &mut Outgoing) {
         for mirror in mirrors.iter().filter(|mirror| crate::random::next() % mirror.of < mirror.part) {
             let Ok(permit) = self.mirrors.clone().try_acquire_owned() else { return };
             let copy = Outgoing {
@@ -29,8 +28,7 @@ impl Proxy {
                 progress: None,
                 host: outgoing.host.clone(),
             };
-            let (to, connector) = (mirror.to.clone(), self.connector.clone());
-            let policy = Policy { retry: Retry { tries: 1, ..Retry::default() }, ..policy.clone() };
+            let (to, policy, connector) = (mirror.to.clone(), mirror.policy.clone(), self.connector.clone());
             let sending = async move {
                 let answered = forward(&connector, &to, Choice::Any(policy.balance), &policy, copy).await;
                 if let Ok(answered) = answered

@@ -39,7 +39,8 @@ async fn start_with(world: &World, client: Client, http_port: u16, issuers: &[&s
     let acme_roots = Some(world.authority.bundle().to_owned());
     let options = ingress::Options { client, acme_issuers, acme_roots, http_port, ..world.options() };
     let handle = world.start_with(options);
-    (handle.http().await.unwrap(), handle.https().await.unwrap())
+    let served = async { (handle.http().await.unwrap(), handle.https().await.unwrap()) };
+    tokio::time::timeout(WAIT, served).await.expect("both ports in time")
 }
 
 fn put(world: &World, issuer: &str) {
