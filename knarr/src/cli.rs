@@ -478,7 +478,7 @@ pub(crate) struct Node {
 /// What of images nodes get from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ShareImages {
-    /// Layers of images that the registry has named, and images by name that were imported on a node and that no registry gives.
+    /// Layers of images that the registry has named, and images by name that were imported on a node and that no registry has.
     All,
     /// Layers only.
     Layers,

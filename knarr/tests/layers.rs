@@ -113,12 +113,12 @@ fn what_was_imported_on_one_node_is_found_by_the_others() {
     }
     blobs(&registry);
     let told = run(&c, "two", "n2", &image);
-    assert!(told.contains("No registry has it: it was imported on node n1 and came from there."), "{told}");
+    assert!(told.contains("It was imported on node n1 and came from there: failed to pull"), "{told}");
     // The node that has taken it gives it on.
     c.k("cordon n1");
     assert!(c.knarr(&["image", "rm", &image]).status().unwrap().success());
     let told = run(&c, "three", "n3", &image);
-    assert!(told.contains("it was imported on node n2 and came from there."), "{told}");
+    assert!(told.contains("It was imported on node n2 and came from there: failed to pull"), "{told}");
     assert!(blobs(&registry).is_empty(), "no blob has come from the registry");
     // A name that nobody has imported fails as it always did, and one that is pulled always is asked of the registry.
     let container = |image: &str, policy: &str| json!([{"name": "main", "image": image, "imagePullPolicy": policy}]);

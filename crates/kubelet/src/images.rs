@@ -134,12 +134,12 @@ async fn pull(
     }
     let begun = Instant::now();
     match pull_or_take(cx, (reference, policy), credentials(model, refs, reference)).await {
-        Ok((image, is_taken)) => {
+        Ok((image, why)) => {
             cx.node_changed.notify_one();
             // To the millisecond.
             let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let took = apimachinery::time::duration_text(std::time::Duration::from_millis(took));
-            let (size, nodes) = (image.size, nodes(&image, is_taken));
+            let (size, nodes) = (image.size, nodes(&image, why.as_deref()));
             event(
                 Type::Normal,
                 "Pulled",
@@ -160,31 +160,31 @@ async fn pull(
 }
 
 /// Where an image has come from besides its registry.
-fn nodes(image: &Image, is_taken: bool) -> String {
-    match (image.nodes.as_slice(), is_taken) {
+fn nodes(image: &Image, why: Option<&str>) -> String {
+    match (image.nodes.as_slice(), why) {
         ([], _) => String::new(),
-        (nodes, true) => format!(" No registry has it: it was imported on node {} and came from there.", nodes.join(", ")),
-        ([node], false) => format!(" Layers came from node {node}."),
-        (nodes, false) => format!(" Layers came from nodes {}.", nodes.join(", ")),
+        (nodes, Some(why)) => format!(" It was imported on node {} and came from there: {why}.", nodes.join(", ")),
+        ([node], None) => format!(" Layers came from node {node}."),
+        (nodes, None) => format!(" Layers came from nodes {}.", nodes.join(", ")),
     }
 }
 
-/// Pulls an image; one that no registry gives is taken from a node on which it was imported, if it may be. Tells whether it was.
+/// Pulls an image; one that no registry has is taken from a node on which it was imported, if it may be: then with the reason.
 async fn pull_or_take(
     cx: &Context,
     (reference, policy): (&str, &str),
     credentials: Vec<(PullSecret, Credentials)>,
-) -> Result<(Image, bool), Error> {
+) -> Result<(Image, Option<String>), Error> {
     let error = match try_pull(cx, reference, credentials).await {
-        Ok(image) => return Ok((image, false)),
+        Ok(image) => return Ok((image, None)),
         Err(error) => error,
     };
-    let is_refused = matches!(error, Error::ImagePull(_) | Error::RegistryUnavailable(_));
-    if !is_refused || !may_take(policy, &cx.options.verification, reference) {
+    // A registry that refuses the pod, or cannot answer now, may have another image of this name.
+    if !matches!(error, Error::ImageNotFound(_)) || !may_take(policy, &cx.options.verification, reference) {
         return Err(error);
     }
     match cx.runtime().take_image(reference).await {
-        Ok(Some(image)) => Ok((image, true)),
+        Ok(Some(image)) => Ok((image, Some(error.to_string()))),
         Ok(None) => Err(error),
         Err(other) => Err(Error::ImagePull(format!("{error}; {other}"))),
     }
@@ -370,14 +370,14 @@ mod tests {
 
     #[test]
     fn events_name_the_nodes() {
-        let check = |nodes: &[&str], is_taken: bool, expected: &str| {
+        let check = |nodes: &[&str], why: Option<&str>, expected: &str| {
             let image = Image { nodes: nodes.iter().map(|s| (*s).to_owned()).collect(), ..Image::default() };
-            assert_eq!(super::nodes(&image, is_taken), expected);
+            assert_eq!(super::nodes(&image, why), expected);
         };
-        check(&[], false, "");
-        check(&["n2"], false, " Layers came from node n2.");
-        check(&["n2", "n3"], false, " Layers came from nodes n2, n3.");
-        check(&["n2"], true, " No registry has it: it was imported on node n2 and came from there.");
+        check(&[], None, "");
+        check(&["n2"], None, " Layers came from node n2.");
+        check(&["n2", "n3"], None, " Layers came from nodes n2, n3.");
+        check(&["n2"], Some("not found"), " It was imported on node n2 and came from there: not found.");
     }
 
     #[test]

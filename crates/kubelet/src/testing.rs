@@ -318,7 +318,13 @@ impl Runtime for FakeRuntime {
     async fn pull_image(&self, reference: &str, _credentials: &[Credentials]) -> Result<Image> {
         self.call(format!("pull {reference}"));
         if reference.contains("broken") {
-            return Err(Error::ImagePull("manifest unknown".to_owned()));
+            return Err(Error::ImageNotFound("manifest unknown".to_owned()));
+        }
+        if reference.contains("refused") {
+            return Err(Error::ImagePull("pull access denied".to_owned()));
+        }
+        if reference.contains("limited") {
+            return Err(Error::RegistryUnavailable("registry answers 429".to_owned()));
         }
         self.world.lock().images.push(reference.to_owned());
         Ok(Image { id: "sha256:1".to_owned(), ..Image::default() })

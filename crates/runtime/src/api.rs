@@ -37,6 +37,9 @@ pub enum Error {
     /// The image could not be pulled (ErrImagePull); says what the registry said.
     #[error("{0}")]
     ImagePull(String),
+    /// No registry has an image of this name: all say so, or nothing is where they should be (ErrImagePull).
+    #[error("{0}")]
+    ImageNotFound(String),
     /// The registry could not be reached.
     #[error("{0}")]
     RegistryUnavailable(String),

@@ -105,8 +105,7 @@ impl Images {
 
     async fn pull_from(&self, reference: &Reference, endpoint: &Endpoint, observer: Option<&Observer>) -> Result<Image> {
         let failed = |error| explain(&endpoint.reference, &error);
-        let (bytes, digest) =
-            endpoint.client.pull_manifest_raw(&endpoint.reference, &endpoint.auth, ACCEPT).await.map_err(failed)?;
+        let (bytes, digest) = endpoint.manifest(ACCEPT).await?;
         let mut manifest = Manifest::parse(&bytes)?;
         if !manifest.manifests.is_empty() {
             let chosen = manifest.for_this_machine()?.digest.clone();
@@ -361,9 +360,13 @@ fn descriptor(from: &Descriptor) -> OciDescriptor {
 fn join(mut failures: Vec<Error>) -> Error {
     failures.dedup_by_key(|error| error.to_string());
     let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    match failures.iter().any(|error| matches!(error, Error::ImagePull(_))) {
-        true => Error::ImagePull(text),
-        false => Error::RegistryUnavailable(text),
+    let any = |is: fn(&Error) -> bool| failures.iter().any(is);
+    if any(|error| matches!(error, Error::ImagePull(_))) {
+        Error::ImagePull(text)
+    } else if any(|error| matches!(error, Error::RegistryUnavailable(_))) {
+        Error::RegistryUnavailable(text)
+    } else {
+        Error::ImageNotFound(text)
     }
 }
 

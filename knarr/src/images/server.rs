@@ -107,7 +107,9 @@ fn refusal(failure: &Failure) -> Response<Body> {
     let status = match failure {
         Failure::Runtime(Error::NotFound(_)) => StatusCode::NOT_FOUND,
         Failure::Runtime(Error::InUse(_)) => StatusCode::CONFLICT,
-        Failure::Runtime(Error::InvalidImageName(_) | Error::ImagePull(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        Failure::Runtime(Error::InvalidImageName(_) | Error::ImagePull(_) | Error::ImageNotFound(_)) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Failure::Runtime(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Failure::Request(_) => StatusCode::BAD_REQUEST,
     };

@@ -117,8 +117,7 @@ impl Export {
 /// The size of a layer's stream, when it can be put together as it was.
 fn whole(store: &Store, diff_id: &str) -> io::Result<u64> {
     let (root, split) = store.parts(diff_id);
-    let missing =
-        "an earlier version has unpacked it, which has not kept what makes it whole: remove the image and pull it again";
+    let missing = "it has two files of one name, of which the first is gone, or an earlier version has unpacked it, so that it cannot be put together as it was";
     if !split.exists() {
         return Err(io::Error::new(io::ErrorKind::NotFound, missing));
     }
@@ -127,9 +126,10 @@ fn whole(store: &Store, diff_id: &str) -> io::Result<u64> {
     let size = out.length();
     match out.digest() == diff_id {
         true => Ok(size),
-        false => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "it has files of which not all is kept, such as two of one name"))
-        }
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "its files are not those that it was unpacked to: remove the image and pull it again",
+        )),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One layer: verify, decompress and unpack a stream, in that order of trust and all at once.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
@@ -66,17 +66,20 @@ pub(crate) fn unpack_layer(
 }
 
 fn recorded(plain: &mut impl Read, target: &Path) -> io::Result<Unpacked> {
-    let file = File::create(target.with_file_name(SPLIT))?;
-    let mut out = zstd::stream::write::Encoder::new(file, zstd::DEFAULT_COMPRESSION_LEVEL)?;
-    let unpacked = {
+    let path = target.with_file_name(SPLIT);
+    let mut out = zstd::stream::write::Encoder::new(File::create(&path)?, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+    let (unpacked, is_whole) = {
         let split = Split::new(&mut out);
         let mut source = split.recorded(plain);
         let unpacked = super::unpack::unpack(&mut source, target, &split)?;
         io::copy(&mut source, &mut io::sink())?;
-        split.finish()?;
-        unpacked
+        (unpacked, split.finish()?)
     };
     out.finish()?;
+    // Without it the layer is neither exported nor offered to other nodes, which would find that it is another one.
+    if !is_whole {
+        fs::remove_file(&path)?;
+    }
     Ok(unpacked)
 }
 

@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use oci_client::Reference;
+use oci_client::RegistryOperation;
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
+use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
+use oci_client::token_cache::RegistryTokenType;
 use serde::Deserialize;
 
 use crate::api::{Credentials, Error, Result};
@@ -86,6 +89,40 @@ pub(crate) struct Endpoint {
     pub(crate) client: Client,
     pub(crate) reference: Reference,
     pub(crate) auth: RegistryAuth,
+}
+
+impl Endpoint {
+    /// The manifest or index of the image, and its digest.
+    pub(crate) async fn manifest(&self, accepted: &[&str]) -> Result<(Bytes, String)> {
+        let mut result = self.client.pull_manifest_raw(&self.reference, &self.auth, accepted).await;
+        // The client asks at `/v2/` how to authenticate. Registries that show some repositories to everybody answer there as well, and ask
+        // for credentials at the others.
+        if let (Err(OciDistributionError::UnauthorizedError { .. }), RegistryAuth::Basic(user, word)) = (&result, &self.auth) {
+            let basic = RegistryTokenType::Basic(user.clone(), word.clone());
+            self.client.tokens.insert(&self.reference, RegistryOperation::Pull, basic).await;
+            result = self.client.pull_manifest_raw(&self.reference, &self.auth, accepted).await;
+        }
+        result.map_err(|error| match (is_absent(&error), explain(&self.reference, &error)) {
+            (true, Error::ImagePull(text) | Error::RegistryUnavailable(text)) => Error::ImageNotFound(text),
+            (_, error) => error,
+        })
+    }
+}
+
+/// Whether the registry says that it has no such image, or is not there: nothing listens, or its name does not resolve. One that refuses or
+/// puts off (401, 403, 429, 5xx), or that is silent, may have it.
+fn is_absent(error: &OciDistributionError) -> bool {
+    match error {
+        OciDistributionError::RequestError(cause) => cause.is_connect() && !cause.is_timeout(),
+        OciDistributionError::ServerError { code, .. } => *code == 404,
+        OciDistributionError::RegistryError { envelope, .. } => {
+            let is_unknown = |code: &OciErrorCode| {
+                matches!(code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound)
+            };
+            !envelope.errors.is_empty() && envelope.errors.iter().all(|error| is_unknown(&error.code))
+        }
+        _ => false,
+    }
 }
 
 impl Registries {
@@ -232,6 +269,31 @@ mod tests {
         check("Busy Box", None);
         check("x@sha256:12", None);
         check("", None);
+    }
+
+    /// What another node may give in the registry's stead.
+    #[test]
+    fn absent_is_what_a_registry_does_not_have() {
+        let told = |codes: &[&str]| {
+            let errors: Vec<_> = codes.iter().map(|code| serde_json::json!({"code": code, "message": ""})).collect();
+            let envelope = serde_json::from_value(serde_json::json!({"errors": errors})).unwrap();
+            is_absent(&OciDistributionError::RegistryError { envelope, url: String::new() })
+        };
+        for (codes, expected) in [
+            (&["MANIFEST_UNKNOWN"][..], true),
+            (&["NAME_UNKNOWN", "NOT_FOUND"], true),
+            (&["DENIED"], false),
+            (&["UNAUTHORIZED"], false),
+            (&["TOOMANYREQUESTS"], false),
+            (&["NAME_UNKNOWN", "DENIED"], false),
+            (&["TEA"], false),
+            (&[], false),
+        ] {
+            assert_eq!(told(codes), expected, "{codes:?}");
+        }
+        let answered = |code| is_absent(&OciDistributionError::ServerError { code, url: String::new(), message: String::new() });
+        assert_eq!([404, 401, 403, 429, 500, 503].map(answered), [true, false, false, false, false, false]);
+        assert!(!is_absent(&OciDistributionError::UnauthorizedError { url: String::new() }));
     }
 
     #[test]

@@ -34,11 +34,13 @@ struct State<W: Write> {
     literal: Vec<u8>,
     /// Bytes of contents that are still to come.
     content: u64,
+    /// Whether a file whose contents are left out has been removed by a later entry.
+    is_lossy: bool,
 }
 
 impl<W: Write> Split<W> {
     pub(super) fn new(out: W) -> Self {
-        Self(Rc::new(RefCell::new(State { out, literal: Vec::with_capacity(CHUNK), content: 0 })))
+        Self(Rc::new(RefCell::new(State { out, literal: Vec::with_capacity(CHUNK), content: 0, is_lossy: false })))
     }
 
     /// The stream `source`, of which everything that is read is written down.
@@ -61,9 +63,16 @@ impl<W: Write> Split<W> {
         state.out.write_all(path)
     }
 
-    /// Writes what is left.
-    pub(super) fn finish(&self) -> io::Result<()> {
-        self.0.borrow_mut().flush()
+    /// A later entry has removed a file, or a directory of files.
+    pub(super) fn removed(&self) {
+        self.0.borrow_mut().is_lossy = true;
+    }
+
+    /// Writes what is left. True when the stream can be put together again.
+    pub(super) fn finish(&self) -> io::Result<bool> {
+        let mut state = self.0.borrow_mut();
+        state.flush()?;
+        Ok(!state.is_lossy)
     }
 }
 
@@ -145,8 +154,7 @@ fn parts(split: &Path) -> io::Result<Parts<BufReader<zstd::stream::read::Decoder
     Ok(Parts(BufReader::new(zstd::stream::read::Decoder::new(File::open(split)?)?)))
 }
 
-/// Writes the stream that `split` is of, with the contents of the files below `root`, to `out`. Who reads it compares its digest: a layer
-/// that has two files of one name has lost the first. Blocking.
+/// Writes the stream that `split` is of, with the contents of the files below `root`, to `out`. Who reads it compares its digest. Blocking.
 pub(super) fn assemble(split: &Path, root: &Path, out: &mut impl Write) -> io::Result<()> {
     let (mut parts, tree) = (parts(split)?, Tree::open(root)?);
     while let Some(part) = parts.next()? {
@@ -184,7 +192,7 @@ mod tests {
     use nix::unistd::Uid;
 
     /// Unpacks a stream and puts it together again.
-    fn again(tar: &[u8]) -> io::Result<Vec<u8>> {
+    fn again(tar: &[u8], is_lossy: bool) -> io::Result<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         let (root, file) = (dir.path().join("fs"), dir.path().join("split"));
         std::fs::create_dir(&root).unwrap();
@@ -194,7 +202,7 @@ mod tests {
             let mut source = split.recorded(tar);
             unpack(&mut source, &root, &split)?;
             io::copy(&mut source, &mut io::sink())?;
-            split.finish()?;
+            assert_eq!(split.finish()?, !is_lossy, "what is lost is known");
         }
         out.finish().unwrap();
         let mut found = Vec::new();
@@ -232,16 +240,16 @@ mod tests {
         let mut tar = builder.into_inner().unwrap();
         // Some programs pad archives to whole records.
         tar.resize(tar.len() + 9000, 0);
-        assert!(again(&tar).unwrap() == tar);
+        assert!(again(&tar, false).unwrap() == tar);
 
         let mut builder = tar::Builder::new(Vec::new());
         append(&mut builder, Regular, "twice", b"first", None);
         append(&mut builder, Regular, "twice", b"other", None);
         let tar = builder.into_inner().unwrap();
-        assert!(again(&tar).unwrap() != tar, "told by the digest");
+        assert!(again(&tar, true).unwrap() != tar, "told by the digest");
         let mut builder = tar::Builder::new(Vec::new());
         append(&mut builder, Regular, "replaced", b"first", None);
         append(&mut builder, Fifo, "replaced", b"", None);
-        assert!(again(&builder.into_inner().unwrap()).is_err(), "nobody waits for a writer");
+        assert!(again(&builder.into_inner().unwrap(), true).is_err(), "nobody waits for a writer");
     }
 }

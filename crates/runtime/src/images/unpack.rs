@@ -108,6 +108,9 @@ impl<W: Write> Unpacker<'_, W> {
             return Ok(false);
         }
         Tree::remove(dir, name, &stat)?;
+        if is(&stat, SFlag::S_IFREG) || is(&stat, SFlag::S_IFDIR) {
+            self.split.removed();
+        }
         Ok(kind.is_dir() && is(&stat, SFlag::S_IFCHR) && stat.st_rdev == 0)
     }
 

@@ -203,5 +203,5 @@ fn what_is_exported_is_the_same_image_again() {
     let (root, _) = store.parts(&digest_of(&layers[0]));
     std::fs::write(root.join("etc/motd"), "HELLO").unwrap();
     let error = exported(&["app:2"]).unwrap_err().to_string();
-    assert!(error.contains("not all is kept"), "{error}");
+    assert!(error.contains("are not those that it was unpacked to"), "{error}");
 }
