@@ -34,12 +34,13 @@ pub(crate) struct Progress {
     last: AtomicU64,
     too_large: AtomicBool,
     slow: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Progress {
     fn new() -> Arc<Self> {
         let flag = AtomicBool::default;
-        Arc::new(Self { start: Instant::now(), last: AtomicU64::new(0), too_large: flag(), slow: flag() })
+        Arc::new(Self { start: Instant::now(), last: AtomicU64::new(0), too_large: flag(), slow: flag(), broken: flag() })
     }
 
     fn moved(&self) {
@@ -58,6 +59,11 @@ impl Progress {
 
     pub(crate) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether what the client has sent is no body, or ended before its end.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 }
 
@@ -119,6 +125,9 @@ impl Upload {
             Poll::Ready(Ok(frame)) => frame,
         };
         self.progress.moved();
+        if let Some(Err(_)) = &frame {
+            self.progress.broken.store(true, Ordering::Relaxed);
+        }
         if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
             let Some(rest) = left.checked_sub(length) else {

@@ -50,6 +50,8 @@ pub(crate) enum Error {
     TooLarge,
     #[error("the body of the request did not come in time")]
     Slow,
+    #[error("the body of the request is broken")]
+    NoBody,
 }
 
 /// A request that an endpoint has under way.
@@ -128,7 +130,7 @@ pub(crate) async fn forward(
                     fails(&endpoint);
                 }
                 let wanted = if matches!(error, Error::Timeout) { policy.retry.timeout } else { policy.retry.error };
-                let ours = matches!(error, Error::TooLarge | Error::Slow);
+                let ours = matches!(error, Error::TooLarge | Error::Slow | Error::NoBody);
                 request = Some(()).filter(|()| wanted && !ours && budget.another()).and_then(|()| copy());
                 last = error;
             }
@@ -210,7 +212,7 @@ impl Sender<'_> {
     fn ours(&self) -> Option<Error> {
         let progress = self.progress?;
         let large = progress.is_too_large().then_some(Error::TooLarge);
-        large.or_else(|| progress.is_slow().then_some(Error::Slow))
+        large.or_else(|| progress.is_slow().then_some(Error::Slow)).or_else(|| progress.is_broken().then_some(Error::NoBody))
     }
 
     /// Sends it, and waits as long as something moves.
@@ -263,6 +265,7 @@ impl Error {
             Self::Connect(_) | Self::Broken(_) => http::StatusCode::BAD_GATEWAY,
             Self::TooLarge => http::StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => http::StatusCode::REQUEST_TIMEOUT,
+            Self::NoBody => http::StatusCode::BAD_REQUEST,
         }
     }
 }

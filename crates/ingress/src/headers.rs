@@ -129,8 +129,11 @@ fn listed(headers: &HeaderMap, name: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(name))
 }
 
-/// Removes what is between two neighbours only (RFC 9110, 7.6.1).
+/// Removes what is between two neighbours only (RFC 9110, 7.6.1). A length beside a coding of the transfer says nothing (RFC 9112, 6.3).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     let trailers = headers.get(TE).and_then(|value| value.to_str().ok());
     let trailers = trailers.is_some_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")));
     if headers.contains_key(CONNECTION) {

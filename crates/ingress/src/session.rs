@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderValue};
 
 use crate::policy::Cookie;
-use crate::template::cookie;
+use crate::template::cookies;
 
 /// What a cookie says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session of a request.
+    /// The session of a request: that of the first cookie which is one.
     pub fn of(policy: &Cookie, headers: &HeaderMap) -> Option<Self> {
-        let (value, upstream) = cookie(headers, &policy.name)?.split_once('|')?;
+        cookies(headers, &policy.name).find_map(Self::read)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (value, upstream) = text.split_once('|')?;
         let is_number = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| is_number(text));
         Some(Self { value: number(value)?, upstream: number(upstream)? })
@@ -96,5 +100,8 @@ mod tests {
             let headers = HeaderMap::from_iter([(http::header::COOKIE, format!("INGRESSCOOKIE={value}").parse().unwrap())]);
             assert_eq!(Session::of(&Cookie::default(), &headers), None, "{value}");
         }
+        let two = "INGRESSCOOKIE=bad; INGRESSCOOKIE=00000000000000ab|0000000000000002".parse().unwrap();
+        let found = Session::of(&Cookie::default(), &HeaderMap::from_iter([(http::header::COOKIE, two)]));
+        assert_eq!(found, Some(Session { value: 0xab, upstream: 2 }), "one of another domain may stand before it");
     }
 }

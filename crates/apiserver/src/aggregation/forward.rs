@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
+use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use registry::{Remote, User};
 
@@ -35,7 +36,7 @@ impl Inner {
         name_user(request.headers_mut(), &call.user);
         if !streaming::is_upgrade(&call.parts.headers) {
             let answer = endpoint.forward(&self.registry, request).await;
-            return answer.map(outbound::passed_on).or_else(|error| self.failed(remote, &error));
+            return answer.map(outbound::passed_on).map(without_redirect).or_else(|error| self.failed(remote, &error));
         }
         let dialled =
             tokio::time::timeout(remote::DIAL, endpoint.dial(&self.registry)).await.unwrap_or(Err(remote::Error::Timeout));
@@ -44,7 +45,7 @@ impl Inner {
             Err(error) => return self.failed(remote, &error),
         };
         let sent = outbound::exchange(stream, request, call.parts, &self.tasks, call.ongoing.clone()).await;
-        sent.or_else(|error| self.failed(remote, &remote::Error::Http(error.to_string())))
+        sent.map(without_redirect).or_else(|error| self.failed(remote, &remote::Error::Http(error.to_string())))
     }
 
     /// What is answered for a server that is not there, or breaks off. Whether it is there is looked at again.
@@ -56,6 +57,15 @@ impl Inner {
             _ => Ok(unavailable()),
         }
     }
+}
+
+/// Instead of a redirect: who follows it would show another server the credentials that are for this one (CVE-2022-3172).
+fn without_redirect(response: Response<Body>) -> Response<Body> {
+    if !response.status().is_redirection() || !response.headers().contains_key(LOCATION) {
+        return response;
+    }
+    let text = "the backend attempted to redirect this request, which is not permitted";
+    respond::text(StatusCode::BAD_GATEWAY, text.to_owned())
 }
 
 /// Upstream's answer for a server that is not there: no Status.
@@ -93,6 +103,29 @@ fn escape(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// kubernetes/kubernetes#112193: "--aggregator-reject-forwarding-redirect" is true unless it is said otherwise.
+    #[test]
+    fn redirects_of_other_servers_are_not_passed_on() {
+        let check = |code: u16, location: Option<&str>, expected: u16| {
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
+            location
+                .iter()
+                .for_each(|place| drop(response.headers_mut().insert(LOCATION, HeaderValue::from_str(place).unwrap())));
+            let got = without_redirect(response);
+            assert_eq!(
+                (got.status().as_u16(), got.headers().contains_key(LOCATION)),
+                (expected, location.is_some() && code == expected)
+            );
+        };
+        for code in [301, 302, 303, 307, 308] {
+            check(code, Some("https://10.0.0.1/api/v1/secrets"), 502);
+        }
+        check(304, None, 304);
+        check(201, Some("/apis/agg.io/v1/foos/a"), 201);
+        check(200, None, 200);
+    }
 
     #[test]
     fn users_are_named() {

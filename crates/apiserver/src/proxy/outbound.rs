@@ -97,6 +97,10 @@ where
 }
 
 fn strip(headers: &mut HeaderMap) {
+    // A length beside a coding of the transfer says nothing (RFC 9112, 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
 }
 

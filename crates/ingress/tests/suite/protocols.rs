@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::world::{Answer, BoxBody, World, ask, connect_tls, full, get, rule, send};
 
@@ -157,6 +157,35 @@ async fn large_bodies_and_heads_are_refused() {
     );
     assert_eq!(raw(b"GET / HTTP/1.1\r\n\r\n").await, "HTTP/1.1 400");
     assert_eq!(raw(b"POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: x\r\n\r\n").await, "HTTP/1.1 400");
+    let chunked = "POST /echo HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n";
+    for broken in ["-3\r\nabc\r\n", "x\r\n", "3\nabc\r\n", "fffffffffffffffff\r\n"] {
+        assert_eq!(raw(format!("{chunked}{broken}").as_bytes()).await, "HTTP/1.1 400", "{broken:?}");
+    }
+}
+
+/// RFC 9112, 6.3: "the Transfer-Encoding overrides the Content-Length", and RFC 9110, 7.6.1: what `Connection` names stays here, but for what
+/// every request has.
+#[tokio::test]
+async fn headers_of_one_connection_stay_there() {
+    let world = World::new();
+    let odd = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.service("odd", &[odd.local_addr().unwrap()]);
+    world.simple("odd.example", "odd", &[]);
+    let address = world.start().await;
+    let answering = async {
+        let (mut stream, _) = odd.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let request = get("odd.example", "/").header("connection", "close, host, x-own").header("x-own", "1");
+    let (head, answer) = tokio::join!(answering, ask(address, request));
+    assert_eq!(answer.body, "hello");
+    assert!(head.contains("host: odd.example\r\n") && !head.contains("x-own"), "{head}");
 }
 
 #[tokio::test]
