@@ -61,6 +61,8 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<batch::v1::Job>(),
     kind::<batch::v1::CronJob>(),
     kind::<certificates::v1::CertificateSigningRequest>(),
+    kind::<certificates::v1beta1::ClusterTrustBundle>(),
+    kind::<certificates::v1beta1::PodCertificateRequest>(),
     kind::<coordination::v1::Lease>(),
     kind::<discovery::v1::EndpointSlice>(),
     kind::<flowcontrol::v1::FlowSchema>(),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::go::{GoField, GoKind, GoPackage, GoType, markers};
 
-/// The directories below `k8s.io`: every stable group version, and those that discovery and webhooks use.
+/// The directories below `k8s.io`: every stable group version, those that discovery and webhooks use, and those of which [`PARTS`] are served.
 const PACKAGES: &[&str] = &[
     "api/admission/v1",
     "api/admissionregistration/v1",
@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "api/autoscaling/v2",
     "api/batch/v1",
     "api/certificates/v1",
+    "api/certificates/v1beta1",
     "api/coordination/v1",
     "api/core/v1",
     "api/discovery/v1",
@@ -35,6 +36,17 @@ const PACKAGES: &[&str] = &[
     "apiextensions-apiserver/pkg/apis/apiextensions/v1",
     "apimachinery/pkg/apis/meta/v1",
 ];
+
+/// Of these packages only some kinds are part of the API that is served, with their lists.
+const PARTS: &[(&str, &[&str])] = &[(
+    "api/certificates/v1beta1",
+    &["ClusterTrustBundle", "ClusterTrustBundleList", "PodCertificateRequest", "PodCertificateRequestList"],
+)];
+
+/// Whether a kind of a package is part of the API that is served.
+pub(crate) fn is_served(dir: &str, kind: &str) -> bool {
+    PARTS.iter().find(|(part, _)| *part == dir).is_none_or(|(_, kinds)| kinds.contains(&kind))
+}
 
 const EXTENSIONS: &str = "apiextensions-apiserver/pkg/apis/apiextensions/v1";
 pub(crate) const META: &str = "apimachinery/pkg/apis/meta/v1";

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 
 use super::go::{GoField, markers, struct_tag};
-use super::packages::{Source, open_api_name};
+use super::packages::{Source, is_served, open_api_name};
 
 /// A JSON field, inlined structs expanded.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub(crate) fn types(source: &Source) -> Result<Vec<Type>> {
             // A watch event is registered as a kind, though it has no type of its own in JSON.
             let kind =
                 ty.name == "WatchEvent" || fields.iter().any(|field| field.name.is_empty() && field.ty.ends_with("TypeMeta"));
-            all.push((dir.clone(), ty.name.clone(), kind));
+            all.push((dir.clone(), ty.name.clone(), kind && is_served(dir, &ty.name)));
         }
     }
     let mut reached = BTreeSet::new();

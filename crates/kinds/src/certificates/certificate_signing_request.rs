@@ -2,7 +2,6 @@
 //!
 //! Upstream forgives objects that older versions let in some of the rules; here there are none.
 
-mod pem;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +11,7 @@ use k8s_openapi::api::certificates::v1::{
 };
 use serde_json::{Value, json};
 
+use super::pem;
 use crate::columns::Column;
 use crate::def::{KindDef, NameRule};
 use crate::rules::{self, list};
