@@ -1,27 +1,67 @@
 //! The administrator's kubeconfig.
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use base::tls::{Authority, Request, write_private};
+use base::tasks::{OnFailure, Tasks};
+use base::tls::{Authority, Identity, Request, write_private};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Writes it (mode 0600), with a certificate for `system:masters`.
-pub(crate) fn write(path: &Path, pki: &Path, authority: &Arc<Authority>, listen: IpAddr, port: u16) -> Result<()> {
-    let request = Request::Client { user: "kubernetes-admin".into(), groups: vec!["system:masters".into()] };
-    let identity = authority.load_or_issue(pki, "admin", &request)?;
-    let host = match listen {
-        address if !address.is_unspecified() => address.to_string(),
-        address if address.is_ipv6() => "::1".to_owned(),
-        _ => "127.0.0.1".to_owned(),
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let encode = |text: &str| STANDARD.encode(text);
-    let text = format!(
-        "apiVersion: v1
+/// Time between two looks at how old its certificate is: clocks may be set.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// The file, and what is in it.
+pub(crate) struct Kubeconfig {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Where the administrator's certificate is kept.
+    pub(crate) pki: PathBuf,
+    /// Who issues it.
+    pub(crate) authority: Arc<Authority>,
+    /// Where the API server listens.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Kubeconfig {
+    /// Writes it, and again whenever its certificate is due.
+    pub(crate) fn keep(self, tasks: &Tasks) -> Result<()> {
+        let identity = self.write()?;
+        tasks.spawn_until_cancelled("administrator's kubeconfig", OnFailure::Log, self.renew(identity));
+        Ok(())
+    }
+
+    async fn renew(self, mut identity: Identity) -> Result<(), Infallible> {
+        loop {
+            let left = identity.due_in(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(left.clamp(Duration::from_secs(60), LOOK)).await;
+            if identity.is_due(SystemTime::now()) {
+                match self.write() {
+                    Ok(renewed) => identity = renewed,
+                    Err(error) => tracing::error!(%error, "the administrator's kubeconfig cannot be renewed"),
+                }
+            }
+        }
+    }
+
+    /// Writes it (mode 0600), with a certificate for `system:masters`.
+    fn write(&self) -> Result<Identity> {
+        let request = Request::Client { user: "kubernetes-admin".into(), groups: vec!["system:masters".into()] };
+        let identity = self.authority.load_or_issue(&self.pki, "admin", &request)?;
+        let port = self.listen.port();
+        let host = match self.listen.ip() {
+            address if !address.is_unspecified() => address.to_string(),
+            address if address.is_ipv6() => "::1".to_owned(),
+            _ => "127.0.0.1".to_owned(),
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let encode = |text: &str| STANDARD.encode(text);
+        let text = format!(
+            "apiVersion: v1
 kind: Config
 clusters:
 - name: knarr
@@ -40,10 +80,11 @@ contexts:
     user: admin
 current-context: knarr
 ",
-        encode(authority.bundle()),
-        encode(&identity.certificate),
-        encode(&identity.key)
-    );
-    write_private(path, text.as_bytes())?;
-    Ok(())
+            encode(self.authority.bundle()),
+            encode(&identity.certificate),
+            encode(&identity.key)
+        );
+        write_private(&self.path, text.as_bytes())?;
+        Ok(identity)
+    }
 }

@@ -15,12 +15,13 @@ use base::tls::Authority;
 use client::Informers;
 
 use crate::bootstrap;
+use crate::kubeconfig::Kubeconfig;
 use crate::local::{InProcess, Issued};
 use crate::node::{self, Node};
 use crate::paths::Paths;
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
-use crate::{cli, identity, kubeconfig, preflight};
+use crate::{cli, identity, preflight};
 
 /// How long each layer may take to end. Together they stay below the ten seconds that service managers give.
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
@@ -130,7 +131,8 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     }
     process::settle(components);
     // Last: who sees the file may connect.
-    kubeconfig::write(&paths.kubeconfig(), &paths.pki(), &authority, options.bind_address, handle.address.port())?;
+    let listen = SocketAddr::new(options.bind_address, handle.address.port());
+    Kubeconfig { path: paths.kubeconfig(), pki: paths.pki(), authority: authority.clone(), listen }.keep(components)?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
     process::until_changed(own, changed).await
 }

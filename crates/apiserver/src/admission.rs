@@ -53,6 +53,7 @@ pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, re
         Box::new(runtime_class::RuntimeClass),
         Box::new(certificates::CertificateApproval(authorizer.clone())),
         Box::new(certificates::CertificateSigning(authorizer.clone())),
+        Box::new(certificates::ClusterTrustBundleAttest(authorizer.clone())),
         Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),

@@ -160,7 +160,7 @@ impl Look<'_> {
         let job = plan::job(self.cron, at);
         let job = match self.api.create(&PostParams::default(), &job).await {
             Ok(job) => {
-                self.controller.of_jobs.created(self.key, &job);
+                self.controller.of_jobs.written(self.key, &job);
                 self.tell(vec![(Type::Normal, "SuccessfulCreate", format!("Created job {}", meta::name(&job)))]);
                 job
             }
@@ -208,7 +208,7 @@ impl Look<'_> {
         let next = CronJob { status: Some(status), ..self.cron.clone() };
         let api: Api<CronJob> = Api::namespaced(self.cx.client.clone(), self.key.ns());
         let written = api.replace_status(&self.key.name, &PostParams::default(), &next).await?;
-        self.controller.of_crons.created(self.key, &written);
+        self.controller.of_crons.written(self.key, &written);
         Ok(())
     }
 }

@@ -189,7 +189,7 @@ impl DaemonSets {
         for result in write::in_batches(plan.create, create).await {
             match result {
                 Ok(pod) => {
-                    self.expectations.created(key, &pod);
+                    self.expectations.written(key, &pod);
                     let message = format!("Created pod: {}", meta::name(&pod));
                     cx.events.about(set, Type::Normal, "SuccessfulCreate", message);
                 }

@@ -112,7 +112,9 @@ impl Deployments {
                     tell(cx, deployment, event.as_deref());
                 }
                 Change::Update(set, event) => {
-                    sets.replace(meta::name(set.as_ref()), &PostParams::default(), set).await?;
+                    let changed = sets.replace(meta::name(set.as_ref()), &PostParams::default(), set).await?;
+                    // How many there may be more is counted from the sizes of all.
+                    self.expectations.written(key, &changed);
                     tell(cx, deployment, event.as_deref());
                 }
                 Change::Delete(set) => delete(&sets, set).await?,
@@ -137,7 +139,7 @@ impl Deployments {
         let sets: Api<ReplicaSet> = Api::namespaced(cx.client.clone(), key.ns());
         match sets.create(&PostParams::default(), set).await {
             Ok(created) => {
-                self.expectations.created(key, &created);
+                self.expectations.written(key, &created);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => self.collided(cx, owner, set).await,

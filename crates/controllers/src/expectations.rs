@@ -1,7 +1,7 @@
 //! What a controller has done and its caches do not show yet.
 //!
 //! A controller that counts what it sees must not count before it sees its own writes, or it writes twice.
-//! Resource versions compare, so a creation is seen once the cache is past its version, and a deletion once the
+//! Resource versions compare, so a creation or a change is seen once the cache is past its version, and a deletion once the
 //! object is gone or ends.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 struct Pending {
-    created: u64,
+    written: u64,
     deleted: Vec<(Key, String)>,
     since: Instant,
 }
@@ -27,14 +27,14 @@ pub(crate) struct Expectations {
 }
 
 impl Expectations {
-    /// `object` was created for `key`.
-    pub(crate) fn created<K: Object>(&self, key: &Key, object: &K) {
-        self.created_at(key, resource_version::of(object));
+    /// `object` was created or changed for `key`.
+    pub(crate) fn written<K: Object>(&self, key: &Key, object: &K) {
+        self.written_at(key, resource_version::of(object));
     }
 
-    /// An object was created for `key` at this version.
-    pub(crate) fn created_at(&self, key: &Key, version: u64) {
-        self.with(key, |pending| pending.created = pending.created.max(version));
+    /// An object was created or changed for `key` at this version.
+    pub(crate) fn written_at(&self, key: &Key, version: u64) {
+        self.with(key, |pending| pending.written = pending.written.max(version));
     }
 
     /// The object `object` with this uid was deleted for `key`.
@@ -44,7 +44,7 @@ impl Expectations {
 
     fn with(&self, key: &Key, change: impl FnOnce(&mut Pending)) {
         let mut all = self.pending.lock();
-        let fresh = || Pending { created: 0, deleted: Vec::new(), since: Instant::now() };
+        let fresh = || Pending { written: 0, deleted: Vec::new(), since: Instant::now() };
         let pending = all.entry(key.clone()).or_insert_with(fresh);
         pending.since = Instant::now();
         change(pending);
@@ -57,7 +57,7 @@ impl Expectations {
         let there =
             |(object, uid): &(Key, String)| cache.entry(object).is_some_and(|found| found.uid() == uid && !found.is_ending());
         pending.deleted.retain(there);
-        let seen = pending.deleted.is_empty() && pending.created <= cache.observed();
+        let seen = pending.deleted.is_empty() && pending.written <= cache.observed();
         if seen || pending.since.elapsed() > TIMEOUT {
             all.remove(key);
             return true;

@@ -184,7 +184,7 @@ impl Jobs {
             match result {
                 Ok(patched) => {
                     if let Some(patched) = patched {
-                        self.of_pods.created(key, &patched);
+                        self.of_pods.written(key, &patched);
                     }
                     free.insert(meta::uid(pod.as_ref()).to_owned());
                 }
@@ -202,7 +202,7 @@ impl Jobs {
         let next = Job { status: Some(status), ..job.clone() };
         let api: Api<Job> = Api::namespaced(cx.client.clone(), key.ns());
         let written = api.replace_status(&key.name, &PostParams::default(), &next).await?;
-        self.of_jobs.created(key, &written);
+        self.of_jobs.written(key, &written);
         Ok(written)
     }
 }

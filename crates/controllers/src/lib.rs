@@ -43,6 +43,7 @@ mod stateful;
 #[cfg(test)]
 mod testing;
 mod token_cleaner;
+mod trust_bundle;
 mod ttl_after_finished;
 mod volumes;
 mod worker;
@@ -127,6 +128,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<namespace::Namespaces>(|o, t| launch(namespace::Namespaces::new(&o.informers), o, t)),
     entry::<service_account::ServiceAccounts>(|o, t| launch(service_account::ServiceAccounts::new(&o.informers), o, t)),
     entry::<root_ca::RootCa>(|o, t| launch(root_ca::RootCa::new(&o.informers, o.root_ca.clone()), o, t)),
+    entry::<trust_bundle::ServingBundle>(|o, t| launch(trust_bundle::ServingBundle::new(&o.informers, o.root_ca.clone()), o, t)),
     entry::<deployment::Deployments>(|o, t| launch(deployment::Deployments::new(&o.informers), o, t)),
     entry::<replicas::Replicas<ReplicaSet>>(|o, t| launch(replicas::Replicas::<ReplicaSet>::new(&o.informers), o, t)),
     entry::<replicas::Replicas<ReplicationController>>(|o, t| {

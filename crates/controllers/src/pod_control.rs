@@ -72,7 +72,7 @@ impl<O: Owned> PodControl<'_, O> {
         for result in write::in_batches(0..number, create).await {
             match result {
                 Ok(pod) => {
-                    self.expectations.created_at(self.key, pod.version());
+                    self.expectations.written_at(self.key, pod.version());
                     let message = format!("Created pod: {}", pod.name);
                     self.cx.events.about(self.owner, Type::Normal, "SuccessfulCreate", message);
                     outcome.done += 1;

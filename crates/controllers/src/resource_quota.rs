@@ -13,7 +13,7 @@ use std::time::Duration;
 use ::pods::quota::{self, Usage};
 use client::kube::Api;
 use client::kube::api::PostParams;
-use client::{Client, Informer, Informers, Key};
+use client::{Client, Informer, Informers, Key, resource_version};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, Service};
 use parking_lot::Mutex;
@@ -52,12 +52,18 @@ impl ResourceQuotas {
         }
     }
 
-    /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it.
+    /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it; and a while after one is seen that
+    /// is older than the quota: the objects may have been counted without it, as the caches are not equally quick.
     fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: fn(&client::Change<K>) -> bool) -> Source {
         let quotas = self.quotas.clone();
         Source::mapped(informer, move |change, queue| {
             if change.new.is_none() || ended(change) {
                 enqueue(&quotas, change.key.ns(), queue);
+            } else if let (None, Some(new)) = (&change.old, &change.new) {
+                let version = resource_version::of(new.as_ref());
+                let newer = |quota: &Arc<ResourceQuota>| resource_version::of(quota.as_ref()) > version;
+                let quotas = quotas.in_namespace(change.key.ns());
+                quotas.iter().filter(|quota| newer(quota)).for_each(|quota| queue.add_after(Key::of(quota.as_ref()), RECOUNT));
             }
         })
     }

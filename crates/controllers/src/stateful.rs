@@ -147,7 +147,7 @@ impl StatefulSets {
         let mut outcome = Ok(());
         for result in write::in_batches(plan.create, async |create| self.create(cx, set, &pods, &claims, create).await).await {
             match result {
-                Ok(pod) => self.expectations.created(key, &pod),
+                Ok(pod) => self.expectations.written(key, &pod),
                 Err(error) => outcome = Err(error),
             }
         }

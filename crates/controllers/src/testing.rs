@@ -35,6 +35,7 @@ impl World {
             ("", "v1", "pods", "Pod", true),
             ("", "v1", "secrets", "Secret", true),
             ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
+            ("certificates.k8s.io", "v1beta1", "clustertrustbundles", "ClusterTrustBundle", false),
             ("", "v1", "configmaps", "ConfigMap", true),
             ("", "v1", "namespaces", "Namespace", false),
             ("", "v1", "persistentvolumes", "PersistentVolume", false),

@@ -4,18 +4,21 @@ pub mod file;
 
 use std::collections::{BTreeMap, HashMap};
 
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, FileKeySelector, Secret, Service};
 
 use crate::expand::expand;
 use crate::fields::{self, Facts};
 use crate::spec::Model;
 
-/// The ConfigMaps and Secrets that a pod refers to, as far as they exist.
+/// The objects that a pod refers to, as far as they exist.
 pub trait Objects {
     /// The ConfigMap of that name in the pod's namespace.
     fn config_map(&self, name: &str) -> Option<std::sync::Arc<ConfigMap>>;
     /// The Secret of that name in the pod's namespace.
     fn secret(&self, name: &str) -> Option<std::sync::Arc<Secret>>;
+    /// The cluster's ClusterTrustBundles by name.
+    fn trust_bundles(&self) -> std::sync::Arc<BTreeMap<String, ClusterTrustBundle>>;
 }
 
 /// Why the environment cannot be made (CreateContainerConfigError).

@@ -1,9 +1,10 @@
 //! Watches on single ConfigMaps and Secrets, shared by the pods that refer to them.
 //!
 //! A node may read only what its pods refer to, so nothing is listed: each reference is a watch on one name, which
-//! lives as long as some pod holds it.
+//! lives as long as some pod holds it. ClusterTrustBundles are for everybody: there is one watch of all of them, while some pod refers to any.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::{Arc, Weak};
 
 use base::tasks::{OnFailure, Tasks};
@@ -11,6 +12,7 @@ use client::Object;
 use client::watch::{Event, Watch};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -72,6 +74,8 @@ impl<K> Entry<K> {
 }
 
 type Shared<K> = Arc<Mutex<HashMap<(String, String), Weak<Entry<K>>>>>;
+/// By name.
+type Bundles = BTreeMap<String, ClusterTrustBundle>;
 
 /// All watches of one kubelet.
 #[derive(Clone)]
@@ -80,27 +84,52 @@ pub struct References {
     tasks: Tasks,
     config_maps: Shared<ConfigMap>,
     secrets: Shared<Secret>,
+    bundles: Shared<Bundles>,
 }
 
 impl References {
     /// Watches with `client`, under `tasks`.
     pub fn new(client: kube::Client, tasks: Tasks) -> Self {
-        Self { client, tasks, config_maps: Arc::default(), secrets: Arc::default() }
+        Self { client, tasks, config_maps: Arc::default(), secrets: Arc::default(), bundles: Arc::default() }
     }
 
     /// The references of one pod. `changed` is notified when one of them changes.
     pub fn of_pod(&self, model: &Model, changed: &Arc<Notify>) -> PodReferences {
-        let pods::references::References { config_maps, secrets, .. } = pods::references::References::of(&model.pod);
+        let pods::references::References { config_maps, secrets, trust_bundles, .. } =
+            pods::references::References::of(&model.pod);
         let namespace = model.namespace();
         let maps = config_maps.into_iter().map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed)));
         let secrets = secrets.into_iter().map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed)));
-        PodReferences { config_maps: maps.collect(), secrets: secrets.collect() }
+        let bundles = trust_bundles.then(|| self.all_bundles(changed));
+        PodReferences { config_maps: maps.collect(), secrets: secrets.collect(), bundles }
     }
 
     fn entry<K>(&self, shared: &Shared<K>, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>>
     where
         K: Object + kube::Resource<Scope = NamespaceResourceScope>,
     {
+        let title = format!("watch of {} {namespace}/{name}", K::kind(&()));
+        self.shared(shared, (namespace, name), title, changed, |entry| {
+            let watch = Watch::new(self.client.clone(), K::url_path(&(), Some(namespace)), &format!("metadata.name={name}"));
+            follow(watch, name.to_owned(), entry)
+        })
+    }
+
+    fn all_bundles(&self, changed: &Arc<Notify>) -> Arc<Entry<Bundles>> {
+        self.shared(&self.bundles, ("", ""), "watch of ClusterTrustBundles".to_owned(), changed, |entry| {
+            follow_all(Watch::new(self.client.clone(), <ClusterTrustBundle as kube::Resource>::url_path(&(), None), ""), entry)
+        })
+    }
+
+    /// The entry of a key, with the task that keeps it current for as long as somebody holds it.
+    fn shared<K: Send + Sync + 'static, F: Future<Output = ()> + Send + 'static>(
+        &self,
+        shared: &Shared<K>,
+        (namespace, name): (&str, &str),
+        title: String,
+        changed: &Arc<Notify>,
+        follow: impl FnOnce(Weak<Entry<K>>) -> F,
+    ) -> Arc<Entry<K>> {
         let mut entries = shared.lock();
         entries.retain(|_, entry| entry.strong_count() > 0);
         let key = (namespace.to_owned(), name.to_owned());
@@ -112,9 +141,7 @@ impl References {
                 token: token.clone(),
             });
             entries.insert(key, Arc::downgrade(&entry));
-            let watch = Watch::new(self.client.clone(), K::url_path(&(), Some(namespace)), &format!("metadata.name={name}"));
-            let task = follow(watch, name.to_owned(), Arc::downgrade(&entry));
-            let title = format!("watch of {} {namespace}/{name}", K::kind(&()));
+            let task = follow(Arc::downgrade(&entry));
             self.tasks.spawn(title, OnFailure::Log, async move {
                 token.run_until_cancelled(task).await;
                 Ok::<_, std::convert::Infallible>(())
@@ -152,11 +179,37 @@ async fn follow<K: Object>(watch: Watch, name: String, entry: Weak<Entry<K>>) {
     }
 }
 
-/// The ConfigMaps and Secrets of one pod.
+async fn follow_all(watch: Watch, entry: Weak<Entry<Bundles>>) {
+    let mut events = std::pin::pin!(watch.events::<ClusterTrustBundle>());
+    let mut all = Bundles::new();
+    let mut is_listing = true;
+    while let Some(event) = events.next().await {
+        let Some(entry) = entry.upgrade() else { return };
+        let named = |bundle: ClusterTrustBundle| (bundle.metadata.name.clone().unwrap_or_default(), bundle);
+        match event {
+            Ok(Event::Init) => (is_listing, all) = (true, Bundles::new()),
+            Ok(Event::InitDone(_)) => is_listing = false,
+            Ok(Event::InitApply(bundle) | Event::Apply(bundle)) => all.extend([named(bundle)]),
+            Ok(Event::Delete(bundle)) => drop(all.remove(&named(bundle).0)),
+            Err(error) => {
+                if !matches!(&*entry.view.borrow(), View::Present(_)) {
+                    entry.set(View::Unknown(Some(format!("cannot read ClusterTrustBundles: {error}"))));
+                }
+                continue;
+            }
+        }
+        if !is_listing {
+            entry.set(View::Present(Arc::new(all.clone())));
+        }
+    }
+}
+
+/// What one pod refers to.
 #[derive(Default)]
 pub struct PodReferences {
     config_maps: BTreeMap<String, Arc<Entry<ConfigMap>>>,
     secrets: BTreeMap<String, Arc<Entry<Secret>>>,
+    bundles: Option<Arc<Entry<Bundles>>>,
 }
 
 impl PodReferences {
@@ -168,7 +221,10 @@ impl PodReferences {
         for entry in self.secrets.values() {
             entry.known().await?;
         }
-        Ok(())
+        match &self.bundles {
+            Some(entry) => entry.known().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -179,6 +235,10 @@ impl Objects for PodReferences {
 
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         self.secrets.get(name)?.present()
+    }
+
+    fn trust_bundles(&self) -> Arc<Bundles> {
+        self.bundles.as_ref().and_then(|entry| entry.present()).unwrap_or_default()
     }
 }
 

@@ -16,6 +16,8 @@ pub struct References {
     pub claims: BTreeSet<String>,
     /// ResourceClaims, as far as they have been made.
     pub resource_claims: BTreeSet<String>,
+    /// Whether it refers to ClusterTrustBundles: those of a signer have no names until they are there.
+    pub trust_bundles: bool,
     /// The ServiceAccount, empty when there is none.
     pub service_account: String,
 }
@@ -85,6 +87,7 @@ impl References {
         for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
             self.config_maps.extend(source.config_map.as_ref().map(|source| source.name.clone()));
             self.secrets.extend(source.secret.as_ref().map(|source| source.name.clone()));
+            self.trust_bundles |= source.cluster_trust_bundle.is_some();
         }
     }
 }

@@ -96,7 +96,7 @@ impl Server {
         let controllers = controllers::Options {
             informers: informers.clone(),
             clients: Arc::new(move |account| wire.client(service_account("kube-system", account), manager, manager)),
-            root_ca: "the simulated authority".to_owned(),
+            root_ca: site.authority.bundle().to_owned(),
             authority: site.authority.clone(),
             reserved: controllers::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse()?],

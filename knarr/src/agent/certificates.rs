@@ -196,8 +196,9 @@ impl Member {
     pub(super) async fn keep(self: std::sync::Arc<Self>, kind: Kind, member: Client, tasks: Tasks) -> Result<(), Infallible> {
         let mut delay = RETRY.0;
         loop {
-            let left = self.present(kind).and_then(|identity| identity.due_in(SystemTime::now()));
-            if let Some(left) = left.filter(|left| !left.is_zero()) {
+            let now = SystemTime::now();
+            let left = self.present(kind).filter(|identity| !identity.is_due(now)).and_then(|identity| identity.due_in(now));
+            if let Some(left) = left {
                 tokio::time::sleep(left.min(LOOK)).await;
                 continue;
             }
@@ -208,6 +209,8 @@ impl Member {
                 Ok(()) => {
                     tracing::info!(certificate = kind.name(), "the node has a new certificate");
                     delay = RETRY.0;
+                    // To a clock that is far behind the server's, the new one is not valid yet either.
+                    tokio::time::sleep(RETRY.1).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, certificate = kind.name(), "the certificate cannot be renewed yet, trying again");

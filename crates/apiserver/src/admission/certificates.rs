@@ -1,9 +1,10 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may decide on a request for a certificate, who may
-//! answer it, and what nobody may ask for (API page "Certificates and Certificate Signing Requests", "Authorization").
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: who may decide on a request for a
+//! certificate, who may answer it, who may say whom to trust, and what nobody may ask for (API page "Certificates and Certificate Signing Requests", "Authorization").
 
 use std::sync::Arc;
 
 use apimachinery::Status;
+use apimachinery::field::{Error, Errors, Path};
 use async_trait::async_trait;
 use registry::{Admission, Operation, Request};
 use serde_json::Value;
@@ -23,16 +24,29 @@ fn concerns(a: &Request<'_>, operation: Operation, sub: &str) -> bool {
 
 /// Refuses who lacks the verb for the signer of the request, and for all signers of its domain.
 async fn check_signer(authorizer: &Authorizer, a: &Request<'_>, verb: &str) -> Result<(), Status> {
-    let signer = a.object().map(|object| text(object, "/spec/signerName")).unwrap_or_default();
+    let signer = signer(a);
+    if has_verb(authorizer, a, verb).await {
+        return Ok(());
+    }
+    Err(forbidden(a, format!("user not permitted to {verb} requests with signerName {signer:?}")))
+}
+
+fn signer<'a>(a: &'a Request<'_>) -> &'a str {
+    a.object().map(|object| text(object, "/spec/signerName")).unwrap_or_default()
+}
+
+/// Whether the user has the verb for the signer of the object, or for all signers of its domain.
+async fn has_verb(authorizer: &Authorizer, a: &Request<'_>, verb: &str) -> bool {
+    let signer = signer(a);
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     for name in [signer, &domain] {
         let base = Attributes::new(a.user);
         let asked = Attributes { verb, group: GROUP, version: "*", resource: "signers", name, is_resource: true, ..base };
         if authorizer.allows(a.registry, &asked).await {
-            return Ok(());
+            return true;
         }
     }
-    Err(forbidden(a, format!("user not permitted to {verb} requests with signerName {signer:?}")))
+    false
 }
 
 /// Requests are approved and denied by who has the verb `approve` on their signer.
@@ -53,7 +67,8 @@ impl Admission for CertificateApproval {
     }
 }
 
-/// Certificates are issued, and failures noted, by who has the verb `sign` on the signer.
+/// Certificates are issued, and failures noted, by who has the verb `sign` on the signer. Of a certificate for a pod upstream's rules of the kind
+/// ask for it, and answer as rules do.
 pub(super) struct CertificateSigning(pub(super) Arc<Authorizer>);
 
 #[async_trait]
@@ -63,16 +78,52 @@ impl Admission for CertificateSigning {
     }
 
     fn handles(&self, a: &Request<'_>) -> bool {
-        concerns(a, Operation::Update, "status")
+        concerns(a, Operation::Update, "status") || answers_pod(a)
     }
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let part = |object: Option<&Value>, pointer: &str| object.and_then(|object| object.pointer(pointer)).cloned();
         let same = |pointer: &str| part(a.object(), pointer) == part(a.old, pointer);
+        if answers_pod(a) {
+            if same("/status/certificateChain") || has_verb(&self.0, a, "sign").await {
+                return Ok(());
+            }
+            let detail = format!("User {:?} is not permitted to \"sign\" for signer {:?}", a.user.name, signer(a));
+            let errors = Errors::from(vec![Error::forbidden(&Path::new("spec.signerName"), detail)]);
+            return Err(Status::invalid(GROUP, "PodCertificateRequest", a.name, &errors));
+        }
         if same("/status/certificate") && same("/status/conditions") {
             return Ok(());
         }
         check_signer(&self.0, a, "sign").await
+    }
+}
+
+fn answers_pod(a: &Request<'_>) -> bool {
+    a.operation == Operation::Update && a.subresource == "status" && is(a, GROUP, "podcertificaterequests")
+}
+
+/// A bundle of a signer is for who has the verb `attest` on the signer: everybody who mounts it trusts what is in it.
+pub(super) struct ClusterTrustBundleAttest(pub(super) Arc<Authorizer>);
+
+#[async_trait]
+impl Admission for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, a: &Request<'_>) -> bool {
+        matches!(a.operation, Operation::Create | Operation::Update) && is(a, GROUP, "clustertrustbundles")
+    }
+
+    async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
+        let spec = |object: Option<&Value>| object.and_then(|object| object.get("spec")).cloned();
+        // Labels and finalizers are for others, too.
+        let is_same = a.old.is_some() && spec(a.object()) == spec(a.old);
+        if is_same || signer(a).is_empty() || has_verb(&self.0, a, "attest").await {
+            return Ok(());
+        }
+        Err(forbidden(a, format!("user not permitted to attest for signerName {:?}", signer(a))))
     }
 }
 

@@ -48,6 +48,8 @@ impl Log {
         let end = closed.clone();
         let write = async move {
             let mut lines = Vec::with_capacity(BATCH);
+            // Since the last that was written.
+            let mut lost = 0;
             loop {
                 let count = tokio::select! {
                     count = receiver.recv_many(&mut lines, BATCH) => count,
@@ -67,9 +69,19 @@ impl Log {
                 // The writer does not panic; without it there is nothing to write to.
                 let Ok((same, failed)) = written.await else { return };
                 file = same;
-                if let Err((count, error)) = failed {
-                    counts::lost(PLUGIN, count);
-                    tracing::error!(%error, count, "audit events cannot be written");
+                match failed {
+                    Err((count, error)) => {
+                        counts::lost(PLUGIN, count);
+                        if lost == 0 {
+                            tracing::error!(%error, "audit events cannot be written: until they can, they are lost");
+                        }
+                        lost += count;
+                    }
+                    Ok(()) if lost > 0 => {
+                        tracing::error!(lost, "audit events are written again");
+                        lost = 0;
+                    }
+                    Ok(()) => {}
                 }
             }
         };
@@ -126,9 +138,21 @@ impl Rotated {
     fn rotate(&mut self) -> std::io::Result<()> {
         let path = &self.options.path;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
-        std::fs::rename(path, backup(path, &now))?;
+        match std::fs::rename(path, backup(path, &now)) {
+            // Somebody else has moved it, or removed it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         (self.file, self.size) = (open(path)?, 0);
-        let mut old = backups(path)?;
+        if let Err(error) = self.tidy() {
+            tracing::warn!(%error, "old files of the audit log cannot be removed");
+        }
+        Ok(())
+    }
+
+    /// Removes what is too much, or too old.
+    fn tidy(&self) -> std::io::Result<()> {
+        let mut old = backups(&self.options.path)?;
         old.sort();
         let most = self.options.max_backups;
         let surplus = if most > 0 { old.len().saturating_sub(most) } else { 0 };
@@ -137,7 +161,10 @@ impl Rotated {
             let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
             let aged = self.options.max_age > 0 && modified < oldest;
             if index < surplus || aged {
-                std::fs::remove_file(file)?;
+                match std::fs::remove_file(file) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
             }
         }
         Ok(())
@@ -185,6 +212,20 @@ mod tests {
         }
         assert_eq!(backups(&path).unwrap().len(), 2);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), half.len() as u64 + 1);
+    }
+
+    #[test]
+    fn files_that_others_have_moved_are_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let mut log = Rotated::open(LogOptions { path: path.clone(), max_size: 1, max_backups: 1, max_age: 0 }).unwrap();
+        let half = "x".repeat(600 << 10);
+        log.write(std::slice::from_ref(&half)).unwrap();
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        for _ in 0..3 {
+            log.write(std::slice::from_ref(&half)).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), half.len() as u64 + 1);
+        }
     }
 
     #[tokio::test]

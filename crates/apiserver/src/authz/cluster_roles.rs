@@ -134,6 +134,7 @@ pub(super) static ROLES: &[Role] = &[
             ("get", "core", "persistentvolumeclaims persistentvolumes"),
             ("get", "core", "endpoints"),
             ("create get list watch", "certificates.k8s.io", "certificatesigningrequests"),
+            (READ, "certificates.k8s.io", "clustertrustbundles"),
             ("create delete get patch update", "coordination.k8s.io", "leases"),
             ("get", "storage.k8s.io", "volumeattachments"),
             ("create", "core", "serviceaccounts/token"),
@@ -161,6 +162,7 @@ pub(super) static ROLES: &[Role] = &[
         "system:auth-delegator",
         &[("create", "authentication.k8s.io", "tokenreviews"), ("create", "authorization.k8s.io", "subjectaccessreviews")],
     ),
+    plain("system:cluster-trust-bundle-discovery", &[(READ, "certificates.k8s.io", "clustertrustbundles")]),
     plain("system:kube-aggregator", &[(READ, "core", "services endpoints")]),
     plain(
         "system:kube-controller-manager",
@@ -275,6 +277,7 @@ pub(super) static BINDINGS: &[(&str, &str, &str)] = &[
     ("system:kube-scheduler", "system:kube-scheduler", "u:system:kube-scheduler"),
     ("system:volume-scheduler", "system:volume-scheduler", "u:system:kube-scheduler"),
     ("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", "g:system:serviceaccounts"),
+    ("system:cluster-trust-bundle-discovery", "system:cluster-trust-bundle-discovery", "g:system:serviceaccounts"),
 ];
 
 /// Namespace, name, lines, subjects of the binding of the same name.

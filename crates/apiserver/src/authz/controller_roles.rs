@@ -267,6 +267,14 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         &[("create update", "core", "configmaps"), ("list watch", "core", "configmaps namespaces"), EVENTS],
     ),
     (
+        "kube-apiserver-serving-clustertrustbundle-publisher",
+        &[
+            ("attest", "certificates.k8s.io", "signers @ kubernetes.io/kube-apiserver-serving"),
+            ("create update delete list watch", "certificates.k8s.io", "clustertrustbundles"),
+            EVENTS,
+        ],
+    ),
+    (
         "legacy-service-account-token-cleaner",
         &[
             ("get", "core", "configmaps"),

@@ -18,6 +18,8 @@ use crate::files;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Since the epoch: the beginning of 2026, before which no clock is right.
+const FIRST: Duration = Duration::from_secs(1_767_225_600);
 const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How far back certificates are valid, for machines whose clocks differ.
 pub(super) const BACKDATE: Duration = Duration::from_secs(3600);
@@ -85,6 +87,9 @@ impl Authority {
 
     fn generate(common_name: &str) -> Result<Identity, Error> {
         let mut params = params(subject(common_name, &[])?, CA_LIFETIME);
+        // An authority cannot be made anew: it holds whatever the clock said at its making.
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = (SystemTime::now().max(UNIX_EPOCH + FIRST) + CA_LIFETIME).into();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
@@ -183,9 +188,11 @@ impl Identity {
         })
     }
 
-    /// Whether two thirds of the lifetime have passed. What cannot be read is due.
+    /// Whether two thirds of the lifetime have passed, or none of it: a clock that was ahead leaves certificates that nobody takes for as long.
+    /// What cannot be read is due.
     pub fn is_due(&self, now: SystemTime) -> bool {
-        self.due_in(now).is_none_or(|left| left.is_zero())
+        let has_begun = self.validity().is_ok_and(|(start, _)| start <= now);
+        !has_begun || self.due_in(now).is_none_or(|left| left.is_zero())
     }
 
     /// How long until two thirds of the lifetime have passed; none of what cannot be read.
@@ -328,6 +335,7 @@ mod tests {
         // Valid from an hour ago for five hours more: due three hours from now.
         let identity = authority.issue_for(&request, hours(5)).unwrap();
         let now = SystemTime::now();
+        assert!(identity.is_due(now - hours(2)) && !identity.is_due(now), "a clock that was ahead has made it");
         assert!(!identity.is_due(now + hours(2)));
         assert!(identity.is_due(now + hours(4)));
         assert!(identity.due_in(now).unwrap().as_secs().abs_diff(3 * 3600) < 60);

@@ -78,7 +78,7 @@ impl Keeper {
                 triggers::annotate(&mut slice.metadata, trigger);
             }
         }
-        let created = |slice: &EndpointSlice| self.expectations.created(service, slice);
+        let created = |slice: &EndpointSlice| self.expectations.written(service, slice);
         let deleted = |slice: &EndpointSlice| self.expectations.deleted(service, Key::of(slice), meta::uid(slice));
         match slices::apply(cx, service.ns(), changes, created, deleted).await {
             Err(Error::Api(error)) => tolerate::<()>(Err(error)),

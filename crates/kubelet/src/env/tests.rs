@@ -14,6 +14,10 @@ impl Objects for Fixed {
         let secret = json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}});
         (name == "s").then(|| Arc::new(serde_json::from_value(secret).unwrap()))
     }
+
+    fn trust_bundles(&self) -> Arc<BTreeMap<String, ClusterTrustBundle>> {
+        Arc::default()
+    }
 }
 
 fn given_files() -> Files {

@@ -2,7 +2,8 @@
 //!
 //! Nobody else changes the [`State`]: what happens is an [`Event`], and [`Core::step`] answers with what to do.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use runtime::api::Container;
 
 use super::action::Plan;
 use super::outcome::Outcome;
@@ -40,6 +41,18 @@ pub struct Desired {
     pub pending: Option<Pending>,
     /// Why the node does not keep it.
     pub evicted: Option<Evicted>,
+}
+
+/// How long a container without probes has run before it counts as ready. What ends at once never was, so that a rollout to it stops:
+/// upstream sees containers once a second, and what has ended by then was never ready either.
+const STEADY: SignedDuration = SignedDuration::from_millis(500);
+
+/// When a container has run for that long; none when it has.
+fn steady_at(container: &Container, now: Timestamp) -> Option<Timestamp> {
+    let since = container.started.unwrap_or(container.created);
+    let at = since.checked_add(STEADY).ok()?;
+    // A clock that was set back is not waited for.
+    (since <= now && now < at).then_some(at)
 }
 
 /// One pod.
@@ -93,8 +106,8 @@ impl Core {
         plan::settle_hooks(&self.model, &mut self.state);
         let mut plan = plan::plan(&self.model, &self.state, now);
         plan::begin(&mut self.state, &plan.actions, now);
-        self.settle_health();
-        if let Some(time) = self.shown_until(now) {
+        let steady = self.settle_health(now);
+        for time in self.shown_until(now).into_iter().chain(steady) {
             plan.wake_at(time);
         }
         plan
@@ -153,8 +166,10 @@ impl Core {
         }
     }
 
-    /// Containers without a probe are healthy as soon as they run and their hook is done.
-    fn settle_health(&mut self) {
+    /// Containers without a probe are started as soon as they run and their hook is done, and ready when they have run for a moment. Gives when
+    /// the next one is.
+    fn settle_health(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let mut next: Option<Timestamp> = None;
         for member in self.model.members.iter() {
             let Some(slot) = self.state.slots.get_mut(&member.spec.name) else { continue };
             if !slot.running() || slot.hook != Step::Done(()) {
@@ -163,10 +178,17 @@ impl Core {
             if member.spec.startup_probe.is_none() {
                 slot.started = true;
             }
-            if member.spec.readiness_probe.is_none() {
-                slot.ready = true;
+            if member.spec.readiness_probe.is_some() || slot.ready {
+                continue;
+            }
+            // A startup probe has seen it work.
+            let steady_at = slot.current.as_ref().filter(|_| member.spec.startup_probe.is_none()).and_then(|c| steady_at(c, now));
+            match steady_at {
+                Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
+                None => slot.ready = true,
             }
         }
+        next
     }
 
     /// When the status changes although nothing happens: an error, a back-off or a container that ended is no longer shown.

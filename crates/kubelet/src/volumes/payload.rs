@@ -1,5 +1,7 @@
 //! The files of configMap, secret, downwardAPI and projected volumes. Pure.
 
+mod trust;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume};
@@ -114,6 +116,9 @@ impl Sources<'_> {
                 let text = self.tokens.get(&(volume.to_owned(), token.path.clone()));
                 let text = text.ok_or_else(|| format!("no token for {}", token.path))?;
                 files.insert(token.path.clone(), token_file(self.model, text, mode));
+            } else if let Some(bundle) = &source.cluster_trust_bundle {
+                let data = trust::anchors(bundle, &self.objects.trust_bundles())?;
+                files.insert(bundle.path.clone(), file(data.into_bytes(), mode));
             } else {
                 return Err("a projected source is of a kind that this kubelet does not support".to_owned());
             }

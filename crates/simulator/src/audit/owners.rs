@@ -25,6 +25,8 @@ pub(super) struct Owners {
 #[derive(Default)]
 struct Limit {
     name: String,
+    /// The first ordinal of a stateful set.
+    start: i64,
     /// Since when, in milliseconds, how many.
     most: Vec<(u64, i64)>,
 }
@@ -56,6 +58,7 @@ impl Owners {
             let uid = text(new, "/metadata/uid").to_owned();
             let limit = self.limits.entry(uid).or_default();
             limit.name = key.to_owned();
+            limit.start = new.and_then(|new| new.pointer("/spec/ordinals/start")).and_then(Value::as_i64).unwrap_or(0);
             limit.set(now, most);
         }
         if key.starts_with("/registry/core/pods/") {
@@ -77,7 +80,12 @@ impl Owners {
         let Some(limit) = self.limits.get(&owner) else { return found };
         let twice = self.lost.iter().filter(|at| *at + WINDOW >= now).count() as i64;
         let most = limit.most(now).saturating_add(twice);
-        if grown && total > most {
+        // A stateful set that is made smaller makes what it lacks before it takes away what is too much: its pods have numbers.
+        let is_too_much = match ordinal(key).filter(|_| limit.name.contains("/statefulsets/")) {
+            Some(ordinal) => ordinal - limit.start >= most,
+            None => total > most,
+        };
+        if grown && is_too_much {
             found.push(format!("{} has {total} and may have {most}: {key} is too much", limit.name));
         }
         found
@@ -86,6 +94,11 @@ impl Owners {
 
 fn text<'v>(object: Option<&'v Value>, path: &str) -> &'v str {
     object.and_then(|object| object.pointer(path)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The number at the end of a pod's name.
+fn ordinal(key: &str) -> Option<i64> {
+    key.rsplit_once('-').and_then(|(_, number)| number.parse().ok())
 }
 
 /// The uid of the owner that controls an object.
@@ -166,6 +179,25 @@ mod tests {
         check("/registry/core/pods/n/a", pod("Succeeded"), 6, 0);
         check("/registry/core/pods/n/d", pod("Pending"), 7, 0);
         check("/registry/core/pods/n/e", pod("Pending"), WINDOW + 7, 1);
+    }
+
+    /// "Before a scaling operation is applied to a Pod, all of its predecessors must be Running and Ready" (documentation, StatefulSets).
+    #[test]
+    fn pods_with_numbers_have_the_first_ones() {
+        let mut owners = Owners::default();
+        let mut check = |name: &str, phase: &str, now: u64, expected: usize| {
+            let found = owners.changed(&format!("/registry/core/pods/n/{name}"), None, Some(&pod(phase)), now);
+            assert_eq!(found.len(), expected, "{name} at {now}: {found:?}");
+        };
+        check("s-1", "Running", 0, 0);
+        check("s-2", "Running", 0, 0);
+        assert!(owners.changed("/registry/apps/statefulsets/n/s", None, Some(&set(1)), 0).is_empty());
+        let mut check = |name: &str, now: u64, expected: usize| {
+            let found = owners.changed(&format!("/registry/core/pods/n/{name}"), None, Some(&pod("Pending")), now);
+            assert_eq!(found.len(), expected, "{name} at {now}: {found:?}");
+        };
+        check("s-0", WINDOW + 1, 0);
+        check("s-3", WINDOW + 2, 1);
     }
 
     #[test]

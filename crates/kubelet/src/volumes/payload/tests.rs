@@ -1,5 +1,6 @@
 use super::*;
 use crate::pod::testing::model;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -14,6 +15,10 @@ impl Objects for Fixed {
 
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         (name == "s").then(|| Arc::new(serde_json::from_value(json!({"data": {"k": "dg=="}})).unwrap()))
+    }
+
+    fn trust_bundles(&self) -> Arc<BTreeMap<String, ClusterTrustBundle>> {
+        Arc::default()
     }
 }
 
@@ -55,7 +60,10 @@ fn projections() {
         {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}},
             {"path": "cpu", "resourceFieldRef": {"containerName": "c", "resource": "requests.cpu"}}]}}]);
     check(json!({"projected": {"sources": sources}}), Ok(&["ca=1(644)", "cpu=1(644)", "ns=n(644)", "token=jwt(644)"]));
-    let unsupported = json!([{"clusterTrustBundle": {"path": "x"}}]);
+    let trusted =
+        |name: &str| json!({"projected": {"sources": [{"clusterTrustBundle": {"name": name, "path": "x", "optional": true}}]}});
+    check(trusted("none"), Ok(&["x=(644)"]));
+    let unsupported = json!([{}]);
     check(
         json!({"projected": {"sources": unsupported}}),
         Err("a projected source is of a kind that this kubelet does not support"),
