@@ -16,11 +16,10 @@ use tokio::net::{TcpStream, UdpSocket};
 use crate::cache::{Cache, question_end};
 use crate::resolv::HostServers;
 
-/// How long one server may take, and all together: resolvers of clients give up after five seconds.
-const TIMEOUT: Duration = Duration::from_secs(2);
-const TIMEOUT_OF_ALL: Duration = Duration::from_secs(4);
-/// How many servers are tried for one question, so that the client hears before it gives up.
+/// How often a question is sent, to one server after the other and to a single one again: a packet may have been lost.
 const ATTEMPTS: usize = 3;
+/// How long each attempt may take: resolvers of clients give up after five seconds, and hear before.
+const TIMEOUT: Duration = Duration::from_millis(1300);
 const MAX_MESSAGE: usize = 65_535;
 
 /// Where questions go to.
@@ -76,13 +75,11 @@ impl Forwarder {
 }
 
 async fn first_reply(servers: &[SocketAddr], start: usize, query: &[u8], tcp: bool) -> Option<(usize, Vec<u8>)> {
-    let attempts = servers.len().min(ATTEMPTS);
-    let limit = TIMEOUT.min(TIMEOUT_OF_ALL / u32::try_from(attempts.max(1)).unwrap_or(1));
-    for attempt in 0..attempts {
-        let index = (start + attempt) % servers.len();
+    for attempt in 0..ATTEMPTS {
+        let index = (start + attempt).checked_rem(servers.len())?;
         let server = servers[index];
         let asked = async { if tcp { ask_tcp(server, query).await } else { ask_udp(server, query).await } };
-        match tokio::time::timeout(limit, asked).await {
+        match tokio::time::timeout(TIMEOUT, asked).await {
             Ok(Ok(reply)) => return Some((index, reply)),
             Ok(Err(error)) => tracing::debug!(%server, %error, "name server failed"),
             Err(_) => tracing::debug!(%server, "name server did not answer in time"),

@@ -187,6 +187,25 @@ fn what_was_answered_is_not_asked_again() {
     assert_eq!(udp(running.server, "other.example.com.").metadata.response_code, ResponseCode::ServFail);
 }
 
+/// RFC 1123, 6.1.3.3: a resolver sends a question again before it gives up, also when it has only one server to ask.
+#[test]
+fn a_lost_question_is_asked_again() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        for attempt in 0.. {
+            let (length, peer) = socket.recv_from(&mut buffer).unwrap();
+            if attempt % 2 == 1 {
+                let reply = Message::from_vec(&buffer[..length]).unwrap().into_response();
+                socket.send_to(&reply.to_vec().unwrap(), peer).unwrap();
+            }
+        }
+    });
+    let running = start(vec![address]);
+    assert_eq!(udp(running.server, "www.example.com.").metadata.response_code, ResponseCode::NoError);
+}
+
 /// RFC 7766, 6.2.2: "DNS servers MAY impose limits on the number of concurrent TCP connections being handled for any particular client IP
 /// address". Who holds many loses the one that is silent longest, and nobody waits for him.
 #[test]
