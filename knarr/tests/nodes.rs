@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use testing::{Cluster, Outcome, eventually};
 
@@ -200,10 +200,10 @@ fn volumes_are_on_their_nodes(c: &Cluster) {
     assert_eq!(c.k("get pv -o name"), "");
 }
 
-/// Each agent asked for two certificates, and nobody had to approve them.
 /// Somebody takes a node's rules away, as scripts of firewalls do; other tables are theirs.
 fn rules_come_back(c: &Cluster) {
     let nft = |line: &str| Outcome::of(c.on_host(2, "nft").args(line.split(' ')));
+    let mut times = Vec::new();
     for line in ["flush ruleset", "delete table ip knarr", "flush table ip knarr"] {
         let start = Instant::now();
         assert_eq!(nft(line).code, Some(0), "{line}");
@@ -211,12 +211,16 @@ fn rules_come_back(c: &Cluster) {
             let listed = nft("list chain ip knarr service-ports");
             listed.stdout.contains("goto").then_some(())
         });
-        println!("rules were back {:?} after {line}", start.elapsed());
+        times.push(start.elapsed());
         let answer = fetch(c, 2, "http://192.168.77.2:30080/");
         assert!(NODES.contains(&answer.stdout.trim()), "{line}: {answer:?}");
     }
+    println!("rules were back after {times:?}");
+    // What others do on the machine may hold up one of them.
+    assert!(times.iter().min() < Some(&Duration::from_secs(1)), "{times:?}");
 }
 
+/// Each agent asked for two certificates, and nobody had to approve them.
 fn joined_by_certificates(c: &Cluster) {
     let columns = "-o custom-columns=A:.spec.signerName,B:.spec.username,C:.status.conditions[*].type --no-headers";
     let requests = c.k(&format!("get csr {columns}"));
@@ -352,6 +356,38 @@ fn nodes_come_and_go() {
     let pods = start_web(&c);
     eventually("the kubelet is reached at its new address", || (node_of(&c, &pods[2].1) == "n3").then_some(()));
     every_pod_reaches_every_pod(&c, &pods);
+}
+
+/// A machine was off and has another address, while another machine has got the one that it had: nobody sends that one what is for pods.
+#[test]
+fn a_node_comes_back_with_another_address() {
+    let mut c = Cluster::start_nodes(KNARR, 3);
+    let before = start_web(&c);
+    let containers = "get pods -l app=web -o jsonpath={.items[*].status.containerStatuses[*].containerID}";
+    let running = c.k(containers);
+    c.kill_agent(3);
+    c.move_host(3, 3, 33);
+    c.add_host(4);
+    c.move_host(4, 4, 3);
+    let token = c.token_file();
+    c.start_agent_with(3, &token, &["--node-name", "n3", "--node-ip", "192.168.77.33"]);
+    let address = "get node n3 -o jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+    eventually("the node has its new address", || (c.k(address) == "192.168.77.33").then_some(()));
+    c.wait_nodes(3);
+    eventually("the kubelet is reached at its new address", || (node_of(&c, &before[2].1) == "n3").then_some(()));
+    for (node, _, address) in &before {
+        for from in [2, 3] {
+            eventually(&format!("the pod of {node} is reached from n{from}"), || {
+                (fetch(&c, from, &format!("http://{address}:8080/")).stdout.trim() == node).then_some(())
+            });
+        }
+    }
+    every_pod_reaches_every_pod(&c, &before);
+    let answer = fetch(&c, 2, "http://192.168.77.33:30080/");
+    assert!(NODES.contains(&answer.stdout.trim()), "{answer:?}");
+    assert_eq!((pods(&c), c.k(containers)), (before, running), "the pods are the same");
+    let entries = Outcome::of(c.on_host(2, "bridge").args(["fdb", "show", "dev", "knarr-vxlan"])).stdout;
+    assert!(entries.contains("192.168.77.33") && !entries.contains("192.168.77.3 "), "{entries}");
 }
 
 /// The ways from the server's node to others.

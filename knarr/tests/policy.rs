@@ -1,7 +1,16 @@
 //! Network policies on a real cluster: who reaches whom, as people write it down.
 #![allow(clippy::unwrap_used)]
 
-use testing::{Cluster, eventually};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::json;
+use testing::{Cluster, eventually, machine};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -218,6 +227,133 @@ fn policies_hold_between_nodes() {
     assert!(node(2, second) && !node(2, first));
     c.k(&format!("label pod {} role-", first[1]));
     eventually("the label goes", || (!reaches(first, second)).then_some(()));
+}
+
+/// A pod that does nothing else than wait, on a node, with labels that policies let in.
+fn caller(name: &str, node: &str, labels: &str, seconds: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {labels}}}, spec: {{nodeName: {node}, terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '127.0.0.1:5000/busybox:1.36', command: [sleep, '{seconds}']}}]}}}}\n---\n"
+    )
+}
+
+/// The process of a pod that waits for so long.
+fn waiting(c: &Cluster, seconds: &str) -> i32 {
+    let line = format!("sleep {seconds}");
+    let mut processes = c.machine().processes().into_iter();
+    processes.find(|(_, one)| one.trim() == line).expect("the pod's process").0
+}
+
+/// Has a connection served to its end: a server that has too many of them lets packets of new ones fall.
+fn finish(mut stream: TcpStream, limit: Duration) {
+    stream.set_read_timeout(Some(limit)).unwrap();
+    // A policy may have cut it off by now.
+    let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_end(&mut Vec::new()));
+}
+
+/// Connections that a pod tries to make, one after the other, until the end.
+struct Calls {
+    /// How many were let in, and how many were not.
+    made: JoinHandle<(u32, u32)>,
+    /// The pod's process.
+    pid: i32,
+}
+
+impl Calls {
+    fn start(c: &Cluster, seconds: &str, server: SocketAddr, limit: Duration, end: &Arc<AtomicBool>) -> Self {
+        let (pid, end) = (waiting(c, seconds), end.clone());
+        let made = machine::in_network_of(pid, move || {
+            let (mut inside, mut outside) = (0, 0);
+            while !end.load(Ordering::Relaxed) {
+                match TcpStream::connect_timeout(&server, limit) {
+                    Ok(stream) => {
+                        inside += 1;
+                        finish(stream, limit);
+                    }
+                    Err(_) => outside += 1,
+                }
+            }
+            (inside, outside)
+        });
+        Self { made, pid }
+    }
+
+    /// First packets of connections that the pod had to send again, since it was made.
+    fn lost(&self) -> u32 {
+        let text = std::fs::read_to_string(format!("/proc/{}/net/netstat", self.pid)).unwrap();
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_whitespace);
+        let (mut names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+        values.nth(names.position(|name| name == "TCPSynRetrans").unwrap()).unwrap().parse().unwrap()
+    }
+}
+
+/// A policy that changes all the time is at each moment the old one or the new one: who both let in is always let in, at once, and who
+/// neither lets in never is.
+#[test]
+fn a_policy_changes_all_the_time() {
+    const SHORT: Duration = Duration::from_millis(20);
+    let c = Cluster::start_nodes(KNARR, 3);
+    let server = PODS.replace("namespace: shop", "namespace: default");
+    let pods = [
+        ("both", "n3", "{front: in, back: in}", "31001"),
+        ("front", "n3", "{front: in}", "31002"),
+        ("stranger", "n3", "{other: in}", "31003"),
+        ("neighbour", "n2", "{other: in}", "31004"),
+    ];
+    let callers: String = pods.iter().map(|(name, node, labels, seconds)| caller(name, node, labels, seconds)).collect();
+    c.k_with(
+        "apply -f -",
+        &format!("{callers}{}", server.replace("spec:\n  terminationGrace", "spec:\n  nodeName: n2\n  terminationGrace")),
+    );
+    c.k("wait --for=condition=Ready pod --all --timeout=60s");
+    assert_eq!(c.k("get pod server -o jsonpath={.spec.nodeName}"), "n2");
+    let server: SocketAddr = format!("{}:8080", c.k("get pod server -o jsonpath={.status.podIP}")).parse().unwrap();
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/turns";
+    let put = |label: &str| {
+        let spec = json!({"podSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"from": [{"podSelector": {"matchLabels": {label: "in"}}}]}]});
+        let policy =
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "turns"}, "spec": spec});
+        let answer = c.api().send(
+            Method::PATCH,
+            &format!("{path}?fieldManager=turns&force=true"),
+            "application/apply-patch+yaml",
+            policy.to_string(),
+        );
+        assert!(answer.status < 300, "{}: {}", answer.status, answer.json());
+    };
+    let reaches = |seconds: &str| {
+        let limit = Duration::from_millis(200);
+        machine::in_network_of(waiting(&c, seconds), move || TcpStream::connect_timeout(&server, limit).is_ok()).join().unwrap()
+    };
+    put("back");
+    eventually("the first policy holds", || {
+        (!reaches("31002") && !reaches("31003") && !reaches("31004") && reaches("31001")).then_some(())
+    });
+    let end = Arc::new(AtomicBool::new(false));
+    let call = |seconds, limit| Calls::start(&c, seconds, server, limit, &end);
+    let (both, front) = (call("31001", Duration::from_secs(10)), call("31002", SHORT));
+    let strangers = [call("31003", SHORT), call("31003", SHORT), call("31004", SHORT), call("31004", SHORT)];
+    let lost = both.lost();
+    let (start, changes) = (Instant::now(), 1000);
+    for turn in 0..changes {
+        put(["front", "back"][turn % 2]);
+    }
+    println!("{changes} changes in {:?}", start.elapsed());
+    put("front");
+    eventually("the last policy holds", || reaches("31002").then_some(()));
+    end.store(true, Ordering::Relaxed);
+    assert_eq!(both.lost(), lost, "a policy was for a moment neither");
+    let (inside, outside) = both.made.join().unwrap();
+    assert!(inside > 100 && outside == 0, "who both let in: {inside} connections, {outside} failures");
+    let (inside, outside) = front.made.join().unwrap();
+    assert!(inside > 0 && outside > 0, "who one of them lets in: {inside} connections, {outside} failures");
+    for stranger in strangers {
+        let (inside, outside) = stranger.made.join().unwrap();
+        assert!(inside == 0 && outside > 20, "who neither lets in: {inside} connections, {outside} failures");
+    }
+    // It is the last one that holds, and goes on to.
+    put("back");
+    eventually("the last policy holds", || (!reaches("31002")).then_some(()));
+    assert!((0..20).all(|_| !reaches("31002") && !reaches("31003") && reaches("31001")));
 }
 
 /// ClusterNetworkPolicies, once their definition is installed: tiers before and behind NetworkPolicies (network-policy-api.sigs.k8s.io), and an event

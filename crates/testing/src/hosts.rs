@@ -131,6 +131,16 @@ impl Cluster {
         assert!(command.status().unwrap().success());
     }
 
+    /// Of the packets between hosts so many of a hundred are lost from now on, each for itself.
+    pub fn lose_packets(&self, percent: u8) {
+        let chain = "chain wire { type filter hook forward priority 0; }";
+        let loss = format!(
+            "table bridge loss {{ {chain}; }}; flush chain bridge loss wire; add rule bridge loss wire numgen random mod 100 < {percent} drop"
+        );
+        let mut command = self.machine().command_in(&self.machine().netns("wire"), Path::new("nft"));
+        assert!(command.arg(loss).status().unwrap().success());
+    }
+
     /// Gives a host another address.
     pub fn move_host(&self, number: u8, from: u8, to: u8) {
         let address = |last: u8| format!("192.168.77.{last}/24");

@@ -131,6 +131,18 @@ fn below(pid: i32, own: &Option<PathBuf>, namespace: impl Fn(i32) -> Option<Path
     parent.is_some_and(|parent: i32| parent > 1 && parent != init && below(parent, own, namespace, init))
 }
 
+/// Starts a thread in the network of a process, such as one of a pod.
+///
+/// # Panics
+/// When there is no such process.
+pub fn in_network_of<T: Send + 'static>(pid: i32, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    let network = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    thread::spawn(move || {
+        setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    })
+}
+
 /// The first child of a process.
 ///
 /// # Panics

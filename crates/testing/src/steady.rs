@@ -2,7 +2,8 @@
 //! as the other side does.
 //!
 //! Whoever keeps connections has to expect that one is closed just when it is used (RFC 9112, 9.5). So a request that gets no answer on a
-//! connection that was used before is sent once more on a new one, as every client of HTTP does. Whatever else goes wrong is a failure.
+//! connection that was used before is sent once more on a new one, as every client of HTTP does. Whatever else goes wrong is a failure,
+//! unless the network itself is bad: clients with [`Patience::LONG`] ask again.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +22,26 @@ use crate::api::Endpoint;
 
 /// Clients, each with a connection of its own.
 const CLIENTS: u32 = 8;
-/// How long one request may take.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long an attempt without an answer, or one that failed, is left behind before a client with patience asks again.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Of all clients one opens a connection for each request.
 const ONE_OFF: u32 = 0;
+
+/// How long clients wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For an answer to one attempt.
+    attempt: Duration,
+    /// For an answer at all. A client that waits longer than for one attempt asks again, on a new connection, whatever went wrong.
+    whole: Duration,
+}
+
+impl Patience {
+    /// One attempt.
+    pub const SHORT: Self = Self { attempt: Duration::from_secs(5), whole: Duration::from_secs(5) };
+    /// A network that loses packets: half a dozen retransmissions are an attempt, and a dozen attempts are made.
+    pub const LONG: Self = Self { attempt: Duration::from_secs(4), whole: Duration::from_secs(50) };
+}
 
 /// Requests that go on in the background.
 pub struct Steady {
@@ -41,6 +58,8 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Connections that the other side closed.
     pub closed: u64,
+    /// Attempts after which a client with patience has asked again.
+    pub again: u64,
     /// The answer that took longest.
     pub slowest: Duration,
 }
@@ -51,11 +70,19 @@ impl Steady {
     /// # Panics
     /// When there can be no thread.
     pub fn start(address: SocketAddr, rate: u32) -> Self {
+        Self::with_patience(address, rate, Patience::SHORT)
+    }
+
+    /// The same by clients of another patience.
+    ///
+    /// # Panics
+    /// When there can be no thread.
+    pub fn with_patience(address: SocketAddr, rate: u32, patience: Patience) -> Self {
         let end = CancellationToken::new();
         let ended = end.clone();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(load(address, rate, &ended))
+            runtime.block_on(load(address, rate, patience, &ended))
         };
         let thread = std::thread::Builder::new().name("steady".into()).spawn(run).unwrap();
         Self { end, thread }
@@ -71,9 +98,9 @@ impl Steady {
     }
 }
 
-async fn load(address: SocketAddr, rate: u32, end: &CancellationToken) -> Report {
+async fn load(address: SocketAddr, rate: u32, patience: Patience, end: &CancellationToken) -> Report {
     let (start, number) = (Instant::now(), AtomicU64::new(0));
-    let clients = (0..CLIENTS).map(|client| Client::new(address, client == ONE_OFF)).map(async |mut client| {
+    let clients = (0..CLIENTS).map(|client| Client::new(address, client == ONE_OFF, patience)).map(async |mut client| {
         loop {
             let at = start + Duration::from_secs(1) * u32::try_from(number.fetch_add(1, Ordering::Relaxed)).unwrap() / rate;
             if end.run_until_cancelled(tokio::time::sleep_until(at.into())).await.is_none() {
@@ -86,6 +113,7 @@ async fn load(address: SocketAddr, rate: u32, end: &CancellationToken) -> Report
     for report in futures::future::join_all(clients).await {
         all.answered += report.answered;
         all.closed += report.closed;
+        all.again += report.again;
         all.failures.extend(report.failures);
         all.slowest = all.slowest.max(report.slowest);
     }
@@ -97,18 +125,19 @@ struct Client {
     tasks: Tasks,
     kept: Option<SendRequest<Full<Bytes>>>,
     one_off: bool,
+    patience: Patience,
     report: Report,
 }
 
 impl Client {
-    fn new(address: SocketAddr, one_off: bool) -> Self {
+    fn new(address: SocketAddr, one_off: bool, patience: Patience) -> Self {
         let (endpoint, tasks) = (Endpoint::plain(address), Tasks::root().0);
-        Self { endpoint, tasks, kept: None, one_off, report: Report::default() }
+        Self { endpoint, tasks, kept: None, one_off, patience, report: Report::default() }
     }
 
     async fn ask(&mut self) {
         let start = Instant::now();
-        let asked = tokio::time::timeout(LIMIT, self.answer()).await.context("no answer in time").flatten();
+        let asked = tokio::time::timeout(self.patience.whole, self.attempts()).await.context("no answer in time").flatten();
         match asked {
             Ok(()) => self.report.answered += 1,
             Err(error) => {
@@ -119,6 +148,18 @@ impl Client {
         self.report.slowest = self.report.slowest.max(start.elapsed());
         if self.one_off {
             self.kept = None;
+        }
+    }
+
+    async fn attempts(&mut self) -> Result<()> {
+        loop {
+            let asked = tokio::time::timeout(self.patience.attempt, self.answer()).await.context("no answer in time").flatten();
+            if asked.is_ok() || self.patience.whole == self.patience.attempt {
+                return asked;
+            }
+            self.kept = None;
+            self.report.again += 1;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
