@@ -5,6 +5,7 @@ pub(crate) mod nodes;
 
 use std::net::IpAddr;
 
+use ::ingress::gateway::streams::Port;
 use anyhow::{Context, Result, bail};
 use client::Client;
 use client::kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -128,9 +129,9 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
             // The Gateway API, when it is installed.
             rule("", &["namespaces"], FOLLOW),
             rule("apiextensions.k8s.io", &["customresourcedefinitions"], FOLLOW),
-            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "referencegrants", "backendtlspolicies"], FOLLOW),
             rule("gateway.networking.k8s.io", &["gatewayclasses"], &["create"]),
-            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status", "backendtlspolicies/status"], &["patch"]),
+            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status", "tcproutes/status", "udproutes/status", "backendtlspolicies/status"], &["patch"]),
         ],
     });
     let binding = json!({
@@ -153,9 +154,14 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
 }
 
 /// A Service by which every node leads connections for ingress to the node where it listens. Repeating it changes nothing.
-pub(crate) async fn ingress_on_all_nodes(client: Client, node: &str, addresses: &[IpAddr], ports: [u16; 2]) -> Result<()> {
-    let named = ["http", "https"].into_iter().zip(ports);
-    let of_service: Vec<_> = named.map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"})).collect();
+pub(crate) async fn ingress_on_all_nodes(
+    client: Client,
+    node: &str,
+    addresses: &[IpAddr],
+    ports: &[(String, Port)],
+) -> Result<()> {
+    let named = |(name, port): &(String, Port)| json!({"name": name, "port": port.number, "protocol": port.transport.name()});
+    let of_service: Vec<_> = ports.iter().map(named).collect();
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": INGRESS, "namespace": SYSTEM, "labels": {"app.kubernetes.io/name": INGRESS}},

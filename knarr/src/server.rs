@@ -12,7 +12,8 @@ use base::metrics::Page;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
-use client::Informers;
+use client::{Informers, kube};
+use ingress::gateway::streams::Port;
 
 use crate::bootstrap;
 use crate::kubeconfig::Kubeconfig;
@@ -200,6 +201,7 @@ fn start_ingress(
         http_port: options.ingress.http_port,
         https_port: options.ingress.https_port,
         addresses: place.ips.clone(),
+        reserved: [Port::tcp(options.port), Port::tcp(options.node.kubelet_port), Port::udp(network::OVERLAY_PORT)].into(),
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),
@@ -209,17 +211,48 @@ fn start_ingress(
     };
     let service = ingress::Service::build(service, tasks.clone())?;
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
-    let ports = [options.ingress.http_port, options.ingress.https_port];
+    let web = [("http", options.ingress.http_port), ("https", options.ingress.https_port)];
     tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
         bootstrap::ingress(client.clone()).await?;
         let started = service.start(gate);
-        // From the first Ingress on.
-        if started.http().await.is_some() {
-            bootstrap::ingress_on_all_nodes(client, &place.name, &place.ips, ports).await?;
-        }
-        anyhow::Ok(())
+        lead_to_ingress(&client, &place, &started, web).await
     });
     Ok(())
+}
+
+/// Has all nodes lead to the ports of ingress: those for HTTP from the first Ingress or Gateway on, those of Gateways while they are open.
+async fn lead_to_ingress(
+    client: &kube::Client,
+    place: &node::Identity,
+    started: &ingress::Handle,
+    web: [(&str, u16); 2],
+) -> Result<()> {
+    let mut ports = started.ports();
+    let mut serves_web = false;
+    loop {
+        tokio::select! {
+            open = started.http(), if !serves_web => match open {
+                Some(_) => serves_web = true,
+                None => return Ok(()),
+            },
+            changed = ports.changed() => if changed.is_err() {
+                return Ok(());
+            },
+        }
+        let of_web = web.into_iter().filter(|_| serves_web).map(|(name, number)| (name.to_owned(), Port::tcp(number)));
+        let of_gateways: Vec<_> = ports.borrow_and_update().iter().map(|port| (name_of(*port), *port)).collect();
+        let all: Vec<_> = of_web.chain(of_gateways).collect();
+        if all.is_empty() {
+            bootstrap::no_ingress(client.clone()).await?;
+        } else {
+            bootstrap::ingress_on_all_nodes(client.clone(), &place.name, &place.ips, &all).await?;
+        }
+    }
+}
+
+/// The name of a Gateway's port in the Service of ingress.
+fn name_of(port: Port) -> String {
+    format!("{}-{}", port.transport.name().to_lowercase(), port.number)
 }
 
 /// The authorities by which ACME servers are trusted beside the machine's own.

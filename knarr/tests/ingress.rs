@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -181,6 +181,108 @@ fn gateways_are_served_where_they_are_installed() {
     assert_eq!(page.body, "<h1>Welcome to nginx!</h1>\n");
     let accepted = "get httproute web -o jsonpath={.status.parents[0].conditions[*].status}";
     eventually("the route is accepted", || (c.k(accepted) == "True True").then_some(()));
+}
+
+/// Something that repeats what it is told: over TCP a pod, over UDP a program of the machine, which is an endpoint by its address.
+const ECHO: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: echo, labels: {app: echo}}
+spec:
+  nodeName: n2
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: '127.0.0.1:5000/busybox:1.36', command: [nc, -ll, -p, '9000', -e, cat]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec: {selector: {app: echo}, ports: [{port: 90, targetPort: 9000}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: logs}
+spec: {ports: [{name: udp, port: 90, protocol: UDP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: logs, labels: {kubernetes.io/service-name: logs}}
+addressType: IPv4
+ports: [{name: udp, port: 9000, protocol: UDP}]
+endpoints: [{addresses: [192.168.77.1]}]
+"#;
+
+/// Listeners for TCP and UDP have ports of their own, at which every node leads to the one where ingress runs.
+#[test]
+fn ports_of_gateways_are_open_on_every_node() {
+    let c = Cluster::start_nodes(KNARR, 2);
+    for (plural, kind, scope) in [
+        ("gatewayclasses", "GatewayClass", "Cluster"),
+        ("gateways", "Gateway", "Namespaced"),
+        ("tcproutes", "TCPRoute", "Namespaced"),
+        ("udproutes", "UDPRoute", "Namespaced"),
+    ] {
+        c.k_with("apply -f -", &definition(plural, kind, "v1", scope).to_string());
+    }
+    c.k_with("apply -f -", ECHO);
+    eventually("gateways are served", || {
+        (c.try_kubectl(&["get", "gateways,tcproutes,udproutes,gatewayclasses"]).code == Some(0)).then_some(())
+    });
+    let listeners = json!([{"name": "db", "port": 5432, "protocol": "TCP"}, {"name": "log", "port": 514, "protocol": "UDP"},
+        {"name": "api", "port": 6443, "protocol": "TCP"}]);
+    let object = |kind: &str, name: &str, spec: serde_json::Value| {
+        let object =
+            json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        c.k_with("apply -f -", &object.to_string());
+    };
+    object("Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": listeners}));
+    for (kind, listener, service) in [("TCPRoute", "db", "echo"), ("UDPRoute", "log", "logs")] {
+        let rules = json!([{"backendRefs": [{"name": service, "port": 90}]}]);
+        object(kind, listener, json!({"parentRefs": [{"name": "front", "sectionName": listener}], "rules": rules}));
+    }
+    c.k("wait --for=condition=Ready pod/echo --timeout=60s");
+    let logs = UdpSocket::bind((machine::ADDRESS, 9000)).unwrap();
+    std::thread::spawn(move || {
+        let mut said = [0; 64];
+        while let Ok((length, peer)) = logs.recv_from(&mut said) {
+            logs.send_to(&said[..length], peer).unwrap();
+        }
+    });
+    let at = |node: u8, port: u16| SocketAddr::from(([192, 168, 77, node], port));
+    let tcp = |node: u8| {
+        let mut stream = TcpStream::connect(at(node, 5432)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(b"hello").ok()?;
+        let mut said = [0; 5];
+        stream.read_exact(&mut said).ok()?;
+        (&said == b"hello").then_some(())
+    };
+    let udp = |node: u8| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket.connect(at(node, 514)).unwrap();
+        socket.send(b"hello").ok()?;
+        let mut said = [0; 64];
+        let length = socket.recv(&mut said).ok()?;
+        (&said[..length] == b"hello").then_some(())
+    };
+    for node in [1, 2] {
+        eventually(&format!("TCP by n{node}"), || tcp(node));
+        eventually(&format!("UDP by n{node}"), || udp(node));
+    }
+    let reason =
+        |listener: u8| c.k(&format!("get gateway front -o jsonpath={{.status.listeners[{listener}].conditions[0].reason}}"));
+    eventually("listeners are told", || {
+        ([reason(0), reason(1), reason(2)] == ["Accepted", "Accepted", "PortUnavailable"]).then_some(())
+    });
+    c.k("delete gateway front");
+    for node in [1, 2] {
+        eventually(&format!("the port is closed on n{node}"), || {
+            let refused = TcpStream::connect_timeout(&at(node, 5432), Duration::from_secs(5))
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+            refused.then_some(())
+        });
+    }
+    assert!(c.k("get nodes").contains(" Ready"), "the API has its port");
 }
 
 /// The server's own ingress has the rights that it takes, and issuers reach it at port 80.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 use crate::policy::Protocol;
 
@@ -16,6 +16,14 @@ pub enum PortRef {
     Name(String),
     /// By its number.
     Number(u16),
+    /// One of UDP by its number; the others are of TCP.
+    Udp(u16),
+}
+
+impl PortRef {
+    fn protocol(&self) -> &'static str {
+        if matches!(self, Self::Udp(_)) { "UDP" } else { "TCP" }
+    }
 }
 
 /// What is behind a port of a Service.
@@ -33,11 +41,11 @@ pub enum Behind {
 pub fn behind<S: Deref<Target = EndpointSlice>>(service: Option<&Service>, slices: &[S], port: &PortRef) -> Behind {
     let Some(spec) = service.and_then(|service| service.spec.as_ref()) else { return Behind::Nothing };
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let found = ports.iter().find(|one| is_tcp(one.protocol.as_deref()) && names(one, port));
+    let found = ports.iter().find(|one| is_of(one.protocol.as_deref(), port) && names(one, port));
     if spec.type_.as_deref() == Some("ExternalName") {
         // Such a Service needs no ports: the number is then the port there.
         let number = found.and_then(|one| u16::try_from(one.port).ok()).or(match port {
-            PortRef::Number(number) => Some(*number),
+            PortRef::Number(number) | PortRef::Udp(number) => Some(*number),
             PortRef::Name(_) => None,
         });
         return match (spec.external_name.clone(), number) {
@@ -48,7 +56,8 @@ pub fn behind<S: Deref<Target = EndpointSlice>>(service: Option<&Service>, slice
     let Some(found) = found else { return Behind::Nothing };
     let preferred = spec.ip_families.iter().flatten().next().map_or("IPv4", String::as_str);
     let name = found.name.as_deref().unwrap_or_default();
-    let family = |family: &str| serving(slices, |slice| slice.address_type == family, name);
+    let is_this = |one: &EndpointPort| is_of(one.protocol.as_deref(), port) && one.name.as_deref().unwrap_or_default() == name;
+    let family = |family: &str| serving(slices, |slice| slice.address_type == family, is_this);
     let mut addresses = family(preferred);
     if addresses.is_empty() {
         addresses = family(if preferred == "IPv4" { "IPv6" } else { "IPv4" });
@@ -59,12 +68,13 @@ pub fn behind<S: Deref<Target = EndpointSlice>>(service: Option<&Service>, slice
 fn names(port: &ServicePort, wanted: &PortRef) -> bool {
     match wanted {
         PortRef::Name(name) => port.name.as_deref() == Some(name),
-        PortRef::Number(number) => port.port == i32::from(*number),
+        PortRef::Number(number) | PortRef::Udp(number) => port.port == i32::from(*number),
     }
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
+/// Whether a port of this protocol, TCP when none, is one that the back end can mean.
+fn is_of(protocol: Option<&str>, wanted: &PortRef) -> bool {
+    protocol.unwrap_or("TCP") == wanted.protocol()
 }
 
 /// What a port speaks by its appProtocol (KEP-3726 and the IANA names).
@@ -81,12 +91,11 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
 fn serving<S: Deref<Target = EndpointSlice>>(
     slices: &[S],
     family: impl Fn(&EndpointSlice) -> bool,
-    port: &str,
+    is_this: impl Fn(&EndpointPort) -> bool,
 ) -> BTreeSet<SocketAddr> {
     let (mut ready, mut terminating) = (BTreeSet::new(), BTreeSet::new());
     for slice in slices.iter().filter(|slice| family(slice)) {
-        let mut ports = slice.ports.iter().flatten();
-        let port = ports.find(|one| is_tcp(one.protocol.as_deref()) && one.name.as_deref().unwrap_or_default() == port);
+        let port = slice.ports.iter().flatten().find(|one| is_this(one));
         let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             // Addresses of one endpoint are interchangeable: the first is used, as the API says.
@@ -147,6 +156,8 @@ mod tests {
         check(spec(json!(null)), ready.clone(), &number, &two);
         check(spec(json!(null)), ready.clone(), &PortRef::Number(8080), &Behind::Nothing);
         check(spec(json!(null)), ready.clone(), &PortRef::Name("dns".into()), &Behind::Nothing);
+        check(spec(json!(null)), ready.clone(), &PortRef::Udp(53), &addresses(&["10.0.0.1:53", "10.0.0.2:53"], None));
+        check(spec(json!(null)), ready.clone(), &PortRef::Udp(80), &Behind::Nothing);
         let leaving = json!([ready[2], ready[3]]);
         check(spec(json!("kubernetes.io/h2c")), leaving, &name, &addresses(&["10.0.0.4:8080"], Some(Protocol::Grpc)));
         check(spec(json!(null)), json!([]), &name, &addresses(&["[fd00::1]:8080"], None));

@@ -12,6 +12,7 @@ pub mod frontend;
 pub mod grpc;
 pub mod rules;
 pub mod status;
+pub mod streams;
 pub mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +20,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::Key;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::annotations::Problem;
 use crate::balance::hash;
+use crate::endpoints::PortRef;
 use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::upstream::{Place, UpstreamKey};
 use actions::{Actions, BackendChanges};
@@ -31,6 +34,7 @@ use backend_tls::{Ancestors, Policies};
 use frontend::{Asking, Askings, Clients, askings};
 use rules::{Matched, Unsupported, backend};
 use status::{Kind, condition, generation};
+use streams::{Owners, Port, owners};
 use types::{BackendTlsPolicy, GROUP, Gateway, GatewayClass, HttpRoute, Listener, ObjectRef, ReferenceGrant, RouteKind, Rule};
 
 /// What a GatewayClass of ours names as its controller.
@@ -46,6 +50,9 @@ pub struct Objects {
     pub grpc: BTreeMap<Key, HttpRoute>,
     /// TLSRoutes, of which no more is read than of routes over HTTP.
     pub tls: BTreeMap<Key, HttpRoute>,
+    /// TCPRoutes and UDPRoutes, of which no more is read, either.
+    pub tcp: BTreeMap<Key, HttpRoute>,
+    pub udp: BTreeMap<Key, HttpRoute>,
     pub grants: BTreeMap<Key, ReferenceGrant>,
     pub backend_tls: BTreeMap<Key, BackendTlsPolicy>,
 }
@@ -56,6 +63,10 @@ pub struct Around<'a> {
     pub http_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
+    /// Ports of the node that no listener for TCP or UDP gets.
+    pub reserved: &'a BTreeSet<Port>,
+    /// Whether a port of such a listener could be opened; none while nobody knows.
+    pub opened: &'a dyn Fn(Port) -> Option<Result<(), String>>,
     /// By which addresses clients reach us.
     pub addresses: &'a [IpAddr],
     /// Who may be asked for certificates.
@@ -77,6 +88,10 @@ pub struct Around<'a> {
 pub struct Plan {
     /// Matches of rules, in no order.
     pub rules: Vec<Planned>,
+    /// Ports for TCP and UDP that are served.
+    pub ports: BTreeSet<Port>,
+    /// Where connections to them go, as far as they go anywhere.
+    pub streams: BTreeMap<Port, Planned>,
     /// Hosts of HTTPS listeners, and the Secret with the certificate of each.
     pub tls: Vec<(String, Key)>,
     /// Hosts whose clients are asked for certificates.
@@ -154,17 +169,26 @@ pub struct Backend<T> {
 }
 
 /// The kinds of routes that are served.
-const ROUTES: [Kind; 3] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute];
+const ROUTES: [Kind; 5] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::UdpRoute];
 
 /// Whether this is the kind of routes.
 pub(crate) fn is_route(kind: &RouteKind, route: &str) -> bool {
     kind.kind == route && kind.group.as_deref().is_none_or(|group| group == GROUP)
 }
 
+/// Whether a listener takes routes of this kind, by its protocol.
+pub(crate) fn takes(listener: &Listener, route: &str) -> bool {
+    match route {
+        "TLSRoute" => listener.protocol == "TLS",
+        "TCPRoute" => listener.protocol == "TCP",
+        "UDPRoute" => listener.protocol == "UDP",
+        _ => !matches!(listener.protocol.as_str(), "TLS" | "TCP" | "UDP"),
+    }
+}
+
 /// The kinds of routes that a listener takes.
 fn routes(listener: &Listener) -> impl Iterator<Item = &'static Kind> {
-    let tls = listener.protocol == "TLS";
-    ROUTES.iter().filter(move |route| (**route == Kind::TlsRoute) == tls)
+    ROUTES.iter().filter(|route| takes(listener, route.name()))
 }
 
 /// Says what follows.
@@ -181,12 +205,16 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
     let askings = askings(objects, around, &gateways, &mut plan.config_maps);
+    let owners = owners(&gateways, around.reserved);
+    plan.ports = owners.keys().copied().collect();
     let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
     let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));
     let grpc = objects.grpc.iter().map(|(key, route)| (Kind::GrpcRoute, key, route));
     let tls = objects.tls.iter().map(|(key, route)| (Kind::TlsRoute, key, route));
-    for (kind, key, route) in http.chain(grpc).chain(tls) {
-        let planner = Planner { objects, around, policies: &policies, askings: &askings, kind, key, route };
+    let tcp = objects.tcp.iter().map(|(key, route)| (Kind::TcpRoute, key, route));
+    let udp = objects.udp.iter().map(|(key, route)| (Kind::UdpRoute, key, route));
+    for (kind, key, route) in http.chain(grpc).chain(tls).chain(tcp).chain(udp) {
+        let planner = Planner { objects, around, policies: &policies, askings: &askings, owners: &owners, kind, key, route };
         let mut parents = Vec::new();
         for parent in &route.spec.parent_refs {
             let Some((gateway_key, gateway)) = parent_gateway(&gateways, parent, route.namespace()) else { continue };
@@ -210,7 +238,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     plan.statuses.extend(policies.statuses(&ancestors));
     for (key, gateway) in gateways {
         let of_place = |place| (attached.get(&(key, place)).copied().unwrap_or(0), askings.get(&(key, place)));
-        let status = gateway_status(objects, around, gateway, &of_place, &mut plan);
+        let status = gateway_status(objects, around, (gateway, &owners), &of_place, &mut plan);
         plan.statuses.push((Kind::Gateway, key.clone(), status));
     }
     plan
@@ -233,6 +261,7 @@ struct Planner<'a> {
     around: &'a Around<'a>,
     policies: &'a Policies<'a>,
     askings: &'a Askings<'a>,
+    owners: &'a Owners<'a>,
     kind: Kind,
     key: &'a Key,
     route: &'a HttpRoute,
@@ -257,6 +286,12 @@ impl Planner<'_> {
         if let (Ok(attached), Ok(rules)) = (attached, rules) {
             for (place, hosts) in attached {
                 places.push(place);
+                if let Some(port) = streams::port(&listeners[place]) {
+                    if self.owners.get(&port) == Some(&(key, place)) {
+                        streams::lead(&mut plan.streams, port, &rules);
+                    }
+                    continue;
+                }
                 let Some(door) = serves(&listeners[place], self.around) else { continue };
                 let clients = self.askings.get(&(key, place)).map(|asking| asking.clients.clone());
                 for host in hosts {
@@ -285,7 +320,7 @@ impl Planner<'_> {
     }
 
     fn rules(&self) -> Result<Vec<Planned>, Unsupported> {
-        let created = self.route.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        let created = created(&self.route.metadata);
         let mut planned = Vec::new();
         let every = [Rule::default()];
         let all = if self.route.spec.rules.is_empty() { &every[..] } else { &self.route.spec.rules };
@@ -297,10 +332,10 @@ impl Planner<'_> {
             }
             let actions = Arc::new(actions);
             let good = |reference: &ObjectRef| {
-                let found = backend(reference, self.route.namespace()).filter(|_| self.refused(reference).is_none());
+                let found = self.backend(reference).filter(|_| self.refused(reference).is_none());
                 let key = found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })?;
                 // What is led on as it is has TLS of its own.
-                if self.kind == Kind::TlsRoute { Some(key) } else { self.policies.apply(key, self.around) }
+                if self.kind.is_led_on() { Some(key) } else { self.policies.apply(key, self.around) }
             };
             let backend = |one: &ObjectRef| {
                 let changes = Arc::new(BackendChanges::of(&one.filters)?);
@@ -318,10 +353,21 @@ impl Planner<'_> {
         Ok(planned)
     }
 
+    /// The back end that a reference means.
+    fn backend(&self, reference: &ObjectRef) -> Option<UpstreamKey> {
+        let mut key = backend(reference, self.route.namespace())?;
+        if let (Kind::UdpRoute, Place::Service(_, port @ PortRef::Number(_)), Some(number)) =
+            (self.kind, &mut key.place, reference.port)
+        {
+            *port = PortRef::Udp(number);
+        }
+        Some(key)
+    }
+
     /// Notes that a Gateway leads to the route's back ends.
     fn note(&self, gateway: &Key, ancestors: &mut Ancestors) {
         for key in self.references().filter_map(|reference| backend(reference, self.route.namespace())) {
-            if self.kind != Kind::TlsRoute {
+            if !self.kind.is_led_on() {
                 self.policies.note(&key, gateway, self.around, ancestors);
             }
         }
@@ -351,6 +397,11 @@ impl Planner<'_> {
     }
 }
 
+/// Seconds of an object's creation: of two that want the same, the older has it.
+fn created(metadata: &ObjectMeta) -> i64 {
+    metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second())
+}
+
 /// Whether an object of one namespace may refer to one of another.
 fn granted(objects: &Objects, from: &str, namespace: &str, (group, kind): (&str, &str), to: &Key) -> bool {
     namespace == to.ns()
@@ -378,7 +429,7 @@ fn serves(listener: &Listener, around: &Around<'_>) -> Option<Door> {
 fn gateway_status<'a>(
     objects: &Objects,
     around: &Around<'_>,
-    gateway: &Gateway,
+    (gateway, owners): (&Gateway, &Owners<'_>),
     of_place: &dyn Fn(usize) -> (usize, Option<&'a Asking>),
     plan: &mut Plan,
 ) -> Value {
@@ -395,7 +446,7 @@ fn gateway_status<'a>(
         plan.orders.extend(issuer.iter().flat_map(|issuer| orders(gateway, listener, issuer)));
         let (attached, asking) = of_place(place);
         let (asked, trusted) = asking.map_or((Ok(()), Ok(())), |asking| (asking.resolved.clone(), asking.accepted.clone()));
-        let accepted = acceptance(gateway, place, around).and(trusted);
+        let accepted = acceptance(gateway, place, around, owners).and(trusted);
         if asking.is_some() {
             plan.asks.insert(listener.hostname.clone().unwrap_or_default());
         }
@@ -412,7 +463,7 @@ fn gateway_status<'a>(
         let wrong_kinds = !listener.allowed_routes.kinds.iter().all(is_taken);
         let resolved = match (certificates.map(drop).and(asked), wrong_kinds) {
             (Ok(()), true) => {
-                Err(("InvalidRouteKinds", "HTTPRoutes and GRPCRoutes are served, and TLSRoutes by listeners for TLS".to_owned()))
+                Err(("InvalidRouteKinds", format!("listeners for {} serve no routes of all these kinds", listener.protocol)))
             }
             (other, _) => other,
         };
@@ -420,7 +471,12 @@ fn gateway_status<'a>(
         let supported =
             routes(listener).filter(|route| kinds.is_empty() || kinds.iter().any(|kind| is_route(kind, route.name())));
         let supported: Vec<Value> = supported.map(|route| json!({"group": GROUP, "kind": route.name()})).collect();
-        let ready = if good { Ok(()) } else { Err(("Invalid", "the listener is not served".to_owned())) };
+        let is_waiting = streams::port(listener).is_some_and(|port| (around.opened)(port).is_none());
+        let ready = match good {
+            true if is_waiting => Err(("Pending", "the port is being opened".to_owned())),
+            true => Ok(()),
+            false => Err(("Invalid", "the listener is not served".to_owned())),
+        };
         listeners.push(json!({
             "name": listener.name,
             "attachedRoutes": attached,
@@ -458,9 +514,13 @@ fn orders(gateway: &Gateway, listener: &Listener, issuer: &Issuer) -> Vec<Order>
     tls.certificate_refs.iter().filter(own).take(1).map(order).collect()
 }
 
-fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>) -> Result<(), (&'static str, String)> {
+fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>, owners: &Owners<'_>) -> Result<(), (&'static str, String)> {
     let listener = &gateway.spec.listeners[place];
-    let same = |other: &Listener| (other.port, &other.hostname) == (listener.port, &listener.hostname);
+    if let Some(port) = streams::port(listener) {
+        return streams::acceptance(&Key::namespaced(gateway.namespace(), gateway.name()), place, port, owners, around);
+    }
+    let same =
+        |other: &Listener| streams::port(other).is_none() && (other.port, &other.hostname) == (listener.port, &listener.hostname);
     if gateway.spec.listeners[..place].iter().any(same) {
         return Err(("HostnameConflict", "another listener has this port and host name".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! The way in from outside: HTTP and HTTPS by Ingress.
+//! The way in from outside: HTTP and HTTPS by Ingress and the Gateway API, TCP and UDP by the latter.
 //!
 //! - Pure: [`annotations`] and [`compile`] read Ingresses, [`model`] makes the routing [`table`] of them step by step, [`paths`] finds a
 //!   path's rule, [`endpoints`] looks behind Services, [`balance`] chooses among what is there, [`guard`] says who may pass.
@@ -31,6 +31,7 @@ mod passthrough;
 pub mod paths;
 pub mod policy;
 mod pool;
+mod ports;
 mod proxy;
 mod proxy_protocol;
 mod random;

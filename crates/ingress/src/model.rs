@@ -18,6 +18,7 @@ use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
 use crate::gateway::actions::Actions;
+use crate::gateway::streams::Port;
 use crate::gateway::{self, Backend, Door, Plan, Planned};
 use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
@@ -61,6 +62,7 @@ struct Gateways {
     asks: Arc<BTreeSet<String>>,
     live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
     routes: Arc<GatewayRoutes>,
+    streams: Arc<BTreeMap<Port, Arc<Route>>>,
     dirty: bool,
 }
 
@@ -196,19 +198,22 @@ impl Model {
 
     /// Takes what HTTPRoutes say instead of what they said.
     pub fn set_gateway(&mut self, plan: Plan) {
-        let Plan { rules, tls, secrets, orders, asks, .. } = plan;
+        let Plan { rules, streams, tls, secrets, orders, asks, .. } = plan;
         let mut hosts: [HashMap<String, Vec<GatewayRule>>; 3] = Default::default();
         let mut live = HashMap::new();
-        for planned in &rules {
+        let mut rule = |planned: &Planned| {
             let route = (planned.kind, planned.route.clone());
             let of_route = self.gateway.live.get(&route).cloned().unwrap_or_else(|| {
                 let name = format!("{}/{}", planned.kind.name().to_lowercase(), planned.route.name);
                 Arc::new(Live::new(&Key { name, ..planned.route.clone() }, &Policy::default(), None))
             });
             live.insert(route, of_route.clone());
-            let rule = gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh);
-            hosts[planned.door as usize].entry(host_name(&planned.host)).or_default().push(rule);
+            gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh)
+        };
+        for planned in &rules {
+            hosts[planned.door as usize].entry(host_name(&planned.host)).or_default().push(rule(planned));
         }
+        let streams = Arc::new(streams.iter().map(|(port, planned)| (*port, rule(planned).route)).collect());
         for rules in hosts.iter_mut().flat_map(HashMap::values_mut) {
             rules.sort_by(|a, b| a.matched.rank.cmp(&b.matched.rank));
         }
@@ -218,7 +223,8 @@ impl Model {
             }
         }
         let asks = Arc::new(asks.iter().map(|host| host_name(host)).collect());
-        self.gateway = Gateways { tls, secrets, orders, asks, live, routes: Arc::new(GatewayRoutes { hosts }), dirty: true };
+        let routes = Arc::new(GatewayRoutes { hosts });
+        self.gateway = Gateways { tls, secrets, orders, asks, live, routes, streams, dirty: true };
     }
 
     /// A Secret is as given; none when it is not there.
@@ -297,6 +303,7 @@ impl Model {
             };
             table.gateway_tls = self.gateway.tls.iter().rev().filter_map(certified).collect();
             table.gateway = self.gateway.routes.clone();
+            table.streams = self.gateway.streams.clone();
             table.gateway_asks = self.gateway.asks.clone();
         }
         let by_gateway = !table.gateway.hosts[Door::Passthrough as usize].is_empty();

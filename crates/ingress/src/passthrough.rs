@@ -1,12 +1,12 @@
 //! Connections over TLS that are led to a back end as they are: who answers has the certificate.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::balance::Choice;
+use crate::balance::{Choice, Member};
 use crate::hello::Hello;
 use crate::table::Route;
 use crate::tunnel;
@@ -18,22 +18,28 @@ const TRIES: usize = 3;
 
 /// Leads a connection to the back end of a route, until one of both ends it.
 pub(crate) async fn lead(route: Arc<Route>, hello: Hello, client: TcpStream) -> Result<(), String> {
-    let chosen = match &route.gateway {
-        Some(gateway) => gateway.backend(None, crate::random::next()).and_then(|backend| backend.to.clone()),
-        None => Some(route.upstream.clone()),
-    };
-    let upstream = chosen.ok_or("no back end")?;
+    let mut backend = dial(&route).await?;
+    backend.write_all(&hello.bytes).await.map_err(|error| error.to_string())?;
+    tunnel::between(client, backend, SILENCE).await.map_err(|error| error.to_string())
+}
+
+/// Connects to a back end of a route: of several endpoints to the first that can be reached.
+pub(crate) async fn dial(route: &Route) -> Result<TcpStream, String> {
+    let upstream = route.chosen().ok_or("no back end")?;
     upstream.refresh().await;
     let mut tried = Vec::new();
     while tried.len() < TRIES {
         let endpoint = upstream.choose(Choice::Any(route.policy.balance), &tried).ok_or("no endpoint")?;
-        tried.push(crate::balance::Member::id(endpoint.as_ref()));
+        tried.push(endpoint.id());
         let dialed = tokio::time::timeout(route.policy.connect_timeout, TcpStream::connect(endpoint.address)).await;
-        let Ok(Ok(mut backend)) = dialed else { continue };
+        let Ok(Ok(backend)) = dialed else {
+            endpoint.load().failed(Instant::now());
+            continue;
+        };
+        endpoint.load().succeeded();
         // Small messages go out at once; a socket that refuses the option works all the same.
         let _ = backend.set_nodelay(true);
-        backend.write_all(&hello.bytes).await.map_err(|error| error.to_string())?;
-        return tunnel::between(client, backend, SILENCE).await.map_err(|error| error.to_string());
+        return Ok(backend);
     }
     Err("no endpoint can be reached".to_owned())
 }

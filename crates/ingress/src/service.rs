@@ -32,10 +32,12 @@ use crate::classes::{CLASS, Classes};
 use crate::connect::Connector;
 use crate::endpoints;
 use crate::front::{self, Front};
+use crate::gateway::streams::Port;
 use crate::gateway::{self, Around};
 use crate::guard::clients::Anyone;
 use crate::issuer::Issuers;
 use crate::model::Model;
+use crate::ports::{self, Ports};
 use crate::proxy::Proxy;
 use crate::proxy::mirror::AT_ONCE;
 use crate::table::Table;
@@ -58,8 +60,11 @@ pub struct Options {
     pub http_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
-    /// By which addresses clients reach it: the status of Ingresses.
+    /// By which addresses clients reach it: the status of Ingresses and Gateways. At these the ports for TCP and UDP are opened, unless
+    /// `listen` is one of its own.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that no listener of a Gateway gets, beside the two of ingress.
+    pub reserved: BTreeSet<Port>,
     /// Domain of the cluster.
     pub domain: String,
     /// Connections begin with a PROXY protocol header.
@@ -135,16 +140,17 @@ impl Service {
         let end = tasks.token();
         let doors = [watch::channel(None), watch::channel(None)];
         let [(http, http_receiver), (https, https_receiver)] = doors;
-        tasks.spawn_until_cancelled("ingress", OnFailure::Shutdown, self.run(gate, [http, https]));
+        let (ports, ports_receiver) = watch::channel(BTreeSet::new());
+        tasks.spawn_until_cancelled("ingress", OnFailure::Shutdown, self.run(gate, [http, https], ports));
         tasks.spawn("ingress connections that are not used", OnFailure::Log, async move {
             end.cancelled().await;
             upstreams.all().iter().for_each(|upstream| upstream.close());
             Ok::<_, Infallible>(())
         });
-        Handle { http: http_receiver, https: https_receiver }
+        Handle { http: http_receiver, https: https_receiver, ports: ports_receiver }
     }
 
-    async fn run(self, gate: Gate, doors: [Door; 2]) -> Result<(), Infallible> {
+    async fn run(self, gate: Gate, doors: [Door; 2], open: watch::Sender<BTreeSet<Port>>) -> Result<(), Infallible> {
         let Self { options, tasks, table, front, upstreams, challenges } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
         let (ingresses, classes) = (informers.of::<Ingress>(), informers.of::<IngressClass>());
@@ -156,7 +162,18 @@ impl Service {
             Ok(keeper) => tasks.spawn_until_cancelled("certificates by ACME", OnFailure::Log, keeper.keep(orders)),
             Err(error) => tracing::error!(%error, "no certificates can be issued"),
         }
+        let shared = ports::Shared {
+            table: table.clone(),
+            connections: front.connections.clone(),
+            sessions: ports::sessions(),
+            addresses: if options.listen.is_unspecified() { options.addresses.clone() } else { vec![options.listen] },
+            tasks: tasks.clone(),
+        };
+        let own = [options.http_port, options.https_port].map(Port::tcp);
         let mut follower = Follower {
+            ports: Ports::new(shared, open),
+            reserved: options.reserved.iter().copied().chain(own).collect(),
+            wanted_ports: BTreeSet::new(),
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
             services: ServiceWatch::new(&informers),
@@ -256,6 +273,7 @@ fn listen(
 pub struct Handle {
     http: watch::Receiver<Option<SocketAddr>>,
     https: watch::Receiver<Option<SocketAddr>>,
+    ports: watch::Receiver<BTreeSet<Port>>,
 }
 
 impl Handle {
@@ -267,6 +285,13 @@ impl Handle {
     /// Where HTTPS is served, once it is; none when it never will be.
     pub async fn https(&self) -> Option<SocketAddr> {
         self.https.clone().wait_for(Option::is_some).await.ok().and_then(|address| *address)
+    }
+}
+
+impl Handle {
+    /// The ports for TCP and UDP that are open.
+    pub fn ports(&self) -> watch::Receiver<BTreeSet<Port>> {
+        self.ports.clone()
     }
 }
 
@@ -286,6 +311,11 @@ struct Follower {
     gateways: Gateways,
     /// Followed when a listener asks for the labels of namespaces.
     namespaces: Option<(Informer<Namespace>, Changes<Namespace>)>,
+    ports: Ports,
+    /// Ports that no listener gets.
+    reserved: BTreeSet<Port>,
+    /// Ports that listeners have by the last plan.
+    wanted_ports: BTreeSet<Port>,
     /// Services that there are, for the conditions of routes.
     services_there: BTreeSet<Key>,
     /// The plan for the Gateway API may be another one.
@@ -313,6 +343,7 @@ impl Follower {
                 (key, secret) = self.secrets.next() => self.secret(&key, secret),
                 (key, map) = self.config_maps.next() => self.config_map(key, map),
                 news = self.gateways.next() => self.gateway(news),
+                told = self.ports.next() => self.port(told),
                 () = changed(&mut self.namespaces) => self.replan = true,
             }
             self.drain();
@@ -357,6 +388,10 @@ impl Follower {
             self.plan();
         }
         self.publish();
+        // A port opens when all is known that decides where it leads.
+        if self.gateways.are_known() {
+            self.ports.want(&self.wanted_ports);
+        }
         if self.planned || !self.table.load().is_empty() {
             self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
         }
@@ -364,6 +399,11 @@ impl Follower {
 
     fn gateway(&mut self, news: gateways::News) {
         self.gateways.take(news);
+        self.replan = true;
+    }
+
+    fn port(&mut self, told: ports::Told) {
+        self.ports.take(told);
         self.replan = true;
     }
 
@@ -395,6 +435,8 @@ impl Follower {
         let around = Around {
             http_port: self.options.http_port,
             https_port: self.options.https_port,
+            reserved: &self.reserved,
+            opened: &|port| self.ports.outcome(port),
             addresses: &self.options.addresses,
             issuers: &self.options.acme_issuers,
             labels: &labels,
@@ -415,6 +457,7 @@ impl Follower {
         for key in self.config_maps.want(&plan.config_maps) {
             self.bundles.remove(&key);
         }
+        self.wanted_ports.clone_from(&plan.ports);
         self.model.set_gateway(plan);
     }
 

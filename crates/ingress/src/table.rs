@@ -1,6 +1,6 @@
 //! The routing table: an immutable snapshot that every request looks into.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use client::Key;
@@ -10,6 +10,7 @@ use rustls::sign::CertifiedKey;
 use crate::gateway::actions::Actions;
 use crate::gateway::frontend::Clients;
 use crate::gateway::rules::Matched;
+use crate::gateway::streams::Port;
 use crate::gateway::{Backend, Door};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
@@ -38,6 +39,22 @@ pub struct Route {
     pub canary: Option<(Arc<Policy>, Arc<Upstream>)>,
     /// What the rule of an HTTPRoute does.
     pub gateway: Option<GatewayRoute>,
+}
+
+impl Route {
+    /// The back end of something that is led on as it is; by chance where there are several, none where it must not go anywhere.
+    pub(crate) fn chosen(&self) -> Option<Arc<Upstream>> {
+        match &self.gateway {
+            Some(gateway) => gateway.backend(None, crate::random::next())?.to.clone(),
+            None => Some(self.upstream.clone()),
+        }
+    }
+
+    /// Whether a back end is one of its own.
+    pub(crate) fn leads_to(&self, upstream: &Arc<Upstream>) -> bool {
+        let backends = self.gateway.iter().flat_map(|gateway| &gateway.backends).filter_map(|backend| backend.to.as_ref());
+        backends.chain([&self.upstream]).any(|one| Arc::ptr_eq(one, upstream))
+    }
 }
 
 /// What the rule of an HTTPRoute does.
@@ -150,6 +167,8 @@ pub struct Table {
     pub(crate) gateway_tls: HashMap<String, Arc<CertifiedKey>>,
     /// Hosts of Gateways whose clients are asked for certificates.
     pub(crate) gateway_asks: Arc<BTreeSet<String>>,
+    /// Where what comes to ports for TCP and UDP is led on to.
+    pub(crate) streams: Arc<BTreeMap<Port, Arc<Route>>>,
     /// Whether TLS of any host is led on.
     pub(crate) passes: bool,
 }
@@ -185,6 +204,11 @@ impl Table {
             let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.clone());
             of_ingress.or_else(|| self.gateway_tls.get(name).cloned())
         })
+    }
+
+    /// Where what comes to a port for TCP or UDP is led on to.
+    pub fn stream(&self, port: Port) -> Option<&Arc<Route>> {
+        self.streams.get(&port)
     }
 
     /// Whether TLS of any host is led on.

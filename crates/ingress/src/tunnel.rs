@@ -23,7 +23,7 @@ where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
-    let clock = Clock { start: Instant::now(), last: AtomicU64::new(0) };
+    let clock = Clock::new();
     let (client_out, client_in) = tokio::io::split(client);
     let (backend_out, backend_in) = tokio::io::split(backend);
     let both = async { tokio::try_join!(pump(client_out, backend_in, &clock), pump(backend_out, client_in, &clock)) };
@@ -46,18 +46,26 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     }
 }
 
-struct Clock {
+/// When something was last on its way.
+pub(crate) struct Clock {
     start: Instant,
     /// Milliseconds after `start`.
     last: AtomicU64,
 }
 
 impl Clock {
-    fn moved(&self) {
+    /// Now.
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    /// Something is on its way.
+    pub(crate) fn moved(&self) {
         self.last.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    async fn silent_for(&self, limit: Duration) {
+    /// Returns when nothing was on its way for so long.
+    pub(crate) async fn silent_for(&self, limit: Duration) {
         loop {
             let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
             if last.elapsed() >= limit {

@@ -89,6 +89,16 @@ struct Now {
     name: Option<(String, u16, Option<Instant>)>,
 }
 
+/// What a back end consisted of when somebody looked.
+pub(crate) struct Look(Arc<Now>);
+
+impl Look {
+    /// Whether it still consists of the same.
+    pub(crate) fn is_current(&self, upstream: &Upstream) -> bool {
+        Arc::ptr_eq(&self.0, &upstream.now.load())
+    }
+}
+
 impl Upstream {
     fn new(key: UpstreamKey) -> Self {
         let id = hash(&format!("{:?}", key.place));
@@ -161,6 +171,11 @@ impl Upstream {
     /// Whether it has this endpoint.
     pub fn has(&self, id: u64) -> bool {
         self.now.load().endpoints.iter().any(|endpoint| endpoint.id == id)
+    }
+
+    /// Looks at what it consists of now.
+    pub(crate) fn look(&self) -> Look {
+        Look(self.now.load_full())
     }
 
     /// How many endpoints there are.

@@ -45,8 +45,8 @@ pub fn attach(
     let mut refusal = Refusal::NoMatchingParent;
     let mut found = Vec::new();
     for (place, listener) in listeners.iter().enumerate().filter(|(_, listener)| named(listener)) {
-        let speaks = (listener.protocol == "TLS") == (kind == "TLSRoute");
-        if !speaks || !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels) {
+        if !super::takes(listener, kind) || !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels)
+        {
             refusal = refusal.max(Refusal::NotAllowedByListeners);
             continue;
         }

@@ -10,6 +10,9 @@ pub const POLICY_VERSIONS: [&str; 2] = ["v1", "v1alpha3"];
 /// The versions of TLSRoutes.
 pub const TLS_VERSIONS: [&str; 3] = ["v1", "v1alpha3", "v1alpha2"];
 
+/// The versions of TCPRoutes and UDPRoutes.
+pub const STREAM_VERSIONS: [&str; 2] = ["v1", "v1alpha2"];
+
 /// The kinds that have a status of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -18,6 +21,8 @@ pub enum Kind {
     HttpRoute,
     GrpcRoute,
     TlsRoute,
+    TcpRoute,
+    UdpRoute,
     BackendTlsPolicy,
 }
 
@@ -30,6 +35,8 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::UdpRoute => "UDPRoute",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
         }
     }
@@ -37,6 +44,11 @@ impl Kind {
     /// What the back ends of such routes speak; what their Services say when none.
     pub fn protocol(self) -> Option<Protocol> {
         (self == Self::GrpcRoute).then_some(Protocol::Grpc)
+    }
+
+    /// Whether what such routes lead on is not looked into: it has TLS of its own, or anything else.
+    pub fn is_led_on(self) -> bool {
+        matches!(self, Self::TlsRoute | Self::TcpRoute | Self::UdpRoute)
     }
 
     /// The resource's name.
@@ -47,6 +59,8 @@ impl Kind {
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
             Self::TlsRoute => "tlsroutes",
+            Self::TcpRoute => "tcproutes",
+            Self::UdpRoute => "udproutes",
             Self::BackendTlsPolicy => "backendtlspolicies",
         }
     }
@@ -55,6 +69,7 @@ impl Kind {
     pub fn versions(self) -> &'static [&'static str] {
         match self {
             Self::TlsRoute => &TLS_VERSIONS,
+            Self::TcpRoute | Self::UdpRoute => &STREAM_VERSIONS,
             Self::BackendTlsPolicy => &POLICY_VERSIONS,
             _ => &["v1"],
         }

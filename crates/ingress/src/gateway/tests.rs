@@ -39,6 +39,12 @@ fn planned(objects: &Objects) -> Plan {
     let around = Around {
         http_port: 80,
         https_port: 443,
+        reserved: &[Port::tcp(80), Port::tcp(443), Port::tcp(6443)].into(),
+        opened: &|port| match port.number {
+            22 => Some(Err("in use".to_owned())),
+            5 => None,
+            _ => Some(Ok(())),
+        },
         addresses: &[[192, 0, 2, 10].into()],
         issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
@@ -149,7 +155,7 @@ fn what_listeners_are_told() {
     check(json!({"port": 80, "protocol": "HTTP"}), [accepted, resolved, programmed], 0);
     let invalid = "Programmed False Invalid";
     check(json!({"port": 8080, "protocol": "HTTP"}), ["Accepted False PortUnavailable", resolved, invalid], 0);
-    check(json!({"port": 80, "protocol": "TCP"}), ["Accepted False UnsupportedProtocol", resolved, invalid], 0);
+    check(json!({"port": 80, "protocol": "x.example/y"}), ["Accepted False UnsupportedProtocol", resolved, invalid], 0);
     let https = |secret: &str| json!({"port": 443, "protocol": "HTTPS", "hostname": "a.example", "tls": {"certificateRefs": [{"name": secret}]}});
     check(https("good"), [accepted, resolved, programmed], 1);
     check(https("bad"), [accepted, "ResolvedRefs False InvalidCertificateRef", invalid], 0);
@@ -183,6 +189,81 @@ fn tls_routes() {
         (&listeners[1]["supportedKinds"], &listeners[1]["attachedRoutes"]),
         (&json!([{"group": GROUP, "kind": "TLSRoute"}]), &json!(1))
     );
+}
+
+/// What listeners for TCP and UDP are told (GEP-2644 and GEP-2645), and who of several has a port.
+#[test]
+fn ports_of_listeners() {
+    let check = |listener: Value, expected: [&str; 3]| {
+        let mut named = listener.clone();
+        named["name"] = json!("l");
+        let all = json!([{"name": "first", "port": 53, "protocol": "UDP"}, named]);
+        let plan = planned(&objects(all, json!({}), &[]));
+        assert_eq!(conditions(&status(&plan, Kind::Gateway)["listeners"][1]), expected, "{listener}");
+    };
+    let (accepted, resolved) = ("Accepted True Accepted", "ResolvedRefs True ResolvedRefs");
+    let taken = ["Accepted False PortUnavailable", resolved, "Programmed False Invalid"];
+    check(json!({"port": 53, "protocol": "TCP"}), [accepted, resolved, "Programmed True Programmed"]);
+    check(json!({"port": 80, "protocol": "UDP"}), [accepted, resolved, "Programmed True Programmed"]);
+    check(json!({"port": 5, "protocol": "TCP"}), [accepted, resolved, "Programmed False Pending"]);
+    for (port, protocol) in [(53, "UDP"), (80, "TCP"), (6443, "TCP"), (22, "TCP")] {
+        check(json!({"port": port, "protocol": protocol}), taken);
+    }
+    let kinds = json!({"port": 5432, "protocol": "TCP", "allowedRoutes": {"kinds": [{"kind": "UDPRoute"}]}});
+    check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", "Programmed True Programmed"]);
+    // Of two Gateways the older has it.
+    let listeners = json!([{"name": "l", "port": 5432, "protocol": "TCP"}]);
+    let mut objects = objects(listeners.clone(), json!({}), &[]);
+    let older = json!({"metadata": {"name": "z", "namespace": "infra", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"gatewayClassName": "knarr", "listeners": listeners}});
+    objects.gateways.insert(Key::namespaced("infra", "z"), read(older));
+    let plan = planned(&objects);
+    let told = &status(&plan, Kind::Gateway)["listeners"][0]["conditions"][0];
+    assert_eq!(
+        (&told["reason"], &told["message"]),
+        (&json!("PortUnavailable"), &json!("port 5432/TCP is one of Gateway infra/z"))
+    );
+    assert_eq!(plan.ports, [Port::tcp(5432)].into());
+}
+
+/// A TCPRoute and a UDPRoute on listeners of the same number; of two routes the older one gets what comes.
+#[test]
+fn routes_of_ports() {
+    let all = json!({"namespaces": {"from": "All"}});
+    let listeners = json!([
+        {"name": "tcp", "port": 53, "protocol": "TCP", "allowedRoutes": all},
+        {"name": "udp", "port": 53, "protocol": "UDP", "allowedRoutes": all},
+    ]);
+    let mut objects = objects(listeners, json!({"parentRefs": parents()}), &[]);
+    let route = |name: &str, created: &str, service: &str| {
+        let rules = json!([{"backendRefs": [{"name": service, "port": 53, "weight": 3}, {"name": "missing", "port": 53}]}]);
+        let metadata = json!({"name": name, "namespace": "a", "creationTimestamp": created});
+        read(json!({"metadata": metadata, "spec": {"parentRefs": parents(), "rules": rules}}))
+    };
+    objects.tcp.insert(Key::namespaced("a", "t"), route("t", "2026-01-02T00:00:00Z", "web"));
+    objects.tcp.insert(Key::namespaced("a", "s"), route("s", "2026-01-03T00:00:00Z", "later"));
+    objects.udp.insert(Key::namespaced("a", "u"), route("u", "2026-01-02T00:00:00Z", "web"));
+    let plan = planned(&objects);
+    assert!(plan.rules.is_empty(), "nothing is led to HTTP");
+    let of = |port| {
+        let planned = &plan.streams[&port];
+        let place = |backend: &Backend<UpstreamKey>| backend.to.as_ref().map(|to| to.place.clone());
+        (
+            planned.kind,
+            planned.route.name.clone(),
+            planned.backends.iter().map(|one| (one.weight, place(one))).collect::<Vec<_>>(),
+        )
+    };
+    let web = |port| Some(Place::Service(Key::namespaced("a", "web"), port));
+    assert_eq!(of(Port::tcp(53)), (Kind::TcpRoute, "t".to_owned(), vec![(3, web(PortRef::Number(53))), (1, None)]));
+    assert_eq!(of(Port::udp(53)), (Kind::UdpRoute, "u".to_owned(), vec![(3, web(PortRef::Udp(53))), (1, None)]));
+    let told = |kind| conditions(&status(&plan, kind)["parents"][0]);
+    assert_eq!(told(Kind::UdpRoute), ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
+    assert_eq!(told(Kind::HttpRoute), ["Accepted False NotAllowedByListeners", "ResolvedRefs True ResolvedRefs"]);
+    let listeners = &status(&plan, Kind::Gateway)["listeners"];
+    let shown =
+        |place: usize| (listeners[place]["attachedRoutes"].clone(), listeners[place]["supportedKinds"][0]["kind"].clone());
+    assert_eq!((shown(0), shown(1)), ((json!(2), json!("TCPRoute")), (json!(1), json!("UDPRoute"))));
 }
 
 #[test]

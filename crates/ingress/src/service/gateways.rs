@@ -2,7 +2,7 @@
 //!
 //! They are custom resources: each is watched when its definition is there, and forgotten when that goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::annotations::Problem;
 use crate::classes::CLASS;
 use crate::gateway::grpc::over_http;
-use crate::gateway::status::{Kind, POLICY_VERSIONS, TLS_VERSIONS, settle};
+use crate::gateway::status::{Kind, POLICY_VERSIONS, STREAM_VERSIONS, TLS_VERSIONS, settle};
 use crate::gateway::types::{GROUP, Object};
 use crate::gateway::{CONTROLLER, Objects, Plan};
 use crate::model::reference;
@@ -32,23 +32,27 @@ const QUEUE: usize = 256;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The resources, and the versions in which each is read, the best first.
-const RESOURCES: [(Resource, &str, &[&str]); 7] = [
+const RESOURCES: [(Resource, &str, &[&str]); 9] = [
     (Resource::Classes, "gatewayclasses", &["v1"]),
     (Resource::Gateways, "gateways", &["v1"]),
     (Resource::Routes, "httproutes", &["v1"]),
     (Resource::GrpcRoutes, "grpcroutes", &["v1"]),
     (Resource::TlsRoutes, "tlsroutes", &TLS_VERSIONS),
+    (Resource::TcpRoutes, "tcproutes", &STREAM_VERSIONS),
+    (Resource::UdpRoutes, "udproutes", &STREAM_VERSIONS),
     (Resource::Grants, "referencegrants", &["v1beta1"]),
     (Resource::BackendTls, "backendtlspolicies", &POLICY_VERSIONS),
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Resource {
     Classes,
     Gateways,
     Routes,
     GrpcRoutes,
     TlsRoutes,
+    TcpRoutes,
+    UdpRoutes,
     Grants,
     BackendTls,
 }
@@ -60,6 +64,8 @@ pub(super) struct News(Resource, Change);
 pub(super) struct Gateways {
     pub(super) objects: Objects,
     receiver: mpsc::Receiver<News>,
+    /// Those of which all is known.
+    known: BTreeSet<Resource>,
     /// The problems of the last plan.
     told: Vec<(Key, Problem)>,
     statuses: Arc<Due>,
@@ -76,7 +82,7 @@ impl Gateways {
         let statuses = Arc::new(Due::default());
         let writer = write(client.clone(), statuses.clone());
         tasks.spawn_until_cancelled("status of gateways", OnFailure::Shutdown, writer);
-        Self { objects: Objects::default(), receiver, told: Vec::new(), statuses }
+        Self { objects: Objects::default(), receiver, known: BTreeSet::new(), told: Vec::new(), statuses }
     }
 
     /// The next change. To be given to [`Gateways::take`].
@@ -95,15 +101,25 @@ impl Gateways {
 
     /// Takes a change over.
     pub(super) fn take(&mut self, News(resource, change): News) {
+        if matches!(change, Change::All(_)) {
+            self.known.insert(resource);
+        }
         match resource {
             Resource::Classes => apply(&mut self.objects.classes, change, same),
             Resource::Gateways => apply(&mut self.objects.gateways, change, same),
             Resource::Routes => apply(&mut self.objects.routes, change, same),
             Resource::GrpcRoutes => apply(&mut self.objects.grpc, change, over_http),
             Resource::TlsRoutes => apply(&mut self.objects.tls, change, same),
+            Resource::TcpRoutes => apply(&mut self.objects.tcp, change, same),
+            Resource::UdpRoutes => apply(&mut self.objects.udp, change, same),
             Resource::Grants => apply(&mut self.objects.grants, change, same),
             Resource::BackendTls => apply(&mut self.objects.backend_tls, change, same),
         }
+    }
+
+    /// Whether all is known that was there at the start.
+    pub(super) fn are_known(&self) -> bool {
+        self.known.len() == RESOURCES.len()
     }
 
     /// Whether there is anything to plan.
@@ -122,6 +138,8 @@ impl Gateways {
                 Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
                 Kind::GrpcRoute => self.objects.grpc.get(key).map(|object| &object.status),
                 Kind::TlsRoute => self.objects.tls.get(key).map(|object| &object.status),
+                Kind::TcpRoute => self.objects.tcp.get(key).map(|object| &object.status),
+                Kind::UdpRoute => self.objects.udp.get(key).map(|object| &object.status),
                 Kind::BackendTlsPolicy => self.objects.backend_tls.get(key).map(|object| &object.status),
             };
             match settle(wanted, old.unwrap_or(&Value::Null), &now) {

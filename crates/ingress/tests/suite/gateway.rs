@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 
 use crate::world::{World, ask, connect_tls, full, get, send, until};
 
-const API: &str = "/apis/gateway.networking.k8s.io/v1";
+pub(crate) const API: &str = "/apis/gateway.networking.k8s.io/v1";
 
-async fn post(world: &World, path: &str, object: &Value) {
+pub(crate) async fn post(world: &World, path: &str, object: &Value) {
     let request = Request::post(path).header("content-type", "application/json").body(object.to_string().into_bytes()).unwrap();
     world.fake.client().request::<Value>(request).await.unwrap();
 }
 
 /// The definitions, as the API server has them when it serves them.
 pub(crate) async fn install(world: &World) {
-    for plural in ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies"]
-    {
+    let kinds = ["gatewayclasses", "gateways", "referencegrants", "backendtlspolicies"];
+    for plural in kinds.into_iter().chain(["httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes"]) {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
@@ -40,7 +40,7 @@ pub(crate) async fn route(world: &World, name: &str, hosts: &[&str], rules: Valu
 }
 
 /// The status of an object, once it is as wanted.
-async fn status(world: &World, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn status(world: &World, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let client = world.fake.client();
     let asking = async {
         loop {

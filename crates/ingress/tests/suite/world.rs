@@ -74,6 +74,7 @@ impl World {
             http_port: 0,
             https_port: 0,
             addresses: vec![[192, 0, 2, 10].into()],
+            reserved: Default::default(),
             domain: "cluster.local".into(),
             proxy_protocol: false,
             trusted: Vec::new(),

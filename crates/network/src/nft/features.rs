@@ -8,7 +8,7 @@
 //! says so.
 
 pub(crate) mod frames;
-pub(crate) mod guards;
+pub mod guards;
 pub mod host_ports;
 pub(crate) mod masquerade;
 pub(crate) mod policies;

@@ -139,6 +139,7 @@ async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
         http_port: 0,
         https_port: 0,
         addresses: Vec::new(),
+        reserved: Default::default(),
         domain: "cluster.local".into(),
         proxy_protocol: false,
         trusted: Vec::new(),

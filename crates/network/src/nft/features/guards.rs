@@ -10,7 +10,7 @@ use crate::nft::set::{Field, SetKind};
 use crate::nft::{Family, octets};
 
 /// The port to which nodes send each other the packets of pods: the one that Linux uses for VXLAN, as flannel does.
-pub(crate) const OVERLAY_PORT: u16 = 8472;
+pub const OVERLAY_PORT: u16 = 8472;
 
 /// The addresses of the other nodes.
 static NODES: SetKind = SetKind::set("nodes", &[Field::Address]);

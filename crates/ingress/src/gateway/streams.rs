@@ -1,0 +1,109 @@
+//! Listeners for TCP and UDP: each has a port for itself, and all that comes to it goes to one route. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use client::Key;
+
+use super::types::{Gateway, Listener};
+use super::{Around, Planned, created};
+
+/// Ports that are served at once: each is a socket, or several.
+const MOST: usize = 1024;
+
+/// How what comes to a port is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A port of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    pub transport: Transport,
+    pub number: u16,
+}
+
+impl Transport {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+impl Port {
+    /// A port of TCP.
+    pub fn tcp(number: u16) -> Self {
+        Self { transport: Transport::Tcp, number }
+    }
+
+    /// A port of UDP.
+    pub fn udp(number: u16) -> Self {
+        Self { transport: Transport::Udp, number }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.transport.name())
+    }
+}
+
+/// The listener that has a port: its Gateway, and its place there.
+pub type Owners<'a> = BTreeMap<Port, (&'a Key, usize)>;
+
+/// The port of a listener for TCP or UDP.
+pub fn port(listener: &Listener) -> Option<Port> {
+    match listener.protocol.as_str() {
+        "TCP" => Some(Port::tcp(listener.port)),
+        "UDP" => Some(Port::udp(listener.port)),
+        _ => None,
+    }
+}
+
+/// Says who has which port: the oldest Gateway that asks for it.
+pub fn owners<'a>(gateways: &BTreeMap<&'a Key, &'a Gateway>, reserved: &BTreeSet<Port>) -> Owners<'a> {
+    let mut by_age: Vec<_> = gateways.iter().map(|(key, gateway)| (created(&gateway.metadata), *key, *gateway)).collect();
+    by_age.sort_by_key(|(created, key, _)| (*created, *key));
+    let mut owners = Owners::new();
+    for (_, key, gateway) in by_age {
+        for (place, listener) in gateway.spec.listeners.iter().enumerate() {
+            if let Some(port) = port(listener).filter(|port| owners.len() < MOST && !reserved.contains(port)) {
+                owners.entry(port).or_insert((key, place));
+            }
+        }
+    }
+    owners
+}
+
+/// Whether a listener is served at its port; else the reason of its condition, and what it means.
+pub fn acceptance(
+    gateway: &Key,
+    place: usize,
+    port: Port,
+    owners: &Owners<'_>,
+    around: &Around<'_>,
+) -> Result<(), (&'static str, String)> {
+    let why = match owners.get(&port) {
+        _ if around.reserved.contains(&port) => format!("port {port} is the node's own"),
+        Some(owner) if *owner == (gateway, place) => match (around.opened)(port) {
+            Some(Err(why)) => format!("port {port} cannot be opened: {why}"),
+            _ => return Ok(()),
+        },
+        Some((other, _)) => format!("port {port} is one of Gateway {other}"),
+        None => format!("{MOST} ports are served already"),
+    };
+    Err(("PortUnavailable", why))
+}
+
+/// Leads what comes to a port to the rule of a route, unless an older route is there.
+pub fn lead(streams: &mut BTreeMap<Port, Planned>, port: Port, rules: &[Planned]) {
+    let Some(rule) = rules.first() else { return };
+    if streams.get(&port).is_none_or(|other| rule.matched.rank < other.matched.rank) {
+        streams.insert(port, rule.clone());
+    }
+}
