@@ -185,12 +185,13 @@ fn traffic_and_rollouts_come_through_the_loss_of_packets() {
     let load = ways(&c).map(|way| Steady::with_patience(way, 20, Patience::LONG));
     c.lose_packets(30);
     c.k("set env deployment/web ROUND=2");
+    c.k("rollout status deployment/web --timeout=60s");
+    c.lose_packets(0);
     rolled_out(&c, 3);
-    c.k("scale deployment/web --replicas=4");
-    rolled_out(&c, 4);
     let new = |line: &str| c.k(line).split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
     assert_eq!(new("get pods -l app=web -o jsonpath={.items[*].spec.containers[0].env[0].value}"), ["2".to_owned()].into());
-    c.lose_packets(0);
+    c.k("scale deployment/web --replicas=4");
+    rolled_out(&c, 4);
     for (way, load) in ["by the cluster address", "by the port of n2", "by the port of n3"].into_iter().zip(load) {
         let report = load.stop();
         assert!(report.again + report.closed > 0 || report.slowest.as_millis() > 150, "no packet was lost: {report:?}");
