@@ -3,9 +3,11 @@
 
 pub(crate) mod nodes;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ::ingress::gateway::streams::Port;
+use ::ingress::service::GATEWAY_PORT;
 use anyhow::{Context, Result, bail};
 use client::Client;
 use client::kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -153,46 +155,98 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
     present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("ingress class knarr")
 }
 
-/// A Service by which every node leads connections for ingress to the node where it listens. Repeating it changes nothing.
-pub(crate) async fn ingress_on_all_nodes(
+/// Where ingress listens: a node, and its addresses.
+pub(crate) struct Place<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) addresses: &'a [IpAddr],
+}
+
+/// Has every node lead connections for HTTP and HTTPS to the node where ingress listens. Repeating it changes nothing.
+pub(crate) async fn ingress_on_all_nodes(client: Client, place: &Place<'_>, [http, https]: [u16; 2]) -> Result<()> {
+    let ports = [("http", Port::tcp(http)), ("https", Port::tcp(https))];
+    lead(client, place, (INGRESS, None), &ports).await.context("service of ingress")
+}
+
+/// Has every node lead to these ports of Gateways, and to no others. Each has a Service for itself: one that cannot have its port takes no
+/// other one's away. Those that are `led` to already are left as they are.
+pub(crate) async fn gateways_on_all_nodes(
     client: Client,
-    node: &str,
-    addresses: &[IpAddr],
-    ports: &[(String, Port)],
+    place: &Place<'_>,
+    ports: &BTreeSet<Port>,
+    led: &BTreeSet<Port>,
 ) -> Result<()> {
-    let named = |(name, port): &(String, Port)| json!({"name": name, "port": port.number, "protocol": port.transport.name()});
-    let of_service: Vec<_> = ports.iter().map(named).collect();
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": INGRESS, "namespace": SYSTEM, "labels": {"app.kubernetes.io/name": INGRESS}},
-        "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ipFamilyPolicy": "PreferDualStack", "ports": of_service},
-    });
-    let params = PatchParams::apply("knarr").force();
     let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
-    services.patch(INGRESS, &params, &Patch::Apply(&service)).await.context("service of ingress")?;
-    let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
-    for address in addresses {
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        let name = format!("{INGRESS}-{}", family.to_lowercase());
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": name, "namespace": SYSTEM, "labels": {"kubernetes.io/service-name": INGRESS,
-                "endpointslice.kubernetes.io/managed-by": "knarr"}},
-            "addressType": family, "ports": of_service,
-            "endpoints": [{"addresses": [address], "conditions": {"ready": true}, "nodeName": node}],
-        });
-        slices.patch(&name, &params, &Patch::Apply(&slice)).await.context("endpoints of ingress")?;
+    let wanted: BTreeSet<String> = ports.iter().map(|port| label_of(*port)).collect();
+    let there = services.list(&ListParams::default().labels(GATEWAY_PORT)).await.context("services of Gateways")?;
+    for service in there {
+        let label = service.metadata.labels.as_ref().and_then(|labels| labels.get(GATEWAY_PORT));
+        if let Some(name) = service.metadata.name.as_ref().filter(|_| label.is_none_or(|label| !wanted.contains(label))) {
+            leave(client.clone(), name).await?;
+        }
+    }
+    for port in ports.difference(led) {
+        let label = label_of(*port);
+        let name = format!("{INGRESS}-{label}");
+        lead(client.clone(), place, (&name, Some(&label)), &[("gateway", *port)]).await.context("service of a Gateway")?;
     }
     Ok(())
 }
 
-/// Takes that Service away where ingress does not run any more.
+/// The value of [`GATEWAY_PORT`] for a port.
+fn label_of(port: Port) -> String {
+    format!("{}-{}", port.transport.name().to_lowercase(), port.number)
+}
+
+/// A Service of this name, with the label of a Gateway's port, by which every node leads to the node where ingress listens.
+async fn lead(
+    client: Client,
+    place: &Place<'_>,
+    (service_name, label): (&str, Option<&str>),
+    ports: &[(&str, Port)],
+) -> Result<()> {
+    let named = |(name, port): &(&str, Port)| json!({"name": name, "port": port.number, "protocol": port.transport.name()});
+    let of_service: Vec<_> = ports.iter().map(named).collect();
+    let mut labels = json!({"app.kubernetes.io/name": INGRESS});
+    if let Some(label) = label {
+        labels[GATEWAY_PORT] = label.into();
+    }
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": service_name, "namespace": SYSTEM, "labels": labels},
+        "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ipFamilyPolicy": "PreferDualStack", "ports": of_service},
+    });
+    let params = PatchParams::apply("knarr").force();
+    let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
+    services.patch(service_name, &params, &Patch::Apply(&service)).await?;
+    let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
+    for address in place.addresses {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let name = format!("{service_name}-{}", family.to_lowercase());
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": SYSTEM, "labels": {"kubernetes.io/service-name": service_name,
+                "endpointslice.kubernetes.io/managed-by": "knarr"}},
+            "addressType": family, "ports": of_service,
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}, "nodeName": place.node}],
+        });
+        slices.patch(&name, &params, &Patch::Apply(&slice)).await?;
+    }
+    Ok(())
+}
+
+/// Takes those Services away where ingress does not run any more.
 pub(crate) async fn no_ingress(client: Client) -> Result<()> {
+    let nowhere = Place { node: "", addresses: &[] };
+    gateways_on_all_nodes(client.clone(), &nowhere, &BTreeSet::new(), &BTreeSet::new()).await?;
+    leave(client, INGRESS).await
+}
+
+async fn leave(client: Client, service: &str) -> Result<()> {
     let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
     let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
-    let selected = ListParams::default().labels(&format!("kubernetes.io/service-name={INGRESS}"));
+    let selected = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
     slices.delete_collection(&DeleteParams::default(), &selected).await.context("endpoints of ingress")?;
-    match services.delete(INGRESS, &DeleteParams::default()).await {
+    match services.delete(service, &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         other => other.map(drop).context("service of ingress"),
     }

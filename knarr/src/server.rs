@@ -1,5 +1,6 @@
 //! `knarr server`: builds the components, starts them in order, and drains them in the opposite order.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,6 +15,7 @@ use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
 use client::{Informers, kube};
 use ingress::gateway::streams::Port;
+use tokio::sync::watch;
 
 use crate::bootstrap;
 use crate::kubeconfig::Kubeconfig;
@@ -211,48 +213,39 @@ fn start_ingress(
     };
     let service = ingress::Service::build(service, tasks.clone())?;
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
-    let web = [("http", options.ingress.http_port), ("https", options.ingress.https_port)];
+    let web = [options.ingress.http_port, options.ingress.https_port];
     tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
         bootstrap::ingress(client.clone()).await?;
         let started = service.start(gate);
-        lead_to_ingress(&client, &place, &started, web).await
+        let place = bootstrap::Place { node: &place.name, addresses: &place.ips };
+        let of_web = async {
+            // From the first Ingress or Gateway on.
+            match started.http().await {
+                Some(_) => bootstrap::ingress_on_all_nodes(client.clone(), &place, web).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(of_web, lead_to_gateways(&client, &place, started.ports())).map(drop)
     });
     Ok(())
 }
 
-/// Has all nodes lead to the ports of ingress: those for HTTP from the first Ingress or Gateway on, those of Gateways while they are open.
-async fn lead_to_ingress(
+/// Has all nodes lead to the ports of Gateways that are open.
+async fn lead_to_gateways(
     client: &kube::Client,
-    place: &node::Identity,
-    started: &ingress::Handle,
-    web: [(&str, u16); 2],
+    place: &bootstrap::Place<'_>,
+    mut ports: watch::Receiver<BTreeSet<Port>>,
 ) -> Result<()> {
-    let mut ports = started.ports();
-    let mut serves_web = false;
+    let mut led = BTreeSet::new();
     loop {
-        tokio::select! {
-            open = started.http(), if !serves_web => match open {
-                Some(_) => serves_web = true,
-                None => return Ok(()),
-            },
-            changed = ports.changed() => if changed.is_err() {
-                return Ok(());
-            },
-        }
-        let of_web = web.into_iter().filter(|_| serves_web).map(|(name, number)| (name.to_owned(), Port::tcp(number)));
-        let of_gateways: Vec<_> = ports.borrow_and_update().iter().map(|port| (name_of(*port), *port)).collect();
-        let all: Vec<_> = of_web.chain(of_gateways).collect();
-        if all.is_empty() {
-            bootstrap::no_ingress(client.clone()).await?;
-        } else {
-            bootstrap::ingress_on_all_nodes(client.clone(), &place.name, &place.ips, &all).await?;
+        // The first time also when there are none: an earlier process may have left some.
+        let open = ports.borrow_and_update().clone();
+        bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &led).await?;
+        led = open;
+        if ports.changed().await.is_err() {
+            return Ok(());
         }
     }
-}
-
-/// The name of a Gateway's port in the Service of ingress.
-fn name_of(port: Port) -> String {
-    format!("{}-{}", port.transport.name().to_lowercase(), port.number)
 }
 
 /// The authorities by which ACME servers are trusted beside the machine's own.

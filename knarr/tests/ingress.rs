@@ -274,6 +274,18 @@ fn ports_of_gateways_are_open_on_every_node() {
     eventually("listeners are told", || {
         ([reason(0), reason(1), reason(2)] == ["Accepted", "Accepted", "PortUnavailable"]).then_some(())
     });
+    // Who comes later waits for the port.
+    c.k_with(
+        "apply -f -",
+        &ECHO
+            .replace("name: echo}\nspec: {", "name: late}\nspec: {type: LoadBalancer, ")
+            .replace("port: 90, target", "port: 5432, target"),
+    );
+    eventually("the other is told", || {
+        let told = c.k("get events --field-selector reason=SyncLoadBalancerFailed -o jsonpath={.items[*].message}");
+        told.contains("5432/TCP of the nodes is taken by service kube-system/knarr-ingress-tcp-5432").then_some(())
+    });
+    c.k("delete service late");
     c.k("delete gateway front");
     for node in [1, 2] {
         eventually(&format!("the port is closed on n{node}"), || {
@@ -282,7 +294,9 @@ fn ports_of_gateways_are_open_on_every_node() {
             refused.then_some(())
         });
     }
-    assert!(c.k("get nodes").contains(" Ready"), "the API has its port");
+    eventually("no Service is left of it", || {
+        c.k("get services,endpointslices -n kube-system -l ingress.knarr.io/gateway-port -o name").is_empty().then_some(())
+    });
 }
 
 /// The server's own ingress has the rights that it takes, and issuers reach it at port 80.

@@ -65,6 +65,8 @@ pub struct Around<'a> {
     pub https_port: u16,
     /// Ports of the node that no listener for TCP or UDP gets.
     pub reserved: &'a BTreeSet<Port>,
+    /// Ports of the nodes that Services have as load balancers.
+    pub balancers: &'a BTreeMap<Port, Key>,
     /// Whether a port of such a listener could be opened; none while nobody knows.
     pub opened: &'a dyn Fn(Port) -> Option<Result<(), String>>,
     /// By which addresses clients reach us.
@@ -205,7 +207,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
     let askings = askings(objects, around, &gateways, &mut plan.config_maps);
-    let owners = owners(&gateways, around.reserved);
+    let owners = owners(&gateways, around);
     plan.ports = owners.keys().copied().collect();
     let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
     let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));

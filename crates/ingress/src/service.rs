@@ -19,7 +19,7 @@ use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service as ApiService};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::{Semaphore, watch};
@@ -45,6 +45,9 @@ use crate::upstream::{Place, Upstream, Upstreams};
 use gateways::Gateways;
 use singles::Singles;
 use status::Statuses;
+
+/// Label of the Services by which all nodes lead to ports of Gateways for TCP and UDP: `tcp-5432`.
+pub const GATEWAY_PORT: &str = "ingress.knarr.io/gateway-port";
 
 /// How long the start waits for the certificates of Ingresses that are there already.
 const CERTIFICATES: Duration = Duration::from_secs(2);
@@ -173,6 +176,7 @@ impl Service {
         let mut follower = Follower {
             ports: Ports::new(shared, open),
             reserved: options.reserved.iter().copied().chain(own).collect(),
+            balancers: BTreeMap::new(),
             wanted_ports: BTreeSet::new(),
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
@@ -314,6 +318,8 @@ struct Follower {
     ports: Ports,
     /// Ports that no listener gets.
     reserved: BTreeSet<Port>,
+    /// Ports of TCP and UDP that load balancers have, by Service.
+    balancers: BTreeMap<Key, BTreeSet<Port>>,
     /// Ports that listeners have by the last plan.
     wanted_ports: BTreeSet<Port>,
     /// Services that there are, for the conditions of routes.
@@ -432,7 +438,9 @@ impl Follower {
             let namespace = self.namespaces.as_ref()?.0.get(None, name)?;
             Some(namespace.metadata.labels.clone().unwrap_or_default())
         };
+        let of_balancers = self.balancers.iter().flat_map(|(key, ports)| ports.iter().map(move |port| (*port, key.clone())));
         let around = Around {
+            balancers: &of_balancers.collect(),
             http_port: self.options.http_port,
             https_port: self.options.https_port,
             reserved: &self.reserved,
@@ -515,7 +523,10 @@ impl Follower {
             for upstream in self.upstreams.of_service(&key) {
                 self.look_behind(&upstream);
             }
-            let there = self.services.get(&key).0.is_some();
+            let service = self.services.get(&key).0;
+            let (there, has) = (service.is_some(), service.map(|service| balanced(&service)).unwrap_or_default());
+            let had = if has.is_empty() { self.balancers.remove(&key) } else { self.balancers.insert(key.clone(), has.clone()) };
+            self.replan |= had.unwrap_or_default() != has;
             self.replan |= if there { self.services_there.insert(key) } else { self.services_there.remove(&key) };
         }
     }
@@ -526,6 +537,17 @@ impl Follower {
             upstream.set(endpoints::behind(service.as_deref(), &slices, port));
         }
     }
+}
+
+/// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.
+fn balanced(service: &ApiService) -> BTreeSet<Port> {
+    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let of_gateway = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
+    if of_gateway || ingress.is_none_or(Vec::is_empty) {
+        return BTreeSet::new();
+    }
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.filter_map(|port| Port::named(port.protocol.as_deref().unwrap_or("TCP"), u16::try_from(port.port).ok()?)).collect()
 }
 
 /// Returns when a namespace has changed, if anybody looks at them.

@@ -1,6 +1,6 @@
 //! Listeners for TCP and UDP: each has a port for itself, and all that comes to it goes to one route. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use client::Key;
@@ -45,6 +45,15 @@ impl Port {
     pub fn udp(number: u16) -> Self {
         Self { transport: Transport::Udp, number }
     }
+
+    /// A port of one of both, by the name of the protocol in the API.
+    pub fn named(protocol: &str, number: u16) -> Option<Self> {
+        match protocol {
+            "TCP" => Some(Self::tcp(number)),
+            "UDP" => Some(Self::udp(number)),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Port {
@@ -58,21 +67,18 @@ pub type Owners<'a> = BTreeMap<Port, (&'a Key, usize)>;
 
 /// The port of a listener for TCP or UDP.
 pub fn port(listener: &Listener) -> Option<Port> {
-    match listener.protocol.as_str() {
-        "TCP" => Some(Port::tcp(listener.port)),
-        "UDP" => Some(Port::udp(listener.port)),
-        _ => None,
-    }
+    Port::named(&listener.protocol, listener.port)
 }
 
 /// Says who has which port: the oldest Gateway that asks for it.
-pub fn owners<'a>(gateways: &BTreeMap<&'a Key, &'a Gateway>, reserved: &BTreeSet<Port>) -> Owners<'a> {
+pub fn owners<'a>(gateways: &BTreeMap<&'a Key, &'a Gateway>, around: &Around<'_>) -> Owners<'a> {
+    let is_given = |port: &Port| !around.reserved.contains(port) && !around.balancers.contains_key(port);
     let mut by_age: Vec<_> = gateways.iter().map(|(key, gateway)| (created(&gateway.metadata), *key, *gateway)).collect();
     by_age.sort_by_key(|(created, key, _)| (*created, *key));
     let mut owners = Owners::new();
     for (_, key, gateway) in by_age {
         for (place, listener) in gateway.spec.listeners.iter().enumerate() {
-            if let Some(port) = port(listener).filter(|port| owners.len() < MOST && !reserved.contains(port)) {
+            if let Some(port) = port(listener).filter(|port| owners.len() < MOST && is_given(port)) {
                 owners.entry(port).or_insert((key, place));
             }
         }
@@ -90,6 +96,7 @@ pub fn acceptance(
 ) -> Result<(), (&'static str, String)> {
     let why = match owners.get(&port) {
         _ if around.reserved.contains(&port) => format!("port {port} is the node's own"),
+        _ if around.balancers.contains_key(&port) => format!("port {port} is one of Service {}", around.balancers[&port]),
         Some(owner) if *owner == (gateway, place) => match (around.opened)(port) {
             Some(Err(why)) => format!("port {port} cannot be opened: {why}"),
             _ => return Ok(()),

@@ -40,6 +40,7 @@ fn planned(objects: &Objects) -> Plan {
         http_port: 80,
         https_port: 443,
         reserved: &[Port::tcp(80), Port::tcp(443), Port::tcp(6443)].into(),
+        balancers: &[(Port::tcp(25), Key::namespaced("mail", "smtp"))].into(),
         opened: &|port| match port.number {
             22 => Some(Err("in use".to_owned())),
             5 => None,
@@ -206,7 +207,7 @@ fn ports_of_listeners() {
     check(json!({"port": 53, "protocol": "TCP"}), [accepted, resolved, "Programmed True Programmed"]);
     check(json!({"port": 80, "protocol": "UDP"}), [accepted, resolved, "Programmed True Programmed"]);
     check(json!({"port": 5, "protocol": "TCP"}), [accepted, resolved, "Programmed False Pending"]);
-    for (port, protocol) in [(53, "UDP"), (80, "TCP"), (6443, "TCP"), (22, "TCP")] {
+    for (port, protocol) in [(53, "UDP"), (80, "TCP"), (6443, "TCP"), (22, "TCP"), (25, "TCP")] {
         check(json!({"port": port, "protocol": protocol}), taken);
     }
     let kinds = json!({"port": 5432, "protocol": "TCP", "allowedRoutes": {"kinds": [{"kind": "UDPRoute"}]}});
