@@ -8,13 +8,14 @@ pub mod token;
 pub mod webhook;
 pub(crate) mod websocket;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apimachinery::Status;
 use arc_swap::ArcSwap;
 use base::directory;
-use base::tls::Peer;
+use base::tls::{Peer, PodIdentity};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use jiff::Timestamp;
@@ -35,16 +36,44 @@ pub const MASTERS: &str = "system:masters";
 /// The user without an identity.
 pub const ANONYMOUS: &str = "system:anonymous";
 
+/// The extra value that tells which credential a user has shown.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+fn credential(fingerprint: &str) -> String {
+    format!("X509SHA256={fingerprint}")
+}
+
 /// What the transport knows of the caller. Set as a request extension, which nothing that comes over the network can do.
 #[derive(Clone, Debug)]
 pub enum Identity {
     /// A component of this process, or the owner of a verified client certificate.
     User(Arc<User>),
+    /// The owner of a verified certificate of a pod (KEP-4317). Whether the pod still exists is asked for each request.
+    Pod(Arc<PodCertificate>),
     /// The client presented a certificate that is not good; why.
     Invalid(Arc<str>),
 }
 
+/// Whose a pod's certificate is, and which one it is.
+#[derive(Debug)]
+pub struct PodCertificate {
+    identity: PodIdentity,
+    credential: String,
+}
+
 impl Identity {
+    /// The name that connections are counted under, none of who has proved nothing.
+    pub(crate) fn name(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::User(user) => Some(user.name.as_str().into()),
+            Self::Pod(certificate) => {
+                let PodIdentity { namespace, service_account, .. } = &certificate.identity;
+                Some(account_name(namespace, service_account).into())
+            }
+            Self::Invalid(_) => None,
+        }
+    }
+
     /// The identity of a TLS peer, none when it is anonymous.
     pub fn of_peer(peer: Peer) -> Option<Self> {
         match peer {
@@ -52,9 +81,11 @@ impl Identity {
             Peer::Invalid(why) => Some(Self::Invalid(why.into())),
             Peer::User { name, groups, fingerprint } => {
                 let mut user = user(name, groups);
-                let credential = vec![format!("X509SHA256={fingerprint}")];
-                user.extra.insert("authentication.kubernetes.io/credential-id".into(), credential);
+                user.extra.insert(CREDENTIAL_ID.into(), vec![credential(&fingerprint)]);
                 Some(Self::User(Arc::new(user)))
+            }
+            Peer::Pod { identity, fingerprint } => {
+                Some(Self::Pod(Arc::new(PodCertificate { identity: *identity, credential: credential(&fingerprint) })))
             }
         }
     }
@@ -73,7 +104,11 @@ pub fn user(name: impl Into<String>, mut groups: Vec<String>) -> User {
 /// The user of a ServiceAccount.
 pub fn service_account(namespace: &str, name: &str) -> User {
     let groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-    user(format!("system:serviceaccount:{namespace}:{name}"), groups)
+    user(account_name(namespace, name), groups)
+}
+
+fn account_name(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
 }
 
 /// Who may ask besides those who are of this cluster, and where that is said.
@@ -173,6 +208,13 @@ impl Authenticator {
         let identity = parts.extensions.get::<Identity>();
         if let Some(Identity::User(user)) = identity {
             return Ok(user.clone());
+        }
+        if let Some(Identity::Pod(certificate)) = identity {
+            let live = Box::pin(token::live_pod(&self.registry, &certificate.identity, &certificate.credential)).await;
+            return live.map(Arc::new).map_err(|error| {
+                tracing::debug!(%error, "certificate of a pod refused");
+                refused()
+            });
         }
         let token = match parts.headers.get(AUTHORIZATION) {
             Some(header) => Some(header.to_str().ok().and_then(bearer).ok_or_else(refused)?),

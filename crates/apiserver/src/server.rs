@@ -107,17 +107,17 @@ async fn converse(
     };
     let chain = stream.get_ref().1.peer_certificates();
     let (identity, expiry) = (Identity::of_peer(verifier.peer(chain)), Peer::expiry(chain));
-    if let Some(Identity::User(user)) = &identity
-        && !place.prove(&user.name)
+    if let Some(user) = identity.as_ref().and_then(Identity::name)
+        && !place.prove(&user)
     {
-        return tracing::debug!(%peer, user = user.name, "the user has too many connections");
+        return tracing::debug!(%peer, %user, "the user has too many connections");
     }
     let answer = move |mut request: http::Request<Incoming>| {
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }
         request.extensions_mut().insert(place.clone());
-        if let (Some(Identity::User(_)), Some(expiry)) = (&identity, expiry) {
+        if let (Some(Identity::User(_) | Identity::Pod(_)), Some(expiry)) = (&identity, expiry) {
             metrics::identity::certified(expiry);
         }
         if local {

@@ -6,7 +6,9 @@
 mod anybody;
 mod authority;
 mod config;
+mod der;
 mod peer;
+mod pods;
 mod resolver;
 mod signing;
 
@@ -14,6 +16,7 @@ pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
 pub use config::{client, roots, server, system_roots};
 pub use peer::{Peer, Verifier};
+pub use pods::{KeyType, PodCertificate, PodIdentity, PodKey, clean_chain, requested_key};
 pub use resolver::Resolver;
 pub use signing::{SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
 

@@ -1,6 +1,8 @@
 //! NodeRestriction: a kubelet writes its own Node, its own pods and its own lease, and nothing that would let it act for
 //! others.
 
+mod certificates;
+
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use registry::{Admission, Operation, Request};
@@ -40,6 +42,7 @@ impl Admission for NodeRestriction {
                 _ => Ok(()),
             },
             ("", "serviceaccounts", "token") => token(a, node).await,
+            ("certificates.k8s.io", "podcertificaterequests", _) => certificates::admit(a, node).await,
             ("resource.k8s.io", "resourceslices", _) => slice(a.operation, a.old, a.object(), node),
             ("coordination.k8s.io", "leases", _) => {
                 let own = a.namespace == "kube-node-lease" && name(a) == node;

@@ -1,6 +1,7 @@
 //! What a ServiceAccount token says, and whether that is still true (KEP-1205).
 
 use apimachinery::meta;
+use base::tls::PodIdentity;
 use jiff::Timestamp;
 use registry::{Registry, TokenSubject, User};
 use serde_json::{Map, Value, json};
@@ -137,21 +138,41 @@ pub async fn live(registry: &Registry, claims: &Claims) -> Result<User, Error> {
     if let (Some(node), None) = (&claims.node, &claims.pod) {
         exists(registry, "nodes", "", node).await?;
     }
-    let mut user = super::service_account(&claims.namespace, &claims.account.name);
-    user.uid.clone_from(&claims.account.uid);
+    let Claims { namespace, account, pod, node, id, .. } = claims;
+    Ok(account_user(namespace, account, pod.as_ref(), node.as_ref(), format!("JTI={id}")))
+}
+
+/// The user of a pod's certificate, if its account and the pod still exist: "authenticating via a PodIdentity-bearing cert has the same
+/// object-bound behavior as authenticating via a bound service account token" (KEP-4317).
+pub(super) async fn live_pod(registry: &Registry, identity: &PodIdentity, credential: &str) -> Result<User, Error> {
+    let of = |name: &str, uid: &str| Reference { name: name.to_owned(), uid: uid.to_owned() };
+    let account = of(&identity.service_account, &identity.service_account_uid);
+    let (pod, node) = (of(&identity.pod, &identity.pod_uid), of(&identity.node, &identity.node_uid));
+    exists(registry, "serviceaccounts", &identity.namespace, &account).await?;
+    exists(registry, "pods", &identity.namespace, &pod).await?;
+    Ok(account_user(&identity.namespace, &account, Some(&pod), Some(&node), credential.to_owned()))
+}
+
+/// The user of a ServiceAccount, with what its credential is bound to.
+fn account_user(
+    namespace: &str,
+    account: &Reference,
+    pod: Option<&Reference>,
+    node: Option<&Reference>,
+    credential: String,
+) -> User {
+    let mut user = super::service_account(namespace, &account.name);
+    user.uid.clone_from(&account.uid);
     let mut extra = |key: &str, value: &str| {
         user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
     };
-    extra("credential-id", &format!("JTI={}", claims.id));
-    if let Some(pod) = &claims.pod {
-        extra("pod-name", &pod.name);
-        extra("pod-uid", &pod.uid);
+    for (kind, reference) in [("pod", pod), ("node", node)] {
+        let Some(reference) = reference else { continue };
+        extra(&format!("{kind}-name"), &reference.name);
+        extra(&format!("{kind}-uid"), &reference.uid);
     }
-    if let Some(node) = &claims.node {
-        extra("node-name", &node.name);
-        extra("node-uid", &node.uid);
-    }
-    Ok(user)
+    user.extra.insert(super::CREDENTIAL_ID.into(), vec![credential]);
+    user
 }
 
 async fn exists(registry: &Registry, plural: &str, namespace: &str, reference: &Reference) -> Result<(), Error> {

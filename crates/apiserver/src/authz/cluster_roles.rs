@@ -133,7 +133,7 @@ pub(super) static ROLES: &[Role] = &[
             (READ, "core", "secrets configmaps"),
             ("get", "core", "persistentvolumeclaims persistentvolumes"),
             ("get", "core", "endpoints"),
-            ("create get list watch", "certificates.k8s.io", "certificatesigningrequests"),
+            ("create get list watch", "certificates.k8s.io", "certificatesigningrequests podcertificaterequests"),
             (READ, "certificates.k8s.io", "clustertrustbundles"),
             ("create delete get patch update", "coordination.k8s.io", "leases"),
             ("get", "storage.k8s.io", "volumeattachments"),

@@ -257,6 +257,18 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
             EVENTS,
         ],
     ),
+    ("podcertificaterequestcleaner", &[("get list watch delete", "certificates.k8s.io", "podcertificaterequests")]),
+    // Upstream has the name of this signer and no signer.
+    (
+        "pod-certificate-signer",
+        &[
+            ("get list watch", "certificates.k8s.io", "podcertificaterequests"),
+            ("update", "certificates.k8s.io", "podcertificaterequests/status"),
+            ("sign", "certificates.k8s.io", "signers @ kubernetes.io/kube-apiserver-client-pod"),
+            ("list watch", "core", "pods namespaces"),
+            EVENTS,
+        ],
+    ),
     (
         "pvc-protection-controller",
         &[("get list watch update", "core", "persistentvolumeclaims"), ("list watch get", "core", "pods"), EVENTS],

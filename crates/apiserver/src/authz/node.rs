@@ -64,6 +64,7 @@ pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision 
         }
         ("resource.k8s.io", "resourceclaims", "") if a.verb == "get" => related(registry, node, a).await,
         ("resource.k8s.io", "resourceslices", "") => slices(registry, node, a).await,
+        ("certificates.k8s.io", "podcertificaterequests", sub) => certificates(registry, node, a, sub).await,
         ("storage.k8s.io", "volumeattachments", "") if a.verb == "get" => attachment(registry, node, a).await,
         ("", "serviceaccounts", "token") if a.verb == "create" => related(registry, node, a).await,
         ("", "serviceaccounts", "") if a.verb == "get" => related(registry, node, a).await,
@@ -116,6 +117,24 @@ async fn slices(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision
         _ => refused(
             "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
         ),
+    }
+}
+
+/// A kubelet asks for certificates of its pods and reads what became of that; whether a pod is its own is asked by admission.
+async fn certificates(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Decision {
+    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+    match (sub, a.verb) {
+        ("", "create") => Decision::Allow,
+        ("", "list" | "watch") if a.node_name == node => Decision::Allow,
+        ("", "list" | "watch") => refused("can only list/watch podcertificaterequests with spec.nodeName field selector"),
+        ("", "get") => {
+            let Some(resource) = registry.resource(a.group, "v1beta1", a.resource) else { return refused("") };
+            match registry.get(&resource, a.namespace, a.name, None).await {
+                Ok(found) if resource.field(&found, "spec.nodeName") == node => Decision::Allow,
+                _ => Decision::NoOpinion(format!("no relationship found between node '{node}' and this object")),
+            }
+        }
+        _ => refused("can only create, get, list and watch podcertificaterequests"),
     }
 }
 

@@ -10,7 +10,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use super::Error;
+use super::{Error, PodIdentity};
 
 /// The client of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,13 @@ pub enum Peer {
         /// Organizations.
         groups: Vec<String>,
         /// The certificate's SHA-256, hex, as upstream's credential id extra carries it.
+        fingerprint: String,
+    },
+    /// It proved to be a pod.
+    Pod {
+        /// Which.
+        identity: Box<PodIdentity>,
+        /// The certificate's SHA-256, hex.
         fingerprint: String,
     },
 }
@@ -63,11 +70,16 @@ impl Peer {
 
 fn user(leaf: &CertificateDer<'_>) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
+    let fingerprint = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    match PodIdentity::of(&certificate) {
+        Some(Ok(identity)) => return Some(Peer::Pod { identity: Box::new(identity), fingerprint }),
+        Some(Err(why)) => return Some(Peer::Invalid(why.into())),
+        None => {}
+    }
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
     let name = certificate.subject().iter_common_name().find_map(text).filter(|name| !name.is_empty())?;
     let groups = certificate.subject().iter_organization().filter_map(text).collect();
-    let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
-    let fingerprint = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Some(Peer::User { name, groups, fingerprint })
 }
 

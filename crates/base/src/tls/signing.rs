@@ -7,16 +7,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use rcgen::{CertificateParams, KeyPair, SigningKey};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use super::authority::{Authority, BACKDATE, subject};
+use super::der::{self, BIT_STRING, ECDSA_WITH_SHA256, INTEGER, OBJECT, SEQUENCE, extension, tlv};
 use super::{Error, Request};
 
 /// What a certificate may be used for, as far as the cluster's authority certifies it.
@@ -150,59 +151,74 @@ pub fn request(key: &str, wanted: &Request) -> Result<String, Error> {
     Ok(params.serialize_request(&KeyPair::from_pem(key)?)?.pem()?)
 }
 
+/// What a certificate says.
+pub(super) struct Content<'a> {
+    /// Of whom, encoded.
+    pub(super) subject: &'a [u8],
+    /// Whose key, encoded with its algorithm.
+    pub(super) key: &'a [u8],
+    /// Alternative names, encoded.
+    pub(super) names: Option<&'a [u8]>,
+    /// What it may be used for.
+    pub(super) usages: &'a [Usage],
+    /// An extension of its own, encoded.
+    pub(super) extension: Option<&'a [u8]>,
+}
+
 impl Authority {
     /// Answers a request with a certificate (PEM) that is valid for `lifetime`, but not longer than the authority's own.
     pub fn sign(&self, request: &SigningRequest, usages: &[Usage], lifetime: Duration) -> Result<String, Error> {
-        let key = self.issuer.key();
-        if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
-            return Err(Error::Parse("the authority's key: only ECDSA P-256 keys sign requests".into()));
-        }
-        let own = CertificateDer::from_pem_slice(self.bundle().as_bytes())
-            .map_err(|error| Error::Parse(format!("certificate authority: {error}")))?;
-        let (_, own) =
-            x509_parser::parse_x509_certificate(&own).map_err(|error| Error::Parse(format!("certificate authority: {error}")))?;
-        let key_id = own.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-            _ => None,
-        });
         let now = Timestamp::now().as_second();
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
         // Upstream's signers set it back by five minutes; a short life is not spent on that.
         let start = now.saturating_sub(i64::try_from(BACKDATE.as_secs()).unwrap_or_default().min(300));
-        let end = now.saturating_add(seconds).min(own.validity().not_after.timestamp());
-        let (start, end) = (time(start)?, time(end)?);
-        let certificate = tbs(request, usages, own.subject().as_raw(), key_id, (&start, &end));
+        let end = now.saturating_add(seconds).min(self.end()?);
+        let SigningRequest { subject, key, names, .. } = request;
+        self.seal(&Content { subject, key, names: names.as_deref(), usages, extension: None }, (start, end))
+    }
+
+    /// When the authority's own certificate ends, in seconds since the Unix epoch.
+    pub(super) fn end(&self) -> Result<i64, Error> {
+        self.with_own(|own| own.validity().not_after.timestamp())
+    }
+
+    /// Signs a certificate (PEM) that is valid from one second to another.
+    pub(super) fn seal(&self, content: &Content<'_>, (start, end): (i64, i64)) -> Result<String, Error> {
+        let key = self.issuer.key();
+        if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+            return Err(Error::Parse("the authority's key: only ECDSA P-256 keys sign requests".into()));
+        }
+        let (start, end) = (der::time(start)?, der::time(end)?);
+        let certificate = self.with_own(|own| {
+            let key_id = own.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+                _ => None,
+            });
+            tbs(content, own.subject().as_raw(), key_id, (&start, &end))
+        })?;
         let signature = key.sign(&certificate)?;
         let signature = tlv(BIT_STRING, &[&[0], &signature]);
-        let der = tlv(SEQUENCE, &[&certificate, ECDSA_WITH_SHA256, &signature]);
-        Ok(pem::encode_config(&pem::Pem::new("CERTIFICATE", der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF)))
+        Ok(der::pem("CERTIFICATE", tlv(SEQUENCE, &[&certificate, ECDSA_WITH_SHA256, &signature])))
+    }
+
+    /// What the authority's own certificate says.
+    fn with_own<T>(&self, read: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<T, Error> {
+        let wrong = |why: String| Error::Parse(format!("certificate authority: {why}"));
+        let own = CertificateDer::from_pem_slice(self.bundle().as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        let (_, own) = x509_parser::parse_x509_certificate(&own).map_err(|error| wrong(error.to_string()))?;
+        Ok(read(&own))
     }
 }
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT: u8 = 0x06;
-/// AlgorithmIdentifier of ecdsa-with-SHA256, 1.2.840.10045.4.3.2.
-const ECDSA_WITH_SHA256: &[u8] = &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
-const TRUE: &[u8] = &[0x01, 0x01, 0xff];
-
 /// TBSCertificate of RFC 5280, section 4.1.
-fn tbs(
-    request: &SigningRequest,
-    usages: &[Usage],
-    issuer: &[u8],
-    key_id: Option<&[u8]>,
-    (start, end): (&[u8], &[u8]),
-) -> Vec<u8> {
+fn tbs(content: &Content<'_>, issuer: &[u8], key_id: Option<&[u8]>, (start, end): (&[u8], &[u8])) -> Vec<u8> {
     let version = tlv(0xa0, &[&tlv(INTEGER, &[&[2]])]);
     // Positive and of full length, whatever the first byte is.
     let mut serial = *uuid::Uuid::new_v4().as_bytes();
     serial[0] = serial[0] & 0x3f | 0x40;
     let serial = tlv(INTEGER, &[&serial]);
     let validity = tlv(SEQUENCE, &[start, end]);
-    let has = |usage| usages.contains(&usage);
+    let has = |usage| content.usages.contains(&usage);
     let mut extensions = Vec::new();
     let bits = u8::from(has(Usage::DigitalSignature)) << 7 | u8::from(has(Usage::KeyEncipherment)) << 5;
     if bits != 0 {
@@ -219,44 +235,14 @@ fn tbs(
     if let Some(id) = key_id {
         extensions.push(extension(&[0x55, 0x1d, 0x23], false, &tlv(SEQUENCE, &[&tlv(0x80, &[id])])));
     }
-    if let Some(names) = &request.names {
+    if let Some(names) = content.names {
         extensions.push(extension(&[0x55, 0x1d, 0x11], false, names));
     }
+    extensions.extend(content.extension.map(<[u8]>::to_vec));
     let extensions: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
     let extensions = tlv(0xa3, &[&tlv(SEQUENCE, &extensions)]);
-    let parts: [&[u8]; 8] =
-        [&version, &serial, ECDSA_WITH_SHA256, issuer, &validity, &request.subject, &request.key, &extensions];
+    let parts: [&[u8]; 8] = [&version, &serial, ECDSA_WITH_SHA256, issuer, &validity, content.subject, content.key, &extensions];
     tlv(SEQUENCE, &parts)
-}
-
-fn extension(object: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
-    let critical = if critical { TRUE } else { &[] };
-    tlv(SEQUENCE, &[&tlv(OBJECT, &[object]), critical, &tlv(OCTET_STRING, &[value])])
-}
-
-/// A time as certificates have it: with two digits of the year until 2049.
-fn time(second: i64) -> Result<Vec<u8>, Error> {
-    let time = Timestamp::from_second(second).map_err(|error| Error::Parse(format!("a time: {error}")))?;
-    let time = time.to_zoned(TimeZone::UTC);
-    let (tag, format) = if time.year() < 2050 { (0x17, "%y%m%d%H%M%SZ") } else { (0x18, "%Y%m%d%H%M%SZ") };
-    Ok(tlv(tag, &[time.strftime(format).to_string().as_bytes()]))
-}
-
-/// Tag, length, value of the distinguished encoding rules.
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = vec![tag];
-    match length {
-        0..0x80 => out.push(length as u8),
-        _ => {
-            let bytes = length.to_be_bytes();
-            let bytes = &bytes[(length.leading_zeros() / 8) as usize..];
-            out.push(0x80 | bytes.len() as u8);
-            out.extend_from_slice(bytes);
-        }
-    }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-    out
 }
 
 #[cfg(test)]

@@ -84,6 +84,8 @@ impl Auth {
                 let groups = groups.iter().cloned().chain(["system:authenticated".to_owned()]).collect();
                 User { name: name.clone(), groups, ..User::default() }
             }
+            // Such certificates are for the API server.
+            Peer::Pod { .. } => return Err(unauthorized("Unauthorized: the certificate of a pod")),
             Peer::Anonymous => self.user_of(request).await.ok_or_else(|| unauthorized("Unauthorized"))?,
             Peer::Invalid(why) => {
                 let user = self.user_of(request).await;
