@@ -14,6 +14,7 @@ use runtime::api::Runtime;
 use tokio::sync::{Notify, watch};
 
 use crate::allocatable::Allocatable;
+use crate::certificates::Certificates;
 use crate::claims::Claims;
 use crate::cpus::Cpus;
 use crate::devices::Devices;
@@ -38,6 +39,8 @@ pub struct Context {
     pub tasks: Tasks,
     /// Records events as `kubelet`.
     pub recorder: Recorder,
+    /// Requests for certificates of pods.
+    pub certificates: Certificates,
     /// Watches on the ConfigMaps and Secrets that pods refer to.
     pub references: References,
     /// For service environment variables.

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::affinity;
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
+use crate::certificates::Certificates;
 use crate::claims::Claims;
 use crate::context::Context;
 use crate::cpus::{self, Cpus};
@@ -101,6 +102,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
     let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
+        certificates: Certificates::new(options.informers.clone(), tasks.clone(), &options.node_name),
         drivers: Drivers::default(),
         devices: Devices::load(&options.data_dir),
         cpus,

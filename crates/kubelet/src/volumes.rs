@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
 use nix::mount::{MsFlags, mount};
 use tokio::sync::Mutex;
 
+use crate::certificates::pod::PodCertificates;
 use crate::context::Context;
 use crate::drivers::mount::{self as csi_mount, Mounted};
 use crate::drivers::source::Source;
@@ -43,6 +44,7 @@ const CLAIMED: &str = "kubernetes.io~local-volume";
 pub struct Volumes {
     cx: Arc<Context>,
     tokens: Mutex<Tokens>,
+    certificates: Mutex<PodCertificates>,
     /// What drivers have mounted, by the volumes' names.
     mounted: parking_lot::Mutex<HashMap<String, Mounted>>,
 }
@@ -93,10 +95,10 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
 impl Volumes {
     /// For one pod.
     pub fn new(cx: Arc<Context>) -> Self {
-        Self { cx, tokens: Mutex::default(), mounted: parking_lot::Mutex::default() }
+        Self { cx, tokens: Mutex::default(), certificates: Mutex::default(), mounted: parking_lot::Mutex::default() }
     }
 
-    /// Makes what is missing and updates what has changed; says when a token must be renewed. Idempotent.
+    /// Makes what is missing and updates what has changed; says when a token or certificate must be renewed. Idempotent.
     pub async fn sync(&self, model: &Model, refs: &Arc<PodReferences>) -> Result<Option<Timestamp>, String> {
         if let Some((volume, kind)) = model.spec().volumes.iter().flatten().find_map(|v| unsupported(v).map(|kind| (v, kind))) {
             return Err(format!(
@@ -104,10 +106,13 @@ impl Volumes {
                 volume.name
             ));
         }
-        let mut tokens = self.tokens.lock().await;
-        let (known, fetched) = tokio::join!(refs.known(), tokens.refresh(&self.cx.options.client, model));
+        let (mut tokens, mut certificates) = (self.tokens.lock().await, self.certificates.lock().await);
+        let fetch = tokens.refresh(&self.cx.options.client, model);
+        let (known, fetched, certified) = tokio::join!(refs.known(), fetch, certificates.refresh(&self.cx, model));
         known.and(fetched).map_err(|error| format!("MountVolume.SetUp failed: {error}"))?;
-        let (texts, due) = (tokens.texts(), tokens.due());
+        certified.map_err(|error| format!("MountVolume.SetUp failed {error}"))?;
+        let (texts, pairs) = (tokens.texts(), certificates.pairs());
+        let due = [tokens.due(), certificates.due()].into_iter().flatten().min();
         let mut backings = HashMap::new();
         let mut again = false;
         for volume in model.spec().volumes.iter().flatten() {
@@ -120,7 +125,7 @@ impl Volumes {
         let (cx, model, refs) = (self.cx.clone(), model.clone(), refs.clone());
         let work = move || {
             let facts = cx.facts(Vec::new());
-            let sources = Sources { model: &model, objects: refs.as_ref(), facts: &facts, tokens: &texts };
+            let sources = Sources { model: &model, objects: refs.as_ref(), facts: &facts, tokens: &texts, certificates: &pairs };
             make_all(&cx.pod_dir(model.uid()), &sources, &backings)
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;

@@ -1,3 +1,4 @@
+mod certificates;
 mod links;
 mod room;
 

@@ -23,6 +23,7 @@ use super::report::{Reporter, Shown};
 use super::state::{Cause, Evicted, Rejection};
 use super::{ending, found, last_words, resize, restart, status};
 use crate::allocation::{self, Pending};
+use crate::certificates;
 use crate::context::Context;
 use crate::metrics;
 use crate::probes::{Kind, Probes, Target, Verdict};
@@ -55,6 +56,8 @@ pub struct Worker {
     runtime_changed: Arc<Notify>,
     references_changed: Arc<Notify>,
     drivers: watch::Receiver<u64>,
+    /// Changes with the requests for the pod's certificates; none where it has no such volume.
+    certificates: Option<watch::Receiver<()>>,
     effects: Effects,
     running: FuturesUnordered<BoxFuture<'static, Outcome>>,
     observing: bool,
@@ -78,6 +81,11 @@ async fn rounds(cx: &Context, model: &Model) -> BTreeMap<String, u32> {
         tracing::warn!(pod = model.title(), %error, "it cannot be read which containers ended before all restarted: they may restart again");
         BTreeMap::new()
     })
+}
+
+/// Waits for a change, where there is something that can change.
+async fn changed(receiver: &mut Option<watch::Receiver<()>>) -> Option<()> {
+    receiver.as_mut()?.changed().await.ok()
 }
 
 impl Worker {
@@ -110,6 +118,8 @@ impl Worker {
             core.reject(reason, message, Timestamp::now());
         }
         let (probes, drivers) = (Probes::new(cx.clone(), sender), cx.drivers.arrivals());
+        let certified = certificates::sources(core.model()).next().is_some();
+        let certificates = certified.then(|| cx.certificates.changes(core.model().uid()));
         let running = FuturesUnordered::new();
         Self {
             cx,
@@ -118,6 +128,7 @@ impl Worker {
             runtime_changed,
             references_changed,
             drivers,
+            certificates,
             effects,
             running,
             observing: false,
@@ -271,6 +282,7 @@ impl Worker {
             () = self.references_changed.notified() => Some(Event::ReferencesChanged),
             // A volume may have waited for it.
             Ok(()) = self.drivers.changed() => Some(Event::ReferencesChanged),
+            Some(()) = changed(&mut self.certificates) => Some(Event::ReferencesChanged),
             Some(outcome) = self.running.next(), if !self.running.is_empty() => Some(self.done(outcome)),
             Some(verdict) = self.verdicts.recv() => Some(Event::Probed(verdict)),
             () = self.reporter.sent() => Some(Event::Wake),

@@ -4,9 +4,11 @@ mod trust;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection, ProjectedVolumeSource, Volume};
 
 use super::atomic::{File, Payload};
+use crate::certificates::Place;
+use crate::certificates::credential::Pair;
 use crate::env::Objects;
 use crate::fields::{self, Facts};
 use crate::spec::Model;
@@ -24,6 +26,8 @@ pub struct Sources<'a> {
     pub facts: &'a Facts,
     /// Service account tokens by volume and path.
     pub tokens: &'a BTreeMap<(String, String), String>,
+    /// Keys and certificates by volume and source.
+    pub certificates: &'a BTreeMap<Place, Pair>,
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -105,7 +109,7 @@ impl Sources<'_> {
     fn projected(&self, volume: &str, projected: &ProjectedVolumeSource) -> Result<Payload, String> {
         let mode = projected.default_mode.unwrap_or(MODE);
         let mut files = Payload::new();
-        for source in projected.sources.iter().flatten() {
+        for (index, source) in projected.sources.iter().flatten().enumerate() {
             if let Some(map) = &source.config_map {
                 files.extend(self.config_map(&map.name, map.items.as_deref(), map.optional == Some(true), mode)?);
             } else if let Some(secret) = &source.secret {
@@ -119,6 +123,10 @@ impl Sources<'_> {
             } else if let Some(bundle) = &source.cluster_trust_bundle {
                 let data = trust::anchors(bundle, &self.objects.trust_bundles())?;
                 files.insert(bundle.path.clone(), file(data.into_bytes(), mode));
+            } else if let Some(certificate) = &source.pod_certificate {
+                let pair = self.certificates.get(&(volume.to_owned(), index)).ok_or("the certificate is not issued yet")?;
+                files
+                    .extend(certificate_files(certificate, pair).map(|(path, text)| (path, token_file(self.model, &text, mode))));
             } else {
                 return Err("a projected source is of a kind that this kubelet does not support".to_owned());
             }
@@ -131,7 +139,19 @@ fn file(data: Vec<u8>, mode: i32) -> File {
     File { data, mode: u32::try_from(mode).unwrap_or(0o644) & 0o777, uid: None }
 }
 
-/// A token is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.
+/// The files of a certificate with its key: both in one, or each in its own.
+fn certificate_files(source: &PodCertificateProjection, pair: &Pair) -> impl Iterator<Item = (String, String)> {
+    let Pair { key, chain } = pair;
+    let texts = [
+        (&source.credential_bundle_path, format!("{key}{chain}")),
+        (&source.key_path, key.clone()),
+        (&source.certificate_chain_path, chain.clone()),
+    ];
+    let files = texts.map(|(path, text)| Some((path.clone().filter(|path| !path.is_empty())?, text)));
+    files.into_iter().flatten()
+}
+
+/// A token, or a key, is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.
 fn token_file(model: &Model, text: &str, mode: i32) -> File {
     let data = text.as_bytes().to_vec();
     let pod = model.spec().security_context.clone().unwrap_or_default();

@@ -30,7 +30,10 @@ fn check(source: Value, expected: Result<&[&str], &str>) {
     let volume: Volume = serde_json::from_value(volume).unwrap();
     let model = model(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
     let tokens = BTreeMap::from([(("v".to_owned(), "token".to_owned()), "jwt".to_owned())]);
-    let sources = Sources { model: &model, objects: &Fixed, facts: &Facts::default(), tokens: &tokens };
+    let pair = Pair { key: "key.".to_owned(), chain: "chain.".to_owned() };
+    let certificates = BTreeMap::from([(("v".to_owned(), 1), pair)]);
+    let (objects, facts) = (&Fixed, &Facts::default());
+    let sources = Sources { model: &model, objects, facts, tokens: &tokens, certificates: &certificates };
     let files = sources.files(&volume).unwrap().map(|files| {
         let show = |(path, file): (&String, &File)| format!("{path}={}({:o})", String::from_utf8_lossy(&file.data), file.mode);
         files.iter().map(show).collect::<Vec<_>>()
@@ -68,6 +71,23 @@ fn projections() {
         json!({"projected": {"sources": unsupported}}),
         Err("a projected source is of a kind that this kubelet does not support"),
     );
+}
+
+/// API page "PodCertificateProjection": "The first PEM block is a PRIVATE KEY block", "The remaining blocks are CERTIFICATE blocks".
+#[test]
+fn certificates_are_shown_as_asked() {
+    let source = |source: Value| json!({"projected": {"sources": [{"configMap": {"name": "m", "items": []}}, {"podCertificate": source}]}});
+    let shown = |certificate: Value| source(certificate);
+    let check = |certificate: Value, expected: &[&str]| {
+        let all: Vec<&str> = ["a=1(644)", "b=2(644)", "c=\u{3}(644)"].iter().chain(expected).copied().collect();
+        check(shown(certificate), Ok(&all));
+    };
+    check(json!({"signerName": "a/b", "keyType": "ED25519", "credentialBundlePath": "d"}), &["d=key.chain.(644)"]);
+    let both = json!({"signerName": "a/b", "keyType": "ED25519", "keyPath": "x/key", "certificateChainPath": "x/chain"});
+    check(both, &["x/chain=chain.(644)", "x/key=key.(644)"]);
+    let first =
+        json!({"projected": {"sources": [{"podCertificate": {"signerName": "a/b", "keyType": "ED25519", "keyPath": "k"}}]}});
+    self::check(first, Err("the certificate is not issued yet"));
 }
 
 #[test]
