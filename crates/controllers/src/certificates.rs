@@ -3,6 +3,7 @@
 
 pub(crate) mod approving;
 pub(crate) mod cleaning;
+pub(crate) mod pods;
 mod policy;
 pub(crate) mod signing;
 

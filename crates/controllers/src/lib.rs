@@ -62,6 +62,8 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use autoscaler::Autoscaler;
 use certificates::approving::Approver;
 use certificates::cleaning::Cleaner;
+use certificates::pods::cleaning::PodCleaner;
+use certificates::pods::signing::PodSigning;
 use certificates::signing::Signing;
 pub use certificates::{NODE_KEY, Reserved};
 pub use clock::Clock;
@@ -153,6 +155,8 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Approver>(|o, t| launch(Approver::new(&o.informers, o.reserved.clone()), o, t)),
     entry::<Signing>(|o, t| launch(Signing::new(&o.informers, o.authority.clone()), o, t)),
     entry::<Cleaner>(|o, t| launch(Cleaner::new(&o.informers), o, t)),
+    entry::<PodSigning>(|o, t| launch(PodSigning::new(&o.informers, o.authority.clone()), o, t)),
+    entry::<PodCleaner>(|o, t| launch(PodCleaner::new(&o.informers), o, t)),
     entry::<TokenCleaner>(|o, t| launch(TokenCleaner::new(&o.informers), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),

@@ -36,6 +36,7 @@ impl World {
             ("", "v1", "secrets", "Secret", true),
             ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
             ("certificates.k8s.io", "v1beta1", "clustertrustbundles", "ClusterTrustBundle", false),
+            ("certificates.k8s.io", "v1beta1", "podcertificaterequests", "PodCertificateRequest", true),
             ("", "v1", "configmaps", "ConfigMap", true),
             ("", "v1", "namespaces", "Namespace", false),
             ("", "v1", "persistentvolumes", "PersistentVolume", false),
