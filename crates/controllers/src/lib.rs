@@ -32,6 +32,7 @@ mod pod_gc;
 mod pods;
 mod protection;
 mod queue;
+mod refusals;
 mod replicas;
 mod resource_claims;
 mod resource_quota;

@@ -19,6 +19,7 @@ use crate::adopt;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::pod_control::{Failure, PodControl};
+use crate::refusals::Refusals;
 use crate::{meta, write};
 use kind::Replicated;
 use plan::{Member, Step};
@@ -27,11 +28,17 @@ pub(crate) struct Replicas<K> {
     owners: Informer<K>,
     pods: Informer<Pod>,
     expectations: Expectations,
+    refusals: Refusals,
 }
 
 impl<K: Replicated> Replicas<K> {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self { owners: informers.of(), pods: informers.of(), expectations: Expectations::default() }
+        Self {
+            owners: informers.of(),
+            pods: informers.of(),
+            expectations: Expectations::default(),
+            refusals: Refusals::default(),
+        }
     }
 }
 
@@ -61,36 +68,42 @@ impl<K: Replicated> Controller for Replicas<K> {
         let seen = self.expectations.seen(key, &self.pods);
         let claimed = adopt::claim_entries(cx, owner.as_ref(), &selector, &self.pods).await?;
         let pods: Vec<Member> = claimed.into_iter().filter_map(Member::of).collect();
-        let result = if seen { self.act(cx, key, owner.as_ref(), &pods).await } else { Ok(()) };
+        let result = if seen { self.act(cx, key, owner.as_ref(), &pods).await } else { Ok(None) };
         let failure = result.as_ref().err().map(|(failure, _)| failure.clone());
         let now = Timestamp::now();
         let status = plan::status(owner.as_ref(), &pods, failure, now);
         write_status(cx, key, owner.as_ref(), status).await?;
         match result {
-            Ok(()) if !seen => Ok(Action::UNSEEN),
-            Ok(()) => Ok(Action::after(plan::next_available(owner.as_ref(), &pods, now))),
+            Ok(_) if !seen => Ok(Action::UNSEEN),
+            Ok(wait) => Ok(Action::after(plan::next_available(owner.as_ref(), &pods, now).into_iter().chain(wait).min())),
             Err((_, error)) => Err(error.into()),
         }
     }
 }
 
 impl<K: Replicated> Replicas<K> {
-    async fn act(&self, cx: &Cx, key: &Key, owner: &K, pods: &[Member]) -> Result<(), (Failure, kube::Error)> {
+    /// Makes pods or deletes them; how long it waits with that.
+    async fn act(&self, cx: &Cx, key: &Key, owner: &K, pods: &[Member]) -> Result<Option<Duration>, (Failure, kube::Error)> {
         let active: Vec<Member> = pods.iter().filter(|pod| pod.is_active()).cloned().collect();
         let has_surplus = active.len() > usize::try_from(owner.replicas()).unwrap_or(0);
         let family = if has_surplus { self.family(owner) } else { HashMap::new() };
         let neighbours = |node: &str| family.get(node).copied().unwrap_or(0);
         let control = PodControl { cx, key, owner, expectations: &self.expectations };
-        match plan::step(owner, &active, neighbours, Timestamp::now()) {
-            Step::Keep => Ok(()),
+        let now = Timestamp::now();
+        match plan::step(owner, &active, neighbours, now) {
+            Step::Keep => Ok(None),
             Step::Create(number) => {
-                let Some(template) = owner.template() else { return Ok(()) };
+                let Some(template) = owner.template() else { return Ok(None) };
+                let refused = pods.iter().filter(|pod| pod.facts.is_refused).filter_map(|pod| pod.facts.created).max();
+                if let Some(left) = self.refusals.wait(key, refused, now) {
+                    return Ok(Some(left));
+                }
                 let pod = write::pod_of(owner, template);
-                control.create_equal(number, &pod).await.failure.map_or(Ok(()), Err)
+                control.create_equal(number, &pod).await.failure.map_or(Ok(None), Err)
             }
             Step::Delete(pods) => {
                 let pods = pods.iter().filter_map(Entry::get);
-                control.delete(pods).await.failure.map_or(Ok(()), Err)
+                control.delete(pods).await.failure.map_or(Ok(None), Err)
             }
         }
     }

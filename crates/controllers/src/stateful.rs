@@ -11,6 +11,7 @@ mod status;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::labels::Selector;
 use client::events::Type;
@@ -26,6 +27,7 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::history::{self, Current, Keeper};
 use crate::queue::Queue;
+use crate::refusals::Refusals;
 use crate::{adopt, meta, write};
 use plan::{Create, Observed, Plan, Version};
 
@@ -39,6 +41,7 @@ pub(crate) struct StatefulSets {
     claims: Informer<PersistentVolumeClaim>,
     revisions: Informer<ControllerRevision>,
     expectations: Expectations,
+    refusals: Refusals,
 }
 
 impl StatefulSets {
@@ -49,6 +52,7 @@ impl StatefulSets {
             claims: informers.of(),
             revisions: informers.of(),
             expectations: Expectations::default(),
+            refusals: Refusals::default(),
         }
     }
 }
@@ -124,15 +128,16 @@ impl StatefulSets {
         let done = self.apply(cx, key, set, plan).await;
         status::complete(set, &mut status);
         write_status(cx, key, set, status).await?;
-        done?;
+        let wait = done?;
         for revision in plan::surplus(set, revisions, &[&current.name, &update.name], pods) {
             history::forget(cx, revision).await?;
         }
-        Ok(Action::after(after))
+        Ok(Action::after(after.into_iter().chain(wait).min()))
     }
 
-    /// Up to the first kind of change that fails: who cannot be made must not lead to deletions.
-    async fn apply(&self, cx: &Cx, key: &Key, set: &StatefulSet, plan: Plan) -> Result<(), Error> {
+    /// Up to the first kind of change that fails: who cannot be made must not lead to deletions. Tells how long a pod that its node has refused
+    /// stays yet.
+    async fn apply(&self, cx: &Cx, key: &Key, set: &StatefulSet, plan: Plan) -> Result<Option<Duration>, Error> {
         let (pods, claims): (Api<Pod>, Api<PersistentVolumeClaim>) =
             (Api::namespaced(cx.client.clone(), key.ns()), Api::namespaced(cx.client.clone(), key.ns()));
         for (pod, claim) in &plan.claims {
@@ -155,14 +160,20 @@ impl StatefulSets {
         for claim in &plan.own {
             claims.replace(meta::name(claim), &POST, claim).await?;
         }
+        let mut wait: Option<Duration> = None;
         for pod in &plan.delete {
+            let refused = pod.metadata.creation_timestamp.as_ref().map(|time| time.0).filter(|_| crate::pods::is_refused(pod));
+            if let Some(left) = self.refusals.wait(&Key::of(pod.as_ref()), refused, Timestamp::now()) {
+                wait = Some(wait.map_or(left, |wait| wait.min(left)));
+                continue;
+            }
             let result = write::delete(&pods, pod.as_ref()).await;
             tell(cx, set, "delete", "Delete", meta::name(pod.as_ref()), result.as_ref().err());
             if result? {
                 self.expectations.deleted(key, Key::of(pod.as_ref()), meta::uid(pod.as_ref()));
             }
         }
-        Ok(())
+        Ok(wait)
     }
 
     async fn create(

@@ -16,6 +16,8 @@ pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-co
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodFacts {
     pub(crate) is_finished: bool,
+    /// It has failed and no container of it ever ran: its node has refused it.
+    pub(crate) is_refused: bool,
     /// Pending before Unknown before all others.
     pub(crate) phase: u8,
     /// Empty when it has none.
@@ -35,11 +37,19 @@ impl PodFacts {
     }
 }
 
+/// See [`PodFacts::is_refused`].
+pub(crate) fn is_refused(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let ran = [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten();
+    phase(pod) == "Failed" && ran.into_iter().all(|container| container.container_id.is_none())
+}
+
 impl Facts<Pod> for PodFacts {
     fn of(pod: &Pod) -> Self {
         let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
         Self {
             is_finished: is_finished(pod),
+            is_refused: is_refused(pod),
             phase: match phase(pod) {
                 "Pending" => 0,
                 "Unknown" => 1,
