@@ -48,8 +48,11 @@ def main(directory, signer, user):
             continue
         meta = request["metadata"]
         body = {"status": sign(directory, request)}
-        objects.patch_namespaced_custom_object_status(GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body)
-        print("signed", meta["name"], flush=True)
+        try:
+            objects.patch_namespaced_custom_object_status(GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body)
+            print("signed", meta["name"], flush=True)
+        except client.ApiException as error:
+            print("refused", error.status, error.body, flush=True)
 
 
 main(*sys.argv[1:])
