@@ -4,4 +4,4 @@
 mod certificate_signing_request;
 mod cluster_trust_bundle;
 mod pem;
-mod pod_certificate_request;
+pub(crate) mod pod_certificate_request;

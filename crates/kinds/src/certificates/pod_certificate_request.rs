@@ -21,7 +21,7 @@ const ISSUED: &str = "Issued";
 const DENIED: &str = "Denied";
 const FAILED: &str = "Failed";
 /// Shortest and longest life of a certificate, in seconds; the last is that of signers of Kubernetes's own.
-const MIN_SECONDS: i32 = 3600;
+pub(crate) const MIN_SECONDS: i32 = 3600;
 const MAX_SECONDS: i32 = 91 * 86400;
 const MAX_OF_KUBERNETES: i32 = 86400;
 const DEFAULT_SECONDS: i32 = 86400;
@@ -78,7 +78,7 @@ fn validate_spec(spec: &PodCertificateRequestSpec, path: &Path, errors: &mut Err
     }
     let at = path.child("maxExpirationSeconds");
     let Some(seconds) = spec.max_expiration_seconds else { return errors.push(Error::required(&at, "must be set")) };
-    let max = if is_of_kubernetes(&spec.signer_name) { MAX_OF_KUBERNETES } else { MAX_SECONDS };
+    let max = longest(&spec.signer_name);
     if !(MIN_SECONDS..=max).contains(&seconds) {
         errors.push(Error::invalid(&at, seconds, format!("must be in the range [{MIN_SECONDS}, {max}]")));
     }
@@ -86,12 +86,17 @@ fn validate_spec(spec: &PodCertificateRequestSpec, path: &Path, errors: &mut Err
 }
 
 /// Annotations whose keys have a domain.
-fn validate_annotations(annotations: &std::collections::BTreeMap<String, String>, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_annotations(annotations: &std::collections::BTreeMap<String, String>, path: &Path, errors: &mut Errors) {
     let Value::Object(object) = json!(annotations) else { return };
     meta::validate_annotations(&object, path, errors);
     for key in annotations.keys().filter(|key| !key.contains('/')) {
         errors.push(Error::invalid(path, key.as_str(), "must be a domain-prefixed key"));
     }
+}
+
+/// The longest life of a signer's certificates, in seconds.
+pub(crate) fn longest(signer: &str) -> i32 {
+    if is_of_kubernetes(signer) { MAX_OF_KUBERNETES } else { MAX_SECONDS }
 }
 
 fn is_of_kubernetes(signer: &str) -> bool {

@@ -3,6 +3,7 @@
 
 mod affinity;
 pub(super) mod annotations;
+mod certificates;
 mod container;
 mod containers;
 mod dns;

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::json;
 
-use super::field_ref;
 use super::files::{Paths, keys, mode};
+use super::{certificates, field_ref};
 use crate::rules::{self, list};
 
 const CONFLICT: &str = "conflicting duplicate paths";
@@ -52,6 +52,14 @@ fn validate_source<'a>(source: &'a VolumeProjection, at: &Path, volume: &Path, p
     }
     if let Some(token) = &source.service_account_token {
         validate_token(token, &at.child("serviceAccountToken"), volume, errors);
+    }
+    if let Some(certificate) = &source.pod_certificate {
+        certificates::validate(certificate, &at.child("podCertificate"), errors);
+        for file in certificates::files(certificate) {
+            if paths.taken(file) {
+                errors.push(Error::invalid(volume, file, CONFLICT));
+            }
+        }
     }
     if let Some(bundle) = &source.cluster_trust_bundle {
         validate_bundle(bundle, &at.child("clusterTrustBundle"), errors);
