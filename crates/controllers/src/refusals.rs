@@ -28,21 +28,24 @@ pub(crate) struct Refusals(Mutex<HashMap<Key, Round>>);
 impl Refusals {
     /// How long nothing is made for `key` yet, of whose pods the last that was refused is of this time; none when it is made now, which begins a
     /// round.
-    pub(crate) fn wait(&self, key: &Key, refused: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    pub(crate) fn wait(&self, key: &Key, refused: Option<Timestamp>) -> Option<Duration> {
+        self.wait_at(key, refused?, Timestamp::now(), Instant::now())
+    }
+
+    fn wait_at(&self, key: &Key, refused: Timestamp, now: Timestamp, instant: Instant) -> Option<Duration> {
         let mut rounds = self.0.lock();
-        let refused = refused?;
         // Times of creation are whole seconds.
         let of_last = |round: &&Round| refused.duration_since(round.made) > SignedDuration::from_secs(-1);
         let mut delay = FIRST;
         if let Some(round) = rounds.get(key).filter(of_last) {
-            let left = round.delay.saturating_sub(round.since.elapsed());
+            let left = round.delay.saturating_sub(instant - round.since);
             if !left.is_zero() {
                 return Some(left);
             }
             delay = (round.delay * 2).min(LONGEST);
         }
-        rounds.retain(|_, round| round.since.elapsed() < 2 * LONGEST);
-        rounds.insert(key.clone(), Round { made: now, since: Instant::now(), delay });
+        rounds.retain(|_, round| (instant - round.since) < 2 * LONGEST);
+        rounds.insert(key.clone(), Round { made: now, since: instant, delay });
         None
     }
 }
@@ -51,28 +54,23 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn rounds_that_are_refused_come_less_and_less_often() {
-        let (refusals, key) = (Refusals::default(), Key::namespaced("a", "web"));
-        let begin = Timestamp::UNIX_EPOCH;
-        let at = |after: Duration| begin + SignedDuration::try_from(after).unwrap_or_default();
-        let start = Instant::now();
-        let wait = |refused: Option<Timestamp>| refusals.wait(&key, refused, at(start.elapsed()));
-        assert_eq!(wait(None), None, "nothing was refused");
-        let (mut made, mut rounds) = (begin, Vec::new());
+    #[test]
+    fn rounds_that_are_refused_come_less_and_less_often() {
+        let (refusals, key, start) = (Refusals::default(), Key::namespaced("a", "web"), Instant::now());
+        let at = |after: Duration| Timestamp::UNIX_EPOCH + SignedDuration::try_from(after).unwrap_or_default();
+        let wait = |key: &Key, refused, after: Duration| refusals.wait_at(key, refused, at(after), start + after);
+        assert_eq!(refusals.wait(&key, None), None, "nothing was refused");
+        let (mut made, mut rounds) = (Duration::ZERO, Vec::new());
         for _ in 0..9 {
-            let mut waited = Duration::ZERO;
-            while let Some(left) = wait(Some(made)) {
-                tokio::time::advance(left).await;
-                waited += left;
+            let mut now = made;
+            while let Some(left) = wait(&key, at(made), now) {
+                now += left;
             }
-            made = at(start.elapsed());
-            rounds.push(waited.as_secs());
+            rounds.push((now - made).as_secs());
+            made = now;
         }
         assert_eq!(rounds, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        // What was refused long ago holds up nothing.
-        let old = made;
-        tokio::time::advance(Duration::from_secs(30)).await;
-        assert_eq!(refusals.wait(&Key::namespaced("a", "other"), Some(old), at(start.elapsed())), None);
+        // What was refused before the last round holds up nothing.
+        assert_eq!(wait(&key, at(made - Duration::from_secs(5)), made + FIRST), None);
     }
 }

@@ -95,7 +95,7 @@ impl<K: Replicated> Replicas<K> {
             Step::Create(number) => {
                 let Some(template) = owner.template() else { return Ok(None) };
                 let refused = pods.iter().filter(|pod| pod.facts.is_refused).filter_map(|pod| pod.facts.created).max();
-                if let Some(left) = self.refusals.wait(key, refused, now) {
+                if let Some(left) = self.refusals.wait(key, refused) {
                     return Ok(Some(left));
                 }
                 let pod = write::pod_of(owner, template);

@@ -163,7 +163,7 @@ impl StatefulSets {
         let mut wait: Option<Duration> = None;
         for pod in &plan.delete {
             let refused = pod.metadata.creation_timestamp.as_ref().map(|time| time.0).filter(|_| crate::pods::is_refused(pod));
-            if let Some(left) = self.refusals.wait(&Key::of(pod.as_ref()), refused, Timestamp::now()) {
+            if let Some(left) = self.refusals.wait(&Key::of(pod.as_ref()), refused) {
                 wait = Some(wait.map_or(left, |wait| wait.min(left)));
                 continue;
             }

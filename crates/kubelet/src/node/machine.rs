@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use apimachinery::quantity::{Format, Quantity};
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
 use super::supply::{Supplies, Supply};
@@ -79,7 +80,8 @@ impl Machine {
             ("ephemeral-storage".to_owned(), quantity(format!("{}Ki", self.storage_bytes / 1024))),
             ("pods".to_owned(), quantity(max_pods)),
         ]);
-        list.extend(self.huge_pages.iter().map(|(name, bytes)| (name.clone(), quantity(bytes))));
+        let huge = |bytes: i64| quantity(Quantity::from_units(bytes, Format::BinarySi));
+        list.extend(self.huge_pages.iter().map(|(name, bytes)| (name.clone(), huge(*bytes))));
         list
     }
 }

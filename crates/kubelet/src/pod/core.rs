@@ -104,6 +104,7 @@ impl Core {
         self.take(event, now);
         plan::advance(&self.model, &mut self.state, self.removed, now);
         plan::settle_hooks(&self.model, &mut self.state);
+        self.settle_health(now);
         let mut plan = plan::plan(&self.model, &self.state, now);
         plan::begin(&mut self.state, &plan.actions, now);
         let steady = self.settle_health(now);
@@ -166,8 +167,8 @@ impl Core {
         }
     }
 
-    /// Containers without a probe are started as soon as they run and their hook is done, and ready when they have run for a moment. Gives when
-    /// the next one is.
+    /// Containers without a probe are started as soon as they run and their hook is done, and ready when they have run for a moment; so long do
+    /// others wait for a sidecar, too, which they may need. Gives when the next one is.
     fn settle_health(&mut self, now: Timestamp) -> Option<Timestamp> {
         let mut next: Option<Timestamp> = None;
         for member in self.model.members.iter() {
@@ -175,17 +176,12 @@ impl Core {
             if !slot.running() || slot.hook != Step::Done(()) {
                 continue;
             }
-            if member.spec.startup_probe.is_none() {
-                slot.started = true;
-            }
-            if member.spec.readiness_probe.is_some() || slot.ready {
-                continue;
-            }
-            // A startup probe has seen it work.
             let steady_at = slot.current.as_ref().filter(|_| member.spec.startup_probe.is_none()).and_then(|c| steady_at(c, now));
-            match steady_at {
-                Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
-                None => slot.ready = true,
+            slot.started |= member.spec.startup_probe.is_none() && (member.role != Role::Sidecar || steady_at.is_none());
+            // A startup probe has seen it work.
+            slot.ready |= member.spec.readiness_probe.is_none() && steady_at.is_none();
+            if let Some(at) = steady_at.filter(|_| !slot.started || member.spec.readiness_probe.is_none()) {
+                next = Some(next.map_or(at, |next| next.min(at)));
             }
         }
         next

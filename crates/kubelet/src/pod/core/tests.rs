@@ -509,7 +509,7 @@ fn live(seed: u64) -> (usize, usize, usize) {
 
 #[test]
 fn no_order_of_events_breaks_a_rule() {
-    let lives: Vec<_> = (0..400).map(live).collect();
+    let lives: Vec<_> = (0..600).map(live).collect();
     let sum = |of: fn(&(usize, usize, usize)) -> usize| lives.iter().map(of).sum::<usize>();
     let (started, ended, restarts) = (sum(|life| life.0), sum(|life| life.1), sum(|life| life.2));
     // Lives in which nothing happens prove nothing.
