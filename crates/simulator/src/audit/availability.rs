@@ -70,9 +70,11 @@ impl Availability {
     fn pod(&mut self, key: &str, old: Option<&Value>, new: Option<&Value>, now: u64) {
         let Some(owner) = controller(new.or(old)) else { return };
         let Some(set) = self.sets.get_mut(&owner) else { return };
+        // One that ends is not among those of which some are to go.
         let is_ready = |pod: &Value| {
+            let ends = !pod["metadata"]["deletionTimestamp"].is_null();
             let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-            conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+            !ends && conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
         };
         if new.is_some_and(is_ready) {
             set.ready.insert(key.to_owned(), u64::MAX);
