@@ -135,7 +135,10 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     ready(&c, "two");
     c.kill_server();
     c.start_server();
-    assert_eq!(c.kubectl(&["exec", "two", "--", "cat", "/data/log"]), "one\ntwo\n");
+    // The node may not serve yet when the API does.
+    eventually("the pod is reached", || {
+        (c.try_kubectl(&["exec", "two", "--", "cat", "/data/log"]).stdout == "one\ntwo\n").then_some(())
+    });
 
     // It grows while it is used.
     c.k("patch pvc data --type=merge -p {\"spec\":{\"resources\":{\"requests\":{\"storage\":\"2Mi\"}}}}");

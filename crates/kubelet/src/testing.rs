@@ -369,9 +369,23 @@ pub(crate) struct Cell {
     pub(crate) runtime: FakeRuntime,
     pub(crate) tasks: Tasks,
     pub(crate) _failures: base::tasks::Failures,
+    pub(crate) _mounts: Mounts,
     pub(crate) directory: tempfile::TempDir,
     pub(crate) eviction: crate::eviction::Settings,
     pub(crate) sharing: Option<crate::sharing::Sharing>,
+}
+
+/// What was mounted below a directory goes with it.
+pub(crate) struct Mounts(std::path::PathBuf);
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(std::path::Path::new);
+        for point in points.filter(|point| point.starts_with(&self.0)) {
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 impl Cell {
@@ -383,6 +397,7 @@ impl Cell {
             runtime: FakeRuntime::new(&["img"]),
             tasks,
             _failures: failures,
+            _mounts: Mounts(directory.path().to_owned()),
             directory,
             sharing: None,
             eviction: Default::default(),

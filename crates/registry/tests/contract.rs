@@ -80,6 +80,11 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
         "CertificateSigningRequest" => json!({"spec": {
             "request": base64(include_str!("request.pem")), "signerName": "example.com/one", "usages": ["client auth"],
         }}),
+        "ClusterTrustBundle" => json!({"spec": {"trustBundle": include_str!("root.pem")}}),
+        "PodCertificateRequest" => json!({"spec": {
+            "signerName": "example.com/one", "podName": "p", "podUID": "u", "serviceAccountName": "default", "serviceAccountUID": "v",
+            "nodeName": "n", "nodeUID": "w", "stubPKCS10Request": STUB,
+        }}),
         "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
         "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}}),
         "ValidatingAdmissionPolicy" => {
@@ -98,6 +103,13 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
     }
     object
 }
+
+/// A request for a certificate, DER.
+const STUB: &str = concat!(
+    "MIG6MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABFgfwsAQCpGc8sx1g7FIGV0UGAVqaBNznWNoQccNUxSlyBWTy/Xo",
+    "6+iFGX+JGdf7oLnjacj0+6rrhxQhja+UJyygADAKBggqhkjOPQQDAgNIADBFAiEA0DjyvHBXhz2c6AtUm9pTlbvSJPI+kEmkL8M8",
+    "IPwCy+MCIA0ryLoDRjzZ1bdB7+eq5kKZgs624N3RmGmU1r7LwjhV",
+);
 
 fn base64(text: &str) -> String {
     use base64::Engine as _;

@@ -96,7 +96,8 @@ impl Server {
         let controllers = controllers::Options {
             informers: informers.clone(),
             clients: Arc::new(move |account| wire.client(service_account("kube-system", account), manager, manager)),
-            root_ca: site.authority.bundle().to_owned(),
+            // The same for every process: it is in what the API stores, and the authority's own is not.
+            root_ca: include_str!("root.pem").to_owned(),
             authority: site.authority.clone(),
             reserved: controllers::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse()?],
