@@ -1,6 +1,6 @@
 //! Sessions that UDPRoutes lead on: what comes from one address and port of a client goes to one endpoint, and what that answers goes back.
 //!
-//! Addresses can be forged, so a session has a place among many ([`Connections`](base::budgets::connections::Connections)), and has
+//! Addresses can be forged, so a session has a place among many ([`Connections`]), and has
 //! proved nothing until its client has said something after an answer: before that it makes room for others. A session moves to another
 //! endpoint when its own has gone; it ends when both sides are silent, and with the port.
 
