@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base::tasks::Tasks;
-use base::tls::write_private;
 use clap::ValueEnum;
 use network::hosts::{self, Wire};
 
@@ -167,7 +166,9 @@ async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
         tokio::time::sleep(LOOK).await;
     }
     let kubeconfig = state::kubeconfig(&options.data_dir);
-    write_private(&kubeconfig, &std::fs::read(paths.kubeconfig())?)?;
+    // The server's own, which it renews.
+    base::files::remove(&kubeconfig)?;
+    std::os::unix::fs::symlink(paths.kubeconfig(), &kubeconfig)?;
     println!("{} node(s) ready after {:.1} s", options.nodes, start.elapsed().as_secs_f64());
     println!("{READY}{}", kubeconfig.display());
     futures::future::try_join_all(all.into_iter().map(Running::keep)).await.map(drop)

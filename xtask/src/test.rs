@@ -8,8 +8,8 @@ use clap::Args;
 use crate::steps::Steps;
 use crate::{bench, helm, kubectl, pebble, python, tidy, tools};
 
-/// What the tests call: namespaces, addresses, packet filter, a terminal.
-const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables", "dbus-daemon"];
+/// What the tests call: namespaces, addresses, packet filter, a terminal, a bus, certificates as others read and make them.
+const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables", "dbus-daemon", "openssl"];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]

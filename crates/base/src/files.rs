@@ -54,6 +54,26 @@ fn write(path: &Path, bytes: &[u8], outlives: Outlives, (directory_mode, mode): 
     if outlives == Outlives::Machine { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
+/// Renames a file, unless somebody else has taken it away.
+///
+/// # Errors
+/// It is there and cannot be renamed.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    unless_missing(fs::rename(from, to))
+}
+
+/// Removes a file, unless somebody else has.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    unless_missing(fs::remove_file(path))
+}
+
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
 /// Whether a process that was killed while it wrote has left a file of this name.
 pub fn is_left_over(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(NEXT)
@@ -65,6 +85,20 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn what_others_have_taken_away_is_no_error() {
+        let home = tempfile::tempdir().unwrap();
+        let (one, two) = (home.path().join("one"), home.path().join("two"));
+        rename(&one, &two).unwrap();
+        remove(&one).unwrap();
+        fs::write(&one, "x").unwrap();
+        rename(&one, &two).unwrap();
+        assert!(!one.exists() && two.exists());
+        assert!(remove(home.path()).is_err());
+        remove(&two).unwrap();
+        assert!(!two.exists());
+    }
 
     #[test]
     fn a_file_is_replaced_and_leaves_nothing() {

@@ -15,6 +15,7 @@ mod signing;
 pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
 pub use config::{client, roots, server, system_roots};
+pub use der::certificate_pem;
 pub use peer::{Peer, Verifier};
 pub use pods::{KeyType, PodCertificate, PodIdentity, PodKey, clean_chain, requested_key};
 pub use resolver::Resolver;

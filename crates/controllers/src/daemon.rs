@@ -1,7 +1,6 @@
 //! DaemonSets: a pod on every node that is meant (Kubernetes documentation, "DaemonSet"). The scheduler binds each pod to the one node
 //! that its affinity names.
 
-mod backoff;
 mod place;
 mod plan;
 mod rolling;
@@ -26,11 +25,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::adopt;
+use crate::backoff::Backoff;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::history::{self, Current, HASH, Keeper};
 use crate::{meta, write};
-use backoff::Backoff;
 use place::Place;
 use plan::{Delete, Observed, Plan, Why};
 
@@ -51,7 +50,7 @@ impl DaemonSets {
             nodes: informers.of(),
             revisions: informers.of(),
             expectations: Expectations::default(),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(Duration::from_secs(15 * 60)),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod adopt;
 mod attachments;
 mod autoscaler;
+mod backoff;
 mod certificates;
 mod clock;
 mod controller;
@@ -32,7 +33,6 @@ mod pod_gc;
 mod pods;
 mod protection;
 mod queue;
-mod refusals;
 mod replicas;
 mod resource_claims;
 mod resource_quota;

@@ -11,7 +11,7 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use crate::meta;
-pub(crate) use facts::{PodFacts, is_refused};
+pub(crate) use facts::{PodFacts, REFUSED_LONGEST, is_refused};
 
 /// Pods by the name of their node; those that are bound to none under "".
 pub(crate) fn by_node(pods: &Informer<Pod>) -> Index<Pod> {

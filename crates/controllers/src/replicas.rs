@@ -14,12 +14,13 @@ use client::kube::{self, Api};
 use client::{Entry, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
 
 use crate::adopt;
+use crate::backoff::Backoff;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::pod_control::{Failure, PodControl};
-use crate::refusals::Refusals;
 use crate::{meta, write};
 use kind::Replicated;
 use plan::{Member, Step};
@@ -28,7 +29,8 @@ pub(crate) struct Replicas<K> {
     owners: Informer<K>,
     pods: Informer<Pod>,
     expectations: Expectations,
-    refusals: Refusals,
+    /// Of pods that their node has refused.
+    refusals: Backoff,
 }
 
 impl<K: Replicated> Replicas<K> {
@@ -37,7 +39,7 @@ impl<K: Replicated> Replicas<K> {
             owners: informers.of(),
             pods: informers.of(),
             expectations: Expectations::default(),
-            refusals: Refusals::default(),
+            refusals: Backoff::new(crate::pods::REFUSED_LONGEST),
         }
     }
 }
@@ -60,6 +62,7 @@ impl<K: Replicated> Controller for Replicas<K> {
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(owner) = self.owners.by_key(key) else {
             self.expectations.forget(key);
+            self.refusals.forget(key);
             return Ok(Action::Done);
         };
         let Some(selector) = owner.selector().filter(|selector| !selector.is_everything()) else {
@@ -94,8 +97,14 @@ impl<K: Replicated> Replicas<K> {
             Step::Keep => Ok(None),
             Step::Create(number) => {
                 let Some(template) = owner.template() else { return Ok(None) };
-                let refused = pods.iter().filter(|pod| pod.facts.is_refused).filter_map(|pod| pod.facts.created).max();
-                if let Some(left) = self.refusals.wait(key, refused) {
+                // One that was refused long ago holds up nothing.
+                let lately = |pod: &&Member| {
+                    let age = pod.facts.created.map(|created| now.duration_since(created).unsigned_abs());
+                    pod.facts.is_refused && age.is_some_and(|age| age < self.refusals.memory())
+                };
+                if pods.iter().any(|pod| lately(&pod))
+                    && let Some(left) = self.refusals.wait(key, "", Instant::now())
+                {
                     return Ok(Some(left));
                 }
                 let pod = write::pod_of(owner, template);

@@ -22,12 +22,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use serde_json::json;
+use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::history::{self, Current, Keeper};
 use crate::queue::Queue;
-use crate::refusals::Refusals;
 use crate::{adopt, meta, write};
 use plan::{Create, Observed, Plan, Version};
 
@@ -41,7 +42,8 @@ pub(crate) struct StatefulSets {
     claims: Informer<PersistentVolumeClaim>,
     revisions: Informer<ControllerRevision>,
     expectations: Expectations,
-    refusals: Refusals,
+    /// Of pods that their node has refused.
+    refusals: Backoff,
 }
 
 impl StatefulSets {
@@ -52,7 +54,7 @@ impl StatefulSets {
             claims: informers.of(),
             revisions: informers.of(),
             expectations: Expectations::default(),
-            refusals: Refusals::default(),
+            refusals: Backoff::new(crate::pods::REFUSED_LONGEST),
         }
     }
 }
@@ -77,6 +79,7 @@ impl Controller for StatefulSets {
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(set) = self.sets.by_key(key) else {
             self.expectations.forget(key);
+            self.refusals.forget(key);
             return Ok(Action::Done);
         };
         let Some(selector) = selector(&set).filter(|selector| !selector.is_everything()) else { return Ok(Action::Done) };
@@ -162,8 +165,9 @@ impl StatefulSets {
         }
         let mut wait: Option<Duration> = None;
         for pod in &plan.delete {
-            let refused = pod.metadata.creation_timestamp.as_ref().map(|time| time.0).filter(|_| crate::pods::is_refused(pod));
-            if let Some(left) = self.refusals.wait(&Key::of(pod.as_ref()), refused) {
+            if crate::pods::is_refused(pod)
+                && let Some(left) = self.refusals.wait(key, meta::name(pod.as_ref()), Instant::now())
+            {
                 wait = Some(wait.map_or(left, |wait| wait.min(left)));
                 continue;
             }

@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
 use base::tasks::{OnFailure, Tasks};
-use client::{Informer, Informers};
+use client::{Changes, Informer, Informers};
 use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::PodCertificateProjection;
 use parking_lot::Mutex;
@@ -63,19 +63,23 @@ impl Certificates {
     fn requests(&self) -> &Informer<PodCertificateRequest> {
         self.requests.get_or_init(|| {
             let requests = self.informers.of_selected(&format!("spec.nodeName={}", self.node));
-            let (mut changes, pods) = (requests.changes(), self.pods.clone());
-            self.tasks.spawn_until_cancelled("certificates of pods", OnFailure::Shutdown, async move {
-                loop {
-                    let change: client::Change<PodCertificateRequest> = changes.next().await;
-                    let Some(request) = change.object() else { continue };
-                    if let Some(sender) = pods.lock().get(&request.spec.pod_uid) {
-                        sender.send_replace(());
-                    }
-                }
-                #[allow(unreachable_code)] // It says what the task gives.
-                Ok::<_, Infallible>(())
-            });
+            let tell = tell(requests.changes(), self.pods.clone());
+            self.tasks.spawn_until_cancelled("certificates of pods", OnFailure::Shutdown, tell);
             requests
         })
+    }
+}
+
+/// Tells pods that something has become of their requests, for ever.
+async fn tell(
+    mut changes: Changes<PodCertificateRequest>,
+    pods: Arc<Mutex<HashMap<String, watch::Sender<()>>>>,
+) -> Result<(), Infallible> {
+    loop {
+        let change = changes.next().await;
+        let Some(request) = change.object() else { continue };
+        if let Some(sender) = pods.lock().get(&request.spec.pod_uid) {
+            sender.send_replace(());
+        }
     }
 }

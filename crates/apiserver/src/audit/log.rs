@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base::files;
 use tokio::sync::{Notify, mpsc};
 
 use super::counts;
@@ -138,11 +139,7 @@ impl Rotated {
     fn rotate(&mut self) -> std::io::Result<()> {
         let path = &self.options.path;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
-        match std::fs::rename(path, backup(path, &now)) {
-            // Somebody else has moved it, or removed it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            renamed => renamed?,
-        }
+        files::rename(path, &backup(path, &now))?;
         (self.file, self.size) = (open(path)?, 0);
         if let Err(error) = self.tidy() {
             tracing::warn!(%error, "old files of the audit log cannot be removed");
@@ -161,10 +158,7 @@ impl Rotated {
             let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
             let aged = self.options.max_age > 0 && modified < oldest;
             if index < surplus || aged {
-                match std::fs::remove_file(file) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    removed => removed?,
-                }
+                files::remove(file)?;
             }
         }
         Ok(())

@@ -191,15 +191,13 @@ impl Identity {
     /// Whether two thirds of the lifetime have passed, or none of it: a clock that was ahead leaves certificates that nobody takes for as long.
     /// What cannot be read is due.
     pub fn is_due(&self, now: SystemTime) -> bool {
-        let has_begun = self.validity().is_ok_and(|(start, _)| start <= now);
-        !has_begun || self.due_in(now).is_none_or(|left| left.is_zero())
+        self.validity().map_or(true, |(start, end)| now < start || due(start, end) <= now)
     }
 
     /// How long until two thirds of the lifetime have passed; none of what cannot be read.
     pub fn due_in(&self, now: SystemTime) -> Option<Duration> {
         let (start, end) = self.validity().ok()?;
-        let due = start + end.duration_since(start).unwrap_or_default() * 2 / 3;
-        Some(due.duration_since(now).unwrap_or_default())
+        Some(due(start, end).duration_since(now).unwrap_or_default())
     }
 
     /// Whether the leaf is valid at this time.
@@ -272,6 +270,11 @@ fn params(subject: DistinguishedName, lifetime: Duration) -> CertificateParams {
     params.not_before = (now - BACKDATE.min(lifetime)).into();
     params.not_after = (now + lifetime.max(Duration::from_secs(1)).min(CA_LIFETIME + DAY)).into();
     params
+}
+
+/// When two thirds of a lifetime have passed.
+fn due(start: SystemTime, end: SystemTime) -> SystemTime {
+    start + end.duration_since(start).unwrap_or_default() * 2 / 3
 }
 
 /// A new ECDSA P-256 key as PEM (PKCS #8).

@@ -45,7 +45,7 @@ pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// A PEM block with this label.
-pub(super) fn pem(label: &str, der: Vec<u8>) -> String {
-    pem::encode_config(&pem::Pem::new(label, der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+/// A certificate (DER) as a PEM block.
+pub fn certificate_pem(der: Vec<u8>) -> String {
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }

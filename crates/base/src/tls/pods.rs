@@ -20,7 +20,7 @@ use x509_parser::prelude::FromDer;
 
 use super::Error;
 use super::authority::Authority;
-use super::der::{self, OCTET_STRING, SEQUENCE, tlv};
+use super::der::{self, OCTET_STRING, SEQUENCE, certificate_pem, tlv};
 use super::signing::{Content, Usage};
 
 /// The object identifier 1.3.6.1.4.1.57683.1, as it is encoded.
@@ -95,7 +95,7 @@ pub fn clean_chain(chain: &str) -> Result<String, Error> {
     let mut clean = String::new();
     for certificate in CertificateDer::pem_slice_iter(chain.as_bytes()) {
         let certificate = certificate.map_err(|error| Error::Parse(format!("certificate chain: {error}")))?;
-        clean.push_str(&der::pem("CERTIFICATE", certificate.to_vec()));
+        clean.push_str(&certificate_pem(certificate.to_vec()));
     }
     if clean.is_empty() { Err(Error::Parse("certificate chain: no certificate in it".into())) } else { Ok(clean) }
 }

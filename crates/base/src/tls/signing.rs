@@ -198,7 +198,7 @@ impl Authority {
         })?;
         let signature = key.sign(&certificate)?;
         let signature = tlv(BIT_STRING, &[&[0], &signature]);
-        Ok(der::pem("CERTIFICATE", tlv(SEQUENCE, &[&certificate, ECDSA_WITH_SHA256, &signature])))
+        Ok(der::certificate_pem(tlv(SEQUENCE, &[&certificate, ECDSA_WITH_SHA256, &signature])))
     }
 
     /// What the authority's own certificate says.

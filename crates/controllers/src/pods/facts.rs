@@ -37,6 +37,9 @@ impl PodFacts {
     }
 }
 
+/// The longest time until another pod takes the place of one that its node has refused.
+pub(crate) const REFUSED_LONGEST: Duration = Duration::from_secs(60);
+
 /// See [`PodFacts::is_refused`].
 pub(crate) fn is_refused(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };

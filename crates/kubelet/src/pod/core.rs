@@ -104,10 +104,9 @@ impl Core {
         self.take(event, now);
         plan::advance(&self.model, &mut self.state, self.removed, now);
         plan::settle_hooks(&self.model, &mut self.state);
-        self.settle_health(now);
+        let steady = self.settle_health(now);
         let mut plan = plan::plan(&self.model, &self.state, now);
         plan::begin(&mut self.state, &plan.actions, now);
-        let steady = self.settle_health(now);
         for time in self.shown_until(now).into_iter().chain(steady) {
             plan.wake_at(time);
         }

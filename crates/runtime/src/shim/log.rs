@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use base::files;
 use jiff::Timestamp;
 
 /// Longest text of one log line, bytes; longer ones are split.
@@ -98,7 +99,7 @@ impl LogWriter {
         let stamp: String = format!("{:.9}", Timestamp::now()).chars().filter(char::is_ascii_digit).collect();
         let (date, time) = stamp.split_at(8);
         let old = self.path.with_file_name(format!("{name}.{date}-{time}"));
-        fs::rename(&self.path, &old)?;
+        files::rename(&self.path, &old)?;
         // On a full disk the old file goes on under its name.
         self.file = open(&self.path).inspect_err(|_| drop(fs::rename(&old, &self.path)))?;
         self.size = 0;
@@ -111,7 +112,7 @@ impl LogWriter {
             .collect();
         old.sort();
         let surplus = (old.len() + 1).saturating_sub(files.max(1) as usize);
-        old.iter().take(surplus).try_for_each(fs::remove_file)
+        old.iter().take(surplus).try_for_each(|file| files::remove(file))
     }
 }
 
@@ -138,6 +139,22 @@ mod tests {
         let lines: Vec<String> =
             expected.iter().map(|(s, tag, text)| format!("2026-01-02T03:04:05.600000000Z {s} {tag} {text}\n")).collect();
         assert_eq!(written, lines.concat());
+    }
+
+    /// Somebody else moves a log or removes it: it is begun anew.
+    #[test]
+    fn files_that_others_have_moved_are_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c/0.log");
+        let mut log = LogWriter::open(&path, Some((100, 2))).unwrap();
+        let now: Timestamp = "2026-01-02T03:04:05.6Z".parse().unwrap();
+        log.write(0, b"first\n", now).unwrap();
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        for number in 0..4 {
+            log.write(0, format!("{number}{}\n", "x".repeat(80)).as_bytes(), now).unwrap();
+        }
+        log.write(0, b"last\n", now).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("last"));
     }
 
     #[test]

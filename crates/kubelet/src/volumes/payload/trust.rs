@@ -1,9 +1,9 @@
 //! Certificates of authorities, from ClusterTrustBundles (KEP-3257).
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use apimachinery::labels::Selector;
+use base::tls::certificate_pem;
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::ClusterTrustBundleProjection;
 
@@ -26,8 +26,7 @@ pub(super) fn anchors(
     let mut seen = HashSet::new();
     let blocks = found.into_iter().flat_map(|bundle| pem::parse_many(&bundle.spec.trust_bundle).unwrap_or_default());
     let certificates = blocks.filter(|block| block.tag() == "CERTIFICATE" && seen.insert(block.contents().to_vec()));
-    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    Ok(certificates.map(|block| pem::encode_config(&pem::Pem::new("CERTIFICATE", block.into_contents()), config)).collect())
+    Ok(certificates.map(|block| certificate_pem(block.into_contents())).collect())
 }
 
 /// One by its name, or those of a signer that have the labels; without a selector none has.
@@ -52,8 +51,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn block(data: &str) -> String {
-        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        pem::encode_config(&pem::Pem::new("CERTIFICATE", data.as_bytes()), config)
+        certificate_pem(data.into())
     }
 
     fn bundle(name: &str, signer: Option<&str>, labels: &Value, text: &str) -> (String, ClusterTrustBundle) {
