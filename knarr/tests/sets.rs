@@ -366,3 +366,58 @@ fn revisions_live_as_their_users_say() {
     count(1);
     assert_eq!(field(&c, &names()[0], ".revision"), "3");
 }
+
+/// Deployment page, "Failed Deployment": an update to what cannot run stops, and what ran before serves on. The pods of all three kinds have no
+/// probes, so that nothing but their own life says whether they are good.
+#[test]
+fn a_version_that_ends_at_once_stops_its_rollout() {
+    let c = Cluster::start(KNARR);
+    let sleeps = || json!({"name": "web", "image": BUSYBOX, "command": ["sleep", "100000"]});
+    c.k_with("apply -f -", &workload("Deployment", "dp", sleeps(), json!({"replicas": 4})));
+    c.k_with("apply -f -", &stateful("ss", 3, sleeps(), json!({})));
+    c.k_with("apply -f -", &workload("DaemonSet", "ds", sleeps(), json!({})));
+    for one in ["deployment/dp", "statefulset/ss", "daemonset/ds"] {
+        c.k(&format!("rollout status {one} --timeout=90s"));
+        let fails =
+            json!([{"op": "replace", "path": "/spec/template/spec/containers/0/command", "value": ["sh", "-c", "exit 1"]}]);
+        c.kubectl(&["patch", one, "--type=json", "-p", &fails.to_string()]);
+    }
+    // The new pods have been tried three times; a DaemonSet has but one node here.
+    eventually("the new versions fail", || {
+        let restarts = |app: &str| {
+            let counts =
+                c.k(&format!("get pods -l app={app} -o jsonpath={{.items[*].status.containerStatuses[0].restartCount}}"));
+            counts.split(' ').filter_map(|count| count.parse::<u32>().ok()).max().unwrap_or(0)
+        };
+        ["dp", "ss", "ds"].iter().all(|app| restarts(app) >= 2).then_some(())
+    });
+    let count = |what: &str, field: &str| c.k(&format!("get {what} -o jsonpath={{.status.{field}}}"));
+    assert_eq!(
+        (count("deployment/dp", "availableReplicas").as_str(), count("statefulset/ss", "readyReplicas").as_str()),
+        ("3", "2")
+    );
+    assert_eq!(count("daemonset/ds", "numberUnavailable"), "1");
+}
+
+/// A node that has no room refuses a pod again and again; its owner makes others less and less often.
+#[test]
+fn refused_pods_are_replaced_less_and_less_often() {
+    let c = Cluster::start(KNARR);
+    let node = c.k("get nodes -o jsonpath={.items[0].metadata.name}");
+    let container = json!({"name": "web", "image": BUSYBOX, "resources": {"requests": {"cpu": "1000"}}});
+    let spec = |replicas: u32| json!({"replicas": replicas, "template": {"spec": {"nodeName": node}}});
+    c.k_with("apply -f -", &workload("ReplicaSet", "rs", container.clone(), spec(3)));
+    c.k_with("apply -f -", &stateful("ss", 1, container, spec(1)));
+    let pods = || c.api().object("/api/v1/namespaces/default/pods?labelSelector=app%3Drs")["items"].as_array().unwrap().clone();
+    // Rounds of up to three: at once, at once, after one second, after two.
+    let made = eventually("four rounds", || Some(pods()).filter(|pods| pods.len() >= 12));
+    let times: std::collections::BTreeSet<String> =
+        made.iter().map(|pod| pod["metadata"]["creationTimestamp"].as_str().unwrap().to_owned()).collect();
+    assert!(made.len() < 20 && times.len() >= 3, "{} pods at {times:?}", made.len());
+    assert!(made.iter().all(|pod| pod["status"]["reason"].as_str().is_none_or(|reason| reason == "OutOfcpu")), "{made:?}");
+    c.told("--field-selector involvedObject.name=ss-0", &["OutOfcpu"]);
+    let recreated =
+        c.k("get events --field-selector involvedObject.name=ss,reason=SuccessfulCreate -o jsonpath={.items[*].count}");
+    let recreated: u32 = recreated.split(' ').filter_map(|count| count.parse::<u32>().ok()).sum();
+    assert!(recreated < 12, "ss-0 was made {recreated} times");
+}

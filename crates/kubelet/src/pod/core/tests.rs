@@ -534,3 +534,38 @@ fn an_echo_of_the_own_status_does_nothing() {
     let event = life.desired();
     assert_eq!(life.core.step(event, life.now).actions, [Action::RefreshVolumes]);
 }
+
+/// What ends at once never was ready, nor is anything started beside such a sidecar; who has a probe is judged by it alone.
+#[test]
+fn without_probes_a_container_has_to_run_for_a_moment() {
+    let probe = json!({"tcpSocket": {"port": 1}});
+    let check = |container_spec: Value, is_sidecar: bool, millis: i64, expected: (bool, bool, Option<i64>)| {
+        let mut own = json!({"name": "a", "image": "i"});
+        own.as_object_mut().unwrap().extend(container_spec.as_object().unwrap().clone());
+        let spec = match is_sidecar {
+            true => {
+                own["restartPolicy"] = "Always".into();
+                json!({"initContainers": [own.clone()], "containers": [{"name": "b", "image": "i"}]})
+            }
+            false => json!({"containers": [own.clone()]}),
+        };
+        let mut state = State::default();
+        let current = Some(container("c", "a", 0, ContainerState::Running));
+        state.slots.insert("a".to_owned(), Slot { current, hook: Step::Done(()), ..Slot::default() });
+        let mut core = Core::new(crate::pod::testing::model(spec), state, false);
+        let started = Timestamp::from_second(2).unwrap();
+        let steady = core.settle_health(started + SignedDuration::from_millis(millis));
+        let steady = steady.map(|at| i64::try_from(at.duration_since(started).as_millis()).unwrap());
+        let slot = &core.state().slots["a"];
+        assert_eq!((slot.started, slot.ready, steady), expected, "{own} after {millis} ms");
+    };
+    check(json!({}), false, 100, (true, false, Some(500)));
+    check(json!({}), false, 500, (true, true, None));
+    // The clock was set back.
+    check(json!({}), false, -3_600_000, (true, true, None));
+    check(json!({}), true, 100, (false, false, Some(500)));
+    check(json!({}), true, 500, (true, true, None));
+    check(json!({"readinessProbe": probe}), false, 500, (true, false, None));
+    check(json!({"readinessProbe": probe}), false, 100, (true, false, None));
+    check(json!({"startupProbe": probe}), false, 100, (false, true, None));
+}
