@@ -87,7 +87,9 @@ fn preemption() {
         let told = condition(&c, "low", "DisruptionTarget");
         (told["status"] == "True" && told["reason"] == "PreemptionByScheduler").then_some(())
     });
-    assert!(c.api().object(&format!("{pods}/low"))["metadata"]["deletionTimestamp"].is_string());
+    eventually("the victim is deleted", || {
+        c.api().object(&format!("{pods}/low"))["metadata"]["deletionTimestamp"].is_string().then_some(())
+    });
     patch(&c, &format!("{pods}/low"), &json!({"metadata": {"finalizers": null}}));
     c.k("wait --for=condition=Ready pod/high pod/middle --timeout=60s");
     assert_eq!(c.api().get(&format!("{pods}/low")).status, 404);
