@@ -126,7 +126,7 @@ impl Front {
         if let Some(route) = self.proxy.table.load().passes(&hello.name).cloned() {
             place.prove(&peer.address.to_string());
             let end = self.tasks.token();
-            return end.run_until_cancelled(passthrough::lead(route, hello, stream)).await.unwrap_or(Ok(()));
+            return end.run_until_cancelled(passthrough::forward(route, hello, stream)).await.unwrap_or(Ok(()));
         }
         let stream = Replayed::new(hello.bytes, stream);
         let (stream, shown) = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream)).await.map_err(late)?.map_err(text)?;

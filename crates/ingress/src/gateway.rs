@@ -132,7 +132,7 @@ pub enum Door {
     Http,
     /// HTTP over TLS, which ends here.
     Https,
-    /// TLS that is led on.
+    /// TLS that is passed through.
     Passthrough,
 }
 
@@ -290,7 +290,7 @@ impl Planner<'_> {
                 places.push(place);
                 if let Some(port) = streams::port(&listeners[place]) {
                     if self.owners.get(&port) == Some(&(key, place)) {
-                        streams::lead(&mut plan.streams, port, &rules);
+                        streams::assign(&mut plan.streams, port, &rules);
                     }
                     continue;
                 }
@@ -336,7 +336,7 @@ impl Planner<'_> {
             let good = |reference: &ObjectRef| {
                 let found = self.backend(reference).filter(|_| self.refused(reference).is_none());
                 let key = found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })?;
-                // What is led on as it is has TLS of its own.
+                // What is forwarded as it is has TLS of its own.
                 if self.kind.is_led_on() { Some(key) } else { self.policies.apply(key, self.around) }
             };
             let backend = |one: &ObjectRef| {

@@ -16,8 +16,8 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// Endpoints that are tried.
 const TRIES: usize = 3;
 
-/// Leads a connection to the back end of a route, until one of both ends it.
-pub(crate) async fn lead(route: Arc<Route>, hello: Hello, client: TcpStream) -> Result<(), String> {
+/// Forwards a connection to the back end of a route, until one of both ends it.
+pub(crate) async fn forward(route: Arc<Route>, hello: Hello, client: TcpStream) -> Result<(), String> {
     let mut backend = dial(&route).await?;
     backend.write_all(&hello.bytes).await.map_err(|error| error.to_string())?;
     tunnel::between(client, backend, SILENCE).await.map_err(|error| error.to_string())

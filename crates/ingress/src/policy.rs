@@ -30,7 +30,7 @@ pub struct Policy {
     pub rewrite: Option<String>,
     /// Paths are patterns.
     pub use_regex: bool,
-    /// TLS is led on to the back end of `/`, which has the certificate.
+    /// TLS is passed through to the back end of `/`, which has the certificate.
     pub passthrough: bool,
     /// Further hosts of the same rules.
     pub aliases: Vec<String>,

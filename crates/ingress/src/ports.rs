@@ -1,6 +1,6 @@
 //! Ports for TCP and UDP, beside those for HTTP: each is opened when a listener of a Gateway asks for it, and closed when none does any more.
 //!
-//! What comes to a port is led on to where the table says. Connections that live go on whatever the table says later, also when the port
+//! What comes to a port is forwarded to where the table says. Connections that live go on whatever the table says later, also when the port
 //! is closed.
 
 mod tcp;

@@ -42,7 +42,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// The back end of something that is led on as it is; by chance where there are several, none where it must not go anywhere.
+    /// The back end of something that is forwarded as it is; by chance where there are several, none where it must not go anywhere.
     pub(crate) fn chosen(&self) -> Option<Arc<Upstream>> {
         match &self.gateway {
             Some(gateway) => gateway.backend(None, crate::random::next())?.to.clone(),
@@ -116,7 +116,7 @@ pub struct GatewayRule {
 /// The rules of routes, by door and by host; of one host the first that matches counts.
 #[derive(Debug, Default)]
 pub struct GatewayRoutes {
-    /// Those over plain HTTP, those over TLS, those of TLS that is led on.
+    /// Those over plain HTTP, those over TLS, those of TLS that is passed through.
     pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 3],
 }
 
@@ -147,7 +147,7 @@ pub struct HostRoutes {
     pub default: Option<Arc<Route>>,
     /// Clients are asked for certificates.
     pub asks: bool,
-    /// Where TLS is led on to.
+    /// Where TLS is passed through to.
     pub passes: Option<Arc<Route>>,
 }
 
@@ -167,9 +167,9 @@ pub struct Table {
     pub(crate) gateway_tls: HashMap<String, Arc<CertifiedKey>>,
     /// Hosts of Gateways whose clients are asked for certificates.
     pub(crate) gateway_asks: Arc<BTreeSet<String>>,
-    /// Where what comes to ports for TCP and UDP is led on to.
+    /// Where what comes to ports for TCP and UDP is forwarded to.
     pub(crate) streams: Arc<BTreeMap<Port, Arc<Route>>>,
-    /// Whether TLS of any host is led on.
+    /// Whether TLS of any host is passed through.
     pub(crate) passes: bool,
 }
 
@@ -206,17 +206,17 @@ impl Table {
         })
     }
 
-    /// Where what comes to a port for TCP or UDP is led on to.
+    /// Where what comes to a port for TCP or UDP is forwarded to.
     pub fn stream(&self, port: Port) -> Option<&Arc<Route>> {
         self.streams.get(&port)
     }
 
-    /// Whether TLS of any host is led on.
+    /// Whether TLS of any host is passed through.
     pub fn passes_any(&self) -> bool {
         self.passes
     }
 
-    /// Where TLS for this host is led on to; none where it ends here.
+    /// Where TLS for this host is passed through to; none where it ends here.
     pub fn passes(&self, name: &str) -> Option<&Arc<Route>> {
         let rules = self.gateway.named(Door::Passthrough, name).or_else(|| self.gateway.of(Door::Passthrough, ""));
         let of_ingress = || candidates(name).into_iter().flatten().find_map(|name| self.hosts.get(name)?.passes.as_ref());

@@ -46,7 +46,7 @@ impl Kind {
         (self == Self::GrpcRoute).then_some(Protocol::Grpc)
     }
 
-    /// Whether what such routes lead on is not looked into: it has TLS of its own, or anything else.
+    /// Whether what such routes forward is not looked into: it has TLS of its own, or anything else.
     pub fn is_led_on(self) -> bool {
         matches!(self, Self::TlsRoute | Self::TcpRoute | Self::UdpRoute)
     }

@@ -107,8 +107,8 @@ pub fn acceptance(
     Err(("PortUnavailable", why))
 }
 
-/// Leads what comes to a port to the rule of a route, unless an older route is there.
-pub fn lead(streams: &mut BTreeMap<Port, Planned>, port: Port, rules: &[Planned]) {
+/// Gives a port to the rule of a route, unless an older route has it.
+pub fn assign(streams: &mut BTreeMap<Port, Planned>, port: Port, rules: &[Planned]) {
     let Some(rule) = rules.first() else { return };
     if streams.get(&port).is_none_or(|other| rule.matched.rank < other.matched.rank) {
         streams.insert(port, rule.clone());

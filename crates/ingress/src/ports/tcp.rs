@@ -1,4 +1,4 @@
-//! Connections that TCPRoutes lead on.
+//! Connections that TCPRoutes forward.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, port: Port, listeners: &[Listene
             let shared = shared.clone();
             shared.tasks.clone().spawn_until_cancelled("connection of a TCPRoute", OnFailure::Log, async move {
                 let ended = place.ended().clone();
-                if let Some(Err(why)) = ended.run_until_cancelled(lead(&shared, port, stream, place)).await {
+                if let Some(Err(why)) = ended.run_until_cancelled(forward(&shared, port, stream, place)).await {
                     tracing::trace!(%port, why, "connection ended");
                 }
                 Ok::<_, Infallible>(())
@@ -34,7 +34,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, port: Port, listeners: &[Listene
     futures::future::join_all(accepting).await;
 }
 
-async fn lead(shared: &Shared, port: Port, client: TcpStream, place: Place) -> Result<(), String> {
+async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -> Result<(), String> {
     // Small messages go out at once; a socket that refuses the option works all the same.
     let _ = client.set_nodelay(true);
     let route = shared.table.load().stream(port).cloned();

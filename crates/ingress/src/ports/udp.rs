@@ -1,4 +1,4 @@
-//! Sessions that UDPRoutes lead on: what comes from one address and port of a client goes to one endpoint, and what that answers goes back.
+//! Sessions that UDPRoutes forward: what comes from one address and port of a client goes to one endpoint, and what that answers goes back.
 //!
 //! Addresses can be forged, so a session has a place among many ([`Connections`]), and has
 //! proved nothing until its client has said something after an answer: before that it makes room for others. A session moves to another
@@ -55,10 +55,10 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-/// Leads datagrams on until the port's end.
+/// Forwards datagrams until the port's end.
 pub(super) async fn serve(shared: &Arc<Shared>, port: Port, sockets: Vec<UdpSocket>, end: &CancellationToken) {
-    let doors = sockets.into_iter().map(|socket| {
-        let door = Door {
+    let listeners = sockets.into_iter().map(|socket| {
+        let listener = Listener {
             shared: shared.clone(),
             port,
             socket,
@@ -66,13 +66,13 @@ pub(super) async fn serve(shared: &Arc<Shared>, port: Port, sockets: Vec<UdpSock
             sessions: Mutex::default(),
             resolves: AtomicBool::new(false),
         };
-        Arc::new(door).serve()
+        Arc::new(listener).serve()
     });
-    futures::future::join_all(doors).await;
+    futures::future::join_all(listeners).await;
 }
 
 /// One address of the port.
-struct Door {
+struct Listener {
     shared: Arc<Shared>,
     port: Port,
     socket: UdpSocket,
@@ -97,7 +97,7 @@ struct Session {
     proved: AtomicBool,
 }
 
-impl Door {
+impl Listener {
     async fn serve(self: Arc<Self>) {
         let mut buffer = vec![0; MAX_LENGTH];
         loop {
@@ -117,7 +117,7 @@ impl Door {
         }
     }
 
-    /// Leads a datagram on. What cannot go anywhere falls, as the protocol allows.
+    /// Forwards a datagram. What cannot go anywhere is dropped, as the protocol allows.
     fn forward(self: &Arc<Self>, client: SocketAddr, datagram: &[u8]) {
         let table = self.shared.table.load();
         let Some(route) = table.stream(self.port) else { return };
@@ -162,33 +162,33 @@ impl Door {
             proved: AtomicBool::new(false),
         });
         self.sessions.lock().insert(client, session.clone());
-        let (door, answering) = (self.clone(), session.clone());
+        let (listener, answering) = (self.clone(), session.clone());
         self.shared.tasks.spawn_until_cancelled("session of a UDPRoute", OnFailure::Log, async move {
             tokio::select! {
-                error = answering.answer(&door.socket, client) => {
+                error = answering.answer(&listener.socket, client) => {
                     answering.endpoint.load().failed(Instant::now());
-                    tracing::debug!(port = %door.port, %error, "session ended");
+                    tracing::debug!(port = %listener.port, %error, "session ended");
                 }
                 () = answering.clock.silent_for(SILENCE) => {}
                 () = answering.place.ended().cancelled() => {}
-                () = door.end.cancelled() => {}
+                () = listener.end.cancelled() => {}
                 () = answering.left.cancelled() => {}
             }
-            door.forget(client, &answering);
+            listener.forget(client, &answering);
             Ok::<_, Infallible>(())
         });
         Some(session)
     }
 
-    /// Has the name of a back end outside the cluster looked up, when that is due. Until its addresses are known, datagrams fall.
+    /// Has the name of a back end outside the cluster looked up, when that is due. Until its addresses are known, datagrams are dropped.
     fn resolve(self: &Arc<Self>, upstream: &Arc<Upstream>) {
         if upstream.refresh().now_or_never().is_some() || self.resolves.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (door, upstream) = (self.clone(), upstream.clone());
+        let (listener, upstream) = (self.clone(), upstream.clone());
         self.shared.tasks.spawn_until_cancelled("name of a UDPRoute", OnFailure::Log, async move {
             upstream.refresh().await;
-            door.resolves.store(false, Ordering::Release);
+            listener.resolves.store(false, Ordering::Release);
             Ok::<_, Infallible>(())
         });
     }
@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// Sends to the endpoint. Not by way of the runtime, which has not heard yet that a new socket can be written to. What the kernel has no
-    /// room for falls; what cannot be sent is told by the next answer that is read.
+    /// room for is dropped; what cannot be sent is told by the next answer that is read.
     fn send(&self, datagram: &[u8]) {
         let _ = send(self.backend.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
     }
@@ -245,7 +245,7 @@ impl Session {
                     if !self.answered.swap(true, Ordering::Relaxed) {
                         self.endpoint.load().succeeded();
                     }
-                    // What the kernel has no room for falls.
+                    // What the kernel has no room for is dropped.
                     let _ = socket.try_send_to(&buffer[..length], client);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

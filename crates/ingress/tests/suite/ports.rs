@@ -1,4 +1,4 @@
-//! TCPRoutes and UDPRoutes of the Gateway API (GEP-2644, GEP-2645): ports of their own, led on as they are.
+//! TCPRoutes and UDPRoutes of the Gateway API (GEP-2644, GEP-2645): ports of their own, forwarded as they are.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
