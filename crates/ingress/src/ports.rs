@@ -8,7 +8,7 @@ mod udp;
 
 pub(crate) use udp::sessions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base::budgets::connections::Connections;
 use base::tasks::{OnFailure, Tasks};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Connections,
     /// The places of sessions over UDP.
     pub(crate) sessions: Connections,
+    /// The addresses from which sessions over UDP speak with their endpoints.
+    pub(crate) own: Mutex<HashSet<SocketAddr>>,
     /// Where is listened.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) tasks: Tasks,

@@ -169,6 +169,7 @@ impl Service {
             table: table.clone(),
             connections: front.connections.clone(),
             sessions: ports::sessions(),
+            own: Default::default(),
             addresses: if options.listen.is_unspecified() { options.addresses.clone() } else { vec![options.listen] },
             tasks: tasks.clone(),
         };

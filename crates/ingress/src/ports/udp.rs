@@ -142,14 +142,19 @@ impl Listener {
         session.send(datagram);
     }
 
-    /// Begins a session with an endpoint of the route.
+    /// Begins a session with an endpoint of the route. A client that is a session itself gets none: a datagram has no count of its hops, so
+    /// one that comes back to a port from which it was forwarded would go around for ever.
     fn begin(self: &Arc<Self>, client: SocketAddr, route: &Arc<Route>) -> Option<Arc<Session>> {
+        if self.shared.own.lock().contains(&client) {
+            return None;
+        }
         let upstream = route.chosen()?;
         self.resolve(&upstream);
         let endpoint = upstream.choose(Choice::Any(route.policy.balance), &[])?;
         let place = self.shared.sessions.admit(client.ip())?;
-        let backend =
-            connect(endpoint.address).inspect_err(|error| tracing::debug!(port = %self.port, %error, "no session")).ok()?;
+        let connected = connect(endpoint.address).and_then(|backend| Ok((backend.local_addr()?, backend)));
+        let (own, backend) = connected.inspect_err(|error| tracing::debug!(port = %self.port, %error, "no session")).ok()?;
+        self.shared.own.lock().insert(own);
         let session = Arc::new(Session {
             backend,
             seen: ArcSwap::from_pointee((route.clone(), upstream.look())),
@@ -175,6 +180,7 @@ impl Listener {
                 () = answering.left.cancelled() => {}
             }
             listener.forget(client, &answering);
+            listener.shared.own.lock().remove(&own);
             Ok::<_, Infallible>(())
         });
         Some(session)

@@ -93,7 +93,7 @@ fn condition(place: usize, status: &str, reason: &str) -> impl Fn(&Value) -> boo
 }
 
 #[tokio::test]
-async fn connections_are_led_on_by_port() {
+async fn connections_are_forwarded_by_port() {
     let world = World::new();
     world.service("one", &[echo(&world, "one").await]);
     world.service("two", &[echo(&world, "two").await]);
@@ -185,7 +185,7 @@ async fn client(at: SocketAddr) -> UdpSocket {
 }
 
 #[tokio::test]
-async fn sessions_are_led_on_by_port() {
+async fn sessions_are_forwarded_by_port() {
     let world = World::new();
     let (one, two) = (answers(&world, "one").await, answers(&world, "two").await);
     datagrams(&world, "names", &[one]);
@@ -208,9 +208,33 @@ async fn sessions_are_led_on_by_port() {
     assert_eq!(until("the next answer", async || told(&first).await).await, of_first);
     datagrams(&world, "names", &[two]);
     until("the session moves", async || told(&first).await.filter(|name| name.starts_with("two "))).await;
-    // A back end that is not there: what comes falls.
+    // A back end that is not there: what comes is dropped.
     put_route(&world, "UDPRoute", json!([{"name": "missing", "port": 53}])).await;
     until("no answer", async || told(&first).await.is_none().then_some(())).await;
     put_route(&world, "UDPRoute", json!([{"name": "names", "port": 53}])).await;
     until("answers again", async || told(&first).await).await;
+}
+
+/// A datagram has no count of its hops: one that came back to its own port would go around for ever.
+#[tokio::test]
+async fn what_ingress_sends_to_itself_is_dropped() {
+    let world = World::new();
+    let (port, one) = (free(), answers(&world, "one").await);
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    datagrams(&world, "names", &[one, at]);
+    world.start_with(world.options());
+    install(&world).await;
+    gateway(&world, json!([{"name": "udp", "port": port, "protocol": "UDP"}])).await;
+    put_route(&world, "UDPRoute", json!([{"name": "names", "port": 53}])).await;
+    status(&world, "/namespaces/a/gateways/g", condition(2, "True", "Programmed")).await;
+    until("an answer", async || told(&client(at).await).await).await;
+    // Sessions are spread over both endpoints. Without the rule the one that comes back begins another, until one has the good endpoint.
+    let (mut answered, mut dropped) = (0, 0);
+    for _ in 0..6 {
+        match told(&client(at).await).await {
+            Some(_) => answered += 1,
+            None => dropped += 1,
+        }
+    }
+    assert!(answered > 0 && dropped > 0, "{answered} answered, {dropped} dropped");
 }
