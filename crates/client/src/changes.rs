@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::slot::{ByKey, Slot};
-use crate::{Key, Object};
+use crate::{Entry, Key, Object};
 
 /// Changes of which an empty queue keeps the room.
 const ROOM: usize = 1024;
@@ -33,15 +33,37 @@ impl<K> Change<K> {
     }
 }
 
-/// One step of one object, of which no more was looked at than one label.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Glance {
+/// One step of one object, from what the subscriber saw last to what is there now, neither of which is decoded: most readers of a kind of
+/// which there are many need few of its objects, and see at their metadata which.
+pub struct Step<K> {
+    /// What the subscriber was told last. None when the object is new to it.
+    pub old: Option<Entry<K>>,
+    /// What is there now. None when the object is gone.
+    pub new: Option<Entry<K>>,
+    key: Key,
+}
+
+impl<K: Object> Step<K> {
     /// The object's key.
-    pub key: Key,
-    /// The label as the subscriber was told last.
-    pub old: Option<String>,
-    /// The label as it is now.
-    pub new: Option<String>,
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What there was and what there is.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<K>> {
+        self.old.iter().chain(&self.new)
+    }
+
+    /// The object as it is, or as it was last seen when it is gone.
+    pub fn entry(&self) -> Option<&Entry<K>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+
+    /// The same, decoded.
+    pub fn change(&self) -> Change<K> {
+        let get = |entry: &Option<Entry<K>>| entry.as_ref().and_then(Entry::get);
+        Change { key: self.key.clone(), old: get(&self.old), new: get(&self.new) }
+    }
 }
 
 /// A subscription; starts with all objects that are present. Dropping it ends it.
@@ -167,50 +189,35 @@ impl<K> State<K> {
     }
 }
 
-impl<K: Object> Queue<K> {
-    fn pop(&self) -> Option<Change<K>> {
-        let (key, Pending { old, new }) = self.take()?;
-        let get = |slot: Option<Arc<Slot<K>>>| slot.and_then(|slot| slot.get());
-        Some(Change { key, old: get(old), new: get(new) })
-    }
-}
-
 impl<K: Object> Changes<K> {
     /// The next change. Waits for one; safe to drop and call again.
-    ///
-    /// A reader of many changes makes room for others now and then. At a start all readers of an informer have all of its objects
-    /// before them: side by side they find those decoded that one of them has looked at, and they leave the threads to the API.
     pub async fn next(&mut self) -> Change<K> {
-        tokio::task::coop::consume_budget().await;
-        loop {
-            if let Some(change) = self.queue.pop() {
-                return change;
-            }
-            self.queue.wake.notified().await;
-        }
+        self.next_step().await.change()
     }
 
     /// The next change, of which nothing is decoded. Waits for one; safe to drop and call again.
-    pub async fn next_glance(&mut self, label: &str) -> Glance {
+    ///
+    /// A reader of many changes makes room for others now and then. At a start all readers of an informer have all of its objects
+    /// before them: side by side they find those decoded that one of them has looked at, and they leave the threads to the API.
+    pub async fn next_step(&mut self) -> Step<K> {
         tokio::task::coop::consume_budget().await;
         loop {
-            if let Some(glance) = self.try_next_glance(label) {
-                return glance;
+            if let Some(step) = self.try_next_step() {
+                return step;
             }
             self.queue.wake.notified().await;
         }
-    }
-
-    /// The next change when there is one now, of which nothing is decoded.
-    pub fn try_next_glance(&mut self, label: &str) -> Option<Glance> {
-        let (key, Pending { old, new }) = self.queue.take()?;
-        let value = |slot: Option<Arc<Slot<K>>>| slot.and_then(|slot| slot.labels().get(label).map(str::to_owned));
-        Some(Glance { key, old: value(old), new: value(new) })
     }
 
     /// The next change when there is one now.
     pub fn try_next(&mut self) -> Option<Change<K>> {
-        self.queue.pop()
+        self.try_next_step().map(|step| step.change())
+    }
+
+    /// The next change when there is one now, of which nothing is decoded.
+    pub fn try_next_step(&mut self) -> Option<Step<K>> {
+        let (key, Pending { old, new }) = self.queue.take()?;
+        Some(Step { old: old.map(Entry::new), new: new.map(Entry::new), key })
     }
 }
 
@@ -286,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn glances_tell_of_a_label() {
+    fn steps_are_not_decoded() {
         let (queue, hot) = (Arc::new(Queue::<ConfigMap>::default()), Arc::<Hot<ConfigMap>>::default());
         // An object that could not be decoded is told like others.
         let slot = |label: &str| {
@@ -296,10 +303,15 @@ mod tests {
         let mut changes = Changes { queue };
         for (old, new) in [(None, Some("x")), (Some("x"), Some("y")), (Some("y"), None)] {
             changes.queue.push(&Key::cluster("a"), old.map(slot).as_ref(), new.map(slot).as_ref());
-            let glance = changes.try_next_glance("l").unwrap();
-            assert_eq!((glance.old.as_deref(), glance.new.as_deref()), (old, new));
+            let step = changes.try_next_step().unwrap();
+            let label =
+                |entry: &Option<Entry<ConfigMap>>| entry.as_ref().and_then(|entry| entry.labels().get("l")).map(str::to_owned);
+            assert_eq!((label(&step.old).as_deref(), label(&step.new).as_deref()), (old, new));
+            assert_eq!((step.key().name.as_str(), step.entries().count()), ("a", [old, new].iter().flatten().count()));
+            let change = step.change();
+            assert!(change.old.is_none() && change.new.is_none());
         }
-        assert_eq!(changes.try_next_glance("l"), None);
+        assert!(changes.try_next_step().is_none());
     }
 
     #[test]

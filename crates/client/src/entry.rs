@@ -7,9 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use memchr::memmem;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::slot::{Facts, Slot};
-use crate::{Key, LabelSet, Object};
+use crate::{Key, LabelSet, Object, metadata};
 
 /// An object of an informer, at one version. Cheap to clone.
 pub struct Entry<K>(Arc<Slot<K>>);
@@ -48,6 +52,33 @@ impl<K: Object> Entry<K> {
         self.0.labels()
     }
 
+    /// The resource version, 0 when it is not known.
+    pub fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// Its controller, if it has one.
+    pub fn controller(&self) -> Option<OwnerReference> {
+        self.0.controller()?;
+        let Owners { owner_references } = metadata::of(self.0.json()).ok()?;
+        owner_references.into_iter().find(|owner| owner.controller == Some(true))
+    }
+
+    /// Whether a controller owns it.
+    pub fn is_controlled(&self) -> bool {
+        self.0.controller().is_some()
+    }
+
+    /// Whether its JSON has this text somewhere. Where it has not, the object has no field of that name, or no field with that string.
+    pub fn mentions(&self, text: &str) -> bool {
+        memmem::find(self.0.json(), text.as_bytes()).is_some()
+    }
+
+    /// What another type, a smaller one, reads of it. Nothing of it stays decoded.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        self.0.read()
+    }
+
     /// Whether it is being deleted.
     pub fn is_ending(&self) -> bool {
         self.0.is_ending()
@@ -62,6 +93,13 @@ impl<K: Object> Entry<K> {
     pub fn facts<F: Facts<K>>(&self) -> Option<Arc<F>> {
         self.0.facts()
     }
+}
+
+/// What says which controller an object has.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Owners {
+    owner_references: Vec<OwnerReference>,
 }
 
 #[cfg(test)]

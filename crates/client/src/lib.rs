@@ -24,7 +24,7 @@ mod slot;
 mod store;
 pub mod watch;
 
-pub use changes::{Change, Changes};
+pub use changes::{Change, Changes, Step};
 pub use entry::Entry;
 pub use index::{Index, Lean, Values};
 pub use informer::{Informer, Object};

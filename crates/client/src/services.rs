@@ -9,8 +9,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
-use crate::changes::Glance;
-use crate::{Changes, Informer, Informers, Key};
+use crate::changes::Step;
+use crate::{Changes, Entry, Informer, Informers, Key};
 
 /// The label by which a slice names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -43,8 +43,8 @@ impl ServiceWatch {
         let mut changed = self.pending();
         while changed.is_empty() {
             tokio::select! {
-                glance = self.service_changes.next_glance("") => drop(changed.insert(glance.key)),
-                glance = self.slice_changes.next_glance(SERVICE_NAME) => self.take_slice(glance, &mut changed),
+                step = self.service_changes.next_step() => drop(changed.insert(step.key().clone())),
+                step = self.slice_changes.next_step() => self.take_slice(&step, &mut changed),
             }
         }
         changed.extend(self.pending());
@@ -54,11 +54,11 @@ impl ServiceWatch {
     /// The services of which something changed since the last call, perhaps none. Does not wait.
     pub fn pending(&mut self) -> BTreeSet<Key> {
         let mut changed = BTreeSet::new();
-        while let Some(glance) = self.service_changes.try_next_glance("") {
-            changed.insert(glance.key);
+        while let Some(step) = self.service_changes.try_next_step() {
+            changed.insert(step.key().clone());
         }
-        while let Some(glance) = self.slice_changes.try_next_glance(SERVICE_NAME) {
-            self.take_slice(glance, &mut changed);
+        while let Some(step) = self.slice_changes.try_next_step() {
+            self.take_slice(&step, &mut changed);
         }
         changed
     }
@@ -75,18 +75,21 @@ impl ServiceWatch {
         Some(object.metadata.creation_timestamp.map(|time| time.0))
     }
 
-    fn take_slice(&mut self, Glance { key, old, new }: Glance, changed: &mut BTreeSet<Key>) {
-        let service = |name: String| Key { namespace: key.namespace.clone(), name };
-        if let Some(service) = old.map(service) {
+    fn take_slice(&mut self, step: &Step<EndpointSlice>, changed: &mut BTreeSet<Key>) {
+        let key = step.key();
+        let service = |slice: &Entry<EndpointSlice>| {
+            slice.labels().get(SERVICE_NAME).map(|name| Key { namespace: key.namespace.clone(), name: name.to_owned() })
+        };
+        if let Some(service) = step.old.as_ref().and_then(service) {
             if let Some(slices) = self.index.get_mut(&service) {
-                slices.remove(&key);
+                slices.remove(key);
                 if slices.is_empty() {
                     self.index.remove(&service);
                 }
             }
             changed.insert(service);
         }
-        if let Some(service) = new.map(service) {
+        if let Some(service) = step.new.as_ref().and_then(service) {
             self.index.entry(service.clone()).or_default().insert(key.clone());
             changed.insert(service);
         }

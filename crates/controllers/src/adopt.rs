@@ -6,7 +6,7 @@ use apimachinery::labels::Selector;
 use client::kube::api::{Patch, PatchParams};
 use client::kube::core::NamespaceResourceScope;
 use client::kube::{self, Api, Resource};
-use client::{Change, Entry, Informer, Key, Object};
+use client::{Entry, Informer, Key, Object, Step};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::json;
@@ -162,35 +162,31 @@ async fn set_owners<C: Owned>(api: &Api<C>, meta: &ObjectMeta) -> Result<Option<
 /// Enqueues the owners that a change of an owned object concerns: its controller before and after, and for an object
 /// without controller every owner whose selector matches it.
 pub(crate) fn owners<O: Object, C: Object>(
-    change: &Change<C>,
+    step: &Step<C>,
     owners: &Informer<O>,
     kind: &str,
     selector: impl Fn(&O) -> Option<Selector>,
     queue: &Queue,
 ) {
-    let namespace = &change.key.namespace;
-    for object in [&change.old, &change.new].into_iter().flatten() {
-        if let Some(owner) = meta::controller_of(object.as_ref()).filter(|owner| owner.kind == kind) {
-            queue.add(Key { namespace: namespace.clone(), name: owner.name.clone() });
+    // Most objects belong to owners of other kinds.
+    for entry in step.entries().filter(|entry| entry.is_controlled() && entry.mentions(kind)) {
+        if let Some(owner) = entry.controller().filter(|owner| owner.kind == kind) {
+            queue.add(Key { namespace: step.key().namespace.clone(), name: owner.name });
         }
     }
-    adopters(change, owners, selector, queue);
+    adopters(step, owners, selector, queue);
 }
 
 /// Enqueues every owner whose selector matches the object of a change, if that object has no controller.
 pub(crate) fn adopters<O: Object, C: Object>(
-    change: &Change<C>,
+    step: &Step<C>,
     owners: &Informer<O>,
     selector: impl Fn(&O) -> Option<Selector>,
     queue: &Queue,
 ) {
-    let namespace = &change.key.namespace;
-    let Some(new) = &change.new else { return };
-    if meta::controller_of(new.as_ref()).is_some() || meta::ends(new.as_ref()) {
-        return;
-    }
-    for owner in owners.in_namespace(namespace.as_deref().unwrap_or_default()) {
-        let matches = |selector: Selector| !selector.is_everything() && selector.matches(&new.meta().labels);
+    let Some(new) = step.new.as_ref().filter(|new| !new.is_controlled() && !new.is_ending()) else { return };
+    for owner in owners.in_namespace(step.key().ns()) {
+        let matches = |selector: Selector| !selector.is_everything() && selector.matches(&meta::Labels(new.labels()));
         if selector(&owner).is_some_and(matches) {
             queue.add(Key::of(owner.as_ref()));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use client::kube::api::{DeleteParams, PostParams};
 use client::kube::{self, Api};
-use client::{Index, Informer, Informers, Key};
+use client::{Entry, Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -116,9 +116,11 @@ impl Controller for Attachments {
 
     fn sources(&self) -> Vec<Source> {
         let has_claims = |pod: &Arc<Pod>| pods::claims(pod).next().is_some();
-        let of_pods = Source::mapped(&self.pods, move |change, queue| {
-            let nodes = [&change.old, &change.new].into_iter().flatten().filter(|pod| has_claims(pod)).map(|pod| pods::node(pod));
-            nodes.filter(|node| !node.is_empty()).for_each(|node| queue.add(Key::cluster(node)));
+        let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            let all = step.entries().filter(|pod| pods::may_have_claims(pod)).filter_map(Entry::get);
+            for pod in all.filter(|pod| has_claims(pod) && !pods::node(pod).is_empty()) {
+                queue.add(Key::cluster(pods::node(&pod)));
+            }
         });
         let by_claim = self.pods_by_claim.clone();
         let of_claims = Source::mapped(&self.claims, move |change, queue| users(&by_claim, &change.key, queue));

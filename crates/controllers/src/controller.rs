@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use client::events::Recorder;
-use client::{Change, Client, Informer, Key, changes::Changes, kube};
+use client::{Change, Changes, Client, Informer, Key, Step, kube};
 use futures::future::BoxFuture;
 
 use crate::clock::Clock;
@@ -101,7 +101,7 @@ pub struct Source {
 impl Source {
     /// The objects of an informer, each by its own key.
     pub fn own<K: client::Object>(informer: &Informer<K>) -> Self {
-        Self::mapped(informer, |change, queue| queue.add(change.key.clone()))
+        Self::stepped(informer, |step, queue| queue.add(step.key().clone()))
     }
 
     /// An informer that is only read: its changes concern no key.
@@ -121,6 +121,11 @@ impl Source {
 
     /// The changes of an informer; `map` adds the keys that each concerns.
     pub fn mapped<K: client::Object>(informer: &Informer<K>, map: impl Fn(&Change<K>, &Queue) + Send + 'static) -> Self {
+        Self::stepped(informer, move |step, queue| map(&step.change(), queue))
+    }
+
+    /// The same for a kind of which there are many: `map` decodes those that it needs.
+    pub fn stepped<K: client::Object>(informer: &Informer<K>, map: impl Fn(&Step<K>, &Queue) + Send + 'static) -> Self {
         let mut changes = informer.changes();
         let informer = informer.clone();
         Self {
@@ -130,9 +135,9 @@ impl Source {
     }
 }
 
-async fn feed<K: client::Object>(changes: &mut Changes<K>, queue: &Queue, map: impl Fn(&Change<K>, &Queue)) {
+async fn feed<K: client::Object>(changes: &mut Changes<K>, queue: &Queue, map: impl Fn(&Step<K>, &Queue)) {
     loop {
-        let change = changes.next().await;
-        map(&change, queue);
+        let step = changes.next_step().await;
+        map(&step, queue);
     }
 }

@@ -62,11 +62,10 @@ impl Controller for DaemonSets {
 
     fn sources(&self) -> Vec<Source> {
         let owners = self.sets.clone();
-        let of_pod =
-            Source::mapped(&self.pods, move |change, queue| adopt::owners(change, &owners, "DaemonSet", selector, queue));
+        let of_pod = Source::stepped(&self.pods, move |step, queue| adopt::owners(step, &owners, "DaemonSet", selector, queue));
         let owners = self.sets.clone();
         // A revision that is owned already is no reason to look: nothing follows from it until the template changes.
-        let of_revision = Source::mapped(&self.revisions, move |change, queue| adopt::adopters(change, &owners, selector, queue));
+        let of_revision = Source::stepped(&self.revisions, move |step, queue| adopt::adopters(step, &owners, selector, queue));
         let sets = self.sets.clone();
         let of_node = Source::mapped(&self.nodes, move |change, queue| {
             if !matters(change) {

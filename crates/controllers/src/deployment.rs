@@ -50,10 +50,10 @@ impl Controller for Deployments {
 
     fn sources(&self) -> Vec<Source> {
         let (owners, sets) = (self.deployments.clone(), self.sets.clone());
-        let of_set =
-            Source::mapped(&self.sets, move |change, queue| adopt::owners(change, &owners, "Deployment", selects, queue));
-        let of_pod = Source::mapped(&self.pods, move |change, queue| {
+        let of_set = Source::stepped(&self.sets, move |step, queue| adopt::owners(step, &owners, "Deployment", selects, queue));
+        let of_pod = Source::stepped(&self.pods, move |step, queue| {
             // Recreate waits for old pods to go; nothing else here looks at pods.
+            let Some(change) = step.old.as_ref().map(|_| step.change()) else { return };
             let Some(owner) = change.old.as_deref().filter(|_| gone(change.new.as_deref())).and_then(meta::controller_of) else {
                 return;
             };

@@ -130,7 +130,8 @@ impl Controller for DeviceTaints {
     const CONCURRENCY: usize = 8;
 
     fn sources(&self) -> Vec<Source> {
-        let of_pods = Source::mapped(&self.pods, |change, queue| {
+        let of_pods = Source::stepped(&self.pods, |step, queue| {
+            let Some(change) = pods::with_device_claims(step) else { return };
             let Some(pod) = change.object().filter(|pod| claims::has_any(pod)) else { return };
             let facts = |pod: &Arc<Pod>| (pods::node(pod).to_owned(), claims::names(pod).map(str::to_owned).collect::<Vec<_>>());
             if change.new.is_none() || change.old.as_ref().map(facts) != Some(facts(pod)) {

@@ -50,10 +50,11 @@ impl Controller for Disruption {
 
     fn sources(&self) -> Vec<Source> {
         let budgets = self.budgets.clone();
-        let of_pods = Source::mapped(&self.pods, move |change, queue| {
-            for pod in [&change.old, &change.new].into_iter().flatten() {
-                for budget in budgets.in_namespace(meta::namespace(pod.as_ref())) {
-                    if selector(&budget).is_some_and(|selector| selector.matches(&pod.metadata.labels)) {
+        let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            for budget in budgets.in_namespace(step.key().ns()) {
+                let Some(selector) = selector(&budget) else { continue };
+                for pod in step.entries() {
+                    if selector.matches(&meta::Labels(pod.labels())) {
                         queue.add(Key::of(budget.as_ref()));
                     }
                 }

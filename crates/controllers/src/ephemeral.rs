@@ -3,7 +3,7 @@
 use client::events::Type;
 use client::kube::api::PostParams;
 use client::kube::{self, Api};
-use client::{Informer, Informers, Key};
+use client::{Entry, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -34,9 +34,10 @@ impl Controller for EphemeralVolumes {
     const ACCOUNT: &'static str = "ephemeral-volume-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let of_pods = Source::mapped(&self.pods, |change, queue| {
-            if change.new.as_ref().is_some_and(|pod| templates(pod).next().is_some()) {
-                queue.add(change.key.clone());
+        let of_pods = Source::stepped(&self.pods, |step, queue| {
+            let pod = step.new.as_ref().filter(|pod| pods::may_have_claims(pod)).and_then(Entry::get);
+            if pod.is_some_and(|pod| templates(&pod).next().is_some()) {
+                queue.add(step.key().clone());
             }
         });
         let of_claims = Source::mapped(&self.claims, |change, queue| {

@@ -85,7 +85,7 @@ impl Controller for Jobs {
 
     fn sources(&self) -> Vec<Source> {
         let jobs = self.jobs.clone();
-        let of_pod = Source::mapped(&self.pods, move |change, queue| adopt::owners(change, &jobs, "Job", selector, queue));
+        let of_pod = Source::stepped(&self.pods, move |step, queue| adopt::owners(step, &jobs, "Job", selector, queue));
         vec![Source::own(&self.jobs), of_pod]
     }
 

@@ -64,10 +64,10 @@ impl Controller for Namespaces {
 
     fn sources(&self) -> Vec<Source> {
         let namespaces = self.namespaces.clone();
-        let of_pod = Source::mapped(&self.pods, move |change, queue| {
+        let of_pod = Source::stepped(&self.pods, move |step, queue| {
             // The last pods are what a namespace usually waits for.
-            let key = namespace_of(&change.key);
-            if change.new.is_none() && namespaces.by_key(&key).is_some_and(|namespace| meta::ends(namespace.as_ref())) {
+            let key = namespace_of(step.key());
+            if step.new.is_none() && namespaces.by_key(&key).is_some_and(|namespace| meta::ends(namespace.as_ref())) {
                 queue.add(key);
             }
         });

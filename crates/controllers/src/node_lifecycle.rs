@@ -113,14 +113,14 @@ impl Controller for NodeLifecycle {
             }
         });
         let nodes = self.nodes.clone();
-        let of_pods = Source::mapped(&self.pods, move |change, queue| {
-            let Some(pod) = &change.new else { return };
-            let (before, now) = (change.old.as_ref().map(|pod| pods::node(pod)), pods::node(pod));
+        let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            let Some(pod) = &step.new else { return };
+            let (before, now) = (step.old.as_ref().map(pods::node_of), pods::node_of(pod));
             let tainted = |node: Arc<Node>| {
                 let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
                 taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute")
             };
-            if before != Some(now) && nodes.get(None, now).is_some_and(tainted) {
+            if before.as_ref() != Some(&now) && nodes.get(None, &now).is_some_and(tainted) {
                 queue.add(Key::cluster(now));
             }
         });

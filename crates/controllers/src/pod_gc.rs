@@ -44,17 +44,17 @@ impl Controller for PodCollector {
 
     fn sources(&self) -> Vec<Source> {
         let (all, nodes) = (self.pods.clone(), self.nodes.clone());
-        let of_pods = Source::mapped(&self.pods, move |change, queue| {
-            let Some(pod) = &change.new else { return };
-            let node = pods::node(pod);
+        let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            let Some(pod) = &step.new else { return };
+            let node = pods::node_of(pod);
             if node.is_empty() {
-                if meta::ends(pod.as_ref()) {
+                if pod.is_ending() {
                     queue.add(Key::cluster(UNSCHEDULED));
                 }
-            } else if nodes.get(None, node).is_none() {
+            } else if nodes.get(None, &node).is_none() {
                 queue.add(Key::cluster(node));
             }
-            if pods::is_finished(pod) && all.len() > THRESHOLD {
+            if pods::may_be_finished(pod) && all.len() > THRESHOLD && pod.get().is_some_and(|pod| pods::is_finished(&pod)) {
                 queue.add(Key::cluster(FINISHED));
             }
         });

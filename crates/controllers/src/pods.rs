@@ -2,10 +2,8 @@
 
 pub(crate) mod facts;
 
-use std::borrow::Cow;
-
 pub(crate) use ::pods::state::*;
-use client::{Index, Informer, Values};
+use client::{Change, Entry, Index, Informer, Step, Values};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use memchr::memmem;
 use serde::Deserialize;
@@ -18,20 +16,21 @@ pub(crate) fn by_node(pods: &Informer<Pod>) -> Index<Pod> {
     pods.index_lean("node", |pod, values| values.add(node(pod)), lean_node)
 }
 
+/// What says the node of a pod.
+#[derive(Deserialize)]
+struct Bound {
+    spec: Option<BoundSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BoundSpec {
+    node_name: Option<String>,
+}
+
 /// The same of a pod's JSON.
 fn lean_node(pod: &[u8], values: &mut Values) -> bool {
-    #[derive(Deserialize)]
-    struct Bound<'a> {
-        #[serde(borrow)]
-        spec: Option<Spec<'a>>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Spec<'a> {
-        #[serde(borrow)]
-        node_name: Option<Cow<'a, str>>,
-    }
-    let Ok(bound) = serde_json::from_slice::<Bound<'_>>(pod) else { return false };
+    let Ok(bound) = serde_json::from_slice::<Bound>(pod) else { return false };
     values.add(bound.spec.and_then(|spec| spec.node_name).unwrap_or_default());
     true
 }
@@ -48,6 +47,30 @@ fn claim_values(pod: &Pod, values: &mut Values) {
 /// Most pods have none of the volumes that have a claim, which their text tells.
 fn lean_claims(pod: &[u8], _: &mut Values) -> bool {
     [&b"\"persistentVolumeClaim\""[..], b"\"ephemeral\""].iter().all(|name| memmem::find(pod, name).is_none())
+}
+
+/// Whether a pod, which is not decoded for it, may have claims: most have none.
+pub(crate) fn may_have_claims(pod: &Entry<Pod>) -> bool {
+    pod.mentions(r#""persistentVolumeClaim""#) || pod.mentions(r#""ephemeral""#)
+}
+
+/// Whether a pod, which is not decoded for it, may have finished.
+pub(crate) fn may_be_finished(pod: &Entry<Pod>) -> bool {
+    pod.mentions(r#""Succeeded""#) || pod.mentions(r#""Failed""#)
+}
+
+/// The change of a pod that may have claims of devices, before or after.
+pub(crate) fn with_device_claims(step: &Step<Pod>) -> Option<Change<Pod>> {
+    let may_have = |pod: &Entry<Pod>| pod.mentions(r#""resourceClaims""#) || pod.mentions(r#""extendedResourceClaimStatus""#);
+    step.entries().any(may_have).then(|| step.change())
+}
+
+/// The node of a pod, which is not decoded for it; empty when it has none.
+pub(crate) fn node_of(pod: &Entry<Pod>) -> String {
+    match pod.mentions(r#""nodeName""#) {
+        true => pod.read::<Bound>().and_then(|bound| bound.spec?.node_name).unwrap_or_default(),
+        false => String::new(),
+    }
 }
 
 /// The names of the claims behind a pod's volumes.
@@ -84,6 +107,8 @@ mod tests {
             let text =
                 json!({"metadata": {"name": "p", "namespace": "n", "labels": {"nodeName": "x"}}, "spec": spec}).to_string();
             let pod: Pod = serde_json::from_str(&text).unwrap();
+            let entry = Entry::<Pod>::of_json(text.clone()).unwrap();
+            assert_eq!((node_of(&entry), may_have_claims(&entry)), (node(&pod).to_owned(), has_claims));
             let (mut lean, mut whole) = (Values::default(), Values::default());
             assert!(lean_node(text.as_bytes(), &mut lean));
             whole.add(node(&pod));

@@ -7,7 +7,7 @@ mod tests;
 
 use client::kube::api::{ListParams, PostParams};
 use client::kube::{self, Api};
-use client::{Index, Informer, Informers, Key, Object};
+use client::{Entry, Index, Informer, Informers, Key, Object};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use serde::Serialize;
 
@@ -35,11 +35,11 @@ impl Controller for ClaimProtection {
     const ACCOUNT: &'static str = "pvc-protection-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let of_pods = Source::mapped(&self.pods, |change, queue| {
-            let ended = change.new.as_ref().is_none_or(|pod| pods::is_finished(pod));
-            let Some(pod) = change.object().filter(|_| ended) else { return };
-            for claim in pods::claims(pod) {
-                queue.add(Key::namespaced(meta::namespace(pod.as_ref()), claim));
+        let of_pods = Source::stepped(&self.pods, |step, queue| {
+            let Some(pod) = step.entry().filter(|pod| pods::may_have_claims(pod)).and_then(Entry::get) else { return };
+            let ended = step.new.is_none() || pods::is_finished(&pod);
+            for claim in pods::claims(&pod).filter(|_| ended) {
+                queue.add(Key::namespaced(step.key().ns(), claim));
             }
         });
         vec![Source::own(&self.claims), of_pods]

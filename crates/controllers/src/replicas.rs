@@ -51,7 +51,7 @@ impl<K: Replicated> Controller for Replicas<K> {
 
     fn sources(&self) -> Vec<Source> {
         let owners = self.owners.clone();
-        let of_pod = Source::mapped(&self.pods, move |change, queue| adopt::owners(change, &owners, K::KIND, K::selector, queue));
+        let of_pod = Source::stepped(&self.pods, move |step, queue| adopt::owners(step, &owners, K::KIND, K::selector, queue));
         vec![Source::own(&self.owners), of_pod]
     }
 

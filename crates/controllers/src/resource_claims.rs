@@ -77,7 +77,8 @@ impl Controller for PodClaims {
     const ACCOUNT: &'static str = "resource-claim-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let of_pods = Source::mapped(&self.pods, |change, queue| {
+        let of_pods = Source::stepped(&self.pods, |step, queue| {
+            let Some(change) = pods::with_device_claims(step) else { return };
             if change.new.as_ref().is_some_and(|pod| needs_claims(pod)) {
                 queue.add(change.key.clone());
             }
@@ -265,7 +266,8 @@ impl Controller for ClaimUse {
     const ACCOUNT: &'static str = "resource-claim-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let of_pods = Source::mapped(&self.pods, |change, queue| {
+        let of_pods = Source::stepped(&self.pods, |step, queue| {
+            let Some(change) = pods::with_device_claims(step) else { return };
             let ended = |pod: &Arc<Pod>| change.new.is_none() || pods::is_finished(pod) || meta::ends(pod.as_ref());
             let Some(pod) = change.object().filter(|pod| ended(pod)) else { return };
             for name in claims::names(pod) {

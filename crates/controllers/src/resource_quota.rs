@@ -13,7 +13,7 @@ use std::time::Duration;
 use ::pods::quota::{self, Usage};
 use client::kube::Api;
 use client::kube::api::PostParams;
-use client::{Client, Informer, Informers, Key, resource_version};
+use client::{Client, Entry, Informer, Informers, Key, Step, resource_version};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, Service};
 use parking_lot::Mutex;
@@ -54,15 +54,14 @@ impl ResourceQuotas {
 
     /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it; and a while after one is seen that
     /// is older than the quota: the objects may have been counted without it, as the caches are not equally quick.
-    fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: fn(&client::Change<K>) -> bool) -> Source {
+    fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: fn(&Step<K>) -> bool) -> Source {
         let quotas = self.quotas.clone();
-        Source::mapped(informer, move |change, queue| {
-            if change.new.is_none() || ended(change) {
-                enqueue(&quotas, change.key.ns(), queue);
-            } else if let (None, Some(new)) = (&change.old, &change.new) {
-                let version = resource_version::of(new.as_ref());
-                let newer = |quota: &Arc<ResourceQuota>| resource_version::of(quota.as_ref()) > version;
-                let quotas = quotas.in_namespace(change.key.ns());
+        Source::stepped(informer, move |step, queue| {
+            if step.new.is_none() || ended(step) {
+                enqueue(&quotas, step.key().ns(), queue);
+            } else if let (None, Some(new)) = (&step.old, &step.new) {
+                let newer = |quota: &Arc<ResourceQuota>| resource_version::of(quota.as_ref()) > new.version();
+                let quotas = quotas.in_namespace(step.key().ns());
                 quotas.iter().filter(|quota| newer(quota)).for_each(|quota| queue.add_after(Key::of(quota.as_ref()), RECOUNT));
             }
         })
@@ -74,9 +73,9 @@ fn enqueue(quotas: &Informer<ResourceQuota>, namespace: &str, queue: &Queue) {
     quotas.in_namespace(namespace).iter().for_each(|quota| queue.add(Key::of(quota.as_ref())));
 }
 
-fn pod_ended(change: &client::Change<Pod>) -> bool {
-    let ended = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(pods::is_finished);
-    change.old.is_some() && !ended(&change.old) && ended(&change.new)
+fn pod_ended(step: &Step<Pod>) -> bool {
+    let ended = |pod: &Entry<Pod>| pods::may_be_finished(pod) && pod.get().is_some_and(|pod| pods::is_finished(&pod));
+    step.old.as_ref().is_some_and(|old| !ended(old)) && step.new.as_ref().is_some_and(ended)
 }
 
 impl Controller for ResourceQuotas {
@@ -96,7 +95,7 @@ impl Controller for ResourceQuotas {
             synced: Box::pin(std::future::ready(())),
             feed: Box::new(move |queue| Box::pin(async move { others.follow(&quotas, &queue).await })),
         };
-        let never = |_: &client::Change<Service>| false;
+        let never = |_: &Step<Service>| false;
         let of_claims = self.gone(&self.claims, |_| false);
         vec![own, self.gone(&self.pods, pod_ended), self.gone(&self.services, never), of_claims, of_others]
     }

@@ -36,7 +36,7 @@ impl Controller for RootCa {
     const ACCOUNT: &'static str = "root-ca-cert-publisher";
 
     fn sources(&self) -> Vec<Source> {
-        let of_map = Source::mapped(&self.maps, |change, queue| queue.add(namespace_of(&change.key)));
+        let of_map = Source::stepped(&self.maps, |step, queue| queue.add(namespace_of(step.key())));
         vec![Source::own(&self.namespaces), of_map]
     }
 

@@ -15,7 +15,7 @@ mod triggers;
 
 use std::collections::BTreeMap;
 
-use client::{Change, Informer, Key, LabelSet};
+use client::{Informer, Key, LabelSet, Step};
 use k8s_openapi::api::core::v1::{Pod, Service};
 
 use crate::controller::Source;
@@ -41,24 +41,19 @@ fn picks(selector: &BTreeMap<String, String>, labels: &LabelSet) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn selects(selector: &BTreeMap<String, String>, pod: &Pod) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    selector.iter().all(|(key, value)| labels.is_some_and(|labels| labels.get(key) == Some(value)))
-}
-
 /// Enqueues the services that select a pod, when it changed in a way that shows in endpoints.
 fn of_pods(pods: &Informer<Pod>, services: &Informer<Service>) -> Source {
     let services = services.clone();
-    Source::mapped(pods, move |change: &Change<Pod>, queue: &Queue| {
-        let (old, new) = (change.old.as_deref(), change.new.as_deref());
-        if let (Some(old), Some(new)) = (old, new)
-            && !differs(old, new)
+    Source::stepped(pods, move |step: &Step<Pod>, queue: &Queue| {
+        if let (Some(old), Some(new)) = (&step.old, &step.new)
+            && let (Some(old), Some(new)) = (old.get(), new.get())
+            && !differs(&old, &new)
         {
             return;
         }
-        for service in services.in_namespace(change.key.ns()) {
+        for service in services.in_namespace(step.key().ns()) {
             let Some(selector) = selector(&service) else { continue };
-            if [old, new].into_iter().flatten().any(|pod| selects(selector, pod)) {
+            if step.entries().any(|pod| picks(selector, pod.labels())) {
                 queue.add(Key::of(service.as_ref()));
             }
         }

@@ -66,11 +66,10 @@ impl Controller for StatefulSets {
 
     fn sources(&self) -> Vec<Source> {
         let owners = self.sets.clone();
-        let of_pod =
-            Source::mapped(&self.pods, move |change, queue| adopt::owners(change, &owners, "StatefulSet", selector, queue));
+        let of_pod = Source::stepped(&self.pods, move |step, queue| adopt::owners(step, &owners, "StatefulSet", selector, queue));
         let owners = self.sets.clone();
         // A revision that is owned already is no reason to look: nothing follows from it until the template changes.
-        let of_revision = Source::mapped(&self.revisions, move |change, queue| adopt::adopters(change, &owners, selector, queue));
+        let of_revision = Source::stepped(&self.revisions, move |step, queue| adopt::adopters(step, &owners, selector, queue));
         let sets = self.sets.clone();
         let of_claim = Source::mapped(&self.claims, move |change, queue| claim_gone(change, &sets, queue));
         vec![Source::own(&self.sets), of_pod, of_revision, of_claim]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apimachinery::labels::Selector;
 use client::kube::api::{Patch, PatchParams};
 use client::kube::{self, Api};
-use client::{Informer, Informers, Key};
+use client::{Entry, Informer, Informers, Key};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -54,9 +54,10 @@ impl Controller for Orphans {
 
     fn sources(&self) -> Vec<Source> {
         let (jobs, pods) = (self.jobs.clone(), self.pods.clone());
-        let of_pods = Source::mapped(&self.pods, move |change, queue| {
-            if change.new.as_ref().is_some_and(|pod| is_left(pod, &jobs)) {
-                queue.add(change.key.clone());
+        let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            let tracked = step.new.as_ref().filter(|pod| pod.mentions(member::TRACKING)).and_then(Entry::get);
+            if tracked.is_some_and(|pod| is_left(&pod, &jobs)) {
+                queue.add(step.key().clone());
             }
         });
         let of_jobs = Source::mapped(&self.jobs, move |change, queue| {

@@ -85,7 +85,12 @@ pub async fn measure(endpoint: &Endpoint, pid: i32, directory: &Path, time: Dura
     add("list of 3,000 x 2 KB", "1.2 x", list, bare.cost(2, until, |_| Ask::get("/list")).await?);
     let watched = format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Dload-0");
     let event = server.watch_cost(&watched, change).await?;
-    add("event to one more watcher", "1.5 x", event, bare.watch_cost("/watch", |_| Ask::post("/event", "")).await?);
+    add(
+        "event to one more watcher",
+        "1.5 x",
+        event,
+        bare.watch_cost("/watch", |number| Ask::post("/event", change(number).body)).await?,
+    );
     let create = server.cost(CLIENTS, until, |number| Ask::post(MAPS, super::config_map("ratio", number))).await?;
     let body = super::config_map("ratio", 0);
     add("durable create of 2 KB", "2.5 x", create, bare.cost(CLIENTS, until, |_| Ask::post("/create", body.clone())).await?);

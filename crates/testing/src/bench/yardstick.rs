@@ -29,7 +29,8 @@ use crate::api::Endpoint;
 
 /// What the yardstick answers: the name of a file in its directory is the path.
 pub const ANSWERS: [&str; 4] = ["get", "list", "create", "status"];
-/// What a watcher gets for each POST to `/event`.
+/// What a watcher gets for each POST to `/event`, which is a write as others are: were it sent before it is durable, watchers would get
+/// several events at once, which no server can do whose client waits for its answer.
 pub const EVENT: &str = "event";
 const AUTHORITY: &str = "authority.pem";
 /// Events that a slow watcher may be behind.
@@ -139,15 +140,15 @@ impl Server {
         }
         let writes = request.method() != Method::GET;
         let body = request.into_body().collect().await?.to_bytes();
-        if path == "/event" {
-            // Nobody may watch.
-            let _ = self.events.send(self.event.clone());
-            return respond(Either::Left(Full::default()));
-        }
         if writes {
             let (written, done) = oneshot::channel();
             self.log.send((body, written))?;
             done.await?;
+        }
+        if path == "/event" {
+            // Nobody may watch.
+            let _ = self.events.send(self.event.clone());
+            return respond(Either::Left(Full::default()));
         }
         respond(Either::Left(Full::new(self.answers.get(&path).context("no such path")?.clone())))
     }
