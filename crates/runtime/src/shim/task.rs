@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -51,6 +52,8 @@ pub(super) struct Task {
     pub(super) state: super::protocol::TaskState,
     /// The raw wait status, once it ended.
     pub(super) status: Option<i32>,
+    /// Since when nothing came of a command that has ended, while its children have its outputs open.
+    pub(super) quiet_since: Option<Instant>,
     stdin: Option<fs::File>,
     stdin_buffer: Vec<u8>,
     stdin_ends: bool,
@@ -116,6 +119,7 @@ impl Task {
             pid: None,
             state: Default::default(),
             status: None,
+            quiet_since: None,
             stdin: None,
             stdin_buffer: Vec::new(),
             stdin_ends: false,
@@ -229,6 +233,11 @@ impl Task {
     pub(super) fn output_fd(&self, stream: usize) -> Option<RawFd> {
         self.pid?;
         self.outputs[stream].as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Whether somebody has an output stream open, or has left something in it.
+    pub(super) fn has_output(&self, stream: usize) -> bool {
+        self.outputs[stream].is_some()
     }
 
     /// The descriptor of standard input while something waits for it.
