@@ -181,8 +181,16 @@ fn volumes_in_pods() {
     assert_eq!(c.kubectl(&["exec", "waits", "--", "cat", "/data/who"]), "waits");
     let context = shore.call("NodePublishVolume")["request"]["volumeContext"].clone();
     assert_eq!((&context["sea"], &context["csi.storage.k8s.io/ephemeral"]), (&json!("north"), &json!("true")));
-    c.k("delete pod waits --timeout=60s");
-    assert_eq!(shore.call("NodeUnpublishVolume")["refused"], Value::Null);
+    // Whoever deletes a pod is told why it stays.
+    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
+    std::fs::create_dir(&refusals).unwrap();
+    std::fs::write(refusals.join("NodeUnpublishVolume"), "").unwrap();
+    c.k("delete pod waits --wait=false");
+    assert_eq!(shore.call("NodeUnpublishVolume")["refused"], "not now");
+    c.told("", &["FailedUnMount", "UnmountVolume.TearDown failed for volume \"data\"", "not now"]);
+    std::fs::remove_dir_all(&refusals).unwrap();
+    c.k("wait --for=delete pod/waits --timeout=60s");
+    eventually("the driver accepts it", || shore.call("NodeUnpublishVolume")["refused"].is_null().then_some(()));
     eventually("the driver has nothing left", || {
         (std::fs::read_dir(c.machine().path(&c.data_dir().join("shore"))).unwrap().count() == 0).then_some(())
     });
