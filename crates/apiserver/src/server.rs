@@ -90,8 +90,6 @@ async fn converse(
     api: Api,
     (tasks, place): (Tasks, Arc<Place>),
 ) {
-    // Small answers go out at once; a socket that refuses the option works all the same.
-    let _ = stream.set_nodelay(true);
     // On one machine copying is cheaper than compressing.
     let local = stream.local_addr().is_ok_and(|own| canonical(own).ip() == peer.ip());
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {

@@ -53,8 +53,8 @@ impl Tunnels {
             return through(tunnel, host, port).await;
         }
         let stream = TcpStream::connect((host, port)).await?;
-        // Without it, it is only slower.
-        let _ = stream.set_nodelay(true);
+        // Without them, it is only slower. What is sent may wait for a container that does not read.
+        let _ = base::sockets::lasting(&stream);
         Ok(Box::new(stream))
     }
 
