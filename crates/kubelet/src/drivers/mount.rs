@@ -276,10 +276,10 @@ pub async fn unstage_unused(cx: &Context, name: &str) -> Result<(), String> {
 
 /// The volumes that this node uses, for its status: who attaches volumes leaves them alone.
 pub fn in_use(data_dir: &Path) -> Vec<String> {
-    let all = records::of_all_pods(data_dir).unwrap_or_default();
-    let persistent = all.iter().filter(|(_, record)| record.volume_lifecycle_mode == "Persistent");
+    let all = records::readable(data_dir);
+    let persistent = all.iter().filter(|record| record.volume_lifecycle_mode == "Persistent");
     let names: BTreeSet<String> =
-        persistent.map(|(_, record)| pods::csi::unique_name(&record.driver_name, &record.volume_handle)).collect();
+        persistent.map(|record| pods::csi::unique_name(&record.driver_name, &record.volume_handle)).collect();
     names.into_iter().collect()
 }
 
