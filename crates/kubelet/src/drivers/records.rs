@@ -96,11 +96,13 @@ pub fn of_all_pods(data_dir: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
     Ok(all)
 }
 
-/// Those of them whose records can be read: a damaged one costs itself alone. Blocking.
+/// The volumes that pods have or that are staged, of which the records can be read: a damaged one costs itself alone. Blocking.
 pub fn readable(data_dir: &Path) -> Vec<Record> {
+    let pods = directories(&data_dir.join("pods")).unwrap_or_default();
+    let drivers = directories(&stages(data_dir)).unwrap_or_default();
     let mut all = Vec::new();
-    for pod in directories(&data_dir.join("pods")).unwrap_or_default() {
-        for volume in directories(&of_pod(&pod)).unwrap_or_default() {
+    for parent in pods.iter().map(|pod| of_pod(pod)).chain(drivers) {
+        for volume in directories(&parent).unwrap_or_default() {
             match base::records::read_json(&volume.join(FILE)) {
                 Ok(record) => all.extend(record),
                 Err(error) => tracing::error!(%error, "whether the volume of a storage driver is used is not known"),
@@ -165,6 +167,8 @@ mod tests {
         assert!(list(&torn).unwrap_err().to_string().starts_with(&named));
         assert!(of_all_pods(directory.path()).unwrap_err().to_string().starts_with(&named));
         assert_eq!(readable(directory.path()), [record("pv")]);
+        write(&staging(directory.path(), "d", "h"), &record("staged")).unwrap();
+        assert_eq!(readable(directory.path()), [record("pv"), record("staged")]);
     }
 
     #[test]
