@@ -214,9 +214,11 @@ impl Task {
         }
     }
 
-    /// Sends a signal, as soon as there is a process. An executed command leads its session: its children get it too.
+    /// Sends a signal, as soon as there is a process. An executed command leads its session: its children get it too. One that has ended
+    /// gets none: its number may be another's by now.
     pub(super) fn signal(&mut self, signal: i32) {
         match self.pid {
+            _ if self.status.is_some() => {}
             // Nothing is gentler than SIGKILL, so that one stays.
             None if self.early_signal != Some(libc::SIGKILL) => self.early_signal = Some(signal),
             None => {}
