@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+/// Names of nodes as users begin with it.
+pub(crate) const NODE: &str = "system:node:";
 /// Where a tunnel begins.
 pub const PATH: &str = "/knarr/tunnel";
 /// What a tunnel upgrades to.
