@@ -60,13 +60,13 @@ async fn serve(options: cli::Agent) -> Result<()> {
 /// Starts the node, and ends only when it has to be built anew.
 async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()> {
     let identity = node::Identity::of(&options.node)?;
-    std::fs::write(paths.node_name(), &identity.name)?;
+    base::files::replace(&paths.node_name(), identity.name.as_bytes(), base::files::Outlives::Process)?;
     let mut member = Member::new(options, paths, identity.clone()).await?;
     member.join(tasks).await?;
     let clients = Https(member.remote()?);
-    let known = tls::read_private(&paths.cluster())?;
+    let known = known_cluster(paths)?;
     let cluster = match &known {
-        Some(text) => serde_json::from_str(text).with_context(|| paths.cluster().display().to_string())?,
+        Some(cluster) => cluster.clone(),
         None => learn_cluster(&clients.kubelet(), paths).await?,
     };
     let identity = identity.within(&cluster)?;
@@ -90,10 +90,23 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     tasks.spawn_until_cancelled("tunnel to the server", OnFailure::Shutdown, tunnel);
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
-    let newer = until_another(known.and(Some(cluster)), clients.kubelet(), paths);
+    let newer = until_another(known, clients.kubelet(), paths);
     tokio::select! {
         ended = process::until_changed(own, Some(changed)) => ended,
         ended = newer => ended,
+    }
+}
+
+/// What the cluster was when this node ran last. A file that is damaged is taken for none: the server says it again.
+fn known_cluster(paths: &Paths) -> Result<Option<Cluster>> {
+    let path = paths.cluster();
+    let Some(text) = tls::read_private(&path)? else { return Ok(None) };
+    match serde_json::from_str(&text) {
+        Ok(cluster) => Ok(Some(cluster)),
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "the file is damaged, asking the server what the cluster is");
+            Ok(None)
+        }
     }
 }
 
@@ -145,5 +158,22 @@ impl Certificates for Member {
     fn serving(&self, _: &node::Identity) -> Result<Arc<Resolver>, tls::Error> {
         let (certificate, key) = self.files(Kind::Serving);
         Resolver::pending(&certificate, &key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_taken_for_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path());
+        assert!(known_cluster(&paths).unwrap().is_none());
+        for text in ["", "{", "7"] {
+            tls::write_private(&paths.cluster(), text.as_bytes()).unwrap();
+            assert!(known_cluster(&paths).unwrap().is_none(), "{text:?}");
+        }
     }
 }

@@ -37,18 +37,23 @@ const READY: &str = "export KUBECONFIG=";
 pub(crate) fn run(options: Dev) -> Result<()> {
     preflight::check(true)?;
     let options = Dev { data_dir: std::path::absolute(&options.data_dir)?, ..options };
-    let state = State::load(&options.data_dir)?;
+    let dir = &options.data_dir;
     match &options.command {
-        Some(DevCommand::Stop) => stop(&options.data_dir, state),
-        Some(DevCommand::Cut { node }) => running(state)?.plug(node, false),
-        Some(DevCommand::Heal { node }) => running(state)?.plug(node, true),
-        Some(DevCommand::Exec { node, command }) => exec(&running(state)?, node, command),
-        None if state.as_ref().is_some_and(State::is_alive) => {
-            bail!("a cluster runs in {} already: end it first (knarr dev stop)", options.data_dir.display())
-        }
-        None if options.detach => detach(&options),
-        None => process::run(serve(options, state)),
+        Some(DevCommand::Stop) => stop(dir),
+        Some(DevCommand::Cut { node }) => running(dir)?.plug(node, false),
+        Some(DevCommand::Heal { node }) => running(dir)?.plug(node, true),
+        Some(DevCommand::Exec { node, command }) => exec(&running(dir)?, node, command),
+        None => start(options),
     }
+}
+
+/// Starts a cluster where none runs.
+fn start(options: Dev) -> Result<()> {
+    let left = State::load(&options.data_dir)?;
+    if left.as_ref().is_some_and(State::is_alive) {
+        bail!("a cluster runs in {} already: end it first (knarr dev stop)", options.data_dir.display());
+    }
+    if options.detach { detach(&options) } else { process::run(serve(options, left)) }
 }
 
 /// The data directories of the nodes of a cluster, by their names; none where no cluster is.
@@ -57,8 +62,8 @@ pub(crate) fn data_dirs(dir: &Path) -> Result<Option<Vec<(String, PathBuf)>>> {
     Ok(state.map(|state| state.numbers().map(|number| (format!("n{number}"), state.data_dir(number))).collect()))
 }
 
-fn running(state: Option<State>) -> Result<State> {
-    state.filter(State::is_alive).context("no cluster runs here: start one (knarr dev)")
+fn running(dir: &Path) -> Result<State> {
+    State::load(dir)?.filter(State::is_alive).context("no cluster runs here: start one (knarr dev)")
 }
 
 /// Becomes the command, in the network of the node.
@@ -73,14 +78,14 @@ fn exec(state: &State, node: &str, command: &[OsString]) -> Result<()> {
 }
 
 /// Ends the process that watches over the cluster; what is left of one that has died is removed here.
-fn stop(dir: &Path, state: Option<State>) -> Result<()> {
-    let Some(state) = state else {
+fn stop(dir: &Path) -> Result<()> {
+    let Some(state) = State::load_to_remove(dir)? else {
         eprintln!("no cluster is in {}", dir.display());
         return Ok(());
     };
     state.terminate()?;
     // It removes everything itself; what it left, we do.
-    match State::load(dir)? {
+    match State::load_to_remove(dir)? {
         Some(left) => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remove(&left)),
         None => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::task::Poll;
@@ -201,6 +201,24 @@ pub(crate) fn is_locked(path: &Path) -> Result<bool> {
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
 }
 
+/// The processes of this machine.
+pub(crate) fn all() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The processes that have the file open, but for this one: the kernel does not tell whose a lock of an open file description is.
+pub(crate) fn holders(path: &Path) -> Result<Vec<i32>> {
+    let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let wanted = std::fs::metadata(path).map(id).with_context(|| path.display().to_string())?;
+    let has_it = |pid: &i32| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.into_iter().any(|entry| std::fs::metadata(entry.path()).is_ok_and(|metadata| id(metadata) == wanted))
+    };
+    let own = std::process::id().cast_signed();
+    Ok(all().filter(|pid| *pid != own).filter(has_it).collect())
+}
+
 /// Waits until nobody holds the directory whose lock is this file.
 pub(crate) fn wait_until_free(lock: &File) -> Result<()> {
     loop {
@@ -251,6 +269,18 @@ mod tests {
         assert!(lock(&path).unwrap_err().to_string().contains("another process"));
         drop(held);
         lock(&path).unwrap();
+    }
+
+    #[test]
+    fn who_has_a_file_open_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let _own = lock(&path).unwrap();
+        assert!(holders(&path).unwrap().is_empty());
+        let mut child = std::process::Command::new("sleep").arg("1000").stdin(File::open(&path).unwrap()).spawn().unwrap();
+        assert_eq!(holders(&path).unwrap(), [child.id().cast_signed()]);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

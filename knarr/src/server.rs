@@ -118,7 +118,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let (own, place) = (identity.routed(), identity.clone());
     let mut changed = None;
     if !options.no_agent {
-        std::fs::write(paths.node_name(), &identity.name)?;
+        base::files::replace(&paths.node_name(), identity.name.as_bytes(), base::files::Outlives::Process)?;
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {

@@ -155,9 +155,17 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     kill(shore.pid, Signal::SIGKILL).unwrap();
     drop(shore);
     c.k("delete pod two --wait=false");
+    // The next one refuses to unstage: the pod goes all the same, and the volume stays attached until it is done.
+    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
+    std::fs::create_dir(&refusals).unwrap();
+    std::fs::write(refusals.join("NodeUnstageVolume"), "").unwrap();
     let shore = Shore::start(&c);
     c.k("wait --for=delete pod/two --timeout=90s");
-    assert_eq!(shore.call("NodeUnstageVolume")["refused"], Value::Null);
+    assert_eq!(shore.call("NodeUnstageVolume")["refused"], "not now");
+    assert_eq!(shore.call("NodeUnstageVolume")["refused"], "not now");
+    assert!(c.k("get node -o jsonpath={.items[0].status.volumesInUse}").contains("kubernetes.io/csi/shore.example.com^pvc-"));
+    std::fs::remove_dir_all(&refusals).unwrap();
+    eventually("the driver accepts it", || shore.call("NodeUnstageVolume")["refused"].is_null().then_some(()));
     c.k("delete pvc data --timeout=60s");
     assert_eq!(shore.call("ControllerUnpublishVolume")["refused"], Value::Null);
     eventually("the volume is gone", || (c.k("get pv,volumeattachment -o name").is_empty()).then_some(()));
@@ -181,8 +189,16 @@ fn volumes_in_pods() {
     assert_eq!(c.kubectl(&["exec", "waits", "--", "cat", "/data/who"]), "waits");
     let context = shore.call("NodePublishVolume")["request"]["volumeContext"].clone();
     assert_eq!((&context["sea"], &context["csi.storage.k8s.io/ephemeral"]), (&json!("north"), &json!("true")));
-    c.k("delete pod waits --timeout=60s");
-    assert_eq!(shore.call("NodeUnpublishVolume")["refused"], Value::Null);
+    // Whoever deletes a pod is told why it stays.
+    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
+    std::fs::create_dir(&refusals).unwrap();
+    std::fs::write(refusals.join("NodeUnpublishVolume"), "").unwrap();
+    c.k("delete pod waits --wait=false");
+    assert_eq!(shore.call("NodeUnpublishVolume")["refused"], "not now");
+    c.told("", &["FailedUnMount", "UnmountVolume.TearDown failed for volume \"data\"", "not now"]);
+    std::fs::remove_dir_all(&refusals).unwrap();
+    c.k("wait --for=delete pod/waits --timeout=60s");
+    eventually("the driver accepts it", || shore.call("NodeUnpublishVolume")["refused"].is_null().then_some(()));
     eventually("the driver has nothing left", || {
         (std::fs::read_dir(c.machine().path(&c.data_dir().join("shore"))).unwrap().count() == 0).then_some(())
     });

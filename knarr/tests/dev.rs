@@ -77,17 +77,28 @@ fn a_throw_away_cluster_leaves_nothing() {
     assert!(unknown.code != Some(0) && unknown.stderr.contains("they are n1 to n3"), "{unknown:?}");
 
     // A node whose process dies is no end of the cluster: it comes back, its pods were there all the time.
-    let pid = || std::fs::read_to_string(dir.join("n2.pid")).unwrap();
-    let died = pid();
+    let process = |words: &str| {
+        let found = c.machine().processes().into_iter().find(|(_, line)| line.contains(words));
+        found.map(|(pid, _)| nix::unistd::Pid::from_raw(pid))
+    };
+    let agent = format!("--data-dir {}", dir.join("n2").display());
+    let died = process(&agent).unwrap();
     let before = k("get pod there -o jsonpath={.status.containerStatuses[0].containerID}");
-    let killed = Outcome::of(c.machine().command(Path::new("kill")).args(["-9", died.trim()]));
-    assert_eq!(killed.code, Some(0), "{killed:?}");
-    eventually("the node starts again", || (pid() != died).then_some(()));
+    nix::sys::signal::kill(died, nix::sys::signal::SIGKILL).unwrap();
+    eventually("the node starts again", || process(&agent).filter(|pid| *pid != died));
     k("annotate pod there seen=yes");
     k("wait --for=condition=Ready node/n2 pod/there --timeout=60s");
     assert_eq!(k("get pod there -o jsonpath={.status.containerStatuses[0].containerID}"), before);
     let log = std::fs::read_to_string(dir.join("dev.log")).unwrap();
     assert!(log.contains("the process of a node has ended") && log.contains("signal: 9"), "{log}");
+
+    // The process that watches over the nodes dies, and the disk has lost what it wrote of them.
+    nix::sys::signal::kill(process("dev --nodes 3").unwrap(), nix::sys::signal::SIGKILL).unwrap();
+    std::fs::write(dir.join("dev.json"), "").unwrap();
+    for arguments in [&[][..], &["cut", "n3"], &["--detach"]] {
+        let refused = dev(arguments);
+        assert!(refused.code != Some(0) && refused.stderr.contains("dev.json is damaged"), "{refused:?}");
+    }
 
     // Another version has taken the place of the program that the cluster runs.
     std::fs::remove_file(&program).unwrap();

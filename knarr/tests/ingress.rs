@@ -283,6 +283,9 @@ fn ports_of_gateways_are_open_on_every_node() {
     );
     let taken = "5432/TCP of the nodes is taken by service kube-system/knarr-ingress-tcp-5432";
     c.told("--field-selector reason=SyncLoadBalancerFailed", &[taken]);
+    c.k("wait service/late --for=condition=LoadBalancerPortsError --timeout=30s");
+    let message = c.k("get service late -o jsonpath={.status.conditions[0].message}");
+    assert!(message.contains(taken), "{message}");
     c.k("delete service late");
     c.k("delete gateway front");
     for node in [1, 2] {

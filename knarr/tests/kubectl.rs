@@ -77,6 +77,7 @@ fn logs_and_commands_in_containers() {
 
     assert_eq!(c.kubectl(&["exec", "talk", "--", "echo", "a b"]), "a b\n");
     assert_eq!(c.try_kubectl(&["exec", "talk", "--", "sh", "-c", "exit 3"]).code, Some(3));
+    assert_eq!(c.kubectl(&["exec", "talk", "--", "sh", "-c", "(sleep 0.2; echo late) & echo now"]), "now\nlate\n");
     assert_eq!(c.k_with("exec -i talk -- cat", "through\n"), "through\n");
     let missing = c.try_kubectl(&["exec", "talk", "--", "no-such-command"]);
     assert_ne!(missing.code, Some(0), "{missing:?}");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use testing::{Cluster, Outcome, eventually};
@@ -73,6 +74,12 @@ fn a_node_behind_a_wall() {
     });
     reached(&c);
     webhooks_are_called(&c);
+    // What is asked of a node that has just gone fails when nothing acknowledges it, before HTTP/2's own question is due and unanswered.
+    c.plug(2, false);
+    let asked = Instant::now();
+    let lost = c.try_kubectl(&["logs", "web"]);
+    assert!(lost.code != Some(0) && asked.elapsed() < Duration::from_secs(20), "{:?}: {lost:?}", asked.elapsed());
+    println!("the node was given up after {:?}", asked.elapsed());
 }
 
 /// Logs, commands, ports, and the proxies of node, pod and service.

@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::Identity;
+use crate::tunnels::NODE;
 use crate::wire::Wire;
 use crate::{Api, Body, metrics};
 
@@ -90,8 +91,6 @@ async fn converse(
     api: Api,
     (tasks, place): (Tasks, Arc<Place>),
 ) {
-    // Small answers go out at once; a socket that refuses the option works all the same.
-    let _ = stream.set_nodelay(true);
     // On one machine copying is cheaper than compressing.
     let local = stream.local_addr().is_ok_and(|own| canonical(own).ip() == peer.ip());
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -107,10 +106,14 @@ async fn converse(
     };
     let chain = stream.get_ref().1.peer_certificates();
     let (identity, expiry) = (Identity::of_peer(verifier.peer(chain)), Peer::expiry(chain));
-    if let Some(user) = identity.as_ref().and_then(Identity::name)
-        && !place.prove(&user)
-    {
-        return tracing::debug!(%peer, %user, "the user has too many connections");
+    if let Some(user) = identity.as_ref().and_then(Identity::name) {
+        if !place.prove(&user) {
+            return tracing::debug!(%peer, %user, "the user has too many connections");
+        }
+        // Nodes read always. What is asked of one by its tunnel fails soon when it has gone.
+        if user.starts_with(NODE) {
+            let _ = base::sockets::impatient(stream.get_ref().0);
+        }
     }
     let answer = move |mut request: http::Request<Incoming>| {
         if let Some(identity) = &identity {

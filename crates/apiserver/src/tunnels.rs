@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+/// Names of nodes as users begin with it.
+pub(crate) const NODE: &str = "system:node:";
 /// Where a tunnel begins.
 pub const PATH: &str = "/knarr/tunnel";
 /// What a tunnel upgrades to.
@@ -53,8 +55,8 @@ impl Tunnels {
             return through(tunnel, host, port).await;
         }
         let stream = TcpStream::connect((host, port)).await?;
-        // Without it, it is only slower.
-        let _ = stream.set_nodelay(true);
+        // Without them, it is only slower. What is sent may wait for a container that does not read.
+        let _ = base::sockets::lasting(&stream);
         Ok(Box::new(stream))
     }
 

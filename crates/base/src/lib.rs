@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod patience;
 pub mod readiness;
 pub mod records;
+pub mod sockets;
 pub mod tasks;
 pub mod tls;

@@ -1,10 +1,12 @@
-//! Listening to TCP connections on addresses of both families.
+//! Listening to TCP connections on addresses of both families. Each sends what is small at once and is asked whether its client is still there.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::sockets;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 4096;
@@ -37,6 +39,8 @@ impl Listener {
             }
         };
         socket.set_reuseaddr(true)?;
+        // Each connection that is accepted has the options, too. One without them works all the same.
+        let _ = sockets::lasting(&socket);
         socket.bind(address)?;
         socket.listen(BACKLOG).map(Self)
     }
@@ -66,14 +70,16 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use nix::sys::socket::getsockopt;
 
     /// Where a client that connects to `target` is seen, when `address` is listened on.
     async fn seen(address: &str, target: &str) -> io::Result<IpAddr> {
         let listener = Listener::bind(SocketAddr::new(address.parse().unwrap(), 0))?;
         let port = listener.local_addr()?.port();
         let client = TcpStream::connect((target.parse::<IpAddr>().unwrap(), port)).await?;
-        let (_, peer) = listener.accept().await?;
+        let (stream, peer) = listener.accept().await?;
         assert_eq!(peer, client.local_addr()?);
+        assert!(getsockopt(&stream, sockopt::KeepAlive)? && getsockopt(&stream, sockopt::TcpNoDelay)?);
         Ok(peer.ip())
     }
 

@@ -33,6 +33,23 @@ pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if is_long { Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it has more than {most} bytes"))) } else { Ok(bytes) }
 }
 
+/// The error of a file whose contents are not what they should be, with its name.
+pub fn damaged(path: &Path, error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()))
+}
+
+/// What a file of JSON says, none when there is no file. Blocking.
+///
+/// # Errors
+/// It cannot be read, or it is damaged; the error has its name.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match read_file(path, RECORD) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
+}
+
 /// What a directory holds.
 #[derive(Debug)]
 pub struct Records<T> {
@@ -81,6 +98,20 @@ pub fn read<T: DeserializeOwned>(directory: &Path, is_record: impl Fn(&str) -> b
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        assert_eq!(read_json::<u8>(&path).unwrap(), None);
+        fs::write(&path, "7").unwrap();
+        assert_eq!(read_json::<u8>(&path).unwrap(), Some(7));
+        for text in ["", "[1", "\"seven\""] {
+            fs::write(&path, text).unwrap();
+            let error = read_json::<u8>(&path).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("{} is damaged: ", path.display())), "{error}");
+        }
+    }
 
     #[test]
     fn what_is_damaged_costs_itself_alone() {

@@ -2,7 +2,8 @@
 //!
 //! Connections are HTTP/2. A server carries a bounded number of requests on one, and every watch is one: those of single objects, of which a
 //! node has as many as its pods refer to, have connections of their own, so that they never keep others waiting. A connection whose
-//! other end is silent is given up, so that a server that has moved, or has died with its machine, is noticed.
+//! other end is silent is given up, so that a server that has moved, or has died with its machine, is noticed; and so is one on which nothing
+//! arrives while packets are lost (`base::sockets`).
 
 use std::future::Future;
 use std::io;
@@ -70,11 +71,16 @@ impl Server {
         self.authority.as_str()
     }
 
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.address.as_ref()).await?;
+        // A kernel that refuses the options connects all the same.
+        let _ = base::sockets::impatient(&stream);
+        Ok(stream)
+    }
+
     /// A new connection to it.
     pub async fn connect(&self, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(self.address.as_ref()).await?;
-        stream.set_nodelay(true)?;
-        TlsConnector::from(tls).connect(self.name.clone(), stream).await
+        TlsConnector::from(tls).connect(self.name.clone(), self.dial().await?).await
     }
 }
 
@@ -232,6 +238,7 @@ impl Write for Stream {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use nix::sys::socket::{getsockopt, sockopt};
 
     #[test]
     fn servers() {
@@ -247,6 +254,14 @@ mod tests {
         check("https://10.0.0.1:6443/x", None);
         check("10.0.0.1:6443", None);
         check("", None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_arrives_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server: Server = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let stream = server.dial().await.unwrap();
+        assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 10_000);
     }
 
     #[test]

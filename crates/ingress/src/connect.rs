@@ -98,8 +98,8 @@ impl Connector {
     async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> Result<Sender, Error> {
         let dial = async {
             let stream = TcpStream::connect(endpoint.address).await?;
-            // Small requests go out at once; a socket that refuses the option works all the same.
-            let _ = stream.set_nodelay(true);
+            // A socket that refuses the options works all the same.
+            let _ = base::sockets::lasting(&stream);
             if !endpoint.protocol.is_tls() {
                 return self.handshake(stream, endpoint).await;
             }

@@ -106,8 +106,6 @@ impl Front {
     }
 
     async fn converse(&self, mut stream: TcpStream, mut peer: Peer, place: Place) -> Result<(), String> {
-        // Small answers go out at once; a socket that refuses the option works all the same.
-        let _ = stream.set_nodelay(true);
         if self.proxy_protocol {
             let header = tokio::time::timeout(HANDSHAKE, proxy_protocol::read(&mut stream)).await;
             let source = header.map_err(|_| "no PROXY protocol header in time")?.map_err(|error| error.to_string())?;

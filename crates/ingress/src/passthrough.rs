@@ -37,8 +37,8 @@ pub(crate) async fn dial(route: &Route) -> Result<TcpStream, String> {
             continue;
         };
         endpoint.load().succeeded();
-        // Small messages go out at once; a socket that refuses the option works all the same.
-        let _ = backend.set_nodelay(true);
+        // A socket that refuses the options works all the same.
+        let _ = base::sockets::lasting(&backend);
         return Ok(backend);
     }
     Err("no endpoint can be reached".to_owned())

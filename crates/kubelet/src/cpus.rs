@@ -16,7 +16,6 @@ pub mod take;
 pub mod topology;
 
 use base::files::{self, Outlives};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -308,11 +307,7 @@ async fn move_one(runtime: &dyn Runtime, id: &str, cpus: &str) -> Result<(), run
 }
 
 fn read(path: &Path) -> io::Result<Option<Record>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    base::records::read_json(path)
 }
 
 /// Replaces the file, also when the machine crashes. Blocking.
@@ -322,6 +317,8 @@ fn write(path: &Path, record: &Record) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::pod::testing::model;
     use serde_json::{Value, json};

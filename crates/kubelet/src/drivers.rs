@@ -43,6 +43,8 @@ pub struct Drivers {
     known: Mutex<BTreeMap<String, Registered>>,
     /// How many have come so far: what waits for one is tried again then.
     arrivals: watch::Sender<u64>,
+    /// How often a volume stayed staged that no pod has any more.
+    left: watch::Sender<u64>,
     /// Drivers come and go one after the other.
     registering: tokio::sync::Mutex<()>,
     /// One thing at a time is done to a volume; by the directory where it is staged.
@@ -64,6 +66,15 @@ impl Drivers {
     /// Changes when a driver comes.
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
+    }
+
+    fn stage_left(&self) {
+        self.left.send_modify(|number| *number += 1);
+    }
+
+    /// Changes when a volume stays staged that no pod has any more.
+    fn stages_left(&self) -> watch::Receiver<u64> {
+        self.left.subscribe()
     }
 
     /// Forgets a driver, unless another one has taken its name meanwhile.

@@ -93,8 +93,6 @@ async fn connection(
     auth: Arc<Auth>,
     (tasks, place): (Tasks, Arc<Place>),
 ) -> Result<(), String> {
-    // Keystrokes are small and wait for nothing.
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
     let stream =
         tokio::time::timeout(PATIENCE, handshake).await.map_err(|_| "no handshake in time")?.map_err(|e| e.to_string())?;

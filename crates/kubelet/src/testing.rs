@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) images: Vec<String>,
     /// What every pod and container has used.
     pub(crate) usage: Usage,
+    /// Why nothing can be stopped, while there is a reason.
+    pub(crate) stays: Option<String>,
     next: u32,
 }
 
@@ -92,6 +94,10 @@ impl FakeRuntime {
         assert!(waited.is_ok(), "did not come to pass; calls: {:?}", self.world.lock().calls);
     }
 
+    fn may_stop(&self) -> Result<()> {
+        self.world.lock().stays.clone().map_or(Ok(()), |why| Err(Error::Internal(why)))
+    }
+
     fn call(&self, words: String) {
         self.world.lock().calls.push(words);
         self.changed.notify_waiters();
@@ -137,6 +143,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        self.may_stop()?;
         if let Some(sandbox) = self.world.lock().sandboxes.get_mut(id) {
             sandbox.state = SandboxState::NotReady;
         }
@@ -248,6 +255,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn stop_container(&self, id: &str, grace: Duration, _signal: Option<&str>) -> Result<()> {
+        self.may_stop()?;
         let (name, sandbox) = {
             let mut world = self.world.lock();
             let Some(container) = world.containers.get_mut(id) else { return Ok(()) };

@@ -572,9 +572,9 @@ pub trait Runtime: Send + Sync {
     /// A directory on the file system that holds images and what containers change of them.
     fn image_directory(&self) -> PathBuf;
 
-    /// Runs a command to its end, for probes and hooks, and keeps the first `limit` bytes of each stream. On timeout it is killed.
+    /// Runs a command to its end, for probes and hooks, whatever it leaves behind, and keeps the first `limit` bytes of each stream. On timeout it is killed.
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration, limit: usize) -> Result<ExecOutput>;
-    /// Runs a command with its streams.
+    /// Runs a command with its streams. The session ends with the streams: children that the command has left may still write.
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<Streams>;
     /// Attaches to the running container's streams.
     async fn attach(&self, id: &str, request: ExecRequest) -> Result<Streams>;

@@ -105,9 +105,7 @@ fn spawn(state: &State, number: u8, arguments: &[OsString]) -> Result<Child> {
         let _entered = handle.enter();
         command.spawn()
     });
-    let child = spawned?.with_context(|| format!("node {name}"))?;
-    std::fs::write(state.pid_file(number), child.id().unwrap_or_default().to_string())?;
-    Ok(child)
+    spawned?.with_context(|| format!("node {name}"))
 }
 
 /// The last line of a log.

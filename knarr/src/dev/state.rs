@@ -26,8 +26,8 @@ pub(super) struct State {
     #[serde(default)]
     families: Families,
     nodes: u8,
-    /// Of the process that watches over the nodes.
-    pid: u32,
+    /// Of the process that watches over the nodes; none when the file was damaged.
+    pid: Option<i32>,
 }
 
 /// The name of the cluster's bridge, by which its other parts are named, too.
@@ -69,20 +69,67 @@ pub(super) fn claim(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The file says nothing: a disk was full, or lost what was written last.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is damaged ({error}): knarr dev stop removes what is left of its cluster", path.display())]
+struct Damaged {
+    path: PathBuf,
+    error: serde_json::Error,
+}
+
+/// What the file of a directory says, if there is one.
+fn read(dir: &Path) -> Result<Option<serde_json::Result<State>>> {
+    let path = file(dir);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// What is in a directory; nothing where there is none.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The number of the node that a part of a cluster is named after: `n7`, `n7.log`.
+fn numbered(name: &str) -> Option<u8> {
+    name.strip_prefix('n')?.split('.').next()?.parse().ok()
+}
+
 impl State {
     pub(super) fn new(dir: &Path, wire: Wire, nodes: u8) -> Self {
         let Wire { bridge, network, families } = wire;
-        Self { dir: dir.to_owned(), bridge, network, families, nodes, pid: std::process::id() }
+        Self { dir: dir.to_owned(), bridge, network, families, nodes, pid: Some(std::process::id().cast_signed()) }
     }
 
     /// The state of a directory, if a cluster is or was there.
     pub(super) fn load(dir: &Path) -> Result<Option<Self>> {
-        let path = file(dir);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| path.display().to_string()),
-        }
+        let damaged = |error| Damaged { path: file(dir), error };
+        Ok(read(dir)?.transpose().map_err(damaged)?)
+    }
+
+    /// The same for who removes the cluster: of a file that is damaged, what can be seen takes the place.
+    pub(super) fn load_to_remove(dir: &Path) -> Result<Option<Self>> {
+        let found = |read: serde_json::Result<Self>| {
+            read.unwrap_or_else(|error| {
+                tracing::warn!(file = %file(dir).display(), %error, "the file is damaged, removing what is found of its cluster");
+                Self::found(dir)
+            })
+        };
+        Ok(read(dir)?.map(found))
+    }
+
+    /// What is left of a cluster, by the names of its parts. Its network is not known: what is removed goes by names.
+    fn found(dir: &Path) -> Self {
+        let bridge = bridge(dir);
+        let prefix = format!("{bridge}-");
+        let files = names(dir);
+        let namespaces = hosts::namespace_path("").parent().map(names).unwrap_or_default();
+        let namespaces = namespaces.iter().filter_map(|name| name.strip_prefix(&prefix));
+        let nodes = files.iter().map(String::as_str).chain(namespaces).filter_map(numbered).max().unwrap_or(0);
+        Self { dir: dir.to_owned(), bridge, network: [0; 3], families: Families::default(), nodes, pid: None }
     }
 
     pub(super) fn save(&self) -> Result<()> {
@@ -110,11 +157,6 @@ impl State {
         self.dir.join(format!("n{number}.log"))
     }
 
-    /// Where the process id of a node is.
-    pub(super) fn pid_file(&self, number: u8) -> PathBuf {
-        self.dir.join(format!("n{number}.pid"))
-    }
-
     /// Removes the files of the cluster, those of its nodes first, and the directory, unless somebody has put others there.
     pub(super) fn remove_files(&self) -> Result<()> {
         let remove = |path: &Path| {
@@ -127,7 +169,7 @@ impl State {
             }
         };
         for number in self.numbers() {
-            [self.data_dir(number), self.log(number), self.pid_file(number)].iter().try_for_each(|path| remove(path))?;
+            [self.data_dir(number), self.log(number)].iter().try_for_each(|path| remove(path))?;
         }
         let dir = &self.dir;
         [kubeconfig(dir), log_file(dir), file(dir), lock_file(dir)].iter().try_for_each(|path| remove(path))?;
@@ -148,8 +190,10 @@ impl State {
     /// Ends that process, and waits for its end.
     pub(super) fn terminate(&self) -> Result<()> {
         if self.is_alive() {
-            let file = File::open(lock_file(&self.dir))?;
-            end(self.pid, Signal::SIGTERM);
+            let path = lock_file(&self.dir);
+            let file = File::open(&path)?;
+            let watching = self.pid.map_or_else(|| process::holders(&path), |pid| Ok(vec![pid]))?;
+            watching.into_iter().for_each(|pid| end(pid, Signal::SIGTERM));
             process::wait_until_free(&file)?;
         }
         Ok(())
@@ -157,11 +201,10 @@ impl State {
 
     /// Ends the processes of the nodes that are still there: asked first, then without asking.
     pub(super) async fn end_nodes(&self) {
-        let pid = |number| std::fs::read_to_string(self.pid_file(number)).ok()?.trim().parse::<u32>().ok();
-        let all: Vec<(u32, PathBuf)> = self.numbers().filter_map(|number| Some((pid(number)?, self.data_dir(number)))).collect();
-        let alive = || all.iter().filter(|(pid, dir)| is_ours(*pid, dir)).collect::<Vec<_>>();
+        let all: Vec<PathBuf> = self.numbers().map(|number| self.data_dir(number)).collect();
+        let alive = || process::all().filter(|pid| all.iter().any(|dir| is_node(*pid, dir))).collect::<Vec<_>>();
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            alive().iter().for_each(|(pid, _)| end(*pid, signal));
+            alive().into_iter().for_each(|pid| end(pid, signal));
             let asked = std::time::Instant::now();
             while !alive().is_empty() && asked.elapsed() < GRACE {
                 tokio::time::sleep(LOOK).await;
@@ -182,17 +225,21 @@ impl State {
     }
 }
 
-fn end(pid: u32, signal: Signal) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // It may have ended meanwhile.
-        let _ = kill(Pid::from_raw(pid), signal);
-    }
+fn end(pid: i32, signal: Signal) {
+    // It may have ended meanwhile.
+    let _ = kill(Pid::from_raw(pid), signal);
 }
 
-/// Whether the process is one that works in the directory: its number may be another's by now.
-fn is_ours(pid: u32, dir: &Path) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).any(|word| word == dir.as_os_str().as_encoded_bytes())
+/// Whether the process is that of the node which works in the directory.
+fn is_node(pid: i32, dir: &Path) -> bool {
+    works_in(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), dir)
+}
+
+/// Whether a command line, whose words end with NUL, is one that `node::spawn` makes for a node.
+fn works_in(line: &[u8], dir: &Path) -> bool {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let is_node = words.get(1).is_some_and(|role| matches!(*role, b"server" | b"agent"));
+    is_node && words.windows(2).any(|pair| pair == [b"--data-dir".as_slice(), dir.as_os_str().as_encoded_bytes()])
 }
 
 #[cfg(test)]
@@ -249,7 +296,33 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_another_process_is_not_ours() {
-        assert!(!is_ours(1, Path::new("/no/such/directory")));
+    fn what_is_left_is_found_without_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        for text in ["", "{", "[]", "{\"dir\": \"/x\"}"] {
+            std::fs::write(file(dir), text).unwrap();
+            let error = State::load(dir).unwrap_err().to_string();
+            assert!(error.contains("dev.json is damaged (") && error.contains("knarr dev stop"), "{error}");
+        }
+        std::fs::create_dir(dir.join("n2")).unwrap();
+        for name in ["n3.log", "n2.log", "news", "lock"] {
+            std::fs::write(dir.join(name), "").unwrap();
+        }
+        let state = State::load_to_remove(dir).unwrap().unwrap();
+        assert_eq!((state.numbers().collect::<Vec<_>>(), state.wire().bridge), (vec![1, 2, 3], bridge(dir)));
+        assert!(State::load_to_remove(&dir.join("none")).unwrap().is_none());
+        state.remove_files().unwrap();
+        assert_eq!(names(dir), ["news"]);
+    }
+
+    #[test]
+    fn processes_of_nodes() {
+        let check = |line: &str, expected| assert_eq!(works_in(line.replace(' ', "\0").as_bytes(), Path::new("/d/n1")), expected);
+        check("knarr server --node-name n1 --data-dir /d/n1", true);
+        check("knarr agent --data-dir /d/n1 --server x", true);
+        check("knarr agent --data-dir /d/n10", false);
+        check("knarr killall --data-dir /d/n1", false);
+        check("rm -r /d/n1", false);
+        check("", false);
     }
 }

@@ -64,7 +64,10 @@ def unmount(path):
 
 
 class Told(grpc.ServerInterceptor):
-    """Writes every call that changes something, with what came of it."""
+    """Writes every call that changes something, with what came of it. Refuses those of which a file has the name."""
+
+    def __init__(self, refusals):
+        self.refusals = pathlib.Path(refusals)
 
     def intercept_service(self, continuation, details):
         handler = continuation(details)
@@ -74,6 +77,8 @@ class Told(grpc.ServerInterceptor):
 
         def behaviour(request, context):
             try:
+                if (self.refusals / name).exists():
+                    context.abort(grpc.StatusCode.INTERNAL, "not now")
                 answer = handler.unary_unary(request, context)
                 say(name, request=json_format.MessageToDict(request))
                 return answer
@@ -244,7 +249,8 @@ class Registrar(registration_rpc.RegistrationServicer):
 
 def serve(add, servicer, path):
     pathlib.Path(path).unlink(missing_ok=True)
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), interceptors=[Told()])
+    told = Told(f"{servicer.options.state}-refuses")
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), interceptors=[told])
     add(servicer, server)
     server.add_insecure_port(f"unix://{path}")
     server.start()

@@ -10,7 +10,7 @@ use hyper::client::conn::http2;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::{PROTOCOL, Tunnels};
+use super::{NODE, PROTOCOL, Tunnels};
 use crate::body::Body;
 use crate::call::{Call, Inner};
 
@@ -18,7 +18,6 @@ use crate::call::{Call, Inner};
 const SILENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 /// Bytes under way on a stream, and on all streams of a tunnel: one whose reader is slow does not stop the others.
 const WINDOWS: (u32, u32) = (256 << 10, 16 << 20);
-const NODE: &str = "system:node:";
 
 impl Inner {
     /// By what nodes and pods are reached.

@@ -2,8 +2,9 @@
 //!
 //! The service proxy of every node answers on the addresses in `status.loadBalancer.ingress`; this decides which these are.
 //! A port of the nodes can belong to one Service only: who is served keeps it, among those that are not the older one gets it,
-//! and the others wait and say why. Services
-//! with a `loadBalancerClass` are left to the implementation of that class.
+//! and the others wait; why is a condition of theirs. Services with a `loadBalancerClass` are left to the implementation of that class.
+
+mod condition;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use client::events::Type;
 use client::kube::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::{Informer, Informers, Key};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
@@ -81,25 +83,32 @@ impl Controller for Balancers {
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        let Some(service) = self.services.by_key(key).filter(|service| is_ours(service) && !meta::ends(service.as_ref())) else {
+        let Some(service) = self.services.by_key(key).filter(|service| !meta::ends(service.as_ref())) else {
             return Ok(Action::Done);
         };
-        let wanted = match self.taken(&service) {
+        // One that is no load balancer of ours any more keeps what others have written, and loses our condition.
+        let taken = if is_ours(&service) { self.taken(&service) } else { None };
+        let wanted = match &taken {
+            _ if !is_ours(&service) => current(&service),
             None => ingress(&service, &self.nodes.list(), &self.slices_of(key.ns(), &key.name)),
-            Some(reason) => {
-                let text = format!("Error syncing load balancer: failed to ensure load balancer: {reason}");
-                cx.events.about(service.as_ref(), Type::Warning, "SyncLoadBalancerFailed", text);
-                Vec::new()
-            }
+            Some(_) => Vec::new(),
         };
-        if current(&service) == wanted {
+        let is_told = condition::told(&service) == taken.as_deref();
+        if current(&service) == wanted && is_told {
             return Ok(Action::Done);
         }
+        if let Some(reason) = taken.as_deref().filter(|_| !is_told) {
+            let text = format!("Error syncing load balancer: failed to ensure load balancer: {reason}");
+            cx.events.about(service.as_ref(), Type::Warning, "SyncLoadBalancerFailed", text);
+        }
         let ingress = (!wanted.is_empty()).then_some(&wanted);
-        let patch = json!({
+        let mut patch = json!({
             "metadata": {"resourceVersion": service.metadata.resource_version},
             "status": {"loadBalancer": {"ingress": ingress}},
         });
+        if !is_told {
+            patch["status"]["conditions"] = json!(condition::with(&service, taken.as_deref(), Timestamp::now()));
+        }
         let api: Api<Service> = Api::namespaced(cx.client.clone(), key.ns());
         tolerate(api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
         Ok(Action::Done)

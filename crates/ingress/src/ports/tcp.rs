@@ -35,8 +35,6 @@ pub(super) async fn serve(shared: &Arc<Shared>, port: Port, listeners: &[Listene
 }
 
 async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -> Result<(), String> {
-    // Small messages go out at once; a socket that refuses the option works all the same.
-    let _ = client.set_nodelay(true);
     let route = shared.table.load().stream(port).cloned();
     let dialed = match &route {
         Some(route) => passthrough::dial(route).await,

@@ -3,7 +3,6 @@
 
 use base::files::{self, Outlives};
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -77,12 +76,8 @@ pub(super) fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads what was written, nothing where there is no file. Blocking.
 pub(super) fn read(directory: &Path) -> io::Result<Inventory> {
-    let bytes = match fs::read(directory.join(FILE)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Inventory::default()),
-        Err(error) => return Err(error),
-    };
-    let Data { pod_device_entries, registered_devices } = serde_json::from_slice::<Checkpoint>(&bytes)?.data;
+    let Some(Checkpoint { data }) = base::records::read_json(&directory.join(FILE))? else { return Ok(Inventory::default()) };
+    let Data { pod_device_entries, registered_devices } = data;
     let mut held = BTreeMap::new();
     for entry in pod_device_entries {
         let response = STANDARD.decode(&entry.alloc_resp).map_err(io::Error::other)?;
@@ -96,6 +91,8 @@ pub(super) fn read(directory: &Path) -> io::Result<Inventory> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use std::collections::BTreeSet;
 
     use super::*;

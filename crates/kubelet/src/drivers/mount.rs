@@ -29,6 +29,9 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Time until a volume is unstaged again that its driver has refused to, first and at most: doubled each time.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+
 /// A volume that is shown to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
@@ -238,48 +241,84 @@ async fn take_away(cx: &Context, target: PathBuf, record: &Record) -> Result<(),
     let request =
         NodeUnpublishVolumeRequest { volume_id: record.volume_handle.clone(), target_path: target.display().to_string() };
     driver.unpublish(&request).await.map_err(|error| error.to_string())?;
-    if !record.staging.as_os_str().is_empty() {
-        unstage(cx, &driver, &record.staging, record, Some(&target)).await?;
+    blocking(move || records::remove(&target)).await?;
+    // As upstream, the pod goes without its volume's stage, which is taken away for as long as it takes.
+    if !record.staging.as_os_str().is_empty()
+        && let Err(error) = unstage(cx, &driver, &record.staging, record).await
+    {
+        tracing::warn!(
+            driver = record.driver_name,
+            volume = record.volume_handle,
+            error,
+            "a volume that no pod has stays staged"
+        );
+        cx.drivers.stage_left();
     }
-    blocking(move || records::remove(&target)).await
+    Ok(())
 }
 
-/// Takes a stage away unless a pod has the volume, other than at the path that is given up. The caller holds the volume's lock.
-async fn unstage(cx: &Context, driver: &Driver, staging: &Path, record: &Record, given_up: Option<&Path>) -> Result<(), String> {
+/// Takes a stage away unless a pod has the volume. The caller holds the volume's lock.
+async fn unstage(cx: &Context, driver: &Driver, staging: &Path, record: &Record) -> Result<(), String> {
     let data_dir = cx.options.data_dir.clone();
     let users = blocking(move || records::of_all_pods(&data_dir)).await?;
     let same = |other: &Record| (&other.driver_name, &other.volume_handle) == (&record.driver_name, &record.volume_handle);
-    if users.iter().any(|(path, other)| same(other) && Some(path.as_path()) != given_up) {
+    if users.iter().any(|(_, other)| same(other)) {
         return Ok(());
     }
     let request =
         NodeUnstageVolumeRequest { volume_id: record.volume_handle.clone(), staging_target_path: staging.display().to_string() };
     driver.unstage(&request).await.map_err(|error| format!("UnmountDevice failed: {error}"))?;
     let path = staging.to_owned();
-    blocking(move || records::remove(&path)).await
-}
-
-/// Takes away the stages of a driver that no pod has: a process before was killed between the two steps.
-pub async fn unstage_unused(cx: &Context, name: &str) -> Result<(), String> {
-    let (data_dir, driver) = (cx.options.data_dir.clone(), cx.drivers.find(name)?);
-    let of_driver = name.to_owned();
-    for (staging, record) in blocking(move || records::staged(&data_dir, &of_driver)).await? {
-        let _one = cx.drivers.lock(staging.clone()).await;
-        if record.driver_name.is_empty() {
-            blocking(move || records::remove(&staging)).await?;
-        } else {
-            unstage(cx, &driver, &staging, &record, None).await?;
-        }
-    }
+    blocking(move || records::remove(&path)).await?;
+    cx.node_changed.notify_one();
     Ok(())
 }
 
-/// The volumes that this node uses, for its status: who attaches volumes leaves them alone.
+/// Takes away the stages of a driver that no pod has, for as long as the driver is there: it has refused, or a process before was killed between
+/// the two steps.
+pub async fn keep_unstaging(cx: &Context, name: &str) {
+    let (mut left, mut delay) = (cx.drivers.stages_left(), RETRY.0);
+    loop {
+        left.borrow_and_update();
+        match unstage_unused(cx, name).await {
+            Ok(()) => {
+                delay = RETRY.0;
+                if left.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(driver = name, error, "stages of volumes that nobody uses are left");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+/// Tries each stage of the driver once; the error is that of the last one that stays.
+async fn unstage_unused(cx: &Context, name: &str) -> Result<(), String> {
+    let (data_dir, driver) = (cx.options.data_dir.clone(), cx.drivers.find(name)?);
+    let of_driver = name.to_owned();
+    let mut all = Ok(());
+    for (staging, record) in blocking(move || records::staged(&data_dir, &of_driver)).await? {
+        let _one = cx.drivers.lock(staging.clone()).await;
+        let unstaged = if record.driver_name.is_empty() {
+            blocking(move || records::remove(&staging)).await
+        } else {
+            unstage(cx, &driver, &staging, &record).await
+        };
+        all = unstaged.and(all);
+    }
+    all
+}
+
+/// The volumes that this node uses, or has staged, for its status: who attaches volumes leaves them alone.
 pub fn in_use(data_dir: &Path) -> Vec<String> {
-    let all = records::of_all_pods(data_dir).unwrap_or_default();
-    let persistent = all.iter().filter(|(_, record)| record.volume_lifecycle_mode == "Persistent");
+    let all = records::readable(data_dir);
+    let persistent = all.iter().filter(|record| record.volume_lifecycle_mode == "Persistent");
     let names: BTreeSet<String> =
-        persistent.map(|(_, record)| pods::csi::unique_name(&record.driver_name, &record.volume_handle)).collect();
+        persistent.map(|record| pods::csi::unique_name(&record.driver_name, &record.volume_handle)).collect();
     names.into_iter().collect()
 }
 

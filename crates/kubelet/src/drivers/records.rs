@@ -85,12 +85,31 @@ pub fn staged(data_dir: &Path, driver: &str) -> io::Result<Vec<(PathBuf, Record)
 }
 
 /// All volumes that pods of the node have. Blocking.
+///
+/// # Errors
+/// A record cannot be read: which volume its pod has is not known.
 pub fn of_all_pods(data_dir: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
     let mut all = Vec::new();
     for pod in directories(&data_dir.join("pods"))? {
         all.extend(list(&pod)?);
     }
     Ok(all)
+}
+
+/// The volumes that pods have or that are staged, of which the records can be read: a damaged one costs itself alone. Blocking.
+pub fn readable(data_dir: &Path) -> Vec<Record> {
+    let pods = directories(&data_dir.join("pods")).unwrap_or_default();
+    let drivers = directories(&stages(data_dir)).unwrap_or_default();
+    let mut all = Vec::new();
+    for parent in pods.iter().map(|pod| of_pod(pod)).chain(drivers) {
+        for volume in directories(&parent).unwrap_or_default() {
+            match base::records::read_json(&volume.join(FILE)) {
+                Ok(record) => all.extend(record),
+                Err(error) => tracing::error!(%error, "whether the volume of a storage driver is used is not known"),
+            }
+        }
+    }
+    all
 }
 
 fn directories(path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -103,13 +122,8 @@ fn directories(path: &Path) -> io::Result<Vec<PathBuf>> {
 fn read_all(parent: &Path, name: &str) -> io::Result<Vec<(PathBuf, Record)>> {
     let mut found = Vec::new();
     for directory in directories(parent)? {
-        let path = directory.join(name);
-        match fs::read(directory.join(FILE)) {
-            Ok(bytes) => found.push((path, serde_json::from_slice(&bytes)?)),
-            // Nothing was begun: the record comes first, and goes last.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => found.push((path, Record::default())),
-            Err(error) => return Err(error),
-        }
+        // Without a record nothing was begun: it comes first, and goes last.
+        found.push((directory.join(name), base::records::read_json(&directory.join(FILE))?.unwrap_or_default()));
     }
     Ok(found)
 }
@@ -139,6 +153,22 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(list(&pod_dir).unwrap(), []);
+    }
+
+    #[test]
+    fn a_damaged_record_costs_itself_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (whole, torn) = (directory.path().join("pods/u"), directory.path().join("pods/v"));
+        write(&target(&whole, "pv"), &record("pv")).unwrap();
+        write(&target(&torn, "pw"), &record("pw")).unwrap();
+        let file = of_pod(&torn).join("pw").join(FILE);
+        fs::write(&file, "").unwrap();
+        let named = format!("{} is damaged", file.display());
+        assert!(list(&torn).unwrap_err().to_string().starts_with(&named));
+        assert!(of_all_pods(directory.path()).unwrap_err().to_string().starts_with(&named));
+        assert_eq!(readable(directory.path()), [record("pv")]);
+        write(&staging(directory.path(), "d", "h"), &record("staged")).unwrap();
+        assert_eq!(readable(directory.path()), [record("pv"), record("staged")]);
     }
 
     #[test]

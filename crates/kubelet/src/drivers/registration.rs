@@ -123,9 +123,7 @@ async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: Cancellati
     };
     if let Registered::Driver(name) = &registered {
         tracing::info!(driver = name, "registered a driver");
-        if let Err(error) = mount::unstage_unused(&cx, name).await {
-            tracing::warn!(driver = name, error, "stages of volumes that nobody uses are left");
-        }
+        gone.run_until_cancelled(mount::keep_unstaging(&cx, name)).await;
     }
     gone.cancelled().await;
     // At the end of this process the plugin stays: the next one finds its socket.

@@ -1,6 +1,7 @@
 mod certificates;
 mod links;
 mod room;
+mod stuck;
 
 use crate::testing::Cell;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -96,14 +96,21 @@ impl Effects {
             Action::Stop { name, grace, message, stage } => {
                 let id = current_id(state, &name);
                 let ip = pod_ip(&self.cx, &model, state);
+                let ends = state.ending.is_some();
                 Box::pin(async move {
                     let stopped = this.stop(&model, &name, &id, ip, grace, message, stage).await;
+                    if ends && let Err(error) = &stopped {
+                        this.not_killed(&model, error);
+                    }
                     Outcome::Stopped(name, stopped)
                 })
             }
             Action::StopSandbox(id) => Box::pin(async move {
-                let stopped = this.cx.runtime().stop_sandbox(&id).await;
-                Outcome::SandboxStopped(stopped.map_err(|error| error.to_string()))
+                let stopped = this.cx.runtime().stop_sandbox(&id).await.map_err(|error| error.to_string());
+                if let Err(error) = &stopped {
+                    this.not_killed(&model, error);
+                }
+                Outcome::SandboxStopped(stopped)
             }),
             Action::GiveBack => Box::pin(async move {
                 let given = claims::prepare::give_back(&this.cx, model.uid()).await;
@@ -115,13 +122,20 @@ impl Effects {
             }),
             Action::Unmount => Box::pin(async move {
                 let removed = this.volumes.remove(model.uid()).await;
-                if removed.is_ok() {
-                    this.cx.give_back(model.uid()).await;
+                match &removed {
+                    Ok(()) => this.cx.give_back(model.uid()).await,
+                    // Upstream only logs it, under a reason that it defines and no longer uses: whoever deleted the pod cannot see why it stays.
+                    Err(error) => this.cx.pod_event(&model, Type::Warning, "FailedUnMount", error.clone()),
                 }
                 Outcome::Unmounted(removed)
             }),
             Action::Delete => Box::pin(async move { Outcome::Deleted(this.delete(&model).await) }),
         }
+    }
+
+    /// Tells that the pod cannot end, as upstream's kubelet does.
+    fn not_killed(&self, model: &Model, error: &str) {
+        self.cx.pod_event(model, Type::Warning, "FailedKillPod", format!("error killing pod: {error}"));
     }
 
     fn start(&self, name: String, model: Model, state: &State) -> BoxFuture<'static, Outcome> {

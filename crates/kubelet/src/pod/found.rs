@@ -2,8 +2,7 @@
 
 use base::files::{self, Outlives};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::PodStatus;
@@ -22,19 +21,13 @@ pub struct Found {
 
 /// In a pod's directory, the record of the newest restart of all its containers (KEP-5532).
 const ROUNDS: &str = "restarts";
-/// Most bytes of it.
-const LONGEST: u64 = 1 << 20;
 
 /// Reads the record, nothing where there is none. Blocking.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn read_rounds(pod_dir: &Path) -> io::Result<BTreeMap<String, u32>> {
-    match fs::File::open(pod_dir.join(ROUNDS)) {
-        Ok(file) => Ok(serde_json::from_reader(file.take(LONGEST))?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(error),
-    }
+    Ok(base::records::read_json(&pod_dir.join(ROUNDS))?.unwrap_or_default())
 }
 
 /// Replaces the record, also when the machine crashes. Blocking.

@@ -97,17 +97,32 @@ impl Cgroups {
                 tracing::warn!(group, file, value, %error, "a limit of the pod could not be set");
             }
         }
-        let huge_pages = limits.huge_pages.iter().filter(|_| self.has(HUGE_PAGES));
-        for (size, limit) in huge_pages {
-            let suffix = if self.unified { "max" } else { "limit_in_bytes" };
-            // What is mapped is charged when it is used, what is reserved before; the latter is newer than the former.
-            for file in [format!("hugetlb.{size}.{suffix}"), format!("hugetlb.{size}.rsvd.{suffix}")] {
-                let Some(path) = self.dir(HUGE_PAGES, group).map(|dir| dir.join(&file)).filter(|path| path.exists()) else {
-                    continue;
-                };
-                if let Err(error) = fs::write(path, limit.to_string()) {
-                    tracing::warn!(group, file, limit, %error, "a limit of the pod's huge pages could not be set");
+        self.limit_huge_pages(group, limits)
+    }
+
+    /// What a group may have of huge pages. An amount that cannot be enforced is refused: the group would have no limit, at the expense of
+    /// others that were promised theirs. (containerd starts it, unless `tolerate_missing_hugetlb_controller` is false.)
+    fn limit_huge_pages(&self, group: &str, limits: &Resources) -> io::Result<()> {
+        let suffix = if self.unified { "max" } else { "limit_in_bytes" };
+        for (size, limit) in &limits.huge_pages {
+            let dir = self.dir(HUGE_PAGES, group).filter(|_| self.has(HUGE_PAGES));
+            let written = match dir.map(|dir| (dir.join(format!("hugetlb.{size}.{suffix}")), dir)) {
+                None => Err(io::Error::other("the hugetlb cgroup controller is missing")),
+                Some((file, dir)) => {
+                    // What is mapped is charged when it is used, what is reserved before; the latter is newer than the former.
+                    let reserved = dir.join(format!("hugetlb.{size}.rsvd.{suffix}"));
+                    let reserved = if reserved.exists() { fs::write(reserved, limit.to_string()) } else { Ok(()) };
+                    fs::write(file, limit.to_string()).and(reserved)
                 }
+            };
+            match written {
+                Ok(()) => {}
+                Err(error) if *limit > 0 => {
+                    let text = format!("huge pages of {size} cannot be limited to {limit} bytes on this node: {error}");
+                    return Err(io::Error::new(error.kind(), text));
+                }
+                // Who asks for none is not told: so it is for all on such a node.
+                Err(error) => tracing::debug!(group, size, %error, "huge pages cannot be limited"),
             }
         }
         Ok(())
@@ -470,23 +485,29 @@ mod tests {
     /// hugetlb of cgroup v2 and v1: `hugetlb.<size>.max`, `hugetlb.<size>.limit_in_bytes`, and the same of what is reserved.
     #[test]
     fn huge_pages_are_limited_where_the_kernel_can() {
-        let check = |unified: bool, controllers: &str, files: &[&str], expected: bool| {
+        let check = |unified: bool, controllers: &str, files: &[&str], limit: u64, expected: Result<(), &str>| {
             let root = tempfile::tempdir().unwrap();
             fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
             fs::create_dir(root.path().join("g")).unwrap();
             files.iter().for_each(|file| fs::write(root.path().join("g").join(file), "max").unwrap());
+            let has = controllers.contains("hugetlb");
             let controllers = controllers.split(' ').map(str::to_owned).collect();
             let cgroups = Cgroups { unified, hierarchies: vec![Hierarchy { mount: root.path().to_owned(), controllers }] };
-            let limits = Resources { huge_pages: [("2MB".to_owned(), 4 << 20)].into(), ..Resources::default() };
-            cgroups.create("g", &limits).unwrap();
-            assert_eq!(cgroups.limits_huge_pages(), expected);
+            let limits = Resources { huge_pages: [("2MB".to_owned(), limit)].into(), ..Resources::default() };
+            let made = cgroups.create("g", &limits).map_err(|error| error.to_string());
+            let refused = |why| format!("huge pages of 2MB cannot be limited to {limit} bytes on this node: {why}");
+            assert_eq!(made, expected.map_err(refused));
+            assert_eq!(cgroups.limits_huge_pages(), has);
             let texts = files.iter().map(|file| fs::read_to_string(root.path().join("g").join(file)).unwrap());
-            assert!(texts.into_iter().all(|text| text == if expected { "4194304" } else { "max" }));
+            assert!(texts.into_iter().all(|text| text == if has { limit.to_string() } else { "max".to_owned() }));
         };
-        check(true, "cpu hugetlb", &["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"], true);
-        check(true, "cpu memory", &["hugetlb.2MB.max"], false);
-        check(false, "hugetlb", &["hugetlb.2MB.limit_in_bytes"], true);
-        check(false, "memory", &["hugetlb.2MB.limit_in_bytes"], false);
+        let missing = Err("the hugetlb cgroup controller is missing");
+        check(true, "cpu hugetlb", &["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"], 4 << 20, Ok(()));
+        check(true, "cpu memory", &["hugetlb.2MB.max"], 4 << 20, missing);
+        check(true, "cpu memory", &["hugetlb.2MB.max"], 0, Ok(()));
+        check(false, "hugetlb", &["hugetlb.2MB.limit_in_bytes"], 4 << 20, Ok(()));
+        check(false, "memory", &["hugetlb.2MB.limit_in_bytes"], 4 << 20, missing);
+        check(false, "memory", &[], 0, Ok(()));
     }
 
     fn memory_of(limit: i64) -> Resources {

@@ -1,6 +1,7 @@
 //! What the engine knows of sandboxes and containers, in memory and on disk.
 
 use base::files::{self, Outlives};
+use base::records;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -181,5 +182,5 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> 
 
 /// Reads the file.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    records::read_json(path)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is missing", path.display())))
 }

@@ -151,11 +151,8 @@ impl Store {
 
     /// What of a layer depends on those below it. One that an earlier version unpacked knows nothing of it.
     fn loose(&self, diff_id: &str) -> io::Result<Loose> {
-        match fs::read(self.layers_dir().join(short(diff_id)).join(LOOSE)) {
-            Ok(text) => Ok(serde_json::from_slice(&text)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Loose::default()),
-            Err(error) => Err(error),
-        }
+        let known = base::records::read_json(&self.layers_dir().join(short(diff_id)).join(LOOSE))?;
+        Ok(known.unwrap_or_default())
     }
 
     /// Stores an image whose layers are here, as [`Store::put`] does, with a seam on top of them if it needs one. Blocking.

@@ -1,9 +1,11 @@
 //! From a request to a process and to its end: the part of the shim's loop that knows of tasks.
 
+use std::time::{Duration, Instant};
+
 use base::files::{self, Outlives};
 use jiff::Timestamp;
 
-use super::conn::Role;
+use super::conn::{Conn, Role};
 use super::protocol::{DATA, Event, ExecSession, Failure, HelperResult, Kind, Reply, StartRequest, TaskState};
 use super::server::{Server, not_running, other};
 use super::task::{self, Task, send_signal};
@@ -11,6 +13,10 @@ use super::task::{self, Task, send_signal};
 /// Most buffers of output that are taken from a process that has ended: more than pipes hold, so that only a process
 /// that it left behind can write more.
 const REST: usize = 64;
+
+/// How long the session of a command that has ended waits for more from the children that have its outputs. containerd waits for ever
+/// (`drain_exec_sync_io_timeout` is 0 unless set), so that who starts a daemon waits for its end.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl Server {
     pub(super) fn start(&mut self, id: u64, request: StartRequest) {
@@ -97,7 +103,7 @@ impl Server {
         }
         let ended: Vec<u64> = self.tasks.iter().filter(|(_, task)| task.status.is_some()).map(|(number, _)| *number).collect();
         for number in ended {
-            self.finish(number);
+            self.end(number);
         }
     }
 
@@ -143,6 +149,7 @@ impl Server {
             // A full disk costs the log, not the container.
             let _ = log.write(stream, data, Timestamp::now());
         }
+        task.quiet_since = task.quiet_since.map(|_| Instant::now());
         for id in &task.attached {
             if let Some(conn) = self.conns.get_mut(id)
                 && let Role::Session { outputs, .. } = conn.role
@@ -154,11 +161,52 @@ impl Server {
         true
     }
 
+    /// A process ended. The session of a command ends with its streams, as containerd has it: what its children write goes to whoever
+    /// started it (see `quiet`).
+    fn end(&mut self, number: u64) {
+        let Some(task) = self.tasks.get_mut(&number) else { return };
+        task.advance_console();
+        if task.is_container() || task.is_bound() {
+            return self.finish(number);
+        }
+        if task.quiet_since.is_none() {
+            task.quiet_since = Some(Instant::now());
+            task.end_stdin();
+        }
+    }
+
+    /// Ends sessions of commands that have ended: whose output has come to its end or is wanted by nobody, and those whose children
+    /// have said nothing for too long.
+    pub(super) fn finish_quiet(&mut self) {
+        let quiet = |(number, task): (&u64, &Task)| (self.quiet(task)? == Duration::ZERO).then_some(*number);
+        let ended: Vec<u64> = self.tasks.iter().filter_map(quiet).collect();
+        for number in ended {
+            self.finish(number);
+        }
+    }
+
+    /// How long until the next session ends because nothing comes.
+    pub(super) fn next_quiet(&self) -> Option<Duration> {
+        self.tasks.values().filter_map(|task| self.quiet(task)).min()
+    }
+
+    /// How long the children of a command that has ended may be silent until its session ends. None while it runs, and while who
+    /// reads has more than enough to read.
+    fn quiet(&self, task: &Task) -> Option<Duration> {
+        let since = task.quiet_since?;
+        let wanted = |stream: usize| {
+            task.attached
+                .iter()
+                .any(|id| matches!(self.conns.get(id), Some(Conn { role: Role::Session { outputs, .. }, .. }) if outputs[stream]))
+        };
+        if self.stopping || !(0..2).any(|stream| task.has_output(stream) && wanted(stream)) {
+            return Some(Duration::ZERO);
+        }
+        (!self.is_blocked(task)).then(|| QUIET.saturating_sub(since.elapsed()))
+    }
+
     /// A process ended: hands out the rest of its output, then its end.
     fn finish(&mut self, number: u64) {
-        if let Some(task) = self.tasks.get_mut(&number) {
-            task.advance_console();
-        }
         for stream in 0..2 {
             let _ = (0..REST).take_while(|_| self.pump(number, stream)).count();
         }

@@ -39,7 +39,7 @@ pub(super) struct Server {
     pub(super) early: HashMap<i32, i32>,
     /// Ends that could not be written down.
     pub(super) unsaved: Vec<Event>,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl Server {
@@ -53,8 +53,9 @@ impl Server {
     pub(super) fn run(&mut self) -> io::Result<()> {
         while !(self.stopping && self.tasks.is_empty() && !self.conns.values().any(Conn::has_output)) {
             let (sources, mut fds) = self.interests();
+            let wait = self.next_quiet().map_or(-1, |left| left.as_millis() as i32 + 1);
             // SAFETY: a valid array of pollfd with its length.
-            let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
+            let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, wait) };
             if ready < 0 {
                 match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -67,6 +68,7 @@ impl Server {
                 }
             }
             self.sweep();
+            self.finish_quiet();
         }
         Ok(())
     }
@@ -91,7 +93,7 @@ impl Server {
             add(Source::Conn(*id), conn.stream.as_raw_fd(), events);
         }
         for (id, task) in &self.tasks {
-            let blocked = task.attached.iter().any(|conn| self.conns.get(conn).is_some_and(Conn::is_full));
+            let blocked = self.is_blocked(task);
             for stream in 0..2 {
                 if let Some(fd) = task.output_fd(stream).filter(|_| !blocked) {
                     add(Source::Output(*id, stream), fd, libc::POLLIN);
@@ -195,6 +197,11 @@ impl Server {
             }
         };
         self.reply(id, &reply);
+    }
+
+    /// Whether somebody who takes the output of the task has more than enough to read.
+    pub(super) fn is_blocked(&self, task: &Task) -> bool {
+        task.attached.iter().any(|conn| self.conns.get(conn).is_some_and(Conn::is_full))
     }
 
     pub(super) fn set_role(&mut self, id: u64, role: Role) {

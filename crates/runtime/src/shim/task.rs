@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -51,6 +52,8 @@ pub(super) struct Task {
     pub(super) state: super::protocol::TaskState,
     /// The raw wait status, once it ended.
     pub(super) status: Option<i32>,
+    /// Since when nothing came of a command that has ended, while its children have its outputs open.
+    pub(super) quiet_since: Option<Instant>,
     stdin: Option<fs::File>,
     stdin_buffer: Vec<u8>,
     stdin_ends: bool,
@@ -116,6 +119,7 @@ impl Task {
             pid: None,
             state: Default::default(),
             status: None,
+            quiet_since: None,
             stdin: None,
             stdin_buffer: Vec::new(),
             stdin_ends: false,
@@ -210,9 +214,11 @@ impl Task {
         }
     }
 
-    /// Sends a signal, as soon as there is a process. An executed command leads its session: its children get it too.
+    /// Sends a signal, as soon as there is a process. An executed command leads its session: its children get it too. One that has ended
+    /// gets none: its number may be another's by now.
     pub(super) fn signal(&mut self, signal: i32) {
         match self.pid {
+            _ if self.status.is_some() => {}
             // Nothing is gentler than SIGKILL, so that one stays.
             None if self.early_signal != Some(libc::SIGKILL) => self.early_signal = Some(signal),
             None => {}
@@ -229,6 +235,11 @@ impl Task {
     pub(super) fn output_fd(&self, stream: usize) -> Option<RawFd> {
         self.pid?;
         self.outputs[stream].as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Whether somebody has an output stream open, or has left something in it.
+    pub(super) fn has_output(&self, stream: usize) -> bool {
+        self.outputs[stream].is_some()
     }
 
     /// The descriptor of standard input while something waits for it.

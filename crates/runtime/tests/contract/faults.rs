@@ -18,6 +18,20 @@ fn shim_of(node: &Node, sandbox: &str) -> i32 {
     state["pid"].as_i64().unwrap() as i32
 }
 
+/// A limit that the kernel does not take, here of pages of a size that it does not have, is no limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn huge_pages_that_cannot_be_limited_are_refused() {
+    let Some(node) = Node::start().await else { return };
+    let mut pod = node.pod("huge");
+    pod.resources.huge_pages = [("3MB".to_owned(), 6 << 20)].into();
+    let error = node.engine().run_sandbox(pod).await.unwrap_err().to_string();
+    assert!(error.contains("huge pages of 3MB cannot be limited to 6291456 bytes on this node: "), "{error}");
+    assert!(node.engine().sandboxes().await.unwrap().is_empty());
+    let mut pod = node.pod("none");
+    pod.resources.huge_pages = [("3MB".to_owned(), 0)].into();
+    node.engine().run_sandbox(pod).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_outlive_the_engine() {
     let Some(mut node) = Node::start().await else { return };

@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{LONG, Node, OUTPUT};
 
+/// How long a command's children may be silent after its end.
+const QUIET: Duration = Duration::from_secs(10);
+
 fn request(script: &str) -> ExecRequest {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     ExecRequest { command, tty: false, stdin: true, stdout: true, stderr: true }
@@ -74,6 +77,35 @@ async fn what_a_command_leaves_behind_does_not_hold_up_the_shim() {
     let output = node.exec(&id, "yes & exit 3").await;
     assert_eq!(output.exit_code, 3);
     assert_eq!(node.exec(&id, "echo still").await.stdout, b"still\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_children_of_a_command_write_after_its_end_is_read() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("late").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let run = async |request: ExecRequest| finish(node.engine().exec(&id, request).await.unwrap()).await;
+    let late = run(request(
+        "(until test -e /gone; do sleep 0.02; done; echo late; echo err >&2) & (sleep 0.2; touch /gone) & echo now; exit 3",
+    ));
+    assert_eq!(late.await, ("now\nlate\n".to_owned(), "err\n".to_owned(), 3));
+    // More than pipes and buffers hold, written after the end of the command.
+    let (out, _, code) = run(request("(sleep 0.2; dd if=/dev/zero bs=65536 count=100 2>/dev/null | tr '\\0' x) & exit 0")).await;
+    assert_eq!((out.len(), code), (6_553_600, 0));
+    // Its input ends with the command.
+    let (out, _, code) = run(request("(cat; echo read) <&0 & exit 5")).await;
+    assert_eq!((out.as_str(), code), ("read\n", 5));
+    // What nobody asked for is not waited for, and the end of a terminal is that of the command.
+    let begin = std::time::Instant::now();
+    let unheard = ExecRequest { stderr: false, ..request("sleep 1000 >/dev/null & echo out") };
+    assert_eq!(run(unheard).await, ("out\n".to_owned(), String::new(), 0));
+    let terminal = ExecRequest { tty: true, ..request("sleep 1000 & echo out; exit 7") };
+    assert_eq!(run(terminal).await, ("out\r\n".to_owned(), String::new(), 7));
+    assert!(begin.elapsed() < QUIET, "{:?}", begin.elapsed());
+    // A daemon that says nothing holds the session up for a while, not for ever.
+    let (out, _, code) = run(request("sleep 1000 & echo started; exit 4")).await;
+    assert_eq!((out.as_str(), code), ("started\n", 4));
+    assert!(begin.elapsed() >= QUIET);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,7 +95,18 @@ async fn the_older_service_has_the_port_and_the_other_gets_it_afterwards() {
     let both =
         |events: &[Event]| told(events, "80/TCP of the nodes is taken by service a/one") && told(events, "the API server's");
     world.fake.until::<Event>(both).await;
+    let says = |all: &[Service], name: &str| {
+        let service = all.iter().find(|one| meta::name(*one) == name).unwrap();
+        condition::told(service).unwrap_or_default().to_owned()
+    };
+    let taken = "port 80/TCP of the nodes is taken by service a/one: choose another port or delete that";
+    world.fake.until::<Service>(|all| says(all, "two") == taken && says(all, "api").contains("the API server's")).await;
+    assert_eq!(says(&world.fake.all::<Service>(), "one"), "");
     let api: Api<Service> = Api::namespaced(world.fake.client(), "a");
     api.delete("one", &DeleteParams::default()).await.unwrap();
-    world.fake.until::<Service>(|all| served(all) == "two").await;
+    world.fake.until::<Service>(|all| served(all) == "two" && says(all, "two").is_empty()).await;
+    // What is no load balancer any more waits for no port.
+    let patch = Patch::Merge(json!({"spec": {"type": "ClusterIP"}}));
+    api.patch("api", &PatchParams::default(), &patch).await.unwrap();
+    world.fake.until::<Service>(|all| says(all, "api").is_empty()).await;
 }
