@@ -5,3 +5,5 @@ mod certificate_signing_request;
 mod cluster_trust_bundle;
 mod pem;
 pub(crate) mod pod_certificate_request;
+
+pub(crate) use cluster_trust_bundle::reference_problems;

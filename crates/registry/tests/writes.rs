@@ -6,7 +6,7 @@ mod common;
 use apimachinery::{Reason, meta};
 use common::{Directory, config_map, config_maps, create, cx, open};
 use futures::future::join_all;
-use registry::{DeleteOptions, Deleted, ListOptions, Registry};
+use registry::{Context, DeleteOptions, Deleted, ListOptions, Patch, Registry};
 use serde_json::{Value, json};
 
 async fn update(registry: &Registry, object: Value) -> Result<Value, Reason> {
@@ -22,6 +22,36 @@ async fn delete(registry: &Registry, options: DeleteOptions) -> Result<bool, Rea
 
 async fn registry(directory: &Directory) -> std::sync::Arc<Registry> {
     open(directory.engine().await).await
+}
+
+/// KEP-555: apply is create-or-update, whoever deletes the object meanwhile.
+#[tokio::test]
+async fn applies_create_what_others_delete() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    let apply = |number: usize| {
+        let config =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": number.to_string()}});
+        let (registry, cx) = (registry.clone(), Context { force: true, ..cx() });
+        async move {
+            for _ in 0..20 {
+                let applied = registry.patch(&cx, &config_maps(&registry), "", "ns", "a", Patch::Apply(config.clone())).await;
+                // Who loses against others again and again is told of a conflict, but that it is gone is no answer.
+                assert!(!applied.is_err_and(|status| status.is(Reason::NotFound)));
+            }
+        }
+    };
+    let applies = join_all((0..4).map(apply));
+    let deletes = async {
+        loop {
+            let _ = delete(&registry, DeleteOptions::default()).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = applies => {}
+        () = deletes => {}
+    }
 }
 
 #[tokio::test]

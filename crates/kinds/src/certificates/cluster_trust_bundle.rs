@@ -52,21 +52,31 @@ impl Kind for ClusterTrustBundle {
 fn validate_names(bundle: &ClusterTrustBundle, errors: &mut Errors) {
     let (signer, name) = (rules::text(&bundle.spec.signer_name), rules::text(&bundle.metadata.name));
     let at = Path::new("metadata.name");
-    let prefix = format!("{}:", signer.replace('/', ":"));
-    let rest = if signer.is_empty() { Some(name) } else { name.strip_prefix(&prefix) };
-    match rest {
-        Some(rest) if signer.is_empty() && rest.contains(':') => {
-            errors.push(Error::invalid(&at, name, "ClusterTrustBundle without signer name must not have \":\" in its name"));
-        }
-        Some(rest) => errors.invalid_each(&at, name, names::dns1123_subdomain(rest)),
-        None => {
-            let detail = format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
-            errors.push(Error::invalid(&at, name, detail));
-        }
+    for problem in name_problems(name, signer) {
+        errors.push(Error::invalid(&at, name, problem));
     }
     if !signer.is_empty() {
         rules::signer_name(&Path::new("spec.signerName"), signer, errors);
     }
+}
+
+/// What is wrong with the name of a bundle of this signer, or of none.
+fn name_problems(name: &str, signer: &str) -> Vec<String> {
+    let prefix = format!("{}:", signer.replace('/', ":"));
+    let rest = if signer.is_empty() { Some(name) } else { name.strip_prefix(&prefix) };
+    match rest {
+        Some(rest) if signer.is_empty() && rest.contains(':') => {
+            vec!["ClusterTrustBundle without signer name must not have \":\" in its name".to_owned()]
+        }
+        Some(rest) => names::dns1123_subdomain(rest),
+        None => vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")],
+    }
+}
+
+/// What is wrong with a name by which a pod asks for a bundle: the part before the last colon says whose it is.
+pub(crate) fn reference_problems(name: &str) -> Vec<String> {
+    let signer = name.rsplit_once(':').map_or_else(String::new, |(signer, _)| signer.replace(':', "/"));
+    name_problems(name, &signer)
 }
 
 fn validate_bundle(bundle: &str, path: &Path, errors: &mut Errors) {

@@ -39,6 +39,10 @@ impl Registry {
             };
             match result {
                 Err(status) if status == target.modified() && !pins_version(&patch) => conflict = Some(status),
+                // Somebody deleted it meanwhile: an apply creates what is missing.
+                Err(status) if creates(&patch, sub) && status == target.not_found() && !pins_version(&patch) => {
+                    conflict = Some(status)
+                }
                 other => return other,
             }
         }
@@ -97,6 +101,11 @@ impl Registry {
             None => Err(target.not_found()),
         }
     }
+}
+
+/// Whether a patch makes what is not there.
+fn creates(patch: &Patch, sub: &str) -> bool {
+    matches!(patch, Patch::Apply(_)) && sub.is_empty()
 }
 
 /// Whether a patch speaks of nothing but what a write of the status may change.

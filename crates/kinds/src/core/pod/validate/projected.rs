@@ -1,6 +1,7 @@
 //! Volumes made of several sources, and files of the downward API.
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::labels::validate_label_selector;
 use k8s_openapi::api::core::v1::{
     ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, ServiceAccountTokenProjection,
     VolumeProjection,
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::files::{Paths, keys, mode};
 use super::{certificates, field_ref};
+use crate::certificates::reference_problems;
 use crate::rules::{self, list};
 
 const CONFLICT: &str = "conflicting duplicate paths";
@@ -100,15 +102,24 @@ fn validate_bundle(bundle: &ClusterTrustBundleProjection, at: &Path, errors: &mu
             if name.is_empty() {
                 errors.push(Error::required(&at.child("name"), "must be a valid object name"));
             }
+            for problem in reference_problems(name) {
+                let detail = format!("not a valid clustertrustbundlename: {problem}");
+                errors.push(Error::invalid(&at.child("name"), name.as_str(), detail));
+            }
             if let Some(selector) = &bundle.label_selector {
                 let detail = "labelSelector must be unset if name is specified";
                 errors.push(Error::invalid(&at.child("labelSelector"), json!(selector), detail));
             }
         }
-        (None, Some(signer)) if signer.is_empty() => {
-            errors.push(Error::required(&at.child("signerName"), "must be a valid signer name"));
+        (None, Some(signer)) => {
+            if signer.is_empty() {
+                errors.push(Error::required(&at.child("signerName"), "must be a valid signer name"));
+            }
+            rules::signer_name(&at.child("signerName"), signer, errors);
+            if let Some(selector) = &bundle.label_selector {
+                validate_label_selector(selector, &at.child("labelSelector"), errors);
+            }
         }
-        (None, Some(_)) => {}
         (None, None) => errors.push(Error::required(at, "either name or signerName must be specified")),
     }
     rules::required(&at.child("path"), &bundle.path, errors);

@@ -58,6 +58,34 @@ fn files_of_the_node_and_of_objects() {
     );
 }
 
+/// `validateProjectionSources`.
+#[test]
+fn projected_bundles() {
+    let check = |bundle: Value, expected: &[&str]| {
+        let mut bundle = bundle;
+        bundle["path"] = json!("ca.pem");
+        let expected: Vec<_> = expected.iter().map(|text| format!(".projected.sources[0].clusterTrustBundle.{text}")).collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        check_volume(json!({"projected": {"sources": [{"clusterTrustBundle": bundle}]}}), &expected);
+    };
+    check(json!({"name": "roots"}), &[]);
+    check(json!({"name": "example.com:signer:roots"}), &[]);
+    check(json!({"signerName": "example.com/signer", "labelSelector": {"matchLabels": {"a": "b"}}}), &[]);
+    let name = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+    for bad in ["a/b", "A_B", "example.com:signer:A"] {
+        check(json!({"name": bad}), &[&format!("name: Invalid value: {bad:?}: not a valid clustertrustbundlename: {name}")]);
+    }
+    check(
+        json!({"signerName": "foo"}),
+        &["signerName: Invalid value: \"foo\": must be a fully qualified domain and path of the form 'example.com/signer-name'"],
+    );
+    let operator = json!({"matchExpressions": [{"key": "a", "operator": "Foo"}]});
+    check(
+        json!({"signerName": "example.com/signer", "labelSelector": operator}),
+        &["labelSelector.matchExpressions[0].operator: Invalid value: \"Foo\": not a valid selector operator"],
+    );
+}
+
 #[test]
 fn projected() {
     let item = |path: &str| json!([{"key": "k", "path": path}]);
