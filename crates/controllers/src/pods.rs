@@ -16,6 +16,9 @@ pub(crate) fn by_node(pods: &Informer<Pod>) -> Index<Pod> {
     pods.index_lean("node", |pod, values| values.add(node(pod)), lean_node)
 }
 
+/// The field that says the node of a pod.
+const NODE_NAME: &str = r#""nodeName""#;
+
 /// What says the node of a pod.
 #[derive(Deserialize)]
 struct Bound {
@@ -30,6 +33,10 @@ struct BoundSpec {
 
 /// The same of a pod's JSON.
 fn lean_node(pod: &[u8], values: &mut Values) -> bool {
+    if memmem::find(pod, NODE_NAME.as_bytes()).is_none() {
+        values.add("");
+        return true;
+    }
     let Ok(bound) = serde_json::from_slice::<Bound>(pod) else { return false };
     values.add(bound.spec.and_then(|spec| spec.node_name).unwrap_or_default());
     true
@@ -67,7 +74,7 @@ pub(crate) fn with_device_claims(step: &Step<Pod>) -> Option<Change<Pod>> {
 
 /// The node of a pod, which is not decoded for it; empty when it has none.
 pub(crate) fn node_of(pod: &Entry<Pod>) -> String {
-    match pod.mentions(r#""nodeName""#) {
+    match pod.mentions(NODE_NAME) {
         true => pod.read::<Bound>().and_then(|bound| bound.spec?.node_name).unwrap_or_default(),
         false => String::new(),
     }
@@ -124,6 +131,6 @@ mod tests {
         check(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}), true);
         check(json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}), true);
         let mut nothing = Values::default();
-        assert!(!lean_node(b"{", &mut nothing));
+        assert!(!lean_node(br#"{"nodeName":"#, &mut nothing));
     }
 }
