@@ -13,7 +13,7 @@ use base::tasks::{OnFailure, Tasks};
 use client::Informers;
 use client::fake::Fake;
 use common::{Netns, isolate, sh, tcp, udp};
-use k8s_openapi::api::core::v1::{Event, Service};
+use k8s_openapi::api::core::v1::{Event, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::{Options, PodNetwork, proxy};
 use serde_json::{Value, json};
@@ -32,6 +32,10 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let fake = Fake::default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -40,7 +44,9 @@ impl Cluster {
         sh(&format!("ip link add up0 type veth peer name eth0 netns {}", outside.path().display()));
         sh("ip addr add 192.0.2.1/24 dev up0; ip link set up0 up");
         outside.run(|| sh("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1"));
-        let network = runtime.block_on(PodNetwork::start(options(directory.path()))).unwrap();
+        let mut options = options(directory.path());
+        change(&mut options);
+        let network = runtime.block_on(PodNetwork::start(options)).unwrap();
         let (tasks, _) = Tasks::root();
         let cluster = Self { fake, runtime, network: Some(network.clone()), tasks, directory, outside };
         cluster.proxy(&network, &cluster.tasks);
@@ -105,7 +111,7 @@ impl Cluster {
 fn options(directory: &std::path::Path) -> Options {
     let mut options = Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()]);
     options.local_addresses = vec!["10.43.0.53".parse().unwrap()];
-    options.reserved_ports = vec![10250];
+    options.reserved_ports = vec![(network::Protocol::Tcp, 10250)];
     options
 }
 
@@ -349,4 +355,56 @@ fn nobody_takes_what_is_not_his() {
     cluster.outside.run(|| sh("ip route add 10.43.0.0/16 via 192.0.2.1"));
     assert_eq!(answers(Some(&cluster.outside), "10.43.0.7:80"), ["a".to_owned()].into(), "a client outside");
     assert_eq!(answers(Some(&cluster.outside), "192.0.2.1:8081"), ["evil".to_owned()].into(), "a host port of the node");
+}
+
+/// Other nodes' ports are reached as this node's: who took them here would cut off the pods of this node, or this node.
+#[test]
+fn nobody_takes_what_is_another_nodes() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start_with(|options| options.node_ip = Some([192, 0, 2, 1].into()));
+    let ((_a, a_ip), (c, _)) = (cluster.pod("a"), cluster.pod("c"));
+    let outside = &cluster.outside;
+    let socket = |port| outside.run(move || UdpSocket::bind(("192.0.2.2", port)).unwrap());
+    let (overlay, other) = (socket(8472), socket(8473));
+    for (port, name) in [(6443, "api"), (10251, "kubelet")] {
+        outside.serve([192, 0, 2, 2].into(), port, name);
+    }
+    // Somebody asks before it is known whose the address is.
+    let ports = [("tcp", "TCP", 6443), ("tcp", "TCP", 10251), ("tcp", "TCP", 81), ("udp", "UDP", 8472)];
+    let ports = ports.map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port}));
+    cluster.service("evil", "10.43.0.66", json!({"externalIPs": ["192.0.2.2", "192.0.2.1"], "ports": ports}), &[a_ip]);
+    until("the service is there", || tcp(at("192.0.2.2:81")).is_ok_and(|answer| answer.starts_with("a ")));
+    let node: Node =
+        serde_json::from_value(json!({"metadata": {"name": "n2"}, "spec": {"podCIDRs": ["10.42.7.0/24"]}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.2"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}}}}))
+        .unwrap();
+    let mut nodes = cluster.network.as_ref().unwrap().overlay(NODE).unwrap();
+    cluster.runtime.block_on(nodes.update([&node].into_iter())).unwrap();
+    let service = json!({"metadata": {"namespace": "default", "name": "kubernetes"},
+        "spec": {"clusterIP": "10.43.0.1", "ports": [{"name": "https", "port": 443}]}});
+    cluster.fake.put::<Service>(&serde_json::from_value(service).unwrap());
+    let slice = json!({"metadata": {"namespace": "default", "name": "k", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.2"]}], "ports": [{"name": "https", "port": 6443}]});
+    cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    until("the API is there", || tcp(at("10.43.0.1:443")).is_ok());
+    for (address, expected) in [("192.0.2.2:6443", "api"), ("192.0.2.2:10251", "kubelet"), ("10.43.0.1:443", "api")] {
+        assert_eq!(answers(Some(&c), address), [expected.to_owned()].into(), "a pod at {address}");
+        assert_eq!(answers(None, address), [expected.to_owned()].into(), "the host at {address}");
+    }
+    // The packets of this node's pods to that node's.
+    let sender = UdpSocket::bind("192.0.2.1:0").unwrap();
+    for socket in [&overlay, &other] {
+        sender.send_to(b"packet", socket.local_addr().unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 6);
+    }
+    // Who asks now is told.
+    cluster.service("late", "10.43.0.67", json!({"externalIPs": ["192.0.2.2", "192.0.2.1"], "ports": ports}), &[a_ip]);
+    for place in ["10251/TCP of 192.0.2.2", "6443/TCP of 192.0.2.2", "8472/UDP of 192.0.2.2", "8472/UDP of 192.0.2.1"] {
+        let text = format!("node n1: port {place} is reserved for the cluster itself");
+        let told = |event: &Event| event.message.as_deref() == Some(&text);
+        cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
+    }
 }

@@ -31,11 +31,13 @@ pub(crate) struct Balancers {
     services: Informer<Service>,
     nodes: Informer<Node>,
     slices: Informer<EndpointSlice>,
+    /// Ports that are every node's own.
+    own: BTreeSet<(i32, String)>,
 }
 
 impl Balancers {
-    pub(crate) fn new(informers: &Informers) -> Self {
-        Self { services: informers.of(), nodes: informers.of(), slices: informers.of() }
+    pub(crate) fn new(informers: &Informers, own: BTreeSet<(i32, String)>) -> Self {
+        Self { services: informers.of(), nodes: informers.of(), slices: informers.of(), own }
     }
 
     fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
@@ -130,6 +132,9 @@ impl Balancers {
             |node: &Arc<Node>| node.status.as_ref()?.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref().map(|e| e.port);
         if let Some(port) = nodes.iter().filter_map(kubelet).find(|port| wanted.contains(&(*port, "TCP".to_owned()))) {
             return Some(format!("port {port}/TCP of the nodes is the kubelet's: choose another port"));
+        }
+        if let Some((port, protocol)) = self.own.intersection(&wanted).next() {
+            return Some(format!("port {port}/{protocol} of the nodes is their own: choose another port"));
         }
         let first = |other: &Arc<Service>| is_ours(other) && !meta::ends(other.as_ref()) && order(other) < order(service);
         self.services.list().into_iter().filter(first).find_map(|other| {

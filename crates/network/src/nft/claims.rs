@@ -1,7 +1,7 @@
 //! Who owns an address and port of the node: one place decides. Pure.
 //!
-//! What is reserved comes first: the ports of the API server and of the kubelet, service addresses, and what programs of the host
-//! listen on. Then whoever came first has a place and keeps it, be it a node port, a host port, an external address or a load
+//! What is reserved comes first: ports that are nodes' own, be it this node's or another's, service addresses, and what programs of the
+//! host listen on. Then whoever came first has a place and keeps it, be it a node port, a host port, an external address or a load
 //! balancer, and whatever the names are. Who comes later waits, and is told what for. The cluster's own service addresses are not
 //! claimed here: nobody else can have one of them.
 
@@ -21,6 +21,15 @@ pub struct Claimed {
     /// The place. The unspecified address stands for every address of the node.
     pub key: Key,
     pub(crate) elements: Vec<Element>,
+    /// The place is a node's own: the owner has it whoever came first, and nobody else gets it.
+    pub(crate) reserved: bool,
+}
+
+impl Claimed {
+    /// A place for who comes first.
+    pub(crate) fn first(key: Key, elements: Vec<Element>) -> Self {
+        Self { key, elements, reserved: false }
+    }
 }
 
 /// What is there besides claims.
@@ -30,8 +39,6 @@ pub struct World {
     pub local: HashSet<IpAddr>,
     /// Ranges of service addresses.
     pub service_cidrs: Vec<IpNet>,
-    /// TCP ports of the node that nobody gets.
-    pub reserved_ports: Vec<u16>,
     /// Where programs of the host wait for TCP connections.
     pub listeners: HashSet<(IpAddr, u16)>,
 }
@@ -81,6 +88,7 @@ struct Held {
     owner: Arc<str>,
     address: IpAddr,
     elements: Vec<Element>,
+    reserved: bool,
     /// None: the owner has the place.
     taken: Option<Taken>,
 }
@@ -96,9 +104,11 @@ pub struct Claims {
 impl Claims {
     /// Replaces what an owner claims. Returns the ports at which anything may have changed.
     pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> HashSet<(Protocol, u16)> {
-        let mut new: HashMap<Key, Vec<Element>> = HashMap::new();
-        for Claimed { key, elements } in claimed {
-            new.entry(key).or_default().extend(elements);
+        let mut new: HashMap<Key, (Vec<Element>, bool)> = HashMap::new();
+        for Claimed { key, elements, reserved } in claimed {
+            let place = new.entry(key).or_default();
+            place.0.extend(elements);
+            place.1 |= reserved;
         }
         let keys: BTreeSet<Key> = new.keys().copied().collect();
         let old = self.owners.remove(owner).unwrap_or_default();
@@ -111,11 +121,14 @@ impl Claims {
                 }
             }
         }
-        for (key, elements) in new {
+        for (key, (elements, reserved)) in new {
             let all = self.places.entry((key.protocol, key.port)).or_default();
             match all.iter_mut().find(|held| held.owner == *owner && held.address == key.address) {
-                Some(held) => held.elements = elements,
-                None => all.push(Held { owner: owner.clone(), address: key.address, elements, taken: Some(Taken::Reserved) }),
+                Some(held) => (held.elements, held.reserved) = (elements, reserved),
+                None => {
+                    let (owner, address, taken) = (owner.clone(), key.address, Some(Taken::Reserved));
+                    all.push(Held { owner, address, elements, reserved, taken });
+                }
             }
         }
         let touched = old.union(&keys).map(|key| (key.protocol, key.port)).collect();
@@ -130,24 +143,25 @@ impl Claims {
         let mut concerned = BTreeSet::new();
         for port in ports {
             let Some(all) = self.places.get_mut(port) else { continue };
-            // Who has a place is asked first, then who waits, both in the order in which they came.
-            let (having, waiting): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|index| all[*index].taken.is_none());
+            // What is reserved is asked first, then who has a place, then who waits, each in the order in which they came.
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.sort_by_key(|index| (!all[*index].reserved, all[*index].taken.is_some()));
             // By address: services by the thousand may have the same port.
             let mut granted: HashMap<IpAddr, Vec<usize>> = HashMap::new();
-            for (index, had) in
-                having.into_iter().map(|index| (index, true)).chain(waiting.into_iter().map(|index| (index, false)))
-            {
+            for index in order {
                 let held = &all[index];
                 let key = Key { address: held.address, protocol: port.0, port: port.1 };
                 let other = || {
                     let there = world.overlapping(held.address).into_iter().filter_map(|address| granted.get(&address));
                     let others = there.flatten().filter(|other| all[**other].owner != held.owner);
-                    others.min().map(|other| all[*other].owner.clone())
+                    others.min_by_key(|other| (!all[**other].reserved, **other)).map(|other| &all[*other])
                 };
                 let taken = match other() {
-                    _ if world.reserves(key) => Some(Taken::Reserved),
-                    Some(other) => Some(Taken::Owner(other)),
-                    None if !had && world.listens(key) => Some(Taken::Listener),
+                    _ if held.reserved => None,
+                    _ if world.reserves(key.address) => Some(Taken::Reserved),
+                    Some(other) if other.reserved => Some(Taken::Reserved),
+                    Some(other) => Some(Taken::Owner(other.owner.clone())),
+                    None if held.taken.is_some() && world.listens(key) => Some(Taken::Listener),
                     None => None,
                 };
                 if taken.is_none() {
@@ -209,9 +223,8 @@ impl World {
         Family::of(a) == Family::of(b) && (a == b || any(a, b) || any(b, a))
     }
 
-    fn reserves(&self, key: Key) -> bool {
-        let of_node = key.protocol == Protocol::Tcp && self.reserved_ports.contains(&key.port) && self.is_local(key.address);
-        of_node || self.service_cidrs.iter().any(|cidr| cidr.contains(&key.address))
+    fn reserves(&self, address: IpAddr) -> bool {
+        self.service_cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 
     fn listens(&self, key: Key) -> bool {
@@ -234,7 +247,6 @@ mod tests {
         World {
             local: ["192.0.2.1", "192.0.2.2", "10.42.0.1", "2001:db8::1"].map(|one| one.parse().unwrap()).into(),
             service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
-            reserved_ports: vec![6443, 10250],
             listeners: HashSet::new(),
         }
     }
@@ -246,12 +258,16 @@ mod tests {
         Key { address, protocol: Protocol::from_name(Some(&protocol.to_uppercase())).unwrap(), port: port.parse().unwrap() }
     }
 
-    /// Lets owners claim places (separated by commas) one after the other, and compares what is refused at the end.
+    fn claimed(place: &str, reserved: bool) -> Claimed {
+        Claimed { key: key(place), elements: Vec::new(), reserved }
+    }
+
+    /// Lets owners (what `reserved` claims is a node's own) claim places (separated by commas) one after the other, and compares what is refused at the end.
     fn check(world: &World, steps: &[(&str, &str)], expected: &[(&str, &str)]) {
         let mut claims = Claims::default();
         for (owner, places) in steps {
             let places = places.split(", ").filter(|one| !one.is_empty());
-            let claimed = places.map(|one| Claimed { key: key(one), elements: Vec::new() }).collect();
+            let claimed = places.map(|one| claimed(one, *owner == "reserved")).collect();
             let touched = claims.set(&Arc::from(*owner), claimed);
             claims.decide(&touched, world);
         }
@@ -302,16 +318,24 @@ mod tests {
 
     #[test]
     fn what_nobody_gets() {
+        let own = ("reserved", "tcp * 6443, tcp * 10250, udp * 8472, udp 192.0.2.3 8472");
         let reserved = |place: &str| format!("port {place} is reserved for the cluster itself");
         for (place, name) in [
             ("tcp * 6443", "6443/TCP of the node"),
+            ("udp * 8472", "8472/UDP of the node"),
+            ("udp 192.0.2.2 8472", "8472/UDP of 192.0.2.2"),
             ("tcp 192.0.2.1 10250", "10250/TCP of 192.0.2.1"),
+            // Of another node.
+            ("udp 192.0.2.3 8472", "8472/UDP of 192.0.2.3"),
             ("tcp 10.43.0.1 443", "443/TCP of 10.43.0.1"),
             ("udp 10.43.0.10 53", "53/UDP of 10.43.0.10"),
         ] {
-            check(&world(), &[("a", place)], &[("a", &reserved(name))]);
+            check(&world(), &[own, ("a", place)], &[("a", &reserved(name))]);
+            // What turns out later to be a node's own is taken back.
+            check(&world(), &[("a", place), own], &[("a", &reserved(name))]);
         }
-        check(&world(), &[("a", "udp * 10250"), ("b", "tcp 203.0.113.5 6443")], &[]);
+        check(&world(), &[own, ("a", "udp * 10250, tcp * 8472"), ("b", "tcp 203.0.113.5 6443, udp 203.0.113.5 8472")], &[]);
+        check(&world(), &[own, ("a", "udp 192.0.2.3 8472"), ("reserved", "")], &[]);
     }
 
     #[test]
@@ -331,7 +355,7 @@ mod tests {
         }
         // A program that starts later takes nothing.
         let mut claims = Claims::default();
-        let claimed = || vec![Claimed { key: key("tcp * 22"), elements: Vec::new() }];
+        let claimed = || vec![claimed("tcp * 22", false)];
         for world in [world(), with("0.0.0.0 22")] {
             let touched = claims.set(&Arc::from("a"), claimed());
             claims.decide(&touched, &world);

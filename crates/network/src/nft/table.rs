@@ -215,12 +215,7 @@ pub(super) fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) 
 impl Inner {
     /// What claims are decided by, besides each other.
     fn world(&self) -> World {
-        World {
-            local: machine::addresses(),
-            service_cidrs: self.config.service_cidrs.clone(),
-            reserved_ports: self.config.reserved_ports.clone(),
-            listeners: machine::listeners(),
-        }
+        World { local: machine::addresses(), service_cidrs: self.config.service_cidrs.clone(), listeners: machine::listeners() }
     }
 
     fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use super::node::Node;
 use crate::nft::Family;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Endpoint, Key, Protocol};
+use crate::nft::features::reserved;
 use crate::nft::features::services::{self, Clients, Empty, Entry};
 
 /// The entries of one service.
@@ -26,6 +27,8 @@ pub struct Plan {
     pub local_endpoints: usize,
     /// The health check port of external traffic policy Local.
     pub health_port: Option<u16>,
+    /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
+    pub api: Vec<Key>,
 }
 
 /// Plans one service. `previous` is its last plan, from which slots are kept.
@@ -54,6 +57,7 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
 pub fn fragment(plan: &Plan) -> Fragment {
     let mut fragment = services::fragment(&plan.entries);
     fragment.elements.extend(plan.hairpin.iter().map(|address| services::hairpin(*address)));
+    fragment.claimed.extend(plan.api.iter().map(|key| reserved::claim(*key)));
     fragment
 }
 
@@ -87,6 +91,10 @@ fn is_proxied(service: &Service) -> bool {
     let Some(spec) = &service.spec else { return false };
     let headless = spec.cluster_ip.as_deref().is_none_or(|ip| ip.is_empty() || ip == "None");
     !labelled && !headless && spec.type_.as_deref() != Some("ExternalName")
+}
+
+fn meta(service: &Service) -> (Option<&str>, Option<&str>) {
+    (service.metadata.namespace.as_deref(), service.metadata.name.as_deref())
 }
 
 fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
@@ -175,6 +183,9 @@ fn plan_port(
     plan.entries.extend(entries);
     let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
     plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));
+    if meta(service) == (Some("default"), Some("kubernetes")) {
+        plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));
+    }
     plan.local_endpoints = plan.local_endpoints.max(chosen.local.len());
 }
 

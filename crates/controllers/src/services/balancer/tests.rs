@@ -58,14 +58,22 @@ async fn an_older_service_that_asks_later_takes_nothing() {
     world.fake.put(&front);
     world.fake.put(&service("asks-later", 80, json!({})));
     world.fake.put(&service("kubelet", 10250, json!({})));
+    let overlay = |protocol: &str| json!({"ports": [{"port": 8472, "protocol": protocol}]});
+    world.fake.put(&service("overlay", 8472, overlay("UDP")));
+    world.fake.put(&service("no-overlay", 8472, overlay("TCP")));
     world.start(&["service-load-balancer"]);
     let told = |events: &[Event], text: &str| events.iter().any(|event| event.message.iter().any(|told| told.contains(text)));
-    let both =
-        |events: &[Event]| told(events, "80/TCP of the nodes is taken by service a/front") && told(events, "the kubelet's");
-    world.fake.until::<Event>(both).await;
+    let all = |events: &[Event]| {
+        let texts = ["80/TCP of the nodes is taken by service a/front", "the kubelet's", "8472/UDP of the nodes is their own"];
+        texts.iter().all(|text| told(events, text))
+    };
+    world.fake.until::<Event>(all).await;
+    world.fake.until::<Service>(|all| all.iter().any(|one| meta::name(one) == "no-overlay" && !current(one).is_empty())).await;
     let api: Api<Service> = Api::namespaced(world.fake.client(), "a");
     assert_eq!(current(&api.get("front").await.unwrap()).len(), 1);
-    assert!(current(&api.get("kubelet").await.unwrap()).is_empty());
+    for name in ["kubelet", "overlay"] {
+        assert!(current(&api.get(name).await.unwrap()).is_empty());
+    }
 }
 
 #[tokio::test]

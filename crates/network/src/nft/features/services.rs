@@ -185,7 +185,7 @@ pub fn fragment(entries: &[Entry]) -> Fragment {
     for entry in entries {
         match entry.claim {
             Claim::ClusterIp => fragment.elements.extend(entry.elements()),
-            Claim::External => fragment.claimed.push(Claimed { key: entry.key, elements: entry.elements() }),
+            Claim::External => fragment.claimed.push(Claimed::first(entry.key, entry.elements())),
         }
         let (family, code) = (Family::of(entry.key.address), entry.code());
         if !codes.insert((family, code.encode())) {
