@@ -17,6 +17,7 @@ use base::tasks::Tasks;
 use client::events::{Recorder, Type};
 use client::{Informer, Informers, Key, ServiceWatch};
 use k8s_openapi::api::core::v1::Node as ApiNode;
+use tokio::time::MissedTickBehavior;
 
 use crate::nft::claims::Refused;
 use crate::nft::contents::Change;
@@ -38,6 +39,8 @@ pub enum Error {
 const PART: usize = 500;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How often programs of the host are looked at while somebody waits for a port of theirs.
+const PROGRAMS: Duration = Duration::from_secs(10);
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the proxy must know of its node.
@@ -66,12 +69,18 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
     proxy.update_zone(&nodes);
     while node_changes.try_next().is_some() {}
     let mut changed = watch.pending();
+    let mut programs = tokio::time::interval(PROGRAMS);
+    programs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut first = true;
     loop {
         proxy.apply(&watch, changed, first, &gate).await?;
         first = false;
         changed = tokio::select! {
             changed = watch.changed() => changed,
+            _ = programs.tick(), if proxy.table.waits_for_programs() => {
+                proxy.look_again(&watch).await?;
+                BTreeSet::new()
+            }
             _ = node_changes.next() => match proxy.update_zone(&nodes) {
                 true => proxy.plans.keys().cloned().collect(),
                 false => BTreeSet::new(),
@@ -137,6 +146,20 @@ impl Proxy {
         self.tell(watch, &changed);
         if !stale.is_empty() {
             self.forget(stale).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets services have the ports of programs that have ended.
+    async fn look_again(&mut self, watch: &ServiceWatch) -> Result<(), Error> {
+        let table = self.table.clone();
+        match tokio::task::spawn_blocking(move || table.look_again()).await.map_err(|_| Error::Stopped)? {
+            Ok(owners) => {
+                let services = self.plans.keys().filter(|key| owners.contains(format!("service:{key}").as_str()));
+                let services: Vec<Key> = services.cloned().collect();
+                self.tell(watch, &services);
+            }
+            Err(error) => tracing::warn!(%error, "ports of programs that have ended cannot be programmed, trying again"),
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ fn at(text: &str) -> SocketAddr {
 
 /// Tries until `condition` holds; each attempt waits for the network itself.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
     }
@@ -407,4 +407,31 @@ fn nobody_takes_what_is_another_nodes() {
         let told = |event: &Event| event.message.as_deref() == Some(&text);
         cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
     }
+}
+
+/// Datagrams go to the program that waits for them; when it ends, the port is the service's.
+#[test]
+fn programs_keep_their_udp_ports_while_they_run() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (_a, a_ip) = cluster.pod("a");
+    let program = UdpSocket::bind("0.0.0.0:5353").unwrap();
+    // A program of the host that only asks somebody keeps no port from anybody.
+    let client = UdpSocket::bind("0.0.0.0:5354").unwrap();
+    client.connect("192.0.2.2:7").unwrap();
+    let ports = [5353, 5354].map(|port| json!({"name": "udp", "protocol": "UDP", "port": port}));
+    cluster.service("mdns", "10.43.0.20", json!({"externalIPs": ["192.0.2.1"], "ports": ports}), &[a_ip]);
+    let told = |event: &Event| {
+        event.message.as_deref() == Some("node n1: port 5353/UDP of 192.0.2.1 is in use by a program of the host")
+    };
+    cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
+    let ask =
+        |port| cluster.outside.run(move || udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), SocketAddr::from(([192, 0, 2, 1], port))));
+    until("the service has the port of the client", || ask(5354).is_ok_and(|answer| answer.starts_with("a ")));
+    assert!(ask(5353).is_err());
+    assert_eq!(program.recv(&mut [0; 8]).unwrap(), 1);
+    drop(program);
+    until("the service has the port", || ask(5353).is_ok_and(|answer| answer.starts_with("a ")));
 }

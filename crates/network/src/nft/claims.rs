@@ -39,8 +39,8 @@ pub struct World {
     pub local: HashSet<IpAddr>,
     /// Ranges of service addresses.
     pub service_cidrs: Vec<IpNet>,
-    /// Where programs of the host wait for TCP connections.
-    pub listeners: HashSet<(IpAddr, u16)>,
+    /// Where programs of the host serve others.
+    pub listeners: HashSet<Key>,
 }
 
 /// Why a place is not given to an owner.
@@ -99,6 +99,8 @@ pub struct Claims {
     /// By protocol and port, in the order in which they came.
     places: HashMap<(Protocol, u16), Vec<Held>>,
     owners: HashMap<Arc<str>, BTreeSet<Key>>,
+    /// Where somebody waits for a program of the host.
+    programs: HashSet<(Protocol, u16)>,
 }
 
 impl Claims {
@@ -142,6 +144,7 @@ impl Claims {
     pub(crate) fn decide(&mut self, ports: &HashSet<(Protocol, u16)>, world: &World) -> BTreeSet<Arc<str>> {
         let mut concerned = BTreeSet::new();
         for port in ports {
+            self.programs.remove(port);
             let Some(all) = self.places.get_mut(port) else { continue };
             // What is reserved is asked first, then who has a place, then who waits, each in the order in which they came.
             let mut order: Vec<usize> = (0..all.len()).collect();
@@ -167,11 +170,19 @@ impl Claims {
                 if taken.is_none() {
                     granted.entry(held.address).or_default().push(index);
                 }
+                if taken == Some(Taken::Listener) {
+                    self.programs.insert(*port);
+                }
                 concerned.insert(held.owner.clone());
                 all[index].taken = taken;
             }
         }
         concerned
+    }
+
+    /// Ports that somebody has not got because a program of the host has them: nobody tells when it ends.
+    pub(crate) fn programs(&self) -> &HashSet<(Protocol, u16)> {
+        &self.programs
     }
 
     /// What holds at the places that the owner has.
@@ -227,13 +238,16 @@ impl World {
         self.service_cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 
+    /// What listens at loopback is not reached from elsewhere, and what the node serves at service addresses is nobody's to claim.
     fn listens(&self, key: Key) -> bool {
-        key.protocol == Protocol::Tcp
-            && self.is_local(key.address)
-            && self.listeners.iter().any(|(address, port)| {
+        self.is_local(key.address)
+            && self.listeners.iter().any(|Key { address, protocol, port }| {
                 // What listens at `::` mostly serves both families.
-                let both = address.is_unspecified() && address.is_ipv6() && self.is_local(key.address);
-                *port == key.port && !address.is_loopback() && (both || self.overlap(*address, key.address))
+                let both = address.is_unspecified() && address.is_ipv6();
+                (*protocol, *port) == (key.protocol, key.port)
+                    && !address.is_loopback()
+                    && !self.reserves(*address)
+                    && (both || self.overlap(*address, key.address))
             })
     }
 }
@@ -245,7 +259,7 @@ mod tests {
 
     fn world() -> World {
         World {
-            local: ["192.0.2.1", "192.0.2.2", "10.42.0.1", "2001:db8::1"].map(|one| one.parse().unwrap()).into(),
+            local: ["192.0.2.1", "192.0.2.2", "10.42.0.1", "10.43.0.10", "2001:db8::1"].map(|one| one.parse().unwrap()).into(),
             service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
             listeners: HashSet::new(),
         }
@@ -340,26 +354,43 @@ mod tests {
 
     #[test]
     fn programs_of_the_host_keep_their_ports() {
-        let with = |listener: &str| {
-            let (address, port) = listener.split_once(' ').unwrap();
-            World { listeners: [(address.parse().unwrap(), port.parse().unwrap())].into(), ..world() }
-        };
+        let with = |listener: &str| World { listeners: [key(listener)].into(), ..world() };
         let in_use = |place: &str| format!("port {place} is in use by a program of the host");
-        for listener in ["0.0.0.0 22", ":: 22", "192.0.2.1 22"] {
-            check(&with(listener), &[("a", "tcp * 22")], &[("a", &in_use("22/TCP of the node"))]);
-            check(&with(listener), &[("a", "tcp 192.0.2.1 22")], &[("a", &in_use("22/TCP of 192.0.2.1"))]);
-            check(&with(listener), &[("a", "tcp 203.0.113.5 22, udp * 22, tcp * 23")], &[]);
-        }
-        for listener in ["127.0.0.1 22", "::1 22"] {
-            check(&with(listener), &[("a", "tcp * 22")], &[]);
+        for (protocol, other) in [("tcp", "udp"), ("udp", "tcp"), ("sctp", "udp")] {
+            let name = protocol.to_uppercase();
+            for listener in ["0.0.0.0", "::", "192.0.2.1"] {
+                let world = with(&format!("{protocol} {listener} 22"));
+                check(&world, &[("a", &format!("{protocol} * 22"))], &[("a", &in_use(&format!("22/{name} of the node")))]);
+                let at = format!("{protocol} 192.0.2.1 22");
+                check(&world, &[("a", &at)], &[("a", &in_use(&format!("22/{name} of 192.0.2.1")))]);
+                let elsewhere = format!("{protocol} 203.0.113.5 22, {other} * 22, {protocol} * 23");
+                check(&world, &[("a", &elsewhere)], &[]);
+            }
+            // The last is the cluster DNS.
+            for listener in ["127.0.0.1", "::1", "10.43.0.10"] {
+                check(&with(&format!("{protocol} {listener} 22")), &[("a", &format!("{protocol} * 22"))], &[]);
+            }
         }
         // A program that starts later takes nothing.
         let mut claims = Claims::default();
         let claimed = || vec![claimed("tcp * 22", false)];
-        for world in [world(), with("0.0.0.0 22")] {
+        for world in [world(), with("tcp 0.0.0.0 22")] {
             let touched = claims.set(&Arc::from("a"), claimed());
             claims.decide(&touched, &world);
             assert_eq!(claims.refused("a"), []);
         }
+        // Who waits for one is known until it has ended.
+        let mut claims = Claims::default();
+        let ports = claims.set(&Arc::from("a"), claimed());
+        for (world, waits) in [(with("tcp 0.0.0.0 22"), true), (world(), false), (with("tcp 0.0.0.0 22"), false)] {
+            claims.decide(&ports, &world);
+            assert_eq!((claims.refused("a").is_empty(), claims.programs().is_empty()), (!waits, !waits));
+        }
+        claims.set(&Arc::from("a"), Vec::new());
+        claims.set(&Arc::from("b"), claimed());
+        claims.decide(&ports, &with("tcp 0.0.0.0 22"));
+        claims.set(&Arc::from("b"), Vec::new());
+        claims.decide(&ports, &world());
+        assert!(claims.programs().is_empty());
     }
 }

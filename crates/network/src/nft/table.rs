@@ -145,6 +145,20 @@ impl Table {
         inner.apply(deltas)
     }
 
+    /// Whether somebody claims a port that a program of the host has: only looking tells when it ends.
+    pub fn waits_for_programs(&self) -> bool {
+        self.0.lock().contents.waits_for_programs()
+    }
+
+    /// Gives ports that programs of the host had to those who wait for them. Returns the owners whose claims are there.
+    pub fn look_again(&self) -> Result<BTreeSet<Arc<str>>, Error> {
+        let mut inner = self.0.lock();
+        let world = inner.world();
+        let (deltas, owners) = inner.contents.look_again(&world);
+        inner.apply(deltas)?;
+        Ok(owners)
+    }
+
     /// Lets go of a held table: when nobody holds it any more, the kernel holds what the owners want.
     pub fn release(&self, holder: Holder) -> Result<(), Error> {
         let mut inner = self.0.lock();
