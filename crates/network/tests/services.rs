@@ -58,6 +58,7 @@ impl Cluster {
         let readiness = Readiness::default();
         let options = proxy::Options {
             node_name: NODE.to_owned(),
+            node_client: self.fake.client(),
             pod_cidrs: network.options().pod_cidrs.clone(),
             inner_cidrs: ["10.42.0.0/16", "10.43.0.0/16"].map(|cidr| cidr.parse().unwrap()).to_vec(),
         };
@@ -434,4 +435,50 @@ fn programs_keep_their_udp_ports_while_they_run() {
     assert_eq!(program.recv(&mut [0; 8]).unwrap(), 1);
     drop(program);
     until("the service has the port", || ask(5353).is_ok_and(|answer| answer.starts_with("a ")));
+}
+
+/// The controller hears which ports load balancers have not got, and where the status says so, nothing is redirected.
+#[test]
+fn a_node_tells_what_load_balancers_have_not_got() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (_a, a_ip) = cluster.pod("a");
+    let node = json!({"metadata": {"name": NODE}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
+    cluster.fake.put::<Node>(&serde_json::from_value(node).unwrap());
+    let network = cluster.network.as_ref().unwrap();
+    let port = network::HostPort { protocol: network::Protocol::Tcp, container_port: 8080, host_port: 7802, host_ip: None };
+    let wanted = network::Attachment { ports: vec![port], ..Default::default() };
+    let host_port = Netns::new();
+    cluster.runtime.block_on(network.attach("host-port", &host_port.path(), &wanted)).unwrap();
+    let program = std::net::TcpListener::bind("0.0.0.0:7801").unwrap();
+    // A program of the host that the service leads to is no loss.
+    Netns::current().serve([192, 0, 2, 1].into(), 7803, "back end");
+    let ports = |numbers: &[u16]| numbers.iter().map(|port| json!({"name": "tcp", "port": port})).collect::<Value>();
+    let spec = |ports| json!({"type": "LoadBalancer", "clusterIP": "10.43.0.30", "ports": ports});
+    cluster.service("web", "10.43.0.30", spec(ports(&[7801, 7802, 7804])), &[a_ip]);
+    cluster.service("front", "10.43.0.31", json!({"type": "LoadBalancer", "ports": [{"name": "own", "port": 7803}]}), &[]);
+    let slice = json!({"metadata": {"namespace": "a", "name": "front", "labels": {"kubernetes.io/service-name": "front"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"name": "own", "port": 7803}]});
+    cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    let told = |expected: Option<&str>| {
+        let told = |node: &Node| node.metadata.annotations.as_ref().and_then(|all| all.get("knarr.io/taken-ports").cloned());
+        cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| nodes.iter().all(|node| told(node).as_deref() == expected)));
+    };
+    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    // What the controller makes of it, here and for the other node.
+    cluster.outside.serve([192, 0, 2, 2].into(), 7802, "other");
+    let error = |port| json!({"port": port, "protocol": "TCP", "error": "PortUnavailable"});
+    let ingress = ["192.0.2.1", "192.0.2.2"]
+        .map(|ip| json!({"ip": ip, "ports": [error(7801), error(7802), {"port": 7804, "protocol": "TCP"}]}));
+    let service = json!({"metadata": {"namespace": "a", "name": "web"}, "spec": spec(ports(&[7801, 7802, 7804])),
+        "status": {"loadBalancer": {"ingress": ingress}}});
+    cluster.fake.put::<Service>(&serde_json::from_value(service).unwrap());
+    until("the other port is served", || tcp(at("192.0.2.2:7804")).is_ok_and(|answer| answer.starts_with("a ")));
+    assert_eq!(answers(None, "192.0.2.2:7802"), ["other".to_owned()].into());
+    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    drop(program);
+    cluster.runtime.block_on(network.detach("host-port")).unwrap();
+    told(None);
 }

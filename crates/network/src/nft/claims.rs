@@ -21,14 +21,24 @@ pub struct Claimed {
     /// The place. The unspecified address stands for every address of the node.
     pub key: Key,
     pub(crate) elements: Vec<Element>,
+    pub(crate) right: Right,
+}
+
+/// By what right an owner claims a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
     /// The place is a node's own: the owner has it whoever came first, and nobody else gets it.
-    pub(crate) reserved: bool,
+    Reserved,
+    /// Who comes first has it.
+    First,
+    /// The same, for an address of a load balancer: which of them has it is the controller's to say.
+    Balancer,
 }
 
 impl Claimed {
     /// A place for who comes first.
     pub(crate) fn first(key: Key, elements: Vec<Element>) -> Self {
-        Self { key, elements, reserved: false }
+        Self { key, elements, right: Right::First }
     }
 }
 
@@ -88,9 +98,15 @@ struct Held {
     owner: Arc<str>,
     address: IpAddr,
     elements: Vec<Element>,
-    reserved: bool,
+    right: Right,
     /// None: the owner has the place.
     taken: Option<Taken>,
+}
+
+impl Held {
+    fn is_reserved(&self) -> bool {
+        self.right == Right::Reserved
+    }
 }
 
 /// The claims of all owners.
@@ -106,11 +122,11 @@ pub struct Claims {
 impl Claims {
     /// Replaces what an owner claims. Returns the ports at which anything may have changed.
     pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> HashSet<(Protocol, u16)> {
-        let mut new: HashMap<Key, (Vec<Element>, bool)> = HashMap::new();
-        for Claimed { key, elements, reserved } in claimed {
-            let place = new.entry(key).or_default();
+        let mut new: HashMap<Key, (Vec<Element>, Right)> = HashMap::new();
+        for Claimed { key, elements, right } in claimed {
+            let place = new.entry(key).or_insert((Vec::new(), right));
             place.0.extend(elements);
-            place.1 |= reserved;
+            place.1 = place.1.min(right);
         }
         let keys: BTreeSet<Key> = new.keys().copied().collect();
         let old = self.owners.remove(owner).unwrap_or_default();
@@ -123,13 +139,13 @@ impl Claims {
                 }
             }
         }
-        for (key, (elements, reserved)) in new {
+        for (key, (elements, right)) in new {
             let all = self.places.entry((key.protocol, key.port)).or_default();
             match all.iter_mut().find(|held| held.owner == *owner && held.address == key.address) {
-                Some(held) => (held.elements, held.reserved) = (elements, reserved),
+                Some(held) => (held.elements, held.right) = (elements, right),
                 None => {
                     let (owner, address, taken) = (owner.clone(), key.address, Some(Taken::Reserved));
-                    all.push(Held { owner, address, elements, reserved, taken });
+                    all.push(Held { owner, address, elements, right, taken });
                 }
             }
         }
@@ -148,7 +164,7 @@ impl Claims {
             let Some(all) = self.places.get_mut(port) else { continue };
             // What is reserved is asked first, then who has a place, then who waits, each in the order in which they came.
             let mut order: Vec<usize> = (0..all.len()).collect();
-            order.sort_by_key(|index| (!all[*index].reserved, all[*index].taken.is_some()));
+            order.sort_by_key(|index| (!all[*index].is_reserved(), all[*index].taken.is_some()));
             // By address: services by the thousand may have the same port.
             let mut granted: HashMap<IpAddr, Vec<usize>> = HashMap::new();
             for index in order {
@@ -157,12 +173,12 @@ impl Claims {
                 let other = || {
                     let there = world.overlapping(held.address).into_iter().filter_map(|address| granted.get(&address));
                     let others = there.flatten().filter(|other| all[**other].owner != held.owner);
-                    others.min_by_key(|other| (!all[**other].reserved, **other)).map(|other| &all[*other])
+                    others.min_by_key(|other| (!all[**other].is_reserved(), **other)).map(|other| &all[*other])
                 };
                 let taken = match other() {
-                    _ if held.reserved => None,
+                    _ if held.is_reserved() => None,
                     _ if world.reserves(key.address) => Some(Taken::Reserved),
-                    Some(other) if other.reserved => Some(Taken::Reserved),
+                    Some(other) if other.is_reserved() => Some(Taken::Reserved),
                     Some(other) => Some(Taken::Owner(other.owner.clone())),
                     None if held.taken.is_some() && world.listens(key) => Some(Taken::Listener),
                     None => None,
@@ -194,6 +210,20 @@ impl Claims {
     pub fn refused(&self, owner: &str) -> Vec<Refused> {
         let of = |(key, held): (Key, &Held)| Some(Refused { key, taken: held.taken.clone()? });
         self.of(owner).filter_map(of).collect()
+    }
+
+    /// Who keeps a load balancer from a place where it may not be claimed yet. Other load balancers do not: the controller sets them apart.
+    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
+        let all = self.places.get(&(key.protocol, key.port)).map_or(&[][..], Vec::as_slice);
+        let granted = || all.iter().filter(|held| held.taken.is_none() && world.overlap(held.address, key.address));
+        if granted().any(|held| &*held.owner == owner && held.right == Right::Balancer) {
+            return None;
+        }
+        match granted().find(|held| &*held.owner != owner && held.right != Right::Balancer) {
+            Some(held) if held.is_reserved() => Some(Taken::Reserved),
+            Some(held) => Some(Taken::Owner(held.owner.clone())),
+            None => world.listens(key).then_some(Taken::Listener),
+        }
     }
 
     /// Whether an owner claims anything.
@@ -272,8 +302,8 @@ mod tests {
         Key { address, protocol: Protocol::from_name(Some(&protocol.to_uppercase())).unwrap(), port: port.parse().unwrap() }
     }
 
-    fn claimed(place: &str, reserved: bool) -> Claimed {
-        Claimed { key: key(place), elements: Vec::new(), reserved }
+    fn claimed(place: &str, right: Right) -> Claimed {
+        Claimed { key: key(place), elements: Vec::new(), right }
     }
 
     /// Lets owners (what `reserved` claims is a node's own) claim places (separated by commas) one after the other, and compares what is refused at the end.
@@ -281,7 +311,8 @@ mod tests {
         let mut claims = Claims::default();
         for (owner, places) in steps {
             let places = places.split(", ").filter(|one| !one.is_empty());
-            let claimed = places.map(|one| claimed(one, *owner == "reserved")).collect();
+            let right = if *owner == "reserved" { Right::Reserved } else { Right::First };
+            let claimed = places.map(|one| claimed(one, right)).collect();
             let touched = claims.set(&Arc::from(*owner), claimed);
             claims.decide(&touched, world);
         }
@@ -373,7 +404,7 @@ mod tests {
         }
         // A program that starts later takes nothing.
         let mut claims = Claims::default();
-        let claimed = || vec![claimed("tcp * 22", false)];
+        let claimed = || vec![claimed("tcp * 22", Right::First)];
         for world in [world(), with("tcp 0.0.0.0 22")] {
             let touched = claims.set(&Arc::from("a"), claimed());
             claims.decide(&touched, &world);
@@ -392,5 +423,30 @@ mod tests {
         claims.set(&Arc::from("b"), Vec::new());
         claims.decide(&ports, &world());
         assert!(claims.programs().is_empty());
+    }
+
+    #[test]
+    fn what_load_balancers_lose() {
+        let world = World { listeners: [key("tcp 0.0.0.0 22")].into(), ..world() };
+        let mut claims = Claims::default();
+        let mut set = |owner: &str, places: &[&str], right| {
+            let touched = claims.set(&Arc::from(owner), places.iter().map(|one| claimed(one, right)).collect());
+            claims.decide(&touched, &world);
+            ["service:a", "service:b"].map(|owner| {
+                let lost = ["22", "80", "81"].into_iter();
+                lost.filter(|port| claims.lost(owner, key(&format!("tcp 192.0.2.1 {port}")), &world).is_some())
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(set("pod:p", &["tcp * 80"], Right::First), [["22", "80"]; 2]);
+        // Whether the place is claimed or not.
+        let claimed = set("service:a", &["tcp 192.0.2.1 80", "tcp 192.0.2.1 81"], Right::Balancer);
+        assert_eq!(claimed, [["22", "80"]; 2]);
+        // A node port of its own takes nothing from it.
+        assert_eq!(set("service:b", &["tcp * 82"], Right::First), [["22", "80"]; 2]);
+        assert_eq!(set("pod:p", &[], Right::First), [["22"]; 2]);
+        // Who comes now waits.
+        assert_eq!(set("pod:p", &["tcp * 80"], Right::First), [["22"]; 2]);
+        assert_eq!(set("service:a", &[], Right::Balancer), [["22", "80"]; 2]);
     }
 }

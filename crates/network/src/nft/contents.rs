@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Family;
 use super::batch::{Chain, Op, Pair, Value};
-use super::claims::{Claimed, Claims, Refused, World};
-use super::element::{Claim, Element};
+use super::claims::{Claimed, Claims, Refused, Taken, World};
+use super::element::{Claim, Element, Key};
 use super::set::SetId;
 
 /// What one owner contributes to the tables.
@@ -198,6 +198,11 @@ impl Contents {
     /// The places that an owner claims and has not got.
     pub fn refused(&self, owner: &str) -> Vec<Refused> {
         self.claims.refused(owner)
+    }
+
+    /// Who keeps a load balancer from a place.
+    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
+        self.claims.lost(owner, key, world)
     }
 
     /// Whether changes are about claims.

@@ -4,7 +4,7 @@
 use super::{Config, Part, rules};
 use crate::nft::Family;
 use crate::nft::batch::{Chain, Rule, Value};
-use crate::nft::claims::Claimed;
+use crate::nft::claims::{Claimed, Right};
 use crate::nft::element::{Element, Key};
 use crate::nft::expr::{Expr, Verdict};
 use crate::nft::set::SetKind;
@@ -41,5 +41,5 @@ pub(super) fn own(config: &Config, family: Family) -> impl Iterator<Item = Claim
 /// A port of a node that nobody gets. The unspecified address is this node.
 pub(crate) fn claim(key: Key) -> Claimed {
     let element = Element::new(Family::of(key.address), RESERVED.only(), key.bytes(), Value::None);
-    Claimed { key, elements: vec![element], reserved: true }
+    Claimed { key, elements: vec![element], right: Right::Reserved }
 }
