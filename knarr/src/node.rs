@@ -75,8 +75,8 @@ pub(crate) struct Options {
     pub(crate) cluster: Cluster,
     /// Where the kubelet listens.
     pub(crate) listen: SocketAddr,
-    /// TCP ports of the machine that no service and no pod gets, besides the kubelet's.
-    pub(crate) reserved_ports: Vec<u16>,
+    /// Ports of the machine that no service and no pod gets, besides the kubelet's and that of the way to other nodes.
+    pub(crate) reserved_ports: Vec<(::network::Protocol, u16)>,
     pub(crate) registries: Option<PathBuf>,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) taints: Vec<Taint>,
@@ -334,7 +334,7 @@ pub(crate) fn runtime_options(
 }
 
 fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
-    let kubelet = options.listen.port();
+    let kubelet = (::network::Protocol::Tcp, options.listen.port());
     ::network::Options {
         cluster_cidrs: options.cluster.pods.clone(),
         local_addresses: options.cluster.dns.clone(),

@@ -122,7 +122,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {
-            reserved_ports: vec![options.port],
+            reserved_ports: own_ports(options).to_vec(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
@@ -160,6 +160,12 @@ fn cluster(options: &cli::Server, dns: Vec<IpAddr>) -> node::Cluster {
         dns,
         domain: options.cluster_domain.clone(),
     }
+}
+
+/// Ports of nodes that are their own: of the API server, of the kubelet, of the way between nodes.
+fn own_ports(options: &cli::Server) -> [(network::Protocol, u16); 3] {
+    let tcp = |port| (network::Protocol::Tcp, port);
+    [tcp(options.port), tcp(options.node.kubelet_port), network::OVERLAY]
 }
 
 /// What no node is certified as.
@@ -203,7 +209,7 @@ fn start_ingress(
         http_port: options.ingress.http_port,
         https_port: options.ingress.https_port,
         addresses: place.ips.clone(),
-        reserved: [Port::tcp(options.port), Port::tcp(options.node.kubelet_port), Port::udp(network::OVERLAY_PORT)].into(),
+        reserved: own_ports(options).iter().filter_map(|(protocol, port)| Port::named(protocol.name(), *port)).collect(),
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),
@@ -284,6 +290,7 @@ fn start_controllers(
         authority: authority.clone(),
         reserved,
         cluster_cidrs: options.cluster_cidrs.clone(),
+        node_ports: own_ports(options).iter().map(|(protocol, port)| (i32::from(*port), protocol.name().to_owned())).collect(),
         clock: controllers::Clock::system(),
     };
     controllers::run(&controllers, tasks, readiness.gate("controllers"));

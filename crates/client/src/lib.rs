@@ -22,6 +22,7 @@ pub mod resource_version;
 mod services;
 mod slot;
 mod store;
+pub mod taken_ports;
 pub mod watch;
 
 pub use changes::{Change, Changes, Step};

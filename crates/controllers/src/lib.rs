@@ -50,6 +50,7 @@ mod volumes;
 mod worker;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::readiness::{Gate, Part};
@@ -103,6 +104,8 @@ pub struct Options {
     /// The networks that nodes get their pod networks from: at most one of each IP family, the first family first.
     /// Empty when something else hands them out.
     pub cluster_cidrs: Vec<ipnet::IpNet>,
+    /// Ports that are every node's own, with their protocols: no load balancer gets them.
+    pub node_ports: BTreeSet<(i32, String)>,
     /// The time of day.
     pub clock: Clock,
 }
@@ -148,7 +151,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
     entry::<ranges::Addresses>(|o, t| launch(ranges::Addresses::new(&o.informers), o, t)),
     entry::<ranges::Ranges>(|o, t| launch(ranges::Ranges::new(&o.informers), o, t)),
-    entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers), o, t)),
+    entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers, o.node_ports.clone()), o, t)),
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
     entry::<Autoscaler>(|o, t| launch(Autoscaler::new(&o.informers), o, t)),
     entry::<ResourceQuotas>(|o, t| launch(ResourceQuotas::new(&o.informers, (o.clients)(ResourceQuotas::ACCOUNT)), o, t)),

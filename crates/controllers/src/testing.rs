@@ -74,6 +74,7 @@ impl World {
             authority: Arc::new(base::tls::Authority::in_memory("ca").expect("an authority")),
             reserved: crate::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
+            node_ports: [(8472, "UDP".to_owned())].into(),
             clock: self.clock.clone(),
         }
     }

@@ -14,6 +14,6 @@ pub mod pod;
 pub mod policy;
 
 pub use nft::element::Protocol;
-pub use nft::features::guards::OVERLAY_PORT;
+pub use nft::features::guards::OVERLAY;
 pub use pod::{Attachment, Bandwidth, HostPort, Options, PodNetwork, addresses, check_owner, hosts, teardown};
 pub mod proxy;

@@ -36,6 +36,7 @@ use crate::nft::Family;
 use crate::nft::claims::Refused;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Endpoint, Key, Protocol};
+use crate::nft::features::guards::OVERLAY;
 use crate::nft::features::{self, frames, masquerade};
 use crate::nft::table::{self, Holder, Table};
 use ipam::Ipam;
@@ -116,8 +117,8 @@ pub struct Options {
     pub service_cidrs: Vec<IpNet>,
     /// Service addresses that the node itself serves, such as the cluster DNS address.
     pub local_addresses: Vec<IpAddr>,
-    /// TCP ports of the node that no service and no pod gets: those of the API server and of the kubelet.
-    pub reserved_ports: Vec<u16>,
+    /// Ports of the node that no service and no pod gets, those of the API server and of the kubelet, besides that of the way to other nodes.
+    pub reserved_ports: Vec<(Protocol, u16)>,
     /// The node's own address, by which others reach it; none is a node without others.
     pub node_ip: Option<IpAddr>,
     /// Name of the device to other nodes, at most 15 characters.
@@ -174,7 +175,7 @@ impl Options {
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
-            reserved_ports: self.reserved_ports.clone(),
+            reserved_ports: self.reserved_ports.iter().copied().chain(self.node_ip.map(|_| OVERLAY)).collect(),
             masquerade: self.masquerade,
         }
     }

@@ -7,24 +7,30 @@ mod endpoints;
 mod health;
 pub mod node;
 pub mod plan;
+mod report;
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base::readiness::Gate;
 use base::tasks::Tasks;
 use client::events::{Recorder, Type};
-use client::{Informer, Informers, Key, ServiceWatch};
+use client::taken_ports::TakenPort;
+use client::{Client, Informer, Informers, Key, ServiceWatch};
 use k8s_openapi::api::core::v1::Node as ApiNode;
+use tokio::time::MissedTickBehavior;
 
+use crate::nft::Family;
 use crate::nft::claims::Refused;
 use crate::nft::contents::Change;
-use crate::nft::element::Endpoint;
+use crate::nft::element::{self, Endpoint};
 use crate::nft::table::{self, Holder, Table};
 use health::HealthChecks;
 use node::Node;
-use plan::Plan;
+use plan::{Balanced, Plan};
+use report::Reports;
 
 /// The proxy cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +44,17 @@ pub enum Error {
 const PART: usize = 500;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How often programs of the host are looked at while somebody waits for a port of theirs.
+const PROGRAMS: Duration = Duration::from_secs(10);
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the proxy must know of its node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The node's name.
     pub node_name: String,
+    /// The node itself, which writes to its Node.
+    pub node_client: Client,
     /// This node's pod ranges.
     pub pod_cidrs: Vec<ipnet::IpNet>,
     /// Ranges of all pods and services of the cluster, which no external address is in.
@@ -60,18 +70,42 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
     let mut watch = ServiceWatch::new(&informers);
     watch.synced().await;
     nodes.synced().await;
-    let Options { node_name: name, pod_cidrs, inner_cidrs } = options;
+    let Options { node_name: name, node_client, pod_cidrs, inner_cidrs } = options;
+    let reports = Reports::start(node_client, nodes.clone(), &name, &tasks);
+    let decided = table.decided();
     let node = Node { families: table.families(), pod_cidrs, inner_cidrs, name, zone: None };
-    let mut proxy = Proxy { table, node, plans: HashMap::new(), health: HealthChecks::new(tasks), events, told: HashMap::new() };
+    let mut proxy = Proxy {
+        table,
+        node,
+        plans: HashMap::new(),
+        health: HealthChecks::new(tasks),
+        events,
+        told: HashMap::new(),
+        reports,
+        addresses: Vec::new(),
+        is_due: true,
+    };
     proxy.update_zone(&nodes);
     while node_changes.try_next().is_some() {}
     let mut changed = watch.pending();
+    let mut programs = tokio::time::interval(PROGRAMS);
+    programs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut first = true;
     loop {
         proxy.apply(&watch, changed, first, &gate).await?;
         first = false;
+        proxy.report().await?;
         changed = tokio::select! {
             changed = watch.changed() => changed,
+            () = decided.notified() => {
+                proxy.is_due = true;
+                BTreeSet::new()
+            }
+            _ = programs.tick(), if proxy.table.waits_for_programs() || proxy.reports.is_telling() => {
+                proxy.is_due = true;
+                proxy.look_again(&watch).await?;
+                BTreeSet::new()
+            }
             _ = node_changes.next() => match proxy.update_zone(&nodes) {
                 true => proxy.plans.keys().cloned().collect(),
                 false => BTreeSet::new(),
@@ -88,12 +122,21 @@ struct Proxy {
     events: Recorder,
     /// What services were told that they have not got.
     told: HashMap<Key, Vec<Refused>>,
+    reports: Reports,
+    /// Addresses of our node, as its object tells.
+    addresses: Vec<IpAddr>,
+    /// What load balancers have lost is to be looked at.
+    is_due: bool,
 }
 
 impl Proxy {
-    /// Takes over the zone of our node; whether it changed.
+    /// Takes over the addresses and the zone of our node; whether the zone changed.
     fn update_zone(&mut self, nodes: &Informer<ApiNode>) -> bool {
         let node = nodes.get(None, &self.node.name);
+        let status = node.as_ref().and_then(|node| node.status.as_ref()?.addresses.as_ref());
+        let addresses = status.into_iter().flatten().filter_map(|one| one.address.parse().ok()).collect::<Vec<_>>();
+        self.is_due |= addresses != self.addresses;
+        self.addresses = addresses;
         let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
         std::mem::replace(&mut self.node.zone, zone.clone()) != zone
     }
@@ -116,6 +159,7 @@ impl Proxy {
                     stale.extend(plan::stale_udp(&old, &new));
                 }
                 changes.push((format!("service:{key}"), plan::fragment(&new)));
+                self.is_due |= !old.balanced.is_empty() || !new.balanced.is_empty();
                 self.health.update(key, &new);
                 if new != Plan::default() {
                     self.plans.insert(key.clone(), new);
@@ -137,6 +181,44 @@ impl Proxy {
         self.tell(watch, &changed);
         if !stale.is_empty() {
             self.forget(stale).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the controller which ports load balancers have not got here, if they may be others than before.
+    async fn report(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.is_due) {
+            return Ok(());
+        }
+        let mut asked = Vec::new();
+        let mut ports = Vec::new();
+        for (service, plan) in &self.plans {
+            for Balanced { family, protocol, port, endpoints } in &plan.balanced {
+                for address in self.addresses.iter().filter(|address| Family::of(**address) == *family) {
+                    let place = element::Key { address: *address, protocol: *protocol, port: *port };
+                    asked.push((format!("service:{service}"), place, endpoints.clone()));
+                    let port = (i32::from(*port), protocol.name().to_owned());
+                    ports.push(TakenPort { service: service.clone(), port });
+                }
+            }
+        }
+        let table = self.table.clone();
+        let look = move || if asked.is_empty() { Vec::new() } else { table.lost(&asked) };
+        let lost = tokio::task::spawn_blocking(look).await.map_err(|_| Error::Stopped)?;
+        self.reports.tell(ports.into_iter().zip(lost).filter_map(|(port, lost)| lost.then_some(port)).collect());
+        Ok(())
+    }
+
+    /// Lets services have the ports of programs that have ended.
+    async fn look_again(&mut self, watch: &ServiceWatch) -> Result<(), Error> {
+        let table = self.table.clone();
+        match tokio::task::spawn_blocking(move || table.look_again()).await.map_err(|_| Error::Stopped)? {
+            Ok(owners) => {
+                let services = self.plans.keys().filter(|key| owners.contains(format!("service:{key}").as_str()));
+                let services: Vec<Key> = services.cloned().collect();
+                self.tell(watch, &services);
+            }
+            Err(error) => tracing::warn!(%error, "ports of programs that have ended cannot be programmed, trying again"),
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ fn open() -> Table {
         pod_cidrs: cidrs(["10.42.0.0/24", "fd42::/64"]),
         cluster_cidrs: cidrs(["10.42.0.0/16", "fd42::/48"]),
         service_cidrs: cidrs(["10.43.0.0/16", "fd43::/112"]),
-        reserved_ports: vec![6443],
+        reserved_ports: vec![(Protocol::Tcp, 6443)],
         masquerade: true,
     };
     Table::open("knarr-test", config, &[]).unwrap()

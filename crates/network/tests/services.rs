@@ -13,7 +13,7 @@ use base::tasks::{OnFailure, Tasks};
 use client::Informers;
 use client::fake::Fake;
 use common::{Netns, isolate, sh, tcp, udp};
-use k8s_openapi::api::core::v1::{Event, Service};
+use k8s_openapi::api::core::v1::{Event, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::{Options, PodNetwork, proxy};
 use serde_json::{Value, json};
@@ -32,6 +32,10 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let fake = Fake::default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -40,7 +44,9 @@ impl Cluster {
         sh(&format!("ip link add up0 type veth peer name eth0 netns {}", outside.path().display()));
         sh("ip addr add 192.0.2.1/24 dev up0; ip link set up0 up");
         outside.run(|| sh("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1"));
-        let network = runtime.block_on(PodNetwork::start(options(directory.path()))).unwrap();
+        let mut options = options(directory.path());
+        change(&mut options);
+        let network = runtime.block_on(PodNetwork::start(options)).unwrap();
         let (tasks, _) = Tasks::root();
         let cluster = Self { fake, runtime, network: Some(network.clone()), tasks, directory, outside };
         cluster.proxy(&network, &cluster.tasks);
@@ -52,6 +58,7 @@ impl Cluster {
         let readiness = Readiness::default();
         let options = proxy::Options {
             node_name: NODE.to_owned(),
+            node_client: self.fake.client(),
             pod_cidrs: network.options().pod_cidrs.clone(),
             inner_cidrs: ["10.42.0.0/16", "10.43.0.0/16"].map(|cidr| cidr.parse().unwrap()).to_vec(),
         };
@@ -105,7 +112,7 @@ impl Cluster {
 fn options(directory: &std::path::Path) -> Options {
     let mut options = Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()]);
     options.local_addresses = vec!["10.43.0.53".parse().unwrap()];
-    options.reserved_ports = vec![10250];
+    options.reserved_ports = vec![(network::Protocol::Tcp, 10250)];
     options
 }
 
@@ -115,7 +122,7 @@ fn at(text: &str) -> SocketAddr {
 
 /// Tries until `condition` holds; each attempt waits for the network itself.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
     }
@@ -349,4 +356,129 @@ fn nobody_takes_what_is_not_his() {
     cluster.outside.run(|| sh("ip route add 10.43.0.0/16 via 192.0.2.1"));
     assert_eq!(answers(Some(&cluster.outside), "10.43.0.7:80"), ["a".to_owned()].into(), "a client outside");
     assert_eq!(answers(Some(&cluster.outside), "192.0.2.1:8081"), ["evil".to_owned()].into(), "a host port of the node");
+}
+
+/// Other nodes' ports are reached as this node's: who took them here would cut off the pods of this node, or this node.
+#[test]
+fn nobody_takes_what_is_another_nodes() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start_with(|options| options.node_ip = Some([192, 0, 2, 1].into()));
+    let ((_a, a_ip), (c, _)) = (cluster.pod("a"), cluster.pod("c"));
+    let outside = &cluster.outside;
+    let socket = |port| outside.run(move || UdpSocket::bind(("192.0.2.2", port)).unwrap());
+    let (overlay, other) = (socket(8472), socket(8473));
+    for (port, name) in [(6443, "api"), (10251, "kubelet")] {
+        outside.serve([192, 0, 2, 2].into(), port, name);
+    }
+    // Somebody asks before it is known whose the address is.
+    let ports = [("tcp", "TCP", 6443), ("tcp", "TCP", 10251), ("tcp", "TCP", 81), ("udp", "UDP", 8472)];
+    let ports = ports.map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port}));
+    cluster.service("evil", "10.43.0.66", json!({"externalIPs": ["192.0.2.2", "192.0.2.1"], "ports": ports}), &[a_ip]);
+    until("the service is there", || tcp(at("192.0.2.2:81")).is_ok_and(|answer| answer.starts_with("a ")));
+    let node: Node =
+        serde_json::from_value(json!({"metadata": {"name": "n2"}, "spec": {"podCIDRs": ["10.42.7.0/24"]}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.2"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}}}}))
+        .unwrap();
+    let mut nodes = cluster.network.as_ref().unwrap().overlay(NODE).unwrap();
+    cluster.runtime.block_on(nodes.update([&node].into_iter())).unwrap();
+    let service = json!({"metadata": {"namespace": "default", "name": "kubernetes"},
+        "spec": {"clusterIP": "10.43.0.1", "ports": [{"name": "https", "port": 443}]}});
+    cluster.fake.put::<Service>(&serde_json::from_value(service).unwrap());
+    let slice = json!({"metadata": {"namespace": "default", "name": "k", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.2"]}], "ports": [{"name": "https", "port": 6443}]});
+    cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    until("the API is there", || tcp(at("10.43.0.1:443")).is_ok());
+    for (address, expected) in [("192.0.2.2:6443", "api"), ("192.0.2.2:10251", "kubelet"), ("10.43.0.1:443", "api")] {
+        assert_eq!(answers(Some(&c), address), [expected.to_owned()].into(), "a pod at {address}");
+        assert_eq!(answers(None, address), [expected.to_owned()].into(), "the host at {address}");
+    }
+    // The packets of this node's pods to that node's.
+    let sender = UdpSocket::bind("192.0.2.1:0").unwrap();
+    for socket in [&overlay, &other] {
+        sender.send_to(b"packet", socket.local_addr().unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 6);
+    }
+    // Who asks now is told.
+    cluster.service("late", "10.43.0.67", json!({"externalIPs": ["192.0.2.2", "192.0.2.1"], "ports": ports}), &[a_ip]);
+    for place in ["10251/TCP of 192.0.2.2", "6443/TCP of 192.0.2.2", "8472/UDP of 192.0.2.2", "8472/UDP of 192.0.2.1"] {
+        let text = format!("node n1: port {place} is reserved for the cluster itself");
+        let told = |event: &Event| event.message.as_deref() == Some(&text);
+        cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
+    }
+}
+
+/// Datagrams go to the program that waits for them; when it ends, the port is the service's.
+#[test]
+fn programs_keep_their_udp_ports_while_they_run() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (_a, a_ip) = cluster.pod("a");
+    let program = UdpSocket::bind("0.0.0.0:5353").unwrap();
+    // A program of the host that only asks somebody keeps no port from anybody.
+    let client = UdpSocket::bind("0.0.0.0:5354").unwrap();
+    client.connect("192.0.2.2:7").unwrap();
+    let ports = [5353, 5354].map(|port| json!({"name": "udp", "protocol": "UDP", "port": port}));
+    cluster.service("mdns", "10.43.0.20", json!({"externalIPs": ["192.0.2.1"], "ports": ports}), &[a_ip]);
+    let told = |event: &Event| {
+        event.message.as_deref() == Some("node n1: port 5353/UDP of 192.0.2.1 is in use by a program of the host")
+    };
+    cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
+    let ask =
+        |port| cluster.outside.run(move || udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), SocketAddr::from(([192, 0, 2, 1], port))));
+    until("the service has the port of the client", || ask(5354).is_ok_and(|answer| answer.starts_with("a ")));
+    assert!(ask(5353).is_err());
+    assert_eq!(program.recv(&mut [0; 8]).unwrap(), 1);
+    drop(program);
+    until("the service has the port", || ask(5353).is_ok_and(|answer| answer.starts_with("a ")));
+}
+
+/// The controller hears which ports load balancers have not got, and where the status says so, nothing is redirected.
+#[test]
+fn a_node_tells_what_load_balancers_have_not_got() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (_a, a_ip) = cluster.pod("a");
+    let node = json!({"metadata": {"name": NODE}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
+    cluster.fake.put::<Node>(&serde_json::from_value(node).unwrap());
+    let network = cluster.network.as_ref().unwrap();
+    let port = network::HostPort { protocol: network::Protocol::Tcp, container_port: 8080, host_port: 7802, host_ip: None };
+    let wanted = network::Attachment { ports: vec![port], ..Default::default() };
+    let host_port = Netns::new();
+    cluster.runtime.block_on(network.attach("host-port", &host_port.path(), &wanted)).unwrap();
+    let program = std::net::TcpListener::bind("0.0.0.0:7801").unwrap();
+    // A program of the host that the service leads to is no loss.
+    Netns::current().serve([192, 0, 2, 1].into(), 7803, "back end");
+    let ports = |numbers: &[u16]| numbers.iter().map(|port| json!({"name": "tcp", "port": port})).collect::<Value>();
+    let spec = |ports| json!({"type": "LoadBalancer", "clusterIP": "10.43.0.30", "ports": ports});
+    cluster.service("web", "10.43.0.30", spec(ports(&[7801, 7802, 7804])), &[a_ip]);
+    cluster.service("front", "10.43.0.31", json!({"type": "LoadBalancer", "ports": [{"name": "own", "port": 7803}]}), &[]);
+    let slice = json!({"metadata": {"namespace": "a", "name": "front", "labels": {"kubernetes.io/service-name": "front"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"name": "own", "port": 7803}]});
+    cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    let told = |expected: Option<&str>| {
+        let told = |node: &Node| node.metadata.annotations.as_ref().and_then(|all| all.get("knarr.io/taken-ports").cloned());
+        cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| nodes.iter().all(|node| told(node).as_deref() == expected)));
+    };
+    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    // What the controller makes of it, here and for the other node.
+    cluster.outside.serve([192, 0, 2, 2].into(), 7802, "other");
+    let error = |port| json!({"port": port, "protocol": "TCP", "error": "PortUnavailable"});
+    let ingress = ["192.0.2.1", "192.0.2.2"]
+        .map(|ip| json!({"ip": ip, "ports": [error(7801), error(7802), {"port": 7804, "protocol": "TCP"}]}));
+    let service = json!({"metadata": {"namespace": "a", "name": "web"}, "spec": spec(ports(&[7801, 7802, 7804])),
+        "status": {"loadBalancer": {"ingress": ingress}}});
+    cluster.fake.put::<Service>(&serde_json::from_value(service).unwrap());
+    until("the other port is served", || tcp(at("192.0.2.2:7804")).is_ok_and(|answer| answer.starts_with("a ")));
+    assert_eq!(answers(None, "192.0.2.2:7802"), ["other".to_owned()].into());
+    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    drop(program);
+    cluster.runtime.block_on(network.detach("host-port")).unwrap();
+    told(None);
 }

@@ -101,6 +101,7 @@ impl Server {
             authority: site.authority.clone(),
             reserved: controllers::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse()?],
+            node_ports: Default::default(),
             clock: controllers::Clock::system(),
         };
         controllers::run(&controllers, &tasks, readiness.gate("controllers"));

@@ -78,7 +78,12 @@ impl Start {
         }
         let server = dns::Server::bind(self.dns, self.tasks.clone()).await?;
         server.run(&self.proxy_informers, dns_gate);
-        let proxy = network::proxy::Options { node_name: self.node_name, pod_cidrs: pod_cidrs.clone(), inner_cidrs };
+        let proxy = network::proxy::Options {
+            node_name: self.node_name,
+            node_client: self.informers.client().clone(),
+            pod_cidrs: pod_cidrs.clone(),
+            inner_cidrs,
+        };
         let informers = self.proxy_informers.clone();
         let run = network::policy::run(policies, informers, pods.table().clone(), self.admissions, policies_gate);
         self.tasks

@@ -1,20 +1,22 @@
 //! Load balancers without a cloud: a Service of type LoadBalancer is served on the addresses of the nodes.
 //!
 //! The service proxy of every node answers on the addresses in `status.loadBalancer.ingress`; this decides which these are.
-//! A port of the nodes can belong to one Service only: who is served keeps it, among those that are not the older one gets it,
-//! and the others wait; why is a condition of theirs. Services with a `loadBalancerClass` are left to the implementation of that class.
+//! A port of the nodes can belong to one Service only: who is served at it keeps it, among those that are not the older one gets it,
+//! and the others wait; why is a condition of theirs. A number that is a node port of somebody is nobody else's. Where a node says that it has given
+//! a port of a Service to others ([`TakenPort`]), that port has an error at that node's addresses, and an address without any port is left out. Services with a `loadBalancerClass` are left to the implementation of that class.
 
 mod condition;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use client::events::Type;
 use client::kube::Api;
 use client::kube::api::{Patch, PatchParams};
+use client::taken_ports::TakenPort;
 use client::{Informer, Informers, Key};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, PortStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
@@ -24,6 +26,9 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
 use crate::namespace::tolerate;
 
+/// The error of a port that a node has given to others.
+const UNAVAILABLE: &str = "PortUnavailable";
+
 /// Nodes with this label are not used.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -31,11 +36,13 @@ pub(crate) struct Balancers {
     services: Informer<Service>,
     nodes: Informer<Node>,
     slices: Informer<EndpointSlice>,
+    /// Ports that are every node's own.
+    own: BTreeSet<(i32, String)>,
 }
 
 impl Balancers {
-    pub(crate) fn new(informers: &Informers) -> Self {
-        Self { services: informers.of(), nodes: informers.of(), slices: informers.of() }
+    pub(crate) fn new(informers: &Informers, own: BTreeSet<(i32, String)>) -> Self {
+        Self { services: informers.of(), nodes: informers.of(), slices: informers.of(), own }
     }
 
     fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
@@ -58,14 +65,16 @@ impl Controller for Balancers {
             let one = |service: &Option<Arc<Service>>| {
                 service.as_ref().filter(|one| is_ours(one)).map(|one| (one.spec.clone(), meta::ends(one.as_ref())))
             };
+            let node_ports = |service: &Option<Arc<Service>>| service.as_deref().map(node_ports).unwrap_or_default();
             queue.add(change.key.clone());
-            if one(&change.old) != one(&change.new) {
+            if one(&change.old) != one(&change.new) || node_ports(&change.old) != node_ports(&change.new) {
                 all(&services).for_each(|key| queue.add(key));
             }
         });
         let services = self.services.clone();
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
-            let shown = |node: &Option<Arc<Node>>| node.as_deref().and_then(addresses);
+            let shown =
+                |node: &Option<Arc<Node>>| node.as_deref().and_then(|node| Some((addresses(node)?, TakenPort::told(node))));
             if shown(&change.old) != shown(&change.new) {
                 all(&services).for_each(|key| queue.add(key));
             }
@@ -88,10 +97,15 @@ impl Controller for Balancers {
         };
         // One that is no load balancer of ours any more keeps what others have written, and loses our condition.
         let taken = if is_ours(&service) { self.taken(&service) } else { None };
-        let wanted = match &taken {
-            _ if !is_ours(&service) => current(&service),
-            None => ingress(&service, &self.nodes.list(), &self.slices_of(key.ns(), &key.name)),
-            Some(_) => Vec::new(),
+        let (wanted, taken) = match taken {
+            _ if !is_ours(&service) => (current(&service), None),
+            None => {
+                let (wanted, is_lost) = ingress(&service, &self.nodes.list(), &self.slices_of(key.ns(), &key.name));
+                let nowhere = || "every node has given the ports to others, as events of it say: choose other ports".to_owned();
+                let taken = (wanted.is_empty() && is_lost).then(nowhere);
+                (wanted, taken)
+            }
+            taken => (Vec::new(), taken),
         };
         let is_told = condition::told(&service) == taken.as_deref();
         if current(&service) == wanted && is_told {
@@ -131,13 +145,20 @@ impl Balancers {
         if let Some(port) = nodes.iter().filter_map(kubelet).find(|port| wanted.contains(&(*port, "TCP".to_owned()))) {
             return Some(format!("port {port}/TCP of the nodes is the kubelet's: choose another port"));
         }
-        let first = |other: &Arc<Service>| is_ours(other) && !meta::ends(other.as_ref()) && order(other) < order(service);
-        self.services.list().into_iter().filter(first).find_map(|other| {
-            let (port, protocol) = ports(&other).intersection(&wanted).next().cloned()?;
+        if let Some((port, protocol)) = self.own.intersection(&wanted).next() {
+            return Some(format!("port {port}/{protocol} of the nodes is their own: choose another port"));
+        }
+        let is_other = |other: &Arc<Service>| Key::of(other.as_ref()) != Key::of(service);
+        self.services.list().into_iter().filter(is_other).find_map(|other| {
+            let is_first = |port: &&(i32, String)| order(&other, port) < order(service, port);
+            let balanced = Some(ports(&other)).filter(|_| is_ours(&other) && !meta::ends(other.as_ref())).unwrap_or_default();
+            let balanced = balanced.intersection(&wanted).find(is_first).map(|port| (port.clone(), ""));
+            let of_node = node_ports(&other);
+            let mut of_node = of_node.intersection(&wanted).filter(|port| !is_served(service, port));
+            let ((port, protocol), what) = balanced.or_else(|| of_node.next().map(|port| (port.clone(), "the node port of ")))?;
             let (namespace, name) = (meta::namespace(other.as_ref()), meta::name(other.as_ref()));
-            Some(format!(
-                "port {port}/{protocol} of the nodes is taken by service {namespace}/{name}: choose another port or delete that"
-            ))
+            let text = format!("port {port}/{protocol} of the nodes is taken by {what}service {namespace}/{name}");
+            Some(format!("{text}: choose another port or delete that"))
         })
     }
 }
@@ -146,10 +167,17 @@ fn all(services: &Informer<Service>) -> impl Iterator<Item = Key> {
     services.list().into_iter().filter(|service| is_ours(service)).map(|service| Key::of(service.as_ref()))
 }
 
-/// The order in which services get a port: a Service that became a load balancer late takes it from nobody who is served.
-fn order(service: &Service) -> (bool, Option<jiff::Timestamp>, &str, &str) {
+/// The order in which services get a port: a Service that asks for it late, as a load balancer or with one port more, takes it from nobody who is
+/// served at it.
+fn order<'a>(service: &'a Service, port: &(i32, String)) -> (bool, Option<jiff::Timestamp>, &'a str, &'a str) {
     let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    (current(service).is_empty(), created, meta::namespace(service), meta::name(service))
+    (!is_served(service, port), created, meta::namespace(service), meta::name(service))
+}
+
+/// Whether the status says that the service is served at the port. Where it says nothing of ports, all are.
+fn is_served(service: &Service, port: &(i32, String)) -> bool {
+    let is_it = |told: &PortStatus| (told.port, &told.protocol) == (port.0, &port.1) && told.error.is_none();
+    current(service).iter().any(|one| one.ports.as_ref().is_none_or(|ports| ports.iter().any(is_it)))
 }
 
 fn is_ours(service: &Service) -> bool {
@@ -164,6 +192,14 @@ fn is_local(service: &Service) -> bool {
 fn ports(service: &Service) -> BTreeSet<(i32, String)> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
     ports.map(|port| (port.port, port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()))).collect()
+}
+
+/// Ports that a service has on every node, whatever its type. The health check of a load balancer is one of them.
+fn node_ports(service: &Service) -> BTreeSet<(i32, String)> {
+    let Some(spec) = &service.spec else { return BTreeSet::new() };
+    let tcp = || "TCP".to_owned();
+    let ports = spec.ports.iter().flatten().filter_map(|port| Some((port.node_port?, port.protocol.clone().unwrap_or_else(tcp))));
+    ports.chain(spec.health_check_node_port.map(|port| (port, tcp()))).filter(|(port, _)| *port > 0).collect()
 }
 
 fn current(service: &Service) -> Vec<LoadBalancerIngress> {
@@ -185,21 +221,42 @@ fn addresses(node: &Node) -> Option<Vec<String>> {
     Some(of("ExternalIP")).filter(|external| !external.is_empty()).or_else(|| Some(of("InternalIP")))
 }
 
-/// Where the service is served. With external traffic policy Local only on nodes with ready endpoints.
-pub(super) fn ingress(service: &Service, nodes: &[Arc<Node>], slices: &[Arc<EndpointSlice>]) -> Vec<LoadBalancerIngress> {
-    let families = families(service);
+/// Where the service is served, and whether a node has given ports of it to others. With external traffic policy Local only on nodes with ready
+/// endpoints.
+pub(super) fn ingress(service: &Service, nodes: &[Arc<Node>], slices: &[Arc<EndpointSlice>]) -> (Vec<LoadBalancerIngress>, bool) {
+    let (families, wanted, key) = (families(service), ports(service), Key::of(service));
     let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
     let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).filter(ready);
     let hosts: BTreeSet<&str> = endpoints.filter_map(|endpoint| endpoint.node_name.as_deref()).collect();
-    let used = nodes.iter().filter(|node| !is_local(service) || hosts.contains(meta::name(node.as_ref())));
-    let mut found: Vec<String> = used.filter_map(|node| addresses(node)).flatten().collect();
-    found.retain(|address| Family::of(address).is_some_and(|family| families.contains(&family)));
-    found.sort_unstable();
-    found.dedup();
-    let entry = |ip| LoadBalancerIngress { ip: Some(ip), ip_mode: Some("VIP".to_owned()), ..LoadBalancerIngress::default() };
-    found.into_iter().map(entry).collect()
+    let mut found = BTreeMap::new();
+    let mut is_lost = false;
+    for node in nodes.iter().filter(|node| !is_local(service) || hosts.contains(meta::name(node.as_ref()))) {
+        let Some(addresses) = addresses(node) else { continue };
+        let told = TakenPort::told(node).into_iter().filter(|taken| taken.service == key).map(|taken| taken.port);
+        let lost: BTreeSet<(i32, String)> = told.filter(|port| wanted.contains(port)).collect();
+        is_lost |= !lost.is_empty();
+        if !lost.is_empty() && lost == wanted {
+            continue;
+        }
+        let port = |(port, protocol): &(i32, String)| PortStatus {
+            port: *port,
+            protocol: protocol.clone(),
+            error: lost.contains(&(*port, protocol.clone())).then(|| UNAVAILABLE.to_owned()),
+        };
+        let of_family = |address: &String| Family::of(address).is_some_and(|family| families.contains(&family));
+        for address in addresses.into_iter().filter(of_family) {
+            found.entry(address).or_insert_with(|| wanted.iter().map(port).collect::<Vec<_>>());
+        }
+    }
+    let entry = |(ip, ports)| LoadBalancerIngress {
+        ip: Some(ip),
+        ip_mode: Some("VIP".to_owned()),
+        ports: Some(ports),
+        ..LoadBalancerIngress::default()
+    };
+    (found.into_iter().map(entry).collect(), is_lost)
 }
 
 #[cfg(test)]

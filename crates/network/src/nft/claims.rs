@@ -1,7 +1,7 @@
 //! Who owns an address and port of the node: one place decides. Pure.
 //!
-//! What is reserved comes first: the ports of the API server and of the kubelet, service addresses, and what programs of the host
-//! listen on. Then whoever came first has a place and keeps it, be it a node port, a host port, an external address or a load
+//! What is reserved comes first: ports that are nodes' own, be it this node's or another's, service addresses, and what programs of the
+//! host listen on. Then whoever came first has a place and keeps it, be it a node port, a host port, an external address or a load
 //! balancer, and whatever the names are. Who comes later waits, and is told what for. The cluster's own service addresses are not
 //! claimed here: nobody else can have one of them.
 
@@ -21,6 +21,25 @@ pub struct Claimed {
     /// The place. The unspecified address stands for every address of the node.
     pub key: Key,
     pub(crate) elements: Vec<Element>,
+    pub(crate) right: Right,
+}
+
+/// By what right an owner claims a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// The place is a node's own: the owner has it whoever came first, and nobody else gets it.
+    Reserved,
+    /// Who comes first has it.
+    First,
+    /// The same, for an address of a load balancer: which of them has it is the controller's to say.
+    Balancer,
+}
+
+impl Claimed {
+    /// A place for who comes first.
+    pub(crate) fn first(key: Key, elements: Vec<Element>) -> Self {
+        Self { key, elements, right: Right::First }
+    }
 }
 
 /// What is there besides claims.
@@ -30,10 +49,8 @@ pub struct World {
     pub local: HashSet<IpAddr>,
     /// Ranges of service addresses.
     pub service_cidrs: Vec<IpNet>,
-    /// TCP ports of the node that nobody gets.
-    pub reserved_ports: Vec<u16>,
-    /// Where programs of the host wait for TCP connections.
-    pub listeners: HashSet<(IpAddr, u16)>,
+    /// Where programs of the host serve others.
+    pub listeners: HashSet<Key>,
 }
 
 /// Why a place is not given to an owner.
@@ -81,8 +98,15 @@ struct Held {
     owner: Arc<str>,
     address: IpAddr,
     elements: Vec<Element>,
+    right: Right,
     /// None: the owner has the place.
     taken: Option<Taken>,
+}
+
+impl Held {
+    fn is_reserved(&self) -> bool {
+        self.right == Right::Reserved
+    }
 }
 
 /// The claims of all owners.
@@ -91,14 +115,18 @@ pub struct Claims {
     /// By protocol and port, in the order in which they came.
     places: HashMap<(Protocol, u16), Vec<Held>>,
     owners: HashMap<Arc<str>, BTreeSet<Key>>,
+    /// Where somebody waits for a program of the host.
+    programs: HashSet<(Protocol, u16)>,
 }
 
 impl Claims {
     /// Replaces what an owner claims. Returns the ports at which anything may have changed.
     pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> HashSet<(Protocol, u16)> {
-        let mut new: HashMap<Key, Vec<Element>> = HashMap::new();
-        for Claimed { key, elements } in claimed {
-            new.entry(key).or_default().extend(elements);
+        let mut new: HashMap<Key, (Vec<Element>, Right)> = HashMap::new();
+        for Claimed { key, elements, right } in claimed {
+            let place = new.entry(key).or_insert((Vec::new(), right));
+            place.0.extend(elements);
+            place.1 = place.1.min(right);
         }
         let keys: BTreeSet<Key> = new.keys().copied().collect();
         let old = self.owners.remove(owner).unwrap_or_default();
@@ -111,11 +139,14 @@ impl Claims {
                 }
             }
         }
-        for (key, elements) in new {
+        for (key, (elements, right)) in new {
             let all = self.places.entry((key.protocol, key.port)).or_default();
             match all.iter_mut().find(|held| held.owner == *owner && held.address == key.address) {
-                Some(held) => held.elements = elements,
-                None => all.push(Held { owner: owner.clone(), address: key.address, elements, taken: Some(Taken::Reserved) }),
+                Some(held) => (held.elements, held.right) = (elements, right),
+                None => {
+                    let (owner, address, taken) = (owner.clone(), key.address, Some(Taken::Reserved));
+                    all.push(Held { owner, address, elements, right, taken });
+                }
             }
         }
         let touched = old.union(&keys).map(|key| (key.protocol, key.port)).collect();
@@ -129,35 +160,45 @@ impl Claims {
     pub(crate) fn decide(&mut self, ports: &HashSet<(Protocol, u16)>, world: &World) -> BTreeSet<Arc<str>> {
         let mut concerned = BTreeSet::new();
         for port in ports {
+            self.programs.remove(port);
             let Some(all) = self.places.get_mut(port) else { continue };
-            // Who has a place is asked first, then who waits, both in the order in which they came.
-            let (having, waiting): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|index| all[*index].taken.is_none());
+            // What is reserved is asked first, then who has a place, then who waits, each in the order in which they came.
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.sort_by_key(|index| (!all[*index].is_reserved(), all[*index].taken.is_some()));
             // By address: services by the thousand may have the same port.
             let mut granted: HashMap<IpAddr, Vec<usize>> = HashMap::new();
-            for (index, had) in
-                having.into_iter().map(|index| (index, true)).chain(waiting.into_iter().map(|index| (index, false)))
-            {
+            for index in order {
                 let held = &all[index];
                 let key = Key { address: held.address, protocol: port.0, port: port.1 };
                 let other = || {
                     let there = world.overlapping(held.address).into_iter().filter_map(|address| granted.get(&address));
                     let others = there.flatten().filter(|other| all[**other].owner != held.owner);
-                    others.min().map(|other| all[*other].owner.clone())
+                    others.min_by_key(|other| (!all[**other].is_reserved(), **other)).map(|other| &all[*other])
                 };
                 let taken = match other() {
-                    _ if world.reserves(key) => Some(Taken::Reserved),
-                    Some(other) => Some(Taken::Owner(other)),
-                    None if !had && world.listens(key) => Some(Taken::Listener),
+                    _ if held.is_reserved() => None,
+                    _ if world.reserves(key.address) => Some(Taken::Reserved),
+                    Some(other) if other.is_reserved() => Some(Taken::Reserved),
+                    Some(other) => Some(Taken::Owner(other.owner.clone())),
+                    None if held.taken.is_some() && world.listens(key) => Some(Taken::Listener),
                     None => None,
                 };
                 if taken.is_none() {
                     granted.entry(held.address).or_default().push(index);
+                }
+                if taken == Some(Taken::Listener) {
+                    self.programs.insert(*port);
                 }
                 concerned.insert(held.owner.clone());
                 all[index].taken = taken;
             }
         }
         concerned
+    }
+
+    /// Ports that somebody has not got because a program of the host has them: nobody tells when it ends.
+    pub(crate) fn programs(&self) -> &HashSet<(Protocol, u16)> {
+        &self.programs
     }
 
     /// What holds at the places that the owner has.
@@ -169,6 +210,20 @@ impl Claims {
     pub fn refused(&self, owner: &str) -> Vec<Refused> {
         let of = |(key, held): (Key, &Held)| Some(Refused { key, taken: held.taken.clone()? });
         self.of(owner).filter_map(of).collect()
+    }
+
+    /// Who keeps a load balancer from a place where it may not be claimed yet. Other load balancers do not: the controller sets them apart.
+    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
+        let all = self.places.get(&(key.protocol, key.port)).map_or(&[][..], Vec::as_slice);
+        let granted = || all.iter().filter(|held| held.taken.is_none() && world.overlap(held.address, key.address));
+        if granted().any(|held| &*held.owner == owner && held.right == Right::Balancer) {
+            return None;
+        }
+        match granted().find(|held| &*held.owner != owner && held.right != Right::Balancer) {
+            Some(held) if held.is_reserved() => Some(Taken::Reserved),
+            Some(held) => Some(Taken::Owner(held.owner.clone())),
+            None => world.listens(key).then_some(Taken::Listener),
+        }
     }
 
     /// Whether an owner claims anything.
@@ -209,18 +264,20 @@ impl World {
         Family::of(a) == Family::of(b) && (a == b || any(a, b) || any(b, a))
     }
 
-    fn reserves(&self, key: Key) -> bool {
-        let of_node = key.protocol == Protocol::Tcp && self.reserved_ports.contains(&key.port) && self.is_local(key.address);
-        of_node || self.service_cidrs.iter().any(|cidr| cidr.contains(&key.address))
+    fn reserves(&self, address: IpAddr) -> bool {
+        self.service_cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 
+    /// What listens at loopback is not reached from elsewhere, and what the node serves at service addresses is nobody's to claim.
     fn listens(&self, key: Key) -> bool {
-        key.protocol == Protocol::Tcp
-            && self.is_local(key.address)
-            && self.listeners.iter().any(|(address, port)| {
+        self.is_local(key.address)
+            && self.listeners.iter().any(|Key { address, protocol, port }| {
                 // What listens at `::` mostly serves both families.
-                let both = address.is_unspecified() && address.is_ipv6() && self.is_local(key.address);
-                *port == key.port && !address.is_loopback() && (both || self.overlap(*address, key.address))
+                let both = address.is_unspecified() && address.is_ipv6();
+                (*protocol, *port) == (key.protocol, key.port)
+                    && !address.is_loopback()
+                    && !self.reserves(*address)
+                    && (both || self.overlap(*address, key.address))
             })
     }
 }
@@ -232,9 +289,8 @@ mod tests {
 
     fn world() -> World {
         World {
-            local: ["192.0.2.1", "192.0.2.2", "10.42.0.1", "2001:db8::1"].map(|one| one.parse().unwrap()).into(),
+            local: ["192.0.2.1", "192.0.2.2", "10.42.0.1", "10.43.0.10", "2001:db8::1"].map(|one| one.parse().unwrap()).into(),
             service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
-            reserved_ports: vec![6443, 10250],
             listeners: HashSet::new(),
         }
     }
@@ -246,12 +302,17 @@ mod tests {
         Key { address, protocol: Protocol::from_name(Some(&protocol.to_uppercase())).unwrap(), port: port.parse().unwrap() }
     }
 
-    /// Lets owners claim places (separated by commas) one after the other, and compares what is refused at the end.
+    fn claimed(place: &str, right: Right) -> Claimed {
+        Claimed { key: key(place), elements: Vec::new(), right }
+    }
+
+    /// Lets owners (what `reserved` claims is a node's own) claim places (separated by commas) one after the other, and compares what is refused at the end.
     fn check(world: &World, steps: &[(&str, &str)], expected: &[(&str, &str)]) {
         let mut claims = Claims::default();
         for (owner, places) in steps {
             let places = places.split(", ").filter(|one| !one.is_empty());
-            let claimed = places.map(|one| Claimed { key: key(one), elements: Vec::new() }).collect();
+            let right = if *owner == "reserved" { Right::Reserved } else { Right::First };
+            let claimed = places.map(|one| claimed(one, right)).collect();
             let touched = claims.set(&Arc::from(*owner), claimed);
             claims.decide(&touched, world);
         }
@@ -302,40 +363,90 @@ mod tests {
 
     #[test]
     fn what_nobody_gets() {
+        let own = ("reserved", "tcp * 6443, tcp * 10250, udp * 8472, udp 192.0.2.3 8472");
         let reserved = |place: &str| format!("port {place} is reserved for the cluster itself");
         for (place, name) in [
             ("tcp * 6443", "6443/TCP of the node"),
+            ("udp * 8472", "8472/UDP of the node"),
+            ("udp 192.0.2.2 8472", "8472/UDP of 192.0.2.2"),
             ("tcp 192.0.2.1 10250", "10250/TCP of 192.0.2.1"),
+            // Of another node.
+            ("udp 192.0.2.3 8472", "8472/UDP of 192.0.2.3"),
             ("tcp 10.43.0.1 443", "443/TCP of 10.43.0.1"),
             ("udp 10.43.0.10 53", "53/UDP of 10.43.0.10"),
         ] {
-            check(&world(), &[("a", place)], &[("a", &reserved(name))]);
+            check(&world(), &[own, ("a", place)], &[("a", &reserved(name))]);
+            // What turns out later to be a node's own is taken back.
+            check(&world(), &[("a", place), own], &[("a", &reserved(name))]);
         }
-        check(&world(), &[("a", "udp * 10250"), ("b", "tcp 203.0.113.5 6443")], &[]);
+        check(&world(), &[own, ("a", "udp * 10250, tcp * 8472"), ("b", "tcp 203.0.113.5 6443, udp 203.0.113.5 8472")], &[]);
+        check(&world(), &[own, ("a", "udp 192.0.2.3 8472"), ("reserved", "")], &[]);
     }
 
     #[test]
     fn programs_of_the_host_keep_their_ports() {
-        let with = |listener: &str| {
-            let (address, port) = listener.split_once(' ').unwrap();
-            World { listeners: [(address.parse().unwrap(), port.parse().unwrap())].into(), ..world() }
-        };
+        let with = |listener: &str| World { listeners: [key(listener)].into(), ..world() };
         let in_use = |place: &str| format!("port {place} is in use by a program of the host");
-        for listener in ["0.0.0.0 22", ":: 22", "192.0.2.1 22"] {
-            check(&with(listener), &[("a", "tcp * 22")], &[("a", &in_use("22/TCP of the node"))]);
-            check(&with(listener), &[("a", "tcp 192.0.2.1 22")], &[("a", &in_use("22/TCP of 192.0.2.1"))]);
-            check(&with(listener), &[("a", "tcp 203.0.113.5 22, udp * 22, tcp * 23")], &[]);
-        }
-        for listener in ["127.0.0.1 22", "::1 22"] {
-            check(&with(listener), &[("a", "tcp * 22")], &[]);
+        for (protocol, other) in [("tcp", "udp"), ("udp", "tcp"), ("sctp", "udp")] {
+            let name = protocol.to_uppercase();
+            for listener in ["0.0.0.0", "::", "192.0.2.1"] {
+                let world = with(&format!("{protocol} {listener} 22"));
+                check(&world, &[("a", &format!("{protocol} * 22"))], &[("a", &in_use(&format!("22/{name} of the node")))]);
+                let at = format!("{protocol} 192.0.2.1 22");
+                check(&world, &[("a", &at)], &[("a", &in_use(&format!("22/{name} of 192.0.2.1")))]);
+                let elsewhere = format!("{protocol} 203.0.113.5 22, {other} * 22, {protocol} * 23");
+                check(&world, &[("a", &elsewhere)], &[]);
+            }
+            // The last is the cluster DNS.
+            for listener in ["127.0.0.1", "::1", "10.43.0.10"] {
+                check(&with(&format!("{protocol} {listener} 22")), &[("a", &format!("{protocol} * 22"))], &[]);
+            }
         }
         // A program that starts later takes nothing.
         let mut claims = Claims::default();
-        let claimed = || vec![Claimed { key: key("tcp * 22"), elements: Vec::new() }];
-        for world in [world(), with("0.0.0.0 22")] {
+        let claimed = || vec![claimed("tcp * 22", Right::First)];
+        for world in [world(), with("tcp 0.0.0.0 22")] {
             let touched = claims.set(&Arc::from("a"), claimed());
             claims.decide(&touched, &world);
             assert_eq!(claims.refused("a"), []);
         }
+        // Who waits for one is known until it has ended.
+        let mut claims = Claims::default();
+        let ports = claims.set(&Arc::from("a"), claimed());
+        for (world, waits) in [(with("tcp 0.0.0.0 22"), true), (world(), false), (with("tcp 0.0.0.0 22"), false)] {
+            claims.decide(&ports, &world);
+            assert_eq!((claims.refused("a").is_empty(), claims.programs().is_empty()), (!waits, !waits));
+        }
+        claims.set(&Arc::from("a"), Vec::new());
+        claims.set(&Arc::from("b"), claimed());
+        claims.decide(&ports, &with("tcp 0.0.0.0 22"));
+        claims.set(&Arc::from("b"), Vec::new());
+        claims.decide(&ports, &world());
+        assert!(claims.programs().is_empty());
+    }
+
+    #[test]
+    fn what_load_balancers_lose() {
+        let world = World { listeners: [key("tcp 0.0.0.0 22")].into(), ..world() };
+        let mut claims = Claims::default();
+        let mut set = |owner: &str, places: &[&str], right| {
+            let touched = claims.set(&Arc::from(owner), places.iter().map(|one| claimed(one, right)).collect());
+            claims.decide(&touched, &world);
+            ["service:a", "service:b"].map(|owner| {
+                let lost = ["22", "80", "81"].into_iter();
+                lost.filter(|port| claims.lost(owner, key(&format!("tcp 192.0.2.1 {port}")), &world).is_some())
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(set("pod:p", &["tcp * 80"], Right::First), [["22", "80"]; 2]);
+        // Whether the place is claimed or not.
+        let claimed = set("service:a", &["tcp 192.0.2.1 80", "tcp 192.0.2.1 81"], Right::Balancer);
+        assert_eq!(claimed, [["22", "80"]; 2]);
+        // A node port of its own takes nothing from it.
+        assert_eq!(set("service:b", &["tcp * 82"], Right::First), [["22", "80"]; 2]);
+        assert_eq!(set("pod:p", &[], Right::First), [["22"]; 2]);
+        // Who comes now waits.
+        assert_eq!(set("pod:p", &["tcp * 80"], Right::First), [["22"]; 2]);
+        assert_eq!(set("service:a", &[], Right::Balancer), [["22", "80"]; 2]);
     }
 }

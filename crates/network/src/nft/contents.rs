@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Family;
 use super::batch::{Chain, Op, Pair, Value};
-use super::claims::{Claimed, Claims, Refused, World};
-use super::element::{Claim, Element};
+use super::claims::{Claimed, Claims, Refused, Taken, World};
+use super::element::{Claim, Element, Key};
 use super::set::SetId;
 
 /// What one owner contributes to the tables.
@@ -170,16 +170,39 @@ impl Contents {
             claimants.insert(owner);
         }
         claimants.extend(self.claims.decide(&ports, world));
-        for owner in claimants {
-            let granted = self.claims.granted(&owner);
-            self.contribute(&format!("{owner} (claims)").into(), granted.into(), &mut before);
-        }
+        self.grant(&claimants, &mut before);
         self.differences(before)
+    }
+
+    /// Decides anew who has the ports of programs of the host. Returns what changes, and the owners whose claims are there.
+    pub(crate) fn look_again(&mut self, world: &World) -> (BTreeMap<Family, Delta>, BTreeSet<Arc<str>>) {
+        let mut before = Before::default();
+        let ports = self.claims.programs().clone();
+        let claimants = self.claims.decide(&ports, world);
+        self.grant(&claimants, &mut before);
+        (self.differences(before), claimants)
+    }
+
+    /// Whether somebody waits for a program of the host to end.
+    pub(crate) fn waits_for_programs(&self) -> bool {
+        !self.claims.programs().is_empty()
+    }
+
+    fn grant(&mut self, claimants: &BTreeSet<Arc<str>>, before: &mut Before) {
+        for owner in claimants {
+            let granted = self.claims.granted(owner);
+            self.contribute(&format!("{owner} (claims)").into(), granted.into(), before);
+        }
     }
 
     /// The places that an owner claims and has not got.
     pub fn refused(&self, owner: &str) -> Vec<Refused> {
         self.claims.refused(owner)
+    }
+
+    /// Who keeps a load balancer from a place.
+    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
+        self.claims.lost(owner, key, world)
     }
 
     /// Whether changes are about claims.

@@ -97,9 +97,11 @@ fn padded_port(port: u16) -> [u8; 4] {
 pub enum Claim {
     /// The cluster has given the address to the owner.
     ClusterIp,
-    /// The owner has named the address itself: node ports, host ports, external addresses, load balancers.
+    /// The owner has named the address itself: node ports, host ports, external addresses.
     #[default]
     External,
+    /// The owner is a load balancer, and the address is in its status.
+    Balancer,
 }
 
 /// One element of a set or map.

@@ -22,6 +22,7 @@ use ipnet::IpNet;
 use super::Family;
 use super::batch::Chain;
 use super::contents::Fragment;
+use super::element::Protocol;
 use super::set::SetId;
 
 /// What the rules must know of the node.
@@ -37,8 +38,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// Ranges of service addresses; connections to addresses in them that no service has are refused.
     pub service_cidrs: Vec<IpNet>,
-    /// TCP ports of the node that no service and no pod gets: those of the API server and of the kubelet.
-    pub reserved_ports: Vec<u16>,
+    /// Ports of the node that no service and no pod gets.
+    pub reserved_ports: Vec<(Protocol, u16)>,
     /// Hide pods behind the node's address when they talk to the outside.
     pub masquerade: bool,
 }
@@ -74,6 +75,9 @@ pub(crate) fn fixed(config: &Config, families: &[Family]) -> Fragment {
         for Part { sets, chains } in parts {
             fragment.sets.extend(sets.into_iter().map(|set| (*family, set)));
             fragment.chains.extend(chains.into_iter().map(|chain| (*family, chain)));
+        }
+        if *family != Family::Bridge {
+            fragment.claimed.extend(reserved::own(config, *family));
         }
     }
     fragment

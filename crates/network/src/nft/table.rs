@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -12,10 +13,12 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::Notify;
 
 use super::batch::{self, Op, Rule};
-use super::claims::{Refused, World};
+use super::claims::{Refused, Taken, World};
 use super::contents::{Change, Contents, Delta};
+use super::element::Key;
 use super::features::{self, Config};
 use super::watch::Watch;
 use super::{Family, expr::Expr, machine};
@@ -102,6 +105,8 @@ struct Inner {
     families: Vec<Family>,
     socket: Socket,
     contents: Contents,
+    /// Claims were decided.
+    decided: Arc<Notify>,
     /// The kernel holds exactly `contents`.
     clean: bool,
     /// A table of an earlier process still serves; it is replaced when all that it served is known again.
@@ -127,7 +132,8 @@ impl Table {
         let mut contents = Contents::default();
         contents.replace([("features".to_owned(), features::fixed(&config, &families))], &World::default());
         let held = BTreeSet::new();
-        let mut inner = Inner { name: name.to_owned(), config, families, socket, contents, clean: false, held };
+        let mut inner =
+            Inner { name: name.to_owned(), config, families, socket, contents, decided: Arc::default(), clean: false, held };
         inner.probe()?;
         if !holders.is_empty() && inner.exists()? {
             inner.held.extend(holders);
@@ -140,9 +146,45 @@ impl Table {
     pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
         let changes: Vec<Change> = changes.into_iter().collect();
-        let world = if inner.contents.has_claims(&changes) { inner.world() } else { World::default() };
+        let world = if inner.contents.has_claims(&changes) {
+            inner.decided.notify_one();
+            inner.world()
+        } else {
+            World::default()
+        };
         let deltas = inner.contents.replace(changes, &world);
         inner.apply(deltas)
+    }
+
+    /// Tells one who listens that claims were decided.
+    pub fn decided(&self) -> Arc<Notify> {
+        self.0.lock().decided.clone()
+    }
+
+    /// Whether each of these load balancers has lost a place to somebody who is none, claimed or not. A program of the host that listens there is
+    /// what the load balancer leads to when an endpoint of this node, among those with the same port, is one of its own.
+    pub fn lost(&self, asked: &[(String, Key, Vec<IpAddr>)]) -> Vec<bool> {
+        let inner = self.0.lock();
+        let world = inner.world();
+        let lost = |(owner, key, endpoints): &(String, Key, Vec<IpAddr>)| match inner.contents.lost(owner, *key, &world) {
+            Some(Taken::Listener) => !endpoints.iter().any(|address| world.local.contains(address)),
+            taken => taken.is_some(),
+        };
+        asked.iter().map(lost).collect()
+    }
+
+    /// Whether somebody claims a port that a program of the host has: only looking tells when it ends.
+    pub fn waits_for_programs(&self) -> bool {
+        self.0.lock().contents.waits_for_programs()
+    }
+
+    /// Gives ports that programs of the host had to those who wait for them. Returns the owners whose claims are there.
+    pub fn look_again(&self) -> Result<BTreeSet<Arc<str>>, Error> {
+        let mut inner = self.0.lock();
+        let world = inner.world();
+        let (deltas, owners) = inner.contents.look_again(&world);
+        inner.apply(deltas)?;
+        Ok(owners)
     }
 
     /// Lets go of a held table: when nobody holds it any more, the kernel holds what the owners want.
@@ -215,12 +257,7 @@ pub(super) fn send(socket: &mut Socket, table: &str, ops: &[(Family, Vec<Op>)]) 
 impl Inner {
     /// What claims are decided by, besides each other.
     fn world(&self) -> World {
-        World {
-            local: machine::addresses(),
-            service_cidrs: self.config.service_cidrs.clone(),
-            reserved_ports: self.config.reserved_ports.clone(),
-            listeners: machine::listeners(),
-        }
+        World { local: machine::addresses(), service_cidrs: self.config.service_cidrs.clone(), listeners: machine::listeners() }
     }
 
     fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {

@@ -13,9 +13,11 @@ use k8s_openapi::api::core::v1::Node;
 use super::rtnl::{Links, Mac, Vxlan};
 use super::{Error, Options, blocking, open_links};
 use crate::nft::contents::Fragment;
-use crate::nft::features::guards::{self, OVERLAY_PORT};
-use crate::nft::octets;
+use crate::nft::element::{Key, Protocol};
+use crate::nft::features::guards::{self, OVERLAY};
+use crate::nft::features::reserved;
 use crate::nft::table::{Holder, Table};
+use crate::nft::{machine, octets};
 
 /// The network among those of other programs that use the same port.
 const ID: u32 = 0x4b4e;
@@ -48,6 +50,18 @@ impl Peer {
         let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(name));
         others.filter_map(|node| Self::of(node, own)).filter(|peer| !peer.ranges.iter().any(overlaps)).collect()
     }
+}
+
+/// The ports that are a node's own, at all of its addresses: who took them here would cut this node's pods off from that one's, or a kubelet off
+/// from those who ask it.
+fn own_ports(node: &Node) -> BTreeSet<Key> {
+    let Some(status) = &node.status else { return BTreeSet::new() };
+    let kubelet = status.daemon_endpoints.as_ref().and_then(|all| u16::try_from(all.kubelet_endpoint.as_ref()?.port).ok());
+    let ports: Vec<_> = kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain([OVERLAY]).collect();
+    let addresses = status.addresses.iter().flatten().filter_map(|one| one.address.parse::<IpAddr>().ok());
+    addresses
+        .flat_map(|address| ports.iter().map(move |(protocol, port)| Key { address, protocol: *protocol, port: *port }))
+        .collect()
 }
 
 /// What the kernel must know of other nodes.
@@ -122,7 +136,7 @@ pub(super) fn inner_mtu(address: IpAddr, lower: u32) -> u32 {
 /// Makes the device, or takes over the one that is there if it is the same.
 pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu: u32) -> Result<(), Error> {
     let name = &options.overlay;
-    let wanted = Vxlan { id: ID, port: OVERLAY_PORT, local: address, mac: mac_of(options.pod_cidrs[0]) };
+    let wanted = Vxlan { id: ID, port: OVERLAY.1, local: address, mac: mac_of(options.pod_cidrs[0]) };
     if links.vxlan(name)?.as_ref() != Some(&wanted) {
         links.delete(name)?;
         links.make_vxlan(name, &wanted, mtu)?;
@@ -143,25 +157,33 @@ pub struct Overlay {
     name: String,
     ranges: Vec<IpNet>,
     table: Table,
-    peers: Option<BTreeSet<Peer>>,
+    known: Option<(BTreeSet<Peer>, BTreeSet<Key>)>,
 }
 
 impl Overlay {
     pub(super) fn new(options: &Options, address: IpAddr, name: &str, table: Table) -> Self {
         let (device, ranges) = (options.overlay.clone(), options.pod_cidrs.clone());
-        Self { device, address, name: name.to_owned(), ranges, table, peers: None }
+        Self { device, address, name: name.to_owned(), ranges, table, known: None }
     }
 
     /// Makes the ways to these nodes, and takes away all others. Says whether anything changed.
-    pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node>) -> Result<bool, Error> {
-        let peers = Peer::all(nodes, &self.name, &self.address, &self.ranges);
-        if self.peers.as_ref() == Some(&peers) {
+    pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<bool, Error> {
+        let peers = Peer::all(nodes.clone(), &self.name, &self.address, &self.ranges);
+        let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(&self.name));
+        let known = (peers, others.flat_map(own_ports).collect::<BTreeSet<_>>());
+        if self.known.as_ref() == Some(&known) {
             return Ok(false);
         }
-        let (device, wanted, table) = (self.device.clone(), Entries::of(&peers), self.table.clone());
-        let nodes: Vec<_> = peers.iter().map(|peer| guards::node(peer.address)).collect();
+        let (device, wanted, table) = (self.device.clone(), Entries::of(&known.0), self.table.clone());
+        let nodes: Vec<_> = known.0.iter().map(|peer| guards::node(peer.address)).collect();
+        let ports = known.1.clone();
         blocking(move || {
-            table.replace([("nodes".to_owned(), Fragment::from(nodes))])?;
+            let mut fragment = Fragment::from(nodes);
+            // Somebody else's word takes no port of ours.
+            let own = machine::addresses();
+            let ports = ports.into_iter().filter(|port| !own.contains(&port.address));
+            fragment.extend(ports.map(reserved::claim).collect::<Vec<_>>().into());
+            table.replace([("nodes".to_owned(), fragment)])?;
             table.release(Holder::Nodes)?;
             let mut links = open_links()?;
             let link = links.link(&device)?.ok_or(Error::NoOverlay(device))?.index;
@@ -169,7 +191,7 @@ impl Overlay {
             Ok(present.change(&wanted, &mut links, link)?)
         })
         .await?;
-        self.peers = Some(peers);
+        self.known = Some(known);
         Ok(true)
     }
 }
@@ -205,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_nodes() {
+        let mut other = node("b", &[], &["192.168.0.2", "fd00::2", "b.example"]);
+        let found = |node: &Node| -> Vec<String> {
+            own_ports(node).into_iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect()
+        };
+        assert_eq!(found(&other), ["UDP 192.168.0.2 8472", "UDP fd00::2 8472"]);
+        other.status.as_mut().unwrap().daemon_endpoints =
+            serde_json::from_value(json!({"kubeletEndpoint": {"Port": 10251}})).unwrap();
+        let expected = ["TCP 192.168.0.2 10251", "UDP 192.168.0.2 8472", "TCP fd00::2 10251", "UDP fd00::2 8472"];
+        assert_eq!(found(&other), expected);
+    }
+
+    #[test]
     fn entries_of_two_families() {
         let peer = Peer {
             ranges: vec!["10.42.1.0/24".parse().unwrap(), "fd42:0:0:1::/64".parse().unwrap()],
@@ -233,7 +268,7 @@ mod tests {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
             let mut links = open_links().unwrap();
             let address = "127.0.0.1".parse().unwrap();
-            let wanted = Vxlan { id: ID, port: OVERLAY_PORT, local: address, mac: mac_of("10.42.0.0/24".parse().unwrap()) };
+            let wanted = Vxlan { id: ID, port: OVERLAY.1, local: address, mac: mac_of("10.42.0.0/24".parse().unwrap()) };
             links.make_vxlan("ov", &wanted, 1450).unwrap();
             links.up("ov").unwrap();
             assert_eq!(links.vxlan("ov").unwrap(), Some(wanted));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::endpoints::{Chosen, choose};
@@ -13,6 +13,7 @@ use super::node::Node;
 use crate::nft::Family;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Endpoint, Key, Protocol};
+use crate::nft::features::reserved;
 use crate::nft::features::services::{self, Clients, Empty, Entry};
 
 /// The entries of one service.
@@ -26,6 +27,23 @@ pub struct Plan {
     pub local_endpoints: usize,
     /// The health check port of external traffic policy Local.
     pub health_port: Option<u16>,
+    /// Ports of a load balancer that nodes serve.
+    pub balanced: Vec<Balanced>,
+    /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
+    pub api: Vec<Key>,
+}
+
+/// A port that a load balancer asks for on every node, in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balanced {
+    /// Family of the nodes' addresses.
+    pub family: Family,
+    /// Protocol
+    pub protocol: Protocol,
+    /// Port
+    pub port: u16,
+    /// Where the endpoints are that have the same port: one of this node is what listens there.
+    pub endpoints: Vec<IpAddr>,
 }
 
 /// Plans one service. `previous` is its last plan, from which slots are kept.
@@ -54,6 +72,7 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
 pub fn fragment(plan: &Plan) -> Fragment {
     let mut fragment = services::fragment(&plan.entries);
     fragment.elements.extend(plan.hairpin.iter().map(|address| services::hairpin(*address)));
+    fragment.claimed.extend(plan.api.iter().map(|key| reserved::claim(*key)));
     fragment
 }
 
@@ -89,6 +108,10 @@ fn is_proxied(service: &Service) -> bool {
     !labelled && !headless && spec.type_.as_deref() != Some("ExternalName")
 }
 
+fn meta(service: &Service) -> (Option<&str>, Option<&str>) {
+    (service.metadata.namespace.as_deref(), service.metadata.name.as_deref())
+}
+
 fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     let many = spec.cluster_ips.iter().flatten();
     let mut ips: Vec<IpAddr> = many.chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
@@ -114,11 +137,22 @@ fn sources(spec: &ServiceSpec, family: Family) -> Option<Vec<IpNet>> {
     Some(IpNet::aggregate(&ranges))
 }
 
-/// Addresses outside the cluster's own ranges, each with whether it is a load balancer's.
-fn external_ips(service: &Service, spec: &ServiceSpec) -> Vec<(IpAddr, bool)> {
+/// Whether nodes serve the load balancer: it is of no other implementation.
+fn is_balanced(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
+}
+
+/// Addresses outside the cluster's own ranges that have the port, each with whether it is a load balancer's. Where a node has not got the port,
+/// the controller has written so, and what goes there goes to that node's own.
+fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port: i32) -> Vec<(IpAddr, bool)> {
+    let has_port = |one: &&LoadBalancerIngress| {
+        let mut told = one.ports.iter().flatten().filter(|told| told.port == port && told.protocol == protocol.name());
+        told.all(|told| told.error.is_none())
+    };
     let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
     // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
-    let balancers = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
+    let balancers =
+        ingress.filter(has_port).filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
     let external = spec.external_ips.iter().flatten().map(|ip| (ip, false));
     let all = external.chain(balancers.map(|ip| (ip, true)));
     all.filter_map(|(ip, balancer)| Some((ip.parse().ok()?, balancer))).collect()
@@ -147,7 +181,7 @@ fn plan_port(
         sticky,
         masquerade,
         sources: None,
-        claim: if masquerade || clients == Clients::Outside { Claim::External } else { Claim::ClusterIp },
+        claim: Claim::ClusterIp,
     };
     let mut entries = Vec::new();
     let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
@@ -155,19 +189,21 @@ fn plan_port(
         entries.extend(key(address, port.port).map(|key| entry(Clients::All, key, internal, false)));
     }
     let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
-    let externals = external_ips(service, spec).into_iter();
+    let externals = external_ips(service, spec, protocol, port.port).into_iter();
     let externals = externals.filter(|(address, _)| Family::of(*address) == family && outside(address));
-    let mut outside: Vec<(Key, Option<Vec<IpNet>>)> = externals
-        .filter_map(|(address, balancer)| Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer))))
-        .collect();
+    let place = |(address, balancer)| {
+        let claim = if balancer { Claim::Balancer } else { Claim::External };
+        Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer), claim))
+    };
+    let mut outside: Vec<(Key, Option<Vec<IpNet>>, Claim)> = externals.filter_map(place).collect();
     // What is led to where it is going needs no rule: a program of the node listens there.
-    outside.retain(|(key, _)| chosen.all != [Endpoint { address: key.address, port: key.port }]);
-    outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None))));
-    for (key, sources) in outside {
-        entries.push(Entry { sources: sources.clone(), ..entry(Clients::All, key, &chosen.all, true) });
+    outside.retain(|(key, ..)| chosen.all != [Endpoint { address: key.address, port: key.port }]);
+    outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None, Claim::External))));
+    for (key, sources, claim) in outside {
+        entries.push(Entry { sources: sources.clone(), claim, ..entry(Clients::All, key, &chosen.all, true) });
         if external_local(spec) {
             // The client's address is kept: its packets stay on this node.
-            entries.push(Entry { sources, ..entry(Clients::Outside, key, &chosen.local, false) });
+            entries.push(Entry { sources, claim, ..entry(Clients::Outside, key, &chosen.local, false) });
         }
     }
     let mut seen = std::collections::HashSet::new();
@@ -175,6 +211,13 @@ fn plan_port(
     plan.entries.extend(entries);
     let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
     plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));
+    if let Some(number) = u16::try_from(port.port).ok().filter(|_| is_balanced(spec)) {
+        let same = chosen.all.iter().filter(|one| one.port == number).map(|one| one.address).collect();
+        plan.balanced.push(Balanced { family, protocol, port: number, endpoints: same });
+    }
+    if meta(service) == (Some("default"), Some("kubernetes")) {
+        plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));
+    }
     plan.local_endpoints = plan.local_endpoints.max(chosen.local.len());
 }
 

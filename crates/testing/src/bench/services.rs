@@ -96,6 +96,7 @@ async fn follow(informers: &Informers, table: Table, tasks: &Tasks) -> Result<()
     let readiness = Readiness::default();
     let options = network::proxy::Options {
         node_name: "n1".into(),
+        node_client: informers.client().clone(),
         pod_cidrs: vec!["10.42.255.0/24".parse()?],
         inner_cidrs: vec!["10.42.0.0/16".parse()?, "10.43.0.0/16".parse()?],
     };

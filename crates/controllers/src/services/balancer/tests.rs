@@ -36,7 +36,7 @@ fn is_served_on_the_nodes_addresses() {
             {"addresses": ["10.1.0.1"], "nodeName": host, "conditions": {"ready": ready}}]})))
     };
     let check = |more: Value, slices: &[Arc<EndpointSlice>], expected: &[&str]| {
-        let found = ingress(&service("s", 80, more), &nodes, slices);
+        let (found, _) = ingress(&service("s", 80, more), &nodes, slices);
         assert_eq!(found.into_iter().filter_map(|one| one.ip).collect::<Vec<_>>(), expected);
     };
     check(json!({}), &[], &["10.0.0.1", "192.0.2.2"]);
@@ -58,14 +58,22 @@ async fn an_older_service_that_asks_later_takes_nothing() {
     world.fake.put(&front);
     world.fake.put(&service("asks-later", 80, json!({})));
     world.fake.put(&service("kubelet", 10250, json!({})));
+    let overlay = |protocol: &str| json!({"ports": [{"port": 8472, "protocol": protocol}]});
+    world.fake.put(&service("overlay", 8472, overlay("UDP")));
+    world.fake.put(&service("no-overlay", 8472, overlay("TCP")));
     world.start(&["service-load-balancer"]);
     let told = |events: &[Event], text: &str| events.iter().any(|event| event.message.iter().any(|told| told.contains(text)));
-    let both =
-        |events: &[Event]| told(events, "80/TCP of the nodes is taken by service a/front") && told(events, "the kubelet's");
-    world.fake.until::<Event>(both).await;
+    let all = |events: &[Event]| {
+        let texts = ["80/TCP of the nodes is taken by service a/front", "the kubelet's", "8472/UDP of the nodes is their own"];
+        texts.iter().all(|text| told(events, text))
+    };
+    world.fake.until::<Event>(all).await;
+    world.fake.until::<Service>(|all| all.iter().any(|one| meta::name(one) == "no-overlay" && !current(one).is_empty())).await;
     let api: Api<Service> = Api::namespaced(world.fake.client(), "a");
     assert_eq!(current(&api.get("front").await.unwrap()).len(), 1);
-    assert!(current(&api.get("kubelet").await.unwrap()).is_empty());
+    for name in ["kubelet", "overlay"] {
+        assert!(current(&api.get(name).await.unwrap()).is_empty());
+    }
 }
 
 #[tokio::test]
@@ -109,4 +117,69 @@ async fn the_older_service_has_the_port_and_the_other_gets_it_afterwards() {
     let patch = Patch::Merge(json!({"spec": {"type": "ClusterIP"}}));
     api.patch("api", &PatchParams::default(), &patch).await.unwrap();
     world.fake.until::<Service>(|all| says(all, "api").is_empty()).await;
+}
+
+#[test]
+fn ports_that_a_node_has_given_to_others() {
+    let told = |text: &str| {
+        let mut one = node("n", "True", &[("InternalIP", "10.0.0.1")], json!({})).as_ref().clone();
+        one.metadata.annotations = Some([("knarr.io/taken-ports".to_owned(), text.to_owned())].into());
+        Arc::new(one)
+    };
+    let other = node("m", "True", &[("InternalIP", "10.0.0.2")], json!({}));
+    let ports = json!({"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]});
+    let check = |text: &str, expected: &[&str], is_lost: bool| {
+        let (found, lost) = ingress(&service("s", 80, ports.clone()), &[told(text), other.clone()], &[]);
+        let port = |one: &PortStatus| format!("{}/{}{}", one.port, one.protocol, one.error.as_deref().unwrap_or_default());
+        let line = |one: &LoadBalancerIngress| {
+            let ports: Vec<String> = one.ports.iter().flatten().map(port).collect();
+            format!("{} {}", one.ip.as_deref().unwrap_or_default(), ports.join(" "))
+        };
+        assert_eq!(
+            (found.iter().map(line).collect::<Vec<_>>(), lost),
+            (expected.iter().map(|one| (*one).to_owned()).collect(), is_lost)
+        );
+    };
+    let whole = "10.0.0.2 53/UDP 80/TCP";
+    check("a/other:80/TCP,a/s:80/UDP", &["10.0.0.1 53/UDP 80/TCP", whole], false);
+    check("a/s:80/TCP", &["10.0.0.1 53/UDP 80/TCPPortUnavailable", whole], true);
+    check("a/s:80/TCP,a/s:53/UDP", &[whole], true);
+}
+
+/// Somebody's node port, and a port that is added to a load balancer that is served at another one.
+#[tokio::test]
+async fn ports_of_others_are_not_for_who_asks_later() {
+    let world = World::new();
+    world.fake.put(node("n", "True", &[("InternalIP", "10.0.0.1")], json!({})).as_ref());
+    world.fake.put(&service("np", 1, json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30806}]})));
+    let health = json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 30807});
+    world.fake.put(&service("health", 2, health));
+    for (name, port) in [("one", 30806), ("two", 30807), ("old", 81), ("own", 5)] {
+        world.fake.put(&service(name, port, json!({})));
+    }
+    world.fake.put(&service("own", 5, json!({"ports": [{"port": 30808, "nodePort": 30808}]})));
+    world.start(&["service-load-balancer"]);
+    let says = |all: &[Service], name: &str| {
+        let service = all.iter().find(|one| meta::name(*one) == name).unwrap();
+        (condition::told(service).unwrap_or_default().to_owned(), current(service).len())
+    };
+    let taken =
+        |port: u16, by: &str| (format!("port {port}/TCP of the nodes is taken by {by}: choose another port or delete that"), 0);
+    let wait = async |name: &str, expected: (String, usize)| world.fake.until::<Service>(|all| says(all, name) == expected).await;
+    wait("one", taken(30806, "the node port of service a/np")).await;
+    wait("two", taken(30807, "the node port of service a/health")).await;
+    wait("own", (String::new(), 1)).await;
+    wait("old", (String::new(), 1)).await;
+    let mut front = service("front", 80, json!({}));
+    front.metadata.creation_timestamp = Some(object(json!("2026-01-02T00:00:00Z")));
+    world.fake.put(&front);
+    wait("front", (String::new(), 1)).await;
+    let api: Api<Service> = Api::namespaced(world.fake.client(), "a");
+    let more = Patch::Merge(json!({"spec": {"ports": [{"port": 81}, {"port": 80}]}}));
+    api.patch("old", &PatchParams::default(), &more).await.unwrap();
+    wait("old", taken(80, "service a/front")).await;
+    assert_eq!(says(&world.fake.all::<Service>(), "front"), (String::new(), 1));
+    // The node port goes, and who waits for it is served.
+    api.delete("np", &DeleteParams::default()).await.unwrap();
+    wait("one", (String::new(), 1)).await;
 }

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use super::{Config, Part, rules};
 use crate::nft::batch::{Chain, Hook, Rule, Value};
-use crate::nft::element::Element;
+use crate::nft::element::{Element, Protocol};
 use crate::nft::expr::{Expr, Meta, Verdict};
 use crate::nft::set::{Field, SetKind};
 use crate::nft::{Family, octets};
 
 /// The port to which nodes send each other the packets of pods: the one that Linux uses for VXLAN, as flannel does.
-pub const OVERLAY_PORT: u16 = 8472;
+pub const OVERLAY: (Protocol, u16) = (Protocol::Udp, 8472);
 
 /// The addresses of the other nodes.
 static NODES: SetKind = SetKind::set("nodes", &[Field::Address]);
@@ -40,8 +40,9 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
     };
     let mut neighbours: Vec<Rule> = Config::of_family(&config.service_cidrs, family).map(rule).collect();
     let to_overlay = || {
-        let port = vec![rules::destination_port(0), rules::equals(OVERLAY_PORT.to_be_bytes())];
-        [rules::of_protocol(17).to_vec(), port].concat()
+        let (protocol, port) = OVERLAY;
+        let port = vec![rules::destination_port(0), rules::equals(port.to_be_bytes())];
+        [rules::of_protocol(protocol.number()).to_vec(), port].concat()
     };
     let stranger = vec![rules::source(family, 0), Expr::Lookup { set: NODES.only(), reg: 0, data: None, invert: true }];
     neighbours.push(Rule::new([to_overlay(), stranger, drop()].concat()));

@@ -29,5 +29,5 @@ pub(super) fn part(_: &Config, family: Family) -> Part {
 pub fn claim(key: Key, endpoint: Endpoint) -> Claimed {
     let value = Value::Data(endpoint.bytes().into());
     let element = Element::new(Family::of(key.address), HOST_PORTS.only(), key.bytes(), value);
-    Claimed { key, elements: vec![element] }
+    Claimed::first(key, vec![element])
 }

@@ -1,11 +1,18 @@
-//! What is the node's own: service addresses that it serves itself, and the ports of the API server and of the kubelet.
+//! What is nodes' own: service addresses that this node serves itself, and ports of nodes: of the API server, of kubelets, of the way
+//! between nodes.
 
 use super::{Config, Part, rules};
 use crate::nft::Family;
-use crate::nft::batch::{Chain, Rule};
-use crate::nft::expr::Verdict;
+use crate::nft::batch::{Chain, Rule, Value};
+use crate::nft::claims::{Claimed, Right};
+use crate::nft::element::{Element, Key};
+use crate::nft::expr::{Expr, Verdict};
+use crate::nft::set::SetKind;
 
 pub(super) const CHAIN: &str = "reserved";
+
+/// Ports of this node (at the unspecified address), and of others.
+static RESERVED: SetKind = SetKind::set("reserved", rules::KEY);
 
 /// Connections to it keep their destination.
 pub(super) fn part(config: &Config, family: Family) -> Part {
@@ -15,9 +22,24 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
         let to_service = rules::within(rules::destination(family, 0), cidr, true);
         all.push(Rule::new([to_service, rules::to_node(), untouched()].concat()));
     }
-    for port in &config.reserved_ports {
-        let to_port = vec![rules::destination_port(0), rules::equals(port.to_be_bytes())];
-        all.push(Rule::new([rules::to_node(), rules::of_protocol(6).to_vec(), to_port, untouched()].concat()));
-    }
-    Part { sets: Vec::new(), chains: vec![Chain::regular(CHAIN, all)] }
+    let contained = |any_address| -> Vec<Expr> {
+        [rules::load_key(family, 0, any_address), vec![rules::contained(RESERVED.only(), 0)], untouched()].concat()
+    };
+    all.push(Rule::new(contained(false)));
+    all.push(Rule::new([rules::to_node(), contained(true)].concat()));
+    Part { sets: vec![RESERVED.only()], chains: vec![Chain::regular(CHAIN, all)] }
+}
+
+/// The ports of this node that nobody gets.
+pub(super) fn own(config: &Config, family: Family) -> impl Iterator<Item = Claimed> {
+    config
+        .reserved_ports
+        .iter()
+        .map(move |(protocol, port)| claim(Key { address: family.unspecified(), protocol: *protocol, port: *port }))
+}
+
+/// A port of a node that nobody gets. The unspecified address is this node.
+pub(crate) fn claim(key: Key) -> Claimed {
+    let element = Element::new(Family::of(key.address), RESERVED.only(), key.bytes(), Value::None);
+    Claimed { key, elements: vec![element], right: Right::Reserved }
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{Config, Part, rules};
 use crate::nft::batch::{Chain, Rule, Value};
-use crate::nft::claims::Claimed;
+use crate::nft::claims::{Claimed, Right};
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Element, Endpoint, Key};
 use crate::nft::expr::{Expr, Meta, Refusal, Verdict};
@@ -185,7 +185,10 @@ pub fn fragment(entries: &[Entry]) -> Fragment {
     for entry in entries {
         match entry.claim {
             Claim::ClusterIp => fragment.elements.extend(entry.elements()),
-            Claim::External => fragment.claimed.push(Claimed { key: entry.key, elements: entry.elements() }),
+            Claim::External => fragment.claimed.push(Claimed::first(entry.key, entry.elements())),
+            Claim::Balancer => {
+                fragment.claimed.push(Claimed { right: Right::Balancer, ..Claimed::first(entry.key, entry.elements()) });
+            }
         }
         let (family, code) = (Family::of(entry.key.address), entry.code());
         if !codes.insert((family, code.encode())) {
