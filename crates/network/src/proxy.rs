@@ -82,6 +82,7 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
         events,
         told: HashMap::new(),
         reports,
+        lost: HashMap::new(),
         addresses: Vec::new(),
         is_due: true,
     };
@@ -94,7 +95,7 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
     loop {
         proxy.apply(&watch, changed, first, &gate).await?;
         first = false;
-        proxy.report().await?;
+        proxy.report(&watch).await?;
         changed = tokio::select! {
             changed = watch.changed() => changed,
             () = decided.notified() => {
@@ -123,6 +124,8 @@ struct Proxy {
     /// What services were told that they have not got.
     told: HashMap<Key, Vec<Refused>>,
     reports: Reports,
+    /// What load balancers have lost.
+    lost: HashMap<Key, Vec<Refused>>,
     /// Addresses of our node, as its object tells.
     addresses: Vec<IpAddr>,
     /// What load balancers have lost is to be looked at.
@@ -186,7 +189,7 @@ impl Proxy {
     }
 
     /// Tells the controller which ports load balancers have not got here, if they may be others than before.
-    async fn report(&mut self) -> Result<(), Error> {
+    async fn report(&mut self, watch: &ServiceWatch) -> Result<(), Error> {
         if !std::mem::take(&mut self.is_due) {
             return Ok(());
         }
@@ -198,14 +201,25 @@ impl Proxy {
                     let place = element::Key { address: *address, protocol: *protocol, port: *port };
                     asked.push((format!("service:{service}"), place, endpoints.clone()));
                     let port = (i32::from(*port), protocol.name().to_owned());
-                    ports.push(TakenPort { service: service.clone(), port });
+                    ports.push((TakenPort { service: service.clone(), port }, place));
                 }
             }
         }
         let table = self.table.clone();
         let look = move || if asked.is_empty() { Vec::new() } else { table.lost(&asked) };
         let lost = tokio::task::spawn_blocking(look).await.map_err(|_| Error::Stopped)?;
-        self.reports.tell(ports.into_iter().zip(lost).filter_map(|(port, lost)| lost.then_some(port)).collect());
+        let mut now: HashMap<Key, Vec<Refused>> = HashMap::new();
+        let mut told = BTreeSet::new();
+        for ((port, key), taken) in ports.into_iter().zip(lost) {
+            let Some(taken) = taken else { continue };
+            now.entry(port.service.clone()).or_default().push(Refused { key, taken });
+            told.insert(port);
+        }
+        self.reports.tell(told);
+        let before = std::mem::replace(&mut self.lost, now);
+        let other = |key: &&Key| before.get(*key) != self.lost.get(*key);
+        let others: BTreeSet<Key> = before.keys().chain(self.lost.keys()).filter(other).cloned().collect();
+        self.tell(watch, &others.into_iter().collect::<Vec<_>>());
         Ok(())
     }
 
@@ -226,7 +240,9 @@ impl Proxy {
     /// Tells who has not got a port or an address.
     fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
         for key in services {
-            let refused = self.table.refused(&format!("service:{key}"));
+            let mut refused = self.table.refused(&format!("service:{key}"));
+            let lost = self.lost.get(key).into_iter().flatten().filter(|lost| !refused.contains(lost));
+            refused.extend(lost.cloned().collect::<Vec<_>>());
             if refused.is_empty() {
                 self.told.remove(key);
                 continue;

@@ -467,6 +467,12 @@ fn a_node_tells_what_load_balancers_have_not_got() {
         cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| nodes.iter().all(|node| told(node).as_deref() == expected)));
     };
     told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    for text in
+        ["7801/TCP of 192.0.2.1 is in use by a program of the host", "7802/TCP of 192.0.2.1 is taken by the host port of a pod"]
+    {
+        let told = |event: &Event| event.message.as_deref() == Some(&format!("node n1: port {text}"));
+        cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
+    }
     // What the controller makes of it, here and for the other node.
     cluster.outside.serve([192, 0, 2, 2].into(), 7802, "other");
     let error = |port| json!({"port": port, "protocol": "TCP", "error": "PortUnavailable"});

@@ -161,14 +161,14 @@ impl Table {
         self.0.lock().decided.clone()
     }
 
-    /// Whether each of these load balancers has lost a place to somebody who is none, claimed or not. A program of the host that listens there is
+    /// To whom who is none each of these load balancers has lost a place, claimed or not. A program of the host that listens there is
     /// what the load balancer leads to when an endpoint of this node, among those with the same port, is one of its own.
-    pub fn lost(&self, asked: &[(String, Key, Vec<IpAddr>)]) -> Vec<bool> {
+    pub fn lost(&self, asked: &[(String, Key, Vec<IpAddr>)]) -> Vec<Option<Taken>> {
         let inner = self.0.lock();
         let world = inner.world();
         let lost = |(owner, key, endpoints): &(String, Key, Vec<IpAddr>)| match inner.contents.lost(owner, *key, &world) {
-            Some(Taken::Listener) => !endpoints.iter().any(|address| world.local.contains(address)),
-            taken => taken.is_some(),
+            Some(Taken::Listener) if endpoints.iter().any(|address| world.local.contains(address)) => None,
+            taken => taken,
         };
         asked.iter().map(lost).collect()
     }
