@@ -449,6 +449,7 @@ impl Follower {
             addresses: &self.options.addresses,
             issuers: &self.options.acme_issuers,
             labels: &labels,
+            ingresses: &|host| self.model.of_host(host),
             has_service: &|key| self.services_there.contains(key),
             port_name: &|key, number| {
                 let service = self.services.get(key).0?;
@@ -515,6 +516,8 @@ impl Follower {
         let ours = ingress.filter(|ingress| self.classes.claims(ingress));
         if ours.is_some() || self.model.has(key) {
             self.model.set_ingress(key, ours);
+            // Hosts of older Ingresses are not for routes.
+            self.replan = true;
             self.statuses.claim(key, ours.is_some());
         }
     }
