@@ -204,6 +204,7 @@ fn start_ingress(
         https_port: options.ingress.https_port,
         addresses: place.ips.clone(),
         reserved: [Port::tcp(options.port), Port::tcp(options.node.kubelet_port), Port::udp(network::OVERLAY_PORT)].into(),
+        ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),

@@ -80,14 +80,21 @@ pub struct Around<'a> {
     pub labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
     /// The Ingresses with rules for a host, named as in [`crate::compile::host_name`]: seconds of their creation, the oldest first.
     pub ingresses: &'a dyn Fn(&str) -> Vec<(i64, Key)>,
-    /// Whether there is a Service.
-    pub has_service: &'a dyn Fn(&Key) -> bool,
-    /// The name of a Service's port; none when there is no such port or it has no name.
-    pub port_name: &'a dyn Fn(&Key, u16) -> Option<String>,
+    /// What a Service offers; none when there is no such Service.
+    pub service: &'a dyn Fn(&Key) -> Option<Arc<Offer>>,
     /// The certificates (`ca.crt`) in a ConfigMap, none when there are none; none while nobody knows.
     pub bundle: &'a dyn Fn(&Key) -> Option<Option<String>>,
     /// Whether a Secret has a good certificate; none while nobody knows.
     pub has_certificate: &'a dyn Fn(&Key) -> Option<bool>,
+}
+
+/// What a Service offers to those that refer to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// It is of type ExternalName.
+    pub is_name: bool,
+    /// Its ports, each with its name if it has one.
+    pub ports: Vec<(Port, Option<String>)>,
 }
 
 /// What follows.
@@ -537,13 +544,23 @@ impl<'a> Planner<'a> {
     }
 
     fn refused(&self, reference: &ObjectRef) -> Option<(&'static str, String)> {
-        let Some(UpstreamKey { place: Place::Service(key, _), .. }) = backend(reference, self.route.namespace()) else {
+        let backend = backend(reference, self.route.namespace()).zip(reference.port);
+        let Some((UpstreamKey { place: Place::Service(key, _), .. }, number)) = backend else {
             return Some(("InvalidKind", format!("back end {} is no Service with a port", reference.name)));
         };
         if !granted(self.objects, self.kind.name(), self.route.namespace(), ("", "Service"), &key) {
             return Some(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Service {key}")));
         }
-        (!(self.around.has_service)(&key)).then(|| ("BackendNotFound", format!("there is no Service {key}")))
+        let Some(offer) = (self.around.service)(&key) else {
+            return Some(("BackendNotFound", format!("there is no Service {key}")));
+        };
+        // Whoever may make a Service would choose where its name leads, past ReferenceGrants and network policies (CVE-2021-25740).
+        if offer.is_name {
+            return Some(("UnsupportedValue", format!("Service {key} is of type ExternalName, to which routes do not lead")));
+        }
+        let port = if self.kind == Kind::UdpRoute { Port::udp(number) } else { Port::tcp(number) };
+        let is_there = offer.ports.iter().any(|(one, _)| *one == port);
+        (!is_there).then(|| ("BackendNotFound", format!("Service {key} has no port {port}")))
     }
 }
 

@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod guard;
 pub mod headers;
 mod hello;
+mod inside;
 pub mod issuer;
 pub mod live;
 mod metrics;

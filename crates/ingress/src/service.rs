@@ -19,7 +19,7 @@ use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service as ApiService};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret, Service as ApiService, ServicePort};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::{Semaphore, watch};
@@ -33,8 +33,9 @@ use crate::connect::Connector;
 use crate::endpoints;
 use crate::front::{self, Front};
 use crate::gateway::streams::Port;
-use crate::gateway::{self, Around};
+use crate::gateway::{self, Around, Offer};
 use crate::guard::clients::Anyone;
+use crate::inside::Inside;
 use crate::issuer::Issuers;
 use crate::model::Model;
 use crate::ports::{self, Ports};
@@ -68,6 +69,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// Ports of the node that no listener of a Gateway gets, beside the two of ingress.
     pub reserved: BTreeSet<Port>,
+    /// Ranges of the cluster's pods and Services.
+    pub ranges: Vec<IpNet>,
     /// Domain of the cluster.
     pub domain: String,
     /// Connections begin with a PROXY protocol header.
@@ -100,6 +103,7 @@ pub struct Service {
     table: Arc<ArcSwap<Table>>,
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
+    inside: Arc<Inside>,
     challenges: Arc<Challenges>,
 }
 
@@ -133,7 +137,9 @@ impl Service {
             connections: front::connections(),
             proxy_protocol: options.proxy_protocol,
         };
-        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams: Arc::default(), challenges })
+        let inside = Arc::new(Inside::new(options.ranges.clone(), options.addresses.clone()));
+        let upstreams = Arc::new(Upstreams::new(inside.clone()));
+        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, inside, challenges })
     }
 
     /// Starts it: the doors open when the rules are known and there is the first one. `gate` is ready then, also when somebody else has a port.
@@ -154,9 +160,9 @@ impl Service {
     }
 
     async fn run(self, gate: Gate, doors: [Door; 2], open: watch::Sender<BTreeSet<Port>>) -> Result<(), Infallible> {
-        let Self { options, tasks, table, front, upstreams, challenges } = self;
+        let Self { options, tasks, table, front, upstreams, inside, challenges } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
-        let (ingresses, classes) = (informers.of::<Ingress>(), informers.of::<IngressClass>());
+        let (ingresses, classes, nodes) = (informers.of::<Ingress>(), informers.of::<IngressClass>(), informers.of::<Node>());
         let (wanted, wants) = watch::channel(false);
         let (certificates, orders) = watch::channel(Arc::default());
         let recorder = Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks);
@@ -182,6 +188,9 @@ impl Service {
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
             services: ServiceWatch::new(&informers),
+            node_changes: nodes.changes(),
+            nodes: nodes.clone(),
+            inside,
             secrets: Singles::new(options.client.clone(), tasks.clone()),
             config_maps: Singles::new(options.client.clone(), tasks.clone()),
             bundles: BTreeMap::new(),
@@ -191,7 +200,7 @@ impl Service {
             classes: Classes::default(),
             gateways: Gateways::start(&options.client, &tasks),
             namespaces: None,
-            services_there: BTreeSet::new(),
+            services_there: BTreeMap::new(),
             replan: false,
             planned: false,
             wanted,
@@ -204,6 +213,7 @@ impl Service {
         };
         ingresses.synced().await;
         classes.synced().await;
+        nodes.synced().await;
         follower.services.synced().await;
         follower.drain();
         // Nobody gets a wrong certificate because the process has only just started.
@@ -306,6 +316,9 @@ struct Follower {
     ingress_changes: Changes<Ingress>,
     class_changes: Changes<IngressClass>,
     services: ServiceWatch,
+    nodes: Informer<Node>,
+    node_changes: Changes<Node>,
+    inside: Arc<Inside>,
     secrets: Singles<Secret>,
     config_maps: Singles<ConfigMap>,
     /// The certificates in ConfigMaps.
@@ -323,8 +336,8 @@ struct Follower {
     balancers: BTreeMap<Key, BTreeSet<Port>>,
     /// Ports that listeners have by the last plan.
     wanted_ports: BTreeSet<Port>,
-    /// Services that there are, for the conditions of routes.
-    services_there: BTreeSet<Key>,
+    /// What the Services that there are offer to routes.
+    services_there: BTreeMap<Key, Arc<Offer>>,
     /// The plan for the Gateway API may be another one.
     replan: bool,
     /// There was something to plan.
@@ -347,6 +360,7 @@ impl Follower {
                 change = self.ingress_changes.next() => self.ingress(&change),
                 change = self.class_changes.next() => self.class(&change),
                 changed = self.services.changed() => self.services(changed),
+                _ = self.node_changes.next() => self.nodes(),
                 (key, secret) = self.secrets.next() => self.secret(&key, secret),
                 (key, map) = self.config_maps.next() => self.config_map(key, map),
                 news = self.gateways.next() => self.gateway(news),
@@ -378,6 +392,13 @@ impl Follower {
         }
         while let Some(change) = self.ingress_changes.try_next() {
             self.ingress(&change);
+        }
+        let mut nodes = false;
+        while self.node_changes.try_next().is_some() {
+            nodes = true;
+        }
+        if nodes {
+            self.nodes();
         }
         let changed = self.services.pending();
         self.services(changed);
@@ -450,12 +471,7 @@ impl Follower {
             issuers: &self.options.acme_issuers,
             labels: &labels,
             ingresses: &|host| self.model.of_host(host),
-            has_service: &|key| self.services_there.contains(key),
-            port_name: &|key, number| {
-                let service = self.services.get(key).0?;
-                let mut ports = service.spec.as_ref()?.ports.iter().flatten();
-                ports.find(|port| port.port == i32::from(number))?.name.clone()
-            },
+            service: &|key| self.services_there.get(key).cloned(),
             bundle: &|key| self.bundles.get(key).cloned(),
             has_certificate: &|key| self.model.has_certificate(key),
         };
@@ -522,16 +538,30 @@ impl Follower {
         }
     }
 
+    /// Takes the addresses of the nodes.
+    fn nodes(&mut self) {
+        let nodes = self.nodes.list();
+        let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
+        self.inside.set_nodes(addresses.filter_map(|address| address.address.parse().ok()));
+    }
+
     fn services(&mut self, changed: BTreeSet<Key>) {
         for key in changed {
             for upstream in self.upstreams.of_service(&key) {
                 self.look_behind(&upstream);
             }
             let service = self.services.get(&key).0;
-            let (there, has) = (service.is_some(), service.map(|service| balanced(&service)).unwrap_or_default());
+            let (offers, has) = (service.as_deref().map(offer), service.map(|service| balanced(&service)).unwrap_or_default());
             let had = if has.is_empty() { self.balancers.remove(&key) } else { self.balancers.insert(key.clone(), has.clone()) };
             self.replan |= had.unwrap_or_default() != has;
-            self.replan |= if there { self.services_there.insert(key) } else { self.services_there.remove(&key) };
+            let offered = self.services_there.get(&key).map(Arc::as_ref);
+            if offered != offers.as_ref() {
+                self.replan = true;
+                match offers {
+                    Some(offers) => drop(self.services_there.insert(key, offers.into())),
+                    None => drop(self.services_there.remove(&key)),
+                }
+            }
         }
     }
 
@@ -541,6 +571,18 @@ impl Follower {
             upstream.set(endpoints::behind(service.as_deref(), &slices, port));
         }
     }
+}
+
+/// What a Service offers to routes.
+fn offer(service: &ApiService) -> Offer {
+    let spec = service.spec.as_ref();
+    let ports = spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let port = |port: &ServicePort| {
+        let number = u16::try_from(port.port).ok()?;
+        Some((Port::named(port.protocol.as_deref().unwrap_or("TCP"), number)?, port.name.clone()))
+    };
+    let is_name = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+    Offer { is_name, ports: ports.filter_map(port).collect() }
 }
 
 /// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.

@@ -54,8 +54,12 @@ fn planned(objects: &Objects) -> Plan {
         issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
         ingresses: &|host| INGRESSES.with_borrow(|all| all.get(host).cloned().unwrap_or_default()),
-        has_service: &|service| service.name != "missing",
-        port_name: &|_, number| (number == 443).then(|| "https".to_owned()),
+        service: &|service| {
+            let ports =
+                [(Port::tcp(80), None), (Port::tcp(443), Some("https".to_owned())), (Port::tcp(53), None), (Port::udp(53), None)];
+            let offer = Offer { is_name: service.name == "outside", ports: ports.into() };
+            (service.name != "missing").then(|| offer.into())
+        },
         bundle: &|map| BUNDLES.with_borrow(|all| all.get(&map.name).cloned()),
         has_certificate: &|secret| Some(secret.name == "good"),
     };
@@ -120,6 +124,12 @@ fn what_routes_are_told() {
     check(route(other, service), &[], 0, ["Accepted False NoMatchingParent", good]);
     let missing = json!({"name": "missing", "port": 80});
     check(route(own.clone(), missing), &[], 1, ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
+    for port in [81, 5353] {
+        let other = json!({"name": "web", "port": port});
+        check(route(own.clone(), other), &[], 1, ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
+    }
+    let outside = json!({"name": "outside", "port": 80});
+    check(route(own.clone(), outside), &[], 1, ["Accepted True Accepted", "ResolvedRefs False UnsupportedValue"]);
     let bucket = json!({"kind": "Bucket", "group": "x", "name": "web", "port": 80});
     check(route(own.clone(), bucket), &[], 1, ["Accepted True Accepted", "ResolvedRefs False InvalidKind"]);
     let foreign = json!({"name": "web", "namespace": "b", "port": 80});
