@@ -26,6 +26,7 @@ mod hello;
 mod inside;
 pub mod issuer;
 pub mod live;
+mod loops;
 mod metrics;
 pub mod model;
 mod passthrough;

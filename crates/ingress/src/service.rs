@@ -1,5 +1,6 @@
 //! Follows the API: what changes there becomes the next routing table, and what people have to know goes back as status and events.
 
+mod back_ends;
 mod gateways;
 mod singles;
 mod status;
@@ -19,7 +20,7 @@ use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret, Service as ApiService, ServicePort};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::{Semaphore, watch};
@@ -30,19 +31,19 @@ use crate::acme::keeper::Keeper;
 use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
 use crate::connect::Connector;
-use crate::endpoints;
 use crate::front::{self, Front};
 use crate::gateway::streams::Port;
 use crate::gateway::{self, Around, Offer};
 use crate::guard::clients::Anyone;
 use crate::inside::Inside;
 use crate::issuer::Issuers;
+use crate::loops::Loops;
 use crate::model::Model;
 use crate::ports::{self, Ports};
 use crate::proxy::Proxy;
 use crate::proxy::mirror::AT_ONCE;
 use crate::table::Table;
-use crate::upstream::{Place, Upstream, Upstreams};
+use crate::upstream::Upstreams;
 use gateways::Gateways;
 use singles::Singles;
 use status::Statuses;
@@ -191,6 +192,8 @@ impl Service {
             node_changes: nodes.changes(),
             nodes: nodes.clone(),
             inside,
+            loops: Loops::default(),
+            suspects: BTreeSet::new(),
             secrets: Singles::new(options.client.clone(), tasks.clone()),
             config_maps: Singles::new(options.client.clone(), tasks.clone()),
             bundles: BTreeMap::new(),
@@ -319,6 +322,9 @@ struct Follower {
     nodes: Informer<Node>,
     node_changes: Changes<Node>,
     inside: Arc<Inside>,
+    loops: Loops,
+    /// Services with endpoints that may lead to others, and so back here.
+    suspects: BTreeSet<Key>,
     secrets: Singles<Secret>,
     config_maps: Singles<ConfigMap>,
     /// The certificates in ConfigMaps.
@@ -359,7 +365,7 @@ impl Follower {
             tokio::select! {
                 change = self.ingress_changes.next() => self.ingress(&change),
                 change = self.class_changes.next() => self.class(&change),
-                changed = self.services.changed() => self.services(changed),
+                changed = self.services.changed() => self.services(&changed),
                 _ = self.node_changes.next() => self.nodes(),
                 (key, secret) = self.secrets.next() => self.secret(&key, secret),
                 (key, map) = self.config_maps.next() => self.config_map(key, map),
@@ -401,7 +407,7 @@ impl Follower {
             self.nodes();
         }
         let changed = self.services.pending();
-        self.services(changed);
+        self.services(&changed);
         while let Some((key, secret)) = self.secrets.try_next() {
             self.secret(&key, secret);
         }
@@ -483,7 +489,11 @@ impl Follower {
         for key in self.config_maps.want(&plan.config_maps) {
             self.bundles.remove(&key);
         }
+        let other_ports = self.wanted_ports != plan.ports;
         self.wanted_ports.clone_from(&plan.ports);
+        if other_ports {
+            self.look_behind_suspects();
+        }
         self.model.set_gateway(plan);
     }
 
@@ -537,63 +547,6 @@ impl Follower {
             self.statuses.claim(key, ours.is_some());
         }
     }
-
-    /// Takes the addresses of the nodes.
-    fn nodes(&mut self) {
-        let nodes = self.nodes.list();
-        let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
-        self.inside.set_nodes(addresses.filter_map(|address| address.address.parse().ok()));
-    }
-
-    fn services(&mut self, changed: BTreeSet<Key>) {
-        for key in changed {
-            for upstream in self.upstreams.of_service(&key) {
-                self.look_behind(&upstream);
-            }
-            let service = self.services.get(&key).0;
-            let (offers, has) = (service.as_deref().map(offer), service.map(|service| balanced(&service)).unwrap_or_default());
-            let had = if has.is_empty() { self.balancers.remove(&key) } else { self.balancers.insert(key.clone(), has.clone()) };
-            self.replan |= had.unwrap_or_default() != has;
-            let offered = self.services_there.get(&key).map(Arc::as_ref);
-            if offered != offers.as_ref() {
-                self.replan = true;
-                match offers {
-                    Some(offers) => drop(self.services_there.insert(key, offers.into())),
-                    None => drop(self.services_there.remove(&key)),
-                }
-            }
-        }
-    }
-
-    fn look_behind(&self, upstream: &Upstream) {
-        if let Place::Service(key, port) = &upstream.key.place {
-            let (service, slices) = self.services.get(key);
-            upstream.set(endpoints::behind(service.as_deref(), &slices, port));
-        }
-    }
-}
-
-/// What a Service offers to routes.
-fn offer(service: &ApiService) -> Offer {
-    let spec = service.spec.as_ref();
-    let ports = spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    let port = |port: &ServicePort| {
-        let number = u16::try_from(port.port).ok()?;
-        Some((Port::named(port.protocol.as_deref().unwrap_or("TCP"), number)?, port.name.clone()))
-    };
-    let is_name = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
-    Offer { is_name, ports: ports.filter_map(port).collect() }
-}
-
-/// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.
-fn balanced(service: &ApiService) -> BTreeSet<Port> {
-    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    let of_gateway = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
-    if of_gateway || ingress.is_none_or(Vec::is_empty) {
-        return BTreeSet::new();
-    }
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.filter_map(|port| Port::named(port.protocol.as_deref().unwrap_or("TCP"), u16::try_from(port.port).ok()?)).collect()
 }
 
 /// Returns when a namespace has changed, if anybody looks at them.

@@ -3,7 +3,7 @@
 //! Routes hold an [`Upstream`], whose endpoints are swapped while requests are under way. An endpoint that stays keeps its connections
 //! and its history; one that goes ends with its last request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -193,6 +193,11 @@ impl Upstream {
     /// Looks at what it consists of now.
     pub(crate) fn look(&self) -> Look {
         Look(self.now.load_full())
+    }
+
+    /// Whether it has an endpoint at one of these addresses.
+    pub(crate) fn is_at(&self, addresses: &HashSet<IpAddr>) -> bool {
+        self.now.load().endpoints.iter().any(|endpoint| addresses.contains(&endpoint.address.ip().to_canonical()))
     }
 
     /// How many endpoints there are.
