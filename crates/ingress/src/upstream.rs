@@ -175,7 +175,8 @@ impl Upstream {
             IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
         };
         let is_service = matches!(self.key.place, Place::Service(..));
-        !special && !self.inside.is_in_range(address) && !(is_service && self.inside.is_node(address))
+        let is_inside = self.inside.is_in_range(address) || (is_service && self.inside.is_node(address));
+        !special && !is_inside
     }
 
     /// The endpoint for a request; none when there is none that was not tried.

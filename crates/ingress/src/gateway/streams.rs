@@ -99,6 +99,7 @@ pub fn acceptance(
             Some(Err(why)) => format!("port {port} cannot be opened: {why}"),
             _ => return Ok(()),
         },
+        Some((other, _)) if *other == gateway => format!("port {port} is one of another listener of this Gateway"),
         Some((other, _)) => format!("port {port} is one of Gateway {other}"),
         None => format!("{MOST} ports are served already"),
     };

@@ -227,6 +227,11 @@ fn ports_of_listeners() {
     }
     let kinds = json!({"port": 5432, "protocol": "TCP", "allowedRoutes": {"kinds": [{"kind": "UDPRoute"}]}});
     check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", "Programmed True Programmed"]);
+    // Of two listeners of a Gateway the first has it.
+    let twice = json!([{"name": "l", "port": 5432, "protocol": "TCP"}, {"name": "m", "port": 5432, "protocol": "TCP"}]);
+    let plan = planned(&objects(twice, json!({}), &[]));
+    let told = &status(&plan, Kind::Gateway)["listeners"][1]["conditions"][0];
+    assert_eq!(told["message"], "port 5432/TCP is one of another listener of this Gateway");
     // Of two Gateways the older has it.
     let listeners = json!([{"name": "l", "port": 5432, "protocol": "TCP"}]);
     let mut objects = objects(listeners.clone(), json!({}), &[]);
