@@ -121,7 +121,7 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": [
             rule("networking.k8s.io", &["ingresses", "ingressclasses"], FOLLOW),
             rule("networking.k8s.io", &["ingresses/status"], &["patch"]),
-            rule("", &["services"], FOLLOW),
+            rule("", &["services", "nodes"], FOLLOW),
             rule("discovery.k8s.io", &["endpointslices"], FOLLOW),
             // Only single Secrets are watched, those that an Ingress names; those with issued certificates and accounts are written.
             rule("", &["secrets"], &["get", "watch", "create", "patch"]),

@@ -210,6 +210,7 @@ fn start_ingress(
         https_port: options.ingress.https_port,
         addresses: place.ips.clone(),
         reserved: own_ports(options).iter().filter_map(|(protocol, port)| Port::named(protocol.name(), *port)).collect(),
+        ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
         trusted: options.ingress.trusted.clone(),

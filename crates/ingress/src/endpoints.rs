@@ -7,6 +7,7 @@ use std::ops::Deref;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
+use crate::gateway::streams::Transport;
 use crate::policy::Protocol;
 
 /// A port of a Service, as a back end names it.
@@ -21,8 +22,9 @@ pub enum PortRef {
 }
 
 impl PortRef {
-    fn protocol(&self) -> &'static str {
-        if matches!(self, Self::Udp(_)) { "UDP" } else { "TCP" }
+    /// How what goes there is carried.
+    pub fn transport(&self) -> Transport {
+        if matches!(self, Self::Udp(_)) { Transport::Udp } else { Transport::Tcp }
     }
 }
 
@@ -74,7 +76,7 @@ fn names(port: &ServicePort, wanted: &PortRef) -> bool {
 
 /// Whether a port of this protocol, TCP when none, is one that the back end can mean.
 fn is_of(protocol: Option<&str>, wanted: &PortRef) -> bool {
-    protocol.unwrap_or("TCP") == wanted.protocol()
+    protocol.unwrap_or("TCP") == wanted.transport().name()
 }
 
 /// What a port speaks by its appProtocol (KEP-3726 and the IANA names).

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod extended;
 pub mod frontend;
 pub mod grpc;
+pub mod precedence;
 pub mod rules;
 pub mod status;
 pub mod streams;
@@ -25,13 +26,15 @@ use serde_json::{Value, json};
 
 use crate::annotations::Problem;
 use crate::balance::hash;
+use crate::compile::host_name;
 use crate::endpoints::PortRef;
 use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::upstream::{Place, UpstreamKey};
 use actions::{Actions, BackendChanges};
-use attach::attach;
+use attach::{Refusal, attach};
 use backend_tls::{Ancestors, Policies};
 use frontend::{Asking, Askings, Clients, askings};
+use precedence::{Claim, Claims, Lost, is_same, isolated};
 use rules::{Matched, Unsupported, backend};
 use status::{Kind, condition, generation};
 use streams::{Owners, Port, owners};
@@ -75,14 +78,23 @@ pub struct Around<'a> {
     pub issuers: &'a Issuers,
     /// Labels of a namespace.
     pub labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
-    /// Whether there is a Service.
-    pub has_service: &'a dyn Fn(&Key) -> bool,
-    /// The name of a Service's port; none when there is no such port or it has no name.
-    pub port_name: &'a dyn Fn(&Key, u16) -> Option<String>,
+    /// The Ingresses with rules for a host, named as in [`crate::compile::host_name`]: seconds of their creation, the oldest first.
+    pub ingresses: &'a dyn Fn(&str) -> Vec<(i64, Key)>,
+    /// What a Service offers; none when there is no such Service.
+    pub service: &'a dyn Fn(&Key) -> Option<Arc<Offer>>,
     /// The certificates (`ca.crt`) in a ConfigMap, none when there are none; none while nobody knows.
     pub bundle: &'a dyn Fn(&Key) -> Option<Option<String>>,
     /// Whether a Secret has a good certificate; none while nobody knows.
     pub has_certificate: &'a dyn Fn(&Key) -> Option<bool>,
+}
+
+/// What a Service offers to those that refer to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// It is of type ExternalName.
+    pub is_name: bool,
+    /// Its ports, each with its name if it has one.
+    pub ports: Vec<(Port, Option<String>)>,
 }
 
 /// What follows.
@@ -94,8 +106,10 @@ pub struct Plan {
     pub ports: BTreeSet<Port>,
     /// Where connections to them go, as far as they go anywhere.
     pub streams: BTreeMap<Port, Planned>,
-    /// Hosts of HTTPS listeners, and the Secret with the certificate of each.
-    pub tls: Vec<(String, Key)>,
+    /// Hosts for which TLS ends here, whether or not a rule has them.
+    pub ends_here: BTreeSet<String>,
+    /// Certificates of HTTPS listeners, those of older Gateways first.
+    pub tls: Vec<Certificate>,
     /// Hosts whose clients are asked for certificates.
     pub asks: BTreeSet<String>,
     /// The Secrets that listeners refer to and may.
@@ -104,10 +118,23 @@ pub struct Plan {
     pub config_maps: BTreeSet<Key>,
     /// The certificates that issuers are asked for.
     pub orders: Vec<Order>,
+    /// The hosts of Ingresses that routes have.
+    pub conflicts: Vec<(Key, Problem)>,
     /// What of Gateways does not work and has no place in their status.
     pub problems: Vec<(Key, Problem)>,
     /// What each status has to be.
     pub statuses: Vec<(Kind, Key, Value)>,
+}
+
+/// A certificate of an HTTPS listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener's host.
+    pub host: String,
+    /// The Secret with the certificate.
+    pub secret: Key,
+    /// Seconds of the Gateway's creation.
+    pub created: i64,
 }
 
 /// A name of a listener whose Gateway names an issuer.
@@ -215,17 +242,29 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let tls = objects.tls.iter().map(|(key, route)| (Kind::TlsRoute, key, route));
     let tcp = objects.tcp.iter().map(|(key, route)| (Kind::TcpRoute, key, route));
     let udp = objects.udp.iter().map(|(key, route)| (Kind::UdpRoute, key, route));
-    for (kind, key, route) in http.chain(grpc).chain(tls).chain(tcp).chain(udp) {
-        let planner = Planner { objects, around, policies: &policies, askings: &askings, owners: &owners, kind, key, route };
+    let planner = |(kind, key, route)| Planner {
+        objects,
+        around,
+        policies: &policies,
+        askings: &askings,
+        owners: &owners,
+        kind,
+        key,
+        route,
+    };
+    let routes: Vec<_> = http.chain(grpc).chain(tls).chain(tcp).chain(udp).map(|route| planner(route).read(&gateways)).collect();
+    let mut claims = Claims::of_listeners(gateways.iter().map(|(key, gateway)| (*key, *gateway)), around);
+    routes.iter().for_each(|route| route.claim(&mut claims));
+    for Read { planner, rules, parents: of_route } in &routes {
+        let Planner { kind, key, route, .. } = planner;
         let mut parents = Vec::new();
-        for parent in &route.spec.parent_refs {
-            let Some((gateway_key, gateway)) = parent_gateway(&gateways, parent, route.namespace()) else { continue };
-            let (listeners, status) = planner.parent((gateway_key, gateway), parent, &mut plan);
+        for parent in of_route {
+            let (listeners, status) = planner.parent(parent, rules, &claims, &mut plan);
             if !listeners.is_empty() {
-                planner.note(gateway_key, &mut ancestors);
+                planner.note(parent.key, &mut ancestors);
             }
             for listener in listeners {
-                *attached.entry((gateway_key, listener)).or_default() += 1;
+                *attached.entry((parent.key, listener)).or_default() += 1;
             }
             parents.push(status);
         }
@@ -234,16 +273,38 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
         let have_ours = route.status.pointer("/parents").and_then(Value::as_array).is_some_and(|all| all.len() > others.len());
         if !parents.is_empty() || have_ours {
             let parents = others.into_iter().chain(parents).collect::<Vec<_>>();
-            plan.statuses.push((kind, key.clone(), json!({"parents": parents})));
+            plan.statuses.push((*kind, (*key).clone(), json!({"parents": parents})));
         }
     }
+    plan.ends_here = claims.ends_here().cloned().collect();
+    plan.conflicts = conflicts(&plan.rules, around);
     plan.statuses.extend(policies.statuses(&ancestors));
-    for (key, gateway) in gateways {
+    for (key, gateway) in by_age(&gateways) {
         let of_place = |place| (attached.get(&(key, place)).copied().unwrap_or(0), askings.get(&(key, place)));
         let status = gateway_status(objects, around, (gateway, &owners), &of_place, &mut plan);
         plan.statuses.push((Kind::Gateway, key.clone(), status));
     }
     plan
+}
+
+/// The Gateways, the oldest first.
+fn by_age<'a>(gateways: &BTreeMap<&'a Key, &'a Gateway>) -> Vec<(&'a Key, &'a Gateway)> {
+    let mut by_age: Vec<_> = gateways.iter().map(|(key, gateway)| (*key, *gateway)).collect();
+    by_age.sort_by_key(|(key, gateway)| (created(&gateway.metadata), *key));
+    by_age
+}
+
+/// What Ingresses are told whose hosts routes have.
+fn conflicts(rules: &[Planned], around: &Around<'_>) -> Vec<(Key, Problem)> {
+    let mut hosts: BTreeMap<&str, &Planned> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| !rule.host.is_empty()) {
+        hosts.entry(&rule.host).or_insert(rule);
+    }
+    let told = |(host, rule): (&str, &Planned)| {
+        let problem = Problem::new("Conflict", format!("host {host:?} is served by {} {}", rule.kind.name(), rule.route));
+        (around.ingresses)(&host_name(host)).into_iter().map(move |(_, ingress)| (ingress, problem.clone())).collect::<Vec<_>>()
+    };
+    hosts.into_iter().flat_map(told).collect()
 }
 
 fn parent_gateway<'a>(
@@ -255,6 +316,49 @@ fn parent_gateway<'a>(
         parent.kind.as_deref().is_none_or(|kind| kind == "Gateway") && parent.group.as_deref().is_none_or(|group| group == GROUP);
     let key = Key::namespaced(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
     gateways.get_key_value(&key).filter(|_| is_gateway).map(|(key, gateway)| (*key, *gateway))
+}
+
+/// A Gateway to which a route wants to be attached.
+struct Parent<'a> {
+    reference: &'a ObjectRef,
+    key: &'a Key,
+    gateway: &'a Gateway,
+    /// The listeners that take the route, each by its place and with the hosts that both have.
+    attached: Result<Vec<(usize, Vec<String>)>, Refusal>,
+}
+
+/// A route that was read.
+struct Read<'a> {
+    planner: Planner<'a>,
+    rules: Result<Vec<Planned>, Unsupported>,
+    parents: Vec<Parent<'a>>,
+}
+
+impl Read<'_> {
+    /// Claims what it wants, so far as it could be served.
+    fn claim(&self, claims: &mut Claims) {
+        if self.rules.is_err() {
+            return;
+        }
+        let around = self.planner.around;
+        for parent in &self.parents {
+            for (place, hosts) in parent.attached.iter().flatten() {
+                let listener = &parent.gateway.spec.listeners[*place];
+                match streams::port(listener) {
+                    Some(port) if self.planner.owners.get(&port) == Some(&(parent.key, *place)) => {
+                        claims.port(port, &self.planner.claim(parent.gateway, listener, ""));
+                    }
+                    Some(_) => {}
+                    None => {
+                        let Some(door) = serves(listener, around) else { continue };
+                        for host in hosts.iter().filter(|host| isolated(host, listener, parent.gateway, around).is_none()) {
+                            claims.host(host, door, &self.planner.claim(parent.gateway, listener, host), around);
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Looks at one route.
@@ -269,49 +373,63 @@ struct Planner<'a> {
     route: &'a HttpRoute,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    /// Reads the route's rules, and where it is attached.
+    fn read(self, gateways: &BTreeMap<&'a Key, &'a Gateway>) -> Read<'a> {
+        let parent = |reference: &'a ObjectRef| {
+            let (key, gateway) = parent_gateway(gateways, reference, self.route.namespace())?;
+            let (listeners, route) = (&gateway.spec.listeners, (self.kind.name(), self.route));
+            let attached = attach(listeners, gateway.namespace(), route, reference, self.around.labels);
+            Some(Parent { reference, key, gateway, attached })
+        };
+        let parents = self.route.spec.parent_refs.iter().filter_map(parent).collect();
+        Read { rules: self.rules(), parents, planner: self }
+    }
+
+    /// The route's claim for a host, or for a listener's port.
+    fn claim(&self, gateway: &Gateway, listener: &Listener, host: &str) -> Claim {
+        Claim::of_route(self.kind, self.key, created(&self.route.metadata), listener, host, gateway)
+    }
+
     /// Attaches the route to a parent. The listeners that take it, and the parent's status.
-    fn parent(&self, (key, gateway): (&Key, &Gateway), parent: &ObjectRef, plan: &mut Plan) -> (Vec<usize>, Value) {
+    fn parent(
+        &self,
+        parent: &Parent<'_>,
+        rules: &Result<Vec<Planned>, Unsupported>,
+        claims: &Claims,
+        plan: &mut Plan,
+    ) -> (Vec<usize>, Value) {
         let seen = generation(&self.route.metadata);
-        let listeners = &gateway.spec.listeners;
-        let attached = attach(listeners, gateway.namespace(), (self.kind.name(), self.route), parent, self.around.labels);
-        let rules = self.rules();
-        let accepted = match (&attached, &rules) {
+        let mut places = Vec::new();
+        let accepted = match (&parent.attached, rules) {
             (Err(refusal), _) => {
                 let (reason, message) = refusal.reason();
                 condition("Accepted", Err(()), reason, message, seen)
             }
             (_, Err(unsupported)) => condition("Accepted", Err(()), "UnsupportedValue", &unsupported.to_string(), seen),
-            (Ok(_), Ok(_)) => condition("Accepted", Ok(()), "Accepted", "", seen),
-        };
-        let mut places = Vec::new();
-        if let (Ok(attached), Ok(rules)) = (attached, rules) {
-            for (place, hosts) in attached {
-                places.push(place);
-                if let Some(port) = streams::port(&listeners[place]) {
-                    if self.owners.get(&port) == Some(&(key, place)) {
-                        streams::assign(&mut plan.streams, port, &rules);
+            (Ok(attached), Ok(rules)) => {
+                let mut outcome = Outcome::default();
+                for (place, hosts) in attached {
+                    if self.serve(parent, (*place, hosts), (rules, claims), plan, &mut outcome) {
+                        places.push(*place);
                     }
-                    continue;
                 }
-                let Some(door) = serves(&listeners[place], self.around) else { continue };
-                let clients = self.askings.get(&(key, place)).map(|asking| asking.clients.clone());
-                for host in hosts {
-                    let (host, clients) = (host.as_str(), &clients);
-                    let here = |rule: &Planned| Planned { door, host: host.to_owned(), clients: clients.clone(), ..rule.clone() };
-                    plan.rules.extend(rules.iter().map(here));
-                }
+                let holds = if outcome.lost.is_empty() || outcome.has_any { Ok(()) } else { Err(()) };
+                let reason = if holds.is_ok() { "Accepted" } else { outcome.reason };
+                let mut lost: Vec<_> = outcome.lost.iter().map(Lost::to_string).collect();
+                lost.dedup();
+                condition("Accepted", holds, reason, &lost.join("; "), seen)
             }
-        }
+        };
         let resolved = match self.unresolved() {
             None => condition("ResolvedRefs", Ok(()), "ResolvedRefs", "", seen),
             Some((reason, message)) => condition("ResolvedRefs", Err(()), reason, &message, seen),
         };
-        let mut reference = json!({"group": GROUP, "kind": "Gateway", "name": parent.name});
+        let mut reference = json!({"group": GROUP, "kind": "Gateway", "name": parent.reference.name});
         for (name, value) in [
-            ("namespace", parent.namespace.clone().map(Value::from)),
-            ("sectionName", parent.section_name.clone().map(Value::from)),
-            ("port", parent.port.map(Value::from)),
+            ("namespace", parent.reference.namespace.clone().map(Value::from)),
+            ("sectionName", parent.reference.section_name.clone().map(Value::from)),
+            ("port", parent.reference.port.map(Value::from)),
         ] {
             if let Some(value) = value {
                 reference[name] = value;
@@ -319,6 +437,43 @@ impl Planner<'_> {
         }
         let status = json!({"parentRef": reference, "controllerName": CONTROLLER, "conditions": [accepted, resolved]});
         (places, status)
+    }
+
+    /// Has the rules served at a listener, as far as nobody older has its port or its hosts. Whether the listener has the route.
+    fn serve(
+        &self,
+        parent: &Parent<'_>,
+        (place, hosts): (usize, &[String]),
+        (rules, claims): (&[Planned], &Claims),
+        plan: &mut Plan,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let listener = &parent.gateway.spec.listeners[place];
+        if let Some(port) = streams::port(listener) {
+            let is_served = self.owners.get(&port) == Some(&(parent.key, place));
+            let has = claims.has_port(port, &self.claim(parent.gateway, listener, "")).map(|()| {
+                plan.streams.extend(rules.first().filter(|_| is_served).map(|rule| (port, rule.clone())));
+            });
+            return !is_served || outcome.note(has, "PortConflict");
+        }
+        let Some(door) = serves(listener, self.around) else { return true };
+        let clients = self.askings.get(&(parent.key, place)).map(|asking| asking.clients.clone());
+        let mut has_any = false;
+        for host in hosts {
+            if let Some((other, isolating)) = isolated(host, listener, parent.gateway, self.around) {
+                let is_there = parent.attached.iter().flatten().any(|(place, hosts)| *place == other && hosts.contains(host));
+                let has = if is_there { Ok(()) } else { Err(Lost::to_listener(host, isolating)) };
+                has_any |= outcome.note(has, "HostnameConflict");
+                continue;
+            }
+            let has = claims.has_host(host, door, &self.claim(parent.gateway, listener, host), self.around);
+            if outcome.note(has, "HostnameConflict") {
+                let here = |rule: &Planned| Planned { door, host: host.clone(), clients: clients.clone(), ..rule.clone() };
+                plan.rules.extend(rules.iter().map(here));
+                has_any = true;
+            }
+        }
+        has_any
     }
 
     fn rules(&self) -> Result<Vec<Planned>, Unsupported> {
@@ -389,13 +544,47 @@ impl Planner<'_> {
     }
 
     fn refused(&self, reference: &ObjectRef) -> Option<(&'static str, String)> {
-        let Some(UpstreamKey { place: Place::Service(key, _), .. }) = backend(reference, self.route.namespace()) else {
+        let backend = backend(reference, self.route.namespace()).zip(reference.port);
+        let Some((UpstreamKey { place: Place::Service(key, _), .. }, number)) = backend else {
             return Some(("InvalidKind", format!("back end {} is no Service with a port", reference.name)));
         };
         if !granted(self.objects, self.kind.name(), self.route.namespace(), ("", "Service"), &key) {
             return Some(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Service {key}")));
         }
-        (!(self.around.has_service)(&key)).then(|| ("BackendNotFound", format!("there is no Service {key}")))
+        let Some(offer) = (self.around.service)(&key) else {
+            return Some(("BackendNotFound", format!("there is no Service {key}")));
+        };
+        // Whoever may make a Service would choose where its name leads, past ReferenceGrants and network policies (CVE-2021-25740).
+        if offer.is_name {
+            return Some(("UnsupportedValue", format!("Service {key} is of type ExternalName, to which routes do not lead")));
+        }
+        let port = if self.kind == Kind::UdpRoute { Port::udp(number) } else { Port::tcp(number) };
+        let is_there = offer.ports.iter().any(|(one, _)| *one == port);
+        (!is_there).then(|| ("BackendNotFound", format!("Service {key} has no port {port}")))
+    }
+}
+
+/// What a route gets of what it wants from a Gateway.
+#[derive(Default)]
+struct Outcome {
+    has_any: bool,
+    lost: Vec<Lost>,
+    /// The reason of the condition Accepted when it gets nothing.
+    reason: &'static str,
+}
+
+impl Outcome {
+    /// Notes whether it has one thing.
+    fn note(&mut self, has: Result<(), Lost>, reason: &'static str) -> bool {
+        match has {
+            Ok(()) => self.has_any = true,
+            Err(lost) => {
+                self.lost.push(lost);
+                self.reason = reason;
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -455,7 +644,8 @@ fn gateway_status<'a>(
         let good = accepted.is_ok() && certificates.is_ok();
         programmed += usize::from(good);
         if let (Ok(secrets), Ok(())) = (&certificates, &accepted) {
-            plan.tls.extend(secrets.iter().map(|secret| (listener.hostname.clone().unwrap_or_default(), secret.clone())));
+            let (host, created) = (listener.hostname.as_deref().unwrap_or_default(), created(&gateway.metadata));
+            plan.tls.extend(secrets.iter().map(|secret| Certificate { host: host.to_owned(), secret: secret.clone(), created }));
         }
         let told = |result: &Result<(), (&'static str, String)>, kind, good_reason| match result {
             Ok(()) => condition(kind, Ok(()), good_reason, "", seen),
@@ -521,9 +711,7 @@ fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>, owners: &Own
     if let Some(port) = streams::port(listener) {
         return streams::acceptance(&Key::namespaced(gateway.namespace(), gateway.name()), place, port, owners, around);
     }
-    let same =
-        |other: &Listener| streams::port(other).is_none() && (other.port, &other.hostname) == (listener.port, &listener.hostname);
-    if gateway.spec.listeners[..place].iter().any(same) {
+    if gateway.spec.listeners[..place].iter().any(|other| is_same(other, listener)) {
         return Err(("HostnameConflict", "another listener has this port and host name".to_owned()));
     }
     if !matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS") {

@@ -56,7 +56,7 @@ pub struct Model {
 /// What there is of the Gateway API.
 #[derive(Debug, Default)]
 struct Gateways {
-    tls: Vec<(String, Key)>,
+    tls: Vec<gateway::Certificate>,
     secrets: BTreeSet<Key>,
     orders: Vec<gateway::Order>,
     asks: Arc<BTreeSet<String>>,
@@ -198,7 +198,7 @@ impl Model {
 
     /// Takes what HTTPRoutes say instead of what they said.
     pub fn set_gateway(&mut self, plan: Plan) {
-        let Plan { rules, streams, tls, secrets, orders, asks, .. } = plan;
+        let Plan { rules, streams, tls, secrets, orders, asks, ends_here, conflicts, .. } = plan;
         let mut hosts: [HashMap<String, Vec<GatewayRule>>; 3] = Default::default();
         let mut live = HashMap::new();
         let mut rule = |planned: &Planned| {
@@ -223,7 +223,10 @@ impl Model {
             }
         }
         let asks = Arc::new(asks.iter().map(|host| host_name(host)).collect());
-        let routes = Arc::new(GatewayRoutes { hosts });
+        let routes = Arc::new(GatewayRoutes { hosts, ends_here: ends_here.into_iter().collect() });
+        for (ingress, conflict) in conflicts.into_iter().filter(|(ingress, _)| self.ingresses.contains_key(ingress)) {
+            self.in_trouble.entry(ingress).or_default().push(conflict);
+        }
         self.gateway = Gateways { tls, secrets, orders, asks, live, routes, streams, dirty: true };
     }
 
@@ -297,9 +300,9 @@ impl Model {
             }
         }
         if std::mem::take(&mut self.gateway.dirty) {
-            let certified = |(host, secret): &(String, Key)| {
-                let certified = self.secrets.get(secret)?.certified.as_ref()?.as_ref().ok()?;
-                Some((host_name(host), certified.clone()))
+            let certified = |of: &gateway::Certificate| {
+                let certified = self.secrets.get(&of.secret)?.certified.as_ref()?.as_ref().ok()?;
+                Some((host_name(&of.host), (of.created, certified.clone())))
             };
             table.gateway_tls = self.gateway.tls.iter().rev().filter_map(certified).collect();
             table.gateway = self.gateway.routes.clone();
@@ -320,6 +323,13 @@ impl Model {
         list.retain(|problem| !told.contains(problem));
         told.extend(list.iter().cloned());
         list.into_iter().map(|problem| (key.clone(), problem)).collect()
+    }
+
+    /// The Ingresses with rules for a host, without canaries: seconds of their creation, the oldest first.
+    pub fn of_host(&self, host: &str) -> Vec<(i64, Key)> {
+        let has = |one: &&Known| !one.compiled.policy.canary.enabled && one.compiled.hosts.iter().any(|own| own == host);
+        let known = self.by_age(self.by_host.get(host));
+        known.into_iter().filter(has).map(|one| (one.compiled.created, one.compiled.key.clone())).collect()
     }
 
     /// Those with something for a host, the oldest first.
@@ -368,6 +378,7 @@ impl Model {
         if drafts.is_empty() && routes.default.is_none() {
             routes.default = mains.iter().find_map(|one| redirected(one, host, &mut upstream)).map(Arc::new);
         }
+        let is_served = !drafts.is_empty() || routes.default.is_some();
         for one in canaries {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
@@ -396,20 +407,35 @@ impl Model {
                 }
             }
         }
-        let passing = |draft: &&(&PathRule, Route)| draft.1.policy.passthrough && draft.0.text == "/";
-        routes.passes = drafts
-            .iter()
-            .find(passing)
-            .map(|(rule, route)| {
-                let (key, spare) = (route.ingress.clone(), None);
-                let known = mains.iter().find(|one| one.compiled.key == key);
-                known.map(|one| Arc::new(Route { spare, ..self::route(one, rule, &mut upstream) }))
-            })
-            .unwrap_or_default();
+        routes.passes = self.passing(host, &mains, &drafts, &mut upstream, problems);
         for (rule, route) in drafts {
             routes.paths.add(rule.text.len(), &rule.matcher, Arc::new(route));
         }
-        Some(routes)
+        is_served.then_some(routes)
+    }
+
+    /// Where TLS for a host is passed through to: to the oldest Ingress with the whole of it that wants this, unless an older one of another
+    /// namespace has a part of it, whose requests would go there, too.
+    fn passing(
+        &self,
+        host: &str,
+        mains: &[&Known],
+        drafts: &[(&PathRule, Route)],
+        upstream: &mut impl FnMut(&UpstreamKey) -> Arc<Upstream>,
+        problems: &mut BTreeMap<Key, Vec<Problem>>,
+    ) -> Option<Arc<Route>> {
+        let (rule, draft) = drafts.iter().find(|(rule, route)| route.policy.passthrough && rule.text == "/")?;
+        let place = mains.iter().position(|one| one.compiled.key == draft.ingress)?;
+        let is_another = |one: &&&Known| {
+            one.compiled.key.namespace != draft.ingress.namespace && one.compiled.hosts.iter().any(|own| own == host)
+        };
+        if let Some(other) = mains[..place].iter().find(is_another) {
+            let text =
+                format!("TLS for host {host:?} is not passed through: {} has rules for it, and is older", other.compiled.key);
+            problems.entry(draft.ingress.clone()).or_default().push(Problem::new("Conflict", text));
+            return None;
+        }
+        Some(Arc::new(Route { spare: None, ..route(mains[place], rule, upstream) }))
     }
 
     fn tls(&self, host: &str, problems: &mut BTreeMap<Key, Vec<Problem>>) -> Option<HostTls> {
@@ -419,7 +445,9 @@ impl Model {
             for (_, secret) in one.compiled.tls.iter().filter(|(name, _)| name == host) {
                 let Some(key) = secret else { continue };
                 match self.secrets.get(key).map(|secret| (&secret.secret, &secret.certified)) {
-                    Some((_, Some(Ok(certified)))) => drop(found.certified.get_or_insert_with(|| certified.clone())),
+                    Some((_, Some(Ok(certified)))) => {
+                        found.certified.get_or_insert_with(|| (one.compiled.created, certified.clone()));
+                    }
                     Some((Some(_), other)) => {
                         let why = match other {
                             Some(Err(why)) => why.as_str(),

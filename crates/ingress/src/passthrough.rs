@@ -20,7 +20,7 @@ const TRIES: usize = 3;
 pub(crate) async fn forward(route: Arc<Route>, hello: Hello, client: TcpStream) -> Result<(), String> {
     let mut backend = dial(&route).await?;
     backend.write_all(&hello.bytes).await.map_err(|error| error.to_string())?;
-    tunnel::between(client, backend, SILENCE).await.map_err(|error| error.to_string())
+    tunnel::between_sockets(client, backend, SILENCE).await.map_err(|error| error.to_string())
 }
 
 /// Connects to a back end of a route: of several endpoints to the first that can be reached.

@@ -1,5 +1,6 @@
 //! Follows the API: what changes there becomes the next routing table, and what people have to know goes back as status and events.
 
+mod back_ends;
 mod gateways;
 mod singles;
 mod status;
@@ -19,7 +20,7 @@ use client::events::{Recorder, Type};
 use client::kube::Resource;
 use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service as ApiService};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::crypto::ring;
 use tokio::sync::{Semaphore, watch};
@@ -30,18 +31,19 @@ use crate::acme::keeper::Keeper;
 use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
 use crate::connect::Connector;
-use crate::endpoints;
 use crate::front::{self, Front};
 use crate::gateway::streams::Port;
-use crate::gateway::{self, Around};
+use crate::gateway::{self, Around, Offer};
 use crate::guard::clients::Anyone;
+use crate::inside::Inside;
 use crate::issuer::Issuers;
+use crate::loops::Loops;
 use crate::model::Model;
 use crate::ports::{self, Ports};
 use crate::proxy::Proxy;
 use crate::proxy::mirror::AT_ONCE;
 use crate::table::Table;
-use crate::upstream::{Place, Upstream, Upstreams};
+use crate::upstream::Upstreams;
 use gateways::Gateways;
 use singles::Singles;
 use status::Statuses;
@@ -68,6 +70,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// Ports of the node that no listener of a Gateway gets, beside the two of ingress.
     pub reserved: BTreeSet<Port>,
+    /// Ranges of the cluster's pods and Services.
+    pub ranges: Vec<IpNet>,
     /// Domain of the cluster.
     pub domain: String,
     /// Connections begin with a PROXY protocol header.
@@ -100,6 +104,7 @@ pub struct Service {
     table: Arc<ArcSwap<Table>>,
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
+    inside: Arc<Inside>,
     challenges: Arc<Challenges>,
 }
 
@@ -133,7 +138,9 @@ impl Service {
             connections: front::connections(),
             proxy_protocol: options.proxy_protocol,
         };
-        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams: Arc::default(), challenges })
+        let inside = Arc::new(Inside::new(options.ranges.clone(), options.addresses.clone()));
+        let upstreams = Arc::new(Upstreams::new(inside.clone()));
+        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, inside, challenges })
     }
 
     /// Starts it: the doors open when the rules are known and there is the first one. `gate` is ready then, also when somebody else has a port.
@@ -154,9 +161,9 @@ impl Service {
     }
 
     async fn run(self, gate: Gate, doors: [Door; 2], open: watch::Sender<BTreeSet<Port>>) -> Result<(), Infallible> {
-        let Self { options, tasks, table, front, upstreams, challenges } = self;
+        let Self { options, tasks, table, front, upstreams, inside, challenges } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
-        let (ingresses, classes) = (informers.of::<Ingress>(), informers.of::<IngressClass>());
+        let (ingresses, classes, nodes) = (informers.of::<Ingress>(), informers.of::<IngressClass>(), informers.of::<Node>());
         let (wanted, wants) = watch::channel(false);
         let (certificates, orders) = watch::channel(Arc::default());
         let recorder = Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks);
@@ -182,6 +189,11 @@ impl Service {
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
             services: ServiceWatch::new(&informers),
+            node_changes: nodes.changes(),
+            nodes: nodes.clone(),
+            inside,
+            loops: Loops::default(),
+            suspects: BTreeSet::new(),
             secrets: Singles::new(options.client.clone(), tasks.clone()),
             config_maps: Singles::new(options.client.clone(), tasks.clone()),
             bundles: BTreeMap::new(),
@@ -191,7 +203,7 @@ impl Service {
             classes: Classes::default(),
             gateways: Gateways::start(&options.client, &tasks),
             namespaces: None,
-            services_there: BTreeSet::new(),
+            services_there: BTreeMap::new(),
             replan: false,
             planned: false,
             wanted,
@@ -204,6 +216,7 @@ impl Service {
         };
         ingresses.synced().await;
         classes.synced().await;
+        nodes.synced().await;
         follower.services.synced().await;
         follower.drain();
         // Nobody gets a wrong certificate because the process has only just started.
@@ -306,6 +319,12 @@ struct Follower {
     ingress_changes: Changes<Ingress>,
     class_changes: Changes<IngressClass>,
     services: ServiceWatch,
+    nodes: Informer<Node>,
+    node_changes: Changes<Node>,
+    inside: Arc<Inside>,
+    loops: Loops,
+    /// Services with endpoints that may lead to others, and so back here.
+    suspects: BTreeSet<Key>,
     secrets: Singles<Secret>,
     config_maps: Singles<ConfigMap>,
     /// The certificates in ConfigMaps.
@@ -323,8 +342,8 @@ struct Follower {
     balancers: BTreeMap<Key, BTreeSet<Port>>,
     /// Ports that listeners have by the last plan.
     wanted_ports: BTreeSet<Port>,
-    /// Services that there are, for the conditions of routes.
-    services_there: BTreeSet<Key>,
+    /// What the Services that there are offer to routes.
+    services_there: BTreeMap<Key, Arc<Offer>>,
     /// The plan for the Gateway API may be another one.
     replan: bool,
     /// There was something to plan.
@@ -346,7 +365,8 @@ impl Follower {
             tokio::select! {
                 change = self.ingress_changes.next() => self.ingress(&change),
                 change = self.class_changes.next() => self.class(&change),
-                changed = self.services.changed() => self.services(changed),
+                changed = self.services.changed() => self.services(&changed),
+                _ = self.node_changes.next() => self.nodes(),
                 (key, secret) = self.secrets.next() => self.secret(&key, secret),
                 (key, map) = self.config_maps.next() => self.config_map(key, map),
                 news = self.gateways.next() => self.gateway(news),
@@ -379,8 +399,15 @@ impl Follower {
         while let Some(change) = self.ingress_changes.try_next() {
             self.ingress(&change);
         }
+        let mut nodes = false;
+        while self.node_changes.try_next().is_some() {
+            nodes = true;
+        }
+        if nodes {
+            self.nodes();
+        }
         let changed = self.services.pending();
-        self.services(changed);
+        self.services(&changed);
         while let Some((key, secret)) = self.secrets.try_next() {
             self.secret(&key, secret);
         }
@@ -449,12 +476,8 @@ impl Follower {
             addresses: &self.options.addresses,
             issuers: &self.options.acme_issuers,
             labels: &labels,
-            has_service: &|key| self.services_there.contains(key),
-            port_name: &|key, number| {
-                let service = self.services.get(key).0?;
-                let mut ports = service.spec.as_ref()?.ports.iter().flatten();
-                ports.find(|port| port.port == i32::from(number))?.name.clone()
-            },
+            ingresses: &|host| self.model.of_host(host),
+            service: &|key| self.services_there.get(key).cloned(),
             bundle: &|key| self.bundles.get(key).cloned(),
             has_certificate: &|key| self.model.has_certificate(key),
         };
@@ -466,7 +489,11 @@ impl Follower {
         for key in self.config_maps.want(&plan.config_maps) {
             self.bundles.remove(&key);
         }
+        let other_ports = self.wanted_ports != plan.ports;
         self.wanted_ports.clone_from(&plan.ports);
+        if other_ports {
+            self.look_behind_suspects();
+        }
         self.model.set_gateway(plan);
     }
 
@@ -515,40 +542,11 @@ impl Follower {
         let ours = ingress.filter(|ingress| self.classes.claims(ingress));
         if ours.is_some() || self.model.has(key) {
             self.model.set_ingress(key, ours);
+            // Hosts of older Ingresses are not for routes.
+            self.replan = true;
             self.statuses.claim(key, ours.is_some());
         }
     }
-
-    fn services(&mut self, changed: BTreeSet<Key>) {
-        for key in changed {
-            for upstream in self.upstreams.of_service(&key) {
-                self.look_behind(&upstream);
-            }
-            let service = self.services.get(&key).0;
-            let (there, has) = (service.is_some(), service.map(|service| balanced(&service)).unwrap_or_default());
-            let had = if has.is_empty() { self.balancers.remove(&key) } else { self.balancers.insert(key.clone(), has.clone()) };
-            self.replan |= had.unwrap_or_default() != has;
-            self.replan |= if there { self.services_there.insert(key) } else { self.services_there.remove(&key) };
-        }
-    }
-
-    fn look_behind(&self, upstream: &Upstream) {
-        if let Place::Service(key, port) = &upstream.key.place {
-            let (service, slices) = self.services.get(key);
-            upstream.set(endpoints::behind(service.as_deref(), &slices, port));
-        }
-    }
-}
-
-/// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.
-fn balanced(service: &ApiService) -> BTreeSet<Port> {
-    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    let of_gateway = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
-    if of_gateway || ingress.is_none_or(Vec::is_empty) {
-        return BTreeSet::new();
-    }
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.filter_map(|port| Port::named(port.protocol.as_deref().unwrap_or("TCP"), u16::try_from(port.port).ok()?)).collect()
 }
 
 /// Returns when a namespace has changed, if anybody looks at them.

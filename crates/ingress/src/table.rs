@@ -1,6 +1,6 @@
 //! The routing table: an immutable snapshot that every request looks into.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use client::Key;
@@ -118,15 +118,11 @@ pub struct GatewayRule {
 pub struct GatewayRoutes {
     /// Those over plain HTTP, those over TLS, those of TLS that is passed through.
     pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 3],
+    /// Hosts for which TLS ends here, whether or not a rule has them.
+    pub(crate) ends_here: HashSet<String>,
 }
 
 impl GatewayRoutes {
-    /// The rules for a host by its name: its own, those of the closest wildcard.
-    fn named(&self, door: Door, host: &str) -> Option<&[GatewayRule]> {
-        let wildcards = host.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &host[dot..]);
-        std::iter::once(host).filter(|host| !host.is_empty()).chain(wildcards).find_map(|name| self.of(door, name))
-    }
-
     fn of(&self, door: Door, name: &str) -> Option<&[GatewayRule]> {
         self.hosts[door as usize].get(name).map(Vec::as_slice)
     }
@@ -154,8 +150,8 @@ pub struct HostRoutes {
 /// A host with TLS, and its certificate when there is a good one.
 #[derive(Clone, Debug, Default)]
 pub struct HostTls {
-    /// None shows the fallback certificate.
-    pub certified: Option<Arc<CertifiedKey>>,
+    /// Seconds of the creation of whose it is, and the certificate. None shows the fallback certificate.
+    pub certified: Option<(i64, Arc<CertifiedKey>)>,
 }
 
 /// Everything by host, named as in [`crate::compile::host_name`]. Cloning copies one pointer for each host.
@@ -164,7 +160,8 @@ pub struct Table {
     pub(crate) hosts: HashMap<Arc<str>, Arc<HostRoutes>>,
     pub(crate) tls: HashMap<Arc<str>, HostTls>,
     pub(crate) gateway: Arc<GatewayRoutes>,
-    pub(crate) gateway_tls: HashMap<String, Arc<CertifiedKey>>,
+    /// Certificates of listeners, with the seconds of the creation of their Gateways.
+    pub(crate) gateway_tls: HashMap<String, (i64, Arc<CertifiedKey>)>,
     /// Hosts of Gateways whose clients are asked for certificates.
     pub(crate) gateway_asks: Arc<BTreeSet<String>>,
     /// Where what comes to ports for TCP and UDP is forwarded to.
@@ -173,20 +170,34 @@ pub struct Table {
     pub(crate) passes: bool,
 }
 
+/// The names under which a host may be claimed, the most specific first: itself, its wildcards, any. The second says whether a rule of an
+/// Ingress with this name is for it: their wildcards stand for one label, those of routes for more.
+fn levels(host: &str) -> impl Iterator<Item = (&str, bool)> {
+    let wildcards = host.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &host[dot..]);
+    let wildcards = wildcards.enumerate().map(|(number, name)| (name, number == 0));
+    std::iter::once((host, true)).filter(|(host, _)| !host.is_empty()).chain(wildcards).chain([("", true)])
+}
+
 /// The names under which a host is looked for, the closest first: itself, the wildcard one label above, any.
 fn candidates(host: &str) -> [Option<&str>; 3] {
     [Some(host).filter(|host| !host.is_empty()), host.find('.').map(|dot| &host[dot..]), Some("")]
 }
 
 impl Table {
-    /// The route of a request: what HTTPRoutes say of its host, then what Ingresses say, then HTTPRoutes for any host.
+    /// The route of a request, by the most specific name that somebody has rules for. Routes that could take a name from an older Ingress
+    /// are not in the table ([`crate::gateway::precedence`]); those for any host come after Ingresses.
     pub fn route(&self, tls: bool, host: &str, path: &str, parts: &Parts) -> Option<&Arc<Route>> {
         let door = if tls { Door::Https } else { Door::Http };
         if self.gateway.hosts.iter().all(HashMap::is_empty) {
             return self.find(host, path);
         }
-        if let Some(rules) = self.gateway.named(door, host) {
-            return first(rules, path, parts);
+        for (name, is_of_ingress) in levels(host).filter(|(name, _)| !name.is_empty()) {
+            if let Some(rules) = self.gateway.of(door, name) {
+                return first(rules, path, parts);
+            }
+            if is_of_ingress && self.hosts.contains_key(name) {
+                break;
+            }
         }
         self.find(host, path).or_else(|| first(self.gateway.of(door, "")?, path, parts))
     }
@@ -200,9 +211,11 @@ impl Table {
 
     /// What a handshake for this name shows; none when the fallback certificate has to do.
     pub fn certificate(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        // Of one name the older certificate is shown: nobody has another's clients turn away by a later one.
         candidates(name).into_iter().flatten().find_map(|name| {
-            let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.clone());
-            of_ingress.or_else(|| self.gateway_tls.get(name).cloned())
+            let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.as_ref());
+            let both = of_ingress.into_iter().chain(self.gateway_tls.get(name));
+            both.min_by_key(|(created, _)| *created).map(|(_, certified)| certified.clone())
         })
     }
 
@@ -216,11 +229,23 @@ impl Table {
         self.passes
     }
 
-    /// Where TLS for this host is passed through to; none where it ends here.
+    /// Where TLS for this host is passed through to; none where it ends here. Whoever has the most specific name decides.
     pub fn passes(&self, name: &str) -> Option<&Arc<Route>> {
-        let rules = self.gateway.named(Door::Passthrough, name).or_else(|| self.gateway.of(Door::Passthrough, ""));
-        let of_ingress = || candidates(name).into_iter().flatten().find_map(|name| self.hosts.get(name)?.passes.as_ref());
-        rules.and_then(|rules| rules.first()).map(|rule| &rule.route).or_else(of_ingress)
+        for (name, is_of_ingress) in levels(name) {
+            if let Some(rules) = self.gateway.of(Door::Passthrough, name) {
+                return rules.first().map(|rule| &rule.route);
+            }
+            if self.gateway.of(Door::Https, name).is_some() {
+                return None;
+            }
+            if let Some(routes) = self.hosts.get(name).filter(|_| is_of_ingress) {
+                return routes.passes.as_ref();
+            }
+            if self.gateway.ends_here.contains(name) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Whether a client that names this host in its handshake is asked for a certificate.

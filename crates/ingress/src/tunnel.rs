@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Bytes under way in one direction.
 const BUFFER: usize = 16 << 10;
@@ -17,8 +18,33 @@ pub(crate) async fn run(client: OnUpgrade, backend: OnUpgrade, silence: Duration
     between(TokioIo::new(client), TokioIo::new(backend), silence).await
 }
 
+/// Takes bytes between two sockets. Unless both sides are done, both are reset: whoever has half an answer must not take it for the whole.
+pub(crate) async fn between_sockets(client: TcpStream, backend: TcpStream, silence: Duration) -> io::Result<()> {
+    let mut both = Resetting { client, backend, is_done: false };
+    let result = between(&mut both.client, &mut both.backend, silence).await;
+    both.is_done = result.is_ok();
+    result
+}
+
+/// Two sockets that are reset when this is dropped before they are done, as when they have to make room for others.
+struct Resetting {
+    client: TcpStream,
+    backend: TcpStream,
+    is_done: bool,
+}
+
+impl Drop for Resetting {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // Without the option they end, which says less.
+            let _ = self.client.set_zero_linger();
+            let _ = self.backend.set_zero_linger();
+        }
+    }
+}
+
 /// Takes bytes from each to the other.
-pub(crate) async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
+async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
@@ -101,5 +127,48 @@ mod tests {
         let (_client, a) = tokio::io::duplex(64);
         let (_backend, b) = tokio::io::duplex(64);
         assert!(between(a, b, Duration::from_millis(5)).await.is_ok());
+    }
+
+    /// Both ends of a connection.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    async fn exchange(from: &mut TcpStream, to: &mut TcpStream, bytes: &mut [u8; 4]) {
+        from.write_all(b"half").await.unwrap();
+        to.read_exact(bytes).await.unwrap();
+    }
+
+    /// What a side reads after the other side has sent half an answer and was reset, or after the tunnel was given up.
+    async fn cut(back_end_is_cut: bool, given_up: bool) -> io::Result<usize> {
+        let ((client, a), (backend, b)) = (pair().await, pair().await);
+        let (cut, mut stays) = if back_end_is_cut { (backend, client) } else { (client, backend) };
+        let mut cut = Some(cut);
+        let mut half = [0; 4];
+        let tunnel = between_sockets(a, b, Duration::from_secs(60));
+        let (half, cut, stays) = (&mut half, &mut cut, &mut stays);
+        if given_up {
+            tokio::select! {
+                result = tunnel => panic!("{result:?}"),
+                () = exchange(cut.as_mut().unwrap(), stays, half) => {}
+            }
+        } else {
+            let exchange = async {
+                exchange(cut.as_mut().unwrap(), stays, half).await;
+                cut.take().unwrap().set_zero_linger().unwrap();
+            };
+            assert!(tokio::join!(tunnel, exchange).0.is_err());
+        }
+        stays.read(half).await
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_passed_on_as_a_reset() {
+        for (back_end_is_cut, given_up) in [(true, false), (false, false), (true, true), (false, true)] {
+            let read = cut(back_end_is_cut, given_up).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{back_end_is_cut} {given_up}");
+        }
     }
 }

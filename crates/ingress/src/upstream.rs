@@ -3,8 +3,8 @@
 //! Routes hold an [`Upstream`], whose endpoints are swapped while requests are under way. An endpoint that stays keeps its connections
 //! and its history; one that goes ends with its last request.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::balance::{Choice, Load, Member, choose, hash};
 use crate::endpoints::{Behind, PortRef};
+use crate::inside::Inside;
 use crate::policy::Protocol;
 use crate::pool::Pool;
 use crate::verify::Trust;
@@ -80,6 +81,7 @@ pub struct Upstream {
     now: ArcSwap<Now>,
     turn: AtomicUsize,
     resolving: tokio::sync::Mutex<()>,
+    inside: Arc<Inside>,
 }
 
 #[derive(Debug, Default)]
@@ -100,14 +102,14 @@ impl Look {
 }
 
 impl Upstream {
-    fn new(key: UpstreamKey) -> Self {
+    fn new(key: UpstreamKey, inside: Arc<Inside>) -> Self {
         let id = hash(&format!("{:?}", key.place));
         let name = match &key.place {
             Place::Name(name, port) => Some((name.clone(), *port, None)),
             Place::Service(..) => None,
         };
         let now = ArcSwap::from_pointee(Now { endpoints: Vec::new(), name });
-        Self { key, id, now, turn: AtomicUsize::new(0), resolving: tokio::sync::Mutex::default() }
+        Self { key, id, now, turn: AtomicUsize::new(0), resolving: tokio::sync::Mutex::default(), inside }
     }
 
     /// Takes what is behind its port now.
@@ -156,9 +158,25 @@ impl Upstream {
         let _only_one = self.resolving.lock().await;
         let Some((name, port)) = due(&self.now.load()) else { return };
         let found = tokio::net::lookup_host((name.as_str(), port)).await;
-        let addresses: Vec<SocketAddr> = found.into_iter().flatten().filter(|address| is_outside(*address)).collect();
-        let endpoints = if addresses.is_empty() { self.now.load().endpoints.clone() } else { self.keep(addresses, None) };
+        let is_outside = |address: &SocketAddr| self.is_outside(address.ip());
+        let addresses: Vec<SocketAddr> = found.into_iter().flatten().filter(is_outside).collect();
+        let known = || self.now.load().endpoints.iter().filter(|one| is_outside(&one.address)).cloned().collect();
+        let endpoints = if addresses.is_empty() { known() } else { self.keep(addresses, None) };
         self.now.store(Arc::new(Now { endpoints, name: Some((name, port, Some(Instant::now()))) }));
+    }
+
+    /// Whether a name that somebody chose may lead to an address: not to what listens on this machine for itself only, nor to pods and Services,
+    /// which network policies and ReferenceGrants guard. Nodes are what a Service of type ExternalName must not be, either: their ports lead to
+    /// Services again, this one among them. A question to `auth-url` may go there, since who answers it is often behind the same nodes.
+    fn is_outside(&self, address: IpAddr) -> bool {
+        let special = |v4: Ipv4Addr| v4.is_loopback() || v4.is_unspecified() || v4.is_link_local() || v4.is_multicast();
+        let special = match address.to_canonical() {
+            IpAddr::V4(v4) => special(v4),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
+        };
+        let is_service = matches!(self.key.place, Place::Service(..));
+        let is_inside = self.inside.is_in_range(address) || (is_service && self.inside.is_node(address));
+        !special && !is_inside
     }
 
     /// The endpoint for a request; none when there is none that was not tried.
@@ -178,6 +196,11 @@ impl Upstream {
         Look(self.now.load_full())
     }
 
+    /// Whether it has an endpoint at one of these addresses.
+    pub(crate) fn is_at(&self, addresses: &HashSet<IpAddr>) -> bool {
+        self.now.load().endpoints.iter().any(|endpoint| addresses.contains(&endpoint.address.ip().to_canonical()))
+    }
+
     /// How many endpoints there are.
     pub fn len(&self) -> usize {
         self.now.load().endpoints.len()
@@ -195,19 +218,11 @@ impl Upstream {
     }
 }
 
-/// A name that somebody chose must not lead to what listens on this machine for itself only.
-fn is_outside(address: SocketAddr) -> bool {
-    let special = |v4: std::net::Ipv4Addr| v4.is_loopback() || v4.is_unspecified() || v4.is_link_local() || v4.is_multicast();
-    match address.ip().to_canonical() {
-        std::net::IpAddr::V4(v4) => !special(v4),
-        std::net::IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()),
-    }
-}
-
 /// The upstreams that somebody uses, one for each key.
 #[derive(Debug, Default)]
 pub struct Upstreams {
     known: Mutex<Known>,
+    inside: Arc<Inside>,
 }
 
 #[derive(Debug, Default)]
@@ -230,6 +245,11 @@ impl Known {
 }
 
 impl Upstreams {
+    /// None yet, in a cluster with these addresses.
+    pub fn new(inside: Arc<Inside>) -> Self {
+        Self { known: Mutex::default(), inside }
+    }
+
     /// The upstream of a key; a new one has no endpoints yet, and is told of to `fresh`.
     pub fn get(&self, key: &UpstreamKey, fresh: &mut Vec<Arc<Upstream>>) -> Arc<Upstream> {
         let mut known = self.known.lock();
@@ -239,7 +259,7 @@ impl Upstreams {
         if known.by_key.len() >= known.sweep_at {
             known.sweep();
         }
-        let upstream = Arc::new(Upstream::new(key.clone()));
+        let upstream = Arc::new(Upstream::new(key.clone(), self.inside.clone()));
         known.by_key.insert(key.clone(), Arc::downgrade(&upstream));
         if let Place::Service(service, _) = &key.place {
             known.by_service.entry(service.clone()).or_default().push(Arc::downgrade(&upstream));
@@ -288,14 +308,24 @@ mod tests {
 
     #[test]
     fn names_do_not_lead_inside() {
-        let check = |address: &str, expected| assert_eq!(is_outside(address.parse().unwrap()), expected, "{address}");
-        check("93.184.216.34:80", true);
-        check("10.1.2.3:80", true);
-        check("127.0.0.1:80", false);
-        check("[::1]:80", false);
-        check("[::ffff:127.0.0.1]:80", false);
-        check("169.254.169.254:80", false);
-        check("0.0.0.0:80", false);
-        check("[fe80::1]:80", false);
+        let ranges = ["10.42.0.0/16", "10.43.0.0/16", "fd42::/48"].map(|range| range.parse().unwrap());
+        let inside = Arc::new(Inside::new(ranges.to_vec(), vec!["192.0.2.1".parse().unwrap()]));
+        assert!(inside.set_nodes(["192.0.2.2".parse().unwrap()]) && !inside.set_nodes(["192.0.2.2".parse().unwrap()]));
+        let of = |place| Upstream::new(UpstreamKey { place, protocol: None, tls_name: None, trust: None }, inside.clone());
+        let service = of(Place::Service(Key::namespaced("a", "web"), PortRef::Number(80)));
+        let named = of(Place::Name("login.example".to_owned(), 443));
+        let check = |address: &str, expected: [bool; 2]| {
+            let address = address.parse().unwrap();
+            assert_eq!([service.is_outside(address), named.is_outside(address)], expected, "{address}");
+        };
+        check("93.184.216.34", [true, true]);
+        check("10.1.2.3", [true, true]);
+        for node in ["192.0.2.1", "192.0.2.2", "::ffff:192.0.2.2"] {
+            check(node, [false, true]);
+        }
+        let special = ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "0.0.0.0", "fe80::1"];
+        for address in special.into_iter().chain(["10.42.0.2", "10.43.0.1", "::ffff:10.42.0.2", "fd42::1"]) {
+            check(address, [false, false]);
+        }
     }
 }

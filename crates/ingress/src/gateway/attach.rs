@@ -104,7 +104,7 @@ pub fn common_hosts(listener: &str, route: &[String]) -> Vec<String> {
 }
 
 /// Whether a host name is another one, or a wildcard that stands for it: for one label or more.
-fn covers(pattern: &str, host: &str) -> bool {
+pub fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         _ if pattern == host => true,
         Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| !rest.is_empty()),

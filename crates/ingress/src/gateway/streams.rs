@@ -6,7 +6,7 @@ use std::fmt;
 use client::Key;
 
 use super::types::{Gateway, Listener};
-use super::{Around, Planned, created};
+use super::{Around, by_age};
 
 /// Ports that are served at once: each is a socket, or several.
 const MOST: usize = 1024;
@@ -73,10 +73,8 @@ pub fn port(listener: &Listener) -> Option<Port> {
 /// Says who has which port: the oldest Gateway that asks for it.
 pub fn owners<'a>(gateways: &BTreeMap<&'a Key, &'a Gateway>, around: &Around<'_>) -> Owners<'a> {
     let is_given = |port: &Port| !around.reserved.contains(port) && !around.balancers.contains_key(port);
-    let mut by_age: Vec<_> = gateways.iter().map(|(key, gateway)| (created(&gateway.metadata), *key, *gateway)).collect();
-    by_age.sort_by_key(|(created, key, _)| (*created, *key));
     let mut owners = Owners::new();
-    for (_, key, gateway) in by_age {
+    for (key, gateway) in by_age(gateways) {
         for (place, listener) in gateway.spec.listeners.iter().enumerate() {
             if let Some(port) = port(listener).filter(|port| owners.len() < MOST && is_given(port)) {
                 owners.entry(port).or_insert((key, place));
@@ -101,16 +99,9 @@ pub fn acceptance(
             Some(Err(why)) => format!("port {port} cannot be opened: {why}"),
             _ => return Ok(()),
         },
+        Some((other, _)) if *other == gateway => format!("port {port} is one of another listener of this Gateway"),
         Some((other, _)) => format!("port {port} is one of Gateway {other}"),
         None => format!("{MOST} ports are served already"),
     };
     Err(("PortUnavailable", why))
-}
-
-/// Gives a port to the rule of a route, unless an older route has it.
-pub fn assign(streams: &mut BTreeMap<Port, Planned>, port: Port, rules: &[Planned]) {
-    let Some(rule) = rules.first() else { return };
-    if streams.get(&port).is_none_or(|other| rule.matched.rank < other.matched.rank) {
-        streams.insert(port, rule.clone());
-    }
 }

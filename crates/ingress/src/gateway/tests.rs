@@ -1,6 +1,8 @@
 //! Objects in, rules and conditions out.
 #![allow(clippy::unwrap_used)]
 
+mod precedence;
+
 use std::cell::RefCell;
 
 use base::tls::Authority;
@@ -12,6 +14,8 @@ use serde::de::DeserializeOwned;
 thread_local! {
     /// The certificates in ConfigMaps.
     static BUNDLES: RefCell<BTreeMap<String, Option<String>>> = const { RefCell::new(BTreeMap::new()) };
+    /// The Ingresses of hosts.
+    static INGRESSES: RefCell<BTreeMap<String, Vec<(i64, Key)>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> T {
@@ -49,8 +53,13 @@ fn planned(objects: &Objects) -> Plan {
         addresses: &[[192, 0, 2, 10].into()],
         issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
-        has_service: &|service| service.name != "missing",
-        port_name: &|_, number| (number == 443).then(|| "https".to_owned()),
+        ingresses: &|host| INGRESSES.with_borrow(|all| all.get(host).cloned().unwrap_or_default()),
+        service: &|service| {
+            let ports =
+                [(Port::tcp(80), None), (Port::tcp(443), Some("https".to_owned())), (Port::tcp(53), None), (Port::udp(53), None)];
+            let offer = Offer { is_name: service.name == "outside", ports: ports.into() };
+            (service.name != "missing").then(|| offer.into())
+        },
         bundle: &|map| BUNDLES.with_borrow(|all| all.get(&map.name).cloned()),
         has_certificate: &|secret| Some(secret.name == "good"),
     };
@@ -115,6 +124,12 @@ fn what_routes_are_told() {
     check(route(other, service), &[], 0, ["Accepted False NoMatchingParent", good]);
     let missing = json!({"name": "missing", "port": 80});
     check(route(own.clone(), missing), &[], 1, ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
+    for port in [81, 5353] {
+        let other = json!({"name": "web", "port": port});
+        check(route(own.clone(), other), &[], 1, ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
+    }
+    let outside = json!({"name": "outside", "port": 80});
+    check(route(own.clone(), outside), &[], 1, ["Accepted True Accepted", "ResolvedRefs False UnsupportedValue"]);
     let bucket = json!({"kind": "Bucket", "group": "x", "name": "web", "port": 80});
     check(route(own.clone(), bucket), &[], 1, ["Accepted True Accepted", "ResolvedRefs False InvalidKind"]);
     let foreign = json!({"name": "web", "namespace": "b", "port": 80});
@@ -212,6 +227,11 @@ fn ports_of_listeners() {
     }
     let kinds = json!({"port": 5432, "protocol": "TCP", "allowedRoutes": {"kinds": [{"kind": "UDPRoute"}]}});
     check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", "Programmed True Programmed"]);
+    // Of two listeners of a Gateway the first has it.
+    let twice = json!([{"name": "l", "port": 5432, "protocol": "TCP"}, {"name": "m", "port": 5432, "protocol": "TCP"}]);
+    let plan = planned(&objects(twice, json!({}), &[]));
+    let told = &status(&plan, Kind::Gateway)["listeners"][1]["conditions"][0];
+    assert_eq!(told["message"], "port 5432/TCP is one of another listener of this Gateway");
     // Of two Gateways the older has it.
     let listeners = json!([{"name": "l", "port": 5432, "protocol": "TCP"}]);
     let mut objects = objects(listeners.clone(), json!({}), &[]);
@@ -219,7 +239,8 @@ fn ports_of_listeners() {
         "spec": {"gatewayClassName": "knarr", "listeners": listeners}});
     objects.gateways.insert(Key::namespaced("infra", "z"), read(older));
     let plan = planned(&objects);
-    let told = &status(&plan, Kind::Gateway)["listeners"][0]["conditions"][0];
+    let younger = plan.statuses.iter().find(|(_, key, _)| key.name == "g").unwrap();
+    let told = &younger.2["listeners"][0]["conditions"][0];
     assert_eq!(
         (&told["reason"], &told["message"]),
         (&json!("PortUnavailable"), &json!("port 5432/TCP is one of Gateway infra/z"))
@@ -258,13 +279,19 @@ fn routes_of_ports() {
     let web = |port| Some(Place::Service(Key::namespaced("a", "web"), port));
     assert_eq!(of(Port::tcp(53)), (Kind::TcpRoute, "t".to_owned(), vec![(3, web(PortRef::Number(53))), (1, None)]));
     assert_eq!(of(Port::udp(53)), (Kind::UdpRoute, "u".to_owned(), vec![(3, web(PortRef::Udp(53))), (1, None)]));
+    let later = plan.statuses.iter().find(|(_, key, _)| key.name == "s").unwrap();
+    let accepted = &later.2["parents"][0]["conditions"][0];
+    assert_eq!(
+        (&accepted["status"], &accepted["reason"], &accepted["message"]),
+        (&json!("False"), &json!("PortConflict"), &json!("port 53/TCP is served by TCPRoute a/t, which is older"))
+    );
     let told = |kind| conditions(&status(&plan, kind)["parents"][0]);
     assert_eq!(told(Kind::UdpRoute), ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]);
     assert_eq!(told(Kind::HttpRoute), ["Accepted False NotAllowedByListeners", "ResolvedRefs True ResolvedRefs"]);
     let listeners = &status(&plan, Kind::Gateway)["listeners"];
     let shown =
         |place: usize| (listeners[place]["attachedRoutes"].clone(), listeners[place]["supportedKinds"][0]["kind"].clone());
-    assert_eq!((shown(0), shown(1)), ((json!(2), json!("TCPRoute")), (json!(1), json!("UDPRoute"))));
+    assert_eq!((shown(0), shown(1)), ((json!(1), json!("TCPRoute")), (json!(1), json!("UDPRoute"))));
 }
 
 #[test]

@@ -44,6 +44,10 @@ async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -
         // The client is told that nobody has taken its connection: it is reset. Without the option it ends, which says less.
         let _ = client.set_zero_linger();
     })?;
-    place.prove(&place.peer().to_string());
-    tunnel::between(client, backend, SILENCE).await.map_err(|error| error.to_string())
+    if !place.prove(&place.peer().to_string()) {
+        // Making room would have a connection that comes back to its own port from outside go around for ever.
+        let _ = client.set_zero_linger();
+        return Err("too many connections of this client".to_owned());
+    }
+    tunnel::between_sockets(client, backend, SILENCE).await.map_err(|error| error.to_string())
 }

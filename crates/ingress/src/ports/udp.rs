@@ -17,7 +17,6 @@ use arc_swap::ArcSwap;
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
 use base::tasks::OnFailure;
-use futures::FutureExt;
 use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
 use tokio::net::UdpSocket;
@@ -58,14 +57,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 /// Forwards datagrams until the port's end.
 pub(super) async fn serve(shared: &Arc<Shared>, port: Port, sockets: Vec<UdpSocket>, end: &CancellationToken) {
     let listeners = sockets.into_iter().map(|socket| {
-        let listener = Listener {
-            shared: shared.clone(),
-            port,
-            socket,
-            end: end.clone(),
-            sessions: Mutex::default(),
-            resolves: AtomicBool::new(false),
-        };
+        let listener = Listener { shared: shared.clone(), port, socket, end: end.clone(), sessions: Mutex::default() };
         Arc::new(listener).serve()
     });
     futures::future::join_all(listeners).await;
@@ -79,8 +71,6 @@ struct Listener {
     end: CancellationToken,
     /// By the client's address.
     sessions: Mutex<HashMap<SocketAddr, Arc<Session>>>,
-    /// A name of a back end is being looked up.
-    resolves: AtomicBool,
 }
 
 struct Session {
@@ -149,7 +139,6 @@ impl Listener {
             return None;
         }
         let upstream = route.chosen()?;
-        self.resolve(&upstream);
         let endpoint = upstream.choose(Choice::Any(route.policy.balance), &[])?;
         let place = self.shared.sessions.admit(client.ip())?;
         let connected = connect(endpoint.address).and_then(|backend| Ok((backend.local_addr()?, backend)));
@@ -184,19 +173,6 @@ impl Listener {
             Ok::<_, Infallible>(())
         });
         Some(session)
-    }
-
-    /// Has the name of a back end outside the cluster looked up, when that is due. Until its addresses are known, datagrams are dropped.
-    fn resolve(self: &Arc<Self>, upstream: &Arc<Upstream>) {
-        if upstream.refresh().now_or_never().is_some() || self.resolves.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (listener, upstream) = (self.clone(), upstream.clone());
-        self.shared.tasks.spawn_until_cancelled("name of a UDPRoute", OnFailure::Log, async move {
-            upstream.refresh().await;
-            listener.resolves.store(false, Ordering::Release);
-            Ok::<_, Infallible>(())
-        });
     }
 
     fn forget(&self, client: SocketAddr, session: &Arc<Session>) {

@@ -238,3 +238,25 @@ async fn what_ingress_sends_to_itself_is_dropped() {
     }
     assert!(answered > 0 && dropped > 0, "{answered} answered, {dropped} dropped");
 }
+
+/// A connection that came back to its own port would be taken around until there is no room for others: its endpoint is left out.
+#[tokio::test]
+async fn an_endpoint_that_leads_back_is_left_out() {
+    let world = World::new();
+    let (port, one) = (free(), echo(&world, "one").await);
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    // The Service names the port before a Gateway has it.
+    world.service("names", &[one, at]);
+    world.service("itself", &[at]);
+    world.start_with(ingress::Options { addresses: vec![at.ip()], ..world.options() });
+    install(&world).await;
+    gateway(&world, json!([{"name": "tcp", "port": port, "protocol": "TCP"}])).await;
+    put_route(&world, "TCPRoute", json!([{"name": "names", "port": 80}])).await;
+    status(&world, "/namespaces/a/gateways/g", condition(2, "True", "Programmed")).await;
+    until("a connection", async || connect(at).await).await;
+    for _ in 0..6 {
+        assert_eq!(connect(at).await.unwrap().1, "one");
+    }
+    put_route(&world, "TCPRoute", json!([{"name": "itself", "port": 80}])).await;
+    until("a reset, at once", async || connect(at).await.is_none().then_some(())).await;
+}

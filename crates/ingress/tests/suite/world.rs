@@ -75,6 +75,7 @@ impl World {
             https_port: 0,
             addresses: vec![[192, 0, 2, 10].into()],
             reserved: Default::default(),
+            ranges: Vec::new(),
             domain: "cluster.local".into(),
             proxy_protocol: false,
             trusted: Vec::new(),

@@ -140,6 +140,7 @@ async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
         https_port: 0,
         addresses: Vec::new(),
         reserved: Default::default(),
+        ranges: Vec::new(),
         domain: "cluster.local".into(),
         proxy_protocol: false,
         trusted: Vec::new(),

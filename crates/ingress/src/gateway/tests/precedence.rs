@@ -1,0 +1,221 @@
+//! Several want the same host.
+
+use super::*;
+
+/// What there is, made in this order.
+struct Cluster {
+    objects: Objects,
+    age: i64,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        INGRESSES.with_borrow_mut(BTreeMap::clear);
+        let mut objects = Objects::default();
+        let class = json!({"metadata": {"name": "knarr"}, "spec": {"controllerName": CONTROLLER}});
+        objects.classes.insert(Key::cluster("knarr"), read(class));
+        Self { objects, age: 0 }
+    }
+
+    fn metadata(&mut self, namespace: &str, name: &str) -> Value {
+        self.age += 1;
+        json!({"namespace": namespace, "name": name, "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", self.age)})
+    }
+
+    /// A Gateway with listeners for HTTPS and TLS, as `https:shop.test` and `tls:`.
+    fn gateway(mut self, namespace: &str, listeners: &[&str]) -> Self {
+        let listener = |text: &&str| {
+            let (protocol, host) = text.split_once(':').unwrap();
+            let tls = match protocol {
+                "tls" => json!({"mode": "Passthrough"}),
+                _ => json!({"certificateRefs": [{"name": "good"}]}),
+            };
+            let mut listener = json!({"name": text, "port": 443, "protocol": protocol.to_uppercase(), "tls": tls});
+            if !host.is_empty() {
+                listener["hostname"] = json!(host);
+            }
+            listener
+        };
+        let listeners: Vec<Value> = listeners.iter().map(listener).collect();
+        let metadata = self.metadata(namespace, "g");
+        let gateway = json!({"metadata": metadata, "spec": {"gatewayClassName": "knarr", "listeners": listeners}});
+        self.objects.gateways.insert(Key::namespaced(namespace, "g"), read(gateway));
+        self
+    }
+
+    fn http(self, namespace: &str, hosts: &[&str]) -> Self {
+        self.route(namespace, "http", hosts)
+    }
+
+    fn tls(self, namespace: &str, hosts: &[&str]) -> Self {
+        self.route(namespace, "tls", hosts)
+    }
+
+    fn route(mut self, namespace: &str, kind: &str, hosts: &[&str]) -> Self {
+        let metadata = self.metadata(namespace, kind);
+        let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
+        let route = json!({"metadata": metadata, "spec": {"parentRefs": [{"name": "g"}], "hostnames": hosts, "rules": rules}});
+        let routes = if kind == "tls" { &mut self.objects.tls } else { &mut self.objects.routes };
+        routes.insert(Key::namespaced(namespace, kind), read(route));
+        self
+    }
+
+    fn ingress(mut self, namespace: &str, host: &str) -> Self {
+        let metadata: ObjectMeta = read(self.metadata(namespace, "i"));
+        let ingress = (created(&metadata), Key::namespaced(namespace, "i"));
+        INGRESSES.with_borrow_mut(|all| all.entry(host.to_owned()).or_default().push(ingress));
+        self
+    }
+
+    /// Who has which host, and which routes do not have what they want: status and message of Accepted.
+    fn check(self, rules: &[&str], told: &[(&str, &str)]) {
+        let plan = planned(&self.objects);
+        let mut served: Vec<String> =
+            plan.rules.iter().map(|rule| format!("{} {} {}", rule.kind.name(), rule.route.ns(), rule.host)).collect();
+        served.sort();
+        assert_eq!(served, rules);
+        let mut found = Vec::new();
+        for (kind, key, status) in plan.statuses.iter().filter(|(_, _, status)| status.get("parents").is_some()) {
+            let accepted = &status["parents"][0]["conditions"][0];
+            if accepted["message"] != "" {
+                let text = |name: &str| accepted[name].as_str().unwrap().to_owned();
+                found.push((format!("{} {} {} {}", kind.name(), key.ns(), text("status"), text("reason")), text("message")));
+            }
+        }
+        let found: Vec<(&str, &str)> = found.iter().map(|(who, message)| (who.as_str(), message.as_str())).collect();
+        assert_eq!(found, told);
+    }
+}
+
+#[test]
+fn an_older_https_route_keeps_its_host() {
+    Cluster::new()
+        .gateway("vic", &["https:shop.test"])
+        .http("vic", &["shop.test"])
+        .gateway("att", &["tls:"])
+        .tls("att", &["shop.test"])
+        .check(
+            &["HTTPRoute vic shop.test"],
+            &[("TLSRoute att False HostnameConflict", "host shop.test is served by a listener of Gateway vic/g, which is older")],
+        );
+    // The listener of the victim names no host, that of the other one does.
+    let cluster = Cluster::new().gateway("vic", &["https:"]).http("vic", &["shop.test"]);
+    cluster.gateway("att", &["tls:shop.test"]).tls("att", &["shop.test"]).check(
+        &["HTTPRoute vic shop.test"],
+        &[("TLSRoute att False HostnameConflict", "host shop.test is served by HTTPRoute vic/http, which is older")],
+    );
+}
+
+#[test]
+fn a_host_stays_a_listeners_when_its_route_is_made_anew() {
+    let cluster = Cluster::new().gateway("vic", &["https:shop.test"]).gateway("att", &["tls:"]).tls("att", &["shop.test"]);
+    cluster.http("vic", &["shop.test"]).check(
+        &["HTTPRoute vic shop.test"],
+        &[("TLSRoute att False HostnameConflict", "host shop.test is served by a listener of Gateway vic/g, which is older")],
+    );
+}
+
+#[test]
+fn an_older_tls_route_keeps_its_host() {
+    let cluster = Cluster::new().gateway("vic", &["tls:"]).tls("vic", &["shop.test"]).gateway("att", &["https:"]);
+    cluster.http("att", &["shop.test", "other.test"]).check(
+        &["HTTPRoute att other.test", "TLSRoute vic shop.test"],
+        &[("HTTPRoute att True Accepted", "host shop.test is served by TLSRoute vic/tls, which is older")],
+    );
+}
+
+#[test]
+fn of_two_tls_routes_the_older_has_the_host() {
+    let cluster = Cluster::new().gateway("b", &["tls:"]).tls("b", &["shop.test"]).gateway("a", &["tls:"]);
+    cluster.tls("a", &["shop.test"]).check(
+        &["TLSRoute b shop.test"],
+        &[("TLSRoute a False HostnameConflict", "host shop.test is served by TLSRoute b/tls, which is older")],
+    );
+}
+
+#[test]
+fn an_older_ingress_keeps_its_host_unless_the_route_is_its_neighbours() {
+    let lost = "host shop.test is served by Ingress vic/i, which is older";
+    let cluster = || Cluster::new().ingress("vic", "shop.test").gateway("att", &["tls:", "https:*.test"]);
+    cluster().tls("att", &["shop.test"]).check(
+        &[],
+        &[("TLSRoute att False HostnameConflict", "host shop.test is served by listener https:*.test, which is more specific")],
+    );
+    cluster().http("att", &["shop.test"]).check(&[], &[("HTTPRoute att False HostnameConflict", lost)]);
+    let alone = Cluster::new().ingress("vic", "shop.test").gateway("att", &["tls:"]).tls("att", &["shop.test"]);
+    alone.check(&[], &[("TLSRoute att False HostnameConflict", lost)]);
+    let own = Cluster::new().ingress("vic", "shop.test").gateway("vic", &["tls:"]).tls("vic", &["shop.test"]);
+    own.check(&["TLSRoute vic shop.test"], &[]);
+    let older = Cluster::new().gateway("a", &["tls:"]).tls("a", &["shop.test"]).ingress("vic", "shop.test");
+    older.check(&["TLSRoute a shop.test"], &[]);
+}
+
+#[test]
+fn listeners_of_a_gateway_are_isolated() {
+    let cluster = Cluster::new().tls("vic", &["h.test", "x.test"]).gateway("vic", &["tls:", "https:h.test"]);
+    cluster.http("vic", &[]).check(
+        &["HTTPRoute vic h.test", "TLSRoute vic x.test"],
+        &[("TLSRoute vic True Accepted", "host h.test is served by listener https:h.test, which is more specific")],
+    );
+}
+
+#[test]
+fn ingresses_are_told_who_has_their_hosts() {
+    let cluster = Cluster::new().gateway("vic", &["https:"]).http("vic", &["shop.test"]).ingress("b", "shop.test");
+    let plan = planned(&cluster.objects);
+    let (ingress, problem) = &plan.conflicts[0];
+    assert_eq!(
+        (ingress, problem.reason, problem.message.as_str()),
+        (&Key::namespaced("b", "i"), "Conflict", "host \"shop.test\" is served by HTTPRoute vic/http")
+    );
+}
+
+/// The table of a cluster that has these Ingresses, too: name, host, and whether TLS is passed through.
+fn table(cluster: &Cluster, ingresses: &[(&str, &str, bool)]) -> Arc<crate::table::Table> {
+    let mut model = crate::model::Model::new("cluster.local", Issuers::default(), Arc::default());
+    for (minute, (name, host, passes)) in ingresses.iter().enumerate() {
+        let (namespace, name) = name.split_once('/').unwrap();
+        let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+        let path = if *passes { "/" } else { "/api" };
+        let paths = json!({"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]});
+        let metadata = json!({"namespace": namespace, "name": name, "creationTimestamp": format!("2026-01-01T00:{minute:02}:00Z"),
+            "annotations": {"nginx.ingress.kubernetes.io/ssl-passthrough": passes.to_string()}});
+        let ingress = read(json!({"metadata": metadata, "spec": {"rules": [{"host": host, "http": paths}]}}));
+        model.set_ingress(&Key::namespaced(namespace, name), Some(&ingress));
+    }
+    model.set_gateway(planned(&cluster.objects));
+    model.step().unwrap().table
+}
+
+#[test]
+fn the_most_specific_name_comes_first() {
+    let check = |cluster: &Cluster, ingresses: &[(&str, &str, bool)], expected: &[(&str, Option<&str>)]| {
+        let table = table(cluster, ingresses);
+        for (host, expected) in expected {
+            let found = table.passes(host).map(|route| route.ingress.ns());
+            assert_eq!(found, *expected, "{host} {ingresses:?}");
+        }
+    };
+    let gateways =
+        Cluster::new().gateway("any", &["tls:"]).tls("any", &[]).gateway("vic", &["https:shop.test", "https:*.web.test"]);
+    let gateways = gateways.http("vic", &[]);
+    let expected = [("shop.test", None), ("a.b.web.test", None), ("other.test", Some("any")), ("", Some("any"))];
+    check(&gateways, &[], &expected);
+    let expected = [("ing.test", None), ("a.wild.test", None), ("a.b.wild.test", Some("any"))];
+    check(&gateways, &[("c/i", "ing.test", false), ("c/j", "*.wild.test", false)], &expected);
+    // A wildcard that is passed through has nothing of a host that somebody else has.
+    let expected = [("a.test", None), ("b.test", Some("d"))];
+    check(&Cluster::new(), &[("c/i", "a.test", false), ("d/i", "*.test", true)], &expected);
+    // Nor does a younger Ingress that has the same host with another path.
+    check(&Cluster::new(), &[("c/i", "a.test", false), ("d/i", "a.test", true)], &[("a.test", None)]);
+    check(&Cluster::new(), &[("c/i", "a.test", false), ("c/j", "a.test", true)], &[("a.test", Some("c"))]);
+}
+
+#[test]
+fn a_wildcard_of_a_route_leaves_the_hosts_of_ingresses() {
+    let cluster = Cluster::new().gateway("g", &["https:"]).http("g", &["*.test"]);
+    let table = table(&cluster, &[("c/i", "a.test", false)]);
+    let (parts, ()) = http::Request::get("/").body(()).unwrap().into_parts();
+    let of = |host: &str| table.route(true, host, "/api", &parts).map(|route| route.ingress.ns());
+    assert_eq!((of("a.test"), of("b.test"), of("a.b.test")), (Some("c"), Some("g"), Some("g")));
+}

@@ -1,0 +1,130 @@
+//! Services, their endpoints, and the nodes: who answers.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use client::Key;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+
+use super::{Follower, GATEWAY_PORT};
+use crate::endpoints::{self, Behind, PortRef};
+use crate::gateway::Offer;
+use crate::gateway::streams::Port;
+use crate::upstream::{Place, Upstream};
+
+impl Follower {
+    /// Takes the addresses of the nodes.
+    pub(super) fn nodes(&mut self) {
+        let nodes = self.nodes.list();
+        let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
+        if self.inside.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
+            self.look_behind_those(|_| true);
+        }
+    }
+
+    /// Takes Services and their endpoints.
+    pub(super) fn services(&mut self, changed: &BTreeSet<Key>) {
+        let mut moved = HashSet::new();
+        for key in changed {
+            let service = self.services.get(key).0;
+            moved.extend(self.loops.set(key, service.as_deref()));
+            let (offers, has) = (service.as_deref().map(offer), service.as_deref().map(balanced).unwrap_or_default());
+            let had = if has.is_empty() { self.balancers.remove(key) } else { self.balancers.insert(key.clone(), has.clone()) };
+            self.replan |= had.unwrap_or_default() != has;
+            let offered = self.services_there.get(key).map(Arc::as_ref);
+            if offered != offers.as_ref() {
+                self.replan = true;
+                match offers {
+                    Some(offers) => drop(self.services_there.insert(key.clone(), offers.into())),
+                    None => drop(self.services_there.remove(key)),
+                }
+            }
+        }
+        for key in changed {
+            self.look_behind_service(key);
+        }
+        if !changed.is_empty() {
+            self.look_behind_suspects();
+        }
+        if !moved.is_empty() {
+            self.look_behind_those(|upstream| upstream.is_at(&moved));
+        }
+    }
+
+    /// Looks again at endpoints that may lead back here: where they lead has changed.
+    pub(super) fn look_behind_suspects(&mut self) {
+        for key in self.suspects.clone() {
+            self.look_behind_service(&key);
+        }
+    }
+
+    fn look_behind_those(&mut self, wanted: impl Fn(&Upstream) -> bool) {
+        for upstream in self.upstreams.all() {
+            if wanted(&upstream) {
+                self.look_behind(&upstream);
+            }
+        }
+    }
+
+    fn look_behind_service(&mut self, key: &Key) {
+        self.suspects.remove(key);
+        for upstream in self.upstreams.of_service(key) {
+            self.look_behind(&upstream);
+        }
+    }
+
+    /// Gives a back end the endpoints that it has now, without those that lead back here.
+    pub(super) fn look_behind(&mut self, upstream: &Upstream) {
+        let Place::Service(key, port) = &upstream.key.place else { return };
+        let mut behind = self.behind(key, port);
+        if let Behind::Addresses(addresses, _) = &mut behind {
+            let transport = port.transport();
+            if addresses.iter().any(|at| self.loops.may_lead_on(*at, transport, &self.inside)) {
+                self.suspects.insert(key.clone());
+            }
+            let web = [self.options.http_port, self.options.https_port].map(Port::tcp);
+            let of_ingress = |port: Port| web.contains(&port) || self.wanted_ports.contains(&port);
+            let addresses_of = |key: &Key, port: &PortRef| match self.behind(key, port) {
+                Behind::Addresses(addresses, _) => addresses,
+                _ => BTreeSet::<SocketAddr>::new(),
+            };
+            addresses.retain(|at| {
+                let leads_back = self.loops.lead_back(*at, transport, &of_ingress, &self.inside, &addresses_of);
+                if leads_back {
+                    tracing::warn!(service = %key, endpoint = %at, "an endpoint leads back to ingress, which leaves it out");
+                }
+                !leads_back
+            });
+        }
+        upstream.set(behind);
+    }
+
+    fn behind(&self, key: &Key, port: &PortRef) -> Behind {
+        let (service, slices) = self.services.get(key);
+        endpoints::behind(service.as_deref(), &slices, port)
+    }
+}
+
+/// What a Service offers to routes.
+fn offer(service: &Service) -> Offer {
+    let spec = service.spec.as_ref();
+    let ports = spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let port = |port: &ServicePort| {
+        let number = u16::try_from(port.port).ok()?;
+        Some((Port::named(port.protocol.as_deref().unwrap_or("TCP"), number)?, port.name.clone()))
+    };
+    let is_name = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+    Offer { is_name, ports: ports.filter_map(port).collect() }
+}
+
+/// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.
+fn balanced(service: &Service) -> BTreeSet<Port> {
+    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let of_gateway = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
+    if of_gateway || ingress.is_none_or(Vec::is_empty) {
+        return BTreeSet::new();
+    }
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.filter_map(|port| Port::named(port.protocol.as_deref().unwrap_or("TCP"), u16::try_from(port.port).ok()?)).collect()
+}
