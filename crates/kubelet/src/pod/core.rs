@@ -172,11 +172,13 @@ impl Core {
         let mut next: Option<Timestamp> = None;
         for member in self.model.members.iter() {
             let Some(slot) = self.state.slots.get_mut(&member.spec.name) else { continue };
+            slot.unsteady = false;
             if !slot.running() || slot.hook != Step::Done(()) {
                 continue;
             }
             let steady_at = slot.current.as_ref().filter(|_| member.spec.startup_probe.is_none()).and_then(|c| steady_at(c, now));
             slot.started |= member.spec.startup_probe.is_none() && (member.role != Role::Sidecar || steady_at.is_none());
+            slot.unsteady = member.role == Role::App && member.spec.readiness_probe.is_none() && steady_at.is_some();
             // A startup probe has seen it work.
             slot.ready |= member.spec.readiness_probe.is_none() && steady_at.is_none();
             if let Some(at) = steady_at.filter(|_| !slot.started || member.spec.readiness_probe.is_none()) {

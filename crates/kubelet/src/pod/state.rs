@@ -107,6 +107,9 @@ pub struct Slot {
     pub started: bool,
     /// Readiness probe passes, or there is none.
     pub ready: bool,
+    /// The container has run for a moment only, and no probe will tell that it works: to the API it is still being created, since upstream
+    /// tells in one status that such a container runs and that it is ready.
+    pub unsteady: bool,
     /// A liveness or startup probe wants the container restarted: the probe's name and its own grace period.
     pub unhealthy: Option<(&'static str, Option<i64>)>,
 }

@@ -101,9 +101,9 @@ fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
         _ => {}
     }
     let of = |role: Role| model.members.iter().filter(move |m| m.role == role).map(|m| state.slots.get(&m.spec.name));
-    // A container whose hook still runs is shown as waiting, so it has not begun.
+    // A container that is shown as waiting has not begun.
     let current_began = |s: &Slot| match s.current.as_ref().map(|container| container.state) {
-        Some(ContainerState::Running) => s.hook.done().is_some() || s.stopping.is_some(),
+        Some(ContainerState::Running) => is_shown_running(s),
         other => other == Some(ContainerState::Exited),
     };
     let ran = |slot: Option<&Slot>| {
@@ -122,6 +122,11 @@ fn phase(model: &Model, state: &State, old: &PodStatus) -> &'static str {
     let any_ran = of(Role::App).any(ran);
     let initialized = any_ran || conditions::initialized(model, state);
     if initialized && all_ran { "Running" } else { "Pending" }
+}
+
+/// Whether a container that runs is shown so: until its hook is done and it is steady, it is still being created.
+fn is_shown_running(slot: &Slot) -> bool {
+    slot.hook.done().is_some() && !slot.unsteady || slot.stopping.is_some()
 }
 
 /// The container once it has been started. One that is only made is still being created to the API: showing it would cost
@@ -143,7 +148,7 @@ fn held(model: &Model, state: &State, member: &Member, old: &PodStatus, now: Tim
     let ended = slot.replaced().filter(|_| matches!(member.role, Role::App | Role::Sidecar))?;
     let again = member.restarts(model.restart_policy(), ended.exit_code.unwrap_or(0));
     let fails = slot.failure.is_some() || matches!(slot.image, Step::Failed(_));
-    let runs = slot.running() && slot.hook.done().is_some();
+    let runs = slot.running() && is_shown_running(slot);
     if state.ending.is_some() || !again || fails || runs || held_until(member, slot)? <= now {
         return None;
     }
@@ -257,11 +262,9 @@ fn shown_states(model: &Model, state: &State, member: &Member, slot: &Slot, now:
         told.filter(|state| state.terminated.is_some())
     });
     match &slot.current {
-        // Until its hook is done, a container is still being created.
-        Some(current) if current.state == ContainerState::Running => match slot.hook {
-            Step::Done(()) => (running(current), before),
-            _ if slot.stopping.is_some() => (running(current), before),
-            _ => (waiting(model, state, member, slot, now), before),
+        Some(current) if current.state == ContainerState::Running => match is_shown_running(slot) {
+            true => (running(current), before),
+            false => (waiting(model, state, member, slot, now), before),
         },
         Some(current) if current.state == ContainerState::Exited => {
             let again = state.ending.is_none()

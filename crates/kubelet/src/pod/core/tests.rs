@@ -558,6 +558,8 @@ fn without_probes_a_container_has_to_run_for_a_moment() {
         let steady = steady.map(|at| i64::try_from(at.duration_since(started).as_millis()).unwrap());
         let slot = &core.state().slots["a"];
         assert_eq!((slot.started, slot.ready, steady), expected, "{own} after {millis} ms");
+        // Who is not ready because of that is not shown as running, so that both come at once.
+        assert_eq!(slot.unsteady, !is_sidecar && steady.is_some(), "{own} after {millis} ms");
     };
     check(json!({}), false, 100, (true, false, Some(500)));
     check(json!({}), false, 500, (true, true, None));
