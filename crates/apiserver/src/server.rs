@@ -112,7 +112,7 @@ async fn converse(
         }
         // Nodes read always. What is asked of one by its tunnel fails soon when it has gone.
         if user.starts_with(NODE) {
-            let _ = base::sockets::impatient(stream.get_ref().0);
+            let _ = base::sockets::keep_alive_and_time_out(stream.get_ref().0);
         }
     }
     let answer = move |mut request: http::Request<Incoming>| {

@@ -56,7 +56,7 @@ impl Tunnels {
         }
         let stream = TcpStream::connect((host, port)).await?;
         // Without them, it is only slower. What is sent may wait for a container that does not read.
-        let _ = base::sockets::lasting(&stream);
+        let _ = base::sockets::keep_alive(&stream);
         Ok(Box::new(stream))
     }
 

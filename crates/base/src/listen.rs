@@ -40,7 +40,7 @@ impl Listener {
         };
         socket.set_reuseaddr(true)?;
         // Each connection that is accepted has the options, too. One without them works all the same.
-        let _ = sockets::lasting(&socket);
+        let _ = sockets::keep_alive(&socket);
         socket.bind(address)?;
         socket.listen(BACKLOG).map(Self)
     }

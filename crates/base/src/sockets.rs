@@ -20,7 +20,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The kernel refuses an option. Without it, the connection works all the same.
-pub fn lasting(stream: &impl AsFd) -> io::Result<()> {
+pub fn keep_alive(stream: &impl AsFd) -> io::Result<()> {
     setsockopt(stream, sockopt::TcpNoDelay, &true)?;
     let (idle, interval, count) = KEEP_ALIVE;
     setsockopt(stream, sockopt::TcpKeepIdle, &idle)?;
@@ -29,14 +29,14 @@ pub fn lasting(stream: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(stream, sockopt::KeepAlive, &true)?)
 }
 
-/// Like [`lasting`], and given up when what was sent is not acknowledged (TCP_USER_TIMEOUT): rather a new connection than one whose pauses
+/// Like [`keep_alive`], and given up when what was sent is not acknowledged (TCP_USER_TIMEOUT): rather a new connection than one whose pauses
 /// get longer with each packet that is lost. Only for a connection whose other end always reads, as those of HTTP/2 do: the kernel
 /// counts the pauses of a reader, too.
 ///
 /// # Errors
-/// As [`lasting`].
-pub fn impatient(stream: &impl AsFd) -> io::Result<()> {
-    lasting(stream)?;
+/// As [`keep_alive`].
+pub fn keep_alive_and_time_out(stream: &impl AsFd) -> io::Result<()> {
+    keep_alive(stream)?;
     let most = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
     Ok(setsockopt(stream, sockopt::TcpUserTimeout, &most)?)
 }
@@ -51,11 +51,11 @@ mod tests {
     fn options_are_set() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        lasting(&stream).unwrap();
+        keep_alive(&stream).unwrap();
         assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap() && getsockopt(&stream, sockopt::KeepAlive).unwrap());
         assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), 30);
         assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 0, "whoever reads may pause");
-        impatient(&stream).unwrap();
+        keep_alive_and_time_out(&stream).unwrap();
         assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 10_000);
     }
 }

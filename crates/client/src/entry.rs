@@ -10,7 +10,6 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::slot::{Facts, Slot};
 use crate::{Key, LabelSet, Object, metadata};
@@ -74,9 +73,9 @@ impl<K: Object> Entry<K> {
         memmem::find(self.0.json(), text.as_bytes()).is_some()
     }
 
-    /// What another type, a smaller one, reads of it. Nothing of it stays decoded.
-    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        self.0.read()
+    /// Its JSON.
+    pub fn json(&self) -> &[u8] {
+        self.0.json()
     }
 
     /// Whether it is being deleted.

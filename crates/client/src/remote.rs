@@ -74,7 +74,7 @@ impl Server {
     async fn dial(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.address.as_ref()).await?;
         // A kernel that refuses the options connects all the same.
-        let _ = base::sockets::impatient(&stream);
+        let _ = base::sockets::keep_alive_and_time_out(&stream);
         Ok(stream)
     }
 

@@ -16,9 +16,6 @@ pub(crate) fn by_node(pods: &Informer<Pod>) -> Index<Pod> {
     pods.index_lean("node", |pod, values| values.add(node(pod)), lean_node)
 }
 
-/// The field that says the node of a pod.
-const NODE_NAME: &str = r#""nodeName""#;
-
 /// What says the node of a pod.
 #[derive(Deserialize)]
 struct Bound {
@@ -33,13 +30,23 @@ struct BoundSpec {
 
 /// The same of a pod's JSON.
 fn lean_node(pod: &[u8], values: &mut Values) -> bool {
-    if memmem::find(pod, NODE_NAME.as_bytes()).is_none() {
-        values.add("");
-        return true;
-    }
-    let Ok(bound) = serde_json::from_slice::<Bound>(pod) else { return false };
-    values.add(bound.spec.and_then(|spec| spec.node_name).unwrap_or_default());
+    let Some(node) = node_of_text(pod) else { return false };
+    values.add(node);
     true
+}
+
+/// The node that the JSON of a pod names, empty when it names none; None when it cannot be read.
+fn node_of_text(pod: &[u8]) -> Option<String> {
+    if !mentions(pod, r#""nodeName""#) {
+        return Some(String::new());
+    }
+    let bound: Bound = serde_json::from_slice(pod).ok()?;
+    Some(bound.spec.and_then(|spec| spec.node_name).unwrap_or_default())
+}
+
+/// Whether a text has another one in it.
+fn mentions(text: &[u8], what: &str) -> bool {
+    memmem::find(text, what.as_bytes()).is_some()
 }
 
 /// Pods by the claims that they name, as `namespace/claim`; see [`claims`].
@@ -51,14 +58,24 @@ fn claim_values(pod: &Pod, values: &mut Values) {
     claims(pod).for_each(|claim| values.add(format!("{}/{claim}", meta::namespace(pod))));
 }
 
-/// Most pods have none of the volumes that have a claim, which their text tells.
+/// The index has none of the pods without claims.
 fn lean_claims(pod: &[u8], _: &mut Values) -> bool {
-    [&b"\"persistentVolumeClaim\""[..], b"\"ephemeral\""].iter().all(|name| memmem::find(pod, name).is_none())
+    !may_name_claims(pod)
 }
 
-/// Whether a pod, which is not decoded for it, may have claims: most have none.
+/// Whether the JSON of a pod may name claims of volumes: most pods have none, which their text tells.
+fn may_name_claims(pod: &[u8]) -> bool {
+    mentions(pod, r#""persistentVolumeClaim""#) || mentions(pod, r#""ephemeral""#)
+}
+
+/// Whether the JSON of a pod may name claims of devices.
+pub(crate) fn may_name_device_claims(pod: &[u8]) -> bool {
+    mentions(pod, r#""resourceClaims""#) || mentions(pod, r#""extendedResourceClaimStatus""#)
+}
+
+/// Whether a pod, which is not decoded for it, may have claims of volumes.
 pub(crate) fn may_have_claims(pod: &Entry<Pod>) -> bool {
-    pod.mentions(r#""persistentVolumeClaim""#) || pod.mentions(r#""ephemeral""#)
+    may_name_claims(pod.json())
 }
 
 /// Whether a pod, which is not decoded for it, may have finished.
@@ -68,16 +85,12 @@ pub(crate) fn may_be_finished(pod: &Entry<Pod>) -> bool {
 
 /// The change of a pod that may have claims of devices, before or after.
 pub(crate) fn with_device_claims(step: &Step<Pod>) -> Option<Change<Pod>> {
-    let may_have = |pod: &Entry<Pod>| pod.mentions(r#""resourceClaims""#) || pod.mentions(r#""extendedResourceClaimStatus""#);
-    step.entries().any(may_have).then(|| step.change())
+    step.entries().any(|pod| may_name_device_claims(pod.json())).then(|| step.change())
 }
 
 /// The node of a pod, which is not decoded for it; empty when it has none.
 pub(crate) fn node_of(pod: &Entry<Pod>) -> String {
-    match pod.mentions(NODE_NAME) {
-        true => pod.read::<Bound>().and_then(|bound| bound.spec?.node_name).unwrap_or_default(),
-        false => String::new(),
-    }
+    node_of_text(pod.json()).unwrap_or_default()
 }
 
 /// The names of the claims behind a pod's volumes.
@@ -122,6 +135,7 @@ mod tests {
             assert_eq!(lean, whole, "{text}");
             let (mut lean, mut whole) = (Values::default(), Values::default());
             claim_values(&pod, &mut whole);
+            assert!(!may_name_device_claims(text.as_bytes()), "{text}");
             assert_eq!(lean_claims(text.as_bytes(), &mut lean), !has_claims, "{text}");
             assert!(has_claims || lean == whole, "{text}");
         };
@@ -130,6 +144,8 @@ mod tests {
         check(json!({"nodeName": "n1", "volumes": [{"name": "v", "emptyDir": {}}]}), false);
         check(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}), true);
         check(json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}), true);
+        // Claims for extended resources stand in the status alone.
+        assert!(may_name_device_claims(br#"{"status":{"extendedResourceClaimStatus":{}}}"#));
         let mut nothing = Values::default();
         assert!(!lean_node(br#"{"nodeName":"#, &mut nothing));
     }

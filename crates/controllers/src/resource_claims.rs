@@ -11,7 +11,6 @@ use client::{Index, Informer, Informers, Key, Values};
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use memchr::memmem;
 use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
@@ -29,7 +28,7 @@ fn by_claim(pods: &Informer<Pod>) -> Index<Pod> {
         templates.for_each(|template| values.add(format!("{namespace}//{template}")));
     }
     // Most pods ask for none, which their text tells.
-    pods.index_lean("resource-claim", values, |pod, _| memmem::find(pod, b"\"resourceClaims\"").is_none())
+    pods.index_lean("resource-claim", values, |pod, _| !pods::may_name_device_claims(pod))
 }
 
 /// Keys are those of pods: makes their claims.

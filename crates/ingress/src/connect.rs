@@ -99,7 +99,7 @@ impl Connector {
         let dial = async {
             let stream = TcpStream::connect(endpoint.address).await?;
             // A socket that refuses the options works all the same.
-            let _ = base::sockets::lasting(&stream);
+            let _ = base::sockets::keep_alive(&stream);
             if !endpoint.protocol.is_tls() {
                 return self.handshake(stream, endpoint).await;
             }

@@ -38,7 +38,7 @@ pub(crate) async fn dial(route: &Route) -> Result<TcpStream, String> {
         };
         endpoint.load().succeeded();
         // A socket that refuses the options works all the same.
-        let _ = base::sockets::lasting(&backend);
+        let _ = base::sockets::keep_alive(&backend);
         return Ok(backend);
     }
     Err("no endpoint can be reached".to_owned())

@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     /// The places of sessions over UDP.
     pub(crate) sessions: Connections,
     /// The addresses from which sessions over UDP speak with their endpoints.
-    pub(crate) own: Mutex<HashSet<SocketAddr>>,
+    pub(crate) session_addresses: Mutex<HashSet<SocketAddr>>,
     /// Where is listened.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) tasks: Tasks,

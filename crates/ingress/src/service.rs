@@ -176,7 +176,7 @@ impl Service {
             table: table.clone(),
             connections: front.connections.clone(),
             sessions: ports::sessions(),
-            own: Default::default(),
+            session_addresses: Default::default(),
             addresses: if options.listen.is_unspecified() { options.addresses.clone() } else { vec![options.listen] },
             tasks: tasks.clone(),
         };

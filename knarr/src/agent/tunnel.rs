@@ -131,7 +131,7 @@ async fn connect(request: Request<Incoming>, reach: &Reach, tasks: &Tasks) -> Re
         }
         Err(error) => return refuse(StatusCode::BAD_GATEWAY, error.to_string()),
     };
-    let _ = base::sockets::lasting(&near);
+    let _ = base::sockets::keep_alive(&near);
     tasks.spawn_until_cancelled("stream of the tunnel", OnFailure::Log, async move {
         let mut far = TokioIo::new(hyper::upgrade::on(request).await?);
         // Either side may break the connection whenever it likes.

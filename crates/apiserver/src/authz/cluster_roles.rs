@@ -17,7 +17,7 @@ pub(super) static ROLES: &[Role] = &[
         "system:discovery",
         &[("get", "", "/livez /readyz /healthz /version /version/ /openapi /openapi/* /api /api/* /apis /apis/*")],
     ),
-    plain("system:public-info-viewer", &[("get", "", "/livez /livez/* /readyz /readyz/* /healthz /version /version/")]),
+    plain("system:public-info-viewer", &[("get", "", "/livez /readyz /healthz /version /version/")]),
     plain("system:monitoring", &[("get", "", "/metrics /metrics/slis /livez /readyz /healthz /livez/* /readyz/* /healthz/*")]),
     plain(
         "system:basic-user",
@@ -232,6 +232,22 @@ pub(super) static ROLES: &[Role] = &[
         &[("create", "certificates.k8s.io", "certificatesigningrequests/nodeclient")],
     ),
     plain(
+        "system:certificates.k8s.io:legacy-unknown-approver",
+        &[("approve", "certificates.k8s.io", "signers @ kubernetes.io/legacy-unknown")],
+    ),
+    plain(
+        "system:certificates.k8s.io:kubelet-serving-approver",
+        &[("approve", "certificates.k8s.io", "signers @ kubernetes.io/kubelet-serving")],
+    ),
+    plain(
+        "system:certificates.k8s.io:kube-apiserver-client-approver",
+        &[("approve", "certificates.k8s.io", "signers @ kubernetes.io/kube-apiserver-client")],
+    ),
+    plain(
+        "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
+        &[("approve", "certificates.k8s.io", "signers @ kubernetes.io/kube-apiserver-client-kubelet")],
+    ),
+    plain(
         "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
         &[("create", "certificates.k8s.io", "certificatesigningrequests/selfnodeclient")],
     ),
@@ -297,14 +313,26 @@ pub(super) static NAMESPACE_ROLES: &[(&str, &str, &[Line], &str)] = &[
     (
         "kube-system",
         "system::leader-locking-kube-controller-manager",
-        &[("watch", "core", "configmaps"), ("get update", "core", "configmaps @ kube-controller-manager")],
-        "u:system:kube-controller-manager s:kube-system/kube-controller-manager",
+        &[("create get list update watch", "coordination.k8s.io", "leases leasecandidates")],
+        "u:system:kube-controller-manager s:kube-system/kube-controller-manager s:kube-system/leader-election-controller",
     ),
     (
         "kube-system",
         "system::leader-locking-kube-scheduler",
-        &[("watch", "core", "configmaps"), ("get update", "core", "configmaps @ kube-scheduler")],
+        &[("create get list update watch", "coordination.k8s.io", "leases leasecandidates")],
         "u:system:kube-scheduler s:kube-system/kube-scheduler",
+    ),
+    (
+        "kube-system",
+        "system:controller:bootstrap-signer",
+        &[("get list watch", "core", "secrets")],
+        "s:kube-system/bootstrap-signer",
+    ),
+    (
+        "kube-system",
+        "system:controller:cloud-provider",
+        &[("create get list watch", "core", "configmaps")],
+        "s:kube-system/cloud-provider",
     ),
     (
         "kube-public",
@@ -313,3 +341,11 @@ pub(super) static NAMESPACE_ROLES: &[(&str, &str, &[Line], &str)] = &[
         "s:kube-system/bootstrap-signer",
     ),
 ];
+
+/// Namespace, name, role, subjects of further bindings there.
+pub(super) static NAMESPACE_BINDINGS: &[(&str, &str, &str, &str)] = &[(
+    "kube-system",
+    "system::extension-apiserver-authentication-reader",
+    "extension-apiserver-authentication-reader",
+    "u:system:kube-controller-manager u:system:kube-scheduler",
+)];

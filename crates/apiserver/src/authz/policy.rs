@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Rule;
-use super::cluster_roles::{BINDINGS, NAMESPACE_ROLES, ROLES};
+use super::cluster_roles::{BINDINGS, NAMESPACE_BINDINGS, NAMESPACE_ROLES, ROLES};
 use super::controller_roles::CONTROLLERS;
 use super::tables::{Line, Role};
 
@@ -41,6 +41,9 @@ impl Policy {
                     binding("RoleBinding", name, namespace, "Role", name, people(subjects)),
                 ));
             }
+        }
+        for (namespace, name, role, subjects) in NAMESPACE_BINDINGS {
+            objects.push(("rolebindings", namespace, binding("RoleBinding", name, namespace, "Role", role, people(subjects))));
         }
         Self { objects }
     }
@@ -164,7 +167,7 @@ mod tests {
             let user = format!("system:{component}");
             assert!(named(&user, "leases", "coordination.k8s.io", "kube-system", component));
             assert!(!named(&user, "leases", "coordination.k8s.io", "kube-node-lease", "n1"));
-            assert!(named(&user, "configmaps", "", "kube-system", component));
+            assert!(!named(&user, "configmaps", "", "kube-system", component));
             assert!(!named(&user, "configmaps", "", "kube-system", "kube-root-ca.crt"));
         }
         check(
@@ -180,7 +183,16 @@ mod tests {
         check(&masters, "escalate", "rbac.authorization.k8s.io", "clusterroles", "", true);
         let anonymous = user(crate::authn::ANONYMOUS);
         let path = |path| index.allows(&Attributes { verb: "get", path, ..Attributes::new(&anonymous) });
-        assert!(path("/version") && path("/livez/x") && path("/healthz"));
-        assert!(!path("/metrics") && !path("/api"));
+        assert!(path("/version") && path("/livez") && path("/readyz") && path("/healthz"));
+        // What single checks say is for who is known.
+        assert!(!path("/metrics") && !path("/api") && !path("/livez/etcd") && !path("/readyz/etcd"));
+        // Upstream's names, to which people bind their own accounts.
+        let has = |plural: &str, name: &str| {
+            policy.objects.iter().any(|one| one.0 == plural && apimachinery::meta::name(&one.2) == name)
+        };
+        for signer in ["legacy-unknown", "kubelet-serving", "kube-apiserver-client", "kube-apiserver-client-kubelet"] {
+            assert!(has("clusterroles", &format!("system:certificates.k8s.io:{signer}-approver")), "{signer}");
+        }
+        assert!(has("rolebindings", "system::extension-apiserver-authentication-reader"));
     }
 }

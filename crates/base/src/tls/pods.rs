@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(blocks(&clean), blocks(&format!("{}{}", a.bundle(), b.bundle())));
         assert!(!clean.contains("said") && !clean.contains("more"));
         assert!(clean_chain("").is_err() && clean_chain("nothing").is_err());
-        // What the API accepts of a signer can be read: headers of blocks, which RFC 7468 has none of, go.
+        // The API accepts headers of PEM blocks from a signer (RFC 7468 has none); they are left out.
         let with_headers = clean_chain(&chain).unwrap();
         assert_eq!(with_headers, clean);
     }

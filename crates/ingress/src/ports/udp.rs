@@ -135,7 +135,7 @@ impl Listener {
     /// Begins a session with an endpoint of the route. A client that is a session itself gets none: a datagram has no count of its hops, so
     /// one that comes back to a port from which it was forwarded would go around for ever.
     fn begin(self: &Arc<Self>, client: SocketAddr, route: &Arc<Route>) -> Option<Arc<Session>> {
-        if self.shared.own.lock().contains(&client) {
+        if self.shared.session_addresses.lock().contains(&client) {
             return None;
         }
         let upstream = route.chosen()?;
@@ -143,7 +143,7 @@ impl Listener {
         let place = self.shared.sessions.admit(client.ip())?;
         let connected = connect(endpoint.address).and_then(|backend| Ok((backend.local_addr()?, backend)));
         let (own, backend) = connected.inspect_err(|error| tracing::debug!(port = %self.port, %error, "no session")).ok()?;
-        self.shared.own.lock().insert(own);
+        self.shared.session_addresses.lock().insert(own);
         let session = Arc::new(Session {
             backend,
             seen: ArcSwap::from_pointee((route.clone(), upstream.look())),
@@ -169,7 +169,7 @@ impl Listener {
                 () = answering.left.cancelled() => {}
             }
             listener.forget(client, &answering);
-            listener.shared.own.lock().remove(&own);
+            listener.shared.session_addresses.lock().remove(&own);
             Ok::<_, Infallible>(())
         });
         Some(session)
