@@ -62,6 +62,8 @@ type Answer = oneshot::Sender<Result<Revision, Error>>;
 
 struct Shared {
     disk: Arc<Disk>,
+    /// The number of this engine at its disk.
+    opening: u64,
     sinks: Mutex<Vec<Arc<dyn Sink>>>,
     fate: Arc<dyn Fate>,
     /// The process has ended.
@@ -71,11 +73,12 @@ struct Shared {
 }
 
 impl Memory {
-    /// Opens the disk. The engine runs under `tasks`; nobody else may have the disk open.
+    /// Opens the disk. The engine runs under `tasks`. An engine that had the disk open writes and answers nothing from now on.
     pub fn open(disk: Arc<Disk>, fate: Arc<dyn Fate>, tasks: &Tasks) -> Self {
         let (queue, requests) = mpsc::unbounded_channel();
         let (sinks, dead, expiry) = (Mutex::default(), AtomicBool::new(false), Notify::new());
-        let engine = Self { shared: Arc::new(Shared { disk, sinks, fate, dead, expiry }), queue };
+        let opening = disk.open();
+        let engine = Self { shared: Arc::new(Shared { disk, opening, sinks, fate, dead, expiry }), queue };
         let never_fails = OnFailure::Shutdown;
         tasks.spawn_until_cancelled("store-writer", never_fails, write(engine.shared.clone(), requests));
         tasks.spawn_until_cancelled("store-expiry", never_fails, expire(engine.clone()));
@@ -120,7 +123,7 @@ impl Shared {
         let (writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         // Held until the sinks have heard: who subscribes gets the revision of the batch that it did not get.
         let sinks = self.sinks.lock();
-        let mut staged = self.disk.stage(now());
+        let mut staged = self.disk.stage(self.opening, now());
         let results: Vec<_> = writes.into_iter().map(|write| staged.add(write)).collect();
         let verdict = if staged.is_empty() { Verdict::Written } else { self.fate.judge(staged.revision()) };
         if verdict != Verdict::Written {
@@ -135,9 +138,10 @@ impl Shared {
             sinks.iter().for_each(|sink| sink.apply(staged.events()));
             self.expiry.notify_one();
         }
-        self.disk.write(staged);
+        let written = self.disk.write(staged);
         drop(sinks);
-        if verdict == Verdict::Kept {
+        if !written || verdict == Verdict::Kept {
+            self.dead.store(true, Ordering::Relaxed);
             std::mem::forget(answers);
             return false;
         }
@@ -264,5 +268,21 @@ mod tests {
             let again = Memory::open(disk, Arc::new(Reliable), &tasks);
             assert_eq!((again.revision(), again.range(b"", b"", None, 0).await.unwrap().records.len()), (left, left as usize));
         }
+    }
+
+    #[tokio::test]
+    async fn who_opens_the_disk_has_it_alone() {
+        let (tasks, _failures) = Tasks::root();
+        let disk = Arc::<Disk>::default();
+        let before = Memory::open(disk.clone(), Arc::new(Reliable), &tasks);
+        before.commit(contract::write("a", Expect::Absent, Some("1"))).await.unwrap();
+        let engine = Memory::open(disk, Arc::new(Reliable), &tasks);
+        // One that would be written, and one that finds a conflict and takes no revision.
+        for late in [contract::write("b", Expect::Absent, Some("1")), contract::write("a", Expect::Absent, Some("2"))] {
+            let late = tokio::time::timeout(Duration::from_millis(20), before.commit(late)).await;
+            assert!(late.is_err(), "{late:?}");
+        }
+        assert_eq!(engine.commit(contract::write("c", Expect::Absent, Some("1"))).await, Ok(2));
+        assert_eq!(engine.get(b"b").await, Ok(None));
     }
 }

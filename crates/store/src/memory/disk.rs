@@ -22,6 +22,8 @@ struct Content {
     history: Vec<Event>,
     revision: Revision,
     compacted: Revision,
+    /// How many engines have opened the disk. The last one has it.
+    openings: u64,
 }
 
 #[derive(Clone)]
@@ -34,6 +36,7 @@ struct Stored {
 /// A batch in the making: later writes see the earlier ones.
 pub(super) struct Stage<'d> {
     disk: &'d Disk,
+    opening: u64,
     changed: BTreeMap<Bytes, Option<Stored>>,
     events: Vec<Event>,
     revision: Revision,
@@ -89,14 +92,25 @@ impl Stage<'_> {
 }
 
 impl Disk {
-    pub(super) fn stage(&self, now: u64) -> Stage<'_> {
-        let revision = self.0.lock().revision;
-        Stage { disk: self, changed: BTreeMap::new(), events: Vec::new(), revision, now }
+    /// Takes the disk from whoever had it, and returns the number of this opening: tasks of an engine that has ended may still be on
+    /// their way, and write nothing from now on.
+    pub(super) fn open(&self) -> u64 {
+        let mut content = self.0.lock();
+        content.openings += 1;
+        content.openings
     }
 
-    /// Makes the batch part of what is written.
-    pub(super) fn write(&self, stage: Stage<'_>) {
+    pub(super) fn stage(&self, opening: u64, now: u64) -> Stage<'_> {
+        let revision = self.0.lock().revision;
+        Stage { disk: self, opening, changed: BTreeMap::new(), events: Vec::new(), revision, now }
+    }
+
+    /// Makes the batch part of what is written. False when another engine has the disk.
+    pub(super) fn write(&self, stage: Stage<'_>) -> bool {
         let mut content = self.0.lock();
+        if content.openings != stage.opening {
+            return false;
+        }
         content.revision = stage.revision;
         for (key, stored) in stage.changed {
             match stored {
@@ -107,6 +121,7 @@ impl Disk {
         // Notes are for the sinks of the process that writes.
         let kept = stage.events.iter().filter(|event| event.lane == Lane::Durable);
         content.history.extend(kept.map(|event| Event { note: None, ..event.clone() }));
+        true
     }
 
     /// Of the last commit.
