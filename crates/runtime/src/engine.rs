@@ -163,9 +163,17 @@ impl Inner {
         let program = Sealed::new(&options.helper, &options.run_dir)
             .map_err(|error| Error::Internal(format!("program {}: {error}", options.helper.display())))?;
         let available = Available::detect();
+        let cgroups = Cgroups::detect().map_err(internal)?;
+        let missing = cgroups.missing();
+        if !missing.is_empty() {
+            tracing::warn!(
+                controllers = missing.join(","),
+                "cgroup controllers are missing: what they limit is refused, or has no limit"
+            );
+        }
         Ok(Arc::new(Self {
             images: Images::open(&options.dir.join("images"), options.registries.clone(), options.peers.clone())?,
-            cgroups: Cgroups::detect().map_err(internal)?,
+            cgroups,
             program,
             available,
             oom_floor: base::budgets::oom::lowest_of_containers(),

@@ -83,7 +83,9 @@ impl Cgroups {
         Some(hierarchy.mount.join(group))
     }
 
-    /// Makes the group everywhere and sets its limits.
+    /// Makes the group everywhere and sets its limits. One that the kernel refuses is an error, as with runc: what runs in the group would
+    /// have no limit, at the expense of others. Where its controller is missing, that goes for limits of CPU time and memory, which somebody
+    /// asked for; shares and a limit of processes have all pods, and the node says at its start which controllers it lacks.
     pub(crate) fn create(&self, group: &str, limits: &Resources) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             fs::create_dir_all(hierarchy.mount.join(group))?;
@@ -92,9 +94,13 @@ impl Cgroups {
             }
         }
         for (controller, file, value) in self.settings(limits) {
-            let Some(dir) = self.dir(controller, group) else { continue };
-            if let Err(error) = fs::write(dir.join(file), &value) {
-                tracing::warn!(group, file, value, %error, "a limit of the pod could not be set");
+            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the {controller} cgroup controller is missing"));
+            let written = self.dir(controller, group).ok_or_else(missing).and_then(|dir| set(&dir.join(file), &value));
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !asked_for(file) => {
+                    tracing::debug!(group, file, value, %error, "a limit cannot be set");
+                }
+                written => written.map_err(|error| failed(group, file, &value, &error))?,
             }
         }
         self.limit_huge_pages(group, limits)
@@ -126,6 +132,11 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+
+    /// The controllers that upstream's kubelet requires and this machine lacks.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        ["cpu", "cpuset", "memory", "pids"].into_iter().filter(|name| !self.has(name)).collect()
     }
 
     /// Whether the kernel limits huge pages here.
@@ -196,8 +207,7 @@ impl Cgroups {
     fn write(&self, group: &str, settings: Vec<(&'static str, &'static str, String)>) -> io::Result<()> {
         for (controller, file, value) in settings {
             let Some(dir) = self.dir(controller, group) else { continue };
-            let failed = |error: io::Error| io::Error::new(error.kind(), format!("{file} of {group} to {value}: {error}"));
-            fs::write(dir.join(file), &value).map_err(failed)?;
+            set(&dir.join(file), &value).map_err(|error| failed(group, file, &value, &error))?;
         }
         Ok(())
     }
@@ -379,6 +389,21 @@ fn delegate(mount: &Path, group: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a limit is one that somebody asked for; every pod has the others.
+fn asked_for(file: &str) -> bool {
+    file.starts_with("cpu.cfs_") || file == "cpu.max" || file.starts_with("memory.")
+}
+
+/// Writes a setting; a file that is not there is not made.
+fn set(file: &Path, value: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    fs::OpenOptions::new().write(true).truncate(true).open(file)?.write_all(value.as_bytes())
+}
+
+fn failed(group: &str, file: &str, value: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{file} of {group} to {value}: {error}"))
+}
+
 /// Shares of version 1 (2 to 262144) as a weight of version 2 (1 to 10000); KEP-2254.
 pub(crate) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
@@ -482,6 +507,31 @@ mod tests {
         assert_eq!((weight(2), weight(262_144), weight(1024)), (1, 10_000, 39));
     }
 
+    /// What the kernel refuses is an error; without its controller a limit is one where somebody asked for it.
+    #[test]
+    fn a_limit_that_cannot_be_set_is_refused() {
+        let memory = Resources { memory_limit: Some(1 << 20), ..Resources::default() };
+        let processes = Resources { pids_limit: Some(10), ..Resources::default() };
+        let check = |limits: &Resources, there: &[&str], refused: Option<&str>| {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("g")).unwrap();
+            // A directory in the place of a file cannot be written, by whomever.
+            for name in there {
+                fs::create_dir(root.path().join("g").join(name)).unwrap();
+            }
+            let controllers = vec!["memory".to_owned(), "pids".to_owned()];
+            let cgroups = Cgroups { unified: false, hierarchies: vec![Hierarchy { mount: root.path().to_owned(), controllers }] };
+            assert_eq!(cgroups.missing(), ["cpu", "cpuset"]);
+            let made = cgroups.create("g", limits).map_err(|error| error.to_string());
+            assert_eq!(made.is_err(), refused.is_some(), "{made:?}");
+            assert!(refused.is_none_or(|words| made.unwrap_err().starts_with(words)));
+        };
+        check(&memory, &["memory.limit_in_bytes"], Some("memory.limit_in_bytes of g to 1048576: Is a directory"));
+        check(&processes, &["pids.max"], Some("pids.max of g to 10: Is a directory"));
+        check(&memory, &[], Some("memory.limit_in_bytes of g to 1048576: No such file"));
+        check(&processes, &[], None);
+    }
+
     /// hugetlb of cgroup v2 and v1: `hugetlb.<size>.max`, `hugetlb.<size>.limit_in_bytes`, and the same of what is reserved.
     #[test]
     fn huge_pages_are_limited_where_the_kernel_can() {
@@ -521,6 +571,9 @@ mod tests {
         fs::create_dir(root.path().join("g")).unwrap();
         let hierarchy = Hierarchy { mount: root.path().to_owned(), controllers: vec!["cpu".into(), "memory".into()] };
         let one = Cgroups { unified: false, hierarchies: vec![hierarchy] };
+        for name in ["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"] {
+            file(name, "");
+        }
         file("memory.usage_in_bytes", "1000");
         file("memory.stat", "inactive_file 5\ntotal_inactive_file 600\n");
         assert_eq!(one.memory_in_use("g").unwrap(), 400);
