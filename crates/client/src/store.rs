@@ -98,7 +98,7 @@ impl<K: Object> Store<K> {
         })
         .with_lean(lean);
         for slot in self.list() {
-            table.change(None, Some(slot), true);
+            table.change(None, Some(slot));
         }
         self.indexes.push(table);
         self.indexes.len() - 1
@@ -202,9 +202,8 @@ impl<K: Object> Store<K> {
     }
 
     fn reindex(&mut self, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
-        let many = self.listing.is_some();
         for table in &mut self.indexes {
-            table.change(old, new, many);
+            table.change(old, new);
         }
     }
 }
