@@ -16,6 +16,7 @@ mod functions;
 mod lexer;
 mod parse;
 mod pattern;
+pub mod re2;
 mod resolve;
 mod semver;
 mod time;

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use crate::error::Error;
+use crate::re2;
 
-/// Memory of one compiled pattern, and how many are kept.
-const MAX_SIZE: usize = 2 << 20;
+/// How many compiled patterns are kept.
 const KEPT: usize = 256;
 
 static CACHE: LazyLock<std::sync::Mutex<HashMap<String, Arc<Regex>>>> = LazyLock::new(Default::default);
@@ -18,8 +18,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Arc<Regex>, Error> {
     if let Some(known) = lock().get(pattern) {
         return Ok(known.clone());
     }
-    let compiled = RegexBuilder::new(pattern).size_limit(MAX_SIZE).build();
-    let compiled = Arc::new(compiled.map_err(|error| Error::Other(format!("error parsing regexp: {error}")))?);
+    let compiled = Arc::new(re2::compile(pattern).map_err(|error| Error::Other(error.to_string()))?);
     let mut known = lock();
     if known.len() >= KEPT {
         known.clear();

@@ -1,5 +1,7 @@
 //! What a status may say, and how it may change.
 
+mod devices;
+
 use std::collections::{HashMap, HashSet};
 
 use apimachinery::field::{Error, Errors, Path};
@@ -22,6 +24,11 @@ pub(super) const READS: &[&str] = &[
     "spec.initContainers.name",
     "spec.initContainers.restartPolicy",
     "spec.initContainers.restartPolicyRules",
+    "spec.resourceClaims.name",
+    "spec.containers.resources.requests",
+    "spec.containers.resources.claims",
+    "spec.initContainers.resources.requests",
+    "spec.initContainers.resources.claims",
 ];
 
 /// An update through the status subresource.
@@ -49,6 +56,7 @@ pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {
     validate_addresses(&addresses, json!(new.pod_ips), &path.child("podIPs"), errors);
     validate_host_addresses(new, &path.child("hostIPs"), errors);
     validate_users(new, spec, &path, errors);
+    devices::validate(new, spec, &path, errors);
 }
 
 fn lists(status: &PodStatus) -> [(&'static str, &[ContainerStatus]); 3] {
