@@ -177,11 +177,22 @@ fn what_cannot_be_given_is_refused() {
     check("ill", "1", "no healthy devices present; cannot allocate unhealthy devices example.com/berth");
 }
 
-/// Plugins may also make themselves known by a socket in the directory `plugins_registry`, as storage drivers do.
+/// A file of the machine, which goes with the test.
+struct CdiFile(String);
+
+impl Drop for CdiFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Plugins may also make themselves known by a socket in the directory `plugins_registry`, as storage drivers do. This one names its devices
+/// by the Container Device Interface, too (KEP-4009).
 #[test]
 fn a_plugin_is_found_by_its_socket() {
     let c = Cluster::start(KNARR);
-    let harbour = Harbour::start(&c, "--watched --berths 1");
+    let file = CdiFile(format!("/var/run/cdi/berths-{}.json", std::process::id()));
+    let harbour = Harbour::start(&c, &format!("--watched --berths 1 --cdi {}", file.0));
     assert_eq!(harbour.call("NotifyRegistrationStatus")["request"]["pluginRegistered"], true);
     node_has(&c, "1", "1");
     // An init container and the container after it have the same device.
@@ -189,6 +200,7 @@ fn a_plugin_is_found_by_its_socket() {
     let init = json!({"name": "init", "image": BUSYBOX, "command": ["test", "-c", "/dev/berth-0"], "resources": resources});
     c.k_with("create -f -", &pod("one", SLEEP, "1", &json!({"initContainers": [init]})));
     ready(&c, "one");
+    assert_eq!(c.k("exec one -- printenv CRANE_OF_0").trim(), "yes");
     std::fs::remove_file(c.data_dir().join("kubelet/plugins_registry/berths.sock")).unwrap();
     node_has(&c, "1", "0");
 }

@@ -160,6 +160,80 @@ fn scopes_choose_pods() {
     let asks = r#"{"spec":{"activeDeadlineSeconds":3600,"containers":[{"name":"asks","image":"none","resources":{"requests":{"cpu":"1m"}}}]}}"#;
     c.kubectl(&["run", "asks", "--image=none", "--overrides", asks]);
     assert_eq!(used(), "1 1 1 1");
+    // A deadline that comes later takes a pod from one scope to the other.
+    c.k_with("patch pod plain --patch-file=/dev/stdin", r#"{"spec":{"activeDeadlineSeconds":3600}}"#);
+    eventually("the pod has left its scope", || (used() == "1 1 2 0").then_some(()));
     c.k("delete pod plain asks --now");
     eventually("what has gone is given back", || (used() == "0 0 0 0").then_some(()));
+}
+
+fn device_claim(name: &str, count: u32) -> String {
+    let exactly = format!("{{deviceClassName: gpu, allocationMode: ExactCount, count: {count}}}");
+    let spec = format!("{{devices: {{requests: [{{name: r, exactly: {exactly}}}]}}}}");
+    format!("{{apiVersion: resource.k8s.io/v1, kind: ResourceClaim, metadata: {{name: {name}}}, spec: {spec}}}\n---\n")
+}
+
+/// Docs "Resource Quotas", "Quota for DRA resource claims": devices count under each name of their class.
+#[test]
+fn devices_are_limited_by_class() {
+    let c = Cluster::start(KNARR);
+    let class = "{apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: gpu}, spec: {extendedResourceName: example.com/gpu}}";
+    c.k_with("apply -f -", class);
+    let names = [
+        "gpu.deviceclass.resource.k8s.io/devices",
+        "requests.deviceclass.resource.kubernetes.io/gpu",
+        "requests.example.com/gpu",
+        "count/resourceclaims.resource.k8s.io",
+    ];
+    let hard: Vec<String> = names.iter().map(|name| format!("{name}=3")).collect();
+    c.k(&format!("create quota devices --hard={}", hard.join(",")));
+    let used = || {
+        let of = |name: &str| c.k(&format!("get quota devices -o jsonpath={{.status.used.{}}}", name.replace('.', "\\.")));
+        names.map(of).join(" ")
+    };
+    eventually("the quota is counted", || (used() == "0 0 0 0").then_some(()));
+    c.k_with("apply -f -", &device_claim("two", 2));
+    assert_eq!(used(), "2 2 2 1");
+    let over = c.try_k_with("apply -f -", &device_claim("more", 2));
+    let requested = "exceeded quota: devices, requested: gpu.deviceclass.resource.k8s.io/devices=2,requests.deviceclass.resource.kubernetes.io/gpu=2,requests.example.com/gpu=2, used:";
+    assert!(over.stderr.contains(requested), "{over:?}");
+    // A pod that asks for the extended resource takes of it, too.
+    let two = r#"{"spec":{"containers":[{"name":"pod","image":"none","resources":{"limits":{"example.com/gpu":"2"}}}]}}"#;
+    let pod = c.try_k_with("create -f -", &two.replacen('{', r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"pod"},"#, 1));
+    assert!(pod.stderr.contains("requested: requests.example.com/gpu=2, used: requests.example.com/gpu=2"), "{pod:?}");
+    // Another name of the class counts for the claims that are there.
+    c.k_with(
+        "patch deviceclass gpu --type=merge --patch-file=/dev/stdin",
+        r#"{"spec":{"extendedResourceName":"example.com/other"}}"#,
+    );
+    eventually("nothing has the old name", || (used() == "2 2 0 1").then_some(()));
+    c.k("delete resourceclaim two");
+    eventually("what has gone is given back", || (used() == "0 0 0 0").then_some(()));
+}
+
+/// KEP-3751: quotas may be about claims of volumes with a class of attributes.
+#[test]
+fn classes_of_attributes_are_scopes() {
+    let c = Cluster::start(KNARR);
+    let gold = "{scopeName: VolumeAttributesClass, operator: In, values: [gold]}";
+    let quota = format!(
+        "{{apiVersion: v1, kind: ResourceQuota, metadata: {{name: gold}}, spec: {{hard: {{persistentvolumeclaims: 1}}, scopeSelector: {{matchExpressions: [{gold}]}}}}}}"
+    );
+    c.k_with("apply -f -", &quota);
+    let used = || c.k("get quota gold -o jsonpath={.status.used.persistentvolumeclaims}");
+    eventually("the quota is counted", || (used() == "0").then_some(()));
+    let claim = |name: &str, class: &str| {
+        let spec = format!(
+            "{{accessModes: [ReadWriteOnce], volumeAttributesClassName: {class}, resources: {{requests: {{storage: 1Mi}}}}}}"
+        );
+        format!("{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {spec}}}")
+    };
+    c.k_with("apply -f -", &claim("silver", "silver"));
+    assert_eq!(used(), "0");
+    c.k_with("apply -f -", &claim("gold", "gold"));
+    assert_eq!(used(), "1");
+    let over = c.try_k_with("apply -f -", &claim("more", "gold"));
+    assert!(over.stderr.contains("exceeded quota: gold, requested: persistentvolumeclaims=1"), "{over:?}");
+    c.k("delete pvc gold --now");
+    eventually("what has gone is given back", || (used() == "0").then_some(()));
 }

@@ -31,7 +31,7 @@ use crate::route::{Route, Target};
 
 use log::Log;
 pub use log::LogOptions;
-pub(crate) use policy::PolicyError;
+use policy::PolicyError;
 use policy::{Asked, Decision, Level, Policy, Stage};
 use webhook::Buffer;
 pub use webhook::WebhookOptions;
@@ -81,16 +81,45 @@ pub(crate) struct Audit {
     backends: Backends,
 }
 
+/// Why nothing can be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The policy cannot be used.
+    #[error("policy {path}: {source}", path = path.display())]
+    Policy {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: PolicyError,
+    },
+    /// The log cannot be written.
+    #[error("log {path}: {source}", path = path.display())]
+    Log {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The webhook is not named as it must be.
+    #[error(transparent)]
+    Webhook(#[from] crate::file::FileError),
+}
+
 impl Audit {
     /// Reads the policy and opens what is told. The second value tells it.
     pub(crate) fn open(
         options: &AuditOptions,
         registry: &Arc<Registry>,
         remotes: &Remotes,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), PolicyError> {
-        let text = std::fs::read_to_string(&options.policy).map_err(PolicyError::Read)?;
-        let policy = Policy::parse(&text)?;
-        let log = options.log.clone().map(Log::open).transpose().map_err(PolicyError::Read)?;
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
+        let text = std::fs::read_to_string(&options.policy).map_err(PolicyError::Read);
+        let policy = text.and_then(|text| Policy::parse(&text));
+        let policy = policy.map_err(|source| Error::Policy { path: options.policy.clone(), source })?;
+        let log = options.log.clone().map(|log| {
+            let path = log.path.clone();
+            Log::open(log).map_err(|source| Error::Log { path, source })
+        });
+        let log = log.transpose()?;
         let webhook = options.webhook.clone().map(|options| Buffer::open(options, registry.clone(), remotes)).transpose()?;
         let ((log, write), (webhook, send)) = (log.unzip(), webhook.unzip());
         let tell = async move {

@@ -71,14 +71,9 @@ pub enum Error {
     /// The configuration of admission cannot be used.
     #[error("admission: {0}")]
     Admission(file::FileError),
-    /// The audit policy or the audit log cannot be used.
-    #[error("audit, {path}: {source}", path = path.display())]
-    Audit {
-        /// The file of the policy.
-        path: std::path::PathBuf,
-        /// Why.
-        source: audit::PolicyError,
-    },
+    /// The audit policy or what is told cannot be used.
+    #[error("audit: {0}")]
+    Audit(#[from] audit::Error),
     /// A certificate or a key.
     #[error(transparent)]
     Tls(#[from] base::tls::Error),

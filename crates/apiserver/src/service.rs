@@ -228,8 +228,7 @@ impl Service {
 
 /// What audits, and a task that writes the log to the end.
 fn audit(options: &AuditOptions, registry: &Arc<Registry>, remotes: &Remotes, tasks: &Tasks) -> Result<Audit, Error> {
-    let failed = |source| Error::Audit { path: options.policy.clone(), source };
-    let (audit, write) = Audit::open(options, registry, remotes).map_err(failed)?;
+    let (audit, write) = Audit::open(options, registry, remotes)?;
     tasks.spawn("audit log", OnFailure::Shutdown, async move {
         write.await;
         Ok::<_, std::convert::Infallible>(())

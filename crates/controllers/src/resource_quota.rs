@@ -10,17 +10,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::pods::quota::{self, Usage};
+use ::pods::quota::{self, Scoped, Usage};
 use client::kube::Api;
 use client::kube::api::PostParams;
 use client::{Client, Entry, Informer, Informers, Key, Step, resource_version};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, Service};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
-use crate::queue::Queue;
 use crate::{meta, pods};
 use others::Others;
 
@@ -34,6 +34,8 @@ pub(crate) struct ResourceQuotas {
     pods: Informer<Pod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
+    device_claims: Informer<ResourceClaim>,
+    device_classes: Informer<DeviceClass>,
     others: Arc<Others>,
     /// The version of a quota that is to be lowered, and since when it has been that.
     lowered: Mutex<HashMap<Key, (Option<String>, Instant)>>,
@@ -47,6 +49,8 @@ impl ResourceQuotas {
             pods: informers.of(),
             services: informers.of(),
             claims: informers.of(),
+            device_claims: informers.of(),
+            device_classes: informers.of(),
             others: Arc::new(Others::new(client)),
             lowered: Mutex::default(),
         }
@@ -57,25 +61,40 @@ impl ResourceQuotas {
     fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: fn(&Step<K>) -> bool) -> Source {
         let quotas = self.quotas.clone();
         Source::stepped(informer, move |step, queue| {
+            let quotas = quotas.in_namespace(step.key().ns());
+            if quotas.is_empty() {
+                return;
+            }
             if step.new.is_none() || ended(step) {
-                enqueue(&quotas, step.key().ns(), queue);
+                quotas.iter().for_each(|quota| queue.add(Key::of(quota.as_ref())));
             } else if let (None, Some(new)) = (&step.old, &step.new) {
                 let newer = |quota: &Arc<ResourceQuota>| resource_version::of(quota.as_ref()) > new.version();
-                let quotas = quotas.in_namespace(step.key().ns());
                 quotas.iter().filter(|quota| newer(quota)).for_each(|quota| queue.add_after(Key::of(quota.as_ref()), RECOUNT));
             }
         })
     }
 }
 
-/// Enqueues the quotas of a namespace.
-fn enqueue(quotas: &Informer<ResourceQuota>, namespace: &str, queue: &Queue) {
-    quotas.in_namespace(namespace).iter().for_each(|quota| queue.add(Key::of(quota.as_ref())));
+/// Whether a pod has ended or got a deadline, and so takes nothing any more of a quota.
+fn leaves(step: &Step<Pod>) -> bool {
+    let ended = |pod: &Entry<Pod>| pods::may_be_finished(pod) && pod.get().is_some_and(|pod| pods::is_finished(&pod));
+    step.old.as_ref().is_some_and(|old| !ended(old)) && step.new.as_ref().is_some_and(ended) || gets_deadline(step)
 }
 
-fn pod_ended(step: &Step<Pod>) -> bool {
-    let ended = |pod: &Entry<Pod>| pods::may_be_finished(pod) && pod.get().is_some_and(|pod| pods::is_finished(&pod));
-    step.old.as_ref().is_some_and(|old| !ended(old)) && step.new.as_ref().is_some_and(ended)
+fn gets_deadline(step: &Step<Pod>) -> bool {
+    let (Some(old), Some(new)) = (&step.old, &step.new) else { return false };
+    let deadline = |pod: &Entry<Pod>| pod.get().and_then(|pod| pod.spec.as_ref()?.active_deadline_seconds);
+    [old, new].iter().any(|pod| pod.mentions("activeDeadlineSeconds")) && deadline(old) != deadline(new)
+}
+
+/// Whether a claim of a volume is another than before: it may have left a class of attributes, or given up an expansion.
+fn changed(step: &Step<PersistentVolumeClaim>) -> bool {
+    step.old.is_some()
+}
+
+fn counts_devices(quota: &ResourceQuota) -> bool {
+    let mut names = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
+    names.any(|(name, _)| quota::devices::concerned(name))
 }
 
 impl Controller for ResourceQuotas {
@@ -96,8 +115,15 @@ impl Controller for ResourceQuotas {
             feed: Box::new(move |queue| Box::pin(async move { others.follow(&quotas, &queue).await })),
         };
         let never = |_: &Step<Service>| false;
-        let of_claims = self.gone(&self.claims, |_| false);
-        vec![own, self.gone(&self.pods, pod_ended), self.gone(&self.services, never), of_claims, of_others]
+        let of_claims = self.gone(&self.claims, changed);
+        let of_devices = self.gone(&self.device_claims, |_| false);
+        let quotas = self.quotas.clone();
+        // The name of devices has changed.
+        let of_classes = Source::mapped(&self.device_classes, move |_, queue| {
+            quotas.list().iter().filter(|quota| counts_devices(quota)).for_each(|quota| queue.add(Key::of(quota.as_ref())));
+        });
+        let of_pods = self.gone(&self.pods, leaves);
+        vec![own, of_pods, self.gone(&self.services, never), of_claims, of_devices, of_classes, of_others]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
@@ -153,23 +179,35 @@ impl ResourceQuotas {
     /// What the objects take that are more than numbers.
     fn sized(&self, namespace: &str, spec: &ResourceQuotaSpec, now: Timestamp) -> Usage {
         let names = || spec.hard.iter().flatten().map(|(name, _)| name.as_str());
-        let concerns = |plural: &str| names().any(|name| quota::concerns("", plural, name));
+        let concerns = |(group, plural): (&str, &str)| names().any(|name| quota::concerns(group, plural, name));
         let mut usage = Usage::new();
-        if concerns("pods") {
-            let pods = self.pods.in_namespace(namespace).into_iter().filter(|pod| quota::selects(spec, Some(pod)));
+        if concerns(("", "pods")) {
+            let pods = self.pods.in_namespace(namespace).into_iter().filter(|pod| quota::selects(spec, Scoped::Pod(pod)));
             pods.for_each(|pod| count::add(&mut usage, quota::of_pod(&pod, now)));
         }
-        // Only pods have scopes.
-        let all = quota::selects(spec, None);
-        if all && concerns("services") {
+        if concerns(("", "persistentvolumeclaims")) {
+            let claims =
+                self.claims.in_namespace(namespace).into_iter().filter(|claim| quota::selects(spec, Scoped::Claim(claim)));
+            claims.for_each(|claim| count::add(&mut usage, quota::of_claim(&claim)));
+        }
+        let all = quota::selects(spec, Scoped::Other);
+        if all && concerns(("", "services")) {
             let services = self.services.in_namespace(namespace);
             services.iter().for_each(|service| count::add(&mut usage, quota::of_service(service)));
         }
-        if all && concerns("persistentvolumeclaims") {
-            let claims = self.claims.in_namespace(namespace);
-            claims.iter().for_each(|claim| count::add(&mut usage, quota::of_claim(claim)));
+        if all && concerns(quota::devices::RESOURCE) {
+            self.devices(namespace).for_each(|taken| count::add(&mut usage, taken));
         }
         usage
+    }
+
+    /// What claims of devices take.
+    fn devices(&self, namespace: &str) -> impl Iterator<Item = Usage> {
+        let extended = quota::devices::extended(self.device_classes.list().iter().map(AsRef::as_ref));
+        self.device_claims.in_namespace(namespace).into_iter().map(move |claim| {
+            let owner = quota::devices::owner(&claim).and_then(|name| self.pods.by_key(&Key::namespaced(namespace, name)));
+            quota::devices::of_claim(&claim, &extended, owner.as_deref())
+        })
     }
 }
 
@@ -180,7 +218,7 @@ fn numbered_of(quota: &ResourceQuota) -> BTreeSet<(String, String)> {
 
 /// Groups and plurals of the objects that the quota only counts.
 fn numbered(spec: &ResourceQuotaSpec) -> BTreeSet<(String, String)> {
-    let names = spec.hard.iter().flatten().filter(|_| quota::selects(spec, None));
+    let names = spec.hard.iter().flatten().filter(|_| quota::selects(spec, Scoped::Other));
     let counted = names.filter_map(|(name, _)| others::counted(name));
     counted.map(|(group, plural)| (group.to_owned(), plural.to_owned())).collect()
 }

@@ -1,14 +1,12 @@
 //! Devices that pods claim (dynamic resource allocation, KEP-4381): drivers prepare them on the node before the pod starts, and what they
-//! name by the Container Device Interface reaches the containers.
+//! name by the Container Device Interface ([`crate::cdi`]) reaches the containers.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`prepare`] | a pod's claims are prepared, and given back when it has ended |
 //! | [`records`] | what was begun with which driver, on disk before it is begun |
 //! | [`slices`] | those of a driver go with it |
-//! | [`cdi`] | what a device's name stands for, pure but for the reading |
 
-pub mod cdi;
 pub mod prepare;
 mod records;
 pub mod slices;

@@ -34,6 +34,7 @@ pub mod affinity;
 pub mod allocatable;
 pub mod allocation;
 pub mod backoff;
+mod cdi;
 pub mod certificates;
 pub mod claims;
 pub mod context;

@@ -1,18 +1,20 @@
 //! What objects take of a ResourceQuota (docs "Resource Quotas"): for the API server, which holds requests to it, and for the
 //! controller, which counts what is there.
 
+pub mod devices;
+mod scopes;
+
 use std::collections::BTreeMap;
 
 use apimachinery::quantity::{Format, Quantity};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service,
-};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec, Service};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::Value;
 
-use crate::qos::Qos;
 use crate::resources::{self, Amounts};
 use crate::state;
+pub use scopes::{Scoped, selects};
 
 /// Amounts by the names that quotas have for them.
 pub type Usage = BTreeMap<String, Quantity>;
@@ -58,15 +60,39 @@ pub fn of_any(group: &str, plural: &str) -> Usage {
     usage
 }
 
-/// What an object as it is stored takes.
-pub fn of_value(group: &str, plural: &str, object: &Value, now: Timestamp) -> Usage {
-    let decoded = match (group, plural) {
-        ("", "pods") => serde_json::from_value(object.clone()).ok().map(|pod| of_pod(&pod, now)),
-        ("", "services") => serde_json::from_value(object.clone()).ok().map(|service| of_service(&service)),
-        ("", "persistentvolumeclaims") => serde_json::from_value(object.clone()).ok().map(|claim| of_claim(&claim)),
-        _ => None,
-    };
-    decoded.unwrap_or_else(|| of_any(group, plural))
+/// An object that takes more than its number, or is of a kind that does not.
+pub enum Counted {
+    Pod(Box<Pod>),
+    Service(Box<Service>),
+    Claim(Box<PersistentVolumeClaim>),
+    Devices(Box<ResourceClaim>),
+    Other,
+}
+
+impl Counted {
+    /// An object as it is stored.
+    pub fn of(group: &str, plural: &str, object: &Value) -> Self {
+        fn read<T: k8s_openapi::serde::de::DeserializeOwned>(object: &Value, of: fn(Box<T>) -> Counted) -> Option<Counted> {
+            serde_json::from_value(object.clone()).ok().map(|object| of(Box::new(object)))
+        }
+        let decoded = match (group, plural) {
+            ("", "pods") => read(object, Self::Pod),
+            ("", "services") => read(object, Self::Service),
+            ("", "persistentvolumeclaims") => read(object, Self::Claim),
+            devices::RESOURCE => read(object, Self::Devices),
+            _ => None,
+        };
+        decoded.unwrap_or(Self::Other)
+    }
+
+    /// What scopes look at.
+    pub fn scoped(&self) -> Scoped<'_> {
+        match self {
+            Self::Pod(pod) => Scoped::Pod(pod),
+            Self::Claim(claim) => Scoped::Claim(claim),
+            Self::Service(_) | Self::Devices(_) | Self::Other => Scoped::Other,
+        }
+    }
 }
 
 /// What a pod takes. One that has ended counts as an object and takes nothing.
@@ -123,12 +149,13 @@ pub fn of_service(service: &Service) -> Usage {
     usage
 }
 
-/// What a claim takes, in all and of its storage class.
+/// What a claim takes, in all and of its storage class. An expansion that was begun counts until it is given up (KEP-1790).
 pub fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     let mut usage = of_any("", "persistentvolumeclaims");
     let Some(spec) = &claim.spec else { return usage };
     let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let storage = resources::amounts(requests).get("storage").copied();
+    let allocated = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref());
+    let storage = [requests, allocated].map(|list| resources::amounts(list).get("storage").copied()).into_iter().max().flatten();
     let class = spec.storage_class_name.as_deref().unwrap_or_default();
     if !class.is_empty() {
         usage.insert(format!("{class}{STORAGE_CLASS}persistentvolumeclaims"), one());
@@ -155,71 +182,17 @@ pub fn concerns(group: &str, plural: &str, name: &str) -> bool {
         }
         ("", "services") => name.starts_with("services."),
         ("", "persistentvolumeclaims") => storage,
+        devices::RESOURCE => devices::concerned(name),
         _ => false,
     }
 }
 
-/// Whether a quota is about the object. Only pods have scopes.
-pub fn selects(quota: &ResourceQuotaSpec, pod: Option<&Pod>) -> bool {
-    let plain = quota.scopes.iter().flatten().map(|scope| (scope.as_str(), None));
-    let expressions = quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
-    let valued = expressions.map(|expression| (expression.scope_name.as_str(), Some(expression)));
-    plain.chain(valued).all(|(scope, expression)| pod.is_some_and(|pod| is_in(pod, scope, expression)))
-}
-
-fn is_in(pod: &Pod, scope: &str, expression: Option<&ScopedResourceSelectorRequirement>) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    match scope {
-        "Terminating" => spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0),
-        "NotTerminating" => spec.active_deadline_seconds.is_none_or(|seconds| seconds < 0),
-        "BestEffort" => Qos::of(spec) == Qos::BestEffort,
-        "NotBestEffort" => Qos::of(spec) != Qos::BestEffort,
-        "PriorityClass" => has_class(spec.priority_class_name.as_deref().unwrap_or_default(), expression),
-        "CrossNamespacePodAffinity" => reaches_out(pod),
-        _ => false,
-    }
-}
-
-fn has_class(class: &str, expression: Option<&ScopedResourceSelectorRequirement>) -> bool {
-    let Some(expression) = expression else { return !class.is_empty() };
-    let listed = expression.values.iter().flatten().any(|value| value == class);
-    match expression.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => !class.is_empty(),
-        "DoesNotExist" => class.is_empty(),
-        _ => false,
-    }
-}
-
-/// Whether the pod wants to be near to or far from pods of other namespaces.
-fn reaches_out(pod: &Pod) -> bool {
-    let Some(affinity) = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()) else { return false };
-    let reaches = |term: &PodAffinityTerm| {
-        term.namespaces.as_ref().is_some_and(|namespaces| !namespaces.is_empty()) || term.namespace_selector.is_some()
-    };
-    let near = affinity.pod_affinity.iter().any(|affinity| {
-        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        affinity.required_during_scheduling_ignored_during_execution.iter().flatten().any(reaches)
-            || preferred.map(|weighted| &weighted.pod_affinity_term).any(reaches)
-    });
-    near || affinity.pod_anti_affinity.iter().any(|affinity| {
-        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        affinity.required_during_scheduling_ignored_during_execution.iter().flatten().any(reaches)
-            || preferred.map(|weighted| &weighted.pod_affinity_term).any(reaches)
-    })
-}
-
-/// The requests and limits that a quota with these names needs and that containers of the pod do not say: by name, who.
+/// The requests and limits that a quota with these names needs and that containers of the pod do not say: by name, who. Of a pod that says
+/// something for all of its containers none of them has to (KEP-2837).
 pub fn unsaid<'a>(names: impl Iterator<Item = &'a str>, pod: &Pod) -> BTreeMap<&'a str, Vec<String>> {
-    let Some(spec) = &pod.spec else { return BTreeMap::new() };
-    let own = spec.resources.as_ref();
-    let of_pod = insert_all(
-        &resources::amounts(own.and_then(|own| own.requests.as_ref())),
-        &resources::amounts(own.and_then(|own| own.limits.as_ref())),
-    );
+    let Some(spec) = pod.spec.as_ref().filter(|spec| !says_for_all(spec)) else { return BTreeMap::new() };
     let mut unsaid: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let needed: Vec<&str> = names.filter(|name| REQUIRED.contains(name) && !of_pod.contains_key(*name)).collect();
+    let needed: Vec<&str> = names.filter(|name| REQUIRED.contains(name)).collect();
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let said = insert_all(&resources::requests(container), &resources::limits(container));
         for name in needed.iter().filter(|name| !said.contains_key(**name)) {
@@ -227,6 +200,12 @@ pub fn unsaid<'a>(names: impl Iterator<Item = &'a str>, pod: &Pod) -> BTreeMap<&
         }
     }
     unsaid
+}
+
+/// Whether the pod has resources of its own.
+fn says_for_all(spec: &PodSpec) -> bool {
+    let own = spec.resources.iter();
+    own.flat_map(|own| [&own.requests, &own.limits]).any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
 fn insert_all(requests: &Amounts<'_>, limits: &Amounts<'_>) -> Usage {
@@ -249,7 +228,13 @@ mod tests {
     fn what_objects_take() {
         let check = |plural: &str, object: Value, expected: &str| {
             let now = "2026-01-01T00:10:00Z".parse().unwrap();
-            assert_eq!(shown(&of_value("", plural, &object, now)), expected, "{object}");
+            let usage = match Counted::of("", plural, &object) {
+                Counted::Pod(pod) => of_pod(&pod, now),
+                Counted::Service(service) => of_service(&service),
+                Counted::Claim(claim) => of_claim(&claim),
+                Counted::Devices(_) | Counted::Other => of_any("", plural),
+            };
+            assert_eq!(shown(&usage), expected, "{object}");
         };
         let resources = json!({"requests": {"cpu": "1", "example.com/ship": "3"}, "limits": {"cpu": "2", "memory": "1Gi"}});
         let pod = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
@@ -268,6 +253,10 @@ mod tests {
         let claim = json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "5Gi"}}}});
         let takes = "count/persistentvolumeclaims=1,gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,gold.storageclass.storage.k8s.io/requests.storage=5Gi,persistentvolumeclaims=1,requests.storage=5Gi";
         check("persistentvolumeclaims", claim, takes);
+        let grows = |allocated: &str| json!({"spec": {"resources": {"requests": {"storage": "5Gi"}}}, "status": {"allocatedResources": {"storage": allocated}}});
+        let takes = |storage: &str| format!("count/persistentvolumeclaims=1,persistentvolumeclaims=1,requests.storage={storage}");
+        check("persistentvolumeclaims", grows("8Gi"), &takes("8Gi"));
+        check("persistentvolumeclaims", grows("1Gi"), &takes("5Gi"));
         check("secrets", json!({}), "count/secrets=1,secrets=1");
         assert_eq!(shown(&of_any("apps", "deployments")), "count/deployments.apps=1");
     }
@@ -287,35 +276,8 @@ mod tests {
         check("", "persistentvolumeclaims", "gold.storageclass.storage.k8s.io/requests.storage", true);
         check("apps", "deployments", "count/deployments.apps", true);
         check("apps", "deployments", "count/deployments", false);
-    }
-
-    #[test]
-    fn scopes() {
-        let check = |scopes: Value, spec: Value, expected: bool| {
-            let quota: ResourceQuotaSpec = serde_json::from_value(scopes.clone()).unwrap();
-            let mut pod = json!({"spec": spec});
-            if pod["spec"].get("containers").is_none() {
-                pod["spec"]["containers"] = json!([{"name": "c"}]);
-            }
-            let pod: Pod = serde_json::from_value(pod).unwrap();
-            assert_eq!(selects(&quota, Some(&pod)), expected, "{scopes} {spec}");
-        };
-        let asks = json!([{"name": "c", "resources": {"requests": {"cpu": "1"}}}]);
-        check(json!({}), json!({}), true);
-        check(json!({"scopes": ["Terminating"]}), json!({"activeDeadlineSeconds": 5}), true);
-        check(json!({"scopes": ["Terminating"]}), json!({}), false);
-        check(json!({"scopes": ["NotTerminating", "BestEffort"]}), json!({}), true);
-        check(json!({"scopes": ["NotTerminating", "BestEffort"]}), json!({"containers": asks}), false);
-        check(json!({"scopes": ["NotBestEffort"]}), json!({"containers": asks}), true);
-        let class = |operator: &str, values: &[&str]| json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": values}]}});
-        check(class("In", &["high"]), json!({"priorityClassName": "high"}), true);
-        check(class("NotIn", &["high"]), json!({"priorityClassName": "high"}), false);
-        check(class("Exists", &[]), json!({}), false);
-        let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "k", "namespaces": ["b"]}]}});
-        check(json!({"scopes": ["CrossNamespacePodAffinity"]}), json!({"affinity": near}), true);
-        check(json!({"scopes": ["CrossNamespacePodAffinity"]}), json!({}), false);
-        let scoped: ResourceQuotaSpec = serde_json::from_value(json!({"scopes": ["BestEffort"]})).unwrap();
-        assert!(!selects(&scoped, None));
+        check("resource.k8s.io", "resourceclaims", "gpu.deviceclass.resource.k8s.io/devices", true);
+        check("resource.k8s.io", "resourceclaims", "pods", false);
     }
 
     #[test]
@@ -329,5 +291,8 @@ mod tests {
             found,
             BTreeMap::from([("cpu", names(&["b"])), ("limits.memory", names(&["a"])), ("requests.cpu", names(&["b"]))])
         );
+        let mut whole = pod;
+        whole.spec.as_mut().unwrap().resources = Some(serde_json::from_value(json!({"requests": {"memory": "1"}})).unwrap());
+        assert_eq!(unsaid(["requests.cpu"].into_iter(), &whole), BTreeMap::new());
     }
 }

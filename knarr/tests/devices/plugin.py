@@ -90,8 +90,17 @@ class Berths(rpc.DevicePluginServicer):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no ship has more than two berths")
             devices = [{"container_path": f"/dev/{id}", "host_path": self.options.device, "permissions": "rw"} for id in ids]
             mount = {"container_path": "/harbour", "host_path": str(HERE), "read_only": True}
-            answer.container_responses.add(envs={"BERTHS": ",".join(ids)}, devices=devices, mounts=[mount])
+            named = [{"name": f"{self.options.resource}={id}"} for id in ids] if self.options.cdi else []
+            answer.container_responses.add(envs={"BERTHS": ",".join(ids)}, devices=devices, mounts=[mount], cdi_devices=named)
         return answer
+
+    def write_cdi(self):
+        """The devices as the Container Device Interface has them: what is in the file reaches containers with the names."""
+        devices = [{"name": id, "containerEdits": {"env": [f"CRANE_OF_{id[-1]}=yes"]}} for id in self.health]
+        spec = {"cdiVersion": "0.6.0", "kind": self.options.resource, "devices": devices}
+        path = pathlib.Path(self.options.cdi)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(spec))
 
     def PreStartContainer(self, request, context):
         say("PreStartContainer", request)
@@ -171,8 +180,11 @@ def main():
     parser.add_argument("--resource", default="example.com/berth")
     parser.add_argument("--berths", type=int, default=3)
     parser.add_argument("--watched", action="store_true")
+    parser.add_argument("--cdi", help="a file of the Container Device Interface, which is written")
     options = parser.parse_args()
     berths = Berths(options)
+    if options.cdi:
+        berths.write_cdi()
     if options.watched:
         socket = pathlib.Path(options.kubelet) / "plugins_registry" / "berths.sock"
         server = serve(berths, socket, Watched(options))

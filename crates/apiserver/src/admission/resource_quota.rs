@@ -11,11 +11,13 @@ use std::sync::Arc;
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
+use pods::quota::devices as quota;
 use registry::{Admission, Context, ListOptions, Operation, Request, User};
 use serde_json::Value;
 
 use super::{forbidden, is};
-use decide::{Asked, Verdict};
+use decide::{Asked, Devices, Verdict};
 
 /// How often it is tried again when another request was counted meanwhile.
 const ATTEMPTS: usize = 50;
@@ -31,7 +33,7 @@ impl Admission for ResourceQuota {
     fn handles(&self, a: &Request<'_>) -> bool {
         let counted = a.resource.def.namespaced && !is(a, "", "events") && !is(a, "events.k8s.io", "events");
         let grows = is(a, "", "services") || is(a, "", "persistentvolumeclaims");
-        let resizes = is(a, "", "pods") && a.subresource == "resize";
+        let resizes = is(a, "", "pods") && (a.subresource == "resize" || (a.subresource.is_empty() && gets_deadline(a)));
         match a.operation {
             Operation::Create => counted && a.subresource.is_empty(),
             Operation::Update => resizes || (a.subresource.is_empty() && grows),
@@ -46,12 +48,37 @@ impl Admission for ResourceQuota {
             return Ok(());
         }
         let (group, plural) = (&a.resource.def.group, &a.resource.def.plural);
-        let asked = Asked::new(group, plural, object, a.old, Timestamp::now());
+        let mut asked = Asked::new(group, plural, object, a.old, Timestamp::now());
+        if let Some(claim) = asked.claim() {
+            asked.devices = devices(a, claim).await;
+        }
         for quota in quotas {
             self.charge(a, &asked, quota).await?;
         }
         Ok(())
     }
+}
+
+/// Whether a pod comes into the scope of what ends by itself, or leaves it.
+fn gets_deadline(a: &Request<'_>) -> bool {
+    let has = |pod: &Value| pod.pointer("/spec/activeDeadlineSeconds").is_some_and(Value::is_number);
+    a.object().map(has) != a.old.map(has)
+}
+
+/// What a claim of devices is counted by.
+async fn devices(a: &Request<'_>, claim: &ResourceClaim) -> Devices {
+    let classes = a.registry.resource("resource.k8s.io", "v1", "deviceclasses");
+    let list = match &classes {
+        Some(classes) => a.registry.list(classes, None, &ListOptions::default()).await.ok(),
+        None => None,
+    };
+    let classes = list.iter().flat_map(|list| &list.entries).filter_map(|class| serde_json::from_value(class.value()).ok());
+    let extended = quota::extended(classes.collect::<Vec<DeviceClass>>().iter());
+    let owner = match (quota::owner(claim), a.registry.resource("", "v1", "pods")) {
+        (Some(name), Some(pods)) => a.registry.get(&pods, a.namespace, name, None).await.ok(),
+        _ => None,
+    };
+    Devices { extended, owner: owner.and_then(|pod| serde_json::from_value(pod.value()).ok()) }
 }
 
 /// The quotas of the namespace.

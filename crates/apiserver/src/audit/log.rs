@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -115,24 +115,28 @@ fn count(told: bool) {
 struct Rotated {
     options: LogOptions,
     file: File,
-    size: u64,
+    /// Of a file; a device, a pipe or the standard output is never begun anew.
+    size: Option<u64>,
 }
 
 impl Rotated {
     fn open(options: LogOptions) -> std::io::Result<Self> {
+        if let Some(directory) = options.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
         let file = open(&options.path)?;
-        let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-        Ok(Self { options, file, size })
+        let size = file.metadata().ok().filter(|metadata| metadata.is_file() && options.path != Path::new("-"));
+        Ok(Self { options, file, size: size.map(|metadata| metadata.len()) })
     }
 
     fn write(&mut self, lines: &[String]) -> std::io::Result<()> {
         let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         let limit = self.options.max_size * MIB;
-        if limit > 0 && self.size > 0 && self.size + text.len() as u64 > limit && self.options.path != Path::new("-") {
+        if self.size.is_some_and(|size| limit > 0 && size > 0 && size + text.len() as u64 > limit) {
             self.rotate()?;
         }
         self.file.write_all(text.as_bytes())?;
-        self.size += text.len() as u64;
+        self.size = self.size.map(|size| size + text.len() as u64);
         Ok(())
     }
 
@@ -140,7 +144,7 @@ impl Rotated {
         let path = &self.options.path;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
         files::rename(path, &backup(path, &now))?;
-        (self.file, self.size) = (open(path)?, 0);
+        (self.file, self.size) = (open(path)?, Some(0));
         if let Err(error) = self.tidy() {
             tracing::warn!(%error, "old files of the audit log cannot be removed");
         }
@@ -206,6 +210,24 @@ mod tests {
         }
         assert_eq!(backups(&path).unwrap().len(), 2);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), half.len() as u64 + 1);
+    }
+
+    /// Upstream makes the directory of the log, too (`ensureLogFile`).
+    #[test]
+    fn a_device_is_written_to_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/log/audit.log");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let mut log = Rotated::open(LogOptions { path: path.clone(), max_size: 1, max_backups: 1, max_age: 0 }).unwrap();
+        let half = "x".repeat(600 << 10);
+        for _ in 0..3 {
+            log.write(std::slice::from_ref(&half)).unwrap();
+        }
+        assert_eq!((backups(&path).unwrap().len(), path.is_symlink()), (0, true));
+        let path = dir.path().join("not/there/audit.log");
+        Rotated::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
+        assert!(path.is_file());
     }
 
     #[test]

@@ -60,9 +60,6 @@ pub enum PolicyError {
     /// It cannot be read.
     #[error("{0}")]
     Read(std::io::Error),
-    /// The webhook is not named as it must be.
-    #[error(transparent)]
-    Webhook(#[from] crate::file::FileError),
     /// It is no YAML.
     #[error("{0}")]
     Yaml(String),

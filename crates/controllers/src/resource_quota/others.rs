@@ -30,7 +30,9 @@ pub(super) struct Others {
 
 /// The group and plural of what is only counted under this name; what takes more than a number is counted elsewhere.
 pub(super) fn counted(name: &str) -> Option<(&str, &str)> {
-    let typed = |resource: &(&str, &str)| matches!(*resource, ("", "pods" | "services" | "persistentvolumeclaims"));
+    let typed = |resource: &(&str, &str)| {
+        matches!(*resource, ("", "pods" | "services" | "persistentvolumeclaims") | quota::devices::RESOURCE)
+    };
     quota::counted(name).filter(|resource| !typed(resource))
 }
 

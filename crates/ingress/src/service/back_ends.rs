@@ -122,7 +122,8 @@ fn offer(service: &Service) -> Offer {
 fn balanced(service: &Service) -> BTreeSet<Port> {
     let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let of_gateway = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
-    if of_gateway || ingress.is_none_or(Vec::is_empty) {
+    let is_balancer = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+    if !is_balancer || of_gateway || ingress.is_none_or(Vec::is_empty) {
         return BTreeSet::new();
     }
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());

@@ -10,9 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 use pods::claims::{self as rules, Named};
-use runtime::api::ContainerEdits;
 
-use super::cdi;
 use super::records::{Device, Record};
 use crate::context::Context;
 use crate::spec::{Member, Model};
@@ -113,27 +111,20 @@ fn asked<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = (&'
     named.chain(extended)
 }
 
-/// What a container gets with the devices of the claims that it names, and of the one for its extended resources.
+/// What the devices of the claims that a container names, and of the one for its extended resources, are called by the Container Device
+/// Interface.
 ///
 /// # Errors
-/// A claim is not prepared, or a name stands for nothing or for something that this kubelet cannot do.
-pub async fn edits(cx: &Context, model: &Model, member: &Member) -> Result<ContainerEdits, String> {
+/// A claim is not prepared.
+pub fn cdi_devices(cx: &Context, model: &Model, member: &Member) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = Vec::new();
     for (name, request) in asked(&model.pod, &member.spec) {
         let records = cx.claims.records.lock();
         let is_ours = |record: &&Record| record.name == name && record.pods.contains(model.uid()) && record.is_prepared();
         let record = records.values().find(is_ours).ok_or_else(|| format!("resource claim {name} is not prepared"))?;
-        for id in record.cdi(request) {
-            if !names.iter().any(|known| known == id) {
-                names.push(id.to_owned());
-            }
-        }
+        names.extend(record.cdi(request).map(str::to_owned));
     }
-    if names.is_empty() {
-        return Ok(ContainerEdits::default());
-    }
-    let resolved = tokio::task::spawn_blocking(move || cdi::resolve(&names)).await;
-    resolved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    Ok(names)
 }
 
 /// Gives back what no pod of the node uses when this one has ended. Idempotent.

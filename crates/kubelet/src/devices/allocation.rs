@@ -34,9 +34,6 @@ pub enum Error {
     /// The plugin says too much.
     #[error("the allocation response of the plugin of {0} has more than 256 KiB")]
     Long(String),
-    /// What the plugin gives cannot be made.
-    #[error("the plugin of {0} names devices of the Container Device Interface, which this runtime does not know")]
-    Cdi(String),
     /// It would be forgotten.
     #[error("the assignment of devices cannot be written down: {0}")]
     Record(#[from] std::io::Error),
@@ -130,15 +127,15 @@ impl Devices {
         Ok(true)
     }
 
-    /// What a container gets that is about to start.
+    /// What a container gets that is about to start, and what more it has by names of the Container Device Interface.
     ///
     /// # Errors
     /// A plugin refuses.
-    pub async fn edits(&self, model: &Model, member: &Member) -> Result<ContainerEdits, String> {
+    pub async fn edits(&self, model: &Model, member: &Member) -> Result<(ContainerEdits, Vec<String>), String> {
         let (asked, edits) = {
             let inventory = self.inventory.lock();
             if inventory.is_unused() {
-                return Ok(ContainerEdits::default());
+                return Ok(Default::default());
             }
             let held = inventory.of_container(model.uid(), &member.spec.name);
             let ask = |(resource, held): (&&str, _)| {
@@ -147,7 +144,9 @@ impl Devices {
                 Some((connected.plugin.clone(), held.devices.iter().cloned().collect::<Vec<_>>()))
             };
             let asked: Vec<_> = held.iter().filter_map(ask).collect();
-            (asked, edits::of(held.values().filter_map(|held| held.response.as_ref())))
+            let responses = || held.values().filter_map(|held| held.response.as_ref());
+            let named = responses().flat_map(|response| &response.cdi_devices).map(|device| device.name.clone());
+            (asked, (edits::of(responses()), named.collect()))
         };
         for (plugin, devices) in asked {
             let failed = |error| format!("device plugin PreStartContainer rpc failed with err: {error}");
@@ -162,9 +161,6 @@ fn checked(resource: &str, response: Option<ContainerAllocateResponse>) -> Resul
     let response = response.ok_or_else(|| Error::Silent(resource.to_owned()))?;
     if response.encoded_len() > RESPONSE {
         return Err(Error::Long(resource.to_owned()));
-    }
-    if !response.cdi_devices.is_empty() {
-        return Err(Error::Cdi(resource.to_owned()));
     }
     Ok(response)
 }

@@ -21,7 +21,7 @@ use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::{self, Surroundings};
 use crate::volumes::{self, sub_path};
-use crate::{claims, hosts, images, metrics, resources, security};
+use crate::{cdi, claims, hosts, images, metrics, resources, security};
 
 /// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
 const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
@@ -158,7 +158,8 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
     let mut limits = resources::container(&start.model, spec, cx.machine.memory_bytes);
     cx.cpus.confine(&mut limits, start.model.uid(), &spec.name);
-    let given = cx.devices.edits(&start.model, &start.member).await?;
+    let (given, of_plugins) = cx.devices.edits(&start.model, &start.member).await?;
+    let named = [claims::prepare::cdi_devices(cx, &start.model, &start.member)?, of_plugins].concat();
     let mut config = ContainerConfig {
         name: spec.name.clone(),
         attempt: start.attempt,
@@ -182,7 +183,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         env: environment.variables,
     };
     config.supply(given);
-    config.edit(claims::prepare::edits(cx, &start.model, &start.member).await?);
+    config.edit(cdi::resolve(named).await?);
     refuse_nul(&config)?;
     Ok(config)
 }

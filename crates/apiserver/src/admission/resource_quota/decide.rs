@@ -3,29 +3,64 @@
 use apimachinery::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuotaSpec};
-use pods::quota::{self, Usage};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use pods::quota::devices::Extended;
+use pods::quota::{self, Counted, Usage};
 use serde_json::{Map, Value, json};
 
-/// What a request takes.
+/// What a request asks for.
 pub(super) struct Asked<'a> {
     group: &'a str,
     plural: &'a str,
-    /// More, or less, than before.
-    delta: Usage,
-    /// The pod, if the object is one.
-    pod: Option<Pod>,
-    creates: bool,
+    now: Timestamp,
+    object: Counted,
+    /// What it replaces, if anything.
+    old: Option<Counted>,
+    /// What claims of devices are counted by.
+    pub(super) devices: Devices,
+}
+
+/// What says under which names of quotas devices count.
+#[derive(Default)]
+pub(super) struct Devices {
+    pub(super) extended: Extended,
+    /// The pod whose extended resources the claim stands for.
+    pub(super) owner: Option<Pod>,
 }
 
 impl<'a> Asked<'a> {
     pub(super) fn new(group: &'a str, plural: &'a str, object: &Value, old: Option<&Value>, now: Timestamp) -> Self {
-        let mut delta = quota::of_value(group, plural, object, now);
-        for (name, amount) in old.map(|old| quota::of_value(group, plural, old, now)).unwrap_or_default() {
+        let counted = |object| Counted::of(group, plural, object);
+        Self { group, plural, now, object: counted(object), old: old.map(counted), devices: Devices::default() }
+    }
+
+    /// The claim of devices, if the object is one.
+    pub(super) fn claim(&self) -> Option<&ResourceClaim> {
+        match &self.object {
+            Counted::Devices(claim) => Some(claim),
+            _ => None,
+        }
+    }
+
+    fn usage(&self, object: &Counted) -> Usage {
+        match object {
+            Counted::Pod(pod) => quota::of_pod(pod, self.now),
+            Counted::Service(service) => quota::of_service(service),
+            Counted::Claim(claim) => quota::of_claim(claim),
+            Counted::Devices(claim) => quota::devices::of_claim(claim, &self.devices.extended, self.devices.owner.as_ref()),
+            Counted::Other => quota::of_any(self.group, self.plural),
+        }
+    }
+
+    /// What a quota has to give more, or less, than before. A change can take an object into its scope and out of it.
+    fn delta(&self, spec: &ResourceQuotaSpec) -> Usage {
+        let is_about = |object: &&Counted| quota::selects(spec, object.scoped());
+        let mut delta = Some(&self.object).filter(is_about).map(|object| self.usage(object)).unwrap_or_default();
+        for (name, amount) in self.old.as_ref().filter(is_about).map(|old| self.usage(old)).unwrap_or_default() {
             *delta.entry(name).or_default() -= amount;
         }
         delta.retain(|_, amount| !amount.is_zero());
-        let pod = if (group, plural) == ("", "pods") { serde_json::from_value(object.clone()).ok() } else { None };
-        Self { group, plural, delta, pod, creates: old.is_none() }
+        delta
     }
 }
 
@@ -44,11 +79,12 @@ pub(super) fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     let hard = amounts(&quota["status"]["hard"]);
     let names: Vec<&str> =
         hard.keys().map(String::as_str).filter(|name| quota::concerns(asked.group, asked.plural, name)).collect();
-    if names.is_empty() || !quota::selects(&spec, asked.pod.as_ref()) {
+    let is_about = |object: &Counted| quota::selects(&spec, object.scoped());
+    if names.is_empty() || ![Some(&asked.object), asked.old.as_ref()].into_iter().flatten().any(is_about) {
         return Verdict::Free;
     }
     let name = apimachinery::meta::name(quota);
-    if let Some(pod) = asked.pod.as_ref().filter(|_| asked.creates) {
+    if let (Counted::Pod(pod), None) = (&asked.object, &asked.old) {
         let unsaid = quota::unsaid(names.iter().copied(), pod);
         if !unsaid.is_empty() {
             let each = unsaid.iter().map(|(name, who)| format!("{name} for: {}", who.join(",")));
@@ -61,14 +97,14 @@ pub(super) fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     if !unknown.is_empty() {
         return Verdict::Refused(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
     }
-    count(asked, quota, name, &hard, used)
+    count(&asked.delta(&spec), quota, name, &hard, used)
 }
 
-fn count(asked: &Asked<'_>, quota: &Value, name: &str, hard: &Usage, mut used: Usage) -> Verdict {
+fn count(asked: &Usage, quota: &Value, name: &str, hard: &Usage, mut used: Usage) -> Verdict {
     let (mut requested, mut before, mut limited) = (Vec::new(), Vec::new(), Vec::new());
     let mut changed = false;
     for (resource, most) in hard {
-        let (Some(delta), Some(now)) = (asked.delta.get(resource), used.get(resource).copied()) else { continue };
+        let (Some(delta), Some(now)) = (asked.get(resource), used.get(resource).copied()) else { continue };
         let next = now + *delta;
         if delta.signum() > 0 && next > *most {
             requested.push(format!("{resource}={delta}"));
@@ -153,6 +189,13 @@ mod tests {
         check("pods", &pod(json!({})), None, &of("BestEffort"), one());
         check("pods", &pod(json!({"cpu": "1"})), None, &of("BestEffort"), none());
         check("pods", &pod(json!({"cpu": "1"})), None, &of("NotBestEffort"), one());
+        // A deadline that comes later takes the pod from one scope to the other.
+        check("pods", &ends, Some(&pod(json!({}))), &of("Terminating"), one());
+        let full = quota(&["NotTerminating"], json!({"pods": "1"}), json!({"pods": "1"}));
+        check("pods", &ends, Some(&pod(json!({}))), &full, Ok(json!({"pods": "0"})));
+        let full = quota(&["Terminating"], json!({"pods": "1"}), json!({"pods": "1"}));
+        let over = "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1";
+        check("pods", &ends, Some(&pod(json!({}))), &full, Err(over));
     }
 
     #[test]

@@ -1,14 +1,21 @@
 //! A Service that changes its type: fields that the old type had and the new one has not go away, unless the client
 //! changed them too, which validation then judges (pkg/registry/core/service, `dropTypeDependentFields`).
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::validate;
 use crate::util::{each, remove, text};
 
 /// Removes what the new type has no use for.
 pub(crate) fn drop_dependent(object: &mut Value, old: &Value) {
     let types = (text(object, "/spec/type").to_owned(), text(old, "/spec/type").to_owned());
     let lost = |has: fn(&str) -> bool| has(&types.1) && !has(&types.0);
+    // Nobody serves it any more, whoever wrote the status.
+    if types.0 != "LoadBalancer"
+        && let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+    {
+        status.insert("loadBalancer".to_owned(), json!({}));
+    }
     let Some(spec) = object.get_mut("spec") else { return };
     let old = old.get("spec").unwrap_or(&Value::Null);
     if lost(has_cluster_ip) {
@@ -18,7 +25,7 @@ pub(crate) fn drop_dependent(object: &mut Value, old: &Value) {
     if lost(has_node_port) && node_ports(spec) == node_ports(old) {
         each(spec, "ports").for_each(|port| remove(port, "nodePort"));
     }
-    if lost(has_node_port) {
+    if is_external(old) && !is_external(spec) {
         drop_same(spec, old, "externalTrafficPolicy");
     }
     if lost(|kind| kind == "LoadBalancer") {
@@ -34,6 +41,12 @@ pub(crate) fn drop_dependent(object: &mut Value, old: &Value) {
 /// Whether load balancers ask nodes for the service's health.
 fn is_checked(spec: &Value) -> bool {
     text(spec, "/type") == "LoadBalancer" && text(spec, "/externalTrafficPolicy") == "Local"
+}
+
+/// Whether the service can be reached from outside of the cluster.
+fn is_external(spec: &Value) -> bool {
+    let addresses = spec["externalIPs"].as_array().is_some_and(|addresses| !addresses.is_empty());
+    validate::is_external(text(spec, "/type"), addresses)
 }
 
 fn has_cluster_ip(kind: &str) -> bool {
@@ -70,7 +83,6 @@ fn node_ports(spec: &Value) -> Vec<&Value> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::json;
 
     fn check(mut new: Value, expected: Value) {
         let old = json!({"type": "NodePort", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "ipFamilies": ["IPv4"],
@@ -91,6 +103,38 @@ mod tests {
         let cluster = json!({"type": "ClusterIP", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "ipFamilies": ["IPv4"],
             "internalTrafficPolicy": "Cluster", "ports": [{"port": 80}]});
         check(json!({"type": "ClusterIP"}), cluster);
+    }
+
+    #[test]
+    fn external_addresses_go_with_their_policy() {
+        let old = json!({"type": "ClusterIP", "externalIPs": ["192.0.2.1"], "externalTrafficPolicy": "Cluster"});
+        let check = |new: Value, expected: Value| {
+            let mut object = json!({"spec": new});
+            drop_dependent(&mut object, &json!({"spec": old}));
+            assert_eq!(object["spec"], expected);
+        };
+        check(json!({"type": "ClusterIP", "externalTrafficPolicy": "Cluster"}), json!({"type": "ClusterIP"}));
+        check(
+            json!({"type": "ClusterIP", "externalIPs": [], "externalTrafficPolicy": "Cluster"}),
+            json!({"type": "ClusterIP", "externalIPs": []}),
+        );
+        check(old.clone(), old.clone());
+        let other = json!({"type": "ClusterIP", "externalTrafficPolicy": "Local"});
+        check(other.clone(), other);
+    }
+
+    #[test]
+    fn what_is_no_load_balancer_has_no_addresses_of_one() {
+        let served = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}, "conditions": []});
+        let check = |kind: &str, expected: Value| {
+            let mut object = json!({"spec": {"type": kind}, "status": served});
+            drop_dependent(&mut object, &json!({"spec": {"type": "LoadBalancer"}, "status": served}));
+            assert_eq!(object["status"], expected, "{kind}");
+        };
+        check("LoadBalancer", served.clone());
+        for kind in ["ClusterIP", "NodePort", "ExternalName"] {
+            check(kind, json!({"loadBalancer": {}, "conditions": []}));
+        }
     }
 
     #[test]

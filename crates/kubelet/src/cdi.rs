@@ -17,7 +17,7 @@ const FILES: usize = 1024;
 
 /// Why a name cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No file names it, or it is no name.
     #[error("CDI device injection failed: unresolvable CDI devices {0}")]
     Unknown(String),
@@ -84,13 +84,21 @@ struct Bind {
     kind: String,
 }
 
-/// What containers get with devices of these names. Blocking: the files are read as they are now.
+/// What containers get with devices of these names; one that is named twice comes once. The files are read as they are now.
 ///
 /// # Errors
 /// A name that no file has, or one that asks for what is not done.
-pub fn resolve(names: &[String]) -> Result<ContainerEdits, Error> {
-    let specs: Vec<Spec> = DIRECTORIES.iter().flat_map(|directory| read(Path::new(directory))).collect();
-    of(&specs, names)
+pub(crate) async fn resolve(mut names: Vec<String>) -> Result<ContainerEdits, String> {
+    let mut known = BTreeSet::new();
+    names.retain(|name| known.insert(name.clone()));
+    if names.is_empty() {
+        return Ok(ContainerEdits::default());
+    }
+    let read = move || {
+        let specs: Vec<Spec> = DIRECTORIES.iter().flat_map(|directory| read(Path::new(directory))).collect();
+        of(&specs, &names)
+    };
+    tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// The files of a directory that can be understood, in the order of their names.
