@@ -155,7 +155,7 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
     present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("ingress class knarr")
 }
 
-/// Where ingress listens: a node, and its addresses.
+/// Where ingress listens: a node, and the addresses there, at most one of each family.
 pub(crate) struct Place<'a> {
     pub(crate) node: &'a str,
     pub(crate) addresses: &'a [IpAddr],
@@ -210,17 +210,29 @@ async fn lead(
     if let Some(label) = label {
         labels[GATEWAY_PORT] = label.into();
     }
-    let service = json!({
+    let families: Vec<&str> = place.addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+    let mut service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": service_name, "namespace": SYSTEM, "labels": labels},
         "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ipFamilyPolicy": "PreferDualStack", "ports": of_service},
     });
+    if let [family] = families[..] {
+        service["spec"]["ipFamilyPolicy"] = "SingleStack".into();
+        service["spec"]["ipFamilies"] = json!([family]);
+    }
     let params = PatchParams::apply("knarr").force();
     let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
+    let has = |service: &Service| {
+        let of = service.spec.as_ref().and_then(|spec| spec.ip_families.as_ref());
+        of.is_some_and(|of| of.len() == families.len() && of.iter().all(|family| families.contains(&family.as_str())))
+    };
+    if services.get_opt(service_name).await?.is_some_and(|there| !has(&there)) {
+        // Ingress was elsewhere before. The first family of a Service never changes.
+        leave(client.clone(), service_name).await?;
+    }
     services.patch(service_name, &params, &Patch::Apply(&service)).await?;
     let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
-    for address in place.addresses {
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    for (address, family) in place.addresses.iter().zip(families) {
         let name = format!("{service_name}-{}", family.to_lowercase());
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",

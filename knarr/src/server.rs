@@ -1,6 +1,7 @@
 //! `knarr server`: builds the components, starts them in order, and drains them in the opposite order.
 
-use std::collections::BTreeSet;
+mod ingress;
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,9 +14,7 @@ use base::metrics::Page;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
-use client::{Informers, kube};
-use ingress::gateway::streams::Port;
-use tokio::sync::watch;
+use client::Informers;
 
 use crate::bootstrap;
 use crate::kubeconfig::Kubeconfig;
@@ -128,7 +127,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
     }
     if options.has_ingress() {
-        start_ingress(options, place, &handle.api, &readiness, components)?;
+        ingress::start(options, place, &handle.api, &readiness, components)?;
     } else {
         bootstrap::no_ingress(identity::apiserver(&handle.api)).await?;
     }
@@ -193,72 +192,6 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
         build: crate::version::BUILD,
         registry: registry::Options { service_cidrs: options.service_cidrs.clone(), node_ports: 30000..=32767, tokens: None },
     })
-}
-
-/// The way in from outside, on this node. Nobody waits for it but who uses it.
-fn start_ingress(
-    options: &cli::Server,
-    place: node::Identity,
-    api: &apiserver::Api,
-    readiness: &Readiness,
-    tasks: &Tasks,
-) -> Result<()> {
-    let service = ingress::Options {
-        client: identity::ingress(api),
-        listen: options.bind_address,
-        http_port: options.ingress.http_port,
-        https_port: options.ingress.https_port,
-        addresses: place.ips.clone(),
-        reserved: own_ports(options).iter().filter_map(|(protocol, port)| Port::named(protocol.name(), *port)).collect(),
-        ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
-        domain: options.cluster_domain.clone(),
-        proxy_protocol: options.ingress.proxy_protocol,
-        trusted: options.ingress.trusted.clone(),
-        access_log: options.ingress.access_log,
-        acme_issuers: ingress::issuer::Issuers::with(options.ingress.acme_issuers.clone()),
-        acme_roots: acme_roots(options)?,
-    };
-    let service = ingress::Service::build(service, tasks.clone())?;
-    let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
-    let web = [options.ingress.http_port, options.ingress.https_port];
-    tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
-        bootstrap::ingress(client.clone()).await?;
-        let started = service.start(gate);
-        let place = bootstrap::Place { node: &place.name, addresses: &place.ips };
-        let of_web = async {
-            // From the first Ingress or Gateway on.
-            match started.http().await {
-                Some(_) => bootstrap::ingress_on_all_nodes(client.clone(), &place, web).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(of_web, lead_to_gateways(&client, &place, started.ports())).map(drop)
-    });
-    Ok(())
-}
-
-/// Has all nodes lead to the ports of Gateways that are open.
-async fn lead_to_gateways(
-    client: &kube::Client,
-    place: &bootstrap::Place<'_>,
-    mut ports: watch::Receiver<BTreeSet<Port>>,
-) -> Result<()> {
-    let mut led = BTreeSet::new();
-    loop {
-        // The first time also when there are none: an earlier process may have left some.
-        let open = ports.borrow_and_update().clone();
-        bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &led).await?;
-        led = open;
-        if ports.changed().await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// The authorities by which ACME servers are trusted beside the machine's own.
-fn acme_roots(options: &cli::Server) -> Result<Option<String>> {
-    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-    options.ingress.acme_ca.as_ref().map(read).transpose()
 }
 
 /// How the scheduler works.

@@ -117,7 +117,7 @@ fn a_throw_away_cluster_leaves_nothing() {
 
 /// A cluster of three nodes of this family, with the pods of one node finding those of another by name; the addresses of pods, nodes and
 /// services.
-fn of_family(family: &str, check: impl Fn(&dyn Fn(&str) -> String)) -> [String; 3] {
+fn of_family(family: &str, check: impl Fn(&Cluster, &dyn Fn(&str) -> String)) -> [String; 3] {
     let c = Cluster::prepare(KNARR);
     let dir = c.scratch().join("dev");
     let dev = |arguments: &[&str]| {
@@ -138,7 +138,7 @@ fn of_family(family: &str, check: impl Fn(&dyn Fn(&str) -> String)) -> [String; 
     k(&format!("apply -f {}", manifest.display()));
     k("wait --for=jsonpath={.status.phase}=Succeeded pod/here --timeout=60s");
     assert!(k("logs here").ends_with("found\n"));
-    check(&k);
+    check(&c, &k);
     let addresses = [
         k("get pods -o jsonpath={.items[*].status.podIPs[*].ip}"),
         k("get nodes -o jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}"),
@@ -153,10 +153,30 @@ fn begin(addresses: &str, prefix: &str, count: usize) {
     assert_eq!(addresses.split_whitespace().filter(|one| one.starts_with(prefix)).count(), count, "{prefix} of {addresses}");
 }
 
+/// The server is told one address of its node to listen on. Ingress listens at all of the node, says so, and the other nodes lead there.
+fn ingress_answers_at_all_addresses(c: &Cluster, k: &dyn Fn(&str) -> String) {
+    k("create ingress there --rule=/*=there:8080");
+    let of_node = |node: u8| {
+        let internal = "-o jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
+        k(&format!("get node n{node} {internal}")).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let addresses = of_node(1);
+    assert_eq!(addresses.len(), 2);
+    k(&format!("wait --for=jsonpath={{.status.loadBalancer.ingress[1].ip}}={} ingress/there --timeout=60s", addresses[1]));
+    for address in addresses.iter().chain(&of_node(2)) {
+        let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
+        eventually(&format!("ingress answers at {address}"), || {
+            let mut command = c.machine().command(Path::new("timeout"));
+            let answer = Outcome::of(command.args(["5", "busybox", "wget", "-q", "-O", "-", &format!("http://{host}/")]));
+            (answer.stdout == "found\n").then_some(())
+        });
+    }
+}
+
 /// Nodes, pods and services have addresses of IPv6 and no others; pods of one node find those of another by name.
 #[test]
 fn a_throw_away_cluster_of_ipv6() {
-    let all = of_family("ipv6", |_| {});
+    let all = of_family("ipv6", |_, _| {});
     for (addresses, count, prefix) in all.iter().zip([(2, "fd42:"), (3, "fd30:"), (2, "fd43:")]).map(|(all, (n, p))| (all, n, p))
     {
         assert_eq!(addresses.split_whitespace().count(), count, "{addresses}");
@@ -167,7 +187,8 @@ fn a_throw_away_cluster_of_ipv6() {
 /// Nodes and pods have addresses of both families, services those that they ask for; by each of them a pod of another node is reached.
 #[test]
 fn a_throw_away_cluster_of_both_families() {
-    let [pods, nodes, services] = of_family("dual", |k| {
+    let [pods, nodes, services] = of_family("dual", |c, k| {
+        ingress_answers_at_all_addresses(c, k);
         k("patch service there -p {\"spec\":{\"ipFamilyPolicy\":\"RequireDualStack\"}}");
         let addresses = k("get service there -o jsonpath={.spec.clusterIPs[*]}");
         let addresses: Vec<&str> = addresses.split_whitespace().collect();

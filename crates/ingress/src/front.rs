@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::budgets::connections::{Connections, Limits, Place};
@@ -66,21 +67,26 @@ pub(crate) fn connections() -> Connections {
     Connections::new("ingress_connections", Limits { all, unproven: most, unproven_of_peer: most, of_user: most })
 }
 
-/// Opens a door, however long it takes: `taken` learns each time another reason why it cannot be.
-pub(crate) async fn open(address: SocketAddr, taken: impl Fn(&std::io::Error) + Send + 'static) -> Listener {
+/// Opens a door, however long it takes: `taken` learns each time another reason why it cannot be. Of the addresses of its port `closed` have
+/// no listener yet.
+pub(crate) async fn open(
+    address: SocketAddr,
+    closed: &AtomicUsize,
+    taken: &(dyn Fn(SocketAddr, &std::io::Error) + Sync),
+) -> Listener {
     let mut last = None;
     loop {
         match Listener::bind(address) {
             Ok(listener) => {
                 tracing::info!(%address, "ingress listens");
-                metrics::listening(address.port(), true);
+                metrics::listening(address.port(), closed.fetch_sub(1, Ordering::Relaxed) == 1);
                 return listener;
             }
             Err(error) => {
                 metrics::listening(address.port(), false);
                 if last.replace(error.kind()) != Some(error.kind()) {
                     tracing::warn!(%address, %error, "ingress cannot listen and goes on trying; --disable ingress or another port ends this");
-                    taken(&error);
+                    taken(address, &error);
                 }
             }
         }

@@ -50,8 +50,13 @@ static EJECTIONS: LazyLock<Counter> = LazyLock::new(|| {
 static ORDERS: LazyLock<Family<Outcome, Counter>> = LazyLock::new(|| {
     Page::Node.register("knarr_ingress_acme_orders", "Certificates that were asked for, by what came of it", Family::default())
 });
-static LISTENING: LazyLock<Family<Port, Gauge>> =
-    LazyLock::new(|| Page::Node.register("knarr_ingress_listening", "Whether a port is listened on", Family::default()));
+static LISTENING: LazyLock<Family<Port, Gauge>> = LazyLock::new(|| {
+    Page::Node.register(
+        "knarr_ingress_listening",
+        "Whether a port is listened on, at all addresses that it is served at",
+        Family::default(),
+    )
+});
 
 /// The figures of one Ingress.
 #[derive(Debug)]

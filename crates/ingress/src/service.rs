@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base::listen::Listener;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Request, Resolver, client_of_anybody};
@@ -59,15 +59,17 @@ const CERTIFICATES: Duration = Duration::from_secs(2);
 pub struct Options {
     /// The API, with ingress's own identity.
     pub client: Client,
-    /// Address to listen on.
-    pub listen: IpAddr,
+    /// Addresses to listen on.
+    pub listen: Vec<IpAddr>,
     /// Port of plain HTTP.
     pub http_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
-    /// By which addresses clients reach it: the status of Ingresses and Gateways. At these the ports for TCP and UDP are opened, unless
-    /// `listen` is one of its own.
+    /// By which addresses clients reach it: the status of Ingresses and Gateways. At these the ports for TCP and UDP are opened where
+    /// `listen` is every address of the machine: a whole port would be more than they ask for.
     pub addresses: Vec<IpAddr>,
+    /// Addresses of the node that it runs on.
+    pub own: Vec<IpAddr>,
     /// Ports of the node that no listener of a Gateway gets, beside the two of ingress.
     pub reserved: BTreeSet<Port>,
     /// Ranges of the cluster's pods and Services.
@@ -138,7 +140,8 @@ impl Service {
             connections: front::connections(),
             proxy_protocol: options.proxy_protocol,
         };
-        let inside = Arc::new(Inside::new(options.ranges.clone(), options.addresses.clone()));
+        let own = options.own.iter().chain(&options.addresses).copied().collect();
+        let inside = Arc::new(Inside::new(options.ranges.clone(), own));
         let upstreams = Arc::new(Upstreams::new(inside.clone()));
         Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, inside, challenges })
     }
@@ -177,7 +180,8 @@ impl Service {
             connections: front.connections.clone(),
             sessions: ports::sessions(),
             session_addresses: Default::default(),
-            addresses: if options.listen.is_unspecified() { options.addresses.clone() } else { vec![options.listen] },
+            addresses: if options.listen.iter().any(IpAddr::is_unspecified) { &options.addresses } else { &options.listen }
+                .clone(),
             tasks: tasks.clone(),
         };
         let own = [options.http_port, options.https_port].map(Port::tcp);
@@ -224,27 +228,14 @@ impl Service {
         let ports = [(options.http_port, false), (options.https_port, true)];
         for ((port, tls), door) in ports.into_iter().zip(doors) {
             let (recorder, class) = (follower.recorder.clone(), classes.get(None, CLASS));
-            let address = SocketAddr::new(options.listen, port);
-            let taken = move |error: &std::io::Error| {
+            let taken = move |address: SocketAddr, error: &std::io::Error| {
                 if let Some(class) = &class {
-                    recorder.about(
-                        class.as_ref(),
-                        Type::Warning,
-                        "PortTaken",
-                        format!("ingress cannot listen on {address}: {error}"),
-                    );
+                    let message = format!("ingress cannot listen on {address}: {error}");
+                    recorder.about(class.as_ref(), Type::Warning, "PortTaken", message);
                 }
             };
-            let opened = front::open(address, taken);
-            let mut wants = wants.clone();
-            let opened = async move {
-                if wants.wait_for(|wanted| *wanted).await.is_err() {
-                    // Without the one who tells there is nobody left who could want it.
-                    return std::future::pending().await;
-                }
-                opened.await
-            };
-            listen(&tasks, front.clone(), (port, tls), door, opened);
+            let addresses = options.listen.iter().map(|address| SocketAddr::new(*address, port)).collect();
+            listen(&tasks, front.clone(), (addresses, tls), door, wants.clone(), taken);
         }
         gate.ready();
         follower.run().await
@@ -265,24 +256,45 @@ fn server(chooser: Arc<Chooser>, clients: Option<Arc<Anyone>>) -> Result<Arc<rus
     Ok(Arc::new(tls))
 }
 
-/// Where a door tells its address.
+/// Where a port tells the first address that it is served at.
 type Door = watch::Sender<Option<SocketAddr>>;
 
-/// Serves at a door in the background, once it is open.
+/// Serves a port in the background, at all its addresses, from when there is something to serve.
 fn listen(
     tasks: &Tasks,
     front: Arc<Front>,
-    (port, tls): (u16, bool),
+    (addresses, tls): (Vec<SocketAddr>, bool),
     door: Door,
-    opened: impl Future<Output = Listener> + Send + 'static,
+    mut wants: watch::Receiver<bool>,
+    taken: impl Fn(SocketAddr, &std::io::Error) + Send + Sync + 'static,
 ) {
     let end = tasks.token();
     tasks.spawn("ingress listener", OnFailure::Log, async move {
-        if let Some(listener) = end.run_until_cancelled(opened).await {
-            door.send_replace(listener.local_addr().ok());
-            front.serve(listener, port, tls).await;
+        let closed = AtomicUsize::new(addresses.len());
+        let wanted = async {
+            if wants.wait_for(|wanted| *wanted).await.is_err() {
+                // Without the one who tells there is nobody left who could want it.
+                std::future::pending::<()>().await;
+            }
+        };
+        if end.run_until_cancelled(wanted).await.is_none() {
+            return Ok::<_, Infallible>(());
         }
-        Ok::<_, Infallible>(())
+        let at = addresses.into_iter().map(|address| {
+            let (front, door, taken, closed, end) = (front.clone(), &door, &taken, &closed, &end);
+            async move {
+                if let Some(listener) = end.run_until_cancelled(front::open(address, closed, taken)).await {
+                    door.send_if_modified(|first| {
+                        let is_first = first.is_none();
+                        *first = first.or(listener.local_addr().ok());
+                        is_first
+                    });
+                    front.serve(listener, address.port(), tls).await;
+                }
+            }
+        });
+        futures::future::join_all(at).await;
+        Ok(())
     });
 }
 

@@ -70,10 +70,11 @@ impl World {
     pub(crate) fn options(&self) -> Options {
         Options {
             client: self.fake.client(),
-            listen: [127, 0, 0, 1].into(),
+            listen: vec![[127, 0, 0, 1].into()],
             http_port: 0,
             https_port: 0,
             addresses: vec![[192, 0, 2, 10].into()],
+            own: Vec::new(),
             reserved: Default::default(),
             ranges: Vec::new(),
             domain: "cluster.local".into(),

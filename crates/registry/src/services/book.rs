@@ -17,6 +17,8 @@ pub(super) struct Taken {
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Whatever the protocol: a node port belongs to one service (as upstream's allocator has it).
     pub(super) ports: BTreeSet<u16>,
+    /// Ports of a load balancer that all nodes serve, whatever the protocol: no node port is chosen to have such a number.
+    pub(super) balanced: BTreeSet<u16>,
 }
 
 impl Taken {
@@ -29,6 +31,7 @@ impl Taken {
         Self {
             addresses: list("/spec/clusterIPs").filter_map(|address| address.as_str()?.parse().ok()).collect(),
             ports: ports.chain(health).collect(),
+            balanced: service["spec"].as_object().map(super::ports::balanced).unwrap_or_default(),
         }
     }
 }
@@ -72,6 +75,7 @@ pub(super) struct Book {
     /// What services have, and what is being written.
     addresses: Counts<IpAddr>,
     ports: Counts<u16>,
+    balanced: Counts<u16>,
     /// Addresses that IPAddress objects claim for others than services.
     claimed: BTreeSet<IpAddr>,
     /// Ranges of ServiceCIDRs that are ready, by name.
@@ -167,12 +171,14 @@ impl Book {
     pub(super) fn hold(&mut self, taken: &Taken) {
         taken.addresses.iter().for_each(|address| self.addresses.add(*address));
         taken.ports.iter().for_each(|port| self.ports.add(*port));
+        taken.balanced.iter().for_each(|port| self.balanced.add(*port));
     }
 
     /// Ends a hold.
     pub(super) fn release(&mut self, taken: &Taken) {
         taken.addresses.iter().for_each(|address| self.addresses.remove(address));
         taken.ports.iter().for_each(|port| self.ports.remove(port));
+        taken.balanced.iter().for_each(|port| self.balanced.remove(port));
     }
 
     /// Whether another than the service at `path` has the address.
@@ -185,6 +191,11 @@ impl Book {
     pub(super) fn has_port(&self, port: u16, path: &str) -> bool {
         let own = self.services.get(path).is_some_and(|taken| taken.ports.contains(&port));
         self.ports.get(&port) > u32::from(own)
+    }
+
+    /// Whether a load balancer, be it the service's own, has the port on all nodes.
+    pub(super) fn is_balanced(&self, port: u16) -> bool {
+        self.balanced.get(&port) > 0
     }
 }
 
@@ -210,7 +221,7 @@ mod tests {
     use serde_json::json;
 
     fn has(last: u8, port: u16) -> Taken {
-        Taken { addresses: [IpAddr::from([10, 43, 0, last])].into(), ports: [port].into() }
+        Taken { addresses: [IpAddr::from([10, 43, 0, last])].into(), ports: [port].into(), balanced: [port + 1000].into() }
     }
 
     #[test]
@@ -219,8 +230,13 @@ mod tests {
             "ports": [{"port": 80, "nodePort": 30001}, {"port": 81}, {"port": 82, "nodePort": 0}]});
         let taken = Taken::of(&json!({"spec": spec}));
         let addresses = ["10.43.0.9", "fd43::9"].map(|address| address.parse().unwrap());
-        assert_eq!(taken, Taken { addresses: addresses.into(), ports: [30001, 30009].into() });
+        assert_eq!(taken, Taken { addresses: addresses.into(), ports: [30001, 30009].into(), balanced: [].into() });
         assert_eq!(Taken::of(&json!({"spec": {"clusterIPs": ["None"]}})), Taken::default());
+        let balanced = |spec: Value| Taken::of(&json!({"spec": spec})).balanced;
+        let ports = json!([{"port": 30500}, {"port": 53, "protocol": "UDP"}]);
+        assert_eq!(balanced(json!({"type": "LoadBalancer", "ports": ports})), [53, 30500].into());
+        assert_eq!(balanced(json!({"type": "LoadBalancer", "loadBalancerClass": "a.b/c", "ports": ports})), [].into());
+        assert_eq!(balanced(json!({"type": "NodePort", "ports": ports})), [].into());
     }
 
     #[test]
@@ -235,6 +251,7 @@ mod tests {
         book.put("a/x", Some(has(7, 30_007)));
         check(&book, "a/y", 7, true);
         check(&book, "a/x", 7, false);
+        assert!(book.is_balanced(31_007) && !book.is_balanced(31_008));
         // While a write is under way, and after it, whether its change was taken in before or not.
         book.hold(&has(8, 30_008));
         check(&book, "a/y", 8, true);
@@ -246,6 +263,7 @@ mod tests {
         check(&book, "a/y", 7, false);
         book.put("a/x", None);
         check(&book, "a/y", 8, false);
+        assert!(book.balanced.0.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Node ports of a Service, and the port of its health checks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use apimachinery::field::{Error, Errors, Path};
@@ -19,6 +19,7 @@ pub(super) fn complete(
     errors: &mut Errors,
 ) {
     let old = old.and_then(Value::as_object);
+    wanted.balanced = balanced(spec);
     let mut chooser = Chooser { book, path, range, wanted };
     if has_node_ports(spec) {
         if let Some(old) = old.filter(|old| has_node_ports(old)) {
@@ -48,6 +49,13 @@ fn has_node_ports(spec: &Map<String, Value>) -> bool {
 /// Whether load balancers ask nodes for the service's health.
 fn is_checked(spec: &Map<String, Value>) -> bool {
     kind(spec) == "LoadBalancer" && spec.get("externalTrafficPolicy").is_some_and(|policy| policy == "Local")
+}
+
+/// The ports of a load balancer that all nodes serve: one without the class of another implementation.
+pub(super) fn balanced(spec: &Map<String, Value>) -> BTreeSet<u16> {
+    let is_balanced = kind(spec) == "LoadBalancer" && spec.get("loadBalancerClass").is_none_or(Value::is_null);
+    let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten().filter(|_| is_balanced);
+    ports.filter_map(|port| port.get("port").and_then(number)).collect()
 }
 
 fn number(value: &Value) -> Option<u16> {
@@ -128,7 +136,9 @@ impl Chooser<'_> {
             }
             Some(asked) => Some(asked),
             None => {
-                let free = free_port(range, |port| wanted.ports.contains(&port) || book.has_port(port, path));
+                // A number that is a node port is no load balancer's: one that works must not lose it to a choice that nobody has made.
+                let balanced = |port: u16| wanted.balanced.contains(&port) || book.is_balanced(port);
+                let free = free_port(range, |port| wanted.ports.contains(&port) || book.has_port(port, path) || balanced(port));
                 if free.is_none() {
                     errors.push(Error::internal(at, "failed to allocate a nodePort: range is full"));
                 }

@@ -147,6 +147,29 @@ fn node_ports() {
     assert_eq!((&spec["ports"][0]["nodePort"], &spec["ports"][1]["nodePort"]), (&json!(30001), &json!(30000)));
 }
 
+/// A number that is a node port is no load balancer's, so that none is chosen that a load balancer has already. Who asks for one gets it.
+#[test]
+fn node_ports_beside_load_balancers() {
+    let choose = |spec: Value, balanced: &[u16]| {
+        let range = 30000..=30001;
+        let mut book = Book::default();
+        book.hold(&Taken { balanced: balanced.iter().copied().collect(), ..Taken::default() });
+        let cluster = Cluster { families: vec!["IPv4"], ranges: vec!["10.43.0.0/16".parse().unwrap()], ports: &range };
+        let (mut service, mut errors) = (json!({"spec": spec}), Errors::new());
+        complete(&mut service, None, &book, "a/x", &cluster, &mut errors);
+        errors.0.first().map_or_else(|| Ok(service["spec"]["ports"][0]["nodePort"].clone()), |error| Err(error.to_string()))
+    };
+    let web = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]});
+    assert_eq!(choose(web.clone(), &[30000]).unwrap(), 30001);
+    assert_eq!(choose(web.clone(), &[30001]).unwrap(), 30000);
+    assert!(choose(web, &[30000, 30001]).unwrap_err().contains("range is full"));
+    let asked = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}]});
+    assert_eq!(choose(asked, &[30000]).unwrap(), 30000);
+    // Nor one of the service's own.
+    let own = json!({"type": "LoadBalancer", "ports": [{"port": 30000, "protocol": "TCP"}]});
+    assert_eq!(choose(own, &[]).unwrap(), 30001);
+}
+
 #[test]
 fn load_balancers() {
     let balancer = |more: Value| {

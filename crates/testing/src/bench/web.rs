@@ -135,10 +135,11 @@ fn local(port: u16) -> SocketAddr {
 async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
     let options = ingress::Options {
         client: fake.client(),
-        listen: [127, 0, 0, 1].into(),
+        listen: vec![[127, 0, 0, 1].into()],
         http_port: 0,
         https_port: 0,
         addresses: Vec::new(),
+        own: Vec::new(),
         reserved: Default::default(),
         ranges: Vec::new(),
         domain: "cluster.local".into(),

@@ -1,0 +1,167 @@
+//! The way in from outside, on this node.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ::ingress::gateway::streams::Port;
+use ::ingress::issuer::Issuers;
+use anyhow::{Context, Result};
+use base::readiness::Readiness;
+use base::tasks::{OnFailure, Tasks};
+use client::kube;
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use super::own_ports;
+use crate::node;
+use crate::{bootstrap, cli, identity};
+
+/// Where ingress listens and is reached. Sockets, statuses and EndpointSlices all follow from here.
+#[derive(Debug, PartialEq, Eq)]
+struct Reach {
+    /// Addresses to listen on.
+    listen: Vec<IpAddr>,
+    /// By which addresses clients reach it.
+    addresses: Vec<IpAddr>,
+    /// Those of them to which other nodes can lead.
+    endpoints: Vec<IpAddr>,
+}
+
+impl Reach {
+    /// `bind` is the API server's `--bind-address`: an unspecified one is every address of the machine, of both families (as upstream has it), and
+    /// an address of the node stands for all of the node. Another one is that alone. Other nodes lead there in the families of Services,
+    /// and not to addresses that mean something else to each of them.
+    fn of(bind: IpAddr, node: &[IpAddr], services: &[IpNet]) -> Self {
+        let is_any = bind.is_unspecified();
+        let addresses = if is_any || node.contains(&bind) { node.to_vec() } else { vec![bind] };
+        let listen = if is_any { vec![bind] } else { addresses.clone() };
+        let is_served = |address: &IpAddr| services.iter().any(|range| range.addr().is_ipv4() == address.is_ipv4());
+        let endpoints = addresses.iter().copied().filter(|address| !is_of_machine(*address) && is_served(address)).collect();
+        Self { listen, addresses, endpoints }
+    }
+}
+
+/// Whether an address leads to another machine, or to none, from elsewhere: no EndpointSlice may have it.
+fn is_of_machine(address: IpAddr) -> bool {
+    address.is_loopback()
+        || match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        }
+}
+
+/// Starts it. Nobody waits for it but who uses it.
+pub(super) fn start(
+    options: &cli::Server,
+    node: node::Identity,
+    api: &apiserver::Api,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> Result<()> {
+    let reach = Reach::of(options.bind_address, &node.ips, &options.service_cidrs);
+    let service = ::ingress::Options {
+        client: identity::ingress(api),
+        listen: reach.listen,
+        http_port: options.ingress.http_port,
+        https_port: options.ingress.https_port,
+        addresses: reach.addresses,
+        own: node.ips,
+        reserved: own_ports(options).iter().filter_map(|(protocol, port)| Port::named(protocol.name(), *port)).collect(),
+        ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
+        domain: options.cluster_domain.clone(),
+        proxy_protocol: options.ingress.proxy_protocol,
+        trusted: options.ingress.trusted.clone(),
+        access_log: options.ingress.access_log,
+        acme_issuers: Issuers::with(options.ingress.acme_issuers.clone()),
+        acme_roots: acme_roots(options)?,
+    };
+    let service = ::ingress::Service::build(service, tasks.clone())?;
+    let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
+    let web = [options.ingress.http_port, options.ingress.https_port];
+    tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
+        bootstrap::ingress(client.clone()).await?;
+        let started = service.start(gate);
+        let place = bootstrap::Place { node: &node.name, addresses: &reach.endpoints };
+        if place.addresses.is_empty() {
+            return bootstrap::no_ingress(client.clone()).await;
+        }
+        let of_web = async {
+            // From the first Ingress or Gateway on.
+            match started.http().await {
+                Some(_) => bootstrap::ingress_on_all_nodes(client.clone(), &place, web).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(of_web, lead_to_gateways(&client, &place, started.ports())).map(drop)
+    });
+    Ok(())
+}
+
+/// Has all nodes lead to the ports of Gateways that are open.
+async fn lead_to_gateways(
+    client: &kube::Client,
+    place: &bootstrap::Place<'_>,
+    mut ports: watch::Receiver<BTreeSet<Port>>,
+) -> Result<()> {
+    let mut led = BTreeSet::new();
+    loop {
+        // The first time also when there are none: an earlier process may have left some.
+        let open = ports.borrow_and_update().clone();
+        bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &led).await?;
+        led = open;
+        if ports.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The authorities by which ACME servers are trusted beside the machine's own.
+fn acme_roots(options: &cli::Server) -> Result<Option<String>> {
+    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+    options.ingress.acme_ca.as_ref().map(read).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SINGLE: &str = "10.43.0.0/16";
+    const DUAL: &str = "10.43.0.0/16 fd43::/112";
+    const BOTH: &str = "192.0.2.1 fd77::1";
+
+    /// Lists are separated by spaces.
+    #[track_caller]
+    fn check(bind: &str, node: &str, services: &str, [listen, addresses, endpoints]: [&str; 3]) {
+        let list = |text: &str| text.split_whitespace().map(|one| one.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let services: Vec<IpNet> = services.split_whitespace().map(|one| one.parse().unwrap()).collect();
+        let expected = Reach { listen: list(listen), addresses: list(addresses), endpoints: list(endpoints) };
+        assert_eq!(Reach::of(bind.parse().unwrap(), &list(node), &services), expected, "{bind}");
+    }
+
+    #[test]
+    fn every_address_of_the_machine() {
+        // kube-apiserver's --bind-address: "If blank or an unspecified address (0.0.0.0 or ::), all interfaces and IP address families will be used."
+        check("0.0.0.0", BOTH, DUAL, ["0.0.0.0", BOTH, BOTH]);
+        check("::", BOTH, DUAL, ["::", BOTH, BOTH]);
+        check("0.0.0.0", "192.0.2.1", SINGLE, ["0.0.0.0", "192.0.2.1", "192.0.2.1"]);
+    }
+
+    #[test]
+    fn an_address_of_the_node_is_all_of_the_node() {
+        check("192.0.2.1", BOTH, DUAL, [BOTH; 3]);
+        check("fd77::1", BOTH, DUAL, [BOTH; 3]);
+        check("192.0.2.1", "192.0.2.1", SINGLE, ["192.0.2.1"; 3]);
+    }
+
+    #[test]
+    fn another_address_is_that_one_alone() {
+        check("198.51.100.1", BOTH, DUAL, ["198.51.100.1"; 3]);
+        check("fd99::1", BOTH, DUAL, ["fd99::1"; 3]);
+        // Services have no such addresses.
+        check("fd99::1", "192.0.2.1", SINGLE, ["fd99::1", "fd99::1", ""]);
+        for bind in ["127.0.0.1", "::1", "169.254.0.1", "fe80::1"] {
+            check(bind, BOTH, DUAL, [bind, bind, ""]);
+        }
+    }
+}
