@@ -3,6 +3,7 @@
 mod attributes;
 mod authority;
 mod certificates;
+mod claim_status;
 mod conditions;
 mod configuration;
 mod criteria;
@@ -57,6 +58,7 @@ pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, re
         Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
         Box::new(device_access::AdminAccess),
+        Box::new(claim_status::ClaimStatus(authorizer.clone())),
         Box::new(topology_labels::PodTopologyLabels),
         Box::new(EscalationCheck::new(authorizer.clone())),
         Box::new(policies::MutatingAdmissionPolicy::new(authorizer.clone())),

@@ -11,6 +11,8 @@ mod policy;
 mod reconcile;
 mod rules;
 mod tables;
+#[cfg(test)]
+mod upstream;
 mod webhook;
 
 use std::path::{Path, PathBuf};

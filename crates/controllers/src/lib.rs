@@ -77,6 +77,7 @@ use node_lifecycle::NodeLifecycle;
 pub use pod_cidrs::HOLLOW;
 use pod_cidrs::PodCidrs;
 use pod_gc::PodCollector;
+use protection::classes::ClassProtection;
 pub use queue::Queue;
 use resource_quota::ResourceQuotas;
 use services::balancer::Balancers;
@@ -174,6 +175,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<local_path::LocalPath>(|o, t| launch(local_path::LocalPath::new(&o.informers), o, t)),
     entry::<protection::ClaimProtection>(|o, t| launch(protection::ClaimProtection::new(&o.informers), o, t)),
     entry::<protection::VolumeProtection>(|o, t| launch(protection::VolumeProtection::new(&o.informers), o, t)),
+    entry::<ClassProtection>(|o, t| launch(ClassProtection::new(&o.informers), o, t)),
 ];
 
 /// Starts every controller under `tasks`; they end with it. `gate` is ready when all have their caches.

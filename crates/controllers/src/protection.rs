@@ -1,7 +1,8 @@
-//! Claims and volumes stay as long as they are used: a finalizer, which the API server gives them (StorageObjectInUseProtection),
-//! keeps them when they are deleted, and is taken away here once nobody uses them
+//! Claims, volumes and classes of attributes stay as long as they are used: a finalizer, which the API server gives them
+//! (StorageObjectInUseProtection), keeps them when they are deleted, and is taken away here once nobody uses them
 //! (Kubernetes documentation, "Storage Object in Use Protection").
 
+pub(crate) mod classes;
 #[cfg(test)]
 mod tests;
 

@@ -49,6 +49,7 @@ impl World {
             ("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", false),
             ("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true),
             ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
+            ("storage.k8s.io", "v1", "volumeattributesclasses", "VolumeAttributesClass", false),
             ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),
             ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false),
             ("apps", "v1", "controllerrevisions", "ControllerRevision", true),

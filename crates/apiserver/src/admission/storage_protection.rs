@@ -1,4 +1,4 @@
-//! StorageObjectInUseProtection: claims and volumes get the finalizer that keeps them as long as they are used.
+//! StorageObjectInUseProtection: claims, volumes and classes of attributes get the finalizer that keeps them as long as they are used.
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
@@ -6,14 +6,17 @@ use registry::{Admission, Operation, Request};
 
 use super::is;
 
-/// Resources of the core group whose finalizers a controller takes away again.
-const FINALIZERS: [(&str, &str); 2] =
-    [("persistentvolumes", "kubernetes.io/pv-protection"), ("persistentvolumeclaims", "kubernetes.io/pvc-protection")];
+/// Groups and resources, and the finalizer of each, which a controller takes away again.
+const FINALIZERS: [(&str, &str, &str); 3] = [
+    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
+];
 
 pub(super) struct StorageObjectInUseProtection;
 
 fn finalizer(a: &Request<'_>) -> Option<&'static str> {
-    FINALIZERS.iter().find(|(plural, _)| is(a, "", plural)).map(|(_, finalizer)| *finalizer)
+    FINALIZERS.iter().find(|(group, plural, _)| is(a, group, plural)).map(|(.., finalizer)| *finalizer)
 }
 
 #[async_trait]

@@ -18,7 +18,13 @@ pub(super) static ROLES: &[Role] = &[
         &[("get", "", "/livez /readyz /healthz /version /version/ /openapi /openapi/* /api /api/* /apis /apis/*")],
     ),
     plain("system:public-info-viewer", &[("get", "", "/livez /readyz /healthz /version /version/")]),
-    plain("system:monitoring", &[("get", "", "/metrics /metrics/slis /livez /readyz /healthz /livez/* /readyz/* /healthz/*")]),
+    plain(
+        "system:monitoring",
+        &[
+            ("get", "", "/metrics /metrics/slis /livez /readyz /healthz /livez/* /readyz/* /healthz/* /flagz /statusz"),
+            ("get", "core", "nodes/metrics"),
+        ],
+    ),
     plain(
         "system:basic-user",
         &[
@@ -54,8 +60,9 @@ pub(super) static ROLES: &[Role] = &[
             (
                 WRITE,
                 "core",
-                "replicationcontrollers replicationcontrollers/scale serviceaccounts services services/proxy persistentvolumeclaims configmaps secrets events",
+                "replicationcontrollers replicationcontrollers/scale serviceaccounts services services/proxy persistentvolumeclaims configmaps secrets",
             ),
+            (WRITE, "core events.k8s.io", "events"),
             ("create", "core", "serviceaccounts/token"),
             (
                 WRITE,
@@ -88,9 +95,10 @@ pub(super) static ROLES: &[Role] = &[
             (
                 READ,
                 "core",
-                "limitranges resourcequotas bindings events pods/status resourcequotas/status namespaces/status replicationcontrollers/status pods/log",
+                "limitranges resourcequotas bindings pods/status resourcequotas/status namespaces/status replicationcontrollers/status pods/log",
             ),
             (READ, "core", "namespaces"),
+            (READ, "core events.k8s.io", "events"),
             (READ, "discovery.k8s.io", "endpointslices"),
             (
                 READ,
@@ -142,19 +150,17 @@ pub(super) static ROLES: &[Role] = &[
             (READ, "storage.k8s.io", "csidrivers"),
             ("create delete get patch update", "storage.k8s.io", "csinodes"),
             (READ, "node.k8s.io", "runtimeclasses"),
+            ("get", "resource.k8s.io", "resourceclaims"),
+            ("deletecollection", "resource.k8s.io", "resourceslices"),
+            ("get", "core", "serviceaccounts"),
         ],
     ),
     plain("system:node-problem-detector", &[("get", "core", "nodes"), ("patch", "core", "nodes/status"), EVENTS]),
     plain(
         "system:kubelet-api-admin",
         &[
-            ("get list watch", "core", "nodes"),
-            ("proxy", "core", "nodes"),
-            (
-                "*",
-                "core",
-                "nodes/proxy nodes/metrics nodes/stats nodes/log nodes/spec nodes/checkpoint nodes/configz nodes/healthz nodes/pods",
-            ),
+            ("get list watch proxy", "core", "nodes"),
+            ("*", "core", "nodes/proxy nodes/metrics nodes/stats nodes/log nodes/configz nodes/healthz nodes/pods"),
         ],
     ),
     plain("system:node-bootstrapper", &[("create get list watch", "certificates.k8s.io", "certificatesigningrequests")]),
@@ -185,7 +191,8 @@ pub(super) static ROLES: &[Role] = &[
         &[
             EVENTS,
             ("create", "coordination.k8s.io", "leases"),
-            ("get update", "coordination.k8s.io", "leases @ kube-scheduler"),
+            ("get update list watch", "coordination.k8s.io", "leases @ kube-scheduler"),
+            (ALL, "coordination.k8s.io", "leasecandidates"),
             (READ, "core", "nodes"),
             ("delete get list watch", "core", "pods"),
             ("create", "core", "bindings pods/binding"),
@@ -195,13 +202,13 @@ pub(super) static ROLES: &[Role] = &[
             (READ, "apps", "statefulsets"),
             (READ, "policy", "poddisruptionbudgets"),
             (READ, "core", "persistentvolumeclaims persistentvolumes"),
-            ("patch update", "core", "persistentvolumeclaims persistentvolumes"),
             ("create", "authentication.k8s.io", "tokenreviews"),
             ("create", "authorization.k8s.io", "subjectaccessreviews"),
-            (READ, "storage.k8s.io", "csinodes storageclasses csidrivers csistoragecapacities volumeattachments"),
+            (READ, "storage.k8s.io", "csinodes csidrivers csistoragecapacities volumeattachments"),
             (READ, "core", "namespaces"),
-            (READ, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"),
-            ("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+            (READ, "resource.k8s.io", "deviceclasses resourceclaims resourceclaims/status resourceslices"),
+            ("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaims/binding"),
+            ("update", "core", "pods/finalizers"),
             ("create delete", "resource.k8s.io", "resourceclaims"),
         ],
     ),
@@ -292,6 +299,8 @@ pub(super) static BINDINGS: &[(&str, &str, &str)] = &[
     ("system:coredns", "system:coredns", "s:kube-system/coredns"),
     ("system:kube-scheduler", "system:kube-scheduler", "u:system:kube-scheduler"),
     ("system:volume-scheduler", "system:volume-scheduler", "u:system:kube-scheduler"),
+    // Nodes have the Node authorizer; upstream keeps the binding, without subjects, from before that.
+    ("system:node", "system:node", ""),
     ("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", "g:system:serviceaccounts"),
     ("system:cluster-trust-bundle-discovery", "system:cluster-trust-bundle-discovery", "g:system:serviceaccounts"),
 ];

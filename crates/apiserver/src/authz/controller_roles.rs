@@ -57,7 +57,7 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         "device-taint-eviction-controller",
         &[
             ("get list watch delete", "core", "pods"),
-            ("patch", "core", "pods/status"),
+            ("patch update", "core", "pods/status"),
             (READ, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"),
             EVENTS,
         ],
@@ -72,7 +72,6 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
             ("update", "policy", "poddisruptionbudgets/status"),
             ("patch update", "core", "pods/status"),
             ("get", "*", "*/scale"),
-            ("list watch", "core", "pods"),
             EVENTS,
         ],
     ),
@@ -147,7 +146,7 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         &[
             ("get list watch delete", "core", "namespaces"),
             ("update", "core", "namespaces/finalize namespaces/status"),
-            ("get list delete deletecollection", "*", "*"),
+            ("get list watch delete deletecollection", "*", "*"),
         ],
     ),
     (
@@ -156,7 +155,6 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
             ("get list update delete patch watch", "core", "nodes"),
             ("patch update", "core", "nodes/status pods/status"),
             ("list watch get delete", "core", "pods"),
-            (READ, "coordination.k8s.io", "leases"),
             EVENTS,
         ],
     ),
@@ -168,14 +166,14 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
             ("get list watch update", "core", "persistentvolumeclaims"),
             ("get list watch create delete", "core", "pods"),
             (READ, "storage.k8s.io", "storageclasses"),
-            ("get list", "core", "nodes"),
-            ("get create update delete", "core", "services endpoints"),
+            ("list watch", "core", "nodes"),
+            ("watch", "core", "events"),
             EVENTS,
         ],
     ),
     (
         "pod-garbage-collector",
-        &[("list watch delete", "core", "pods"), ("get list watch", "core", "nodes"), ("patch", "core", "pods/status"), EVENTS],
+        &[("list watch delete", "core", "pods"), ("get list watch", "core", "nodes"), ("patch", "core", "pods/status")],
     ),
     (
         "replicaset-controller",
@@ -200,19 +198,15 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
         &[
             (READ, "core", "pods"),
             ("update", "core", "pods/finalizers"),
-            ("patch", "core", "pods/status"),
-            (READ, "resource.k8s.io", "resourceclaimtemplates"),
-            ("get list watch create update delete", "resource.k8s.io", "resourceclaims"),
-            ("patch update", "resource.k8s.io", "resourceclaims/status"),
+            ("patch update", "core", "pods/status"),
+            ("get list watch create delete", "resource.k8s.io", "resourceclaims"),
+            ("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaims/binding"),
             EVENTS,
         ],
     ),
     ("resourcequota-controller", &[("list watch", "*", "*"), ("update", "core", "resourcequotas/status"), EVENTS]),
     ("route-controller", &[("list watch", "core", "nodes"), ("patch", "core", "nodes/status"), EVENTS]),
-    (
-        "service-account-controller",
-        &[("create", "core", "serviceaccounts"), ("list watch", "core", "serviceaccounts namespaces"), EVENTS],
-    ),
+    ("service-account-controller", &[("create", "core", "serviceaccounts"), EVENTS]),
     (
         "service-controller",
         &[(READ, "core", "services"), ("patch update", "core", "services/status"), ("list watch", "core", "nodes"), EVENTS],
@@ -237,6 +231,7 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
             ("get create delete update patch", "core", "pods"),
             ("get create delete update patch list watch", "apps", "controllerrevisions"),
             ("get create list watch update delete", "core", "persistentvolumeclaims"),
+            ("update", "core", "pods/finalizers"),
             EVENTS,
         ],
     ),
@@ -271,13 +266,28 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
     ),
     (
         "pvc-protection-controller",
-        &[("get list watch update", "core", "persistentvolumeclaims"), ("list watch get", "core", "pods"), EVENTS],
+        &[
+            ("get list watch update", "core", "persistentvolumeclaims"),
+            ("update", "core", "persistentvolumeclaims/status"),
+            ("list watch get", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "volumeattributesclass-protection-controller",
+        &[
+            (READ, "core", "persistentvolumeclaims persistentvolumes"),
+            ("get list watch update", "storage.k8s.io", "volumeattributesclasses"),
+            EVENTS,
+        ],
+    ),
+    // Upstream's controller of this name does not run unless somebody asks for it, and its role is there all the same.
+    (
+        "selinux-warning-controller",
+        &[(READ, "core", "persistentvolumes persistentvolumeclaims pods"), (READ, "storage.k8s.io", "csidrivers"), EVENTS],
     ),
     ("pv-protection-controller", &[("get list watch update", "core", "persistentvolumes"), EVENTS]),
-    (
-        "root-ca-cert-publisher",
-        &[("create update", "core", "configmaps"), ("list watch", "core", "configmaps namespaces"), EVENTS],
-    ),
+    ("root-ca-cert-publisher", &[("create update", "core", "configmaps"), EVENTS]),
     (
         "kube-apiserver-serving-clustertrustbundle-publisher",
         &[
@@ -289,14 +299,9 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
     (
         "legacy-service-account-token-cleaner",
         &[
-            ("get", "core", "configmaps"),
+            ("get", "core", "configmaps @ kube-apiserver-legacy-service-account-token-tracking"),
             ("patch delete", "core", "secrets"),
-            ("list watch", "core", "secrets pods serviceaccounts"),
         ],
-    ),
-    (
-        "taint-eviction-controller",
-        &[("get list watch delete", "core", "pods"), (READ, "core", "nodes"), ("patch", "core", "pods/status"), EVENTS],
     ),
     (
         "validatingadmissionpolicy-status-controller",

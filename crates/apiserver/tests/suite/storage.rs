@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, admin, namespace, start};
+use crate::server::{Server, admin, ask, grant, namespace, serve, start};
 
 async fn post(server: &Server, path: &str, object: Value) -> (u16, Value) {
     let answer = admin(&server.api, &format!("POST {path}\n\n{object}")).await;
@@ -113,3 +113,69 @@ async fn administrative_access_to_devices_needs_a_label() {
     assert_eq!(merge(&server, "/api/v1/namespaces/n", label).await.0, 200);
     assert_eq!(post(&server, path, claim).await.0, 201);
 }
+
+/// KEP-4817, and documentation, "Hardening Guide - Dynamic Resource Allocation": `resourceclaims/binding` is "required to modify
+/// status.allocation and status.reservedFor", and `resourceclaims/driver` "required to modify status.devices", driver by driver, by
+/// `associated-node:<verb>` on the claim's own node or `arbitrary-node:<verb>`.
+#[tokio::test]
+async fn the_parts_of_a_claims_status_have_their_own_rights() {
+    let server = serve().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let claims = "/apis/resource.k8s.io/v1/namespaces/n/resourceclaims";
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"}, "spec": {"devices": {
+        "requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]}}});
+    assert_eq!(post(&server, claims, claim).await.0, 201);
+    let rule = |verbs: &[&str], resource: &str, names: &[&str]| json!({"apiGroups": ["resource.k8s.io"], "resources": [resource], "verbs": verbs, "resourceNames": names});
+    let status = || rule(&["get", "update", "patch"], "resourceclaims/status", &[]);
+    let read = format!("GET {claims}/c/status");
+    let grants = [
+        ("writer", None),
+        ("binder", Some(rule(&["patch"], "resourceclaims/binding", &[]))),
+        ("everywhere", Some(rule(&["arbitrary-node:patch"], "resourceclaims/driver", &["a.example.com"]))),
+        (DRIVER, Some(rule(&["associated-node:patch"], "resourceclaims/driver", &["a.example.com"]))),
+    ];
+    for (user, more) in grants {
+        let rules: Vec<Value> = [status()].into_iter().chain(more).collect();
+        grant(api, user, json!(rules), &read).await;
+    }
+
+    let result = |driver: &str| json!({"request": "gpu", "driver": driver, "pool": "p", "device": "d"});
+    let selector =
+        json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]});
+    let allocation = json!({"nodeSelector": selector,
+        "devices": {"results": [result("a.example.com"), result("b.example.com")]}});
+    let allocated = json!({"status": {"allocation": allocation}});
+    let reserved = json!({"status": {"reservedFor": [{"resource": "pods", "name": "p", "uid": "1"}]}});
+    let of = |driver: &str| json!({"status": {"devices": [{"driver": driver, "pool": "p", "device": "d", "data": {"k": "v"}}]}});
+    let nothing = json!({"status": {"devices": null}});
+    let binding = "changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"patch\" permission: ";
+    let steps: [(&str, &str, &Value, &str); 12] = [
+        ("writer", "", &allocated, binding),
+        ("everywhere", "", &allocated, binding),
+        ("binder", "", &allocated, ""),
+        ("binder", "", &reserved, ""),
+        ("writer", "", &of("a.example.com"), "verb=\"[arbitrary-node:patch]\" permission: "),
+        ("binder", "", &of("a.example.com"), "verb=\"[arbitrary-node:patch]\" permission: "),
+        (DRIVER, "n2", &of("a.example.com"), "verb=\"[arbitrary-node:patch]\" permission: "),
+        (DRIVER, "n1", &of("b.example.com"), "verb=\"[associated-node:patch arbitrary-node:patch]\" permission: "),
+        (DRIVER, "n1", &of("a.example.com"), ""),
+        ("writer", "", &nothing, "verb=\"[arbitrary-node:patch]\" permission: "),
+        ("everywhere", "", &nothing, ""),
+        ("everywhere", "", &of("b.example.com"), "verb=\"[arbitrary-node:patch]\" permission: "),
+    ];
+    for (user, node, patch, refusal) in steps {
+        let who = match node {
+            "" => String::new(),
+            node => format!("impersonate-user: {user}\nimpersonate-extra-authentication.kubernetes.io%2fnode-name: {node}\n"),
+        };
+        let request = format!("PATCH {claims}/c/status\n{who}content-type: application/merge-patch+json\n\n{patch}");
+        let answer = ask(api, if node.is_empty() { user } else { "admin" }, &request).await;
+        let body = answer.json();
+        assert_eq!(answer.code, if refusal.is_empty() { 200 } else { 422 }, "{user} {node} {patch}: {body}");
+        let message = body["message"].as_str().unwrap_or_default();
+        assert!(message.contains(refusal), "{user} {node} {patch}: {message}");
+    }
+}
+
+const DRIVER: &str = "system:serviceaccount:n:driver";
