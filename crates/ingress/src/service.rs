@@ -30,12 +30,12 @@ use crate::acme::challenges::Challenges;
 use crate::acme::keeper::Keeper;
 use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
+use crate::cluster_addresses::ClusterAddresses;
 use crate::connect::Connector;
 use crate::front::{self, Front};
 use crate::gateway::streams::Port;
 use crate::gateway::{self, Around, Offer};
 use crate::guard::clients::Anyone;
-use crate::inside::Inside;
 use crate::issuer::Issuers;
 use crate::loops::Loops;
 use crate::model::Model;
@@ -106,7 +106,7 @@ pub struct Service {
     table: Arc<ArcSwap<Table>>,
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
-    inside: Arc<Inside>,
+    cluster: Arc<ClusterAddresses>,
     challenges: Arc<Challenges>,
 }
 
@@ -141,9 +141,9 @@ impl Service {
             proxy_protocol: options.proxy_protocol,
         };
         let own = options.own.iter().chain(&options.addresses).copied().collect();
-        let inside = Arc::new(Inside::new(options.ranges.clone(), own));
-        let upstreams = Arc::new(Upstreams::new(inside.clone()));
-        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, inside, challenges })
+        let cluster = Arc::new(ClusterAddresses::new(options.ranges.clone(), own));
+        let upstreams = Arc::new(Upstreams::new(cluster.clone()));
+        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, cluster, challenges })
     }
 
     /// Starts it: the doors open when the rules are known and there is the first one. `gate` is ready then, also when somebody else has a port.
@@ -164,7 +164,7 @@ impl Service {
     }
 
     async fn run(self, gate: Gate, doors: [Door; 2], open: watch::Sender<BTreeSet<Port>>) -> Result<(), Infallible> {
-        let Self { options, tasks, table, front, upstreams, inside, challenges } = self;
+        let Self { options, tasks, table, front, upstreams, cluster, challenges } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
         let (ingresses, classes, nodes) = (informers.of::<Ingress>(), informers.of::<IngressClass>(), informers.of::<Node>());
         let (wanted, wants) = watch::channel(false);
@@ -195,7 +195,7 @@ impl Service {
             services: ServiceWatch::new(&informers),
             node_changes: nodes.changes(),
             nodes: nodes.clone(),
-            inside,
+            cluster,
             loops: Loops::default(),
             suspects: BTreeSet::new(),
             secrets: Singles::new(options.client.clone(), tasks.clone()),
@@ -333,7 +333,7 @@ struct Follower {
     services: ServiceWatch,
     nodes: Informer<Node>,
     node_changes: Changes<Node>,
-    inside: Arc<Inside>,
+    cluster: Arc<ClusterAddresses>,
     loops: Loops,
     /// Services with endpoints that may lead to others, and so back here.
     suspects: BTreeSet<Key>,

@@ -18,7 +18,7 @@ impl Follower {
     pub(super) fn nodes(&mut self) {
         let nodes = self.nodes.list();
         let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
-        if self.inside.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
+        if self.cluster.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
             self.look_behind_those(|_| true);
         }
     }
@@ -80,7 +80,7 @@ impl Follower {
         let mut behind = self.behind(key, port);
         if let Behind::Addresses(addresses, _) = &mut behind {
             let transport = port.transport();
-            if addresses.iter().any(|at| self.loops.may_lead_on(*at, transport, &self.inside)) {
+            if addresses.iter().any(|at| self.loops.may_lead_on(*at, transport, &self.cluster)) {
                 self.suspects.insert(key.clone());
             }
             let web = [self.options.http_port, self.options.https_port].map(Port::tcp);
@@ -90,7 +90,7 @@ impl Follower {
                 _ => BTreeSet::<SocketAddr>::new(),
             };
             addresses.retain(|at| {
-                let leads_back = self.loops.lead_back(*at, transport, &of_ingress, &self.inside, &addresses_of);
+                let leads_back = self.loops.lead_back(*at, transport, &of_ingress, &self.cluster, &addresses_of);
                 if leads_back {
                     tracing::warn!(service = %key, endpoint = %at, "an endpoint leads back to ingress, which leaves it out");
                 }
