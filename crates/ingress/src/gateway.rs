@@ -73,6 +73,8 @@ pub struct Around<'a> {
     pub balancers: &'a BTreeMap<Port, Key>,
     /// Whether a port of such a listener could be opened; none while nobody knows.
     pub opened: &'a dyn Fn(Port) -> Option<Result<(), String>>,
+    /// Ports that lead here, and the nodes that have given them to others.
+    pub taken: &'a TakenPorts,
     /// By which addresses clients reach us.
     pub addresses: &'a [IpAddr],
     /// Who may be asked for certificates.
@@ -87,6 +89,18 @@ pub struct Around<'a> {
     pub bundle: &'a dyn Fn(&Key) -> Option<Option<String>>,
     /// Whether a Secret has a good certificate; none while nobody knows.
     pub has_certificate: &'a dyn Fn(&Key) -> Option<bool>,
+}
+
+/// Nodes that have given a port that leads here to others.
+pub type TakenPorts = BTreeMap<Port, BTreeSet<TakenAt>>;
+
+/// A node that has given a port to others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TakenAt {
+    /// Its name.
+    pub node: String,
+    /// Clients reach us by an address of it.
+    pub is_ours: bool,
 }
 
 /// What a Service offers to those that refer to it.

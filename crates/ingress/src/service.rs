@@ -32,9 +32,10 @@ use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
 use crate::cluster_addresses::ClusterAddresses;
 use crate::connect::Connector;
+use crate::endpoints::PortRef;
 use crate::front::{self, Front};
 use crate::gateway::streams::Port;
-use crate::gateway::{self, Around, Offer};
+use crate::gateway::{self, Around, Offer, TakenPorts};
 use crate::guard::clients::Anyone;
 use crate::issuer::Issuers;
 use crate::loops::Loops;
@@ -50,6 +51,12 @@ use status::Statuses;
 
 /// Label of the Services by which all nodes lead to ports of Gateways for TCP and UDP: `tcp-5432`.
 pub const GATEWAY_PORT: &str = "ingress.knarr.io/gateway-port";
+
+/// The namespace of the Services by which all nodes lead here.
+const SYSTEM: &str = "kube-system";
+
+/// The one of them for HTTP and HTTPS.
+pub const WEB: &str = "knarr-ingress";
 
 /// How long the start waits for the certificates of Ingresses that are there already.
 const CERTIFICATES: Duration = Duration::from_secs(2);
@@ -189,6 +196,8 @@ impl Service {
             ports: Ports::new(shared, open),
             reserved: options.reserved.iter().copied().chain(own).collect(),
             balancers: BTreeMap::new(),
+            taken: TakenPorts::new(),
+            left_out: BTreeMap::new(),
             wanted_ports: BTreeSet::new(),
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
@@ -352,6 +361,10 @@ struct Follower {
     reserved: BTreeSet<Port>,
     /// Ports of TCP and UDP that load balancers have, by Service.
     balancers: BTreeMap<Key, BTreeSet<Port>>,
+    /// Ports that lead here and that nodes have given to others.
+    taken: TakenPorts,
+    /// The endpoints of Services that are left out, as their events tell.
+    left_out: BTreeMap<Key, BTreeMap<PortRef, BTreeSet<SocketAddr>>>,
     /// Ports that listeners have by the last plan.
     wanted_ports: BTreeSet<Port>,
     /// What the Services that there are offer to routes.
@@ -485,6 +498,7 @@ impl Follower {
             https_port: self.options.https_port,
             reserved: &self.reserved,
             opened: &|port| self.ports.outcome(port),
+            taken: &self.taken,
             addresses: &self.options.addresses,
             issuers: &self.options.acme_issuers,
             labels: &labels,
