@@ -1,7 +1,5 @@
 //! Statuses of Gateways and their listeners.
 
-use std::collections::BTreeSet;
-
 use client::Key;
 use serde_json::{Value, json};
 

@@ -36,7 +36,7 @@ fn parent_gateway<'a>(
 /// A Gateway to which a route wants to be attached.
 pub(super) struct Parent<'a> {
     reference: &'a ObjectRef,
-    key: &'a Key,
+    pub(super) key: &'a Key,
     gateway: &'a Gateway,
     /// The listeners that take the route, each by its place and with the hosts that both have.
     attached: Result<Vec<(usize, Vec<String>)>, Refusal>,

@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use base::tls::Authority;
 
 use super::*;
+use crate::endpoints::PortRef;
 use crate::guard::clients::Verify;
+use crate::upstream::{Place, UpstreamKey};
 use serde::de::DeserializeOwned;
 
 thread_local! {
