@@ -404,12 +404,12 @@ fn nobody_takes_what_is_another_nodes() {
     // What that node tells to have given to others is left to it, too, until it tells so no more. Nobody is told so here: that node does.
     let answer_at_81 =
         |expected: &'static str| until(expected, || tcp(at("192.0.2.2:81")).is_ok_and(|answer| answer.starts_with(expected)));
-    outside.serve([192, 0, 2, 2].into(), 81, "host port");
+    outside.serve([192, 0, 2, 2].into(), 81, "outsider");
     answer_at_81("a ");
     let mut told = node.clone();
     told.metadata.annotations = Some([("knarr.io/taken-ports".to_owned(), "a/evil:81/TCP".to_owned())].into());
     cluster.runtime.block_on(nodes.update([&told].into_iter())).unwrap();
-    assert_eq!(answers(Some(&c), "192.0.2.2:81"), ["host port".to_owned()].into());
+    assert_eq!(answers(Some(&c), "192.0.2.2:81"), ["outsider".to_owned()].into());
     assert_eq!(answers(Some(&c), "192.0.2.1:81").len(), 1, "the node's own address is served");
     cluster.runtime.block_on(nodes.update([&node].into_iter())).unwrap();
     answer_at_81("a ");
