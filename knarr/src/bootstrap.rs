@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ::ingress::gateway::streams::Port;
-use ::ingress::service::GATEWAY_PORT;
+use ::ingress::service::{GATEWAY_PORT, WEB as INGRESS};
 use anyhow::{Context, Result, bail};
 use client::Client;
 use client::kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -21,8 +21,6 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 
 const SYSTEM: &str = "kube-system";
-/// The Service of ingress.
-const INGRESS: &str = "knarr-ingress";
 
 /// Writes the Service as it must be; repeating it changes nothing.
 pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<()> {

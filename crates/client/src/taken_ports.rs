@@ -1,5 +1,6 @@
-//! What a node tells of its ports: those that load balancers ask for and that somebody else has there, be it a program, a host port, a node port
-//! or an external address. It stands in an annotation of the Node, which only the node itself writes; the load balancer controller reads it.
+//! What a node tells of its ports: those that load balancers, or external addresses that are the node's own, ask for and that somebody else has
+//! there, be it a program, a host port, a node port or an external address. It stands in an annotation of the Node, which only the node itself
+//! writes; the load balancer controller and the other nodes read it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +12,7 @@ use crate::Key;
 /// The annotation.
 pub const TAKEN_PORTS: &str = "knarr.io/taken-ports";
 
-/// A port that a load balancer has not got on a node.
+/// A port that a load balancer or an external address has not got on a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TakenPort {
     /// The Service.

@@ -3,15 +3,19 @@
 //!
 //! Ports of Services are followed, since nodes lead from them to endpoints in turn: node ports, and addresses of Services inside and outside.
 
+mod sessions;
+
+pub(crate) use sessions::SessionAddresses;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use client::Key;
 use k8s_openapi::api::core::v1::Service;
 
+use crate::cluster_addresses::ClusterAddresses;
 use crate::endpoints::PortRef;
 use crate::gateway::streams::{Port, Transport};
-use crate::inside::Inside;
 
 /// Where nodes lead to the endpoints of a Service: at one address, or, without one, at all those of nodes.
 type Entrance = (Option<IpAddr>, Port);
@@ -53,9 +57,9 @@ impl Loops {
     }
 
     /// Whether an endpoint could lead anywhere else than to itself: it is a node's or a Service's address.
-    pub(crate) fn may_lead_on(&self, endpoint: SocketAddr, transport: Transport, inside: &Inside) -> bool {
+    pub(crate) fn may_lead_on(&self, endpoint: SocketAddr, transport: Transport, cluster: &ClusterAddresses) -> bool {
         let port = Port { transport, number: endpoint.port() };
-        inside.is_node(endpoint.ip()) || self.to.contains_key(&(Some(endpoint.ip().to_canonical()), port))
+        cluster.is_node(endpoint.ip()) || self.to.contains_key(&(Some(endpoint.ip().to_canonical()), port))
     }
 
     /// Whether what is sent to an endpoint comes back to one of the ports of ingress, which all nodes lead to it.
@@ -64,13 +68,13 @@ impl Loops {
         endpoint: SocketAddr,
         transport: Transport,
         ingress: &dyn Fn(Port) -> bool,
-        inside: &Inside,
+        cluster: &ClusterAddresses,
         behind: &dyn Fn(&Key, &PortRef) -> BTreeSet<SocketAddr>,
     ) -> bool {
         let (mut left, mut seen) = (vec![endpoint], HashSet::new());
         while let Some(at) = left.pop() {
             let port = Port { transport, number: at.port() };
-            let is_node = inside.is_node(at.ip());
+            let is_node = cluster.is_node(at.ip());
             if is_node && ingress(port) {
                 return true;
             }
@@ -119,14 +123,14 @@ mod tests {
             let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": status})).unwrap();
             loops.set(&Key::namespaced("a", *name), Some(&service));
         }
-        let inside = Inside::new(Vec::new(), ["192.0.2.1", "fd00::1"].map(|node| node.parse().unwrap()).to_vec());
-        inside.set_nodes(["192.0.2.2".parse().unwrap()]);
+        let cluster = ClusterAddresses::new(Vec::new(), ["192.0.2.1", "fd00::1"].map(|node| node.parse().unwrap()).to_vec());
+        cluster.set_nodes(["192.0.2.2".parse().unwrap()]);
         let behind = |key: &Key, _: &PortRef| {
             let (.., endpoints) = services.iter().find(|(name, ..)| *name == key.name).unwrap();
             endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect()
         };
         let ingress = |port: Port| [Port::tcp(443), Port::tcp(6001)].contains(&port);
-        let found = loops.lead_back(endpoint.parse().unwrap(), Transport::Tcp, &ingress, &inside, &behind);
+        let found = loops.lead_back(endpoint.parse().unwrap(), Transport::Tcp, &ingress, &cluster, &behind);
         assert_eq!(found, expected, "{services:?} {endpoint}");
         for (name, ..) in services {
             loops.set(&Key::namespaced("a", *name), None);

@@ -8,7 +8,7 @@ mod udp;
 
 pub(crate) use udp::sessions;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,11 +18,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base::budgets::connections::Connections;
 use base::tasks::{OnFailure, Tasks};
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::streams::{Port, Transport};
+use crate::loops::SessionAddresses;
 use crate::table::Table;
 
 /// How often a port is tried that somebody else has: nothing tells when it is free.
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     /// The places of sessions over UDP.
     pub(crate) sessions: Connections,
     /// The addresses from which sessions over UDP speak with their endpoints.
-    pub(crate) session_addresses: Mutex<HashSet<SocketAddr>>,
+    pub(crate) session_addresses: SessionAddresses,
     /// Where is listened.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) tasks: Tasks,

@@ -30,12 +30,13 @@ use crate::acme::challenges::Challenges;
 use crate::acme::keeper::Keeper;
 use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
+use crate::cluster_addresses::ClusterAddresses;
 use crate::connect::Connector;
+use crate::endpoints::PortRef;
 use crate::front::{self, Front};
 use crate::gateway::streams::Port;
-use crate::gateway::{self, Around, Offer};
+use crate::gateway::{self, Around, Offer, TakenPorts};
 use crate::guard::clients::Anyone;
-use crate::inside::Inside;
 use crate::issuer::Issuers;
 use crate::loops::Loops;
 use crate::model::Model;
@@ -50,6 +51,12 @@ use status::Statuses;
 
 /// Label of the Services by which all nodes lead to ports of Gateways for TCP and UDP: `tcp-5432`.
 pub const GATEWAY_PORT: &str = "ingress.knarr.io/gateway-port";
+
+/// The namespace of the Services by which all nodes lead here.
+const SYSTEM: &str = "kube-system";
+
+/// The one of them for HTTP and HTTPS.
+pub const WEB: &str = "knarr-ingress";
 
 /// How long the start waits for the certificates of Ingresses that are there already.
 const CERTIFICATES: Duration = Duration::from_secs(2);
@@ -106,7 +113,7 @@ pub struct Service {
     table: Arc<ArcSwap<Table>>,
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
-    inside: Arc<Inside>,
+    cluster: Arc<ClusterAddresses>,
     challenges: Arc<Challenges>,
 }
 
@@ -141,9 +148,9 @@ impl Service {
             proxy_protocol: options.proxy_protocol,
         };
         let own = options.own.iter().chain(&options.addresses).copied().collect();
-        let inside = Arc::new(Inside::new(options.ranges.clone(), own));
-        let upstreams = Arc::new(Upstreams::new(inside.clone()));
-        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, inside, challenges })
+        let cluster = Arc::new(ClusterAddresses::new(options.ranges.clone(), own));
+        let upstreams = Arc::new(Upstreams::new(cluster.clone()));
+        Ok(Self { options, tasks, table, front: Arc::new(front), upstreams, cluster, challenges })
     }
 
     /// Starts it: the doors open when the rules are known and there is the first one. `gate` is ready then, also when somebody else has a port.
@@ -164,7 +171,7 @@ impl Service {
     }
 
     async fn run(self, gate: Gate, doors: [Door; 2], open: watch::Sender<BTreeSet<Port>>) -> Result<(), Infallible> {
-        let Self { options, tasks, table, front, upstreams, inside, challenges } = self;
+        let Self { options, tasks, table, front, upstreams, cluster, challenges } = self;
         let informers = Informers::new(options.client.clone(), tasks.clone());
         let (ingresses, classes, nodes) = (informers.of::<Ingress>(), informers.of::<IngressClass>(), informers.of::<Node>());
         let (wanted, wants) = watch::channel(false);
@@ -189,13 +196,15 @@ impl Service {
             ports: Ports::new(shared, open),
             reserved: options.reserved.iter().copied().chain(own).collect(),
             balancers: BTreeMap::new(),
+            taken: TakenPorts::new(),
+            left_out: BTreeMap::new(),
             wanted_ports: BTreeSet::new(),
             ingress_changes: ingresses.changes(),
             class_changes: classes.changes(),
             services: ServiceWatch::new(&informers),
             node_changes: nodes.changes(),
             nodes: nodes.clone(),
-            inside,
+            cluster,
             loops: Loops::default(),
             suspects: BTreeSet::new(),
             secrets: Singles::new(options.client.clone(), tasks.clone()),
@@ -333,7 +342,7 @@ struct Follower {
     services: ServiceWatch,
     nodes: Informer<Node>,
     node_changes: Changes<Node>,
-    inside: Arc<Inside>,
+    cluster: Arc<ClusterAddresses>,
     loops: Loops,
     /// Services with endpoints that may lead to others, and so back here.
     suspects: BTreeSet<Key>,
@@ -352,6 +361,10 @@ struct Follower {
     reserved: BTreeSet<Port>,
     /// Ports of TCP and UDP that load balancers have, by Service.
     balancers: BTreeMap<Key, BTreeSet<Port>>,
+    /// Ports that lead here and that nodes have given to others.
+    taken: TakenPorts,
+    /// The endpoints of Services that are left out, as their events tell.
+    left_out: BTreeMap<Key, BTreeMap<PortRef, BTreeSet<SocketAddr>>>,
     /// Ports that listeners have by the last plan.
     wanted_ports: BTreeSet<Port>,
     /// What the Services that there are offer to routes.
@@ -485,6 +498,7 @@ impl Follower {
             https_port: self.options.https_port,
             reserved: &self.reserved,
             opened: &|port| self.ports.outcome(port),
+            taken: &self.taken,
             addresses: &self.options.addresses,
             issuers: &self.options.acme_issuers,
             labels: &labels,

@@ -14,8 +14,8 @@ use client::Key;
 use parking_lot::Mutex;
 
 use crate::balance::{Choice, Load, Member, choose, hash};
+use crate::cluster_addresses::ClusterAddresses;
 use crate::endpoints::{Behind, PortRef};
-use crate::inside::Inside;
 use crate::policy::Protocol;
 use crate::pool::Pool;
 use crate::verify::Trust;
@@ -81,7 +81,7 @@ pub struct Upstream {
     now: ArcSwap<Now>,
     turn: AtomicUsize,
     resolving: tokio::sync::Mutex<()>,
-    inside: Arc<Inside>,
+    cluster: Arc<ClusterAddresses>,
 }
 
 #[derive(Debug, Default)]
@@ -102,14 +102,14 @@ impl Look {
 }
 
 impl Upstream {
-    fn new(key: UpstreamKey, inside: Arc<Inside>) -> Self {
+    fn new(key: UpstreamKey, cluster: Arc<ClusterAddresses>) -> Self {
         let id = hash(&format!("{:?}", key.place));
         let name = match &key.place {
             Place::Name(name, port) => Some((name.clone(), *port, None)),
             Place::Service(..) => None,
         };
         let now = ArcSwap::from_pointee(Now { endpoints: Vec::new(), name });
-        Self { key, id, now, turn: AtomicUsize::new(0), resolving: tokio::sync::Mutex::default(), inside }
+        Self { key, id, now, turn: AtomicUsize::new(0), resolving: tokio::sync::Mutex::default(), cluster }
     }
 
     /// Takes what is behind its port now.
@@ -175,7 +175,7 @@ impl Upstream {
             IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
         };
         let is_service = matches!(self.key.place, Place::Service(..));
-        let is_inside = self.inside.is_in_range(address) || (is_service && self.inside.is_node(address));
+        let is_inside = self.cluster.is_in_range(address) || (is_service && self.cluster.is_node(address));
         !special && !is_inside
     }
 
@@ -222,7 +222,7 @@ impl Upstream {
 #[derive(Debug, Default)]
 pub struct Upstreams {
     known: Mutex<Known>,
-    inside: Arc<Inside>,
+    cluster: Arc<ClusterAddresses>,
 }
 
 #[derive(Debug, Default)]
@@ -246,8 +246,8 @@ impl Known {
 
 impl Upstreams {
     /// None yet, in a cluster with these addresses.
-    pub fn new(inside: Arc<Inside>) -> Self {
-        Self { known: Mutex::default(), inside }
+    pub fn new(cluster: Arc<ClusterAddresses>) -> Self {
+        Self { known: Mutex::default(), cluster }
     }
 
     /// The upstream of a key; a new one has no endpoints yet, and is told of to `fresh`.
@@ -259,7 +259,7 @@ impl Upstreams {
         if known.by_key.len() >= known.sweep_at {
             known.sweep();
         }
-        let upstream = Arc::new(Upstream::new(key.clone(), self.inside.clone()));
+        let upstream = Arc::new(Upstream::new(key.clone(), self.cluster.clone()));
         known.by_key.insert(key.clone(), Arc::downgrade(&upstream));
         if let Place::Service(service, _) = &key.place {
             known.by_service.entry(service.clone()).or_default().push(Arc::downgrade(&upstream));
@@ -309,9 +309,9 @@ mod tests {
     #[test]
     fn names_do_not_lead_inside() {
         let ranges = ["10.42.0.0/16", "10.43.0.0/16", "fd42::/48"].map(|range| range.parse().unwrap());
-        let inside = Arc::new(Inside::new(ranges.to_vec(), vec!["192.0.2.1".parse().unwrap()]));
-        assert!(inside.set_nodes(["192.0.2.2".parse().unwrap()]) && !inside.set_nodes(["192.0.2.2".parse().unwrap()]));
-        let of = |place| Upstream::new(UpstreamKey { place, protocol: None, tls_name: None, trust: None }, inside.clone());
+        let cluster = Arc::new(ClusterAddresses::new(ranges.to_vec(), vec!["192.0.2.1".parse().unwrap()]));
+        assert!(cluster.set_nodes(["192.0.2.2".parse().unwrap()]) && !cluster.set_nodes(["192.0.2.2".parse().unwrap()]));
+        let of = |place| Upstream::new(UpstreamKey { place, protocol: None, tls_name: None, trust: None }, cluster.clone());
         let service = of(Place::Service(Key::namespaced("a", "web"), PortRef::Number(80)));
         let named = of(Place::Name("login.example".to_owned(), 443));
         let check = |address: &str, expected: [bool; 2]| {

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::Node as ApiNode;
 use tokio::time::MissedTickBehavior;
 
 use crate::nft::Family;
-use crate::nft::claims::Refused;
+use crate::nft::claims::{Refused, Taken};
 use crate::nft::contents::Change;
 use crate::nft::element::{self, Endpoint};
 use crate::nft::table::{self, Holder, Table};
@@ -128,7 +128,7 @@ struct Proxy {
     lost: HashMap<Key, Vec<Refused>>,
     /// Addresses of our node, as its object tells.
     addresses: Vec<IpAddr>,
-    /// What load balancers have lost is to be looked at.
+    /// What load balancers and external addresses have lost is to be looked at.
     is_due: bool,
 }
 
@@ -162,7 +162,7 @@ impl Proxy {
                     stale.extend(plan::stale_udp(&old, &new));
                 }
                 changes.push((format!("service:{key}"), plan::fragment(&new)));
-                self.is_due |= !old.balanced.is_empty() || !new.balanced.is_empty();
+                self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
                 self.health.update(key, &new);
                 if new != Plan::default() {
                     self.plans.insert(key.clone(), new);
@@ -188,14 +188,17 @@ impl Proxy {
         Ok(())
     }
 
-    /// Tells the controller which ports load balancers have not got here, if they may be others than before.
+    /// Tells the controller and the other nodes which ports load balancers and external addresses have not got here, if they may be others than
+    /// before.
     async fn report(&mut self, watch: &ServiceWatch) -> Result<(), Error> {
         if !std::mem::take(&mut self.is_due) {
             return Ok(());
         }
         let mut asked = Vec::new();
         let mut ports = Vec::new();
+        let mut told = BTreeSet::new();
         for (service, plan) in &self.plans {
+            told.extend(self.lost_externals(service, plan));
             for Balanced { family, protocol, port, endpoints } in &plan.balanced {
                 for address in self.addresses.iter().filter(|address| Family::of(**address) == *family) {
                     let place = element::Key { address: *address, protocol: *protocol, port: *port };
@@ -209,7 +212,6 @@ impl Proxy {
         let look = move || if asked.is_empty() { Vec::new() } else { table.lost(&asked) };
         let lost = tokio::task::spawn_blocking(look).await.map_err(|_| Error::Stopped)?;
         let mut now: HashMap<Key, Vec<Refused>> = HashMap::new();
-        let mut told = BTreeSet::new();
         for ((port, key), taken) in ports.into_iter().zip(lost) {
             let Some(taken) = taken else { continue };
             now.entry(port.service.clone()).or_default().push(Refused { key, taken });
@@ -221,6 +223,17 @@ impl Proxy {
         let others: BTreeSet<Key> = before.keys().chain(self.lost.keys()).filter(other).cloned().collect();
         self.tell(watch, &others.into_iter().collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// The ports that a service asks for at addresses of this node and has not got: at the other nodes, what goes there is not for it.
+    fn lost_externals(&self, service: &Key, plan: &Plan) -> Vec<TakenPort> {
+        let here = |key: &element::Key| self.addresses.contains(&key.address) && plan.external.contains(key);
+        if !plan.external.iter().any(here) {
+            return Vec::new();
+        }
+        let refused = self.table.refused(&format!("service:{service}")).into_iter().map(|refused| refused.key).filter(here);
+        let port = |key: element::Key| (i32::from(key.port), key.protocol.name().to_owned());
+        refused.map(|key| TakenPort { service: service.clone(), port: port(key) }).collect()
     }
 
     /// Lets services have the ports of programs that have ended.
@@ -241,6 +254,7 @@ impl Proxy {
     fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
         for key in services {
             let mut refused = self.table.refused(&format!("service:{key}"));
+            refused.retain(|one| one.taken != Taken::Elsewhere);
             let lost = self.lost.get(key).into_iter().flatten().filter(|lost| !refused.contains(lost));
             refused.extend(lost.cloned().collect::<Vec<_>>());
             if refused.is_empty() {

@@ -401,6 +401,18 @@ fn nobody_takes_what_is_another_nodes() {
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 6);
     }
+    // What that node tells to have given to others is left to it, too, until it tells so no more. Nobody is told so here: that node does.
+    let answer_at_81 =
+        |expected: &'static str| until(expected, || tcp(at("192.0.2.2:81")).is_ok_and(|answer| answer.starts_with(expected)));
+    outside.serve([192, 0, 2, 2].into(), 81, "outsider");
+    answer_at_81("a ");
+    let mut told = node.clone();
+    told.metadata.annotations = Some([("knarr.io/taken-ports".to_owned(), "a/evil:81/TCP".to_owned())].into());
+    cluster.runtime.block_on(nodes.update([&told].into_iter())).unwrap();
+    assert_eq!(answers(Some(&c), "192.0.2.2:81"), ["outsider".to_owned()].into());
+    assert_eq!(answers(Some(&c), "192.0.2.1:81").len(), 1, "the node's own address is served");
+    cluster.runtime.block_on(nodes.update([&node].into_iter())).unwrap();
+    answer_at_81("a ");
     // Who asks now is told.
     cluster.service("late", "10.43.0.67", json!({"externalIPs": ["192.0.2.2", "192.0.2.1"], "ports": ports}), &[a_ip]);
     for place in ["10251/TCP of 192.0.2.2", "6443/TCP of 192.0.2.2", "8472/UDP of 192.0.2.2", "8472/UDP of 192.0.2.1"] {
@@ -483,6 +495,12 @@ fn a_node_tells_what_load_balancers_have_not_got() {
     cluster.fake.put::<Service>(&serde_json::from_value(service).unwrap());
     until("the other port is served", || tcp(at("192.0.2.2:7804")).is_ok_and(|answer| answer.starts_with("a ")));
     assert_eq!(answers(None, "192.0.2.2:7802"), ["other".to_owned()].into());
+    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    // External addresses of the node itself, and of no other.
+    let spec = json!({"externalIPs": ["192.0.2.1", "192.0.2.2"], "ports": ports(&[7802, 7805])});
+    cluster.service("external", "10.43.0.32", spec, &[a_ip]);
+    told(Some("a/external:7802/TCP,a/web:7801/TCP,a/web:7802/TCP"));
+    cluster.service("external", "10.43.0.32", json!({"ports": ports(&[7802, 7805])}), &[a_ip]);
     told(Some("a/web:7801/TCP,a/web:7802/TCP"));
     drop(program);
     cluster.runtime.block_on(network.detach("host-port")).unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use apimachinery::labels::Selector;
 
+use super::listeners::{is_route, takes};
 use super::types::{AllowedRoutes, HttpRoute, Listener, ObjectRef};
 
 /// Why a parent does not take a route: the reason of its condition.
@@ -45,8 +46,7 @@ pub fn attach(
     let mut refusal = Refusal::NoMatchingParent;
     let mut found = Vec::new();
     for (place, listener) in listeners.iter().enumerate().filter(|(_, listener)| named(listener)) {
-        if !super::takes(listener, kind) || !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels)
-        {
+        if !takes(listener, kind) || !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels) {
             refusal = refusal.max(Refusal::NotAllowedByListeners);
             continue;
         }
@@ -69,7 +69,7 @@ fn allows(
     labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
 ) -> bool {
     let kinds = &allowed.kinds;
-    if !kinds.is_empty() && !kinds.iter().any(|one| super::is_route(one, kind)) {
+    if !kinds.is_empty() && !kinds.iter().any(|one| is_route(one, kind)) {
         return false;
     }
     match allowed.namespaces.from.as_deref() {

@@ -12,10 +12,11 @@ use std::fmt;
 use client::Key;
 
 use super::attach::covers;
+use super::listeners::serves;
 use super::status::Kind;
 use super::streams::Port;
 use super::types::{Gateway, Listener};
-use super::{Around, Door, created, serves};
+use super::{Around, Door, created};
 use crate::compile::host_name;
 
 /// The claim of a listener or a route: the least is the oldest.

@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use base::tls::Authority;
 
 use super::*;
+use crate::endpoints::PortRef;
 use crate::guard::clients::Verify;
+use crate::upstream::{Place, UpstreamKey};
 use serde::de::DeserializeOwned;
 
 thread_local! {
@@ -50,6 +52,11 @@ fn planned(objects: &Objects) -> Plan {
             5 => None,
             _ => Some(Ok(())),
         },
+        taken: &[
+            (Port::tcp(7), [TakenAt { node: "n1".to_owned(), is_ours: true }].into()),
+            (Port::tcp(8), [TakenAt { node: "n2".to_owned(), is_ours: false }].into()),
+        ]
+        .into(),
         addresses: &[[192, 0, 2, 10].into()],
         issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
@@ -455,4 +462,25 @@ fn clients_of_listeners() {
     check(json!({"default": secret}), Some((false, Verify::On)), [none, "ResolvedRefs False InvalidCACertificateKind"]);
     // Nobody has looked yet: nobody may pass, and nothing is told.
     check(json!({"default": refers("unknown")}), Some((false, Verify::On)), fine);
+}
+
+/// ListenerConditionProgrammed, reason Pending: the listener is "not yet online and ready to accept client traffic".
+#[test]
+fn ports_that_nodes_have_given_to_others() {
+    let gateway = |ports: &[u16]| {
+        let listener = |port: &u16| json!({"name": format!("l{port}"), "port": port, "protocol": "TCP"});
+        let plan = planned(&objects(ports.iter().map(listener).collect(), json!({}), &[]));
+        plan.statuses.iter().find(|(kind, ..)| *kind == Kind::Gateway).unwrap().2.clone()
+    };
+    let programmed = |status: &Value| {
+        let condition = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Programmed").unwrap();
+        ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap().to_owned())
+    };
+    let status = gateway(&[7, 8, 9]);
+    let told: Vec<_> = (0..3).map(|place| programmed(&status["listeners"][place])).collect();
+    assert_eq!(told[0], ["False", "Pending", "node n1 has given port 7/TCP to others"]);
+    assert_eq!(told[1], ["True", "Programmed", "node n2 has given port 8/TCP to others"]);
+    assert_eq!(told[2], ["True", "Programmed", ""]);
+    assert_eq!(programmed(&status)[..2], ["True", "Programmed"]);
+    assert_eq!(programmed(&gateway(&[7]))[..2], ["False", "AddressNotUsable"]);
 }

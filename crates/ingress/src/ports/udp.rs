@@ -132,10 +132,9 @@ impl Listener {
         session.send(datagram);
     }
 
-    /// Begins a session with an endpoint of the route. A client that is a session itself gets none: a datagram has no count of its hops, so
-    /// one that comes back to a port from which it was forwarded would go around for ever.
+    /// Begins a session with an endpoint of the route, unless the client is a session itself.
     fn begin(self: &Arc<Self>, client: SocketAddr, route: &Arc<Route>) -> Option<Arc<Session>> {
-        if self.shared.session_addresses.lock().contains(&client) {
+        if self.shared.session_addresses.has(&client) {
             return None;
         }
         let upstream = route.chosen()?;
@@ -143,7 +142,7 @@ impl Listener {
         let place = self.shared.sessions.admit(client.ip())?;
         let connected = connect(endpoint.address).and_then(|backend| Ok((backend.local_addr()?, backend)));
         let (own, backend) = connected.inspect_err(|error| tracing::debug!(port = %self.port, %error, "no session")).ok()?;
-        self.shared.session_addresses.lock().insert(own);
+        self.shared.session_addresses.add(own);
         let session = Arc::new(Session {
             backend,
             seen: ArcSwap::from_pointee((route.clone(), upstream.look())),
@@ -169,7 +168,7 @@ impl Listener {
                 () = answering.left.cancelled() => {}
             }
             listener.forget(client, &answering);
-            listener.shared.session_addresses.lock().remove(&own);
+            listener.shared.session_addresses.remove(&own);
             Ok::<_, Infallible>(())
         });
         Some(session)

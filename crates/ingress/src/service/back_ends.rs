@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use client::Key;
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use client::events::Type;
+use client::taken_ports::TakenPort;
+use k8s_openapi::api::core::v1::{Node, Service, ServicePort};
 
-use super::{Follower, GATEWAY_PORT};
+use super::{Follower, GATEWAY_PORT, SYSTEM, WEB};
 use crate::endpoints::{self, Behind, PortRef};
-use crate::gateway::Offer;
 use crate::gateway::streams::Port;
+use crate::gateway::{Offer, TakenAt, TakenPorts};
 use crate::upstream::{Place, Upstream};
 
 impl Follower {
@@ -18,9 +20,31 @@ impl Follower {
     pub(super) fn nodes(&mut self) {
         let nodes = self.nodes.list();
         let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
-        if self.inside.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
+        if self.cluster.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
             self.look_behind_those(|_| true);
         }
+        let taken = self.taken_ports(&nodes);
+        self.replan |= taken != self.taken;
+        self.taken = taken;
+    }
+
+    /// The ports that lead here and that nodes tell to have given to others.
+    fn taken_ports(&self, nodes: &[Arc<Node>]) -> TakenPorts {
+        let mut taken = TakenPorts::new();
+        for node in nodes {
+            let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+            let is_ours = addresses.filter_map(|one| one.address.parse().ok()).any(|one| self.options.addresses.contains(&one));
+            let name = node.metadata.name.clone().unwrap_or_default();
+            for one in TakenPort::told(node) {
+                let (number, protocol) = &one.port;
+                let port = u16::try_from(*number).ok().and_then(|number| Port::named(protocol, number));
+                // Only ingress's own Services have such names: others make none in that namespace.
+                if let Some(port) = port.filter(|_| one.service.ns() == SYSTEM && one.service.name.starts_with(WEB)) {
+                    taken.entry(port).or_default().insert(TakenAt { node: name.clone(), is_ours });
+                }
+            }
+        }
+        taken
     }
 
     /// Takes Services and their endpoints.
@@ -28,6 +52,9 @@ impl Follower {
         let mut moved = HashSet::new();
         for key in changed {
             let service = self.services.get(key).0;
+            if service.is_none() {
+                self.left_out.remove(key);
+            }
             moved.extend(self.loops.set(key, service.as_deref()));
             let (offers, has) = (service.as_deref().map(offer), service.as_deref().map(balanced).unwrap_or_default());
             let had = if has.is_empty() { self.balancers.remove(key) } else { self.balancers.insert(key.clone(), has.clone()) };
@@ -80,7 +107,7 @@ impl Follower {
         let mut behind = self.behind(key, port);
         if let Behind::Addresses(addresses, _) = &mut behind {
             let transport = port.transport();
-            if addresses.iter().any(|at| self.loops.may_lead_on(*at, transport, &self.inside)) {
+            if addresses.iter().any(|at| self.loops.may_lead_on(*at, transport, &self.cluster)) {
                 self.suspects.insert(key.clone());
             }
             let web = [self.options.http_port, self.options.https_port].map(Port::tcp);
@@ -89,15 +116,35 @@ impl Follower {
                 Behind::Addresses(addresses, _) => addresses,
                 _ => BTreeSet::<SocketAddr>::new(),
             };
-            addresses.retain(|at| {
-                let leads_back = self.loops.lead_back(*at, transport, &of_ingress, &self.inside, &addresses_of);
-                if leads_back {
-                    tracing::warn!(service = %key, endpoint = %at, "an endpoint leads back to ingress, which leaves it out");
-                }
-                !leads_back
-            });
+            let leads_back = |at: &SocketAddr| self.loops.lead_back(*at, transport, &of_ingress, &self.cluster, &addresses_of);
+            let left_out: BTreeSet<SocketAddr> = addresses.iter().copied().filter(leads_back).collect();
+            addresses.retain(|at| !left_out.contains(at));
+            self.tell_left_out(key, port, left_out);
         }
         upstream.set(behind);
+    }
+
+    /// Tells, once for each, which endpoints of a Service are left out.
+    fn tell_left_out(&mut self, key: &Key, port: &PortRef, endpoints: BTreeSet<SocketAddr>) {
+        let ports = self.left_out.get(key);
+        let told = ports.and_then(|ports| ports.get(port)).cloned().unwrap_or_default();
+        if endpoints == told {
+            return;
+        }
+        let new: Vec<String> = endpoints.difference(&told).map(SocketAddr::to_string).collect();
+        if let Some(service) = self.services.get(key).0.filter(|_| !new.is_empty()) {
+            let message = format!("ingress leaves out endpoints that lead back to it: {}", new.join(", "));
+            self.recorder.about(service.as_ref(), Type::Warning, "EndpointLeadsBack", message);
+        }
+        let ports = self.left_out.entry(key.clone()).or_default();
+        if endpoints.is_empty() {
+            ports.remove(port);
+        } else {
+            ports.insert(port.clone(), endpoints);
+        }
+        if ports.is_empty() {
+            self.left_out.remove(key);
+        }
     }
 
     fn behind(&self, key: &Key, port: &PortRef) -> Behind {

@@ -29,6 +29,8 @@ pub struct Claimed {
 pub enum Right {
     /// The place is a node's own: the owner has it whoever came first, and nobody else gets it.
     Reserved,
+    /// The place is at an address of another node, which has given it to others: what goes there keeps its destination. Nobody else gets it here.
+    Elsewhere,
     /// Who comes first has it.
     First,
     /// The same, for an address of a load balancer: which of them has it is the controller's to say.
@@ -58,6 +60,8 @@ pub struct World {
 pub enum Taken {
     /// It is the node's or the cluster's own.
     Reserved,
+    /// The node that has the address has given it to others, and tells them so.
+    Elsewhere,
     /// A program of the host listens there.
     Listener,
     /// Another owner came first.
@@ -82,6 +86,7 @@ impl fmt::Display for Refused {
         }
         match &self.taken {
             Taken::Reserved => f.write_str(" is reserved for the cluster itself"),
+            Taken::Elsewhere => f.write_str(" is taken on the node that has the address"),
             Taken::Listener => f.write_str(" is in use by a program of the host"),
             Taken::Owner(owner) => match owner.split_once(':') {
                 // Pods are known by their sandboxes here, which say nothing to people.
@@ -105,7 +110,16 @@ struct Held {
 
 impl Held {
     fn is_reserved(&self) -> bool {
-        self.right == Right::Reserved
+        self.reserves().is_some()
+    }
+
+    /// What others are told of the place, if they do not get it whoever came first.
+    fn reserves(&self) -> Option<Taken> {
+        match self.right {
+            Right::Reserved => Some(Taken::Reserved),
+            Right::Elsewhere => Some(Taken::Elsewhere),
+            Right::First | Right::Balancer => None,
+        }
     }
 }
 
@@ -178,8 +192,7 @@ impl Claims {
                 let taken = match other() {
                     _ if held.is_reserved() => None,
                     _ if world.reserves(key.address) => Some(Taken::Reserved),
-                    Some(other) if other.is_reserved() => Some(Taken::Reserved),
-                    Some(other) => Some(Taken::Owner(other.owner.clone())),
+                    Some(other) => Some(other.reserves().unwrap_or_else(|| Taken::Owner(other.owner.clone()))),
                     None if held.taken.is_some() && world.listens(key) => Some(Taken::Listener),
                     None => None,
                 };
@@ -220,8 +233,7 @@ impl Claims {
             return None;
         }
         match granted().find(|held| &*held.owner != owner && held.right != Right::Balancer) {
-            Some(held) if held.is_reserved() => Some(Taken::Reserved),
-            Some(held) => Some(Taken::Owner(held.owner.clone())),
+            Some(held) => Some(held.reserves().unwrap_or_else(|| Taken::Owner(held.owner.clone()))),
             None => world.listens(key).then_some(Taken::Listener),
         }
     }
@@ -311,7 +323,11 @@ mod tests {
         let mut claims = Claims::default();
         for (owner, places) in steps {
             let places = places.split(", ").filter(|one| !one.is_empty());
-            let right = if *owner == "reserved" { Right::Reserved } else { Right::First };
+            let right = match *owner {
+                "reserved" => Right::Reserved,
+                "elsewhere" => Right::Elsewhere,
+                _ => Right::First,
+            };
             let claimed = places.map(|one| claimed(one, right)).collect();
             let touched = claims.set(&Arc::from(*owner), claimed);
             claims.decide(&touched, world);
@@ -381,6 +397,16 @@ mod tests {
         }
         check(&world(), &[own, ("a", "udp * 10250, tcp * 8472"), ("b", "tcp 203.0.113.5 6443, udp 203.0.113.5 8472")], &[]);
         check(&world(), &[own, ("a", "udp 192.0.2.3 8472"), ("reserved", "")], &[]);
+    }
+
+    #[test]
+    fn what_another_node_has_given_to_others() {
+        let told = ("elsewhere", "tcp 192.0.2.3 80");
+        let expected = [("a", "port 80/TCP of 192.0.2.3 is taken on the node that has the address")];
+        check(&world(), &[told, ("a", "tcp 192.0.2.3 80, tcp 192.0.2.3 81")], &expected);
+        // It is told after others have asked; when it ends, those have the place.
+        check(&world(), &[("a", "tcp 192.0.2.3 80"), told], &expected);
+        check(&world(), &[("a", "tcp 192.0.2.3 80"), told, ("elsewhere", "")], &[]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use client::taken_ports::TakenPort;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 
@@ -55,11 +56,21 @@ impl Peer {
 /// The ports that are a node's own, at all of its addresses: who took them here would cut this node's pods off from that one's, or a kubelet off
 /// from those who ask it.
 fn own_ports(node: &Node) -> BTreeSet<Key> {
-    let Some(status) = &node.status else { return BTreeSet::new() };
-    let kubelet = status.daemon_endpoints.as_ref().and_then(|all| u16::try_from(all.kubelet_endpoint.as_ref()?.port).ok());
-    let ports: Vec<_> = kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain([OVERLAY]).collect();
-    let addresses = status.addresses.iter().flatten().filter_map(|one| one.address.parse::<IpAddr>().ok());
+    let endpoints = node.status.as_ref().and_then(|status| status.daemon_endpoints.as_ref());
+    let kubelet = endpoints.and_then(|all| u16::try_from(all.kubelet_endpoint.as_ref()?.port).ok());
+    at_node(node, kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain([OVERLAY]).collect())
+}
+
+/// The ports that a node tells to have given to others than load balancers and external addresses, at all of its addresses.
+fn taken_ports(node: &Node) -> BTreeSet<Key> {
+    let port = |taken: TakenPort| Some((Protocol::from_name(Some(&taken.port.1))?, u16::try_from(taken.port.0).ok()?));
+    at_node(node, TakenPort::told(node).into_iter().filter_map(port).collect())
+}
+
+fn at_node(node: &Node, ports: Vec<(Protocol, u16)>) -> BTreeSet<Key> {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     addresses
+        .filter_map(|one| one.address.parse::<IpAddr>().ok())
         .flat_map(|address| ports.iter().map(move |(protocol, port)| Key { address, protocol: *protocol, port: *port }))
         .collect()
 }
@@ -150,6 +161,14 @@ pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu:
     Ok(())
 }
 
+/// What is known of other nodes.
+#[derive(PartialEq, Eq)]
+struct Known {
+    peers: BTreeSet<Peer>,
+    own_ports: BTreeSet<Key>,
+    taken_ports: BTreeSet<Key>,
+}
+
 /// Keeps what the kernel knows of other nodes as their objects say.
 pub struct Overlay {
     device: String,
@@ -157,7 +176,7 @@ pub struct Overlay {
     name: String,
     ranges: Vec<IpNet>,
     table: Table,
-    known: Option<(BTreeSet<Peer>, BTreeSet<Key>)>,
+    known: Option<Known>,
 }
 
 impl Overlay {
@@ -170,19 +189,21 @@ impl Overlay {
     pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<bool, Error> {
         let peers = Peer::all(nodes.clone(), &self.name, &self.address, &self.ranges);
         let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(&self.name));
-        let known = (peers, others.flat_map(own_ports).collect::<BTreeSet<_>>());
+        let (own_ports, taken_ports) = (others.clone().flat_map(own_ports).collect(), others.flat_map(taken_ports).collect());
+        let known = Known { peers, own_ports, taken_ports };
         if self.known.as_ref() == Some(&known) {
             return Ok(false);
         }
-        let (device, wanted, table) = (self.device.clone(), Entries::of(&known.0), self.table.clone());
-        let nodes: Vec<_> = known.0.iter().map(|peer| guards::node(peer.address)).collect();
-        let ports = known.1.clone();
+        let (device, wanted, table) = (self.device.clone(), Entries::of(&known.peers), self.table.clone());
+        let nodes: Vec<_> = known.peers.iter().map(|peer| guards::node(peer.address)).collect();
+        let ports = known.own_ports.iter().copied().map(reserved::claim);
+        let ports: Vec<_> = ports.chain(known.taken_ports.iter().copied().map(reserved::elsewhere)).collect();
         blocking(move || {
             let mut fragment = Fragment::from(nodes);
             // Somebody else's word takes no port of ours.
             let own = machine::addresses();
-            let ports = ports.into_iter().filter(|port| !own.contains(&port.address));
-            fragment.extend(ports.map(reserved::claim).collect::<Vec<_>>().into());
+            let ports = ports.into_iter().filter(|port| !own.contains(&port.key.address));
+            fragment.extend(ports.collect::<Vec<_>>().into());
             table.replace([("nodes".to_owned(), fragment)])?;
             table.release(Holder::Nodes)?;
             let mut links = open_links()?;
@@ -200,6 +221,7 @@ impl Overlay {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use client::taken_ports::TAKEN_PORTS;
     use serde_json::{Value, json};
 
     fn node(name: &str, ranges: &[&str], addresses: &[&str]) -> Node {
@@ -237,6 +259,12 @@ mod tests {
             serde_json::from_value(json!({"kubeletEndpoint": {"Port": 10251}})).unwrap();
         let expected = ["TCP 192.168.0.2 10251", "UDP 192.168.0.2 8472", "TCP fd00::2 10251", "UDP fd00::2 8472"];
         assert_eq!(found(&other), expected);
+        assert!(taken_ports(&other).is_empty());
+        other.metadata.annotations =
+            Some([(TAKEN_PORTS.to_owned(), "a/web:80/TCP,a/web:70000/TCP,b/dns:53/UDP".to_owned())].into());
+        let taken: Vec<String> =
+            taken_ports(&other).iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect();
+        assert_eq!(taken, ["TCP 192.168.0.2 80", "UDP 192.168.0.2 53", "TCP fd00::2 80", "UDP fd00::2 53"]);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Plan {
     pub health_port: Option<u16>,
     /// Ports of a load balancer that nodes serve.
     pub balanced: Vec<Balanced>,
+    /// Ports that the service asks for at its external addresses.
+    pub external: Vec<Key>,
     /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
     pub api: Vec<Key>,
 }
@@ -201,6 +203,8 @@ fn plan_port(
     // What is led to where it is going needs no rule: a program of the node listens there.
     outside.retain(|(key, ..)| chosen.all != [Endpoint { address: key.address, port: key.port }]);
     outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None, Claim::External))));
+    let external = outside.iter().filter(|(key, _, claim)| *claim == Claim::External && !key.address.is_unspecified());
+    plan.external.extend(external.map(|(key, ..)| *key));
     for (key, sources, claim) in outside {
         entries.push(Entry { sources: sources.clone(), claim, ..entry(Clients::All, key, &chosen.all, true) });
         if external_local(spec) {

@@ -1,4 +1,5 @@
-//! Tells the load balancer controller which ports this node does not give to load balancers, in an annotation of the Node.
+//! Tells the load balancer controller and other nodes which ports this node does not give to load balancers and external addresses, in an
+//! annotation of the Node.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;

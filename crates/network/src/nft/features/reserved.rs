@@ -40,6 +40,15 @@ pub(super) fn own(config: &Config, family: Family) -> impl Iterator<Item = Claim
 
 /// A port of a node that nobody gets. The unspecified address is this node.
 pub(crate) fn claim(key: Key) -> Claimed {
+    untouched(key, Right::Reserved)
+}
+
+/// A port that another node has given to others than those who ask for it at all nodes.
+pub(crate) fn elsewhere(key: Key) -> Claimed {
+    untouched(key, Right::Elsewhere)
+}
+
+fn untouched(key: Key, right: Right) -> Claimed {
     let element = Element::new(Family::of(key.address), RESERVED.only(), key.bytes(), Value::None);
-    Claimed { key, elements: vec![element], right: Right::Reserved }
+    Claimed { key, elements: vec![element], right }
 }

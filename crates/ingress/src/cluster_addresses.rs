@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 /// What is known of them. Nodes come and go.
 #[derive(Debug, Default)]
-pub struct Inside {
+pub struct ClusterAddresses {
     /// Ranges of pods and Services.
     ranges: Vec<IpNet>,
     /// Addresses of this node.
@@ -16,7 +16,7 @@ pub struct Inside {
     nodes: ArcSwap<HashSet<IpAddr>>,
 }
 
-impl Inside {
+impl ClusterAddresses {
     /// The ranges of pods and Services, and the addresses of this node.
     pub fn new(ranges: Vec<IpNet>, own: Vec<IpAddr>) -> Self {
         let nodes = ArcSwap::from_pointee(own.iter().copied().collect());

@@ -1,0 +1,136 @@
+//! Statuses of Gateways and their listeners.
+
+use client::Key;
+use serde_json::{Value, json};
+
+use super::certificates::{certificates, orders};
+use super::frontend::Asking;
+use super::listeners::{is_route, routes, serves};
+use super::precedence::is_same;
+use super::status::{condition, generation};
+use super::streams::{self, Owners, Port};
+use super::types::{GROUP, Gateway, RouteKind};
+use super::{Around, Certificate, Objects, Plan, created};
+use crate::annotations::Problem;
+
+/// Nodes whose names a message has.
+const NAMED: usize = 8;
+
+/// The status of a Gateway. `of_place` says how many routes a listener has, by its place, and what it asks clients for.
+pub(super) fn gateway_status<'a>(
+    objects: &Objects,
+    around: &Around<'_>,
+    (gateway, owners): (&Gateway, &Owners<'_>),
+    of_place: &dyn Fn(usize) -> (usize, Option<&'a Asking>),
+    plan: &mut Plan,
+) -> Value {
+    let seen = generation(&gateway.metadata);
+    let mut listeners = Vec::new();
+    let (mut good_ones, mut taken_ones) = (0, 0);
+    let issuer = around.issuers.named(gateway.metadata.annotations.as_ref()).unwrap_or_else(|wrong| {
+        let problem = Problem::new(wrong.reason(), format!("{wrong}; no certificate is asked for"));
+        plan.problems.push((Key::namespaced(gateway.namespace(), gateway.name()), problem));
+        None
+    });
+    for (place, listener) in gateway.spec.listeners.iter().enumerate() {
+        let certificates = certificates(objects, around, gateway, listener, &mut plan.secrets);
+        plan.orders.extend(issuer.iter().flat_map(|issuer| orders(gateway, listener, issuer)));
+        let (attached, asking) = of_place(place);
+        let (asked, trusted) = asking.map_or((Ok(()), Ok(())), |asking| (asking.resolved.clone(), asking.accepted.clone()));
+        let accepted = acceptance(gateway, place, around, owners).and(trusted);
+        if asking.is_some() {
+            plan.asks.insert(listener.hostname.clone().unwrap_or_default());
+        }
+        let good = accepted.is_ok() && certificates.is_ok();
+        good_ones += usize::from(good);
+        if let (Ok(secrets), Ok(())) = (&certificates, &accepted) {
+            let (host, created) = (listener.hostname.as_deref().unwrap_or_default(), created(&gateway.metadata));
+            plan.tls.extend(secrets.iter().map(|secret| Certificate { host: host.to_owned(), secret: secret.clone(), created }));
+        }
+        let told = |result: &Result<(), (&'static str, String)>, kind, good_reason| match result {
+            Ok(()) => condition(kind, Ok(()), good_reason, "", seen),
+            Err((reason, message)) => condition(kind, Err(()), reason, message, seen),
+        };
+        let is_taken = |kind: &RouteKind| routes(listener).any(|route| is_route(kind, route.name()));
+        let wrong_kinds = !listener.allowed_routes.kinds.iter().all(is_taken);
+        let resolved = match (certificates.map(drop).and(asked), wrong_kinds) {
+            (Ok(()), true) => {
+                Err(("InvalidRouteKinds", format!("listeners for {} serve no routes of all these kinds", listener.protocol)))
+            }
+            (other, _) => other,
+        };
+        let kinds = &listener.allowed_routes.kinds;
+        let supported =
+            routes(listener).filter(|route| kinds.is_empty() || kinds.iter().any(|kind| is_route(kind, route.name())));
+        let supported: Vec<Value> = supported.map(|route| json!({"group": GROUP, "kind": route.name()})).collect();
+        let number = streams::port(listener).unwrap_or(Port::tcp(listener.port));
+        let (is_taken, elsewhere) = taken(number, around).filter(|_| good).unwrap_or_default();
+        taken_ones += usize::from(is_taken);
+        let is_waiting = streams::port(listener).is_some_and(|port| (around.opened)(port).is_none());
+        let ready = match good {
+            true if is_waiting => Err(("Pending", "the port is being opened".to_owned())),
+            // It has the port when that is given up.
+            true if is_taken => Err(("Pending", elsewhere.clone())),
+            true => Ok(()),
+            false => Err(("Invalid", "the listener is not served".to_owned())),
+        };
+        let programmed = match &ready {
+            Ok(()) => condition("Programmed", Ok(()), "Programmed", &elsewhere, seen),
+            Err(_) => told(&ready, "Programmed", ""),
+        };
+        listeners.push(json!({
+            "name": listener.name,
+            "attachedRoutes": attached,
+            "supportedKinds": supported,
+            "conditions": [told(&accepted, "Accepted", "Accepted"), told(&resolved, "ResolvedRefs", "ResolvedRefs"), programmed],
+        }));
+    }
+    let all = good_ones == gateway.spec.listeners.len();
+    let accepted = if all { ("Accepted", "") } else { ("ListenersNotValid", "some listeners are not served") };
+    let serving = if good_ones > 0 { Ok(()) } else { Err(()) };
+    let (reached, programmed, why) = match (good_ones, good_ones - taken_ones) {
+        (0, _) => (Err(()), "Invalid", ""),
+        (_, 0) => (Err(()), "AddressNotUsable", "others have the ports of all listeners, as their conditions say"),
+        _ => (Ok(()), "Programmed", ""),
+    };
+    let addresses: Vec<Value> = around.addresses.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
+    json!({
+        "addresses": addresses,
+        "conditions": [
+            condition("Accepted", serving, accepted.0, accepted.1, seen),
+            condition("Programmed", reached, programmed, why, seen),
+        ],
+        "listeners": listeners,
+    })
+}
+
+/// Whether a node by which clients reach us has given a port to others, and which nodes have; none where all is well.
+fn taken(port: Port, around: &Around<'_>) -> Option<(bool, String)> {
+    let nodes = around.taken.get(&port)?;
+    let is_ours = nodes.iter().any(|node| node.is_ours);
+    let names: Vec<&str> =
+        nodes.iter().filter(|node| node.is_ours == is_ours).map(|node| node.node.as_str()).take(NAMED).collect();
+    let (nodes, have) = if names.len() == 1 { ("node", "has") } else { ("nodes", "have") };
+    Some((is_ours, format!("{nodes} {} {have} given port {port} to others", names.join(", "))))
+}
+
+/// Whether a listener is served; else the reason of its condition Accepted, and what it means.
+fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>, owners: &Owners<'_>) -> Result<(), (&'static str, String)> {
+    let listener = &gateway.spec.listeners[place];
+    if let Some(port) = streams::port(listener) {
+        return streams::acceptance(&Key::namespaced(gateway.namespace(), gateway.name()), place, port, owners, around);
+    }
+    if gateway.spec.listeners[..place].iter().any(|other| is_same(other, listener)) {
+        return Err(("HostnameConflict", "another listener has this port and host name".to_owned()));
+    }
+    if !matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS") {
+        return Err(("UnsupportedProtocol", format!("protocol {} is not served", listener.protocol)));
+    }
+    let port = if listener.protocol == "HTTP" { around.http_port } else { around.https_port };
+    if listener.port != port {
+        return Err(("PortUnavailable", format!("{} is served on port {port} only", listener.protocol)));
+    }
+    let served = serves(listener, around).is_some();
+    let mode = if listener.protocol == "TLS" { "Passthrough" } else { "Terminate" };
+    if served { Ok(()) } else { Err(("UnsupportedValue", format!("TLS must be of the mode {mode}"))) }
+}

@@ -1,0 +1,116 @@
+//! What follows from the objects of the Gateway API: rules, ports, certificates, statuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use client::Key;
+use serde_json::Value;
+
+use super::actions::{Actions, BackendChanges};
+use super::frontend::Clients;
+use super::rules::Matched;
+use super::status::Kind;
+use super::streams::Port;
+use crate::annotations::Problem;
+use crate::issuer::Issuer;
+use crate::upstream::UpstreamKey;
+
+/// What follows.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Matches of rules, in no order.
+    pub rules: Vec<Planned>,
+    /// Ports for TCP and UDP that are served.
+    pub ports: BTreeSet<Port>,
+    /// Where connections to them go, as far as they go anywhere.
+    pub streams: BTreeMap<Port, Planned>,
+    /// Hosts for which TLS ends here, whether or not a rule has them.
+    pub ends_here: BTreeSet<String>,
+    /// Certificates of HTTPS listeners, those of older Gateways first.
+    pub tls: Vec<Certificate>,
+    /// Hosts whose clients are asked for certificates.
+    pub asks: BTreeSet<String>,
+    /// The Secrets that listeners refer to and may.
+    pub secrets: BTreeSet<Key>,
+    /// The ConfigMaps that are referred to and may.
+    pub config_maps: BTreeSet<Key>,
+    /// The certificates that issuers are asked for.
+    pub orders: Vec<Order>,
+    /// The hosts of Ingresses that routes have.
+    pub conflicts: Vec<(Key, Problem)>,
+    /// What of Gateways does not work and has no place in their status.
+    pub problems: Vec<(Key, Problem)>,
+    /// What each status has to be.
+    pub statuses: Vec<(Kind, Key, Value)>,
+}
+
+/// A certificate of an HTTPS listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener's host.
+    pub host: String,
+    /// The Secret with the certificate.
+    pub secret: Key,
+    /// Seconds of the Gateway's creation.
+    pub created: i64,
+}
+
+/// A name of a listener whose Gateway names an issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Where the certificate is kept.
+    pub secret: Key,
+    /// The name.
+    pub host: String,
+    /// Who issues it.
+    pub issuer: Issuer,
+    /// Whose listener it is.
+    pub gateway: Key,
+    /// Its unique name.
+    pub uid: Option<String>,
+}
+
+/// How connections of a listener are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS, which ends here.
+    Https,
+    /// TLS that is passed through.
+    Passthrough,
+}
+
+/// One match of one rule, under one host.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// By which door requests come.
+    pub door: Door,
+    /// Host as it is written: `a.example`, `*.example`, or any when empty.
+    pub host: String,
+    /// What kind of route it is of.
+    pub kind: Kind,
+    /// Whose it is.
+    pub route: Key,
+    /// What requests are like.
+    pub matched: Matched,
+    /// What happens to them.
+    pub actions: Arc<Actions>,
+    /// Who answers, by weight.
+    pub backends: Vec<Backend<UpstreamKey>>,
+    /// Who gets copies; those of [`Actions::mirrors`] that lead somewhere, with their places there.
+    pub mirrors: Vec<(usize, UpstreamKey)>,
+    /// What clients have to show.
+    pub clients: Option<Arc<Clients>>,
+}
+
+/// One of those that answer requests of a rule.
+#[derive(Clone, Debug)]
+pub struct Backend<T> {
+    /// Its part of all weights.
+    pub weight: u32,
+    /// Where it is; none answers with status 500.
+    pub to: Option<T>,
+    /// What it changes.
+    pub changes: Arc<BackendChanges>,
+}

@@ -1,0 +1,195 @@
+//! Routes: their rules, the back ends that they refer to, and the Gateways that they want to be attached to.
+
+mod parents;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::Key;
+
+use super::actions::{Actions, BackendChanges};
+use super::attach::{Refusal, attach};
+use super::backend_tls::{Ancestors, Policies};
+use super::frontend::Askings;
+use super::listeners::serves;
+use super::precedence::{Claim, Claims, isolated};
+use super::rules::{self, Unsupported, backend};
+use super::status::Kind;
+use super::streams::{self, Owners, Port};
+use super::types::{GROUP, Gateway, HttpRoute, Listener, ObjectRef, Rule};
+use super::{Around, Backend, Door, Objects, Planned, created, granted};
+use crate::balance::hash;
+use crate::endpoints::PortRef;
+use crate::upstream::{Place, UpstreamKey};
+
+fn parent_gateway<'a>(
+    gateways: &BTreeMap<&'a Key, &'a Gateway>,
+    parent: &ObjectRef,
+    namespace: &str,
+) -> Option<(&'a Key, &'a Gateway)> {
+    let is_gateway =
+        parent.kind.as_deref().is_none_or(|kind| kind == "Gateway") && parent.group.as_deref().is_none_or(|group| group == GROUP);
+    let key = Key::namespaced(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
+    gateways.get_key_value(&key).filter(|_| is_gateway).map(|(key, gateway)| (*key, *gateway))
+}
+
+/// A Gateway to which a route wants to be attached.
+pub(super) struct Parent<'a> {
+    reference: &'a ObjectRef,
+    pub(super) key: &'a Key,
+    gateway: &'a Gateway,
+    /// The listeners that take the route, each by its place and with the hosts that both have.
+    attached: Result<Vec<(usize, Vec<String>)>, Refusal>,
+}
+
+/// A route that was read.
+pub(super) struct Read<'a> {
+    pub(super) planner: Planner<'a>,
+    pub(super) rules: Result<Vec<Planned>, Unsupported>,
+    pub(super) parents: Vec<Parent<'a>>,
+}
+
+impl Read<'_> {
+    /// Claims what it wants, so far as it could be served.
+    pub(super) fn claim(&self, claims: &mut Claims) {
+        if self.rules.is_err() {
+            return;
+        }
+        let around = self.planner.around;
+        for parent in &self.parents {
+            for (place, hosts) in parent.attached.iter().flatten() {
+                let listener = &parent.gateway.spec.listeners[*place];
+                match streams::port(listener) {
+                    Some(port) if self.planner.owners.get(&port) == Some(&(parent.key, *place)) => {
+                        claims.port(port, &self.planner.claim(parent.gateway, listener, ""));
+                    }
+                    Some(_) => {}
+                    None => {
+                        let Some(door) = serves(listener, around) else { continue };
+                        for host in hosts.iter().filter(|host| isolated(host, listener, parent.gateway, around).is_none()) {
+                            claims.host(host, door, &self.planner.claim(parent.gateway, listener, host), around);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Looks at one route.
+pub(super) struct Planner<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) around: &'a Around<'a>,
+    pub(super) policies: &'a Policies<'a>,
+    pub(super) askings: &'a Askings<'a>,
+    pub(super) owners: &'a Owners<'a>,
+    pub(super) kind: Kind,
+    pub(super) key: &'a Key,
+    pub(super) route: &'a HttpRoute,
+}
+
+impl<'a> Planner<'a> {
+    /// Reads the route's rules, and where it is attached.
+    pub(super) fn read(self, gateways: &BTreeMap<&'a Key, &'a Gateway>) -> Read<'a> {
+        let parent = |reference: &'a ObjectRef| {
+            let (key, gateway) = parent_gateway(gateways, reference, self.route.namespace())?;
+            let (listeners, route) = (&gateway.spec.listeners, (self.kind.name(), self.route));
+            let attached = attach(listeners, gateway.namespace(), route, reference, self.around.labels);
+            Some(Parent { reference, key, gateway, attached })
+        };
+        let parents = self.route.spec.parent_refs.iter().filter_map(parent).collect();
+        Read { rules: self.rules(), parents, planner: self }
+    }
+
+    /// The route's claim for a host, or for a listener's port.
+    fn claim(&self, gateway: &Gateway, listener: &Listener, host: &str) -> Claim {
+        Claim::of_route(self.kind, self.key, created(&self.route.metadata), listener, host, gateway)
+    }
+
+    fn rules(&self) -> Result<Vec<Planned>, Unsupported> {
+        let created = created(&self.route.metadata);
+        let mut planned = Vec::new();
+        let every = [Rule::default()];
+        let all = if self.route.spec.rules.is_empty() { &every[..] } else { &self.route.spec.rules };
+        for (place, rule) in all.iter().enumerate() {
+            let mut actions = Actions::of(rule)?;
+            if let Some(cookie) = actions.session.as_mut().filter(|cookie| cookie.name.is_empty()) {
+                // Rules share paths, so each has a cookie of its own.
+                cookie.name = format!("knarr-{:016x}", hash(&format!("{} {} {place}", self.kind.name(), self.key)));
+            }
+            let actions = Arc::new(actions);
+            let good = |reference: &ObjectRef| {
+                let found = self.backend(reference).filter(|_| self.refused(reference).is_none());
+                let key = found.map(|key| UpstreamKey { protocol: self.kind.protocol(), ..key })?;
+                // What is forwarded as it is has TLS of its own.
+                if self.kind.is_led_on() { Some(key) } else { self.policies.apply(key, self.around) }
+            };
+            let backend = |one: &ObjectRef| {
+                let changes = Arc::new(BackendChanges::of(&one.filters)?);
+                Ok(Backend { weight: one.weight.unwrap_or(1), to: good(one), changes })
+            };
+            let backends = rule.backend_refs.iter().map(backend).collect::<Result<Vec<_>, _>>()?;
+            let mirrors = actions.mirrors.iter().enumerate();
+            let mirrors: Vec<_> = mirrors.filter_map(|(number, mirror)| Some((number, good(&mirror.backend)?))).collect();
+            for matched in rules::matches(rule, created, self.key, place)? {
+                let (actions, backends, mirrors) = (actions.clone(), backends.clone(), mirrors.clone());
+                let (door, host, kind, route) = (Door::Http, String::new(), self.kind, self.key.clone());
+                planned.push(Planned { door, host, kind, route, matched, actions, backends, mirrors, clients: None });
+            }
+        }
+        Ok(planned)
+    }
+
+    /// The back end that a reference means.
+    fn backend(&self, reference: &ObjectRef) -> Option<UpstreamKey> {
+        let mut key = backend(reference, self.route.namespace())?;
+        if let (Kind::UdpRoute, Place::Service(_, port @ PortRef::Number(_)), Some(number)) =
+            (self.kind, &mut key.place, reference.port)
+        {
+            *port = PortRef::Udp(number);
+        }
+        Some(key)
+    }
+
+    /// Notes that a Gateway leads to the route's back ends.
+    pub(super) fn note(&self, gateway: &Key, ancestors: &mut Ancestors) {
+        for key in self.references().filter_map(|reference| backend(reference, self.route.namespace())) {
+            if !self.kind.is_led_on() {
+                self.policies.note(&key, gateway, self.around, ancestors);
+            }
+        }
+    }
+
+    /// Those whom its rules send requests, and copies of them.
+    fn references(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.route.spec.rules.iter().flat_map(|rule| {
+            let mirrors = rule.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
+            rule.backend_refs.iter().chain(mirrors.map(|mirror| &mirror.backend_ref))
+        })
+    }
+
+    /// The first reference to a back end that leads nowhere, and why.
+    fn unresolved(&self) -> Option<(&'static str, String)> {
+        self.references().find_map(|reference| self.refused(reference))
+    }
+
+    fn refused(&self, reference: &ObjectRef) -> Option<(&'static str, String)> {
+        let backend = backend(reference, self.route.namespace()).zip(reference.port);
+        let Some((UpstreamKey { place: Place::Service(key, _), .. }, number)) = backend else {
+            return Some(("InvalidKind", format!("back end {} is no Service with a port", reference.name)));
+        };
+        if !granted(self.objects, self.kind.name(), self.route.namespace(), ("", "Service"), &key) {
+            return Some(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Service {key}")));
+        }
+        let Some(offer) = (self.around.service)(&key) else {
+            return Some(("BackendNotFound", format!("there is no Service {key}")));
+        };
+        // Whoever may make a Service would choose where its name leads, past ReferenceGrants and network policies (CVE-2021-25740).
+        if offer.is_name {
+            return Some(("UnsupportedValue", format!("Service {key} is of type ExternalName, to which routes do not lead")));
+        }
+        let port = if self.kind == Kind::UdpRoute { Port::udp(number) } else { Port::tcp(number) };
+        let is_there = offer.ports.iter().any(|(one, _)| *one == port);
+        (!is_there).then(|| ("BackendNotFound", format!("Service {key} has no port {port}")))
+    }
+}

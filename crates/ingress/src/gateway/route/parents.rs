@@ -1,0 +1,122 @@
+//! What a route gets of what it wants from a Gateway, and what its status says of it.
+
+use serde_json::{Value, json};
+
+use super::{Parent, Planner};
+use crate::gateway::listeners::serves;
+use crate::gateway::precedence::{Claims, Lost, isolated};
+use crate::gateway::rules::Unsupported;
+use crate::gateway::status::{condition, generation};
+use crate::gateway::types::GROUP;
+use crate::gateway::{CONTROLLER, Plan, Planned, streams};
+
+impl Planner<'_> {
+    /// Attaches the route to a parent. The listeners that take it, and the parent's status.
+    pub(in crate::gateway) fn parent(
+        &self,
+        parent: &Parent<'_>,
+        rules: &Result<Vec<Planned>, Unsupported>,
+        claims: &Claims,
+        plan: &mut Plan,
+    ) -> (Vec<usize>, Value) {
+        let seen = generation(&self.route.metadata);
+        let mut places = Vec::new();
+        let accepted = match (&parent.attached, rules) {
+            (Err(refusal), _) => {
+                let (reason, message) = refusal.reason();
+                condition("Accepted", Err(()), reason, message, seen)
+            }
+            (_, Err(unsupported)) => condition("Accepted", Err(()), "UnsupportedValue", &unsupported.to_string(), seen),
+            (Ok(attached), Ok(rules)) => {
+                let mut outcome = Outcome::default();
+                for (place, hosts) in attached {
+                    if self.serve(parent, (*place, hosts), (rules, claims), plan, &mut outcome) {
+                        places.push(*place);
+                    }
+                }
+                let holds = if outcome.lost.is_empty() || outcome.has_any { Ok(()) } else { Err(()) };
+                let reason = if holds.is_ok() { "Accepted" } else { outcome.reason };
+                let mut lost: Vec<_> = outcome.lost.iter().map(Lost::to_string).collect();
+                lost.dedup();
+                condition("Accepted", holds, reason, &lost.join("; "), seen)
+            }
+        };
+        let resolved = match self.unresolved() {
+            None => condition("ResolvedRefs", Ok(()), "ResolvedRefs", "", seen),
+            Some((reason, message)) => condition("ResolvedRefs", Err(()), reason, &message, seen),
+        };
+        let mut reference = json!({"group": GROUP, "kind": "Gateway", "name": parent.reference.name});
+        for (name, value) in [
+            ("namespace", parent.reference.namespace.clone().map(Value::from)),
+            ("sectionName", parent.reference.section_name.clone().map(Value::from)),
+            ("port", parent.reference.port.map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                reference[name] = value;
+            }
+        }
+        let status = json!({"parentRef": reference, "controllerName": CONTROLLER, "conditions": [accepted, resolved]});
+        (places, status)
+    }
+
+    /// Has the rules served at a listener, as far as nobody older has its port or its hosts. Whether the listener has the route.
+    fn serve(
+        &self,
+        parent: &Parent<'_>,
+        (place, hosts): (usize, &[String]),
+        (rules, claims): (&[Planned], &Claims),
+        plan: &mut Plan,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let listener = &parent.gateway.spec.listeners[place];
+        if let Some(port) = streams::port(listener) {
+            let is_served = self.owners.get(&port) == Some(&(parent.key, place));
+            let has = claims.has_port(port, &self.claim(parent.gateway, listener, "")).map(|()| {
+                plan.streams.extend(rules.first().filter(|_| is_served).map(|rule| (port, rule.clone())));
+            });
+            return !is_served || outcome.note(has, "PortConflict");
+        }
+        let Some(door) = serves(listener, self.around) else { return true };
+        let clients = self.askings.get(&(parent.key, place)).map(|asking| asking.clients.clone());
+        let mut has_any = false;
+        for host in hosts {
+            if let Some((other, isolating)) = isolated(host, listener, parent.gateway, self.around) {
+                let is_there = parent.attached.iter().flatten().any(|(place, hosts)| *place == other && hosts.contains(host));
+                let has = if is_there { Ok(()) } else { Err(Lost::to_listener(host, isolating)) };
+                has_any |= outcome.note(has, "HostnameConflict");
+                continue;
+            }
+            let has = claims.has_host(host, door, &self.claim(parent.gateway, listener, host), self.around);
+            if outcome.note(has, "HostnameConflict") {
+                let here = |rule: &Planned| Planned { door, host: host.clone(), clients: clients.clone(), ..rule.clone() };
+                plan.rules.extend(rules.iter().map(here));
+                has_any = true;
+            }
+        }
+        has_any
+    }
+}
+
+/// What a route gets of what it wants from a Gateway.
+#[derive(Default)]
+struct Outcome {
+    has_any: bool,
+    lost: Vec<Lost>,
+    /// The reason of the condition Accepted when it gets nothing.
+    reason: &'static str,
+}
+
+impl Outcome {
+    /// Notes whether it has one thing.
+    fn note(&mut self, has: Result<(), Lost>, reason: &'static str) -> bool {
+        match has {
+            Ok(()) => self.has_any = true,
+            Err(lost) => {
+                self.lost.push(lost);
+                self.reason = reason;
+                return false;
+            }
+        }
+        true
+    }
+}
