@@ -168,7 +168,9 @@ fn offer(service: &Service) -> Offer {
 /// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.
 fn balanced(service: &Service) -> BTreeSet<Port> {
     let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    let of_gateway = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
+    // The label says so in that namespace alone, where users make no Services.
+    let is_system = service.metadata.namespace.as_deref() == Some(SYSTEM);
+    let of_gateway = is_system && service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
     let is_balancer = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
     if !is_balancer || of_gateway || ingress.is_none_or(Vec::is_empty) {
         return BTreeSet::new();
