@@ -187,6 +187,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
         issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
         authentication: options.authentication.options(),
         admission: options.admission_control_config_file.clone(),
+        admission_plugins: options.enable_admission_plugins.clone(),
         authorization: options.authorization.options(),
         audit: options.audit.options(),
         build: crate::version::BUILD,

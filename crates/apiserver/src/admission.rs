@@ -1,5 +1,6 @@
 //! Admission plugins, in upstream's order.
 
+mod always_pull_images;
 mod attributes;
 mod authority;
 mod certificates;
@@ -9,6 +10,8 @@ mod configuration;
 mod criteria;
 mod current;
 mod device_access;
+mod event_rate;
+mod external_ips;
 mod ingress_class;
 mod limit_ranger;
 mod namespace;
@@ -34,20 +37,35 @@ use serde_json::Value;
 
 use crate::authz::{Authorizer, EscalationCheck};
 use crate::remote::Remotes;
-pub(crate) use configuration::Configuration;
+pub(crate) use configuration::{Configuration, Error};
 pub(crate) use policies::status as policy_status;
 
+/// Plugins that work only where they are enabled.
+const OPTIONAL: [&str; 3] = ["AlwaysPullImages", EVENT_RATE, "DenyServiceExternalIPs"];
+const EVENT_RATE: &str = "EventRateLimit";
+
 /// The list of plugins. Order matters: mutation happens in it.
-pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, remotes: &Arc<Remotes>) -> Vec<Box<dyn Admission>> {
-    vec![
+///
+/// # Errors
+/// One is to be enabled that there is not.
+pub(crate) fn all(
+    configuration: Configuration,
+    authorizer: &Arc<Authorizer>,
+    remotes: &Arc<Remotes>,
+) -> Result<Vec<Box<dyn Admission>>, Error> {
+    let Configuration { pod_security, event_rate, enabled } = configuration;
+    let limits = event_rate.unwrap_or_default();
+    let plugins: Vec<Box<dyn Admission>> = vec![
         Box::new(namespace::NamespaceLifecycle),
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
         Box::new(taints::TaintNodesByCondition),
-        Box::new(pod_security::PodSecurity(configuration.pod_security)),
+        Box::new(always_pull_images::AlwaysPullImages),
+        Box::new(pod_security::PodSecurity(pod_security)),
         Box::new(priority::Priority::new()),
         Box::new(tolerations::DefaultTolerationSeconds),
+        Box::new(event_rate::EventRateLimit::new(limits)),
         Box::new(storage_class::DefaultStorageClass),
         Box::new(storage_protection::StorageObjectInUseProtection),
         Box::new(storage_class::PersistentVolumeClaimResize),
@@ -57,6 +75,7 @@ pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, re
         Box::new(certificates::ClusterTrustBundleAttest(authorizer.clone())),
         Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
+        Box::new(external_ips::DenyServiceExternalIps),
         Box::new(device_access::AdminAccess),
         Box::new(claim_status::ClaimStatus(authorizer.clone())),
         Box::new(topology_labels::PodTopologyLabels),
@@ -67,7 +86,12 @@ pub(crate) fn all(configuration: Configuration, authorizer: &Arc<Authorizer>, re
         Box::new(webhooks::ValidatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
         // Last: what is refused by others is not counted.
         Box::new(resource_quota::ResourceQuota),
-    ]
+    ];
+    if let Some(unknown) = enabled.iter().find(|name| !plugins.iter().any(|plugin| plugin.name() == name.as_str())) {
+        return Err(Error::Unknown(unknown.clone()));
+    }
+    let is_on = |name: &str| !OPTIONAL.contains(&name) || enabled.iter().any(|enabled| enabled == name);
+    Ok(plugins.into_iter().filter(|plugin| is_on(plugin.name())).collect())
 }
 
 /// Whether the request creates a pod.

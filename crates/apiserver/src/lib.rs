@@ -70,7 +70,7 @@ pub enum Error {
     Authorization(#[from] authz::Error),
     /// The configuration of admission cannot be used.
     #[error("admission: {0}")]
-    Admission(file::FileError),
+    Admission(#[from] admission::Error),
     /// The audit policy or what is told cannot be used.
     #[error("audit: {0}")]
     Audit(#[from] audit::Error),

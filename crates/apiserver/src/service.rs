@@ -48,6 +48,8 @@ pub struct Options {
     pub authentication: authn::Options,
     /// The file of an AdmissionConfiguration.
     pub admission: Option<PathBuf>,
+    /// Names of admission plugins that are to work, besides those that always do.
+    pub admission_plugins: Vec<String>,
     /// Who decides what may be done.
     pub authorization: authz::configuration::Options,
     /// What is told to the audit log; None for nothing.
@@ -104,8 +106,8 @@ impl Core {
         let tunnels = Arc::new(Tunnels::default());
         let remotes = Arc::new(Remotes::new(tasks.child(), tunnels.clone()));
         let authorizer = Arc::new(Authorizer::new(&options.authorization, &remotes)?);
-        let configuration = admission::Configuration::read(options.admission.as_deref()).map_err(Error::Admission)?;
-        let plugins = admission::all(configuration, &authorizer, &remotes);
+        let configuration = admission::Configuration::read(options.admission.as_deref(), &options.admission_plugins)?;
+        let plugins = admission::all(configuration, &authorizer, &remotes)?;
         let registry = Registry::open(engine, plugins, registry_options, tasks).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");

@@ -142,6 +142,7 @@ fn options(site: &Site) -> apiserver::Options {
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         authentication: apiserver::authn::Options::anonymous(true),
         admission: None,
+        admission_plugins: Vec::new(),
         authorization: Default::default(),
         audit: None,
         build: Build::default(),

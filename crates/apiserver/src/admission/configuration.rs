@@ -5,19 +5,48 @@ use std::path::Path;
 use apimachinery::yaml;
 use serde_json::Value;
 
-use super::pod_security;
+use super::{EVENT_RATE, event_rate, pod_security};
 use crate::file::{self, FileError};
 
 /// What plugins are told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Configuration {
     pub(super) pod_security: pod_security::Configuration,
+    /// Limits of Events.
+    pub(super) event_rate: Option<Vec<event_rate::Limit>>,
+    /// Plugins that are to work, besides those that always do.
+    pub(super) enabled: Vec<String>,
+}
+
+/// Why admission cannot work as it is asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A name.
+    #[error("admission plugin {0:?} is unknown")]
+    Unknown(String),
+    /// Limits are missing.
+    #[error("EventRateLimit has no limits: --admission-control-config-file names them")]
+    Unlimited,
 }
 
 impl Configuration {
-    /// Reads the file, if there is one, and those that it names.
-    pub(crate) fn read(path: Option<&Path>) -> Result<Self, FileError> {
-        let Some(path) = path else { return Ok(Self::default()) };
+    /// Reads the file, if there is one, and those that it names. `enabled` are plugins that are to work.
+    pub(crate) fn read(path: Option<&Path>, enabled: &[String]) -> Result<Self, Error> {
+        let mut configuration = match path {
+            Some(path) => Self::of_file(path, enabled)?,
+            None => Self::default(),
+        };
+        enabled.clone_into(&mut configuration.enabled);
+        if configuration.event_rate.is_none() && enabled.iter().any(|name| name == EVENT_RATE) {
+            return Err(Error::Unlimited);
+        }
+        Ok(configuration)
+    }
+
+    fn of_file(path: &Path, enabled: &[String]) -> Result<Self, FileError> {
         let wrong = |why: String| FileError::new(path, why);
         let file = parse(path)?;
         let known = ["v1", "v1alpha1"].iter().any(|version| file["apiVersion"] == format!("apiserver.config.k8s.io/{version}"));
@@ -36,8 +65,15 @@ impl Configuration {
                     let found = pod_security::Configuration::parse(own);
                     configuration.pod_security = found.map_err(|why| wrong(format!("plugin {name}: {why}")))?;
                 }
+                EVENT_RATE if enabled.iter().any(|enabled| enabled == name) => {
+                    configuration.event_rate =
+                        Some(event_rate::parse(&own).map_err(|why| wrong(format!("plugin {name}: {why}")))?);
+                }
+                EVENT_RATE => return Err(wrong(format!("plugin {name} is not enabled (--enable-admission-plugins)"))),
                 // What is not acted upon must not look as if it were.
-                _ => return Err(wrong(format!("plugin {name:?} takes no configuration here; PodSecurity does"))),
+                _ => {
+                    return Err(wrong(format!("plugin {name:?} takes no configuration here; PodSecurity and EventRateLimit do")));
+                }
             }
         }
         Ok(configuration)
@@ -64,20 +100,30 @@ mod tests {
             let text = format!("{{apiVersion: apiserver.config.k8s.io/v1, kind: AdmissionConfiguration, plugins: [{plugins}]}}");
             std::fs::write(&path, text).unwrap();
             let found =
-                Configuration::read(Some(&path)).map(|found| found.pod_security != pod_security::Configuration::default());
+                Configuration::read(Some(&path), &[]).map(|found| found.pod_security != pod_security::Configuration::default());
             let found = found.map_err(|error| error.to_string().replace(&path.display().to_string(), "file"));
             assert_eq!(found, expected.map_err(str::to_owned), "{plugins}");
         };
         check("", Ok(false));
         check(&format!("{{name: PodSecurity, configuration: {own}}}"), Ok(true));
         check("{name: PodSecurity, path: own.yaml}", Ok(true));
-        check("{name: EventRateLimit}", Err("file: plugin \"EventRateLimit\" takes no configuration here; PodSecurity does"));
+        check("{name: Other}", Err("file: plugin \"Other\" takes no configuration here; PodSecurity and EventRateLimit do"));
+        check("{name: EventRateLimit}", Err("file: plugin EventRateLimit is not enabled (--enable-admission-plugins)"));
         check(
             "{name: PodSecurity, configuration: {kind: Pod}}",
             Err("file: plugin PodSecurity: it is not a PodSecurityConfiguration of pod-security.admission.config.k8s.io/v1"),
         );
-        assert!(Configuration::read(Some(&directory.path().join("own.yaml"))).is_err());
-        assert!(Configuration::read(Some(&directory.path().join("none"))).is_err());
-        assert!(Configuration::read(None).is_ok());
+        assert!(Configuration::read(Some(&directory.path().join("own.yaml")), &[]).is_err());
+        assert!(Configuration::read(Some(&directory.path().join("none")), &[]).is_err());
+        assert!(Configuration::read(None, &[]).is_ok());
+        let enabled = ["EventRateLimit".to_owned()];
+        assert!(matches!(Configuration::read(None, &enabled), Err(Error::Unlimited)));
+        let limits = "{apiVersion: eventratelimit.admission.k8s.io/v1alpha1, kind: Configuration, limits: [{type: Server, qps: 1, burst: 2}]}";
+        let text = format!(
+            "{{apiVersion: apiserver.config.k8s.io/v1, kind: AdmissionConfiguration, plugins: [{{name: EventRateLimit, configuration: {limits}}}]}}"
+        );
+        let path = directory.path().join("admission.yaml");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(Configuration::read(Some(&path), &enabled).unwrap().event_rate.map(|limits| limits.len()), Some(1));
     }
 }

@@ -15,6 +15,7 @@ mod https;
 mod noise;
 mod oidc;
 mod operations;
+mod optional_plugins;
 mod pod_security;
 mod policies;
 mod requests;

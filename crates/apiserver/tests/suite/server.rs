@@ -26,6 +26,7 @@ pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         authentication: apiserver::authn::Options::anonymous(anonymous),
         admission: None,
+        admission_plugins: Vec::new(),
         authorization: Default::default(),
         audit: None,
         build: apiserver::Build::default(),
