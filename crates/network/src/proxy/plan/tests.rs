@@ -93,9 +93,9 @@ fn policies() {
 
 #[test]
 fn external_addresses() {
-    let spec = json!({"externalIPs": ["192.0.2.1", "192.0.2.1"]});
+    let spec = json!({"type": "LoadBalancer", "loadBalancerClass": "a/b", "externalIPs": ["192.0.2.1", "192.0.2.1"]});
     let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"ip": "192.0.2.3", "ipMode": "Proxy"}]}});
-    let plan = planned(spec, status, endpoints(), &Plan::default());
+    let plan = planned(spec, status.clone(), endpoints(), &Plan::default());
     let expected = [
         "services 10.43.0.9:80 1.5,2.5,3.5",
         "services 192.0.2.1:80 1.5,2.5,3.5 masquerade",
@@ -103,8 +103,11 @@ fn external_addresses() {
     ];
     assert_eq!(lines(&plan), expected);
     assert_eq!(plan.hairpin, [IpAddr::from([10, 42, 1, 5])]);
+    // What is no load balancer any more is served at none of its addresses.
+    let plain = planned(json!({"type": "ClusterIP", "externalIPs": ["192.0.2.1"]}), status, endpoints(), &Plan::default());
+    assert_eq!(lines(&plain), expected[..2]);
     let ranges = ["198.51.100.0/24", " 198.51.100.7/32", "fd00::/8", "203.0.113.1/32"];
-    let restricted = json!({"loadBalancerSourceRanges": ranges, "externalIPs": ["192.0.2.1"]});
+    let restricted = json!({"type": "LoadBalancer", "loadBalancerClass": "a/b", "loadBalancerSourceRanges": ranges, "externalIPs": ["192.0.2.1"]});
     let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}]}});
     let found = lines(&planned(restricted, status, endpoints(), &Plan::default()));
     assert_eq!(found[..2], expected[..2]);
@@ -115,7 +118,8 @@ fn external_addresses() {
 fn nobody_takes_an_address_of_the_cluster() {
     // Another service's address, one that nobody has yet, a pod's; only the last is outside.
     let addresses = json!(["10.43.0.1", "10.43.200.7", "10.42.2.9", "192.0.2.1"]);
-    let spec = json!({"externalIPs": addresses, "externalTrafficPolicy": "Local"});
+    let spec =
+        json!({"type": "LoadBalancer", "loadBalancerClass": "a/b", "externalIPs": addresses, "externalTrafficPolicy": "Local"});
     let balancers = json!([{"ip": "10.43.0.1"}, {"ip": "10.42.1.5"}]);
     let plan = planned(spec, json!({"loadBalancer": {"ingress": balancers}}), endpoints(), &Plan::default());
     let own = "services 10.43.0.9:80 1.5,2.5,3.5";
