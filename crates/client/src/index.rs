@@ -59,7 +59,7 @@ impl<K> Table<K> {
         Self { name, values: Box::new(values), lean: None, objects: HashMap::new() }
     }
 
-    /// The same, where objects that nobody has decoded stay so.
+    /// The same, where many objects at once are read without being decoded.
     pub(crate) fn with_lean(self, lean: Option<Lean>) -> Self {
         Self { lean, ..self }
     }
@@ -74,9 +74,9 @@ impl<K> Table<K> {
         self.objects.get(value).map_or(0, BTreeSet::len)
     }
 
-    /// An object was `old` and is `new`.
-    pub(crate) fn change(&mut self, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
-        let (before, after) = (self.values_of(old), self.values_of(new));
+    /// An object was `old` and is `new`. It is one of `many`: who looks at single changes decodes them anyway.
+    pub(crate) fn change(&mut self, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>, many: bool) {
+        let (before, after) = (self.values_of(old, true, many), self.values_of(new, false, many));
         let Some(key) = old.or(new).map(|slot| &slot.key) else { return };
         for value in before.0.iter().filter(|value| !after.0.contains(*value)) {
             if let Some(objects) = self.objects.get_mut(value.as_str()) {
@@ -91,10 +91,11 @@ impl<K> Table<K> {
         }
     }
 
-    fn values_of(&self, object: Option<&Arc<Slot<K>>>) -> Values {
+    fn values_of(&self, object: Option<&Arc<Slot<K>>>, is_old: bool, many: bool) -> Values {
         let mut values = Values::default();
         let Some(object) = object else { return values };
-        let unread = object.decoded().is_none();
+        // Nobody else looks at what has been, once it is forgotten.
+        let unread = many || (is_old && object.decoded().is_none());
         if !self.lean.is_some_and(|lean| unread && lean(object.json(), &mut values)) {
             values.0.clear();
             (self.values)(object, &mut values);
@@ -118,17 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn objects_that_nobody_has_decoded_stay_so() {
+    fn many_objects_are_read_without_being_decoded() {
         let undecoded = |_: &Slot<ConfigMap>, values: &mut Values| values.add("decoded");
         let mut table = Table::new("x", undecoded).with_lean(Some(|json, values| {
             values.add("lean");
             json.windows(3).any(|text| text == b"red")
         }));
-        let read = map("z", &["red"]);
-        read.get().unwrap();
-        table.change(None, Some(&map("x", &["red"])));
-        table.change(None, Some(&map("y", &["blue"])));
-        table.change(None, Some(&read));
+        table.change(None, Some(&map("x", &["red"])), true);
+        table.change(None, Some(&map("y", &["blue"])), true);
+        table.change(None, Some(&map("z", &["red"])), false);
         let keys = |value: &str| table.get(value).map(|slot| slot.key.name.clone()).collect::<Vec<_>>();
         assert_eq!((keys("lean"), keys("decoded")), (vec!["x".to_owned()], vec!["y".to_owned(), "z".to_owned()]));
     }
@@ -144,21 +143,21 @@ mod tests {
             assert_eq!(names, expected, "{colour}");
         };
         let (x, y) = (map("x", &["red", "blue"]), map("y", &["red"]));
-        table.change(None, Some(&x));
-        table.change(None, Some(&y));
+        table.change(None, Some(&x), false);
+        table.change(None, Some(&y), false);
         check(&table, "red", &["x", "y"]);
         check(&table, "blue", &["x"]);
         let green = map("x", &["green"]);
-        table.change(Some(&x), Some(&green));
+        table.change(Some(&x), Some(&green), false);
         check(&table, "red", &["y"]);
         check(&table, "blue", &[]);
         check(&table, "green", &["x"]);
         // The same values: what is found is what is there now.
         let again = map("x", &["green"]);
-        table.change(Some(&green), Some(&again));
+        table.change(Some(&green), Some(&again), false);
         assert!(table.get("green").all(|slot| Arc::ptr_eq(slot, &again)) && table.count("green") == 1);
-        table.change(Some(&again), None);
-        table.change(Some(&y), None);
+        table.change(Some(&again), None, false);
+        table.change(Some(&y), None, false);
         assert!(table.objects.is_empty());
     }
 }

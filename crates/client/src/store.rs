@@ -98,7 +98,7 @@ impl<K: Object> Store<K> {
         })
         .with_lean(lean);
         for slot in self.list() {
-            table.change(None, Some(slot));
+            table.change(None, Some(slot), true);
         }
         self.indexes.push(table);
         self.indexes.len() - 1
@@ -202,8 +202,9 @@ impl<K: Object> Store<K> {
     }
 
     fn reindex(&mut self, old: Option<&Arc<Slot<K>>>, new: Option<&Arc<Slot<K>>>) {
+        let many = self.listing.is_some();
         for table in &mut self.indexes {
-            table.change(old, new);
+            table.change(old, new, many);
         }
     }
 }
