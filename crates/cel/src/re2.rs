@@ -59,6 +59,8 @@ enum Last<'s> {
     Item(u32),
     /// A repetition, which must not be repeated itself, and the same number.
     Repetition(&'s str, u32),
+    /// A repetition that something without a length parts from what follows, so that it can be repeated after all.
+    Parted(u32),
 }
 
 struct Reader<'s> {
@@ -92,6 +94,11 @@ impl<'s> Reader<'s> {
             '|' => {
                 self.take(1);
                 self.last = Last::Nothing;
+            }
+            // A question mark right behind a repetition would make it a lazy one.
+            '?' if matches!(self.last, Last::Parted(_)) => {
+                self.write("{0,1}", &before[1..]);
+                return self.repetition(before, 1);
             }
             '*' | '+' | '?' => {
                 self.take(1);
@@ -152,7 +159,7 @@ impl<'s> Reader<'s> {
         match self.last {
             Last::Nothing => Err(Error::new(Why::MissingArgument, text)),
             Last::Repetition(first, _) => Err(Error::new(Why::NestedRepetition, &format!("{first}{text}"))),
-            Last::Item(repeated) => {
+            Last::Item(repeated) | Last::Parted(repeated) => {
                 let repeated = repeated.saturating_mul(count);
                 if repeated > MAX_REPEAT {
                     return Err(Error::new(Why::RepeatCount, text));
@@ -161,6 +168,13 @@ impl<'s> Reader<'s> {
                 self.last = Last::Repetition(text, repeated);
                 Ok(())
             }
+        }
+    }
+
+    /// What stands here has no length: it parts a repetition from what follows.
+    fn part(&mut self) {
+        if let Last::Repetition(_, repeated) = self.last {
+            self.last = Last::Parted(repeated);
         }
     }
 
@@ -214,13 +228,11 @@ impl<'s> Reader<'s> {
                         self.flags = format!("(?{on}{minus}{off}{c}");
                     }
                     self.rest = &inside[at + 1..];
-                    match self.last {
-                        _ if c == ':' => {
-                            self.out.push_str(&std::mem::take(&mut self.flags));
-                            self.begin();
-                        }
-                        Last::Repetition(_, repeated) => self.last = Last::Item(repeated),
-                        Last::Nothing | Last::Item(_) => {}
+                    if c == ':' {
+                        self.out.push_str(&std::mem::take(&mut self.flags));
+                        self.begin();
+                    } else {
+                        self.part();
                     }
                     return Ok(());
                 }
@@ -241,6 +253,7 @@ impl<'s> Reader<'s> {
             Some('Q') => {
                 let (text, rest) = after[1..].split_once("\\E").unwrap_or((&after[1..], ""));
                 self.rest = rest;
+                self.part();
                 text.chars().for_each(|c| self.literal(c));
                 return Ok(());
             }

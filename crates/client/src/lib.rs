@@ -15,6 +15,7 @@ mod informer;
 mod informers;
 mod key;
 mod lean;
+pub mod load_balancer;
 pub mod measured;
 pub mod metadata;
 pub mod remote;

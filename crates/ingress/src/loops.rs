@@ -10,7 +10,7 @@ pub(crate) use sessions::SessionAddresses;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use client::Key;
+use client::{Key, load_balancer};
 use k8s_openapi::api::core::v1::Service;
 
 use crate::cluster_addresses::ClusterAddresses;
@@ -92,8 +92,7 @@ impl Loops {
 /// The entrances of a Service, and the port behind each.
 fn entrances(service: &Service) -> BTreeMap<Entrance, PortRef> {
     let Some(spec) = &service.spec else { return BTreeMap::new() };
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    let balancer = balancer.into_iter().flatten().filter_map(|ingress| ingress.ip.as_ref());
+    let balancer = load_balancer::served_at(service).iter().filter_map(|ingress| ingress.ip.as_ref());
     let given = spec.cluster_ips.iter().flatten().chain(spec.external_ips.iter().flatten()).chain(balancer);
     let addresses: BTreeSet<IpAddr> = given.filter_map(|address| address.parse().ok()).collect();
     let mut entrances = BTreeMap::new();
@@ -152,11 +151,14 @@ mod tests {
         check(&[("np", node_port.clone(), &[], &["10.42.0.2:6001"])], "192.0.2.2:30501", false);
         let udp = json!({"ports": [{"port": 80, "nodePort": 30501, "protocol": "UDP"}]});
         check(&[("np", udp, &[], back)], "192.0.2.2:30501", false);
-        let cluster = json!({"clusterIPs": ["10.43.0.9"], "externalIPs": ["198.51.100.1"], "ports": [{"port": 80}]});
+        let cluster = json!({"type": "LoadBalancer", "clusterIPs": ["10.43.0.9"], "externalIPs": ["198.51.100.1"], "ports": [{"port": 80}]});
         for entrance in ["10.43.0.9:80", "198.51.100.1:80", "198.51.100.2:80"] {
             check(&[("c", cluster.clone(), &["198.51.100.2"], back)], entrance, true);
         }
         check(&[("c", cluster.clone(), &[], back)], "10.43.0.9:81", false);
+        // Nobody serves what is no load balancer any more.
+        let plain = json!({"type": "ClusterIP", "clusterIPs": ["10.43.0.9"], "ports": [{"port": 80}]});
+        check(&[("c", plain, &["198.51.100.2"], back)], "198.51.100.2:80", false);
         // By way of another Service.
         check(&[("c", cluster.clone(), &[], &["192.0.2.2:30501"]), ("np", node_port, &[], back)], "10.43.0.9:80", true);
         // A load balancer at the port of its own pods in the host's network leads nowhere else.

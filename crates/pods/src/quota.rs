@@ -60,7 +60,7 @@ pub fn of_any(group: &str, plural: &str) -> Usage {
     usage
 }
 
-/// An object that takes more than its number, or is of a kind that does not.
+/// An object that quotas count, decoded where it takes more than its number.
 pub enum Counted {
     Pod(Box<Pod>),
     Service(Box<Service>),

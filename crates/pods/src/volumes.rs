@@ -168,6 +168,15 @@ impl<'a> Wish<'a> {
     }
 }
 
+/// The classes of attributes that a claim wants, has and is getting (KEP-3751); one may come several times.
+pub fn attributes_classes(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let status = claim.status.as_ref();
+    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let next = status.and_then(|status| status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref());
+    [wanted, current, next].into_iter().flatten().filter(|class| !class.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -10,7 +10,7 @@ use registry::{Admission, Operation, Request};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{is, text};
+use super::{EVENT_RATE, is, text};
 
 /// How many keys of one limit are remembered unless the configuration says otherwise, and at most.
 const KEYS: usize = 4096;
@@ -84,7 +84,7 @@ impl EventRateLimit {
 #[async_trait]
 impl Admission for EventRateLimit {
     fn name(&self) -> &'static str {
-        "EventRateLimit"
+        EVENT_RATE
     }
 
     fn handles(&self, a: &Request<'_>) -> bool {

@@ -12,7 +12,7 @@ use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
-use pods::quota::devices as quota;
+use pods::quota::devices;
 use registry::{Admission, Context, ListOptions, Operation, Request, User};
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ impl Admission for ResourceQuota {
         let (group, plural) = (&a.resource.def.group, &a.resource.def.plural);
         let mut asked = Asked::new(group, plural, object, a.old, Timestamp::now());
         if let Some(claim) = asked.claim() {
-            asked.devices = devices(a, claim).await;
+            asked.devices = named_by(a, claim).await;
         }
         for quota in quotas {
             self.charge(a, &asked, quota).await?;
@@ -65,16 +65,16 @@ fn gets_deadline(a: &Request<'_>) -> bool {
     a.object().map(has) != a.old.map(has)
 }
 
-/// What a claim of devices is counted by.
-async fn devices(a: &Request<'_>, claim: &ResourceClaim) -> Devices {
+/// What says under which names of quotas the devices of a claim count.
+async fn named_by(a: &Request<'_>, claim: &ResourceClaim) -> Devices {
     let classes = a.registry.resource("resource.k8s.io", "v1", "deviceclasses");
     let list = match &classes {
         Some(classes) => a.registry.list(classes, None, &ListOptions::default()).await.ok(),
         None => None,
     };
     let classes = list.iter().flat_map(|list| &list.entries).filter_map(|class| serde_json::from_value(class.value()).ok());
-    let extended = quota::extended(classes.collect::<Vec<DeviceClass>>().iter());
-    let owner = match (quota::owner(claim), a.registry.resource("", "v1", "pods")) {
+    let extended = devices::extended(classes.collect::<Vec<DeviceClass>>().iter());
+    let owner = match (devices::owner(claim), a.registry.resource("", "v1", "pods")) {
         (Some(name), Some(pods)) => a.registry.get(&pods, a.namespace, name, None).await.ok(),
         _ => None,
     };

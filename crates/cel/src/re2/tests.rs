@@ -115,6 +115,8 @@ fn groups_and_flags() {
     check("^(?i-i)a(?)$", &["a"], &["A"]);
     check("^a(?i)+b(?-i){2}$", &["aaBb"], &["Abb"]);
     check("^a{2}(?i)*b$", &["aaaaB"], &["aaab"]);
+    check("^b+(?i)?A$", &["a", "bba"], &["c"]);
+    check("^a{2}\\Q\\E*b$", &["aaaab", "b"], &["aaab"]);
     check("(?s)^.$", &["\n"], &[]);
     check("(?m)^a$", &["b\na"], &["ba"]);
     check("^(?U)a+$", &["aa"], &[]);

@@ -2,6 +2,7 @@
 //!
 //! The caches alone say who uses it, as upstream: a claim that comes in the same moment may find its class gone, and waits for it then.
 
+use ::pods::volumes::attributes_classes;
 use client::kube::Api;
 use client::{Index, Informer, Informers, Key, Values};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -23,7 +24,7 @@ pub(crate) struct ClassProtection {
 impl ClassProtection {
     pub(crate) fn new(informers: &Informers) -> Self {
         let (claims, volumes) = (informers.of(), informers.of());
-        let claims_by_class = claims.index("attributes-class", |claim, values| add(values, of_claim(claim)));
+        let claims_by_class = claims.index("attributes-class", |claim, values| add(values, attributes_classes(claim)));
         let volumes_by_class = volumes.index("attributes-class", |volume, values| add(values, of_volume(volume)));
         Self { classes: informers.of(), claims_by_class, volumes_by_class, claims, volumes }
     }
@@ -31,15 +32,6 @@ impl ClassProtection {
 
 fn add<'a>(values: &mut Values, names: impl Iterator<Item = &'a str>) {
     names.for_each(|name| values.add(name));
-}
-
-/// The classes that a claim names: one of them maybe several times.
-fn of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
-    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
-    let status = claim.status.as_ref();
-    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
-    let next = status.and_then(|status| status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref());
-    [wanted, current, next].into_iter().flatten().filter(|name| !name.is_empty())
 }
 
 fn of_volume(volume: &PersistentVolume) -> impl Iterator<Item = &str> {
@@ -60,7 +52,7 @@ impl Controller for ClassProtection {
     const ACCOUNT: &'static str = "volumeattributesclass-protection-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let of_claims = freed(&self.claims, |claim| of_claim(claim).map(str::to_owned).collect());
+        let of_claims = freed(&self.claims, |claim| attributes_classes(claim).map(str::to_owned).collect());
         let of_volumes = freed(&self.volumes, |volume| of_volume(volume).map(str::to_owned).collect());
         vec![Source::own(&self.classes), of_claims, of_volumes]
     }
@@ -86,7 +78,7 @@ mod tests {
     fn claims_name_classes() {
         let check = |spec: Value, status: Value, expected: &[&str]| {
             let claim: PersistentVolumeClaim = object(json!({"metadata": {"name": "c"}, "spec": spec, "status": status}));
-            assert_eq!(of_claim(&claim).collect::<Vec<_>>(), expected);
+            assert_eq!(attributes_classes(&claim).collect::<Vec<_>>(), expected);
         };
         check(json!({}), json!({}), &[]);
         check(json!({"volumeAttributesClassName": ""}), json!({"currentVolumeAttributesClassName": ""}), &[]);

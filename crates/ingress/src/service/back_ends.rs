@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use client::Key;
 use client::events::Type;
 use client::taken_ports::TakenPort;
+use client::{Key, load_balancer};
 use k8s_openapi::api::core::v1::{Node, Service, ServicePort};
 
 use super::{Follower, GATEWAY_PORT, SYSTEM, WEB};
@@ -167,12 +167,10 @@ fn offer(service: &Service) -> Offer {
 
 /// The ports of the nodes that a Service has as a load balancer, unless they are those of a Gateway.
 fn balanced(service: &Service) -> BTreeSet<Port> {
-    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     // The label says so in that namespace alone, where users make no Services.
     let is_system = service.metadata.namespace.as_deref() == Some(SYSTEM);
     let of_gateway = is_system && service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(GATEWAY_PORT));
-    let is_balancer = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
-    if !is_balancer || of_gateway || ingress.is_none_or(Vec::is_empty) {
+    if of_gateway || load_balancer::served_at(service).is_empty() {
         return BTreeSet::new();
     }
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Deref;
 
+use client::load_balancer;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -151,9 +152,7 @@ fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port:
         let mut told = one.ports.iter().flatten().filter(|told| told.port == port && told.protocol == protocol.name());
         told.all(|told| told.error.is_none())
     };
-    // What has another type now may still say where it was served.
-    let status = service.status.as_ref().filter(|_| spec.type_.as_deref() == Some("LoadBalancer"));
-    let ingress = status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
+    let ingress = load_balancer::served_at(service).iter();
     // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
     let balancers =
         ingress.filter(has_port).filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::qos::Qos;
+use crate::volumes::attributes_classes;
 
 /// An object as scopes see it.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,10 @@ pub fn selects(quota: &ResourceQuotaSpec, object: Scoped<'_>) -> bool {
     let valued = expressions.map(|expression| (expression.scope_name.as_str(), Some(expression)));
     plain.chain(valued).all(|(scope, expression)| match object {
         Scoped::Pod(pod) => has_pod(pod, scope, expression),
-        Scoped::Claim(claim) => scope == "VolumeAttributesClass" && has_value(&attributes_classes(claim), expression),
+        // A quota on any class of the claim is about it: that it leaves as well as that it gets.
+        Scoped::Claim(claim) => {
+            scope == "VolumeAttributesClass" && has_value(&attributes_classes(claim).collect::<Vec<_>>(), expression)
+        }
         Scoped::Other => false,
     })
 }
@@ -41,16 +45,6 @@ fn has_pod(pod: &Pod, scope: &str, expression: Option<&ScopedResourceSelectorReq
         "CrossNamespacePodAffinity" => reaches_out(pod),
         _ => false,
     }
-}
-
-/// The classes of attributes that a claim has, is getting and is to have (KEP-3751): a quota on any of them is about it.
-fn attributes_classes(claim: &PersistentVolumeClaim) -> Vec<&str> {
-    let status = claim.status.as_ref();
-    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
-    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
-    let modified = status.and_then(|status| status.modify_volume_status.as_ref());
-    let next = modified.and_then(|modified| modified.target_volume_attributes_class_name.as_deref());
-    [wanted, current, next].into_iter().flatten().filter(|class| !class.is_empty()).collect()
 }
 
 /// Whether an object with these values is in a scope that is chosen by value; one value that fits is enough.
