@@ -17,6 +17,7 @@ use base::tls::{self, Resolver};
 use client::Client;
 use client::kube;
 use client::remote::Remote;
+use tokio::sync::Notify;
 
 use crate::bootstrap::nodes::CLUSTER;
 use crate::node::{self, Certificates, Clients, Cluster, Node};
@@ -64,9 +65,8 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     let mut member = Member::new(options, paths, identity.clone()).await?;
     member.join(tasks).await?;
     let clients = Https(member.remote()?);
-    let known = known_cluster(paths)?;
-    let cluster = match &known {
-        Some(cluster) => cluster.clone(),
+    let cluster = match known_cluster(paths)? {
+        Some(cluster) => cluster,
         None => learn_cluster(&clients.kubelet(), paths).await?,
     };
     let identity = identity.within(&cluster)?;
@@ -77,9 +77,10 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
         annotations: [annotation].into(),
         ..node::Options::new(&options.node, identity, cluster.clone(), options.bind_address)
     };
+    let opened = Arc::new(Notify::new());
     let reach = tunnel::Reach { node: node.identity.ips.clone(), kubelet: node.listen, pods: node.cluster.pods.clone() };
     let (server, tls) = member.connection()?;
-    let tunnel = tunnel::keep(server, tls, Arc::new(reach), tasks.clone());
+    let tunnel = tunnel::keep(server, tls, Arc::new(reach), opened.clone(), tasks.clone());
     let name = node.identity.name.clone();
     let own = node.identity.routed();
     let changed = Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
@@ -90,7 +91,7 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     tasks.spawn_until_cancelled("tunnel to the server", OnFailure::Shutdown, tunnel);
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
-    let newer = until_another(known, clients.kubelet(), paths);
+    let newer = until_another(&cluster, &opened, clients.kubelet(), paths);
     tokio::select! {
         ended = process::until_changed(own, Some(changed)) => ended,
         ended = newer => ended,
@@ -110,11 +111,18 @@ fn known_cluster(paths: &Paths) -> Result<Option<Cluster>> {
     }
 }
 
-/// Waits until the server says that the cluster is another than the node has begun with; for ever if that is what the server has said.
-async fn until_another(begun: Option<Cluster>, client: Client, paths: &Paths) -> Result<()> {
-    match begun {
-        Some(begun) if learn_cluster(&client, paths).await? != begun => Err(process::Again::Cluster.into()),
-        _ => std::future::pending().await,
+/// Waits until the server says that the cluster is another than the node has begun with. It is asked whenever a tunnel to it is `opened`, for
+/// it writes what the cluster is when it starts, before it is ready.
+async fn until_another(begun: &Cluster, opened: &Notify, client: Client, paths: &Paths) -> Result<()> {
+    loop {
+        opened.notified().await;
+        join::until("the server is not ready", || async {
+            client.request_text(http::Request::get("/readyz").body(Vec::new()).map_err(kube::Error::HttpError)?).await
+        })
+        .await;
+        if learn_cluster(&client, paths).await? != *begun {
+            return Err(process::Again::Cluster.into());
+        }
     }
 }
 

@@ -84,6 +84,9 @@ pub(crate) struct Server {
     /// Network of all pods; two of both families, IPv4,IPv6 or the other way round, make a dual-stack cluster.
     #[arg(long = "cluster-cidr", value_delimiter = ',', default_value = "10.42.0.0/16")]
     pub(crate) cluster_cidrs: Vec<IpNet>,
+    /// How packets of pods go from node to node, on all nodes of the cluster.
+    #[arg(long, value_enum, default_value_t = Backend::Vxlan)]
+    pub(crate) pod_network: Backend,
     /// Network of all services; two of both families in a dual-stack cluster. Services have the first family unless they ask for more.
     #[arg(long = "service-cidr", value_delimiter = ',', default_value = "10.43.0.0/16")]
     pub(crate) service_cidrs: Vec<IpNet>,
@@ -487,6 +490,24 @@ pub(crate) enum ShareImages {
     Layers,
     /// Nothing.
     Off,
+}
+
+/// The ways of packets between nodes, as flannel names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// In packets between nodes, over any network.
+    Vxlan,
+    /// As they are, by routes: the nodes are on one link, which lets them send with addresses of pods.
+    HostGw,
+}
+
+impl Backend {
+    pub(crate) fn backend(self) -> network::Backend {
+        match self {
+            Self::Vxlan => network::Backend::Vxlan,
+            Self::HostGw => network::Backend::HostGw,
+        }
+    }
 }
 
 /// Components that a cluster can do without.

@@ -63,6 +63,9 @@ pub(crate) struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cluster {
     pub(crate) pods: Vec<ipnet::IpNet>,
+    /// How packets of pods go from node to node; what an older server tells does not say.
+    #[serde(default)]
+    pub(crate) backend: ::network::Backend,
     pub(crate) services: Vec<ipnet::IpNet>,
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) domain: String,
@@ -337,6 +340,7 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
     let kubelet = (::network::Protocol::Tcp, options.listen.port());
     ::network::Options {
         cluster_cidrs: options.cluster.pods.clone(),
+        backend: options.cluster.backend,
         local_addresses: options.cluster.dns.clone(),
         node_ip: Some(options.identity.ip()),
         reserved_ports: options.reserved_ports.iter().copied().chain([kubelet]).collect(),

@@ -98,7 +98,7 @@ pub(crate) enum Again {
     /// The node was deleted, and has been given other ranges since.
     #[error("the node has other pod ranges: {0}")]
     Ranges(String),
-    /// The server says otherwise what the cluster is than it did when this node ran last.
+    /// The server says otherwise what the cluster is than it did when this node began.
     #[error("the cluster is another than this node knew")]
     Cluster,
 }

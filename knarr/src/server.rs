@@ -76,6 +76,8 @@ async fn serve(options: cli::Server) -> Result<()> {
 /// Starts everything, each part when what it needs is there, and ends only when all has to be built anew.
 async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_tasks: &Tasks, components: &Tasks) -> Result<()> {
     let readiness = Readiness::default();
+    // Before anybody is answered: an agent that finds the server ready reads what the cluster is.
+    let told = readiness.gate("cluster");
     let dns = match options.cluster_dns.as_slice() {
         [] => options.service_cidrs.iter().map(|range| address_at(*range, 10)).collect::<Result<_>>()?,
         given => given.to_vec(),
@@ -111,7 +113,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let (client, bundle, whole) = (identity::apiserver(&handle.api), authority.bundle().to_owned(), cluster.clone());
     // Nobody waits for it but machines that join, and they try again.
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
-        bootstrap::nodes::joining(client, &bundle, &server, &whole, &token).await
+        bootstrap::nodes::joining(client, (&bundle, &server), &whole, &token, told).await
     });
     start_controllers(options, scheduling, &handle, (&authority, reserved), &readiness, components);
     let (own, place) = (identity.routed(), identity.clone());
@@ -155,6 +157,7 @@ fn encrypted(options: &cli::Server, paths: &Paths, engine: store::Fjall, tasks: 
 fn cluster(options: &cli::Server, dns: Vec<IpAddr>) -> node::Cluster {
     node::Cluster {
         pods: options.cluster_cidrs.clone(),
+        backend: options.pod_network.backend(),
         services: options.service_cidrs.clone(),
         dns,
         domain: options.cluster_domain.clone(),

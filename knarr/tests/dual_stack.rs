@@ -54,10 +54,10 @@ fn texts(list: &Value, key: &str) -> Vec<String> {
     list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
 }
 
-fn start() -> Cluster {
+fn start(options: &[&str]) -> Cluster {
     let mut c = Cluster::prepare(KNARR);
     c.add_host(2);
-    c.start_server_with(OPTIONS);
+    c.start_server_with(&[OPTIONS, options].concat());
     let token = c.token_file();
     c.start_agent_with(2, &token, &["--node-name", "n2", "--node-ip", "192.168.77.2,fd77::2"]);
     c.wait_nodes(2);
@@ -114,7 +114,7 @@ fn resolve(c: &Cluster, pod: &str, kind: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn two_families_on_two_nodes() {
-    let c = start();
+    let c = start(&[]);
     nodes_have_both(&c);
     let pods = start_web(&c);
     pods_have_both(&c, &pods);
@@ -125,6 +125,49 @@ fn two_families_on_two_nodes() {
     policies_hold(&c, &pods);
     outside_sees_the_node(&c, &pods);
     ingress_listens_on_both(&c);
+}
+
+/// Nodes on one link send packets of pods as they are, and a cluster may change its mind.
+#[test]
+fn routes_instead_of_vxlan() {
+    let mut c = start(&["--pod-network", "host-gw"]);
+    let pods = start_web(&c);
+    pods_have_both(&c, &pods);
+    assert_eq!(c.kubectl(&["exec", &pods[1].name, "--", "cat", "/sys/class/net/eth0/mtu"]).trim(), "1500");
+    let ip = |c: &Cluster, line: &str| Outcome::of(c.on_host(2, "ip").args(line.split(' ')));
+    let routes = |c: &Cluster| format!("{}{}", ip(c, "route").stdout, ip(c, "-6 route").stdout);
+    let by_n1 = |c: &Cluster| ["via 192.168.77.1", "via fd77::1"].iter().all(|way| routes(c).contains(way));
+    assert!(by_n1(&c), "{}", routes(&c));
+    assert!(ip(&c, "link show knarr-vxlan").code != Some(0));
+    let ranges: Vec<String> = routes(&c)
+        .lines()
+        .filter(|line| line.contains("via 192.168.77.1 ") || line.contains("via fd77::1 "))
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(ranges.len(), 2, "{}", routes(&c));
+    for range in &ranges {
+        let deleted = ip(&c, &format!("route del {range}"));
+        assert_eq!(deleted.code, Some(0), "{deleted:?}");
+    }
+    eventually("routes that somebody deletes come back", || by_n1(&c).then_some(()));
+    // With a link its routes go; its address of IPv6 goes, too, and whoever has given it that gives it again.
+    for line in ["link set node0 down", "link set node0 up", "address add fd77::2/64 dev node0 nodad"] {
+        assert_eq!(ip(&c, line).code, Some(0), "{line}");
+    }
+    eventually("routes come back with their link", || by_n1(&c).then_some(()));
+    pods_have_both(&c, &pods);
+
+    c.kill_server();
+    c.start_server_with(OPTIONS);
+    eventually("the agent has changed over", || (ip(&c, "link show knarr-vxlan").code == Some(0) && !by_n1(&c)).then_some(()));
+    eventually("the nodes reach each other's pods again", || {
+        let (from, to) = (&pods[1], &pods[0]);
+        to.ips.iter().all(|ip| get(&c, &from.name, &url(ip.to_string(), 8080, "")) == to.node).then_some(())
+    });
+    // A device that somebody takes away comes back, too.
+    assert_eq!(ip(&c, "link del knarr-vxlan").code, Some(0));
+    eventually("the device comes back", || (ip(&c, "link show knarr-vxlan").code == Some(0)).then_some(()));
+    pods_have_both(&c, &pods);
 }
 
 /// "should have ipv4 and ipv6 internal node ip", "should have ipv4 and ipv6 node podCIDRs"

@@ -3,6 +3,8 @@
 //! Both halves of this crate speak netlink (routing, nf_tables, conntrack) and each answer comes back within
 //! microseconds, so requests are synchronous and run on blocking threads.
 
+pub(crate) mod listener;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;

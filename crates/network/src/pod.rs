@@ -10,7 +10,7 @@
 pub mod addresses;
 pub mod hosts;
 mod ipam;
-pub mod overlay;
+pub mod nodes;
 mod owner;
 mod rtnl;
 mod sysctl;
@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use ipam::{Error as IpamError, Lease, gateway};
+pub use nodes::Backend;
 pub use owner::check as check_owner;
 pub use sysctl::Error as SysctlError;
 
@@ -121,7 +122,9 @@ pub struct Options {
     pub reserved_ports: Vec<(Protocol, u16)>,
     /// The node's own address, by which others reach it; none is a node without others.
     pub node_ip: Option<IpAddr>,
-    /// Name of the device to other nodes, at most 15 characters.
+    /// How packets go to other nodes.
+    pub backend: Backend,
+    /// Name of the VXLAN device to other nodes, at most 15 characters.
     pub overlay: String,
     /// Largest packet, bytes; none takes that of the default route's link.
     pub mtu: Option<u32>,
@@ -145,6 +148,7 @@ impl Options {
             local_addresses: Vec::new(),
             reserved_ports: Vec::new(),
             node_ip: None,
+            backend: Backend::default(),
             overlay: "knarr-vxlan".to_owned(),
             mtu: None,
             masquerade: true,
@@ -238,8 +242,9 @@ impl PodNetwork {
     }
 
     /// What leads to other nodes; none where there are none. The node's name says which of the nodes it is.
-    pub fn overlay(&self, node_name: &str) -> Option<overlay::Overlay> {
-        self.0.options.node_ip.map(|address| overlay::Overlay::new(&self.0.options, address, node_name, self.0.table.clone()))
+    pub fn nodes(&self, name: &str) -> Option<nodes::Nodes> {
+        let Inner { options, mtu, table, .. } = &*self.0;
+        options.node_ip.map(|address| nodes::Nodes::new(options, address, *mtu, name, table.clone()))
     }
 
     /// The options with which it was started.
@@ -297,7 +302,7 @@ impl PodNetwork {
         let held = owner::claim(&options, &mut links, |links| Ok(links.make_bridge(&options.bridge, bridge_mac, mtu)?))?;
         set_up_bridge(&options, &mut links)?;
         if let Some(address) = options.node_ip {
-            overlay::set_up(&options, &mut links, address, mtu)?;
+            nodes::set_up(&options, &mut links, address, mtu)?;
         }
         let table = Table::open(&options.table, options.config(), &options.holders)?;
         crate::nft::host::warn(&table.families(), &options.bridge);
@@ -318,7 +323,7 @@ fn find_mtu(options: &Options, links: &mut Links) -> Result<u32, Error> {
         None => links.default_mtu()?.unwrap_or(1500),
     };
     // A loopback has packets that no other link takes.
-    Ok(overlay::inner_mtu(address, lower.min(9216)))
+    Ok(nodes::mtu(options, address, lower.min(9216)))
 }
 
 /// Deletes the bridge, the veth pairs on it, the device to other nodes, the table and the leases of this cluster. Idempotent. When the

@@ -381,7 +381,7 @@ fn nobody_takes_what_is_another_nodes() {
         serde_json::from_value(json!({"metadata": {"name": "n2"}, "spec": {"podCIDRs": ["10.42.7.0/24"]}, "status": {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.2"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}}}}))
         .unwrap();
-    let mut nodes = cluster.network.as_ref().unwrap().overlay(NODE).unwrap();
+    let mut nodes = cluster.network.as_ref().unwrap().nodes(NODE).unwrap();
     cluster.runtime.block_on(nodes.update([&node].into_iter())).unwrap();
     let service = json!({"metadata": {"namespace": "default", "name": "kubernetes"},
         "spec": {"clusterIP": "10.43.0.1", "ports": [{"name": "https", "port": 443}]}});

@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// Time to connect, to the server and to what is asked for.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -54,8 +55,14 @@ impl Reach {
     }
 }
 
-/// Keeps a tunnel open, for ever.
-pub(super) async fn keep(server: Server, tls: ClientConfig, reach: Arc<Reach>, tasks: Tasks) -> Result<(), Infallible> {
+/// Keeps a tunnel open, for ever. Who waits for `opened` is told of each one: the server may be another process than before.
+pub(super) async fn keep(
+    server: Server,
+    tls: ClientConfig,
+    reach: Arc<Reach>,
+    opened: Arc<Notify>,
+    tasks: Tasks,
+) -> Result<(), Infallible> {
     let mut tls = tls;
     // Only HTTP/1.1 upgrades.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -65,6 +72,7 @@ pub(super) async fn keep(server: Server, tls: ClientConfig, reach: Arc<Reach>, t
         match open(&server, tls.clone(), &tasks).await {
             Ok(stream) => {
                 delay = RETRY.0;
+                opened.notify_one();
                 if let Err(error) = serve(stream, &reach, &tasks).await {
                     tracing::debug!(%error, "the tunnel to the server has ended");
                 }

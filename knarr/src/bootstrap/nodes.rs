@@ -4,6 +4,7 @@
 //! kubeadm makes, under our names.
 
 use anyhow::{Context, Result};
+use base::readiness::Gate;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::{Client, kube};
@@ -20,13 +21,20 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const NODES: &str = "system:nodes";
 
-/// Writes everything; repeating it changes nothing. `server` is where nodes reach the API.
-pub(crate) async fn joining(client: Client, authority: &str, server: &str, cluster: &Cluster, token: &JoinToken) -> Result<()> {
+/// Writes everything; repeating it changes nothing. `server` is where nodes reach the API. The gate opens when nodes are told what the
+/// cluster is now.
+pub(crate) async fn joining(
+    client: Client,
+    (authority, server): (&str, &str),
+    cluster: &Cluster,
+    token: &JoinToken,
+    told: Gate,
+) -> Result<()> {
+    apply(&client, "kube-system", config(cluster)?).await?;
+    told.ready();
     let created = roles().into_iter().map(|(path, object)| create(&client, path, object));
     let secret = create(&client, "/api/v1/namespaces/kube-system/secrets".into(), token.secret(None, "joins nodes", &[]));
-    let applied = [("kube-public", info(authority, server)), ("kube-system", config(cluster)?)];
-    let applied = applied.into_iter().map(|(namespace, object)| apply(&client, namespace, object));
-    tokio::try_join!(try_join_all(created), try_join_all(applied), secret)?;
+    tokio::try_join!(try_join_all(created), apply(&client, "kube-public", info(authority, server)), secret)?;
     Ok(())
 }
 

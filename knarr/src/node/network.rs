@@ -1,7 +1,6 @@
 //! The node's network: pod network, service proxy and DNS, which start when the node has its pod ranges.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use network::nft::table::Table;
 use network::nft::watch::Loss;
-use network::pod::overlay::Overlay;
+use network::pod::nodes::{Nodes, Unreached};
 use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime, SandboxConfig};
 use tokio::sync::{mpsc, watch};
@@ -72,8 +71,8 @@ impl Start {
         publish.send_replace(Some(pods.clone()));
         gate.ready();
         self.tasks.spawn_until_cancelled("nf_tables watch", OnFailure::Shutdown, keep(pods.table().clone()));
-        if let Some(overlay) = pods.overlay(&self.node_name) {
-            let follow = follow(overlay, self.proxy_informers.clone(), self.readiness.gate("overlay-network"));
+        if let Some(nodes) = pods.nodes(&self.node_name) {
+            let follow = follow(nodes, self.proxy_informers.clone(), self.readiness.gate("overlay-network"));
             self.tasks.spawn_until_cancelled("network to other nodes", OnFailure::Shutdown, follow);
         }
         let server = dns::Server::bind(self.dns, self.tasks.clone()).await?;
@@ -154,19 +153,28 @@ async fn keep(table: Table) -> Result<()> {
     }
 }
 
-/// Keeps the ways to other nodes as the Node objects say.
-async fn follow(mut overlay: Overlay, informers: Informers, gate: Gate) -> Result<(), Infallible> {
+/// Keeps the ways to other nodes as the Node objects say, also when somebody else takes them away.
+async fn follow(mut ways: Nodes, informers: Informers, gate: Gate) -> Result<()> {
     let nodes = informers.of::<ApiNode>();
     let mut changes = nodes.changes();
     nodes.synced().await;
     let mut retry = RETRY.0;
+    let mut told = Unreached::new();
     loop {
         while changes.try_next().is_some() {}
-        match overlay.update(nodes.list().iter().map(AsRef::as_ref)).await {
-            Ok(_) => {
+        match ways.update(nodes.list().iter().map(AsRef::as_ref)).await {
+            Ok(unreached) => {
                 gate.ready();
+                tell(unreached, &mut told);
                 retry = RETRY.0;
-                changes.next().await;
+                tokio::select! {
+                    _ = changes.next() => {}
+                    disturbed = ways.disturbed() => {
+                        disturbed.context("changes of links and routes cannot be followed")?;
+                        // Who takes them away again and again does not keep the machine busy.
+                        tokio::time::sleep(RETRY.0).await;
+                    }
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "the network to other nodes cannot be set up, trying again");
@@ -176,6 +184,20 @@ async fn follow(mut overlay: Overlay, informers: Informers, gate: Gate) -> Resul
             }
         }
     }
+}
+
+/// Logs to which pods there is no way, once.
+fn tell(unreached: &Unreached, told: &mut Unreached) {
+    for (range, gateway) in unreached.iter().filter(|(range, gateway)| told.get(*range) != Some(*gateway)) {
+        match gateway {
+            Some(node) => tracing::warn!(
+                %range, %node,
+                "pods of a node are not reached: it is on no link of this one; --pod-network vxlan needs none"
+            ),
+            None => tracing::warn!(%range, "pods of a node are not reached: it has no address of this family"),
+        }
+    }
+    told.clone_from(unreached);
 }
 
 /// A network for pods that is there once it is published.

@@ -3,13 +3,10 @@
 //! The kernel tells of every change of nf_tables and whose socket made it. What other sockets delete of our table is put back.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
-use nix::errno::Errno;
-use nix::sys::socket::sockopt::RcvBufForce;
-use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket};
-use tokio::net::UnixDatagram;
+use nix::sys::socket::SockProtocol;
 
+use crate::netlink::listener::Listener;
 use crate::netlink::{attribute, replies};
 
 /// The multicast group of nf_tables (NFNLGRP_NFTABLES is 7), as a bit.
@@ -35,7 +32,7 @@ pub enum Loss {
 
 /// Deletions from now on, in the network namespace of the calling thread.
 pub struct Watch {
-    socket: UnixDatagram,
+    listener: Listener,
     table: String,
     /// The address of the socket that makes our own changes.
     own: u32,
@@ -43,39 +40,15 @@ pub struct Watch {
 
 impl Watch {
     pub(super) fn new(table: &str, own: u32) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
-        // With less room it only misses more.
-        let _ = setsockopt(&fd, RcvBufForce, &ROOM);
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, GROUP))?;
-        Ok(Self { socket: UnixDatagram::from_std(fd.into())?, table: table.to_owned(), own })
+        let listener = Listener::open(SockProtocol::NetlinkNetFilter, GROUP, ROOM)?;
+        Ok(Self { listener, table: table.to_owned(), own })
     }
 
     /// Waits until somebody else has deleted something of the table, or until that cannot be told any more, since there were too
     /// many changes at once.
     pub async fn deleted(&mut self) -> io::Result<Loss> {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let mut found = self.loss(self.socket.recv(&mut buffer).await, &buffer)?;
-            // What comes together is told together.
-            loop {
-                match self.socket.try_recv(&mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    received => found = found.max(self.loss(received, &buffer)?),
-                }
-            }
-            if let Some(loss) = found {
-                return Ok(loss);
-            }
-        }
-    }
-
-    fn loss(&self, received: io::Result<usize>, buffer: &[u8]) -> io::Result<Option<Loss>> {
-        match received {
-            Ok(length) => Ok(is_deletion(&buffer[..length], &self.table, self.own).then_some(Loss::Deleted)),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Some(Loss::Missed)),
-            Err(error) => Err(error),
-        }
+        let deletion = |messages: &[u8]| is_deletion(messages, &self.table, self.own).then_some(Loss::Deleted);
+        self.listener.find(Loss::Missed, deletion).await
     }
 }
 

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::rtnl::Links;
-use super::{Error, IpamError, Options, open_links};
+use super::{Error, IpamError, Options, nodes, open_links};
 use crate::nft::table;
 
 /// Held while somebody looks whose the network is and takes it.
@@ -95,7 +95,7 @@ pub(super) fn release(options: &Options) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// Deletes the bridge, the veth pairs on it, the device to other nodes and the table.
+/// Deletes the bridge, the veth pairs on it, what leads to other nodes, and the table.
 fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
     table::delete(&options.table)?;
     let all = links.links()?;
@@ -108,8 +108,7 @@ fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
         links.delete(&shaper.name)?;
     }
     links.delete(&options.bridge)?;
-    links.delete(&options.overlay)?;
-    Ok(())
+    nodes::remove(options, links)
 }
 
 fn look(options: &Options, links: &mut Links) -> Result<Found, Error> {

@@ -1,5 +1,6 @@
 //! Links, addresses and routes.
 
+mod gateways;
 mod shape;
 mod vxlan;
 mod wire;
@@ -34,6 +35,7 @@ const NTF_MASTER: u8 = 4;
 const FORWARDING_TIMEOUT: Duration = Duration::from_secs(2);
 const UP: u32 = libc::IFF_UP as u32;
 
+pub(crate) use gateways::Change;
 pub(crate) use vxlan::Vxlan;
 
 /// A hardware address.
@@ -49,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) mac: Option<Mac>,
     pub(crate) mtu: u32,
     pub(crate) master: Option<u32>,
+    /// Switched on (IFF_UP).
+    pub(crate) up: bool,
     /// Passes packets: carrier and queues are there (IF_OPER_UP).
     pub(crate) operating: bool,
     /// As a bridge port it forwards (BR_STATE_FORWARDING).
@@ -361,6 +365,7 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
         mac: attribute(attrs, libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()),
         mtu: attribute(attrs, libc::IFLA_MTU).and_then(number)?,
         master: attribute(attrs, libc::IFLA_MASTER).and_then(number),
+        up: number(payload.get(8..12)?)? & UP != 0,
         operating: attribute(attrs, libc::IFLA_OPERSTATE) == Some(&[6]),
         forwarding: port_state(attrs) == Some(&[3]),
     })

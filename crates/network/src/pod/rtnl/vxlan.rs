@@ -10,7 +10,7 @@ use super::{
 };
 use crate::netlink::{CREATE, EXCL, Error, REPLACE, attribute};
 use crate::nft::Family;
-use crate::pod::overlay::Entries;
+use crate::pod::nodes::Entries;
 
 // linux/if_link.h
 const VXLAN_ID: u16 = 1;
@@ -105,19 +105,29 @@ impl Links {
 
     /// A route to `to` by way of an address that is on the link, whatever other routes say of it.
     pub(crate) fn add_onlink_route(&mut self, link: u32, to: IpNet, via: IpAddr) -> Result<(), Error> {
-        self.0.request("add the route to a node", (NEW_ROUTE, CREATE | REPLACE), &route_header(to, ONLINK), |b| {
-            b.attr(libc::RTA_DST, &octets(to.network()));
-            b.u32(libc::RTA_OIF, link);
-            b.attr(libc::RTA_GATEWAY, &octets(via));
-        })
+        self.0.request(
+            "add the route to a node",
+            (NEW_ROUTE, CREATE | REPLACE),
+            &route_header(to, libc::RTPROT_STATIC, ONLINK),
+            |b| {
+                b.attr(libc::RTA_DST, &octets(to.network()));
+                b.u32(libc::RTA_OIF, link);
+                b.attr(libc::RTA_GATEWAY, &octets(via));
+            },
+        )
     }
 
     /// Removes a route over the link. No error when there is none.
     pub(crate) fn delete_route(&mut self, link: u32, to: IpNet) -> Result<(), Error> {
-        let deleted = self.0.request("remove the route to a node", (libc::RTM_DELROUTE, 0), &route_header(to, 0), |b| {
-            b.attr(libc::RTA_DST, &octets(to.network()));
-            b.u32(libc::RTA_OIF, link);
-        });
+        let deleted = self.0.request(
+            "remove the route to a node",
+            (libc::RTM_DELROUTE, 0),
+            &route_header(to, libc::RTPROT_STATIC, 0),
+            |b| {
+                b.attr(libc::RTA_DST, &octets(to.network()));
+                b.u32(libc::RTA_OIF, link);
+            },
+        );
         unless(Errno::ESRCH, deleted)
     }
 
@@ -172,9 +182,9 @@ fn forward_header(link: u32) -> Vec<u8> {
 }
 
 /// struct rtmsg
-fn route_header(to: IpNet, flags: u32) -> Vec<u8> {
+pub(super) fn route_header(to: IpNet, protocol: u8, flags: u32) -> Vec<u8> {
     let scope = libc::RT_SCOPE_UNIVERSE;
-    let mut header = vec![family(to.addr()), to.prefix_len(), 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope];
+    let mut header = vec![family(to.addr()), to.prefix_len(), 0, 0, libc::RT_TABLE_MAIN, protocol, scope];
     header.push(libc::RTN_UNICAST);
     header.extend_from_slice(&flags.to_ne_bytes());
     header

@@ -1,0 +1,262 @@
+//! What the kernel knows of other nodes: the ways to their pods, and which ports are theirs. All of it follows from the Node objects.
+//!
+//! How packets go from node to node is the cluster's choice ([`Backend`]).
+
+mod changes;
+mod routes;
+mod vxlan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use client::taken_ports::TakenPort;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use serde::{Deserialize, Serialize};
+
+use super::rtnl::Links;
+use super::{Error, Options, blocking, open_links};
+use crate::nft::contents::Fragment;
+use crate::nft::element::{Key, Protocol};
+use crate::nft::features::guards::{self, OVERLAY};
+use crate::nft::features::reserved;
+use crate::nft::machine;
+use crate::nft::table::{Holder, Table};
+use changes::Changes;
+
+pub(crate) use vxlan::Entries;
+
+/// How packets of pods go from node to node. All nodes of a cluster do it alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// In packets between nodes (RFC 7348), over any network.
+    #[default]
+    Vxlan,
+    /// As they are, by routes: the nodes are on one link, and each is the gateway to its pods.
+    HostGw,
+}
+
+impl Backend {
+    /// What this takes of the largest packet between nodes that have such addresses, bytes.
+    fn headers(self, address: IpAddr) -> u32 {
+        match self {
+            Self::Vxlan => vxlan::headers(address),
+            Self::HostGw => 0,
+        }
+    }
+}
+
+/// Another node, as its object tells.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// Its pod ranges.
+    pub ranges: Vec<IpNet>,
+    /// Its address of the family in which this node is reached.
+    pub address: IpAddr,
+    /// All of its addresses, of both families.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Peer {
+    /// The peer that a node is: it has pod ranges and an address of the family in which this node is reached.
+    fn of(node: &Node, own: &IpAddr) -> Option<Self> {
+        let ranges = node.spec.as_ref()?.pod_cidrs.as_ref()?.iter().filter_map(|range| range.parse().ok()).collect::<Vec<_>>();
+        let addresses = node.status.as_ref()?.addresses.as_ref()?.iter();
+        let addresses = addresses.filter(|address| address.type_ == "InternalIP").filter_map(|a| a.address.parse().ok());
+        let addresses: Vec<IpAddr> = addresses.filter(|address| address != own).collect();
+        let address = *addresses.iter().find(|address| address.is_ipv4() == own.is_ipv4())?;
+        (!ranges.is_empty()).then_some(Self { ranges, address, addresses })
+    }
+
+    /// The peers among the nodes of a cluster. A range of this node's is nobody else's.
+    pub fn all<'a>(nodes: impl Iterator<Item = &'a Node>, name: &str, own: &IpAddr, own_ranges: &[IpNet]) -> BTreeSet<Self> {
+        let overlaps = |range: &IpNet| own_ranges.iter().any(|one| one.contains(range) || range.contains(one));
+        let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(name));
+        others.filter_map(|node| Self::of(node, own)).filter(|peer| !peer.ranges.iter().any(overlaps)).collect()
+    }
+}
+
+/// The ports that are a node's own, at all of its addresses: who took them here would cut this node's pods off from that one's, or a kubelet off
+/// from those who ask it.
+fn own_ports(node: &Node) -> BTreeSet<Key> {
+    let endpoints = node.status.as_ref().and_then(|status| status.daemon_endpoints.as_ref());
+    let kubelet = endpoints.and_then(|all| u16::try_from(all.kubelet_endpoint.as_ref()?.port).ok());
+    at_node(node, kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain([OVERLAY]).collect())
+}
+
+/// The ports that a node tells to have given to others than load balancers and external addresses, at all of its addresses.
+fn taken_ports(node: &Node) -> BTreeSet<Key> {
+    let port = |taken: TakenPort| Some((Protocol::from_name(Some(&taken.port.1))?, u16::try_from(taken.port.0).ok()?));
+    at_node(node, TakenPort::told(node).into_iter().filter_map(port).collect())
+}
+
+fn at_node(node: &Node, ports: Vec<(Protocol, u16)>) -> BTreeSet<Key> {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    addresses
+        .filter_map(|one| one.address.parse::<IpAddr>().ok())
+        .flat_map(|address| ports.iter().map(move |(protocol, port)| Key { address, protocol: *protocol, port: *port }))
+        .collect()
+}
+
+fn added<'a, K: Ord, V: PartialEq>(old: &BTreeMap<K, V>, new: &'a BTreeMap<K, V>) -> impl Iterator<Item = (&'a K, &'a V)> {
+    new.iter().filter(|(key, value)| old.get(*key) != Some(*value))
+}
+
+fn gone<'a, K: Ord, V>(old: &'a BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
+    old.keys().filter(|key| !new.contains_key(*key))
+}
+
+/// Readies the machine for the ways to other nodes, and takes away what the other backend has left.
+pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu: u32) -> Result<(), Error> {
+    match options.backend {
+        Backend::Vxlan => {
+            routes::remove(links)?;
+            vxlan::set_up(options, links, address, mtu)?;
+        }
+        Backend::HostGw => links.delete(&options.overlay)?,
+    }
+    Ok(())
+}
+
+/// Removes the ways to other nodes, of whichever backend.
+pub(super) fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
+    links.delete(&options.overlay)?;
+    Ok(routes::remove(links)?)
+}
+
+/// The largest packet of pods on a link of this MTU.
+pub(super) fn mtu(options: &Options, address: IpAddr, lower: u32) -> u32 {
+    lower.saturating_sub(options.backend.headers(address))
+}
+
+/// What is known of other nodes.
+#[derive(PartialEq, Eq)]
+struct Known {
+    peers: BTreeSet<Peer>,
+    own_ports: BTreeSet<Key>,
+    taken_ports: BTreeSet<Key>,
+}
+
+/// Keeps what the kernel knows of other nodes as their objects say.
+pub struct Nodes {
+    options: Options,
+    address: IpAddr,
+    mtu: u32,
+    name: String,
+    table: Table,
+    known: Option<Known>,
+    /// The pod ranges for which there is no way, with the gateway that is not on a link of this node, if there is one.
+    unreached: Unreached,
+    changes: Option<Changes>,
+}
+
+/// Pod ranges of other nodes to which there is no way, and the address of the node that is not on a link of this one; none where that node
+/// has no address of the range's family.
+pub type Unreached = BTreeMap<IpNet, Option<IpAddr>>;
+
+impl Nodes {
+    pub(super) fn new(options: &Options, address: IpAddr, mtu: u32, name: &str, table: Table) -> Self {
+        let (options, name) = (options.clone(), name.to_owned());
+        Self { options, address, mtu, name, table, known: None, unreached: Unreached::new(), changes: None }
+    }
+
+    /// Makes the ways to these nodes, and takes away all others. Says which of them there cannot be.
+    pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<&Unreached, Error> {
+        let peers = Peer::all(nodes.clone(), &self.name, &self.address, &self.options.pod_cidrs);
+        let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(&self.name));
+        let (own_ports, taken_ports) = (others.clone().flat_map(own_ports).collect(), others.flat_map(taken_ports).collect());
+        let known = Known { peers, own_ports, taken_ports };
+        if self.known.as_ref() == Some(&known) {
+            return Ok(&self.unreached);
+        }
+        // Before anything is looked at: what changes after that is told.
+        if self.changes.is_none() {
+            self.changes =
+                Some(Changes::listen().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })?);
+        }
+        let nodes: Vec<_> = known.peers.iter().map(|peer| guards::node(peer.address)).collect();
+        let ports = known.own_ports.iter().copied().map(reserved::claim);
+        let ports: Vec<_> = ports.chain(known.taken_ports.iter().copied().map(reserved::elsewhere)).collect();
+        let (options, address, mtu, table, peers) =
+            (self.options.clone(), self.address, self.mtu, self.table.clone(), known.peers.clone());
+        self.unreached = blocking(move || {
+            let mut fragment = Fragment::from(nodes);
+            // Somebody else's word takes no port of ours.
+            let own = machine::addresses();
+            let ports = ports.into_iter().filter(|port| !own.contains(&port.key.address));
+            fragment.extend(ports.collect::<Vec<_>>().into());
+            table.replace([("nodes".to_owned(), fragment)])?;
+            table.release(Holder::Nodes)?;
+            let mut links = open_links()?;
+            match options.backend {
+                Backend::Vxlan => vxlan::follow(&options, &mut links, address, mtu, &peers).map(|()| Unreached::new()),
+                Backend::HostGw => Ok(routes::follow(&mut links, &peers)?),
+            }
+        })
+        .await?;
+        self.known = Some(known);
+        Ok(&self.unreached)
+    }
+
+    /// Waits until something that leads to other nodes is taken away, or a link comes back by which one might be reached. The next
+    /// [`Self::update`] then looks at everything.
+    pub async fn disturbed(&mut self) -> std::io::Result<()> {
+        let (Some(changes), Some(known)) = (&mut self.changes, &self.known) else { return std::future::pending().await };
+        let ranges: BTreeSet<IpNet> = known.peers.iter().flat_map(|peer| peer.ranges.iter().copied()).collect();
+        changes.disturb(&ranges, !self.unreached.is_empty()).await?;
+        self.known = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use client::taken_ports::TAKEN_PORTS;
+    use serde_json::{Value, json};
+
+    fn node(name: &str, ranges: &[&str], addresses: &[&str]) -> Node {
+        let addresses: Vec<Value> = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+        let value = json!({"metadata": {"name": name}, "spec": {"podCIDRs": ranges}, "status": {"addresses": addresses}});
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[track_caller]
+    fn check(nodes: &[Node], expected: &[(&str, &str)]) {
+        let own = ["10.42.0.0/24".parse().unwrap()];
+        let peers = Peer::all(nodes.iter(), "a", &"192.168.0.1".parse().unwrap(), &own);
+        let found: Vec<_> = peers.iter().map(|peer| (peer.ranges[0].to_string(), peer.address.to_string())).collect();
+        let found: Vec<_> = found.iter().map(|(range, address)| (range.as_str(), address.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn peers() {
+        check(&[node("a", &["10.42.0.0/24"], &["192.168.0.1"])], &[]);
+        let b = node("b", &["10.42.1.0/24", "fd42:0:0:1::/64"], &["fd00::2", "192.168.0.2"]);
+        check(&[b, node("c", &["10.42.2.0/24"], &[]), node("d", &[], &["192.168.0.4"])], &[("10.42.1.0/24", "192.168.0.2")]);
+        // Somebody else's word takes neither our address nor our range.
+        check(&[node("e", &["10.42.3.0/24"], &["192.168.0.1"]), node("f", &["10.42.0.0/23"], &["192.168.0.5"])], &[]);
+    }
+
+    #[test]
+    fn ports_of_nodes() {
+        let mut other = node("b", &[], &["192.168.0.2", "fd00::2", "b.example"]);
+        let found = |node: &Node| -> Vec<String> {
+            own_ports(node).into_iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect()
+        };
+        assert_eq!(found(&other), ["UDP 192.168.0.2 8472", "UDP fd00::2 8472"]);
+        other.status.as_mut().unwrap().daemon_endpoints =
+            serde_json::from_value(json!({"kubeletEndpoint": {"Port": 10251}})).unwrap();
+        let expected = ["TCP 192.168.0.2 10251", "UDP 192.168.0.2 8472", "TCP fd00::2 10251", "UDP fd00::2 8472"];
+        assert_eq!(found(&other), expected);
+        assert!(taken_ports(&other).is_empty());
+        other.metadata.annotations =
+            Some([(TAKEN_PORTS.to_owned(), "a/web:80/TCP,a/web:70000/TCP,b/dns:53/UDP".to_owned())].into());
+        let taken: Vec<String> =
+            taken_ports(&other).iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect();
+        assert_eq!(taken, ["TCP 192.168.0.2 80", "UDP 192.168.0.2 53", "TCP fd00::2 80", "UDP fd00::2 53"]);
+    }
+}
