@@ -472,6 +472,12 @@ pub(crate) struct Node {
     /// Images that pods use without credentials under NeverVerifyAllowlistedImages: names without tag, or REGISTRY/PATH/*.
     #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
     pub(crate) preloaded_images_verification_allowlist: Vec<String>,
+    /// Directory of the configuration of network plugins, for --pod-network cni: the first file (.conflist, .conf, .json) is it.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// Directories of network plugins.
+    #[arg(long, value_name = "DIR", value_delimiter = ',', default_value = "/opt/cni/bin,/usr/lib/cni")]
+    pub(crate) cni_bin_dir: Vec<PathBuf>,
     /// What of images the node gets from other nodes and gives to them, by its own endpoint (--kubelet-port).
     #[arg(long, value_name = "WHAT", default_value = "all")]
     pub(crate) share_images: ShareImages,
@@ -499,6 +505,8 @@ pub(crate) enum Backend {
     Vxlan,
     /// As they are, by routes: the nodes are on one link, which lets them send with addresses of pods.
     HostGw,
+    /// As the network plugins of the nodes have it (--cni-conf-dir).
+    Cni,
 }
 
 impl Backend {
@@ -506,6 +514,7 @@ impl Backend {
         match self {
             Self::Vxlan => network::Backend::Vxlan,
             Self::HostGw => network::Backend::HostGw,
+            Self::Cni => network::Backend::Cni,
         }
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct Options {
     /// Ports of the machine that no service and no pod gets, besides the kubelet's and that of the way to other nodes.
     pub(crate) reserved_ports: Vec<(::network::Protocol, u16)>,
     pub(crate) registries: Option<PathBuf>,
+    /// Where network plugins are.
+    pub(crate) cni: ::network::cni::Directories,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) taints: Vec<Taint>,
     /// Annotations of the Node, for the cluster.
@@ -164,6 +166,10 @@ impl Options {
             listen: SocketAddr::new(bind, options.kubelet_port),
             reserved_ports: Vec::new(),
             registries: options.registries.clone(),
+            cni: ::network::cni::Directories {
+                configuration: options.cni_conf_dir.clone(),
+                plugins: options.cni_bin_dir.clone(),
+            },
             labels: options.labels.clone(),
             taints: options.taints.clone(),
             annotations: BTreeMap::new(),
@@ -341,6 +347,7 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
     ::network::Options {
         cluster_cidrs: options.cluster.pods.clone(),
         backend: options.cluster.backend,
+        cni: options.cni.clone(),
         local_addresses: options.cluster.dns.clone(),
         node_ip: Some(options.identity.ip()),
         reserved_ports: options.reserved_ports.iter().copied().chain([kubelet]).collect(),

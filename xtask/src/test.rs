@@ -9,7 +9,8 @@ use crate::steps::Steps;
 use crate::{bench, helm, kubectl, pebble, python, tidy, tools};
 
 /// What the tests call: namespaces, addresses, packet filter, a terminal, a bus, certificates as others read and make them.
-const PACKAGES: &[&str] = &["util-linux", "bsdutils", "iproute2", "nftables", "dbus-daemon", "openssl"];
+const PACKAGES: &[&str] =
+    &["util-linux", "bsdutils", "iproute2", "nftables", "dbus-daemon", "openssl", "containernetworking-plugins"];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]

@@ -1,4 +1,4 @@
-//! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS.
+//! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS, programs that answer.
 
 pub mod budgets;
 pub mod directory;
@@ -7,6 +7,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod patience;
+pub mod programs;
 pub mod readiness;
 pub mod records;
 pub mod sockets;

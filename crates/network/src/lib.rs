@@ -15,5 +15,5 @@ pub mod policy;
 
 pub use nft::element::Protocol;
 pub use nft::features::guards::OVERLAY;
-pub use pod::{Attachment, Backend, Bandwidth, HostPort, Options, PodNetwork, addresses, check_owner, hosts, teardown};
+pub use pod::{Attachment, Backend, Bandwidth, HostPort, Options, PodNetwork, addresses, check_owner, cni, hosts, teardown};
 pub mod proxy;

@@ -8,6 +8,7 @@
 //! the bridge: pods and host processes reach them before any Service or endpoint exists.
 
 pub mod addresses;
+pub mod cni;
 pub mod hosts;
 mod ipam;
 pub mod nodes;
@@ -58,6 +59,9 @@ pub enum Error {
     /// Links, addresses, routes.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    /// Network plugins.
+    #[error(transparent)]
+    Cni(#[from] cni::Error),
     /// Kernel settings.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -124,6 +128,8 @@ pub struct Options {
     pub node_ip: Option<IpAddr>,
     /// How packets go to other nodes.
     pub backend: Backend,
+    /// Where network plugins are, for those who leave the network of pods to them.
+    pub cni: cni::Directories,
     /// Name of the VXLAN device to other nodes, at most 15 characters.
     pub overlay: String,
     /// Largest packet, bytes; none takes that of the default route's link.
@@ -149,6 +155,7 @@ impl Options {
             reserved_ports: Vec::new(),
             node_ip: None,
             backend: Backend::default(),
+            cni: cni::Directories::default(),
             overlay: "knarr-vxlan".to_owned(),
             mtu: None,
             masquerade: true,
@@ -210,6 +217,8 @@ pub struct Bandwidth {
 /// What a sandbox asks of the network besides addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachment {
+    /// Whose it is, for network plugins.
+    pub pod: cni::Pod,
     /// Ports of the node that lead to it.
     pub ports: Vec<HostPort>,
     /// Its share of the links.
@@ -254,14 +263,53 @@ impl PodNetwork {
 
     /// Connects the network namespace at `netns` and returns the pod's addresses, one of each family. Idempotent.
     pub async fn attach(&self, sandbox: &str, netns: &Path, wanted: &Attachment) -> Result<Vec<IpAddr>, Error> {
+        if self.0.options.backend == Backend::Cni {
+            return self.attach_by_plugins(sandbox, netns, wanted).await;
+        }
         let (inner, sandbox, netns, wanted) = (self.0.clone(), sandbox.to_owned(), netns.to_owned(), wanted.clone());
         blocking(move || inner.attach(&sandbox, &netns, &wanted)).await
     }
 
     /// Releases everything that the sandbox has, also when its namespace is gone. Idempotent.
     pub async fn detach(&self, sandbox: &str) -> Result<(), Error> {
+        let lease = self.0.ipam.lock().leases().get(sandbox).cloned();
+        if let Some(added) = lease.and_then(|lease| lease.cni) {
+            self.0.options.cni.delete(sandbox, &added).await?;
+        }
         let (inner, sandbox) = (self.0.clone(), sandbox.to_owned());
         blocking(move || inner.detach(&sandbox)).await
+    }
+
+    /// The same as [`Self::attach`] by whoever the pod network is left to.
+    async fn attach_by_plugins(&self, sandbox: &str, netns: &Path, wanted: &Attachment) -> Result<Vec<IpAddr>, Error> {
+        let plugins = &self.0.options.cni;
+        let lease = self.0.ipam.lock().leases().get(sandbox).cloned();
+        match lease {
+            Some(lease) if lease.attached => return Ok(lease.addresses),
+            Some(Lease { cni: Some(begun), .. }) => plugins.delete(sandbox, &begun).await?,
+            _ => {}
+        }
+        let mut added = plugins.begin(netns, wanted)?;
+        let lease = |addresses, attached, added: &cni::Added| {
+            let Attachment { ports, bandwidth, .. } = wanted.clone();
+            Lease { addresses, ports, bandwidth, attached, cni: Some(added.clone()) }
+        };
+        let (inner, path, id, begun) = (self.0.clone(), netns.to_owned(), sandbox.to_owned(), lease(Vec::new(), false, &added));
+        blocking(move || {
+            inner.ipam.lock().put(&id, begun)?;
+            let inside = Links::open_in(&path).map_err(|source| Error::Namespace { path, source });
+            Ok(inside?.up("lo")?)
+        })
+        .await?;
+        let addresses = plugins.add(sandbox, &mut added).await?;
+        let (inner, id, lease) = (self.0.clone(), sandbox.to_owned(), lease(addresses.clone(), true, &added));
+        blocking(move || {
+            inner.table.replace([(owner(&id), contribution(&id, &lease))])?;
+            inner.forget_udp(&lease, true)?;
+            Ok(inner.ipam.lock().put(&id, lease)?)
+        })
+        .await?;
+        Ok(addresses)
     }
 
     /// Releases what sandboxes have that are no longer there, and connects those anew whose interface is gone; `live` are the sandboxes
@@ -339,7 +387,9 @@ impl Inner {
         let name = veth_name(sandbox);
         let bridge = links.link(&self.options.bridge)?;
         let bridge = bridge.ok_or_else(|| Error::NoBridge(self.options.bridge.clone()))?.index;
-        if lease.attached && links.link(&name)?.is_some_and(|link| link.master == Some(bridge)) {
+        // What plugins have made is theirs.
+        let is_theirs = lease.cni.is_some();
+        if lease.attached && (is_theirs || links.link(&name)?.is_some_and(|link| link.master == Some(bridge))) {
             return Ok(lease.addresses);
         }
         if lease.attached {
@@ -414,7 +464,7 @@ impl Inner {
 
 impl Lease {
     fn wanted(&self) -> Attachment {
-        Attachment { ports: self.ports.clone(), bandwidth: self.bandwidth }
+        Attachment { ports: self.ports.clone(), bandwidth: self.bandwidth, ..Attachment::default() }
     }
 
     /// The hardware address of the pod's end.
@@ -433,7 +483,9 @@ fn open_links() -> Result<Links, Error> {
 
 fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {
     let bridge = &options.bridge;
-    let gateways: Vec<IpAddr> = options.pod_cidrs.iter().map(|range| gateway(*range)).collect();
+    // Where the network of pods is left to plugins, one of them may be the gateway of their range.
+    let is_ours = options.backend != Backend::Cni;
+    let gateways: Vec<IpAddr> = options.pod_cidrs.iter().filter(|_| is_ours).map(|range| gateway(*range)).collect();
     let index = links.link(bridge)?.ok_or_else(|| Error::NoBridge(bridge.clone()))?.index;
     for (range, gateway) in options.pod_cidrs.iter().zip(&gateways) {
         links.add_address(index, *gateway, range.prefix_len())?;
@@ -465,7 +517,8 @@ fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {
     }
     for range in &options.service_cidrs {
         // Without a default route the host would not even try; with this one it uses an address that pods can answer.
-        let source = gateways.iter().find(|gateway| gateway.is_ipv4() == range.addr().is_ipv4()).copied();
+        let mut sources = gateways.iter().chain(options.node_ip.as_ref().filter(|_| !is_ours));
+        let source = sources.find(|source| source.is_ipv4() == range.addr().is_ipv4()).copied();
         if source.is_some() {
             links.add_route(index, *range, None, source)?;
         }
@@ -540,7 +593,8 @@ fn host_ports(lease: &Lease) -> impl Iterator<Item = (Key, Endpoint)> {
 /// What a pod contributes to the table: the addresses that it may send with, and its host ports.
 fn contribution(sandbox: &str, lease: &Lease) -> Fragment {
     let (port, mac) = (veth_name(sandbox), lease.mac());
-    let mut elements: Vec<_> = lease.addresses.iter().map(|address| frames::sender(&port, mac, *address)).collect();
+    let ours = lease.addresses.iter().filter(|_| lease.cni.is_none());
+    let mut elements: Vec<_> = ours.map(|address| frames::sender(&port, mac, *address)).collect();
     let ports: Vec<(Key, Endpoint)> = host_ports(lease).collect();
     elements.extend(ports.iter().map(|(_, pod)| masquerade::hairpin(pod.address)));
     let mut fragment = Fragment::from(elements);

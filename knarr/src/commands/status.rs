@@ -10,8 +10,9 @@ use k8s_openapi::api::core::v1::Node;
 use crate::cli::Status;
 use crate::paths::Paths;
 
-/// Time between two looks at a server that is not there yet: nothing tells when it will be.
-const RETRY: Duration = Duration::from_millis(50);
+/// Least and greatest time between two looks at a server that is not there yet: nothing tells when it will be. In between it is a tenth of the
+/// time that has passed, so that who measures a start is told of it in time, and who waits long does not keep the server busy.
+const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// Prints the state; with `--wait`, when everything is ready.
 pub(crate) fn run(options: &Status) -> Result<()> {
@@ -28,7 +29,7 @@ pub(crate) fn run(options: &Status) -> Result<()> {
                     return Ok(());
                 }
                 Err(error) if !waiting => return Err(error),
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => tokio::time::sleep((start.elapsed() / 10).clamp(RETRY.0, RETRY.1)).await,
             }
         }
     })

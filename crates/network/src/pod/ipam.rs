@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::cni::Added;
 use super::{Attachment, Bandwidth, HostPort};
 
 /// No address could be had, or the state on disk failed.
@@ -45,6 +46,9 @@ pub struct Lease {
     pub bandwidth: Bandwidth,
     /// Its interfaces were set up completely.
     pub attached: bool,
+    /// What network plugins have made for it, if they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cni: Option<Added>,
 }
 
 /// The leases of a node.
@@ -91,14 +95,22 @@ impl Ipam {
         }
         let path = self.lease_path(sandbox)?;
         let addresses = self.ranges.iter().map(|range| self.next_free(*range)).collect::<Result<Vec<_>, _>>()?;
-        let Attachment { ports, bandwidth } = wanted.clone();
-        let lease = Lease { addresses: addresses.clone(), ports, bandwidth, attached: false };
+        let Attachment { ports, bandwidth, .. } = wanted.clone();
+        let lease = Lease { addresses: addresses.clone(), ports, bandwidth, attached: false, cni: None };
         self.write(&path, &lease)?;
         self.write(&self.directory.join("last"), &addresses)?;
         self.used.extend(&addresses);
         self.last = addresses;
         self.leases.insert(sandbox.to_owned(), lease.clone());
         Ok(lease)
+    }
+
+    /// Remembers what a sandbox has from others than this.
+    pub(super) fn put(&mut self, sandbox: &str, lease: Lease) -> Result<(), Error> {
+        self.write(&self.lease_path(sandbox)?, &lease)?;
+        self.used.extend(&lease.addresses);
+        self.leases.insert(sandbox.to_owned(), lease);
+        Ok(())
     }
 
     /// Remembers that the sandbox is set up completely.

@@ -35,6 +35,8 @@ pub enum Backend {
     Vxlan,
     /// As they are, by routes: the nodes are on one link, and each is the gateway to its pods.
     HostGw,
+    /// As network plugins have it, to which the whole network of pods is left ([`super::cni`]).
+    Cni,
 }
 
 impl Backend {
@@ -42,7 +44,7 @@ impl Backend {
     fn headers(self, address: IpAddr) -> u32 {
         match self {
             Self::Vxlan => vxlan::headers(address),
-            Self::HostGw => 0,
+            Self::HostGw | Self::Cni => 0,
         }
     }
 }
@@ -115,6 +117,7 @@ pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu:
             vxlan::set_up(options, links, address, mtu)?;
         }
         Backend::HostGw => links.delete(&options.overlay)?,
+        Backend::Cni => remove(options, links)?,
     }
     Ok(())
 }
@@ -192,6 +195,7 @@ impl Nodes {
             match options.backend {
                 Backend::Vxlan => vxlan::follow(&options, &mut links, address, mtu, &peers).map(|()| Unreached::new()),
                 Backend::HostGw => Ok(routes::follow(&mut links, &peers)?),
+                Backend::Cni => Ok(Unreached::new()),
             }
         })
         .await?;
