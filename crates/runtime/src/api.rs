@@ -1,6 +1,7 @@
 //! What the kubelet asks of a container runtime, in the shape of the Container Runtime Interface (CRI v1).
 
 mod edits;
+mod hooks;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use edits::RESERVED;
 pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};
+pub use hooks::{HOOK_TIMEOUT, Hook, HookStage};
 pub use usage::{CpuUsage, MemoryUsage, Usage, Usages};
 
 use crate::disk::DiskUsage;
@@ -330,6 +332,9 @@ pub struct ContainerConfig {
     /// Device nodes.
     #[serde(default)]
     pub devices: Vec<Device>,
+    /// Programs of the node that run at points of its life.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// Log file, relative to the sandbox's log directory, `NAME/ATTEMPT.log` by convention.
     pub log_path: PathBuf,
     /// Keep standard input open for attach.

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use super::Inner;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
 use crate::api::{
-    Container, ContainerConfig, ContainerState, Error, ImageSource, NamespaceMode, Resources, Result, Seccomp, SecurityContext,
+    Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, Resources, Result, Seccomp,
+    SecurityContext,
 };
 use crate::container::caps::{self, Available};
+use crate::container::helper::HelperRequest;
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
@@ -206,6 +208,7 @@ impl Inner {
             log_limit: record.config.log_limit,
             cgroup: record.cgroup.clone(),
             shared_pid: record.shared_pid,
+            poststop: self.has_poststop(record),
         });
         let sandbox_dir = self.sandbox_dir(&record.sandbox);
         let result = client::call(&sandbox_dir, &request, START_WAIT).await;
@@ -228,6 +231,12 @@ impl Inner {
 
     /// Records the end of a container that has no shim to do it. Blocking.
     pub(super) fn give_up(&self, entry: &ContainerEntry, code: i32, reason: &str, message: &str) {
+        if self.has_poststop(&entry.record) {
+            let request = HelperRequest::over(&entry.record.id, &entry.dir, &self.oci_root());
+            if let Err(error) = request.run(&self.program.path()) {
+                tracing::warn!(container = %entry.record.id, %error, "hooks for the end of a container");
+            }
+        }
         let mut state = entry.state.borrow().clone();
         state.finished = Some(Timestamp::now());
         state.exit_code = Some(code);
@@ -319,9 +328,20 @@ impl Inner {
         rootfs::remove(&entry.dir)
     }
 
+    /// The OCI runtime of a container, while its sandbox is there.
+    fn handler_of(&self, record: &ContainerRecord) -> Option<String> {
+        self.sandboxes.lock().get(&record.sandbox).map(|sandbox| sandbox.record.lock().config.runtime_handler.clone())
+    }
+
+    /// Whether hooks run for the end of a container. Another OCI runtime runs them when its container is deleted.
+    fn has_poststop(&self, record: &ContainerRecord) -> bool {
+        let has_any = record.config.hooks.iter().any(|hook| hook.stage == HookStage::Poststop);
+        has_any && self.handler_of(record).is_some_and(|handler| matches!(handler.as_str(), "" | "knarr"))
+    }
+
     /// Another OCI runtime has a state of its own.
     fn forget_external(&self, entry: &ContainerEntry) {
-        let handler = self.sandboxes.lock().get(&entry.record.sandbox).map(|s| s.record.lock().config.runtime_handler.clone());
+        let handler = self.handler_of(&entry.record);
         let Some(Ok(Some(program))) = handler.map(|handler| super::handler(&handler)) else { return };
         let deleted = std::process::Command::new(program)
             .arg("--root")

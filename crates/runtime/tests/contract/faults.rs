@@ -10,13 +10,7 @@ use runtime::api::{ContainerState, PodNetwork, Resources, Runtime, SandboxConfig
 
 use serde_json::json;
 
-use crate::support::{LONG, Node, log_text};
-
-fn shim_of(node: &Node, sandbox: &str) -> i32 {
-    let path = node.dir.path().join("run/sandboxes").join(sandbox).join("shim-state.json");
-    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    state["pid"].as_i64().unwrap() as i32
-}
+use crate::support::{LONG, Node, log_text, shim_of};
 
 /// A limit that the kernel does not take, here of pages of a size that it does not have, is no limit.
 #[tokio::test(flavor = "multi_thread")]
