@@ -408,6 +408,20 @@ pub struct Container {
     pub annotations: BTreeMap<String, String>,
     /// Process id of the container's init on the host, while it runs.
     pub pid: Option<u32>,
+    /// Who its first process begins as; none where that is not known.
+    #[serde(default)]
+    pub user: Option<ProcessUser>,
+}
+
+/// Who a process is, in the container's user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one included.
+    pub groups: Vec<u32>,
 }
 
 /// A user or group, as images and pods name them.

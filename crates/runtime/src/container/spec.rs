@@ -10,8 +10,9 @@ use super::caps::{self, Available};
 use super::cgroup::{Cgroups, Hierarchy};
 use super::dev_volume::{DEV, Dev};
 use super::devices::{self, Node};
-use super::user::User;
-use crate::api::{ContainerConfig, Error, HookStage, Mount, NamespaceMode, Propagation, RESERVED, Result, SandboxConfig};
+use crate::api::{
+    ContainerConfig, Error, HookStage, Mount, NamespaceMode, ProcessUser, Propagation, RESERVED, Result, SandboxConfig,
+};
 use crate::images::manifest::ImageConfig;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -62,7 +63,7 @@ pub(crate) struct Input<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) image: &'a ImageConfig,
     pub(crate) sandbox: &'a SandboxConfig,
-    pub(crate) user: &'a User,
+    pub(crate) user: &'a ProcessUser,
     /// The container's cgroup, relative to the root of every hierarchy.
     pub(crate) cgroup: &'a str,
     pub(crate) cgroups: &'a Cgroups,

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use super::Inner;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
 use crate::api::{
-    Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, Resources, Result, Seccomp,
-    SecurityContext,
+    Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, ProcessUser, Resources, Result,
+    Seccomp, SecurityContext,
 };
 use crate::container::caps::{self, Available};
 use crate::container::helper::HelperRequest;
@@ -55,6 +55,7 @@ impl Inner {
             log_path: parent.config.log_directory.join(&config.log_path),
             cgroup: self.group(&format!("{}/{id}", parent.config.cgroup_parent.trim_matches('/'))),
             shared_pid: parent.config.pid != NamespaceMode::Container || target.is_some(),
+            user: None,
             id: id.clone(),
             config,
         };
@@ -64,11 +65,15 @@ impl Inner {
         self.containers.lock().insert(id.clone(), container.clone());
         let (inner, made) = (self.clone(), container.clone());
         let result = blocking(move || inner.prepare(&made.dir, &made.record, &parent, target, &image)).await;
-        if let Err(error) = result.and_then(|result| result) {
-            self.containers.lock().remove(&id);
-            let (inner, container) = (self.clone(), container.clone());
-            let _ = blocking(move || inner.discard(&container)).await;
-            return Err(error);
+        match result.and_then(|result| result) {
+            // It is set for the first time: a container is prepared once.
+            Ok(user) => drop(container.user.set(user)),
+            Err(error) => {
+                self.containers.lock().remove(&id);
+                let (inner, container) = (self.clone(), container.clone());
+                let _ = blocking(move || inner.discard(&container)).await;
+                return Err(error);
+            }
         }
         self.events.notify(&container.record.pod_uid);
         Ok(container.view())
@@ -88,6 +93,7 @@ impl Inner {
         pid.ok_or_else(|| Error::Create(format!("target container {name:?} does not run")))
     }
 
+    /// Makes all but the process; gives who that will be.
     fn prepare(
         &self,
         dir: &Path,
@@ -95,7 +101,7 @@ impl Inner {
         parent: &SandboxRecord,
         target: Option<u32>,
         image: &Record,
-    ) -> Result<()> {
+    ) -> Result<ProcessUser> {
         let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
         std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
@@ -169,7 +175,9 @@ impl Inner {
             self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
-        write_json(&dir.join("container.json"), record).map_err(failed("container record"))
+        let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
+        write_json(&dir.join("container.json"), &record).map_err(failed("container record"))?;
+        Ok(user)
     }
 
     /// Mounts what of an image a container shows. It goes with the container's directory.
