@@ -128,10 +128,15 @@ fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
 }
 
 fn interfaces(snapshot: &Snapshot) -> impl Iterator<Item = (Labels<'_>, &Interface)> {
-    snapshot.pods.iter().flat_map(|pod| {
+    let of_node = snapshot.node.interfaces.iter().map(|interface| {
+        let own = labels(["", "/", "", "", "", ""]);
+        ([own, vec![("interface", interface.name.as_str())]].concat(), interface)
+    });
+    let of_pods = snapshot.pods.iter().flat_map(|pod| {
         pod.interfaces.iter().map(move |interface| {
             let own = labels(["", &pod.usage.group, "", &pod.sandbox, &pod.namespace, &pod.name]);
             ([own, vec![("interface", interface.name.as_str())]].concat(), interface)
         })
-    })
+    });
+    of_node.chain(of_pods)
 }
