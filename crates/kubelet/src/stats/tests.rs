@@ -21,8 +21,15 @@ fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
 fn usage(cpu: u64, memory: u64) -> Usage {
     Usage {
         group: "/kubepods/x".to_owned(),
-        cpu: CpuUsage { total: cpu, ..CpuUsage::default() },
-        memory: MemoryUsage { usage: memory, working_set: memory, limit: Some(1000), ..MemoryUsage::default() },
+        cpu: CpuUsage { total: cpu, quota: Some((50_000, 100_000)), ..CpuUsage::default() },
+        memory: MemoryUsage {
+            most: 900,
+            oom_kills: 2,
+            usage: memory,
+            working_set: memory,
+            limit: Some(1000),
+            ..MemoryUsage::default()
+        },
         processes: 3,
     }
 }
@@ -92,6 +99,19 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
     let of_node = "container_network_receive_bytes_total{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\",interface=\"eth0\"} 0";
     assert!(page.contains(of_node), "{page}");
     assert!(page.contains("machine_cpu_cores 2 2000000\n"));
+    // What the community's recording rules and alerts of containers ask for besides.
+    let own = "{container=\"c\",id=\"/kubepods/x\",image=\"img\",name=\"2\",namespace=\"ns\",pod=\"pod-a\"}";
+    for (name, value) in [
+        ("container_spec_cpu_quota", "50000"),
+        ("container_spec_cpu_period", "100000"),
+        ("container_oom_events_total", "2"),
+        ("container_memory_max_usage_bytes", "900"),
+    ] {
+        let line = format!("{name}{own} {value} 2000000");
+        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("container_spec_cpu_quota{container=\"\",id=\"/\","), "the node has no quota: {page}");
+    assert!(page.contains("container_scrape_error 0\n"));
 }
 
 #[test]
