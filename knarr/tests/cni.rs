@@ -75,8 +75,8 @@ fn plugins_make_the_pod_network() {
     c.start_server_with(&options);
     reached(&c);
     assert_eq!(
-        c.k("get pod web -o jsonpath={.status.podIP} {.status.containerStatuses[0].restartCount}"),
-        format!("{address} 0")
+        c.k("get pod web -o jsonpath={.status.podIP}:{.status.containerStatuses[0].restartCount}"),
+        format!("{address}:0")
     );
     c.k("delete pod web client");
     eventually("the addresses are free again", || {

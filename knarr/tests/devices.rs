@@ -187,7 +187,7 @@ impl Drop for CdiFile {
 }
 
 /// Plugins may also make themselves known by a socket in the directory `plugins_registry`, as storage drivers do. This one names its devices
-/// by the Container Device Interface, too (KEP-4009).
+/// by the Container Device Interface, too (KEP-4009), with what its specification calls container edits.
 #[test]
 fn a_plugin_is_found_by_its_socket() {
     let c = Cluster::start(KNARR);
@@ -200,7 +200,15 @@ fn a_plugin_is_found_by_its_socket() {
     let init = json!({"name": "init", "image": BUSYBOX, "command": ["test", "-c", "/dev/berth-0"], "resources": resources});
     c.k_with("create -f -", &pod("one", SLEEP, "1", &json!({"initContainers": [init]})));
     ready(&c, "one");
-    assert_eq!(c.kubectl(&["exec", "one", "--", "sh", "-c", "echo $CRANE_OF_0"]).trim(), "yes");
+    assert_eq!(c.kubectl(&["exec", "one", "--", "sh", "-c", "echo $CRANE_OF_0; id -G | grep -o 4242"]), "yes\n4242\n");
+    // Programs of the node ran for both containers, and for the end of the one that has ended.
+    let hooks = || std::fs::read_to_string(c.data_dir().join("kubelet/hooks")).unwrap();
+    let [begun, ended] = ["createRuntime\ncreateContainer\n", "poststop\n"];
+    assert_eq!(hooks(), format!("{begun}{ended}{begun}"));
+    // Without a grace period its object goes before its container has ended.
+    c.k("delete pod one");
+    let all = format!("{begun}{ended}{begun}{ended}");
+    eventually("the hooks of the second end", || (hooks() == all).then_some(()));
     std::fs::remove_file(c.data_dir().join("kubelet/plugins_registry/berths.sock")).unwrap();
     node_has(&c, "1", "0");
 }

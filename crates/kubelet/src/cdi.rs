@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use runtime::api::{ContainerEdits, Device, DeviceKind, DeviceNumbers, Mount, Propagation};
+use runtime::api::{ContainerEdits, Device, DeviceKind, DeviceNumbers, HOOK_TIMEOUT, Hook, HookStage, Mount, Propagation};
 use serde::Deserialize;
 
 /// Where the files are. What stands in a later one is right.
@@ -52,7 +53,7 @@ struct Edits {
     env: Vec<String>,
     device_nodes: Vec<Node>,
     mounts: Vec<Bind>,
-    hooks: Vec<serde_json::Value>,
+    hooks: Vec<Program>,
     #[serde(rename = "additionalGids")]
     additional_gids: Vec<u32>,
     intel_rdt: Option<serde_json::Value>,
@@ -82,6 +83,16 @@ struct Bind {
     options: Vec<String>,
     #[serde(rename = "type")]
     kind: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Program {
+    hook_name: String,
+    path: PathBuf,
+    args: Vec<String>,
+    env: Vec<String>,
+    timeout: Option<i64>,
 }
 
 /// What containers get with devices of these names; one that is named twice comes once. The files are read as they are now.
@@ -159,12 +170,7 @@ fn of(specs: &[Spec], names: &[String]) -> Result<ContainerEdits, Error> {
 /// Puts edits behind those that are there.
 fn add(all: &mut ContainerEdits, name: &str, edits: &Edits) -> Result<(), Error> {
     let unsupported = |what: &str| Error::Unsupported { device: name.to_owned(), what: what.to_owned() };
-    let refused = [
-        (!edits.hooks.is_empty(), "hooks"),
-        (!edits.additional_gids.is_empty(), "additional groups"),
-        (edits.intel_rdt.is_some(), "Intel RDT"),
-        (!edits.net_devices.is_empty(), "network devices"),
-    ];
+    let refused = [(edits.intel_rdt.is_some(), "Intel RDT"), (!edits.net_devices.is_empty(), "network devices")];
     if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
         return Err(unsupported(what));
     }
@@ -181,7 +187,29 @@ fn add(all: &mut ContainerEdits, name: &str, edits: &Edits) -> Result<(), Error>
         all.mounts.retain(|known| known.container_path != mount.container_path);
         all.mounts.push(mount);
     }
+    for program in &edits.hooks {
+        all.hooks.push(hook(program).map_err(|what| unsupported(&what))?);
+    }
+    // That of root is no group that a device needs.
+    all.groups.extend(edits.additional_gids.iter().filter(|group| **group != 0));
     Ok(())
+}
+
+fn hook(program: &Program) -> Result<Hook, String> {
+    let stage = HookStage::ALL.into_iter().find(|stage| stage.name() == program.hook_name);
+    let stage = stage.ok_or_else(|| format!("a hook named {:?}", program.hook_name))?;
+    if !program.path.is_absolute() {
+        return Err(format!("a hook whose path {:?} is not absolute", program.path));
+    }
+    if let Some(entry) = program.env.iter().find(|entry| entry.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
+        return Err(format!("a hook with {entry:?} as a variable"));
+    }
+    let timeout = match program.timeout.map(u64::try_from) {
+        None => HOOK_TIMEOUT,
+        Some(Ok(seconds @ 1..)) if Duration::from_secs(seconds) <= HOOK_TIMEOUT => Duration::from_secs(seconds),
+        Some(_) => return Err(format!("a hook with a timeout that is not from 1 to {} seconds", HOOK_TIMEOUT.as_secs())),
+    };
+    Ok(Hook { stage, path: program.path.clone(), args: program.args.clone(), env: program.env.clone(), timeout })
 }
 
 fn device(node: &Node) -> Result<Device, String> {
@@ -244,7 +272,9 @@ devices:
 - name: one
   containerEdits: {env: [GPU=1]}
 - name: hook
-  containerEdits: {hooks: [{hookName: createContainer, path: /bin/true}]}
+  containerEdits:
+    hooks: [{hookName: createContainer, path: /bin/true, args: [it, one], env: [A=b], timeout: 5}]
+    additionalGids: [0, 44]
 ";
 
     #[track_caller]
@@ -272,7 +302,32 @@ devices:
         let unknown = "CDI device injection failed: unresolvable CDI devices vendor.example/gpu=two";
         check(&[SPEC], &["vendor.example/gpu=two"], Err(unknown));
         check(&[SPEC], &["zero"], Err("CDI device injection failed: unresolvable CDI devices zero"));
-        let hooks = "CDI device vendor.example/gpu=hook asks for hooks, which this kubelet does not support";
-        check(&[SPEC], &["vendor.example/gpu=hook"], Err(hooks));
+    }
+
+    /// CDI specification: `hooks` of the container edits, which become those of the OCI configuration, and `additionalGids`, of which "0 is
+    /// ignored".
+    #[test]
+    fn hooks_and_groups_are_taken_over() {
+        let found = check(&[SPEC], &["vendor.example/gpu=hook"], Ok(&[("ALL", "1")]));
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let hook = Hook {
+            stage: HookStage::CreateContainer,
+            path: "/bin/true".into(),
+            args: words(&["it", "one"]),
+            env: words(&["A=b"]),
+            timeout: Duration::from_secs(5),
+        };
+        assert_eq!((found.hooks, found.groups), (vec![hook], vec![44]));
+        let refused = |hook: &str, what: &str| {
+            let spec = format!("{{kind: a/b, devices: [{{name: c, containerEdits: {{hooks: [{hook}]}}}}]}}");
+            let why = format!("CDI device a/b=c asks for {what}, which this kubelet does not support");
+            check(&[&spec], &["a/b=c"], Err(&why));
+        };
+        refused("{hookName: prestop, path: /bin/true}", "a hook named \"prestop\"");
+        refused("{hookName: poststop, path: bin/true}", "a hook whose path \"bin/true\" is not absolute");
+        refused("{hookName: poststop, path: /bin/true, env: [A]}", "a hook with \"A\" as a variable");
+        let late = "a hook with a timeout that is not from 1 to 60 seconds";
+        refused("{hookName: poststop, path: /bin/true, timeout: 0}", late);
+        refused("{hookName: poststop, path: /bin/true, timeout: 61}", late);
     }
 }

@@ -7,11 +7,13 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use runtime::api::Resources;
+use client::events::Type;
+use runtime::api::{Error, Resources};
 use tokio::sync::watch;
 
 use crate::allocatable::Allocatable;
 use crate::context::Context;
+use crate::node::agent::reference_by_name;
 use crate::resources::{self, Qos, shares};
 use crate::spec::Model;
 
@@ -22,13 +24,18 @@ pub fn burstable_milli(model: &Model) -> i64 {
 
 /// Keeps the cgroups at what `burstable` says. A group that cannot be limited leaves the node less fair, and no worse.
 pub async fn follow(cx: Arc<Context>, mut burstable: watch::Receiver<i64>) -> Result<(), Infallible> {
-    let mut is_limited = limit(&cx, "kubepods", of_all(&cx.allocatable)).await;
-    limit(&cx, "kubepods/besteffort", of_class(0)).await;
+    let first = limit(&cx, "kubepods", of_all(&cx.allocatable)).await;
+    let mut is_limited = first.is_ok();
+    tell(&cx, first);
+    let _ = limit(&cx, "kubepods/besteffort", of_class(0)).await;
     loop {
         let milli = *burstable.borrow_and_update();
         // Pods of an earlier process may have more than they get together from now on: until some have left.
-        is_limited = is_limited || limit(&cx, "kubepods", of_all(&cx.allocatable)).await;
-        limit(&cx, "kubepods/burstable", of_class(milli)).await;
+        if !is_limited && limit(&cx, "kubepods", of_all(&cx.allocatable)).await.is_ok() {
+            is_limited = true;
+            tell(&cx, Ok(()));
+        }
+        let _ = limit(&cx, "kubepods/burstable", of_class(milli)).await;
         if burstable.changed().await.is_err() {
             return Ok(());
         }
@@ -47,13 +54,26 @@ fn of_all(allocatable: &Allocatable) -> Resources {
     }
 }
 
-/// Whether that could be done.
-async fn limit(cx: &Context, group: &str, limits: Resources) -> bool {
+/// Says whether the limit of all pods holds.
+fn tell(cx: &Context, limited: Result<(), Error>) {
+    let node = reference_by_name(&cx.options.node_name);
+    let (kind, reason, message) = match limited {
+        Ok(()) => (Type::Normal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods".to_owned()),
+        Err(error) => {
+            let message = format!("Failed to update Node Allocatable Limits \"kubepods\": {error}");
+            (Type::Warning, "FailedNodeAllocatableEnforcement", message)
+        }
+    };
+    cx.recorder.event(&node, kind, reason, message);
+}
+
+/// A failure is in the log.
+async fn limit(cx: &Context, group: &str, limits: Resources) -> Result<(), Error> {
     let result = cx.runtime().limit_group(group, limits).await;
     if let Err(error) = &result {
         tracing::warn!(group, %error, "cannot limit the pods of one class, or all");
     }
-    result.is_ok()
+    result
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod network;
 mod page;
 mod resource;
 mod summary;
+pub(crate) mod volumes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use machine::NodeUsage;
 pub(crate) use network::Interface;
 pub(crate) use resource::resource;
 pub(crate) use summary::{Earlier, summary};
+pub(crate) use volumes::VolumeUsage;
 
 /// What everything uses at one moment.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +48,8 @@ pub(crate) struct PodUsage {
     /// Interfaces of the pod's own network; none on the host's.
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) containers: Vec<ContainerUsage>,
+    /// What its volumes hold, where that was asked for.
+    pub(crate) volumes: Vec<VolumeUsage>,
 }
 
 /// What a running container uses.
@@ -141,6 +145,7 @@ fn assemble(
             usage: usages.sandboxes.remove(&sandbox.id)?,
             interfaces: pid.map(&interfaces).unwrap_or_default(),
             containers,
+            volumes: Vec::new(),
         })
     };
     pods.iter().filter_map(of_pod).collect()

@@ -219,6 +219,7 @@ impl Runtime for FakeRuntime {
                 log_path: config.log_path.clone(),
                 annotations: config.annotations.clone(),
                 pid: None,
+                user: Some(ProcessUser { uid: 1000, gid: 7, groups: vec![7, 9] }),
             };
             world.containers.insert(container.id.clone(), container.clone());
             world.configs.insert(container.id.clone(), config);

@@ -1,6 +1,7 @@
 //! What the kubelet asks of a container runtime, in the shape of the Container Runtime Interface (CRI v1).
 
 mod edits;
+mod hooks;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use edits::RESERVED;
 pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};
+pub use hooks::{HOOK_TIMEOUT, Hook, HookStage};
 pub use usage::{CpuUsage, MemoryUsage, Usage, Usages};
 
 use crate::disk::DiskUsage;
@@ -330,6 +332,9 @@ pub struct ContainerConfig {
     /// Device nodes.
     #[serde(default)]
     pub devices: Vec<Device>,
+    /// Programs of the node that run at points of its life.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// Log file, relative to the sandbox's log directory, `NAME/ATTEMPT.log` by convention.
     pub log_path: PathBuf,
     /// Keep standard input open for attach.
@@ -403,6 +408,20 @@ pub struct Container {
     pub annotations: BTreeMap<String, String>,
     /// Process id of the container's init on the host, while it runs.
     pub pid: Option<u32>,
+    /// Who its first process begins as; none where that is not known.
+    #[serde(default)]
+    pub user: Option<ProcessUser>,
+}
+
+/// Who a process is, in the container's user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one included.
+    pub groups: Vec<u32>,
 }
 
 /// A user or group, as images and pods name them.

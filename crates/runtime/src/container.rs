@@ -9,6 +9,7 @@ mod device_filter;
 pub(crate) mod devices;
 pub(crate) mod enter;
 pub(crate) mod helper;
+mod hooks;
 pub(crate) mod mapped;
 mod report;
 pub(crate) mod rootfs;

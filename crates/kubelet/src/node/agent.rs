@@ -88,9 +88,15 @@ impl Agent {
             let patch = Patch::Strategic(json!({"metadata": {"labels": labels, "annotations": annotations}}));
             self.nodes.patch(name, &PatchParams::default(), &patch).await?;
         }
+        let node = reference(&present);
         let old = present.status.unwrap_or_default();
         let status = status::status(cx, &health, &old, Timestamp::now());
-        self.send(&status, &old).await
+        let shown = self.send(&status, &old).await?;
+        if let Some(boot) = status::rebooted(&old, &status) {
+            let message = format!("Node {name} has been rebooted, boot id: {boot}");
+            cx.recorder.event(&node, Type::Warning, "Rebooted", message);
+        }
+        Ok(shown)
     }
 
     /// Writes the status in the place of `old`.
@@ -119,7 +125,7 @@ impl Agent {
         self.announce(&reference, &NodeStatus::default(), &known);
         gate.ready();
         let mut sent = tokio::time::Instant::now();
-        let mut retry = None;
+        let (mut retry, mut is_cordoned) = (None, false);
         loop {
             let next = retry.unwrap_or(sent + REPORT);
             tokio::select! {
@@ -136,6 +142,7 @@ impl Agent {
                     if change.new.is_none() {
                         tracing::warn!("the Node object was deleted: the next status report, or a restart, registers the node again");
                     }
+                    self.tell_cordon(&reference, change.new.as_deref(), &mut is_cordoned);
                     if self.overruled(&nodes, &known).is_none() {
                         continue;
                     }
@@ -185,6 +192,17 @@ impl Agent {
                 tracing::warn!("{message}: {why}");
             }
             self.cx.recorder.event(node, Type::Normal, reason, message);
+        }
+    }
+
+    /// Says that pods may be scheduled to the node no more, or again.
+    fn tell_cordon(&self, reference: &ObjectReference, node: Option<&Node>, known: &mut bool) {
+        let Some(node) = node else { return };
+        let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        if std::mem::replace(known, is_cordoned) != is_cordoned {
+            let reason = if is_cordoned { "NodeNotSchedulable" } else { "NodeSchedulable" };
+            let message = format!("Node {} status is now: {reason}", self.cx.options.node_name);
+            self.cx.recorder.event(reference, Type::Normal, reason, message);
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
     NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -87,6 +87,8 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         node_info: Some(info),
         // Said also when there are none any more: whoever attaches volumes waits for that.
         volumes_in_use: (!used.is_empty() || old.volumes_in_use.is_some()).then_some(used),
+        // Who asks for `supplementalGroupsPolicy: Strict` looks here whether it holds.
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }]),
         ..NodeStatus::default()
     };
@@ -181,6 +183,12 @@ pub fn transitions<'a>(old: &NodeStatus, new: &'a NodeStatus) -> Vec<(&'static s
     named.collect()
 }
 
+/// The boot that a node is in now, when it was in another one as it reported last.
+pub(super) fn rebooted<'a>(old: &NodeStatus, new: &'a NodeStatus) -> Option<&'a str> {
+    let before = old.node_info.as_ref().map(|info| &info.boot_id).filter(|boot| !boot.is_empty())?;
+    new.node_info.as_ref().map(|info| info.boot_id.as_str()).filter(|boot| *boot != before)
+}
+
 /// Whether the condition says that all is well.
 pub fn is_good(condition: &NodeCondition) -> bool {
     (condition.type_ == "Ready") == (condition.status == "True")
@@ -207,6 +215,8 @@ pub(super) fn is_overruled(known: &NodeStatus, found: &NodeStatus, owned: &exten
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::NodeSystemInfo;
+
     use super::*;
 
     #[track_caller]
@@ -236,6 +246,19 @@ mod tests {
         check(&full, &good, &[("NodeHasNoDiskPressure", true)]);
         let overruled = |found: &NodeStatus| is_overruled(&good, found, &extended::Owned::new());
         assert!(!overruled(&good) && overruled(&full) && overruled(&NodeStatus::default()));
+    }
+
+    #[test]
+    fn a_reboot_is_another_boot_than_the_last() {
+        let status = |boot: &str| {
+            let info = NodeSystemInfo { boot_id: boot.to_owned(), ..NodeSystemInfo::default() };
+            NodeStatus { node_info: Some(info), ..NodeStatus::default() }
+        };
+        let check = |old: &NodeStatus, expected: Option<&str>| assert_eq!(rebooted(old, &status("b")), expected);
+        check(&status("a"), Some("b"));
+        check(&status("b"), None);
+        check(&status(""), None);
+        check(&NodeStatus::default(), None);
     }
 
     #[test]

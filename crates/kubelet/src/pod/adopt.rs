@@ -104,6 +104,7 @@ fn from_status(name: &str, told: &ContainerStatus) -> Option<Container> {
         log_path: Default::default(),
         annotations: Default::default(),
         pid: None,
+        user: None,
     })
 }
 

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodStatus, VolumeMount, VolumeMountStatus,
+    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
 };
-use runtime::api::{Container, ContainerState};
+use runtime::api::{Container, ContainerState, ProcessUser};
 
 use super::conditions::{self, seconds};
 use super::ending::keeps_devices;
@@ -199,8 +199,16 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: resize::actual(slot).or_else(|| member.spec.resources.clone()).filter(|_| running),
         volume_mounts: volume_mounts(member, state.features.recursive_readonly),
+        user: shown_container.and_then(|container| container.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
+}
+
+/// Who the container's first process begins as (KEP-3619).
+fn user(user: &ProcessUser) -> ContainerUser {
+    let groups = user.groups.iter().copied().map(i64::from).collect();
+    let linux = LinuxContainerUser { uid: user.uid.into(), gid: user.gid.into(), supplemental_groups: Some(groups) };
+    ContainerUser { linux: Some(linux) }
 }
 
 /// The name by digest that can be pulled; the identifier where there is none.

@@ -57,6 +57,7 @@ pub(crate) fn container(id: &str, name: &str, attempt: u32, state: ContainerStat
         log_path: PathBuf::new(),
         annotations: Default::default(),
         pid: None,
+        user: None,
     }
 }
 

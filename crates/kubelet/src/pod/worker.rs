@@ -113,9 +113,8 @@ impl Worker {
         state.evicted = evicted;
         let mut core = Core::new(model, state, removed);
         if let Some((reason, message)) = rejected {
-            let message = format!("Pod was rejected: {message}");
             cx.pod_event(core.model(), Type::Warning, &reason, message.clone());
-            core.reject(reason, message, Timestamp::now());
+            core.reject(reason, format!("Pod was rejected: {message}"), Timestamp::now());
         }
         let (probes, drivers) = (Probes::new(cx.clone(), sender), cx.drivers.arrivals());
         let certified = certificates::sources(core.model()).next().is_some();
@@ -182,14 +181,15 @@ impl Worker {
         wake
     }
 
-    /// An event when the node does not keep the pod, and the end of the pod for who waits for it.
+    /// An event when the node does not keep the pod or its time is over, and the end of the pod for who waits for it.
     fn tell_end(&self, was_ending: bool) {
         let state = self.core.state();
         let Some(ending) = &state.ending else { return };
-        if let (Cause::Failed(reason, message), Some(evicted), false) = (&ending.cause, &state.evicted, was_ending)
-            && evicted.is_cause(&ending.cause)
-        {
-            self.cx.pod_event(self.core.model(), Type::Warning, reason, message.clone());
+        if let (Cause::Failed(reason, message), false) = (&ending.cause, was_ending) {
+            // That its own deadline is over is no fault.
+            let is_evicted = state.evicted.as_ref().is_some_and(|evicted| evicted.is_cause(&ending.cause));
+            let kind = if is_evicted { Type::Warning } else { Type::Normal };
+            self.cx.pod_event(self.core.model(), kind, reason, message.clone());
         }
         if ending::settled(state) {
             self.desired.borrow().settled.cancel();

@@ -163,18 +163,22 @@ impl Api {
     pub(super) async fn state(&self) -> Result<State, ApiError> {
         let (sandboxes, containers) = (self.cx.runtime().sandboxes().await?, self.cx.runtime().containers(None).await?);
         let pods = self.listed();
-        let mut claims = Claims::default();
-        if let Ok(turn) = self.measuring.clone().try_lock_owned() {
-            let (cx, pods) = (self.cx.clone(), pods.clone());
-            let read = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                Claims::read(&pods, |uid| cx.pod_dir(uid))
-            });
-            if let Ok(Ok(read)) = tokio::time::timeout(PATIENCE, read).await {
-                claims = read;
-            }
-        }
+        let (cx, of) = (self.cx.clone(), pods.clone());
+        let claims = self.of_volumes(move || Claims::read(&of, |uid| cx.pod_dir(uid))).await;
         Ok(State::new(&self.cx.options.node_name, &pods, &sandboxes, &containers, claims))
+    }
+
+    /// What `read` finds in volumes; nothing when one of them does not answer in time.
+    async fn of_volumes<T: Default + Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
+        let work = async {
+            let turn = self.measuring.clone().lock_owned().await;
+            let read = move || {
+                let _turn = turn;
+                read()
+            };
+            tokio::task::spawn_blocking(read).await.unwrap_or_default()
+        };
+        tokio::time::timeout(PATIENCE, work).await.unwrap_or_default()
     }
 
     /// The same as upstream's summary, with rates since the summary before.
@@ -182,6 +186,11 @@ impl Api {
         let mut snapshot = self.usage().await?;
         if !only_cpu_and_memory {
             stats::measure_disks(&self.cx, &mut snapshot).await;
+            let (cx, pods) = (self.cx.clone(), self.listed());
+            let mut volumes = self.of_volumes(move || stats::volumes::read(&pods, |uid| cx.pod_dir(uid))).await;
+            for pod in &mut snapshot.pods {
+                pod.volumes = volumes.remove(&pod.uid).unwrap_or_default();
+            }
         }
         let earlier = self.earlier.lock().replace(Earlier::of(&snapshot));
         Ok(stats::summary(&snapshot, earlier.as_ref(), only_cpu_and_memory))

@@ -144,7 +144,17 @@ async fn usage_is_read_when_it_is_asked_for() {
 /// The community's alerts and dashboards of the kubelet go by these names (kubernetes-mixin).
 #[tokio::test]
 async fn the_page_has_what_dashboards_ask_for() {
-    let (cell, authority, address) = serving().await;
+    let (authority, server) = endpoint().await;
+    let (cell, address) = (Cell::new(), server.listen);
+    cell.fake.serve("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
+    let directory = cell.directory.path().join("manifests");
+    std::fs::create_dir_all(&directory).unwrap();
+    let fixed = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fixed"},
+        "spec": {"containers": [{"name": "f", "image": "img", "imagePullPolicy": "IfNotPresent"}]}});
+    std::fs::write(directory.join("fixed.yaml"), fixed.to_string()).unwrap();
+    let adjust = |options: &mut crate::Options| (options.server, options.static_pods) = (Some(server), Some(directory.clone()));
+    cell.start_as(adjust).await;
+    cell.until("fixed-n1", |status| crate::testing::condition(status, "Ready") == "True").await;
     cell.put("figures", json!({"containers": [{"name": "a", "readinessProbe": {"exec": {"command": ["true"]}}}]}));
     cell.ready("figures").await;
     let page = async |path: &str| get(&authority, Some("kube-apiserver-kubelet-client"), address, path).await.1;
@@ -152,13 +162,16 @@ async fn the_page_has_what_dashboards_ask_for() {
     let value = |sample: &str| node.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse::<f64>().ok());
     let present = [
         "kubelet_node_name{node=\"n1\"}",
-        "kubelet_running_pods",
         "kubelet_desired_pods{static=\"\"}",
         "kubelet_active_pods{static=\"\"}",
-        "kubelet_running_containers{container_state=\"running\"}",
+        "kubelet_desired_pods{static=\"true\"}",
+        "kubelet_active_pods{static=\"true\"}",
     ];
     for sample in present {
         assert_eq!(value(sample), Some(1.0), "{sample}: {node}");
+    }
+    for sample in ["kubelet_running_pods", "kubelet_running_containers{container_state=\"running\"}"] {
+        assert_eq!(value(sample), Some(2.0), "{sample}: {node}");
     }
     // Other tests of this process count as well.
     let counted = [

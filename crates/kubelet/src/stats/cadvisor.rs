@@ -32,6 +32,15 @@ pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
     for (name, help, value) in GAUGES {
         page.family((name, "gauge", help), at, each(*value));
     }
+    // Only who has a quota has a sample, as with cAdvisor.
+    let limited = |value: fn((u64, u64)) -> u64| {
+        let quotas = rows.iter().filter_map(|row| Some((row.labels.clone(), row.usage.cpu.quota?)));
+        quotas.map(move |(labels, quota)| (labels, value(quota) as f64))
+    };
+    let quota = ("container_spec_cpu_quota", "gauge", "CPU quota of the container.");
+    page.family(quota, at, limited(|(quota, _)| quota));
+    let period = ("container_spec_cpu_period", "gauge", "CPU period of the container.");
+    page.family(period, at, limited(|(_, period)| period));
     let started = ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.");
     page.family(started, at, rows.iter().map(|row| (row.labels.clone(), row.started)));
     let seen = ("container_last_seen", "gauge", "Last time a container was seen by the exporter");
@@ -44,6 +53,8 @@ pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
     page.family(("machine_cpu_cores", "gauge", "Number of logical CPU cores."), at, machine(snapshot.node.cpus as f64));
     let memory = ("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
     page.family(memory, at, machine(snapshot.node.memory.total as f64));
+    let failed = ("container_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
+    page.family(failed, None, machine(0.0));
     page.text()
 }
 
@@ -55,6 +66,9 @@ const COUNTERS: &[Family<Usage>] = &[
     ("container_cpu_cfs_periods_total", "Number of elapsed enforcement period intervals.", |usage| usage.cpu.periods as f64),
     ("container_cpu_cfs_throttled_periods_total", "Number of throttled period intervals.", |usage| {
         usage.cpu.throttled_periods as f64
+    }),
+    ("container_oom_events_total", "Count of out of memory events observed for the container", |usage| {
+        usage.memory.oom_kills as f64
     }),
     ("container_cpu_cfs_throttled_seconds_total", "Total time duration the container has been throttled.", |usage| {
         seconds(usage.cpu.throttled)
@@ -68,6 +82,7 @@ const GAUGES: &[Family<Usage>] = &[
         |u| u.memory.usage as f64,
     ),
     ("container_memory_working_set_bytes", "Current working set in bytes.", |usage| usage.memory.working_set as f64),
+    ("container_memory_max_usage_bytes", "Maximum memory usage recorded in bytes", |usage| usage.memory.most as f64),
     ("container_memory_rss", "Size of RSS in bytes.", |usage| usage.memory.rss as f64),
     ("container_memory_cache", "Number of bytes of page cache memory.", |usage| usage.memory.cache as f64),
     ("container_memory_swap", "Container swap usage in bytes.", |usage| usage.memory.swap as f64),
@@ -107,6 +122,8 @@ fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
         cache: node.memory.cache,
         swap: node.memory.swap,
         limit: None,
+        most: 0,
+        oom_kills: 0,
         page_faults: node.memory.page_faults,
         major_page_faults: node.memory.major_page_faults,
     };
@@ -128,10 +145,15 @@ fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
 }
 
 fn interfaces(snapshot: &Snapshot) -> impl Iterator<Item = (Labels<'_>, &Interface)> {
-    snapshot.pods.iter().flat_map(|pod| {
+    let of_node = snapshot.node.interfaces.iter().map(|interface| {
+        let own = labels(["", "/", "", "", "", ""]);
+        ([own, vec![("interface", interface.name.as_str())]].concat(), interface)
+    });
+    let of_pods = snapshot.pods.iter().flat_map(|pod| {
         pod.interfaces.iter().map(move |interface| {
             let own = labels(["", &pod.usage.group, "", &pod.sandbox, &pod.namespace, &pod.name]);
             ([own, vec![("interface", interface.name.as_str())]].concat(), interface)
         })
-    })
+    });
+    of_node.chain(of_pods)
 }

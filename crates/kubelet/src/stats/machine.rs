@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::network::{self, Interface};
 use crate::node::machine;
 use crate::node::supply::Supplies;
 
@@ -22,6 +23,8 @@ pub(crate) struct NodeUsage {
     pub(crate) memory: Memory,
     /// The disk with the pods' data, its files, and process ids.
     pub(crate) supplies: Supplies,
+    /// That of the default route first.
+    pub(crate) interfaces: Vec<Interface>,
 }
 
 /// Memory of the node, bytes.
@@ -45,7 +48,8 @@ impl NodeUsage {
         let (stat, meminfo, vmstat) = (text("/proc/stat"), text("/proc/meminfo"), text("/proc/vmstat"));
         let (started, cpu, cpus) = processors(&stat);
         let total = u64::try_from(memory_bytes).unwrap_or(0);
-        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), supplies: machine::supplies(data_dir) }
+        let (supplies, interfaces) = (machine::supplies(data_dir), network::of_node());
+        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), supplies, interfaces }
     }
 }
 

@@ -22,6 +22,26 @@ pub(crate) fn of_process(pid: u32) -> Vec<Interface> {
     interfaces(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
 }
 
+/// The interfaces of the node, that of the default route first. The ports of a bridge, which are those of pods as a rule, are left out: what
+/// passes them is of others. Blocking.
+pub(crate) fn of_node() -> Vec<Interface> {
+    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mut all = interfaces(&text("/proc/self/net/dev"));
+    all.retain(|interface| !std::path::Path::new("/sys/class/net").join(&interface.name).join("brport").exists());
+    let first = default_route(&text("/proc/self/net/route")).map(str::to_owned);
+    all.sort_by_key(|interface| Some(&interface.name) != first.as_ref());
+    all
+}
+
+/// The interface of the default route (proc_net_route: name, destination and gateway in hexadecimal digits).
+fn default_route(routes: &str) -> Option<&str> {
+    routes.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace();
+        let name = words.next()?;
+        (words.next()? == "00000000").then_some(name)
+    })
+}
+
 /// All interfaces of `/proc/net/dev` but the loopback one.
 fn interfaces(text: &str) -> Vec<Interface> {
     let parse = |line: &str| {
@@ -48,5 +68,12 @@ mod tests {
         let eth0 = Interface { name: "eth0".to_owned(), received: counters(100, 10, 1, 2), sent: counters(200, 20, 3, 4) };
         assert_eq!(interfaces(text), [eth0]);
         assert_eq!(interfaces(""), []);
+    }
+
+    #[test]
+    fn the_default_route_has_an_interface() {
+        let routes = "Iface Destination Gateway Flags\neth1 0002A8C0 00000000 0001\neth0 00000000 0102A8C0 0003\n";
+        assert_eq!(default_route(routes), Some("eth0"));
+        assert_eq!(default_route("Iface Destination Gateway Flags\n"), None);
     }
 }

@@ -7,7 +7,8 @@ use runtime::api::Usage;
 use serde_json::{Value, json};
 
 use super::network::Counters;
-use super::{Interface, PodUsage, Snapshot};
+use super::volumes::Used;
+use super::{Interface, PodUsage, Snapshot, VolumeUsage};
 use crate::node::supply::Supply;
 
 /// CPU times of an earlier request, from which rates follow: time, and nanoseconds by identifier.
@@ -60,6 +61,9 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
         let fs = file_system(now, node.supplies.disk, node.supplies.inodes);
         of_node["fs"] = fs.clone();
         of_node["runtime"] = json!({"imageFs": fs, "containerFs": fs});
+        if let Some(network) = network(now, &node.interfaces) {
+            of_node["network"] = network;
+        }
         if let Some(processes) = node.supplies.processes {
             let running = processes.total - processes.available;
             of_node["rlimit"] = json!({"time": now, "maxpid": processes.total, "curproc": running});
@@ -67,7 +71,12 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
     }
     let of_disk = |pod: &PodUsage, mut value: Value| {
         let disks = pod.containers.iter().map(|container| container.disk);
-        let all: u64 = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().sum();
+        let own: u64 = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().sum();
+        let ephemeral = pod.volumes.iter().filter(|volume| volume.is_ephemeral);
+        let all = ephemeral.fold(own, |all, volume| all.saturating_add_signed(volume.bytes.used));
+        if !pod.volumes.is_empty() {
+            value["volume"] = pod.volumes.iter().map(|one| volume(now, &pod.namespace, one)).collect();
+        }
         value["ephemeral-storage"] = used(now, all, node.supplies.disk);
         for (index, disk) in disks.enumerate() {
             for (name, bytes) in [("rootfs", disk.rootfs), ("logs", disk.logs)] {
@@ -103,10 +112,8 @@ fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, onl
     });
     if !only_cpu_and_memory {
         value["process_stats"] = json!({"process_count": pod.usage.processes});
-        if let Some(first) = pod.interfaces.first() {
-            value["network"] = interface(first);
-            value["network"]["time"] = json!(now);
-            value["network"]["interfaces"] = pod.interfaces.iter().map(interface).collect();
+        if let Some(network) = network(now, &pod.interfaces) {
+            value["network"] = network;
         }
     }
     value
@@ -120,6 +127,34 @@ fn memory(usage: &Usage, now: Timestamp) -> Value {
         memory["availableBytes"] = limit.saturating_sub(used.working_set).into();
     }
     memory
+}
+
+/// All interfaces, and the first for itself.
+fn network(now: Timestamp, interfaces: &[Interface]) -> Option<Value> {
+    let mut network = interface(interfaces.first()?);
+    network["time"] = json!(now);
+    network["interfaces"] = interfaces.iter().map(interface).collect();
+    Some(network)
+}
+
+/// A volume with the claim that is behind it.
+fn volume(now: Timestamp, namespace: &str, volume: &VolumeUsage) -> Value {
+    let mut value = json!({"time": now, "name": volume.name});
+    let parts = [
+        (volume.bytes, ["usedBytes", "capacityBytes", "availableBytes"]),
+        (volume.inodes, ["inodesUsed", "inodes", "inodesFree"]),
+    ];
+    for (Used { used, supply }, [of_used, of_total, of_available]) in parts {
+        value[of_used] = used.into();
+        if let Some(supply) = supply {
+            value[of_total] = supply.total.into();
+            value[of_available] = supply.available.into();
+        }
+    }
+    if let Some(claim) = &volume.claim {
+        value["pvcRef"] = json!({"name": claim, "namespace": namespace});
+    }
+    value
 }
 
 fn interface(one: &Interface) -> Value {

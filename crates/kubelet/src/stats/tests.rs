@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::supply::Supply;
 use crate::pod::testing::container;
 use runtime::api::{CpuUsage, MemoryUsage, PodIdentity};
 use serde_json::{Value, json};
@@ -20,8 +21,15 @@ fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
 fn usage(cpu: u64, memory: u64) -> Usage {
     Usage {
         group: "/kubepods/x".to_owned(),
-        cpu: CpuUsage { total: cpu, ..CpuUsage::default() },
-        memory: MemoryUsage { usage: memory, working_set: memory, limit: Some(1000), ..MemoryUsage::default() },
+        cpu: CpuUsage { total: cpu, quota: Some((50_000, 100_000)), ..CpuUsage::default() },
+        memory: MemoryUsage {
+            most: 900,
+            oom_kills: 2,
+            usage: memory,
+            working_set: memory,
+            limit: Some(1000),
+            ..MemoryUsage::default()
+        },
         processes: 3,
     }
 }
@@ -47,7 +55,7 @@ fn snapshot(seconds: i64, cpu: u64) -> Snapshot {
     Snapshot {
         at: Timestamp::from_second(seconds).unwrap(),
         node_name: "n1".to_owned(),
-        node: NodeUsage { cpu: cpu * 10, cpus: 2, ..NodeUsage::default() },
+        node: NodeUsage { cpu: cpu * 10, cpus: 2, interfaces: eth0(0), ..NodeUsage::default() },
         pods: assemble(&[pod("a"), pod("b")], &sandboxes, &containers, usages, eth0),
     }
 }
@@ -88,13 +96,37 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
     check("container=\"\",id=\"/kubepods/x\",image=\"\",name=\"\",namespace=\"ns\",pod=\"pod-a\"", "1.500000005");
     check("container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\"", "15");
     assert!(page.contains("container_network_receive_bytes_total{container=\"\",id=\"/kubepods/x\",image=\"\",name=\"a-1\""));
+    let of_node = "container_network_receive_bytes_total{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\",interface=\"eth0\"} 0";
+    assert!(page.contains(of_node), "{page}");
     assert!(page.contains("machine_cpu_cores 2 2000000\n"));
+    // What the community's recording rules and alerts of containers ask for besides.
+    let own = "{container=\"c\",id=\"/kubepods/x\",image=\"img\",name=\"2\",namespace=\"ns\",pod=\"pod-a\"}";
+    for (name, value) in [
+        ("container_spec_cpu_quota", "50000"),
+        ("container_spec_cpu_period", "100000"),
+        ("container_oom_events_total", "2"),
+        ("container_memory_max_usage_bytes", "900"),
+    ] {
+        let line = format!("{name}{own} {value} 2000000");
+        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("container_spec_cpu_quota{container=\"\",id=\"/\","), "the node has no quota: {page}");
+    assert!(page.contains("container_scrape_error 0\n"));
 }
 
 #[test]
 fn the_summary_has_rates_from_the_second_request_on() {
     let (mut first, second) = (snapshot(2000, 1000), snapshot(2010, 21_000));
     first.pods[0].containers[0].disk = Disk { rootfs: Some(30), logs: Some(12) };
+    let room = |used: i64, total: i64| volumes::Used { used, supply: Some(Supply { total, available: total - used }) };
+    let volume = |name: &str, claim: Option<&str>| VolumeUsage {
+        name: name.to_owned(),
+        claim: claim.map(str::to_owned),
+        is_ephemeral: claim.is_none(),
+        bytes: room(8, 100),
+        inodes: room(2, 10),
+    };
+    first.pods[0].volumes = vec![volume("scratch", None), volume("data", Some("claim"))];
     let check = |value: &Value, pointer: &str, expected: Value| {
         assert_eq!(value.pointer(pointer).cloned().unwrap_or_default(), expected, "{pointer}");
     };
@@ -105,11 +137,19 @@ fn the_summary_has_rates_from_the_second_request_on() {
     check(&shown, "/pods/0/memory/availableBytes", json!(500));
     check(&shown, "/pods/0/network/name", json!("eth0"));
     check(&shown, "/pods/0/containers/0/rootfs/usedBytes", json!(30));
-    check(&shown, "/pods/0/ephemeral-storage/usedBytes", json!(42));
+    check(&shown, "/pods/0/ephemeral-storage/usedBytes", json!(50));
+    let time = first.at;
+    let one = json!({"time": time, "name": "scratch", "usedBytes": 8, "capacityBytes": 100, "availableBytes": 92,
+        "inodesUsed": 2, "inodes": 10, "inodesFree": 8});
+    check(&shown, "/pods/0/volume/0", one);
+    check(&shown, "/pods/0/volume/1/pvcRef", json!({"name": "claim", "namespace": "ns"}));
+    check(&shown, "/node/network/interfaces/0/name", json!("eth0"));
     let shown = summary(&second, Some(&Earlier::of(&first)), true);
     check(&shown, "/pods/0/containers/0/cpu/usageNanoCores", json!(2000));
     check(&shown, "/node/cpu/usageNanoCores", json!(20_000));
     check(&shown, "/pods/0/network", Value::Null);
     check(&shown, "/node/fs", Value::Null);
+    check(&shown, "/node/network", Value::Null);
+    check(&shown, "/pods/0/volume", Value::Null);
     check(&shown, "/pods/0/ephemeral-storage", Value::Null);
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerConfig, Mount};
+use super::{ContainerConfig, Hook, Mount};
 
 /// Annotations with this prefix are Knarr's own: nobody else sets them.
 pub(crate) const RESERVED: &str = "knarr";
@@ -20,6 +20,12 @@ pub struct ContainerEdits {
     pub mounts: Vec<Mount>,
     /// Device nodes, which its processes may also open.
     pub devices: Vec<Device>,
+    /// Programs of the node that run at points of its life.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+    /// Groups that its processes are in as well.
+    #[serde(default)]
+    pub groups: Vec<u32>,
     /// Annotations, for OCI runtimes and for who looks at the container.
     pub annotations: BTreeMap<String, String>,
 }
@@ -66,13 +72,15 @@ pub enum DeviceKind {
 impl ContainerConfig {
     /// Takes edits over. They come after what is there: the last one that names a variable or the place of a mount or a device is right.
     pub fn edit(&mut self, edits: ContainerEdits) {
-        let ContainerEdits { env, mounts, devices, annotations } = edits;
+        let ContainerEdits { env, mounts, devices, hooks, groups, annotations } = edits;
         self.env.retain(|(name, _)| !env.iter().any(|(new, _)| new == name));
         self.env.extend(env);
         self.mounts.retain(|mount| !mounts.iter().any(|new| new.container_path == mount.container_path));
         self.mounts.extend(mounts);
         self.devices.retain(|device| !devices.iter().any(|new| new.container_path == device.container_path));
         self.devices.extend(devices);
+        self.hooks.extend(hooks);
+        self.security.supplemental_groups.extend(groups.into_iter().map(i64::from));
         self.annotations.extend(annotations.into_iter().filter(|(name, _)| !name.starts_with(RESERVED)));
     }
 
@@ -95,6 +103,8 @@ mod tests {
             env: vec![("A".into(), value.into()), ("NEW".into(), value.into())],
             mounts: vec![Mount { host_path: value.into(), container_path: "/m".into(), ..Mount::default() }],
             devices: vec![device],
+            hooks: Vec::new(),
+            groups: Vec::new(),
             annotations: BTreeMap::from([("a".into(), value.into()), ("knarr.io/resources".into(), value.into())]),
         }
     }

@@ -30,6 +30,8 @@ pub struct CpuUsage {
     pub throttled_periods: u64,
     /// How long the group's processes were kept from running.
     pub throttled: u64,
+    /// What it may use in each period, and the period, microseconds; none where it has no limit.
+    pub quota: Option<(u64, u64)>,
 }
 
 /// Memory, bytes.
@@ -47,6 +49,10 @@ pub struct MemoryUsage {
     pub swap: u64,
     /// The limit, where there is one.
     pub limit: Option<u64>,
+    /// The most that was used at once since the group was made; 0 where the kernel does not tell (version 2 before Linux 5.19).
+    pub most: u64,
+    /// How often the kernel's OOM killer struck.
+    pub oom_kills: u64,
     /// Page faults since the group was made.
     pub page_faults: u64,
     /// Those of them that waited for a disk.

@@ -1,6 +1,7 @@
 //! Control groups: version 2, or version 1 (also beside an empty version 2).
 
 mod death;
+mod limits;
 
 use std::fs;
 use std::io;
@@ -83,9 +84,10 @@ impl Cgroups {
         Some(hierarchy.mount.join(group))
     }
 
-    /// Makes the group everywhere and sets its limits. One that the kernel refuses is an error, as with runc: what runs in the group would
-    /// have no limit, at the expense of others. Where its controller is missing, that goes for limits of CPU time and memory, which somebody
-    /// asked for; shares and a limit of processes have all pods, and the node says at its start which controllers it lacks.
+    /// Makes the group everywhere and sets its limits.
+    ///
+    /// # Errors
+    /// A limit that cannot be set (see [`limits::Need`]), by its file and value.
     pub(crate) fn create(&self, group: &str, limits: &Resources) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             fs::create_dir_all(hierarchy.mount.join(group))?;
@@ -93,45 +95,7 @@ impl Cgroups {
                 delegate(&hierarchy.mount, group)?;
             }
         }
-        for (controller, file, value) in self.settings(limits) {
-            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the {controller} cgroup controller is missing"));
-            let written = self.dir(controller, group).ok_or_else(missing).and_then(|dir| set(&dir.join(file), &value));
-            match written {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !asked_for(file) => {
-                    tracing::debug!(group, file, value, %error, "a limit cannot be set");
-                }
-                written => written.map_err(|error| failed(group, file, &value, &error))?,
-            }
-        }
-        self.limit_huge_pages(group, limits)
-    }
-
-    /// What a group may have of huge pages. An amount that cannot be enforced is refused: the group would have no limit, at the expense of
-    /// others that were promised theirs. (containerd starts it, unless `tolerate_missing_hugetlb_controller` is false.)
-    fn limit_huge_pages(&self, group: &str, limits: &Resources) -> io::Result<()> {
-        let suffix = if self.unified { "max" } else { "limit_in_bytes" };
-        for (size, limit) in &limits.huge_pages {
-            let dir = self.dir(HUGE_PAGES, group).filter(|_| self.has(HUGE_PAGES));
-            let written = match dir.map(|dir| (dir.join(format!("hugetlb.{size}.{suffix}")), dir)) {
-                None => Err(io::Error::other("the hugetlb cgroup controller is missing")),
-                Some((file, dir)) => {
-                    // What is mapped is charged when it is used, what is reserved before; the latter is newer than the former.
-                    let reserved = dir.join(format!("hugetlb.{size}.rsvd.{suffix}"));
-                    let reserved = if reserved.exists() { fs::write(reserved, limit.to_string()) } else { Ok(()) };
-                    fs::write(file, limit.to_string()).and(reserved)
-                }
-            };
-            match written {
-                Ok(()) => {}
-                Err(error) if *limit > 0 => {
-                    let text = format!("huge pages of {size} cannot be limited to {limit} bytes on this node: {error}");
-                    return Err(io::Error::new(error.kind(), text));
-                }
-                // Who asks for none is not told: so it is for all on such a node.
-                Err(error) => tracing::debug!(group, size, %error, "huge pages cannot be limited"),
-            }
-        }
-        Ok(())
+        self.write(group, self.settings(limits))
     }
 
     /// The controllers that upstream's kubelet requires and this machine lacks.
@@ -149,127 +113,6 @@ impl Cgroups {
         let of = |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
         let names = |hierarchy: &Hierarchy| of(&hierarchy.mount).split_whitespace().any(|name| name == controller);
         self.hierarchies.iter().any(|hierarchy| if self.unified { names(hierarchy) } else { hierarchy.has(controller) })
-    }
-
-    fn settings(&self, limits: &Resources) -> Vec<(&'static str, &'static str, String)> {
-        let mut settings = Vec::new();
-        let period = limits.cpu_period.filter(|p| *p > 0).unwrap_or(100_000);
-        let quota = limits.cpu_quota.filter(|q| *q > 0);
-        let memory = limits.memory_limit.filter(|m| *m > 0);
-        let pids = limits.pids_limit.filter(|p| *p > 0);
-        let shares = limits.cpu_shares.filter(|s| *s > 0);
-        if self.unified {
-            settings.extend(quota.map(|q| ("cpu", "cpu.max", format!("{q} {period}"))));
-            settings.extend(shares.map(|s| ("cpu", "cpu.weight", weight(s).to_string())));
-            settings.extend(memory.map(|m| ("memory", "memory.max", m.to_string())));
-        } else {
-            if let Some(quota) = quota {
-                settings.push(("cpu", "cpu.cfs_period_us", period.to_string()));
-                settings.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
-            }
-            settings.extend(shares.map(|s| ("cpu", "cpu.shares", s.to_string())));
-            settings.extend(memory.map(|m| ("memory", "memory.limit_in_bytes", m.to_string())));
-        }
-        settings.extend(pids.map(|p| ("pids", "pids.max", p.to_string())));
-        settings
-    }
-
-    /// Changes CPU and memory of a group whose processes run; what has no limit any more is set free. Memory below what is in use is
-    /// refused: with version 2 the kernel would kill, and with version 1 it would refuse only what it cannot take back.
-    pub(crate) fn update(&self, group: &str, limits: &Resources) -> io::Result<()> {
-        let memory = limits.memory_limit.filter(|limit| *limit > 0);
-        self.check_memory(group, memory)?;
-        let mut settings = self.cpu_updates(limits);
-        settings.extend(self.memory_updates(group, memory)?);
-        self.write(group, settings)
-    }
-
-    /// Makes a group above those of pods, or finds it with what runs there, and sets its limits. Memory is refused as for [`Self::update`].
-    pub(crate) fn limit(&self, group: &str, limits: &Resources) -> io::Result<()> {
-        self.create(group, &Resources { memory_limit: None, ..limits.clone() })?;
-        let memory = limits.memory_limit.filter(|limit| *limit > 0);
-        if memory.is_none() {
-            return Ok(());
-        }
-        self.check_memory(group, memory)?;
-        self.write(group, self.memory_updates(group, memory)?)
-    }
-
-    fn check_memory(&self, group: &str, limit: Option<i64>) -> io::Result<()> {
-        let Some(limit) = limit else { return Ok(()) };
-        let used = self.memory_in_use(group)?;
-        if used > limit {
-            return Err(io::Error::other(format!("attempting to set memory limit ({limit}) below current usage ({used})")));
-        }
-        Ok(())
-    }
-
-    fn write(&self, group: &str, settings: Vec<(&'static str, &'static str, String)>) -> io::Result<()> {
-        for (controller, file, value) in settings {
-            let Some(dir) = self.dir(controller, group) else { continue };
-            set(&dir.join(file), &value).map_err(|error| failed(group, file, &value, &error))?;
-        }
-        Ok(())
-    }
-
-    /// Lets a group run on these processors only.
-    pub(crate) fn pin(&self, group: &str, cpus: &str) -> io::Result<()> {
-        self.write(group, vec![("cpuset", "cpuset.cpus", cpus.to_owned())])
-    }
-
-    /// Sets CPU only, as it was recorded.
-    pub(crate) fn set_cpu(&self, group: &str, limits: &Resources) -> io::Result<()> {
-        self.write(group, self.cpu_updates(limits))
-    }
-
-    fn cpu_updates(&self, limits: &Resources) -> Vec<(&'static str, &'static str, String)> {
-        let quota = limits.cpu_quota.filter(|quota| *quota > 0);
-        let period = quota.and(limits.cpu_period);
-        let cpu = Resources { cpu_quota: quota, cpu_period: period, cpu_shares: limits.cpu_shares, ..Resources::default() };
-        let mut settings = self.settings(&cpu);
-        match (quota, self.unified) {
-            (Some(_), _) => {}
-            (None, true) => settings.push(("cpu", "cpu.max", "max".to_owned())),
-            (None, false) => settings.push(("cpu", "cpu.cfs_quota_us", "-1".to_owned())),
-        }
-        settings
-    }
-
-    /// Memory and, where it is limited as well, memory with swap, which with version 1 may at no time be less.
-    fn memory_updates(&self, group: &str, limit: Option<i64>) -> io::Result<Vec<(&'static str, &'static str, String)>> {
-        if self.unified {
-            return Ok(vec![("memory", "memory.max", limit.map_or("max".to_owned(), |limit| limit.to_string()))]);
-        }
-        let value = limit.unwrap_or(-1).to_string();
-        let mut settings = vec![("memory", "memory.limit_in_bytes", value.clone())];
-        let Some(dir) = self.dir("memory", group) else { return Ok(settings) };
-        let number = |file: &str| -> io::Result<Option<i64>> {
-            match fs::read_to_string(dir.join(file)) {
-                Ok(text) => Ok(text.trim().parse().ok()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        // What nobody has limited reads as the highest multiple of a page.
-        let swap = number("memory.memsw.limit_in_bytes")?.filter(|swap| *swap < 1 << 62);
-        if let Some(swap) = swap {
-            let grows = limit.is_none_or(|limit| limit > swap);
-            settings.insert(usize::from(!grows), ("memory", "memory.memsw.limit_in_bytes", value));
-        }
-        Ok(settings)
-    }
-
-    /// Bytes of memory that the kernel could not take back at once from the group and those below it.
-    fn memory_in_use(&self, group: &str) -> io::Result<i64> {
-        let Some(dir) = self.dir("memory", group) else { return Ok(0) };
-        let (usage, cache) = match self.unified {
-            true => ("memory.current", "inactive_file"),
-            false => ("memory.usage_in_bytes", "total_inactive_file"),
-        };
-        let usage: i64 = fs::read_to_string(dir.join(usage))?.trim().parse().unwrap_or(0);
-        let stat = fs::read_to_string(dir.join("memory.stat"))?;
-        let cache = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse::<i64>().ok()).unwrap_or(0);
-        Ok((usage - cache).max(0))
     }
 
     /// Keeps the group's processes from devices that containers have no business with, but for those that they are given. With
@@ -389,26 +232,6 @@ fn delegate(mount: &Path, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a limit is one that somebody asked for; every pod has the others.
-fn asked_for(file: &str) -> bool {
-    file.starts_with("cpu.cfs_") || file == "cpu.max" || file.starts_with("memory.")
-}
-
-/// Writes a setting; a file that is not there is not made.
-fn set(file: &Path, value: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    fs::OpenOptions::new().write(true).truncate(true).open(file)?.write_all(value.as_bytes())
-}
-
-fn failed(group: &str, file: &str, value: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{file} of {group} to {value}: {error}"))
-}
-
-/// Shares of version 1 (2 to 262144) as a weight of version 2 (1 to 10000); KEP-2254.
-pub(crate) fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-}
-
 fn collect(dir: &Path, pids: &mut Vec<i32>) {
     if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
         pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
@@ -493,111 +316,5 @@ mod tests {
         check(true, "0::/\n", None);
         check(false, "4:memory:/k/pod/c/sub\n3:cpu,cpuacct:/k/pod/c\n0::/\n", Some("k/pod/c"));
         check(false, "4:memory:/other\n0::/k/pod/c\n", None);
-    }
-
-    #[test]
-    fn limits_become_settings() {
-        let limits =
-            Resources { cpu_quota: Some(50_000), memory_limit: Some(1 << 20), cpu_shares: Some(2), ..Default::default() };
-        let two = Cgroups { unified: true, hierarchies: vec![] }.settings(&limits);
-        assert_eq!(two[0], ("cpu", "cpu.max", "50000 100000".to_owned()));
-        assert_eq!(two[1].2, "1");
-        let one = Cgroups { unified: false, hierarchies: vec![] }.settings(&limits);
-        assert_eq!(one.last().unwrap(), &("memory", "memory.limit_in_bytes", "1048576".to_owned()));
-        assert_eq!((weight(2), weight(262_144), weight(1024)), (1, 10_000, 39));
-    }
-
-    /// What the kernel refuses is an error; without its controller a limit is one where somebody asked for it.
-    #[test]
-    fn a_limit_that_cannot_be_set_is_refused() {
-        let memory = Resources { memory_limit: Some(1 << 20), ..Resources::default() };
-        let processes = Resources { pids_limit: Some(10), ..Resources::default() };
-        let check = |limits: &Resources, there: &[&str], refused: Option<&str>| {
-            let root = tempfile::tempdir().unwrap();
-            fs::create_dir(root.path().join("g")).unwrap();
-            // A directory in the place of a file cannot be written, by whomever.
-            for name in there {
-                fs::create_dir(root.path().join("g").join(name)).unwrap();
-            }
-            let controllers = vec!["memory".to_owned(), "pids".to_owned()];
-            let cgroups = Cgroups { unified: false, hierarchies: vec![Hierarchy { mount: root.path().to_owned(), controllers }] };
-            assert_eq!(cgroups.missing(), ["cpu", "cpuset"]);
-            let made = cgroups.create("g", limits).map_err(|error| error.to_string());
-            assert_eq!(made.is_err(), refused.is_some(), "{made:?}");
-            assert!(refused.is_none_or(|words| made.unwrap_err().starts_with(words)));
-        };
-        check(&memory, &["memory.limit_in_bytes"], Some("memory.limit_in_bytes of g to 1048576: Is a directory"));
-        check(&processes, &["pids.max"], Some("pids.max of g to 10: Is a directory"));
-        check(&memory, &[], Some("memory.limit_in_bytes of g to 1048576: No such file"));
-        check(&processes, &[], None);
-    }
-
-    /// hugetlb of cgroup v2 and v1: `hugetlb.<size>.max`, `hugetlb.<size>.limit_in_bytes`, and the same of what is reserved.
-    #[test]
-    fn huge_pages_are_limited_where_the_kernel_can() {
-        let check = |unified: bool, controllers: &str, files: &[&str], limit: u64, expected: Result<(), &str>| {
-            let root = tempfile::tempdir().unwrap();
-            fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
-            fs::create_dir(root.path().join("g")).unwrap();
-            files.iter().for_each(|file| fs::write(root.path().join("g").join(file), "max").unwrap());
-            let has = controllers.contains("hugetlb");
-            let controllers = controllers.split(' ').map(str::to_owned).collect();
-            let cgroups = Cgroups { unified, hierarchies: vec![Hierarchy { mount: root.path().to_owned(), controllers }] };
-            let limits = Resources { huge_pages: [("2MB".to_owned(), limit)].into(), ..Resources::default() };
-            let made = cgroups.create("g", &limits).map_err(|error| error.to_string());
-            let refused = |why| format!("huge pages of 2MB cannot be limited to {limit} bytes on this node: {why}");
-            assert_eq!(made, expected.map_err(refused));
-            assert_eq!(cgroups.limits_huge_pages(), has);
-            let texts = files.iter().map(|file| fs::read_to_string(root.path().join("g").join(file)).unwrap());
-            assert!(texts.into_iter().all(|text| text == if has { limit.to_string() } else { "max".to_owned() }));
-        };
-        let missing = Err("the hugetlb cgroup controller is missing");
-        check(true, "cpu hugetlb", &["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"], 4 << 20, Ok(()));
-        check(true, "cpu memory", &["hugetlb.2MB.max"], 4 << 20, missing);
-        check(true, "cpu memory", &["hugetlb.2MB.max"], 0, Ok(()));
-        check(false, "hugetlb", &["hugetlb.2MB.limit_in_bytes"], 4 << 20, Ok(()));
-        check(false, "memory", &["hugetlb.2MB.limit_in_bytes"], 4 << 20, missing);
-        check(false, "memory", &[], 0, Ok(()));
-    }
-
-    fn memory_of(limit: i64) -> Resources {
-        Resources { memory_limit: Some(limit), ..Resources::default() }
-    }
-
-    #[test]
-    fn limits_of_a_group_change_in_an_order_that_the_kernel_takes() {
-        let root = tempfile::tempdir().unwrap();
-        let file = |name: &str, value: &str| fs::write(root.path().join("g").join(name), value).unwrap();
-        fs::create_dir(root.path().join("g")).unwrap();
-        let hierarchy = Hierarchy { mount: root.path().to_owned(), controllers: vec!["cpu".into(), "memory".into()] };
-        let one = Cgroups { unified: false, hierarchies: vec![hierarchy] };
-        for name in ["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"] {
-            file(name, "");
-        }
-        file("memory.usage_in_bytes", "1000");
-        file("memory.stat", "inactive_file 5\ntotal_inactive_file 600\n");
-        assert_eq!(one.memory_in_use("g").unwrap(), 400);
-        let names = |limit: Option<i64>| -> Vec<&str> {
-            one.memory_updates("g", limit).unwrap().into_iter().map(|(_, file, _)| file).collect()
-        };
-        let (memory, swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
-        assert_eq!(names(Some(500)), [memory]);
-        file(swap, "9223372036854771712");
-        assert_eq!(names(Some(500)), [memory]);
-        file(swap, "1000");
-        assert_eq!(names(Some(500)), [memory, swap]);
-        assert_eq!(names(Some(2000)), [swap, memory]);
-        assert_eq!(names(None), [swap, memory]);
-        for refused in [one.update("g", &memory_of(399)), one.limit("g", &memory_of(399))] {
-            let refused = refused.unwrap_err();
-            assert_eq!(refused.to_string(), "attempting to set memory limit (399) below current usage (400)");
-        }
-        one.update("g", &Resources { cpu_shares: Some(512), ..Default::default() }).unwrap();
-        let read = |name: &str| fs::read_to_string(root.path().join("g").join(name)).unwrap();
-        assert_eq!((read("cpu.cfs_quota_us"), read("cpu.shares"), read(memory)), ("-1".into(), "512".into(), "-1".into()));
-        one.limit("g", &Resources { pids_limit: Some(7), ..memory_of(5000) }).unwrap();
-        assert_eq!((read(memory), read("cpu.shares")), ("5000".into(), "512".into()));
-        one.update("g", &Resources { cpu_quota: Some(5000), cpu_period: Some(10_000), ..Default::default() }).unwrap();
-        assert_eq!((read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")), ("5000".into(), "10000".into()));
     }
 }

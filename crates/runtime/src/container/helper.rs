@@ -41,6 +41,9 @@ pub(crate) struct HelperRequest {
     #[serde(default)]
     pub(crate) users: Option<IdRange>,
     pub(crate) result: PathBuf,
+    /// The container has ended: its hooks for that run, and nothing else is done.
+    #[serde(default)]
+    pub(crate) is_over: bool,
 }
 
 /// Runs the helper; gives its exit code.
@@ -53,6 +56,9 @@ pub(crate) fn main(argument: &str) -> i32 {
         }
     };
     super::birth::begin();
+    if request.is_over {
+        return super::hooks::poststop(&request);
+    }
     // Opened now: the helper may be in another mount namespace when it has something to say.
     let Ok(mut file) = File::create(&request.result) else { return 1 };
     let result = match &request.runtime {
@@ -83,7 +89,7 @@ fn built_in(request: &HelperRequest) -> Outcome {
     drop(write);
     let reports = read_reports(read);
     match outcome {
-        Ok(pid) => match start_failure(&reports) {
+        Ok(pid) => match start_failure(&reports).or_else(|| super::hooks::start_failure(&reports)) {
             Some(message) => Err((Failure::Start, message)),
             None => Ok(HelperResult::Running { pid }),
         },
@@ -139,11 +145,17 @@ fn create(request: &HelperRequest) -> Result<i32, String> {
     if let (Some(dev), Some(init)) = (super::spec::volume_at_dev(&spec)?, init) {
         dev.mount(init)?;
     }
-    container.start().map_err(|error| chain(&error))?;
+    if let Err(error) = container.start() {
+        // Its program may run already: a hook that comes after that has failed.
+        if let Some(init) = init {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), nix::sys::signal::SIGKILL);
+        }
+        return Err(chain(&error));
+    }
     init.ok_or_else(|| "the container has no process".to_owned())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -10,8 +10,9 @@ use super::caps::{self, Available};
 use super::cgroup::{Cgroups, Hierarchy};
 use super::dev_volume::{DEV, Dev};
 use super::devices::{self, Node};
-use super::user::User;
-use crate::api::{ContainerConfig, Error, Mount, NamespaceMode, Propagation, RESERVED, Result, SandboxConfig};
+use crate::api::{
+    ContainerConfig, Error, HookStage, Mount, NamespaceMode, ProcessUser, Propagation, RESERVED, Result, SandboxConfig,
+};
 use crate::images::manifest::ImageConfig;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -62,7 +63,7 @@ pub(crate) struct Input<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) image: &'a ImageConfig,
     pub(crate) sandbox: &'a SandboxConfig,
-    pub(crate) user: &'a User,
+    pub(crate) user: &'a ProcessUser,
     /// The container's cgroup, relative to the root of every hierarchy.
     pub(crate) cgroup: &'a str,
     pub(crate) cgroups: &'a Cgroups,
@@ -126,14 +127,41 @@ impl Input<'_> {
         if let Some(dev) = dev {
             annotations.insert(VOLUME_AT_DEV.to_owned(), json!(json!(dev).to_string()));
         }
-        Ok(json!({
+        let mut spec = json!({
             "ociVersion": "1.0.2",
             "annotations": annotations,
             "process": self.process(self.args()?, self.config.tty),
             "root": {"path": self.root, "readonly": security.readonly_rootfs},
             "mounts": mounts,
             "linux": linux,
-        }))
+        });
+        // The OCI runtime does more for a container with hooks, even if there are none.
+        if !self.config.hooks.is_empty() {
+            spec["hooks"] = self.hooks();
+        }
+        Ok(spec)
+    }
+
+    fn hooks(&self) -> Value {
+        let mut hooks = serde_json::Map::new();
+        for stage in HookStage::ALL {
+            let of_stage = self.config.hooks.iter().filter(|hook| hook.stage == stage);
+            let entries: Vec<Value> = of_stage
+                .map(|hook| {
+                    let mut entry = json!({"path": hook.path, "timeout": hook.timeout.as_secs()});
+                    for (name, words) in [("args", &hook.args), ("env", &hook.env)] {
+                        if !words.is_empty() {
+                            entry[name] = json!(words);
+                        }
+                    }
+                    entry
+                })
+                .collect();
+            if !entries.is_empty() {
+                hooks.insert(stage.name().to_owned(), Value::Array(entries));
+            }
+        }
+        Value::Object(hooks)
     }
 
     /// The process document of the container's init, or of a command executed beside it.

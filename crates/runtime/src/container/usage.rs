@@ -17,8 +17,14 @@ impl Cgroups {
     pub(crate) fn usage(&self, group: &str) -> Option<Usage> {
         let dir = |controller: &str| self.dir(controller, group);
         let memory = dir("memory").and_then(|dir| memory(&dir, self.unified()));
+        let memory = memory.map(|memory| MemoryUsage { oom_kills: self.oom_kills(group), ..memory });
         let cpu = match self.unified() {
-            true => dir("cpu").and_then(|dir| fs::read_to_string(dir.join("cpu.stat")).ok()).map(|text| cpu_v2(&text)),
+            true => dir("cpu").and_then(|dir| {
+                let cpu = cpu_v2(&fs::read_to_string(dir.join("cpu.stat")).ok()?);
+                // Version 2 shows `max` where there is no limit.
+                let max = fs::read_to_string(dir.join("cpu.max")).unwrap_or_default();
+                Some(CpuUsage { quota: max.trim().split_once(' ').and_then(quota), ..cpu })
+            }),
             false => dir("cpuacct").and_then(|acct| cpu_v1(&acct, dir("cpu").as_deref())),
         };
         if cpu.is_none() && memory.is_none() {
@@ -27,6 +33,11 @@ impl Cgroups {
         let processes = dir("pids").and_then(|dir| number(&dir, "pids.current")).unwrap_or(0);
         Some(Usage { group: format!("/{group}"), cpu: cpu.unwrap_or_default(), memory: memory.unwrap_or_default(), processes })
     }
+}
+
+/// Quota and period.
+fn quota((quota, period): (&str, &str)) -> Option<(u64, u64)> {
+    Some((quota.trim().parse().ok()?, period.trim().parse().ok()?))
 }
 
 fn number(dir: &Path, file: &str) -> Option<u64> {
@@ -49,6 +60,7 @@ fn cpu_v2(stat: &str) -> CpuUsage {
         periods: get("nr_periods"),
         throttled_periods: get("nr_throttled"),
         throttled: get("throttled_usec") * 1000,
+        quota: None,
     }
 }
 
@@ -66,17 +78,20 @@ fn cpu_v1(acct: &Path, cpu: Option<&Path>) -> Option<CpuUsage> {
         periods: get("nr_periods"),
         throttled_periods: get("nr_throttled"),
         throttled: get("throttled_time"),
+        // Version 1 shows -1 where there is no limit.
+        quota: cpu.and_then(|dir| quota((&text(dir, "cpu.cfs_quota_us"), &text(dir, "cpu.cfs_period_us")))),
     })
 }
 
 fn memory(dir: &Path, unified: bool) -> Option<MemoryUsage> {
-    let (usage, limit, swap) = match unified {
-        true => ("memory.current", "memory.max", "memory.swap.current"),
-        false => ("memory.usage_in_bytes", "memory.limit_in_bytes", ""),
+    let (usage, limit, swap, most) = match unified {
+        true => ("memory.current", "memory.max", "memory.swap.current", "memory.peak"),
+        false => ("memory.usage_in_bytes", "memory.limit_in_bytes", "", "memory.max_usage_in_bytes"),
     };
     let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
     let mut memory = memory_of(number(dir, usage)?, &stat, unified);
     memory.limit = number(dir, limit).filter(|limit| *limit < NO_LIMIT);
+    memory.most = number(dir, most).unwrap_or(0);
     if unified {
         memory.swap = number(dir, swap).unwrap_or(0);
     }
@@ -93,7 +108,7 @@ fn memory_of(usage: u64, stat: &str, unified: bool) -> MemoryUsage {
     };
     let [inactive, rss, cache, swap, page_faults, major_page_faults] = names.map(get);
     let working_set = usage.saturating_sub(inactive);
-    MemoryUsage { usage, working_set, rss, cache, swap, limit: None, page_faults, major_page_faults }
+    MemoryUsage { usage, working_set, rss, cache, swap, page_faults, major_page_faults, ..MemoryUsage::default() }
 }
 
 #[cfg(test)]
@@ -103,8 +118,15 @@ mod tests {
     #[test]
     fn files_of_both_versions() {
         let stat = "usage_usec 5000\nuser_usec 3000\nsystem_usec 2000\nnr_periods 7\nnr_throttled 2\nthrottled_usec 9\n";
-        let expected =
-            CpuUsage { total: 5_000_000, user: 3_000_000, system: 2_000_000, periods: 7, throttled_periods: 2, throttled: 9_000 };
+        let expected = CpuUsage {
+            total: 5_000_000,
+            user: 3_000_000,
+            system: 2_000_000,
+            periods: 7,
+            throttled_periods: 2,
+            throttled: 9_000,
+            quota: None,
+        };
         assert_eq!(cpu_v2(stat), expected);
         let check = |unified: bool, usage: u64, stat: &str, expected: [u64; 4]| {
             let memory = memory_of(usage, stat, unified);
@@ -128,8 +150,16 @@ mod tests {
         put("memory.limit_in_bytes", "9223372036854771712\n");
         let cpu = cpu_v1(dir.path(), Some(dir.path())).unwrap();
         assert_eq!((cpu.total, cpu.user, cpu.system, cpu.throttled), (1_234_567, 30_000_000, 10_000_000, 77));
+        for (limit, expected) in [("-1\n", None), ("50000\n", Some((50_000, 100_000)))] {
+            put("cpu.cfs_quota_us", limit);
+            put("cpu.cfs_period_us", "100000\n");
+            assert_eq!(cpu_v1(dir.path(), Some(dir.path())).unwrap().quota, expected);
+        }
+        assert_eq!((quota(("max", "100000")), quota(("20", "100"))), (None, Some((20, 100))));
         assert_eq!(memory(dir.path(), false).unwrap(), MemoryUsage { usage: 4096, working_set: 4096, ..MemoryUsage::default() });
         put("memory.limit_in_bytes", "8192\n");
+        put("memory.max_usage_in_bytes", "6000\n");
+        assert_eq!(memory(dir.path(), false).unwrap().most, 6000);
         assert_eq!(memory(dir.path(), false).unwrap().limit, Some(8192));
         assert_eq!(memory(dir.path(), true), None);
     }

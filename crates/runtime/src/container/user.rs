@@ -5,23 +5,14 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use crate::api::{Error, Result, SecurityContext, User as Name};
+use crate::api::{Error, ProcessUser, Result, SecurityContext, User as Name};
 use crate::images::tree::Tree;
 
 /// Most that is read of /etc/passwd and /etc/group, bytes.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// A resolved user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct User {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// The primary group included.
-    pub(crate) groups: Vec<u32>,
-}
-
 /// Resolves the user of a container with the root file system at `rootfs`.
-pub(crate) fn resolve(rootfs: &Path, image_user: &str, security: &SecurityContext) -> Result<User> {
+pub(crate) fn resolve(rootfs: &Path, image_user: &str, security: &SecurityContext) -> Result<ProcessUser> {
     let tree = Tree::open(rootfs).map_err(|error| Error::Create(format!("root file system: {error}")))?;
     decide(&read(&tree, "etc/passwd"), &read(&tree, "etc/group"), image_user, security)
 }
@@ -42,7 +33,7 @@ fn read(tree: &Tree, path: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContext) -> Result<User> {
+fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContext) -> Result<ProcessUser> {
     let (name, group_name) = match security.run_as_user {
         Some(uid) => (Name::id(uid).unwrap_or_else(|| Name::OutOfRange(uid.to_string())), None),
         None => match image_user.split_once(':') {
@@ -79,7 +70,7 @@ fn decide(passwd: &str, group: &str, image_user: &str, security: &SecurityContex
     }
     let mut seen = std::collections::HashSet::new();
     groups.retain(|group| seen.insert(*group));
-    Ok(User { uid, gid, groups })
+    Ok(ProcessUser { uid, gid, groups })
 }
 
 fn field(entry: &[&str], index: usize) -> Option<u32> {

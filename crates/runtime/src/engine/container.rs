@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use super::Inner;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
 use crate::api::{
-    Container, ContainerConfig, ContainerState, Error, ImageSource, NamespaceMode, Resources, Result, Seccomp, SecurityContext,
+    Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, ProcessUser, Resources, Result,
+    Seccomp, SecurityContext,
 };
 use crate::container::caps::{self, Available};
+use crate::container::helper::HelperRequest;
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
@@ -53,6 +55,7 @@ impl Inner {
             log_path: parent.config.log_directory.join(&config.log_path),
             cgroup: self.group(&format!("{}/{id}", parent.config.cgroup_parent.trim_matches('/'))),
             shared_pid: parent.config.pid != NamespaceMode::Container || target.is_some(),
+            user: None,
             id: id.clone(),
             config,
         };
@@ -62,11 +65,15 @@ impl Inner {
         self.containers.lock().insert(id.clone(), container.clone());
         let (inner, made) = (self.clone(), container.clone());
         let result = blocking(move || inner.prepare(&made.dir, &made.record, &parent, target, &image)).await;
-        if let Err(error) = result.and_then(|result| result) {
-            self.containers.lock().remove(&id);
-            let (inner, container) = (self.clone(), container.clone());
-            let _ = blocking(move || inner.discard(&container)).await;
-            return Err(error);
+        match result.and_then(|result| result) {
+            // It is set for the first time: a container is prepared once.
+            Ok(user) => drop(container.user.set(user)),
+            Err(error) => {
+                self.containers.lock().remove(&id);
+                let (inner, container) = (self.clone(), container.clone());
+                let _ = blocking(move || inner.discard(&container)).await;
+                return Err(error);
+            }
         }
         self.events.notify(&container.record.pod_uid);
         Ok(container.view())
@@ -86,6 +93,7 @@ impl Inner {
         pid.ok_or_else(|| Error::Create(format!("target container {name:?} does not run")))
     }
 
+    /// Makes all but the process; gives who that will be.
     fn prepare(
         &self,
         dir: &Path,
@@ -93,7 +101,7 @@ impl Inner {
         parent: &SandboxRecord,
         target: Option<u32>,
         image: &Record,
-    ) -> Result<()> {
+    ) -> Result<ProcessUser> {
         let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
         std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
@@ -167,7 +175,9 @@ impl Inner {
             self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
-        write_json(&dir.join("container.json"), record).map_err(failed("container record"))
+        let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
+        write_json(&dir.join("container.json"), &record).map_err(failed("container record"))?;
+        Ok(user)
     }
 
     /// Mounts what of an image a container shows. It goes with the container's directory.
@@ -206,6 +216,7 @@ impl Inner {
             log_limit: record.config.log_limit,
             cgroup: record.cgroup.clone(),
             shared_pid: record.shared_pid,
+            poststop: self.has_poststop(record),
         });
         let sandbox_dir = self.sandbox_dir(&record.sandbox);
         let result = client::call(&sandbox_dir, &request, START_WAIT).await;
@@ -228,6 +239,12 @@ impl Inner {
 
     /// Records the end of a container that has no shim to do it. Blocking.
     pub(super) fn give_up(&self, entry: &ContainerEntry, code: i32, reason: &str, message: &str) {
+        if self.has_poststop(&entry.record) {
+            let request = HelperRequest::over(&entry.record.id, &entry.dir, &self.oci_root());
+            if let Err(error) = request.run(&self.program.path()) {
+                tracing::warn!(container = %entry.record.id, %error, "hooks for the end of a container");
+            }
+        }
         let mut state = entry.state.borrow().clone();
         state.finished = Some(Timestamp::now());
         state.exit_code = Some(code);
@@ -319,9 +336,20 @@ impl Inner {
         rootfs::remove(&entry.dir)
     }
 
+    /// The OCI runtime of a container, while its sandbox is there.
+    fn handler_of(&self, record: &ContainerRecord) -> Option<String> {
+        self.sandboxes.lock().get(&record.sandbox).map(|sandbox| sandbox.record.lock().config.runtime_handler.clone())
+    }
+
+    /// Whether hooks run for the end of a container. Another OCI runtime runs them when its container is deleted.
+    fn has_poststop(&self, record: &ContainerRecord) -> bool {
+        let has_any = record.config.hooks.iter().any(|hook| hook.stage == HookStage::Poststop);
+        has_any && self.handler_of(record).is_some_and(|handler| matches!(handler.as_str(), "" | "knarr"))
+    }
+
     /// Another OCI runtime has a state of its own.
     fn forget_external(&self, entry: &ContainerEntry) {
-        let handler = self.sandboxes.lock().get(&entry.record.sandbox).map(|s| s.record.lock().config.runtime_handler.clone());
+        let handler = self.handler_of(&entry.record);
         let Some(Ok(Some(program))) = handler.map(|handler| super::handler(&handler)) else { return };
         let deleted = std::process::Command::new(program)
             .arg("--root")

@@ -41,6 +41,7 @@ impl Inner {
             let mut record = entry.record.clone();
             record.config.resources = resources;
             record.config.annotations = annotations;
+            record.user = entry.user.get().cloned();
             write_json(&entry.dir.join("container.json"), &record)?;
             *entry.annotations.lock() = record.config.annotations;
             Ok::<_, std::io::Error>(())

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::api::{Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig, SandboxState};
+use crate::api::{Container, ContainerConfig, ContainerState, ProcessUser, Sandbox, SandboxConfig, SandboxState};
 use crate::images::manifest::ImageConfig;
 #[cfg(doc)]
 use crate::shim::protocol::ShimState;
@@ -102,6 +103,9 @@ pub(super) struct ContainerRecord {
     pub(super) cgroup: String,
     /// It shares its pid namespace, so its end does not end everything in it.
     pub(super) shared_pid: bool,
+    /// See [`Container::user`]; it is known once the root file system is there.
+    #[serde(default)]
+    pub(super) user: Option<ProcessUser>,
 }
 
 /// A container.
@@ -111,12 +115,15 @@ pub(super) struct ContainerEntry {
     /// See [`ContainerConfig::annotations`]; those of the record are from the time when it was made.
     pub(super) annotations: Mutex<BTreeMap<String, String>>,
     pub(super) state: watch::Sender<TaskState>,
+    /// See [`ContainerRecord::user`].
+    pub(super) user: OnceLock<ProcessUser>,
 }
 
 impl ContainerEntry {
     pub(super) fn new(dir: PathBuf, record: ContainerRecord, state: TaskState) -> Self {
         let annotations = Mutex::new(record.config.annotations.clone());
-        Self { dir, record, annotations, state: watch::Sender::new(state) }
+        let user = record.user.clone().map_or_else(OnceLock::new, OnceLock::from);
+        Self { dir, record, annotations, state: watch::Sender::new(state), user }
     }
 
     pub(super) fn phase(&self) -> ContainerState {
@@ -162,6 +169,7 @@ impl ContainerEntry {
             log_path: record.log_path.clone(),
             annotations: self.annotations.lock().clone(),
             pid: state.pid.filter(|_| phase == ContainerState::Running),
+            user: self.user.get().cloned(),
         }
     }
 }

@@ -92,6 +92,8 @@ impl Server {
             let helper = self.tasks.iter().find(|(_, task)| task.helper == Some(pid as u32)).map(|(number, _)| *number);
             if let Some(number) = helper {
                 self.started(number, status);
+            } else if let Some(task) = self.tasks.values_mut().find(|task| task.hooks == Some(pid as u32)) {
+                task.hooks = None;
             } else if let Some(task) = self.tasks.values_mut().find(|task| task.pid == Some(pid)) {
                 task.status = Some(status);
             } else if self.tasks.values().any(|task| task.helper.is_some()) {
@@ -101,7 +103,8 @@ impl Server {
         if !self.tasks.values().any(|task| task.helper.is_some()) {
             self.early.clear();
         }
-        let ended: Vec<u64> = self.tasks.iter().filter(|(_, task)| task.status.is_some()).map(|(number, _)| *number).collect();
+        let is_over = |task: &Task| task.status.is_some() && task.hooks.is_none();
+        let ended: Vec<u64> = self.tasks.iter().filter(|(_, task)| is_over(task)).map(|(number, _)| *number).collect();
         for number in ended {
             self.end(number);
         }
@@ -166,6 +169,10 @@ impl Server {
     fn end(&mut self, number: u64) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
         task.advance_console();
+        // What hooks have for its devices is over when its end is told: then their driver may give them to others.
+        if task.is_container() && task.begin_hooks(&self.config) {
+            return;
+        }
         if task.is_container() || task.is_bound() {
             return self.finish(number);
         }

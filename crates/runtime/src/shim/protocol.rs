@@ -141,6 +141,9 @@ pub(crate) struct StartRequest {
     pub(crate) cgroup: String,
     /// Its pid namespace is shared: what it leaves behind must be killed.
     pub(crate) shared_pid: bool,
+    /// Hooks run once it has ended, before that is told. (Another OCI runtime runs them when its container is deleted.)
+    #[serde(default)]
+    pub(crate) poststop: bool,
 }
 
 /// A command to execute in a container.

@@ -52,6 +52,8 @@ pub(super) struct Task {
     pub(super) state: super::protocol::TaskState,
     /// The raw wait status, once it ended.
     pub(super) status: Option<i32>,
+    /// The helper that runs the hooks for its end, while it does.
+    pub(super) hooks: Option<u32>,
     /// Since when nothing came of a command that has ended, while its children have its outputs open.
     pub(super) quiet_since: Option<Instant>,
     stdin: Option<fs::File>,
@@ -84,6 +86,7 @@ impl Task {
             runtime: config.runtime.clone(),
             users: config.users,
             result: dir.join(format!("result-{number}.json")),
+            is_over: false,
         };
         let (tty, stdin) = (request.tty, request.stdin);
         Self::spawn(dir, number, helper, Role::Container { request: Box::new(request), log }, tty, stdin)
@@ -103,6 +106,7 @@ impl Task {
             runtime: config.runtime.clone(),
             users: config.users,
             result: dir.join(format!("result-{number}.json")),
+            is_over: false,
         };
         let role = Role::Exec { container: session.container, bound: session.bound };
         let mut task = Self::spawn(dir, number, helper, role, session.tty, session.stdin)?;
@@ -119,6 +123,7 @@ impl Task {
             pid: None,
             state: Default::default(),
             status: None,
+            hooks: None,
             quiet_since: None,
             stdin: None,
             stdin_buffer: Vec::new(),
@@ -157,19 +162,25 @@ impl Task {
         }
         let [input, output, error] = streams;
         let argument = serde_json::to_string(&helper)?;
-        // This very program, also after an upgrade has put another in its place: the two speak the same language. The engine started
-        // the shim by a way on which nobody can write to it.
-        let child = Command::new("/proc/self/exe")
-            .arg0("knarr")
-            .arg("oci-helper")
-            .arg(argument)
-            .env("RUST_BACKTRACE", "0")
-            .stdin(input)
-            .stdout(output)
-            .stderr(error)
-            .spawn()?;
+        let child = program(&argument).stdin(input).stdout(output).stderr(error).spawn()?;
         task.helper = Some(child.id());
         Ok(task)
+    }
+
+    /// Begins the hooks for the end of a container; false when there are none, or they cannot run.
+    pub(super) fn begin_hooks(&mut self, config: &ShimConfig) -> bool {
+        let Role::Container { request, .. } = &mut self.role else { return false };
+        if !std::mem::take(&mut request.poststop) {
+            return false;
+        }
+        let helper = HelperRequest::over(&request.id, &request.dir, &config.oci_root);
+        let begun = serde_json::to_string(&helper).map_err(io::Error::from);
+        let begun = begun.and_then(|argument| program(&argument).stdin(Stdio::null()).stdout(Stdio::null()).spawn());
+        match begun {
+            Ok(child) => self.hooks = Some(child.id()),
+            Err(error) => eprintln!("shim: hooks for the end of container {}: {error}", request.id),
+        }
+        self.hooks.is_some()
     }
 
     /// Removes the files that only the helper needed.
@@ -359,6 +370,14 @@ impl Task {
     }
 }
 
+/// The helper: this very program, also after an upgrade has put another in its place, for the two speak the same language. The engine started
+/// the shim by a way on which nobody can write to it.
+fn program(argument: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("knarr").arg("oci-helper").arg(argument).env("RUST_BACKTRACE", "0");
+    command
+}
+
 /// Sends a signal; a process that is gone needs none.
 pub(super) fn send_signal(pid: i32, signal: i32) {
     // SAFETY: takes integers only.
@@ -405,6 +424,7 @@ mod tests {
             log_limit: None,
             cgroup: String::new(),
             shared_pid: false,
+            poststop: false,
         };
         let log = LogWriter::open(&request.log, None).unwrap();
         let mut task = Task::new(dir.path().join("result"), Role::Container { request: Box::new(request), log });

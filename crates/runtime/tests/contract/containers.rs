@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use runtime::api::{
-    ContainerConfig, ContainerState, Error, Mount, NamespaceMode, Resources, Runtime, SandboxState, Seccomp, SecurityContext,
+    ContainerConfig, ContainerState, Error, Mount, NamespaceMode, ProcessUser, Resources, Runtime, SandboxState, Seccomp,
+    SecurityContext,
 };
 
 use crate::support::{Node, log_text};
@@ -349,4 +350,24 @@ async fn another_oci_runtime_can_be_named() {
     check_as(&node, &sandbox, confined, script, "Seccomp:\t2\nmount: permission denied (are you root?)\n").await;
     check_failure(&node, &sandbox, &["nosuch"], "exec: \"nosuch\": executable file not found in $PATH").await;
     node.engine().remove_sandbox(&sandbox).await.unwrap();
+}
+
+/// KEP-3619: "ContainerStatus ... the user information initially attached to the first process in the container". It outlives the engine, and
+/// changes of the container.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_a_container_begins_as_is_told() {
+    let Some(mut node) = Node::start().await else { return };
+    let sandbox = node.sandbox("user").await;
+    let mut config = node.config("user", "touch /tmp/ready; exec sleep 100000");
+    config.security.run_as_user = Some(1000);
+    config.security.run_as_group = Some(3000);
+    config.security.supplemental_groups = vec![4000];
+    let id = node.start_with(&sandbox, config).await;
+    // The image has the user in the group 2000.
+    let expected = Some(ProcessUser { uid: 1000, gid: 3000, groups: vec![3000, 2000, 4000] });
+    assert_eq!(node.engine().container(&id).await.unwrap().user, expected);
+    node.engine().update_container(&id, Resources::default(), Default::default()).await.unwrap();
+    node.close().await;
+    node.open().await;
+    assert_eq!(node.engine().container(&id).await.unwrap().user, expected);
 }

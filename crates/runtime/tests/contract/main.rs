@@ -6,6 +6,7 @@ mod birth;
 mod containers;
 mod devices;
 mod faults;
+mod hooks;
 mod images;
 mod registry;
 mod sessions;

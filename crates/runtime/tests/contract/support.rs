@@ -204,6 +204,12 @@ pub(crate) fn log_text(path: &Path) -> String {
         .collect()
 }
 
+pub(crate) fn shim_of(node: &Node, sandbox: &str) -> i32 {
+    let path = node.dir.path().join("run/sandboxes").join(sandbox).join("shim-state.json");
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    state["pid"].as_i64().unwrap() as i32
+}
+
 impl Drop for Node {
     /// Removes what is left without the engine: it may be what failed.
     fn drop(&mut self) {

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::api::{Resources, SecurityContext};
+use crate::api::{ProcessUser, Resources, SecurityContext};
 
 fn spec(config: &ContainerConfig, image: &ImageConfig, sandbox: &SandboxConfig) -> Result<Value> {
     spec_of(config, image, sandbox, &[], &|path, _| Ok(path.to_owned()))
@@ -13,7 +13,7 @@ fn spec_of(
     anonymous: &[Mount],
     resolve: &dyn Fn(&Path, &[PathBuf]) -> io::Result<PathBuf>,
 ) -> Result<Value> {
-    let (user, cgroups) = (User::default(), Cgroups::detect().unwrap());
+    let (user, cgroups) = (ProcessUser::default(), Cgroups::detect().unwrap());
     let devices = devices::resolve(&config.devices).unwrap();
     Input {
         config,

@@ -1,0 +1,105 @@
+//! What the volumes of pods hold.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use runtime::disk_usage;
+
+use crate::node::machine;
+use crate::node::supply::Supply;
+use crate::spec::Model;
+use crate::volumes::{claims, path, points};
+
+/// What a volume holds, and the room of its file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeUsage {
+    pub(crate) name: String,
+    /// The claim behind it.
+    pub(crate) claim: Option<String>,
+    /// It is a part of what its pod has on the node's disk.
+    pub(crate) is_ephemeral: bool,
+    pub(crate) bytes: Used,
+    pub(crate) inodes: Used,
+}
+
+/// An amount that is used, and of what, where that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) used: i64,
+    pub(crate) supply: Option<Supply>,
+}
+
+impl Used {
+    /// What is kept for root counts as used.
+    fn all_of(supply: Supply) -> Self {
+        Self { used: supply.total - supply.available, supply: Some(supply) }
+    }
+}
+
+/// Volumes by the pods' UIDs. Blocks for as long as file systems do.
+pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTreeMap<String, Vec<VolumeUsage>> {
+    let of_pod = |pod: &Arc<Pod>| {
+        let model = Model::new(pod.clone());
+        let dir = pod_dir(model.uid());
+        let volumes = model.spec().volumes.iter().flatten().filter_map(|volume| measure(&model, volume, &path(&dir, volume)));
+        (model.uid().to_owned(), volumes.collect())
+    };
+    pods.iter().map(of_pod).collect()
+}
+
+/// As upstream, directories of the node and images are not measured. What has a file system of its own is asked how full that is, and other
+/// volumes are added up.
+fn measure(model: &Model, volume: &Volume, at: &Path) -> Option<VolumeUsage> {
+    if volume.host_path.is_some() || volume.image.is_some() || !at.is_dir() {
+        return None;
+    }
+    let claim = claims::name(model, volume);
+    let is_mounted = points::is_mount_point(at).unwrap_or(false);
+    if claim.is_some() && !is_mounted {
+        return None;
+    }
+    let supplies = machine::disk(at);
+    let (bytes, inodes) = match supplies.filter(|_| is_mounted) {
+        Some((bytes, inodes)) => (Used::all_of(bytes), Used::all_of(inodes)),
+        None => {
+            let usage = disk_usage(at);
+            let of = |used: u64, supply| Used { used: i64::try_from(used).unwrap_or(i64::MAX), supply };
+            let (bytes, inodes) = supplies.unzip();
+            (of(usage.bytes, bytes), of(usage.inodes, inodes))
+        }
+    };
+    let is_ephemeral = !is_mounted && (volume.empty_dir.is_some() || volume.config_map.is_some());
+    Some(VolumeUsage { name: volume.name.clone(), claim, is_ephemeral, bytes, inodes })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What the kubectl plugins for volumes read (`volume` of a pod in the summary API).
+    #[test]
+    fn volumes_hold_what_is_in_them() {
+        let root = tempfile::tempdir().unwrap();
+        let spec = json!({"containers": [{"name": "c"}], "volumes": [
+            {"name": "scratch", "emptyDir": {}}, {"name": "host", "hostPath": {"path": "/etc"}},
+            {"name": "claimed", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "later", "configMap": {"name": "m"}}]});
+        let pod = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec});
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).unwrap());
+        let model = Model::new(pod.clone());
+        for volume in &model.spec().volumes.as_ref().unwrap()[..3] {
+            std::fs::create_dir_all(path(root.path(), volume)).unwrap();
+        }
+        let scratch = path(root.path(), &model.spec().volumes.as_ref().unwrap()[0]);
+        std::fs::write(scratch.join("file"), [1; 10_000]).unwrap();
+        let read = read(&[pod], |_| root.path().to_owned());
+        // The directory of the claim has nothing mounted: what it shows is the node's disk.
+        let [one] = read["u"].as_slice() else { panic!("{read:?}") };
+        assert_eq!((one.name.as_str(), one.is_ephemeral, one.inodes.used), ("scratch", true, 1));
+        assert!(one.bytes.used >= 10_000 && one.bytes.used < 100_000, "{one:?}");
+        assert!(one.bytes.supply.is_some_and(|disk| disk.total > one.bytes.used));
+    }
+}
