@@ -199,10 +199,10 @@ impl Proxy {
         let mut told = BTreeSet::new();
         for (service, plan) in &self.plans {
             told.extend(self.lost_externals(service, plan));
-            for Balanced { family, protocol, port, endpoints } in &plan.balanced {
+            for Balanced { family, protocol, port, programs } in &plan.balanced {
                 for address in self.addresses.iter().filter(|address| Family::of(**address) == *family) {
                     let place = element::Key { address: *address, protocol: *protocol, port: *port };
-                    asked.push((format!("service:{service}"), place, endpoints.clone()));
+                    asked.push((format!("service:{service}"), place, programs.clone()));
                     let port = (i32::from(*port), protocol.name().to_owned());
                     ports.push((TakenPort { service: service.clone(), port }, place));
                 }
@@ -254,7 +254,7 @@ impl Proxy {
     fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
         for key in services {
             let mut refused = self.table.refused(&format!("service:{key}"));
-            refused.retain(|one| one.taken != Taken::Elsewhere);
+            refused.retain(|one| !matches!(one.taken, Taken::Elsewhere | Taken::Own));
             let lost = self.lost.get(key).into_iter().flatten().filter(|lost| !refused.contains(lost));
             refused.extend(lost.cloned().collect::<Vec<_>>());
             if refused.is_empty() {

@@ -449,6 +449,49 @@ fn programs_keep_their_udp_ports_while_they_run() {
     until("the service has the port", || ask(5353).is_ok_and(|answer| answer.starts_with("a ")));
 }
 
+/// A Service is known before its EndpointSlices are, and a program of the host that it leads to listens already: nobody is told that
+/// somebody else has the port. So it was at the first Ingress of a cluster, whose ports ingress has opened before the Service is made.
+#[test]
+fn who_leads_to_a_program_of_the_host_is_not_told_that_it_has_the_port() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let node = json!({"metadata": {"name": NODE}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
+    cluster.fake.put::<Node>(&serde_json::from_value(node).unwrap());
+    let here = Netns::current();
+    here.serve([192, 0, 2, 1].into(), 7810, "own");
+    here.serve([192, 0, 2, 1].into(), 7811, "another's");
+    let spec = |port| json!({"type": "LoadBalancer", "clusterIP": "10.43.0.40", "ports": [{"name": "tcp", "port": port}]});
+    let endpoint = |ready: bool| {
+        let slice = json!({"metadata": {"namespace": "a", "name": "own", "labels": {"kubernetes.io/service-name": "own"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": ready}}],
+            "ports": [{"name": "tcp", "port": 7810}]});
+        cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    };
+    // Whoever is really kept from a port comes after it in each step, and is told: what there was to tell before has been told.
+    let told_later = |name: &str| {
+        cluster.service(name, "10.43.0.41", json!({"externalIPs": ["192.0.2.1"], "ports": [{"name": "tcp", "port": 7811}]}), &[]);
+        let about = |event: &Event, name: &str| event.involved_object.name.as_deref() == Some(name);
+        cluster.runtime.block_on(cluster.fake.until::<Event>(|events| {
+            assert!(!events.iter().any(|event| about(event, "own")), "{events:?}");
+            events.iter().any(|event| about(event, name))
+        }));
+    };
+    cluster.balance("own", spec(7810), "192.0.2.1");
+    told_later("first");
+    endpoint(false);
+    told_later("second");
+    endpoint(true);
+    told_later("third");
+    assert_eq!(tcp(at("192.0.2.1:7810")).unwrap().split(' ').next(), Some("own"));
+    let told = "a/first:7811/TCP,a/second:7811/TCP,a/third:7811/TCP";
+    cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| {
+        let annotations = nodes[0].metadata.annotations.as_ref();
+        annotations.is_some_and(|all| all["knarr.io/taken-ports"] == told)
+    }));
+}
+
 /// The controller hears which ports load balancers have not got, and where the status says so, nothing is redirected.
 #[test]
 fn a_node_tells_what_load_balancers_have_not_got() {

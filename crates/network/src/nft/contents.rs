@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Family;
 use super::batch::{Chain, Op, Pair, Value};
-use super::claims::{Claimed, Claims, Refused, Taken, World};
+use super::claims::{Claimed, Claims, Programs, Refused, Taken, World};
 use super::element::{Claim, Element, Key};
 use super::set::SetId;
 
@@ -201,8 +201,8 @@ impl Contents {
     }
 
     /// Who keeps a load balancer from a place.
-    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
-        self.claims.lost(owner, key, world)
+    pub(crate) fn lost(&self, owner: &str, key: Key, programs: &Programs, world: &World) -> Option<Taken> {
+        self.claims.lost(owner, key, programs, world)
     }
 
     /// Whether changes are about claims.

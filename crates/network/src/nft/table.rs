@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::Notify;
 
 use super::batch::{self, Op, Rule};
-use super::claims::{Refused, Taken, World};
+use super::claims::{Programs, Refused, Taken, World};
 use super::contents::{Change, Contents, Delta};
 use super::element::Key;
 use super::features::{self, Config};
@@ -161,16 +160,11 @@ impl Table {
         self.0.lock().decided.clone()
     }
 
-    /// To whom who is none each of these load balancers has lost a place, claimed or not. A program of the host that listens there is
-    /// what the load balancer leads to when an endpoint of this node, among those with the same port, is one of its own.
-    pub fn lost(&self, asked: &[(String, Key, Vec<IpAddr>)]) -> Vec<Option<Taken>> {
+    /// To whom each of these load balancers, which lead to these programs, has lost a place, claimed or not.
+    pub fn lost(&self, asked: &[(String, Key, Programs)]) -> Vec<Option<Taken>> {
         let inner = self.0.lock();
         let world = inner.world();
-        let lost = |(owner, key, endpoints): &(String, Key, Vec<IpAddr>)| match inner.contents.lost(owner, *key, &world) {
-            Some(Taken::Listener) if endpoints.iter().any(|address| world.local.contains(address)) => None,
-            taken => taken,
-        };
-        asked.iter().map(lost).collect()
+        asked.iter().map(|(owner, key, programs)| inner.contents.lost(owner, *key, programs, &world)).collect()
     }
 
     /// Whether somebody claims a port that a program of the host has: only looking tells when it ends.

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::endpoints::{Chosen, choose};
+use super::endpoints::{choose, programs};
 use super::node::Node;
 use crate::nft::Family;
+use crate::nft::claims::Programs;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Endpoint, Key, Protocol};
 use crate::nft::features::reserved;
@@ -45,8 +46,8 @@ pub struct Balanced {
     pub protocol: Protocol,
     /// Port
     pub port: u16,
-    /// Where the endpoints are that have the same port: one of this node is what listens there.
-    pub endpoints: Vec<IpAddr>,
+    /// What the service leads to and may listen at the port itself.
+    pub programs: Programs,
 }
 
 /// Plans one service. `previous` is its last plan, from which slots are kept.
@@ -57,8 +58,7 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
         for family in families(spec) {
             if node.families.contains(&family) {
-                let chosen = choose(slices, family, protocol, port.name.as_deref().unwrap_or_default(), node);
-                plan_port(&mut plan, service, spec, port, protocol, family, &chosen, node);
+                plan_port(&mut plan, service, spec, port, protocol, family, slices, node);
             }
         }
     }
@@ -162,16 +162,19 @@ fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port:
 }
 
 #[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
-fn plan_port(
+fn plan_port<S: Deref<Target = EndpointSlice>>(
     plan: &mut Plan,
     service: &Service,
     spec: &ServiceSpec,
     port: &ServicePort,
     protocol: Protocol,
     family: Family,
-    chosen: &Chosen,
+    slices: &[S],
     node: &Node,
 ) {
+    let name = port.name.as_deref().unwrap_or_default();
+    let chosen = choose(slices, family, protocol, name, node);
+    let programs = |number| programs(slices, family, protocol, name, number);
     let key = |address, port: i32| Some(Key { address, protocol, port: u16::try_from(port).ok().filter(|port| *port > 0)? });
     let sticky = sticky(spec);
     // Without endpoints anywhere the service is known to be down; with some elsewhere a Local policy is just silent.
@@ -185,6 +188,7 @@ fn plan_port(
         masquerade,
         sources: None,
         claim: Claim::ClusterIp,
+        programs: Programs::NONE,
     };
     let mut entries = Vec::new();
     let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
@@ -205,11 +209,12 @@ fn plan_port(
     let external = outside.iter().filter(|(key, _, claim)| *claim == Claim::External && !key.address.is_unspecified());
     plan.external.extend(external.map(|(key, ..)| *key));
     for (key, sources, claim) in outside {
-        entries.push(Entry { sources: sources.clone(), claim, ..entry(Clients::All, key, &chosen.all, true) });
-        if external_local(spec) {
-            // The client's address is kept: its packets stay on this node.
-            entries.push(Entry { sources, claim, ..entry(Clients::Outside, key, &chosen.local, false) });
-        }
+        let of_all = Entry { sources, claim, programs: programs(key.port), ..entry(Clients::All, key, &chosen.all, true) };
+        // The client's address is kept: its packets stay on this node.
+        let of_outside = || Entry { clients: Clients::Outside, slots: chosen.local.clone(), masquerade: false, ..of_all.clone() };
+        let of_outside = external_local(spec).then(of_outside);
+        entries.push(of_all);
+        entries.extend(of_outside);
     }
     let mut seen = std::collections::HashSet::new();
     entries.retain(|entry| seen.insert((entry.clients, entry.key)));
@@ -217,8 +222,7 @@ fn plan_port(
     let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
     plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));
     if let Some(number) = u16::try_from(port.port).ok().filter(|_| is_balanced(spec)) {
-        let same = chosen.all.iter().filter(|one| one.port == number).map(|one| one.address).collect();
-        plan.balanced.push(Balanced { family, protocol, port: number, endpoints: same });
+        plan.balanced.push(Balanced { family, protocol, port: number, programs: programs(number) });
     }
     if meta(service) == (Some("default"), Some("kubernetes")) {
         plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));

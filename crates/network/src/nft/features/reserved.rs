@@ -50,5 +50,5 @@ pub(crate) fn elsewhere(key: Key) -> Claimed {
 
 fn untouched(key: Key, right: Right) -> Claimed {
     let element = Element::new(Family::of(key.address), RESERVED.only(), key.bytes(), Value::None);
-    Claimed { key, elements: vec![element], right }
+    Claimed { right, ..Claimed::first(key, vec![element]) }
 }

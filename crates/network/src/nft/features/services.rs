@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{Config, Part, rules};
 use crate::nft::batch::{Chain, Rule, Value};
-use crate::nft::claims::{Claimed, Right};
+use crate::nft::claims::{Claimed, Programs, Right};
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Element, Endpoint, Key};
 use crate::nft::expr::{Expr, Meta, Refusal, Verdict};
@@ -140,6 +140,8 @@ pub struct Entry {
     pub sources: Option<Vec<IpNet>>,
     /// Whose claim the key is.
     pub claim: Claim,
+    /// What the service leads to and may listen at the port of the key itself.
+    pub programs: Programs,
 }
 
 impl Entry {
@@ -185,9 +187,10 @@ pub fn fragment(entries: &[Entry]) -> Fragment {
     for entry in entries {
         match entry.claim {
             Claim::ClusterIp => fragment.elements.extend(entry.elements()),
-            Claim::External => fragment.claimed.push(Claimed::first(entry.key, entry.elements())),
-            Claim::Balancer => {
-                fragment.claimed.push(Claimed { right: Right::Balancer, ..Claimed::first(entry.key, entry.elements()) });
+            Claim::External | Claim::Balancer => {
+                let right = if entry.claim == Claim::Balancer { Right::Balancer } else { Right::First };
+                let (key, elements, programs) = (entry.key, entry.elements(), entry.programs.clone());
+                fragment.claimed.push(Claimed { key, elements, right, programs });
             }
         }
         let (family, code) = (Family::of(entry.key.address), entry.code());
@@ -269,6 +272,7 @@ pub(super) fn sample(family: Family) -> Fragment {
         masquerade: true,
         sources: Some(Vec::new()),
         claim: Claim::External,
+        programs: Programs::NONE,
     };
     let outside = Entry { clients: Clients::Outside, sticky: 0, ..entry.clone() };
     let none = Entry { key: Key { port: 2, ..key }, slots: Vec::new(), ..entry.clone() };

@@ -207,3 +207,29 @@ fn a_port_of_the_node_itself() {
     let plan = planned(spec, status, own, &Plan::default());
     assert_eq!(lines(&plan), ["services 10.43.0.9:8080 2.7", "services 192.0.2.8:8080 2.7 masquerade"]);
 }
+
+/// Ready or not, what a Service leads to may listen at its port.
+#[test]
+fn programs_that_a_service_leads_to() {
+    let at = |address: &str| Programs::At(vec![address.parse().unwrap()]);
+    let check = |port: Value, endpoints: Value, expected: Programs| {
+        let spec = json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.7"], "ports": [port]});
+        let plan = planned(spec, json!({}), endpoints, &Plan::default());
+        assert_eq!(plan.balanced.iter().map(|one| &one.programs).collect::<Vec<_>>(), [&expected]);
+        assert_eq!(plan.entries[1].programs, expected, "{port}");
+    };
+    let port = json!({"name": "w", "port": 8080});
+    let of = |ready: bool| json!([{"addresses": ["192.0.2.9"], "conditions": {"ready": ready}}]);
+    check(port.clone(), of(true), at("192.0.2.9"));
+    check(port.clone(), of(false), at("192.0.2.9"));
+    check(port, json!([]), Programs::NONE);
+    check(json!({"name": "w", "port": 80}), of(true), Programs::NONE);
+    let spec = json!({"clusterIP": "10.43.0.9", "type": "LoadBalancer", "ports": [{"port": 80}]});
+    let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+    let mut slice: EndpointSlice =
+        serde_json::from_value(json!({"metadata": {}, "addressType": "IPv6", "endpoints": []})).unwrap();
+    let programs = |slices: &[&EndpointSlice]| plan(&service, slices, &node(), &Plan::default()).balanced[0].programs.clone();
+    assert_eq!([programs(&[]), programs(&[&slice])], [Programs::Unknown, Programs::Unknown]);
+    slice.address_type = "IPv4".to_owned();
+    assert_eq!(programs(&[&slice]), Programs::NONE);
+}
