@@ -101,8 +101,11 @@ impl Cluster {
     }
 
     fn endpoints(&self, name: &str, endpoints: &[IpAddr]) {
+        self.slice(name, endpoints.iter().map(|ip| json!({"addresses": [ip], "nodeName": NODE})).collect());
+    }
+
+    fn slice(&self, name: &str, endpoints: Value) {
         let metadata = json!({"namespace": "a", "name": name, "labels": {"kubernetes.io/service-name": name}});
-        let endpoints: Vec<Value> = endpoints.iter().map(|ip| json!({"addresses": [ip], "nodeName": NODE})).collect();
         let ports = json!([{"name": "tcp", "port": 8080}, {"name": "udp", "port": 8080, "protocol": "UDP"}]);
         let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
         self.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
@@ -133,6 +136,13 @@ fn answers(netns: Option<&Netns>, address: &str) -> BTreeSet<String> {
     let address = at(address);
     let ask = move || (0..40).map(|_| tcp(address).unwrap().split(' ').next().unwrap().to_owned()).collect();
     netns.map_or_else(ask, |netns| netns.run(ask))
+}
+
+/// The UDP flows that the kernel tracks to an address, as it lists them.
+fn tracked(address: &str) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
+    let flows = table.lines().filter(|line| line.contains(" udp ") && line.contains(&format!("dst={address} ")));
+    flows.map(str::to_owned).collect()
 }
 
 fn both() -> BTreeSet<String> {
@@ -207,16 +217,38 @@ fn udp_follows_its_endpoint_and_a_restart_keeps_serving() {
     let socket = c.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("a "));
     cluster.endpoints("dns", &[b_ip]);
-    until("the same socket reaches the other", || udp(&socket, at("10.43.0.10:53")).is_ok_and(|text| text.starts_with("b ")));
+    let reaches = |name: &str| until(name, || udp(&socket, at("10.43.0.10:53")).is_ok_and(|text| text.starts_with(name)));
+    reaches("b ");
+    // Services without endpoints keep none (kubernetes/kubernetes#139628).
+    cluster.endpoints("dns", &[]);
+    until("nobody answers, and nothing is sent to who did", || {
+        udp(&socket, at("10.43.0.10:53")).is_err() && tracked("10.43.0.10").is_empty()
+    });
+    cluster.endpoints("dns", &[b_ip]);
+    reaches("b ");
+    // Who terminates and serves keeps its clients, and gets no new ones.
+    cluster.slice(
+        "dns",
+        json!([{"addresses": [a_ip]}, {"addresses": [b_ip],
+        "conditions": {"ready": false, "serving": true, "terminating": true}}]),
+    );
+    until("new clients get the other", || answers(Some(&c), "10.43.0.10:80") == ["a".to_owned()].into());
+    assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("b "));
+    cluster.endpoints("dns", &[a_ip]);
+    reaches("a ");
 
     // A new process: the old table serves until the new proxy knows all services.
     cluster.runtime.block_on(cluster.tasks.drain(Duration::from_secs(5)));
     cluster.network = None;
     let network = cluster.runtime.block_on(PodNetwork::start(options(cluster.directory.path()))).unwrap();
     assert!(tcp(at("10.43.0.10:80")).is_ok());
+    assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("a "), "the old way is what there is");
+    // What has changed meanwhile is found out.
+    cluster.endpoints("dns", &[b_ip]);
     let (tasks, _) = Tasks::root();
     cluster.proxy(&network, &tasks);
     assert!(tcp(at("10.43.0.10:80")).is_ok());
+    reaches("b ");
     // Somebody flushes the rules: the next change puts everything back.
     network::nft::table::delete(&network.options().table).unwrap();
     assert!(tcp(at("10.43.0.10:80")).is_err());
@@ -443,10 +475,13 @@ fn programs_keep_their_udp_ports_while_they_run() {
     let ask =
         |port| cluster.outside.run(move || udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), SocketAddr::from(([192, 0, 2, 1], port))));
     until("the service has the port of the client", || ask(5354).is_ok_and(|answer| answer.starts_with("a ")));
-    assert!(ask(5353).is_err());
+    // A client that keeps its port is tracked as one of the program.
+    let socket = cluster.outside.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let ask = || udp(&socket, at("192.0.2.1:5353"));
+    assert!(ask().is_err());
     assert_eq!(program.recv(&mut [0; 8]).unwrap(), 1);
     drop(program);
-    until("the service has the port", || ask(5353).is_ok_and(|answer| answer.starts_with("a ")));
+    until("the service has the port", || ask().is_ok_and(|answer| answer.starts_with("a ")));
 }
 
 /// A Service is known before its EndpointSlices are, and a program of the host that it leads to listens already: nobody is told that

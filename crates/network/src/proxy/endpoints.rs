@@ -16,6 +16,8 @@ pub(super) struct Chosen {
     pub(super) all: Vec<Endpoint>,
     /// For policy Local: those on this node.
     pub(super) local: Vec<Endpoint>,
+    /// All that serve, also those that no new client gets.
+    pub(super) serving: Vec<Endpoint>,
 }
 
 struct Candidate<'a> {
@@ -41,7 +43,8 @@ pub(super) fn choose<S: Deref<Target = EndpointSlice>>(
         let ready = considered.iter().any(|one| one.ready);
         considered.into_iter().filter(|one| one.ready == ready).collect()
     };
-    Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)) }
+    let serving = sorted(candidates.iter().collect());
+    Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)), serving }
 }
 
 fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, port: &str, node: &Node) -> Vec<Candidate<'a>> {

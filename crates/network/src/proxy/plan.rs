@@ -33,6 +33,9 @@ pub struct Plan {
     pub balanced: Vec<Balanced>,
     /// Ports that the service asks for at its external addresses.
     pub external: Vec<Key>,
+    /// Endpoints of UDP ports that new flows do not get, and that serve: flows to them go on, as connections do, whatever keeps new ones from
+    /// them (that they terminate, traffic policies, topology).
+    pub lingering: Vec<(Key, Endpoint)>,
     /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
     pub api: Vec<Key>,
 }
@@ -76,29 +79,8 @@ pub fn fragment(plan: &Plan) -> Fragment {
     let mut fragment = services::fragment(&plan.entries);
     fragment.elements.extend(plan.hairpin.iter().map(|address| services::hairpin(*address)));
     fragment.claimed.extend(plan.api.iter().map(|key| reserved::claim(*key)));
+    fragment.lingering.clone_from(&plan.lingering);
     fragment
-}
-
-/// Places whose UDP endpoints shrank or appeared: connections that the kernel tracks may still go the old way.
-pub fn stale_udp(old: &Plan, new: &Plan) -> Vec<(Key, Vec<Endpoint>)> {
-    let now: HashMap<(Clients, Key), &Entry> = new.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
-    let before: HashMap<(Clients, Key), &Entry> = old.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
-    let mut stale: HashMap<Key, Vec<Endpoint>> = HashMap::new();
-    for place in before.keys().chain(now.keys()) {
-        let slots =
-            |entries: &HashMap<(Clients, Key), &Entry>| entries.get(place).map_or(&[][..], |entry| &entry.slots[..]).to_vec();
-        let (old, new) = (slots(&before), slots(&now));
-        let changed = old.iter().any(|endpoint| !new.contains(endpoint)) || old.is_empty() != new.is_empty();
-        if place.1.protocol == Protocol::Udp && changed {
-            stale.entry(place.1).or_default();
-        }
-    }
-    for (key, valid) in &mut stale {
-        for clients in [Clients::All, Clients::Outside] {
-            valid.extend(now.get(&(clients, *key)).iter().flat_map(|entry| entry.slots.iter().copied()));
-        }
-    }
-    stale.into_iter().collect()
 }
 
 /// Headless services, those with the label of headless ones, aliases and those that name another proxy are not ours.
@@ -218,6 +200,12 @@ fn plan_port<S: Deref<Target = EndpointSlice>>(
     }
     let mut seen = std::collections::HashSet::new();
     entries.retain(|entry| seen.insert((entry.clients, entry.key)));
+    if protocol == Protocol::Udp {
+        for Entry { key, slots, .. } in entries.iter().filter(|entry| entry.clients == Clients::All) {
+            let others = chosen.serving.iter().filter(|one| slots.binary_search(one).is_err());
+            plan.lingering.extend(others.map(|one| (*key, *one)));
+        }
+    }
     plan.entries.extend(entries);
     let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
     plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));

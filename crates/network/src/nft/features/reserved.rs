@@ -5,9 +5,10 @@ use super::{Config, Part, rules};
 use crate::nft::Family;
 use crate::nft::batch::{Chain, Rule, Value};
 use crate::nft::claims::{Claimed, Right};
+use crate::nft::contents::Contents;
 use crate::nft::element::{Element, Key};
 use crate::nft::expr::{Expr, Verdict};
-use crate::nft::set::SetKind;
+use crate::nft::set::{SetId, SetKind};
 
 pub(super) const CHAIN: &str = "reserved";
 
@@ -28,6 +29,15 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
     all.push(Rule::new(contained(false)));
     all.push(Rule::new([rules::to_node(), contained(true)].concat()));
     Part { sets: vec![RESERVED.only()], chains: vec![Chain::regular(CHAIN, all)] }
+}
+
+pub(super) fn is_of(set: SetId) -> bool {
+    set.is(&RESERVED)
+}
+
+/// Whether what goes there keeps its destination.
+pub(super) fn has(table: &Contents, key: Key) -> bool {
+    table.value(RESERVED.only(), key.address, &key.bytes()).is_some()
 }
 
 /// The ports of this node that nobody gets.
