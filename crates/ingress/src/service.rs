@@ -325,9 +325,7 @@ impl Handle {
     pub async fn https(&self) -> Option<SocketAddr> {
         self.https.clone().wait_for(Option::is_some).await.ok().and_then(|address| *address)
     }
-}
 
-impl Handle {
     /// The ports for TCP and UDP that are open.
     pub fn ports(&self) -> watch::Receiver<BTreeSet<Port>> {
         self.ports.clone()
