@@ -75,6 +75,8 @@ pub struct Options {
     /// By which addresses clients reach it: the status of Ingresses and Gateways. At these the ports for TCP and UDP are opened where
     /// `listen` is every address of the machine: a whole port would be more than they ask for.
     pub addresses: Vec<IpAddr>,
+    /// The ports of all nodes lead here. Else only the addresses above do.
+    pub nodes_lead_here: bool,
     /// Addresses of the node that it runs on.
     pub own: Vec<IpAddr>,
     /// Ports of the node that no listener of a Gateway gets, beside the two of ingress.

@@ -29,15 +29,16 @@ struct Reach {
 
 impl Reach {
     /// `bind` is the API server's `--bind-address`: an unspecified one is every address of the machine, of both families (as upstream has it), and
-    /// an address of the node stands for all of the node. Another one is that alone. Other nodes lead there in the families of Services,
-    /// and not to addresses that mean something else to each of them.
+    /// an address of the node stands for all of the node; there the nodes' ports lead, in the families of Services. Another one is that alone: who
+    /// hides ingress there, be it at loopback or in a network of his own, would find it at every address of every node otherwise.
     fn of(bind: IpAddr, node: &[IpAddr], services: &[IpNet]) -> Self {
-        let is_any = bind.is_unspecified();
-        let addresses = if is_any || node.contains(&bind) { node.to_vec() } else { vec![bind] };
-        let listen = if is_any { vec![bind] } else { addresses.clone() };
+        if !bind.is_unspecified() && !node.contains(&bind) {
+            return Self { listen: vec![bind], addresses: vec![bind], endpoints: Vec::new() };
+        }
         let is_served = |address: &IpAddr| services.iter().any(|range| range.addr().is_ipv4() == address.is_ipv4());
-        let endpoints = addresses.iter().copied().filter(|address| !is_of_machine(*address) && is_served(address)).collect();
-        Self { listen, addresses, endpoints }
+        let endpoints = node.iter().copied().filter(|address| !is_of_machine(*address) && is_served(address)).collect();
+        let listen = if bind.is_unspecified() { vec![bind] } else { node.to_vec() };
+        Self { listen, addresses: node.to_vec(), endpoints }
     }
 }
 
@@ -65,6 +66,7 @@ pub(super) fn start(
         http_port: options.ingress.http_port,
         https_port: options.ingress.https_port,
         addresses: reach.addresses,
+        nodes_lead_here: !reach.endpoints.is_empty(),
         own: node.ips,
         reserved: own_ports(options).iter().filter_map(|(protocol, port)| Port::named(protocol.name(), *port)).collect(),
         ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
@@ -156,12 +158,18 @@ mod tests {
 
     #[test]
     fn another_address_is_that_one_alone() {
-        check("198.51.100.1", BOTH, DUAL, ["198.51.100.1"; 3]);
-        check("fd99::1", BOTH, DUAL, ["fd99::1"; 3]);
-        // Services have no such addresses.
-        check("fd99::1", "192.0.2.1", SINGLE, ["fd99::1", "fd99::1", ""]);
-        for bind in ["127.0.0.1", "::1", "169.254.0.1", "fe80::1"] {
+        // No node leads to what is hidden: not from its own ports, and not from the server's.
+        for bind in ["198.51.100.1", "fd99::1", "127.0.0.1", "::1", "169.254.0.1", "fe80::1"] {
             check(bind, BOTH, DUAL, [bind, bind, ""]);
+            check(bind, "192.0.2.1", SINGLE, [bind, bind, ""]);
         }
+    }
+
+    #[test]
+    fn a_node_without_an_address_for_others() {
+        check("0.0.0.0", "127.0.0.1", SINGLE, ["0.0.0.0", "127.0.0.1", ""]);
+        check("127.0.0.1", "127.0.0.1", SINGLE, ["127.0.0.1", "127.0.0.1", ""]);
+        // Services have addresses of one family only.
+        check("192.0.2.1", BOTH, SINGLE, [BOTH, BOTH, "192.0.2.1"]);
     }
 }

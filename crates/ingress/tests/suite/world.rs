@@ -74,6 +74,7 @@ impl World {
             http_port: 0,
             https_port: 0,
             addresses: vec![[192, 0, 2, 10].into()],
+            nodes_lead_here: true,
             own: Vec::new(),
             reserved: Default::default(),
             ranges: Vec::new(),
