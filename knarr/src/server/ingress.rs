@@ -1,6 +1,7 @@
 //! The way in from outside, on this node.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::IpAddr;
 
 use ::ingress::gateway::streams::Port;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::own_ports;
+use crate::bootstrap::refusals::{RETRY, Refusals};
 use crate::node;
 use crate::{bootstrap, cli, identity};
 
@@ -81,38 +83,56 @@ pub(super) fn start(
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
     let web = [options.ingress.http_port, options.ingress.https_port];
     tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
-        bootstrap::ingress(client.clone()).await?;
+        // Ingress has its rights before it uses them, unless somebody refuses them; in a cluster that was there before it has them already.
+        let mut refusals = Refusals::default();
+        let is_refused = refusals.tell(bootstrap::ingress(client.clone()).await);
         let started = service.start(gate);
+        let rights = async { while is_refused && refusals.again(bootstrap::ingress(client.clone()).await).await {} };
         let place = bootstrap::Place { node: &node.name, addresses: &reach.endpoints };
         if place.addresses.is_empty() {
-            return bootstrap::no_ingress(client.clone()).await;
+            tokio::join!(rights, lead_nowhere(&client));
+        } else {
+            tokio::join!(rights, lead_to_web(&client, &place, &started, web), lead_to_gateways(&client, &place, started.ports()));
         }
-        let of_web = async {
-            // From the first Ingress or Gateway on.
-            match started.http().await {
-                Some(_) => bootstrap::ingress_on_all_nodes(client.clone(), &place, web).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(of_web, lead_to_gateways(&client, &place, started.ports())).map(drop)
+        Ok::<_, Infallible>(())
     });
     Ok(())
 }
 
+/// Takes away what an earlier process with ingress has left, in the background.
+pub(super) fn none(api: &apiserver::Api, tasks: &Tasks) {
+    let client = identity::apiserver(api);
+    tasks.spawn_until_cancelled("end of ingress", OnFailure::Shutdown, async move {
+        lead_nowhere(&client).await;
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// Has no node lead to ingress.
+async fn lead_nowhere(client: &kube::Client) {
+    let mut refusals = Refusals::default();
+    while refusals.again(bootstrap::no_ingress(client.clone()).await).await {}
+}
+
+/// Has all nodes lead to the ports for HTTP and HTTPS, from the first Ingress or Gateway on.
+async fn lead_to_web(client: &kube::Client, place: &bootstrap::Place<'_>, ingress: &::ingress::service::Handle, web: [u16; 2]) {
+    let mut refusals = Refusals::default();
+    if ingress.http().await.is_some() {
+        while refusals.again(bootstrap::ingress_on_all_nodes(client.clone(), place, web).await).await {}
+    }
+}
+
 /// Has all nodes lead to the ports of Gateways that are open.
-async fn lead_to_gateways(
-    client: &kube::Client,
-    place: &bootstrap::Place<'_>,
-    mut ports: watch::Receiver<BTreeSet<Port>>,
-) -> Result<()> {
-    let mut led = BTreeSet::new();
+async fn lead_to_gateways(client: &kube::Client, place: &bootstrap::Place<'_>, mut ports: watch::Receiver<BTreeSet<Port>>) {
+    let (mut led, mut refusals) = (BTreeSet::new(), Refusals::default());
     loop {
         // The first time also when there are none: an earlier process may have left some.
         let open = ports.borrow_and_update().clone();
-        bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &led).await?;
-        led = open;
-        if ports.changed().await.is_err() {
-            return Ok(());
+        let result = bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &mut led).await;
+        let is_due = refusals.tell(result);
+        tokio::select! {
+            changed = ports.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if is_due => {}
         }
     }
 }
