@@ -92,6 +92,11 @@ impl World {
         if self.fake.all::<Ingress>().is_empty() {
             self.simple("door.example", "none", &[]);
         }
+        self.begin(options)
+    }
+
+    /// Starts ingress with what is there.
+    pub(crate) fn begin(&self, options: Options) -> Handle {
         Service::build(options, self.tasks.child()).unwrap().start(self.readiness.gate("ingress"))
     }
 
