@@ -336,6 +336,39 @@ fn listeners_tell_which_nodes_have_their_port_for_a_pod() {
     told("p7002", "True Programmed");
 }
 
+/// Who refuses load balancers (a policy here; a quota or a webhook does the same) ends no server, which makes the Services that lead to ingress
+/// when nobody refuses them any more.
+#[test]
+fn a_policy_against_load_balancers_ends_no_server() {
+    let c = Cluster::start(KNARR);
+    install_gateways(&c, &[("tcproutes", "TCPRoute", "v1")]);
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"]});
+    let validation = json!({"expression": "object.spec.type != 'LoadBalancer'", "message": "no load balancers"});
+    let spec = json!({"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]});
+    for (kind, spec) in [
+        ("ValidatingAdmissionPolicy", spec),
+        ("ValidatingAdmissionPolicyBinding", json!({"policyName": "none", "validationActions": ["Deny"]})),
+    ] {
+        let object =
+            json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "none"}, "spec": spec});
+        c.k_with("apply -f -", &object.to_string());
+    }
+    eventually("the policy holds", || {
+        let tried = c.try_kubectl(&["create", "service", "loadbalancer", "tried", "--tcp=9999", "--dry-run=server"]);
+        tried.stderr.contains("no load balancers").then_some(())
+    });
+    let listener = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol});
+    let listeners = json!([listener("http", 80, "HTTP"), listener("a", 7001, "TCP"), listener("b", 7002, "TCP")]);
+    gateway_object(&c, "Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": listeners}));
+    let refused = |name: &str| std::fs::read_to_string(c.log()).unwrap().contains(&format!("service {name}: "));
+    eventually("the server is told", || (refused("of ingress") && refused("knarr-ingress-tcp-7001")).then_some(()));
+    assert_eq!(http("any.example", "/").unwrap().status, 404, "ingress serves all the same");
+    c.k("delete validatingadmissionpolicybinding none");
+    for name in ["knarr-ingress", "knarr-ingress-tcp-7001", "knarr-ingress-tcp-7002"] {
+        eventually(name, || (c.try_kubectl(&["-n", "kube-system", "get", "service", name]).code == Some(0)).then_some(()));
+    }
+}
+
 #[test]
 fn certificates_come_by_acme() {
     let mut c = Cluster::prepare(KNARR);
