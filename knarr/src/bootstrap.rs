@@ -2,6 +2,7 @@
 //! whose address the node serves itself, and the default classes of volumes and of Ingresses.
 
 pub(crate) mod nodes;
+pub(crate) mod refusals;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -46,7 +47,16 @@ pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<
             addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
             status.message
         ),
-        Err(error) => Err(error).context("service kube-system/kube-dns"),
+        Err(error) => {
+            let there = services.get_opt("kube-dns").await.context("service kube-system/kube-dns")?;
+            let has = there.and_then(|there| there.spec?.cluster_ips).unwrap_or_default();
+            if has != addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>() {
+                return Err(error).context("service kube-system/kube-dns");
+            }
+            // Somebody's webhook, which cannot answer before its pod runs, keeps no server from starting.
+            tracing::warn!(error = client::why(&error), "the service of the cluster DNS stays as it is");
+            Ok(())
+        }
     }
 }
 
@@ -165,14 +175,15 @@ pub(crate) async fn ingress_on_all_nodes(client: Client, place: &Place<'_>, [htt
     lead(client, place, (INGRESS, None), &ports).await.context("service of ingress")
 }
 
-/// Has every node lead to these ports of Gateways, and to no others. Each has a Service for itself: one that cannot have its port takes no
-/// other one's away. Those that are `led` to already are left as they are.
+/// Has every node lead to these ports of Gateways, and to no others. Each has a Service for itself: one that cannot have its port, or that the
+/// API refuses, takes no other one's away. Those that are `led` to already are left as they are; the others come to them.
 pub(crate) async fn gateways_on_all_nodes(
     client: Client,
     place: &Place<'_>,
     ports: &BTreeSet<Port>,
-    led: &BTreeSet<Port>,
+    led: &mut BTreeSet<Port>,
 ) -> Result<()> {
+    led.retain(|port| ports.contains(port));
     let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
     let wanted: BTreeSet<String> = ports.iter().map(|port| label_of(*port)).collect();
     let there = services.list(&ListParams::default().labels(GATEWAY_PORT)).await.context("services of Gateways")?;
@@ -182,12 +193,18 @@ pub(crate) async fn gateways_on_all_nodes(
             leave(client.clone(), name).await?;
         }
     }
-    for port in ports.difference(led) {
-        let label = label_of(*port);
-        let name = format!("{INGRESS}-{label}");
-        lead(client.clone(), place, (&name, Some(&label)), &[("gateway", *port)]).await.context("service of a Gateway")?;
+    let mut result = Ok(());
+    for port in ports {
+        if !led.contains(port) {
+            let label = label_of(*port);
+            let name = format!("{INGRESS}-{label}");
+            match lead(client.clone(), place, (&name, Some(&label)), &[("gateway", *port)]).await {
+                Ok(()) => drop(led.insert(*port)),
+                Err(error) => result = result.and(Err(error).with_context(|| format!("service {name}"))),
+            }
+        }
     }
-    Ok(())
+    result
 }
 
 /// The value of [`GATEWAY_PORT`] for a port.
@@ -228,7 +245,6 @@ async fn lead(
         // Ingress was elsewhere before. The first family of a Service never changes.
         leave(client.clone(), service_name).await?;
     }
-    services.patch(service_name, &params, &Patch::Apply(&service)).await?;
     let slices: Api<EndpointSlice> = Api::namespaced(client, SYSTEM);
     for (address, family) in place.addresses.iter().zip(families) {
         let name = format!("{service_name}-{}", family.to_lowercase());
@@ -241,13 +257,15 @@ async fn lead(
         });
         slices.patch(&name, &params, &Patch::Apply(&slice)).await?;
     }
+    // Last: nodes refuse connections to a Service without endpoints.
+    services.patch(service_name, &params, &Patch::Apply(&service)).await?;
     Ok(())
 }
 
 /// Takes those Services away where ingress does not run any more.
 pub(crate) async fn no_ingress(client: Client) -> Result<()> {
     let nowhere = Place { node: "", addresses: &[] };
-    gateways_on_all_nodes(client.clone(), &nowhere, &BTreeSet::new(), &BTreeSet::new()).await?;
+    gateways_on_all_nodes(client.clone(), &nowhere, &BTreeSet::new(), &mut BTreeSet::new()).await?;
     leave(client, INGRESS).await
 }
 

@@ -2,6 +2,7 @@
 
 mod ingress;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,14 +17,14 @@ use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
 use client::Informers;
 
-use crate::bootstrap;
+use crate::bootstrap::refusals::Refusals;
 use crate::kubeconfig::Kubeconfig;
 use crate::local::{InProcess, Issued};
 use crate::node::{self, Node};
 use crate::paths::Paths;
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
-use crate::{cli, identity, preflight};
+use crate::{bootstrap, cli, identity, preflight};
 
 /// How long each layer may take to end. Together they stay below the ten seconds that service managers give.
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
@@ -107,13 +108,22 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     bootstrap::cluster_dns(identity::apiserver(&handle.api), &cluster.dns).await?;
     bootstrap::pod_ranges(identity::apiserver(&handle.api), &cluster.pods).await?;
-    bootstrap::local_storage(identity::apiserver(&handle.api)).await?;
+    let client = identity::apiserver(&handle.api);
+    let mut refusals = Refusals::default();
+    if refusals.tell(bootstrap::local_storage(client.clone()).await) {
+        components.spawn_until_cancelled("class of local volumes", OnFailure::Shutdown, async move {
+            while refusals.again(bootstrap::local_storage(client.clone()).await).await {}
+            Ok::<_, Infallible>(())
+        });
+    }
     let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
     let server = format!("https://{}", SocketAddr::new(identity.ip(), handle.address.port()));
     let (client, bundle, whole) = (identity::apiserver(&handle.api), authority.bundle().to_owned(), cluster.clone());
     // Nobody waits for it but machines that join, and they try again.
     components.spawn_until_cancelled("joining", OnFailure::Shutdown, async move {
-        bootstrap::nodes::joining(client, (&bundle, &server), &whole, &token, told).await
+        let mut refusals = Refusals::default();
+        while refusals.again(bootstrap::nodes::joining(&client, (&bundle, &server), &whole, &token, &told).await).await {}
+        Ok::<_, Infallible>(())
     });
     start_controllers(options, scheduling, &handle, (&authority, reserved), &readiness, components);
     let (own, place) = (identity.routed(), identity.clone());
@@ -131,7 +141,7 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     if options.has_ingress() {
         ingress::start(options, place, &handle.api, &readiness, components)?;
     } else {
-        bootstrap::no_ingress(identity::apiserver(&handle.api)).await?;
+        ingress::none(&handle.api, components);
     }
     process::settle(components);
     // Last: who sees the file may connect.

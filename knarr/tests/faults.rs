@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::WatchEvent;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 use testing::{Cluster, eventually, machine};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -166,4 +167,27 @@ fn the_server_stops_in_time_and_refuses_clearly() {
         .arg("/tmp/kt-nobody");
     let refused = user.output().unwrap();
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("root"), "{refused:?}");
+}
+
+/// After a restart of the machine nothing answers the webhooks whose pods the server is to start: it starts all the same.
+#[test]
+fn a_webhook_that_nobody_answers_keeps_no_server_from_starting() {
+    let mut c = Cluster::start(KNARR);
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "apiVersions": ["*"], "operations": ["*"], "resources": resources});
+    let hook = json!({"name": "all.example.com", "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 1, "clientConfig": {"url": "https://127.0.0.1:1/"}, "rules": [
+            rule("", &["services", "secrets", "configmaps"]), rule("rbac.authorization.k8s.io", &["*"]),
+            rule("storage.k8s.io", &["storageclasses"]), rule("networking.k8s.io", &["ingressclasses"])]});
+    let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "all"}, "webhooks": [hook]});
+    c.k_with("apply -f -", &object.to_string());
+    eventually("the webhook is asked", || {
+        let tried = c.try_kubectl(&["create", "configmap", "tried", "--dry-run=server"]);
+        tried.stderr.contains("all.example.com").then_some(())
+    });
+    c.stop_server();
+    c.start_server();
+    c.k("wait --for=condition=Ready nodes --all --timeout=60s");
+    c.k("delete validatingwebhookconfiguration all");
+    eventually("others may write again", || (c.try_kubectl(&["create", "configmap", "tried"]).code == Some(0)).then_some(()));
 }

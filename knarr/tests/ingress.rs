@@ -99,6 +99,8 @@ fn the_example_shop() {
     c.told("-n shop --field-selector reason=UnsupportedAnnotation", &["configuration-snippet"]);
 
     pods_come_and_go(&c);
+    // Ingress itself has the ports of the Service that leads to it: that is no program which keeps them from it.
+    assert_eq!(c.k("get events -A --field-selector reason=PortAlreadyAllocated -o name"), "");
 }
 
 /// Requests go on while pods are added, replaced and removed, and every one is answered.
@@ -152,28 +154,34 @@ fn definition(plural: &str, kind: &str, version: &str, scope: &str) -> serde_jso
             "versions": [{"name": version, "served": true, "storage": true, "schema": schema, "subresources": {"status": {}}}]}})
 }
 
+/// Installs the Gateway API with these kinds beside Gateways and their classes.
+fn install_gateways(c: &Cluster, kinds: &[(&str, &str, &str)]) {
+    c.k_with("apply -f -", &definition("gatewayclasses", "GatewayClass", "v1", "Cluster").to_string());
+    for (plural, kind, version) in [&[("gateways", "Gateway", "v1")], kinds].concat() {
+        c.k_with("apply -f -", &definition(plural, kind, version, "Namespaced").to_string());
+    }
+    let all = kinds.iter().map(|(plural, ..)| format!(",{plural}")).collect::<String>();
+    let get = format!("gateways,gatewayclasses{all}");
+    eventually("gateways are served", || (c.try_kubectl(&["get", &get]).code == Some(0)).then_some(()));
+}
+
+/// Makes an object of the Gateway API.
+fn gateway_object(c: &Cluster, kind: &str, name: &str, spec: serde_json::Value) {
+    let object = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    c.k_with("apply -f -", &object.to_string());
+}
+
 #[test]
 fn gateways_are_served_where_they_are_installed() {
     let c = Cluster::start(KNARR);
-    for (plural, kind, version, scope) in [
-        ("gatewayclasses", "GatewayClass", "v1", "Cluster"),
-        ("gateways", "Gateway", "v1", "Namespaced"),
-        ("httproutes", "HTTPRoute", "v1", "Namespaced"),
-        ("referencegrants", "ReferenceGrant", "v1beta1", "Namespaced"),
-    ] {
-        c.k_with("apply -f -", &definition(plural, kind, version, scope).to_string());
-    }
+    install_gateways(&c, &[("httproutes", "HTTPRoute", "v1"), ("referencegrants", "ReferenceGrant", "v1beta1")]);
     c.k("create deployment web --image=127.0.0.1:5000/nginx:1.27");
     c.k("expose deployment web --port 80");
-    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "front"},
-        "spec": {"gatewayClassName": "knarr", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}});
-    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "web"},
-        "spec": {"parentRefs": [{"name": "front"}], "hostnames": ["web.example"], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}});
-    eventually("gateways are served", || {
-        (c.try_kubectl(&["get", "gateways,httproutes,gatewayclasses"]).code == Some(0)).then_some(())
-    });
-    c.k_with("apply -f -", &gateway.to_string());
-    c.k_with("apply -f -", &route.to_string());
+    let listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+    gateway_object(&c, "Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": [listener]}));
+    let rule = json!({"backendRefs": [{"name": "web", "port": 80}]});
+    let route = json!({"parentRefs": [{"name": "front"}], "hostnames": ["web.example"], "rules": [rule]});
+    gateway_object(&c, "HTTPRoute", "web", route);
     c.k("wait --for=condition=Programmed gateway/front --timeout=30s");
     c.k("wait --for=condition=Accepted gatewayclass/knarr --timeout=30s");
     c.k("rollout status deployment/web --timeout=60s");
@@ -215,29 +223,14 @@ endpoints: [{addresses: [192.168.77.1]}]
 #[test]
 fn ports_of_gateways_are_open_on_every_node() {
     let c = Cluster::start_nodes(KNARR, 2);
-    for (plural, kind, scope) in [
-        ("gatewayclasses", "GatewayClass", "Cluster"),
-        ("gateways", "Gateway", "Namespaced"),
-        ("tcproutes", "TCPRoute", "Namespaced"),
-        ("udproutes", "UDPRoute", "Namespaced"),
-    ] {
-        c.k_with("apply -f -", &definition(plural, kind, "v1", scope).to_string());
-    }
+    install_gateways(&c, &[("tcproutes", "TCPRoute", "v1"), ("udproutes", "UDPRoute", "v1")]);
     c.k_with("apply -f -", ECHO);
-    eventually("gateways are served", || {
-        (c.try_kubectl(&["get", "gateways,tcproutes,udproutes,gatewayclasses"]).code == Some(0)).then_some(())
-    });
     let listeners = json!([{"name": "db", "port": 5432, "protocol": "TCP"}, {"name": "log", "port": 514, "protocol": "UDP"},
         {"name": "api", "port": 6443, "protocol": "TCP"}]);
-    let object = |kind: &str, name: &str, spec: serde_json::Value| {
-        let object =
-            json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        c.k_with("apply -f -", &object.to_string());
-    };
-    object("Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": listeners}));
+    gateway_object(&c, "Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": listeners}));
     for (kind, listener, service) in [("TCPRoute", "db", "echo"), ("UDPRoute", "log", "logs")] {
         let rules = json!([{"backendRefs": [{"name": service, "port": 90}]}]);
-        object(kind, listener, json!({"parentRefs": [{"name": "front", "sectionName": listener}], "rules": rules}));
+        gateway_object(&c, kind, listener, json!({"parentRefs": [{"name": "front", "sectionName": listener}], "rules": rules}));
     }
     c.k("wait --for=condition=Ready pod/echo --timeout=60s");
     let logs = UdpSocket::bind((machine::ADDRESS, 9000)).unwrap();
@@ -301,6 +294,81 @@ fn ports_of_gateways_are_open_on_every_node() {
 }
 
 /// The server's own ingress has the rights that it takes, and issuers reach it at port 80.
+/// ListenerConditionProgrammed, reason Pending: the listener is "not yet online and ready to accept client traffic". A host port comes before
+/// a port of a Gateway on its node, and gives it back with its pod.
+#[test]
+fn listeners_tell_which_nodes_have_their_port_for_a_pod() {
+    let c = Cluster::start_nodes(KNARR, 2);
+    install_gateways(&c, &[("tcproutes", "TCPRoute", "v1")]);
+    // Of each node a pod has one port.
+    for (node, port) in [("n1", 7001), ("n2", 7002)] {
+        let container = json!({"name": "main", "image": "127.0.0.1:5000/busybox:1.36", "command": ["nc", "-ll", "-p", "9000", "-e", "echo", "pod"],
+            "ports": [{"containerPort": 9000, "hostPort": port}]});
+        let spec = json!({"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("of-{port}")}, "spec": spec});
+        c.k_with("apply -f -", &pod.to_string());
+    }
+    c.k("wait --for=condition=Ready pod/of-7001 pod/of-7002 --timeout=60s");
+    let listeners = [7001, 7002, 7003].map(|port| json!({"name": format!("p{port}"), "port": port, "protocol": "TCP"}));
+    gateway_object(&c, "Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": listeners}));
+    let programmed = |name: &str| {
+        let condition = format!(
+            "{{.status.listeners[?(@.name==\"{name}\")].conditions[?(@.type==\"Programmed\")]['status','reason','message']}}"
+        );
+        c.try_kubectl(&["get", "gateway", "front", "-o", &format!("jsonpath={condition}")]).stdout
+    };
+    let told = |name: &str, expected: &str| {
+        eventually(&format!("{name} is told {expected}"), || (programmed(name).trim() == expected).then_some(()));
+    };
+    told("p7001", "False Pending node n1 has given port 7001/TCP to others");
+    // Of the two nodes the first is the one whose address is in the Gateway's status.
+    told("p7002", "True Programmed node n2 has given port 7002/TCP to others");
+    told("p7003", "True Programmed");
+    let says_pod = |address: &str, port: u16| {
+        let mut said = String::new();
+        TcpStream::connect(format!("{address}:{port}")).unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "pod\n", "{address}:{port}");
+    };
+    says_pod("192.168.77.1", 7001);
+    says_pod("192.168.77.2", 7002);
+    c.k("delete pod of-7001 of-7002");
+    told("p7001", "True Programmed");
+    told("p7002", "True Programmed");
+}
+
+/// Who refuses load balancers (a policy here; a quota or a webhook does the same) ends no server, which makes the Services that lead to ingress
+/// when nobody refuses them any more.
+#[test]
+fn a_policy_against_load_balancers_ends_no_server() {
+    let c = Cluster::start(KNARR);
+    install_gateways(&c, &[("tcproutes", "TCPRoute", "v1")]);
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"]});
+    let validation = json!({"expression": "object.spec.type != 'LoadBalancer'", "message": "no load balancers"});
+    let spec = json!({"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]});
+    for (kind, spec) in [
+        ("ValidatingAdmissionPolicy", spec),
+        ("ValidatingAdmissionPolicyBinding", json!({"policyName": "none", "validationActions": ["Deny"]})),
+    ] {
+        let object =
+            json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "none"}, "spec": spec});
+        c.k_with("apply -f -", &object.to_string());
+    }
+    eventually("the policy holds", || {
+        let tried = c.try_kubectl(&["create", "service", "loadbalancer", "tried", "--tcp=9999", "--dry-run=server"]);
+        tried.stderr.contains("no load balancers").then_some(())
+    });
+    let listener = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol});
+    let listeners = json!([listener("http", 80, "HTTP"), listener("a", 7001, "TCP"), listener("b", 7002, "TCP")]);
+    gateway_object(&c, "Gateway", "front", json!({"gatewayClassName": "knarr", "listeners": listeners}));
+    let refused = |name: &str| std::fs::read_to_string(c.log()).unwrap().contains(&format!("service {name}: "));
+    eventually("the server is told", || (refused("of ingress") && refused("knarr-ingress-tcp-7001")).then_some(()));
+    assert_eq!(http("any.example", "/").unwrap().status, 404, "ingress serves all the same");
+    c.k("delete validatingadmissionpolicybinding none");
+    for name in ["knarr-ingress", "knarr-ingress-tcp-7001", "knarr-ingress-tcp-7002"] {
+        eventually(name, || (c.try_kubectl(&["-n", "kube-system", "get", "service", name]).code == Some(0)).then_some(()));
+    }
+}
+
 #[test]
 fn certificates_come_by_acme() {
     let mut c = Cluster::prepare(KNARR);

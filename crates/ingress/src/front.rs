@@ -163,7 +163,9 @@ impl Front {
         let shared = Arc::new((self.proxy.clone(), peer, place));
         let service = service_fn(|request: Request<Incoming>| {
             let (shared, first) = (shared.clone(), !asked.is_cancelled());
-            asked.cancel();
+            if first {
+                asked.cancel();
+            }
             async move {
                 let (proxy, peer, place) = &*shared;
                 if first {

@@ -62,22 +62,22 @@ impl Loops {
         cluster.is_node(endpoint.ip()) || self.to.contains_key(&(Some(endpoint.ip().to_canonical()), port))
     }
 
-    /// Whether what is sent to an endpoint comes back to one of the ports of ingress, which all nodes lead to it.
+    /// Whether what is sent to an endpoint comes back to `ingress`: a port at an address where it is reached.
     pub(crate) fn lead_back(
         &self,
         endpoint: SocketAddr,
         transport: Transport,
-        ingress: &dyn Fn(Port) -> bool,
+        ingress: &dyn Fn(IpAddr, Port) -> bool,
         cluster: &ClusterAddresses,
         behind: &dyn Fn(&Key, &PortRef) -> BTreeSet<SocketAddr>,
     ) -> bool {
         let (mut left, mut seen) = (vec![endpoint], HashSet::new());
         while let Some(at) = left.pop() {
             let port = Port { transport, number: at.port() };
-            let is_node = cluster.is_node(at.ip());
-            if is_node && ingress(port) {
+            if ingress(at.ip().to_canonical(), port) {
                 return true;
             }
+            let is_node = cluster.is_node(at.ip());
             let entrances = [Some((Some(at.ip().to_canonical()), port)), is_node.then_some((None, port))];
             for service in entrances.iter().flatten().filter_map(|entrance| self.to.get(entrance)).flatten() {
                 if seen.insert(service) {
@@ -128,7 +128,7 @@ mod tests {
             let (.., endpoints) = services.iter().find(|(name, ..)| *name == key.name).unwrap();
             endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect()
         };
-        let ingress = |port: Port| [Port::tcp(443), Port::tcp(6001)].contains(&port);
+        let ingress = |at: IpAddr, port: Port| cluster.is_node(at) && [Port::tcp(443), Port::tcp(6001)].contains(&port);
         let found = loops.lead_back(endpoint.parse().unwrap(), Transport::Tcp, &ingress, &cluster, &behind);
         assert_eq!(found, expected, "{services:?} {endpoint}");
         for (name, ..) in services {

@@ -34,6 +34,7 @@ use crate::cluster_addresses::ClusterAddresses;
 use crate::connect::Connector;
 use crate::endpoints::PortRef;
 use crate::front::{self, Front};
+use crate::gateway::status::Kind;
 use crate::gateway::streams::Port;
 use crate::gateway::{self, Around, Offer, TakenPorts};
 use crate::guard::clients::Anyone;
@@ -75,6 +76,8 @@ pub struct Options {
     /// By which addresses clients reach it: the status of Ingresses and Gateways. At these the ports for TCP and UDP are opened where
     /// `listen` is every address of the machine: a whole port would be more than they ask for.
     pub addresses: Vec<IpAddr>,
+    /// The ports of all nodes lead here. Else only the addresses above do.
+    pub nodes_lead_here: bool,
     /// Addresses of the node that it runs on.
     pub own: Vec<IpAddr>,
     /// Ports of the node that no listener of a Gateway gets, beside the two of ingress.
@@ -219,6 +222,7 @@ impl Service {
             services_there: BTreeMap::new(),
             replan: false,
             planned: false,
+            has_gateway: false,
             wanted,
             informers: informers.clone(),
             options: options.clone(),
@@ -325,9 +329,7 @@ impl Handle {
     pub async fn https(&self) -> Option<SocketAddr> {
         self.https.clone().wait_for(Option::is_some).await.ok().and_then(|address| *address)
     }
-}
 
-impl Handle {
     /// The ports for TCP and UDP that are open.
     pub fn ports(&self) -> watch::Receiver<BTreeSet<Port>> {
         self.ports.clone()
@@ -373,6 +375,8 @@ struct Follower {
     replan: bool,
     /// There was something to plan.
     planned: bool,
+    /// A Gateway is ours.
+    has_gateway: bool,
     /// What issuers are asked for.
     certificates: watch::Sender<Arc<acme::All>>,
     /// There was something to serve. Until then the ports are for others.
@@ -451,7 +455,8 @@ impl Follower {
         if self.gateways.are_known() {
             self.ports.want(&self.wanted_ports);
         }
-        if self.planned || !self.table.load().is_empty() {
+        // Definitions and classes come with whoever serves Gateways: they are no reason to take ports.
+        if self.has_gateway || !self.table.load().is_empty() {
             self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
         }
     }
@@ -515,6 +520,7 @@ impl Follower {
         for key in self.config_maps.want(&plan.config_maps) {
             self.bundles.remove(&key);
         }
+        self.has_gateway = plan.statuses.iter().any(|(kind, ..)| *kind == Kind::Gateway);
         let other_ports = self.wanted_ports != plan.ports;
         self.wanted_ports.clone_from(&plan.ports);
         if other_ports {

@@ -1,6 +1,7 @@
-//! Forgetting tracked UDP connections that still go to endpoints which are gone.
+//! The kernel's table of tracked connections: UDP flows are found in it and forgotten.
 //!
-//! A UDP client that keeps its port keeps its entry in the connection table, and with it the endpoint chosen first.
+//! The rules are asked about the first packet of a flow only. A client that keeps its port keeps its entry, and with it the destination chosen first,
+//! for as long as it sends: [`crate::nft::table`] has those forgotten that go elsewhere than the rules lead.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use nix::sys::socket::SockProtocol;
 
 use crate::netlink::{self, Socket, attribute};
 use crate::nft::Family;
-use crate::nft::element::{Endpoint, Key, Protocol};
+use crate::nft::element::{Endpoint, Protocol};
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
@@ -17,75 +18,74 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 
-/// A tracked connection.
+/// A tracked UDP flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Flow {
-    protocol: u8,
+pub(crate) struct Flow {
     /// Where the client sends to.
-    to: Endpoint,
+    pub(crate) to: Endpoint,
     /// Where answers come from.
-    from: Endpoint,
+    pub(crate) from: Endpoint,
     original: Vec<u8>,
     id: Vec<u8>,
 }
 
-/// Deletes the connections to each key that lead to none of its endpoints. Returns how many.
-pub(crate) fn forget(stale: &[(Key, Vec<Endpoint>)]) -> Result<usize, netlink::Error> {
-    let open = |source| netlink::Error::Socket { what: "open the connection table", source };
-    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(open)?;
+#[cfg(test)]
+impl Flow {
+    pub(crate) fn new(to: Endpoint, from: Endpoint) -> Self {
+        Self { to, from, original: Vec::new(), id: Vec::new() }
+    }
+}
+
+/// The UDP flows of a family to where `is_asked` says so.
+pub(crate) fn find(family: Family, is_asked: impl Fn(Endpoint) -> bool) -> Result<Vec<Flow>, netlink::Error> {
+    let mut found = Vec::new();
+    let take = |reply: &netlink::Reply<'_>| {
+        let attrs = reply.payload.get(4..).unwrap_or_default();
+        found.extend(parse(attrs, &is_asked));
+    };
+    open()?.dump("list connections", GET, &fixed(family), |_| (), take)?;
+    Ok(found)
+}
+
+/// Forgets flows of a family. Returns how many were still there.
+pub(crate) fn forget(family: Family, flows: &[Flow]) -> Result<usize, netlink::Error> {
+    let mut socket = open()?;
     let mut count = 0;
-    for family in [Family::V4, Family::V6] {
-        let concerned = stale.iter().filter(|(key, _)| Family::of(key.address) == family);
-        let concerned: Vec<&(Key, Vec<Endpoint>)> = concerned.collect();
-        if concerned.is_empty() {
-            continue;
-        }
-        let fixed = [family.protocol(), 0, 0, 0];
-        let mut doomed = Vec::new();
-        socket.dump(
-            "list connections",
-            GET,
-            &fixed,
-            |_| (),
-            |reply| {
-                let attrs = reply.payload.get(4..).unwrap_or_default();
-                doomed.extend(parse(attrs).filter(|flow| concerned.iter().any(|(key, valid)| is_stale(flow, *key, valid))));
-            },
-        )?;
-        for flow in doomed {
-            let deleted = socket.request("forget a connection", (DELETE, 0), &fixed, |b| {
-                b.nested(TUPLE_ORIGINAL, |b| b.raw(&flow.original));
-                b.attr(ID, &flow.id);
-            });
-            match deleted {
-                Ok(()) => count += 1,
-                Err(error) if error.errno() == Some(Errno::ENOENT) => (),
-                Err(error) => return Err(error),
-            }
+    for flow in flows {
+        let deleted = socket.request("forget a connection", (DELETE, 0), &fixed(family), |b| {
+            b.nested(TUPLE_ORIGINAL, |b| b.raw(&flow.original));
+            b.attr(ID, &flow.id);
+        });
+        match deleted {
+            Ok(()) => count += 1,
+            Err(error) if error.errno() == Some(Errno::ENOENT) => (),
+            Err(error) => return Err(error),
         }
     }
     Ok(count)
 }
 
-fn is_stale(flow: &Flow, key: Key, valid: &[Endpoint]) -> bool {
-    flow.protocol == Protocol::Udp.number()
-        && key.protocol == Protocol::Udp
-        && flow.to.port == key.port
-        && (flow.to.address == key.address || key.address.is_unspecified())
-        && !valid.contains(&flow.from)
+fn open() -> Result<Socket, netlink::Error> {
+    let error = |source| netlink::Error::Socket { what: "open the connection table", source };
+    Socket::open(SockProtocol::NetlinkNetFilter).map_err(error)
 }
 
-fn parse(attrs: &[u8]) -> Option<Flow> {
+fn fixed(family: Family) -> [u8; 4] {
+    [family.protocol(), 0, 0, 0]
+}
+
+fn parse(attrs: &[u8], is_asked: impl Fn(Endpoint) -> bool) -> Option<Flow> {
     let original = attribute(attrs, TUPLE_ORIGINAL)?;
-    let reply = attribute(attrs, TUPLE_REPLY)?;
     let protocol = *attribute(attribute(original, 2)?, 1)?.first()?;
-    Some(Flow {
-        protocol,
-        to: end(original, false)?,
-        from: end(reply, true)?,
-        original: original.to_vec(),
-        id: attribute(attrs, ID)?.to_vec(),
-    })
+    if protocol != Protocol::Udp.number() {
+        return None;
+    }
+    let to = end(original, false)?;
+    if !is_asked(to) {
+        return None;
+    }
+    let from = end(attribute(attrs, TUPLE_REPLY)?, true)?;
+    Some(Flow { to, from, original: original.to_vec(), id: attribute(attrs, ID)?.to_vec() })
 }
 
 /// The source or destination of a tuple.

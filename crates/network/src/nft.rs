@@ -6,7 +6,7 @@
 //! atomic batch of the differences. The kernel is never listed: our own state is the truth, and when a batch does not fit,
 //! the table is replaced as a whole.
 //!
-//! [`batch`] is the encoding, [`table`] the effects, [`watch`] tells when somebody else deletes of it, [`host`] a look at the host's own firewall.
+//! [`batch`] is the encoding, [`table`] the effects, [`flows`] says which tracked UDP flows the rules would lead elsewhere, [`watch`] tells when somebody else deletes of it, [`host`] a look at the host's own firewall.
 
 pub(crate) mod batch;
 pub mod claims;
@@ -14,6 +14,7 @@ pub mod contents;
 pub mod element;
 pub(crate) mod expr;
 pub mod features;
+mod flows;
 pub mod host;
 pub(crate) mod machine;
 pub(crate) mod outside;

@@ -409,7 +409,6 @@ impl Inner {
         let mut events = rtnl::link_events().map_err(namespace_error)?;
         self.set_up_pod(&mut inside, &lease.addresses)?;
         self.table.replace([(owner(sandbox), contribution(sandbox, &lease))])?;
-        self.forget_udp(&lease, true)?;
         if !links.wait_forwarding(&mut events, &name, &self.options.bridge)? {
             tracing::warn!(%sandbox, port = %name, "the bridge port does not forward yet, going on");
         }
@@ -432,24 +431,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Clients of the pod's UDP host ports are led anew: to it when it is `there`, and no longer to it when it is not.
-    fn forget_udp(&self, lease: &Lease, there: bool) -> Result<(), Error> {
-        let udp = host_ports(lease).filter(|(key, _)| key.protocol == Protocol::Udp);
-        let stale: Vec<_> = udp.map(|(key, endpoint)| (key, if there { vec![endpoint] } else { Vec::new() })).collect();
-        if !stale.is_empty() {
-            crate::conntrack::forget(&stale)?;
-        }
-        Ok(())
-    }
-
     fn detach(&self, sandbox: &str) -> Result<(), Error> {
         self.table.replace([(owner(sandbox), Fragment::default())])?;
         let mut links = open_links()?;
         delete_port(&mut links, sandbox)?;
         let lease = self.ipam.lock().leases().get(sandbox).cloned();
-        if let Some(lease) = &lease {
-            self.forget_udp(lease, false)?;
-        }
         let addresses = lease.map(|lease| lease.addresses).unwrap_or_default();
         if let Some(bridge) = links.link(&self.options.bridge)? {
             for address in addresses {

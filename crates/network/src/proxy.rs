@@ -25,7 +25,7 @@ use tokio::time::MissedTickBehavior;
 use crate::nft::Family;
 use crate::nft::claims::{Refused, Taken};
 use crate::nft::contents::Change;
-use crate::nft::element::{self, Endpoint};
+use crate::nft::element;
 use crate::nft::table::{self, Holder, Table};
 use health::HealthChecks;
 use node::Node;
@@ -149,7 +149,6 @@ impl Proxy {
         // Who came first has what two of them want.
         let mut changed: Vec<Key> = changed.into_iter().collect();
         changed.sort_by_cached_key(|key| watch.created(key));
-        let mut stale = Vec::new();
         // What a part contributes has gone into the table before the next one is looked at: all at once would take twice the memory.
         let mut parts = changed.chunks(PART).peekable();
         loop {
@@ -158,9 +157,6 @@ impl Proxy {
                 let (service, slices) = watch.get(key);
                 let old = self.plans.remove(key).unwrap_or_default();
                 let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
-                if !first {
-                    stale.extend(plan::stale_udp(&old, &new));
-                }
                 changes.push((format!("service:{key}"), plan::fragment(&new)));
                 self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
                 self.health.update(key, &new);
@@ -182,9 +178,6 @@ impl Proxy {
         }
         gate.ready();
         self.tell(watch, &changed);
-        if !stale.is_empty() {
-            self.forget(stale).await?;
-        }
         Ok(())
     }
 
@@ -199,10 +192,10 @@ impl Proxy {
         let mut told = BTreeSet::new();
         for (service, plan) in &self.plans {
             told.extend(self.lost_externals(service, plan));
-            for Balanced { family, protocol, port, endpoints } in &plan.balanced {
+            for Balanced { family, protocol, port, programs } in &plan.balanced {
                 for address in self.addresses.iter().filter(|address| Family::of(**address) == *family) {
                     let place = element::Key { address: *address, protocol: *protocol, port: *port };
-                    asked.push((format!("service:{service}"), place, endpoints.clone()));
+                    asked.push((format!("service:{service}"), place, programs.clone()));
                     let port = (i32::from(*port), protocol.name().to_owned());
                     ports.push((TakenPort { service: service.clone(), port }, place));
                 }
@@ -254,7 +247,7 @@ impl Proxy {
     fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
         for key in services {
             let mut refused = self.table.refused(&format!("service:{key}"));
-            refused.retain(|one| one.taken != Taken::Elsewhere);
+            refused.retain(|one| !matches!(one.taken, Taken::Elsewhere | Taken::Own));
             let lost = self.lost.get(key).into_iter().flatten().filter(|lost| !refused.contains(lost));
             refused.extend(lost.cloned().collect::<Vec<_>>());
             if refused.is_empty() {
@@ -277,13 +270,5 @@ impl Proxy {
             if first { table.release(Holder::Services) } else { Ok(()) }
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
-    }
-
-    async fn forget(&self, stale: Vec<(crate::nft::element::Key, Vec<Endpoint>)>) -> Result<(), Error> {
-        match tokio::task::spawn_blocking(move || crate::conntrack::forget(&stale)).await.map_err(|_| Error::Stopped)? {
-            Ok(count) => tracing::debug!(count, "forgot UDP connections to endpoints that are gone"),
-            Err(error) => tracing::warn!(%error, "UDP clients may keep talking to endpoints that are gone"),
-        }
-        Ok(())
     }
 }

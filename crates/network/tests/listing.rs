@@ -10,6 +10,7 @@ use common::{Netns, isolate, sh, tcp};
 use network::Protocol;
 use network::nft::Config;
 use network::nft::Family;
+use network::nft::claims::Programs;
 use network::nft::contents::Fragment;
 use network::nft::element::{Claim, Endpoint, Key};
 use network::nft::features::host_ports;
@@ -41,6 +42,7 @@ fn plain(address: IpAddr, endpoint: IpAddr, port: u16) -> Entry {
         masquerade: false,
         sources: None,
         claim: Claim::ClusterIp,
+        programs: Programs::NONE,
     }
 }
 

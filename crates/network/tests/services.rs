@@ -101,8 +101,11 @@ impl Cluster {
     }
 
     fn endpoints(&self, name: &str, endpoints: &[IpAddr]) {
+        self.slice(name, endpoints.iter().map(|ip| json!({"addresses": [ip], "nodeName": NODE})).collect());
+    }
+
+    fn slice(&self, name: &str, endpoints: Value) {
         let metadata = json!({"namespace": "a", "name": name, "labels": {"kubernetes.io/service-name": name}});
-        let endpoints: Vec<Value> = endpoints.iter().map(|ip| json!({"addresses": [ip], "nodeName": NODE})).collect();
         let ports = json!([{"name": "tcp", "port": 8080}, {"name": "udp", "port": 8080, "protocol": "UDP"}]);
         let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
         self.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
@@ -133,6 +136,13 @@ fn answers(netns: Option<&Netns>, address: &str) -> BTreeSet<String> {
     let address = at(address);
     let ask = move || (0..40).map(|_| tcp(address).unwrap().split(' ').next().unwrap().to_owned()).collect();
     netns.map_or_else(ask, |netns| netns.run(ask))
+}
+
+/// The UDP flows that the kernel tracks to an address, as it lists them.
+fn tracked(address: &str) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
+    let flows = table.lines().filter(|line| line.contains(" udp ") && line.contains(&format!("dst={address} ")));
+    flows.map(str::to_owned).collect()
 }
 
 fn both() -> BTreeSet<String> {
@@ -207,16 +217,38 @@ fn udp_follows_its_endpoint_and_a_restart_keeps_serving() {
     let socket = c.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("a "));
     cluster.endpoints("dns", &[b_ip]);
-    until("the same socket reaches the other", || udp(&socket, at("10.43.0.10:53")).is_ok_and(|text| text.starts_with("b ")));
+    let reaches = |name: &str| until(name, || udp(&socket, at("10.43.0.10:53")).is_ok_and(|text| text.starts_with(name)));
+    reaches("b ");
+    // Services without endpoints keep none (kubernetes/kubernetes#139628).
+    cluster.endpoints("dns", &[]);
+    until("nobody answers, and nothing is sent to who did", || {
+        udp(&socket, at("10.43.0.10:53")).is_err() && tracked("10.43.0.10").is_empty()
+    });
+    cluster.endpoints("dns", &[b_ip]);
+    reaches("b ");
+    // Who terminates and serves keeps its clients, and gets no new ones.
+    cluster.slice(
+        "dns",
+        json!([{"addresses": [a_ip]}, {"addresses": [b_ip],
+        "conditions": {"ready": false, "serving": true, "terminating": true}}]),
+    );
+    until("new clients get the other", || answers(Some(&c), "10.43.0.10:80") == ["a".to_owned()].into());
+    assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("b "));
+    cluster.endpoints("dns", &[a_ip]);
+    reaches("a ");
 
     // A new process: the old table serves until the new proxy knows all services.
     cluster.runtime.block_on(cluster.tasks.drain(Duration::from_secs(5)));
     cluster.network = None;
     let network = cluster.runtime.block_on(PodNetwork::start(options(cluster.directory.path()))).unwrap();
     assert!(tcp(at("10.43.0.10:80")).is_ok());
+    assert!(udp(&socket, at("10.43.0.10:53")).unwrap().starts_with("a "), "the old way is what there is");
+    // What has changed meanwhile is found out.
+    cluster.endpoints("dns", &[b_ip]);
     let (tasks, _) = Tasks::root();
     cluster.proxy(&network, &tasks);
     assert!(tcp(at("10.43.0.10:80")).is_ok());
+    reaches("b ");
     // Somebody flushes the rules: the next change puts everything back.
     network::nft::table::delete(&network.options().table).unwrap();
     assert!(tcp(at("10.43.0.10:80")).is_err());
@@ -443,10 +475,56 @@ fn programs_keep_their_udp_ports_while_they_run() {
     let ask =
         |port| cluster.outside.run(move || udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), SocketAddr::from(([192, 0, 2, 1], port))));
     until("the service has the port of the client", || ask(5354).is_ok_and(|answer| answer.starts_with("a ")));
-    assert!(ask(5353).is_err());
+    // A client that keeps its port is tracked as one of the program.
+    let socket = cluster.outside.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let ask = || udp(&socket, at("192.0.2.1:5353"));
+    assert!(ask().is_err());
     assert_eq!(program.recv(&mut [0; 8]).unwrap(), 1);
     drop(program);
-    until("the service has the port", || ask(5353).is_ok_and(|answer| answer.starts_with("a ")));
+    until("the service has the port", || ask().is_ok_and(|answer| answer.starts_with("a ")));
+}
+
+/// A Service is known before its EndpointSlices are, and a program of the host that it leads to listens already: nobody is told that
+/// somebody else has the port. So it was at the first Ingress of a cluster, whose ports ingress has opened before the Service is made.
+#[test]
+fn who_leads_to_a_program_of_the_host_is_not_told_that_it_has_the_port() {
+    if !isolate() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let node = json!({"metadata": {"name": NODE}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
+    cluster.fake.put::<Node>(&serde_json::from_value(node).unwrap());
+    let here = Netns::current();
+    here.serve([192, 0, 2, 1].into(), 7810, "own");
+    here.serve([192, 0, 2, 1].into(), 7811, "another's");
+    let spec = |port| json!({"type": "LoadBalancer", "clusterIP": "10.43.0.40", "ports": [{"name": "tcp", "port": port}]});
+    let endpoint = |ready: bool| {
+        let slice = json!({"metadata": {"namespace": "a", "name": "own", "labels": {"kubernetes.io/service-name": "own"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": ready}}],
+            "ports": [{"name": "tcp", "port": 7810}]});
+        cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    };
+    // Whoever is really kept from a port comes after it in each step, and is told: what there was to tell before has been told.
+    let told_later = |name: &str| {
+        cluster.service(name, "10.43.0.41", json!({"externalIPs": ["192.0.2.1"], "ports": [{"name": "tcp", "port": 7811}]}), &[]);
+        let about = |event: &Event, name: &str| event.involved_object.name.as_deref() == Some(name);
+        cluster.runtime.block_on(cluster.fake.until::<Event>(|events| {
+            assert!(!events.iter().any(|event| about(event, "own")), "{events:?}");
+            events.iter().any(|event| about(event, name))
+        }));
+    };
+    cluster.balance("own", spec(7810), "192.0.2.1");
+    told_later("first");
+    endpoint(false);
+    told_later("second");
+    endpoint(true);
+    told_later("third");
+    assert_eq!(tcp(at("192.0.2.1:7810")).unwrap().split(' ').next(), Some("own"));
+    let told = "a/first:7811/TCP,a/second:7811/TCP,a/third:7811/TCP";
+    cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| {
+        let annotations = nodes[0].metadata.annotations.as_ref();
+        annotations.is_some_and(|all| all["knarr.io/taken-ports"] == told)
+    }));
 }
 
 /// The controller hears which ports load balancers have not got, and where the status says so, nothing is redirected.

@@ -22,19 +22,20 @@ const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const NODES: &str = "system:nodes";
 
 /// Writes everything; repeating it changes nothing. `server` is where nodes reach the API. The gate opens when nodes are told what the
-/// cluster is now.
+/// cluster is now, or somebody refuses that: the server serves all others.
 pub(crate) async fn joining(
-    client: Client,
+    client: &Client,
     (authority, server): (&str, &str),
     cluster: &Cluster,
     token: &JoinToken,
-    told: Gate,
+    told: &Gate,
 ) -> Result<()> {
-    apply(&client, "kube-system", config(cluster)?).await?;
+    let applied = apply(client, "kube-system", config(cluster)?).await;
     told.ready();
-    let created = roles().into_iter().map(|(path, object)| create(&client, path, object));
-    let secret = create(&client, "/api/v1/namespaces/kube-system/secrets".into(), token.secret(None, "joins nodes", &[]));
-    tokio::try_join!(try_join_all(created), apply(&client, "kube-public", info(authority, server)), secret)?;
+    applied?;
+    let created = roles().into_iter().map(|(path, object)| create(client, path, object));
+    let secret = create(client, "/api/v1/namespaces/kube-system/secrets".into(), token.secret(None, "joins nodes", &[]));
+    tokio::try_join!(try_join_all(created), apply(client, "kube-public", info(authority, server)), secret)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The way in from outside, on this node.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::IpAddr;
 
 use ::ingress::gateway::streams::Port;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::own_ports;
+use crate::bootstrap::refusals::{RETRY, Refusals};
 use crate::node;
 use crate::{bootstrap, cli, identity};
 
@@ -29,15 +31,16 @@ struct Reach {
 
 impl Reach {
     /// `bind` is the API server's `--bind-address`: an unspecified one is every address of the machine, of both families (as upstream has it), and
-    /// an address of the node stands for all of the node. Another one is that alone. Other nodes lead there in the families of Services,
-    /// and not to addresses that mean something else to each of them.
+    /// an address of the node stands for all of the node; there the nodes' ports lead, in the families of Services. Another one is that alone: who
+    /// hides ingress there, be it at loopback or in a network of his own, would find it at every address of every node otherwise.
     fn of(bind: IpAddr, node: &[IpAddr], services: &[IpNet]) -> Self {
-        let is_any = bind.is_unspecified();
-        let addresses = if is_any || node.contains(&bind) { node.to_vec() } else { vec![bind] };
-        let listen = if is_any { vec![bind] } else { addresses.clone() };
+        if !bind.is_unspecified() && !node.contains(&bind) {
+            return Self { listen: vec![bind], addresses: vec![bind], endpoints: Vec::new() };
+        }
         let is_served = |address: &IpAddr| services.iter().any(|range| range.addr().is_ipv4() == address.is_ipv4());
-        let endpoints = addresses.iter().copied().filter(|address| !is_of_machine(*address) && is_served(address)).collect();
-        Self { listen, addresses, endpoints }
+        let endpoints = node.iter().copied().filter(|address| !is_of_machine(*address) && is_served(address)).collect();
+        let listen = if bind.is_unspecified() { vec![bind] } else { node.to_vec() };
+        Self { listen, addresses: node.to_vec(), endpoints }
     }
 }
 
@@ -65,6 +68,7 @@ pub(super) fn start(
         http_port: options.ingress.http_port,
         https_port: options.ingress.https_port,
         addresses: reach.addresses,
+        nodes_lead_here: !reach.endpoints.is_empty(),
         own: node.ips,
         reserved: own_ports(options).iter().filter_map(|(protocol, port)| Port::named(protocol.name(), *port)).collect(),
         ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
@@ -79,38 +83,56 @@ pub(super) fn start(
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
     let web = [options.ingress.http_port, options.ingress.https_port];
     tasks.spawn_until_cancelled("start of ingress", OnFailure::Shutdown, async move {
-        bootstrap::ingress(client.clone()).await?;
+        // Ingress has its rights before it uses them, unless somebody refuses them; in a cluster that was there before it has them already.
+        let mut refusals = Refusals::default();
+        let is_refused = refusals.tell(bootstrap::ingress(client.clone()).await);
         let started = service.start(gate);
+        let rights = async { while is_refused && refusals.again(bootstrap::ingress(client.clone()).await).await {} };
         let place = bootstrap::Place { node: &node.name, addresses: &reach.endpoints };
         if place.addresses.is_empty() {
-            return bootstrap::no_ingress(client.clone()).await;
+            tokio::join!(rights, lead_nowhere(&client));
+        } else {
+            tokio::join!(rights, lead_to_web(&client, &place, &started, web), lead_to_gateways(&client, &place, started.ports()));
         }
-        let of_web = async {
-            // From the first Ingress or Gateway on.
-            match started.http().await {
-                Some(_) => bootstrap::ingress_on_all_nodes(client.clone(), &place, web).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(of_web, lead_to_gateways(&client, &place, started.ports())).map(drop)
+        Ok::<_, Infallible>(())
     });
     Ok(())
 }
 
+/// Takes away what an earlier process with ingress has left, in the background.
+pub(super) fn none(api: &apiserver::Api, tasks: &Tasks) {
+    let client = identity::apiserver(api);
+    tasks.spawn_until_cancelled("end of ingress", OnFailure::Shutdown, async move {
+        lead_nowhere(&client).await;
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// Has no node lead to ingress.
+async fn lead_nowhere(client: &kube::Client) {
+    let mut refusals = Refusals::default();
+    while refusals.again(bootstrap::no_ingress(client.clone()).await).await {}
+}
+
+/// Has all nodes lead to the ports for HTTP and HTTPS, from the first Ingress or Gateway on.
+async fn lead_to_web(client: &kube::Client, place: &bootstrap::Place<'_>, ingress: &::ingress::service::Handle, web: [u16; 2]) {
+    let mut refusals = Refusals::default();
+    if ingress.http().await.is_some() {
+        while refusals.again(bootstrap::ingress_on_all_nodes(client.clone(), place, web).await).await {}
+    }
+}
+
 /// Has all nodes lead to the ports of Gateways that are open.
-async fn lead_to_gateways(
-    client: &kube::Client,
-    place: &bootstrap::Place<'_>,
-    mut ports: watch::Receiver<BTreeSet<Port>>,
-) -> Result<()> {
-    let mut led = BTreeSet::new();
+async fn lead_to_gateways(client: &kube::Client, place: &bootstrap::Place<'_>, mut ports: watch::Receiver<BTreeSet<Port>>) {
+    let (mut led, mut refusals) = (BTreeSet::new(), Refusals::default());
     loop {
         // The first time also when there are none: an earlier process may have left some.
         let open = ports.borrow_and_update().clone();
-        bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &led).await?;
-        led = open;
-        if ports.changed().await.is_err() {
-            return Ok(());
+        let result = bootstrap::gateways_on_all_nodes(client.clone(), place, &open, &mut led).await;
+        let is_due = refusals.tell(result);
+        tokio::select! {
+            changed = ports.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if is_due => {}
         }
     }
 }
@@ -156,12 +178,18 @@ mod tests {
 
     #[test]
     fn another_address_is_that_one_alone() {
-        check("198.51.100.1", BOTH, DUAL, ["198.51.100.1"; 3]);
-        check("fd99::1", BOTH, DUAL, ["fd99::1"; 3]);
-        // Services have no such addresses.
-        check("fd99::1", "192.0.2.1", SINGLE, ["fd99::1", "fd99::1", ""]);
-        for bind in ["127.0.0.1", "::1", "169.254.0.1", "fe80::1"] {
+        // No node leads to what is hidden: not from its own ports, and not from the server's.
+        for bind in ["198.51.100.1", "fd99::1", "127.0.0.1", "::1", "169.254.0.1", "fe80::1"] {
             check(bind, BOTH, DUAL, [bind, bind, ""]);
+            check(bind, "192.0.2.1", SINGLE, [bind, bind, ""]);
         }
+    }
+
+    #[test]
+    fn a_node_without_an_address_for_others() {
+        check("0.0.0.0", "127.0.0.1", SINGLE, ["0.0.0.0", "127.0.0.1", ""]);
+        check("127.0.0.1", "127.0.0.1", SINGLE, ["127.0.0.1", "127.0.0.1", ""]);
+        // Services have addresses of one family only.
+        check("192.0.2.1", BOTH, SINGLE, [BOTH, BOTH, "192.0.2.1"]);
     }
 }

@@ -9,7 +9,7 @@ use super::listeners::{is_route, routes, serves};
 use super::precedence::is_same;
 use super::status::{condition, generation};
 use super::streams::{self, Owners, Port};
-use super::types::{GROUP, Gateway, RouteKind};
+use super::types::{GROUP, Gateway, Listener, RouteKind};
 use super::{Around, Certificate, Objects, Plan, created};
 use crate::annotations::Problem;
 
@@ -63,21 +63,8 @@ pub(super) fn gateway_status<'a>(
         let supported =
             routes(listener).filter(|route| kinds.is_empty() || kinds.iter().any(|kind| is_route(kind, route.name())));
         let supported: Vec<Value> = supported.map(|route| json!({"group": GROUP, "kind": route.name()})).collect();
-        let number = streams::port(listener).unwrap_or(Port::tcp(listener.port));
-        let (is_taken, elsewhere) = taken(number, around).filter(|_| good).unwrap_or_default();
+        let (programmed, is_taken) = programmed(listener, good, around, seen);
         taken_ones += usize::from(is_taken);
-        let is_waiting = streams::port(listener).is_some_and(|port| (around.opened)(port).is_none());
-        let ready = match good {
-            true if is_waiting => Err(("Pending", "the port is being opened".to_owned())),
-            // It has the port when that is given up.
-            true if is_taken => Err(("Pending", elsewhere.clone())),
-            true => Ok(()),
-            false => Err(("Invalid", "the listener is not served".to_owned())),
-        };
-        let programmed = match &ready {
-            Ok(()) => condition("Programmed", Ok(()), "Programmed", &elsewhere, seen),
-            Err(_) => told(&ready, "Programmed", ""),
-        };
         listeners.push(json!({
             "name": listener.name,
             "attachedRoutes": attached,
@@ -102,6 +89,21 @@ pub(super) fn gateway_status<'a>(
         ],
         "listeners": listeners,
     })
+}
+
+/// The condition Programmed of a listener, which is served if it is `good`, and whether others have its port where clients reach us.
+fn programmed(listener: &Listener, good: bool, around: &Around<'_>, seen: i64) -> (Value, bool) {
+    let own_port = streams::port(listener);
+    let (is_taken, elsewhere) = taken(own_port.unwrap_or(Port::tcp(listener.port)), around).filter(|_| good).unwrap_or_default();
+    let is_waiting = own_port.is_some_and(|port| (around.opened)(port).is_none());
+    let (holds, reason, message) = match good {
+        false => (Err(()), "Invalid", "the listener is not served"),
+        true if is_waiting => (Err(()), "Pending", "the port is being opened"),
+        // It has the port when that is given up.
+        true if is_taken => (Err(()), "Pending", &*elsewhere),
+        true => (Ok(()), "Programmed", &*elsewhere),
+    };
+    (condition("Programmed", holds, reason, message, seen), is_taken)
 }
 
 /// Whether a node by which clients reach us has given a port to others, and which nodes have; none where all is well.

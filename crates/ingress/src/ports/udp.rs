@@ -4,6 +4,7 @@
 //! proved nothing until its client has said something after an answer: before that it makes room for others. A session moves to another
 //! endpoint when its own has gone; it ends when both sides are silent, and with the port.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -36,6 +37,11 @@ const MAX_SESSIONS: usize = 8192;
 const SILENCE: Duration = Duration::from_secs(60);
 /// The largest datagram.
 const MAX_LENGTH: usize = 65_535;
+thread_local! {
+    /// Where answers are read: room for the largest, once for each thread and not for each session, and never filled with zeros.
+    static ANSWER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(MAX_LENGTH));
+}
+
 /// Datagrams that are taken from a socket before others have their turn.
 const AT_ONCE: usize = 32;
 
@@ -216,24 +222,26 @@ impl Session {
         }
     }
 
-    /// Takes the answers that are there. Not part of a future, which would keep the buffer for every session.
+    /// Takes the answers that are there.
     fn take(&self, socket: &UdpSocket, client: SocketAddr) -> io::Result<()> {
-        let mut buffer = [0; MAX_LENGTH];
-        for _ in 0..AT_ONCE {
-            match self.backend.try_recv(&mut buffer) {
-                Ok(length) => {
-                    self.clock.moved();
-                    if !self.answered.swap(true, Ordering::Relaxed) {
-                        self.endpoint.load().succeeded();
+        ANSWER.with_borrow_mut(|answer| {
+            for _ in 0..AT_ONCE {
+                answer.clear();
+                match self.backend.try_recv_buf(answer) {
+                    Ok(_) => {
+                        self.clock.moved();
+                        if !self.answered.swap(true, Ordering::Relaxed) {
+                            self.endpoint.load().succeeded();
+                        }
+                        // What the kernel has no room for is dropped.
+                        let _ = socket.try_send_to(answer, client);
                     }
-                    // What the kernel has no room for is dropped.
-                    let _ = socket.try_send_to(&buffer[..length], client);
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

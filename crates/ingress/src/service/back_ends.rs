@@ -1,7 +1,7 @@
 //! Services, their endpoints, and the nodes: who answers.
 
 use std::collections::{BTreeSet, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use client::events::Type;
@@ -111,7 +111,12 @@ impl Follower {
                 self.suspects.insert(key.clone());
             }
             let web = [self.options.http_port, self.options.https_port].map(Port::tcp);
-            let of_ingress = |port: Port| web.contains(&port) || self.wanted_ports.contains(&port);
+            let is_at = |address: IpAddr| match self.options.nodes_lead_here {
+                true => self.cluster.is_node(address),
+                false => self.options.addresses.contains(&address),
+            };
+            let of_ingress =
+                |address: IpAddr, port: Port| is_at(address) && (web.contains(&port) || self.wanted_ports.contains(&port));
             let addresses_of = |key: &Key, port: &PortRef| match self.behind(key, port) {
                 Behind::Addresses(addresses, _) => addresses,
                 _ => BTreeSet::<SocketAddr>::new(),

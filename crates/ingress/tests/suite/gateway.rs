@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::FutureExt;
 use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
@@ -52,6 +53,27 @@ pub(crate) async fn status(world: &World, path: &str, wanted: impl Fn(&Value) ->
         }
     };
     tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the wanted status in time")
+}
+
+/// Definitions and classes come with whoever serves Gateways: the ports of ingress are others' until there is one for it.
+#[tokio::test]
+async fn ports_are_left_to_others_until_a_gateway_is_ours() {
+    let world = World::new();
+    let other = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "other", "namespace": "a"},
+        "spec": {"gatewayClassName": "other", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}});
+    post(&world, &format!("{API}/namespaces/a/gateways"), &other).await;
+    let handle = world.begin(world.options());
+    install(&world).await;
+    let accepted = |status: &Value| status["conditions"][0]["status"] == "True";
+    status(&world, "/gatewayclasses/knarr", accepted).await;
+    // One more round of everything: ports would have been opened in it.
+    let class = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "second"},
+        "spec": {"controllerName": "knarr.io/gateway"}});
+    post(&world, &format!("{API}/gatewayclasses"), &class).await;
+    status(&world, "/gatewayclasses/second", accepted).await;
+    assert!(handle.http().now_or_never().is_none());
+    gateway(&world, json!([{"name": "http", "port": 80, "protocol": "HTTP"}])).await;
+    assert!(handle.http().await.is_some());
 }
 
 #[tokio::test]

@@ -28,7 +28,11 @@ fn free() -> u16 {
 
 /// A back end that says its name to whoever connects, then whatever it is told.
 async fn echo(world: &World, name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    echo_at(world, ([127, 0, 0, 1], 0).into(), name).await
+}
+
+async fn echo_at(world: &World, at: SocketAddr, name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind(at).await.unwrap();
     let (address, tasks) = (listener.local_addr().unwrap(), world.tasks.clone());
     world.tasks.spawn_until_cancelled("back end", OnFailure::Log, async move {
         loop {
@@ -259,4 +263,21 @@ async fn an_endpoint_that_leads_back_is_left_out() {
     }
     put_route(&world, "TCPRoute", json!([{"name": "itself", "port": 80}])).await;
     until("a reset, at once", async || connect(at).await.is_none().then_some(())).await;
+}
+
+/// Ingress that is hidden at an address of its own is not behind the nodes' ports: who has the same number there is somebody else.
+#[tokio::test]
+async fn ports_of_nodes_that_do_not_lead_here_are_others() {
+    let world = World::new();
+    let port = free();
+    let (at, node) = (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 2], port)));
+    world.service("names", &[echo_at(&world, node, "own").await]);
+    let (addresses, own) = (vec![at.ip()], vec![node.ip()]);
+    world.start_with(ingress::Options { addresses, own, nodes_lead_here: false, ..world.options() });
+    install(&world).await;
+    gateway(&world, json!([{"name": "tcp", "port": port, "protocol": "TCP"}])).await;
+    put_route(&world, "TCPRoute", json!([{"name": "names", "port": 80}])).await;
+    status(&world, "/namespaces/a/gateways/g", condition(2, "True", "Programmed")).await;
+    let (_, name) = until("a connection", async || connect(at).await).await;
+    assert_eq!(name, "own");
 }

@@ -74,6 +74,7 @@ impl World {
             http_port: 0,
             https_port: 0,
             addresses: vec![[192, 0, 2, 10].into()],
+            nodes_lead_here: true,
             own: Vec::new(),
             reserved: Default::default(),
             ranges: Vec::new(),
@@ -91,6 +92,11 @@ impl World {
         if self.fake.all::<Ingress>().is_empty() {
             self.simple("door.example", "none", &[]);
         }
+        self.begin(options)
+    }
+
+    /// Starts ingress with what is there.
+    pub(crate) fn begin(&self, options: Options) -> Handle {
         Service::build(options, self.tasks.child()).unwrap().start(self.readiness.gate("ingress"))
     }
 

@@ -44,6 +44,13 @@ pub(crate) enum Value {
     Verdict(Verdict),
 }
 
+impl Value {
+    /// The data that a map has.
+    pub(crate) fn data(&self) -> Option<&[u8]> {
+        if let Self::Data(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
 /// A rule of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {

@@ -5,6 +5,7 @@
 //! balancer, and whatever the names are. Who comes later waits, and is told what for. The cluster's own service addresses are not
 //! claimed here: nobody else can have one of them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -22,6 +23,21 @@ pub struct Claimed {
     pub key: Key,
     pub(crate) elements: Vec<Element>,
     pub(crate) right: Right,
+    pub(crate) programs: Programs,
+}
+
+/// Addresses at which programs that the owner of a place leads to may listen at its port themselves: pods in the node's network, or ingress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// It is not known yet where the owner leads to.
+    Unknown,
+    /// At these addresses.
+    At(Vec<IpAddr>),
+}
+
+impl Programs {
+    /// No program that listens is the owner's.
+    pub const NONE: Self = Self::At(Vec::new());
 }
 
 /// By what right an owner claims a place.
@@ -40,7 +56,7 @@ pub enum Right {
 impl Claimed {
     /// A place for who comes first.
     pub(crate) fn first(key: Key, elements: Vec<Element>) -> Self {
-        Self { key, elements, right: Right::First }
+        Self { key, elements, right: Right::First, programs: Programs::NONE }
     }
 }
 
@@ -64,6 +80,8 @@ pub enum Taken {
     Elsewhere,
     /// A program of the host listens there.
     Listener,
+    /// What listens there is, or may be, what the owner leads to: connections reach it without the owner's rules.
+    Own,
     /// Another owner came first.
     Owner(Arc<str>),
 }
@@ -88,6 +106,7 @@ impl fmt::Display for Refused {
             Taken::Reserved => f.write_str(" is reserved for the cluster itself"),
             Taken::Elsewhere => f.write_str(" is taken on the node that has the address"),
             Taken::Listener => f.write_str(" is in use by a program of the host"),
+            Taken::Own => f.write_str(" is in use by what it leads to"),
             Taken::Owner(owner) => match owner.split_once(':') {
                 // Pods are known by their sandboxes here, which say nothing to people.
                 Some(("pod", _)) => f.write_str(" is taken by the host port of a pod"),
@@ -104,6 +123,7 @@ struct Held {
     address: IpAddr,
     elements: Vec<Element>,
     right: Right,
+    programs: Programs,
     /// None: the owner has the place.
     taken: Option<Taken>,
 }
@@ -136,11 +156,16 @@ pub struct Claims {
 impl Claims {
     /// Replaces what an owner claims. Returns the ports at which anything may have changed.
     pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> HashSet<(Protocol, u16)> {
-        let mut new: HashMap<Key, (Vec<Element>, Right)> = HashMap::new();
-        for Claimed { key, elements, right } in claimed {
-            let place = new.entry(key).or_insert((Vec::new(), right));
-            place.0.extend(elements);
-            place.1 = place.1.min(right);
+        let mut new: HashMap<Key, Claimed> = HashMap::new();
+        for claim in claimed {
+            match new.entry(claim.key) {
+                Entry::Vacant(place) => drop(place.insert(claim)),
+                Entry::Occupied(mut place) => {
+                    let place = place.get_mut();
+                    place.elements.extend(claim.elements);
+                    place.right = place.right.min(claim.right);
+                }
+            }
         }
         let keys: BTreeSet<Key> = new.keys().copied().collect();
         let old = self.owners.remove(owner).unwrap_or_default();
@@ -153,13 +178,13 @@ impl Claims {
                 }
             }
         }
-        for (key, (elements, right)) in new {
+        for (key, Claimed { elements, right, programs, .. }) in new {
             let all = self.places.entry((key.protocol, key.port)).or_default();
             match all.iter_mut().find(|held| held.owner == *owner && held.address == key.address) {
-                Some(held) => (held.elements, held.right) = (elements, right),
+                Some(held) => (held.elements, held.right, held.programs) = (elements, right, programs),
                 None => {
                     let (owner, address, taken) = (owner.clone(), key.address, Some(Taken::Reserved));
-                    all.push(Held { owner, address, elements, right, taken });
+                    all.push(Held { owner, address, elements, right, programs, taken });
                 }
             }
         }
@@ -193,13 +218,13 @@ impl Claims {
                     _ if held.is_reserved() => None,
                     _ if world.reserves(key.address) => Some(Taken::Reserved),
                     Some(other) => Some(other.reserves().unwrap_or_else(|| Taken::Owner(other.owner.clone()))),
-                    None if held.taken.is_some() && world.listens(key) => Some(Taken::Listener),
+                    None if held.taken.is_some() => world.listener(key, &held.programs),
                     None => None,
                 };
                 if taken.is_none() {
                     granted.entry(held.address).or_default().push(index);
                 }
-                if taken == Some(Taken::Listener) {
+                if matches!(taken, Some(Taken::Listener | Taken::Own)) {
                     self.programs.insert(*port);
                 }
                 concerned.insert(held.owner.clone());
@@ -225,8 +250,9 @@ impl Claims {
         self.of(owner).filter_map(of).collect()
     }
 
-    /// Who keeps a load balancer from a place where it may not be claimed yet. Other load balancers do not: the controller sets them apart.
-    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
+    /// Who keeps a load balancer, which leads to these programs, from a place where it may not be claimed yet. Other load balancers do not: the
+    /// controller sets them apart.
+    pub(crate) fn lost(&self, owner: &str, key: Key, programs: &Programs, world: &World) -> Option<Taken> {
         let all = self.places.get(&(key.protocol, key.port)).map_or(&[][..], Vec::as_slice);
         let granted = || all.iter().filter(|held| held.taken.is_none() && world.overlap(held.address, key.address));
         if granted().any(|held| &*held.owner == owner && held.right == Right::Balancer) {
@@ -234,7 +260,7 @@ impl Claims {
         }
         match granted().find(|held| &*held.owner != owner && held.right != Right::Balancer) {
             Some(held) => Some(held.reserves().unwrap_or_else(|| Taken::Owner(held.owner.clone()))),
-            None => world.listens(key).then_some(Taken::Listener),
+            None => world.listener(key, programs).filter(|taken| *taken == Taken::Listener),
         }
     }
 
@@ -280,6 +306,15 @@ impl World {
         self.service_cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 
+    /// What listens at a place that an owner asks for who leads to these programs.
+    fn listener(&self, key: Key, programs: &Programs) -> Option<Taken> {
+        let is_own = match programs {
+            Programs::Unknown => true,
+            Programs::At(addresses) => addresses.iter().any(|address| self.local.contains(address)),
+        };
+        self.listens(key).then_some(if is_own { Taken::Own } else { Taken::Listener })
+    }
+
     /// What listens at loopback is not reached from elsewhere, and what the node serves at service addresses is nobody's to claim.
     fn listens(&self, key: Key) -> bool {
         self.is_local(key.address)
@@ -315,7 +350,7 @@ mod tests {
     }
 
     fn claimed(place: &str, right: Right) -> Claimed {
-        Claimed { key: key(place), elements: Vec::new(), right }
+        Claimed { right, ..Claimed::first(key(place), Vec::new()) }
     }
 
     /// Lets owners (what `reserved` claims is a node's own) claim places (separated by commas) one after the other, and compares what is refused at the end.
@@ -451,6 +486,30 @@ mod tests {
         assert!(claims.programs().is_empty());
     }
 
+    /// What a Service leads to may listen on the node before its endpoints are known or ready: nobody is told that a program has the port.
+    #[test]
+    fn who_leads_to_a_program_of_the_host_loses_nothing_to_it() {
+        let world = World { listeners: [key("tcp 0.0.0.0 22")].into(), ..world() };
+        let at = |address: &str| Programs::At(vec![address.parse().unwrap()]);
+        let cases = [
+            (Programs::Unknown, Taken::Own, None),
+            (at("192.0.2.2"), Taken::Own, None),
+            (Programs::NONE, Taken::Listener, Some(Taken::Listener)),
+            (at("203.0.113.5"), Taken::Listener, Some(Taken::Listener)),
+        ];
+        let mut claims = Claims::default();
+        for (programs, expected, lost) in cases {
+            let place = key("tcp 192.0.2.1 22");
+            let claim = Claimed { programs: programs.clone(), ..claimed("tcp 192.0.2.1 22", Right::Balancer) };
+            let touched = claims.set(&Arc::from("a"), vec![claim]);
+            claims.decide(&touched, &world);
+            assert_eq!(claims.refused("a"), [Refused { key: place, taken: expected }], "{programs:?}");
+            assert_eq!(claims.lost("a", place, &programs, &world), lost, "{programs:?}");
+            // When it has ended, the place is the Service's.
+            assert_eq!(claims.programs().len(), 1);
+        }
+    }
+
     #[test]
     fn what_load_balancers_lose() {
         let world = World { listeners: [key("tcp 0.0.0.0 22")].into(), ..world() };
@@ -460,7 +519,7 @@ mod tests {
             claims.decide(&touched, &world);
             ["service:a", "service:b"].map(|owner| {
                 let lost = ["22", "80", "81"].into_iter();
-                lost.filter(|port| claims.lost(owner, key(&format!("tcp 192.0.2.1 {port}")), &world).is_some())
+                lost.filter(|port| claims.lost(owner, key(&format!("tcp 192.0.2.1 {port}")), &Programs::NONE, &world).is_some())
                     .collect::<Vec<_>>()
             })
         };

@@ -1,12 +1,13 @@
 //! What the tables hold: what owners (features, services, pods, policies) contribute, and the changes between two states. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Family;
 use super::batch::{Chain, Op, Pair, Value};
-use super::claims::{Claimed, Claims, Refused, Taken, World};
-use super::element::{Claim, Element, Key};
+use super::claims::{Claimed, Claims, Programs, Refused, Taken, World};
+use super::element::{Claim, Element, Endpoint, Key};
 use super::set::SetId;
 
 /// What one owner contributes to the tables.
@@ -22,6 +23,8 @@ pub struct Fragment {
     pub(crate) common: Vec<Element>,
     /// What the owner gets only where nobody else has the place.
     pub(crate) claimed: Vec<Claimed>,
+    /// Endpoints of the owner's places that no new UDP flow is led to, and that serve those which they have.
+    pub(crate) lingering: Vec<(Key, Endpoint)>,
 }
 
 impl Fragment {
@@ -32,6 +35,7 @@ impl Fragment {
         self.elements.extend(other.elements);
         self.common.extend(other.common);
         self.claimed.extend(other.claimed);
+        self.lingering.extend(other.lingering);
     }
 }
 
@@ -97,6 +101,10 @@ pub struct Contents {
     sets: HashMap<(Family, SetId), Shared<()>>,
     owners: HashMap<Arc<str>, Owned>,
     claims: Claims,
+    /// By owner.
+    lingering: HashMap<Arc<str>, Vec<(Key, Endpoint)>>,
+    /// Places of which such endpoints are gone.
+    left: HashSet<Key>,
 }
 
 /// What was there before a change, of everything that it touched.
@@ -166,6 +174,7 @@ impl Contents {
         for (owner, mut fragment) in changes {
             let owner: Arc<str> = owner.into();
             ports.extend(self.claims.set(&owner, std::mem::take(&mut fragment.claimed)));
+            self.linger(&owner, std::mem::take(&mut fragment.lingering));
             self.contribute(&owner, fragment, &mut before);
             claimants.insert(owner);
         }
@@ -201,8 +210,37 @@ impl Contents {
     }
 
     /// Who keeps a load balancer from a place.
-    pub(crate) fn lost(&self, owner: &str, key: Key, world: &World) -> Option<Taken> {
-        self.claims.lost(owner, key, world)
+    pub(crate) fn lost(&self, owner: &str, key: Key, programs: &Programs, world: &World) -> Option<Taken> {
+        self.claims.lost(owner, key, programs, world)
+    }
+
+    /// The places of which lingering endpoints are gone since the last call.
+    pub(super) fn take_left(&mut self) -> HashSet<Key> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// The keys of all sets, but for what owners have in common.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (Family, SetId, &[u8])> {
+        self.places.keys().map(|(family, set, key)| (*family, *set, &**key))
+    }
+
+    /// Endpoints that no new UDP flow is led to, and that serve those which they have.
+    pub(super) fn lingering(&self) -> impl Iterator<Item = (Key, Endpoint)> {
+        self.lingering.values().flatten().copied()
+    }
+
+    /// What a set of the table that addresses like this one are in has at a key.
+    pub(super) fn value(&self, set: SetId, address: IpAddr, key: &[u8]) -> Option<&Value> {
+        self.places.get(&(Family::of(address), set, key.into()))?.first().map(|held| &held.value)
+    }
+
+    fn linger(&mut self, owner: &Arc<str>, endpoints: Vec<(Key, Endpoint)>) {
+        let old = self.lingering.remove(owner).unwrap_or_default();
+        let kept: HashSet<_> = endpoints.iter().collect();
+        self.left.extend(old.iter().filter(|one| !kept.contains(one)).map(|(key, _)| *key));
+        if !endpoints.is_empty() {
+            self.lingering.insert(owner.clone(), endpoints);
+        }
     }
 
     /// Whether changes are about claims.

@@ -69,6 +69,14 @@ impl Key {
     pub(crate) fn bytes(self) -> Vec<u8> {
         [&octets(self.address)[..], &[self.protocol.number(), 0, 0, 0], &padded_port(self.port)].concat()
     }
+
+    /// What [`Key::bytes`] has written; more may follow it.
+    pub(crate) fn parse(family: Family, bytes: &[u8]) -> Option<Self> {
+        let (address, rest) = split_address(family.address_len() as usize, bytes)?;
+        let protocol =
+            [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|one| Some(&one.number()) == rest.first())?;
+        Some(Self { address, protocol, port: port_at(rest.get(4..)?)? })
+    }
 }
 
 /// Where connections are sent to.
@@ -85,11 +93,31 @@ impl Endpoint {
     pub(crate) fn bytes(self) -> Vec<u8> {
         [&octets(self.address)[..], &padded_port(self.port)].concat()
     }
+
+    /// What [`Endpoint::bytes`] has written.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (address, rest) = split_address(bytes.len().checked_sub(PORT)?, bytes)?;
+        Some(Self { address, port: port_at(rest)? })
+    }
 }
 
-fn padded_port(port: u16) -> [u8; 4] {
+/// Bytes of a port.
+const PORT: usize = 4;
+
+fn padded_port(port: u16) -> [u8; PORT] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
+}
+
+fn port_at(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?))
+}
+
+/// An address of this length, and what follows it.
+fn split_address(len: usize, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    let (address, rest) = bytes.split_at_checked(len)?;
+    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+    Some((v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok()?, rest))
 }
 
 /// By what right an owner claims a key.
@@ -123,5 +151,26 @@ impl Element {
     /// The same element with another right to it.
     pub fn claimed(self, claim: Claim) -> Self {
         Self { claim, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for address in ["192.0.2.1", "fd00::1"] {
+            let (address, port): (IpAddr, u16) = (address.parse().unwrap(), 443);
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                let key = Key { address, protocol, port };
+                let slot = [key.bytes(), vec![7, 0, 0, 0]].concat();
+                assert_eq!([&key.bytes(), &slot].map(|bytes| Key::parse(Family::of(address), bytes)), [Some(key); 2]);
+            }
+            let endpoint = Endpoint { address, port };
+            assert_eq!(Endpoint::parse(&endpoint.bytes()), Some(endpoint));
+        }
+        assert_eq!((Endpoint::parse(&[1; 3]), Key::parse(Family::V4, &[1; 9])), (None, None));
     }
 }

@@ -125,6 +125,11 @@ impl SetId {
         self.to_string()
     }
 
+    /// Whether it is one of this kind.
+    pub(crate) fn is(self, kind: &'static SetKind) -> bool {
+        std::ptr::eq(self.kind, kind)
+    }
+
     fn identity(self) -> (&'static str, u32) {
         (self.kind.name, self.number)
     }

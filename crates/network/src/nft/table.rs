@@ -1,8 +1,9 @@
 //! The table in the kernel and the state that it holds.
 
+mod stale;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,13 +17,14 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::Notify;
 
 use super::batch::{self, Op, Rule};
-use super::claims::{Refused, Taken, World};
+use super::claims::{Programs, Refused, Taken, World};
 use super::contents::{Change, Contents, Delta};
 use super::element::Key;
-use super::features::{self, Config};
+use super::features::{self, Config, translation};
 use super::watch::Watch;
 use super::{Family, expr::Expr, machine};
 use crate::netlink::{self, Socket};
+use stale::Stale;
 
 /// The rules could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +111,8 @@ struct Inner {
     decided: Arc<Notify>,
     /// The kernel holds exactly `contents`.
     clean: bool,
+    /// Flows that may go elsewhere than the kernel's rules lead.
+    stale: Stale,
     /// A table of an earlier process still serves; it is replaced when all that it served is known again.
     held: BTreeSet<Holder>,
 }
@@ -131,9 +135,18 @@ impl Table {
         }
         let mut contents = Contents::default();
         contents.replace([("features".to_owned(), features::fixed(&config, &families))], &World::default());
-        let held = BTreeSet::new();
-        let mut inner =
-            Inner { name: name.to_owned(), config, families, socket, contents, decided: Arc::default(), clean: false, held };
+        let mut inner = Inner {
+            name: name.to_owned(),
+            config,
+            families,
+            socket,
+            contents,
+            decided: Arc::default(),
+            clean: false,
+            // What has changed while there was no process is not known.
+            stale: Stale::All,
+            held: BTreeSet::new(),
+        };
         inner.probe()?;
         if !holders.is_empty() && inner.exists()? {
             inner.held.extend(holders);
@@ -142,7 +155,8 @@ impl Table {
         Ok(Self(Arc::new(Mutex::new(inner))))
     }
 
-    /// Replaces what each owner contributes. When this fails, the wanted state is kept and the next call tries again.
+    /// Replaces what each owner contributes. When this fails, the wanted state is kept and the next call tries again. UDP flows that go elsewhere
+    /// than the table leads then are forgotten.
     pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
         let changes: Vec<Change> = changes.into_iter().collect();
@@ -153,7 +167,10 @@ impl Table {
             World::default()
         };
         let deltas = inner.contents.replace(changes, &world);
-        inner.apply(deltas)
+        inner.apply(deltas)?;
+        drop(inner);
+        self.forget_stale();
+        Ok(())
     }
 
     /// Tells one who listens that claims were decided.
@@ -161,16 +178,11 @@ impl Table {
         self.0.lock().decided.clone()
     }
 
-    /// To whom who is none each of these load balancers has lost a place, claimed or not. A program of the host that listens there is
-    /// what the load balancer leads to when an endpoint of this node, among those with the same port, is one of its own.
-    pub fn lost(&self, asked: &[(String, Key, Vec<IpAddr>)]) -> Vec<Option<Taken>> {
+    /// To whom each of these load balancers, which lead to these programs, has lost a place, claimed or not.
+    pub fn lost(&self, asked: &[(String, Key, Programs)]) -> Vec<Option<Taken>> {
         let inner = self.0.lock();
         let world = inner.world();
-        let lost = |(owner, key, endpoints): &(String, Key, Vec<IpAddr>)| match inner.contents.lost(owner, *key, &world) {
-            Some(Taken::Listener) if endpoints.iter().any(|address| world.local.contains(address)) => None,
-            taken => taken,
-        };
-        asked.iter().map(lost).collect()
+        asked.iter().map(|(owner, key, programs)| inner.contents.lost(owner, *key, programs, &world)).collect()
     }
 
     /// Whether somebody claims a port that a program of the host has: only looking tells when it ends.
@@ -184,6 +196,8 @@ impl Table {
         let world = inner.world();
         let (deltas, owners) = inner.contents.look_again(&world);
         inner.apply(deltas)?;
+        drop(inner);
+        self.forget_stale();
         Ok(owners)
     }
 
@@ -191,7 +205,10 @@ impl Table {
     pub fn release(&self, holder: Holder) -> Result<(), Error> {
         let mut inner = self.0.lock();
         inner.held.remove(&holder);
-        inner.flush()
+        inner.flush()?;
+        drop(inner);
+        self.forget_stale();
+        Ok(())
     }
 
     /// Tells from now on when others delete of the table.
@@ -261,6 +278,9 @@ impl Inner {
     }
 
     fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {
+        for (family, delta) in &deltas {
+            self.stale.extend(translation::turned(*family, delta));
+        }
         if !self.clean || !self.held.is_empty() {
             return self.flush();
         }

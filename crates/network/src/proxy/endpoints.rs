@@ -6,6 +6,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
 use super::node::Node;
 use crate::nft::Family;
+use crate::nft::claims::Programs;
 use crate::nft::element::{Endpoint, Protocol};
 
 /// Endpoints for clients, each list sorted and without duplicates.
@@ -15,6 +16,8 @@ pub(super) struct Chosen {
     pub(super) all: Vec<Endpoint>,
     /// For policy Local: those on this node.
     pub(super) local: Vec<Endpoint>,
+    /// All that serve, also those that no new client gets.
+    pub(super) serving: Vec<Endpoint>,
 }
 
 struct Candidate<'a> {
@@ -40,19 +43,15 @@ pub(super) fn choose<S: Deref<Target = EndpointSlice>>(
         let ready = considered.iter().any(|one| one.ready);
         considered.into_iter().filter(|one| one.ready == ready).collect()
     };
-    Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)) }
+    let serving = sorted(candidates.iter().collect());
+    Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)), serving }
 }
 
 fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, port: &str, node: &Node) -> Vec<Candidate<'a>> {
-    let address_type = if family == Family::V4 { "IPv4" } else { "IPv6" };
-    if slice.address_type != address_type {
+    if !is_of(slice, family) {
         return Vec::new();
     }
-    let ports = slice.ports.iter().flatten();
-    let mut ports = ports.filter(|one| {
-        one.name.as_deref().unwrap_or_default() == port && Protocol::from_name(one.protocol.as_deref()) == Some(protocol)
-    });
-    let Some(port) = ports.find_map(|one| u16::try_from(one.port?).ok()) else { return Vec::new() };
+    let Some(port) = port_of(slice, protocol, port) else { return Vec::new() };
     let mut found = Vec::new();
     for api in slice.endpoints.iter().flatten() {
         let conditions = api.conditions.as_ref();
@@ -70,6 +69,37 @@ fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, 
         }
     }
     found
+}
+
+fn is_of(slice: &EndpointSlice, family: Family) -> bool {
+    slice.address_type == if family == Family::V4 { "IPv4" } else { "IPv6" }
+}
+
+/// The number that a port of the service has at the endpoints of a slice.
+fn port_of(slice: &EndpointSlice, protocol: Protocol, name: &str) -> Option<u16> {
+    let ports = slice.ports.iter().flatten();
+    let mut ports = ports.filter(|one| {
+        one.name.as_deref().unwrap_or_default() == name && Protocol::from_name(one.protocol.as_deref()) == Some(protocol)
+    });
+    ports.find_map(|one| u16::try_from(one.port?).ok())
+}
+
+/// Where endpoints of a service port, ready or not, listen at a port with this number. A Service is there before its slices are, and
+/// a program listens before it is ready.
+pub(super) fn programs<S: Deref<Target = EndpointSlice>>(
+    slices: &[S],
+    family: Family,
+    protocol: Protocol,
+    port: &str,
+    number: u16,
+) -> Programs {
+    let mut slices = slices.iter().filter(|slice| is_of(slice, family)).peekable();
+    if slices.peek().is_none() {
+        return Programs::Unknown;
+    }
+    let at_number = slices.filter(|slice| port_of(slice, protocol, port) == Some(number));
+    let endpoints = at_number.flat_map(|slice| slice.endpoints.iter().flatten());
+    Programs::At(endpoints.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok()).collect())
 }
 
 /// Narrows to the endpoints that are meant for this node, else to those for its zone, when all have such hints.

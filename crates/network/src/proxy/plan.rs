@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::endpoints::{Chosen, choose};
+use super::endpoints::{choose, programs};
 use super::node::Node;
 use crate::nft::Family;
+use crate::nft::claims::Programs;
 use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Endpoint, Key, Protocol};
 use crate::nft::features::reserved;
@@ -32,6 +33,9 @@ pub struct Plan {
     pub balanced: Vec<Balanced>,
     /// Ports that the service asks for at its external addresses.
     pub external: Vec<Key>,
+    /// Endpoints of UDP ports that new flows do not get, and that serve: flows to them go on, as connections do, whatever keeps new ones from
+    /// them (that they terminate, traffic policies, topology).
+    pub lingering: Vec<(Key, Endpoint)>,
     /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
     pub api: Vec<Key>,
 }
@@ -45,8 +49,8 @@ pub struct Balanced {
     pub protocol: Protocol,
     /// Port
     pub port: u16,
-    /// Where the endpoints are that have the same port: one of this node is what listens there.
-    pub endpoints: Vec<IpAddr>,
+    /// What the service leads to and may listen at the port itself.
+    pub programs: Programs,
 }
 
 /// Plans one service. `previous` is its last plan, from which slots are kept.
@@ -57,8 +61,7 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
         for family in families(spec) {
             if node.families.contains(&family) {
-                let chosen = choose(slices, family, protocol, port.name.as_deref().unwrap_or_default(), node);
-                plan_port(&mut plan, service, spec, port, protocol, family, &chosen, node);
+                plan_port(&mut plan, service, spec, port, protocol, family, slices, node);
             }
         }
     }
@@ -76,29 +79,8 @@ pub fn fragment(plan: &Plan) -> Fragment {
     let mut fragment = services::fragment(&plan.entries);
     fragment.elements.extend(plan.hairpin.iter().map(|address| services::hairpin(*address)));
     fragment.claimed.extend(plan.api.iter().map(|key| reserved::claim(*key)));
+    fragment.lingering.clone_from(&plan.lingering);
     fragment
-}
-
-/// Places whose UDP endpoints shrank or appeared: connections that the kernel tracks may still go the old way.
-pub fn stale_udp(old: &Plan, new: &Plan) -> Vec<(Key, Vec<Endpoint>)> {
-    let now: HashMap<(Clients, Key), &Entry> = new.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
-    let before: HashMap<(Clients, Key), &Entry> = old.entries.iter().map(|entry| ((entry.clients, entry.key), entry)).collect();
-    let mut stale: HashMap<Key, Vec<Endpoint>> = HashMap::new();
-    for place in before.keys().chain(now.keys()) {
-        let slots =
-            |entries: &HashMap<(Clients, Key), &Entry>| entries.get(place).map_or(&[][..], |entry| &entry.slots[..]).to_vec();
-        let (old, new) = (slots(&before), slots(&now));
-        let changed = old.iter().any(|endpoint| !new.contains(endpoint)) || old.is_empty() != new.is_empty();
-        if place.1.protocol == Protocol::Udp && changed {
-            stale.entry(place.1).or_default();
-        }
-    }
-    for (key, valid) in &mut stale {
-        for clients in [Clients::All, Clients::Outside] {
-            valid.extend(now.get(&(clients, *key)).iter().flat_map(|entry| entry.slots.iter().copied()));
-        }
-    }
-    stale.into_iter().collect()
 }
 
 /// Headless services, those with the label of headless ones, aliases and those that name another proxy are not ours.
@@ -162,16 +144,19 @@ fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port:
 }
 
 #[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
-fn plan_port(
+fn plan_port<S: Deref<Target = EndpointSlice>>(
     plan: &mut Plan,
     service: &Service,
     spec: &ServiceSpec,
     port: &ServicePort,
     protocol: Protocol,
     family: Family,
-    chosen: &Chosen,
+    slices: &[S],
     node: &Node,
 ) {
+    let name = port.name.as_deref().unwrap_or_default();
+    let chosen = choose(slices, family, protocol, name, node);
+    let programs = |number| programs(slices, family, protocol, name, number);
     let key = |address, port: i32| Some(Key { address, protocol, port: u16::try_from(port).ok().filter(|port| *port > 0)? });
     let sticky = sticky(spec);
     // Without endpoints anywhere the service is known to be down; with some elsewhere a Local policy is just silent.
@@ -185,6 +170,7 @@ fn plan_port(
         masquerade,
         sources: None,
         claim: Claim::ClusterIp,
+        programs: Programs::NONE,
     };
     let mut entries = Vec::new();
     let internal = if spec.internal_traffic_policy.as_deref() == Some("Local") { &chosen.local } else { &chosen.all };
@@ -205,20 +191,26 @@ fn plan_port(
     let external = outside.iter().filter(|(key, _, claim)| *claim == Claim::External && !key.address.is_unspecified());
     plan.external.extend(external.map(|(key, ..)| *key));
     for (key, sources, claim) in outside {
-        entries.push(Entry { sources: sources.clone(), claim, ..entry(Clients::All, key, &chosen.all, true) });
-        if external_local(spec) {
-            // The client's address is kept: its packets stay on this node.
-            entries.push(Entry { sources, claim, ..entry(Clients::Outside, key, &chosen.local, false) });
-        }
+        let of_all = Entry { sources, claim, programs: programs(key.port), ..entry(Clients::All, key, &chosen.all, true) };
+        // The client's address is kept: its packets stay on this node.
+        let of_outside = || Entry { clients: Clients::Outside, slots: chosen.local.clone(), masquerade: false, ..of_all.clone() };
+        let of_outside = external_local(spec).then(of_outside);
+        entries.push(of_all);
+        entries.extend(of_outside);
     }
     let mut seen = std::collections::HashSet::new();
     entries.retain(|entry| seen.insert((entry.clients, entry.key)));
+    if protocol == Protocol::Udp {
+        for Entry { key, slots, .. } in entries.iter().filter(|entry| entry.clients == Clients::All) {
+            let others = chosen.serving.iter().filter(|one| slots.binary_search(one).is_err());
+            plan.lingering.extend(others.map(|one| (*key, *one)));
+        }
+    }
     plan.entries.extend(entries);
     let here = |address: &IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(address));
     plan.hairpin.extend(chosen.all.iter().chain(&chosen.local).map(|one| one.address).filter(here));
     if let Some(number) = u16::try_from(port.port).ok().filter(|_| is_balanced(spec)) {
-        let same = chosen.all.iter().filter(|one| one.port == number).map(|one| one.address).collect();
-        plan.balanced.push(Balanced { family, protocol, port: number, endpoints: same });
+        plan.balanced.push(Balanced { family, protocol, port: number, programs: programs(number) });
     }
     if meta(service) == (Some("default"), Some("kubernetes")) {
         plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));

@@ -139,6 +139,7 @@ async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
         http_port: 0,
         https_port: 0,
         addresses: Vec::new(),
+        nodes_lead_here: true,
         own: Vec::new(),
         reserved: Default::default(),
         ranges: Vec::new(),

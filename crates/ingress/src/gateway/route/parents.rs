@@ -109,14 +109,10 @@ struct Outcome {
 impl Outcome {
     /// Notes whether it has one thing.
     fn note(&mut self, has: Result<(), Lost>, reason: &'static str) -> bool {
-        match has {
-            Ok(()) => self.has_any = true,
-            Err(lost) => {
-                self.lost.push(lost);
-                self.reason = reason;
-                return false;
-            }
-        }
-        true
+        self.has_any |= has.is_ok();
+        let Err(lost) = has else { return true };
+        self.lost.push(lost);
+        self.reason = reason;
+        false
     }
 }

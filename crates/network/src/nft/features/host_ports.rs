@@ -4,9 +4,10 @@ use super::{Config, Part, rules};
 use crate::nft::Family;
 use crate::nft::batch::{Chain, Rule, Value};
 use crate::nft::claims::Claimed;
+use crate::nft::contents::Contents;
 use crate::nft::element::{Element, Endpoint, Key};
 use crate::nft::expr::Expr;
-use crate::nft::set::{Field, SetKind};
+use crate::nft::set::{Field, SetId, SetKind};
 
 pub(super) const CHAIN: &str = "host-ports";
 
@@ -23,6 +24,15 @@ pub(super) fn part(_: &Config, family: Family) -> Part {
         Rule::new(exprs)
     };
     Part { sets: vec![HOST_PORTS.only()], chains: vec![Chain::regular(CHAIN, vec![rule(false), rule(true)])] }
+}
+
+pub(super) fn is_of(set: SetId) -> bool {
+    set.is(&HOST_PORTS)
+}
+
+/// The pod to which a host port leads.
+pub(super) fn endpoint(table: &Contents, key: Key) -> Option<Endpoint> {
+    table.value(HOST_PORTS.only(), key.address, &key.bytes())?.data().and_then(Endpoint::parse)
 }
 
 /// A port of the node that leads to a pod, when it is for it to have.

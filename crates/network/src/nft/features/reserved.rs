@@ -5,9 +5,10 @@ use super::{Config, Part, rules};
 use crate::nft::Family;
 use crate::nft::batch::{Chain, Rule, Value};
 use crate::nft::claims::{Claimed, Right};
+use crate::nft::contents::Contents;
 use crate::nft::element::{Element, Key};
 use crate::nft::expr::{Expr, Verdict};
-use crate::nft::set::SetKind;
+use crate::nft::set::{SetId, SetKind};
 
 pub(super) const CHAIN: &str = "reserved";
 
@@ -30,6 +31,15 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
     Part { sets: vec![RESERVED.only()], chains: vec![Chain::regular(CHAIN, all)] }
 }
 
+pub(super) fn is_of(set: SetId) -> bool {
+    set.is(&RESERVED)
+}
+
+/// Whether what goes there keeps its destination.
+pub(super) fn has(table: &Contents, key: Key) -> bool {
+    table.value(RESERVED.only(), key.address, &key.bytes()).is_some()
+}
+
 /// The ports of this node that nobody gets.
 pub(super) fn own(config: &Config, family: Family) -> impl Iterator<Item = Claimed> {
     config
@@ -50,5 +60,5 @@ pub(crate) fn elsewhere(key: Key) -> Claimed {
 
 fn untouched(key: Key, right: Right) -> Claimed {
     let element = Element::new(Family::of(key.address), RESERVED.only(), key.bytes(), Value::None);
-    Claimed { key, elements: vec![element], right }
+    Claimed { right, ..Claimed::first(key, vec![element]) }
 }

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 
 use super::{Config, Part, rules};
 use crate::nft::batch::{Chain, Rule, Value};
-use crate::nft::claims::{Claimed, Right};
-use crate::nft::contents::Fragment;
+use crate::nft::claims::{Claimed, Programs, Right};
+use crate::nft::contents::{Contents, Fragment};
 use crate::nft::element::{Claim, Element, Endpoint, Key};
 use crate::nft::expr::{Expr, Meta, Refusal, Verdict};
 use crate::nft::set::{Field, SetId, SetKind, Values};
@@ -96,6 +96,7 @@ impl Code {
             let bits = [(self.masquerade, 24), (self.any_address, 25), (self.local, 26), (self.restricted, 27)];
             bits.into_iter().fold(self.sticky, |flags, (bit, at)| flags | u32::from(bit) << at)
         };
+        // The number of slots comes first: see `slots_of`.
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&self.slots.to_ne_bytes());
         bytes[4..].copy_from_slice(&flags.to_ne_bytes());
@@ -140,6 +141,8 @@ pub struct Entry {
     pub sources: Option<Vec<IpNet>>,
     /// Whose claim the key is.
     pub claim: Claim,
+    /// What the service leads to and may listen at the port of the key itself.
+    pub programs: Programs,
 }
 
 impl Entry {
@@ -166,16 +169,52 @@ impl Entry {
             let ends = [range.network(), range.broadcast()].map(|address| [key.clone(), octets(address)].concat());
             elements.push(element(&SOURCES, ends.concat(), Value::None));
         }
-        for (index, endpoint) in self.slots.iter().enumerate() {
-            let slot = index as u32 + if code.local { LOCAL_OFFSET } else { 0 };
-            let at = [key.clone(), slot.to_ne_bytes().to_vec()].concat();
-            elements.push(element(&SLOTS, at, filled(&endpoint.bytes())));
+        let offset = if code.local { LOCAL_OFFSET } else { 0 };
+        for (slot, endpoint) in (offset..).zip(&self.slots) {
+            elements.push(element(&SLOTS, slot_key(self.key, slot), filled(&endpoint.bytes())));
             if code.sticky > 0 {
                 elements.push(element(&AFFINE, [endpoint.bytes(), key.clone()].concat(), Value::None));
             }
         }
         elements.into_iter().map(|element| element.claimed(self.claim)).collect()
     }
+}
+
+fn slot_key(key: Key, slot: u32) -> Vec<u8> {
+    [key.bytes(), slot.to_ne_bytes().to_vec()].concat()
+}
+
+/// What follows the filler of a value.
+fn after_filler(value: &Value) -> Option<&[u8]> {
+    value.data()?.get(rules::FILLER.len()..)
+}
+
+/// The number of endpoints that a code stands for.
+fn slots_of(code: &Value) -> u32 {
+    let bytes = after_filler(code).and_then(|code| code.get(..4)?.try_into().ok());
+    bytes.map_or(0, u32::from_ne_bytes)
+}
+
+/// The endpoints that clients of any kind are led to; none where no service has the place.
+pub(super) fn endpoints(table: &Contents, key: Key) -> Option<Vec<Endpoint>> {
+    let mut found = None;
+    for (places, offset) in [(&EXTERNAL, LOCAL_OFFSET), (&SERVICES, 0)] {
+        let Some(code) = table.value(places.only(), key.address, &key.bytes()) else { continue };
+        let at = |slot| table.value(SLOTS.only(), key.address, &slot_key(key, offset + slot));
+        let endpoints = (0..slots_of(code)).filter_map(|slot| Endpoint::parse(after_filler(at(slot)?)?));
+        found.get_or_insert_with(Vec::new).extend(endpoints);
+    }
+    found
+}
+
+/// Whether elements of the set are ports of services.
+pub(super) fn is_port(set: SetId) -> bool {
+    set.is(&SERVICES) || set.is(&EXTERNAL)
+}
+
+/// Whether elements of the set are endpoints of such ports.
+pub(super) fn is_endpoint(set: SetId) -> bool {
+    set.is(&SLOTS)
 }
 
 /// What the entries of a service contribute.
@@ -185,9 +224,10 @@ pub fn fragment(entries: &[Entry]) -> Fragment {
     for entry in entries {
         match entry.claim {
             Claim::ClusterIp => fragment.elements.extend(entry.elements()),
-            Claim::External => fragment.claimed.push(Claimed::first(entry.key, entry.elements())),
-            Claim::Balancer => {
-                fragment.claimed.push(Claimed { right: Right::Balancer, ..Claimed::first(entry.key, entry.elements()) });
+            Claim::External | Claim::Balancer => {
+                let right = if entry.claim == Claim::Balancer { Right::Balancer } else { Right::First };
+                let (key, elements, programs) = (entry.key, entry.elements(), entry.programs.clone());
+                fragment.claimed.push(Claimed { key, elements, right, programs });
             }
         }
         let (family, code) = (Family::of(entry.key.address), entry.code());
@@ -269,6 +309,7 @@ pub(super) fn sample(family: Family) -> Fragment {
         masquerade: true,
         sources: Some(Vec::new()),
         claim: Claim::External,
+        programs: Programs::NONE,
     };
     let outside = Entry { clients: Clients::Outside, sticky: 0, ..entry.clone() };
     let none = Entry { key: Key { port: 2, ..key }, slots: Vec::new(), ..entry.clone() };

@@ -166,22 +166,31 @@ fn slots_are_kept() {
     }
 }
 
+/// What keeps new clients from an endpoint takes no flow from it.
 #[test]
-fn udp_entries_that_change_their_endpoints_are_stale() {
-    let spec = json!({"ports": [{"name": "w", "protocol": "UDP", "port": 80}]});
-    let udp = |octets: &[u8]| {
-        let slots = octets.iter().map(|octet| Endpoint { address: [10, 42, 1, *octet].into(), port: 1 }).collect();
-        let mut plan = planned(spec.clone(), json!({}), json!([]), &Plan::default());
-        plan.entries[0].slots = slots;
-        plan
+fn endpoints_that_serve_keep_their_flows() {
+    let check = |protocol: &str, extra: Value, expected: &[&str]| {
+        let mut spec = json!({"ports": [{"name": "w", "protocol": protocol, "port": 80}]});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let endpoints = json!([
+            {"addresses": ["10.42.1.5"], "nodeName": "n1"},
+            {"addresses": ["10.42.2.5"], "nodeName": "n2"},
+            {"addresses": ["10.42.3.5"], "nodeName": "n3", "conditions": {"ready": false, "serving": true, "terminating": true}},
+            {"addresses": ["10.42.3.6"], "nodeName": "n3", "conditions": {"ready": false}},
+        ]);
+        let slice = json!({"metadata": {}, "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{"name": "w", "protocol": protocol, "port": 8080}]});
+        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+        spec["clusterIP"] = json!("10.43.0.9");
+        let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+        let plan = plan(&service, &[&slice], &node(), &Plan::default());
+        let found = plan.lingering.iter().map(|(key, one)| format!("{} {}", key.address, one.address)).collect::<Vec<_>>();
+        assert_eq!(found, expected);
     };
-    for (old, new, expected) in
-        [(&[][..], &[1][..], Some(1)), (&[1], &[1, 2], None), (&[1, 2], &[2], Some(1)), (&[1], &[], Some(0)), (&[], &[], None)]
-    {
-        let stale = stale_udp(&udp(old), &udp(new));
-        assert_eq!(stale.first().map(|(_, valid)| valid.len()), expected, "{old:?} to {new:?}");
-    }
-    assert_eq!(stale_udp(&udp(&[1]), &Plan::default()).len(), 1);
+    check("UDP", json!({}), &["10.43.0.9 10.42.3.5"]);
+    check("TCP", json!({}), &[]);
+    check("UDP", json!({"internalTrafficPolicy": "Local"}), &["10.43.0.9 10.42.2.5", "10.43.0.9 10.42.3.5"]);
+    check("UDP", json!({"externalIPs": ["192.0.2.7"]}), &["10.43.0.9 10.42.3.5", "192.0.2.7 10.42.3.5"]);
 }
 
 #[test]
@@ -206,4 +215,30 @@ fn a_port_of_the_node_itself() {
     let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}, {"ip": "192.0.2.8"}]}});
     let plan = planned(spec, status, own, &Plan::default());
     assert_eq!(lines(&plan), ["services 10.43.0.9:8080 2.7", "services 192.0.2.8:8080 2.7 masquerade"]);
+}
+
+/// Ready or not, what a Service leads to may listen at its port.
+#[test]
+fn programs_that_a_service_leads_to() {
+    let at = |address: &str| Programs::At(vec![address.parse().unwrap()]);
+    let check = |port: Value, endpoints: Value, expected: Programs| {
+        let spec = json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.7"], "ports": [port]});
+        let plan = planned(spec, json!({}), endpoints, &Plan::default());
+        assert_eq!(plan.balanced.iter().map(|one| &one.programs).collect::<Vec<_>>(), [&expected]);
+        assert_eq!(plan.entries[1].programs, expected, "{port}");
+    };
+    let port = json!({"name": "w", "port": 8080});
+    let of = |ready: bool| json!([{"addresses": ["192.0.2.9"], "conditions": {"ready": ready}}]);
+    check(port.clone(), of(true), at("192.0.2.9"));
+    check(port.clone(), of(false), at("192.0.2.9"));
+    check(port, json!([]), Programs::NONE);
+    check(json!({"name": "w", "port": 80}), of(true), Programs::NONE);
+    let spec = json!({"clusterIP": "10.43.0.9", "type": "LoadBalancer", "ports": [{"port": 80}]});
+    let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+    let mut slice: EndpointSlice =
+        serde_json::from_value(json!({"metadata": {}, "addressType": "IPv6", "endpoints": []})).unwrap();
+    let programs = |slices: &[&EndpointSlice]| plan(&service, slices, &node(), &Plan::default()).balanced[0].programs.clone();
+    assert_eq!([programs(&[]), programs(&[&slice])], [Programs::Unknown, Programs::Unknown]);
+    slice.address_type = "IPv4".to_owned();
+    assert_eq!(programs(&[&slice]), Programs::NONE);
 }

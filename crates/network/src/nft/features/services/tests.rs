@@ -14,6 +14,7 @@ fn entry(address: &str, endpoints: u32) -> Entry {
         masquerade: false,
         sources: None,
         claim: Claim::ClusterIp,
+        programs: Programs::NONE,
     }
 }
 
