@@ -214,7 +214,10 @@ impl Proxy {
         let mut now: HashMap<Key, Vec<Refused>> = HashMap::new();
         for ((port, key), taken) in ports.into_iter().zip(lost) {
             let Some(taken) = taken else { continue };
-            now.entry(port.service.clone()).or_default().push(Refused { key, taken });
+            // Before it has endpoints, a program of the host may be what the load balancer leads to, as ingress is to its own.
+            if taken != Taken::Listener || !watch.get(&port.service).1.is_empty() {
+                now.entry(port.service.clone()).or_default().push(Refused { key, taken });
+            }
             told.insert(port);
         }
         self.reports.tell(told);

@@ -469,15 +469,18 @@ fn a_node_tells_what_load_balancers_have_not_got() {
     Netns::current().serve([192, 0, 2, 1].into(), 7803, "back end");
     let ports = |numbers: &[u16]| numbers.iter().map(|port| json!({"name": "tcp", "port": port})).collect::<Value>();
     let spec = |ports| json!({"type": "LoadBalancer", "clusterIP": "10.43.0.30", "ports": ports});
-    cluster.service("web", "10.43.0.30", spec(ports(&[7801, 7802, 7804])), &[a_ip]);
-    cluster.service("front", "10.43.0.31", json!({"type": "LoadBalancer", "ports": [{"name": "own", "port": 7803}]}), &[]);
-    let slice = json!({"metadata": {"namespace": "a", "name": "front", "labels": {"kubernetes.io/service-name": "front"}},
-        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"name": "own", "port": 7803}]});
-    cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
     let told = |expected: Option<&str>| {
         let told = |node: &Node| node.metadata.annotations.as_ref().and_then(|all| all.get("knarr.io/taken-ports").cloned());
         cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| nodes.iter().all(|node| told(node).as_deref() == expected)));
     };
+    let front = json!({"metadata": {"namespace": "a", "name": "front"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.43.0.31", "ports": [{"name": "own", "port": 7803}]}});
+    cluster.fake.put::<Service>(&serde_json::from_value(front).unwrap());
+    told(Some("a/front:7803/TCP"));
+    cluster.service("web", "10.43.0.30", spec(ports(&[7801, 7802, 7804])), &[a_ip]);
+    let slice = json!({"metadata": {"namespace": "a", "name": "front", "labels": {"kubernetes.io/service-name": "front"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"name": "own", "port": 7803}]});
+    cluster.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
     told(Some("a/web:7801/TCP,a/web:7802/TCP"));
     for text in
         ["7801/TCP of 192.0.2.1 is in use by a program of the host", "7802/TCP of 192.0.2.1 is taken by the host port of a pod"]
@@ -485,6 +488,11 @@ fn a_node_tells_what_load_balancers_have_not_got() {
         let told = |event: &Event| event.message.as_deref() == Some(&format!("node n1: port {text}"));
         cluster.runtime.block_on(cluster.fake.until::<Event>(|events| events.iter().any(told)));
     }
+    let of_front = |event: &Event| event.involved_object.name.as_deref() == Some("front");
+    cluster.runtime.block_on(cluster.fake.until::<Event>(|events| {
+        assert!(!events.iter().any(of_front), "{events:?}");
+        true
+    }));
     // What the controller makes of it, here and for the other node.
     cluster.outside.serve([192, 0, 2, 2].into(), 7802, "other");
     let error = |port| json!({"port": port, "protocol": "TCP", "error": "PortUnavailable"});
