@@ -200,15 +200,41 @@ pub(crate) fn requester<'a>(cx: &'a Context, now: &'a str) -> kinds::Requester<'
     kinds::Requester { name: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra, now }
 }
 
-/// Metadata of a new object, before its name is generated.
-pub(crate) fn prepare_metadata(object: &mut Value, namespace: &str) {
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
-        meta::remove(object, key);
+/// The namespace of a body is that of the path, and comes into it where it does not say one: admission sees where an object will be. What is in
+/// no namespace has none (upstream: `EnsureObjectNamespaceMatchesRequestNamespace`).
+///
+/// # Errors
+/// The body says another namespace.
+pub(crate) fn check_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
+    let given = meta::namespace(object);
+    if given == namespace {
+        return Ok(());
     }
     if namespace.is_empty() {
         meta::remove(object, "namespace");
-    } else {
-        meta::set_namespace(object, namespace);
+        return Ok(());
+    }
+    if !given.is_empty() {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    meta::set_namespace(object, namespace);
+    Ok(())
+}
+
+/// Takes away what only the server says of a new object, so that admission does not see what a client has made up (upstream:
+/// `WipeObjectMetaSystemFields`).
+pub(crate) fn wipe_metadata(object: &mut Value) {
+    for key in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        meta::remove(object, key);
+    }
+}
+
+/// Metadata of a new object, before its name is generated.
+pub(crate) fn prepare_metadata(object: &mut Value) {
+    wipe_metadata(object);
+    for key in ["resourceVersion", "generation"] {
+        meta::remove(object, key);
     }
     meta::set(object, "uid", names::new_uid());
     meta::set(object, "creationTimestamp", time::now());

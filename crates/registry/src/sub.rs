@@ -10,6 +10,7 @@ use kinds::{Action, Behaviour};
 use serde_json::Value;
 
 use crate::entry::object_path;
+use crate::pipeline::{check_namespace, wipe_metadata};
 use crate::scale as view;
 use crate::target::{How, Target};
 use crate::{Context, Registry, Served};
@@ -35,8 +36,13 @@ impl Registry {
         sub: &str,
         namespace: &str,
         name: &str,
-        object: Value,
+        mut object: Value,
     ) -> Result<Value, Status> {
+        check_namespace(&mut object, namespace)?;
+        // The UID in a binding is a condition.
+        if !matches!(res.behaviour(sub), Some(Behaviour::Action(Action::Bind))) {
+            wipe_metadata(&mut object);
+        }
         let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
         match res.behaviour(sub) {
             Some(Behaviour::Action(Action::Bind)) => self.bind(target, &object).await,

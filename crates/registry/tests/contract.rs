@@ -393,6 +393,9 @@ async fn budgets_pay_for_evictions() {
     let (pods, budgets) = guarded_pod(&registry, &cx, json!({})).await;
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "one", "namespace": "ns"}});
     let evict = async |cx: &Context| registry.create_sub(cx, &pods, "eviction", "ns", "one", eviction.clone()).await;
+    let mut elsewhere = eviction.clone();
+    meta::set_namespace(&mut elsewhere, "other");
+    assert_eq!(registry.create_sub(&cx, &pods, "eviction", "ns", "one", elsewhere).await.unwrap_err().code, 400);
     let refused = evict(&cx).await.unwrap_err();
     let cause = refused.cause("DisruptionBudget").map(|cause| cause.message.clone()).unwrap_or_default();
     assert_eq!((refused.code, cause.as_str()), (429, "The disruption budget web is still being processed by the server."));

@@ -54,6 +54,56 @@ async fn applies_create_what_others_delete() {
     }
 }
 
+/// Upstream's `EnsureObjectNamespaceMatchesRequestNamespace`: the path says the namespace; a body may leave it out, and one of what is in
+/// no namespace may say any.
+#[tokio::test]
+async fn the_path_says_the_namespace() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    let roles = registry.resource("rbac.authorization.k8s.io", "v1", "clusterroles").unwrap();
+    let cases = [
+        (config_maps(&registry), "ns", "", Ok("ns")),
+        (config_maps(&registry), "ns", "ns", Ok("ns")),
+        (config_maps(&registry), "ns", "other", Err(Reason::BadRequest)),
+        (roles.clone(), "", "", Ok("")),
+        (roles, "", "other", Ok("")),
+    ];
+    for (number, (res, namespace, said, expected)) in cases.into_iter().enumerate() {
+        let name = format!("n{number}");
+        let mut object = json!({"metadata": {"name": &name}});
+        meta::set_namespace(&mut object, said);
+        let created = registry.create(&cx(), &res, namespace, None, object.clone()).await;
+        let found = created.map(|entry| meta::namespace(&entry.value()).to_owned()).map_err(|status| status.reason);
+        assert_eq!(found, expected.clone().map(str::to_owned), "created with {said:?}");
+        meta::set_annotation(&mut object, "changed", "yes");
+        let updated = registry.update(&cx(), &res, "", namespace, &name, object).await;
+        let found = updated.map(|written| meta::namespace(&written.entry.value()).to_owned()).map_err(|status| status.reason);
+        assert_eq!(found, expected.map(str::to_owned), "updated with {said:?}");
+    }
+}
+
+/// Upstream's `checkName` and `EnsureObjectNamespaceMatchesRequestNamespace`, of patches.
+#[tokio::test]
+async fn patches_move_nothing() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    create(&registry, "a", "n=0").await;
+    let check = async |metadata: Value, expected: Result<(), &str>| {
+        let patch = Patch::Merge(json!({"metadata": &metadata}).to_string().into());
+        let patched = registry.patch(&cx(), &config_maps(&registry), "", "ns", "a", patch).await;
+        let found = patched.map(|written| assert_eq!(meta::namespace(&written.entry.value()), "ns"));
+        let expected = expected.map_err(|text| (400, text.to_owned()));
+        assert_eq!(found.map_err(|status| (status.code, status.message)), expected, "{metadata}");
+    };
+    check(json!({"namespace": null, "labels": {"n": "1"}}), Ok(())).await;
+    let moved = "the namespace of the provided object does not match the namespace sent on the request";
+    check(json!({"namespace": "other"}), Err(moved)).await;
+    check(json!({"name": "b"}), Err("the name of the object (b) does not match the name on the URL (a)")).await;
+    let nameless = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    check(json!({"name": null}), Err(nameless)).await;
+    check(Value::Null, Err(nameless)).await;
+}
+
 #[tokio::test]
 async fn updates_by_version() {
     let directory = Directory::new();

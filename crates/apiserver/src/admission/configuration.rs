@@ -25,7 +25,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] FileError),
     /// A name.
-    #[error("admission plugin {0:?} is unknown")]
+    #[error("there is no admission plugin {0:?}; those that can be enabled are {all}", all = super::OPTIONAL.join(", "))]
     Unknown(String),
     /// Limits are missing.
     #[error("EventRateLimit has no limits: --admission-control-config-file names them")]

@@ -17,7 +17,7 @@ use registry::{Admission, Context, ListOptions, Operation, Request, User};
 use serde_json::Value;
 
 use super::{forbidden, is};
-use decide::{Asked, Devices, Verdict};
+use decide::{Asked, Devices};
 
 /// How often it is tried again when another request was counted meanwhile.
 const ATTEMPTS: usize = 50;
@@ -52,10 +52,7 @@ impl Admission for ResourceQuota {
         if let Some(claim) = asked.claim() {
             asked.devices = named_by(a, claim).await;
         }
-        for quota in quotas {
-            self.charge(a, &asked, quota).await?;
-        }
-        Ok(())
+        charge(a, &asked, quotas).await
     }
 }
 
@@ -88,33 +85,34 @@ async fn quotas(a: &Request<'_>) -> Vec<Value> {
     list.map(|list| list.entries.iter().map(|entry| entry.value()).collect()).unwrap_or_default()
 }
 
-impl ResourceQuota {
-    /// Adds what is asked for to the quota, or refuses it.
-    async fn charge(&self, a: &Request<'_>, asked: &Asked<'_>, mut quota: Value) -> Result<(), Status> {
-        let Some(resource) = a.registry.resource("", "v1", "resourcequotas") else { return Ok(()) };
-        let name = meta::name(&quota).to_owned();
-        for _ in 0..ATTEMPTS {
-            let charged = match decide::decide(asked, &quota) {
-                Verdict::Free => return Ok(()),
-                Verdict::Refused(why) => return Err(forbidden(a, why)),
-                Verdict::Charged(_) if a.dry_run => return Ok(()),
-                Verdict::Charged(charged) => charged,
-            };
+/// Adds what is asked for to all quotas, or refuses it. All are asked before one is charged, so that who is refused by one takes nothing
+/// of another; those that were changed meanwhile are asked again.
+async fn charge(a: &Request<'_>, asked: &Asked<'_>, mut quotas: Vec<Value>) -> Result<(), Status> {
+    let Some(resource) = a.registry.resource("", "v1", "resourcequotas") else { return Ok(()) };
+    for _ in 0..ATTEMPTS {
+        let charged = decide::all(asked, &quotas).map_err(|why| forbidden(a, why))?;
+        if a.dry_run {
+            return Ok(());
+        }
+        quotas.clear();
+        for charged in charged {
+            let name = meta::name(&charged).to_owned();
             match a.registry.update(&context(), &resource, "status", a.namespace, &name, charged).await {
-                Ok(_) => return Ok(()),
-                Err(status) if status.code == 409 => {}
+                Err(status) if status.code == 409 => {
+                    let entry = a.registry.get(&resource, a.namespace, &name, None).await;
+                    quotas.extend(entry.ok().map(|entry| entry.value()));
+                }
                 // It was deleted meanwhile.
-                Err(status) if status.code == 404 => return Ok(()),
-                Err(status) => return Err(status),
-            }
-            match a.registry.get(&resource, a.namespace, &name, None).await {
-                Ok(entry) => quota = entry.value(),
-                Err(_) => return Ok(()),
+                Err(status) if status.code == 404 => {}
+                other => drop(other?),
             }
         }
-        let message = format!("the quota {name} is being changed by many requests, try again");
-        Err(Status::conflict(&a.resource.group_resource, a.name, message))
+        if quotas.is_empty() {
+            return Ok(());
+        }
     }
+    let message = format!("the quota {} is being changed by many requests, try again", meta::name(&quotas[0]));
+    Err(Status::conflict(&a.resource.group_resource, a.name, message))
 }
 
 /// The API server itself writes what it has counted.

@@ -308,6 +308,22 @@ async fn deployments_are_changed() {
     assert_eq!(made["metadata"]["annotations"], json!({"my-annotation": "from admin", "example.com/team": "a"}));
 }
 
+/// Upstream's `EnsureObjectNamespaceMatchesRequestNamespace` and `WipeObjectMetaSystemFields` come before admission: an object has the namespace
+/// of its path, whatever its body says, and nothing that only the server says.
+#[tokio::test]
+async fn objects_have_their_namespace_before_they_are_changed() {
+    let server = with_namespace().await;
+    let seen = "object.metadata.namespace + (has(object.metadata.uid) ? ' with an UID' : '')";
+    let label = json!([apply(&format!("Object{{metadata: Object.metadata{{annotations: {{'seen': {seen}}}}}}}"))]);
+    put_in_force(&server, "Mutating", "where", mutating("configmaps", label), json!({})).await;
+    for said in [json!({}), json!({"namespace": "ns", "uid": "made-up"})] {
+        let mut object = json!({"metadata": {"generateName": "c-"}});
+        said.as_object().unwrap().iter().for_each(|(key, value)| object["metadata"][key] = value.clone());
+        let made = send(&server.api, 201, &format!("POST {CONFIG_MAPS}"), &object).await;
+        assert_eq!(made["metadata"]["annotations"]["seen"], "ns", "{made}");
+    }
+}
+
 /// Of two policies the one that comes first is evaluated again when it wants to be, once.
 #[tokio::test]
 async fn mutating_policies_follow_each_other() {

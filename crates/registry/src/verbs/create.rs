@@ -10,7 +10,7 @@ use store::Expect;
 
 use crate::entry::object_path;
 use crate::entry::parts::Rest;
-use crate::pipeline::{Unwritten, prepare_metadata, requester, validate_new};
+use crate::pipeline::{Unwritten, check_namespace, prepare_metadata, requester, validate_new, wipe_metadata};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
 
@@ -49,6 +49,7 @@ impl Registry {
         from: Created,
     ) -> Result<Arc<Entry>, Status> {
         check_identity(&mut object, namespace, name_in_url)?;
+        wipe_metadata(&mut object);
         // What is no number is no version, and is forgotten, as upstream.
         if meta::resource_version(&object).parse::<u64>().is_ok_and(|version| version != 0) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -63,7 +64,7 @@ impl Registry {
         let mut object = self.mutate(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
         // Those who change objects on their way cannot move them.
         check_identity(&mut object, namespace, None)?;
-        prepare_metadata(&mut object, namespace);
+        prepare_metadata(&mut object);
         self.insert(target, object).await
     }
 
@@ -147,11 +148,7 @@ pub(crate) fn by<'a>(cx: &'a Context, res: &Served, sub: &'a str, now: &'a str) 
 
 /// The body says the namespace and name of the path, or leaves them out.
 pub(crate) fn check_identity(object: &mut Value, namespace: &str, name_in_url: Option<&str>) -> Result<(), Status> {
-    let given = meta::namespace(object);
-    if !given.is_empty() && given != namespace {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(message));
-    }
+    check_namespace(object, namespace)?;
     let Some(wanted) = name_in_url else { return Ok(()) };
     let given = meta::name(object).to_owned();
     if given.is_empty() {
@@ -160,9 +157,6 @@ pub(crate) fn check_identity(object: &mut Value, namespace: &str, name_in_url: O
         return Err(Status::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({wanted})"
         )));
-    }
-    if !namespace.is_empty() {
-        meta::set_namespace(object, namespace);
     }
     Ok(())
 }

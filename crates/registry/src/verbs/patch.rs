@@ -9,6 +9,7 @@ use schema::Schema;
 use serde_json::Value;
 
 use crate::entry::parts;
+use crate::pipeline::check_namespace;
 use crate::target::{How, Target};
 use crate::verbs::create::by;
 use crate::verbs::{CONFLICT_ATTEMPTS, Created, Live};
@@ -61,8 +62,9 @@ impl Registry {
             meta::set(old, "managedFields", kept);
         }
         let mut object = patched?;
-        check_unchanged_identity(target, &object, old)?;
         target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
+        check_namespace(&mut object, target.namespace)?;
+        check_name(target, meta::name(&object))?;
         let entry = self.replace(target, live, object, true).await?;
         Ok(Written { entry, created: false, object: None })
     }
@@ -186,15 +188,16 @@ fn pins_version(patch: &Patch) -> bool {
     }
 }
 
-/// A patch cannot make an object another one.
-fn check_unchanged_identity(target: Target<'_>, object: &Value, old: &Value) -> Result<(), Status> {
-    let mut errors = Errors::new();
-    for key in ["name", "namespace"] {
-        if meta::get(object, key) != meta::get(old, key) {
-            errors.push(Error::invalid(&Path::new("metadata").child(key), meta::get(object, key), "field is immutable"));
-        }
+/// A patch renames nothing (upstream: `checkName`).
+fn check_name(target: Target<'_>, found: &str) -> Result<(), Status> {
+    let wanted = target.name;
+    match found {
+        _ if found == wanted => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
+        _ => Err(Status::bad_request(format!("the name of the object ({found}) does not match the name on the URL ({wanted})"))),
     }
-    target.invalid(&errors)
 }
 
 /// A patch that makes the object unreadable is a semantic error (422), an unknown field stays a bad request.

@@ -64,9 +64,22 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// The quotas that a request is charged to, as they are then.
+///
+/// # Errors
+/// Why one of them refuses it.
+pub(super) fn all(asked: &Asked<'_>, quotas: &[Value]) -> Result<Vec<Value>, String> {
+    let charged = |quota| match decide(asked, quota) {
+        Verdict::Free => None,
+        Verdict::Refused(why) => Some(Err(why)),
+        Verdict::Charged(charged) => Some(Ok(charged)),
+    };
+    quotas.iter().filter_map(charged).collect()
+}
+
 /// What becomes of a request.
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict {
+enum Verdict {
     /// The quota is not about it.
     Free,
     Refused(String),
@@ -74,7 +87,7 @@ pub(super) enum Verdict {
     Charged(Value),
 }
 
-pub(super) fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
+fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     let spec: ResourceQuotaSpec = serde_json::from_value(quota["spec"].clone()).unwrap_or_default();
     let hard = amounts(&quota["status"]["hard"]);
     let names: Vec<&str> =
@@ -173,6 +186,21 @@ mod tests {
         check("pods", &asks("1m"), None, &quota(&[], json!({"pods": "2"}), json!({})), Err(unknown));
         // Before the controller has looked at it, a quota limits nothing.
         check("pods", &asks("1m"), None, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}), Ok(Value::Null));
+    }
+
+    /// Upstream's `checkQuotas`: a request that one quota refuses is charged to none.
+    #[test]
+    fn all_of_them_are_asked_first() {
+        let quotas = |second: &str| {
+            [quota(&[], json!({"pods": "2"}), json!({"pods": "1"})), quota(&[], json!({"pods": second}), json!({"pods": "1"}))]
+        };
+        let pod = pod(json!({}));
+        let asked = Asked::new("", "pods", &pod, None, Timestamp::UNIX_EPOCH);
+        let used = all(&asked, &quotas("3")).map(|charged| charged.iter().map(|one| one["status"]["used"].clone()).collect());
+        assert_eq!(used, Ok(vec![json!({"pods": "2"}), json!({"pods": "2"})]));
+        let over = "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1";
+        assert_eq!(all(&asked, &quotas("1")), Err(over.to_owned()));
+        assert_eq!(all(&asked, &[]), Ok(vec![]));
     }
 
     #[test]
