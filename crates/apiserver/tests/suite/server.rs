@@ -62,7 +62,12 @@ impl Server {
 
 /// A server over an empty store that listens and follows its own objects, such as roles.
 pub(crate) async fn serve() -> Server {
-    let mut server = start(true).await;
+    serve_with(|_| {}).await
+}
+
+/// The same, with other options.
+pub(crate) async fn serve_with(change: impl FnOnce(&mut Options)) -> Server {
+    let mut server = start_with(change).await;
     let (service, tasks) = (server.service.take().unwrap(), server.tasks.clone());
     server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
     server
