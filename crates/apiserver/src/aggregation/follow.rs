@@ -204,6 +204,12 @@ impl Aggregation {
         self.take_in(&all);
         // Known before it is asked: its paths lead nowhere else meanwhile.
         self.publish().await;
+        let local = Found::local();
+        for (name, object) in all.iter().filter(|(_, object)| remote(object).is_none()) {
+            if let Err(error) = tell(&self.registry, &resource, object, &local).await {
+                tracing::debug!(name, %error, "the condition of an APIService cannot be written, trying again when it changes");
+            }
+        }
         for (name, known) in &mut self.known {
             let (Some(found), Some(object)) = (&known.found, all.get(name)) else { continue };
             if let Err(error) = tell(&self.registry, &resource, object, found).await {
@@ -214,19 +220,29 @@ impl Aggregation {
         Ok(())
     }
 
-    /// Makes the APIServices of what is served here, and removes those of custom resources that have gone.
+    /// Keeps the APIServices of what is served here (upstream: the table in `autoregister_controller.go`): those of custom resources
+    /// always, those of the program when it starts. What nobody has marked as kept is its owner's.
     async fn keep_local(&mut self, resource: &Arc<Served>, all: &BTreeMap<String, Value>) {
         let wanted = local::wanted(&self.registry.catalog());
-        let own = |object: &Value| meta::label(object, local::MANAGED) == Some("true");
-        let missing = wanted.iter().filter(|(name, object)| !all.contains_key(*name) && (own(object) || !self.started));
+        let kept = |object: &Value| match meta::label(object, local::MANAGED) {
+            Some("true") => true,
+            Some("onstart") => !self.started,
+            _ => false,
+        };
+        let missing = wanted.iter().filter(|(name, object)| !all.contains_key(*name) && kept(object));
         let created = join_all(missing.map(|(_, object)| self.create(resource, object.clone()))).await;
-        let gone = all.iter().filter(|(name, object)| own(object) && !wanted.contains_key(*name));
+        let changed = all.iter().filter(|(_, object)| kept(object)).filter_map(|(name, object)| {
+            let wanted = wanted.get(name).filter(|wanted| wanted["spec"] != object["spec"])?;
+            Some(self.put_back(resource, name, object.clone(), wanted["spec"].clone()))
+        });
+        let changed = join_all(changed).await;
+        let gone = all.iter().filter(|(name, object)| kept(object) && !wanted.contains_key(*name));
         let registry = &self.registry;
         let deleted = join_all(gone.map(|(name, _)| async move {
             registry.delete(&context(), resource, "", name, DeleteOptions::default()).await.map(drop)
         }))
         .await;
-        for error in created.into_iter().chain(deleted).filter_map(Result::err) {
+        for error in created.into_iter().chain(changed).chain(deleted).filter_map(Result::err) {
             tracing::debug!(%error, "an APIService of this server cannot be kept");
         }
         self.started = true;
@@ -235,6 +251,11 @@ impl Aggregation {
     async fn create(&self, resource: &Served, mut object: Value) -> Result<(), Status> {
         resource.decode(&context(), "", &mut object, Vec::new())?;
         self.registry.create(&context(), resource, "", None, object).await.map(drop)
+    }
+
+    async fn put_back(&self, resource: &Served, name: &str, mut object: Value, spec: Value) -> Result<(), Status> {
+        object["spec"] = spec;
+        self.registry.update(&context(), resource, "", "", name, object).await.map(drop)
     }
 
     /// Notes which APIServices have a service. What has changed is asked at once.

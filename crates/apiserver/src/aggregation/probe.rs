@@ -33,6 +33,11 @@ impl Found {
         Self { available: false, reason, message }
     }
 
+    /// What is served here is always available.
+    pub(super) fn local() -> Self {
+        Self { available: true, reason: "Local", message: "Local APIServices are always available".to_owned() }
+    }
+
     /// Who answers is there. Why its list cannot be read is no other condition upstream, and is said all the same.
     fn passed(unread: Option<String>) -> Self {
         let checks = "all checks passed".to_owned();

@@ -1,11 +1,16 @@
 //! Servers of aggregated APIs that hang, answer garbage or without an end, redirect, close, lie, or lead back: what the others serve
 //! stays as it is, and the condition says why.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use tokio::net::TcpListener;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 use tower::Service as _;
 
 use super::*;
@@ -245,17 +250,92 @@ async fn documents_that_lie() {
     assert_eq!(admin(&server.api, protobuf).await.code, 200);
 }
 
-/// An APIService that leads to the API server itself: it is never available, whoever may do everything.
-#[tokio::test]
-async fn its_own_server() {
-    let server = serve().await;
-    namespace(&server.api, "ns").await;
+/// Lets who has not said who they are do everything.
+async fn let_in_everybody(server: &Server) {
     let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "name": "system:anonymous", "apiGroup": "rbac.authorization.k8s.io"}]});
     let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
     assert_eq!(admin(&server.api, &format!("POST {bindings}\n\n{binding}")).await.code, 201);
+    while ask(&server.api, "", "GET /api/v1/namespaces/ns").await.code != 200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// An APIService that leads to the API server itself: it is never available, whoever may do everything.
+#[tokio::test]
+async fn its_own_server() {
+    let server = serve().await;
+    namespace(&server.api, "ns").await;
+    let_in_everybody(&server).await;
     register_as(&server, "own", "own.example.com", server.address.port(), json!({"insecureSkipTLSVerify": true})).await;
     is_told(&server, "own", "False", "bad status from https://own.ns.svc:").await;
     assert_eq!(admin(&server.api, "GET /apis/own.example.com/v1/things").await.code, 503);
+}
+
+/// Asks the API server over TLS, as nobody.
+async fn ask_back(address: SocketAddr, path: String) -> Option<Reply> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?.dangerous();
+    let config = builder.with_custom_certificate_verifier(Arc::new(base::tls::Unverified::default())).with_no_client_auth();
+    let stream = TcpStream::connect(address).await.ok()?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").ok()?, stream).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let request = Request::get(path).header("host", "localhost").body(Full::<Bytes>::default()).ok()?;
+    let answer = async {
+        let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
+        Some(whole(parts.status.as_u16(), body.collect().await.ok()?.to_bytes()))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        _ = connection => None,
+    }
+}
+
+/// A request that is under way.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A server that asks the API server for what it is asked for: the time of the first request ends them all, and others are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_leads_back() {
+    let server = serve().await;
+    namespace(&server.api, "ns").await;
+    let_in_everybody(&server).await;
+    let (address, all, under_way) = (server.address, Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (counted, left) = (all.clone(), under_way.clone());
+    let https = Https::start("loops.ns.svc", None, 0, move |request, _| {
+        let path = request.uri().to_string();
+        if path.ends_with("/v1") {
+            return Box::pin(async { whole(200, list("loops")) });
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        left.fetch_add(1, Ordering::SeqCst);
+        let guard = UnderWay(left.clone());
+        Box::pin(async move {
+            let _guard = guard;
+            ask_back(address, path).await.unwrap_or_else(|| whole(502, "{}"))
+        })
+    })
+    .await;
+    register_as(&server, "loops", "loops.example.com", https.port, trusting(&https)).await;
+    condition_of(&server, "loops.example.com", |condition| condition["status"] == "True").await;
+    let others = async {
+        while all.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+        admin(&server.api, "GET /api/v1/namespaces/ns").await.code
+    };
+    let looping = admin(&server.api, "GET /apis/loops.example.com/v1/things?timeout=2s");
+    let (answer, code) = tokio::join!(looping, others);
+    assert!(matches!(answer.code, 429 | 502..=504), "{} {:?}", answer.code, answer.body);
+    assert_eq!(code, 200);
+    while under_way.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
 }
