@@ -215,3 +215,46 @@ fn volumes_below_volumes() {
     c.k("delete pod app");
     eventually("the link goes with the pod", || link.symlink_metadata().is_err().then_some(()));
 }
+
+fn attributes_class(name: &str) -> String {
+    format!(
+        "{{apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {{name: {name}}}, driverName: d.example.com, parameters: {{iops: '1'}}}}\n---\n"
+    )
+}
+
+/// KEP-3751: a class has the finalizer `kubernetes.io/vac-protection` from its creation on, which goes when it is deleted and no claim
+/// and no volume names it.
+#[test]
+fn attributes_classes_stay_while_they_are_named() {
+    let c = Cluster::start(KNARR);
+    let used = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], storageClassName: none, volumeAttributesClassName: gold, resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: disk}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: other
+  volumeAttributesClassName: silver
+  capacity: {storage: 1Mi}
+  csi: {driver: d.example.com, volumeHandle: h}
+"#;
+    c.k_with("apply -f -", &(["gold", "silver", "unused"].map(attributes_class).concat() + used));
+    for name in ["gold", "silver", "unused"] {
+        let finalizers = c.k(&format!("get volumeattributesclass {name} -o jsonpath={{.metadata.finalizers}}"));
+        assert_eq!(finalizers, r#"["kubernetes.io/vac-protection"]"#);
+    }
+    // Whoever decides on the last one has decided on those before.
+    c.k("delete volumeattributesclass gold silver --wait=false");
+    c.k("delete volumeattributesclass unused --timeout=60s");
+    assert_eq!(c.k("get volumeattributesclass -o name").lines().count(), 2);
+    for (object, class) in [("persistentvolumeclaim/data", "gold"), ("persistentvolume/disk", "silver")] {
+        assert_ne!(c.k(&format!("get volumeattributesclass {class} -o jsonpath={{.metadata.deletionTimestamp}}")), "");
+        c.k(&format!("delete {object} --timeout=60s"));
+        c.k(&format!("wait --for=delete volumeattributesclass/{class} --timeout=60s"));
+    }
+}

@@ -38,10 +38,18 @@ pub(crate) struct Definitions {
 struct Known {
     /// What others need of it: its name, group and accepted names.
     names: Value,
+    /// It wants names that it has not got.
+    refused: bool,
     /// What its kinds were made of; none before they are served.
     served: Option<Value>,
     /// Its objects are on their way out.
     ending: bool,
+}
+
+impl Known {
+    fn new(names: Value) -> Self {
+        Self { names, refused: true, served: None, ending: false }
+    }
 }
 
 /// The definitions' own kind.
@@ -69,8 +77,7 @@ impl Definitions {
         let list = registry.list(&resource, None, &ListOptions::default()).await?;
         let mut all = Self { registry: registry.clone(), resource, remotes, known: HashMap::new() };
         for entry in &list.entries {
-            let known = Known { names: names(&entry.value()), served: None, ending: false };
-            all.known.insert(entry.name().to_owned(), known);
+            all.known.insert(entry.name().to_owned(), Known::new(names(&entry.value())));
         }
         for entry in &list.entries {
             let definition = entry.value();
@@ -164,8 +171,8 @@ impl Definitions {
             }
         };
         let names = names(&accepted);
-        let known =
-            self.known.entry(name.to_owned()).or_insert_with(|| Known { names: Value::Null, served: None, ending: false });
+        let known = self.known.entry(name.to_owned()).or_insert_with(|| Known::new(Value::Null));
+        known.refused = !custom::has_its_names(&accepted);
         let freed = std::mem::replace(&mut known.names, names.clone()) != names;
         // Served first: who sees that it is established can use it.
         if custom::is_accepted(&accepted) {
@@ -183,7 +190,7 @@ impl Definitions {
         let group = text(names, "/spec/group");
         let same = self.known.iter().filter(|(other, known)| *other != name && text(&known.names, "/spec/group") == group);
         // Those that have all that they want are left alone.
-        same.filter(|(_, known)| known.served.is_none()).map(|(other, _)| other.clone()).collect()
+        same.filter(|(_, known)| known.refused).map(|(other, _)| other.clone()).collect()
     }
 
     /// Serves the kinds of a definition, if they are not served as it says already.

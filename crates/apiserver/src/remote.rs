@@ -19,6 +19,7 @@ use std::sync::{Arc, Weak};
 
 use base::tasks::Tasks;
 use base::tls::Resolver;
+use http::StatusCode;
 use parking_lot::Mutex;
 
 use crate::tunnels::Tunnels;
@@ -61,6 +62,9 @@ pub(crate) enum Error {
     /// What comes is no HTTP, or ends too early.
     #[error("{0}")]
     Http(String),
+    /// The answer has begun, and its body cannot be read.
+    #[error("{why}")]
+    Body { status: StatusCode, why: Box<Error> },
 }
 
 /// All that is called. Endpoints live as long as somebody holds them.

@@ -8,6 +8,8 @@ mod baseline;
 mod checks;
 pub mod policy;
 mod profiles;
+#[cfg(test)]
+mod published;
 mod restricted;
 mod subject;
 #[cfg(test)]

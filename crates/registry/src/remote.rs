@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::Registry;
 
 /// A group version that another server serves (APIService with a service): an entry of the catalog whose backend is remote.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remote {
     /// API group.
     pub group: String,
@@ -29,6 +29,8 @@ pub struct Remote {
     pub version_priority: i64,
     /// Whether it answers.
     pub available: bool,
+    /// Whether `resources` is what it said when it was asked last.
+    pub current: bool,
     /// Its resources, an `APIResourceList`, as it told them last; none before it has answered.
     pub resources: Option<Arc<Value>>,
     /// What it adds to the OpenAPI document of version 2.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use apimachinery::{Reason, Status, fields, meta, time};
 use base::readiness::Gate;
-use futures::future::join_all;
-use futures::stream::{self, BoxStream, SelectAll};
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{self, BoxStream, FuturesUnordered, SelectAll};
 use futures::{FutureExt, StreamExt};
 use kinds::util::text;
 use registry::{DeleteOptions, ListOptions, Registry, Remote, Served};
@@ -38,11 +38,38 @@ pub(crate) struct Aggregation {
 
 /// An APIService with a service.
 struct Known {
+    /// What the APIService says.
+    spec: Arc<Remote>,
+    /// The same with what its server told last.
     remote: Arc<Remote>,
     found: Option<Found>,
-    /// When its server is to be asked.
-    due: Instant,
+    /// When its server is to be asked; none while it is asked and nothing of it has changed.
+    due: Option<Instant>,
+    asked: bool,
+    document_asked: bool,
     failures: u32,
+}
+
+impl Known {
+    fn new(spec: Remote) -> Self {
+        let spec = Arc::new(spec);
+        let (remote, due) = (spec.clone(), Some(Instant::now()));
+        Self { spec, remote, found: None, due, asked: false, document_asked: false, failures: 0 }
+    }
+
+    /// Its server is to be asked at this time at the latest.
+    fn ask_by(&mut self, time: Instant) {
+        self.due = Some(self.due.map_or(time, |due| due.min(time)));
+    }
+}
+
+/// What servers are asked. Each is waited for alone, so one that does not answer keeps nobody else from being known.
+type Questions = FuturesUnordered<BoxFuture<'static, (Arc<Remote>, Answer)>>;
+
+/// What a server has answered.
+enum Answer {
+    Resources(Found, Option<Value>),
+    OpenApi(Option<Value>),
 }
 
 /// What has happened.
@@ -69,10 +96,11 @@ impl Aggregation {
         self.take_in(&all);
         self.publish().await;
         gate.ready();
+        let mut questions = Questions::new();
         loop {
             let with_services = !self.known.is_empty();
             let mut changes = self.changes(with_services).await?;
-            self.known.values_mut().for_each(|known| known.due = Instant::now());
+            self.known.values_mut().for_each(|known| known.due = Some(Instant::now()));
             loop {
                 generations.borrow_and_update();
                 if let Err(error) = self.settle().await {
@@ -82,7 +110,8 @@ impl Aggregation {
                     // Services are followed where there is one to follow.
                     break;
                 }
-                let next = self.known.values().map(|known| known.due).min();
+                self.ask(&questions);
+                let next = self.known.values().filter(|known| !known.asked).filter_map(|known| known.due).min();
                 let timer = async {
                     match next {
                         Some(due) => tokio::time::sleep_until(due).await,
@@ -93,6 +122,7 @@ impl Aggregation {
                     change = changes.next() => if !self.note(change, &mut changes) { break },
                     _ = generations.changed() => {}
                     () = self.servers.doubted.notified() => self.doubt(),
+                    Some(answer) = questions.next() => self.take_answers(answer, &mut questions),
                     () = timer => {}
                 }
             }
@@ -142,7 +172,7 @@ impl Aggregation {
                 Some(Change::Own) => {}
                 Some(Change::Service(namespace, name)) => {
                     let of = |known: &&mut Known| known.remote.namespace == namespace && known.remote.service == name;
-                    self.known.values_mut().filter(of).for_each(|known| known.due = Instant::now());
+                    self.known.values_mut().filter(of).for_each(|known| known.due = Some(Instant::now()));
                 }
             }
             match changes.next().now_or_never() {
@@ -155,7 +185,7 @@ impl Aggregation {
     /// Some server could not be reached though it is said to be available: all are asked, but none twice within a second.
     fn doubt(&mut self) {
         let soonest = Instant::now() + RETRY;
-        self.known.values_mut().filter(|known| known.remote.available).for_each(|known| known.due = known.due.min(soonest));
+        self.known.values_mut().filter(|known| known.remote.available).for_each(|known| known.ask_by(soonest));
     }
 
     /// Every APIService, by name.
@@ -174,31 +204,45 @@ impl Aggregation {
         self.take_in(&all);
         // Known before it is asked: its paths lead nowhere else meanwhile.
         self.publish().await;
-        self.ask().await;
-        self.publish().await;
+        let local = Found::local();
+        for (name, object) in all.iter().filter(|(_, object)| remote(object).is_none()) {
+            if let Err(error) = tell(&self.registry, &resource, object, &local).await {
+                tracing::debug!(name, %error, "the condition of an APIService cannot be written, trying again when it changes");
+            }
+        }
         for (name, known) in &mut self.known {
             let (Some(found), Some(object)) = (&known.found, all.get(name)) else { continue };
             if let Err(error) = tell(&self.registry, &resource, object, found).await {
                 tracing::debug!(name, %error, "the condition of an APIService cannot be written, trying again");
-                known.due = known.due.min(Instant::now() + RETRY);
+                known.ask_by(Instant::now() + RETRY);
             }
         }
         Ok(())
     }
 
-    /// Makes the APIServices of what is served here, and removes those of custom resources that have gone.
+    /// Keeps the APIServices of what is served here (upstream: the table in `autoregister_controller.go`): those of custom resources
+    /// always, those of the program when it starts. What nobody has marked as kept is its owner's.
     async fn keep_local(&mut self, resource: &Arc<Served>, all: &BTreeMap<String, Value>) {
         let wanted = local::wanted(&self.registry.catalog());
-        let own = |object: &Value| meta::label(object, local::MANAGED) == Some("true");
-        let missing = wanted.iter().filter(|(name, object)| !all.contains_key(*name) && (own(object) || !self.started));
+        let kept = |object: &Value| match meta::label(object, local::MANAGED) {
+            Some("true") => true,
+            Some("onstart") => !self.started,
+            _ => false,
+        };
+        let missing = wanted.iter().filter(|(name, object)| !all.contains_key(*name) && kept(object));
         let created = join_all(missing.map(|(_, object)| self.create(resource, object.clone()))).await;
-        let gone = all.iter().filter(|(name, object)| own(object) && !wanted.contains_key(*name));
+        let changed = all.iter().filter(|(_, object)| kept(object)).filter_map(|(name, object)| {
+            let wanted = wanted.get(name).filter(|wanted| wanted["spec"] != object["spec"])?;
+            Some(self.put_back(resource, name, object.clone(), wanted["spec"].clone()))
+        });
+        let changed = join_all(changed).await;
+        let gone = all.iter().filter(|(name, object)| kept(object) && !wanted.contains_key(*name));
         let registry = &self.registry;
         let deleted = join_all(gone.map(|(name, _)| async move {
             registry.delete(&context(), resource, "", name, DeleteOptions::default()).await.map(drop)
         }))
         .await;
-        for error in created.into_iter().chain(deleted).filter_map(Result::err) {
+        for error in created.into_iter().chain(changed).chain(deleted).filter_map(Result::err) {
             tracing::debug!(%error, "an APIService of this server cannot be kept");
         }
         self.started = true;
@@ -209,24 +253,18 @@ impl Aggregation {
         self.registry.create(&context(), resource, "", None, object).await.map(drop)
     }
 
+    async fn put_back(&self, resource: &Served, name: &str, mut object: Value, spec: Value) -> Result<(), Status> {
+        object["spec"] = spec;
+        self.registry.update(&context(), resource, "", "", name, object).await.map(drop)
+    }
+
     /// Notes which APIServices have a service. What has changed is asked at once.
     fn take_in(&mut self, all: &BTreeMap<String, Value>) {
         self.known.retain(|name, _| all.get(name).is_some_and(|object| remote(object).is_some()));
         for (name, object) in all {
             let Some(new) = remote(object) else { continue };
-            let old = self.known.get(name).map(|known| &known.remote);
-            let same = old.is_some_and(|old| {
-                let told = Remote {
-                    available: old.available,
-                    resources: old.resources.clone(),
-                    openapi: old.openapi.clone(),
-                    ..new.clone()
-                };
-                **old == told
-            });
-            if !same {
-                let known = Known { remote: Arc::new(new), found: None, due: Instant::now(), failures: 0 };
-                self.known.insert(name.clone(), known);
+            if self.known.get(name).is_none_or(|known| *known.spec != new) {
+                self.known.insert(name.clone(), Known::new(new));
             }
         }
     }
@@ -238,40 +276,77 @@ impl Aggregation {
         self.registry.set_remotes(remotes).await;
     }
 
-    /// Asks the servers that are due, all at once.
-    async fn ask(&mut self) {
+    /// Asks the servers that are due, and for their documents those that have none yet.
+    fn ask(&mut self, questions: &Questions) {
         let now = Instant::now();
-        let due: Vec<(String, Arc<Remote>)> = self
-            .known
-            .iter()
-            .filter(|(_, known)| known.due <= now)
-            .map(|(name, known)| (name.clone(), known.remote.clone()))
-            .collect();
-        let (registry, servers) = (&self.registry, &self.servers);
-        let asked = join_all(due.into_iter().map(|(name, remote)| async move {
-            let (found, list) = probe::resources(registry, servers, &remote).await;
-            let resources = match list.map(Arc::new) {
-                // The very same as before stays the same object.
-                Some(list) if remote.resources.as_ref() != Some(&list) => Some(list),
-                _ => remote.resources.clone(),
-            };
-            let renewed = found.available && (!remote.available || resources != remote.resources);
-            let openapi = match renewed {
-                true => probe::openapi(registry, servers, &remote).await.map(Arc::new),
-                false => remote.openapi.clone(),
-            };
-            (name, Remote { available: found.available, resources, openapi, ..(*remote).clone() }, found)
-        }))
-        .await;
-        for (name, remote, found) in asked {
-            let Some(known) = self.known.get_mut(&name) else { continue };
-            known.failures = if found.available { 0 } else { known.failures.saturating_add(1) };
-            let wait = if found.available { AGAIN } else { (RETRY * 2u32.saturating_pow(known.failures.min(5) - 1)).min(AGAIN) };
-            known.due = Instant::now() + wait;
-            known.remote = Arc::new(remote);
-            known.found = Some(found);
+        for known in self.known.values_mut() {
+            let (registry, servers, spec) = (self.registry.clone(), self.servers.clone(), known.spec.clone());
+            if !known.asked && known.due.is_some_and(|due| due <= now) {
+                (known.asked, known.due) = (true, None);
+                questions.push(Box::pin(async move {
+                    let (found, list) = probe::resources(&registry, &servers, &spec).await;
+                    (spec, Answer::Resources(found, list))
+                }));
+            }
         }
     }
+
+    fn ask_for_document(&self, spec: Arc<Remote>, questions: &Questions) {
+        let (registry, servers) = (self.registry.clone(), self.servers.clone());
+        questions.push(Box::pin(async move {
+            let document = probe::openapi(&registry, &servers, &spec).await;
+            (spec, Answer::OpenApi(document))
+        }));
+    }
+
+    /// Takes note of an answer and of those that have come with it.
+    fn take_answers(&mut self, first: (Arc<Remote>, Answer), questions: &mut Questions) {
+        let mut next = Some(first);
+        while let Some((spec, answer)) = next {
+            let name = format!("{}.{}", spec.version, spec.group);
+            // Of one that is another by now it says nothing.
+            if let Some(known) = self.known.get_mut(&name).filter(|known| Arc::ptr_eq(&known.spec, &spec))
+                && known.take(answer)
+            {
+                self.ask_for_document(spec, questions);
+            }
+            next = questions.next().now_or_never().flatten();
+        }
+    }
+}
+
+impl Known {
+    /// Takes note of an answer. Says whether the server is to be asked for its document.
+    fn take(&mut self, answer: Answer) -> bool {
+        let mut remote = (*self.remote).clone();
+        let asks = match answer {
+            Answer::OpenApi(document) => {
+                self.document_asked = false;
+                remote.openapi = document.map(Arc::new).or(remote.openapi);
+                false
+            }
+            Answer::Resources(found, list) => {
+                self.asked = false;
+                self.failures = if found.available { 0 } else { self.failures.saturating_add(1) };
+                self.ask_by(Instant::now() + pause(self.failures));
+                (remote.available, remote.current) = (found.available, list.is_some());
+                // The very same as before stays the same object.
+                let new = list.filter(|list| remote.resources.as_deref() != Some(list)).map(Arc::new);
+                let is_new = new.is_some() || !self.remote.available || remote.openapi.is_none();
+                remote.resources = new.or(remote.resources);
+                self.found = Some(found);
+                remote.available && is_new && !self.document_asked
+            }
+        };
+        self.remote = Arc::new(remote);
+        self.document_asked |= asks;
+        asks
+    }
+}
+
+/// The time after which a server is asked again that has failed so many times.
+fn pause(failures: u32) -> Duration {
+    if failures == 0 { AGAIN } else { (RETRY * 2u32.saturating_pow(failures.min(6) - 1)).min(AGAIN) }
 }
 
 /// The API of an APIService that has a service.
@@ -340,6 +415,38 @@ mod tests {
         check(condition("True", "m", "then"), found(true, "m"), None);
         check(condition("False", "m", "then"), found(false, "n"), Some(condition("False", "n", "then")));
         check(condition("False", "m", "then"), found(true, "m"), Some(condition("True", "m", "now")));
+    }
+
+    #[test]
+    fn answers() {
+        let list = |name: &str| Some(json!({"resources": [{"name": name, "kind": "A"}]}));
+        let found = |available: bool| Found { available, reason: "R", message: String::new() };
+        let mut known = Known::new(Remote::default());
+        (known.asked, known.due) = (true, None);
+        assert!(known.take(Answer::Resources(found(true), list("a"))), "a new server is asked for its document");
+        assert!(known.remote.available && known.remote.current && !known.asked && known.due > Some(Instant::now()));
+        assert!(!known.take(Answer::Resources(found(true), list("a"))), "which it is asked for once at a time");
+        assert!(!known.take(Answer::OpenApi(None)));
+        assert!(known.take(Answer::Resources(found(true), list("a"))), "and again when it had none");
+        known.take(Answer::OpenApi(Some(json!({}))));
+        assert!(!known.take(Answer::Resources(found(true), list("a"))));
+        let before = known.remote.resources.clone();
+        assert!(!known.take(Answer::Resources(found(true), None)), "garbage");
+        assert!(known.remote.available && !known.remote.current && known.remote.resources == before);
+        assert!(!known.take(Answer::Resources(found(false), None)));
+        assert!(!known.remote.available && known.failures == 1);
+        assert!(known.take(Answer::Resources(found(true), list("b"))) && known.failures == 0);
+        // A change while it is asked is not forgotten.
+        let now = Instant::now();
+        (known.asked, known.due) = (true, Some(now));
+        known.take(Answer::Resources(found(true), list("b")));
+        assert_eq!(known.due, Some(now));
+    }
+
+    #[test]
+    fn pauses() {
+        let seconds: Vec<u64> = (0..=8).map(|failures| pause(failures).as_secs()).collect();
+        assert_eq!(seconds, [30, 1, 2, 4, 8, 16, 30, 30, 30]);
     }
 
     #[test]

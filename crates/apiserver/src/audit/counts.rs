@@ -1,6 +1,8 @@
-//! What is counted of the audit, under upstream's names.
+//! What is counted of the audit, under upstream's names, and how losses are said.
 
+use std::fmt::Display;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::metrics::Page;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,7 +31,32 @@ pub(super) fn told() {
     TOLD.inc();
 }
 
-/// Events did not get where a plugin brings them.
-pub(super) fn lost(plugin: &'static str, count: usize) {
-    LOST.get_or_create(&Plugin { plugin }).inc_by(count as u64);
+/// The events that a back end has lost since it last brought one to where it belongs. Every loss is counted, and a row of losses is
+/// said twice: when it begins, with the reason, and when it has ended, with the number.
+pub(super) struct Losses {
+    plugin: &'static str,
+    lost: AtomicU64,
+}
+
+impl Losses {
+    /// None so far. `plugin` is upstream's name of the back end.
+    pub(super) fn new(plugin: &'static str) -> Self {
+        Self { plugin, lost: AtomicU64::new(0) }
+    }
+
+    /// Events did not get where they belong.
+    pub(super) fn lost(&self, count: usize, why: &dyn Display) {
+        LOST.get_or_create(&Plugin { plugin: self.plugin }).inc_by(count as u64);
+        if count > 0 && self.lost.fetch_add(count as u64, Ordering::Relaxed) == 0 {
+            tracing::error!(plugin = self.plugin, count, %why, "audit events are lost");
+        }
+    }
+
+    /// An event got where it belongs.
+    pub(super) fn end(&self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::error!(plugin = self.plugin, lost, "audit events are written again");
+        }
+    }
 }

@@ -10,13 +10,12 @@ use std::time::{Duration, SystemTime};
 use base::files;
 use tokio::sync::{Notify, mpsc};
 
-use super::counts;
+use super::counts::Losses;
 
 /// Events that wait to be written. Who has one more waits with it: none is lost for want of room.
 const WAITING: usize = 4096;
 /// Events that are written at once.
 const BATCH: usize = 256;
-const PLUGIN: &str = "log";
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -38,6 +37,7 @@ pub struct LogOptions {
 pub(super) struct Log {
     events: mpsc::Sender<String>,
     closed: Arc<Notify>,
+    losses: Arc<Losses>,
 }
 
 impl Log {
@@ -45,12 +45,10 @@ impl Log {
     pub(super) fn open(options: LogOptions) -> std::io::Result<(Self, impl Future<Output = ()> + Send)> {
         let mut file = Rotated::open(options)?;
         let (events, mut receiver) = mpsc::channel(WAITING);
-        let closed = Arc::new(Notify::new());
-        let end = closed.clone();
+        let (closed, losses) = (Arc::new(Notify::new()), Arc::new(Losses::new("log")));
+        let (end, told) = (closed.clone(), losses.clone());
         let write = async move {
             let mut lines = Vec::with_capacity(BATCH);
-            // Since the last that was written.
-            let mut lost = 0;
             loop {
                 let count = tokio::select! {
                     count = receiver.recv_many(&mut lines, BATCH) => count,
@@ -64,50 +62,38 @@ impl Log {
                 }
                 let some = std::mem::take(&mut lines);
                 let written = tokio::task::spawn_blocking(move || {
-                    let failed = file.write(&some).map_err(|error| (some.len(), error));
-                    (file, failed)
+                    let written = file.write(&some);
+                    (file, written)
                 });
                 // The writer does not panic; without it there is nothing to write to.
-                let Ok((same, failed)) = written.await else { return };
+                let Ok((same, written)) = written.await else { return };
                 file = same;
-                match failed {
-                    Err((count, error)) => {
-                        counts::lost(PLUGIN, count);
-                        if lost == 0 {
-                            tracing::error!(%error, "audit events cannot be written: until they can, they are lost");
-                        }
-                        lost += count;
-                    }
-                    Ok(()) if lost > 0 => {
-                        tracing::error!(lost, "audit events are written again");
-                        lost = 0;
-                    }
-                    Ok(()) => {}
+                match written {
+                    Err(error) => told.lost(count, &error),
+                    Ok(()) => told.end(),
                 }
             }
         };
-        Ok((Self { events, closed }, write))
+        Ok((Self { events, closed, losses }, write))
     }
 
     /// Hands an event over, and waits for room.
     pub(super) async fn tell(&self, event: String) {
-        count(self.events.send(event).await.is_ok());
+        if self.events.send(event).await.is_err() {
+            self.losses.lost(1, &"the log is closed");
+        }
     }
 
     /// The same from where nobody can wait.
     pub(super) fn tell_now(&self, event: String) {
-        count(self.events.try_send(event).is_ok());
+        if let Err(error) = self.events.try_send(event) {
+            self.losses.lost(1, &error);
+        }
     }
 
     /// Takes no more; what is there is still written.
     pub(super) fn close(&self) {
         self.closed.notify_one();
-    }
-}
-
-fn count(told: bool) {
-    if !told {
-        counts::lost(PLUGIN, 1);
     }
 }
 
@@ -117,6 +103,8 @@ struct Rotated {
     file: File,
     /// Of a file; a device, a pipe or the standard output is never begun anew.
     size: Option<u64>,
+    /// The last line has no end, for a part of a batch was written that could not be taken back.
+    torn: bool,
 }
 
 impl Rotated {
@@ -126,16 +114,24 @@ impl Rotated {
         }
         let file = open(&options.path)?;
         let size = file.metadata().ok().filter(|metadata| metadata.is_file() && options.path != Path::new("-"));
-        Ok(Self { options, file, size: size.map(|metadata| metadata.len()) })
+        Ok(Self { options, file, size: size.map(|metadata| metadata.len()), torn: false })
     }
 
+    /// Writes all of the lines, or none where the file can be cut.
     fn write(&mut self, lines: &[String]) -> std::io::Result<()> {
-        let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        let before = if self.torn { "\n" } else { "" };
+        let text: String = std::iter::once(before).chain(lines.iter().flat_map(|line| [line.as_str(), "\n"])).collect();
         let limit = self.options.max_size * MIB;
         if self.size.is_some_and(|size| limit > 0 && size > 0 && size + text.len() as u64 > limit) {
             self.rotate()?;
         }
-        self.file.write_all(text.as_bytes())?;
+        let before = self.file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            // A full disk takes a part of a line, which would run together with the next one.
+            self.torn = before.is_none_or(|length| self.file.set_len(length).is_err());
+            return Err(error);
+        }
+        self.torn = false;
         self.size = self.size.map(|size| size + text.len() as u64);
         Ok(())
     }

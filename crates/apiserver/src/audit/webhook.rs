@@ -5,13 +5,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use registry::Registry;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::counts;
+use super::counts::Losses;
 use crate::file::FileError;
 use crate::remote::{self, Limits, Named, Remotes};
 
@@ -20,7 +20,8 @@ const ATTEMPTS: u32 = 5;
 const GROWTH: f64 = 1.5;
 /// What the webhook may take for a batch, and answer.
 const LIMITS: Limits = Limits { time: Duration::from_secs(30), bytes: 1 << 20 };
-const PLUGIN: &str = "webhook";
+/// Time for what waits when the server ends. It is what the end leaves after requests have had theirs.
+const LAST: Duration = Duration::from_millis(1500);
 
 /// Which webhook, and how much it is sent at once. The names and defaults of the flags are those of kube-apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +51,8 @@ enum Failure {
 #[derive(Clone)]
 pub(super) struct Buffer {
     events: mpsc::Sender<String>,
-    closed: Arc<Notify>,
-    /// Whether the last event found no room, so that it is said once.
-    full: Arc<AtomicBool>,
+    end: CancellationToken,
+    losses: Arc<Losses>,
 }
 
 impl Buffer {
@@ -64,25 +64,21 @@ impl Buffer {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), FileError> {
         let named = Named::read(&options.file, remotes)?;
         let (events, receiver) = mpsc::channel(options.buffer.max(1));
-        let closed = Arc::new(Notify::new());
-        let sending = Sending { named, registry, options, receiver, end: closed.clone() };
-        Ok((Self { events, closed, full: Arc::default() }, sending.run()))
+        let (end, losses) = (CancellationToken::new(), Arc::new(Losses::new("webhook")));
+        let sending = Sending { named, registry, options, receiver, in_hand: 0, end: end.clone(), losses: losses.clone() };
+        Ok((Self { events, end, losses }, sending.run()))
     }
 
     /// Hands an event over, if there is room.
     pub(super) fn tell(&self, event: String) {
-        let lost = self.events.try_send(event).is_err();
-        if lost {
-            counts::lost(PLUGIN, 1);
-        }
-        if self.full.swap(lost, Ordering::Relaxed) != lost && lost {
-            tracing::error!("audit events are lost: the buffer of the webhook is full");
+        if let Err(error) = self.events.try_send(event) {
+            self.losses.lost(1, &error);
         }
     }
 
     /// Takes no more; what is there is still sent.
     pub(super) fn close(&self) {
-        self.closed.notify_one();
+        self.end.cancel();
     }
 }
 
@@ -91,24 +87,41 @@ struct Sending {
     registry: Arc<Registry>,
     options: WebhookOptions,
     receiver: mpsc::Receiver<String>,
-    end: Arc<Notify>,
+    /// Events of the batch that is being sent.
+    in_hand: usize,
+    end: CancellationToken,
+    losses: Arc<Losses>,
 }
 
 impl Sending {
     async fn run(mut self) {
-        let mut ending = false;
+        let end = self.end.clone();
+        let late = async {
+            end.cancelled().await;
+            tokio::time::sleep(LAST).await;
+        };
+        tokio::select! {
+            () = self.work() => {}
+            () = late => {}
+        }
+        self.receiver.close();
+        self.losses.lost(self.in_hand + self.receiver.len(), &"the server ends, and the webhook has not taken them");
+    }
+
+    async fn work(&mut self) {
         loop {
-            let batch = self.next(&mut ending).await;
+            let batch = self.next().await;
             if batch.is_empty() {
                 return;
             }
-            // Once the server ends, there is no time to wait for a webhook to come back.
-            self.send(&batch, if ending { 1 } else { ATTEMPTS }).await;
+            self.in_hand = batch.len();
+            self.send(&batch).await;
+            self.in_hand = 0;
         }
     }
 
     /// The next batch: whole, or what there is when the time is over. Empty at the end.
-    async fn next(&mut self, ending: &mut bool) -> Vec<String> {
+    async fn next(&mut self) -> Vec<String> {
         let mut batch = Vec::new();
         let mut until = std::pin::pin!(tokio::time::sleep(self.options.wait));
         while batch.len() < self.options.batch {
@@ -123,30 +136,26 @@ impl Sending {
                     }
                     until.as_mut().reset(tokio::time::Instant::now() + self.options.wait);
                 }
-                () = self.end.notified() => {
-                    *ending = true;
-                    self.receiver.close();
-                }
+                () = self.end.cancelled(), if !self.receiver.is_closed() => self.receiver.close(),
             }
         }
         batch
     }
 
-    async fn send(&self, batch: &[String], attempts: u32) {
+    async fn send(&self, batch: &[String]) {
         let body =
             format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{}]}}"#, batch.join(","));
         let mut pause = self.options.backoff;
-        for attempt in 1..=attempts {
-            let Err(error) = self.post(body.clone()).await else { return };
-            if attempt == attempts {
-                counts::lost(PLUGIN, batch.len());
-                tracing::error!(%error, count = batch.len(), "audit events are lost: the webhook does not take them");
-                return;
+        for attempt in 1.. {
+            let Err(error) = self.post(body.clone()).await else { return self.losses.end() };
+            // Once the server ends, there is no time to wait for a webhook to come back.
+            if attempt == ATTEMPTS || self.end.is_cancelled() {
+                return self.losses.lost(batch.len(), &error);
             }
             tracing::warn!(%error, "the audit webhook does not answer, trying again");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.end.notified() => self.end.notify_one(),
+                () = self.end.cancelled() => {}
             }
             pause = pause.mul_f64(GROWTH);
         }

@@ -1,5 +1,6 @@
 //! Aggregated discovery: the parts of its text, one for each resource, are kept with what is served, and put together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kinds::GroupVersionKindRef;
@@ -109,7 +110,7 @@ fn group(text: &mut String, name: &str, versions: &Versions) {
             Backend::Remote(remote) => {
                 let told = remote.resources.as_deref().map(|list| told(list, remote)).unwrap_or_default();
                 separated(text, told.iter(), |text, one| text.push_str(&one.to_string()));
-                remote.available
+                remote.available && remote.current
             }
         };
         text.push_str(&format!("],\"freshness\":\"{}\"}}", if fresh { "Current" } else { "Stale" }));
@@ -117,10 +118,15 @@ fn group(text: &mut String, name: &str, versions: &Versions) {
     text.push_str("]}");
 }
 
+/// A list of texts, if that is what stands there.
+fn texts(resource: &Value, key: &str) -> Option<Value> {
+    resource.get(key).filter(|value| value.as_array().is_some_and(|all| all.iter().all(Value::is_string))).cloned()
+}
+
 /// The resources that another server has told in the legacy form, in the form of aggregated discovery.
 fn told(list: &Value, remote: &Remote) -> Vec<Value> {
     let text = |resource: &Value, key: &str| resource[key].as_str().unwrap_or_default().to_owned();
-    let mut all: Vec<Value> = Vec::new();
+    let (mut all, mut places): (Vec<Value>, HashMap<String, usize>) = Default::default();
     for resource in list["resources"].as_array().into_iter().flatten() {
         let own = |key: &str, otherwise: &str| resource[key].as_str().unwrap_or(otherwise).to_owned();
         let kind = json!({
@@ -129,13 +135,14 @@ fn told(list: &Value, remote: &Remote) -> Vec<Value> {
         let name = text(resource, "name");
         let (plural, sub) = name.split_once('/').unwrap_or((&name, ""));
         let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
-        let at = all.iter().position(|known| known["resource"] == plural).unwrap_or_else(|| {
+        let at = *places.entry(plural.to_owned()).or_insert(all.len());
+        if at == all.len() {
             all.push(json!({"resource": plural, "scope": scope, "verbs": []}));
-            all.len() - 1
-        });
+        }
         let known = &mut all[at];
         if !sub.is_empty() {
-            let sub = json!({"subresource": sub, "responseKind": kind, "verbs": resource["verbs"]});
+            let sub =
+                json!({"subresource": sub, "responseKind": kind, "verbs": texts(resource, "verbs").unwrap_or_else(|| json!([]))});
             match known["subresources"].as_array_mut() {
                 Some(subs) => subs.push(sub),
                 None => known["subresources"] = json!([sub]),
@@ -145,8 +152,8 @@ fn told(list: &Value, remote: &Remote) -> Vec<Value> {
         known["responseKind"] = kind;
         known["singularResource"] = text(resource, "singularName").into();
         for key in ["verbs", "shortNames", "categories"] {
-            if let Some(value) = resource.get(key).filter(|value| value.is_array()) {
-                known[key] = value.clone();
+            if let Some(value) = texts(resource, key) {
+                known[key] = value;
             }
         }
     }
@@ -157,6 +164,14 @@ fn told(list: &Value, remote: &Remote) -> Vec<Value> {
 mod tests {
     use super::*;
 
+    /// As many as a list may have that is read: what looks at each for each does not end within the test's time.
+    #[test]
+    fn many_resources_of_other_servers() {
+        let remote = Remote { group: "g".into(), version: "v1".into(), ..Remote::default() };
+        let resources: Vec<Value> = (0..60_000).map(|n| json!({"name": format!("n{n}"), "kind": "A"})).collect();
+        assert_eq!(told(&json!({"resources": resources}), &remote).len(), 60_000);
+    }
+
     #[test]
     fn resources_of_other_servers() {
         let remote = Remote { group: "g".into(), version: "v1".into(), ..Remote::default() };
@@ -164,6 +179,8 @@ mod tests {
             {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get"], "shortNames": ["fl"]},
             {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder", "verbs": ["update"]},
             {"name": "x/scale", "namespaced": false, "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get"]},
+            {"name": "y", "namespaced": 1, "kind": "Y", "verbs": "get", "shortNames": [1], "categories": {"all": true}},
+            {"name": "y/z", "kind": "Z", "verbs": [[]]},
         ]});
         let own = json!({"group": "g", "version": "v1", "kind": "Flunder"});
         assert_eq!(
@@ -173,6 +190,9 @@ mod tests {
                     "shortNames": ["fl"], "subresources": [{"subresource": "status", "responseKind": own, "verbs": ["update"]}]}),
                 json!({"resource": "x", "scope": "Cluster", "verbs": [], "subresources": [{"subresource": "scale",
                     "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "verbs": ["get"]}]}),
+                json!({"resource": "y", "singularResource": "", "scope": "Cluster", "verbs": [],
+                    "responseKind": {"group": "g", "version": "v1", "kind": "Y"}, "subresources": [{"subresource": "z",
+                    "responseKind": {"group": "g", "version": "v1", "kind": "Z"}, "verbs": []}]}),
             ]
         );
     }

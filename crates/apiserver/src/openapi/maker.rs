@@ -1,6 +1,6 @@
 //! Puts documents together of the parts of what is served.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ impl Maker {
         let served = own.clone().flat_map(|(_, told)| &told.served);
         let all: Vec<_> = served.map(|served| self.contribution(contents, served, form, &descriptions)).collect();
         let types = self.types(form, &all, roots::types(roots::EACH), &descriptions);
-        let others = self.others(form, &remotes, &types);
+        let others = self.others(form, &remotes, &types, &all);
         let groups = remotes.iter().map(|remote| format!("apis/{}", remote.group));
         let keys: BTreeSet<String> = own.map(|(key, _)| key.clone()).chain(groups).collect();
         let paths =
@@ -148,16 +148,22 @@ impl Maker {
         keys.into_iter().map(|key| known.entry((form, key)).or_insert_with_key(|(form, key)| root(*form, key)).clone()).collect()
     }
 
-    fn others(&self, form: Form, remotes: &[Arc<Remote>], types: &Arc<Types>) -> Arc<Others> {
+    /// What other servers add. What a custom resource is called stays its own, which is seldom asked for.
+    fn others(&self, form: Form, remotes: &[Arc<Remote>], types: &Arc<Types>, own: &[Arc<Contribution>]) -> Arc<Others> {
         let mut known = self.others.lock();
-        if let Some(others) = known.iter().find(|others| others.is_of(form, remotes, types)) {
-            return others.clone();
+        let others = known.iter().find(|others| others.is_of(form, remotes, types)).cloned();
+        let others = others.unwrap_or_else(|| {
+            let made = Arc::new(Others::new(form, remotes, types));
+            // Those of other forms stay, if they are of the same servers.
+            known.retain(|others| others.form() != form);
+            known.push(made.clone());
+            made
+        });
+        if remotes.is_empty() {
+            return others;
         }
-        let made = Arc::new(Others::new(form, remotes, types));
-        // Those of other forms stay, if they are of the same servers.
-        known.retain(|others| others.form() != form);
-        known.push(made.clone());
-        made
+        let taken: HashSet<&str> = own.iter().flat_map(|one| &one.names).map(String::as_str).collect();
+        if others.have_any(&taken) { Arc::new(Others::without(form, remotes, types, &taken)) } else { others }
     }
 }
 

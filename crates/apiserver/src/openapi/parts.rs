@@ -133,24 +133,35 @@ pub(super) struct Others {
     form: Form,
     pub(super) paths: Arc<Part>,
     pub(super) schemas: Arc<Part>,
+    names: Vec<String>,
 }
 
 impl Others {
     /// The paths of their group versions, and the types that nobody else has: one that two have is the same.
     pub(super) fn new(form: Form, remotes: &[Arc<Remote>], types: &Arc<Types>) -> Self {
+        Self::without(form, remotes, types, &HashSet::new())
+    }
+
+    /// The same without types of these names.
+    pub(super) fn without(form: Form, remotes: &[Arc<Remote>], types: &Arc<Types>, taken: &HashSet<&str>) -> Self {
         let (mut paths, mut schemas) = (Map::new(), Map::new());
         for remote in remotes {
             let Some(document) = &remote.openapi else { continue };
-            let own = format!("/apis/{}/{}/", remote.group, remote.version);
-            let items = document["paths"].as_object().into_iter().flatten().filter(|(path, _)| path.starts_with(&own));
+            let items = document["paths"].as_object().into_iter().flatten();
             paths.extend(items.map(|(path, item)| (path.clone(), item.clone())));
             let told = document["definitions"].as_object().into_iter().flatten();
-            for (name, schema) in told.filter(|(name, _)| !types.names.contains(*name)) {
+            for (name, schema) in told.filter(|(name, _)| !types.names.contains(*name) && !taken.contains(name.as_str())) {
                 schemas.entry(name.clone()).or_insert_with(|| schema.clone());
             }
         }
+        let names = schemas.keys().cloned().collect();
         let (paths, schemas) = (form.paths(&paths), form.schemas(&schemas));
-        Self { of: remotes.to_vec(), types: types.clone(), form, paths, schemas }
+        Self { of: remotes.to_vec(), types: types.clone(), form, paths, schemas, names }
+    }
+
+    /// Whether a type of theirs has one of these names.
+    pub(super) fn have_any(&self, names: &HashSet<&str>) -> bool {
+        self.names.iter().any(|name| names.contains(name.as_str()))
     }
 
     /// The form that they are in.

@@ -47,6 +47,9 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
 }
 
+/// An answer whose body is to be read.
+type Begun = (Address, SendRequest<Full<Bytes>>, Response<hyper::body::Incoming>);
+
 /// What is called.
 pub(crate) struct Endpoint {
     target: Target,
@@ -105,8 +108,15 @@ impl Endpoint {
         if let Ok(host) = HeaderValue::try_from(self.target.authority()) {
             request.headers_mut().insert(HOST, host);
         }
-        let call = self.exchange(registry, request, limits.bytes);
-        tokio::time::timeout(limits.time, call).await.unwrap_or(Err(Error::Timeout))
+        let end = tokio::time::Instant::now() + limits.time;
+        let begun = tokio::time::timeout_at(end, self.exchange(registry, request)).await.unwrap_or(Err(Error::Timeout));
+        let (address, sender, response) = begun?;
+        let (parts, body) = response.into_parts();
+        let body = tokio::time::timeout_at(end, read(body, limits.bytes)).await.unwrap_or(Err(Error::Timeout));
+        let body = body.map_err(|why| Error::Body { status: parts.status, why: Box::new(why) })?;
+        // The connection is good for the next call.
+        Kept { address, sender, since: Instant::now() }.put(&self.kept);
+        Ok(Response::from_parts(parts, body))
     }
 
     /// A new connection, for what upgrades or streams. Its time is the caller's to limit.
@@ -115,12 +125,13 @@ impl Endpoint {
         self.dial_one_of(addresses).await.map(|(_, stream)| stream)
     }
 
-    async fn exchange(&self, registry: &Registry, request: Request<Full<Bytes>>, most: usize) -> Result<Response<Bytes>, Error> {
+    /// The beginning of an answer, and the connection that it comes on.
+    async fn exchange(&self, registry: &Registry, request: Request<Full<Bytes>>) -> Result<Begun, Error> {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
         while let Some(mut kept) = Kept::take(&self.kept, &addresses) {
             // It may have been closed just now: what nobody has begun to answer is sent on another one.
             match kept.sender.send_request(request.clone()).await {
-                Ok(response) => return self.finish(kept.address, kept.sender, response, most).await,
+                Ok(response) => return Ok((kept.address, kept.sender, response)),
                 Err(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
                 Err(error) => return Err(failure(&error)),
             }
@@ -134,21 +145,7 @@ impl Endpoint {
             Ok::<_, std::convert::Infallible>(())
         });
         let response = sender.send_request(request).await.map_err(|error| failure(&error))?;
-        self.finish(address, sender, response, most).await
-    }
-
-    /// Reads the answer, and keeps the connection.
-    async fn finish(
-        &self,
-        address: Address,
-        sender: SendRequest<Full<Bytes>>,
-        response: Response<hyper::body::Incoming>,
-        most: usize,
-    ) -> Result<Response<Bytes>, Error> {
-        let (parts, body) = response.into_parts();
-        let body = read(body, most).await?;
-        Kept { address, sender, since: Instant::now() }.put(&self.kept);
-        Ok(Response::from_parts(parts, body))
+        Ok((address, sender, response))
     }
 
     /// Dials the addresses, from any of them on, until one answers.

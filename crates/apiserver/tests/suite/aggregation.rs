@@ -1,5 +1,7 @@
 //! APIs that other servers serve: real servers, over TLS, to which requests are forwarded.
 
+mod hostile;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -66,7 +68,8 @@ async fn answer(
         "/openapi/v2" => json(
             200,
             json!({"swagger": "2.0", "definitions": {"com.example.wardle.v1.Flunder": {"type": "object"}},
-            "paths": {"/apis/wardle.example.com/v1/flunders": {"get": {}}, "/api/v1/pods": {"get": {"x": "theirs"}}}}),
+            "paths": {"/apis/wardle.example.com/v1/flunders": {"get": {"responses": {"200": {
+                "schema": {"$ref": "#/definitions/com.example.wardle.v1.Flunder"}}}}}, "/api/v1/pods": {"get": {"x": "theirs"}}}}),
         ),
         "/openapi/v3/apis/wardle.example.com/v1" => json(200, json!({"openapi": "3.0.0", "info": {"title": "wardle"}})),
         _ if watch => {
@@ -135,26 +138,40 @@ async fn what_other_servers_need_to_know_comes_back() {
     assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
 }
 
-/// Makes the service `ns/api`, which leads to a port of this machine, and the APIService.
-async fn register(server: &Server, wardle: &Wardle) {
-    namespace(&server.api, "ns").await;
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"},
+/// Makes the service `ns/NAME`, which leads to a port of this machine, and the APIService `v1.GROUP`, whose other fields are `trust`.
+async fn register_as(server: &Server, name: &str, group: &str, port: u16, trust: Value) {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "ExternalName", "externalName": "localhost"}});
     assert_eq!(admin(&server.api, &format!("POST /api/v1/namespaces/ns/services\n\n{service}")).await.code, 201);
-    let bundle = base64::engine::general_purpose::STANDARD.encode(wardle.https.authority.bundle());
-    let api = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1.wardle.example.com"},
-        "spec": {"group": "wardle.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 200,
-            "service": {"namespace": "ns", "name": "api", "port": wardle.https.port}, "caBundle": bundle}});
+    let mut api = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": format!("v1.{group}")},
+        "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 200,
+            "service": {"namespace": "ns", "name": name, "port": port}}});
+    api["spec"].as_object_mut().unwrap().extend(trust.as_object().unwrap().clone());
     let made = admin(&server.api, &format!("POST {SERVICES}\n\n{api}")).await;
     assert_eq!(made.code, 201, "{:?}", made.body);
 }
 
+/// What an APIService says of the certificate of a server.
+fn trusting(https: &Https) -> Value {
+    json!({"caBundle": base64::engine::general_purpose::STANDARD.encode(https.authority.bundle())})
+}
+
+async fn register(server: &Server, wardle: &Wardle) {
+    namespace(&server.api, "ns").await;
+    register_as(server, "api", "wardle.example.com", wardle.https.port, trusting(&wardle.https)).await;
+}
+
 /// Waits for a condition `Available`.
 async fn available(server: &Server, status: &str) -> Value {
+    condition_of(server, "wardle.example.com", |condition| condition["status"] == status).await
+}
+
+/// Waits until the condition `Available` of the APIService `v1.GROUP` is as it should be.
+async fn condition_of(server: &Server, group: &str, reached: impl Fn(&Value) -> bool) -> Value {
     loop {
-        let api = admin(&server.api, &format!("GET {SERVICES}/v1.wardle.example.com")).await.json();
+        let api = admin(&server.api, &format!("GET {SERVICES}/v1.{group}")).await.json();
         let condition = api["status"]["conditions"][0].clone();
-        if condition["type"] == "Available" && condition["status"] == status {
+        if condition["type"] == "Available" && reached(&condition) {
             return condition;
         }
         tokio::task::yield_now().await;
@@ -208,7 +225,13 @@ async fn requests_are_forwarded() {
     assert_eq!((&version["freshness"], &version["resources"][0]["resource"]), (&json!("Current"), &json!("flunders")));
     assert_eq!(version["resources"][0]["subresources"][0]["subresource"], "status");
     // OpenAPI: its own paths are added, ours stay ours.
-    let document = admin(api, "GET /openapi/v2").await.json();
+    let document = loop {
+        let document = admin(api, "GET /openapi/v2").await.json();
+        if document["paths"].get("/apis/wardle.example.com/v1/flunders").is_some() {
+            break document;
+        }
+        tokio::task::yield_now().await;
+    };
     assert!(document["paths"]["/apis/wardle.example.com/v1/flunders"].is_object());
     assert!(document["definitions"]["com.example.wardle.v1.Flunder"].is_object());
     assert_ne!(document["paths"]["/api/v1/pods"]["get"]["x"], "theirs");

@@ -1,5 +1,7 @@
 //! The audit log, as a policy says.
 
+mod losses;
+
 use std::sync::Arc;
 use std::time::Duration;
 

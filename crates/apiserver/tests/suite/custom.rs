@@ -1,10 +1,13 @@
 //! Custom resources on the real API: what upstream's tests of CustomResourceDefinitions expect.
 
+mod cleanup;
+mod collisions;
 mod converted;
 mod lifecycle;
 mod many;
 mod objects;
 mod published;
+mod schemas;
 
 use apiserver::Api;
 use serde_json::{Value, json};
@@ -12,6 +15,8 @@ use serde_json::{Value, json};
 use crate::server::{Answer, Server, admin, namespace, serve};
 use crate::watch::Watch;
 
+/// Objects are as they are written.
+const OPEN: &str = "x-kubernetes-preserve-unknown-fields";
 pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// A definition of a namespaced kind in the group `example.com`, in one version with this schema.

@@ -37,7 +37,17 @@ impl Https {
         port: u16,
         handler: impl Fn(Request<Incoming>, String) -> Answering + Send + Sync + 'static,
     ) -> Self {
-        let authority = Arc::new(Authority::in_memory("its-ca").unwrap());
+        Self::start_again(Arc::new(Authority::in_memory("its-ca").unwrap()), name, trusted, port, handler).await
+    }
+
+    /// The same with a certificate by this authority, such as that of one that has ended.
+    pub(crate) async fn start_again(
+        authority: Arc<Authority>,
+        name: &str,
+        trusted: Option<&str>,
+        port: u16,
+        handler: impl Fn(Request<Incoming>, String) -> Answering + Send + Sync + 'static,
+    ) -> Self {
         let identity = Identity::Server { name: name.into(), sans: vec![name.into()] };
         let resolver = Resolver::memory(authority.clone(), identity).unwrap();
         let verifier = trusted.map(|trusted| Verifier::new(trusted).unwrap());

@@ -1,9 +1,10 @@
 //! A server in this process, and requests to it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use apiserver::{Api, Body, Options, Service};
+use apiserver::{Api, Body, Handle, Options, Service};
 use base::readiness::Readiness;
 use base::tasks::{Failures, Tasks};
 use base::tls::Authority;
@@ -44,6 +45,8 @@ pub(crate) struct Server {
     pub(crate) tasks: Tasks,
     pub(crate) authority: Arc<Authority>,
     pub(crate) service: Option<Service>,
+    /// Where it listens, once it runs.
+    pub(crate) address: SocketAddr,
     engine: Arc<store::Fjall>,
     _failures: Failures,
     dir: tempfile::TempDir,
@@ -55,14 +58,19 @@ impl Server {
         let options = options(self.dir.path().join("pki"), true);
         let (engine, authority) = (self.engine.clone(), self.authority.clone());
         let service = Service::new(engine, authority, options, Readiness::default(), &self.tasks).await.unwrap();
-        self.api = service.handle().unwrap().api;
+        Handle { api: self.api, address: self.address } = service.handle().unwrap();
         self.service = Some(service);
     }
 }
 
 /// A server over an empty store that listens and follows its own objects, such as roles.
 pub(crate) async fn serve() -> Server {
-    let mut server = start(true).await;
+    serve_with(|_| {}).await
+}
+
+/// The same, with other options.
+pub(crate) async fn serve_with(change: impl FnOnce(&mut Options)) -> Server {
+    let mut server = start_with(change).await;
     let (service, tasks) = (server.service.take().unwrap(), server.tasks.clone());
     server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
     server
@@ -83,8 +91,8 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Server {
     let mut options = options(dir.path().join("pki"), true);
     change(&mut options);
     let service = Service::new(engine.clone(), authority.clone(), options, Readiness::default(), &tasks).await.unwrap();
-    let api = service.handle().unwrap().api;
-    Server { api, tasks, authority, service: Some(service), engine, _failures: failures, dir }
+    let Handle { api, address } = service.handle().unwrap();
+    Server { api, tasks, authority, service: Some(service), address, engine, _failures: failures, dir }
 }
 
 /// What the server answered.

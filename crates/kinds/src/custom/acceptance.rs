@@ -12,7 +12,12 @@ const NAMES: &str = "/status/acceptedNames";
 
 /// Whether the names of a definition are accepted, or were when it was established.
 pub fn is_accepted(definition: &Value) -> bool {
-    has_condition(definition, "NamesAccepted", "True") || has_condition(definition, "Established", "True")
+    has_its_names(definition) || has_condition(definition, "Established", "True")
+}
+
+/// Whether a definition has all the names that it wants.
+pub fn has_its_names(definition: &Value) -> bool {
+    has_condition(definition, "NamesAccepted", "True")
 }
 
 /// Whether a definition waits for its objects to go.

@@ -13,17 +13,22 @@ const LATEST: Version = Version::Latest;
 
 /// What a level says of a pod; `fields` are laid over a pod that keeps to the level restricted.
 fn check(level: Level, version: Version, fields: Value, expected: &str) {
-    let mut pod = json!({"metadata": {"annotations": {}}, "spec": {
-        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-    }});
+    let mut pod = restricted_pod();
     lay(&mut pod, &fields);
     let found = Rule { level, version }.violations(&Subject::of_value(&pod).unwrap());
     assert_eq!(details(&found), expected, "{} {fields}", Rule { level, version });
 }
 
+/// A pod that keeps to the level restricted.
+pub(super) fn restricted_pod() -> Value {
+    json!({"metadata": {"annotations": {}}, "spec": {
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+    }})
+}
+
 /// Lays objects over each other; items of lists by their place.
-fn lay(target: &mut Value, over: &Value) {
+pub(super) fn lay(target: &mut Value, over: &Value) {
     match (target, over) {
         (Value::Object(target), Value::Object(over)) => {
             for (key, value) in over {
@@ -48,11 +53,11 @@ fn both(version: Version, fields: Value, expected: &str) {
     check(Level::Restricted, version, fields, expected);
 }
 
-fn container(security: Value) -> Value {
+pub(super) fn container(security: Value) -> Value {
     json!({"spec": {"containers": [{"securityContext": security}]}})
 }
 
-fn pod(security: Value) -> Value {
+pub(super) fn pod(security: Value) -> Value {
     json!({"spec": {"securityContext": security}})
 }
 

@@ -216,6 +216,19 @@ async fn webhooks_that_lie() {
         response
     };
     check(renamed, &format!("{of} returned invalid converted object at index 0: must have the same name: a != b")).await;
+    let moved = |review: &Value| {
+        let mut response = honest(review);
+        response["convertedObjects"][0]["metadata"]["namespace"] = "other".into();
+        response
+    };
+    check(moved, &format!("{of} returned invalid converted object at index 0: must have the same namespace: ns != other")).await;
+    let twice = |review: &Value| {
+        let mut response = honest(review);
+        let one = response["convertedObjects"][0].clone();
+        response["convertedObjects"].as_array_mut().unwrap().push(one);
+        response
+    };
+    check(twice, &format!("{of} returned 2 objects, expected 1")).await;
     let lost = |review: &Value| {
         let mut response = honest(review);
         response["convertedObjects"] = json!([]);
@@ -237,6 +250,42 @@ async fn webhooks_that_lie() {
     let url = format!("https://localhost:{}/convert?timeout=30s", hook.https.port);
     let message = answer.json()["message"].as_str().unwrap().to_owned();
     assert!(message.starts_with(&format!("{of} failed: Post \"{url}\": dial tcp ")), "{message}");
+}
+
+/// Of many objects none may be another one: those of a list that come in another order, or with other uids.
+#[tokio::test]
+async fn webhooks_that_mix_up_objects() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    for name in ["a", "b"] {
+        ask(api, 201, &format!("POST {V1}"), &foo(name, json!({"hostPort": "h:80"}))).await;
+    }
+    let refused = async |expected: &str| {
+        let answer = admin(api, &format!("GET {V2}")).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.code == 500 && message.contains(expected), "{} {message}", answer.code);
+    };
+    hook.behave(|review| {
+        let mut response = honest(review);
+        response["convertedObjects"].as_array_mut().unwrap().reverse();
+        response
+    });
+    refused("returned invalid converted object at index 0: must have the same name: a != b").await;
+    hook.behave(|review| {
+        let mut response = honest(review);
+        response["convertedObjects"][1]["metadata"]["uid"] = "forged".into();
+        response
+    });
+    refused("returned invalid converted object at index 1: must have the same UID: ").await;
+    // What is said beyond that is the object's own.
+    hook.behave(|review| {
+        let mut response = honest(review);
+        response["convertedObjects"][1]["metadata"]["finalizers"] = json!(["forged"]);
+        response["convertedObjects"][1]["metadata"]["ownerReferences"] = json!([{"forged": 1}]);
+        response
+    });
+    let list = get(api, V2).await;
+    assert_eq!(list["items"][1]["metadata"], get(api, &format!("{V1}/b")).await["metadata"]);
 }
 
 /// An admission webhook that asks for one version sees requests for another one in it, and changes them there.
