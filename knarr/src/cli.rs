@@ -469,6 +469,12 @@ pub(crate) struct Node {
     /// Images that pods use without credentials under NeverVerifyAllowlistedImages: names without tag, or REGISTRY/PATH/*.
     #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
     pub(crate) preloaded_images_verification_allowlist: Vec<String>,
+    /// Which programs are asked for credentials of which images: a CredentialProviderConfig, or a directory of files with such.
+    #[arg(long, value_name = "PATH", requires = "image_credential_provider_bin_dir")]
+    image_credential_provider_config: Option<PathBuf>,
+    /// Directory of these programs.
+    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
+    image_credential_provider_bin_dir: Option<PathBuf>,
     /// What of images the node gets from other nodes and gives to them, by its own endpoint (--kubelet-port).
     #[arg(long, value_name = "WHAT", default_value = "all")]
     pub(crate) share_images: ShareImages,
@@ -476,6 +482,13 @@ pub(crate) struct Node {
     pub(crate) pressure: Pressure,
     #[command(flatten)]
     pub(crate) shutdown: Shutdown,
+}
+
+impl Node {
+    /// Where image credential providers are configured, and where their programs are.
+    pub(crate) fn credential_providers(&self) -> Option<(PathBuf, PathBuf)> {
+        self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone())
+    }
 }
 
 /// What of images nodes get from each other.
